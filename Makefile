@@ -1,0 +1,46 @@
+# Each habit is one command; CI runs these and nothing else.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.stamp
+
+.PHONY: setup format lint types docs test e2e bench demo check clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable ".[all]" --group dev
+	@touch $(STAMP)
+
+demo: setup              ## a real model, drifting, and being caught
+	$(BIN)/otel-mlmon demo
+
+test: setup              ## everything but the end-to-end suite
+	$(BIN)/python -m pytest -n auto -m "not e2e"
+
+e2e: setup               ## real processes on loopback
+	$(BIN)/python -m pytest -m e2e
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: setup
+	$(BIN)/mypy
+
+docs: setup              ## regenerate what is generated from code
+	$(BIN)/python -m otel_mlmon docs
+
+bench: setup             ## what monitoring costs, as ratios within one run
+	$(BIN)/python -m benchmarks
+
+check: lint types test e2e
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

@@ -1,0 +1,1 @@
+"""OpenTelemetry monitoring for machine-learning models."""

@@ -1,0 +1,1 @@
+"""instrumentation/buffer."""

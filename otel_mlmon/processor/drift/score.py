@@ -1,0 +1,67 @@
+"""OUT Score: what one stream's counts say about drift, before anybody decides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Counts = NDArray[np.int64]
+
+Status = Literal["learning", "calibrating", "ok", "drift"]
+"""`learning`: no reference yet. `calibrating`: the design effect is not known yet. Then `ok`, or `drift` when the
+evidence is over the alarm line, until it has fallen back to 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatisticValue:
+    """A familiar statistic of the rolling window against the reference: reported, not what decides."""
+
+    value: float
+    p_value: float | None = None
+    """In [0, 1]; None where the statistic has none."""
+    noise: float | None = None
+    """What the value would be on average without drift at these sizes; None where it is not known."""
+
+
+class Statistic(Protocol):
+    """One familiar statistic: a pure function of two count vectors over the same bins."""
+
+    def __call__(self, reference: Counts, current: Counts, /) -> StatisticValue:
+        """Compare shape (K,) with shape (K,).
+
+        Raises:
+            BinMismatchError: The shapes differ.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """One stream after one pane."""
+
+    status: Status
+    log10_evidence: float
+    """log10 of the e-value W; 0 is no evidence."""
+    log10_alarm_line: float
+    """log10 of the value that W must reach."""
+    design_effect: float = 1.0
+    """φ: variance of the shares over what independent items would have; 1 or above."""
+    since_ns: int = 0
+    """The onset: the end of the last pane with W at 1, Unix nanoseconds; 0 while there is no evidence."""
+    reference_count: int = 0
+    current_count: int = 0
+    """Values in the rolling window."""
+    statistics: Mapping[str, StatisticValue] = field(default_factory=dict)
+    contributions: tuple[float, ...] = ()
+    """Shape (K,): what each bin added to the logarithm of the evidence since the onset, in nats, largest first cause."""
+
+    @property
+    def margin(self) -> float:
+        """log10 of the evidence over the alarm line: 0 and above is an alarm; -inf while nothing can be said."""
+        if self.status in ("learning", "calibrating"):
+            return -math.inf
+        return self.log10_evidence - self.log10_alarm_line

@@ -1,0 +1,79 @@
+"""OUT Window: what one stream counted in one closed pane, beside its rolling window and its reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otel_mlmon.processor.otlp.observation import ModelKey
+
+Counts = NDArray[np.int64]
+
+
+class StreamKey(NamedTuple):
+    """What drift is looked for in: one stream of one model version."""
+
+    model: ModelKey
+    stream: str
+    """`prediction.label`, `prediction.confidence`, `prediction.value`, `input.<feature>`, `latency` or `errors`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bins:
+    """The K bins of a stream, in order."""
+
+    names: tuple[str, ...]
+    """What a person reads: a label, or a range such as `0.4 … 0.5`."""
+    is_ordered: bool
+    """Whether neighbouring bins hold neighbouring values; classes are not ordered."""
+    edges: tuple[float, ...] = ()
+    """Upper bounds of the first K-1 ordered bins (or fewer, where the last bins are not of the value axis)."""
+
+    @property
+    def count(self) -> int:
+        """K."""
+        return len(self.names)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """What a stream counted when all was well, frozen."""
+
+    bins: Bins
+    counts: Counts
+    """Shape (K,), int64."""
+    mean: float = float("nan")
+    """Of the values, in their own unit; NaN where the stream has no values or they are unknown."""
+    origin: str = "learned"
+    """`learned`, `file` or `budget` (latency and errors: a share that is allowed, not one that was seen)."""
+
+    @property
+    def total(self) -> int:
+        """N."""
+        return int(self.counts.sum())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """One stream after one pane."""
+
+    stream: StreamKey
+    start_ns: int
+    """Start of the pane, Unix nanoseconds."""
+    end_ns: int
+    reference: Reference | None
+    """None while it is learned."""
+    learned: int = 0
+    """Values seen towards the reference, while it is learned."""
+    pane: Counts
+    """Shape (K,), int64: this pane's counts; shape (0,) while there are no bins."""
+    rolling: Counts
+    """Shape (K,), int64: the counts of the rolling window that ends with this pane."""
+    rolling_start_ns: int
+    rolling_mean: float = float("nan")
+    """Of the values in the rolling window, in their own unit."""
+    exemplars: tuple[str, ...] = field(default=())
+    """Trace ids seen in this pane."""

@@ -1,0 +1,147 @@
+"""Counts over fixed bounds, as OTLP's explicit-bounds histogram has them.
+
+Bucket i holds (bounds[i-1], bounds[i]]; the first is open below, the last open above.
+Source: opentelemetry-proto, metrics.proto, HistogramDataPoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otel_mlmon.errors import BinMismatchError
+from otel_mlmon.sketch.moments import Moments
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Histogram:
+    """k bounds and k + 1 counts.
+
+    Memory: 8 bytes a bound and a count.
+    """
+
+    bounds: tuple[float, ...]
+    """Shape (k,), strictly increasing, upper and inclusive."""
+    counts: Counts
+    """Shape (k + 1,), int64, 0 or above."""
+    moments: Moments = field(default_factory=Moments)
+    """Of the same values; `moments.count` equals `counts.sum()`."""
+
+    @classmethod
+    def empty(cls, bounds: Sequence[float]) -> Histogram:
+        """No values."""
+        return cls(bounds=tuple(bounds), counts=np.zeros(len(bounds) + 1, dtype=np.int64))
+
+    @classmethod
+    def of_values(cls, values: NDArray[np.floating[Any]], bounds: Sequence[float]) -> Histogram:
+        """Of finite values, shape (n,)."""
+        where = np.searchsorted(np.asarray(bounds, dtype=np.float64), values, side="left")
+        return cls(
+            bounds=tuple(bounds),
+            counts=np.bincount(where, minlength=len(bounds) + 1).astype(np.int64),
+            moments=Moments.of_values(values.tolist()),
+        )
+
+    @property
+    def total(self) -> int:
+        """How many values."""
+        return int(self.counts.sum())
+
+    def merge(self, other: Histogram) -> Histogram:
+        """Of both sets together.
+
+        Raises:
+            BinMismatchError: The bounds differ.
+        """
+        self._demand_same_bounds(other)
+        return Histogram(
+            bounds=self.bounds, counts=self.counts + other.counts, moments=self.moments.merge(other.moments)
+        )
+
+    def since(self, earlier: Histogram) -> Histogram | None:
+        """What was added after `earlier`, a former state of the same running total; None if it was reset in between.
+
+        Raises:
+            BinMismatchError: The bounds differ.
+        """
+        self._demand_same_bounds(earlier)
+        counts = self.counts - earlier.counts
+        if (counts < 0).any():
+            return None
+        return Histogram(bounds=self.bounds, counts=counts, moments=self.moments.since(earlier.moments))
+
+    def rebin(self, edges: Sequence[float]) -> Counts:
+        """Counts over coarser `edges`, shape (m,) -> (m + 1,): each bucket goes whole into the bin of its upper bound.
+
+        Exact where every edge is one of the bounds. The open last bucket goes into the last bin.
+        """
+        where = np.searchsorted(np.asarray(edges, dtype=np.float64), np.asarray(self.bounds), side="left")
+        bins = np.append(where, len(edges))
+        counts = np.zeros(len(edges) + 1, dtype=np.int64)
+        np.add.at(counts, bins, self.counts)
+        return counts
+
+    def quantile(self, q: float) -> float:
+        """The value below which a share `q` in [0, 1] lies, linear within its bucket; NaN of no values.
+
+        The open buckets are closed by the extremes where they are known, else by the nearest bound.
+        """
+        total = self.total
+        if not total:
+            return float("nan")
+        rank = q * total
+        cumulative = np.cumsum(self.counts)
+        bucket = min(int(np.searchsorted(cumulative, rank, side="left")), self.counts.size - 1)
+        while not self.counts[bucket]:
+            bucket += 1
+        low = self.bounds[bucket - 1] if bucket else min(0.0, self.bounds[0]) if self.bounds else self.moments.minimum
+        high = self.bounds[bucket] if bucket < len(self.bounds) else max(self.moments.maximum, low)
+        if np.isfinite(self.moments.minimum):
+            low = max(low, min(self.moments.minimum, high))
+        if np.isfinite(self.moments.maximum):
+            high = min(high, max(self.moments.maximum, low))
+        before = float(cumulative[bucket] - self.counts[bucket])
+        return float(low + (high - low) * min(1.0, max(0.0, (rank - before) / float(self.counts[bucket]))))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it; `from_dict` is its inverse."""
+        return {
+            "bounds": list(self.bounds),
+            "counts": self.counts.tolist(),
+            "sum": hex(self.moments.exact_sum),
+            "extremes": [self.moments.minimum, self.moments.maximum],
+        }
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any]) -> Histogram:
+        """From `to_dict`."""
+        counts = np.asarray(document["counts"], dtype=np.int64)
+        minimum, maximum = document["extremes"]
+        return cls(
+            bounds=tuple(document["bounds"]),
+            counts=counts,
+            moments=Moments(
+                count=int(counts.sum()), exact_sum=int(document["sum"], 16), minimum=minimum, maximum=maximum
+            ),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        """Same bounds, counts and moments."""
+        return (
+            isinstance(other, Histogram)
+            and self.bounds == other.bounds
+            and bool(np.array_equal(self.counts, other.counts))
+            and self.moments == other.moments
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _demand_same_bounds(self, other: Histogram) -> None:
+        if self.bounds != other.bounds:
+            raise BinMismatchError(f"{len(self.bounds)} bounds against {len(other.bounds)} others")
