@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 
-.PHONY: setup format lint types docs test e2e bench demo check clean
+.PHONY: setup format lint types docs test e2e collector bench demo check clean
 
 setup: $(STAMP)
 
@@ -19,6 +19,11 @@ demo: setup              ## a real model, drifting, and being caught
 
 test: setup              ## everything but the end-to-end suite
 	$(BIN)/python -m pytest -n auto -m "not e2e"
+
+collector: .collector/otelcol   ## a real Collector for the end-to-end suite; needs Go
+
+.collector/otelcol: collector-config/builder.yaml
+	go run go.opentelemetry.io/collector/cmd/builder@v0.159.0 --config collector-config/builder.yaml
 
 e2e: setup               ## real processes on loopback
 	$(BIN)/python -m pytest -m e2e
@@ -35,7 +40,7 @@ types: setup
 	$(BIN)/mypy
 
 docs: setup              ## regenerate what is generated from code
-	$(BIN)/python -m otel_mlmon docs
+	$(BIN)/python docs/generate.py
 
 bench: setup             ## what monitoring costs, as ratios within one run
 	$(BIN)/python -m benchmarks
@@ -43,4 +48,4 @@ bench: setup             ## what monitoring costs, as ratios within one run
 check: lint types test e2e
 
 clean:
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) .collector .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

@@ -1,0 +1,112 @@
+"""Writes what is generated from code: docs/semconv.md, docs/settings.md and collector-config/mlmon.yaml.
+
+`python docs/generate.py` writes them; `tests/test_docs.py` fails where one of them is stale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from otel_mlmon import semconv
+from otel_mlmon.instrumentation.settings import OPTIONS
+from otel_mlmon.processor.config import default_yaml
+
+ROOT = Path(__file__).parent.parent
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def bounds_of(metric: semconv.Metric) -> str:
+    """Bucket bounds as text."""
+    return "" if metric.bounds is None else " ".join(f"{bound:g}" for bound in metric.bounds)
+
+
+def metrics(of: Sequence[semconv.Metric]) -> str:
+    """A table of metrics."""
+    return table(
+        ("name", "instrument", "unit", "attributes", "what", "bounds"),
+        (
+            (
+                f"`{metric.name}`",
+                metric.instrument.replace("_", " "),
+                f"`{metric.unit}`",
+                " ".join(f"`{name}`" for name in metric.attributes),
+                metric.description,
+                bounds_of(metric),
+            )
+            for metric in of
+        ),
+    )
+
+
+def semconv_page() -> str:
+    """docs/semconv.md."""
+    return f"""# What crosses the wire
+
+Generated from `otel_mlmon/semconv.py`; `make docs` writes it. All names are of stability *development*.
+Scope of the application half: `{semconv.SCOPE}`; of the processor: `{semconv.PROCESSOR_SCOPE}`.
+
+## Spans
+
+One for an inference call, named `predict {{{semconv.MODEL_NAME}}}`, of kind INTERNAL.
+
+{table(("attribute", "type", "when"), ((f"`{a.name}`", a.type, a.when) for a in semconv.SPAN_ATTRIBUTES))}
+
+## Metrics of the application
+
+Every one carries `{semconv.MODEL_NAME}` and, where known, `{semconv.MODEL_VERSION}`.
+
+{metrics(semconv.APPLICATION_METRICS)}
+
+## Metrics of the processor
+
+{metrics(semconv.PROCESSOR_METRICS)}
+
+## Events
+
+Log records with an event name.
+
+{table(("event", "severity", "when"), ((f"`{e.name}`", e.severity, e.when) for e in semconv.EVENTS))}
+
+## Image features
+
+{" ".join(f"`{name}`" for name in semconv.IMAGE_FEATURES)}
+"""
+
+
+def settings_page() -> str:
+    """docs/settings.md."""
+    rows = (
+        (f"`{option.name}`", f"`{option.variable}`", f"`{option.default!r}`", option.doc) for option in OPTIONS
+    )
+    return f"""# Settings of the application half
+
+Generated from `otel_mlmon/instrumentation/settings.py`; `make docs` writes it.
+An argument of `instrument()` wins over the environment, the environment over the default.
+The processor's settings are `collector-config/mlmon.yaml`, every key at its default.
+
+{table(("argument", "environment", "default", "what"), rows)}
+"""
+
+
+PAGES = {
+    ROOT / "docs" / "semconv.md": semconv_page,
+    ROOT / "docs" / "settings.md": settings_page,
+    ROOT / "collector-config" / "mlmon.yaml": default_yaml,
+}
+
+
+def main() -> None:
+    """Write every page."""
+    for path, page in PAGES.items():
+        path.write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

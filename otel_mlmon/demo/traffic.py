@@ -1,0 +1,75 @@
+"""Traffic: images as a camera would send them, and how the world in front of it changes.
+
+Images are drawn independently and with replacement, so nothing but a change of scene makes the streams move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+IMAGES_FILE: Final = Path(__file__).with_name("digits.npz")
+GREY_LEVELS: Final = 16
+COMMON_DIGIT: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """What the camera sees."""
+
+    brightness_ratio: float = 1.0
+    """Every value of an image is multiplied by this; (0, 1]."""
+    common_ratio: float = 0.0
+    """Share of the images that show `COMMON_DIGIT` besides its fair share of the rest; [0, 1)."""
+
+
+CALM: Final = Scene()
+SHIFTED: Final = Scene(brightness_ratio=0.55, common_ratio=0.5)
+
+SCENES: Final[Mapping[str, Scene]] = MappingProxyType(
+    {"learning": CALM, "calm": CALM, "shift": SHIFTED, "recovery": CALM}
+)
+"""The scene of each act."""
+
+
+def load_images(path: Path = IMAGES_FILE) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The images, shape (M, 1, 8, 8), 0 … 16, and their digits, shape (M,)."""
+    with np.load(path, allow_pickle=False) as archive:
+        return archive["images"], archive["labels"]
+
+
+class Traffic:
+    """An endless supply of images.
+
+    Runs on: one thread.
+
+    Args:
+        images: Shape (M, 1, 8, 8), values 0 … 16.
+        labels: Shape (M,): which digit each shows; `COMMON_DIGIT` among them.
+        rng: Decides which images come.
+    """
+
+    def __init__(
+        self, images: NDArray[np.uint8], labels: NDArray[np.uint8], rng: np.random.Generator
+    ) -> None:
+        self._images = images.astype(np.float32) / np.float32(GREY_LEVELS)
+        self._common = np.flatnonzero(labels == COMMON_DIGIT)
+        self._rng = rng
+
+    def draw(self, n: int, act: str) -> NDArray[np.float32]:
+        """The next `n` images of an act, shape (n, 1, 8, 8), values in [0, 1].
+
+        Raises:
+            KeyError: There is no such act.
+        """
+        scene = SCENES[act]
+        chosen = self._rng.integers(len(self._images), size=n)
+        common = self._rng.random(n) < scene.common_ratio
+        chosen[common] = self._rng.choice(self._common, size=int(common.sum()))
+        return self._images[chosen] * np.float32(scene.brightness_ratio)

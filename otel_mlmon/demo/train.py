@@ -1,0 +1,118 @@
+"""Makes the demo's model and traffic: `python -m otel_mlmon.demo.train [folder]`. Needs scikit-learn and onnx.
+
+A perceptron with one hidden layer learns scikit-learn's handwritten digits; the images it never saw become the
+traffic. The seed is fixed, so the same versions of the libraries write the same model.
+
+Choice: weights are written with `onnx.helper`, four nodes in all; a converter would be one dependency more.
+Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI repository, 1998 (CC BY 4.0).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+SEED: Final = 7
+HIDDEN_UNITS: Final = 48
+TRAFFIC_RATIO: Final = 0.4
+"""Share of the images that is kept from training and becomes traffic."""
+
+GREY_LEVELS: Final = 16
+"""The images' values are 0 … 16."""
+
+OPSET: Final = 17
+IR_VERSION: Final = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One dense layer: shape (inputs, outputs) and shape (outputs,)."""
+
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+
+def train(folder: Path) -> float:
+    """Write `digits.onnx` and `digits.npz` to `folder`.
+
+    Returns:
+        The share of the traffic's images that the model names rightly, [0, 1].
+    """
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+    from sklearn.neural_network import MLPClassifier
+
+    digits = load_digits()
+    seen, unseen, seen_labels, unseen_labels = train_test_split(
+        digits.data, digits.target, test_size=TRAFFIC_RATIO, stratify=digits.target, random_state=SEED
+    )
+    classifier = MLPClassifier((HIDDEN_UNITS,), alpha=0.1, max_iter=2000, random_state=SEED)
+    classifier.fit(seen / GREY_LEVELS, seen_labels)
+    accuracy = float(classifier.score(unseen / GREY_LEVELS, unseen_labels))
+
+    layers = [
+        Layer(weight=weight.astype(np.float32), bias=bias.astype(np.float32))
+        for weight, bias in zip(classifier.coefs_, classifier.intercepts_, strict=True)
+    ]
+    write_model(folder / "digits.onnx", layers, accuracy=accuracy)
+    np.savez_compressed(
+        folder / "digits.npz",
+        images=unseen.reshape(-1, 1, 8, 8).astype(np.uint8),
+        labels=unseen_labels.astype(np.uint8),
+    )
+    return accuracy
+
+
+def write_model(path: Path, layers: list[Layer], *, accuracy: float) -> None:
+    """Write a perceptron as ONNX: `image` (N, 1, 8, 8) in [0, 1] to `probabilities` (N, 10)."""
+    from onnx import TensorProto, checker, helper, save_model
+
+    first, second = layers
+    graph = helper.make_graph(
+        [
+            helper.make_node("Flatten", ["image"], ["pixels"], axis=1),
+            helper.make_node("Gemm", ["pixels", "weight_1", "bias_1"], ["hidden"]),
+            helper.make_node("Relu", ["hidden"], ["active"]),
+            helper.make_node("Gemm", ["active", "weight_2", "bias_2"], ["logits"]),
+            helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+        ],
+        "digits",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 1, 8, 8])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 10])],
+        [
+            _tensor(name, values)
+            for name, values in zip(
+                ("weight_1", "bias_1", "weight_2", "bias_2"),
+                (first.weight, first.bias, second.weight, second.bias),
+                strict=True,
+            )
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    model.producer_name, model.model_version = "otel_mlmon.demo.train", 1
+    metadata = {
+        "model_name": "digits",
+        "model_version": "1",
+        "classes": json.dumps([str(digit) for digit in range(10)]),
+        "accuracy": f"{accuracy:.4f}",
+    }
+    helper.set_model_props(model, metadata)
+    checker.check_model(model, full_check=True)
+    save_model(model, path)
+
+
+def _tensor(name: str, values: NDArray[np.float32]) -> Any:
+    from onnx import numpy_helper
+
+    return numpy_helper.from_array(values, name)
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent
+    sys.stdout.write(f"accuracy on the images of the traffic: {train(target):.4f}\n")

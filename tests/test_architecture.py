@@ -1,0 +1,219 @@
+"""The house rule as two tables: who may import whom, and which third party is at home where.
+
+A step imports the base and, for its OUT type, the step directly upstream; never downstream. What comes next is a
+parameter; only the two `pipeline.py` join steps. A module without a row, an import outside its row, and a module over
+400 lines all fail here.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "otel_mlmon"
+MAX_LINES = 400
+
+BASE = ("semconv", "errors", "options", "sketch", "internal_events", "guard", "version")
+
+# An entry and what of ours it may import besides itself. A module belongs to the longest entry that begins its name.
+OURS: dict[str, tuple[str, ...]] = {
+    "": ("instrumentation", "version", "errors"),
+    "__main__": ("cli",),
+    "version": (),
+    "semconv": (),
+    "errors": (),
+    "options": ("errors",),
+    "sketch": ("errors", "semconv"),
+    "internal_events": ("semconv",),
+    "guard": ("internal_events",),
+    "testing": (*BASE, "instrumentation"),
+    "reference": BASE,
+    "demo": (*BASE, ""),
+    "cli": (*BASE, "cli", "demo", "reference", "processor", "instrumentation"),
+    # in the application
+    "instrumentation": (*BASE, "instrumentation.pipeline", "instrumentation.settings"),
+    "instrumentation.settings": BASE,
+    "instrumentation.resource": BASE,
+    "instrumentation.pipeline": (*BASE, "instrumentation"),
+    "instrumentation.call": BASE,
+    "instrumentation.record": (*BASE, "instrumentation.call.call"),
+    "instrumentation.buffer": (*BASE, "instrumentation.call.call", "instrumentation.record.prediction"),
+    "instrumentation.aggregate": (*BASE, "instrumentation.record.prediction"),
+    "instrumentation.signals": (*BASE, "instrumentation.record.prediction", "instrumentation.aggregate.snapshot"),
+    # beside the Collector
+    "processor": BASE,
+    "processor.config": BASE,
+    "processor.self_telemetry": BASE,
+    "processor.pipeline": (*BASE, "processor", "reference"),
+    "processor.otlp": BASE,
+    "processor.window": (*BASE, "processor.otlp.observation", "reference"),
+    "processor.drift": (*BASE, "processor.window.window"),
+    "processor.alert": (
+        *BASE,
+        "processor.drift.score",
+        "processor.window.window",
+        "processor.otlp.observation",
+    ),
+    "processor.notify": (*BASE, "processor.alert.alert", "processor.alert.text"),
+    "processor.web": BASE,
+}
+
+# A third party and the entries it is at home in. What is not listed may be imported nowhere.
+THEIRS: dict[str, tuple[str, ...]] = {
+    "numpy": (
+        "sketch", "reference", "demo", "instrumentation.record", "instrumentation.aggregate", "instrumentation.call",
+        "instrumentation.signals", "instrumentation.pipeline", "processor.otlp", "processor.window", "processor.drift",
+        "processor.alert", "processor.pipeline",
+    ),
+    "onnxruntime": ("instrumentation.call.onnxruntime", "demo.service"),
+    "onnx": ("demo.train",),
+    "sklearn": ("demo.train",),
+    "opentelemetry": (
+        "instrumentation", "instrumentation.pipeline", "instrumentation.resource", "instrumentation.signals",
+        "processor.otlp", "testing",
+    ),
+    "grpc": ("processor.otlp",),
+    "grpc_health": ("processor.otlp",),
+    "google": ("processor.otlp",),
+    "scipy": ("processor.drift", "reference"),
+    "pydantic": ("processor.config",),
+    "pydantic_core": ("processor.config",),
+    "yaml": ("processor.config",),
+    "starlette": ("processor.web",),
+    "uvicorn": ("processor.otlp.http_receiver", "processor.web"),
+    "httpx": ("processor.notify", "cli.demo"),
+    "rich": ("cli", "demo.view"),
+}  # fmt: skip
+
+
+def entry_of(module: str, table: dict[str, tuple[str, ...]]) -> str | None:
+    """The longest entry of `table` that `module` (without the package's own name) belongs to."""
+    parts = module.split(".") if module else []
+    for length in range(len(parts), 0, -1):
+        name = ".".join(parts[:length])
+        if name in table:
+            return name
+    return "" if not module and "" in table else None
+
+
+def belongs(module: str, entry: str) -> bool:
+    """Whether `module` is `entry` or inside it."""
+    return module == entry or (entry != "" and module.startswith(entry + "."))
+
+
+def imports_of(source: str) -> Iterator[tuple[int, str]]:
+    """Line and full name of every import in `source`, function-local and type-only ones too."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: relative imports are not used"
+            for alias in node.names:
+                yield node.lineno, f"{node.module}.{alias.name}"
+
+
+def ours_named(full: str, modules: frozenset[str]) -> str:
+    """The module of ours that an import of `otel_mlmon.x.y.Name` reaches: the longest prefix that is a module."""
+    parts = full.split(".")[1:]
+    while parts and ".".join(parts) not in modules:
+        parts.pop()
+    return ".".join(parts)
+
+
+def faults_in(module: str, source: str, modules: frozenset[str], stdlib: frozenset[str]) -> list[str]:
+    """What `module` imports against the tables."""
+    row = entry_of(module, OURS)
+    if row is None:
+        return [f"{module}: no row in OURS"]
+    faults = []
+    for line, full in imports_of(source):
+        top = full.split(".")[0]
+        if top == "otel_mlmon":
+            target = ours_named(full, modules)
+            if not belongs(target, row) and not any(belongs(target, allowed) for allowed in OURS[row]):
+                faults.append(f"{module}:{line} imports otel_mlmon.{target}, which its row {row!r} does not allow")
+        elif top not in stdlib and not any(belongs(module, home) for home in THEIRS.get(top, ())):
+            faults.append(f"{module}:{line} imports {top}, which is not at home there")
+    return faults
+
+
+def all_modules() -> dict[str, Path]:
+    """Name (without the package's own) and path of every module."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(part for part in parts if part != "__init__")] = path
+    return found
+
+
+MODULES = all_modules()
+
+
+@pytest.fixture(scope="module")
+def stdlib() -> frozenset[str]:
+    import sys
+
+    return frozenset(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_import_is_allowed_by_the_tables(module: str, stdlib: frozenset[str]) -> None:
+    source = MODULES[module].read_text(encoding="utf-8")
+    assert faults_in(module, source, frozenset(MODULES), stdlib) == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_module_is_too_long(module: str) -> None:
+    assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "fault"),
+    [
+        (
+            "processor.drift.psi",
+            "from otel_mlmon.processor.alert.alert import Alert",
+            "processor.drift.psi:1 imports otel_mlmon.processor.alert.alert, "
+            "which its row 'processor.drift' does not allow",
+        ),
+        (
+            "instrumentation.call.patch",
+            "import otel_mlmon.processor.config",
+            "instrumentation.call.patch:1 imports otel_mlmon.processor.config, "
+            "which its row 'instrumentation.call' does not allow",
+        ),
+        (
+            "instrumentation.record.outputs",
+            "def late():\n    import scipy.stats",
+            "instrumentation.record.outputs:2 imports scipy, which is not at home there",
+        ),
+        (
+            "processor.alert.rule",
+            "from onnxruntime import InferenceSession",
+            "processor.alert.rule:1 imports onnxruntime, which is not at home there",
+        ),
+        ("semconv", "from otel_mlmon.guard import guard", "semconv:1 imports otel_mlmon.guard, which its row 'semconv' does not allow"),
+        ("utilities", "x = 1", "utilities: no row in OURS"),
+    ],
+)  # fmt: skip
+def test_a_broken_import_is_found(module: str, source: str, fault: str, stdlib: frozenset[str]) -> None:
+    assert faults_in(module, source, frozenset(MODULES), stdlib) == [fault]
+
+
+def test_an_allowed_import_is_not_a_fault(stdlib: frozenset[str]) -> None:
+    source = "import json\nimport numpy as np\nfrom otel_mlmon.processor.window.window import Window\n"
+    assert faults_in("processor.drift.psi", source, frozenset(MODULES), stdlib) == []
+
+
+def test_the_two_halves_never_meet() -> None:
+    for module, path in MODULES.items():
+        half = module.split(".")[0]
+        other = {"instrumentation": "processor", "processor": "instrumentation"}.get(half)
+        if other:
+            names = [full for _, full in imports_of(path.read_text(encoding="utf-8"))]
+            assert not [name for name in names if name.startswith(f"otel_mlmon.{other}")], module
