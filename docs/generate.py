@@ -82,9 +82,7 @@ Log records with an event name.
 
 def settings_page() -> str:
     """docs/settings.md."""
-    rows = (
-        (f"`{option.name}`", f"`{option.variable}`", f"`{option.default!r}`", option.doc) for option in OPTIONS
-    )
+    rows = ((f"`{option.name}`", f"`{option.variable}`", f"`{option.default!r}`", option.doc) for option in OPTIONS)
     return f"""# Settings of the application half
 
 Generated from `otel_mlmon/instrumentation/settings.py`; `make docs` writes it.

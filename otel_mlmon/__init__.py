@@ -1,1 +1,70 @@
-"""OpenTelemetry monitoring for machine-learning models."""
+"""OpenTelemetry monitoring for machine-learning models.
+
+    import otel_mlmon
+    otel_mlmon.instrument()
+
+The way of the data, one folder a step:
+
+    in the application                                    beside the Collector
+    ──────────────────                                    ────────────────────
+    instrumentation/                                      processor/
+      call       what ran, copied on the host's thread      otlp     observations, out of OTLP
+      buffer     a bounded queue, and a thread behind       window   what was counted over time
+      record     what the bytes say: labels, features       drift    scores and evidence against a reference
+      aggregate  many calls as one                          alert    rules, states, routing
+      signals    metrics, spans, events  ───── OTLP ─────▶  notify   to people
+
+Importing this package reads no environment, file or network, and loads neither onnxruntime nor an exporter; the names
+below are loaded when they are first used (PEP 562).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any, Final
+
+from otel_mlmon.version import __version__
+
+if TYPE_CHECKING:
+    from otel_mlmon.errors import ConfigurationError, MlmonError
+    from otel_mlmon.instrumentation import OnnxRuntimeInstrumentor
+    from otel_mlmon.instrumentation.handle import Handle, instrument, uninstrument
+    from otel_mlmon.instrumentation.pipeline import Status
+    from otel_mlmon.instrumentation.settings import ModelOptions
+
+__all__ = [
+    "ConfigurationError",
+    "Handle",
+    "MlmonError",
+    "ModelOptions",
+    "OnnxRuntimeInstrumentor",
+    "Status",
+    "__version__",
+    "instrument",
+    "uninstrument",
+]
+
+_HOMES: Final = {
+    "ConfigurationError": "otel_mlmon.errors",
+    "Handle": "otel_mlmon.instrumentation.handle",
+    "MlmonError": "otel_mlmon.errors",
+    "ModelOptions": "otel_mlmon.instrumentation.settings",
+    "OnnxRuntimeInstrumentor": "otel_mlmon.instrumentation",
+    "Status": "otel_mlmon.instrumentation.pipeline",
+    "instrument": "otel_mlmon.instrumentation.handle",
+    "uninstrument": "otel_mlmon.instrumentation.handle",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, loaded when first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

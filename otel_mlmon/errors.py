@@ -7,7 +7,9 @@
     ├── ProfileError            a reference profile cannot be read
     ├── StoreError              the state on disk cannot be used
     ├── PortUnavailableError    an address cannot be listened on
-    └── OverloadedError         there is no room for a request now; it may be sent again
+    ├── OverloadedError         there is no room for a request now; it may be sent again
+    ├── UnavailableError        a fault of ours kept a request from being taken; it may be sent again
+    └── MalformedError          a request is not what it says it is; sending it again cannot help
 
 Only `ConfigurationError` can reach the application that calls `instrument()`; the others are the processor's.
 """
@@ -61,3 +63,19 @@ class OverloadedError(MlmonError, RuntimeError):
     def __init__(self, reason: str, *, retry_after_s: float) -> None:
         super().__init__(reason)
         self.retry_after_s: float = retry_after_s
+
+
+class UnavailableError(MlmonError, RuntimeError):
+    """A fault of ours kept a request from being taken.
+
+    Args:
+        retry_after_s: When the sender may try again, in seconds, above 0.
+    """
+
+    def __init__(self, reason: str, *, retry_after_s: float) -> None:
+        super().__init__(reason)
+        self.retry_after_s: float = retry_after_s
+
+
+class MalformedError(MlmonError, ValueError):
+    """A request cannot be read: it is not a message of the protocol. Sending it again cannot help."""

@@ -35,9 +35,7 @@ class Guard:
 
     __slots__ = ("_clock", "_failed_at", "_journal", "is_open", "on_error", "stage")
 
-    def __init__(
-        self, stage: str, *, journal: Journal = JOURNAL, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, stage: str, *, journal: Journal = JOURNAL, clock: Callable[[], float] = time.monotonic) -> None:
         self.stage = stage
         self._journal = journal
         self._clock = clock
@@ -54,6 +52,13 @@ class Guard:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         """Swallow an `Exception`; let everything else pass."""
+        return error is not None and self.swallow(error)
+
+    def swallow(self, error: BaseException) -> bool:
+        """Whether `error` was an `Exception`, counted here and now gone; else the caller raises it on.
+
+        For code too hot for a context manager: `except BaseException as error: if not stage.swallow(error): raise`.
+        """
         if not isinstance(error, Exception):
             return False
         self._caught(error)
@@ -92,13 +97,13 @@ class Guard:
         while where is not None and where.tb_next is not None:
             where = where.tb_next
         # The place, never the message: a message may carry the host's data.
-        place = f"{where.tb_frame.f_code.co_qualname}" if where and hasattr(where.tb_frame.f_code, "co_qualname") else (
-            where.tb_frame.f_code.co_name if where else ""
+        place = (
+            f"{where.tb_frame.f_code.co_qualname}"
+            if where and hasattr(where.tb_frame.f_code, "co_qualname")
+            else (where.tb_frame.f_code.co_name if where else "")
         )
         self._journal.emit(
-            StageFailed(
-                stage=self.stage, error_type=type(error).__qualname__, detail=place, switched_off=self.is_open
-            )
+            StageFailed(stage=self.stage, error_type=type(error).__qualname__, detail=place, switched_off=self.is_open)
         )
 
 

@@ -99,16 +99,17 @@ class Metric:
     """Upper, inclusive bucket bounds, strictly increasing; only for explicit histograms."""
 
 
-DURATION_BOUNDS_S: Final = tuple(
-    float(f"{digit}e{exponent}") for exponent in range(-5, 1) for digit in ("1", "2.5", "5")
-) + (10.0,)
+DURATION_BOUNDS_S: Final = (
+    *(float(f"{digit}e{exponent}") for exponent in range(-5, 1) for digit in ("1", "2.5", "5")),
+    10.0,
+)
 """1e-5 … 10 seconds in 1-2.5-5 steps: the usual defaults begin at 5 ms, blind to small models."""
 
-CONFIDENCE_BOUNDS: Final = tuple(round(0.05 * step, 2) for step in range(1, 20)) + (0.975, 0.99, 0.995, 0.999)
+CONFIDENCE_BOUNDS: Final = (*(round(0.05 * step, 2) for step in range(1, 20)), 0.975, 0.99, 0.995, 0.999)
 BATCH_SIZE_BOUNDS: Final = tuple(float(2**power) for power in range(11))
 
 _SIGNED_BOUNDS = tuple(float(f"{digit}e{exponent}") for exponent in range(-4, 7) for digit in ("1", "2", "5"))
-VALUE_BOUNDS: Final = tuple(-bound for bound in reversed(_SIGNED_BOUNDS)) + (0.0,) + _SIGNED_BOUNDS
+VALUE_BOUNDS: Final = (*(-bound for bound in reversed(_SIGNED_BOUNDS)), 0.0, *_SIGNED_BOUNDS)
 """For `exponential_histogram` metrics where the reader's owner set no exponential view: ±1e-4 … ±5e6."""
 
 DURATION: Final = Metric(

@@ -35,13 +35,13 @@ def test_tests_mirror_the_package() -> None:
               "test_collector_config", "test_examples", "test_bad_starts"}  # fmt: skip
     for name in tracked():
         parts = Path(name).parts
-        if parts[0] != "tests" or parts[1] in own or len(parts) == 2 and Path(name).stem in across:
+        if parts[0] != "tests" or parts[1] in own or (len(parts) == 2 and Path(name).stem in across):
             continue
         module = ROOT / "otel_mlmon" / Path(*parts[1:-1]) / Path(name).name.removeprefix("test_")
         folder = ROOT / "otel_mlmon" / Path(*parts[1:-1])
-        assert module.exists() or folder.is_dir() and Path(name).stem.removeprefix("test_") in (
+        assert module.exists() or (folder.is_dir() and Path(name).stem.removeprefix("test_") in (
             folder.name, f"{folder.name}_faults", f"{folder.name}_properties"
-        ), f"{name} mirrors no module"  # fmt: skip
+        )), f"{name} mirrors no module"  # fmt: skip
 
 
 def test_no_machine_path_and_no_registry_address_is_committed() -> None:

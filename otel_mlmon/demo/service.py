@@ -1,8 +1,8 @@
-"""The served model: an ordinary program around onnxruntime, with one line of ours. `python -m otel_mlmon.demo.service`.
+"""`python -m otel_mlmon.demo.service`: an ordinary program around onnxruntime, with one line of ours.
 
-Protocol: it prints `{"event": "ready"}` when the model is loaded, then serves images at a steady rate. A line on
-standard input is the name of the act from then on; the end of input ends the program, which prints how much it served.
-Where the telemetry goes is in the standard `OTEL_*` variables.
+Protocol: it prints `{"event": "ready"}` when the model is loaded, then serves images at a steady rate. A line
+on standard input is the name of the act from then on; the end of input ends the program, which prints how
+many images it served. Where the telemetry goes is in the standard `OTEL_*` variables.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from otel_mlmon.demo.traffic import SCENES, Traffic, load_images
 MODEL_FILE: Final = Path(__file__).with_name("digits.onnx")
 RATE_PER_S: Final = 400
 GROUP_S: Final = 0.01
-"""Images are sent in small groups, this far apart: a timer for each would be coarser than the calls are long."""
+"""Images come in small groups, this far apart: a timer for each would be coarser than the calls are long."""
 
 SEED: Final = 20
 
@@ -81,7 +81,7 @@ def serve(
 def main(lines: TextIO = sys.stdin, answers: TextIO = sys.stdout) -> None:
     """Load the model, say so, serve until `lines` end, say how much."""
     handle = otel_mlmon.instrument()
-    session = onnxruntime.InferenceSession(MODEL_FILE, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(MODEL_FILE), providers=["CPUExecutionProvider"])
     traffic = Traffic(*load_images(), np.random.default_rng(SEED))
     acts = Acts()
     threading.Thread(target=acts.follow, args=(lines,), name="acts", daemon=True).start()

@@ -55,9 +55,7 @@ class Traffic:
         rng: Decides which images come.
     """
 
-    def __init__(
-        self, images: NDArray[np.uint8], labels: NDArray[np.uint8], rng: np.random.Generator
-    ) -> None:
+    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.uint8], rng: np.random.Generator) -> None:
         self._images = images.astype(np.float32) / np.float32(GREY_LEVELS)
         self._common = np.flatnonzero(labels == COMMON_DIGIT)
         self._rng = rng

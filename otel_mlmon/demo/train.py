@@ -1,10 +1,10 @@
-"""Makes the demo's model and traffic: `python -m otel_mlmon.demo.train [folder]`. Needs scikit-learn and onnx.
+"""`python -m otel_mlmon.demo.train [folder]` makes the demo's model and traffic. Needs scikit-learn and onnx.
 
-A perceptron with one hidden layer learns scikit-learn's handwritten digits; the images it never saw become the
-traffic. The seed is fixed, so the same versions of the libraries write the same model.
+A perceptron with one hidden layer learns scikit-learn's handwritten digits; the images it never saw become
+the traffic. The seed is fixed, so the same versions of the libraries write the same model.
 
-Choice: weights are written with `onnx.helper`, four nodes in all; a converter would be one dependency more.
-Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI repository, 1998 (CC BY 4.0).
+Choice: weights are written with `onnx.helper`, five nodes in all; a converter would be one dependency more.
+Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI repository, 1998.
 """
 
 from __future__ import annotations

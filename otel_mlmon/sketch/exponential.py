@@ -1,11 +1,13 @@
 """Counts over buckets that grow by a constant factor, as OTLP's exponential histogram has them.
 
-With base = 2^(2^-scale), bucket i holds (base^i, base^(i+1)]; the negative range mirrors it, and zeros are counted by
-themselves. One step of scale down joins buckets 2j and 2j+1 into j (`index >> 1`), so any two histograms merge exactly
-at the smaller of their scales. Source: opentelemetry-specification, metrics/data-model.md, ExponentialHistogram.
+With base = 2^(2^-scale), bucket i holds (base^i, base^(i+1)]; the negative range mirrors it, and zeros are
+counted by themselves. One step of scale down joins buckets 2j and 2j+1 into j (`index >> 1`), so any two
+histograms merge exactly at the smaller of their scales. Source: opentelemetry-specification, metrics/data-
+model.md, ExponentialHistogram.
 
-Every bucket has an *ordinal*, an integer that grows with the values it holds: -(i + BIAS) for bucket i of the negative
-range, 0 for zeros, i + BIAS for bucket i of the positive range. Bins over ordinals are bins over values.
+Every bucket has an *ordinal*, an integer that grows with the values it holds: -(i + BIAS) for bucket i of
+the negative range, 0 for zeros, i + BIAS for bucket i of the positive range. Bins over ordinals are bins
+over values.
 """
 
 from __future__ import annotations
@@ -17,13 +19,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from otel_mlmon.sketch.histogram import whole_counts
 from otel_mlmon.sketch.moments import Moments
 
 BIAS: Final = 1 << 40
 """Above any bucket index: at scale 20 they reach 2^10 · 2^20."""
 
 MAX_BUCKETS: Final = 320
-"""A range that holds more is brought to a smaller scale; twice the SDK's 160, since two ranges may lie side by side."""
+"""A range that holds more is brought to a smaller scale; twice the SDK's 160, for two side by side."""
 
 MAX_SCALE: Final = 20
 MIN_SCALE: Final = -10
@@ -51,7 +54,7 @@ class ExponentialHistogram:
         numbers = np.asarray(values, dtype=np.float64)
         return cls._limited(
             scale=MAX_SCALE,
-            ordinals=_ordinals_of(numbers, MAX_SCALE),
+            ordinals=ordinals_of(numbers, MAX_SCALE),
             counts=np.ones(numbers.size, dtype=np.int64),
             moments=Moments.of_values(numbers.tolist()),
         )
@@ -69,14 +72,16 @@ class ExponentialHistogram:
         moments: Moments,
     ) -> ExponentialHistogram:
         """From dense buckets as they stand on the wire; each counts array has shape (any,)."""
-        ordinals = np.concatenate(
-            [
-                -(np.arange(negative_counts.size, dtype=np.int64) + negative_offset + BIAS),
-                np.zeros(1, dtype=np.int64),
-                np.arange(positive_counts.size, dtype=np.int64) + positive_offset + BIAS,
-            ]
-        )
-        counts = np.concatenate([negative_counts, [zero_count], positive_counts]).astype(np.int64)
+        filled = np.flatnonzero(positive_counts)
+        ordinals, counts = filled + (positive_offset + BIAS), positive_counts[filled]
+        if zero_count or negative_counts.size:
+            # From the most negative value to the most positive one, so that ordinals stand in order already.
+            below = np.flatnonzero(negative_counts)[::-1]
+            zeros = np.array([zero_count] if zero_count else [], dtype=np.int64)
+            ordinals = np.concatenate([-(below + (negative_offset + BIAS)), 0 * zeros, ordinals])
+            counts = np.concatenate([negative_counts[below], zeros, counts])
+        if max(positive_counts.size, negative_counts.size) <= MAX_BUCKETS:
+            return cls(scale=scale, ordinals=ordinals, counts=counts, moments=moments)
         return cls._limited(scale=scale, ordinals=ordinals, counts=counts, moments=moments)
 
     @classmethod
@@ -84,13 +89,16 @@ class ExponentialHistogram:
         """Sorted, summed, without empty buckets, at a scale at which both ranges fit."""
         keep = counts > 0
         ordinals, counts = ordinals[keep], counts[keep]
+        if (ordinals[1:] < ordinals[:-1]).any():
+            order = np.argsort(ordinals, kind="stable")
+            ordinals, counts = ordinals[order], counts[order]
         while scale > MIN_SCALE and _width(ordinals) > MAX_BUCKETS:
             ordinals = _halved(ordinals)
             scale -= 1
-        unique, where = np.unique(ordinals, return_inverse=True)
-        summed = np.zeros(unique.size, dtype=np.int64)
-        np.add.at(summed, where, counts)
-        return cls(scale=scale, ordinals=unique, counts=summed, moments=moments)
+        first = np.flatnonzero(np.diff(ordinals, prepend=ordinals[:1] - 1))
+        if first.size < ordinals.size:
+            ordinals, counts = ordinals[first], np.add.reduceat(counts, first)
+        return cls(scale=scale, ordinals=ordinals, counts=counts, moments=moments)
 
     @property
     def total(self) -> int:
@@ -105,6 +113,8 @@ class ExponentialHistogram:
         """
         if scale > self.scale:
             raise ValueError(f"scale {scale} is finer than {self.scale}")
+        if scale == self.scale:
+            return self
         ordinals = self.ordinals
         for _ in range(self.scale - scale):
             ordinals = _halved(ordinals)
@@ -132,7 +142,7 @@ class ExponentialHistogram:
         )
 
     def since(self, earlier: ExponentialHistogram) -> ExponentialHistogram | None:
-        """What was added after `earlier`, a former state of the same running total; None if it was reset in between."""
+        """What was added after `earlier`, a former state of the same running total; None if it was reset."""
         if not earlier.counts.size:
             return ExponentialHistogram(
                 scale=self.scale,
@@ -153,23 +163,32 @@ class ExponentialHistogram:
         if (counts < 0).any():
             return None
         return self._limited(
-            scale=self.scale, ordinals=self.ordinals, counts=counts, moments=self.moments.since(earlier.moments)
+            scale=self.scale,
+            ordinals=self.ordinals,
+            counts=counts,
+            moments=self.moments.since(earlier.moments),
         )
 
     def rebin(self, cuts: Counts) -> Counts:
-        """Counts over bins of ordinals, shape (m,) -> (m + 1,): bin j holds ordinals in (cuts[j-1], cuts[j]]."""
+        """Counts over bins of ordinals, shape (m,) -> (m + 1,): bin j holds (cuts[j-1], cuts[j]]."""
         counts = np.zeros(cuts.size + 1, dtype=np.int64)
         np.add.at(counts, np.searchsorted(cuts, self.ordinals, side="left"), self.counts)
         return counts
 
     def quantile(self, q: float) -> float:
-        """The value below which a share `q` in [0, 1] lies: the middle of its bucket; NaN of no values."""
+        """The value below which a share `q` in [0, 1] lies: the middle of its bucket; NaN of no values.
+
+        Never beyond the extremes, where they are known.
+        """
         if not self.counts.size:
             return math.nan
         cumulative = np.cumsum(self.counts)
         bucket = min(int(np.searchsorted(cumulative, q * cumulative[-1], side="left")), self.counts.size - 1)
         low, high = bucket_range(int(self.ordinals[bucket]), self.scale)
-        return (low + high) / 2
+        middle = low + (high - low) / 2
+        if math.isfinite(self.moments.minimum):
+            middle = max(middle, self.moments.minimum)
+        return min(middle, self.moments.maximum) if math.isfinite(self.moments.maximum) else middle
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it; `from_dict` is its inverse."""
@@ -177,22 +196,31 @@ class ExponentialHistogram:
             "scale": self.scale,
             "ordinals": self.ordinals.tolist(),
             "counts": self.counts.tolist(),
-            "sum": hex(self.moments.exact_sum),
-            "extremes": [self.moments.minimum, self.moments.maximum],
+            **self.moments.to_dict(),
         }
 
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> ExponentialHistogram:
-        """From `to_dict`."""
-        counts = np.asarray(document["counts"], dtype=np.int64)
-        minimum, maximum = document["extremes"]
+        """From `to_dict`.
+
+        Raises:
+            KeyError: A key is missing.
+            TypeError: A value is of another type.
+            ValueError: The ordinals do not increase or lie too far apart, or the scale is not one.
+        """
+        scale, ordinals = int(document["scale"]), np.array(document["ordinals"], dtype=np.int64)
+        counts = whole_counts(document["counts"])
+        if not MIN_SCALE <= scale <= MAX_SCALE:
+            raise ValueError(f"scale {scale} is not within {MIN_SCALE} and {MAX_SCALE}")
+        if ordinals.shape != counts.shape or (np.diff(ordinals) <= 0).any() or not counts.all():
+            raise ValueError("the ordinals do not increase, or there is not one count above 0 for each")
+        if scale > MIN_SCALE and _width(ordinals) > MAX_BUCKETS:
+            raise ValueError(f"a range is wider than {MAX_BUCKETS} buckets")
         return cls(
-            scale=document["scale"],
-            ordinals=np.asarray(document["ordinals"], dtype=np.int64),
+            scale=scale,
+            ordinals=ordinals,
             counts=counts,
-            moments=Moments(
-                count=int(counts.sum()), exact_sum=int(document["sum"], 16), minimum=minimum, maximum=maximum
-            ),
+            moments=Moments.from_dict(document, count=int(counts.sum())),
         )
 
     def __eq__(self, other: object) -> bool:
@@ -218,12 +246,13 @@ def bucket_range(ordinal: int, scale: int) -> tuple[float, float]:
 
 
 def indices_of(magnitudes: NDArray[np.float64], scale: int) -> Counts:
-    """Bucket index of each magnitude, shape (n,), all above 0: the i with base^i < magnitude <= base^(i+1)."""
+    """Bucket index of each magnitude, shape (n,), above 0: the i with base^i < magnitude <= base^(i+1)."""
     mantissa, exponent = np.frexp(magnitudes)  # magnitude = mantissa * 2^exponent, mantissa in [0.5, 1)
     if scale <= 0:
         # A power of two belongs to the bucket below it, since upper bounds are inclusive.
         whole = exponent.astype(np.int64) - 1 - (mantissa == 0.5)
-        return whole >> -scale
+        floored: Counts = whole >> -scale
+        return floored
     scaled = (np.log2(mantissa) + exponent) * float(1 << scale)
     rounded = np.rint(scaled)
     # The logarithm of an exact bound may fall on either side of its integer.
@@ -232,7 +261,8 @@ def indices_of(magnitudes: NDArray[np.float64], scale: int) -> Counts:
     return np.where(on_bound, rounded.astype(np.int64) - 1, index)
 
 
-def _ordinals_of(values: NDArray[np.float64], scale: int) -> Counts:
+def ordinals_of(values: NDArray[np.float64], scale: int) -> Counts:
+    """Ordinal of each value, shape (n,), all finite."""
     ordinals = np.zeros(values.size, dtype=np.int64)
     filled = values != 0
     magnitudes = np.abs(values[filled])
@@ -242,20 +272,20 @@ def _ordinals_of(values: NDArray[np.float64], scale: int) -> Counts:
 
 def _halved(ordinals: Counts) -> Counts:
     sign = np.sign(ordinals)
-    return sign * (((np.abs(ordinals) - BIAS) >> 1) + BIAS) * (sign != 0)
+    halved: Counts = sign * (((np.abs(ordinals) - BIAS) >> 1) + BIAS)
+    return halved
 
 
 def _width(ordinals: Counts) -> int:
-    """Buckets from the first to the last of the wider of the two ranges."""
-    widest = 0
-    for part in (ordinals[ordinals > 0], ordinals[ordinals < 0]):
-        if part.size:
-            widest = max(widest, int(part.max() - part.min()) + 1)
-    return widest
+    """Buckets from the first to the last of the wider of the two ranges; the ordinals are sorted."""
+    negative, nonpositive = (int(where) for where in np.searchsorted(ordinals, (0, 1)))
+    below = int(ordinals[negative - 1] - ordinals[0]) + 1 if negative else 0
+    above = int(ordinals[-1] - ordinals[nonpositive]) + 1 if nonpositive < ordinals.size else 0
+    return max(below, above)
 
 
 def _power(index: int, scale: int) -> float:
     try:
-        return 2.0 ** (index * 2.0**-scale)
+        return math.pow(2.0, index * 2.0**-scale)
     except OverflowError:
         return math.inf

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ class Histogram:
         )
 
     def since(self, earlier: Histogram) -> Histogram | None:
-        """What was added after `earlier`, a former state of the same running total; None if it was reset in between.
+        """What was added after `earlier`, a former state of the same running total; None if it was reset.
 
         Raises:
             BinMismatchError: The bounds differ.
@@ -77,9 +78,10 @@ class Histogram:
         return Histogram(bounds=self.bounds, counts=counts, moments=self.moments.since(earlier.moments))
 
     def rebin(self, edges: Sequence[float]) -> Counts:
-        """Counts over coarser `edges`, shape (m,) -> (m + 1,): each bucket goes whole into the bin of its upper bound.
+        """Counts over coarser `edges`, shape (m,) -> (m + 1,).
 
-        Exact where every edge is one of the bounds. The open last bucket goes into the last bin.
+        Each bucket goes whole into the bin of its upper bound: exact where every edge is one of the bounds.
+        The open last bucket goes into the last bin.
         """
         where = np.searchsorted(np.asarray(edges, dtype=np.float64), np.asarray(self.bounds), side="left")
         bins = np.append(where, len(edges))
@@ -111,25 +113,24 @@ class Histogram:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it; `from_dict` is its inverse."""
-        return {
-            "bounds": list(self.bounds),
-            "counts": self.counts.tolist(),
-            "sum": hex(self.moments.exact_sum),
-            "extremes": [self.moments.minimum, self.moments.maximum],
-        }
+        return {"bounds": list(self.bounds), "counts": self.counts.tolist(), **self.moments.to_dict()}
 
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> Histogram:
-        """From `to_dict`."""
-        counts = np.asarray(document["counts"], dtype=np.int64)
-        minimum, maximum = document["extremes"]
-        return cls(
-            bounds=tuple(document["bounds"]),
-            counts=counts,
-            moments=Moments(
-                count=int(counts.sum()), exact_sum=int(document["sum"], 16), minimum=minimum, maximum=maximum
-            ),
-        )
+        """From `to_dict`.
+
+        Raises:
+            KeyError: A key is missing.
+            TypeError: A value is of another type.
+            ValueError: The counts do not belong to the bounds, or the bounds do not increase.
+        """
+        bounds = tuple(float(bound) for bound in document["bounds"])
+        counts = whole_counts(document["counts"])
+        if counts.size != len(bounds) + 1:
+            raise ValueError(f"{counts.size} counts for {len(bounds)} bounds")
+        if not all(low < high for low, high in pairwise(bounds)):
+            raise ValueError("the bounds do not increase")
+        return cls(bounds=bounds, counts=counts, moments=Moments.from_dict(document, count=int(counts.sum())))
 
     def __eq__(self, other: object) -> bool:
         """Same bounds, counts and moments."""
@@ -145,3 +146,17 @@ class Histogram:
     def _demand_same_bounds(self, other: Histogram) -> None:
         if self.bounds != other.bounds:
             raise BinMismatchError(f"{len(self.bounds)} bounds against {len(other.bounds)} others")
+
+
+def whole_counts(numbers: Sequence[int]) -> Counts:
+    """Counts as a document has them, shape (n,).
+
+    Raises:
+        TypeError: One is not a whole number.
+        ValueError: One is below 0 or above 2^53, where JSON ends to be exact.
+    """
+    if not all(type(number) is int for number in numbers):
+        raise TypeError("a count is not a whole number")
+    if any(not 0 <= number <= 1 << 53 for number in numbers):
+        raise ValueError("a count is below 0 or above 2^53")
+    return np.array(numbers, dtype=np.int64)

@@ -1,8 +1,9 @@
 """Count, exact sum and extremes of a set of numbers.
 
-Floating-point addition is not associative, so two processors that add the same numbers in another order would differ
-in the last bit. Every finite float is an integer multiple of 2^-1074, so the sum is kept as that integer: exact, and the
-same in any order. Source: IEEE 754-2019, binary64 (smallest subnormal 2^-1074).
+Floating-point addition is not associative, so two processors that add the same numbers in another order
+would differ in the last bit. Every finite float is an integer multiple of 2^-1074, so the sum is kept as
+that integer: exact, and the same in any order. Source: IEEE 754-2019, binary64 (smallest subnormal
+2^-1074).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 _UNIT_BITS: Final = 1074
 
@@ -25,6 +26,28 @@ def exact(value: float) -> int:
         raise ValueError(f"{value} has no exact sum")
     numerator, denominator = value.as_integer_ratio()
     return numerator << (_UNIT_BITS - (denominator.bit_length() - 1))
+
+
+def exact_text(units: int) -> str:
+    """A whole number of units of 2^-1074 as an exact hexadecimal floating-point literal, such as `0x3p-1`."""
+    if not units:
+        return "0x0p+0"
+    shift = (units & -units).bit_length() - 1
+    return f"{units >> shift:#x}p{shift - _UNIT_BITS:+d}"
+
+
+def from_exact_text(text: str) -> int:
+    """The inverse of `exact_text`.
+
+    Raises:
+        ValueError: `text` is not such a literal, or of another range than sums have.
+    """
+    mantissa, found, exponent = text.partition("p")
+    shift = int(exponent) + _UNIT_BITS if found else -1
+    # The range of a float is 2^2098 units; a sum of 2^64 of them stays far below 2^4096.
+    if not 0 <= shift <= 4096:
+        raise ValueError(f"{text!r} is not an exact sum")
+    return int(mantissa, 16) << shift
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +92,7 @@ class Moments:
         try:
             return self.exact_sum / (1 << _UNIT_BITS)
         except OverflowError:
-            return math.copysign(math.inf, self.exact_sum)
+            return math.inf if self.exact_sum > 0 else -math.inf
 
     @property
     def mean(self) -> float:
@@ -79,7 +102,7 @@ class Moments:
         try:
             return self.exact_sum / (self.count << _UNIT_BITS)
         except OverflowError:
-            return math.copysign(math.inf, self.exact_sum)
+            return math.inf if self.exact_sum > 0 else -math.inf
 
     def merge(self, other: Moments) -> Moments:
         """Of both sets together."""
@@ -100,4 +123,29 @@ class Moments:
             exact_sum=self.exact_sum - earlier.exact_sum,
             minimum=self.minimum,
             maximum=self.maximum,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it, without the count; `from_dict` is its inverse. Unknown extremes are null."""
+        return {
+            "sum": exact_text(self.exact_sum),
+            "minimum": self.minimum if math.isfinite(self.minimum) else None,
+            "maximum": self.maximum if math.isfinite(self.maximum) else None,
+        }
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any], *, count: int) -> Moments:
+        """From `to_dict`.
+
+        Raises:
+            KeyError: A key is missing.
+            TypeError: A value is of another type.
+            ValueError: The sum is not one.
+        """
+        minimum, maximum = document["minimum"], document["maximum"]
+        return cls(
+            count=count,
+            exact_sum=from_exact_text(document["sum"]),
+            minimum=math.inf if minimum is None else float(minimum),
+            maximum=-math.inf if maximum is None else float(maximum),
         )

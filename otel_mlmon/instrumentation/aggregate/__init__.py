@@ -1,1 +1,4 @@
-"""instrumentation/aggregate."""
+"""Step 4: many batches as one.
+
+In: `Predictions`. Out: one `Snapshot` a model: what an interval added up to, ready for the metrics.
+"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal
@@ -27,19 +28,43 @@ class Cause:
 
     stream: str
     value: float
-    """Total variation between the rolling window and the reference, [0, 1]; for latency and errors, the share."""
+    """Total variation of what was counted from the reference, [0, 1]; for latency and errors, the share."""
     bound: float
     """What is tolerated of it."""
     before: str
     """What it was in the reference: `mean 0.31`, `label 3: 10 %`."""
     now: str
     n: int
-    """Values in the rolling window."""
+    """Values counted: since the onset, or in the rolling window where that is shorter."""
     reference_count: int
     onset_ns: int
     bins: tuple[str, ...] = ()
     reference_shares: tuple[float, ...] = ()
     current_shares: tuple[float, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the API, the webhook and the state on disk have it."""
+        return {
+            "stream": self.stream,
+            "value": self.value,
+            "bound": self.bound,
+            "before": self.before,
+            "now": self.now,
+            "n": self.n,
+            "reference_count": self.reference_count,
+            "onset_ns": self.onset_ns,
+            "bins": list(self.bins),
+            "reference_shares": list(self.reference_shares),
+            "current_shares": list(self.current_shares),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Cause:
+        """What `to_dict` gave, also after a way through JSON."""
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
+        }
+        return cls(**fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,10 +89,11 @@ class Alert:
     links: tuple[tuple[str, str], ...] = ()
     """Name and address: dashboard, runbook."""
     attributes: dict[str, str] = field(default_factory=dict)
+    """Anything else a person should read: `reason` of an error."""
 
     @property
     def fingerprint(self) -> str:
-        """The same for every alert of this model, version and rule: 16 hex digits. Values are never part of it."""
+        """The same for every alert of this model, version and rule: 16 hex digits, no values in them."""
         text = "\0".join((self.model, self.version, self.rule))
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -77,7 +103,7 @@ class Alert:
         return self.state is State.OK
 
     def to_dict(self) -> dict[str, Any]:
-        """As the API and the webhook have it."""
+        """As the API, the webhook and the state on disk have it."""
         return {
             "fingerprint": self.fingerprint,
             "model": self.model,
@@ -88,22 +114,26 @@ class Alert:
             "severity": self.severity,
             "at_ns": self.at_ns,
             "since_ns": self.since_ns,
-            "causes": [
-                {
-                    "stream": cause.stream,
-                    "value": cause.value,
-                    "bound": cause.bound,
-                    "before": cause.before,
-                    "now": cause.now,
-                    "n": cause.n,
-                    "reference_count": cause.reference_count,
-                    "onset_ns": cause.onset_ns,
-                    "bins": list(cause.bins),
-                    "reference_shares": list(cause.reference_shares),
-                    "current_shares": list(cause.current_shares),
-                }
-                for cause in self.causes
-            ],
+            "causes": [cause.to_dict() for cause in self.causes],
             "exemplars": list(self.exemplars),
             "links": [{"name": name, "url": url} for name, url in self.links],
+            "attributes": dict(self.attributes),
         }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Alert:
+        """What `to_dict` gave, also after a way through JSON."""
+        return cls(
+            model=data["model"],
+            version=data["version"],
+            rule=data["rule"],
+            state=State[data["state"].upper()],
+            previous=State[data["previous"].upper()],
+            severity=data["severity"],
+            at_ns=data["at_ns"],
+            since_ns=data["since_ns"],
+            causes=tuple(Cause.from_dict(cause) for cause in data["causes"]),
+            exemplars=tuple(data["exemplars"]),
+            links=tuple((link["name"], link["url"]) for link in data["links"]),
+            attributes=dict(data["attributes"]),
+        )

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 Counts = NDArray[np.int64]
 
 Status = Literal["learning", "calibrating", "ok", "drift"]
-"""`learning`: no reference yet. `calibrating`: the design effect is not known yet. Then `ok`, or `drift` when the
-evidence is over the alarm line, until it has fallen back to 1."""
+"""`learning`: no reference yet. `calibrating`: the design effect is not known yet. Then `ok`, or `drift` when
+the evidence is over the alarm line, until it has fallen back to 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +57,11 @@ class Score:
     """Values in the rolling window."""
     statistics: Mapping[str, StatisticValue] = field(default_factory=dict)
     contributions: tuple[float, ...] = ()
-    """Shape (K,): what each bin added to the logarithm of the evidence since the onset, in nats, largest first cause."""
+    """Shape (K,): what each bin added to ln W since the onset, in nats; the largest is the first cause."""
 
     @property
     def margin(self) -> float:
-        """log10 of the evidence over the alarm line: 0 and above is an alarm; -inf while nothing can be said."""
+        """log10 of the evidence over the alarm line: 0 and above is an alarm; -inf while none can be."""
         if self.status in ("learning", "calibrating"):
             return -math.inf
         return self.log10_evidence - self.log10_alarm_line

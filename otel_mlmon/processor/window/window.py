@@ -18,7 +18,7 @@ class StreamKey(NamedTuple):
 
     model: ModelKey
     stream: str
-    """`prediction.label`, `prediction.confidence`, `prediction.value`, `input.<feature>`, `latency` or `errors`."""
+    """`prediction.label`, `.confidence` or `.value`, `input.<feature>`, `latency` or `errors`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class Bins:
     is_ordered: bool
     """Whether neighbouring bins hold neighbouring values; classes are not ordered."""
     edges: tuple[float, ...] = ()
-    """Upper bounds of the first K-1 ordered bins (or fewer, where the last bins are not of the value axis)."""
+    """Upper bounds of the ordered bins but the last; a bin that is not of the value axis comes after them."""
 
     @property
     def count(self) -> int:
@@ -70,6 +70,8 @@ class Window:
     """Values seen towards the reference, while it is learned."""
     pane: Counts
     """Shape (K,), int64: this pane's counts; shape (0,) while there are no bins."""
+    pane_mean: float = float("nan")
+    """Of the values in this pane, in their own unit; NaN where it is not known."""
     rolling: Counts
     """Shape (K,), int64: the counts of the rolling window that ends with this pane."""
     rolling_start_ns: int

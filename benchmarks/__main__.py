@@ -1,0 +1,86 @@
+"""`make bench`: what monitoring costs, written to benchmarks/README.md.
+
+Method: one process; blocks of calls of every variant in turn, round after round, so that a drifting machine drifts for
+all of them; each call timed by itself; CPU is the process's, all threads, with the background work of a block waited
+for and counted in. A figure is the median over rounds of the difference to the bare block of the same round.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when onnxruntime is imported; its own telemetry thread is not ours
+
+import argparse
+import platform
+import statistics
+import sys
+from pathlib import Path
+
+from benchmarks.hot_path import CASES, Measured, measure
+
+README = Path(__file__).parent / "README.md"
+
+
+def microseconds(values: list[float]) -> str:
+    """The median of nanoseconds, as microseconds."""
+    return f"{statistics.median(values) / 1000:.2f}"
+
+
+def rows_of(case: str, measured: dict[str, Measured]) -> list[str]:
+    """Table rows of one case."""
+    bare = measured["bare"]
+    rows = []
+    for name, variant in measured.items():
+        added_p50 = [a - b for a, b in zip(variant.p50_ns, bare.p50_ns, strict=True)]
+        added_cpu = [a - b for a, b in zip(variant.cpu_ns, bare.cpu_ns, strict=True)]
+        added = ("–", "–") if name == "bare" else (microseconds(added_p50), microseconds(added_cpu))
+        rows.append(
+            f"| {case} | {name} | {microseconds(variant.p50_ns)} | {added[0]} | "
+            f"{microseconds(variant.p999_ns)} | {microseconds(variant.cpu_ns)} | {added[1]} |"
+        )
+    return rows
+
+
+def page(rows: list[str], rounds: int, calls: int) -> str:
+    """benchmarks/README.md."""
+    assert __doc__ is not None
+    return "\n".join(
+        [
+            "# What it costs",
+            "",
+            "Microseconds a call, written by `make bench`. Trust the ratios within the table, not the digits.",
+            "",
+            "| model | variant | p50 | added p50 | p99.9 | CPU | added CPU |",
+            "|---|---|--:|--:|--:|--:|--:|",
+            *rows,
+            "",
+            __doc__.partition("Method: ")[2].strip().join(("**Method.** ", "")),
+            "",
+            f"{rounds} rounds of {calls} calls; Python {platform.python_version()}, "
+            f"{os.cpu_count()} cores shared with others.",
+            "",
+        ]
+    )
+
+
+def main() -> int:
+    """Run every case and write the table."""
+    parser = argparse.ArgumentParser(prog="benchmarks", description="What monitoring costs a call.")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--calls", type=int, default=4000, help="calls in a block")
+    parser.add_argument("--dry-run", action="store_true", help="print the table, write nothing")
+    arguments = parser.parse_args()
+    rows: list[str] = []
+    for case in CASES:
+        print(f"{case.name} …", file=sys.stderr)
+        rows += rows_of(case.name, measure(case, rounds=arguments.rounds, calls=arguments.calls))
+    text = page(rows, arguments.rounds, arguments.calls)
+    print(text)
+    if not arguments.dry_run:
+        README.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,189 @@
+"""The variants of monitoring one inference call, over a few models."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+import otel_mlmon
+from tests.support import models
+
+Run = Callable[[], Any]
+
+
+class NoExport(SpanExporter):
+    """Takes spans and forgets them: the cost of sending is not what is measured."""
+
+    def export(self, spans: Sequence[Any]) -> SpanExportResult:  # noqa: ARG002 (the SDK's signature)
+        """Nothing."""
+        return SpanExportResult.SUCCESS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One model and its input."""
+
+    name: str
+    model: Callable[[], bytes]
+    shape: tuple[int, ...]
+    calls_ratio: float = 1.0
+
+
+CASES = (
+    Case(name="10→16→4, batch 1", model=models.classifier, shape=(1, 10)),
+    Case(name="10→16→4, batch 256", model=models.classifier, shape=(256, 10), calls_ratio=0.5),
+    Case(name="image 3×224×224", model=models.image_224, shape=(1, 3, 224, 224), calls_ratio=0.02),
+)
+
+
+@dataclass(kw_only=True)
+class Measured:
+    """One figure a round."""
+
+    p50_ns: list[float] = field(default_factory=list)
+    p999_ns: list[float] = field(default_factory=list)
+    cpu_ns: list[float] = field(default_factory=list)
+
+
+def block(run: Run, calls: int, settle: Callable[[], None]) -> tuple[float, float, float]:
+    """p50, p99.9 and CPU of a call, in nanoseconds."""
+    clock = time.perf_counter_ns
+    taken = np.empty(calls, dtype=np.int64)
+    cpu = time.process_time_ns()
+    for index in range(calls):
+        started = clock()
+        run()
+        taken[index] = clock() - started
+    settle()
+    cpu = time.process_time_ns() - cpu
+    return float(np.percentile(taken, 50)), float(np.percentile(taken, 99.9)), cpu / calls
+
+
+def usual_logger(run: Run) -> Run:
+    """What the usual guide says: time it, take the softmax, log both."""
+    log = logging.getLogger("benchmarks.inference")
+    log.propagate = False
+    log.setLevel(logging.INFO)
+    log.handlers = [logging.StreamHandler(Path(os.devnull).open("w"))]
+
+    def logged() -> Any:
+        started = time.perf_counter()
+        outputs = run()
+        elapsed_ms = (time.perf_counter() - started) * 1000
+        shifted = np.exp(outputs[0] - outputs[0].max(axis=-1, keepdims=True))
+        confidence = (shifted / shifted.sum(axis=-1, keepdims=True)).max(axis=-1)
+        log.info("inference", extra={"latency_ms": round(elapsed_ms, 1), "confidence": float(confidence[0])})
+        return outputs
+
+    return logged
+
+
+def inline_otel(run: Run, tracer: Any, meter: Any, logger: Any) -> Run:
+    """A span, two histograms, a counter and an event, by the SDK, on the caller's thread."""
+    from opentelemetry._logs import LogRecord
+
+    duration = meter.create_histogram("inline.duration", unit="s")
+    certainty = meter.create_histogram("inline.confidence")
+    predictions = meter.create_counter("inline.predictions")
+
+    def inline() -> Any:
+        with tracer.start_as_current_span("predict") as span:
+            started = time.perf_counter()
+            outputs = run()
+            elapsed_s = time.perf_counter() - started
+            shifted = np.exp(outputs[0] - outputs[0].max(axis=-1, keepdims=True))
+            probabilities = shifted / shifted.sum(axis=-1, keepdims=True)
+            label, confidence = str(int(probabilities[0].argmax())), float(probabilities[0].max())
+            attributes = {"ml.model.name": "bench", "ml.prediction.label": label}
+            span.set_attributes({**attributes, "ml.prediction.confidence": confidence})
+            duration.record(elapsed_s, {"ml.model.name": "bench"})
+            certainty.record(confidence, {"ml.model.name": "bench"})
+            predictions.add(1, attributes)
+            logger.emit(LogRecord(timestamp=time.time_ns(), event_name="ml.prediction", attributes=attributes))
+        return outputs
+
+    return inline
+
+
+@contextmanager
+def ours(tracers: TracerProvider, meters: MeterProvider, loggers: LoggerProvider) -> Iterator[Any]:
+    """Instrumented by the one line."""
+    handle = otel_mlmon.instrument(
+        tracer_provider=tracers, meter_provider=meters, logger_provider=loggers, model_name="bench"
+    )
+    try:
+        yield handle
+    finally:
+        handle.uninstrument()
+
+
+def measure(case: Case, *, rounds: int, calls: int) -> dict[str, Measured]:
+    """Every variant of `case`, round after round."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(case.model(), options, providers=["CPUExecutionProvider"])
+    feed = {session.get_inputs()[0].name: np.random.default_rng(0).random(case.shape, dtype=np.float32)}
+    calls = max(50, int(calls * case.calls_ratio))
+
+    tracers = TracerProvider(shutdown_on_exit=False)
+    tracers.add_span_processor(BatchSpanProcessor(NoExport()))
+    meters = MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False)
+    loggers = LoggerProvider(shutdown_on_exit=False)
+    bare_run = type(session).run
+
+    def bare() -> Any:
+        return bare_run(session, None, feed)
+
+    def instrumented() -> Any:
+        return session.run(None, feed)
+
+    variants = {
+        "bare": (bare, None),
+        "usual logger": (usual_logger(bare), None),
+        "inline OpenTelemetry": (
+            inline_otel(bare, tracers.get_tracer("b"), meters.get_meter("b"), loggers.get_logger("b")),
+            tracers.force_flush,
+        ),
+    }
+    measured = {name: Measured() for name in (*variants, "otel_mlmon")}
+
+    def note(name: str, figures: tuple[float, float, float]) -> None:
+        measured[name].p50_ns.append(figures[0])
+        measured[name].p999_ns.append(figures[1])
+        measured[name].cpu_ns.append(figures[2])
+
+    for _ in range(200):
+        bare()
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            for name, (run, settle) in variants.items():
+                gc.collect()
+                note(name, block(run, calls, settle or (lambda: None)))
+            gc.collect()
+            with ours(tracers, meters, loggers) as handle:
+                for _ in range(50):
+                    instrumented()
+                handle.flush(timeout_s=10)
+                note("otel_mlmon", block(instrumented, calls, lambda handle=handle: handle.flush(timeout_s=10)))
+    finally:
+        gc.enable()
+        tracers.shutdown()
+        meters.shutdown()
+        loggers.shutdown()
+    return measured

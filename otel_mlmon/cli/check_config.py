@@ -1,0 +1,39 @@
+"""`otel-mlmon check-config`: whether a configuration is right, and what is wrong with it.
+
+Exit code 0 if it is right; 2 if it is not, as the processor would exit with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Final
+
+NAME: Final = "check-config"
+HELP: Final = "check the processor's configuration, or print the defaults"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's arguments."""
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--config", metavar="FILE", help="the file to check; without it the defaults are")
+    what.add_argument(
+        "--print-defaults", action="store_true", help="print a commented file with every key at its default"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check or print.
+
+    Raises:
+        ConfigurationError: The file is wrong; its faults name file, line and key.
+    """
+    from otel_mlmon.processor import config
+
+    if arguments.print_defaults:
+        print(config.default_yaml(), end="")
+        return 0
+    loaded = config.load(arguments.config)
+    notifiers = ", ".join(next(iter(entry.model_dump())) for entry in loaded.alerts.notify) or "nobody"
+    models = ", ".join(loaded.models) or "*"
+    print(f"{arguments.config or 'the defaults'}: right. Models: {models}. Told: {notifiers}.")
+    return 0

@@ -1,0 +1,95 @@
+"""The bounded queue between the host's threads and ours.
+
+No lock: a signal handler may run a model while the thread below it stands inside `offer`. `deque.append`, `popleft`
+and `next(itertools.count())` are single operations of the interpreter.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Generic, TypeVar
+
+R = TypeVar("R")
+
+
+class Tally:
+    """A count that any thread may raise without a lock, and one thread at a time may read."""
+
+    __slots__ = ("_count", "_reads")
+
+    def __init__(self) -> None:
+        self._count = itertools.count()
+        self._reads = 0
+
+    def add(self) -> None:
+        """One more."""
+        next(self._count)
+
+    def value(self) -> int:
+        """How many so far; reading counts too, and is taken off again."""
+        value = next(self._count) - self._reads
+        self._reads += 1
+        return value
+
+
+class Ring(Generic[R]):
+    """Records, first in first out.
+
+    Bound: a record is taken in as the n-th only if n < `max_records` and n · its bytes <= `max_bytes`. Since positions
+    only shrink, all records together weigh at most `max_bytes` · (1 + 1/2 + … + 1/max_records), and threads that append
+    at the same moment may each exceed it by one record.
+
+    Runs on: `offer` and `drop` on any thread, `take` and `dropped` on one at a time.
+
+    Args:
+        max_records: Records held at most, above 0.
+        max_bytes: See above.
+        attend: Called when the queue was empty (False) or is long (True).
+    """
+
+    def __init__(self, *, max_records: int, max_bytes: int, attend: Callable[[bool], None]) -> None:
+        self.queue: deque[R] = deque()
+        self.max_records = max_records
+        self.max_bytes = max_bytes
+        self.high_water = max(1, min(4096, max_records // 2))
+        self._attend = attend
+        self._drops: dict[str, Tally] = {}
+
+    def __len__(self) -> int:
+        return len(self.queue)
+
+    def offer(self, record: R, size_bytes: int) -> None:
+        """Take `record` in, or drop and count it."""
+        length = len(self.queue)
+        if length >= self.max_records or length * size_bytes > self.max_bytes:
+            self.drop("buffer_full")
+        else:
+            self.queue.append(record)
+        if not length or length >= self.high_water:
+            self._attend(length >= self.high_water)
+
+    def drop(self, reason: str) -> None:
+        """Count a record that is not taken in."""
+        self._drops.setdefault(reason, Tally()).add()
+
+    def take(self, limit: int) -> list[R]:
+        """The oldest records, at most `limit`."""
+        records: list[R] = []
+        pop = self.queue.popleft
+        try:
+            for _ in range(limit):
+                records.append(pop())
+        except IndexError:
+            pass
+        return records
+
+    def dropped(self) -> Mapping[str, int]:
+        """How many were dropped so far, by reason."""
+        return {reason: tally.value() for reason, tally in list(self._drops.items())}
+
+    def reset(self) -> None:
+        """Forget everything, for a forked child; whoever holds the queue keeps it."""
+        self.queue.clear()
+        self._drops.clear()

@@ -1,0 +1,222 @@
+"""What is copied of a call, decided once a session: a plan of tensors, and a closure that copies them.
+
+Copying a small array costs 0.04 µs; a large one is thinned. Whole rows are kept at a constant step, since a row is one
+prediction and half of one is none; of an image every eighth pixel both ways, which keeps its mean and contrast.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy import ndarray
+
+from otel_mlmon.instrumentation.call.call import Item, Layout, Plan, Sink, Tensor, image_step
+
+MAX_INPUT_BYTES: Final = 4096
+MAX_OUTPUT_BYTES: Final = 65_536
+MAX_IMAGE_BYTES: Final = 65_536
+MAX_TEXTS: Final = 64
+"""Strings copied of one tensor."""
+
+RECORD_BYTES: Final = 400
+"""What a record weighs without its data: three tuples, two integers, the headers of bytes objects."""
+
+Capture = Callable[[Mapping[str, Any], Sequence[Any], int, int], None]
+"""Copies one call: feed, outputs, `started_ns`, `ended_ns`."""
+
+_DTYPES: Final = {
+    "float": "float32",
+    "double": "float64",
+    "float16": "float16",
+    "bool": "bool",
+    **{f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
+_TENSOR: Final = re.compile(r"(?:optional\()?tensor\((\w+)\)")
+_MAP: Final = re.compile(r"seq\(map\((?:int64|string),tensor\(float\)\)\)")
+
+
+class Node(Protocol):
+    """A session's word on one input or output, as onnxruntime's `NodeArg` gives it."""
+
+    name: str
+    type: str
+    shape: Sequence[object]
+
+
+def plan_input(node: Node, value: Any) -> Tensor:
+    """How to copy an input of which `value` was the first; images, tables and columns of strings, else its shape."""
+    return _plan(node, value, is_input=True)
+
+
+def plan_output(node: Node, value: Any) -> Tensor:
+    """How to copy an output of which `value` was the first; one value or vector a row, else its shape."""
+    if _MAP.fullmatch(node.type) and isinstance(value, list) and value and isinstance(value[0], dict):
+        return Tensor(name=node.name, layout="maps", dtype="float32", keys=tuple(map(str, value[0])))
+    return _plan(node, value, is_input=False)
+
+
+def _plan(node: Node, value: object, *, is_input: bool) -> Tensor:
+    match = _TENSOR.match(node.type)
+    if not match:
+        return Tensor(name=node.name, layout="none")
+    declared = tuple(size if isinstance(size, int) and size > 0 else None for size in node.shape)
+    if match[1] == "string":
+        return Tensor(name=node.name, layout="text")
+    dtype = _DTYPES.get(match[1], "")
+    if not dtype or not declared:
+        return Tensor(name=node.name, layout="none")
+    seen = value.shape if isinstance(value, ndarray) and value.ndim == len(declared) else declared
+    layout = _layout(tuple(known or size for known, size in zip(declared, seen, strict=True)), is_input=is_input)
+    row_shape = None if None in declared[1:] else tuple(size for size in declared[1:] if size is not None)
+    return Tensor(name=node.name, layout=layout, dtype=dtype, row_shape=row_shape)
+
+
+def _layout(shape: Sequence[int | None], *, is_input: bool) -> Layout:
+    if is_input and len(shape) == 4:
+        if shape[1] in {1, 3, 4}:
+            return "nchw"
+        return "nhwc" if shape[3] in {1, 3, 4} else "shape"
+    # (N, K, 1, 1) is a vector a row too: global pooling leaves it so.
+    wide = sum(1 for size in shape[1:] if size != 1)
+    return "rows" if len(shape) <= 2 or (not is_input and wide <= 1) else "shape"
+
+
+_STATE_WORDS: Final = re.compile(
+    r"(?:^|(?<=[_./]))(?:in|out|input|output|past|present|prev|previous|next|new|old|initial|final|n|t|0|1)(?=$|[_./])"
+    r"|(?<=[a-z])(?:n|0|_?in|_?out)$|[_./]"
+)
+
+
+def feeds_back(node: Node, outputs: Sequence[Node]) -> bool:
+    """Whether an input is a recurrent state, which an output of the same type and almost the same name gives."""
+    core = _STATE_WORDS.sub("", node.name.lower())
+    return bool(core) and any(
+        other.type == node.type
+        and len(other.shape) == len(node.shape)
+        and (_STATE_WORDS.sub("", other.name.lower()) == core)
+        for other in outputs
+    )
+
+
+def capture_of(plan: Plan, positions: Sequence[int], *, sink: Sink, context: Callable[[], object]) -> Capture:
+    """The closure that copies the calls of `plan`; `positions` are the planned outputs among the host's."""
+    general = _general(plan, positions, sink, context)
+    if len(plan.inputs) == len(plan.outputs) == 1 and _is_small(plan.inputs[0]) and _is_small(plan.outputs[0]):
+        return _single(plan, positions[0], sink, context, general)
+    return general
+
+
+def _is_small(tensor: Tensor) -> bool:
+    if tensor.layout != "rows" or tensor.row_shape is None:
+        return False
+    return _row_bytes(tensor) <= MAX_INPUT_BYTES
+
+
+def _row_bytes(tensor: Tensor) -> int:
+    return int(np.dtype(tensor.dtype).itemsize * np.prod(tensor.row_shape or (1,), dtype=np.int64))
+
+
+def _single(plan: Plan, position: int, sink: Sink, context: Callable[[], object], general: Capture) -> Capture:
+    """One table in, one vector a row out: the common small model, without a loop or a call of ours."""
+    name = plan.inputs[0].name
+    queue, append, offer, limit_bytes = sink.queue, sink.queue.append, sink.offer, MAX_INPUT_BYTES
+    # Records this small cannot fill the sink's bytes below this length, so their bytes need not be counted here.
+    enough = min(sink.high_water, max(1, sink.max_bytes // (2 * MAX_INPUT_BYTES + RECORD_BYTES)))
+
+    def capture(feed: Mapping[str, Any], outputs: Sequence[Any], started_ns: int, ended_ns: int) -> None:
+        given, made = feed[name], outputs[position]
+        if type(given) is not ndarray or given.nbytes > limit_bytes or made.nbytes > limit_bytes:
+            general(feed, outputs, started_ns, ended_ns)
+        elif 0 < len(queue) < enough:
+            append((plan, started_ns, ended_ns, context(), (given.tobytes(),), (made.tobytes(),), None))
+        else:
+            size_bytes = RECORD_BYTES + given.nbytes + made.nbytes
+            offer((plan, started_ns, ended_ns, context(), (given.tobytes(),), (made.tobytes(),), None), size_bytes)
+
+    return capture
+
+
+def _general(plan: Plan, positions: Sequence[int], sink: Sink, context: Callable[[], object]) -> Capture:
+    takes = [(tensor.name, _copier(tensor, MAX_INPUT_BYTES)) for tensor in plan.inputs]
+    gives = [
+        (position, _copier(tensor, MAX_OUTPUT_BYTES)) for position, tensor in zip(positions, plan.outputs, strict=True)
+    ]
+
+    def capture(feed: Mapping[str, Any], outputs: Sequence[Any], started_ns: int, ended_ns: int) -> None:
+        inputs = tuple([copy(feed.get(name)) for name, copy in takes])
+        results = tuple([copy(outputs[position]) for position, copy in gives])
+        size_bytes = RECORD_BYTES
+        for item in inputs + results:
+            if item is not None:
+                size_bytes += len(item) if type(item) is bytes else 100 + len(item[1])
+        sink.offer((plan, started_ns, ended_ns, context(), inputs, results, None), size_bytes)
+
+    return capture
+
+
+def _copier(tensor: Tensor, limit_bytes: int) -> Callable[[Any], Item]:
+    if tensor.layout == "rows":
+        dtype = np.dtype(tensor.dtype)
+        return functools.partial(_rows, dtype=dtype, limit_bytes=limit_bytes, is_static=tensor.row_shape is not None)
+    if tensor.layout in {"nchw", "nhwc"}:
+        return functools.partial(_pixels, dtype=np.dtype(tensor.dtype), channels_first=tensor.layout == "nchw")
+    return {"text": _texts, "maps": _maps, "shape": _shape}.get(tensor.layout, _nothing)
+
+
+def _rows(value: Any, *, dtype: np.dtype[Any], limit_bytes: int, is_static: bool) -> Item:
+    if type(value) is list:
+        total = len(value)
+        head = np.asarray(value[:MAX_TEXTS], dtype=dtype)
+        return ((total, *head.shape[1:]), head.tobytes()) if head.ndim else None
+    # A type that differs is an array of Python objects, whose bytes would be pointers, or of foreign byte order.
+    if not isinstance(value, ndarray) or value.dtype != dtype or not value.ndim:
+        return None
+    if value.nbytes <= limit_bytes:
+        return value.tobytes() if is_static else (value.shape, value.tobytes())
+    row_bytes = value.nbytes // len(value)
+    if row_bytes > limit_bytes * 16:
+        return (value.shape, b"")
+    return (value.shape, value[:: -(-value.nbytes // max(limit_bytes, row_bytes))].tobytes())
+
+
+def _pixels(value: Any, *, dtype: np.dtype[Any], channels_first: bool) -> Item:
+    if not isinstance(value, ndarray) or value.ndim != 4 or value.dtype != dtype:
+        return None
+    height, width = value.shape[2:] if channels_first else value.shape[1:3]
+    step = image_step(height, width)
+    thin = value[:, :, ::step, ::step] if channels_first else value[:, ::step, ::step]
+    images = max(1, -(-thin.nbytes // MAX_IMAGE_BYTES))
+    return (value.shape, thin[::images].tobytes())
+
+
+def _texts(value: Any) -> Item:
+    if not isinstance(value, (ndarray, list)):
+        return None
+    array = np.asarray(value, dtype=object)
+    texts = (
+        array.ravel()[:: max(1, -(-array.size // MAX_TEXTS))].tolist()
+        if array.ndim <= 1
+        else (array[:: max(1, -(-array.size // MAX_TEXTS))].ravel()[: MAX_TEXTS * 4].tolist())
+    )
+    return (array.shape, tuple(text if type(text) is str else str(text) for text in texts)) if array.ndim else None
+
+
+def _maps(value: Any) -> Item:
+    if type(value) is not list or not value:
+        return None
+    columns = len(value[0])
+    thin = value[:: max(1, -(-len(value) * columns * 4 // MAX_OUTPUT_BYTES))]
+    data = np.array([tuple(row.values()) for row in thin], dtype=np.float32)
+    return ((len(value), columns), data.tobytes())
+
+
+def _shape(value: Any) -> Item:
+    return (value.shape, b"") if isinstance(value, ndarray) else None
+
+
+def _nothing(value: Any) -> Item:  # noqa: ARG001
+    return None

@@ -1,0 +1,392 @@
+"""The application half put together: the only file that knows all five steps.
+
+    Session.run ─▶ call ─▶ buffer ─┬▶ record ─▶ aggregate ─▶ metrics
+    (host's thread)      (behind)  └──────────▶ spans, events
+
+One pipeline a process. It is started by the first record, drained by its thread, by every collection of metrics and by
+`flush`, and reset in a forked child, which shares nothing with its parent.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import operator
+import os
+import random
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, Final
+
+from opentelemetry._logs import LoggerProvider
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.trace import TracerProvider
+
+from otel_mlmon import semconv
+from otel_mlmon.guard import guard, guards
+from otel_mlmon.instrumentation import resource
+from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
+from otel_mlmon.instrumentation.aggregate.snapshot import ModelKey
+from otel_mlmon.instrumentation.buffer.ring import Ring
+from otel_mlmon.instrumentation.buffer.worker import Worker
+from otel_mlmon.instrumentation.call import onnxruntime
+from otel_mlmon.instrumentation.call.call import CallTuple, Plan, SessionInfo
+from otel_mlmon.instrumentation.call.observer import Observer
+from otel_mlmon.instrumentation.call.patch import Patch
+from otel_mlmon.instrumentation.record.model import identify, model_name, stem
+from otel_mlmon.instrumentation.record.prediction import Predictions, Reader
+from otel_mlmon.instrumentation.record.privacy import Vocabularies
+from otel_mlmon.instrumentation.settings import Settings
+from otel_mlmon.instrumentation.signals import context as otel_context
+from otel_mlmon.instrumentation.signals import providers
+from otel_mlmon.instrumentation.signals.events import Events
+from otel_mlmon.instrumentation.signals.interest import Limiter, Slowness, interest
+from otel_mlmon.instrumentation.signals.metrics import Metrics
+from otel_mlmon.instrumentation.signals.spans import Spans
+from otel_mlmon.internal_events import JOURNAL, RecordsDropped
+
+CHUNK: Final = 1024
+"""Calls read at a time: a longer stretch of Python holds the interpreter and shows in the host's slowest calls."""
+
+MAX_READERS: Final = 1024
+"""Plans whose readers are kept; a process that makes sessions without end forgets the oldest."""
+
+MAX_UNSENT: Final = 64
+"""Batches that wait for their spans and events at most, while an exporter of the host's blocks."""
+
+COLLECT_WAIT_S: Final = 1.0
+"""How long a collection of metrics waits for a round that is under way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What the instrumentation is doing."""
+
+    is_active: bool
+    paths: tuple[str, ...] = ()
+    """Methods patched."""
+    sessions: int = 0
+    buffered: int = 0
+    recorded: int = 0
+    """Calls measured."""
+    suppressed: int = 0
+    """Calls the host had asked not to be measured."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Calls not measured, by reason."""
+    unsent: int = 0
+    """Batches whose spans and events were given up, since an exporter blocked."""
+    failures: dict[str, int] = field(default_factory=dict)
+    """Faults of ours kept from the host, by stage."""
+    is_bulk: bool = False
+    """Whether histograms are filled at once, the fast way; None known before the first record."""
+    owned_providers: tuple[str, ...] = ()
+    reason: str = ""
+    """Why it is not active."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Given:
+    """Providers given by the caller."""
+
+    tracer: TracerProvider | None = None
+    meter: MeterProvider | None = None
+    logger: LoggerProvider | None = None
+
+    def differences(self, other: Given) -> list[str]:
+        """The arguments of `instrument()` by which `other` gives a provider that is not the one here."""
+        pairs = {
+            "tracer_provider": (self.tracer, other.tracer),
+            "meter_provider": (self.meter, other.meter),
+            "logger_provider": (self.logger, other.logger),
+        }
+        return [name for name, (here, there) in pairs.items() if there is not None and there is not here]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Outlets:
+    """Where a process's signals go, found at its first record."""
+
+    providers: providers.Providers
+    metrics: Metrics | None = None
+    spans: Spans | None = None
+    events: Events | None = None
+    process: Any = None
+
+
+class Pipeline:
+    """From patched methods to signals.
+
+    Args:
+        module: onnxruntime.
+        settings: Every setting.
+        given: Providers to use instead of the global ones.
+        rng: Decides which calls get spans and events.
+    """
+
+    def __init__(
+        self, module: ModuleType, settings: Settings, given: Given, *, rng: random.Random | None = None
+    ) -> None:
+        self.settings = settings
+        self.given = given
+        self._rng = rng or random.Random()  # noqa: S311 - a choice of samples, not a secret
+        self._worker = Worker(work=self._round, interval_s=settings.flush_interval_s)
+        self._ring: Ring[CallTuple] = Ring(
+            max_records=settings.buffer_records,
+            max_bytes=settings.buffer_bytes,
+            attend=self._worker.attend,
+        )
+        name = settings.model_name
+        self._observer = Observer(
+            sink=self._ring,
+            context=otel_context.reader(),
+            model_name=(lambda session: str(name(session))) if callable(name) else (lambda _: name),
+            runtime_version=module.__version__,
+        )
+        for stage in guards():
+            stage.reset()
+        self._is_closed = False
+        self._reset()
+        is_complete = providers.are_set() or None not in (given.tracer, given.meter, given.logger)
+        self._base = None if is_complete else providers.base_resource()
+        if is_complete:
+            # The host's readers may collect before our thread's first round.
+            self._found_outlets()
+        self._patches: dict[str, Patch] = onnxruntime.patch(module, self._observer)
+        if hasattr(os, "register_at_fork"):
+            reset = weakref.WeakMethod(self._after_fork)
+            os.register_at_fork(after_in_child=lambda: (found := reset()) and found())
+        atexit.register(self._at_exit)
+
+    def drain(self, timeout_s: float = COLLECT_WAIT_S) -> bool:
+        """Aggregate what is buffered and add it to the metrics; whether a round under way ended in time."""
+        if not self._draining.acquire(timeout=max(0.0, timeout_s)):
+            return False
+        try:
+            if self._is_closed:
+                return True
+            with guard("signals"):
+                outlets = self._found_outlets()
+                # What comes in meanwhile is for the next round: a busy host cannot hold a collection up.
+                for _ in range(-(-len(self._ring) // CHUNK)):
+                    self._read(self._ring.take(CHUNK))
+                self._write_metrics(outlets)
+        finally:
+            self._draining.release()
+        return True
+
+    def flush(self, timeout_s: float) -> bool:
+        """Everything that was called before, out of the process; whether it was done in time."""
+        deadline_s = time.monotonic() + timeout_s
+        is_done = self.drain(timeout_s)
+        self._send()
+        outlets = self._outlets
+        left_s = max(0.0, deadline_s - time.monotonic())
+        return is_done and (outlets is None or outlets.providers.flush(left_s))
+
+    def uninstrument(self) -> bool:
+        """Take the patches off; whether all of them could be, not left as pass-throughs below somebody else's."""
+        undone = [patch.undo() for patch in reversed(self._patches.values())]
+        self._patches = {}
+        return all(undone)
+
+    def shutdown(self, timeout_s: float) -> bool:
+        """Uninstrument, send what is left, and end the thread and our own providers; whether it was done in time."""
+        deadline_s = time.monotonic() + timeout_s
+        self.uninstrument()
+        is_done = self._worker.stop(timeout_s) and self.drain(max(0.0, deadline_s - time.monotonic()))
+        self._send()
+        self._observer.close()
+        outlets = self._outlets
+        if outlets is not None:
+            if outlets.process is not None:
+                outlets.process.uninstrument()
+            is_done &= outlets.providers.shutdown(max(0.0, deadline_s - time.monotonic()))
+            if outlets.metrics is not None:
+                outlets.metrics.close()
+        self._is_closed, self._outlets = True, None
+        atexit.unregister(self._at_exit)
+        return is_done
+
+    def status(self) -> Status:
+        """What is going on."""
+        outlets = self._outlets
+        failures: dict[str, int] = {}
+        for attributes, count in JOURNAL.totals(semconv.FAILURES.name).items():
+            stage = dict(attributes)[semconv.STAGE]
+            failures[stage] = failures.get(stage, 0) + count
+        with self._counting:
+            dropped = dict(self._ring.dropped())
+        return Status(
+            is_active=bool(self._patches),
+            paths=tuple(self._patches),
+            sessions=len(self._observer.sessions()),
+            buffered=len(self._ring),
+            recorded=self._recorded,
+            suppressed=self._suppressed,
+            dropped=dropped,
+            unsent=self._unsent_lost,
+            failures=failures,
+            is_bulk=bool(outlets and outlets.metrics and outlets.metrics.is_bulk),
+            owned_providers=tuple(type(owned).__name__ for owned in outlets.providers.owned) if outlets else (),
+        )
+
+    def _reset(self) -> None:
+        """The state of a process that has recorded nothing yet."""
+        self._record_stage = guard("record")
+        self._draining = threading.Lock()
+        self._counting = threading.Lock()
+        self._sending = threading.Lock()
+        self._readers: dict[Plan, Reader] = {}
+        self._vocabularies = Vocabularies(limit=self.settings.max_labels)
+        self._aggregator = Aggregator(admit=self._vocabularies.admit)
+        self._slowness: dict[str, Slowness] = {}
+        self._unsent: deque[Predictions] = deque()
+        self._unsent_lost = 0
+        self._recorded = 0
+        self._suppressed = 0
+        self._told: dict[str, int] = {}
+        self._outlets: Outlets | None = None
+
+    def _after_fork(self) -> None:
+        """In the child: nothing of the parent's is counted twice, and no lock of a thread that is gone is taken."""
+        outlets = self._outlets
+        if outlets is not None and outlets.metrics is not None:
+            outlets.metrics.close()
+        self._ring.reset()
+        self._worker.reset()
+        self._observer.loads.clear()
+        JOURNAL.reset()
+        self._reset()
+
+    def _at_exit(self) -> None:
+        with guard("shutdown"):
+            self.shutdown(self.settings.shutdown_timeout_s)
+
+    def _round(self) -> None:
+        self.drain(timeout_s=60.0)
+        self._send()
+
+    def _read(self, chunk: list[CallTuple]) -> None:
+        by_plan: dict[Plan, list[CallTuple]] = {}
+        for plan, calls in itertools.groupby(chunk, key=operator.itemgetter(0)):
+            by_plan.setdefault(plan, []).extend(
+                call for call in calls if not (call[3] and otel_context.is_suppressed(call[3]))
+            )
+        self._suppressed += len(chunk) - sum(map(len, by_plan.values()))
+        for plan, kept in by_plan.items():
+            if not kept:
+                continue
+            is_read = False
+            with self._record_stage:
+                if self._record_stage.is_open:
+                    self._drop("switched_off", len(kept))
+                    continue
+                predictions = self._reader(plan).read(kept)
+                self._aggregator.add(predictions)
+                self._recorded += len(kept)
+                is_read = True
+                self._keep(predictions)
+            if not is_read:
+                self._drop("unreadable", len(kept))
+
+    def _reader(self, plan: Plan) -> Reader:
+        reader = self._readers.get(plan)
+        if reader is None:
+            if len(self._readers) >= MAX_READERS:
+                del self._readers[next(iter(self._readers))]
+            reader = Reader(plan, options=self.settings.of, max_features=self.settings.max_features)
+            self._readers[plan] = reader
+        return reader
+
+    def _keep(self, predictions: Predictions) -> None:
+        if len(self._unsent) >= MAX_UNSENT:
+            self._unsent.popleft()
+            self._unsent_lost += 1
+        self._unsent.append(predictions)
+
+    def _drop(self, reason: str, count: int) -> None:
+        with self._counting:
+            for _ in range(count):
+                self._ring.drop(reason)
+
+    def _write_metrics(self, outlets: Outlets) -> None:
+        for snapshot in self._aggregator.take():
+            if outlets.metrics is not None:
+                with guard("metrics"):
+                    outlets.metrics.observe(snapshot)
+        loads = [self._observer.loads.popleft() for _ in range(len(self._observer.loads))]
+        if outlets.metrics is not None and loads:
+            outlets.metrics.observe_loads(
+                (
+                    self._model(load.session) if load.session else ModelKey(stem(load.path) or "unknown", ""),
+                    load.duration_s,
+                    load.error_type,
+                )
+                for load in loads
+            )
+        with self._counting:
+            dropped = self._ring.dropped()
+        for reason, total in dropped.items():
+            count = total - self._told.get(reason, 0)
+            if count:
+                self._told[reason] = total
+                JOURNAL.emit(RecordsDropped(reason=reason, count=count))
+
+    def _send(self) -> None:
+        """Spans and events, outside any lock that a collection of metrics waits for: the host's processors may block."""
+        outlets = self._outlets
+        if outlets is None or not self._sending.acquire(blocking=False):
+            return
+        try:
+            offset_ns = time.time_ns() - time.perf_counter_ns()
+            while self._unsent:
+                with guard("spans_and_events"):
+                    self._send_one(outlets, self._unsent.popleft(), offset_ns)
+        finally:
+            self._sending.release()
+
+    def _send_one(self, outlets: Outlets, predictions: Predictions, offset_ns: int) -> None:
+        said = self.settings.of(predictions.model.name)
+        found = interest(
+            predictions,
+            slowness=self._slowness.setdefault(predictions.model.name, Slowness()),
+            budget_s=said.latency_budget_s,
+            confidence_floor=said.confidence_floor or 0.0,
+        )
+        made = outlets.spans.emit(predictions, found, offset_ns=offset_ns) if outlets.spans else {}
+        if outlets.events is not None:
+            outlets.events.emit(predictions, found, made, offset_ns=offset_ns)
+
+    def _found_outlets(self) -> Outlets:
+        if self._outlets is None:
+            given, settings = self.given, self.settings
+            found = providers.find(tracer=given.tracer, meter=given.meter, logger=given.logger, base=self._base, environ=os.environ)
+            outlets = Outlets(providers=found)
+            if found.meter is not None:
+                outlets.metrics = Metrics(found.meter, drain=self.drain_for_collection, sessions=self._models)
+            if found.tracer is not None:
+                limiter = Limiter(settings.spans_per_second)
+                outlets.spans = Spans(found.tracer, ratio=settings.span_ratio, limiter=limiter, rng=self._rng)
+            if found.logger is not None:
+                outlets.events = Events(found.logger, limiter=Limiter(settings.events_per_second), rng=self._rng)
+            if found.owns_meter:
+                with guard("resource"):
+                    outlets.process = resource.start(found.meter)
+            self._outlets = outlets
+        return self._outlets
+
+    def drain_for_collection(self) -> None:
+        """`drain`, for the callback of a metric reader."""
+        self.drain()
+
+    def _models(self) -> Iterable[ModelKey]:
+        return [self._model(session) for session in self._observer.sessions()]
+
+    def _model(self, session: SessionInfo) -> ModelKey:
+        model = identify(session, version=self.settings.of(model_name(session)).version)
+        return ModelKey(model.name, model.version)

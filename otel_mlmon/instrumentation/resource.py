@@ -1,0 +1,30 @@
+"""CPU and memory of the process, by OpenTelemetry's own system-metrics instrumentation, if it is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any, Final
+
+PROCESS_METRICS: Final[dict[str, list[str] | None]] = {
+    "process.cpu.time": ["user", "system"],
+    "process.cpu.utilization": ["user", "system"],
+    "process.memory.usage": None,
+    "process.memory.virtual": None,
+}
+"""Its names, and the states of each; nothing of the machine as a whole."""
+
+
+def start(meter_provider: Any) -> Any:
+    """Observe the process through `meter_provider`; the instrumentor, to be undone, or None if it is not installed.
+
+    Its instrumentor is one a process: where the host uses it already, nothing is done.
+    """
+    if importlib.util.find_spec("opentelemetry.instrumentation.system_metrics") is None:
+        return None
+    from opentelemetry.instrumentation.system_metrics import SystemMetricsInstrumentor
+
+    instrumentor = SystemMetricsInstrumentor(config=PROCESS_METRICS)
+    if instrumentor.is_instrumented_by_opentelemetry:
+        return None
+    instrumentor.instrument(meter_provider=meter_provider)
+    return instrumentor

@@ -1,0 +1,200 @@
+"""Many values into one histogram at once: 0.02 µs a value, where `Histogram.record` takes 7 to 16 µs.
+
+The SDK has no public way, so its own aggregation objects are found and added to: the host's views, readers, temporality
+and cardinality limits hold. The smallest and largest values go in by the SDK's own hand, which sets the extremes, the
+exemplar and the scale of an exponential histogram; all others then have a bucket that exists.
+
+Whether this release of the SDK is laid out as it is read here is proven at start, against `record`, on a private meter
+provider. Known layouts: opentelemetry-sdk 1.39 (aggregations by the set of attributes) and 1.45 (by a hash of them).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from opentelemetry.context import Context
+from opentelemetry.metrics import Histogram
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics._internal import _view_instrument_match
+from opentelemetry.sdk.metrics._internal.measurement import Measurement
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation, View
+from opentelemetry.sdk.resources import Resource
+
+from otel_mlmon.sketch.exponential import indices_of
+
+Floats = NDArray[np.float64]
+Attributes = Mapping[str, str]
+Exemplar = tuple[float, object] | None
+
+_EXPLICIT: Final = "_ExplicitBucketHistogramAggregation"
+_EXPONENTIAL: Final = "_ExponentialBucketHistogramAggregation"
+
+
+def is_sdk(instrument: object) -> bool:
+    """Whether an instrument is the SDK's own and records into aggregations that we can find."""
+    return hasattr(instrument, "_measurement_consumer")
+
+
+def record_all(instrument: Histogram, values: Floats, attributes: Attributes, exemplar: Exemplar = None) -> None:
+    """One value after the other: the public way, and for negative values the SDK's next one below.
+
+    `Histogram.record` of the SDK refuses negative values with a warning each, though its aggregations hold them; of
+    another implementation they are left out.
+    """
+    context = _context(exemplar)
+    telling = exemplar[0] if exemplar else None
+    consumer = getattr(instrument, "_measurement_consumer", None)
+    for value in values.tolist():
+        chosen = context if value == telling else Context()
+        if value >= 0:
+            instrument.record(value, dict(attributes), chosen)
+        elif consumer is not None:
+            consumer.consume_measurement(Measurement(value, time.time_ns(), instrument, chosen, dict(attributes)))  # type: ignore[arg-type]
+
+
+def inject(instrument: Any, values: Floats, attributes: Attributes, exemplar: Exemplar = None) -> None:
+    """Add finite `values`, shape (n,), to every aggregation that `instrument.record` would have reached."""
+    is_enabled = getattr(instrument, "_is_enabled", None)
+    if not values.size or (is_enabled is not None and not is_enabled()):
+        return
+    seeds, rest = _split(values)
+    consumer = instrument._measurement_consumer
+    accept = consumer._sdk_config.exemplar_filter.should_sample
+    now_ns = time.time_ns()
+    measurements = []
+    for seed in seeds:
+        context = _context(exemplar) if exemplar and seed == exemplar[0] else Context()
+        measurement = Measurement(seed, now_ns, instrument, context, dict(attributes))
+        measurements.append((measurement, accept(seed, now_ns, dict(attributes), context)))
+    for storage in list(consumer._reader_storages.values()):
+        for match in storage._get_or_init_view_instrument_match(instrument):
+            _into(match, measurements, rest, attributes)
+
+
+def _context(exemplar: Exemplar) -> Context:
+    return exemplar[1] if exemplar and isinstance(exemplar[1], Context) else Context()
+
+
+def _split(values: Floats) -> tuple[list[float], Floats]:
+    """The extremes of the positive and of the negative values, and all the others."""
+    positive, negative = np.flatnonzero(values > 0), np.flatnonzero(values < 0)
+    ends: set[int] = set()
+    for side in (positive, negative):
+        if side.size:
+            ends |= {int(side[values[side].argmin()]), int(side[values[side].argmax()])}
+    zeros = np.flatnonzero(values == 0)[:1].tolist()  # the smallest or largest may be a zero
+    chosen = sorted(ends | set(zeros))
+    return values[chosen].tolist(), np.delete(values, chosen)
+
+
+def _into(match: Any, measurements: list[tuple[Measurement, bool]], rest: Floats, attributes: Attributes) -> None:
+    keys = match._view._attribute_keys
+    kept = {name: value for name, value in attributes.items() if keys is None or name in keys}
+    create = getattr(match, "_get_or_create_aggregation", None)
+    if create is None:
+        first, *measurements_left = measurements
+        match.consume_measurement(*first)
+        _fill(match._attributes_aggregation[frozenset(kept.items())], measurements_left, rest)
+        return
+    # A delta reader throws its aggregations away at each collection, under this lock.
+    with match._lock:
+        _fill(create(_view_instrument_match._hash_attributes(kept), kept), measurements, rest)
+
+
+def _fill(aggregation: Any, measurements: list[tuple[Measurement, bool]], rest: Floats) -> None:
+    for measurement, is_exemplar in measurements:
+        aggregation.aggregate(measurement, is_exemplar)
+    kind = type(aggregation).__name__
+    if not rest.size or kind == "_DropAggregation":
+        return
+    with aggregation._lock if kind in {_EXPLICIT, _EXPONENTIAL} else nullcontext():
+        if kind == _EXPLICIT:
+            _fill_explicit(aggregation, rest)
+        elif kind == _EXPONENTIAL:
+            _fill_exponential(aggregation, rest)
+        else:  # a view of the host's that makes a sum or a last value of it
+            for value in rest.tolist():
+                aggregation.aggregate(_with_value(measurements[0][0], value), should_sample_exemplar=False)
+
+
+def _with_value(measurement: Measurement, value: float) -> Measurement:
+    return Measurement(
+        value, measurement.time_unix_nano, measurement.instrument, measurement.context, measurement.attributes
+    )
+
+
+def _fill_explicit(aggregation: Any, values: Floats) -> None:
+    where = np.searchsorted(np.asarray(aggregation._boundaries, dtype=np.float64), values, side="left")
+    counts = np.bincount(where)
+    for bucket in np.flatnonzero(counts).tolist():
+        aggregation._value[bucket] += int(counts[bucket])
+    aggregation._sum += float(values.sum())
+
+
+def _fill_exponential(aggregation: Any, values: Floats) -> None:
+    scale = aggregation._mapping.scale
+    sides = (aggregation._value_positive, values[values > 0]), (aggregation._value_negative, -values[values < 0])
+    zeros = int(values.size)
+    for buckets, magnitudes in sides:
+        zeros -= int(magnitudes.size)
+        for bucket, count in _buckets(magnitudes, scale, buckets.index_start, buckets.index_end):
+            position = bucket - buckets.index_base
+            buckets.increment_bucket(position + len(buckets.counts) if position < 0 else position, count)
+    aggregation._zero_count += zeros
+    aggregation._count += int(values.size)
+    aggregation._sum += float(values.sum())
+
+
+def _buckets(magnitudes: Floats, scale: int, first: int, last: int) -> Iterator[tuple[int, int]]:
+    """Bucket and count; what rounds beyond the extremes' buckets belongs into them."""
+    if not magnitudes.size:
+        return
+    indices = np.clip(indices_of(magnitudes, scale), first, last) - first
+    counts = np.bincount(indices)
+    for index in np.flatnonzero(counts).tolist():
+        yield index + first, int(counts[index])
+
+
+def agrees() -> bool:
+    """Whether `inject` and `record` leave the same data points, on a private meter provider with both histograms."""
+    values = np.concatenate([np.geomspace(1e-6, 1e3, 40), -np.geomspace(1e-3, 5.0, 10), np.zeros(3), np.ones(5)])
+    return _points(values, bulk=True) == _points(values, bulk=False)
+
+
+def _points(values: Floats, *, bulk: bool) -> list[tuple[Any, ...]]:
+    reader = InMemoryMetricReader()
+    view = View(instrument_name="exponential", aggregation=ExponentialBucketHistogramAggregation())
+    provider = MeterProvider(
+        metric_readers=[reader], views=[view], shutdown_on_exit=False, resource=Resource.get_empty()
+    )
+    meter = provider.get_meter("otel_mlmon.self_test")
+    for name in ("explicit", "exponential"):
+        instrument = meter.create_histogram(name)
+        # In two steps, since the second finds buckets that exist.
+        for part in (values[::2], values[1::2]):
+            (inject if bulk else record_all)(instrument, part, {"key": "value"})
+    data = reader.get_metrics_data()
+    provider.shutdown()
+    metrics = data.resource_metrics[0].scope_metrics[0].metrics if data else []
+    return [_comparable(metric.data.data_points[0]) for metric in metrics]
+
+
+def _comparable(point: Any) -> tuple[Any, ...]:
+    """Everything but the times; sums agree but for the order of addition."""
+    buckets = (
+        (point.scale, point.zero_count, _filled(point.positive), _filled(point.negative))
+        if hasattr(point, "scale")
+        else tuple(point.bucket_counts)
+    )
+    return (dict(point.attributes), point.count, round(point.sum, 6), point.min, point.max, buckets)
+
+
+def _filled(buckets: Any) -> dict[int, int]:
+    """Counts by index; how many empty buckets follow the last depends on the order of the values, and says nothing."""
+    return {buckets.offset + index: count for index, count in enumerate(buckets.bucket_counts) if count}

@@ -1,0 +1,31 @@
+"""The OpenTelemetry context of the host's thread, read as cheaply as can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from typing import Final
+
+from opentelemetry import context
+
+_PLAIN_KEY: Final = "suppress_instrumentation"
+"""What libraries besides OpenTelemetry's own set; source: opentelemetry.instrumentation.utils."""
+
+
+def reader() -> Callable[[], object]:
+    """A function that gives the current context: the bound `get` of the variable behind it, else `get_current`.
+
+    The variable is private to the API, so it is used only if it gives the very context that the API gives.
+    """
+    variable = getattr(getattr(context, "_RUNTIME_CONTEXT", None), "_current_context", None)
+    if isinstance(variable, ContextVar) and variable.get(None) is context.get_current():
+        return variable.get
+    return context.get_current
+
+
+def is_suppressed(captured: object) -> bool:
+    """Whether the host had switched instrumentation off around the call."""
+    if not captured or not isinstance(captured, Mapping):
+        return False
+    key = getattr(context, "_SUPPRESS_INSTRUMENTATION_KEY", _PLAIN_KEY)
+    return bool(captured.get(key) or captured.get(_PLAIN_KEY))

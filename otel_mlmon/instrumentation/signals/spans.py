@@ -1,0 +1,83 @@
+"""Spans made behind, with the context of the call and its true start and end.
+
+A span of a sampled parent is always made, of an unsampled one never. A call outside any trace gets one by ratio, and
+beyond it when it failed, was slow or unsure: what a sampler at the start of a call cannot know. The provider's own
+sampler has the last word.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import cast
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider
+
+from otel_mlmon import semconv
+from otel_mlmon.instrumentation.record.prediction import Predictions
+from otel_mlmon.instrumentation.signals.interest import Interest, Limiter, attributes_of, choose
+from otel_mlmon.version import __version__
+
+
+class Spans:
+    """Makes `predict {ml.model.name}` spans.
+
+    Runs on: the thread behind.
+
+    Args:
+        provider: Whose tracer is used.
+        ratio: Share of calls outside any trace that get a span, within [0, 1].
+        limiter: How many of those a second.
+        rng: Our own source of randomness: the host's state is not touched.
+    """
+
+    def __init__(self, provider: TracerProvider, *, ratio: float, limiter: Limiter, rng: random.Random) -> None:
+        self._tracer = provider.get_tracer(semconv.SCOPE, __version__)
+        self._ratio = ratio
+        self._limiter = limiter
+        self._rng = rng
+
+    def emit(self, predictions: Predictions, found: Interest, *, offset_ns: int) -> dict[int, Context]:
+        """Make the spans of a batch; the context of each call that got one.
+
+        Args:
+            predictions: The calls.
+            found: What is special about them.
+            offset_ns: Unix time minus `time.perf_counter_ns`.
+        """
+        special = found.any
+        within: list[int] = []
+        roots: list[int] = []
+        for call, context in enumerate(predictions.contexts):
+            parent = trace.get_current_span(cast("Context", context)).get_span_context() if context else None
+            if parent is not None and parent.is_valid:
+                if parent.trace_flags.sampled:
+                    within.append(call)
+            elif special[call] or self._rng.random() < self._ratio:
+                roots.append(call)
+        chosen = within + choose(roots, found, self._limiter, self._rng)
+        return {call: self._make(predictions, found, call, offset_ns) for call in sorted(chosen)}
+
+    def _make(self, predictions: Predictions, found: Interest, call: int, offset_ns: int) -> Context:
+        model = predictions.model
+        context = cast("Context", predictions.contexts[call])
+        start_ns = int(predictions.started_ns[call]) + offset_ns
+        span = self._tracer.start_span(
+            f"predict {model.name}",
+            context=context,
+            kind=SpanKind.INTERNAL,
+            attributes={
+                **attributes_of(predictions, found, call),
+                semconv.RUNTIME_NAME: semconv.RUNTIME_ONNXRUNTIME,
+                semconv.RUNTIME_VERSION: model.runtime_version,
+                semconv.EXECUTION_PROVIDER: model.provider,
+                semconv.OPERATION_NAME: predictions.operation,
+            },
+            start_time=start_ns,
+            record_exception=False,
+        )
+        if found.failed[call]:
+            span.set_status(Status(StatusCode.ERROR))
+        span.end(start_ns + int(predictions.duration_ns[call]))
+        return trace.set_span_in_context(span, context)

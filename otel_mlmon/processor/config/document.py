@@ -1,0 +1,150 @@
+"""YAML into plain values that still know their lines, with `${env:NAME}` filled in.
+
+Nodes are walked by hand because a constructed mapping has lost where its keys stood, and silently keeps the
+last of two equal ones. What the environment gives is text and never parsed as YAML: a password may be `0123`.
+Sources: YAML 1.1 as PyYAML reads it; `${env:NAME:-default}` and `$$` as in the OpenTelemetry Collector.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import yaml
+
+Path = tuple[str | int, ...]
+"""Keys and list positions from the root."""
+
+_REFERENCE: Final = re.compile(
+    r"\$\$(?=\{)|\$\{env:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}|(?P<wrong>\$\{[^}]*\}?)"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """Something wrong at a place."""
+
+    line: int
+    """From 1."""
+    path: Path
+    text: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Document:
+    """A file's values and where they stand."""
+
+    value: Any = None
+    """Mappings, lists and scalars; None for an empty file."""
+    lines: dict[Path, int] = field(default_factory=dict)
+    """Of each key and list item, from 1."""
+    written: dict[Path, str] = field(default_factory=dict)
+    """The text of each scalar as it stands in the file, with nothing filled in."""
+    faults: list[Fault] = field(default_factory=list)
+
+    def line(self, path: Path) -> int:
+        """Of `path`, or of the nearest part around it."""
+        while path and path not in self.lines:
+            path = path[:-1]
+        return self.lines.get(path, 1)
+
+
+def read(text: str, environ: Mapping[str, str]) -> Document:
+    """Read one YAML document. What is wrong with it is in `faults`, never raised."""
+    document = Document()
+    try:
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+        if root is not None:
+            document.value = _Walk(loader, environ, document).value(root, ())
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        document.faults.append(
+            Fault(
+                line=mark.line + 1 if mark else 1,
+                path=(),
+                text=f"is not YAML: {error.problem or error.context}",
+            )
+        )
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        document.faults.append(Fault(line=line, path=(), text=f"is not YAML: {str(error).splitlines()[0]}"))
+    return document
+
+
+class _Walk:
+    """One pass over the nodes of one document."""
+
+    def __init__(self, loader: yaml.SafeLoader, environ: Mapping[str, str], document: Document) -> None:
+        self._loader = loader
+        self._environ = environ
+        self._document = document
+        self._inside: set[int] = set()
+
+    def value(self, node: yaml.Node, path: Path) -> Any:
+        self._document.lines.setdefault(path, node.start_mark.line + 1)
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, path)
+        if id(node) in self._inside:
+            self._fault(path, "holds itself")
+            return None
+        self._inside.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            result: Any = self._mapping(node, path)
+        else:
+            result = [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
+        self._inside.discard(id(node))
+        return result
+
+    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+        own = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in sorted({key for key in own if own.count(key) > 1}):
+            self._fault((*path, key), "is written twice", line=_line_of_last(node, key))
+        self._loader.flatten_mapping(node)  # `<<: *anchor`
+        result: dict[str, Any] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                self._fault(path, "has a key that is not a word", line=key.start_mark.line + 1)
+                continue
+            # The key as written: `on` and `1` are names here, not a boolean and a number.
+            below = (*path, key.value)
+            self._document.lines[below] = key.start_mark.line + 1
+            result[key.value] = self.value(value, below)
+        return result
+
+    def _scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
+        self._document.written[path] = node.value
+        if "${" not in node.value:
+            return self._plain(node, path)
+
+        def fill(match: re.Match[str]) -> str:
+            if match["wrong"]:
+                self._fault(path, f"{match['wrong']} is not understood; write ${{env:NAME}} or ${{env:NAME:-default}}")
+                return ""
+            if not match["name"]:
+                return "$"
+            found = self._environ.get(match["name"]) or match["default"]
+            if found is None:
+                self._fault(path, f"the environment variable {match['name']} is not set")
+                return ""
+            return found
+
+        return _REFERENCE.sub(fill, node.value)
+
+    def _plain(self, node: yaml.ScalarNode, path: Path) -> Any:
+        try:
+            return self._loader.construct_object(node)
+        except ValueError as error:  # what looks like a date or number and is none: `2026-02-31`
+            self._fault(path, f"is not YAML: {error}; put it in quotes if it is text")
+            return None
+
+    def _fault(self, path: Path, text: str, *, line: int | None = None) -> None:
+        self._document.faults.append(
+            Fault(line=line if line is not None else self._document.line(path), path=path, text=text)
+        )
+
+
+def _line_of_last(node: yaml.MappingNode, key: str) -> int:
+    return max(int(name.start_mark.line) + 1 for name, _ in node.value if name.value == key)

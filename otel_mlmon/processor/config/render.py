@@ -1,0 +1,50 @@
+"""The file with every key at its default, each under the sentence that explains it."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from typing import Any, Final
+
+import yaml
+from pydantic import BaseModel
+
+from otel_mlmon.processor.config.model import Config
+
+WIDTH: Final = 100
+HEAD: Final = """\
+# The processor's configuration: every key, at its default.
+# `otel-mlmon check-config --config FILE` checks it.
+"""
+
+
+def default_yaml() -> str:
+    """A commented file that loads back to the defaults."""
+    return HEAD + "\n".join(_section(Config(), indent="")) + "\n"
+
+
+def _section(section: BaseModel, *, indent: str) -> Iterator[str]:
+    written = section.model_dump(mode="json", by_alias=True)
+    for name, field in type(section).model_fields.items():
+        key = field.alias or name
+        value = getattr(section, name)
+        if not indent:
+            yield ""
+        yield from textwrap.wrap(
+            field.description or "", WIDTH, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# "
+        )
+        if isinstance(value, BaseModel):
+            yield f"{indent}{key}:"
+            yield from _section(value, indent=indent + "  ")
+        elif isinstance(value, dict) and value:
+            yield f"{indent}{key}:"
+            for entry, below in value.items():
+                yield f"{indent}  {_inline(entry)}:"
+                yield from _section(below, indent=indent + "    ")
+        else:
+            yield f"{indent}{key}: {_inline(written[key])}"
+
+
+def _inline(value: Any) -> str:
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
+    return text.removesuffix("...\n").strip()

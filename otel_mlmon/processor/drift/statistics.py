@@ -1,0 +1,38 @@
+"""The familiar statistics by name: what is reported beside the evidence, and what rules may be about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from otel_mlmon.processor.drift.chi_squared import chi_squared
+from otel_mlmon.processor.drift.cramers_v import cramers_v
+from otel_mlmon.processor.drift.g_test import g_test
+from otel_mlmon.processor.drift.hellinger import hellinger
+from otel_mlmon.processor.drift.jensen_shannon import jensen_shannon
+from otel_mlmon.processor.drift.kolmogorov_smirnov import kolmogorov_smirnov
+from otel_mlmon.processor.drift.l_infinity import l_infinity
+from otel_mlmon.processor.drift.psi import psi
+from otel_mlmon.processor.drift.score import Statistic
+from otel_mlmon.processor.drift.total_variation import total_variation
+from otel_mlmon.processor.drift.wasserstein import wasserstein
+
+STATISTICS: Final[Mapping[str, Statistic]] = MappingProxyType(
+    {
+        "psi": psi,
+        "chi_squared": chi_squared,
+        "g_test": g_test,
+        "jensen_shannon": jensen_shannon,
+        "hellinger": hellinger,
+        "total_variation": total_variation,
+        "l_infinity": l_infinity,
+        "cramers_v": cramers_v,
+        "wasserstein": wasserstein,
+        "kolmogorov_smirnov": kolmogorov_smirnov,
+    }
+)
+"""Every statistic; the value of `ml.drift.statistic` is its name."""
+
+NEEDS_ORDER: Final = frozenset({"wasserstein", "kolmogorov_smirnov"})
+"""Those that mean nothing where the bins are not ordered, and are not reported there."""

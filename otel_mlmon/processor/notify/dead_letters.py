@@ -1,0 +1,63 @@
+"""Alerts that could not be told, as JSON lines for a person to read: two files that cannot fill the disk."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Final
+
+from otel_mlmon.processor.alert.alert import Alert
+
+MAX_BYTES: Final = 2**20
+_LOG: Final = logging.getLogger("otel_mlmon.alerts")
+
+
+class DeadLetters:
+    """A file of JSON lines; when it is full it becomes `<name>.1`, and the `<name>.1` before is gone.
+
+    Runs on: any thread; writes one line at a time.
+
+    Args:
+        path: Made when the first letter comes, readable by its owner only.
+        max_bytes: Of one file; the two together hold up to twice as much.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(self, path: Path, *, max_bytes: int = MAX_BYTES, clock: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._lock = threading.Lock()
+
+    def keep(self, alert: Alert, *, notifier: str, reason: str, detail: str) -> None:
+        """Append `alert`, and why it was not told. A disk that takes nothing is logged, never raised."""
+        at = datetime.fromtimestamp(self._clock(), tz=timezone.utc).isoformat(timespec="seconds")
+        letter = {
+            "at": at,
+            "notifier": notifier,
+            "reason": reason,
+            "detail": detail,
+            "alert": alert.to_dict(),
+        }
+        line = json.dumps(letter, ensure_ascii=False).encode() + b"\n"
+        _LOG.error("An alert was not told to %s (%s): %s", notifier, reason, detail or "no more is known")
+        try:
+            with self._lock:
+                self._append(line)
+        except OSError as error:
+            _LOG.error("The dead letters at %s cannot be written: %s", self._path, error.strerror)
+
+    def _append(self, line: bytes) -> None:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        size_bytes = self._path.stat().st_size if self._path.exists() else 0
+        if size_bytes and size_bytes + len(line) > self._max_bytes:
+            self._path.replace(self._path.with_name(f"{self._path.name}.1"))
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(line)

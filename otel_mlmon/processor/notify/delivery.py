@@ -1,0 +1,226 @@
+"""One notifier's queue, time-out, retries, circuit breaker and dead letters, on threads of its own.
+
+An alert given to a delivery ends in exactly one of two places, its addressee or the dead letters, and giving
+it never waits. Alerts of one notifier stay in order, so "resolved" is never told before "firing"; notifiers
+know nothing of each other. Delivery is at least once: an attempt that ran into its time-out may still have
+been heard, hence the idempotency key of the webhook. Source: AWS Architecture Blog, "Exponential Backoff And
+Jitter" (equal jitter).
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+from otel_mlmon.guard import guard
+from otel_mlmon.processor.alert.alert import Alert
+from otel_mlmon.processor.notify.notifier import Notifier, PermanentError, TransientError
+
+MAX_HANGING: Final = 3
+"""Attempts that ran into their time-out and never came back; beyond it no new one is made until one does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliverySettings:
+    """How hard a delivery tries."""
+
+    timeout_s: float = 10.0
+    """For one attempt."""
+    capacity: int = 100
+    """Alerts that wait; beyond it the oldest becomes a dead letter."""
+    backoff_s: float = 1.0
+    """Before the second attempt; doubled each time."""
+    max_backoff_s: float = 60.0
+    give_up_after_s: float = 3600.0
+    """After the first attempt."""
+    breaker_failures: int = 5
+    """Failed attempts in a row, of any alerts, that open the circuit."""
+    breaker_open_s: float = 30.0
+    """How long nothing is tried then; after it one attempt decides."""
+
+
+class Graveyard(Protocol):
+    """Where alerts go that could not be told."""
+
+    def keep(self, alert: Alert, *, notifier: str, reason: str, detail: str) -> None:
+        """Keep `alert`; never raises."""
+
+
+Outcome = Literal["delivered", "transient", "timeout", "permanent", "error"]
+"""Of one attempt. `error` is a fault of ours in the notifier."""
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One call of a notifier, on a thread that may never come back."""
+
+    outcome: Outcome = "error"
+    detail: str = "the notifier failed; see the log"
+    retry_after_s: float | None = None
+
+    def run(self, notifier: Notifier, alert: Alert) -> None:
+        with guard("notify"):
+            try:
+                notifier.notify(alert)
+            except TransientError as error:
+                self.outcome, self.detail, self.retry_after_s = "transient", str(error), error.retry_after_s
+            except PermanentError as error:
+                self.outcome, self.detail = "permanent", str(error)
+            else:
+                self.outcome, self.detail = "delivered", ""
+
+
+class Delivery:
+    """Delivers alerts to one notifier.
+
+    Runs on: `submit` on any thread; the rest on daemon threads of its own, the first made by `start`.
+
+    Args:
+        notifier: Who tells.
+        name: Of the notifier, for counts and dead letters.
+        dead_letters: Where an alert goes that could not be told.
+        settings: How hard it tries.
+        clock: Seconds, monotonic.
+        rng: Of the jitter.
+    """
+
+    def __init__(
+        self,
+        notifier: Notifier,
+        *,
+        name: str,
+        dead_letters: Graveyard,
+        settings: DeliverySettings | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.name = name
+        self._notifier = notifier
+        self._dead_letters = dead_letters
+        self._settings = settings or DeliverySettings()
+        self._clock = clock
+        self._rng = rng or random.Random()  # noqa: S311 (jitter, no secret)
+        self._queue: deque[Alert] = deque()
+        self._current: Alert | None = None
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._outcomes: Counter[str] = Counter()
+        self._hanging: list[threading.Thread] = []
+        self._failures = 0
+        self._thread = threading.Thread(target=self._work, name=f"otel_mlmon-notify-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to deliver."""
+        self._thread.start()
+
+    def submit(self, alert: Alert) -> None:
+        """Give `alert` to the queue. Never waits for the notifier, never raises."""
+        with self._changed:
+            if self._stopping:
+                refused: Alert | None = alert
+            else:
+                is_full = len(self._queue) >= self._settings.capacity
+                refused = self._queue.popleft() if is_full else None
+                self._queue.append(alert)
+                self._changed.notify_all()
+        if refused is not None:
+            self._bury(refused, "shutdown" if refused is alert else "overflow", "")
+
+    def shutdown(self, timeout_s: float) -> bool:
+        """Try what waits once more, then stop; what is not told by the deadline is a dead letter.
+
+        Returns:
+            Whether everything was told or buried by the delivery itself in time.
+        """
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+        with self._changed:
+            left = [alert for alert in (self._current, *self._queue) if alert is not None]
+            self._current = None
+            self._queue.clear()
+        for alert in left:
+            self._bury(alert, "shutdown", "")
+        return not left
+
+    def outcomes(self) -> dict[str, int]:
+        """Counts so far: attempts by outcome, and dead letters as `dead_letter.<reason>`."""
+        with self._changed:
+            return dict(self._outcomes)
+
+    def pending(self) -> int:
+        """Alerts that wait, the one in delivery included."""
+        with self._changed:
+            return len(self._queue) + (self._current is not None)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue or self._stopping)
+                if not self._queue:
+                    return
+                alert = self._current = self._queue.popleft()
+            reason, detail = self._deliver(alert)
+            with self._changed:
+                is_ours, self._current = self._current is alert, None
+            if reason and is_ours:
+                self._bury(alert, reason, detail)
+
+    def _deliver(self, alert: Alert) -> tuple[str, str]:
+        """Try until it is told or given up; the reason and detail of giving up, empty if it was told."""
+        begin_s = self._clock()
+        backoff_s = self._settings.backoff_s
+        while True:
+            if self._failures >= self._settings.breaker_failures:
+                self._wait(self._settings.breaker_open_s)
+            attempt = self._attempt(alert)
+            with self._changed:
+                self._outcomes[attempt.outcome] += 1
+            if attempt.outcome == "delivered":
+                self._failures = 0
+                return "", ""
+            self._failures += 1
+            if attempt.outcome in ("permanent", "error"):
+                return attempt.outcome, attempt.detail
+            delay_s = backoff_s * self._rng.uniform(0.5, 1.0)
+            if attempt.retry_after_s is not None:
+                delay_s = max(delay_s, attempt.retry_after_s)
+            if self._stopping:
+                return "shutdown", attempt.detail
+            if self._clock() + delay_s - begin_s > self._settings.give_up_after_s:
+                return "given_up", attempt.detail
+            self._wait(delay_s)
+            backoff_s = min(2 * backoff_s, self._settings.max_backoff_s)
+
+    def _attempt(self, alert: Alert) -> _Attempt:
+        # A notifier cannot be stopped from outside; one that hangs keeps its thread, and few may.
+        self._hanging = [thread for thread in self._hanging if thread.is_alive()]
+        if len(self._hanging) >= MAX_HANGING:
+            self._wait(self._settings.timeout_s)
+            return _Attempt("timeout", "earlier attempts still hang")
+        attempt = _Attempt()
+        name = f"{self._thread.name}-attempt"
+        thread = threading.Thread(target=attempt.run, args=(self._notifier, alert), name=name, daemon=True)
+        thread.start()
+        thread.join(self._settings.timeout_s)
+        if thread.is_alive():
+            self._hanging.append(thread)
+            return _Attempt("timeout", f"no answer within {self._settings.timeout_s:g} s")
+        return attempt
+
+    def _wait(self, delay_s: float) -> None:
+        """Let `delay_s` pass, less when the delivery is being stopped."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping, timeout=delay_s)
+
+    def _bury(self, alert: Alert, reason: str, detail: str) -> None:
+        with self._changed:
+            self._outcomes[f"dead_letter.{reason}"] += 1
+        self._dead_letters.keep(alert, notifier=self.name, reason=reason, detail=detail)

@@ -1,0 +1,59 @@
+"""Where a receiver listens: `host:port` read, and a warning where the network can reach it in the clear."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from typing import Final, NamedTuple
+
+from otel_mlmon.errors import ConfigurationError, PortUnavailableError
+
+_LOG: Final = logging.getLogger("otel_mlmon.receiver")
+
+
+class Address(NamedTuple):
+    """A host, without brackets, and a port; port 0 is any that is free."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        """As `read` takes it."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it. A name other than `localhost` may be anything."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+def read(text: str, *, option: str) -> Address:
+    """`host:port`, an IPv6 host in brackets.
+
+    Raises:
+        ConfigurationError: It is not one.
+    """
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 0xFFFF:
+        raise ConfigurationError(f"{option} must be host:port, as in 127.0.0.1:4317, got {text!r}.")
+    return Address(host, int(port))
+
+
+def unavailable(address: Address, *, option: str, why: str) -> PortUnavailableError:
+    """The error that says which address cannot be listened on, why, and what sets it."""
+    return PortUnavailableError(f"cannot listen on {address} ({why}); set {option} to another address")
+
+
+def warn_if_exposed(address: Address, *, option: str, is_encrypted: bool) -> None:
+    """Warn of an address that others can reach, where what is sent there is not encrypted."""
+    if not address.is_loopback and not is_encrypted:
+        _LOG.warning(
+            "%s listens on %s without TLS: anybody who can reach this address can read and send telemetry. "
+            "Set a certificate, or listen on 127.0.0.1.",
+            option,
+            address,
+        )

@@ -1,0 +1,70 @@
+"""Attribute values: what they are in Python, their text, and the canonical form that a series is named by."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+
+Value: TypeAlias = "str | bool | int | float | bytes | list[Value] | tuple[tuple[str, Value], ...] | None"
+"""An attribute's value; a tuple of pairs is a map, sorted by key."""
+
+Attributes: TypeAlias = "dict[str, Value]"
+
+
+def attributes_of(pairs: Iterable[KeyValue]) -> Attributes:
+    """By key; of a key that is there twice, which the protocol forbids, the last."""
+    return {pair.key: pair.value.string_value or _value(pair.value) for pair in pairs}
+
+
+def _value(value: AnyValue) -> Value:
+    kind = value.WhichOneof("value")
+    if kind == "array_value":
+        return [_value(item) for item in value.array_value.values]
+    if kind == "kvlist_value":
+        return tuple(sorted(attributes_of(value.kvlist_value.values).items(), key=lambda pair: pair[0]))
+    if kind is None or kind == "string_value_strindex":
+        return None  # empty, or of the profiling signal, which counts as empty
+    plain: Value = getattr(value, kind)
+    return plain
+
+
+def canonical(attributes: Attributes) -> str:
+    """The same text for the same attributes in any order, and another for any other attributes.
+
+    `ascii` tells every kind from every other ("1", 1, 1.0, True, b"1") and, unlike `repr`, does not depend on
+    the Unicode tables of the interpreter.
+    """
+    return ascii(sorted(attributes.items(), key=lambda pair: pair[0]))
+
+
+def first_text(key: str, *levels: Attributes) -> str:
+    """The first text that is not empty."""
+    return next((text for level in levels if (text := text_of(level.get(key)))), "")
+
+
+def text_of(value: Value) -> str:
+    """The text of a value: strings as they are, empty for nothing, bytes in base64, the rest as JSON.
+
+    Source: opentelemetry-specification, common/README.md, AnyValue representation for non-OTLP protocols.
+    """
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return json.dumps(_jsonable(value), ensure_ascii=False, separators=(",", ":"))
+
+
+def _jsonable(value: Value) -> Any:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, list):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, tuple):
+        return {key: _jsonable(item) for key, item in value}
+    return value

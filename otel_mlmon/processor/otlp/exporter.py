@@ -1,0 +1,181 @@
+"""Results sent on as OTLP, by the SDK's own exporters: gauges read at an interval, and events.
+
+In: `GaugeValue` and events of the processor. Out: OTLP under the scope `otel_mlmon.processor`, which `decode`
+refuses, so that a Collector that sends it back makes no loop.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from opentelemetry._logs import LogRecord, SeverityNumber
+from opentelemetry.exporter.otlp.proto.grpc._log_exporter import OTLPLogExporter as GrpcLogExporter
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter as GrpcMetricExporter
+from opentelemetry.exporter.otlp.proto.http._log_exporter import OTLPLogExporter as HttpLogExporter
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter as HttpMetricExporter
+from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+
+from otel_mlmon import semconv
+from otel_mlmon.guard import guard
+from otel_mlmon.version import __version__
+
+Protocol = Literal["grpc", "http/protobuf"]
+
+EXPORT_TIMEOUT_S: Final = 10.0
+EVENT_DELAY_S: Final = 1.0
+"""An event waits at most this long for others to travel with."""
+
+_SEVERITIES: Final = {
+    "INFO": SeverityNumber.INFO,
+    "WARN": SeverityNumber.WARN,
+    "ERROR": SeverityNumber.ERROR,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GaugeValue:
+    """One value of one gauge."""
+
+    metric: str
+    """A name of `semconv.PROCESSOR_METRICS`."""
+    value: float
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+class Exporter:
+    """Sends gauges every `interval_s` seconds, and events soon after they happen.
+
+    Runs on: two threads of the SDK. An endpoint that is down costs what was not sent, not the caller's time.
+
+    Args:
+        endpoint: `http://host:port` or `https://host:port`; without a scheme it is http.
+        protocol: What the endpoint speaks.
+        read: Every value that there is now; what it no longer yields is no longer sent. Called once a gauge.
+        interval_s: Between two exports of the gauges, in seconds, above 0.
+        resource: Attributes of the sender; `service.instance.id` must be of this process alone, since every
+            series has one writer.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        protocol: Protocol,
+        read: Callable[[], Iterable[GaugeValue]],
+        interval_s: float,
+        resource: Mapping[str, str],
+    ) -> None:
+        self._read = read
+        self._metric_exporter, self._log_exporter = _exporters(endpoint, protocol)
+        sender = Resource.create(dict(resource))
+        self._meters = MeterProvider(
+            resource=sender,
+            shutdown_on_exit=False,
+            metric_readers=[
+                PeriodicExportingMetricReader(
+                    self._metric_exporter,
+                    export_interval_millis=interval_s * 1000,
+                    export_timeout_millis=EXPORT_TIMEOUT_S * 1000,
+                )
+            ],
+        )
+        self._loggers = LoggerProvider(resource=sender, shutdown_on_exit=False)
+        self._loggers.add_log_record_processor(
+            BatchLogRecordProcessor(self._log_exporter, schedule_delay_millis=EVENT_DELAY_S * 1000)
+        )
+        self._logger = self._loggers.get_logger(semconv.PROCESSOR_SCOPE, __version__)
+        meter = self._meters.get_meter(semconv.PROCESSOR_SCOPE, __version__)
+        for metric in semconv.PROCESSOR_METRICS:
+            meter.create_observable_gauge(
+                metric.name,
+                callbacks=[self._observer(metric.name)],
+                unit=metric.unit,
+                description=metric.description,
+            )
+
+    def emit_event(
+        self,
+        name: str,
+        severity: Literal["INFO", "WARN", "ERROR"],
+        body: str,
+        attributes: Mapping[str, str | int | float | bool],
+        time_ns: int,
+    ) -> None:
+        """Queue an event, a log record with an event name; the oldest is dropped where the queue is full.
+
+        Runs on: any thread; does not wait.
+        """
+        with guard("exporter.event"):
+            self._logger.emit(
+                LogRecord(
+                    timestamp=time_ns,
+                    observed_timestamp=time_ns,
+                    severity_number=_SEVERITIES[severity],
+                    severity_text=severity,
+                    body=body,
+                    attributes=dict(attributes),
+                    event_name=name,
+                )
+            )
+
+    def shutdown(self, timeout_s: float) -> bool:
+        """Send what there is, and stop, within `timeout_s` seconds; whether it came to an end by itself.
+
+        The SDK's own time-outs do not bound a call to a dead endpoint, so that runs on threads left behind.
+        """
+        deadline = time.monotonic() + timeout_s
+        work = (lambda: self._meters.shutdown(timeout_millis=timeout_s * 1000), self._loggers.shutdown)
+        threads = [threading.Thread(target=_guarded, args=(part,), daemon=True) for part in work]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        is_done = not any(thread.is_alive() for thread in threads)
+        if not is_done:
+            threading.Thread(target=_guarded, args=(self._abandon,), daemon=True).start()
+        return is_done
+
+    def _observer(self, metric: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        def observe(_: CallbackOptions) -> Iterable[Observation]:
+            with guard("exporter.read"):
+                return [
+                    Observation(entry.value, dict(entry.attributes)) for entry in self._read() if entry.metric == metric
+                ]
+            return []
+
+        return observe
+
+    def _abandon(self) -> None:
+        """End the retries of a call that hangs."""
+        self._log_exporter.shutdown()
+        self._metric_exporter.shutdown()
+
+
+def _guarded(work: Callable[[], Any]) -> None:
+    with guard("exporter.shutdown"):
+        work()
+
+
+def _exporters(endpoint: str, protocol: Protocol) -> tuple[Any, Any]:
+    """For metrics and for logs."""
+    url = endpoint if "://" in endpoint else f"http://{endpoint}"
+    if protocol == "grpc":
+        is_insecure = not url.startswith("https://")
+        return (
+            GrpcMetricExporter(endpoint=url, insecure=is_insecure, timeout=EXPORT_TIMEOUT_S),
+            GrpcLogExporter(endpoint=url, insecure=is_insecure, timeout=EXPORT_TIMEOUT_S),
+        )
+    base = url.rstrip("/")
+    return (
+        HttpMetricExporter(endpoint=f"{base}/v1/metrics", timeout=EXPORT_TIMEOUT_S),
+        HttpLogExporter(endpoint=f"{base}/v1/logs", timeout=EXPORT_TIMEOUT_S),
+    )

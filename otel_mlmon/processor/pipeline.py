@@ -1,0 +1,208 @@
+"""Where the steps are joined: OTLP → window → drift → alert → notify. What each does, it does not know.
+
+Runs on the owner's thread (`owner.py`), which commits one transaction a turn. Alerts are written in the transaction of
+the panes that raised them and handed to the notifiers after it: none is told that a restart would tell again, and none
+that was decided is forgotten.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from otel_mlmon.guard import guard
+from otel_mlmon.processor import overview as documents
+from otel_mlmon.processor.alert.alert import Alert
+from otel_mlmon.processor.alert.lifecycle import Alerts
+from otel_mlmon.processor.drift.monitor import DriftMonitor
+from otel_mlmon.processor.drift.score import Score
+from otel_mlmon.processor.otlp.exporter import GaugeValue
+from otel_mlmon.processor.otlp.observation import ModelKey, Observation
+from otel_mlmon.processor.self_telemetry import SelfTelemetry
+from otel_mlmon.processor.settings import Settings
+from otel_mlmon.processor.window.panes import Panes
+from otel_mlmon.processor.window.store import Store
+from otel_mlmon.processor.window.window import StreamKey, Window
+
+EVIDENCE: Final = "evidence"
+ALERTS: Final = "alerts"
+OUTBOX: Final = "outbox"
+"""Alerts that are committed and not yet handed to the notifiers."""
+
+
+class Pipeline:
+    """The state of all steps, and the way through them.
+
+    Runs on: the owner's thread; `read` and `gauges` on any.
+
+    Args:
+        settings: What the steps are told.
+        notify: What comes after an alert; must not wait.
+        telemetry: The processor's own counters.
+        clock_ns: Unix nanoseconds.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        notify: Callable[[Alert], None],
+        telemetry: SelfTelemetry,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._settings = settings
+        self._notify = notify
+        self._telemetry = telemetry
+        self._clock_ns = clock_ns
+        self._document: documents.Document = {"models": {}, "alerts": []}
+        self._gauges: tuple[GaugeValue, ...] = ()
+        self._scores: dict[StreamKey, Score] = {}
+        self._scored: set[StreamKey] = set()
+        self._outbox: dict[str, Alert] = {}
+        self._told: list[str] = []
+
+    def read(self) -> documents.Document:
+        """The documents of the last turn; not to be changed."""
+        return self._document
+
+    def gauges(self) -> Iterable[GaugeValue]:
+        """The gauges of the last turn."""
+        return self._gauges
+
+    def open(self) -> None:
+        """Load the state, and hand on what was decided but perhaps not told.
+
+        Raises:
+            StoreError: The state on disk cannot be used.
+        """
+        self._store = Store(self._settings.storage_path)
+        self._panes = Panes.load(
+            self._store,
+            settings_for=self._settings.model_settings,
+            windows=self._settings.windows,
+            max_streams=self._settings.max_streams,
+            clock_ns=self._clock_ns,
+        )
+        self._monitor = DriftMonitor()
+        for blob in self._store.load(EVIDENCE).values():
+            saved = json.loads(blob)
+            stream = StreamKey(ModelKey(*saved["model"]), saved["stream"])
+            self._scores[stream] = documents.score_from_dict(saved["score"])
+            if saved["state"] is not None:
+                self._monitor.restore(stream, saved["state"])
+        told = self._store.load(ALERTS).get("")
+        settings = self._settings.alerts
+        self._alerts = (
+            Alerts(settings) if told is None else Alerts.from_state(settings, json.loads(told), now_ns=self._clock_ns())
+        )
+        self._outbox = {key: Alert.from_dict(json.loads(blob)) for key, blob in self._store.load(OUTBOX).items()}
+        self.committed(is_busy=True)
+
+    def apply(self, observations: tuple[Observation, ...], /) -> None:
+        """Count the points of one request into their panes."""
+        became = Counter(self._panes.add(observation) for observation in observations)
+        for outcome, count in became.items():
+            self._telemetry.add("points", count, outcome=outcome)
+
+    def advance(self) -> None:
+        """Close the panes that are due, score them, and judge each by its model's rules, in the order of time."""
+        now_ns = self._clock_ns()
+        windows = self._panes.close(now_ns)
+        for stream in self._panes.forgotten():
+            self._monitor.forget(stream)
+            self._scores.pop(stream, None)
+            self._store.delete(EVIDENCE, _key_of(stream))
+        alerts: list[Alert] = []
+        for (_, model), scores in self._scored_panes(windows).items():
+            alerts += self._alerts.evaluate(model, scores, now_ns)
+        alerts += self._alerts.tick(now_ns)
+        self._outbox |= {f"{now_ns:020d}-{uuid.uuid4().hex}": alert for alert in alerts}
+
+    def commit(self) -> None:
+        """Everything that changed, in one transaction.
+
+        Raises:
+            StoreError: The disk refused it.
+        """
+        self._panes.save(self._store)
+        if self._scored or self._outbox:
+            self._store.put(ALERTS, "", _json(self._alerts.to_state()))
+        for stream in self._scored:
+            self._store.put(EVIDENCE, _key_of(stream), self._evidence(stream))
+        for key in self._told:
+            self._store.delete(OUTBOX, key)
+        for key, alert in self._outbox.items():
+            self._store.put(OUTBOX, key, _json(alert.to_dict()))
+        self._store.commit()
+        self._told.clear()
+
+    def committed(self, *, is_busy: bool) -> None:
+        """Hand committed alerts to the notifiers, and publish the documents."""
+        is_changed = is_busy or bool(self._scored or self._outbox)
+        self._scored.clear()
+        while self._outbox:
+            key, alert = self._outbox.popitem()
+            self._told.append(key)
+            self._telemetry.add("alerts", rule=alert.rule, state=alert.state.name.lower())
+            with guard("notify"):
+                self._notify(alert)
+        if is_changed:
+            self._publish()
+
+    def close(self) -> None:
+        """Close the store; what was told is not told again at the next start."""
+        with guard("close"):
+            for key in self._told:
+                self._store.delete(OUTBOX, key)
+            self._store.commit()
+        self._store.close()
+
+    def _scored_panes(self, windows: list[Window]) -> dict[tuple[int, ModelKey], dict[StreamKey, tuple[Window, Score]]]:
+        """The scores of each pane of each model, in the order of time."""
+        line = self._settings.alarm_line(self._watched(windows))
+        panes: dict[tuple[int, ModelKey], dict[StreamKey, tuple[Window, Score]]] = {}
+        for window in windows:
+            watch = self._settings.watch(window.stream)
+            if watch is None:
+                continue
+            score = self._monitor.observe(
+                window, tolerance=watch.tolerance, direction=watch.direction, log10_alarm_line=line
+            )
+            self._scores[window.stream] = score
+            self._scored.add(window.stream)
+            panes.setdefault((window.end_ns, window.stream.model), {})[window.stream] = (window, score)
+        return panes
+
+    def _watched(self, windows: list[Window]) -> int:
+        """How many streams the false-alarm budget is over."""
+        known = set(self._monitor.streams())
+        return len(known | {window.stream for window in windows if window.reference is not None})
+
+    def _evidence(self, stream: StreamKey) -> bytes:
+        is_known = stream in self._monitor.streams()
+        return _json(
+            {
+                "model": list(stream.model),
+                "stream": stream.stream,
+                "state": self._monitor.state(stream) if is_known else None,
+                "score": documents.score_to_dict(self._scores[stream]),
+            }
+        )
+
+    def _publish(self) -> None:
+        rules = self._alerts.current()
+        summaries = [self._panes.summary(model) for model in self._panes.models]
+        document = documents.overview(summaries, self._scores, rules, self._alerts.alerts())
+        self._document, self._gauges = document, tuple(documents.gauges(document, rules))
+
+
+def _key_of(stream: StreamKey) -> str:
+    return "\0".join((*stream.model, stream.stream))
+
+
+def _json(document: Any) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode()

@@ -1,0 +1,135 @@
+"""What the operator wrote, turned into what each step is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import get_args
+
+from otel_mlmon.errors import ConfigurationError, ProfileError
+from otel_mlmon.processor.alert.alert import RuleName
+from otel_mlmon.processor.alert.lifecycle import AlertSettings
+from otel_mlmon.processor.alert.rule import ModelRules, rule_of
+from otel_mlmon.processor.config import Config, ModelConfig
+from otel_mlmon.processor.drift.alarm_line import log10_alarm_line
+from otel_mlmon.processor.drift.evidence import Direction
+from otel_mlmon.processor.otlp.observation import ModelKey
+from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
+from otel_mlmon.processor.window.window import StreamKey
+from otel_mlmon.reference.profile import Profile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """How a stream is judged."""
+
+    tolerance: float
+    direction: Direction
+
+
+class Settings:
+    """What each step is told.
+
+    Args:
+        config: What the operator wrote.
+
+    Raises:
+        ConfigurationError: A reference profile cannot be read; all such faults.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._profiles = _profiles(config)
+        self.storage_path: Path = config.storage.path
+        self.max_streams: int = config.limits.streams
+        self.windows = WindowSettings(
+            pane_s=config.windows.pane_s,
+            lateness_s=config.windows.lateness_s,
+            rolling_s=config.windows.rolling_s,
+            stale_after_s=config.limits.stale_after_s,
+            retention_s=config.storage.retention_s,
+        )
+        self.alerts = AlertSettings(
+            rules_for=self.rules,
+            for_s=config.alerts.for_s,
+            keep_firing_for_s=config.alerts.keep_firing_for_s,
+            stale_after_s=config.limits.stale_after_s,
+            links=tuple(config.alerts.links.items()),
+        )
+        # Asked for every stream of every pane; the names are as many as there are models.
+        self._model = lru_cache(maxsize=1024)(config.model)
+
+    def model_settings(self, model: ModelKey) -> ModelSettings:
+        """What the window step is told of a model."""
+        config = self._model(model.name)
+        return ModelSettings(
+            learn=config.reference.learn,
+            reference=self._profiles[config.reference.file] if config.reference.file else None,
+            latency_budget_s=config.latency.budget_s,
+            latency_share=config.latency.share,
+            error_share=config.errors.share,
+            max_labels=config.labels,
+            max_features=config.features,
+        )
+
+    def rules(self, model: ModelKey) -> ModelRules:
+        """What the alert step is told of a model."""
+        config = self._model(model.name)
+        return ModelRules(
+            enabled=frozenset(name for name in get_args(RuleName) if _is_enabled(config, name)),
+            latency_budget_s=config.latency.budget_s,
+            latency_share=config.latency.share,
+            error_share=config.errors.share,
+            prediction_tolerance=config.prediction_drift.tolerance,
+            confidence_tolerance=config.confidence.tolerance,
+            data_tolerance=config.data_drift.tolerance,
+            no_data_after_s=config.no_data.after_s,
+        )
+
+    def watch(self, stream: StreamKey) -> Watch | None:
+        """What the drift step is told of a stream; None if the rule that judges it is switched off.
+
+        Latency and errors have a budget for a reference, so nothing more is forgiven, and only growing is drift.
+        Confidence is judged for collapse only.
+        """
+        config = self._model(stream.model.name)
+        rule = rule_of(stream.stream)
+        if not _is_enabled(config, rule):
+            return None
+        watches: Mapping[RuleName, Watch] = {
+            "latency": Watch(tolerance=0.0, direction="up"),
+            "errors": Watch(tolerance=0.0, direction="up"),
+            "prediction_drift": Watch(tolerance=config.prediction_drift.tolerance, direction="both"),
+            "confidence": Watch(tolerance=config.confidence.tolerance, direction="down"),
+            "data_drift": Watch(tolerance=config.data_drift.tolerance, direction="both"),
+        }
+        return watches[rule]
+
+    def alarm_line(self, streams: int) -> float:
+        """log10 of the alarm line while so many streams are watched."""
+        budget = self._config.alerts.false_alarms
+        return log10_alarm_line(
+            false_alarms=budget.count, per_s=budget.per_s, pane_s=self._config.windows.pane_s, streams=streams
+        )
+
+
+def _is_enabled(config: ModelConfig, rule: RuleName) -> bool:
+    return bool(getattr(config, rule).enabled)
+
+
+def _profiles(config: Config) -> dict[Path, Profile]:
+    profiles: dict[Path, Profile] = {}
+    faults: list[str] = []
+    for name, model in config.models.items():
+        path = model.reference.file
+        if path is None or path in profiles:
+            continue
+        try:
+            profiles[path] = Profile.read(path)
+        except (ProfileError, OSError) as error:
+            faults.append(f"models.{name}.reference.file: {error}")
+    if faults:
+        raise ConfigurationError(*faults)
+    return profiles

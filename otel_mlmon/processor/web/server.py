@@ -1,0 +1,97 @@
+"""An ASGI application on a socket of ours and a thread of its own."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import Final
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from otel_mlmon.errors import PortUnavailableError
+
+BACKLOG: Final = 128
+MAX_CONNECTIONS: Final = 100
+KEEP_ALIVE_S: Final = 5
+GRACE_S: Final = 1
+
+
+class WebServer:
+    """Serves `app` until it is stopped; installs no signal handler and prints nothing.
+
+    The socket is bound here rather than by uvicorn, so that port 0 works, its number is known at once, and a
+    port that is taken is our error and not an exit of the process.
+
+    Args:
+        app: What answers.
+        address: `host:port`, an IPv6 host in brackets; port 0 is any that is free.
+        option: What sets the address, for the error.
+    """
+
+    def __init__(self, app: ASGIApp, address: str, *, option: str = "web.listen") -> None:
+        self._address = address
+        self._option = option
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                access_log=False,
+                http="h11",
+                lifespan="off",
+                limit_concurrency=MAX_CONNECTIONS,
+                log_config=None,
+                log_level="error",
+                loop="asyncio",
+                server_header=False,
+                timeout_graceful_shutdown=GRACE_S,
+                timeout_keep_alive=KEEP_ALIVE_S,
+                ws="none",
+            )
+        )
+        self._socket: socket.socket | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> str:
+        """Listen; the address that was bound, with its real port.
+
+        Raises:
+            PortUnavailableError: The address is taken, or is not this machine's.
+        """
+        listener = self._listen()
+        self._socket = listener
+        self._thread = threading.Thread(target=self._server.run, args=([listener],), name="otel_mlmon-web", daemon=True)
+        self._thread.start()
+        host, port = listener.getsockname()[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def stop(self, timeout_s: float = 5.0) -> bool:
+        """Answer what is being asked, then close; safe before `start`, and twice.
+
+        Returns:
+            Whether it was closed in time.
+        """
+        self._server.should_exit = True
+        if self._thread is None or self._socket is None:
+            return True
+        self._thread.join(timeout_s)
+        self._socket.close()
+        return not self._thread.is_alive()
+
+    def _listen(self) -> socket.socket:
+        host, _, port = self._address.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        listener = None
+        try:
+            family = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0][0]
+            listener = socket.socket(family, socket.SOCK_STREAM)
+            # So that a restart need not wait for old connections; it does not let two listen at once.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, int(port)))
+            listener.listen(BACKLOG)
+        except OSError as error:
+            if listener is not None:
+                listener.close()
+            raise PortUnavailableError(
+                f"cannot listen on {self._address} ({error.strerror}); set {self._option} to another address"
+            ) from None
+        return listener

@@ -1,0 +1,80 @@
+"""What the window step is told: once for all models, and a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from otel_mlmon.reference.profile import Profile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowSettings:
+    """Lengths of time, the same for all models."""
+
+    pane_s: float = 10.0
+    """Length of a pane, the unit of evidence; above 0."""
+    lateness_s: float = 15.0
+    """How long after its end a pane takes points, in event time; 0 or above."""
+    rolling_s: float = 3600.0
+    """Length of the window that is reported; `pane_s` or above."""
+    short_panes: int = 6
+    """Panes that latency percentiles, throughput and error ratio are read from; 1 or above."""
+    stale_after_s: float = 86_400.0
+    """A series without points for this long is forgotten."""
+    stored_s: float = 86_400.0
+    """How long closed panes stay stored; never less than the rolling window."""
+    retention_s: float = 14 * 86_400.0
+    """How long a silent model is remembered, with what it learned."""
+
+    @property
+    def pane_ns(self) -> int:
+        """Length of a pane, nanoseconds."""
+        return _ns(self.pane_s)
+
+    @property
+    def lateness_ns(self) -> int:
+        """Lateness bound, nanoseconds."""
+        return _ns(self.lateness_s)
+
+    @property
+    def rolling_ns(self) -> int:
+        """Length of the rolling window, nanoseconds."""
+        return _ns(self.rolling_s)
+
+    @property
+    def stale_after_ns(self) -> int:
+        """When a series is stale, nanoseconds."""
+        return _ns(self.stale_after_s)
+
+    @property
+    def stored_ns(self) -> int:
+        """How long closed panes stay stored, nanoseconds."""
+        return max(_ns(self.stored_s), self.rolling_ns)
+
+    @property
+    def retention_ns(self) -> int:
+        """How long a silent model is remembered, nanoseconds."""
+        return _ns(self.retention_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """Of one model."""
+
+    learn: int = 5000
+    """Values after which a stream's learned reference is frozen; 1 or above."""
+    reference: Profile | None = None
+    """A given reference; a stream that it has does not learn."""
+    latency_budget_s: float = 0.2
+    latency_share: float = 0.01
+    """Share of calls that may be over the budget, within (0, 1)."""
+    error_share: float = 0.01
+    """Share of calls that may fail, within (0, 1)."""
+    max_labels: int = 50
+    """Classes that get a bin of their own."""
+    max_features: int = 100
+    """Input features that are watched."""
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * 1e9)

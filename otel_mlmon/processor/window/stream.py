@@ -1,0 +1,126 @@
+"""One stream of one model: its reference, its rolling window, and what each closed pane makes of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from otel_mlmon.processor.window.baseline import Baseline
+from otel_mlmon.processor.window.rolling import Counts, Rolling, Slot
+from otel_mlmon.processor.window.window import StreamKey, Window
+from otel_mlmon.sketch.tally import Tally
+
+_NONE = np.zeros(0, dtype=np.int64)
+_EMPTY = Tally()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSummary:
+    """One stream as it stands, for people."""
+
+    stream: str
+    learned: int
+    """Values seen towards the reference; all it was made of, once there is one."""
+    learn: int
+    """Values it takes."""
+    origin: str
+    """`learned`, `file` or `budget`; empty while it is learned."""
+    reference_count: int
+    current_count: int
+    """Values in the rolling window."""
+    bins: tuple[str, ...]
+    reference_shares: tuple[float, ...]
+    current_shares: tuple[float, ...]
+    """Zeros while the rolling window is empty."""
+    reference_mean: float
+    """In the stream's own unit, NaN if unknown."""
+    current_mean: float
+
+
+@dataclass(slots=True, kw_only=True)
+class Stream:
+    """Reference and rolling window of one stream."""
+
+    key: StreamKey
+    baseline: Baseline
+    rolling: Rolling
+
+    def close(
+        self, tally: Tally | None, *, start_ns: int, end_ns: int, exemplars: tuple[str, ...] = ()
+    ) -> tuple[Window | None, bool]:
+        """The window of a pane, and whether the reference changed.
+
+        Choice: a pane without values makes a window of zeros while the rolling window still holds any, so
+        that a feature that went silent is seen to; after that it makes none.
+        """
+        self.rolling.evict(end_ns)
+        if tally is None or not tally.total:
+            tally = _EMPTY
+            if not self.rolling.total:
+                return None, False
+        if self.baseline.reference is None:
+            # Judging the pane that completes the reference against it would count the pane twice.
+            self.baseline.learn(tally)
+            learned = self.baseline.tally.total
+            return self._window(tally, _NONE, start_ns, end_ns, exemplars, learned=learned), True
+        changed = self.baseline.fit(tally)
+        if changed:
+            self.rolling.clear()
+        pane = self._count(tally)
+        if tally.total:
+            moments = tally.moments
+            self.rolling.add(Slot(start_ns, end_ns, pane, moments.count, moments.exact_sum))
+        return self._window(tally, pane, start_ns, end_ns, exemplars), changed
+
+    def summary(self) -> StreamSummary:
+        """For people."""
+        baseline = self.baseline
+        reference = baseline.reference
+        is_empty = reference is not None and not self.rolling.counts.size
+        current = self._count(_EMPTY) if is_empty else self.rolling.counts
+        return StreamSummary(
+            stream=self.key.stream,
+            learned=baseline.tally.total,
+            learn=baseline.settings.learn,
+            origin=reference.origin if reference is not None else "",
+            reference_count=reference.total if reference is not None else 0,
+            current_count=self.rolling.total,
+            bins=reference.bins.names if reference is not None else (),
+            reference_shares=_shares(reference.counts) if reference is not None else (),
+            current_shares=_shares(current),
+            reference_mean=reference.mean if reference is not None else float("nan"),
+            current_mean=self.rolling.mean,
+        )
+
+    def _count(self, tally: Tally) -> Counts:
+        return self.baseline.binning.count(tally) if self.baseline.binning is not None else _NONE
+
+    def _window(
+        self,
+        tally: Tally,
+        pane: Counts,
+        start_ns: int,
+        end_ns: int,
+        exemplars: tuple[str, ...],
+        *,
+        learned: int | None = None,
+    ) -> Window:
+        is_learning = learned is not None
+        return Window(
+            stream=self.key,
+            start_ns=start_ns,
+            end_ns=end_ns,
+            reference=None if is_learning else self.baseline.reference,
+            learned=learned or 0,
+            pane=pane,
+            pane_mean=tally.moments.mean,
+            rolling=_NONE if is_learning else self.rolling.counts,
+            rolling_start_ns=start_ns if is_learning else self.rolling.start_ns(start_ns),
+            rolling_mean=float("nan") if is_learning else self.rolling.mean,
+            exemplars=exemplars,
+        )
+
+
+def _shares(counts: Counts) -> tuple[float, ...]:
+    return tuple((counts / max(int(counts.sum()), 1)).tolist())

@@ -1,0 +1,200 @@
+"""A reference profile: a versioned JSON document of the sketches of a model's streams.
+
+    {"format": "otel-mlmon.reference", "version": 1,
+     "model": {"name": "fraud", "version": "7"}, "created": "2026-01-31T12:00:00Z",
+     "streams": {"prediction.label": {"categories": {"ham": 90, "spam": 10}}, "input.age": {"exponential":
+     {…}}}}
+
+It holds counts, never a row of the data. Sums are exact, so profiles of parts of the data merge to that of
+the whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otel_mlmon import semconv
+from otel_mlmon.errors import ProfileError
+from otel_mlmon.sketch.categories import Categories
+from otel_mlmon.sketch.exponential import ExponentialHistogram
+from otel_mlmon.sketch.histogram import Histogram
+from otel_mlmon.sketch.tally import Tally
+
+FORMAT: Final = "otel-mlmon.reference"
+VERSION: Final = 1
+_KEYS: Final = ("format", "version", "model", "created", "streams")
+
+
+def _utc_now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """What each stream of one model version counted."""
+
+    model: str
+    version: str = ""
+    """Of the model; empty if unknown."""
+    created: str
+    """RFC 3339, UTC."""
+    streams: Mapping[str, Tally] = field(default_factory=dict)
+    """By stream name, as `semconv` has it."""
+
+    @classmethod
+    def of_data(
+        cls,
+        *,
+        model: str,
+        version: str = "",
+        labels: Sequence[str] | None = None,
+        confidences: NDArray[Any] | None = None,
+        values: NDArray[Any] | None = None,
+        features: Mapping[str, NDArray[Any]] | None = None,
+        now: Callable[[], datetime] = _utc_now,
+    ) -> Profile:
+        """From what a model was given and answered.
+
+        Args:
+            model: Its name.
+            version: Its version; empty if unknown.
+            labels: Predicted labels, one a row.
+            confidences: Shape (n,), in [0, 1]; those that are not finite are left out.
+            values: Of a regression output, any shape; those that are not finite are left out.
+            features: By name, shape (n,) each. Numbers are profiled as numbers, NaN and infinite ones as
+            missing;
+                text as categories, None and NaN as missing.
+            now: The time of making.
+        """
+        streams: dict[str, Tally] = {}
+        if labels is not None:
+            streams[semconv.STREAM_LABEL] = Tally(categories=Categories(counts=Counter(map(str, labels))))
+        if confidences is not None:
+            histogram = Histogram.of_values(_finite(confidences), semconv.CONFIDENCE_BOUNDS)
+            streams[semconv.STREAM_CONFIDENCE] = Tally(explicit={histogram.bounds: histogram})
+        if values is not None:
+            streams[semconv.STREAM_VALUE] = Tally(exponential=ExponentialHistogram.of_values(_finite(values)))
+        for name, column in (features or {}).items():
+            streams[f"{semconv.STREAM_INPUT_PREFIX}{name}"] = _feature(np.asarray(column).ravel())
+        created = now().astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return cls(model=model, version=version, created=created, streams=streams)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Profile:
+        """From a file.
+
+        Raises:
+            ProfileError: It cannot be read, or is not a profile; says what and where.
+        """
+        try:
+            document = json.loads(Path(path).read_bytes())
+        except OSError as error:
+            raise ProfileError(f"{path}: {error.strerror}") from error
+        except (ValueError, RecursionError) as error:
+            raise ProfileError(f"{path}: not JSON: {error}") from error
+        try:
+            return cls.from_dict(document)
+        except ProfileError as error:
+            raise ProfileError(f"{path}: {error}") from error
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """To a file, which is replaced whole or not at all.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        target = Path(path)
+        draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
+        try:
+            draft.write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def merge(self, other: Profile) -> Profile:
+        """Of both data sets together; name, version and time are this one's."""
+        streams = dict(self.streams)
+        for name, tally in other.streams.items():
+            streams[name] = streams[name].merge(tally) if name in streams else tally
+        return Profile(model=self.model, version=self.version, created=self.created, streams=streams)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it; `from_dict` is its inverse."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "model": {"name": self.model, "version": self.version},
+            "created": self.created,
+            "streams": {name: tally.to_dict() for name, tally in sorted(self.streams.items())},
+        }
+
+    @classmethod
+    def from_dict(cls, document: object) -> Profile:
+        """From `to_dict`.
+
+        Raises:
+            ProfileError: It is not a profile, or of a version this release does not know; says what and
+            where.
+        """
+        if not isinstance(document, dict) or document.get("format") != FORMAT:
+            raise ProfileError(f"not a reference profile: format is not {FORMAT!r}")
+        if document.get("version") != VERSION:
+            raise ProfileError(f"version: {document.get('version')!r} is unknown, this release reads {VERSION}")
+        if set(document) != set(_KEYS):
+            odd = sorted(map(str, set(document) ^ set(_KEYS)))
+            raise ProfileError(f"{odd[0]}: {'missing' if odd[0] in _KEYS else 'unknown key'}")
+        model = _mapping(document["model"], "model")
+        streams = _mapping(document["streams"], "streams")
+        return cls(
+            model=_text(model.get("name"), "model.name"),
+            version=_text(model.get("version", ""), "model.version"),
+            created=_text(document["created"], "created"),
+            streams={name: _tally(part, f"streams[{name!r}]") for name, part in streams.items()},
+        )
+
+
+def _finite(numbers: NDArray[Any]) -> NDArray[np.float64]:
+    flat = np.asarray(numbers, dtype=np.float64).ravel()
+    return flat[np.isfinite(flat)]
+
+
+def _feature(column: NDArray[Any]) -> Tally:
+    if column.dtype.kind in "biuf":
+        finite = _finite(column)
+        sketch = ExponentialHistogram.of_values(finite)
+        return Tally(exponential=sketch, missing=int(column.size - finite.size))
+    # NaN is the one value that differs from itself.
+    present = [str(value) for value in column.tolist() if value is not None and value == value]
+    return Tally(categories=Categories(counts=Counter(present)), missing=column.size - len(present))
+
+
+def _mapping(value: object, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ProfileError(f"{where}: not an object")
+    return value
+
+
+def _text(value: object, where: str) -> str:
+    if not isinstance(value, str):
+        raise ProfileError(f"{where}: not a text")
+    return value
+
+
+def _tally(value: object, where: str) -> Tally:
+    document = _mapping(value, where)
+    try:
+        return Tally.from_dict(document)
+    except KeyError as error:
+        raise ProfileError(f"{where}: {error} is missing") from error
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ProfileError(f"{where}: {error}") from error

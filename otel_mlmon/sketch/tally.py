@@ -1,0 +1,139 @@
+"""What one stream counted: numbers, classes and missing values side by side, so that any two add up.
+
+Writers may count one stream in different ways: explicit buckets of other bounds, exponential buckets. A
+tally keeps one sketch a way and never brings one to another, which could not be undone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from otel_mlmon.sketch.categories import Categories
+from otel_mlmon.sketch.exponential import ExponentialHistogram, bucket_range
+from otel_mlmon.sketch.histogram import Histogram
+from otel_mlmon.sketch.moments import Moments
+
+Bounds = tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """Mergeable counts of one stream."""
+
+    exponential: ExponentialHistogram | None = None
+    explicit: Mapping[Bounds, Histogram] = field(default_factory=dict)
+    """By bounds; one entry unless writers disagree."""
+    categories: Categories = field(default_factory=Categories)
+    missing: int = 0
+    """Values that are NaN, None or infinite."""
+
+    @property
+    def numbers(self) -> int:
+        """How many numeric values."""
+        explicit = sum(histogram.total for histogram in self.explicit.values())
+        return explicit + (self.exponential.total if self.exponential is not None else 0)
+
+    @property
+    def total(self) -> int:
+        """How many values, missing ones included."""
+        return self.numbers + self.categories.total + self.missing
+
+    @property
+    def moments(self) -> Moments:
+        """Of the numeric values."""
+        moments = Moments() if self.exponential is None else self.exponential.moments
+        for histogram in self.explicit.values():
+            moments = moments.merge(histogram.moments)
+        return moments
+
+    def merge(self, other: Tally) -> Tally:
+        """Of both sets together; exact, whatever the order."""
+        explicit = dict(self.explicit)
+        for bounds, histogram in other.explicit.items():
+            mine = explicit.get(bounds)
+            explicit[bounds] = histogram if mine is None else mine.merge(histogram)
+        if self.exponential is None or other.exponential is None:
+            exponential = other.exponential if self.exponential is None else self.exponential
+        else:
+            exponential = self.exponential.merge(other.exponential)
+        return Tally(
+            exponential=exponential,
+            explicit=explicit,
+            categories=self.categories.merge(other.categories) if other.categories.counts else self.categories,
+            missing=self.missing + other.missing,
+        )
+
+    def quantile(self, q: float) -> float:
+        """The number below which a share `q` in [0, 1] of the numbers lies; NaN of none.
+
+        Where writers count in different ways it is the upper bound of a bucket, else as the one sketch has
+        it.
+        """
+        sketches: list[Histogram | ExponentialHistogram] = [*self.explicit.values()]
+        if self.exponential is not None:
+            sketches.append(self.exponential)
+        if len(sketches) == 1:
+            return sketches[0].quantile(q)
+        atoms = sorted(atom for sketch in sketches for atom in _upper_bounds(sketch))
+        rank, seen = q * sum(count for _, count in atoms), 0
+        for upper, count in atoms:
+            seen += count
+            if seen >= rank:
+                return upper
+        return math.nan
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it, without what is empty; `from_dict` is its inverse."""
+        document: dict[str, Any] = {}
+        if self.exponential is not None:
+            document["exponential"] = self.exponential.to_dict()
+        if self.explicit:
+            document["explicit"] = [self.explicit[bounds].to_dict() for bounds in sorted(self.explicit)]
+        if self.categories.counts:
+            document["categories"] = dict(sorted(self.categories.counts.items()))
+        if self.missing:
+            document["missing"] = self.missing
+        return document
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any]) -> Tally:
+        """From `to_dict`.
+
+        Raises:
+            KeyError: A key of a sketch is missing.
+            TypeError: A value is of another type.
+            ValueError: A sketch contradicts itself, or a key is unknown.
+        """
+        unknown = sorted(set(document) - {"exponential", "explicit", "categories", "missing"})
+        if unknown:
+            raise ValueError(f"unknown key {unknown[0]!r}")
+        exponential = document.get("exponential")
+        explicit = [Histogram.from_dict(part) for part in document.get("explicit", [])]
+        categories, missing = document.get("categories", {}), document.get("missing", 0)
+        for count in (*categories.values(), missing):
+            if type(count) is not int or count < 0:
+                raise ValueError(f"{count!r} is not a count")
+        return cls(
+            exponential=None if exponential is None else ExponentialHistogram.from_dict(exponential),
+            explicit={histogram.bounds: histogram for histogram in explicit},
+            categories=Categories(counts={label: count for label, count in categories.items() if count}),
+            missing=missing,
+        )
+
+
+def _upper_bounds(sketch: Histogram | ExponentialHistogram) -> list[tuple[float, int]]:
+    """Upper bound and count of each bucket that is not empty."""
+    if isinstance(sketch, ExponentialHistogram):
+        return [
+            (bucket_range(ordinal, sketch.scale)[1], count)
+            for ordinal, count in zip(sketch.ordinals.tolist(), sketch.counts.tolist(), strict=True)
+        ]
+    last = max(sketch.moments.maximum, *sketch.bounds[-1:], -math.inf)
+    uppers = (*sketch.bounds, last)
+    filled = np.flatnonzero(sketch.counts).tolist()
+    return [(uppers[bucket], int(sketch.counts[bucket])) for bucket in filled]

@@ -1,0 +1,106 @@
+"""For tests of applications: what they would have sent, in memory.
+
+with otel_mlmon.testing.capture() as captured:
+    session.run(None, feed)
+    captured.flush()
+    assert captured.spans[0].attributes["ml.prediction.label"] == "cat"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from opentelemetry.sdk._logs import LoggerProvider, ReadableLogRecord
+from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Metric
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from otel_mlmon import semconv
+from otel_mlmon.errors import ConfigurationError
+from otel_mlmon.instrumentation.handle import Handle, instrument, is_instrumented
+from otel_mlmon.instrumentation.signals.metrics import exponential_views
+
+FLUSH_TIMEOUT_S: Final = 10.0
+
+
+class Captured:
+    """The signals of one `capture()`.
+
+    Args:
+        handle: Of the instrumentation.
+        tracer_provider: For spans of the test's own, to be parents of ours.
+        exporters: Where spans and log records end up.
+        reader: Where metrics are read, cumulative.
+    """
+
+    def __init__(
+        self,
+        handle: Handle,
+        tracer_provider: TracerProvider,
+        exporters: tuple[InMemorySpanExporter, InMemoryLogRecordExporter],
+        reader: InMemoryMetricReader,
+    ) -> None:
+        self.handle = handle
+        self.tracer_provider = tracer_provider
+        self._spans, self._events = exporters
+        self._reader = reader
+
+    def flush(self) -> None:
+        """Wait until every call so far is in `spans`, `events` and `metrics()`."""
+        self.handle.flush(FLUSH_TIMEOUT_S)
+
+    @property
+    def spans(self) -> tuple[ReadableSpan, ...]:
+        """Spans ended so far, the test's own included."""
+        return tuple(self._spans.get_finished_spans())
+
+    @property
+    def events(self) -> tuple[ReadableLogRecord, ...]:
+        """Log records so far."""
+        return tuple(self._events.get_finished_logs())
+
+    def metrics(self) -> dict[str, Metric]:
+        """The metrics of this package by name, collected now."""
+        data = self._reader.get_metrics_data()
+        return {
+            metric.name: metric
+            for resource in (data.resource_metrics if data else ())
+            for scope in resource.scope_metrics
+            if scope.scope.name == semconv.SCOPE
+            for metric in scope.metrics
+        }
+
+
+@contextmanager
+def capture(**options: Any) -> Iterator[Captured]:
+    """`instrument(**options)` into memory, undone at the end. Every call gets a span and an event if not said otherwise.
+
+    Raises:
+        ConfigurationError: The process is instrumented already, or an option is refused.
+    """
+    if is_instrumented():
+        raise ConfigurationError("capture() needs a process that is not instrumented: call uninstrument() first.")
+    spans, events, reader = InMemorySpanExporter(), InMemoryLogRecordExporter(), InMemoryMetricReader()
+    tracer_provider = TracerProvider(shutdown_on_exit=False)
+    tracer_provider.add_span_processor(SimpleSpanProcessor(spans))
+    logger_provider = LoggerProvider(shutdown_on_exit=False)
+    logger_provider.add_log_record_processor(SimpleLogRecordProcessor(events))
+    meter_provider = MeterProvider(metric_readers=[reader], views=exponential_views(), shutdown_on_exit=False)
+    everything = {"span_ratio": 1.0, "spans_per_second": 1e9, "events_per_second": 1e9}
+    handle = instrument(
+        tracer_provider=tracer_provider,
+        meter_provider=meter_provider,
+        logger_provider=logger_provider,
+        **{**everything, **options},
+    )
+    try:
+        yield Captured(handle, tracer_provider, (spans, events), reader)
+    finally:
+        handle.shutdown(FLUSH_TIMEOUT_S)
+        for provider in (tracer_provider, meter_provider, logger_provider):
+            provider.shutdown()

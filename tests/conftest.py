@@ -1,0 +1,60 @@
+"""What every test has: a clean environment, a journal of its own, guards that raise, and no thread left behind."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+
+# onnxruntime sends telemetry of its own and writes a database from its first import on.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+import pytest
+
+from otel_mlmon import semconv
+from otel_mlmon.guard import Guard, guards
+from otel_mlmon.internal_events import JOURNAL
+
+THREAD_DEADLINE_S = 5.0
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("OTEL_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _guards(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A fault of ours fails the test, unless it provokes one (`guarded`); those on other threads are seen in the journal."""
+    JOURNAL.reset()
+    for stage in guards():
+        stage.reset()
+        stage.on_error = None
+    is_guarded = request.node.get_closest_marker("guarded") is not None
+    if not is_guarded:
+        caught = Guard._caught
+
+        def caught_and_raised(stage: Guard, error: Exception) -> None:
+            caught(stage, error)
+            raise error
+
+        monkeypatch.setattr(Guard, "_caught", caught_and_raised)
+    yield
+    failures = JOURNAL.totals(semconv.FAILURES.name)
+    JOURNAL.reset()
+    if not is_guarded:
+        assert failures == {}
+
+
+@pytest.fixture(autouse=True)
+def _no_threads_left() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    deadline_s = time.monotonic() + THREAD_DEADLINE_S
+    for thread in set(threading.enumerate()) - before:
+        thread.join(max(0.0, deadline_s - time.monotonic()))
+    left = [thread.name for thread in set(threading.enumerate()) - before if thread.is_alive()]
+    assert left == []

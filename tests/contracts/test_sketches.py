@@ -1,0 +1,104 @@
+"""What every sketch promises: merging is associative, commutative and exact, and a document is the sketch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otel_mlmon.processor.window.codec import decode, encode
+from otel_mlmon.sketch.categories import Categories
+from otel_mlmon.sketch.exponential import ExponentialHistogram
+from otel_mlmon.sketch.histogram import Histogram
+from otel_mlmon.sketch.moments import Moments
+from otel_mlmon.sketch.tally import Tally
+
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+PARTS = st.lists(st.lists(FLOATS, max_size=12), min_size=1, max_size=5)
+
+
+def tally(values: list[float]) -> Tally:
+    """Numbers in two ways, classes and missing values at once."""
+    half = len(values) // 2
+    histogram = Histogram.of_values(np.array(values[:half]), (-1.0, 0.0, 1e3))
+    return Tally(
+        exponential=ExponentialHistogram.of_values(np.array(values[half:])),
+        explicit={histogram.bounds: histogram},
+        categories=Categories(counts={f"{value:.0e}": 1 for value in values}),
+        missing=len(values),
+    )
+
+
+MAKERS: dict[str, Callable[[list[float]], Any]] = {
+    "moments": Moments.of_values,
+    "histogram": lambda values: Histogram.of_values(np.array(values), (-1.0, 0.0, 0.5, 1e10)),
+    "exponential": lambda values: ExponentialHistogram.of_values(np.array(values)),
+    "categories": lambda values: Categories(counts={f"{value:.0e}": 1 for value in values}),
+    "tally": tally,
+}
+SKETCHES = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
+DOCUMENTED = pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (MAKERS["histogram"], Histogram),
+        (MAKERS["exponential"], ExponentialHistogram),
+        (MAKERS["tally"], Tally),
+    ],
+)
+WHOLE = ("moments", "histogram", "exponential")
+
+
+@SKETCHES
+@settings(deadline=None, max_examples=60)
+@given(parts=PARTS, seed=st.randoms(use_true_random=False))
+def test_merge_is_the_same_in_any_order_and_grouping(
+    make: Callable[[list[float]], Any], parts: list[list[float]], seed: Any
+) -> None:
+    sketches = [make(part) for part in parts]
+    left = reduce(lambda a, b: a.merge(b), sketches)
+    right = reduce(lambda a, b: b.merge(a), reversed(sketches))
+    seed.shuffle(sketches)
+    assert left == right == reduce(lambda a, b: a.merge(b), sketches)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@settings(deadline=None, max_examples=60)
+@given(parts=PARTS)
+def test_merge_of_parts_is_the_sketch_of_the_whole(name: str, parts: list[list[float]]) -> None:
+    make = MAKERS[name]
+    merged = reduce(lambda a, b: a.merge(b), [make(part) for part in parts])
+    assert merged == make([value for part in parts for value in part])
+
+
+@pytest.mark.parametrize("name", ["histogram", "exponential"])
+@settings(deadline=None, max_examples=60)
+@given(before=st.lists(FLOATS, max_size=12), added=st.lists(FLOATS, max_size=12))
+def test_since_gives_back_what_was_merged(name: str, before: list[float], added: list[float]) -> None:
+    make = MAKERS[name]
+    total = make(before).merge(make(added))
+    difference = total.since(make(before))
+    assert difference.total == len(added)
+    assert difference.moments.exact_sum == make(added).moments.exact_sum
+    assert make(before).merge(difference).counts.tolist() == total.counts.tolist()
+
+
+@DOCUMENTED
+@settings(deadline=None, max_examples=60)
+@given(values=st.lists(FLOATS, max_size=12))
+def test_a_document_is_the_sketch(make: Callable[[list[float]], Any], kind: Any, values: list[float]) -> None:
+    sketch = make(values)
+    assert kind.from_dict(json.loads(json.dumps(sketch.to_dict(), allow_nan=False))) == sketch
+
+
+@pytest.mark.parametrize("name", ["histogram", "exponential"])
+@settings(deadline=None, max_examples=60)
+@given(values=st.lists(FLOATS, max_size=12))
+def test_the_bytes_are_the_sketch(name: str, values: list[float]) -> None:
+    sketch = MAKERS[name](values)
+    assert decode(encode(sketch)) == sketch

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+
+import otel_mlmon
+from otel_mlmon import ConfigurationError, ModelOptions
+from otel_mlmon.instrumentation.call import onnxruntime
+from otel_mlmon.testing import capture
+from tests.support import models
+
+
+def test_a_second_call_merges_models_and_names_what_it_ignores(caplog: pytest.LogCaptureFixture) -> None:
+    with capture(span_ratio=1.0) as captured:
+        caplog.clear()
+        again = otel_mlmon.instrument(
+            models={"iris": ModelOptions(version="9")}, span_ratio=0.5, max_labels=50, meter_provider=MeterProvider()
+        )
+        assert [record.getMessage() for record in caplog.records] == [
+            "instrument() was called before: span_ratio, meter_provider of this call is ignored; "
+            "call uninstrument() first."
+        ]
+        ort.InferenceSession(models.softmax(name="iris")).run(None, {"input": np.zeros((1, 4), np.float32)})
+        captured.flush()
+        assert dict(captured.spans[0].attributes or {})["ml.model.version"] == "9"
+        assert again.status().is_active
+
+
+def test_every_wrong_argument_is_said_at_once() -> None:
+    with pytest.raises(ConfigurationError) as error:
+        otel_mlmon.instrument(span_ratio=2.0, max_labels="many", models={"a": 3})  # type: ignore[arg-type,dict-item]
+    assert error.value.faults == (
+        "span_ratio must be within 0 and 1, got 2.0.",
+        "max_labels must be of type int, got 'many'.",
+        "models['a'] must be ModelOptions, got int.",
+    )
+
+
+def test_disabled_sdk_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    before = ort.InferenceSession.run
+    handle = otel_mlmon.instrument()
+    assert ort.InferenceSession.run is before
+    assert not handle.status().is_active
+    assert handle.flush()
+    assert handle.shutdown()
+
+
+def test_without_onnxruntime_one_warning(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(onnxruntime, "load", lambda: None)
+    handle = otel_mlmon.instrument()
+    assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
+        (logging.WARNING, "onnxruntime is not installed: otel_mlmon has nothing to instrument.")
+    ]
+    assert handle.status().reason == "onnxruntime is not installed"
+    handle.uninstrument()
+
+
+def test_import_is_light() -> None:
+    program = (
+        "import sys, json, otel_mlmon;"
+        "heavy = ('onnxruntime', 'scipy', 'grpc', 'numpy', 'opentelemetry.exporter', 'opentelemetry.sdk');"
+        "print(json.dumps([name for name in heavy if name in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert json.loads(done.stdout) == []
+
+
+HOST = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np, onnxruntime as ort, otel_mlmon, time
+from tests.support import models
+session = ort.InferenceSession(models.classifier())
+handle = otel_mlmon.instrument()
+for _ in range(50):
+    session.run(None, {"input": np.ones((1, 10), np.float32)})
+handle.flush(1.0)
+print(time.time(), flush=True)
+"""
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+@pytest.mark.parametrize("kind", ["refused", "black hole"])
+def test_exit_with_a_dead_collector_is_quick_and_quiet(protocol: str, kind: str, pytestconfig: pytest.Config) -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if kind == "black hole":
+            server.listen(16)
+        host = {
+            "PATH": "",
+            "ORT_DISABLE_TELEMETRY": "1",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{server.getsockname()[1]}",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+        }
+        command = [sys.executable, "-c", HOST, str(pytestconfig.rootpath)]
+        done = subprocess.run(command, env=host, capture_output=True, text=True, timeout=60, check=False)
+        seconds = time.time() - float(done.stdout)
+    assert done.returncode == 0
+    assert seconds < 3.0  # 2 s, and the interpreter's own end on a busy machine
+    lines = [line for line in done.stderr.splitlines() if line]
+    assert "Traceback" not in done.stderr
+    assert len(lines) <= 1, done.stderr
+    assert all(line.startswith("No collector accepts telemetry") for line in lines)
+
+
+def test_the_instrumentor_of_the_entry_point() -> None:
+    instrumentor = otel_mlmon.OnnxRuntimeInstrumentor()
+    before = ort.InferenceSession.run
+    instrumentor.instrument(meter_provider=MeterProvider(), span_ratio=0.0)
+    try:
+        assert ort.InferenceSession.run is not before
+    finally:
+        instrumentor.uninstrument()
+    assert ort.InferenceSession.run is before

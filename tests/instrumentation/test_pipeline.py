@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from opentelemetry import trace
+from opentelemetry.instrumentation.utils import suppress_instrumentation
+from opentelemetry.trace import StatusCode
+
+from otel_mlmon import ModelOptions, semconv
+from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
+from otel_mlmon.instrumentation.record.prediction import Reader
+from otel_mlmon.instrumentation.signals.events import Events
+from otel_mlmon.instrumentation.signals.metrics import Metrics
+from otel_mlmon.instrumentation.signals.spans import Spans
+from otel_mlmon.testing import Captured, capture
+from tests.support import models
+
+Points = dict[tuple[tuple[str, Any], ...], Any]
+
+
+def points(captured: Captured, name: str) -> Points:
+    """Data points of one metric by their attributes; the value of a counter, the point itself of a histogram."""
+    metric = captured.metrics().get(name)
+    found = metric.data.data_points if metric else []
+    return {tuple(sorted((p.attributes or {}).items())): getattr(p, "value", p) for p in found}
+
+
+def floats(*rows: list[float]) -> np.ndarray:
+    return np.array(rows, dtype=np.float32)
+
+
+MODEL = ("ml.model.name", "iris")
+
+
+def test_golden_metrics_of_a_classifier() -> None:
+    session = ort.InferenceSession(models.softmax(classes=3, name="iris", metadata={"names": '["a", "b", "c"]'}))
+    with capture() as captured:
+        session.run(None, {"input": floats([9, 0, 0])})
+        session.run(None, {"input": floats([0, 9, 0], [9, 0, np.nan])})
+        with pytest.raises(Exception, match="Got invalid dimensions"):
+            session.run(None, {"input": floats([1, 2])})
+        got = captured.metrics()
+        assert {name: metric.unit for name, metric in got.items()} == {
+            "ml.inference.duration": "s",
+            "ml.inference.batch.size": "{sample}",
+            "ml.predictions": "{prediction}",
+            "ml.prediction.confidence": "1",
+            "ml.input.feature": "1",
+            "ml.input.missing": "{value}",
+            "ml.input.samples": "{sample}",
+            "ml.sessions.active": "{session}",
+        }
+        durations = points(captured, "ml.inference.duration")
+        failed = (("error.type", "InvalidArgument"), MODEL)
+        assert {key: point.count for key, point in durations.items()} == {(MODEL,): 2, failed: 1}
+        assert durations[(MODEL,)].explicit_bounds == semconv.DURATION_BOUNDS_S
+        assert points(captured, "ml.predictions") == {
+            (MODEL, ("ml.prediction.label", "a")): 1,
+            (MODEL, ("ml.prediction.label", "b")): 1,
+        }
+        confidence = points(captured, "ml.prediction.confidence")[(MODEL,)]
+        assert confidence.explicit_bounds == semconv.CONFIDENCE_BOUNDS
+        assert (confidence.count, confidence.bucket_counts[-2:]) == (2, (0, 2))
+        batch = points(captured, "ml.inference.batch.size")[(MODEL,)]
+        assert (batch.count, batch.sum, batch.min, batch.max) == (2, 3.0, 1.0, 2.0)
+        assert points(captured, "ml.input.samples") == {(MODEL,): 3}
+        assert points(captured, "ml.input.missing") == {(("ml.feature.name", "f2"), MODEL): 1}
+        features = points(captured, "ml.input.feature")
+        assert {key[0][1]: (p.count, p.sum, p.min, p.max) for key, p in features.items()} == {
+            "f0": (3, 18.0, 0.0, 9.0),
+            "f1": (3, 9.0, 0.0, 9.0),
+            "f2": (2, 0.0, 0.0, 0.0),
+        }
+        assert points(captured, "ml.sessions.active") == {(MODEL,): 1}
+
+
+def test_golden_span_and_event() -> None:
+    session = ort.InferenceSession(models.softmax(classes=2, name="iris", version=7))
+    with capture() as captured:
+        tracer = captured.tracer_provider.get_tracer("host")
+        with tracer.start_as_current_span("request") as parent:
+            session.run(None, {"input": floats([3, 0])})
+        captured.flush()
+        (span,) = [found for found in captured.spans if found.name == "predict iris"]
+        assert span.attributes is not None
+        attributes = dict(span.attributes)
+        duration = attributes.pop("ml.inference.duration")
+        assert span.end_time is not None
+        assert span.start_time is not None
+        assert isinstance(duration, float)
+        assert span.end_time - span.start_time == round(duration * 1e9)
+        confidence = attributes.pop("ml.prediction.confidence")
+        assert confidence == pytest.approx(1 / (1 + np.exp(-3.0)), abs=1e-6)
+        assert attributes == {
+            "ml.model.name": "iris",
+            "ml.model.version": "7",
+            "ml.runtime.name": "onnxruntime",
+            "ml.runtime.version": ort.__version__,
+            "ml.execution_provider": "CPUExecutionProvider",
+            "ml.operation.name": "run",
+            "ml.batch.size": 1,
+            "ml.prediction.label": "0",
+        }
+        assert span.kind is trace.SpanKind.INTERNAL
+        assert span.parent is not None
+        assert span.parent.span_id == parent.get_span_context().span_id
+        record = captured.events[0].log_record
+        assert record.event_name == "ml.prediction"
+        assert record.severity_text == "INFO"
+        assert span.context is not None
+        assert (record.trace_id, record.span_id) == (span.context.trace_id, span.context.span_id)
+        said = dict(record.attributes or {})
+        assert len(str(said.pop("ml.prediction.id"))) == 32
+        assert set(said) == {
+            "ml.model.name", "ml.model.version", "ml.inference.duration", "ml.batch.size",
+            "ml.prediction.label", "ml.prediction.confidence",
+        }  # fmt: skip
+
+
+def test_a_failed_call_has_a_span_with_error_and_no_message() -> None:
+    session = ort.InferenceSession(models.softmax(name="iris"))
+    with capture(span_ratio=0.0) as captured:
+        session.run(None, {"input": floats([9, 0, 0, 0])})
+        with pytest.raises(Exception, match="invalid dimensions"):
+            session.run(None, {"input": floats([1])})
+        captured.flush()
+        (span,) = captured.spans
+        assert span.attributes is not None
+        assert span.attributes["error.type"] == "InvalidArgument"
+        assert (span.status.status_code, span.status.description, span.events) == (StatusCode.ERROR, None, ())
+
+
+def test_unsure_calls_get_spans_beyond_the_ratio_and_confident_ones_do_not() -> None:
+    session = ort.InferenceSession(models.softmax(classes=3, name="iris"))
+    with capture(span_ratio=0.0, confidence_floor=0.5) as captured:
+        session.run(None, {"input": floats([9, 0, 0])})
+        session.run(None, {"input": floats([0.1, 0, 0])})
+        captured.flush()
+        assert [dict(span.attributes or {})["ml.prediction.label"] for span in captured.spans] == ["0"]
+
+
+def test_label_from_one_output_and_confidence_from_the_other() -> None:
+    session = ort.InferenceSession(models.labelled())
+    text = ort.InferenceSession(models.text_labels())
+    with capture() as captured:
+        session.run(None, {"input": floats([0, 0, 4], [4, 0, 0])})
+        text.run(None, {"input": floats([0, 4, 0])})
+        counts = points(captured, "ml.predictions")
+        assert {(dict(key)["ml.model.name"], dict(key)["ml.prediction.label"]): n for key, n in counts.items()} == {
+            ("labelled", "0"): 1,
+            ("labelled", "2"): 1,
+            ("text_labels", "bee"): 1,
+        }
+        expected = float(np.exp(4) / (np.exp(4) + 2))
+        found = points(captured, "ml.prediction.confidence")
+        assert {dict(key)["ml.model.name"]: (p.count, pytest.approx(p.min)) for key, p in found.items()} == {
+            "labelled": (2, expected),
+            "text_labels": (1, expected),
+        }
+
+
+def test_regression_sigmoid_images_and_words() -> None:
+    with capture() as captured:
+        ort.InferenceSession(models.regression()).run(None, {"input": floats([-3, 1], [2, 5])})
+        ort.InferenceSession(models.sigmoid()).run(None, {"input": floats([2], [-2], [3])})
+        ort.InferenceSession(models.image(channels=3)).run(None, {"image": np.full((2, 3, 8, 8), 0.5, np.float32)})
+        words = ort.InferenceSession(models.strings())
+        for _ in range(5):
+            words.run(
+                ["value"],
+                {"word": np.array([["red"], ["secret@example.org"]], dtype=object)[:1], "number": floats([1])},
+            )
+        words.run(["value"], {"word": np.array([["secret@example.org"]], dtype=object), "number": floats([1])})
+        value = points(captured, "ml.prediction.value")[(("ml.model.name", "price"), ("ml.output.name", "variable"))]
+        assert (value.count, value.sum, value.min, value.max) == (2, 5.0, -2.0, 7.0)
+        labels = {key: n for key, n in points(captured, "ml.predictions").items() if "sigmoid" in str(key)}
+        assert {dict(key)["ml.prediction.label"]: n for key, n in labels.items()} == {"1": 2, "0": 1}
+        image = {dict(key)["ml.feature.name"]: p.sum for key, p in points(captured, "ml.input.feature").items()}
+        assert {name: image[name] for name in semconv.IMAGE_FEATURES} == {
+            "image.brightness": 1.0, "image.contrast": 0.0, "image.width": 16.0, "image.height": 16.0,
+            "image.aspect_ratio": 2.0, "image.red": 1.0, "image.green": 1.0, "image.blue": 1.0,
+        }  # fmt: skip
+        categories = points(captured, "ml.input.category")
+        assert {dict(key)["ml.feature.value"]: n for key, n in categories.items()} == {"red": 5, "_OTHER": 1}
+
+
+def test_the_developers_word_wins() -> None:
+    said = ModelOptions(scores="logits", labels=["no", "yes"], version="3", features=["x", "y"])
+    session = ort.InferenceSession(models.softmax(classes=2, name="iris"))
+    with capture(models={"iris": said}) as captured:
+        session.run(None, {"input": floats([0, 5])})
+        key = (MODEL, ("ml.model.version", "3"), ("ml.prediction.label", "yes"))
+        assert points(captured, "ml.predictions") == {key: 1}
+        assert {dict(k)["ml.feature.name"] for k in points(captured, "ml.input.feature")} == {"x", "y"}
+
+
+def test_suppressed_calls_leave_nothing() -> None:
+    session = ort.InferenceSession(models.classifier())
+    with capture() as captured:
+        with suppress_instrumentation():
+            session.run(None, {"input": np.zeros((1, 10), np.float32)})
+        captured.flush()
+        assert (captured.spans, captured.events, points(captured, "ml.inference.duration")) == ((), (), {})
+        assert captured.handle.status().suppressed == 1
+
+
+def test_calls_are_recorded_or_dropped_by_reason() -> None:
+    session = ort.InferenceSession(models.classifier())
+    feed = {"input": np.ones((1, 10), np.float32)}
+    calls, threads = 1500, 8
+    with capture(buffer_records=200, events_per_second=0.0, span_ratio=0.0) as captured:
+
+        def work() -> None:
+            for _ in range(calls):
+                session.run(None, feed)
+
+        running = [threading.Thread(target=work) for _ in range(threads)]
+        for thread in running:
+            thread.start()
+        for thread in running:
+            thread.join()
+        captured.flush()
+        status = captured.handle.status()
+        assert status.recorded + sum(status.dropped.values()) == calls * threads
+        (point,) = points(captured, "ml.inference.duration").values()
+        assert point.count == status.recorded
+        dropped = points(captured, "otel_mlmon.records.dropped")
+        assert {dict(key)["reason"]: n for key, n in dropped.items()} == status.dropped
+
+
+@pytest.mark.guarded
+@pytest.mark.parametrize(
+    ("owner", "method", "stage"),
+    [
+        (Reader, "read", "record"),
+        (Aggregator, "add", "record"),
+        (Metrics, "observe", "metrics"),
+        (Spans, "emit", "spans_and_events"),
+        (Events, "emit", "spans_and_events"),
+    ],
+)
+def test_a_fault_in_any_stage_changes_nothing_for_the_host(
+    owner: type, method: str, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = ort.InferenceSession(models.classifier())
+    feed = {"input": np.ones((1, 10), np.float32)}
+    expected = session.run(None, feed)[0]
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("broken")
+
+    with capture() as captured:
+        monkeypatch.setattr(owner, method, broken)
+        assert np.array_equal(session.run(None, feed)[0], expected)
+        captured.flush()
+        status = captured.handle.status()
+        assert status.failures == {stage: 1}
+        assert status.recorded + sum(status.dropped.values()) == 1
+
+
+@pytest.mark.guarded
+def test_a_fault_on_the_hosts_thread_is_a_counted_drop(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr("otel_mlmon.instrumentation.call.observer.capture_of", broken)
+    session = ort.InferenceSession(models.classifier())
+    with capture() as captured:
+        for _ in range(120):
+            assert session.run(None, {"input": np.ones((1, 10), np.float32)})[0].shape == (1, 4)
+        captured.flush()
+        status = captured.handle.status()
+        assert status.dropped == {"capture_failed": 100, "switched_off": 20}
+        assert status.failures == {"call": 100}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process")
+def test_a_forked_child_counts_only_its_own() -> None:
+    session = ort.InferenceSession(models.classifier())
+    feed = {"input": np.ones((1, 10), np.float32)}
+    with capture(flush_interval_s=60.0) as captured:
+        for _ in range(7):
+            session.run(None, feed)
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            status = captured.handle.status()
+            alive = any(thread.name == "otel_mlmon" for thread in threading.enumerate())
+            os.write(writing, f"{status.buffered} {status.recorded} {alive}".encode())
+            os._exit(0)
+        os.close(writing)
+        os.waitpid(child, 0)
+        with os.fdopen(reading) as stream:
+            assert stream.read() == "0 0 False"
+        captured.flush()
+        assert captured.handle.status().recorded == 7

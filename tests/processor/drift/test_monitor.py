@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from otel_mlmon import semconv
+from otel_mlmon.internal_events import JOURNAL
+from otel_mlmon.processor.drift.monitor import DriftMonitor
+from otel_mlmon.processor.drift.score import Counts, Score, StatisticValue
+from otel_mlmon.processor.drift.statistics import NEEDS_ORDER, STATISTICS
+from otel_mlmon.processor.otlp.observation import ModelKey
+from otel_mlmon.processor.window.window import Bins, Reference, StreamKey, Window
+
+LABELS = StreamKey(ModelKey("digits", "1"), "prediction.label")
+OTHER = StreamKey(ModelKey("digits", "2"), "prediction.label")
+SHARES = np.array([0.4, 0.3, 0.2, 0.1])
+MOVED = np.array([0.1, 0.2, 0.3, 0.4])
+BINS = Bins(names=("a", "b", "c", "d"), is_ordered=False)
+REFERENCE = Reference(bins=BINS, counts=np.array([4_000, 3_000, 2_000, 1_000]))
+LINE = 6.8
+
+
+def window(
+    pane: NDArray[np.int64], *, stream: StreamKey = LABELS, reference: Reference | None = REFERENCE, end: int = 10
+) -> Window:
+    return Window(
+        stream=stream,
+        start_ns=end - 10,
+        end_ns=end,
+        reference=reference,
+        learned=123,
+        pane=pane,
+        rolling=pane * 2,
+        rolling_start_ns=0,
+    )
+
+
+def feed(
+    monitor: DriftMonitor, shares: NDArray[np.float64], panes: int, *, seed: int = 0, start: int = 0,
+    stream: StreamKey = LABELS,
+) -> list[Score]:  # fmt: skip
+    counts = np.random.default_rng(seed).multinomial(200, shares, size=panes)
+    return [
+        monitor.observe(
+            window(pane, stream=stream, end=(start + index + 1) * 10),
+            tolerance=0.02,
+            direction="both",
+            log10_alarm_line=LINE,
+        )
+        for index, pane in enumerate(counts)
+    ]
+
+
+def faults() -> int:
+    totals = JOURNAL.totals(semconv.FAILURES.name)
+    return sum(count for attributes, count in totals.items() if ("stage", "drift") in attributes)
+
+
+def test_learning() -> None:
+    score = DriftMonitor().observe(
+        window(np.zeros(0, dtype=np.int64), reference=None), tolerance=0.02, direction="both", log10_alarm_line=LINE
+    )
+    assert score == Score(status="learning", log10_evidence=0.0, log10_alarm_line=LINE, reference_count=123)
+    assert score.margin == -math.inf
+
+
+def test_calibrating_ok_drift_ok() -> None:
+    monitor = DriftMonitor()
+    statuses = [score.status for score in feed(monitor, SHARES, 20)]
+    assert statuses == ["calibrating"] * 8 + ["ok"] * 12
+    drifting = feed(monitor, MOVED, 10, start=20)
+    alarm = drifting[-1]
+    assert [score.status for score in drifting] == ["drift"] * 10
+    assert alarm.margin >= 0.0
+    assert alarm.since_ns == 200
+    assert int(np.argmax(alarm.contributions)) == 3
+    assert (alarm.reference_count, alarm.current_count) == (10_000, 400)
+    after = [score.status for score in feed(monitor, SHARES, 60, start=30)]
+    assert after[0] == "drift"
+    assert after[-1] == "ok"
+
+
+def test_reports_the_rolling_window() -> None:
+    monitor = DriftMonitor()
+    pane = np.array([10, 20, 30, 40])
+    score = monitor.observe(window(pane), tolerance=0.02, direction="both", log10_alarm_line=LINE)
+    assert score.statistics == {
+        name: statistic(REFERENCE.counts, pane * 2) for name, statistic in STATISTICS.items() if name not in NEEDS_ORDER
+    }
+    ordered = Reference(bins=Bins(names=BINS.names, is_ordered=True), counts=REFERENCE.counts)
+    score = monitor.observe(window(pane, reference=ordered), tolerance=0.02, direction="both", log10_alarm_line=LINE)
+    assert score.statistics.keys() == STATISTICS.keys()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        Reference(bins=BINS, counts=np.array([4_001, 3_000, 2_000, 1_000])),
+        Reference(bins=Bins(names=("a", "b", "c", "e"), is_ordered=False), counts=REFERENCE.counts),
+    ],
+)
+def test_another_reference_starts_anew(changed: Reference) -> None:
+    monitor = DriftMonitor()
+    feed(monitor, SHARES, 20)
+    assert feed(monitor, MOVED, 5)[-1].status == "drift"
+    score = monitor.observe(
+        window(np.array([1, 2, 3, 4]), reference=changed), tolerance=0.02, direction="both", log10_alarm_line=LINE
+    )
+    assert (score.status, score.log10_evidence) == ("calibrating", 0.0)
+
+
+def test_an_equal_reference_does_not() -> None:
+    monitor = DriftMonitor()
+    feed(monitor, SHARES, 20)
+    equal = Reference(bins=Bins(names=BINS.names, is_ordered=False), counts=REFERENCE.counts.copy())
+    score = monitor.observe(
+        window(np.array([4, 3, 2, 1]), reference=equal), tolerance=0.02, direction="both", log10_alarm_line=LINE
+    )
+    assert score.status == "ok"
+
+
+def test_restored_is_uninterrupted() -> None:
+    whole, before, after = DriftMonitor(), DriftMonitor(), DriftMonitor()
+    feed(whole, SHARES, 20)
+    feed(before, SHARES, 20)
+    after.restore(LABELS, json.loads(json.dumps(before.state(LABELS))))
+    assert feed(after, MOVED, 10, start=20) == feed(whole, MOVED, 10, start=20)
+    assert after.state(LABELS) == whole.state(LABELS)
+
+
+def test_forgotten_starts_anew() -> None:
+    monitor = DriftMonitor()
+    feed(monitor, SHARES, 20)
+    monitor.forget(LABELS)
+    monitor.forget(LABELS)
+    assert monitor.streams() == ()
+    with pytest.raises(KeyError):
+        monitor.state(LABELS)
+    assert feed(monitor, SHARES, 1)[0].status == "calibrating"
+
+
+@pytest.mark.guarded
+def test_a_bad_pane_keeps_its_evidence_and_stops_no_other() -> None:
+    monitor, alone = DriftMonitor(), DriftMonitor()
+    for each in (monitor, alone):
+        feed(each, SHARES, 20)
+        feed(each, MOVED, 5, start=20)
+    told = faults()
+    bad = monitor.observe(window(np.array([1, 2, 3])), tolerance=0.02, direction="both", log10_alarm_line=LINE)
+    assert faults() > told
+    assert (bad.status, bad.statistics) == ("drift", {})
+    assert monitor.state(LABELS) == alone.state(LABELS)
+    assert feed(monitor, SHARES, 3, stream=OTHER) == feed(alone, SHARES, 3, stream=OTHER)
+
+
+@pytest.mark.guarded
+def test_a_bad_reference_is_as_if_there_was_none() -> None:
+    monitor = DriftMonitor()
+    feed(monitor, SHARES, 20)
+    impossible = Reference(bins=BINS, counts=np.array([1, 2, 3, -4]))
+    score = monitor.observe(
+        window(np.array([1, 2, 3, 4]), reference=impossible), tolerance=0.02, direction="both", log10_alarm_line=LINE
+    )
+    assert (score.status, score.reference_count) == ("learning", 2)
+
+
+@pytest.mark.guarded
+def test_a_bad_statistic_takes_nothing_with_it() -> None:
+    def broken(_reference: Counts, _current: Counts, /) -> StatisticValue:
+        raise ZeroDivisionError
+
+    monitor = DriftMonitor(statistics={"broken": broken, "psi": STATISTICS["psi"]})
+    score = feed(monitor, SHARES, 1)[0]
+    assert (score.status, list(score.statistics)) == ("calibrating", ["psi"])
+
+
+def test_an_empty_pane_and_an_empty_reference() -> None:
+    empty = Reference(bins=BINS, counts=np.zeros(4, dtype=np.int64))
+    score = DriftMonitor().observe(
+        window(np.zeros(4, dtype=np.int64), reference=empty), tolerance=0.02, direction="down", log10_alarm_line=LINE
+    )
+    assert (score.status, score.since_ns, score.design_effect) == ("calibrating", 0, 1.0)
+    assert {value.value for value in score.statistics.values()} == {0.0}

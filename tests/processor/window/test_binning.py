@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otel_mlmon import semconv
+from otel_mlmon.processor.window.binning import (
+    BudgetBins,
+    ClassBins,
+    NumberBins,
+    quantile_bins,
+    range_names,
+)
+from otel_mlmon.semconv import MISSING, OTHER
+from otel_mlmon.sketch.categories import Categories
+from otel_mlmon.sketch.exponential import ExponentialHistogram
+from otel_mlmon.sketch.histogram import Histogram
+from otel_mlmon.sketch.tally import Tally
+
+VALUES = st.lists(st.floats(min_value=-1e6, max_value=1e6), max_size=60)
+
+
+def exponential(*values: float, missing: int = 0) -> Tally:
+    return Tally(exponential=ExponentialHistogram.of_values(np.array(values, dtype=np.float64)), missing=missing)
+
+
+def explicit(*values: float, bounds: tuple[float, ...] = semconv.VALUE_BOUNDS) -> Tally:
+    return Tally(explicit={bounds: Histogram.of_values(np.array(values, dtype=np.float64), bounds)})
+
+
+def test_numbers_get_ten_even_bins_and_three_for_what_is_odd() -> None:
+    reference = exponential(*np.linspace(100.0, 200.0, 1001))
+    binning = quantile_bins(reference, grid=None, has_missing=True)
+    counts = binning.count(reference)
+    assert binning.bins.count == 13
+    assert (counts[0], counts[-2], counts[-1]) == (0, 0, 0)
+    assert all(90 <= count <= 110 for count in counts[1:-2])
+    odd = exponential(-5.0, 0.0, 1.0, 1e9, 1e9, missing=4)
+    coarse = quantile_bins(reference, grid=binning.misfit(odd), has_missing=True)
+    assert coarse.count(odd).tolist()[0] + coarse.count(odd).tolist()[-2] == 5
+    assert coarse.count(odd)[-1] == 4
+
+
+def test_an_outlier_in_coarse_buckets_is_told_as_a_misfit() -> None:
+    binning = quantile_bins(exponential(*np.linspace(100.0, 200.0, 1001)), grid=None, has_missing=False)
+    outlier = exponential(100.0, 1e-300)
+    assert outlier.exponential is not None
+    assert binning.misfit(outlier) == outlier.exponential.scale
+    assert binning.misfit(exponential(100.0, 101.0)) is None
+    assert binning.misfit(Tally()) is None
+
+
+@settings(deadline=None, max_examples=150)
+@given(reference=VALUES, current=VALUES, has_missing=st.booleans())
+def test_every_value_is_in_exactly_one_bin(reference: list[float], current: list[float], has_missing: bool) -> None:
+    for of in (exponential, explicit):
+        binning = quantile_bins(of(*reference), grid=None, has_missing=has_missing)
+        bins = binning.bins
+        for tally in (of(*reference), of(*current), exponential(*current), explicit(*current)):
+            grid = binning.misfit(tally)
+            fitting = binning if grid is None else quantile_bins(of(*reference), grid=grid, has_missing=has_missing)
+            counts = fitting.count(tally)
+            assert counts.shape == (fitting.bins.count,)
+            assert counts.sum() == tally.numbers
+        assert list(bins.edges) == sorted(bins.edges)
+        assert bins.count <= 13
+        assert bins.count == len(bins.edges) + 1 + has_missing
+
+
+@settings(deadline=None, max_examples=100)
+@given(reference=VALUES, scale_steps=st.integers(0, 4))
+def test_a_coarser_grid_still_holds_the_reference(reference: list[float], scale_steps: int) -> None:
+    tally = exponential(*reference)
+    assert tally.exponential is not None
+    grid = tally.exponential.scale - scale_steps
+    binning = quantile_bins(tally, grid=grid, has_missing=False)
+    assert binning.scale in (None, grid)
+    assert binning.count(tally).sum() == len(reference)
+    assert binning.misfit(Tally(exponential=tally.exponential.at_scale(grid))) is None
+
+
+def test_a_reference_in_exponential_buckets_follows_explicit_ones() -> None:
+    reference = exponential(*np.linspace(1.0, 1000.0, 1000))
+    grid = quantile_bins(reference, grid=None, has_missing=False).misfit(explicit(5.0))
+    assert grid == semconv.VALUE_BOUNDS
+    binning = quantile_bins(reference, grid=grid, has_missing=False)
+    assert set(binning.edges) <= set(semconv.VALUE_BOUNDS)
+    # Buckets of about 1 % straddle a bound; no more than that is misplaced.
+    live = explicit(*np.linspace(1.0, 1000.0, 1000))
+    assert np.abs(binning.count(reference) - binning.count(live)).max() <= 10
+    assert binning.misfit(live) is None
+
+
+@pytest.mark.parametrize(
+    ("reference", "names"),
+    [
+        (exponential(5.0, 5.0, 5.0), 4),
+        (exponential(0.0, 0.0), 4),
+        (exponential(), 2),
+        (Tally(missing=9), 2),
+        (explicit(5.0, 5.0), 4),
+        (explicit(1e9, bounds=(1.0,)), 3),
+        (explicit(1e9, bounds=()), 2),
+    ],
+)
+def test_degenerate_references_are_legal(reference: Tally, names: int) -> None:
+    binning = quantile_bins(reference, grid=None, has_missing=True)
+    assert binning.bins.count == names
+    assert len(set(binning.bins.names)) == names
+    assert binning.count(reference).sum() == reference.total
+    grid = binning.misfit(exponential(1.0, 2.0, 3.0))
+    assert quantile_bins(reference, grid=grid, has_missing=True).count(exponential(1.0, 2.0, 3.0)).sum() == 3
+
+
+def test_a_constant_that_changes_leaves_its_bin() -> None:
+    reference = exponential(*[5.0] * 100)
+    moved = exponential(*[6.0] * 100)
+    both = reference.merge(moved)
+    grid = quantile_bins(reference, grid=None, has_missing=False).misfit(both)
+    binning = quantile_bins(reference, grid=grid, has_missing=False)
+    assert binning.count(both).tolist() == [0, 100, 100]
+
+
+def test_classes_beyond_the_first_are_other() -> None:
+    reference = Tally(categories=Categories(counts={"a": 5, "b": 3, "c": 1}))
+    binning = ClassBins.of(reference, limit=2, has_missing=True)
+    assert binning.bins.names == ("a", "b", OTHER, MISSING)
+    seen = Tally(categories=Categories(counts={"a": 1, "new": 2, OTHER: 3}), missing=4)
+    assert binning.count(seen).tolist() == [1, 0, 5, 4]
+
+
+@pytest.mark.parametrize(
+    ("budget_s", "expected"),
+    [(0.05, [2, 2]), (0.06, [3, 1]), (0.1, [3, 1]), (5.0, [4, 0]), (60.0, [4, 0]), (1e-9, [0, 4])],
+)
+def test_the_bucket_that_holds_the_budget_is_within(budget_s: float, expected: list[int]) -> None:
+    calls = explicit(0.001, 0.04, 0.09, 0.3, bounds=semconv.DURATION_BOUNDS_S)
+    assert BudgetBins(budget_s=budget_s).count(calls).tolist() == expected
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.floats(min_value=1e-6, max_value=1e3), max_size=30), st.floats(min_value=1e-6, max_value=1e3))
+def test_a_call_over_the_budget_by_a_bucket_is_over(seconds: list[float], budget_s: float) -> None:
+    calls = exponential(*seconds)
+    within, over = BudgetBins(budget_s=budget_s).count(calls).tolist()
+    assert within + over == len(seconds)
+    assert over <= sum(value > budget_s for value in seconds)
+    assert calls.exponential is not None
+    factor = 2.0 ** (2.0**-calls.exponential.scale)
+    assert over >= sum(value > budget_s * factor * (1 + 1e-12) for value in seconds)
+
+
+def test_fixed_edges_count_any_sketch() -> None:
+    binning = NumberBins(edges=(0.1, 0.2), is_fixed=True)
+    assert binning.count(exponential(0.05, 0.15, 0.9)).tolist() == [1, 1, 1]
+    assert binning.count(explicit(0.05, 0.15, 0.9, bounds=semconv.CONFIDENCE_BOUNDS)).tolist() == [1, 1, 1]
+    assert binning.misfit(explicit(0.5, bounds=(0.7,))) is None
+
+
+def test_names_have_as_many_digits_as_they_need() -> None:
+    assert range_names((0.1, 0.2)) == ("≤ 0.1", "0.1 … 0.2", "> 0.2")
+    assert range_names((280.01234, 280.01239)) == ("≤ 280.0123", "280.0123 … 280.0124", "> 280.0124")
+    assert range_names((0.0, 0.0, 1.0)) == ("≤ 0", "0", "0 … 1", "> 1")
+    assert range_names(()) == ("any value",)
+    assert range_names((math.inf,)) == ("≤ inf", "> inf")

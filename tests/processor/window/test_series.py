@@ -1,0 +1,215 @@
+"""What a series adds to each pane: temporality, resets, duplicates, order, lateness."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otel_mlmon import semconv
+from otel_mlmon.processor.otlp.observation import Observation
+from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
+from tests.support.observations import SECOND, T0, Bench, durations, facts, label, numbers, point
+
+
+def learned(bench: Bench) -> list[int]:
+    """Values seen by the label stream, pane by pane."""
+    bench.flush()
+    return [window.learned for window in bench.out if window.stream.stream == semconv.STREAM_LABEL]
+
+
+def cumulative(count: int, *, at_s: float, since_s: float = 1.0) -> Observation:
+    return label(count, at_s=at_s, since_s=since_s, series="s", is_cumulative=True)
+
+
+def test_deltas_pass() -> None:
+    bench = Bench()
+    assert [bench.add(label(3, at_s=at_s, since_s=at_s - 10)) for at_s in (10, 20)] == ["accepted"] * 2
+    assert learned(bench) == [3, 6]
+
+
+def test_a_first_total_that_began_after_us_is_kept_whole() -> None:
+    bench = Bench()
+    bench.add(cumulative(3, at_s=10))
+    bench.add(cumulative(5, at_s=20))
+    assert learned(bench) == [3, 5]
+
+
+@pytest.mark.parametrize("since_s", [-3600.0, -T0 / SECOND, 10.0])
+def test_a_first_total_of_older_or_unknown_start_is_only_a_base(since_s: float) -> None:
+    bench = Bench()
+    bench.add(cumulative(1000, at_s=10, since_s=since_s))
+    bench.add(cumulative(1002, at_s=20, since_s=since_s))
+    assert learned(bench) == [2]
+
+
+def test_a_new_start_is_a_new_count() -> None:
+    bench = Bench()
+    assert bench.add(cumulative(5, at_s=10)) == "accepted"
+    assert bench.add(cumulative(2, at_s=30, since_s=22)) == "reset"
+    assert bench.add(cumulative(9, at_s=40, since_s=22)) == "accepted"
+    assert learned(bench) == [5, 7, 14]
+
+
+def test_workers_with_one_identity_and_other_starts_both_count() -> None:
+    bench = Bench()
+    for at_s in (10, 20):
+        bench.add(cumulative(at_s, at_s=at_s, since_s=1))
+        bench.add(cumulative(at_s * 4, at_s=at_s, since_s=2))
+    assert learned(bench) == [50, 100]
+
+
+def test_a_total_that_falls_was_reset() -> None:
+    bench = Bench()
+    for at_s, count in ((10, 5), (20, 8), (30, 2), (40, 3)):
+        bench.add(cumulative(count, at_s=at_s, since_s=-T0 / SECOND))
+    assert learned(bench) == [3, 5, 6]
+    assert bench.panes.resets == 1
+
+
+def test_other_bounds_begin_anew_and_only_say_where_counting_stands() -> None:
+    bench = Bench()
+    coarse = (0.1, 1.0)
+
+    def total(at_s: float, n: int, bounds: tuple[float, ...]) -> Observation:
+        sketch = durations(*[0.05] * n, bounds=bounds)
+        return point(semconv.DURATION.name, sketch, at_s=at_s, since_s=1, is_cumulative=True)
+
+    for each in (total(10, 4, coarse), total(20, 6, (0.2,)), total(30, 9, (0.2,))):
+        bench.add(each)
+    bench.flush()
+    latency = [w.pane.tolist() for w in bench.out if w.stream.stream == "latency"]
+    assert latency == [[4, 0], [0, 0], [3, 0]]
+    assert bench.panes.resets == 1
+
+
+def test_a_repeated_point_changes_nothing_now_or_later() -> None:
+    bench = Bench()
+    bench.add(label(3, at_s=10))
+    assert bench.add(label(3, at_s=10)) == "duplicate"
+    bench.flush()
+    assert bench.add(label(3, at_s=10)) == "duplicate"
+    assert learned(bench) == [3]
+    assert bench.panes.counts == {"accepted": 1, "duplicate": 2}
+
+
+def test_what_comes_for_a_closed_pane_is_late() -> None:
+    bench = Bench()
+    bench.add(label(3, at_s=10))
+    bench.add(label(3, at_s=60))
+    bench.out += bench.panes.close(bench.clock.now_ns)
+    assert bench.add(label(5, at_s=15)) == "late"
+    assert bench.add(label(5, at_s=15, label="new")) == "late"
+    assert learned(bench) == [3, 6]
+
+
+def test_a_late_total_is_in_the_next_one() -> None:
+    bench = Bench()
+    bench.add(cumulative(3, at_s=10))
+    bench.add(label(1, at_s=60))
+    bench.out += bench.panes.close(bench.clock.now_ns)
+    assert bench.add(cumulative(5, at_s=15)) == "late"
+    assert bench.add(cumulative(9, at_s=55)) == "accepted"
+    assert learned(bench)[-1] == 10
+
+
+def test_a_total_out_of_order_goes_to_its_own_pane() -> None:
+    bench = Bench()
+    for at_s, count in ((10, 3), (30, 9)):
+        bench.add(cumulative(count, at_s=at_s))
+    assert bench.add(cumulative(5, at_s=20)) == "out_of_order"
+    assert learned(bench) == [3, 5, 9]
+
+
+def test_a_clock_in_the_future_counts_as_now() -> None:
+    bench = Bench()
+    bench.clock.now_ns = T0 + 5 * SECOND
+    assert bench.panes.add(label(3, at_s=86_400)) == "accepted"
+    assert bench.panes.clamped == 1
+    bench.add(label(4, at_s=8))
+    bench.flush()
+    assert [(window.end_ns - T0, window.learned) for window in bench.out] == [(10 * SECOND, 7)]
+
+
+def test_a_total_without_increase_makes_no_window() -> None:
+    bench = Bench()
+    for at_s in (10, 20, 30):
+        bench.add(cumulative(7, at_s=at_s))
+    assert learned(bench) == [7]
+
+
+INCREMENTS = st.lists(st.integers(0, 9), min_size=1, max_size=8)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    increments=INCREMENTS,
+    times=st.integers(1, 3),
+    order=st.randoms(use_true_random=False),
+    is_cumulative=st.booleans(),
+    at_once=st.booleans(),
+)
+def test_order_batches_and_repetition_change_nothing(
+    increments: list[int], times: int, order: Any, is_cumulative: bool, at_once: bool
+) -> None:
+    points = written(increments, is_cumulative=is_cumulative)
+    straight, shuffled = patient(), patient()
+    for each in points:
+        straight.add(each)
+    again = points * times
+    order.shuffle(again)
+    for each in again:
+        shuffled.add(each)
+        if not at_once:
+            shuffled.out += shuffled.panes.close(shuffled.clock.now_ns)
+    straight.flush()
+    shuffled.flush()
+    assert facts(shuffled.out) == facts(straight.out)
+
+
+@settings(deadline=None, max_examples=60)
+@given(increments=INCREMENTS)
+def test_deltas_and_totals_are_the_same(increments: list[int]) -> None:
+    delta, total = patient(), patient()
+    for each in written(increments, is_cumulative=False):
+        delta.add(each)
+    for each in written(increments, is_cumulative=True):
+        total.add(each)
+    delta.flush()
+    total.flush()
+    assert facts(total.out) == facts(delta.out)
+
+
+def patient() -> Bench:
+    """Panes that wait longer than any point here takes."""
+    return Bench(
+        settings=ModelSettings(learn=10),
+        windows=WindowSettings(pane_s=10.0, lateness_s=1000.0, rolling_s=40.0),
+    )
+
+
+def written(increments: list[int], *, is_cumulative: bool) -> list[Observation]:
+    """Every 7 s the metrics of one writer grow by an increment; a total is never in finer buckets than its parts."""
+    points: list[Observation] = []
+    for step, _ in enumerate(increments):
+        counted = increments[: step + 1] if is_cumulative else increments[step : step + 1]
+        when: dict[str, Any] = {
+            "at_s": 7.0 * (step + 1) + 1,
+            "since_s": 1.0 if is_cumulative else 7.0 * step + 1,
+            "is_cumulative": is_cumulative,
+        }
+        number = sum(counted)
+        points += [
+            label(number, **when),
+            point(semconv.DURATION.name, durations(*[0.03 * n for n in counted for _ in range(n)]), **when),
+            point(
+                semconv.FEATURE.name,
+                numbers(*[1.0 + n / 16 for n in counted for _ in range(n)]).at_scale(4),
+                key="age",
+                **when,
+            ),
+            point(semconv.MISSING_VALUES.name, sum(n // 2 for n in counted), key="age", **when),
+        ]
+    return points

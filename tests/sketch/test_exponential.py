@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otel_mlmon.sketch.exponential import (
+    BIAS,
+    MAX_BUCKETS,
+    MAX_SCALE,
+    MIN_SCALE,
+    ExponentialHistogram,
+    bucket_range,
+    indices_of,
+    ordinals_of,
+)
+from otel_mlmon.sketch.moments import Moments
+
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+MAGNITUDES = st.floats(min_value=5e-324, max_value=1.7e308, exclude_min=False)
+
+
+def sketch(*values: float) -> ExponentialHistogram:
+    return ExponentialHistogram.of_values(np.array(values, dtype=np.float64))
+
+
+@settings(deadline=None, max_examples=300)
+@given(MAGNITUDES, st.integers(min_value=MIN_SCALE, max_value=6))
+def test_a_magnitude_lies_in_its_bucket(magnitude: float, scale: int) -> None:
+    index = int(indices_of(np.array([magnitude]), scale)[0])
+    low, high = bucket_range(index + BIAS, scale)
+    # The bounds are rounded themselves, by less than a part in 10^12.
+    assert low * (1 - 1e-12) <= magnitude <= high * (1 + 1e-12)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(min_value=-1074, max_value=1023), st.integers(min_value=MIN_SCALE, max_value=MAX_SCALE))
+def test_a_power_of_two_is_the_upper_bound_of_its_bucket(power: int, scale: int) -> None:
+    index = int(indices_of(np.array([math.ldexp(1.0, power)]), scale)[0])
+    assert index == ((power << scale) if scale >= 0 else -(-power >> -scale)) - 1
+
+
+@settings(deadline=None, max_examples=200)
+@given(MAGNITUDES, st.integers(min_value=MIN_SCALE + 1, max_value=MAX_SCALE))
+def test_a_coarser_index_is_the_finer_one_halved(magnitude: float, scale: int) -> None:
+    fine, coarse = (int(indices_of(np.array([magnitude]), each)[0]) for each in (scale, scale - 1))
+    assert fine >> 1 == coarse
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(NUMBERS, min_size=2, max_size=20, unique=True))
+def test_ordinals_grow_with_values(values: list[float]) -> None:
+    ordinals = ordinals_of(np.array(sorted(values)), 3)
+    assert (np.diff(ordinals) >= 0).all()
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(NUMBERS, max_size=20), st.integers(min_value=0, max_value=6))
+def test_a_coarser_scale_is_counting_at_that_scale(values: list[float], steps: int) -> None:
+    counted = sketch(*values)
+    scale = max(MIN_SCALE, counted.scale - steps)
+    coarse = counted.at_scale(scale)
+    ordinals, counts = np.unique(ordinals_of(np.array(values, dtype=np.float64), scale), return_counts=True)
+    assert coarse.ordinals.tolist() == ordinals.tolist()
+    assert coarse.counts.tolist() == counts.tolist()
+    assert coarse.moments == counted.moments
+
+
+def test_the_range_of_all_floats_fits() -> None:
+    extremes = sketch(5e-324, 1.7e308, -5e-324, -1.7e308, 0.0)
+    assert extremes.total == 5
+    assert extremes.scale == -3
+    assert np.abs(np.diff(extremes.ordinals[extremes.ordinals > 0])).max() < MAX_BUCKETS
+
+
+def test_of_buckets_is_of_values() -> None:
+    counted = ExponentialHistogram.of_buckets(
+        scale=0,
+        zero_count=2,
+        positive_offset=0,
+        positive_counts=np.array([1, 0, 3], dtype=np.int64),
+        negative_offset=1,
+        negative_counts=np.array([4], dtype=np.int64),
+        moments=Moments(count=10),
+    )
+    # (1, 2] once, (4, 8] three times, [-4, -2) four times
+    assert [bucket_range(ordinal, 0) for ordinal in counted.ordinals.tolist()] == [
+        (-4.0, -2.0),
+        (0.0, 0.0),
+        (1.0, 2.0),
+        (4.0, 8.0),
+    ]
+    assert counted.counts.tolist() == [4, 2, 1, 3]
+
+
+def test_a_finer_scale_cannot_be_had() -> None:
+    counted = sketch(1.0, 1e9)
+    with pytest.raises(ValueError, match="finer"):
+        counted.at_scale(counted.scale + 1)
+
+
+def test_a_running_total_that_fell_or_grew_finer_was_reset() -> None:
+    wide, narrow = sketch(1.0, 1e300), sketch(1.0, 1.1)
+    assert narrow.since(wide) is None
+    assert sketch(1.0).since(sketch(1.0, 1.0)) is None
+    assert sketch(1.0).since(sketch(2.0)) is None
+    assert sketch().since(sketch(1.0)) is None
+
+
+def test_an_empty_earlier_state_takes_nothing_away() -> None:
+    total = sketch(1.0, 2.0)
+    assert total.since(sketch()) == total
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.floats(min_value=-1e6, max_value=1e6), max_size=30), st.lists(st.integers(-3000, 3000), max_size=5))
+def test_bins_over_ordinals_lose_nothing(values: list[float], raw_cuts: list[int]) -> None:
+    cuts = np.array(sorted(cut + BIAS for cut in raw_cuts), dtype=np.int64)
+    counts = sketch(*values).rebin(cuts)
+    assert counts.shape == (cuts.size + 1,)
+    assert counts.sum() == len(values)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.lists(st.floats(min_value=0.5, max_value=1e3), min_size=1, max_size=50),
+    st.floats(min_value=0, max_value=1),
+)
+def test_a_quantile_is_within_a_bucket_of_the_true_one(values: list[float], q: float) -> None:
+    counted = sketch(*values)
+    true = sorted(values)[max(math.ceil(q * len(values)) - 1, 0)]
+    assert min(values) <= counted.quantile(q) <= max(values)
+    assert counted.quantile(q) == pytest.approx(true, rel=2.0 ** (2.0**-counted.scale) - 1)
+
+
+def test_quantiles_at_the_ends() -> None:
+    assert math.isnan(sketch().quantile(0.5))
+    assert sketch(0.0, 0.0).quantile(0.5) == 0.0
+    assert sketch(5.0).quantile(0.5) == 5.0
+    assert sketch(1.7e308, 1e-300).quantile(1.0) <= 1.7e308
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scale": 21}, "scale 21"),
+        ({"ordinals": [2, 1]}, "do not increase"),
+        ({"ordinals": [1]}, "not one count"),
+        ({"counts": [0, 1]}, "above 0"),
+        ({"ordinals": [BIAS, BIAS + 5000]}, "wider"),
+    ],
+)
+def test_a_document_that_contradicts_itself_is_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ExponentialHistogram.from_dict(sketch(1.0, 1.1).to_dict() | change)

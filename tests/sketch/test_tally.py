@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from otel_mlmon.sketch.categories import Categories
+from otel_mlmon.sketch.exponential import ExponentialHistogram
+from otel_mlmon.sketch.histogram import Histogram
+from otel_mlmon.sketch.tally import Tally
+
+
+def explicit(*values: float, bounds: tuple[float, ...] = (1.0, 10.0)) -> Tally:
+    return Tally(explicit={bounds: Histogram.of_values(np.array(values), bounds)})
+
+
+def test_writers_with_other_bounds_add_up_side_by_side() -> None:
+    both = explicit(0.5, 5.0).merge(explicit(7.0, bounds=(6.0,))).merge(explicit(20.0))
+    assert {bounds: part.counts.tolist() for bounds, part in both.explicit.items()} == {
+        (1.0, 10.0): [1, 1, 1],
+        (6.0,): [0, 1],
+    }
+    assert (both.numbers, both.total, both.moments.mean) == (4, 4, 8.125)
+
+
+def test_a_quantile_over_one_sketch_is_that_sketch() -> None:
+    assert explicit(2.0, 3.0, 4.0).quantile(0.5) == next(iter(explicit(2.0, 3.0, 4.0).explicit.values())).quantile(0.5)
+
+
+def test_a_quantile_over_mixed_sketches_is_an_upper_bound() -> None:
+    both = explicit(0.5, 5.0, 20.0).merge(
+        Tally(exponential=ExponentialHistogram.of_values(np.array([4.0, 4.0, 4.0, 4.0])))
+    )
+    assert (both.quantile(0.1), both.quantile(0.5), both.quantile(1.0)) == (1.0, 4.0, 20.0)
+    assert math.isnan(Tally().quantile(0.5))
+
+
+def test_an_empty_document_is_an_empty_tally() -> None:
+    assert Tally().to_dict() == {}
+    assert Tally.from_dict({}) == Tally()
+
+
+@pytest.mark.parametrize("document", [{"rows": []}, {"missing": -1}, {"categories": {"a": 1.5}}, {"missing": True}])
+def test_another_document_is_refused(document: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        Tally.from_dict(document)
+
+
+def test_no_class_is_lost_beside_missing_values() -> None:
+    part = Tally(categories=Categories(counts={"a": 2}), missing=1)
+    assert part.merge(part) == Tally(categories=Categories(counts={"a": 4}), missing=2)

@@ -1,0 +1,137 @@
+"""Points and panes by hand: a clock that is set, and a writer that counts like an SDK."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from otel_mlmon import semconv
+from otel_mlmon.processor.otlp.observation import ModelKey, Observation, Sketch
+from otel_mlmon.processor.window.panes import Panes
+from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
+from otel_mlmon.processor.window.window import Window
+from otel_mlmon.sketch.exponential import ExponentialHistogram
+from otel_mlmon.sketch.histogram import Histogram
+
+SECOND = 1_000_000_000
+T0 = 1_700_000_000 * SECOND
+"""A multiple of every pane length used here."""
+MODEL = ModelKey("digits", "1")
+
+
+@dataclass
+class Clock:
+    """Unix nanoseconds that stand still until they are set."""
+
+    now_ns: int = T0
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+
+@dataclass
+class Bench:
+    """Panes with a clock; every window that left them."""
+
+    settings: ModelSettings = field(default_factory=lambda: ModelSettings(learn=100))
+    windows: WindowSettings = field(
+        default_factory=lambda: WindowSettings(pane_s=10.0, lateness_s=20.0, rolling_s=60.0)
+    )
+    clock: Clock = field(default_factory=Clock)
+    max_streams: int = 10_000
+    max_series: int = 100_000
+    out: list[Window] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.panes = Panes(
+            settings_for=lambda _: self.settings,
+            windows=self.windows,
+            max_streams=self.max_streams,
+            max_series=self.max_series,
+            clock_ns=self.clock,
+        )
+
+    def add(self, observation: Observation) -> str:
+        """At the time of the point, or later."""
+        self.clock.now_ns = max(self.clock.now_ns, observation.time_ns)
+        return self.panes.add(observation)
+
+    def flush(self) -> list[Window]:
+        """Everything that is open, as if the models went silent."""
+        self.clock.now_ns += 3600 * SECOND
+        closed = self.panes.close(self.clock.now_ns)
+        self.out += closed
+        return closed
+
+
+def point(
+    metric: str,
+    sketch: Sketch,
+    *,
+    at_s: float,
+    since_s: float = 0.0,
+    key: str = "",
+    category: str = "",
+    series: str = "",
+    is_cumulative: bool = False,
+    model: ModelKey = MODEL,
+    exemplars: tuple[str, ...] = (),
+) -> Observation:
+    """A point at `T0 + at_s`, counting since `T0 + since_s`."""
+    return Observation(
+        model=model,
+        metric=metric,
+        key=key,
+        category=category,
+        series=series or f"{metric}/{key}/{category}/{model}",
+        start_ns=T0 + round(since_s * SECOND),
+        time_ns=T0 + round(at_s * SECOND),
+        is_cumulative=is_cumulative,
+        sketch=sketch,
+        exemplars=exemplars,
+    )
+
+
+def label(count: int, *, at_s: float, label: str = "a", **more: object) -> Observation:
+    """`count` predictions of one label."""
+    return point(semconv.PREDICTIONS.name, count, at_s=at_s, key=label, **more)  # type: ignore[arg-type]
+
+
+def durations(*seconds: float, bounds: tuple[float, ...] = semconv.DURATION_BOUNDS_S) -> Histogram:
+    """As an SDK counts latencies."""
+    return Histogram.of_values(np.array(seconds, dtype=np.float64), bounds)
+
+
+def numbers(*values: float) -> ExponentialHistogram:
+    """As an SDK counts values."""
+    return ExponentialHistogram.of_values(np.array(values, dtype=np.float64))
+
+
+def facts(windows: list[Window], keep: Callable[[Window], bool] = lambda _: True) -> list[object]:
+    """Windows as values that compare."""
+    return [
+        (
+            window.stream,
+            window.start_ns,
+            window.end_ns,
+            None
+            if window.reference is None
+            else (
+                window.reference.bins,
+                window.reference.counts.tolist(),
+                repr(window.reference.mean),
+                window.reference.origin,
+            ),
+            window.learned,
+            window.pane.tolist(),
+            repr(window.pane_mean),
+            window.rolling.tolist(),
+            window.rolling_start_ns,
+            repr(window.rolling_mean),
+            window.exemplars,
+        )
+        for window in windows
+        if keep(window)
+    ]

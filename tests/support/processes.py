@@ -1,0 +1,146 @@
+"""Real processes for the end-to-end tests: started, waited for, and never left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+
+T = TypeVar("T")
+DEADLINE_S = 30.0
+
+
+def until(condition: Callable[[], T | None], *, deadline_s: float = DEADLINE_S, what: str = "") -> T:
+    """What `condition` returns once it is true; fails after the deadline."""
+    ends = time.monotonic() + deadline_s
+    pause = threading.Event()
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < ends, f"not within {deadline_s} s: {what or condition}"
+        pause.wait(0.05)
+
+
+def free_port() -> int:
+    """A port that nobody listened on a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """This process's environment without anything of OpenTelemetry's or Sentry's, and `extra`."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "SENTRY_"))}
+    return {**own, "ORT_DISABLE_TELEMETRY": "1", **extra}
+
+
+@dataclass(kw_only=True)
+class Processor:
+    """`otel-mlmon processor` as a process of its own, on fixed ports so that it can come back to them."""
+
+    directory: Path
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    grpc: int = field(default_factory=free_port)
+    http: int = field(default_factory=free_port)
+    web: int = field(default_factory=free_port)
+    child: subprocess.Popen[str] | None = None
+
+    def configuration(self) -> dict[str, Any]:
+        """What mlmon.yaml holds; JSON is YAML."""
+        return {
+            "receiver": {"grpc": f"127.0.0.1:{self.grpc}", "http": f"127.0.0.1:{self.http}"},
+            "storage": {"path": str(self.directory / "data")},
+            "web": {"listen": f"127.0.0.1:{self.web}"},
+            "windows": {"pane": "500ms", "lateness": "500ms", "rolling": "10s"},
+            "models": {"*": {"reference": {"learn": 1000}}},
+            **self.overrides,
+        }
+
+    def start(self) -> None:
+        """Start, and wait until it is ready."""
+        path = self.directory / "mlmon.yaml"
+        path.write_text(json.dumps(self.configuration()), encoding="utf-8")
+        with (self.directory / "stderr.txt").open("a") as log:
+            self.child = subprocess.Popen(
+                [sys.executable, "-m", "otel_mlmon", "processor", "--config", str(path), "--ready-json"],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment(),
+                text=True,
+            )
+        assert self.child.stdout is not None
+        line = self.child.stdout.readline()
+        assert line, (self.directory / "stderr.txt").read_text()
+        assert json.loads(line)["event"] == "ready"
+
+    def kill(self) -> None:
+        """`kill -9`: no farewell."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """SIGTERM; the exit code."""
+        return self._end(signal.SIGTERM)
+
+    def _end(self, how: signal.Signals) -> int:
+        assert self.child is not None
+        self.child.send_signal(how)
+        code = self.child.wait(timeout=20)
+        if self.child.stdout is not None:
+            self.child.stdout.close()
+        self.child = None
+        return code
+
+    def get(self, path: str) -> Any:
+        """A document of the web port."""
+        answer = httpx.get(f"http://127.0.0.1:{self.web}{path}", timeout=10)
+        return answer.json() if answer.headers["content-type"].startswith("application/json") else answer.text
+
+    def model(self, name: str) -> dict[str, Any] | None:
+        """The document of one model; None while there is none."""
+        answer = httpx.get(f"http://127.0.0.1:{self.web}/api/v1/models/{name}", timeout=10)
+        return answer.json() if answer.status_code == 200 else None
+
+    def stream(self, model: str, stream: str) -> dict[str, Any] | None:
+        """One stream of one model; None while there is none."""
+        document = self.model(model) or {"streams": []}
+        return next((entry for entry in document["streams"] if entry["stream"] == stream), None)
+
+
+@contextmanager
+def processor(directory: Path, **overrides: Any) -> Iterator[Processor]:
+    """A running processor, stopped at the end if it still runs."""
+    directory.mkdir(parents=True, exist_ok=True)
+    running = Processor(directory=directory, overrides=overrides)
+    running.start()
+    try:
+        yield running
+    finally:
+        if running.child is not None:
+            running.kill()
+
+
+def run_python(
+    arguments: Sequence[str], *, cwd: Path, timeout_s: float = 60, **environ: str
+) -> subprocess.CompletedProcess[str]:
+    """A Python program of its own, with what it printed."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env=environment(**environ),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+    )

@@ -1,0 +1,58 @@
+"""Windows and scores as the steps before the alerts make them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from otel_mlmon.processor.drift.score import Score, Status
+from otel_mlmon.processor.otlp.observation import ModelKey
+from otel_mlmon.processor.window.window import Bins, Reference, StreamKey, Window
+
+MODEL = ModelKey("digits", "1")
+SECOND_NS = 1_000_000_000
+PANE_NS = 10 * SECOND_NS
+
+Judged = tuple[StreamKey, tuple[Window, Score]]
+
+
+def judged(
+    stream: str,
+    status: Status,
+    *,
+    model: ModelKey = MODEL,
+    names: Sequence[str] = ("a", "b"),
+    is_ordered: bool = False,
+    reference: Sequence[int] = (500, 500),
+    pane: Sequence[int] = (90, 10),
+    rolling: Sequence[int] | None = None,
+    means: tuple[float, float, float] = (float("nan"),) * 3,
+    since_ns: int = 0,
+    margin: float = 0.5,
+    exemplars: tuple[str, ...] = (),
+) -> Judged:
+    """One stream after one pane; `means` are of the reference, the rolling window and the pane."""
+    bins = Bins(names=tuple(names), is_ordered=is_ordered)
+    window = Window(
+        stream=StreamKey(model, stream),
+        start_ns=0,
+        end_ns=PANE_NS,
+        reference=None
+        if status == "learning"
+        else Reference(bins=bins, counts=np.array(reference, dtype=np.int64), mean=means[0]),
+        pane=np.array(() if status == "learning" else pane, dtype=np.int64),
+        pane_mean=means[2],
+        rolling=np.array(pane if rolling is None else rolling, dtype=np.int64),
+        rolling_start_ns=0,
+        rolling_mean=means[1],
+        exemplars=exemplars,
+    )
+    is_drift = status == "drift"
+    score = Score(
+        status=status,
+        log10_evidence=7.0 + margin if is_drift else 0.0,
+        log10_alarm_line=7.0,
+        since_ns=since_ns or (5 * SECOND_NS if is_drift else 0),
+    )
+    return window.stream, (window, score)
