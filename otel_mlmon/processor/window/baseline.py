@@ -26,9 +26,6 @@ from otel_mlmon.processor.window.streams import FAILED, OK
 from otel_mlmon.processor.window.window import Reference
 from otel_mlmon.sketch.tally import Tally
 
-CONFIDENCE_EDGES: Final = tuple(step / 10 for step in range(1, 10))
-"""10 equal bins; they nest in the bounds that confidence is counted in."""
-
 BUDGET_COUNT: Final = 1_000_000_000
 """The size of a budget's reference: an allowance is known exactly, so nothing is due to a finite sample."""
 
@@ -130,7 +127,7 @@ def _budget_binning(stream: str, settings: ModelSettings) -> Binning:
 
 def _binning(stream: str, tally: Tally, *, grid: Grid, settings: ModelSettings) -> Binning:
     if stream == semconv.STREAM_CONFIDENCE:
-        return NumberBins(edges=CONFIDENCE_EDGES, is_fixed=True)
+        return NumberBins(edges=semconv.CONFIDENCE_EDGES, is_fixed=True)
     is_input = stream.startswith(semconv.STREAM_INPUT_PREFIX)
     if tally.categories.total > tally.numbers or stream == semconv.STREAM_LABEL:
         return ClassBins.of(tally, limit=settings.max_labels, has_missing=is_input)
