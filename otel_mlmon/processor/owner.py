@@ -123,6 +123,8 @@ class Owner(Generic[T]):
             self._turn(self._rest())
         finally:
             self._work.close()
+            for _, done in self._rest():  # handed in between the last turn and now
+                done.set_exception(StoreError("the processor is stopping"))
 
     def _gather(self) -> list[tuple[T, Future[None]]]:
         """What has arrived: waits a tick for the first, then a commit interval for more."""
