@@ -31,6 +31,11 @@ class Ledger:
         self.durable: list[list[int]] = []
         self.closed = threading.Event()
 
+    @property
+    def kept(self) -> list[int]:
+        """Every durable item, in order."""
+        return [item for turn in self.durable for item in turn]
+
     def open(self) -> None:
         if self._open_fault:
             raise self._open_fault
@@ -76,8 +81,9 @@ def test_an_item_is_answered_after_its_commit() -> None:
     with running(work) as owner:
         owner.submit(7).result(DEADLINE_S)
         assert work.durable == [[7]]
-        assert owner.is_ready
-    assert not owner.is_ready
+        states = [owner.is_ready]
+    states.append(owner.is_ready)
+    assert states == [True, False]
     assert work.did[0] == "open"
     assert work.did[-1] == "close"
 
@@ -98,7 +104,7 @@ def test_items_that_arrive_together_are_one_commit() -> None:
         held.set()
         for done in (first, *later):
             done.result(DEADLINE_S)
-    assert sum(work.durable, []) == list(range(50))
+    assert work.kept == list(range(50))
     assert len(work.durable) <= 3
 
 
@@ -125,7 +131,7 @@ def test_a_commit_that_fails_fails_its_items_and_the_next_one_holds_them() -> No
         with pytest.raises(StoreError, match="the disk is full"):
             owner.submit(1).result(DEADLINE_S)
         owner.submit(2).result(DEADLINE_S)
-    assert sum(work.durable, []) == [1, 2]
+    assert work.kept == [1, 2]
 
 
 @pytest.mark.guarded
@@ -139,7 +145,7 @@ def test_a_fault_of_ours_fails_one_item_and_not_its_neighbours() -> None:
         with pytest.raises(StoreError, match="could not be applied"):
             owner.submit(13).result(DEADLINE_S)
         owner.submit(14).result(DEADLINE_S)
-    assert sum(work.durable, []) == [14]
+    assert work.kept == [14]
 
 
 def test_what_has_arrived_is_committed_at_shutdown_and_what_comes_after_is_refused() -> None:
@@ -151,10 +157,17 @@ def test_what_has_arrived_is_committed_at_shutdown_and_what_comes_after_is_refus
     assert owner.shutdown(DEADLINE_S)
     for done in arrived:
         done.result(0)
-    assert sum(work.durable, []) == list(range(10))
+    assert work.kept == list(range(10))
     with pytest.raises(StoreError, match="stopping"):
         owner.submit(11).result(0)
 
 
 def test_shutdown_before_start_is_harmless() -> None:
     assert Owner(Ledger(), commit_interval_s=0).shutdown(0)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_fault_of_ours_in_loading_does_not_leave_the_starter_waiting() -> None:
+    owner: Owner[int] = Owner(Ledger(open_fault=RuntimeError("a bug")), commit_interval_s=0)
+    with pytest.raises(StoreError, match="could not be loaded"):
+        owner.start()
