@@ -109,13 +109,13 @@ CONFIDENCE: Final = Expectation(rule="confidence", stream="prediction.confidence
 
 
 def acts(seconds_per_act: float) -> tuple[Act, ...]:
-    """The acts in order; all four take at most 6.75 × `seconds_per_act`."""
+    """The acts in order; all four take at most 7 × `seconds_per_act`."""
     return (
         Act(
             name="learning",
             headline="The processor learns what normal looks like.",
             least_s=0.0,
-            most_s=2.0 * seconds_per_act,
+            most_s=1.75 * seconds_per_act,
             is_done=lambda moments: is_watching(moments[-1]),
         ),
         Act(
@@ -136,7 +136,7 @@ def acts(seconds_per_act: float) -> tuple[Act, ...]:
             name="recovery",
             headline="The camera is mended.",
             least_s=0.5 * seconds_per_act,
-            most_s=2.5 * seconds_per_act,
+            most_s=3.0 * seconds_per_act,
             is_done=lambda moments: is_quiet(moments[-1]),
         ),
     )

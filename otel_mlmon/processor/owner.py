@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from concurrent.futures import Future
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from otel_mlmon.errors import MlmonError, StoreError
 from otel_mlmon.guard import guard
@@ -113,16 +113,21 @@ class Owner(Generic[T]):
     def _run(self) -> None:
         try:
             self._work.open()
+            self._opened.set_result(None)
         except MlmonError as error:
             self._opened.set_exception(error)
             return
-        self._opened.set_result(None)
+        finally:
+            if not self._opened.done():  # whatever else it was goes on to the thread's excepthook
+                self._opened.set_exception(StoreError("the state could not be loaded"))
         try:
             while not self._stopping.is_set():
                 self._turn(self._gather())
             self._turn(self._rest())
         finally:
             self._work.close()
+            for _, done in self._rest():  # handed in between the last turn and now
+                done.set_exception(StoreError("the processor is stopping"))
 
     def _gather(self) -> list[tuple[T, Future[None]]]:
         """What has arrived: waits a tick for the first, then a commit interval for more."""
@@ -151,12 +156,9 @@ class Owner(Generic[T]):
         waiting = [done for item, done in entries if self._apply(item, done)]
         with guard("advance"):
             self._work.advance()
-        fault: Any = None
-        try:
-            self._work.commit()
-        except StoreError as error:
-            fault = error
-            _LOG.error("The state could not be committed; senders are told to try again: %s", error)
+        fault: StoreError | None = StoreError("the state could not be committed")
+        with guard("commit"):
+            fault = self._commit()
         for done in waiting:
             if fault is None:
                 done.set_result(None)
@@ -165,6 +167,15 @@ class Owner(Generic[T]):
         if fault is None:
             with guard("committed"):
                 self._work.committed(is_busy=bool(waiting))
+
+    def _commit(self) -> StoreError | None:
+        """Commit; what the disk had against it."""
+        try:
+            self._work.commit()
+        except StoreError as error:
+            _LOG.error("The state could not be committed; senders are told to try again: %s", error)
+            return error
+        return None
 
     def _apply(self, item: T, done: Future[None]) -> bool:
         is_applied = False

@@ -282,5 +282,5 @@ def test_acts_end_when_their_time_is_over() -> None:
     }
     begun, _, elapsed_s = played(acts(8.0), world)
     assert begun == ["learning", "calm", "shift", "recovery"]
-    assert elapsed_s == 6.75 * 8.0
+    assert elapsed_s == 7.0 * 8.0
     assert elapsed_s < 60

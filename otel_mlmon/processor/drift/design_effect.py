@@ -108,6 +108,16 @@ class DesignEffect:
                 self._compare(level, block)
         self.is_known = self.is_known or (self._items >= CALIBRATION_ITEMS and self._is_settled())
 
+    def over(self, reference: NDArray[np.float64]) -> DesignEffect:
+        """What is known, over other bins of the same stream: φ is of the items, so differences keep their meaning."""
+        effect = DesignEffect(reference)
+        effect._items = self._items
+        effect.is_known = self.is_known
+        effect._differences = [list(level) for level in self._differences]
+        for level in range(len(BLOCK_SIZES)):
+            effect._estimate(level)
+        return effect
+
     def to_state(self) -> dict[str, Any]:
         """As JSON has it."""
         return {

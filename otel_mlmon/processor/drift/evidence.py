@@ -149,6 +149,22 @@ class Evidence:
             self._effect.add(pane, items)
         self._conclude(end_ns, log_alarm_line)
 
+    def over(self, reference_counts: NDArray[Any]) -> Evidence:
+        """This evidence, going on over other bins of the same reference.
+
+        What was won stays won: each factor was an e-value of its own pane. The bets begin anew, since what they know
+        is counted in the former bins; φ is of the items and stays. Without this a feature that leaves its range, which
+        brings coarser buckets, would blind its own stream at the very moment it drifts.
+
+        Raises:
+            BinMismatchError: The reference is not one row of one or more counts.
+        """
+        evidence = Evidence(reference_counts, tolerance=self.tolerance, direction=self.direction)
+        evidence.status, evidence.log_e, evidence.since_ns = self.status, self.log_e, self.since_ns
+        evidence._log_w = self._log_w.copy()
+        evidence._effect = self._effect.over(evidence._shares)
+        return evidence
+
     def to_state(self) -> dict[str, Any]:
         """Everything, as JSON has it; `from_state` restores it bit for bit."""
         return {

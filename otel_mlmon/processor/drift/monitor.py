@@ -31,13 +31,16 @@ class Watched:
     bins: tuple[str, ...]
     evidence: Evidence
 
-    def is_about(self, reference: Reference, tolerance: float, direction: Direction) -> bool:
-        """Whether the evidence is against just this."""
+    def is_about(self, reference: Reference) -> bool:
+        """Whether the evidence is against just this reference."""
+        return self.bins == reference.bins.names and np.array_equal(self.evidence.reference_counts, reference.counts)
+
+    def is_recut(self, reference: Reference) -> bool:
+        """Whether this reference is the same values in other bins."""
         return (
-            self.evidence.tolerance == tolerance
-            and self.evidence.direction == direction
-            and self.bins == reference.bins.names
-            and np.array_equal(self.evidence.reference_counts, reference.counts)
+            reference.bins.is_ordered
+            and self.bins != reference.bins.names
+            and int(self.evidence.reference_counts.sum()) == reference.total
         )
 
 
@@ -57,7 +60,7 @@ class DriftMonitor:
     def observe(self, window: Window, *, tolerance: float, direction: Direction, log10_alarm_line: float) -> Score:
         """Take in one stream's pane; panes of a stream come in the order of their time, each once.
 
-        A reference with other counts or bins, another tolerance or another direction starts the evidence
+        The same reference over other bins keeps its evidence; another reference, tolerance or direction starts it
         anew.
 
         Args:
@@ -105,12 +108,18 @@ class DriftMonitor:
 
     def _evidence_of(self, stream: StreamKey, reference: Reference, tolerance: float, direction: Direction) -> Evidence:
         watched = self._watched.get(stream)
-        if watched is None or not watched.is_about(reference, tolerance, direction):
-            # First drop: a reference that is refused must not leave the evidence against the one before.
-            self.forget(stream)
+        known = watched.evidence if watched is not None else None
+        is_judged_so = known is not None and (known.tolerance, known.direction) == (tolerance, direction)
+        if watched is not None and is_judged_so and watched.is_about(reference):
+            return watched.evidence
+        # First drop: a reference that is refused must not leave the evidence against the one before.
+        self.forget(stream)
+        if watched is not None and is_judged_so and watched.is_recut(reference):
+            evidence = watched.evidence.over(reference.counts)
+        else:
             evidence = Evidence(reference.counts, tolerance=tolerance, direction=direction)
-            watched = self._watched[stream] = Watched(bins=reference.bins.names, evidence=evidence)
-        return watched.evidence
+        self._watched[stream] = Watched(bins=reference.bins.names, evidence=evidence)
+        return evidence
 
     def _statistics_of(self, reference: Reference, window: Window) -> dict[str, StatisticValue]:
         values: dict[str, StatisticValue] = {}

@@ -185,3 +185,21 @@ def test_an_empty_pane_and_an_empty_reference() -> None:
     )
     assert (score.status, score.since_ns, score.design_effect) == ("calibrating", 0, 1.0)
     assert {value.value for value in score.statistics.values()} == {0.0}
+
+
+def test_other_cuts_of_the_same_values_keep_what_was_known() -> None:
+    ordered = Reference(bins=Bins(names=("low", "middle", "high", "top"), is_ordered=True), counts=REFERENCE.counts)
+    coarser = Reference(bins=Bins(names=("low", "rest"), is_ordered=True), counts=np.array([4_000, 6_000]))
+    monitor = DriftMonitor()
+    for _ in range(20):
+        known = monitor.observe(
+            window(np.array([400, 300, 200, 100]), reference=ordered),
+            tolerance=0.02,
+            direction="both",
+            log10_alarm_line=LINE,
+        )
+    assert known.status == "ok"
+    drifted = monitor.observe(
+        window(np.array([1_000, 0]), reference=coarser), tolerance=0.02, direction="both", log10_alarm_line=LINE
+    )
+    assert (drifted.status, drifted.design_effect) == ("drift", known.design_effect)

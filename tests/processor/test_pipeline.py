@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from otel_mlmon import semconv
+from otel_mlmon.errors import StoreError
+from otel_mlmon.processor.alert.alert import Alert, State
+from otel_mlmon.processor.config import load
+from otel_mlmon.processor.otlp.observation import Observation
+from otel_mlmon.processor.pipeline import Pipeline
+from otel_mlmon.processor.self_telemetry import SelfTelemetry
+from otel_mlmon.processor.settings import Settings
+from tests.support.observations import SECOND, T0, Clock, label, numbers, point
+
+CALM = {"a": 40, "b": 30, "c": 20, "d": 10}
+DRIFTED = {"a": 10, "b": 30, "c": 20, "d": 40}
+
+
+def settings(folder: Path, **models: Any) -> Settings:
+    path = folder / "mlmon.yaml"
+    document = {
+        "storage": {"path": str(folder / "data")},
+        "windows": {"pane": "10s", "lateness": "0s", "rolling": "5m"},
+        "models": {"*": {"reference": {"learn": 1000}, **models}},
+    }
+    path.write_text(json.dumps(document), encoding="utf-8")
+    return Settings(load(path, {}))
+
+
+@dataclass
+class Bench:
+    """A pipeline without its thread: each `pane` is one turn."""
+
+    settings: Settings
+    told: list[Alert] = field(default_factory=list)
+    clock: Clock = field(default_factory=Clock)
+    telemetry: SelfTelemetry = field(default_factory=SelfTelemetry)
+    number: int = 0
+
+    def __post_init__(self) -> None:
+        self.open()
+
+    def open(self) -> None:
+        self.pipeline = Pipeline(self.settings, notify=self.told.append, telemetry=self.telemetry, clock_ns=self.clock)
+        self.pipeline.open()
+
+    def kill(self) -> None:
+        """As `kill -9` leaves it: nothing is said to the store any more."""
+        self.pipeline._store.close()
+
+    def pane(self, shares: dict[str, int], *more: Observation) -> None:
+        """One pane of 100 predictions."""
+        self.number += 1
+        at_s = 10.0 * self.number
+        self.clock.now_ns = max(self.clock.now_ns, T0 + round(at_s * SECOND))
+        points = [label(count, at_s=at_s, since_s=at_s - 10, label=name) for name, count in shares.items()]
+        self.turn(*points, *more)
+
+    def turn(self, *points: Observation) -> None:
+        self.pipeline.apply(points)
+        self.pipeline.advance()
+        self.pipeline.commit()
+        self.pipeline.committed(is_busy=True)
+
+    def stream(self, name: str = "prediction.label") -> dict[str, Any]:
+        (model,) = self.pipeline.read()["models"].values()
+        return next(stream for stream in model["streams"] if stream["stream"] == name)
+
+
+def facts(bench: Bench) -> str:
+    """The documents as text: a mean that is not known is not equal to itself."""
+    return json.dumps(bench.pipeline.read(), sort_keys=True)
+
+
+def changes(alerts: list[Alert]) -> list[tuple[str, State]]:
+    return [(alert.rule, alert.state) for alert in alerts]
+
+
+def play(bench: Bench, *, restart_after: frozenset[int] = frozenset()) -> Bench:
+    """Thirty calm panes, six drifted ones, and calm again until the end is told."""
+    for number in range(90):
+        bench.pane(DRIFTED if 30 <= number < 36 else CALM)
+        if number in restart_after:
+            bench.kill()
+            bench.open()
+    bench.kill()
+    return bench
+
+
+def test_a_drift_is_told_once_with_its_onset_and_so_is_its_end(tmp_path: Path) -> None:
+    bench = play(Bench(settings(tmp_path)))
+    assert changes(bench.told) == [("prediction_drift", State.FIRING), ("prediction_drift", State.OK)]
+    fired = bench.told[0]
+    assert fired.since_ns == T0 + 300 * SECOND
+    (cause,) = fired.causes
+    assert (cause.stream, cause.before, cause.now) == ("prediction.label", "class d: 10 %", "40 %")
+
+
+@pytest.mark.parametrize("restart_after", [{0}, {5}, {15, 16}, {29}, {31}, {34, 40}, set(range(90))], ids=str)
+def test_a_restart_at_any_time_is_no_restart(tmp_path: Path, restart_after: set[int]) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "other").mkdir()
+    whole = play(Bench(settings(tmp_path / "one")))
+    broken = play(Bench(settings(tmp_path / "other")), restart_after=frozenset(restart_after))
+    # Told at least once: what is told again after a restart has the same identity, and receivers know it by that.
+    assert list({alert.at_ns: alert.to_dict() for alert in broken.told}.values()) == [
+        alert.to_dict() for alert in whole.told
+    ]
+    assert facts(broken) == facts(whole)
+
+
+def test_an_alert_that_was_committed_but_not_told_is_told_after_the_restart(tmp_path: Path) -> None:
+    bench = Bench(settings(tmp_path))
+    for number in range(40):
+        bench.pane(DRIFTED if number >= 30 else CALM)
+        if bench.told:
+            break
+    (fired,) = bench.told
+    bench.kill()  # before the turn in which the outbox is cleared is committed
+    bench.open()
+    assert [alert.to_dict() for alert in bench.told] == [fired.to_dict()] * 2
+    bench.pane(DRIFTED)
+    bench.kill()
+    bench.open()
+    assert len(bench.told) == 2
+    bench.kill()
+
+
+def test_after_an_orderly_stop_nothing_is_told_again(tmp_path: Path) -> None:
+    bench = Bench(settings(tmp_path))
+    for number in range(40):
+        bench.pane(DRIFTED if number >= 30 else CALM)
+    assert len(bench.told) == 1
+    bench.pipeline.close()
+    bench.open()
+    bench.pipeline.close()
+    assert len(bench.told) == 1
+
+
+def test_what_was_there_is_known_right_after_a_restart(tmp_path: Path) -> None:
+    bench = Bench(settings(tmp_path))
+    for number in range(36):
+        bench.pane(DRIFTED if number >= 30 else CALM)
+    before = facts(bench)
+    assert bench.stream()["status"] == "drift"
+    bench.kill()
+    bench.open()
+    assert facts(bench) == before
+    bench.kill()
+
+
+def test_a_rule_that_is_switched_off_is_not_judged(tmp_path: Path) -> None:
+    bench = play(Bench(settings(tmp_path, prediction_drift={"enabled": False})))
+    assert bench.told == []
+
+
+def test_a_moved_feature_is_told_by_its_mean(tmp_path: Path) -> None:
+    bench = Bench(settings(tmp_path))
+    rng = np.random.default_rng(5)
+    for number in range(60):
+        values = rng.normal(0.6 if number < 40 else 0.3, 0.1, 100)
+        at_s = 10.0 * (bench.number + 1)
+        feature = point(semconv.FEATURE.name, numbers(*values), at_s=at_s, since_s=at_s - 10, key="image.brightness")
+        bench.pane(CALM, feature)
+    (fired,) = bench.told
+    assert (fired.rule, fired.state) == ("data_drift", State.FIRING)
+    (cause,) = fired.causes
+    assert cause.stream == "input.image.brightness"
+    assert cause.before.startswith("mean 0.6")
+    assert 0.28 < float(cause.now.removeprefix("mean ")) < 0.32
+    bench.kill()
+
+
+def test_silence_is_told_as_no_data(tmp_path: Path) -> None:
+    bench = Bench(settings(tmp_path, no_data={"after": "1m"}))
+    for _ in range(15):
+        bench.pane(CALM)
+    bench.clock.now_ns += 120 * SECOND
+    bench.turn()
+    assert changes(bench.told) == [("no_data", State.NO_DATA)]
+    bench.number += 12
+    bench.pane(CALM)
+    bench.pane(CALM)
+    assert changes(bench.told) == [("no_data", State.NO_DATA), ("no_data", State.OK)]
+    bench.kill()
+
+
+def test_the_gauges_are_those_of_the_wire_contract(tmp_path: Path) -> None:
+    bench = Bench(settings(tmp_path))
+    for _ in range(30):
+        bench.pane(CALM)
+    gauges = list(bench.pipeline.gauges())
+    assert {gauge.metric for gauge in gauges} == {metric.name for metric in semconv.PROCESSOR_METRICS}
+    (evidence,) = [gauge for gauge in gauges if gauge.metric == semconv.DRIFT_EVIDENCE.name]
+    assert evidence.value < 0
+    assert evidence.attributes == {
+        "ml.model.name": "digits", "ml.model.version": "1", "ml.drift.stream": "prediction.label",
+    }  # fmt: skip
+    statistics = {gauge.attributes["ml.drift.statistic"] for gauge in gauges if gauge.metric == "ml.drift.score"}
+    assert {"psi", "chi_squared", "jensen_shannon", "total_variation"} <= statistics
+    bench.kill()
+
+
+def test_a_disk_that_refuses_is_the_senders_to_know_and_nothing_is_lost(tmp_path: Path) -> None:
+    bench = Bench(settings(tmp_path))
+    bench.pane(CALM)
+    bench.pipeline._store._database.execute("PRAGMA query_only = ON")
+    with pytest.raises(StoreError):
+        bench.pane(CALM)
+    bench.pipeline._store._database.execute("PRAGMA query_only = OFF")
+    bench.turn()
+    bench.kill()
+    bench.open()
+    bench.pane(CALM)
+    (model,) = bench.pipeline.read()["models"].values()
+    assert model["predictions"] == 300
+    bench.kill()
