@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -76,6 +76,7 @@ _Point: TypeAlias = HistogramDataPoint | ExponentialHistogramDataPoint | NumberD
 class Decoded:
     """What a request held. `accepted + ignored + loop_dropped + rejected` is the number of its points."""
 
+    signal: ClassVar[str] = "metrics"
     observations: tuple[Observation, ...]
     accepted: int
     """Points that became observations."""
@@ -87,6 +88,8 @@ class Decoded:
     """Points that break the data model: the sum of `faults`."""
     faults: dict[str, int]
     """Rejected points by reason."""
+    unused: int = 0
+    """Log records, which are of another account; none here."""
 
     @property
     def points(self) -> int:

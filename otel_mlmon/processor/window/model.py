@@ -18,6 +18,7 @@ from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
 from otel_mlmon.processor.window.stream import Stream, StreamSummary
 from otel_mlmon.processor.window.streams import FAILED, merged, tallies_of
 from otel_mlmon.processor.window.window import StreamKey, Window
+from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.sketch.tally import Tally
 
 MAX_EXEMPLARS: Final = 4
@@ -67,6 +68,8 @@ class ModelSummary:
     """Counted in closed panes since this version was first seen."""
     streams: tuple[StreamSummary, ...]
     """By name."""
+    calibration: Calibration | None = None
+    """How often this version was right on labelled data; None if that is not known."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -117,6 +120,11 @@ class Model:
     def stream_of(self, stream: str, baseline: Baseline) -> Stream:
         """A stream of this model, with an empty rolling window."""
         return Stream(key=StreamKey(self.key, stream), baseline=baseline, rolling=Rolling(self.windows.rolling_ns))
+
+    def follow(self, settings: ModelSettings) -> list[Stream]:
+        """Go by other settings; the streams whose reference is another one now."""
+        self.settings = settings
+        return [stream for stream in self.streams.values() if stream.follow(settings)]
 
     def close_pane(
         self,
@@ -173,6 +181,7 @@ class Model:
             calls_per_s=calls / (covered_ns / 1e9) if covered_ns else 0.0,
             predictions=self.predictions,
             streams=tuple(self.streams[name].summary() for name in sorted(self.streams)),
+            calibration=self.settings.calibration,
         )
 
     def remember(self, recent: Recent) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from otel_mlmon.processor.window.baseline import Baseline
 from otel_mlmon.processor.window.rolling import Counts, Rolling, Slot
-from otel_mlmon.processor.window.window import StreamKey, Window
+from otel_mlmon.processor.window.settings import ModelSettings
+from otel_mlmon.processor.window.window import Origin, StreamKey, Window
 from otel_mlmon.sketch.tally import Tally
 
 _NONE = np.zeros(0, dtype=np.int64)
@@ -24,8 +26,10 @@ class StreamSummary:
     """Values seen towards the reference; all it was made of, once there is one."""
     learn: int
     """Values it takes."""
-    origin: str
-    """`learned`, `file` or `budget`; empty while it is learned."""
+    origin: Origin | Literal[""]
+    """Empty while it is learned."""
+    is_stationary: bool | None
+    """Of a learned reference: whether its halves are alike; None where that is not known."""
     reference_count: int
     current_count: int
     """Values in the rolling window."""
@@ -73,6 +77,15 @@ class Stream:
             self.rolling.add(Slot(start_ns, end_ns, pane, moments.count, moments.exact_sum))
         return self._window(tally, pane, start_ns, end_ns, exemplars), changed
 
+    def follow(self, settings: ModelSettings) -> bool:
+        """Go by other settings; whether the reference is another one now."""
+        baseline = self.baseline.replaced(settings)
+        if baseline is None:
+            return False
+        self.baseline = baseline
+        self.rolling.clear()
+        return True
+
     def summary(self) -> StreamSummary:
         """For people."""
         baseline = self.baseline
@@ -84,6 +97,7 @@ class Stream:
             learned=baseline.tally.total,
             learn=baseline.settings.learn,
             origin=reference.origin if reference is not None else "",
+            is_stationary=reference.is_stationary if reference is not None else None,
             reference_count=reference.total if reference is not None else 0,
             current_count=self.rolling.total,
             bins=reference.bins.names if reference is not None else (),

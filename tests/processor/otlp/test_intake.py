@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
 from otel_mlmon.processor.otlp.intake import Intake, Outcome
-from otel_mlmon.processor.otlp.observation import Observation
+from otel_mlmon.processor.otlp.observation import Received
 from tests.support.otlp_requests import counter, histogram, predictions, request
 
 GOOD = predictions(points=3).SerializeToString()
@@ -25,10 +25,10 @@ class Store:
     def __init__(self, *faults: Exception | None, is_slow: bool = False) -> None:
         self.faults = list(faults)
         self.is_slow = is_slow
-        self.observations: list[Observation] = []
+        self.observations: list[Received] = []
         self.open: list[Future[None]] = []
 
-    def deliver(self, observations: tuple[Observation, ...]) -> Future[None]:
+    def deliver(self, observations: tuple[Received, ...]) -> Future[None]:
         done: Future[None] = Future()
         fault = self.faults.pop(0) if self.faults else None
         self.observations += observations if fault is None else ()
@@ -113,7 +113,7 @@ def test_a_request_above_the_bound_is_taken_when_it_is_alone() -> None:
 
 
 def test_what_comes_next_may_turn_a_request_away() -> None:
-    def full(observations: tuple[Observation, ...]) -> Future[None]:
+    def full(observations: tuple[Received, ...]) -> Future[None]:
         raise OverloadedError("queue is full", retry_after_s=3.0)
 
     for intake in (Intake(full), Intake(Store(OverloadedError("full", retry_after_s=3.0)).deliver)):
@@ -153,7 +153,7 @@ def test_a_dead_letter_that_cannot_be_written_is_still_counted(tmp_path: Path) -
     in_the_way = tmp_path / "file"
     in_the_way.write_text("")
 
-    def broken(observations: tuple[Observation, ...]) -> Future[None]:
+    def broken(observations: tuple[Received, ...]) -> Future[None]:
         raise RuntimeError
 
     intake = Intake(broken, dead_letters=in_the_way)
@@ -197,7 +197,7 @@ def test_many_threads_lose_no_count() -> None:
     lock = threading.Lock()
     seen: list[int] = []
 
-    def deliver(observations: tuple[Observation, ...]) -> Future[None]:
+    def deliver(observations: tuple[Received, ...]) -> Future[None]:
         with lock:
             seen.append(len(observations))
         done: Future[None] = Future()
