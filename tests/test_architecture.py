@@ -81,7 +81,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "numpy": (
         "sketch", "reference", "demo", "instrumentation.record", "instrumentation.aggregate", "instrumentation.call",
         "instrumentation.signals", "instrumentation.pipeline", "processor.otlp", "processor.window", "processor.drift",
-        "processor.alert", "processor.pipeline",
+        "processor.alert", "processor.pipeline", "processor.overview",
     ),
     "onnxruntime": ("instrumentation.call.onnxruntime", "demo.service"),
     "onnx": ("demo.train",),

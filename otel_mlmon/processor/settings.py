@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import get_args
+from typing import Final, get_args
 
 from otel_mlmon.errors import ConfigurationError, ProfileError
 from otel_mlmon.processor.alert.alert import RuleName
@@ -19,6 +19,9 @@ from otel_mlmon.processor.otlp.observation import ModelKey
 from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
 from otel_mlmon.processor.window.window import StreamKey
 from otel_mlmon.reference.profile import Profile
+
+LEARN_PANES: Final = 10
+"""How many panes a stream learns from at least: fewer cannot tell bursts and breaks from chance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +69,7 @@ class Settings:
         config = self._model(model.name)
         return ModelSettings(
             learn=config.reference.learn,
+            learn_panes=LEARN_PANES,
             reference=self._profiles[config.reference.file] if config.reference.file else None,
             latency_budget_s=config.latency.budget_s,
             latency_share=config.latency.share,

@@ -37,6 +37,8 @@ class StreamSummary:
     reference_shares: tuple[float, ...]
     current_shares: tuple[float, ...]
     """Zeros while the rolling window is empty."""
+    current_counts: tuple[int, ...]
+    """What the rolling window holds, by bin; empty while there are no bins."""
     reference_mean: float
     """In the stream's own unit, NaN if unknown."""
     current_mean: float
@@ -103,6 +105,7 @@ class Stream:
             bins=reference.bins.names if reference is not None else (),
             reference_shares=_shares(reference.counts) if reference is not None else (),
             current_shares=_shares(current),
+            current_counts=tuple(current.tolist()),
             reference_mean=reference.mean if reference is not None else float("nan"),
             current_mean=self.rolling.mean,
         )
