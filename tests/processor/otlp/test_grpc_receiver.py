@@ -31,7 +31,7 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from otel_mlmon.errors import ConfigurationError, OverloadedError, PortUnavailableError
 from otel_mlmon.processor.otlp.grpc_receiver import SERVICES, GrpcReceiver
 from otel_mlmon.processor.otlp.intake import Intake
-from otel_mlmon.processor.otlp.observation import Received
+from otel_mlmon.processor.otlp.observation import Observation, Received
 from tests.support.certificates import make_certificate
 from tests.support.otlp_requests import counter, predictions, request
 
@@ -41,7 +41,7 @@ Deliver = Callable[[tuple[Received, ...]], "Future[None]"]
 class Store:
     def __init__(self, *faults: Exception) -> None:
         self.faults = list(faults)
-        self.observations: list[Received] = []
+        self.observations: list[Observation] = []
         self.arrivals_s: list[float] = []
 
     def deliver(self, observations: tuple[Received, ...]) -> Future[None]:
@@ -50,7 +50,7 @@ class Store:
         if self.faults:
             done.set_exception(self.faults.pop(0))
         else:
-            self.observations += observations
+            self.observations += [item for item in observations if isinstance(item, Observation)]
             done.set_result(None)
         return done
 

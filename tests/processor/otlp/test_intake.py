@@ -218,7 +218,7 @@ def loaded(name: str = "fraud") -> bytes:
     record = records.add(event_name="ml.model.loaded")
     record.attributes.add(key="ml.model.name").value.string_value = name
     records.add(event_name="ml.prediction")
-    return logs.SerializeToString()
+    return bytes(logs.SerializeToString())
 
 
 def test_a_model_that_was_loaded_is_delivered_and_acknowledged_like_a_point() -> None:
