@@ -16,6 +16,7 @@ from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.lifecycle import RuleStatus
 from otel_mlmon.processor.alert.text import render
+from otel_mlmon.processor.alert.words import describe
 from otel_mlmon.processor.drift import accuracy
 from otel_mlmon.processor.drift.score import Score, StatisticValue
 from otel_mlmon.processor.otlp.exporter import GaugeValue
@@ -78,6 +79,7 @@ def model_document(summary: ModelSummary, scores: Mapping[StreamKey, Score], rul
         "error_ratio": summary.error_ratio,
         "predictions": summary.predictions,
         "accuracy": accuracy_document(summary, scores),
+        "moved": [stream["stream"] for stream in sorted(streams, key=_margin) if stream["words"]],
         "streams": streams,
         "rules": [
             {"rule": status.rule, "state": status.state.name.lower(), "since_ns": status.since_ns} for status in rules
@@ -124,7 +126,8 @@ def stream_document(stream: StreamSummary, score: Score) -> Document:
         "reference_count": stream.reference_count,
         "current_count": stream.current_count,
         "mean": {"reference": stream.reference_mean, "current": stream.current_mean},
-        "bins": list(stream.bins),
+        "bins": list(stream.bins.names),
+        "words": list(_words(stream)) if score.status == "drift" else [],
         "reference_shares": list(stream.reference_shares),
         "current_shares": list(stream.current_shares),
         "contributions": list(score.contributions),
@@ -169,6 +172,13 @@ def gauges(document: Document, rules: Iterable[RuleStatus]) -> Iterator[GaugeVal
         yield GaugeValue(metric=semconv.ALERT_STATE.name, value=status.state.value, attributes=attributes)
 
 
+def _words(stream: StreamSummary) -> tuple[str, ...]:
+    means = (stream.reference_mean, stream.current_mean)
+    if stream.origin == "budget":
+        return ()
+    return describe(stream.stream, stream.bins, stream.reference_shares, stream.current_shares, means=means)
+
+
 def score_to_dict(score: Score) -> Document:
     """For the state on disk."""
     return {
@@ -191,6 +201,11 @@ def score_from_dict(document: Mapping[str, Any]) -> Score:
         for name, (value, p_value, noise) in document["statistics"].items()
     }
     return Score(**{**document, "statistics": statistics, "contributions": tuple(document["contributions"])})
+
+
+def _margin(stream: Document) -> tuple[float, str]:
+    """The strongest evidence first; capped evidence is equal."""
+    return -round(stream["log10_evidence"] - stream["log10_alarm_line"], 2), stream["stream"]
 
 
 def _worst(statuses: Iterable[str]) -> str:

@@ -41,6 +41,8 @@ class Cause:
     bins: tuple[str, ...] = ()
     reference_shares: tuple[float, ...] = ()
     current_shares: tuple[float, ...] = ()
+    details: tuple[str, ...] = ()
+    """What moved, in words: mean, middle half, missing values, classes."""
 
     def to_dict(self) -> dict[str, Any]:
         """As the API, the webhook and the state on disk have it."""
@@ -56,6 +58,7 @@ class Cause:
             "bins": list(self.bins),
             "reference_shares": list(self.reference_shares),
             "current_shares": list(self.current_shares),
+            "details": list(self.details),
         }
 
     @classmethod

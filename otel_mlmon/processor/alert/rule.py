@@ -15,8 +15,9 @@ from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Cause, RuleName, Severity
 from otel_mlmon.processor.alert.onset import Counted, SinceOnset, shares
+from otel_mlmon.processor.alert.words import bin_words, describe, percent
 from otel_mlmon.processor.drift.score import Score
-from otel_mlmon.processor.window.window import Bins, Reference, StreamKey, Window
+from otel_mlmon.processor.window.window import Reference, StreamKey, Window
 
 RULES: Final[tuple[RuleName, ...]] = (
     "latency",
@@ -150,6 +151,7 @@ def _cause(window: Window, reference: Reference, score: Score, counted: Counted,
     stream = window.stream.stream
     rule = rule_of(stream)
     was, now = shares(reference.counts), shares(counted.counts)
+    details: tuple[str, ...] = ()
     pairs = list(zip(was, now, strict=True))
     if rule in ("latency", "errors"):
         value = now[-1]
@@ -158,6 +160,7 @@ def _cause(window: Window, reference: Reference, score: Score, counted: Counted,
     else:
         value = math.fsum(abs(one - other) for one, other in pairs) / 2
         before, after = _moved(stream, reference, counted, was, now)
+        details = describe(stream, reference.bins, was, now, means=(reference.mean, counted.mean))
     return Cause(
         stream=stream,
         value=value,
@@ -170,6 +173,7 @@ def _cause(window: Window, reference: Reference, score: Score, counted: Counted,
         bins=reference.bins.names,
         reference_shares=was,
         current_shares=now,
+        details=details,
     )
 
 
@@ -185,25 +189,7 @@ def _moved(
     is_mean = bins.is_ordered and math.isfinite(reference.mean) and math.isfinite(counted.mean)
     if is_mean and name != semconv.MISSING and before != after:
         return before, after
-    return f"{_bin_words(stream, name, bins)}: {percent(was[most])}", percent(now[most])
-
-
-def _bin_words(stream: str, name: str, bins: Bins) -> str:
-    if name == semconv.MISSING:
-        return "missing"
-    if name == semconv.OTHER:
-        return "all others"
-    if bins.is_ordered:
-        return name
-    return f"{'class' if stream == semconv.STREAM_LABEL else 'value'} {name}"
-
-
-def percent(share: float) -> str:
-    """A share in per cent, to two digits: `0.4 %`, `10 %`."""
-    value = 100 * share
-    if 0 < value < 0.01:
-        return "< 0.01 %"
-    return f"{value:.0f} %" if value >= 9.95 else f"{value:.2g} %"
+    return f"{bin_words(stream, name, bins)}: {percent(was[most])}", percent(now[most])
 
 
 def _duration(seconds: float) -> str:

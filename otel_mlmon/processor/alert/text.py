@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from typing import Final
 
 from otel_mlmon.processor.alert.alert import Alert, Cause, RuleName, State
-from otel_mlmon.processor.alert.rule import percent
+from otel_mlmon.processor.alert.words import percent
 
 MAX_BINS: Final = 8
 MAX_ALSO: Final = 2
@@ -28,7 +28,7 @@ _TITLES: Final[dict[RuleName, str]] = {
     "data_drift": "data drift",
     "no_data": "no predictions",
 }
-_ASCII: Final = str.maketrans({"…": "~", "→": ">", "·": "-", "µ": "u", "█": "#", "–": "-"})
+_ASCII: Final = str.maketrans({"…": "~", "→": ">", "·": "-", "µ": "u", "█": "#", "–": "-", "≤": "<"})
 
 
 def title(alert: Alert) -> str:
@@ -55,6 +55,9 @@ def _lines(alert: Alert, *, is_unicode: bool) -> Iterator[str]:
     yield _row("What", _what(alert))
     if alert.causes:
         yield _row("How much", _how_much(alert.rule, alert.causes[0]))
+        details = [words for words in alert.causes[0].details if not _is_said(words, alert.causes[0])]
+        if details and not alert.is_resolved:
+            yield _row("In words", "; ".join(details))
     if alert.since_ns:
         duration = _duration((alert.at_ns - alert.since_ns) / 1e9)
         when = "until the end" if alert.is_resolved else "before this alert"
@@ -92,6 +95,11 @@ def _what(alert: Alert) -> str:
     cause = alert.causes[0]
     verb = "had moved" if alert.is_resolved else "moved"
     return f"{cause.stream} {verb}: {cause.before} → {cause.now}"
+
+
+def _is_said(words: str, cause: Cause) -> bool:
+    """Whether the line before says it already."""
+    return words in (f"{cause.before} → {cause.now}", f"{cause.before} → {cause.now.removeprefix('mean ')}")
 
 
 def _how_much(rule: RuleName, cause: Cause) -> str:

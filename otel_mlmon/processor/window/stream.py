@@ -10,11 +10,12 @@ import numpy as np
 from otel_mlmon.processor.window.baseline import Baseline
 from otel_mlmon.processor.window.rolling import Counts, Rolling, Slot
 from otel_mlmon.processor.window.settings import ModelSettings
-from otel_mlmon.processor.window.window import Origin, StreamKey, Window
+from otel_mlmon.processor.window.window import Bins, Origin, StreamKey, Window
 from otel_mlmon.sketch.tally import Tally
 
 _NONE = np.zeros(0, dtype=np.int64)
 _EMPTY = Tally()
+_NO_BINS = Bins(names=(), is_ordered=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +34,8 @@ class StreamSummary:
     reference_count: int
     current_count: int
     """Values in the rolling window."""
-    bins: tuple[str, ...]
+    bins: Bins
+    """No bins while it is learned."""
     reference_shares: tuple[float, ...]
     current_shares: tuple[float, ...]
     """Zeros while the rolling window is empty."""
@@ -102,7 +104,7 @@ class Stream:
             is_stationary=reference.is_stationary if reference is not None else None,
             reference_count=reference.total if reference is not None else 0,
             current_count=self.rolling.total,
-            bins=reference.bins.names if reference is not None else (),
+            bins=reference.bins if reference is not None else _NO_BINS,
             reference_shares=_shares(reference.counts) if reference is not None else (),
             current_shares=_shares(current),
             current_counts=tuple(current.tolist()),

@@ -117,3 +117,10 @@ def test_any_alert_fits_into_25_lines(
         FIRING, rule=rule, state=state, causes=(cause,) * others, exemplars=("t",) * 9, links=(("a", "b"),) * 9
     )
     assert len(render(alert, is_unicode=has_unicode).split("\n")) <= 25
+
+
+def test_what_moved_is_told_in_words_that_the_first_line_has_not() -> None:
+    details = ("images are darker", "mean 0.31 → 0.17", "missing 0 % → 3 %")
+    text = render(replace(FIRING, causes=(replace(BRIGHTNESS, details=details),)))
+    assert "  In words  images are darker; missing 0 % → 3 %\n" in text
+    assert "In words" not in render(replace(RESOLVED, causes=(replace(BRIGHTNESS, details=details),)))
