@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,9 +16,12 @@ from otel_mlmon.processor.config import Config, ModelConfig
 from otel_mlmon.processor.drift.alarm_line import log10_alarm_line
 from otel_mlmon.processor.drift.evidence import Direction
 from otel_mlmon.processor.otlp.observation import ModelKey
-from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
+from otel_mlmon.processor.window.settings import HistorySettings, ModelSettings, WindowSettings
 from otel_mlmon.processor.window.window import StreamKey
 from otel_mlmon.reference.profile import Profile
+
+HOUR_OF_WEEK_S: Final = 28 * 86_400.0
+"""The past that an hour of the week is known by, unless said otherwise: four of each."""
 
 LEARN_PANES: Final = 10
 """How many panes a stream learns from at least: fewer cannot tell bursts and breaks from chance."""
@@ -53,6 +56,7 @@ class Settings:
             rolling_s=config.windows.rolling_s,
             stale_after_s=config.limits.stale_after_s,
             retention_s=config.storage.retention_s,
+            history_hours=max((moving.kept_hours for moving in map(_history, _models(config)) if moving), default=0),
         )
         self.alerts = AlertSettings(
             rules_for=self.rules,
@@ -70,6 +74,7 @@ class Settings:
         return ModelSettings(
             learn=config.reference.learn,
             learn_panes=LEARN_PANES,
+            history=_history(config),
             reference=self._profiles[config.reference.file] if config.reference.file else None,
             latency_budget_s=config.latency.budget_s,
             latency_share=config.latency.share,
@@ -117,6 +122,23 @@ class Settings:
         return log10_alarm_line(
             false_alarms=budget.count, per_s=budget.per_s, pane_s=self._config.windows.pane_s, streams=streams
         )
+
+
+def _models(config: Config) -> Iterator[ModelConfig]:
+    return (config.model(name) for name in config.models)
+
+
+def _history(config: ModelConfig) -> HistorySettings | None:
+    reference = config.reference
+    # A more specific entry with a file lies over a general one that rolls.
+    if reference.file is not None or (reference.rolling_s is None and not reference.hour_of_week):
+        return None
+    rolling_s = HOUR_OF_WEEK_S if reference.rolling_s is None else reference.rolling_s
+    return HistorySettings(
+        rolling_hours=round(rolling_s / 3600),
+        lag_hours=round(reference.lag_s / 3600),
+        hour_of_week=reference.hour_of_week,
+    )
 
 
 def _is_enabled(config: ModelConfig, rule: RuleName) -> bool:

@@ -210,6 +210,27 @@ class ReferenceConfig(_Part):
 
     learn: Count = Field(default=5000, ge=1, description="Predictions of a model version that make its reference.")
     file: Path | None = Field(default=None, description="A reference profile, used in place of learning.")
+    rolling_s: Duration | None = Field(
+        default=None,
+        alias="rolling",
+        ge=3600,
+        description="Once it is learned, go by so much of the past, such as 7d; null goes by what was learned.",
+    )
+    lag_s: Duration = Field(
+        default=86400.0,
+        alias="lag",
+        ge=3600,
+        description="What a rolling reference holds is so much older, at least, than what it judges.",
+    )
+    hour_of_week: bool = Field(
+        default=False, description="Go by the same hour of the weeks before: `rolling`, 28d unless given."
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> ReferenceConfig:
+        if self.file is not None and (self.rolling_s is not None or self.hour_of_week):
+            raise ValueError("file is a reference that stays; it cannot be rolling too")
+        return self
 
 
 class LatencyConfig(_Part):

@@ -28,6 +28,8 @@ class WindowSettings:
     """How long closed panes stay stored; never less than the rolling window."""
     retention_s: float = 14 * 86_400.0
     """How long a silent model is remembered, with what it learned."""
+    history_hours: int = 0
+    """The longest that hours are kept for any model's reference."""
 
     @property
     def pane_ns(self) -> int:
@@ -61,6 +63,23 @@ class WindowSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HistorySettings:
+    """A reference of time that moves."""
+
+    rolling_hours: int
+    """How much of the past it holds; 1 or above."""
+    lag_hours: int
+    """How much older than what it judges it is at least; 1 or above."""
+    hour_of_week: bool = False
+    """Whether the hours of the week are told apart."""
+
+    @property
+    def kept_hours(self) -> int:
+        """How long hours are kept."""
+        return self.rolling_hours + 2 * self.lag_hours
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
     """Of one model."""
 
@@ -72,6 +91,8 @@ class ModelSettings:
     """The operator's reference; a stream that it has does not learn."""
     announced: Profile | None = None
     """The reference that the model carries; a stream that it has, and the operator's has not, does not learn."""
+    history: HistorySettings | None = None
+    """Whether the reference moves with time once it is learned; None for one that stays."""
     latency_budget_s: float = 0.2
     latency_share: float = 0.01
     """Share of calls that may be over the budget, within (0, 1)."""

@@ -220,3 +220,21 @@ def test_any_text_is_a_document_or_faults_and_never_another_error(text: str) -> 
     document = read(text, {})
     assert document.value is None or not document.faults or document.lines
     assert all(fault.line >= 1 for fault in document.faults)
+
+
+def test_a_reference_that_moves_and_one_that_stays(tmp_path: Path) -> None:
+    path = tmp_path / "mlmon.yaml"
+    path.write_text(
+        'models:\n  "*": {reference: {rolling: 7d, lag: 1d}}\n  weekly: {reference: {rolling: 28d, hour_of_week: true}}\n'
+    )
+    config = load(path, {})
+    weekly = config.model("weekly").reference
+    assert (weekly.rolling_s, weekly.lag_s, weekly.hour_of_week) == (28 * 86400.0, 86400.0, True)
+    assert config.model("other").reference.rolling_s == 7 * 86400.0
+    path.write_text("models:\n  a: {reference: {file: a.json, rolling: 7d}}\n  b: {reference: {rolling: 30m}}\n")
+    with pytest.raises(ConfigurationError) as caught:
+        load(path, {})
+    assert caught.value.faults == (
+        f"{path}:2: models.a.reference: file is a reference that stays; it cannot be rolling too",
+        f"{path}:3: models.b.reference.rolling: must be 3600 or above, got '30m'",
+    )
