@@ -11,7 +11,7 @@ from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.options import UNSET, Option, Origin, Unset, not_negative, positive, ratio, resolve
 
 Kind = Literal["probabilities", "logits", "score", "labels", "regression", "none"]
-"""What an output is: one probability a class, one logit a class, one probability in all, the label itself, a number."""
+"""The kinds of `record.outputs`, which no setting may import; the type checker holds both together in `pipeline`."""
 
 KINDS: Final[tuple[Kind, ...]] = ("probabilities", "logits", "score", "labels", "regression", "none")
 
@@ -216,7 +216,7 @@ def resolve_settings(
             continue
         values[option.name], origins[option.name] = resolved.value, resolved.origin
     for name, said in (models or {}).items():
-        if not isinstance(said, ModelOptions):
+        if type(said) is not ModelOptions:
             faults.append(f"models[{name!r}] must be ModelOptions, got {type(said).__name__}.")
     if faults:
         raise ConfigurationError(*faults)

@@ -103,7 +103,7 @@ class Limiter:
 
 
 def choose(candidates: list[int], found: Interest, limiter: Limiter, rng: random.Random) -> list[int]:
-    """As many candidates as the limiter grants, in order: failed first, then unsure, then slow, then any of the rest."""
+    """As many candidates as the limiter grants, in order: failed, then unsure, then slow, then any of the rest."""
     granted = limiter.grant(len(candidates))
     if granted in {0, len(candidates)}:
         return candidates[:granted]
