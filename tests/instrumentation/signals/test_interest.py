@@ -22,7 +22,7 @@ def test_failed_then_unsure_then_slow_come_first() -> None:
     marks = np.eye(4, dtype=bool)
     found = Interest(failed=marks[3], unsure=marks[1], slow=marks[2], mean=np.zeros(4), lowest=np.zeros(4))
     rng = random.Random(1)
-    chosen = [choose([0, 1, 2, 3], found, Limiter(float(rate), clock=lambda: 0.0), rng) for rate in range(5)]
+    chosen = [choose(np.arange(4), found, Limiter(float(rate), clock=lambda: 0.0), rng) for rate in range(5)]
     assert chosen == [[], [3], [1, 3], [1, 2, 3], [0, 1, 2, 3]]
 
 
