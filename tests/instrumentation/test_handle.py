@@ -84,10 +84,9 @@ sys.path.insert(0, sys.argv[1])
 import numpy as np, onnxruntime as ort, otel_mlmon, time
 from tests.support import models
 session = ort.InferenceSession(models.classifier())
-handle = otel_mlmon.instrument()
+otel_mlmon.instrument()
 for _ in range(50):
     session.run(None, {"input": np.ones((1, 10), np.float32)})
-handle.flush(1.0)
 print(time.time(), flush=True)
 """
 
@@ -109,11 +108,9 @@ def test_exit_with_a_dead_collector_is_quick_and_quiet(protocol: str, kind: str,
         done = subprocess.run(command, env=host, capture_output=True, text=True, timeout=60, check=False)
         seconds = time.time() - float(done.stdout)
     assert done.returncode == 0
-    assert seconds < 3.0  # 2 s, and the interpreter's own end on a busy machine
-    lines = [line for line in done.stderr.splitlines() if line]
-    assert "Traceback" not in done.stderr
-    assert len(lines) <= 1, done.stderr
-    assert all(line.startswith("No collector accepts telemetry") for line in lines)
+    assert seconds < 8.0  # 2 s of ours on however busy a machine; the SDK alone takes 13 s and more
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("No collector accepts telemetry")
 
 
 def test_the_instrumentor_of_the_entry_point() -> None:

@@ -80,6 +80,8 @@ class Providers:
     owns_meter: bool = False
     resource: Any = None
     """The SDK's resource of those we created."""
+    warn: Callable[[], None] = lambda: None
+    """Says, once in a process's life, that what our own exporters send is not accepted."""
 
     def flush(self, timeout_s: float) -> bool:
         """Export what our own providers hold; whether all of it was done in time."""
@@ -91,7 +93,10 @@ class Providers:
         The SDK waits up to 20 s for a collector that does not answer and ignores its own time-outs, so it is left to
         daemon threads, which end with the process.
         """
-        return _all_within(timeout_s, [provider.shutdown for provider in self.owned])
+        is_done = _all_within(timeout_s, [provider.shutdown for provider in self.owned])
+        if not is_done:
+            self.warn()
+        return is_done
 
 
 def find(
@@ -102,8 +107,10 @@ def find(
 ) -> Providers:
     """The given providers, else the global ones, else our own, of the resource `base`."""
     resource = base and base.merge(_instance(environ))
-    found = Providers(tracer=given.tracer, meter=given.meter, logger=given.logger, resource=resource)
     exporters = Exporters(environ)
+    found = Providers(
+        tracer=given.tracer, meter=given.meter, logger=given.logger, resource=resource, warn=exporters.warn_once
+    )
     if given.tracer is None:
         current = trace.get_tracer_provider()
         found.tracer = _own_tracer(found, exporters) if _is_proxy(current) else current
@@ -195,12 +202,13 @@ class Exporters:
                 # A forked child inherits exporters full of its parent's totals, and has its own.
                 result = export(*arguments, **keywords) if os.getpid() == self._pid else None
             if getattr(result, "name", "SUCCESS") != "SUCCESS":
-                self._warn_once()
+                self.warn_once()
             return result
 
         return quiet
 
-    def _warn_once(self) -> None:
+    def warn_once(self) -> None:
+        """Say that nobody takes telemetry, unless it was said."""
         if self._has_warned.is_set():
             return
         self._has_warned.set()
