@@ -45,6 +45,7 @@ def rows_of(case: str, measured: dict[str, Measured]) -> list[str]:
 def page(rows: list[str], rounds: int, calls: int) -> str:
     """benchmarks/README.md."""
     assert __doc__ is not None
+    method = __doc__.partition("Method: ")[2].strip()
     return "\n".join(
         [
             "# What it costs",
@@ -55,7 +56,7 @@ def page(rows: list[str], rounds: int, calls: int) -> str:
             "|---|---|--:|--:|--:|--:|--:|",
             *rows,
             "",
-            __doc__.partition("Method: ")[2].strip().join(("**Method.** ", "")),
+            f"**Method.** {method[0].upper()}{method[1:]}",
             "",
             f"{rounds} rounds of {calls} calls; Python {platform.python_version()}, "
             f"{os.cpu_count()} cores shared with others.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import logging
 import os
@@ -47,7 +48,12 @@ class Case:
 CASES = (
     Case(name="10→16→4, batch 1", model=models.classifier, shape=(1, 10)),
     Case(name="10→16→4, batch 256", model=models.classifier, shape=(256, 10), calls_ratio=0.5),
-    Case(name="image 3×224×224", model=models.image_224, shape=(1, 3, 224, 224), calls_ratio=0.02),
+    Case(
+        name="image 3×224×224",
+        model=functools.partial(models.image, channels=3, height=224, width=224),
+        shape=(1, 3, 224, 224),
+        calls_ratio=0.02,
+    ),
 )
 
 
@@ -60,7 +66,7 @@ class Measured:
     cpu_ns: list[float] = field(default_factory=list)
 
 
-def block(run: Run, calls: int, settle: Callable[[], None]) -> tuple[float, float, float]:
+def block(run: Run, calls: int, settle: Callable[[], object]) -> tuple[float, float, float]:
     """p50, p99.9 and CPU of a call, in nanoseconds."""
     clock = time.perf_counter_ns
     taken = np.empty(calls, dtype=np.int64)
@@ -74,12 +80,16 @@ def block(run: Run, calls: int, settle: Callable[[], None]) -> tuple[float, floa
     return float(np.percentile(taken, 50)), float(np.percentile(taken, 99.9)), cpu / calls
 
 
+def nothing() -> None:
+    """For variants that leave nothing behind."""
+
+
 def usual_logger(run: Run) -> Run:
     """What the usual guide says: time it, take the softmax, log both."""
     log = logging.getLogger("benchmarks.inference")
     log.propagate = False
     log.setLevel(logging.INFO)
-    log.handlers = [logging.StreamHandler(Path(os.devnull).open("w"))]
+    log.handlers = [logging.StreamHandler(Path(os.devnull).open("w"))]  # noqa: SIM115 (lives as long as the process)
 
     def logged() -> Any:
         started = time.perf_counter()
@@ -152,12 +162,15 @@ def measure(case: Case, *, rounds: int, calls: int) -> dict[str, Measured]:
     def instrumented() -> Any:
         return session.run(None, feed)
 
-    variants = {
-        "bare": (bare, None),
-        "usual logger": (usual_logger(bare), None),
+    def flush_spans() -> None:
+        tracers.force_flush()
+
+    variants: dict[str, tuple[Run, Callable[[], object]]] = {
+        "bare": (bare, nothing),
+        "usual logger": (usual_logger(bare), nothing),
         "inline OpenTelemetry": (
             inline_otel(bare, tracers.get_tracer("b"), meters.get_meter("b"), loggers.get_logger("b")),
-            tracers.force_flush,
+            flush_spans,
         ),
     }
     measured = {name: Measured() for name in (*variants, "otel_mlmon")}
@@ -174,13 +187,13 @@ def measure(case: Case, *, rounds: int, calls: int) -> dict[str, Measured]:
         for _ in range(rounds):
             for name, (run, settle) in variants.items():
                 gc.collect()
-                note(name, block(run, calls, settle or (lambda: None)))
+                note(name, block(run, calls, settle))
             gc.collect()
             with ours(tracers, meters, loggers) as handle:
                 for _ in range(50):
                     instrumented()
                 handle.flush(timeout_s=10)
-                note("otel_mlmon", block(instrumented, calls, lambda handle=handle: handle.flush(timeout_s=10)))
+                note("otel_mlmon", block(instrumented, calls, functools.partial(handle.flush, timeout_s=10)))
     finally:
         gc.enable()
         tracers.shutdown()

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from otel_mlmon.errors import ConfigurationError, MlmonError
     from otel_mlmon.instrumentation import OnnxRuntimeInstrumentor
     from otel_mlmon.instrumentation.handle import Handle, instrument, uninstrument
-    from otel_mlmon.instrumentation.pipeline import Status
     from otel_mlmon.instrumentation.settings import ModelOptions
+    from otel_mlmon.instrumentation.status import Status
 
 __all__ = [
     "ConfigurationError",
@@ -50,7 +50,7 @@ _HOMES: Final = {
     "MlmonError": "otel_mlmon.errors",
     "ModelOptions": "otel_mlmon.instrumentation.settings",
     "OnnxRuntimeInstrumentor": "otel_mlmon.instrumentation",
-    "Status": "otel_mlmon.instrumentation.pipeline",
+    "Status": "otel_mlmon.instrumentation.status",
     "instrument": "otel_mlmon.instrumentation.handle",
     "uninstrument": "otel_mlmon.instrumentation.handle",
 }

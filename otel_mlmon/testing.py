@@ -78,14 +78,14 @@ class Captured:
 
 @contextmanager
 def capture(**options: Any) -> Iterator[Captured]:
-    """`instrument(**options)` into memory, undone at the end. Every call gets a span and an event if not said otherwise.
+    """`instrument(**options)` into memory, undone at the end; by default every call gets a span and an event.
 
     Raises:
         ConfigurationError: The process is instrumented already, or an option is refused.
     """
     if is_instrumented():
         raise ConfigurationError("capture() needs a process that is not instrumented: call uninstrument() first.")
-    spans, events, reader = InMemorySpanExporter(), InMemoryLogRecordExporter(), InMemoryMetricReader()
+    spans, events, reader = InMemorySpanExporter(), InMemoryLogRecordExporter(), InMemoryMetricReader()  # type: ignore[no-untyped-call]
     tracer_provider = TracerProvider(shutdown_on_exit=False)
     tracer_provider.add_span_processor(SimpleSpanProcessor(spans))
     logger_provider = LoggerProvider(shutdown_on_exit=False)

@@ -28,7 +28,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _guards(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A fault of ours fails the test, unless it provokes one (`guarded`); those on other threads are seen in the journal."""
+    """A fault of ours fails the test, unless it provokes one (`guarded`); the journal shows those on other threads."""
     JOURNAL.reset()
     for stage in guards():
         stage.reset()

@@ -59,11 +59,12 @@ OURS: dict[str, tuple[str, ...]] = {
     "processor.config": BASE,
     "processor.self_telemetry": BASE,
     "processor.owner": BASE,
+    "processor.address": BASE,
     "processor.settings": (*BASE, "processor", *PROFILE),
     "processor.overview": (*BASE, "processor"),
     "processor.pipeline": (*BASE, "processor"),
     "processor.service": (*BASE, "processor"),
-    "processor.otlp": BASE,
+    "processor.otlp": (*BASE, "processor.address"),
     "processor.window": (*BASE, "processor.otlp.observation", *PROFILE),
     "processor.drift": (*BASE, "processor.window.window"),
     "processor.alert": (
@@ -73,7 +74,7 @@ OURS: dict[str, tuple[str, ...]] = {
         "processor.otlp.observation",
     ),
     "processor.notify": (*BASE, "processor.alert.alert", "processor.alert.text"),
-    "processor.web": BASE,
+    "processor.web": (*BASE, "processor.address"),
 }
 
 # A third party and the entries it is at home in. What is not listed may be imported nowhere.

@@ -1,7 +1,7 @@
 """The application half: inside the host's process, from its calls to OpenTelemetry.
 
-In: calls to `onnxruntime.InferenceSession.run`. Out: spans, metrics and events of `otel_mlmon.semconv`. One folder is one
-step (call, buffer, record, aggregate, signals); `pipeline.py` is the only file that joins them.
+In: calls to `onnxruntime.InferenceSession.run`. Out: spans, metrics and events of `otel_mlmon.semconv`. One folder is
+one step (call, buffer, record, aggregate, signals); `pipeline.py` is the only file that joins them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
+from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
 if TYPE_CHECKING:
     from otel_mlmon.instrumentation.settings import ModelOptions

@@ -13,8 +13,10 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
 from otel_mlmon.instrumentation.call import onnxruntime
-from otel_mlmon.instrumentation.pipeline import Given, Pipeline, Status
+from otel_mlmon.instrumentation.pipeline import Pipeline
 from otel_mlmon.instrumentation.settings import ModelOptions, Settings, resolve_settings
+from otel_mlmon.instrumentation.signals.providers import Given
+from otel_mlmon.instrumentation.status import Status
 from otel_mlmon.options import UNSET, Unset
 
 _LOG: Final = logging.getLogger("otel_mlmon")

@@ -19,13 +19,9 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
-
-from opentelemetry._logs import LoggerProvider
-from opentelemetry.metrics import MeterProvider
-from opentelemetry.trace import TracerProvider
 
 from otel_mlmon import semconv
 from otel_mlmon.guard import guard, guards
@@ -48,6 +44,7 @@ from otel_mlmon.instrumentation.signals.events import Events
 from otel_mlmon.instrumentation.signals.interest import Limiter, Slowness, interest
 from otel_mlmon.instrumentation.signals.metrics import Metrics
 from otel_mlmon.instrumentation.signals.spans import Spans
+from otel_mlmon.instrumentation.status import Status
 from otel_mlmon.internal_events import JOURNAL, RecordsDropped
 
 CHUNK: Final = 1024
@@ -61,50 +58,6 @@ MAX_UNSENT: Final = 64
 
 COLLECT_WAIT_S: Final = 1.0
 """How long a collection of metrics waits for a round that is under way."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """What the instrumentation is doing."""
-
-    is_active: bool
-    paths: tuple[str, ...] = ()
-    """Methods patched."""
-    sessions: int = 0
-    buffered: int = 0
-    recorded: int = 0
-    """Calls measured."""
-    suppressed: int = 0
-    """Calls the host had asked not to be measured."""
-    dropped: dict[str, int] = field(default_factory=dict)
-    """Calls not measured, by reason."""
-    unsent: int = 0
-    """Batches whose spans and events were given up, since an exporter blocked."""
-    failures: dict[str, int] = field(default_factory=dict)
-    """Faults of ours kept from the host, by stage."""
-    is_bulk: bool = False
-    """Whether histograms are filled at once, the fast way; None known before the first record."""
-    owned_providers: tuple[str, ...] = ()
-    reason: str = ""
-    """Why it is not active."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Given:
-    """Providers given by the caller."""
-
-    tracer: TracerProvider | None = None
-    meter: MeterProvider | None = None
-    logger: LoggerProvider | None = None
-
-    def differences(self, other: Given) -> list[str]:
-        """The arguments of `instrument()` by which `other` gives a provider that is not the one here."""
-        pairs = {
-            "tracer_provider": (self.tracer, other.tracer),
-            "meter_provider": (self.meter, other.meter),
-            "logger_provider": (self.logger, other.logger),
-        }
-        return [name for name, (here, there) in pairs.items() if there is not None and there is not here]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -128,8 +81,10 @@ class Pipeline:
         rng: Decides which calls get spans and events.
     """
 
+    _outlets: Outlets | None
+
     def __init__(
-        self, module: ModuleType, settings: Settings, given: Given, *, rng: random.Random | None = None
+        self, module: ModuleType, settings: Settings, given: providers.Given, *, rng: random.Random | None = None
     ) -> None:
         self.settings = settings
         self.given = given
@@ -149,13 +104,16 @@ class Pipeline:
         )
         for stage in guards():
             stage.reset()
-        self._is_closed = False
+        self._is_closed: bool = False
+        self._base: Any = None
         self._reset()
         is_complete = providers.are_set() or None not in (given.tracer, given.meter, given.logger)
-        self._base = None if is_complete else providers.base_resource()
-        if is_complete:
-            # The host's readers may collect before our thread's first round.
-            self._found_outlets()
+        with guard("signals"):
+            if is_complete:
+                # The host's readers may collect before our thread's first round.
+                self._found_outlets()
+            else:
+                self._base = providers.base_resource()
         self._patches: dict[str, Patch] = onnxruntime.patch(module, self._observer)
         if hasattr(os, "register_at_fork"):
             reset = weakref.WeakMethod(self._after_fork)
@@ -182,11 +140,9 @@ class Pipeline:
     def flush(self, timeout_s: float) -> bool:
         """Everything that was called before, out of the process; whether it was done in time."""
         deadline_s = time.monotonic() + timeout_s
-        is_done = self.drain(timeout_s)
-        self._send()
+        is_done = self.drain(timeout_s) and self._send(deadline_s - time.monotonic())
         outlets = self._outlets
-        left_s = max(0.0, deadline_s - time.monotonic())
-        return is_done and (outlets is None or outlets.providers.flush(left_s))
+        return is_done and (outlets is None or outlets.providers.flush(deadline_s - time.monotonic()))
 
     def uninstrument(self) -> bool:
         """Take the patches off; whether all of them could be, not left as pass-throughs below somebody else's."""
@@ -198,14 +154,14 @@ class Pipeline:
         """Uninstrument, send what is left, and end the thread and our own providers; whether it was done in time."""
         deadline_s = time.monotonic() + timeout_s
         self.uninstrument()
-        is_done = self._worker.stop(timeout_s) and self.drain(max(0.0, deadline_s - time.monotonic()))
-        self._send()
+        is_done = self._worker.stop(timeout_s) and self.drain(deadline_s - time.monotonic())
+        is_done = self._send(deadline_s - time.monotonic()) and is_done
         self._observer.close()
         outlets = self._outlets
         if outlets is not None:
             if outlets.process is not None:
                 outlets.process.uninstrument()
-            is_done &= outlets.providers.shutdown(max(0.0, deadline_s - time.monotonic()))
+            is_done = outlets.providers.shutdown(deadline_s - time.monotonic()) and is_done
             if outlets.metrics is not None:
                 outlets.metrics.close()
         self._is_closed, self._outlets = True, None
@@ -250,7 +206,7 @@ class Pipeline:
         self._recorded = 0
         self._suppressed = 0
         self._told: dict[str, int] = {}
-        self._outlets: Outlets | None = None
+        self._outlets = None
 
     def _after_fork(self) -> None:
         """In the child: nothing of the parent's is counted twice, and no lock of a thread that is gone is taken."""
@@ -269,7 +225,7 @@ class Pipeline:
 
     def _round(self) -> None:
         self.drain(timeout_s=60.0)
-        self._send()
+        self._send(timeout_s=0.0)
 
     def _read(self, chunk: list[CallTuple]) -> None:
         by_plan: dict[Plan, list[CallTuple]] = {}
@@ -337,11 +293,16 @@ class Pipeline:
                 self._told[reason] = total
                 JOURNAL.emit(RecordsDropped(reason=reason, count=count))
 
-    def _send(self) -> None:
-        """Spans and events, outside any lock that a collection of metrics waits for: the host's processors may block."""
+    def _send(self, timeout_s: float) -> bool:
+        """Spans and events of what was read; whether somebody who sends already ended in time.
+
+        Outside any lock that a collection of metrics waits for: the host's span processors may block.
+        """
         outlets = self._outlets
-        if outlets is None or not self._sending.acquire(blocking=False):
-            return
+        if outlets is None:
+            return True
+        if not self._sending.acquire(timeout=max(0.0, timeout_s)):
+            return False
         try:
             offset_ns = time.time_ns() - time.perf_counter_ns()
             while self._unsent:
@@ -349,6 +310,7 @@ class Pipeline:
                     self._send_one(outlets, self._unsent.popleft(), offset_ns)
         finally:
             self._sending.release()
+        return True
 
     def _send_one(self, outlets: Outlets, predictions: Predictions, offset_ns: int) -> None:
         said = self.settings.of(predictions.model.name)
@@ -365,7 +327,7 @@ class Pipeline:
     def _found_outlets(self) -> Outlets:
         if self._outlets is None:
             given, settings = self.given, self.settings
-            found = providers.find(tracer=given.tracer, meter=given.meter, logger=given.logger, base=self._base, environ=os.environ)
+            found = providers.find(given, base=self._base, environ=os.environ)
             outlets = Outlets(providers=found)
             if found.meter is not None:
                 outlets.metrics = Metrics(found.meter, drain=self.drain_for_collection, sessions=self._models)

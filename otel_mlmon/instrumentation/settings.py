@@ -11,7 +11,7 @@ from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.options import UNSET, Option, Origin, Unset, not_negative, positive, ratio, resolve
 
 Kind = Literal["probabilities", "logits", "score", "labels", "regression", "none"]
-"""What an output is: one probability a class, one logit a class, one probability in all, the label itself, a number."""
+"""The kinds of `record.outputs`, which no setting may import; the type checker holds both together in `pipeline`."""
 
 KINDS: Final[tuple[Kind, ...]] = ("probabilities", "logits", "score", "labels", "regression", "none")
 
@@ -65,14 +65,14 @@ OPTIONS: Final[tuple[Option[Any], ...]] = (
     Option(name="model_name", default="", parse=str, doc="Name of the model, if the process has one; else found."),
     Option(
         name="span_ratio",
-        default=0.1,
+        default=1.0,
         parse=float,
         check=ratio,
         doc="Share of calls outside any trace that get a span; failed, slow and unsure calls get one beyond it.",
     ),
     Option(
         name="spans_per_second",
-        default=100.0,
+        default=10.0,
         parse=float,
         check=not_negative,
         doc="Spans a second at most for calls outside any trace; failed, slow and unsure calls come first.",
@@ -148,18 +148,18 @@ OPTIONS: Final[tuple[Option[Any], ...]] = (
 class Settings:
     """Every setting, resolved."""
 
-    model_name: str | Callable[[Any], str] = ""
-    span_ratio: float = 0.1
-    spans_per_second: float = 100.0
-    events_per_second: float = 10.0
-    latency_budget_s: float = math.inf
-    confidence_floor: float = 0.5
-    max_labels: int = 50
-    max_features: int = 100
-    buffer_records: int = 16_384
-    buffer_bytes: int = 16_777_216
-    flush_interval_s: float = 1.0
-    shutdown_timeout_s: float = 2.0
+    model_name: str | Callable[[Any], str]
+    span_ratio: float
+    spans_per_second: float
+    events_per_second: float
+    latency_budget_s: float
+    confidence_floor: float
+    max_labels: int
+    max_features: int
+    buffer_records: int
+    buffer_bytes: int
+    flush_interval_s: float
+    shutdown_timeout_s: float
     models: dict[str, ModelOptions] = field(default_factory=dict)
     """By the model's name; may grow while the process runs."""
     origins: Mapping[str, Origin] = field(default_factory=dict)
@@ -216,7 +216,7 @@ def resolve_settings(
             continue
         values[option.name], origins[option.name] = resolved.value, resolved.origin
     for name, said in (models or {}).items():
-        if not isinstance(said, ModelOptions):
+        if type(said) is not ModelOptions:
             faults.append(f"models[{name!r}] must be ModelOptions, got {type(said).__name__}.")
     if faults:
         raise ConfigurationError(*faults)

@@ -40,9 +40,10 @@ class Lines(logging.Handler):
         super().__init__()
         self.script = script
 
-    def createLock(self) -> None:  # noqa: N802 (its name in logging)
-        """None: logging's own lock would hang every other line with the one that hangs."""
-        self.lock = None
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Without logging's own lock, which would hang every other line with the one that hangs."""
+        self.emit(record)
+        return True
 
     def emit(self, record: logging.LogRecord) -> None:
         self.script.notify(FIRING if "FIRING" in record.getMessage() else RESOLVED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,13 @@ session.run(None, {{"image": numpy.full((1, 1, 8, 8), 0.5, dtype="float32")}})
 """
 
 
+WANTED = ("ml.inference.duration", "ml.predictions", "ml.prediction.confidence")
+
+
+def named(name: str) -> Callable[[Any], bool]:
+    return lambda metric: bool(metric.name == name)
+
+
 def attributes(pairs: Iterable[Any]) -> dict[str, Any]:
     """Attributes by name; of a value, the field that is set."""
     return {pair.key: getattr(pair.value, pair.value.WhichOneof("value")) for pair in pairs}
@@ -33,11 +40,10 @@ async def received(program: Path) -> tuple[Any, dict[str, Any], Any]:
     port = free_port()
     settings = OtelTapHttpProtobufReceiverSettings(http_port=port)
     async with OtelTapHttpProtobufReceiver(settings) as tap:
-        wanted = ("ml.inference.duration", "ml.predictions", "ml.prediction.confidence")
-        waiting = asyncio.gather(
+        waiting: asyncio.Future[list[Any]] = asyncio.gather(
             tap.await_trace(lambda span: span.name.startswith("predict "), DEADLINE_S),
             tap.await_log(lambda record: record.event_name == "ml.prediction", DEADLINE_S),
-            *(tap.await_metric(lambda metric, name=name: metric.name == name, DEADLINE_S) for name in wanted),
+            *(tap.await_metric(named(name), DEADLINE_S) for name in WANTED),
         )
         done = await asyncio.to_thread(
             run_python,

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import http.server
 import json
 import logging
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -77,14 +79,14 @@ def test_import_is_light() -> None:
 
 HOST = """
 import sys
+import threading
 sys.path.insert(0, sys.argv[1])
 import numpy as np, onnxruntime as ort, otel_mlmon, time
 from tests.support import models
 session = ort.InferenceSession(models.classifier())
-handle = otel_mlmon.instrument()
+otel_mlmon.instrument()
 for _ in range(50):
     session.run(None, {"input": np.ones((1, 10), np.float32)})
-handle.flush(1.0)
 print(time.time(), flush=True)
 """
 
@@ -106,11 +108,9 @@ def test_exit_with_a_dead_collector_is_quick_and_quiet(protocol: str, kind: str,
         done = subprocess.run(command, env=host, capture_output=True, text=True, timeout=60, check=False)
         seconds = time.time() - float(done.stdout)
     assert done.returncode == 0
-    assert seconds < 3.0  # 2 s, and the interpreter's own end on a busy machine
-    lines = [line for line in done.stderr.splitlines() if line]
-    assert "Traceback" not in done.stderr
-    assert len(lines) <= 1, done.stderr
-    assert all(line.startswith("No collector accepts telemetry") for line in lines)
+    assert seconds < 8.0  # 2 s of ours on however busy a machine; the SDK alone takes 13 s and more
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("No collector accepts telemetry")
 
 
 def test_the_instrumentor_of_the_entry_point() -> None:
@@ -122,3 +122,47 @@ def test_the_instrumentor_of_the_entry_point() -> None:
     finally:
         instrumentor.uninstrument()
     assert ort.InferenceSession.run is before
+
+
+class _Collector(http.server.BaseHTTPRequestHandler):
+    """Takes everything, and notes the paths."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.server.seen.add(self.path)  # type: ignore[attr-defined]
+        self.send_response(200)
+        self.send_header("content-type", "application/x-protobuf")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+SHORT = """
+import sys
+import threading
+sys.path.insert(0, sys.argv[1])
+import numpy as np, onnxruntime as ort, otel_mlmon
+from tests.support import models
+otel_mlmon.instrument()
+ort.InferenceSession(models.softmax()).run(None, {"input": np.zeros((1, 4), np.float32)})
+"""
+
+
+def test_a_script_that_ends_at_once_has_sent_everything(pytestconfig: pytest.Config) -> None:
+    with http.server.HTTPServer(("127.0.0.1", 0), _Collector) as server:
+        server.seen = set()  # type: ignore[attr-defined]
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        host = {
+            "PATH": "",
+            "ORT_DISABLE_TELEMETRY": "1",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        }
+        command = [sys.executable, "-c", SHORT, str(pytestconfig.rootpath)]
+        done = subprocess.run(command, env=host, capture_output=True, text=True, timeout=60, check=False)
+        server.shutdown()
+        thread.join()
+        assert (done.returncode, done.stderr) == (0, "")
+        assert server.seen == {"/v1/traces", "/v1/metrics", "/v1/logs"}  # type: ignore[attr-defined]

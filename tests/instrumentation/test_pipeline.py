@@ -158,9 +158,9 @@ def test_label_from_one_output_and_confidence_from_the_other() -> None:
         }
         expected = float(np.exp(4) / (np.exp(4) + 2))
         found = points(captured, "ml.prediction.confidence")
-        assert {dict(key)["ml.model.name"]: (p.count, pytest.approx(p.min)) for key, p in found.items()} == {
-            "labelled": (2, expected),
-            "text_labels": (1, expected),
+        assert {dict(key)["ml.model.name"]: (p.count, p.min) for key, p in found.items()} == {
+            "labelled": (2, pytest.approx(expected)),
+            "text_labels": (1, pytest.approx(expected)),
         }
 
 

@@ -76,14 +76,9 @@ class Ring(Generic[R]):
 
     def take(self, limit: int) -> list[R]:
         """The oldest records, at most `limit`."""
-        records: list[R] = []
+        # Only `take` removes, so what is counted is there.
         pop = self.queue.popleft
-        try:
-            for _ in range(limit):
-                records.append(pop())
-        except IndexError:
-            pass
-        return records
+        return [pop() for _ in range(min(limit, len(self.queue)))]
 
     def dropped(self) -> Mapping[str, int]:
         """How many were dropped so far, by reason."""

@@ -43,9 +43,13 @@ def load() -> ModuleType | None:
 def patch(module: ModuleType, observer: Observer) -> dict[str, Patch]:
     """Every path of `PATHS`, patched, by its method."""
     return {
-        path.method: Patch(module.InferenceSession, path.method, functools.partial(path.replace, observer=observer))
+        path.method: Patch(module.InferenceSession, path.method, functools.partial(_made, path, observer))
         for path in PATHS
     }
+
+
+def _made(path: Path, observer: Observer, original: Method) -> Replacement:
+    return path.replace(original, observer)
 
 
 def _replace_run(original: Method, observer: Observer) -> Replacement:
@@ -94,7 +98,7 @@ def _exact_run(original: Method, observer: Observer) -> Replacement:
 def _any_run(original: Method, observer: Observer) -> Replacement:
     """For a `run` that somebody else replaced by one of other parameters, which are handed on as they come."""
 
-    def inner(self: Any, output_names: Any, input_feed: Any, run_options: Any = None) -> Any:
+    def inner(self: Any, _names: Any, _feed: Any, run_options: Any = None) -> Any:
         arguments, keywords = run_options
         return original(self, *arguments, **keywords)
 

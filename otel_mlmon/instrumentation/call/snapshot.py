@@ -152,7 +152,7 @@ def _general(plan: Plan, positions: Sequence[int], sink: Sink, context: Callable
         size_bytes = RECORD_BYTES
         for item in inputs + results:
             if item is not None:
-                size_bytes += len(item) if type(item) is bytes else 100 + len(item[1])
+                size_bytes += len(item) if isinstance(item, bytes) else 100 + len(item[1])
         sink.offer((plan, started_ns, ended_ns, context(), inputs, results, None), size_bytes)
 
     return capture

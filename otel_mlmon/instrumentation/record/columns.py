@@ -25,7 +25,7 @@ class Column:
 
 
 def column(tensor: Tensor, items: Sequence[Item]) -> Column:
-    """`items` of one tensor laid out as `rows` or `maps`, one a call; tensors of another width than most are left out."""
+    """`items` of a tensor laid out as `rows` or `maps`, one a call; those of another width than the first are left."""
     dtype = np.dtype(tensor.dtype)
     if tensor.row_shape is not None and set(map(type, items)) == {bytes}:
         return _uniform(dtype, int(np.prod(tensor.row_shape, dtype=np.int64)), items)  # type: ignore[arg-type]
@@ -51,7 +51,7 @@ def _mixed(dtype: np.dtype[Any], tensor: Tensor, items: Sequence[Item]) -> Colum
     for position, item in enumerate(items):
         if item is None:
             continue
-        if type(item) is bytes:
+        if isinstance(item, bytes):
             width, data = static, item
             sizes[position] = len(item) // (width * dtype.itemsize) if width else 0
         else:

@@ -105,7 +105,7 @@ def _read_table(plan: InputPlan, items: Sequence[Item], inputs: Inputs) -> int:
         return 0
     table = np.ascontiguousarray(rows.T, dtype=np.float64)
     finite = np.isfinite(table)
-    whole = finite.all(axis=1)
+    whole: NDArray[np.bool_] = np.asarray(finite.all(axis=1))
     for index, name in enumerate(plan.names[: len(table)]):
         values = table[index] if whole[index] else table[index][finite[index]]
         if plan.categorical[index]:

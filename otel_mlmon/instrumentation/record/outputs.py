@@ -9,13 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.instrumentation.call.call import Tensor
-from otel_mlmon.instrumentation.settings import Kind
+
+Kind = Literal["probabilities", "logits", "score", "labels", "regression", "none"]
+"""What an output is: one probability a class, one logit a class, one probability in all, the label, a number."""
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -103,7 +105,7 @@ def classify(kind: Kind, rows: Floats) -> Classes:
     Of logits, the confidence is the largest value of their softmax, 1 / Σ exp(x - max x). Of a single score p it is
     max(p, 1 - p), the label 1 from p = 0.5 on.
     """
-    finite = np.isfinite(rows).all(axis=1)
+    finite: NDArray[np.bool_] = np.asarray(np.isfinite(rows).all(axis=1))
     values = rows if finite.all() else np.where(finite[:, None], rows, 0.0)
     if kind == "score":
         codes = (values[:, 0] >= 0.5).astype(np.int64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,7 @@ from otel_mlmon.instrumentation.call.call import CallTuple, Item, Plan, Tensor
 from otel_mlmon.instrumentation.record.columns import column
 from otel_mlmon.instrumentation.record.features import InputPlan, Inputs, plan_inputs, read_inputs
 from otel_mlmon.instrumentation.record.model import MAX_TEXT, Model, class_names, identify, model_name
-from otel_mlmon.instrumentation.record.outputs import Classes, classify, contradicts, decide
-from otel_mlmon.instrumentation.settings import Kind, ModelOptions
+from otel_mlmon.instrumentation.record.outputs import Classes, Kind, classify, contradicts, decide
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -66,6 +65,30 @@ class Predictions:
     inputs: Inputs = field(default_factory=Inputs)
 
 
+class Said(Protocol):
+    """What the developer said of a model; empty or None where nothing."""
+
+    @property
+    def version(self) -> str:
+        """The version."""
+
+    @property
+    def scores(self) -> Kind | Mapping[str, Kind] | None:
+        """What the output of the scores is, or each output by name."""
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """Class names."""
+
+    @property
+    def features(self) -> Sequence[str]:
+        """Names of the inputs' columns."""
+
+    @property
+    def categorical(self) -> Sequence[str]:
+        """Features that are categories although they are numbers."""
+
+
 class Reader:
     """Reads the calls of one plan.
 
@@ -77,7 +100,7 @@ class Reader:
         max_features: Features profiled at most.
     """
 
-    def __init__(self, plan: Plan, *, options: Callable[[str], ModelOptions], max_features: int) -> None:
+    def __init__(self, plan: Plan, *, options: Callable[[str], Said], max_features: int) -> None:
         said = options(model_name(plan.session))
         self.model = identify(plan.session, version=said.version)
         self._plan = plan

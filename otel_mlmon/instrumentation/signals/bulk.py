@@ -4,6 +4,8 @@ The SDK has no public way, so its own aggregation objects are found and added to
 and cardinality limits hold. The smallest and largest values go in by the SDK's own hand, which sets the extremes, the
 exemplar and the scale of an exponential histogram; all others then have a bucket that exists.
 
+`record` refuses negative values, which features and regressions have; the aggregations hold them well.
+
 Whether this release of the SDK is laid out as it is read here is proven at start, against `record`, on a private meter
 provider. Known layouts: opentelemetry-sdk 1.39 (aggregations by the set of attributes) and 1.45 (by a hash of them).
 """
@@ -42,20 +44,11 @@ def is_sdk(instrument: object) -> bool:
 
 
 def record_all(instrument: Histogram, values: Floats, attributes: Attributes, exemplar: Exemplar = None) -> None:
-    """One value after the other: the public way, and for negative values the SDK's next one below.
-
-    `Histogram.record` of the SDK refuses negative values with a warning each, though its aggregations hold them; of
-    another implementation they are left out.
-    """
+    """The public way, one value after the other; negative values are left out, which `record` refuses."""
     context = _context(exemplar)
     telling = exemplar[0] if exemplar else None
-    consumer = getattr(instrument, "_measurement_consumer", None)
-    for value in values.tolist():
-        chosen = context if value == telling else Context()
-        if value >= 0:
-            instrument.record(value, dict(attributes), chosen)
-        elif consumer is not None:
-            consumer.consume_measurement(Measurement(value, time.time_ns(), instrument, chosen, dict(attributes)))  # type: ignore[arg-type]
+    for value in values[values >= 0].tolist():
+        instrument.record(value, dict(attributes), context if value == telling else Context())
 
 
 def inject(instrument: Any, values: Floats, attributes: Attributes, exemplar: Exemplar = None) -> None:
@@ -97,14 +90,21 @@ def _into(match: Any, measurements: list[tuple[Measurement, bool]], rest: Floats
     keys = match._view._attribute_keys
     kept = {name: value for name, value in attributes.items() if keys is None or name in keys}
     create = getattr(match, "_get_or_create_aggregation", None)
-    if create is None:
-        first, *measurements_left = measurements
-        match.consume_measurement(*first)
-        _fill(match._attributes_aggregation[frozenset(kept.items())], measurements_left, rest)
-        return
-    # A delta reader throws its aggregations away at each collection, under this lock.
+    key = frozenset(kept.items())
+    if create is None and key not in match._attributes_aggregation:
+        match.consume_measurement(*measurements[0])
+        measurements = measurements[1:]
+    # Under the lock of the collection: a delta reader throws its aggregations away there, and a cumulative one must not
+    # meet values of a new sign before `_prepare`.
     with match._lock:
-        _fill(create(_view_instrument_match._hash_attributes(kept), kept), measurements, rest)
+        found = (
+            create(_view_instrument_match._hash_attributes(kept), kept)
+            if create is not None
+            else match._attributes_aggregation[key]
+        )
+        _fill(found, measurements, rest)
+        if type(found).__name__ == _EXPONENTIAL:
+            _prepare(found)
 
 
 def _fill(aggregation: Any, measurements: list[tuple[Measurement, bool]], rest: Floats) -> None:
@@ -151,6 +151,26 @@ def _fill_exponential(aggregation: Any, values: Floats) -> None:
     aggregation._sum += float(values.sum())
 
 
+def _prepare(aggregation: Any) -> None:
+    """Keep the next cumulative collection from failing, and all metrics with it.
+
+    The SDK adds what is new to the buckets of collections before. Where those hold no value of a sign yet, they stand
+    at index 0, and anything far from it ends in "Incorrect merge scale" (seen with 1.45.2). So the empty ones are put
+    where the new values are.
+    """
+    scale = aggregation._previous_scale
+    if scale is None:
+        return
+    for side in ("positive", "negative"):
+        before = getattr(aggregation, f"_previous_value_{side}")
+        now = getattr(aggregation, f"_value_{side}")
+        if before is None or now is None or before.counts != [0] or not len(now):
+            continue
+        shift = scale - aggregation._mapping.scale
+        index = now.index_start << shift if shift >= 0 else now.index_start >> -shift
+        before.index_start = before.index_end = before.index_base = index
+
+
 def _buckets(magnitudes: Floats, scale: int, first: int, last: int) -> Iterator[tuple[int, int]]:
     """Bucket and count; what rounds beyond the extremes' buckets belongs into them."""
     if not magnitudes.size:
@@ -178,11 +198,18 @@ def _points(values: Floats, *, bulk: bool) -> list[tuple[Any, ...]]:
         instrument = meter.create_histogram(name)
         # In two steps, since the second finds buckets that exist.
         for part in (values[::2], values[1::2]):
-            (inject if bulk else record_all)(instrument, part, {"key": "value"})
+            (inject if bulk else _consume_all)(instrument, part, {"key": "value"})
     data = reader.get_metrics_data()
     provider.shutdown()
     metrics = data.resource_metrics[0].scope_metrics[0].metrics if data else []
     return [_comparable(metric.data.data_points[0]) for metric in metrics]
+
+
+def _consume_all(instrument: Any, values: Floats, attributes: Attributes) -> None:
+    """What `record` does below its refusal of negative values, which the aggregations hold well."""
+    for value in values.tolist():
+        measurement = Measurement(value, time.time_ns(), instrument, Context(), dict(attributes))
+        instrument._measurement_consumer.consume_measurement(measurement)
 
 
 def _comparable(point: Any) -> tuple[Any, ...]:

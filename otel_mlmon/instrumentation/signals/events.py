@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import cast
 
+import numpy as np
 from opentelemetry._logs import LoggerProvider, SeverityNumber
 from opentelemetry.context import Context
 
@@ -43,7 +44,7 @@ class Events:
 
     def emit(self, predictions: Predictions, found: Interest, spans: Mapping[int, Context], *, offset_ns: int) -> None:
         """Write the events of a batch, each in the context of its span, or of its call where it has none."""
-        for call in choose(list(range(len(predictions.errors))), found, self._limiter, self._rng):
+        for call in choose(np.arange(len(predictions.errors)), found, self._limiter, self._rng):
             ended_ns = int(predictions.started_ns[call] + predictions.duration_ns[call])
             self._logger.emit(
                 timestamp=ended_ns + offset_ns,

@@ -1,6 +1,6 @@
 """Where the signals go: the providers that the host has set, else our own, which export by OTLP.
 
-Choice: providers of our own stay private. Set as the global ones, they would lock the host out of setting its own later,
+Choice: providers of our own stay private. Set as the global ones, they would lock the host out of setting its own,
 since OpenTelemetry accepts only the first; so a host that sets its providers before its first inference gets everything
 through them, whether it called `instrument()` before or after.
 
@@ -50,6 +50,24 @@ _NOISY: Final = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Given:
+    """Providers given by the caller."""
+
+    tracer: trace.TracerProvider | None = None
+    meter: metrics.MeterProvider | None = None
+    logger: _logs.LoggerProvider | None = None
+
+    def differences(self, other: Given) -> list[str]:
+        """The arguments of `instrument()` by which `other` gives a provider that is not the one here."""
+        pairs = {
+            "tracer_provider": (self.tracer, other.tracer),
+            "meter_provider": (self.meter, other.meter),
+            "logger_provider": (self.logger, other.logger),
+        }
+        return [name for name, (here, there) in pairs.items() if there is not None and there is not here]
+
+
 @dataclass(slots=True, kw_only=True)
 class Providers:
     """One provider a signal; None where the environment switched the signal off."""
@@ -62,6 +80,8 @@ class Providers:
     owns_meter: bool = False
     resource: Any = None
     """The SDK's resource of those we created."""
+    warn: Callable[[], None] = lambda: None
+    """Says, once in a process's life, that what our own exporters send is not accepted."""
 
     def flush(self, timeout_s: float) -> bool:
         """Export what our own providers hold; whether all of it was done in time."""
@@ -73,37 +93,44 @@ class Providers:
         The SDK waits up to 20 s for a collector that does not answer and ignores its own time-outs, so it is left to
         daemon threads, which end with the process.
         """
-        return _all_within(timeout_s, [provider.shutdown for provider in self.owned])
+        is_done = _all_within(timeout_s, [provider.shutdown for provider in self.owned])
+        if not is_done:
+            self.warn()
+        return is_done
 
 
 def find(
+    given: Given,
     *,
-    tracer: trace.TracerProvider | None,
-    meter: metrics.MeterProvider | None,
-    logger: _logs.LoggerProvider | None,
     base: Any,
     environ: Mapping[str, str],
 ) -> Providers:
     """The given providers, else the global ones, else our own, of the resource `base`."""
     resource = base and base.merge(_instance(environ))
-    found = Providers(tracer=tracer, meter=meter, logger=logger, resource=resource)
     exporters = Exporters(environ)
-    if tracer is None:
+    found = Providers(
+        tracer=given.tracer, meter=given.meter, logger=given.logger, resource=resource, warn=exporters.warn_once
+    )
+    if given.tracer is None:
         current = trace.get_tracer_provider()
         found.tracer = _own_tracer(found, exporters) if _is_proxy(current) else current
-    if meter is None:
+    if given.meter is None:
         current_meter = metrics.get_meter_provider()
         found.meter = _own_meter(found, exporters) if _is_proxy(current_meter) else current_meter
-    if logger is None:
+    if given.logger is None:
         current_logger = _logs.get_logger_provider()
         found.logger = _own_logger(found, exporters) if _is_proxy(current_logger) else current_logger
     return found
 
 
-def base_resource() -> Any:  # noqa: ANN401 - the SDK's Resource
-    """What `find` needs to create providers; made early, since the SDK's detectors need threads that the end of a
-    process refuses.
+def base_resource() -> Any:
+    """What `find` needs to create providers.
+
+    Made early, with the SDK's modules loaded: its detectors run on threads, which the end of a process refuses, and a
+    script may end before its first second.
     """
+    import opentelemetry.sdk._logs
+    import opentelemetry.sdk.trace  # noqa: F401 - the metrics' are loaded with this module
     from opentelemetry.sdk.resources import Resource
 
     return Resource.create()
@@ -116,7 +143,7 @@ def are_set() -> bool:
     )
 
 
-def _instance(environ: Mapping[str, str]) -> Any:  # noqa: ANN401
+def _instance(environ: Mapping[str, str]) -> Any:
     """A new `service.instance.id`, so that a forked child is not its parent; what the environment says stays."""
     from opentelemetry.sdk.resources import Resource
 
@@ -175,12 +202,13 @@ class Exporters:
                 # A forked child inherits exporters full of its parent's totals, and has its own.
                 result = export(*arguments, **keywords) if os.getpid() == self._pid else None
             if getattr(result, "name", "SUCCESS") != "SUCCESS":
-                self._warn_once()
+                self.warn_once()
             return result
 
         return quiet
 
-    def _warn_once(self) -> None:
+    def warn_once(self) -> None:
+        """Say that nobody takes telemetry, unless it was said."""
         if self._has_warned.is_set():
             return
         self._has_warned.set()

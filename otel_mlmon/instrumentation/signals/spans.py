@@ -10,6 +10,8 @@ from __future__ import annotations
 import random
 from typing import cast
 
+import numpy as np
+from numpy.typing import NDArray
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider
@@ -46,18 +48,24 @@ class Spans:
             found: What is special about them.
             offset_ns: Unix time minus `time.perf_counter_ns`.
         """
-        special = found.any
         within: list[int] = []
-        roots: list[int] = []
+        wanted = found.any | self._by_ratio(len(predictions.contexts))
         for call, context in enumerate(predictions.contexts):
-            parent = trace.get_current_span(cast("Context", context)).get_span_context() if context else None
-            if parent is not None and parent.is_valid:
+            if not context:
+                continue
+            parent = trace.get_current_span(cast("Context", context)).get_span_context()
+            if parent.is_valid:
+                wanted[call] = False
                 if parent.trace_flags.sampled:
                     within.append(call)
-            elif special[call] or self._rng.random() < self._ratio:
-                roots.append(call)
-        chosen = within + choose(roots, found, self._limiter, self._rng)
+        chosen = within + choose(np.flatnonzero(wanted), found, self._limiter, self._rng)
         return {call: self._make(predictions, found, call, offset_ns) for call in sorted(chosen)}
+
+    def _by_ratio(self, calls: int) -> NDArray[np.bool_]:
+        if self._ratio in {0.0, 1.0}:
+            return np.full(calls, bool(self._ratio))
+        drawn = np.frombuffer(self._rng.randbytes(8 * calls), dtype=np.uint64)
+        return np.asarray(drawn < self._ratio * 2.0**64)
 
     def _make(self, predictions: Predictions, found: Interest, call: int, offset_ns: int) -> Context:
         model = predictions.model

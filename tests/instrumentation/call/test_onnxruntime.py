@@ -74,7 +74,7 @@ def test_results_are_those_of_the_bare_call(
 
 
 def test_the_hosts_exception_is_the_same_object(watched: Watched) -> None:
-    class Broken(ort.InferenceSession):
+    class Broken(ort.InferenceSession):  # type: ignore[misc]
         def _validate_input(self, feed_input_names: list[str]) -> None:
             raise error
 
@@ -118,7 +118,7 @@ def test_sessions_made_before_subclasses_copies_and_subsets(watched: Watched) ->
     again = Watched()
     try:
 
-        class Own(ort.InferenceSession):
+        class Own(ort.InferenceSession):  # type: ignore[misc]
             def run(self, output_names, input_feed, run_options=None):  # type: ignore[no-untyped-def]
                 return super().run(output_names, input_feed, run_options)
 
@@ -126,7 +126,7 @@ def test_sessions_made_before_subclasses_copies_and_subsets(watched: Watched) ->
         early.run(["probabilities"], feed)
         early.run(["label"], feed)
         copy.copy(early).run(None, feed)
-        Own(models.labelled()).run(None, feed)
+        Own(models.labelled()).run(None, feed)  # type: ignore[no-untyped-call]
         assert [[tensor.name for tensor in call.plan.outputs] for call in again.calls()] == [
             ["probabilities"],
             ["label"],
@@ -164,7 +164,7 @@ def test_lists_and_large_arrays(watched: Watched) -> None:
 
 def test_loads_are_noted_failures_too(watched: Watched) -> None:
     ort.InferenceSession(models.classifier())
-    with pytest.raises(Exception, match="NO_SUCHFILE|doesn't exist"):
+    with pytest.raises(Exception, match=r"NO_SUCHFILE|doesn't exist"):
         ort.InferenceSession("/nowhere/missing.onnx")
     good, bad = watched.observer.loads
     assert (good.session is not None, good.error_type, bad.path, bad.error_type) == (

@@ -225,7 +225,8 @@ def test_any_text_is_a_document_or_faults_and_never_another_error(text: str) -> 
 def test_a_reference_that_moves_and_one_that_stays(tmp_path: Path) -> None:
     path = tmp_path / "mlmon.yaml"
     path.write_text(
-        'models:\n  "*": {reference: {rolling: 7d, lag: 1d}}\n  weekly: {reference: {rolling: 28d, hour_of_week: true}}\n'
+        'models:\n  "*": {reference: {rolling: 7d, lag: 1d}}\n'
+        "  weekly: {reference: {rolling: 28d, hour_of_week: true}}\n"
     )
     config = load(path, {})
     weekly = config.model("weekly").reference

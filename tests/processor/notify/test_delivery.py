@@ -13,6 +13,7 @@ from otel_mlmon.processor.notify.delivery import MAX_HANGING, Delivery, Delivery
 from otel_mlmon.processor.notify.notifier import PermanentError, TransientError
 from tests.support.alerts import FIRING, RESOLVED
 from tests.support.notifiers import Letters, Scripted
+from tests.support.processes import until
 
 QUICK = DeliverySettings(backoff_s=0.001, max_backoff_s=0.002, breaker_open_s=0.001)
 
@@ -130,7 +131,7 @@ def test_shutdown_tries_once_more_and_buries_the_rest() -> None:
     made = Delivery(notifier, name="n", dead_letters=letters, settings=slow)
     made.start()
     made.submit(FIRING)
-    notifier.wait_calls(1)
+    until(lambda: made.outcomes() == {"transient": 1})
     made.submit(RESOLVED)
     assert made.shutdown(10)
     assert letters.kept == [(FIRING, "n", "shutdown", "b"), (RESOLVED, "n", "shutdown", "c")]

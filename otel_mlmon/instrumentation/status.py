@@ -1,0 +1,31 @@
+"""What the instrumentation is doing, for the host to ask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What the instrumentation is doing."""
+
+    is_active: bool
+    paths: tuple[str, ...] = ()
+    """Methods patched."""
+    sessions: int = 0
+    buffered: int = 0
+    recorded: int = 0
+    """Calls measured."""
+    suppressed: int = 0
+    """Calls the host had asked not to be measured."""
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Calls not measured, by reason."""
+    unsent: int = 0
+    """Batches whose spans and events were given up, since an exporter blocked."""
+    failures: dict[str, int] = field(default_factory=dict)
+    """Faults of ours kept from the host, by stage."""
+    is_bulk: bool = False
+    """Whether histograms are filled at once, the fast way; False before the first record too."""
+    owned_providers: tuple[str, ...] = ()
+    reason: str = ""
+    """Why it is not active."""

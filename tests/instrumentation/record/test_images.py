@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from otel_mlmon.instrumentation.call.call import Layout, Tensor
+from otel_mlmon.instrumentation.call.snapshot import _pixels
+from otel_mlmon.instrumentation.record.images import image_features
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 40), (3, 224), (4, 64)])
+def test_features_are_those_of_the_copied_pixels(layout: Layout, channels: int, size: int) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (2, channels, size, size + 8), dtype=np.uint8)
+    given = pixels if layout == "nchw" else np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+    tensor = Tensor(name="image", layout=layout, dtype="uint8")
+    item = _pixels(given, dtype=np.dtype(np.uint8), channels_first=layout == "nchw")
+    found = image_features(tensor, [item, None])
+    step = 8 if size >= 64 else 1
+    thin = pixels[:, :3, ::step, ::step] / 255.0
+    expected = {
+        "image.brightness": thin.mean(axis=(1, 2, 3)),
+        "image.contrast": thin.std(axis=(1, 2, 3)),
+        "image.width": np.full(2, size + 8.0),
+        "image.height": np.full(2, float(size)),
+        "image.aspect_ratio": np.full(2, (size + 8) / size),
+    }
+    if channels == 3:
+        expected |= {f"image.{name}": thin[:, at].mean(axis=(1, 2)) for at, name in enumerate(("red", "green", "blue"))}
+    assert set(found) == set(expected)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-6, err_msg=name)
+
+
+def test_no_images() -> None:
+    tensor = Tensor(name="image", layout="nchw", dtype="float32")
+    assert image_features(tensor, [None, ((0, 3, 8, 8), b"")]) == {}

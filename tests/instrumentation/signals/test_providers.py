@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.resources import Resource
+
+from otel_mlmon.instrumentation.signals import providers
+
+
+def _find(environ: dict[str, str], **given: Any) -> providers.Providers:
+    return providers.find(providers.Given(**given), base=Resource.create(), environ=environ)
+
+
+def test_signals_switched_off_by_the_environment_have_no_provider() -> None:
+    environ = {f"OTEL_{name}_EXPORTER": "none" for name in ("TRACES", "METRICS", "LOGS")}
+    found = _find(environ)
+    assert (found.tracer, found.meter, found.logger, found.owned) == (None, None, None, [])
+    assert found.flush(1.0)
+    assert found.shutdown(1.0)
+
+
+def test_given_providers_are_used_and_not_owned(caplog: pytest.LogCaptureFixture) -> None:
+    meter = MeterProvider(shutdown_on_exit=False)
+    found = _find({"OTEL_TRACES_EXPORTER": "console", "OTEL_LOGS_EXPORTER": "none"}, meter=meter)
+    assert (found.meter, found.owned) == (meter, [])
+    assert [record.getMessage() for record in caplog.records] == [
+        "OTEL_TRACES_EXPORTER=console needs a provider of your own."
+    ]
+
+
+@pytest.mark.parametrize(("protocol", "transport"), [("", "grpc"), ("grpc", "grpc"), ("http/protobuf", "http")])
+def test_the_protocol_of_a_signal_wins_over_the_common_one(protocol: str, transport: str) -> None:
+    environ = {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf", "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": protocol or "grpc"}
+    exporter = providers.Exporters(environ).make("logs")
+    assert type(exporter).__module__.startswith(f"opentelemetry.exporter.otlp.proto.{transport}")
+    exporter.shutdown()
+
+
+def test_failures_of_our_exporters_are_one_warning_and_those_of_others_stay(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    noisy = logging.getLogger("opentelemetry.exporter.otlp.proto.grpc.exporter")
+
+    class Result:
+        name = "FAILURE"
+
+    def export(_: object) -> Result:
+        noisy.error("Failed to export")
+        return Result()
+
+    quiet = providers.Exporters({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:1"})._quiet(export)
+    quiet([])
+    quiet([])
+    noisy.error("The host's own")
+    assert [record.getMessage() for record in caplog.records] == [
+        "No collector accepts telemetry at http://collector:1: it is lost until one does. "
+        "Your code runs on; OTEL_EXPORTER_OTLP_ENDPOINT says where the collector is.",
+        "The host's own",
+    ]
+
+
+def test_a_forked_childs_inherited_exporter_is_mute(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[object] = []
+    quiet = providers.Exporters({})._quiet(sent.append)
+    quiet("parent")
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    quiet("child")
+    assert sent == ["parent"]
+
+
+def test_a_shutdown_that_hangs_is_left_behind_at_the_deadline() -> None:
+    import threading
+
+    release = threading.Event()
+
+    class Hangs:
+        def shutdown(self) -> None:
+            release.wait(10)
+
+    found = providers.Providers(owned=[Hangs()])
+    assert not found.shutdown(0.05)
+    release.set()
