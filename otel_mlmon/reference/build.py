@@ -32,7 +32,7 @@ from otel_mlmon.instrumentation.call.snapshot import (
     plan_input,
 )
 from otel_mlmon.instrumentation.record.prediction import Predictions, Reader
-from otel_mlmon.instrumentation.settings import ModelOptions, Settings
+from otel_mlmon.instrumentation.settings import ModelOptions, resolve_settings
 from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.reference.profile import Profile, timestamp
 from otel_mlmon.sketch.categories import Categories
@@ -246,7 +246,9 @@ def _read(sink: _Sink, readers: list[Reader], said: ModelOptions) -> Predictions
     calls = list(sink.queue)
     sink.queue.clear()
     if not readers:
-        readers.append(Reader(calls[0][0], options=lambda _: said, max_features=Settings().max_features))
+        readers.append(
+            Reader(calls[0][0], options=lambda _: said, max_features=resolve_settings({}, environ={}).max_features)
+        )
     return readers[0].read(calls)
 
 
