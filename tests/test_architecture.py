@@ -33,7 +33,8 @@ OURS: dict[str, tuple[str, ...]] = {
     "testing": (*BASE, "instrumentation"),
     "reference": BASE,
     "demo": (*BASE, ""),
-    "cli": (*BASE, "cli", "demo", "reference", "processor", "instrumentation"),
+    "cli": (*BASE, "cli", "demo", "reference", "processor", "instrumentation", "backtest"),
+    "backtest": (*BASE, "reference", "processor"),
     # in the application
     "instrumentation": (*BASE, "instrumentation.pipeline", "instrumentation.settings"),
     "instrumentation.settings": BASE,
@@ -71,7 +72,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "numpy": (
         "sketch", "reference", "demo", "instrumentation.record", "instrumentation.aggregate", "instrumentation.call",
         "instrumentation.signals", "instrumentation.pipeline", "processor.otlp", "processor.window", "processor.drift",
-        "processor.alert", "processor.pipeline",
+        "processor.alert", "processor.pipeline", "backtest",
     ),
     "onnxruntime": ("instrumentation.call.onnxruntime", "demo.service"),
     "onnx": ("demo.train",),
@@ -90,7 +91,8 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "starlette": ("processor.web",),
     "uvicorn": ("processor.otlp.http_receiver", "processor.web"),
     "httpx": ("processor.notify", "cli.demo", "demo"),
-    "rich": ("cli", "demo.view"),
+    "rich": ("cli", "demo.view", "backtest.terminal"),
+    "pyarrow": ("backtest.parquet_file",),
 }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "demo": "otel_mlmon.cli.demo",
     "processor": "otel_mlmon.cli.processor",
     "check-config": "otel_mlmon.cli.check_config",
+    "backtest": "otel_mlmon.cli.backtest",
 }
 """Name and module of each command, in the order of the help."""
 
