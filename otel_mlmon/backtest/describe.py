@@ -21,9 +21,6 @@ When = Callable[[int], str | None]
 
 _POWER: Final = re.compile(r"\d(?:\.\d+)?e\+0[3-9]")
 
-REACHABLE: Final = 1.0
-"""A distance: no two sets of shares are further apart."""
-
 
 def stream_report(trace: Trace, judge: Judge, *, name: str, kind: str, when: When) -> StreamReport:
     """One judged stream."""
@@ -99,8 +96,7 @@ def _verdict(trace: Trace) -> tuple[Verdict, str]:
     if last.status == "calibrating":
         return "unknown", f"too few values to know how they vary: {values}, and 1 000 or more are needed"
     effect = trace.score.design_effect if trace.score is not None else 1.0
-    allowed = _radius(trace.reference, trace.tolerance, effect)
-    if allowed >= REACHABLE:
+    if _radius(trace.reference, trace.tolerance, effect) >= _reach(trace.reference):
         return (
             "unknown",
             f"the reference of {trace.reference.total} values is too small: no move could be told from chance",
@@ -112,6 +108,12 @@ def _radius(reference: Reference, tolerance: float, effect: float) -> float:
     """What is forgiven and what the finite reference does not know, as the evidence has it: tolerance + sqrt(Kφ/4N)."""
     total = reference.total
     return tolerance + math.sqrt(reference.bins.count * effect / (4.0 * total)) if total else math.inf
+
+
+def _reach(reference: Reference) -> float:
+    """How far any counts can be from the shares of the reference, smoothed as the evidence has them."""
+    bins = reference.bins.count
+    return 1.0 - (float(reference.counts.min()) + 0.5) / (reference.total + bins / 2.0)
 
 
 def _window_after(trace: Trace, since_ns: int) -> int:

@@ -23,11 +23,11 @@ main{max-width:1060px;margin:0 auto;padding:40px 24px 72px}
 h1{font-size:27px;line-height:1.25;margin:0 0 8px;letter-spacing:-.01em;font-weight:650}
 h2{font-size:13px;margin:40px 0 12px;font-weight:600;color:var(--soft)}
 p{margin:0}.soft,dt,footer{color:var(--soft)}.names{font-size:17px;margin:0 0 20px;overflow-wrap:anywhere}
-dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(140px,1fr));gap:16px 24px;margin:24px 0 0;
+dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(170px,1fr));gap:16px 24px;margin:24px 0 0;
 padding:16px 0;border-top:1px solid var(--rule);border-bottom:1px solid var(--rule)}
 dt{font-size:12px}dd{margin:2px 0 0;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
 .card{background:var(--card);border:1px solid var(--rule);border-radius:10px;margin:0 0 14px;overflow:hidden}
-.wide{padding:18px 18px 8px}
+.wide{padding:18px 18px 8px;overflow-x:auto}.wide svg{min-width:720px}
 details>summary{display:flex;gap:10px 14px;align-items:baseline;flex-wrap:wrap;padding:14px 18px;cursor:pointer;
 list-style:none}
 summary::-webkit-details-marker{display:none}summary:focus-visible{outline:2px solid var(--now);outline-offset:-2px}

@@ -45,12 +45,12 @@ def _fill(message: Message, document: object, path: str) -> None:
         if value is None:
             continue
         where = f"{path}.{field.json_name}" if path else str(field.json_name)
-        if field.is_repeated:
+        part = getattr(message, field.name)
+        if hasattr(part, "extend"):  # repeated; descriptors of protobuf 5 and 6 say so in different ways
             if not isinstance(value, list):
                 raise MalformedError(f"{where}: not an array")
-            _append(getattr(message, field.name), field, value, where)
+            _append(part, field, value, where)
         elif field.type == FieldDescriptor.TYPE_MESSAGE:
-            part = getattr(message, field.name)
             part.SetInParent()  # an empty object is there; nothing is not
             _fill(part, value, where)
         else:
@@ -67,11 +67,12 @@ def _append(items: Any, field: FieldDescriptor, values: list[object], where: str
 
 
 def _checked(field: FieldDescriptor, value: object, where: str) -> Any:
+    checked: Any
     try:
         checked = _CHECKS[field.cpp_type](value) if field.type != FieldDescriptor.TYPE_BYTES else _bytes(field, value)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise MalformedError(f"{where}: {value!r:.60}: {error}") from error
-    allowed = _RANGES.get(field.cpp_type)
+    allowed: tuple[int, int] | None = _RANGES.get(field.cpp_type)
     if allowed is not None and not allowed[0] <= checked <= allowed[1]:
         raise MalformedError(f"{where}: {value!r:.60}: out of range")
     return checked
@@ -91,6 +92,7 @@ def _bytes(field: FieldDescriptor, value: object) -> bytes:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError("not a string")
+    value.encode()  # half a surrogate pair is JSON, and no text
     return value
 
 
