@@ -12,7 +12,6 @@ from otel_mlmon.backtest.counting import counter_of
 from otel_mlmon.backtest.table import column_of
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.window.binning import Binning, ClassBins, quantile_bins
-from otel_mlmon.sketch.categories import Categories
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.tally import Tally
 
@@ -57,8 +56,13 @@ def test_an_outlier_moves_no_edge() -> None:
 @pytest.mark.parametrize("has_missing", [True, False])
 @pytest.mark.parametrize(
     "values",
-    [[1.0, 2.0, 2.0, 9.0, math.nan], ["1", "2", "2", "nine", None], [1.0, 2.0, 2.0, 2.5, math.nan], [1e300, 1, 2, 2, math.nan]],
-)  # fmt: skip
+    [
+        [1.0, 2.0, 2.0, 9.0, math.nan],
+        [1.0, 2.0, 2.0, 2.5, math.nan],
+        [1e300, 1.0, 2.0, 2.0, math.nan],
+        ["1", "2", "2", "nine", None],
+    ],
+)
 def test_classes_unseen_and_missing(values: list[object], *, has_missing: bool) -> None:
     binning: Binning = ClassBins(labels=("2", "1", "_OTHER"), has_missing=has_missing)
     counter = counter_of(column_of("x", values), binning, "here")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -21,8 +21,8 @@ def drifted() -> Report:
     return judged({"x": normal(5_000, seed=1), NASTY: words}, {"x": data, NASTY: words})
 
 
-def pictures(text: str) -> list[ElementTree.Element]:
-    return [ElementTree.fromstring(found) for found in re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)]
+def pictures(text: str) -> list[ET.Element]:
+    return [ET.fromstring(found) for found in re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)]
 
 
 def test_it_is_one_page_without_network_or_script(drifted: Report) -> None:
