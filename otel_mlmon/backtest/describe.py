@@ -14,7 +14,7 @@ from otel_mlmon.backtest.report import AlertReport, StreamReport, Verdict, Windo
 from otel_mlmon.processor.alert.onset import shares
 from otel_mlmon.processor.drift.statistics import STATISTICS
 from otel_mlmon.processor.otlp.observation import ModelKey
-from otel_mlmon.processor.window.window import Reference, StreamKey
+from otel_mlmon.processor.window.window import Counts, Reference, StreamKey
 
 When = Callable[[int], str | None]
 """From the end of a pane, as the judge had it, to RFC 3339; None where it is not known."""
@@ -45,8 +45,8 @@ def stream_report(trace: Trace, judge: Judge, *, name: str, kind: str, when: Whe
         before=plain_numbers(cause.before) if cause is not None else "",
         now=plain_numbers(cause.now) if cause is not None else "",
         tolerance=trace.tolerance,
-        total_variation=STATISTICS["total_variation"](reference.counts, window.rolling).value,
-        psi=STATISTICS["psi"](reference.counts, window.rolling).value,
+        total_variation=_distance("total_variation", reference, window.rolling),
+        psi=_distance("psi", reference, window.rolling),
         design_effect=score.design_effect,
         reference_count=reference.total,
         count=int(window.rolling.sum()),
@@ -122,8 +122,11 @@ def _window_after(trace: Trace, since_ns: int) -> int:
     return trace.points[min(bisect_right(ends, since_ns), len(ends) - 1)].window
 
 
+def _distance(statistic: str, reference: Reference, counts: Counts) -> float:
+    return float(STATISTICS[statistic](reference.counts, counts).value)
+
+
 def _points(trace: Trace, reference: Reference) -> tuple[WindowPoint, ...]:
-    distance = STATISTICS["total_variation"]
     return tuple(
         WindowPoint(
             window=point.window,
@@ -131,7 +134,9 @@ def _points(trace: Trace, reference: Reference) -> tuple[WindowPoint, ...]:
             log10_evidence=point.log10_evidence,
             log10_alarm_line=point.log10_alarm_line,
             # Before its reference was learned, or over other bins, a window has no distance from it.
-            total_variation=distance(reference.counts, counts).value if counts.shape == reference.counts.shape else 0.0,
+            total_variation=_distance("total_variation", reference, counts)
+            if counts.size == reference.bins.count
+            else 0.0,
             is_calibrating=point.status in ("calibrating", "learning"),
             is_drift=point.status == "drift",
         )
