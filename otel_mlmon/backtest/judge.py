@@ -109,9 +109,10 @@ class Judge:
         self._monitor = DriftMonitor(statistics={})
         self._alerts = Alerts(settings.alerts)
 
-    def calibrate(self, window: Window) -> bool:
-        """Take in a part of a window of a stream whose design effect is not known yet; whether it still is not."""
-        return self._observe([window])[window.stream].status == "calibrating"
+    def calibrate(self, windows: list[Window]) -> set[StreamKey]:
+        """Take in a part of a window of streams whose design effect is not known yet; of which it still is not."""
+        scores = self._observe(windows)
+        return {stream for stream, score in scores.items() if score.status == "calibrating"}
 
     def take(self, index: int, windows: Iterable[Window]) -> None:
         """Take in window `index` of all streams that have one."""

@@ -40,6 +40,8 @@ class RowStream:
     reference: Reference
     counter: Counter
     is_calibrating: bool = True
+    used: int = 0
+    """Rows that were handed on for calibration."""
 
     def window(self, pane_start: int, pane_end: int, cut: Cut) -> Window:
         """The pane of these rows within the window `cut`. A row is a nanosecond, and the first is that of row 0."""
@@ -92,16 +94,19 @@ def row_streams(table: Table, choices: Mapping[str, Choice], profile: Profile) -
 def replay_rows(streams: Sequence[RowStream], cuts: Sequence[Cut], judge: Judge, progress: Progress) -> None:
     """Every window of every stream, in the order of time."""
     for done, cut in enumerate(cuts):
-        judge.take(cut.index, [stream.window(_calibrated(stream, cut, judge), cut.end, cut) for stream in streams])
+        _calibrate(streams, cut, judge)
+        judge.take(cut.index, [stream.window(max(stream.used, cut.start), cut.end, cut) for stream in streams])
         if done % PROGRESS_WINDOWS == 0 or done + 1 == len(cuts):
             progress("judging", done + 1, len(cuts))
 
 
-def _calibrated(stream: RowStream, cut: Cut, judge: Judge) -> int:
-    """The first row of `cut` that was not used up for calibration."""
-    start = cut.start
-    while stream.is_calibrating and start + CALIBRATION_PANE < cut.end and start < MOST_CALIBRATION_ROWS:
-        end = start + CALIBRATION_PANE
-        stream.is_calibrating = judge.calibrate(stream.window(start, end, Cut(index=cut.index, start=start, end=end)))
-        start = end
-    return start
+def _calibrate(streams: Sequence[RowStream], cut: Cut, judge: Judge) -> None:
+    """Use up the first rows of `cut`, all but its last, for the streams that are not calibrated yet."""
+    for start in range(cut.start, min(cut.end, MOST_CALIBRATION_ROWS) - CALIBRATION_PANE, CALIBRATION_PANE):
+        waiting = [stream for stream in streams if stream.is_calibrating]
+        if not waiting:
+            return
+        part = Cut(index=cut.index, start=start, end=start + CALIBRATION_PANE)
+        still = judge.calibrate([stream.window(part.start, part.end, part) for stream in waiting])
+        for stream in waiting:
+            stream.used, stream.is_calibrating = part.end, stream.key in still
