@@ -70,9 +70,10 @@ OURS: dict[str, tuple[str, ...]] = {
 # A third party and the entries it is at home in. What is not listed may be imported nowhere.
 THEIRS: dict[str, tuple[str, ...]] = {
     "numpy": (
+        "backtest",
         "sketch", "reference", "demo", "instrumentation.record", "instrumentation.aggregate", "instrumentation.call",
         "instrumentation.signals", "instrumentation.pipeline", "processor.otlp", "processor.window", "processor.drift",
-        "processor.alert", "processor.pipeline", "backtest",
+        "processor.alert", "processor.pipeline",
     ),
     "onnxruntime": ("instrumentation.call.onnxruntime", "demo.service"),
     "onnx": ("demo.train",),
@@ -85,6 +86,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "grpc_health": ("processor.otlp",),
     "google": ("processor.otlp",),
     "scipy": ("processor.drift", "reference"),
+    "pyarrow": ("backtest.parquet_file",),
     "pydantic": ("processor.config",),
     "pydantic_core": ("processor.config",),
     "yaml": ("processor.config",),
@@ -92,7 +94,6 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "uvicorn": ("processor.otlp.http_receiver", "processor.web"),
     "httpx": ("processor.notify", "cli.demo", "demo"),
     "rich": ("cli", "demo.view", "backtest.terminal"),
-    "pyarrow": ("backtest.parquet_file",),
 }  # fmt: skip
 
 

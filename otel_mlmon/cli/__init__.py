@@ -18,9 +18,9 @@ from otel_mlmon.version import __version__
 
 COMMANDS: Final[Mapping[str, str]] = {
     "demo": "otel_mlmon.cli.demo",
+    "backtest": "otel_mlmon.cli.backtest",
     "processor": "otel_mlmon.cli.processor",
     "check-config": "otel_mlmon.cli.check_config",
-    "backtest": "otel_mlmon.cli.backtest",
 }
 """Name and module of each command, in the order of the help."""
 
