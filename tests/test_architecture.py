@@ -33,7 +33,8 @@ OURS: dict[str, tuple[str, ...]] = {
     "testing": (*BASE, "instrumentation"),
     "reference": BASE,
     "demo": (*BASE, ""),
-    "cli": (*BASE, "cli", "demo", "reference", "processor", "instrumentation"),
+    "cli": (*BASE, "cli", "demo", "reference", "processor", "instrumentation", "backtest"),
+    "backtest": (*BASE, "reference", "processor"),
     # in the application
     "instrumentation": (*BASE, "instrumentation.pipeline", "instrumentation.settings"),
     "instrumentation.settings": BASE,
@@ -70,6 +71,7 @@ OURS: dict[str, tuple[str, ...]] = {
 # A third party and the entries it is at home in. What is not listed may be imported nowhere.
 THEIRS: dict[str, tuple[str, ...]] = {
     "numpy": (
+        "backtest",
         "sketch", "reference", "demo", "instrumentation.record", "instrumentation.aggregate", "instrumentation.call",
         "instrumentation.signals", "instrumentation.pipeline", "processor.otlp", "processor.window", "processor.drift",
         "processor.alert", "processor.pipeline",
@@ -85,13 +87,14 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "grpc_health": ("processor.otlp",),
     "google": ("processor.otlp",),
     "scipy": ("processor.drift", "reference"),
+    "pyarrow": ("backtest.parquet_file",),
     "pydantic": ("processor.config",),
     "pydantic_core": ("processor.config",),
     "yaml": ("processor.config",),
     "starlette": ("processor.web",),
     "uvicorn": ("processor.otlp.http_receiver", "processor.web"),
     "httpx": ("processor.notify", "cli.demo", "demo"),
-    "rich": ("cli", "demo.view"),
+    "rich": ("cli", "demo.view", "backtest.terminal"),
 }  # fmt: skip
 
 

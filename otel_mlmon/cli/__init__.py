@@ -18,6 +18,7 @@ from otel_mlmon.version import __version__
 
 COMMANDS: Final[Mapping[str, str]] = {
     "demo": "otel_mlmon.cli.demo",
+    "backtest": "otel_mlmon.cli.backtest",
     "processor": "otel_mlmon.cli.processor",
     "check-config": "otel_mlmon.cli.check_config",
 }
