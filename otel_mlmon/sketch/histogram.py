@@ -46,7 +46,7 @@ class Histogram:
         return cls(
             bounds=tuple(bounds),
             counts=np.bincount(where, minlength=len(bounds) + 1).astype(np.int64),
-            moments=Moments.of_values(values.tolist()),
+            moments=Moments.of_values(values),
         )
 
     @property

@@ -32,6 +32,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.otlp.attributes import Attributes, attributes_of, canonical, first_text, text_of
+from otel_mlmon.processor.otlp.json_encoding import read_json
 from otel_mlmon.processor.otlp.observation import ModelKey, Observation, Sketch
 from otel_mlmon.sketch.exponential import MAX_SCALE, MIN_SCALE, ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
@@ -151,6 +152,15 @@ def decode_metrics(request: ExportMetricsServiceRequest) -> Decoded:
         rejected=rejected,
         faults=dict(tally.faults),
     )
+
+
+def decode_metrics_json(line: str | bytes) -> Decoded:
+    """One request as the Collector's file exporter writes it: OTLP JSON; other signals hold no points.
+
+    Raises:
+        MalformedError: It is not OTLP JSON; says where.
+    """
+    return decode_metrics(read_json(ExportMetricsServiceRequest(), line))
 
 
 def _scope(tally: _Tally, scope_metrics: ScopeMetrics, resource: Attributes, canonical_resource: str) -> None:
