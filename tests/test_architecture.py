@@ -44,7 +44,7 @@ OURS: dict[str, tuple[str, ...]] = {
     ),
     "demo": (*BASE, ""),
     "cli": (*BASE, "cli", "demo", "reference", "processor", "instrumentation", "backtest"),
-    "backtest": (*BASE, "reference", "processor"),
+    "backtest": (*BASE, *PROFILE, "processor"),
     # in the application
     "instrumentation": (*BASE, "instrumentation.pipeline", "instrumentation.settings"),
     "instrumentation.settings": BASE,
