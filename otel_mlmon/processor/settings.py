@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import get_args
@@ -14,19 +13,11 @@ from otel_mlmon.processor.alert.lifecycle import AlertSettings
 from otel_mlmon.processor.alert.rule import ModelRules, rule_of
 from otel_mlmon.processor.config import Config, ModelConfig
 from otel_mlmon.processor.drift.alarm_line import log10_alarm_line
-from otel_mlmon.processor.drift.evidence import Direction
+from otel_mlmon.processor.drift.watch import Watch
 from otel_mlmon.processor.otlp.observation import ModelKey
 from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
 from otel_mlmon.processor.window.window import StreamKey
 from otel_mlmon.reference.profile import Profile
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Watch:
-    """How a stream is judged."""
-
-    tolerance: float
-    direction: Direction
 
 
 class Settings:

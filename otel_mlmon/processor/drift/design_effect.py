@@ -133,9 +133,13 @@ class DesignEffects:
             block = data["blocks"][row, level] + block
             block_items = data["block_items"][row, level] + block_items
             is_full = block_items >= size
-            data["blocks"][row, level] = np.where(is_full[:, None], 0.0, block)
-            data["block_items"][row, level] = np.where(is_full, 0.0, block_items)
-            at, block, block_items = at[is_full], block[is_full], block_items[is_full]
+            if is_full.all():
+                data["blocks"][row, level] = 0.0
+                data["block_items"][row, level] = 0.0
+            else:
+                data["blocks"][row, level] = np.where(is_full[:, None], 0.0, block)
+                data["block_items"][row, level] = np.where(is_full, 0.0, block_items)
+                at, block, block_items = at[is_full], block[is_full], block_items[is_full]
             if not at.size:
                 break
             changed[at[self._compare(rows[at], level, block, block_items)]] = True
@@ -149,12 +153,15 @@ class DesignEffects:
         """As JSON has it."""
         data = self._rows
         known = data["known"][row].tolist()
+        # Of a level without a previous block, what is left of an older one has no meaning.
+        previous_items = data["previous_items"][row]
+        previous = np.where(previous_items[:, None] > 0.0, data["previous"][row], 0.0)
         return {
             "items": float(data["items"][row]),
             "is_known": bool(data["is_known"][row]),
             "long_run": [data["long_run"][row].tolist(), float(data["long_run_items"][row])],
             "blocks": [data["blocks"][row].tolist(), data["block_items"][row].tolist()],
-            "previous": [data["previous"][row].tolist(), data["previous_items"][row].tolist()],
+            "previous": [previous.tolist(), previous_items.tolist()],
             "differences": [
                 level[MAX_DIFFERENCES - count :].tolist()
                 for level, count in zip(data["differences"][row], known, strict=True)
@@ -180,16 +187,22 @@ class DesignEffects:
     def _compare(self, rows: Index, level: int, block: Numbers, items: Numbers) -> NDArray[np.bool_]:
         """Take a full block of each row; true where it made a difference to its neighbour known."""
         data = self._rows
-        before, before_items = data["previous"][rows, level], data["previous_items"][rows, level]
         # A block that is large enough for the next level would only repeat there what it says here.
-        is_own = items < BLOCK_SIZES[level + 1] if level + 1 < _LEVELS else np.ones(len(rows), dtype=bool)
-        data["previous"][rows, level] = np.where(is_own[:, None], block, 0.0)
+        is_own: NDArray[np.bool_] = (
+            items < BLOCK_SIZES[level + 1] if level + 1 < _LEVELS else np.ones(len(rows), dtype=bool)
+        )
+        before_items = data["previous_items"][rows, level]
         data["previous_items"][rows, level] = np.where(is_own, items, 0.0)
-        is_pair = is_own & (before_items > 0.0)
-        if not is_pair.any():
+        if not is_own.any():
+            return is_own
+        before = data["previous"][rows, level]
+        data["previous"][rows, level] = block
+        is_pair: NDArray[np.bool_] = is_own & (before_items > 0.0)
+        if not is_pair.all():
+            rows, block, items = rows[is_pair], block[is_pair], items[is_pair]
+            before, before_items = before[is_pair], before_items[is_pair]
+        if not rows.size:
             return is_pair
-        rows, block, items = rows[is_pair], block[is_pair], items[is_pair]
-        before, before_items = before[is_pair], before_items[is_pair]
         difference = block / items[:, None] - before / before_items[:, None]
         spread = 1.0 - (data["long_run"][rows] ** 2).sum(-1) / data["long_run_items"][rows] ** 2
         expected = (1.0 / items + 1.0 / before_items) * spread
@@ -206,11 +219,13 @@ class DesignEffects:
         data = self._rows
         # Whole fours, so that exactly three quarters are kept.
         usable = data["known"][rows, level] // 4 * 4
-        rows, usable = rows[usable >= MIN_DIFFERENCES], usable[usable >= MIN_DIFFERENCES]
+        is_enough = usable >= MIN_DIFFERENCES
+        if not is_enough.all():
+            rows, usable = rows[is_enough], usable[is_enough]
         if not rows.size:
             return
         kept = (usable * KEPT).astype(np.intp)
-        recent = np.where(_AGE <= usable[:, None], data["differences"][rows, level], np.inf)
+        recent = np.where(usable[:, None] >= _AGE, data["differences"][rows, level], np.inf)
         recent.sort(-1)
         smallest = np.add.accumulate(recent, -1)[np.arange(len(rows)), kept - 1]
         data["estimates"][rows, level] = smallest / kept / data["trimmed_away"][rows]
@@ -219,16 +234,14 @@ class DesignEffects:
         """The largest of the levels, each shrunk to the one below."""
         data = self._rows
         estimates, known = data["estimates"][rows], data["known"][rows]
+        weights = known / (known + PRIOR_DIFFERENCES)
+        is_there = ~np.isnan(estimates)
         largest = np.ones(len(rows))
         below = np.full(len(rows), np.nan)
-        for level in range(_LEVELS):
-            estimate = estimates[:, level]
-            is_there = ~np.isnan(estimate)
-            if not is_there.any():
-                continue
-            weight = known[:, level] / (known[:, level] + PRIOR_DIFFERENCES)
+        for level in np.flatnonzero(is_there.any(0)):
+            estimate, weight = estimates[:, level], weights[:, level]
             shrunk = np.where(np.isnan(below), estimate, weight * estimate + (1.0 - weight) * below)
-            below = np.where(is_there, shrunk, below)
+            below = np.where(is_there[:, level], shrunk, below)
             largest = np.fmax(largest, below)
         data["value"][rows] = largest
 

@@ -127,7 +127,7 @@ class EvidenceBank:
 
     @property
     def log_e(self) -> Numbers:
-        """ln W by row, 0 or above."""
+        """Evidence by row: ln W, 0 or above."""
         return self._rows["log_e"]
 
     @property
@@ -147,6 +147,11 @@ class EvidenceBank:
     def design_effect(self) -> Numbers:
         """φ by row, 1 or above."""
         return self._effects.value
+
+    @property
+    def reference_count(self) -> Numbers:
+        """N by row."""
+        return self._rows["total"]
 
     @property
     def contributions(self) -> Numbers:
@@ -190,9 +195,7 @@ class EvidenceBank:
         """End with a stream; its row is given to another."""
         self._free.append(row)
 
-    def update(
-        self, rows: Index, counts: NDArray[Any], end_ns: NDArray[np.int64], log_alarm_line: float
-    ) -> None:
+    def update(self, rows: Index, counts: NDArray[Any], end_ns: NDArray[np.int64], log_alarm_line: float) -> None:
         """Take in one pane of each of `rows`, of any size.
 
         Args:
@@ -320,7 +323,7 @@ class EvidenceBank:
             gains[rows[told]] += pane[told] * self._moves.log_ratios(leader[told] - _MOVES, shares[told], radius[told])
 
     def _log_ratios(self, rows: Index, pane_shares: Numbers, shares: Numbers, radius: Numbers) -> Numbers:
-        """ln L of the three that learn and of the pane's own shares, shape (S, 4, K)."""
+        """The ln L of the three that learn and of the pane's own shares, shape (S, 4, K)."""
         alternatives = np.empty((len(rows), _MOVES, self.bins))
         plugged = self._rows["recent"][rows] + PSEUDO_COUNTS * shares[:, None]
         alternatives[:, :_UNIVERSAL] = plugged / plugged.sum(-1, keepdims=True)
@@ -369,7 +372,8 @@ def checked(counts: NDArray[Any], bins: int) -> Numbers:
 
 def are_counts(rows: Numbers) -> NDArray[np.bool_]:
     """Whether each row has only counts, shape (S,)."""
-    return (rows.min(-1) >= 0.0) & np.isfinite(rows.sum(-1))
+    are: NDArray[np.bool_] = (rows.min(-1) >= 0.0) & np.isfinite(rows.sum(-1))
+    return are
 
 
 def _regret(pane: Numbers, items: Numbers) -> Numbers:

@@ -71,7 +71,7 @@ class Moves:
         radius: NDArray[np.float64],
         idle: NDArray[np.float64],
     ) -> NDArray[np.float64]:
-        """ln Π L^c of each bet.
+        """The ln Π L^c of each bet.
 
         Args:
             pane: Counts, shape (S, K).
@@ -85,14 +85,14 @@ class Moves:
         counts, shares = _held(pane), _held(reference)
         up, down = counts[:, self._up_index], counts[:, self._down_index]
         log_z, is_open = self._log_z(shares[:, self._up_index], shares[:, self._down_index], radius)
-        factors = up[..., None] * TILTS + (up + down)[..., None] * log_z
+        factors: NDArray[np.float64] = up[..., None] * TILTS + (up + down)[..., None] * log_z
         np.copyto(factors, idle[:, None, None], where=~is_open[..., None])
         return factors.reshape(len(pane), -1)
 
     def log_ratios(
         self, bets: NDArray[np.intp], reference: NDArray[np.float64], radius: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """ln L of one bet a row, shape (S, K); `bets` are indices into the last axis of `log_factors`."""
+        """The ln L of one bet a row, shape (S, K); `bets` are indices into the last axis of `log_factors`."""
         pair, tilt = np.divmod(bets, TILTS.size)
         shares = _held(reference)
         rows = np.arange(len(bets))
@@ -107,7 +107,7 @@ class Moves:
     def _log_z(
         up: NDArray[np.float64], down: NDArray[np.float64], radius: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """ln Z, shape (S, M, T), and where there is anything to bet on, shape (S, M)."""
+        """The ln Z, shape (S, M, T), and where there is anything to bet on, shape (S, M)."""
         most, least = up + radius[:, None], down - radius[:, None]
         is_open = least > 0.0
         least = np.where(is_open, least, 1.0)

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from otel_mlmon import semconv
 from otel_mlmon.internal_events import JOURNAL
 from otel_mlmon.processor.drift.monitor import DriftMonitor
-from otel_mlmon.processor.drift.score import Counts, Score, StatisticValue
+from otel_mlmon.processor.drift.moves import Direction
+from otel_mlmon.processor.drift.score import Counts, Score, StatisticValue, StatisticValues
 from otel_mlmon.processor.drift.statistics import NEEDS_ORDER, STATISTICS
+from otel_mlmon.processor.drift.watch import Watch
 from otel_mlmon.processor.otlp.observation import ModelKey
 from otel_mlmon.processor.window.window import Bins, Reference, StreamKey, Window
 
@@ -88,9 +90,12 @@ def test_reports_the_rolling_window() -> None:
     monitor = DriftMonitor()
     pane = np.array([10, 20, 30, 40])
     score = monitor.observe(window(pane), tolerance=0.02, direction="both", log10_alarm_line=LINE)
-    assert score.statistics == {
-        name: statistic(REFERENCE.counts, pane * 2) for name, statistic in STATISTICS.items() if name not in NEEDS_ORDER
-    }
+    expected = {}
+    for name in STATISTICS.keys() - NEEDS_ORDER:
+        found = STATISTICS[name](REFERENCE.counts, pane * 2)
+        p_value, noise = (None if number is None else float(number) for number in (found.p_value, found.noise))
+        expected[name] = StatisticValue(value=float(found.value), p_value=p_value, noise=noise)
+    assert score.statistics == expected
     ordered = Reference(bins=Bins(names=BINS.names, is_ordered=True), counts=REFERENCE.counts)
     score = monitor.observe(window(pane, reference=ordered), tolerance=0.02, direction="both", log10_alarm_line=LINE)
     assert score.statistics.keys() == STATISTICS.keys()
@@ -170,7 +175,7 @@ def test_a_bad_reference_is_as_if_there_was_none() -> None:
 
 @pytest.mark.guarded
 def test_a_bad_statistic_takes_nothing_with_it() -> None:
-    def broken(_reference: Counts, _current: Counts, /) -> StatisticValue:
+    def broken(_reference: Counts, _current: Counts, /) -> StatisticValues:
         raise ZeroDivisionError
 
     monitor = DriftMonitor(statistics={"broken": broken, "psi": STATISTICS["psi"]})
@@ -185,3 +190,48 @@ def test_an_empty_pane_and_an_empty_reference() -> None:
     )
     assert (score.status, score.since_ns, score.design_effect) == ("calibrating", 0, 1.0)
     assert {value.value for value in score.statistics.values()} == {0.0}
+
+
+def test_together_is_one_by_one() -> None:
+    """Streams of different bins, directions and references, some with two panes, one that learns: exactly the same."""
+    rng = np.random.default_rng(12)
+    together, alone = DriftMonitor(), DriftMonitor()
+    kinds = []
+    for index in range(12):
+        bins = (2, 4, 10)[index % 3]
+        names = tuple(str(place) for place in range(bins))
+        reference = Reference(
+            bins=Bins(names=names, is_ordered=index % 2 == 0), counts=rng.multinomial(5_000, np.full(bins, 1 / bins))
+        )
+        direction: Direction = ("both", "up", "down")[index % 4 % 3]
+        watch = Watch(tolerance=0.02, direction=direction)
+        kinds.append((StreamKey(ModelKey("m", str(index)), "input.x"), reference, watch))
+    for pane in range(25):
+        batch = []
+        for key, reference, watch in kinds:
+            for _ in range(1 + (rng.random() < 0.3)):
+                shares = rng.dirichlet(np.full(reference.bins.count, 300.0 if key.model.version > "5" else 1.0))
+                counts = rng.multinomial(100, shares)
+                is_learning = key.model.version == "7" and pane < 5
+                batch.append(
+                    (window(counts, stream=key, reference=None if is_learning else reference, end=pane + 1), watch)
+                )
+        one_by_one = [
+            alone.observe(each, tolerance=watch.tolerance, direction=watch.direction, log10_alarm_line=LINE)
+            for each, watch in batch
+        ]
+        assert together.observe_all(batch, log10_alarm_line=LINE) == one_by_one
+    assert [together.state(key) for key, _, _ in kinds] == [alone.state(key) for key, _, _ in kinds]
+    assert len({score.status for score in one_by_one}) > 1
+
+
+@pytest.mark.guarded
+def test_a_pane_with_negative_counts_stops_no_other() -> None:
+    monitor, alone = DriftMonitor(), DriftMonitor()
+    watch = Watch(tolerance=0.02, direction="both")
+    good = window(np.array([4, 3, 2, 1]), stream=OTHER)
+    told = faults()
+    bad, score = monitor.observe_all([(window(np.array([4, -3, 2, 1])), watch), (good, watch)], log10_alarm_line=LINE)
+    assert faults() > told
+    assert (bad.status, bad.log10_evidence) == ("calibrating", 0.0)
+    assert [score] == alone.observe_all([(good, watch)], log10_alarm_line=LINE)

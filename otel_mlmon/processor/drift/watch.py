@@ -1,0 +1,16 @@
+"""How a stream is judged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from otel_mlmon.processor.drift.moves import Direction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """What is forgiven of one stream, and which moves of it are drift."""
+
+    tolerance: float
+    """Total variation, [0, 1]."""
+    direction: Direction
