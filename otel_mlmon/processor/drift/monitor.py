@@ -26,6 +26,7 @@ from otel_mlmon.processor.window.window import Reference, StreamKey, Window
 
 STAGE: Final = "drift"
 
+_GUARD: Final = guard(STAGE)
 _LN_10: Final = math.log(10.0)
 
 Group = tuple[int, Direction]
@@ -144,7 +145,7 @@ class DriftMonitor:
             if window.reference is None:
                 self.forget(window.stream)
                 continue
-            with guard(STAGE):
+            with _GUARD:
                 group = self._group_of(window, window.reference, watch)
                 groups.setdefault(group, []).append(place)
         statistics = self._statistics_of({place: every[place][0] for group in groups.values() for place in group})
@@ -181,7 +182,7 @@ class DriftMonitor:
         """Take in the panes that are counts of the group's bins; tell of the others."""
         fitting = []
         for window in windows:
-            with guard(STAGE):
+            with _GUARD:
                 if window.pane.shape != (group[0],):
                     raise BinMismatchError(f"a pane of shape {window.pane.shape} against {group[0]} bins")
                 fitting.append(window)
@@ -232,7 +233,7 @@ class DriftMonitor:
         groups: dict[tuple[int, bool], list[tuple[int, Window, Reference]]] = {}
         for place, window in windows.items():
             reference = window.reference
-            with guard(STAGE):
+            with _GUARD:
                 if reference is None or reference.counts.shape != window.rolling.shape:
                     raise BinMismatchError(f"a rolling window of shape {window.rolling.shape}")
                 groups.setdefault((window.rolling.size, reference.bins.is_ordered), []).append(
@@ -243,12 +244,13 @@ class DriftMonitor:
             is_good = _told_of(now, bins)
             good = [member for member, is_counts in zip(members, is_good, strict=True) if is_counts]
             before = np.array([reference.counts for _, _, reference in good], dtype=np.float64).reshape(-1, bins)
+            columns: dict[str, list[StatisticValue]] = {}
             for name, statistic in self._statistics.items():
-                if name in NEEDS_ORDER and not is_ordered:
-                    continue
-                with guard(STAGE):
-                    for (place, _, _), value in zip(good, _each(statistic(before, now[is_good])), strict=True):
-                        values[place][name] = value
+                if name not in NEEDS_ORDER or is_ordered:
+                    with _GUARD:
+                        columns[name] = _each(statistic(before, now[is_good]))
+            for (place, _, _), *row in zip(good, *columns.values(), strict=True):
+                values[place] = dict(zip(columns, row, strict=True))
         return values
 
 
@@ -268,21 +270,18 @@ def _told_of(rows: NDArray[np.float64], bins: int) -> NDArray[np.bool_]:
     """Which rows are counts; the guard is told of the others."""
     is_good = are_counts(rows)
     if not is_good.all():
-        with guard(STAGE):
+        with _GUARD:
             checked(rows[~is_good], bins)
     return is_good
 
 
-def _each(values: StatisticValues) -> Iterator[StatisticValue]:
+def _each(values: StatisticValues) -> list[StatisticValue]:
     """Row by row."""
-    columns = (None if column is None else column.tolist() for column in (values.value, values.p_value, values.noise))
-    value, p_value, noise = columns
-    for row, number in enumerate(value or ()):
-        yield StatisticValue(
-            value=number,
-            p_value=None if p_value is None else p_value[row],
-            noise=None if noise is None else noise[row],
-        )
+    nothing = (None,) * len(values.value)
+    p_values = nothing if values.p_value is None else values.p_value.tolist()
+    noises = nothing if values.noise is None else values.noise.tolist()
+    rows = zip(values.value.tolist(), p_values, noises, strict=True)
+    return [StatisticValue(value=value, p_value=p_value, noise=noise) for value, p_value, noise in rows]
 
 
 def _learning(window: Window, log10_alarm_line: float) -> Score:

@@ -85,7 +85,9 @@ class Moves:
         counts, shares = _held(pane), _held(reference)
         up, down = counts[:, self._up_index], counts[:, self._down_index]
         log_z, is_open = self._log_z(shares[:, self._up_index], shares[:, self._down_index], radius)
-        factors: NDArray[np.float64] = up[..., None] * TILTS + (up + down)[..., None] * log_z
+        factors: NDArray[np.float64] = up[..., None] * TILTS
+        log_z *= (up + down)[..., None]
+        factors += log_z
         np.copyto(factors, idle[:, None, None], where=~is_open[..., None])
         return factors.reshape(len(pane), -1)
 
@@ -112,7 +114,9 @@ class Moves:
         is_open = least > 0.0
         least = np.where(is_open, least, 1.0)
         most = np.where(is_open, most, 0.0)
-        return np.log((most + least)[..., None] / (most[..., None] * np.exp(TILTS) + least[..., None])), is_open
+        tilted = most[..., None] * np.exp(TILTS)
+        tilted += least[..., None]
+        return np.log(np.divide((most + least)[..., None], tilted, out=tilted), out=tilted), is_open
 
 
 @lru_cache(maxsize=256)

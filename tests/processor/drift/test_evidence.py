@@ -113,7 +113,9 @@ def test_two_bins_against_a_scalar_oracle() -> None:
     r = 4_000.5 / 10_001.0
     # Nothing was remembered before φ was known.
     recent = [[0.0, 0.0] for _ in HALF_LIVES_ITEMS]
-    log_w = dict.fromkeys(["u", 0, 1, 2, *((side, theta) for side in (0, 1) for theta in TILTS)], 0.0)
+    tilts = [float(theta) for theta in TILTS]
+    keys: list[str | int | tuple[int, float]] = ["u", 0, 1, 2, *((side, theta) for side in (0, 1) for theta in tilts)]
+    log_w = dict.fromkeys(keys, 0.0)
     led = set()
     for size in (1,) * 150 + (30, 0, 200, 7) * 5:
         pane = rng.multinomial(size, [0.52, 0.48])
@@ -123,7 +125,7 @@ def test_two_bins_against_a_scalar_oracle() -> None:
             continue
         c, n = pane / phi, size / phi
         d = 0.02 + math.sqrt(2 * phi / 40_000)
-        gains = {"u": universal_of(c, r, d)}
+        gains = dict.fromkeys(keys, universal_of(c, r, d))
         for index, (x, y) in enumerate(recent):
             q = (x + 20 * r) / (x + y + 20)
             gains[index] = log_ratio(c, q, r, d) if abs(q - r) > d else -math.log(2) / 100 * n
@@ -131,10 +133,10 @@ def test_two_bins_against_a_scalar_oracle() -> None:
             recent[index] = [x * decay + c[0], y * decay + c[1]]
         for side in (0, 1):
             most = (r, 1 - r)[side] + d
-            for theta in TILTS:
+            for theta in tilts:
                 z = -math.log(most * math.exp(theta) + 1 - most)
                 gains[side, theta] = c[side] * theta + n * z
-        weighted = {}
+        weighted = dict.fromkeys(keys, 0.0)
         for key, gain in gains.items():
             total = log_w[key] + gain
             weighted[key] = total - math.log(16 if isinstance(key, tuple) else 8)
