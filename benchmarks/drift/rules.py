@@ -95,6 +95,12 @@ def _one_sample(references: Counts, counts: Counts) -> Flags:
     return flags
 
 
+def _two_samples(references: Counts, counts: Counts) -> Flags:
+    p_value = chi_squared(references, counts).p_value
+    assert p_value is not None
+    return p_value < 0.05
+
+
 def _evidently_small(references: Counts, rng: Rng, _items: int) -> Rule:
     shares = references / references.sum(-1, keepdims=True)
     return Distance(rng.multinomial(1_000, shares), _one_sample)
@@ -118,9 +124,6 @@ OTHERS = (
         lambda before, now: jensen_shannon(before, now).value * math.sqrt(math.log(2.0)) >= 0.1,
     ),
     _stateless("PSI > .2", lambda before, now: psi(before, now).value > 0.2),
-    _stateless(
-        "chi² two-sample p<.05 (NannyML chi2, alibi-detect)",
-        lambda before, now: chi_squared(before, now).p_value < 0.05,
-    ),
+    _stateless("chi² two-sample p<.05 (NannyML chi2, alibi-detect)", _two_samples),
     Named("NannyML default (JS > mean + 3 sd of the reference's chunks)", _nannyml),
 )

@@ -150,7 +150,7 @@ def _beyond_anybody(line: float, reference: int, seed: int) -> float:
     """Share of references whose nearest forgiven shares are too near to TV .05, with φ = 1."""
     rng = np.random.default_rng(seed)
     counts = rng.multinomial(reference, SHARES, size=4_000)
-    r: NDArray[np.float64] = (counts + 0.5) / (reference + SHARES.size / 2.0)
+    r = (counts.astype(np.float64) + 0.5) / (reference + SHARES.size / 2.0)
     radius = np.full(len(r), 0.02 + math.sqrt(SHARES.size / (4.0 * reference)))
     q: NDArray[np.float64] = np.broadcast_to(streams.moved(0.05), r.shape)
     growth = (q * np.log(two_sided(q[:, None], r, radius)[:, 0])).sum(-1)

@@ -14,7 +14,7 @@ runs = min(question["runs"], 60)
 answers = {}
 
 
-def labels(items: int, shares: list) -> pd.DataFrame:
+def labels(items: int, shares: list[float]) -> pd.DataFrame:
     """One column of classes, as text."""
     return pd.DataFrame({"label": rng.choice(list("abcd"), p=shares, size=items)})
 
@@ -23,7 +23,7 @@ def is_drift(reference: pd.DataFrame, current: pd.DataFrame) -> bool:
     """What the preset says of the only column."""
     result = Report([DataDriftPreset()]).run(current, reference).dict()
     share = next(metric["value"] for metric in result["metrics"] if "DriftedColumns" in str(metric))
-    return share["count"] > 0
+    return bool(share["count"] > 0)
 
 
 for reference_items, items, move in (

@@ -13,7 +13,7 @@ runs = min(question["runs"], 30)
 answers = {}
 
 
-def labels(items: int, shares: list) -> pd.DataFrame:
+def labels(items: int, shares: list[float]) -> pd.DataFrame:
     """One column of classes."""
     return pd.DataFrame({"label": pd.Categorical(rng.choice(list("abcd"), p=shares, size=items))})
 
