@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import get_args
@@ -13,6 +14,7 @@ from otel_mlmon.processor.alert.lifecycle import AlertSettings
 from otel_mlmon.processor.alert.rule import ModelRules, rule_of
 from otel_mlmon.processor.config import Config, ModelConfig
 from otel_mlmon.processor.drift.alarm_line import log10_alarm_line
+from otel_mlmon.processor.drift.threshold import Threshold
 from otel_mlmon.processor.drift.watch import Watch
 from otel_mlmon.processor.otlp.observation import ModelKey
 from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
@@ -80,14 +82,15 @@ class Settings:
         )
 
     def watch(self, stream: StreamKey) -> Watch | None:
-        """What the drift step is told of a stream; None if the rule that judges it is switched off.
+        """What the drift step is told of a stream; None if no rule judges it.
 
         Latency and errors have a budget for a reference, so nothing more is forgiven, and only growing is drift.
         Confidence is judged for collapse only.
         """
         config = self._model(stream.model.name)
         rule = rule_of(stream.stream)
-        if not _is_enabled(config, rule):
+        thresholds = _thresholds(config, stream.stream) if rule not in ("latency", "errors") else ()
+        if not (_is_enabled(config, rule) or thresholds):
             return None
         watches: Mapping[RuleName, Watch] = {
             "latency": Watch(tolerance=0.0, direction="up"),
@@ -96,7 +99,7 @@ class Settings:
             "confidence": Watch(tolerance=config.confidence.tolerance, direction="down"),
             "data_drift": Watch(tolerance=config.data_drift.tolerance, direction="both"),
         }
-        return watches[rule]
+        return replace(watches[rule], thresholds=thresholds) if thresholds else watches[rule]
 
     def alarm_line(self, streams: int) -> float:
         """log10 of the alarm line while so many streams are watched."""
@@ -107,7 +110,15 @@ class Settings:
 
 
 def _is_enabled(config: ModelConfig, rule: RuleName) -> bool:
-    return bool(getattr(config, rule).enabled)
+    return bool(config.rules) if rule == "statistic" else bool(getattr(config, rule).enabled)
+
+
+def _thresholds(config: ModelConfig, stream: str) -> tuple[Threshold, ...]:
+    every = (
+        Threshold(statistic=rule.statistic, stream=rule.stream, above=rule.above, p_below=rule.p_below)
+        for rule in config.rules
+    )
+    return tuple(threshold for threshold in every if threshold.is_about(stream))
 
 
 def _profiles(config: Config) -> dict[Path, Profile]:

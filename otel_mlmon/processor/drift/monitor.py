@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -153,7 +153,8 @@ class DriftMonitor:
             windows = [every[place][0] for place in members]
             self._update(group, windows, log10_alarm_line * _LN_10)
             scores = self._scores(group, windows, log10_alarm_line, [statistics[place] for place in members])
-            yield from zip(members, scores, strict=True)
+            for place, score in zip(members, scores, strict=True):
+                yield place, _with_thresholds(score, every[place][1], group[0])
 
     def _group_of(self, window: Window, reference: Reference, watch: Watch) -> Group:
         """Where the stream's evidence is, begun anew if it was against something else."""
@@ -264,6 +265,13 @@ def _rounds(windows: Iterable[tuple[Window, Watch]]) -> list[list[int]]:
             rounds.append([])
         rounds[turn].append(place)
     return rounds
+
+
+def _with_thresholds(score: Score, watch: Watch, bins: int) -> Score:
+    if not watch.thresholds:
+        return score
+    judged = (threshold.judge(score.statistics, count=score.current_count, bins=bins) for threshold in watch.thresholds)
+    return replace(score, thresholds=tuple(verdict for verdict in judged if verdict is not None))
 
 
 def _told_of(rows: NDArray[np.float64], bins: int) -> NDArray[np.bool_]:

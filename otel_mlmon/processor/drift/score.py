@@ -50,6 +50,20 @@ class Statistic(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ThresholdVerdict:
+    """What a threshold that the owner set on a statistic says of the rolling window."""
+
+    statistic: str
+    is_p_value: bool
+    """Whether `value` is a p-value and must not be below `bound`; else it must not be above."""
+    value: float
+    bound: float
+    needs: int
+    """Values that the window must hold before it is judged."""
+    verdict: Literal["ok", "breached", "too few values"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """One stream after one pane."""
 
@@ -66,6 +80,7 @@ class Score:
     current_count: int = 0
     """Values in the rolling window."""
     statistics: Mapping[str, StatisticValue] = field(default_factory=dict)
+    thresholds: tuple[ThresholdVerdict, ...] = ()
     contributions: tuple[float, ...] = ()
     """Shape (K,): what each bin added to ln W since the onset, in nats; the largest is the first cause."""
 

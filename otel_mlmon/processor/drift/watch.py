@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from otel_mlmon.processor.drift.moves import Direction
+from otel_mlmon.processor.drift.threshold import Threshold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,3 +15,5 @@ class Watch:
     tolerance: float
     """Total variation, [0, 1]."""
     direction: Direction
+    thresholds: tuple[Threshold, ...] = ()
+    """On the familiar statistics; most owners want none."""
