@@ -2,8 +2,8 @@
 
 They judge the rolling window pane after pane and carry no promise about false alarms: that is what the evidence is
 for. What they do promise is not to judge noise. A fixed threshold is passed by chance alone where the window is small,
-so each has a smallest n: where, without drift, the value is on average half of the threshold (of PSI, which is a
-square: a quarter), or the expected count of a bin is under five. Below it the answer is `too few values`.
+so each has a smallest n: where, without drift, the value is on average half of the threshold at most (of PSI, which
+is a square: a quarter) and over it in one window of twenty, or the expected count of a bin is under five. Below it the answer is `too few values`.
 
 With K bins, threshold t, and a reference that is much larger than the window, the means without drift are: PSI
 (K-1)/n; Hellinger √((K-1)/8n) and Jensen-Shannon √((K-1)/8n ln 2) at most; total variation at most √((K-1)/2πn);
@@ -30,10 +30,10 @@ _SMALLEST: Final[Mapping[str, Callable[[int, float], float]]] = {
     "psi": lambda bins, bound: smallest_count_of_psi(bins=bins, threshold=bound),
     "jensen_shannon": lambda bins, bound: (bins - 1) / (2.0 * math.log(2.0) * bound**2),
     "hellinger": lambda bins, bound: (bins - 1) / (2.0 * bound**2),
-    "total_variation": lambda bins, bound: 2.0 * (bins - 1) / (math.pi * bound**2),
+    "total_variation": lambda bins, bound: (bins - 1) / bound**2,
     "l_infinity": lambda _, bound: 4.0 / bound**2,
     "kolmogorov_smirnov": lambda _, bound: 4.0 / bound**2,
-    "wasserstein": lambda bins, bound: (0.8 * (bins - 1) / bound) ** 2,
+    "wasserstein": lambda bins, bound: ((bins - 1) / bound) ** 2,
     "cramers_v": lambda bins, bound: 4.0 * (bins - 1) / bound**2,
 }
 """From K and the threshold; of a statistic that is not here, `MIN_EXPECTED` a bin."""

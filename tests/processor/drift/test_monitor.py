@@ -13,6 +13,7 @@ from otel_mlmon.processor.drift.monitor import DriftMonitor
 from otel_mlmon.processor.drift.moves import Direction
 from otel_mlmon.processor.drift.score import Counts, Score, StatisticValue, StatisticValues
 from otel_mlmon.processor.drift.statistics import NEEDS_ORDER, STATISTICS
+from otel_mlmon.processor.drift.threshold import Threshold
 from otel_mlmon.processor.drift.watch import Watch
 from otel_mlmon.processor.otlp.observation import ModelKey
 from otel_mlmon.processor.window.window import Bins, Reference, StreamKey, Window
@@ -235,3 +236,24 @@ def test_a_pane_with_negative_counts_stops_no_other() -> None:
     assert faults() > told
     assert (bad.status, bad.log10_evidence) == ("calibrating", 0.0)
     assert [score] == alone.observe_all([(good, watch)], log10_alarm_line=LINE)
+
+
+def test_thresholds_are_judged_on_the_rolling_window() -> None:
+    watch = Watch(
+        tolerance=0.02,
+        direction="both",
+        thresholds=(
+            Threshold(statistic="psi", above=0.2),
+            Threshold(statistic="chi_squared", p_below=1e-3),
+            Threshold(statistic="wasserstein", above=1.0),
+        ),
+    )
+    few, many = (window(np.array([1, 2, 3, 4]) * times) for times in (1, 10))
+    # Of classes there is no Wasserstein distance.
+    assert [
+        [
+            verdict.verdict
+            for verdict in DriftMonitor().observe_all([(each, watch)], log10_alarm_line=LINE)[0].thresholds
+        ]
+        for each in (few, many)
+    ] == [["too few values", "breached"], ["breached", "breached"]]
