@@ -128,7 +128,8 @@ class DesignEffects:
         data["long_run_items"][rows] = data["long_run_items"][rows] * decay + items
         changed = np.zeros(len(rows), dtype=bool)
         at, block, block_items = np.arange(len(rows)), counts, items
-        for level, size in enumerate(BLOCK_SIZES):
+        for level in range(self._first_level(rows, float(items.min())), _LEVELS):
+            size = BLOCK_SIZES[level]
             row = rows[at]
             block = data["blocks"][row, level] + block
             block_items = data["block_items"][row, level] + block_items
@@ -183,6 +184,15 @@ class DesignEffects:
             data["differences"][row, level, MAX_DIFFERENCES - len(differences) :] = differences
             self._estimate(only, level)
         self._conclude(only)
+
+    def _first_level(self, rows: Index, least_items: float) -> int:
+        """The lowest level that panes of so many items do not just pass through."""
+        level = 0
+        while level + 1 < _LEVELS and least_items >= BLOCK_SIZES[level + 1]:
+            level += 1
+        data = self._rows
+        is_held = data["block_items"][rows, :level].any() or data["previous_items"][rows, :level].any()
+        return 0 if is_held else level
 
     def _compare(self, rows: Index, level: int, block: Numbers, items: Numbers) -> NDArray[np.bool_]:
         """Take a full block of each row; true where it made a difference to its neighbour known."""

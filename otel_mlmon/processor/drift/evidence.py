@@ -256,19 +256,21 @@ class EvidenceBank:
 
     def _update(self, rows: Index, panes: Numbers, end_ns: NDArray[np.int64], log_alarm_line: float) -> None:
         items = panes.sum(-1)
-        is_bet = (items > 0.0) & self._effects.is_known[rows]
-        if is_bet.any():
-            # φ of the past alone: with this pane's own part in it, the factors would not be e-values.
-            scale = np.maximum(self._effects.value[rows[is_bet]], items[is_bet] / LARGEST_PANE_ITEMS)
-            effective = panes[is_bet] / scale[:, None]
-            self._bet(rows[is_bet], effective, items[is_bet] / scale, log_alarm_line)
         is_seen = items > 0.0
-        if is_seen.any():
-            self._effects.add(rows[is_seen], panes[is_seen], items[is_seen])
+        seen, pane, count = (rows, panes, items) if is_seen.all() else (rows[is_seen], panes[is_seen], items[is_seen])
+        is_known = self._effects.is_known[seen]
+        # φ of the past alone goes into a bet: with the pane's own part in it, the factors would not be e-values.
+        if is_known.any():
+            known = slice(None) if is_known.all() else is_known
+            self._bet(seen[known], pane[known], count[known], log_alarm_line)
+        if seen.size:
+            self._effects.add(seen, pane, count)
         self._conclude(rows, end_ns, log_alarm_line)
 
     def _bet(self, rows: Index, pane: Numbers, items: Numbers, log_alarm_line: float) -> None:
         data = self._rows
+        scale = np.maximum(self._effects.value[rows], items / LARGEST_PANE_ITEMS)
+        pane, items = pane / scale[:, None], items / scale
         shares, radius = data["shares"][rows], self._radius(rows)
         idle = -RELEASE_NATS * items
         log_ratios = self._log_ratios(rows, pane / items[:, None], shares, radius)
@@ -315,6 +317,9 @@ class EvidenceBank:
     ) -> None:
         """Write down what each bin gave the leader, where there is evidence."""
         gains = self._rows["gains"]
+        if not (best > 0.0).any() and not self._rows["log_e"][rows].any():
+            gains[rows] = 0.0
+            return
         gains[rows[(best <= 0.0) | (self._rows["log_e"][rows] == 0.0)]] = 0.0
         told = np.flatnonzero((best > 0.0) & (leader < _MOVES))
         gains[rows[told]] += pane[told] * log_ratios[told, leader[told]]

@@ -2,8 +2,9 @@
 
 They judge the rolling window pane after pane and carry no promise about false alarms: that is what the evidence is
 for. What they do promise is not to judge noise. A fixed threshold is passed by chance alone where the window is small,
-so each has a smallest n: where, without drift, the value is on average half of the threshold at most (of PSI, which
-is a square: a quarter) and over it in one window of twenty, or the expected count of a bin is under five. Below it the answer is `too few values`.
+so each has a smallest n: where, without drift, the value is on average half of the threshold at most (of PSI, which is
+a square, a quarter) and over it in no more than one window of twenty; of p-values, five values a bin. Below it the
+answer is `too few values`.
 
 With K bins, threshold t, and a reference that is much larger than the window, the means without drift are: PSI
 (K-1)/n; Hellinger √((K-1)/8n) and Jensen-Shannon √((K-1)/8n ln 2) at most; total variation at most √((K-1)/2πn);

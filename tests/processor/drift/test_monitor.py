@@ -250,10 +250,8 @@ def test_thresholds_are_judged_on_the_rolling_window() -> None:
     )
     few, many = (window(np.array([1, 2, 3, 4]) * times) for times in (1, 10))
     # Of classes there is no Wasserstein distance.
-    assert [
-        [
-            verdict.verdict
-            for verdict in DriftMonitor().observe_all([(each, watch)], log10_alarm_line=LINE)[0].thresholds
-        ]
-        for each in (few, many)
-    ] == [["too few values", "breached"], ["breached", "breached"]]
+    scores = [DriftMonitor().observe_all([(each, watch)], log10_alarm_line=LINE)[0] for each in (few, many)]
+    assert [[verdict.verdict for verdict in score.thresholds] for score in scores] == [
+        ["too few values", "breached"],
+        ["breached", "breached"],
+    ]
