@@ -17,7 +17,8 @@ from otel_mlmon.processor.alert.rule import judge
 from otel_mlmon.processor.config import Config, FalseAlarms
 from otel_mlmon.processor.drift.monitor import DriftMonitor
 from otel_mlmon.processor.drift.score import Score, Status
-from otel_mlmon.processor.settings import Settings, Watch
+from otel_mlmon.processor.drift.watch import Watch
+from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.window.window import Reference, StreamKey, Window
 
 Counts = NDArray[np.int64]

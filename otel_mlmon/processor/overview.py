@@ -131,6 +131,17 @@ def stream_document(stream: StreamSummary, score: Score) -> Document:
         "reference_shares": list(stream.reference_shares),
         "current_shares": list(stream.current_shares),
         "contributions": list(score.contributions),
+        "thresholds": [
+            {
+                "statistic": verdict.statistic,
+                "is_p_value": verdict.is_p_value,
+                "value": verdict.value,
+                "bound": verdict.bound,
+                "needs": verdict.needs,
+                "verdict": verdict.verdict,
+            }
+            for verdict in score.thresholds
+        ],
         "statistics": {
             name: {"value": value.value, "p_value": value.p_value, "noise": value.noise}
             for name, value in score.statistics.items()

@@ -172,13 +172,10 @@ class Pipeline:
         """The scores of each pane of each model, in the order of time."""
         line = self._settings.alarm_line(self._watched(windows))
         panes: dict[tuple[int, ModelKey], dict[StreamKey, tuple[Window, Score]]] = {}
-        for window in windows:
-            watch = self._settings.watch(window.stream)
-            if watch is None:
-                continue
-            score = self._monitor.observe(
-                window, tolerance=watch.tolerance, direction=watch.direction, log10_alarm_line=line
-            )
+        watches = ((window, self._settings.watch(window.stream)) for window in windows)
+        watched = [(window, watch) for window, watch in watches if watch is not None]
+        scores = self._monitor.observe_all(watched, log10_alarm_line=line)
+        for (window, _), score in zip(watched, scores, strict=True):
             self._scores[window.stream] = score
             self._scored.add(window.stream)
             panes.setdefault((window.end_ns, window.stream.model), {})[window.stream] = (window, score)

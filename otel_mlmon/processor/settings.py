@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, get_args
@@ -14,7 +14,8 @@ from otel_mlmon.processor.alert.lifecycle import AlertSettings
 from otel_mlmon.processor.alert.rule import ModelRules, rule_of
 from otel_mlmon.processor.config import Config, ModelConfig
 from otel_mlmon.processor.drift.alarm_line import log10_alarm_line
-from otel_mlmon.processor.drift.evidence import Direction
+from otel_mlmon.processor.drift.threshold import Threshold
+from otel_mlmon.processor.drift.watch import Watch
 from otel_mlmon.processor.otlp.observation import ModelKey
 from otel_mlmon.processor.window.settings import HistorySettings, ModelSettings, WindowSettings
 from otel_mlmon.processor.window.window import StreamKey
@@ -25,14 +26,6 @@ HOUR_OF_WEEK_S: Final = 28 * 86_400.0
 
 LEARN_PANES: Final = 10
 """How many panes a stream learns from at least: fewer cannot tell bursts and breaks from chance."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Watch:
-    """How a stream is judged."""
-
-    tolerance: float
-    direction: Direction
 
 
 class Settings:
@@ -98,14 +91,15 @@ class Settings:
         )
 
     def watch(self, stream: StreamKey) -> Watch | None:
-        """What the drift step is told of a stream; None if the rule that judges it is switched off.
+        """What the drift step is told of a stream; None if no rule judges it.
 
         Latency and errors have a budget for a reference, so nothing more is forgiven, and only growing is drift.
         Confidence is judged for collapse only.
         """
         config = self._model(stream.model.name)
         rule = rule_of(stream.stream)
-        if not _is_enabled(config, rule):
+        thresholds = _thresholds(config, stream.stream) if rule not in ("latency", "errors") else ()
+        if not (_is_enabled(config, rule) or thresholds):
             return None
         watches: Mapping[RuleName, Watch] = {
             "latency": Watch(tolerance=0.0, direction="up"),
@@ -114,7 +108,7 @@ class Settings:
             "confidence": Watch(tolerance=config.confidence.tolerance, direction="down"),
             "data_drift": Watch(tolerance=config.data_drift.tolerance, direction="both"),
         }
-        return watches[rule]
+        return replace(watches[rule], thresholds=thresholds) if thresholds else watches[rule]
 
     def alarm_line(self, streams: int) -> float:
         """log10 of the alarm line while so many streams are watched."""
@@ -142,7 +136,15 @@ def _history(config: ModelConfig) -> HistorySettings | None:
 
 
 def _is_enabled(config: ModelConfig, rule: RuleName) -> bool:
-    return bool(getattr(config, rule).enabled)
+    return bool(config.rules) if rule == "statistic" else bool(getattr(config, rule).enabled)
+
+
+def _thresholds(config: ModelConfig, stream: str) -> tuple[Threshold, ...]:
+    every = (
+        Threshold(statistic=rule.statistic, stream=rule.stream, above=rule.above, p_below=rule.p_below)
+        for rule in config.rules
+    )
+    return tuple(threshold for threshold in every if threshold.is_about(stream))
 
 
 def _profiles(config: Config) -> dict[Path, Profile]:

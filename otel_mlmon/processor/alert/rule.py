@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from otel_mlmon import semconv
@@ -16,7 +16,7 @@ from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Cause, RuleName, Severity
 from otel_mlmon.processor.alert.onset import Counted, SinceOnset, shares
 from otel_mlmon.processor.alert.words import bin_words, describe, percent
-from otel_mlmon.processor.drift.score import Score
+from otel_mlmon.processor.drift.score import Score, ThresholdVerdict
 from otel_mlmon.processor.window.window import Reference, StreamKey, Window
 
 RULES: Final[tuple[RuleName, ...]] = (
@@ -25,6 +25,7 @@ RULES: Final[tuple[RuleName, ...]] = (
     "prediction_drift",
     "confidence",
     "data_drift",
+    "statistic",
     "no_data",
 )
 
@@ -47,7 +48,7 @@ _RULE_OF_STREAM: Final[Mapping[str, RuleName]] = {
 class ModelRules:
     """Which rules of a model are judged, and their bounds."""
 
-    enabled: frozenset[RuleName] = frozenset(RULES)
+    enabled: frozenset[RuleName] = frozenset(RULES) - {"statistic"}
     latency_budget_s: float = 0.2
     latency_share: float = 0.01
     error_share: float = 0.01
@@ -57,13 +58,14 @@ class ModelRules:
     no_data_after_s: float = 600.0
 
     def bound(self, rule: RuleName) -> float:
-        """What `rule` tolerates: a total variation or a share, [0, 1]; 0 for `no_data`."""
+        """What `rule` tolerates: a total variation or a share, [0, 1]; 0 for `no_data` and `statistic`."""
         bounds: dict[RuleName, float] = {
             "latency": self.latency_share,
             "errors": self.error_share,
             "prediction_drift": self.prediction_tolerance,
             "confidence": self.confidence_tolerance,
             "data_drift": self.data_tolerance,
+            "statistic": 0.0,
             "no_data": 0.0,
         }
         return bounds[rule]
@@ -105,6 +107,9 @@ def judge(
     quiet: dict[RuleName, list[str]] = {}
     exemplars: dict[RuleName, dict[str, None]] = {}
     for key, (window, score) in scores.items():
+        if "statistic" in rules.enabled and score.thresholds:
+            with guard("alert"):
+                _judge_thresholds(window, score, rules, drifting, quiet, exemplars)
         rule = rule_of(key.stream)
         if rule not in rules.enabled:
             continue
@@ -140,11 +145,46 @@ def ranked(suspects: Iterable[Suspect]) -> tuple[Cause, ...]:
 
 def severity_of(rule: RuleName, causes: Iterable[Cause]) -> Severity:
     """From the size of the effect, never from the evidence: more data makes nothing worse."""
+    if rule == "statistic":
+        # What a value of a statistic means is known to who chose the threshold.
+        return "warning"
     if rule in ("latency", "errors"):
         is_critical = any(cause.value >= CRITICAL_BUDGETS * cause.bound for cause in causes)
     else:
         is_critical = any(cause.value >= CRITICAL_TOTAL_VARIATION for cause in causes)
     return "critical" if is_critical else "warning"
+
+
+def _judge_thresholds(
+    window: Window,
+    score: Score,
+    rules: ModelRules,
+    drifting: dict[RuleName, list[Suspect]],
+    quiet: dict[RuleName, list[str]],
+    exemplars: dict[RuleName, dict[str, None]],
+) -> None:
+    """The worst breach of a stream's thresholds; quiet if all were judged and none is breached."""
+    breaches = [verdict for verdict in score.thresholds if verdict.verdict == "breached"]
+    if breaches and window.reference is not None:
+        worst = max(breaches, key=_excess)
+        rolling = Counted(counts=tuple(window.rolling.tolist()), mean=window.rolling_mean)
+        cause = replace(
+            _cause(window, window.reference, score, rolling, rules),
+            value=worst.value,
+            bound=worst.bound,
+            onset_ns=0,
+            statistic=f"p of {worst.statistic}" if worst.is_p_value else worst.statistic,
+        )
+        drifting.setdefault("statistic", []).append(Suspect(cause=cause, margin=_excess(worst)))
+        exemplars.setdefault("statistic", {}).update(dict.fromkeys(window.exemplars))
+    elif all(verdict.verdict == "ok" for verdict in score.thresholds):
+        quiet.setdefault("statistic", []).append(window.stream.stream)
+
+
+def _excess(verdict: ThresholdVerdict) -> float:
+    """By how many decades a threshold is passed."""
+    larger, smaller = (verdict.bound, verdict.value) if verdict.is_p_value else (verdict.value, verdict.bound)
+    return math.log10(larger / max(smaller, 1e-300))
 
 
 def _cause(window: Window, reference: Reference, score: Score, counted: Counted, rules: ModelRules) -> Cause:

@@ -26,6 +26,7 @@ _TITLES: Final[dict[RuleName, str]] = {
     "prediction_drift": "prediction drift",
     "confidence": "confidence",
     "data_drift": "data drift",
+    "statistic": "statistic over its threshold",
     "no_data": "no predictions",
 }
 _ASCII: Final = str.maketrans({"…": "~", "→": ">", "·": "-", "µ": "u", "█": "#", "–": "-", "≤": "<"})
@@ -74,7 +75,10 @@ def _lines(alert: Alert, *, is_unicode: bool) -> Iterator[str]:
     for name, url in alert.links[:MAX_LINKS]:
         yield _row("Link", f"{name}: {url}")
     if not alert.is_resolved:
-        yield _row("Silence", f'set enabled: false at models."{alert.model}".{alert.rule}')
+        if alert.rule == "statistic":
+            yield _row("Silence", f'take the rule out of models."{alert.model}".rules')
+        else:
+            yield _row("Silence", f'set enabled: false at models."{alert.model}".{alert.rule}')
 
 
 def _row(head: str, text: str) -> str:
@@ -103,6 +107,10 @@ def _is_said(words: str, cause: Cause) -> bool:
 
 
 def _how_much(rule: RuleName, cause: Cause) -> str:
+    if rule == "statistic":
+        side = "below" if cause.statistic.startswith("p of ") else "above"
+        counts = f"n = {_count(cause.n)}, reference n = {_count(cause.reference_count)}"
+        return f"{cause.statistic} {cause.value:.3g}, {side} {cause.bound:.3g} ({counts})"
     measure = "share" if rule in ("latency", "errors") else "total variation"
     seen = "" if rule in ("latency", "errors") else f", reference n = {_count(cause.reference_count)}"
     bound = f"{percent(cause.value)}, tolerated {percent(cause.bound)}"
