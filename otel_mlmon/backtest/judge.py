@@ -132,14 +132,9 @@ class Judge:
         known = set(self._monitor.streams())
         watched = len(known | {window.stream for window in windows if window.reference is not None})
         line = self.settings.alarm_line(self._streams or watched)
-        scores: dict[StreamKey, Score] = {}
-        for window in windows:
-            watch = self._watch(window.stream)
-            if watch is not None:
-                scores[window.stream] = self._monitor.observe(
-                    window, tolerance=watch.tolerance, direction=watch.direction, log10_alarm_line=line
-                )
-        return scores
+        judged = [(window, watch) for window in windows if (watch := self._watch(window.stream)) is not None]
+        scores = self._monitor.observe_all(judged, log10_alarm_line=line)
+        return {window.stream: score for (window, _), score in zip(judged, scores, strict=True)}
 
     def _watch(self, stream: StreamKey) -> Watch | None:
         if stream not in self._watches:

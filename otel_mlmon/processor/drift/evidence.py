@@ -194,8 +194,7 @@ class EvidenceBank:
     def go_on(self, row: int, before: EvidenceBank, before_row: int) -> None:
         """Go on in `row` from where a stream stood over other bins of the same reference.
 
-        What was won stays won, since each factor was an e-value of its own pane; what the bets know was counted in the
-        former bins and is forgotten. Else a feature that leaves its range would blind its own stream as it drifts.
+        What was won stays won, each factor an e-value of its own pane; the bets begin anew, known in the former bins.
         """
         data, old = self._rows, before._rows
         for name in ("log_e", "since_ns", "last_ns", "status"):
