@@ -16,9 +16,9 @@ Item: TypeAlias = "bytes | tuple[Shape, bytes | tuple[str, ...]] | None"
 """A copied tensor: `bytes`, the whole array in C order, rows of the plan's shape; or the array's true shape and the
 part of it that was copied; or None, nothing."""
 
-Layout = Literal["rows", "nchw", "nhwc", "text", "maps", "shape", "none"]
-"""How a tensor is copied: `rows` along its first axis, an image by pixels, strings, ZipMap's dictionaries, its shape
-only, or not at all."""
+Layout = Literal["rows", "nchw", "nhwc", "text", "maps", "whole", "shape", "none"]
+"""How a tensor is copied: `rows` along its first axis, an image by pixels, strings, ZipMap's dictionaries, all of it,
+its shape only, or not at all."""
 
 IMAGE_STEP: Final = 8
 SMALL_IMAGE_PIXELS: Final = 64
