@@ -47,15 +47,19 @@ class Evidence:
         if self._is_said or self.kind == "none":
             return self.kind
         if self.kind is None:
-            self._seen += len(telling(rows)) if rows.dtype.kind == "f" else len(rows)
-            self.kind, self._width = self._decided(rows), rows.shape[1]
+            self._decide(rows)
         elif self._is_contradicted(rows):
-            self.kind = "none" if self.is_revised else self._decided(rows) or "none"
-            self.is_revised = True
+            if self.is_revised:
+                self.kind = "none"
+            else:
+                self.is_revised, self._seen = True, 0
+                self._decide(rows)
         return self.kind
 
-    def _decided(self, rows: NDArray[Any]) -> Kind | None:
-        return decide(self._tensor, rows, names=self._names, has_labels=self._has_labels, seen=self._seen)
+    def _decide(self, rows: NDArray[Any]) -> None:
+        self._seen += len(telling(rows)) if rows.dtype.kind == "f" else len(rows)
+        self._width = rows.shape[1]
+        self.kind = decide(self._tensor, rows, names=self._names, has_labels=self._has_labels, seen=self._seen)
 
     def _is_contradicted(self, rows: NDArray[Any]) -> bool:
         if rows.shape[1] != self._width:

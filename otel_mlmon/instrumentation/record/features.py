@@ -88,11 +88,11 @@ class Profiler:
         self._plans: list[InputPlan] | None = None
 
     def read(self, calls: Sequence[Sequence[Item]]) -> Inputs:
-        """The features of `calls`, each the copied inputs of one; empty while nothing but empty batches came."""
+        """The features of `calls`, each the copied inputs of one; empty while nothing shows how wide they are."""
         inputs = Inputs()
         if self._plans is None:
             widths = [_width(tensor, [call[at] for call in calls]) for at, tensor in enumerate(self._tensors)]
-            if 0 in (width for tensor, width in zip(self._tensors, widths, strict=True) if tensor.layout == "rows"):
+            if not any(widths):
                 return inputs
             self._plans = self._planned(widths)
         for plan in list(self._plans):
@@ -104,7 +104,7 @@ class Profiler:
         tables = [
             (at, tensor, width)
             for at, (tensor, width) in enumerate(zip(self._tensors, widths, strict=True))
-            if tensor.layout in {"rows", "text"} and (self._names or not _is_sequence(tensor, width))
+            if width and tensor.layout in {"rows", "text"} and (self._names or not _is_sequence(tensor, width))
         ]
         left, given, columns = self._limit, self._names, sum(width for _, _, width in tables)
         plans = [

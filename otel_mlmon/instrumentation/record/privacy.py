@@ -48,7 +48,11 @@ class Vocabulary:
 
     def admit(self, counts: Mapping[str, int]) -> dict[str, int]:
         """`counts` with every value that may not leave added to `_OTHER`."""
-        kept: dict[str, int] = {}
+        if self.is_full:
+            kept = {word: counts[word] for word in counts.keys() & self._words}
+            rest = sum(counts.values()) - sum(kept.values())
+            return {**kept, semconv.OTHER: kept.get(semconv.OTHER, 0) + rest} if rest else kept
+        kept = {}
         for word, count in counts.items():
             name = word if word in self._words or self._learn(word, count) else semconv.OTHER
             kept[name] = kept.get(name, 0) + count

@@ -171,8 +171,12 @@ class Reader:
             evidence.is_told = True
             again = " after all" if evidence.is_revised else ""
             text = _TIMED_ONLY if kind == "none" else f"{kind or 'waiting for rows that tell what it is'}{again}"
-            self._note(f"output {tensor.name}", text, is_logged=kind == "none" or evidence.is_revised)
+            self._note(f"output {tensor.name}", text, is_logged=evidence.is_revised or self._is_timed_only())
         return kind
+
+    def _is_timed_only(self) -> bool:
+        found = self._evidence.values()
+        return len(found) == len(self._plan.outputs) and all(evidence.kind == "none" for evidence in found)
 
     def _begun(self, position: int, tensor: Tensor) -> Evidence:
         outputs = self._plan.outputs

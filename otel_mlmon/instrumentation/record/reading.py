@@ -96,7 +96,7 @@ class Reading:
 
 def label_of(value: object, names: Sequence[str]) -> str:
     """The label that a number stands for: its name where it counts the names, else its digits."""
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
         value = int(value)
     if isinstance(value, int) and 0 <= value < len(names):
         return names[value]
