@@ -216,17 +216,18 @@ def _word(value: float) -> str:
 
 
 def _read_texts(plan: InputPlan, items: Sequence[Item], inputs: Inputs) -> int:
-    width = len(plan.names)
+    # All texts of one width in a row, so that each column is counted in one step of C.
+    texts: dict[int, list[str]] = {}
+    for item in items:
+        if isinstance(item, tuple) and isinstance(item[1], tuple):
+            stride = item[0][1] if len(item[0]) > 1 else 1
+            texts.setdefault(stride, []).extend(item[1][: len(item[1]) // max(stride, 1) * stride])
     counters: list[Counter[str]] = [Counter() for _ in plan.names]
     rows = 0
-    for item in items:
-        if not isinstance(item, tuple):
-            continue
-        texts: tuple[Any, ...] = tuple(item[1])
-        stride = item[0][1] if len(item[0]) > 1 else 1
-        rows += len(texts) // stride if stride else 0
-        for index in range(min(width, stride)):
-            counters[index].update(texts[index::stride])
+    for stride, found in texts.items():
+        rows += len(found) // stride if stride else 0
+        for index in range(min(len(counters), stride)):
+            counters[index].update(found[index::stride])
     for name, counter in zip(plan.names, counters, strict=True):
         absent = counter.pop("", 0) + counter.pop("None", 0) + counter.pop("nan", 0)
         if counter:

@@ -170,23 +170,43 @@ def contradicts(kind: Kind, values: Floats) -> bool:
     return False
 
 
-def classify(kind: Kind, rows: Floats) -> Classes:
+def classify(kind: Kind, rows: NDArray[Any]) -> Classes:
     """Label and confidence of each row, shape (m, k), of `probabilities`, `logits` or a single `sigmoid`.
 
     Of logits, the confidence is the largest value of their softmax, 1 / Σ exp(x - max x). Of a single probability p it
     is max(p, 1 - p), the label 1 from p = 0.5 on; a single logit is the logarithm of its odds.
     """
-    # One column after the other: numpy's reductions along a short last axis take ten times as long.
-    columns = np.ascontiguousarray(rows.T)
-    finite: NDArray[np.bool_] = np.asarray(np.isfinite(columns).all(axis=0))
+    together = max(1, _BLOCK_VALUES // max(1, rows.shape[1]))
+    blocks = [_classify(kind, rows[first : first + together]) for first in range(0, len(rows), together)]
+    if len(blocks) == 1:
+        return blocks[0]
+    return Classes(
+        codes=np.concatenate([block.codes for block in blocks]),
+        confidences=np.concatenate([block.confidences for block in blocks]),
+    )
+
+
+_BLOCK_VALUES: Final = 1 << 16
+"""So many numbers, with what is made of them, stay in a core's cache."""
+
+_FEW_COLUMNS: Final = 32
+"""Up to here one column after the other: numpy's reductions along a short last axis take ten times as long."""
+
+
+def _classify(kind: Kind, rows: NDArray[Any]) -> Classes:
+    is_narrow = rows.shape[1] <= _FEW_COLUMNS
+    # Classes along the first axis, rows along the second, whichever of them is contiguous in memory.
+    table = np.ascontiguousarray(rows.T, dtype=np.float64) if is_narrow else rows.astype(np.float64).T
+    finite: NDArray[np.bool_] = np.asarray(np.isfinite(table).all(axis=0))
     is_whole = bool(finite.all())
     if not is_whole:
-        columns = np.where(finite, columns, 0.0)
-    if kind == "sigmoid" or len(columns) == 1:
-        codes, confidences = _of_one(kind, columns[0])
+        table = np.where(finite, table, 0.0)
+    if len(table) == 1:
+        codes, confidences = _of_one(kind, table[0])
     else:
-        codes, peaks = _largest(columns)
-        confidences = peaks if kind == "probabilities" else 1 / np.exp(columns - peaks).sum(axis=0)
+        peaks = table.max(axis=0)
+        codes = _first_equal(table, peaks) if is_narrow else table.argmax(axis=0)
+        confidences = peaks if kind == "probabilities" else 1 / np.exp(table - peaks).sum(axis=0)
     confidences = np.clip(confidences, 0.0, 1.0)
     if is_whole:
         return Classes(codes=codes, confidences=confidences)
@@ -199,30 +219,26 @@ def _of_one(kind: Kind, values: Floats) -> tuple[Ints, Floats]:
     return (values >= 0).astype(np.int64), 1 / (1 + np.exp(-np.abs(values)))
 
 
-_FEW_COLUMNS: Final = 32
+def _first_equal(table: Floats, peaks: Floats) -> Ints:
+    """The position of each row's first largest value; shape (k, m)."""
+    codes = np.full(table.shape[1], len(table) - 1, dtype=np.int64)
+    for index in range(len(table) - 2, -1, -1):
+        np.copyto(codes, index, where=table[index] == peaks)
+    return codes
 
 
-def _largest(columns: Floats) -> tuple[Ints, Floats]:
-    """The position of each row's first largest value, and the value; shape (k, m)."""
-    peaks = columns.max(axis=0)
-    if len(columns) > _FEW_COLUMNS:
-        return columns.argmax(axis=0), peaks
-    codes = np.full(columns.shape[1], len(columns) - 1, dtype=np.int64)
-    for index in range(len(columns) - 2, -1, -1):
-        np.copyto(codes, index, where=columns[index] == peaks)
-    return codes, peaks
-
-
-def tag(rows: Floats) -> Tags:
+def tag(rows: NDArray[Any]) -> Tags:
     """Labels and confidence of each row, shape (m, k), of independent probabilities.
 
     A row has every label of a probability above 0.5, or none. Its confidence is the mean certainty: of max(p, 1 - p)
     over all labels, since a label that is surely absent is as sure as one that is surely there.
     """
     finite: NDArray[np.bool_] = np.asarray(np.isfinite(rows).all(axis=1))
-    values = np.clip(np.where(finite[:, None], rows, 0.0), 0.0, 1.0)
+    values = rows.astype(np.float64) if finite.all() else np.where(finite[:, None], rows, 0.0).astype(np.float64)
+    np.clip(values, 0.0, 1.0, out=values)
     found, codes = np.nonzero(values > 0.5)
-    order = np.lexsort((-values[found, codes], found))
+    # One key, the row and within it what lacks to 1, sorts six times as fast as two.
+    order = np.argsort(found + (1 - values[found, codes]), kind="stable")
     certainty = np.maximum(values, 1 - values).mean(axis=1)
     return Tags(codes=codes[order], rows=found[order], confidences=np.where(finite, certainty, np.nan))
 

@@ -137,20 +137,20 @@ class Reader:
         if kind == "labels":
             reading.add_numbers(found.rows[:, 0], found.calls, self._names)
         elif kind == "multi_label":
-            tags = tag(found.rows.astype(np.float64))
+            tags = tag(found.rows)
             reading.add_tags(tensor.name, tags, found.calls, self._table(tensor, found.rows.shape[1]))
         elif kind not in {"none", None}:
             self._read_numbers(kind, tensor, found, reading)
 
     def _read_numbers(self, kind: Kind, tensor: Tensor, found: Column, reading: Reading) -> None:
-        rows = found.rows.astype(np.float64)
+        rows = found.rows
         if kind == "regression":
-            reading.add_values(tensor.name, rows, self._names)
+            reading.add_values(tensor.name, rows.astype(np.float64), self._names)
         elif kind == "embedding":
-            reading.add_norms(tensor.name, rows)
+            reading.add_norms(tensor.name, rows.astype(np.float64))
         else:
-            classes = 2 if kind == "sigmoid" else max(rows.shape[1], 2)
-            reading.add_classes(kind, tensor.name, rows, found.calls, self._table(tensor, classes))
+            table = self._table(tensor, max(rows.shape[1], 2))
+            reading.add_classes(kind, tensor.name, rows, found.calls, table)
 
     def _read_texts(self, tensor: Tensor, items: Sequence[Item], reading: Reading) -> None:
         if self._said_of(tensor, is_first=True) == "none" or reading.labels is not None:

@@ -50,16 +50,19 @@ class Reading:
         unique, codes = np.unique(values, return_inverse=True)
         self.add_labels(codes.astype(np.int64), calls, [label_of(value, names) for value in unique.tolist()])
 
-    def add_classes(self, kind: Kind, name: str, rows: Floats, calls: Ints, table: Sequence[str]) -> None:
+    def add_classes(self, kind: Kind, name: str, rows: NDArray[Any], calls: Ints, table: Sequence[str]) -> None:
         """Classes of probability: the prediction itself, or of a further output `<name>.confidence`."""
         if self.confidences is not None:
             self._add_further(kind, name, rows)
             return
         classes = classify(kind, rows)
-        known = classes.codes >= 0
         self._head = (kind, rows.shape[1])
-        self.confidences = Confidences(classes.confidences[known], calls[known])
-        self.add_labels(classes.codes[known], calls[known], table)
+        codes, confidences = classes.codes, classes.confidences
+        known = codes >= 0
+        if not known.all():
+            codes, confidences, calls = codes[known], confidences[known], calls[known]
+        self.confidences = Confidences(confidences, calls)
+        self.add_labels(codes, calls, table)
 
     def add_tags(self, name: str, tags: Tags, calls: Ints, table: Sequence[str]) -> None:
         """Independent labels: the prediction itself, or of a further output `<name>.confidence`."""
@@ -84,7 +87,7 @@ class Reading:
         """Lengths of vectors, shape (m, k)."""
         self.values[f"{name}.norm"] = norms(rows)
 
-    def _add_further(self, kind: Kind, name: str, rows: Floats) -> None:
+    def _add_further(self, kind: Kind, name: str, rows: NDArray[Any]) -> None:
         # Logits beside the probabilities that they make are one prediction, told twice.
         if self._head is None or (
             self._head[1] == rows.shape[1] and {kind, self._head[0]} == {"logits", "probabilities"}
