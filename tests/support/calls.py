@@ -99,7 +99,13 @@ def copied(
         [said.get(name) or node(name, value) for name, value in made.items()],
     )
     inputs, outputs = _tensors(described, list(made), feed, list(made.values()), is_whole=is_whole)
-    plan = Plan(session=session(metadata=metadata), operation="run", inputs=inputs, outputs=tuple(outputs.values()))
+    plan = Plan(
+        session=session(metadata=metadata),
+        operation="run",
+        inputs=inputs,
+        outputs=tuple(outputs.values()),
+        made=tuple(made),
+    )
     sink = Sink()
     capture = capture_of(plan, list(outputs), sink=sink, context=dict)
     for given, found in calls:

@@ -70,6 +70,8 @@ class Plan:
     """A value of `ml.operation.name`."""
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
+    made: tuple[str, ...] = ()
+    """Names of all outputs of the model, copied or not; empty if nobody looked."""
 
 
 class Call(NamedTuple):

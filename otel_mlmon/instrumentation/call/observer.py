@@ -79,7 +79,8 @@ class Observer:
         made = [node.name for node in session.get_outputs()]
         asked = list(key) if key else made
         inputs, planned = _tensors(session, asked, feed, outputs, is_whole=self._is_whole(info))
-        plan = Plan(session=info, operation="run", inputs=inputs, outputs=tuple(planned.values()))
+        outputs_copied = tuple(planned.values())
+        plan = Plan(session=info, operation="run", inputs=inputs, outputs=outputs_copied, made=tuple(made))
         capture = capture_of(plan, list(planned), sink=self.sink, context=self._context)
         captures[key] = capture
         return capture

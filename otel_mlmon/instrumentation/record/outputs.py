@@ -7,7 +7,7 @@ that would make wrong evidence, the output waits for more rows (see `evidence`) 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -63,9 +63,9 @@ class Tags:
     """Shape (m,): the mean certainty of a row; NaN where it holds no number."""
 
 
-def is_detection(outputs: Sequence[Tensor]) -> bool:
+def is_detection(outputs: Iterable[str]) -> bool:
     """Whether a model finds things in its input: the rows of its outputs are then not predictions one a sample."""
-    return any(_DETECTION.search(tensor.name.lower()) for tensor in outputs)
+    return any(_DETECTION.search(name.lower()) for name in outputs)
 
 
 def holds_labels(tensor: Tensor) -> bool:

@@ -216,8 +216,14 @@ def test_labels_too_few_too_many_and_twice(labels: list[str], counts: dict[str, 
     assert findings.all() == {"m": {"output p": "probabilities", **said}}
 
 
-def test_what_a_detector_finds_is_not_counted_as_predictions() -> None:
-    outputs = {"boxes": np.ones((3, 4)), "labels": np.array([1, 2, 3]), "scores": np.array([0.9, 0.8, 0.7])}
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        {"boxes": np.ones((3, 4)), "labels": np.array([1, 2, 3]), "scores": np.array([0.9, 0.8, 0.7])},
+        {"boxes": np.ones((1, 3, 4)), "scores": np.array([[0.9, 0.8, 0.7]])},
+    ],
+)
+def test_what_a_detector_finds_is_not_counted_as_predictions(outputs: dict[str, np.ndarray]) -> None:
     findings = Findings()
     found = added_up(copied([({}, outputs)]), ModelOptions(), findings=findings)
     assert (found.labels.counts, found.confidences.numbers.size, dict(found.values)) == ({}, 0, {})
