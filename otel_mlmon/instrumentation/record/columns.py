@@ -36,7 +36,9 @@ def column(tensor: Tensor, items: Sequence[Item], *, width: int = 0) -> Column:
     """
     dtype = np.dtype(tensor.dtype)
     if tensor.row_shape is not None and set(map(type, items)) == {bytes}:
-        return _uniform(dtype, _product(tensor.row_shape), items)  # type: ignore[arg-type]
+        uniform = _uniform(dtype, _product(tensor.row_shape), items)  # type: ignore[arg-type]
+        if uniform is not None:
+            return uniform
     return _mixed(dtype, tensor, items, width)
 
 
@@ -47,12 +49,17 @@ def _product(shape: Sequence[int]) -> int:
     return found
 
 
-def _uniform(dtype: np.dtype[Any], width: int, items: Sequence[bytes]) -> Column:
+def _uniform(dtype: np.dtype[Any], width: int, items: Sequence[bytes]) -> Column | None:
+    """None if an item is not of whole rows: onnxruntime only warns of an output of another shape than declared."""
     row_bytes = width * dtype.itemsize
+    if not row_bytes:
+        return None
     lengths = np.fromiter(map(len, items), dtype=np.int64, count=len(items))
-    sizes = lengths // row_bytes if row_bytes else np.zeros(len(items), dtype=np.int64)
+    sizes = lengths // row_bytes
+    if (sizes * row_bytes != lengths).any():
+        return None
     return Column(
-        rows=np.frombuffer(b"".join(items), dtype=dtype).reshape(-1, width) if width else np.zeros((0, 0), dtype),
+        rows=np.frombuffer(b"".join(items), dtype=dtype).reshape(-1, width),
         calls=np.repeat(np.arange(len(items), dtype=np.int64), sizes),
         sizes=sizes,
     )
@@ -67,11 +74,15 @@ def _mixed(dtype: np.dtype[Any], tensor: Tensor, items: Sequence[Item], kept: in
     for position, item in enumerate(items):
         if item is None:
             continue
-        shape, data = ((-1,), item) if isinstance(item, bytes) else item
-        width = static if isinstance(item, bytes) else _product(shape[1:])
+        width, data = (static, item) if isinstance(item, bytes) else (_product(item[0][1:]), item[1])
         row_bytes = max(width, 0) * dtype.itemsize
-        sizes[position] = len(item) // row_bytes if isinstance(item, bytes) and row_bytes else max(shape[0], 0)
-        if not data or not row_bytes or not isinstance(data, bytes):
+        if not isinstance(data, bytes) or not row_bytes:
+            data = b""
+        if data and len(data) % row_bytes:
+            is_mixed = True
+            continue
+        sizes[position] = item[0][0] if isinstance(item, tuple) else len(data) // max(row_bytes, 1)
+        if not data:
             continue
         kept = kept or width
         if width != kept:

@@ -41,7 +41,7 @@ def declared(name: str, value: np.ndarray, free: list[bool]) -> Node:
     return Node(name=name, type=found.type, shape=shape)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=200)
 @given(
     st.lists(
         st.tuples(st.dictionaries(NAMES, arrays(), max_size=3), st.dictionaries(NAMES, arrays(), max_size=3)),
@@ -84,3 +84,13 @@ def test_ragged_lists_are_of_no_shape() -> None:
     node_of = {"x": Node(name="x", type="tensor(string)", shape=["N", "M"])}
     found = added_up(copied([({"x": words}, {"y": np.zeros((1, 1))})], nodes=node_of), ModelOptions())
     assert found.durations_s[""].numbers.size == 1
+
+
+def test_an_output_of_another_shape_than_declared_spoils_no_other() -> None:
+    nodes = {"y": Node(name="y", type="tensor(float)", shape=["N", 3])}
+    right, wrong = np.array([[0.2, 0.3, 0.5]], np.float32), np.array([[0.5, 0.5]], np.float32)
+    records = copied(
+        [({"x": np.zeros((1, 1), np.float32)}, {"y": value}) for value in (right, wrong, right)], nodes=nodes
+    )
+    found = added_up(records, ModelOptions())
+    assert (found.labels.counts, found.durations_s[""].numbers.size) == ({"2": 2}, 3)
