@@ -42,3 +42,11 @@ def test_that_there_are_more_values_than_leave_is_told() -> None:
     assert told == []
     words.admit("m", "", {"dog": 1})
     assert told == [("m", "")]
+
+
+def test_making_room_takes_one_sighting_back() -> None:
+    words = Vocabulary(limit=1, min_seen=5)
+    words.admit({"red": 4})
+    words.admit({f"once {number}": 1 for number in range(20)})  # nineteen fill it up, the twentieth makes room
+    assert words._seen == {"red": 3}
+    assert [words.admit({"red": 1}) for _ in range(2)] == [{"_OTHER": 1}, {"red": 1}]

@@ -311,3 +311,17 @@ def test_a_row_too_large_to_copy_still_counts() -> None:
     wide = np.ones((2, 30_000), np.float32)
     found = added_up(copied([({"x": wide}, {"out": wide})]), ModelOptions())
     assert (found.batch_sizes.numbers.tolist(), found.samples) == ([2.0], 0)
+
+
+def test_class_names_of_the_model_that_are_not_as_many_as_the_classes_name_none() -> None:
+    rows = np.array([[0.2, 0.8]])
+    for names, label in (("a,b", "b"), ("a,b,c", "1")):
+        found = added_up(copied([({}, {"p": rows})], metadata={"names": names}), ModelOptions())
+        assert found.labels.counts == {label: 1}
+
+
+def test_a_row_of_strings_that_was_cut_is_not_taken_for_others() -> None:
+    row = np.array([["first", *["other"] * 299]], dtype=object)
+    calls = [({"x": row}, {"out": np.zeros((1, 1), np.float32)})] * 3
+    found = added_up(copied(calls), ModelOptions(scores="none"))
+    assert (dict(found.categories), found.samples) == ({}, 0)
