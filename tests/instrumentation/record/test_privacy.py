@@ -46,7 +46,7 @@ def test_that_there_are_more_values_than_leave_is_told() -> None:
 
 def test_making_room_takes_one_sighting_back() -> None:
     words = Vocabulary(limit=1, min_seen=5)
-    words.admit({"red": 4})
-    words.admit({f"once {number}": 1 for number in range(20)})  # nineteen fill it up, the twentieth makes room
-    assert words._seen == {"red": 3}
+    words.admit({"red": 4, "blue": 2})
+    words.admit({f"once {number}": 1 for number in range(19)})  # eighteen fill it up, the nineteenth makes room
+    assert words._seen == {"red": 3, "blue": 1}
     assert [words.admit({"red": 1}) for _ in range(2)] == [{"_OTHER": 1}, {"red": 1}]
