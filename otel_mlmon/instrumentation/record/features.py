@@ -87,17 +87,18 @@ class Profiler:
         self._note = note
         self._plans: list[InputPlan] | None = None
 
-    def read(self, calls: Sequence[Sequence[Item]]) -> Inputs:
-        """The features of `calls`, each the copied inputs of one; empty while nothing shows how wide they are."""
+    def read(self, columns: Sequence[Sequence[Item]]) -> Inputs:
+        """The features of `columns`, of each input the items of all calls; empty while none shows how wide it is."""
         inputs = Inputs()
         if self._plans is None:
-            widths = [_width(tensor, [call[at] for call in calls]) for at, tensor in enumerate(self._tensors)]
+            if not any(map(any, columns)):
+                return inputs
+            widths = [_width(tensor, items) for tensor, items in zip(self._tensors, columns, strict=True)]
             if not any(widths):
                 return inputs
             self._plans = self._planned(widths)
         for plan in list(self._plans):
-            items = [call[plan.position] for call in calls]
-            inputs.samples = max(inputs.samples, self._read(plan, items, inputs))
+            inputs.samples = max(inputs.samples, self._read(plan, columns[plan.position], inputs))
         return inputs
 
     def _planned(self, widths: Sequence[int]) -> list[InputPlan]:

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.call.call import CallTuple, Item, Plan, Tensor
+from otel_mlmon.instrumentation.call.call import CallTuple, Item, Plan, Side, Tensor
 from otel_mlmon.instrumentation.record.columns import Column, column
 from otel_mlmon.instrumentation.record.evidence import Evidence
-from otel_mlmon.instrumentation.record.features import Inputs, Profiler
+from otel_mlmon.instrumentation.record.features import Profiler
 from otel_mlmon.instrumentation.record.findings import Findings
 from otel_mlmon.instrumentation.record.functions import Function, read_with
 from otel_mlmon.instrumentation.record.model import MAX_TEXT, class_names, identify, model_name
@@ -89,13 +89,14 @@ class Reader:
         _, started, ended, contexts, given, made, errors = zip(*calls, strict=True)
         started_ns = np.array(started, dtype=np.int64)
         reading = Reading(len(calls))
-        self._read_outputs(made, reading)
+        self._read_outputs([_items(made, at) for at in range(len(self._plan.outputs))], reading)
         if not self._plan.outputs and not all(errors):
             self._note("outputs", _TIMED_ONLY)
-        for position, tensor in enumerate(self._plan.inputs):
+        columns = [_items(given, at) for at in range(len(self._plan.inputs))]
+        for tensor, items in zip(self._plan.inputs, columns, strict=True):
             if reading.sizes.all():
                 break
-            reading.size(_sizes(tensor, [inputs[position] if inputs else None for inputs in given]))
+            reading.size(_sizes(tensor, items))
         return Predictions(
             model=self.model,
             operation=self._plan.operation,
@@ -107,22 +108,19 @@ class Reader:
             labels=reading.labels or Labels(),
             confidences=reading.confidences or Confidences(),
             values=reading.values,
-            inputs=self._read_inputs([inputs for inputs in given if inputs]),
+            inputs=self._inputs.read(columns),
         )
 
-    def _read_inputs(self, calls: Sequence[tuple[Item, ...]]) -> Inputs:
-        return self._inputs.read(calls) if calls else Inputs()
-
-    def _read_outputs(self, made: Sequence[tuple[Item, ...]], reading: Reading) -> None:
+    def _read_outputs(self, columns: Sequence[Sequence[Item]], reading: Reading) -> None:
         if callable(self._said.scores):
             tensors = self._plan.outputs
             if tensors:
-                reading.size(_sizes(tensors[0], [outputs[0] if outputs else None for outputs in made]))
+                reading.size(_sizes(tensors[0], columns[0]))
+            made = list(zip(*columns, strict=True))
             reading.labels, reading.confidences = read_with(self._said.scores, tensors, made, self._names)
             return
         for position in self._order:
-            items = [outputs[position] if outputs else None for outputs in made]
-            self._read_output(position, self._plan.outputs[position], items, reading)
+            self._read_output(position, self._plan.outputs[position], columns[position], reading)
 
     def _read_output(self, position: int, tensor: Tensor, items: Sequence[Item], reading: Reading) -> None:
         if tensor.layout == "text":
@@ -213,6 +211,11 @@ class Reader:
 
     def _note(self, subject: str, finding: str, *, is_logged: bool = True) -> None:
         self._findings.note(self.model.name, subject, finding, is_logged=is_logged)
+
+
+def _items(sides: Sequence[Side], position: int) -> Sequence[Item]:
+    """Of each call, the item of the tensor at `position`; None of a call that failed."""
+    return [side if type(side) is bytes else (side[position] if side else None) for side in sides]  # type: ignore[misc]
 
 
 def _sizes(tensor: Tensor, items: Sequence[Item]) -> NDArray[np.int64]:
