@@ -59,6 +59,8 @@ def _arrays(tensors: Sequence[Tensor], items: Sequence[Item]) -> Outputs | None:
     """The outputs of one call, each an array of its own; None if one was too large to copy."""
     found: Outputs = {}
     for tensor, item in zip(tensors, items, strict=False):
+        if isinstance(item, bytes) and tensor.row_shape is not None:
+            item = ((-1, *tensor.row_shape), item)
         if not isinstance(item, tuple):
             return None
         shape, data = item
@@ -66,7 +68,7 @@ def _arrays(tensors: Sequence[Tensor], items: Sequence[Item]) -> Outputs | None:
             found[tensor.name] = np.array(data, dtype=object)
             continue
         array = np.frombuffer(data, dtype=tensor.dtype)
-        if array.size != int(np.prod(shape, dtype=np.int64)):
+        if shape[:1] != (-1,) and array.size != int(np.prod(shape, dtype=np.int64)):
             return None
         found[tensor.name] = array.reshape(shape).copy()
     return found or None

@@ -44,6 +44,17 @@ def test_what_it_may_answer(answer: tuple[Any, Any], labels: dict[str, int], con
     assert (found.labels.counts, found.confidences.numbers.tolist()) == (labels, confidences)
 
 
+def test_it_reads_whole_rows_however_they_were_copied() -> None:
+    rows = np.array([[1, 2], [3, 4]], np.float32)
+
+    def read(given: dict[str, np.ndarray]) -> tuple[list[str], None]:
+        return [str(row.tolist()) for row in given["y"]], None
+
+    for is_whole in (True, False):
+        found = added_up(copied([({}, {"y": rows})], is_whole=is_whole), ModelOptions(scores=read))
+        assert found.labels.counts == {"[1.0, 2.0]": 1, "[3.0, 4.0]": 1}
+
+
 @pytest.mark.guarded
 def test_a_call_it_fails_for_has_no_labels_and_the_others_have() -> None:
     stage = guard.guard(STAGE)
