@@ -38,10 +38,12 @@ def read_with(
     confidence_calls: list[int] = []
     stage = guard(STAGE)
     for call, items in enumerate(made):
-        outputs = _arrays(tensors, items)
-        if outputs is None or stage.is_open:
-            continue
+        if stage.is_open:
+            break
         with stage:
+            outputs = _arrays(tensors, items)
+            if outputs is None:
+                continue
             labels, sure = function(outputs)
             words, numbers = _words(labels, names), _ratios(sure)
             texts += words
