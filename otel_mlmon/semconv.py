@@ -149,7 +149,7 @@ VALUE: Final = Metric(
     name="ml.prediction.value",
     instrument="exponential_histogram",
     unit="1",
-    description="Value of a regression output.",
+    description="Value of a regression output, length of an embedding, or confidence of a further classification.",
     attributes=(OUTPUT_NAME,),
 )
 FEATURE: Final = Metric(

@@ -34,9 +34,11 @@ from otel_mlmon.instrumentation.call import onnxruntime
 from otel_mlmon.instrumentation.call.call import CallTuple, Plan, SessionInfo
 from otel_mlmon.instrumentation.call.observer import Observer
 from otel_mlmon.instrumentation.call.patch import Patch
+from otel_mlmon.instrumentation.record.findings import Findings
 from otel_mlmon.instrumentation.record.model import identify, model_name, stem
-from otel_mlmon.instrumentation.record.prediction import Predictions, Reader
+from otel_mlmon.instrumentation.record.prediction import Predictions
 from otel_mlmon.instrumentation.record.privacy import Vocabularies
+from otel_mlmon.instrumentation.record.reader import Reader
 from otel_mlmon.instrumentation.settings import Settings
 from otel_mlmon.instrumentation.signals import context as otel_context
 from otel_mlmon.instrumentation.signals import providers
@@ -101,6 +103,7 @@ class Pipeline:
             context=otel_context.reader(),
             model_name=(lambda session: str(name(session))) if callable(name) else (lambda _: name),
             runtime_version=module.__version__,
+            is_whole=lambda session: callable(settings.of(model_name(session)).scores),
         )
         for stage in guards():
             stage.reset()
@@ -188,6 +191,7 @@ class Pipeline:
             unsent=self._unsent_lost,
             failures=failures,
             is_bulk=bool(outlets and outlets.metrics and outlets.metrics.is_bulk),
+            findings=self._findings.all(),
             owned_providers=tuple(type(owned).__name__ for owned in outlets.providers.owned) if outlets else (),
         )
 
@@ -198,7 +202,8 @@ class Pipeline:
         self._counting = threading.Lock()
         self._sending = threading.Lock()
         self._readers: dict[Plan, Reader] = {}
-        self._vocabularies = Vocabularies(limit=self.settings.max_labels)
+        self._findings = Findings()
+        self._vocabularies = Vocabularies(limit=self.settings.max_labels, on_full=self._findings.full)
         self._aggregator = Aggregator(admit=self._vocabularies.admit)
         self._slowness: dict[str, Slowness] = {}
         self._unsent: deque[Predictions] = deque()
@@ -255,7 +260,9 @@ class Pipeline:
         if reader is None:
             if len(self._readers) >= MAX_READERS:
                 del self._readers[next(iter(self._readers))]
-            reader = Reader(plan, options=self.settings.of, max_features=self.settings.max_features)
+            reader = Reader(
+                plan, options=self.settings.of, max_features=self.settings.max_features, findings=self._findings
+            )
             self._readers[plan] = reader
         return reader
 

@@ -10,10 +10,17 @@ from typing import Any, Final, Literal
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.options import UNSET, Option, Origin, Unset, not_negative, positive, ratio, resolve
 
-Kind = Literal["probabilities", "logits", "score", "labels", "regression", "none"]
+Kind = Literal[
+    "probabilities", "logits", "sigmoid", "labels", "multi_label", "regression", "embedding", "none"
+]  # fmt: skip
 """The kinds of `record.outputs`, which no setting may import; the type checker holds both together in `pipeline`."""
 
-KINDS: Final[tuple[Kind, ...]] = ("probabilities", "logits", "score", "labels", "regression", "none")
+KINDS: Final[tuple[Kind, ...]] = (
+    "probabilities", "logits", "sigmoid", "labels", "multi_label", "regression", "embedding", "none",
+)  # fmt: skip
+
+ReadScores = Callable[[dict[str, Any]], "tuple[object, object]"]
+"""From copies of the outputs of one call, numpy arrays by name, to labels and confidences: a sequence each, or None."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,21 +32,23 @@ class ModelOptions:
     """
 
     version: str = ""
-    scores: Kind | Mapping[str, Kind] | None = None
-    """What the output that holds the scores is; or what each named output is."""
+    scores: Kind | Mapping[str, Kind] | ReadScores | None = None
+    """What the output that holds the scores is; or what each named output is; or a function that reads them, run behind
+    on copies."""
     labels: Sequence[str] = ()
     """Class names, in the order of the scores."""
     features: Sequence[str] = ()
     """Names of the columns of the inputs, in order."""
-    categorical: Sequence[str] = ()
-    """Features whose values are categories although they are numbers."""
+    categorical: Sequence[str] | None = None
+    """Features whose values are categories although they are numbers; None to find out from the values."""
     latency_budget_s: float | None = None
     """A slower call is always worth a span; above 0."""
     confidence_floor: float | None = None
     """A less confident prediction is unsure; within [0, 1]."""
 
     def __post_init__(self) -> None:
-        kinds = self.scores.values() if isinstance(self.scores, Mapping) else [self.scores]
+        said = None if callable(self.scores) else self.scores
+        kinds = said.values() if isinstance(said, Mapping) else [said]
         faults = [
             f"scores must be one of {', '.join(KINDS)}, got {kind!r}." for kind in kinds if kind not in (None, *KINDS)
         ]

@@ -27,5 +27,7 @@ class Status:
     is_bulk: bool = False
     """Whether histograms are filled at once, the fast way; False before the first record too."""
     owned_providers: tuple[str, ...] = ()
+    findings: dict[str, dict[str, str]] = field(default_factory=dict)
+    """What was found out by itself, by model and subject: what each output is, what is not looked at."""
     reason: str = ""
     """Why it is not active."""

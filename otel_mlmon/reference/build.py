@@ -31,7 +31,8 @@ from otel_mlmon.instrumentation.call.snapshot import (
     Capture,
     plan_input,
 )
-from otel_mlmon.instrumentation.record.prediction import Predictions, Reader
+from otel_mlmon.instrumentation.record.prediction import Predictions
+from otel_mlmon.instrumentation.record.reader import Reader
 from otel_mlmon.instrumentation.settings import ModelOptions, resolve_settings
 from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.reference.profile import Profile, timestamp

@@ -13,7 +13,7 @@ from opentelemetry.trace import StatusCode
 
 from otel_mlmon import ModelOptions, semconv
 from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
-from otel_mlmon.instrumentation.record.prediction import Reader
+from otel_mlmon.instrumentation.record.reader import Reader
 from otel_mlmon.instrumentation.signals.events import Events
 from otel_mlmon.instrumentation.signals.metrics import Metrics
 from otel_mlmon.instrumentation.signals.spans import Spans

@@ -183,3 +183,15 @@ def strings() -> bytes:
         name="words",
         metadata=None,
     )
+
+
+def identity(*shape: int | str, name: str = "same", output: str = "output", dtype: int = 1) -> bytes:
+    """Its input: `input` to `output`, both of `shape`."""
+    return _model(
+        [helper.make_node("Identity", ["input"], [output])],
+        [helper.make_tensor_value_info("input", dtype, list(shape))],
+        [helper.make_tensor_value_info(output, dtype, list(shape))],
+        {},
+        name=name,
+        metadata=None,
+    )

@@ -16,9 +16,12 @@ Item: TypeAlias = "bytes | tuple[Shape, bytes | tuple[str, ...]] | None"
 """A copied tensor: `bytes`, the whole array in C order, rows of the plan's shape; or the array's true shape and the
 part of it that was copied; or None, nothing."""
 
-Layout = Literal["rows", "nchw", "nhwc", "text", "maps", "shape", "none"]
-"""How a tensor is copied: `rows` along its first axis, an image by pixels, strings, ZipMap's dictionaries, its shape
-only, or not at all."""
+Side: TypeAlias = "bytes | tuple[Item, ...]"
+"""The inputs or outputs of a call: one item a tensor of the plan; or, of a single tensor copied whole, its bytes."""
+
+Layout = Literal["rows", "nchw", "nhwc", "text", "maps", "whole", "shape", "none"]
+"""How a tensor is copied: `rows` along its first axis, an image by pixels, strings, ZipMap's dictionaries, all of it,
+its shape only, or not at all."""
 
 IMAGE_STEP: Final = 8
 SMALL_IMAGE_PIXELS: Final = 64
@@ -70,6 +73,8 @@ class Plan:
     """A value of `ml.operation.name`."""
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
+    made: tuple[str, ...] = ()
+    """Names of all outputs of the model, copied or not; empty if nobody looked."""
 
 
 class Call(NamedTuple):
@@ -84,14 +89,14 @@ class Call(NamedTuple):
     ended_ns: int
     context: object
     """The OpenTelemetry context at the call; opaque here."""
-    inputs: tuple[Item, ...]
-    """One a tensor of `plan.inputs`; empty if the call failed."""
-    outputs: tuple[Item, ...]
+    inputs: Side
+    """Of `plan.inputs`; empty if the call failed."""
+    outputs: Side
     error_type: str | None
     """The name of the exception's class; never the exception, which holds the host's frames."""
 
 
-CallTuple: TypeAlias = "tuple[Plan, int, int, object, tuple[Item, ...], tuple[Item, ...], str | None]"
+CallTuple: TypeAlias = "tuple[Plan, int, int, object, Side, Side, str | None]"
 
 
 class Sink(Protocol):

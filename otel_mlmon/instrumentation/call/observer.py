@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from otel_mlmon.guard import Guard, guard
 from otel_mlmon.instrumentation.call.call import Plan, SessionInfo, Sink, Tensor
-from otel_mlmon.instrumentation.call.snapshot import Capture, capture_of, feeds_back, plan_input, plan_output
+from otel_mlmon.instrumentation.call.snapshot import Capture, capture_of, feeds_back, plan_input, plan_output, whole
 
 ATTRIBUTE: Final = "_otel_mlmon"
 MAX_PLANS: Final = 64
@@ -48,6 +48,7 @@ class Observer:
         context: The OpenTelemetry context at the call.
         model_name: What the user calls a session's model, empty to let it be found.
         runtime_version: The version of the runtime.
+        is_whole: Whether a session's outputs are copied as they are, for the developer's own function.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Observer:
         context: Callable[[], object],
         model_name: Callable[[Any], str],
         runtime_version: str,
+        is_whole: Callable[[SessionInfo], bool] = lambda _: False,
     ) -> None:
         self.sink = sink
         self.stage: Guard = guard("call")
@@ -64,6 +66,7 @@ class Observer:
         self._context = context
         self._model_name = model_name
         self._runtime_version = runtime_version
+        self._is_whole = is_whole
         self._known: weakref.WeakSet[Any] = weakref.WeakSet()
 
     def attach(self, session: Any, output_names: Any, feed: Mapping[str, Any], outputs: Sequence[Any]) -> Capture:
@@ -75,8 +78,9 @@ class Observer:
             return cast("Capture", self._bare(captures, info))
         made = [node.name for node in session.get_outputs()]
         asked = list(key) if key else made
-        inputs, planned = _tensors(session, asked, feed, outputs)
-        plan = Plan(session=info, operation="run", inputs=inputs, outputs=tuple(planned.values()))
+        inputs, planned = _tensors(session, asked, feed, outputs, is_whole=self._is_whole(info))
+        outputs_copied = tuple(planned.values())
+        plan = Plan(session=info, operation="run", inputs=inputs, outputs=outputs_copied, made=tuple(made))
         capture = capture_of(plan, list(planned), sink=self.sink, context=self._context)
         captures[key] = capture
         return capture
@@ -158,6 +162,8 @@ def _tensors(
     asked: list[str],
     feed: Mapping[str, Any],
     outputs: Sequence[Any],
+    *,
+    is_whole: bool,
 ) -> tuple[tuple[Tensor, ...], dict[int, Tensor]]:
     """The inputs to copy, and the outputs by their position among the host's."""
     nodes = {node.name: node for node in session.get_outputs()}
@@ -170,5 +176,8 @@ def _tensors(
     planned = {
         position: plan_output(nodes[name], outputs[position]) for position, name in enumerate(asked) if name in nodes
     }
-    useful = {position: tensor for position, tensor in planned.items() if tensor.layout in {"rows", "text", "maps"}}
+    if is_whole:
+        planned = {position: whole(tensor) for position, tensor in planned.items()}
+    read = {"rows", "text", "maps", "whole"}
+    useful = {position: tensor for position, tensor in planned.items() if tensor.layout in read}
     return tuple(profiled or shapes), useful

@@ -6,6 +6,7 @@ prediction and half of one is none; of an image every eighth pixel both ways, wh
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +20,13 @@ from otel_mlmon.instrumentation.call.call import Item, Layout, Plan, Sink, Tenso
 MAX_INPUT_BYTES: Final = 4096
 MAX_OUTPUT_BYTES: Final = 65_536
 MAX_IMAGE_BYTES: Final = 65_536
+MAX_WHOLE_BYTES: Final = 1 << 20
+"""An output that is larger is not copied for the developer's own function."""
 MAX_TEXTS: Final = 64
 """Strings copied of one tensor."""
+
+MAX_TEXT_CHARACTERS: Final = 256
+"""Characters kept of each: what is longer is no category, and is not held on to."""
 
 RECORD_BYTES: Final = 400
 """What a record weighs without its data: three tuples, two integers, the headers of bytes objects."""
@@ -57,6 +63,11 @@ def plan_output(node: Node, value: Any) -> Tensor:
     if _MAP.fullmatch(node.type) and isinstance(value, list) and value and isinstance(value[0], dict):
         return Tensor(name=node.name, layout="maps", dtype="float32", keys=tuple(map(str, value[0])))
     return _plan(node, value, is_input=False)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """`tensor`, an output, as it is copied for the developer's own function."""
+    return dataclasses.replace(tensor, layout="whole") if tensor.layout in {"rows", "shape"} else tensor
 
 
 def _plan(node: Node, value: object, *, is_input: bool) -> Tensor:
@@ -164,7 +175,7 @@ def _copier(tensor: Tensor, limit_bytes: int) -> Callable[[Any], Item]:
         return functools.partial(_rows, dtype=dtype, limit_bytes=limit_bytes, is_static=tensor.row_shape is not None)
     if tensor.layout in {"nchw", "nhwc"}:
         return functools.partial(_pixels, dtype=np.dtype(tensor.dtype), channels_first=tensor.layout == "nchw")
-    return {"text": _texts, "maps": _maps, "shape": _shape}.get(tensor.layout, _nothing)
+    return {"text": _texts, "maps": _maps, "shape": _shape, "whole": _whole}.get(tensor.layout, _nothing)
 
 
 def _rows(value: Any, *, dtype: np.dtype[Any], limit_bytes: int, is_static: bool) -> Item:
@@ -202,7 +213,7 @@ def _texts(value: Any) -> Item:
         if array.ndim <= 1
         else (array[:: max(1, -(-array.size // MAX_TEXTS))].ravel()[: MAX_TEXTS * 4].tolist())
     )
-    return (array.shape, tuple(text if type(text) is str else str(text) for text in texts)) if array.ndim else None
+    return (array.shape, tuple([str(text)[:MAX_TEXT_CHARACTERS] for text in texts])) if array.ndim else None
 
 
 def _maps(value: Any) -> Item:
@@ -212,6 +223,12 @@ def _maps(value: Any) -> Item:
     thin = value[:: max(1, -(-len(value) * columns * 4 // MAX_OUTPUT_BYTES))]
     data = np.array([tuple(row.values()) for row in thin], dtype=np.float32)
     return ((len(value), columns), data.tobytes())
+
+
+def _whole(value: Any) -> Item:
+    if not isinstance(value, ndarray) or value.dtype == object:
+        return None
+    return (value.shape, value.tobytes() if value.nbytes <= MAX_WHOLE_BYTES else b"")
 
 
 def _shape(value: Any) -> Item:

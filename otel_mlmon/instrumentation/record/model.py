@@ -17,7 +17,7 @@ UNKNOWN_VERSION: Final = 2**63 - 1
 
 _NAME_KEYS: Final = ("model_name", "name")
 _VERSION_KEYS: Final = ("model_version", "version")
-_LABEL_KEYS: Final = ("names", "classes", "labels")
+_LABEL_KEYS: Final = ("names", "classes", "labels", "class_names", "id2label", "character")
 _SILENT_NAMES: Final = re.compile(
     r"|main(_graph)?|torch[-_]jit([-_]export)?|graph|model|onnx[-_]?graph|tf2onnx.*|\w*[0-9a-f]{32}\w*",
     re.IGNORECASE,
@@ -76,15 +76,28 @@ def _version(session: SessionInfo) -> str:
 
 
 def class_names(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """Class names in the order of the scores, from a list or a mapping by index, JSON or Python; empty if none."""
+    """Class names in the order of the scores; empty if none.
+
+    A list or a mapping by index, JSON or Python; else text of several lines, one a name; else separated by commas.
+    """
     for key in _LABEL_KEYS:
         text = metadata.get(key, "")
         if not text or len(text) > MAX_NAMES_CHARACTERS:
             continue
-        names = _ordered(_literal(text))
+        names = _ordered(_literal(text)) or _separated(text)
         if names:
             return names
     return ()
+
+
+def _separated(text: str) -> tuple[str, ...]:
+    if text.lstrip()[:1] in {"{", "[", "("}:  # a literal that could not be read
+        return ()
+    lines = text.removesuffix("\n").split("\n")
+    names = (
+        [line.removesuffix("\r") for line in lines] if len(lines) > 1 else [part.strip() for part in text.split(",")]
+    )
+    return tuple(name[:MAX_TEXT] for name in names) if len(names) > 1 and all(names) else ()
 
 
 def _literal(text: str) -> object:

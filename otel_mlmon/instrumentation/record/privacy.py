@@ -2,11 +2,14 @@
 
 A name, an address or a sentence in a string input is seen once or twice and never leaves; a category is seen again and
 again. Only the counts of the first leave, as `_OTHER`.
+
+Candidates are counted as by Misra and Gries (Finding repeated elements, 1982): in bounded memory, never above the true
+count, and whatever is frequent is found among any number of values seen once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from otel_mlmon import semconv
@@ -35,9 +38,21 @@ class Vocabulary:
         self._words: set[str] = set(list(known)[:limit])
         self._seen: dict[str, int] = {}
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no further value will be let out."""
+        return len(self._words) >= self._limit
+
+    def __contains__(self, word: str) -> bool:
+        return word in self._words
+
     def admit(self, counts: Mapping[str, int]) -> dict[str, int]:
         """`counts` with every value that may not leave added to `_OTHER`."""
-        kept: dict[str, int] = {}
+        if self.is_full:
+            kept = {word: counts[word] for word in counts.keys() & self._words}
+            rest = sum(counts.values()) - sum(kept.values())
+            return {**kept, semconv.OTHER: kept.get(semconv.OTHER, 0) + rest} if rest else kept
+        kept = {}
         for word, count in counts.items():
             name = word if word in self._words or self._learn(word, count) else semconv.OTHER
             kept[name] = kept.get(name, 0) + count
@@ -51,9 +66,15 @@ class Vocabulary:
             self._words.add(word)
             self._seen.pop(word, None)
             return True
-        if word in self._seen or len(self._seen) < self._limit * CANDIDATES_PER_WORD:
+        if word not in self._seen and len(self._seen) >= self._limit * CANDIDATES_PER_WORD:
+            self._forget()
+        else:
             self._seen[word] = seen
         return False
+
+    def _forget(self) -> None:
+        """Make room: every candidate is taken one sighting back, so that words seen once do not keep others out."""
+        self._seen = {word: seen - 1 for word, seen in self._seen.items() if seen > 1}
 
 
 class Vocabularies:
@@ -61,10 +82,12 @@ class Vocabularies:
 
     Args:
         limit: Values of each at most.
+        on_full: Told the model and feature when values beyond the limit come for the first time.
     """
 
-    def __init__(self, *, limit: int) -> None:
+    def __init__(self, *, limit: int, on_full: Callable[[str, str], None] = lambda _, __: None) -> None:
         self._limit = limit
+        self._on_full = on_full
         self._of: dict[tuple[str, str], Vocabulary] = {}
 
     def admit(self, model: str, feature: str, counts: Mapping[str, int]) -> dict[str, int]:
@@ -73,4 +96,7 @@ class Vocabularies:
         if found is None:
             found = Vocabulary(limit=self._limit, min_seen=MIN_SEEN if feature else 1)
             self._of[(model, feature)] = found
-        return found.admit(counts)
+        kept = found.admit(counts)
+        if found.is_full and semconv.OTHER in kept:
+            self._on_full(model, feature)
+        return kept

@@ -35,3 +35,17 @@ def test_features_are_those_of_the_copied_pixels(layout: Layout, channels: int, 
 def test_no_images() -> None:
     tensor = Tensor(name="image", layout="nchw", dtype="float32")
     assert image_features(tensor, [None, ((0, 3, 8, 8), b"")]) == {}
+
+
+def test_many_images_of_several_shapes_with_a_ruined_one() -> None:
+    generator = np.random.default_rng(2)
+    given = [generator.normal(size=(2, 3, size, size)).astype(np.float32) for size in (64, 8, 64)]
+    given[1][0, 0, 0, 0] = np.nan
+    tensor = Tensor(name="image", layout="nchw", dtype="float32")
+    found = image_features(tensor, [_pixels(each, dtype=np.dtype(np.float32), channels_first=True) for each in given])
+    thin = [given[0][:, :, ::8, ::8], given[2][:, :, ::8, ::8], given[1]]  # by shape, in order of appearance
+    means = np.concatenate([each.astype(np.float64).mean(axis=(1, 2, 3)) for each in thin])
+    np.testing.assert_allclose(found["image.brightness"], means, rtol=1e-9)
+    deviations = np.concatenate([each.astype(np.float64).std(axis=(1, 2, 3)) for each in thin])
+    np.testing.assert_allclose(found["image.contrast"], deviations, rtol=1e-9)
+    assert found["image.width"].tolist() == [64.0] * 4 + [8.0] * 2

@@ -52,9 +52,20 @@ def test_the_version_argument_then_metadata_then_model() -> None:
         ("{1: 'a'}", ()),
         ("__import__('os')", ()),
         ("[[1], [2]]", ()),
-        ("cat,dog", ()),
+        ("cat, dog", ("cat", "dog")),
+        ("cat\r\ndog\r\n", ("cat", "dog")),
+        ("a\n,\n \n", ("a", ",", " ")),
+        ("cat,,dog", ()),
+        ("cat", ()),
+        ("['a', unquoted]", ()),
         ("", ()),
     ],
 )
 def test_class_names(text: str, names: tuple[str, ...]) -> None:
     assert class_names({"names": text}) == names
+
+
+def test_class_names_by_any_key_and_none_from_text_too_long() -> None:
+    for key in ("names", "classes", "labels", "class_names", "id2label", "character"):
+        assert class_names({key: "a,b"}) == ("a", "b")
+    assert class_names({"names": "a," * 500_001}) == ()

@@ -1,0 +1,103 @@
+"""What is found out about outputs and inputs, from a real session to the metrics and `status()`."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from otel_mlmon import ModelOptions
+from otel_mlmon.testing import Captured, capture
+from tests.support import models
+
+
+def points(captured: Captured, name: str, key: str) -> dict[Any, Any]:
+    metric = captured.metrics().get(name)
+    found = metric.data.data_points if metric else []
+    return {(point.attributes or {}).get(key): getattr(point, "value", point) for point in found}
+
+
+def test_a_function_reads_what_no_kind_describes() -> None:
+    session = ort.InferenceSession(models.identity("N", 2, 3, name="finder"))
+
+    def read(outputs: dict[str, np.ndarray]) -> tuple[list[str], np.ndarray]:
+        best = outputs["output"].max(axis=2)
+        outputs["output"][:] = 0
+        return ["far" if row[0] > row[1] else "near" for row in best], best.max(axis=1)
+
+    boxes = np.array([[[0.1, 0.7, 0.2], [0.1, 0.1, 0.1]], [[0, 0, 0], [0.9, 0, 0]]], dtype=np.float32)
+    with capture(models={"finder": ModelOptions(scores=read)}) as captured:
+        (answer,) = session.run(None, {"input": boxes})
+        captured.flush()
+        assert points(captured, "ml.predictions", "ml.prediction.label") == {"far": 1, "near": 1}
+        (confidence,) = points(captured, "ml.prediction.confidence", "").values()
+        assert (confidence.count, confidence.sum) == (2, pytest.approx(1.6))
+        assert np.array_equal(answer, boxes)
+        assert captured.handle.status().failures == {}
+
+
+def test_what_was_found_out_is_in_the_status_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    wide = models.identity("N", 7, name="wide")
+    maps = models.identity("N", 2, 5, 5, name="maps")
+    with caplog.at_level(logging.INFO, logger="otel_mlmon"), capture(max_features=3, max_labels=2) as captured:
+        for _ in range(3):  # sessions of the same models
+            first, second = ort.InferenceSession(wide), ort.InferenceSession(maps)
+            first.run(None, {"input": np.eye(7, dtype=np.float32)})
+            second.run(None, {"input": np.zeros((1, 2, 5, 5), np.float32)})
+        captured.flush()
+        timed_only = "nothing that can be read, timed only (ModelOptions.scores can say what it is)"
+        full = "more than may be counted by name (max_labels), the rest is _OTHER"
+        assert captured.handle.status().findings == {
+            "wide": {
+                "output output": "probabilities",
+                "inputs": "7 columns, the first 3 are profiled (max_features)",
+                "labels": full,
+            },
+            "maps": {"outputs": timed_only},
+        }
+        assert points(captured, "ml.predictions", "ml.prediction.label") == {"0": 3, "1": 3, "_OTHER": 15}
+        assert set(points(captured, "ml.input.feature", "ml.feature.name")) == {"f0", "f1", "f2"}
+    lines = [record.getMessage() for record in caplog.records if record.name == "otel_mlmon"]
+    assert sorted(line for line in lines if line.startswith("Model")) == [
+        f"Model maps, outputs: {timed_only}.",
+        "Model wide, inputs: 7 columns, the first 3 are profiled (max_features).",
+        f"Model wide, labels: {full}.",
+    ]
+
+
+def test_embeddings_independent_labels_and_whole_numbers() -> None:
+    with capture() as captured:
+        ort.InferenceSession(models.identity("N", 2, name="e", output="embedding")).run(
+            None, {"input": np.array([[3, 4]], np.float32)}
+        )
+        ort.InferenceSession(models.identity("N", 3, name="t", output="tags")).run(
+            None, {"input": np.array([[0.9, 0.2, 0.8], [0.1, 0.1, 0.1]], np.float32)}
+        )
+        ort.InferenceSession(models.identity("N", 1, name="w", output="label", dtype=7)).run(
+            None, {"input": np.array([[2]] * 6 + [[3]])}
+        )
+        lengths = points(captured, "ml.prediction.value", "ml.output.name")
+        assert {name: (point.count, point.sum) for name, point in lengths.items()} == {"embedding.norm": (1, 5.0)}
+        predicted = points(captured, "ml.predictions", "ml.prediction.label")
+        assert predicted == {"0": 1, "2": 6, "3": 1}
+        every: list[Any] = list(captured.metrics()["ml.prediction.confidence"].data.data_points)
+        (confidence,) = [point.sum for point in every if point.attributes["ml.model.name"] == "t"]
+        assert confidence == pytest.approx((0.9 + 0.8 + 0.8) / 3 + 0.9)
+        # A value leaves after it was seen five times.
+        assert points(captured, "ml.input.category", "ml.feature.value") == {"2": 6, "_OTHER": 1}
+
+
+def test_numbers_at_the_edge_of_their_type_reach_the_metrics() -> None:
+    session = ort.InferenceSession(models.identity("N", 1, name="edge", output="price", dtype=11))
+    edge = np.finfo(np.float64)
+    values = np.array([[edge.max], [edge.tiny], [5e-324], [-0.0], [-5e-324], [np.inf], [np.nan]])
+    with capture() as captured:
+        for _ in range(2):
+            session.run(None, {"input": values})
+        value = points(captured, "ml.prediction.value", "ml.output.name")["price"]
+        assert (value.count, value.min, value.max) == (10, -5e-324, edge.max)
+        assert points(captured, "ml.input.missing", "ml.feature.name") == {"f0": 4}
+        assert captured.handle.status().failures == {}

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from otel_mlmon import ModelOptions
+from otel_mlmon.errors import ConfigurationError
+from otel_mlmon.instrumentation.settings import KINDS
+
+
+@pytest.mark.parametrize("said", [None, *KINDS, {"y": "labels", "z": "none"}, lambda outputs: (None, None)])
+def test_what_scores_may_be(said: Any) -> None:
+    assert ModelOptions(scores=said).scores is said
+
+
+@pytest.mark.parametrize("said", ["score", {"y": "sigmoids"}, 5])
+def test_what_scores_may_not_be(said: Any) -> None:
+    with pytest.raises(ConfigurationError, match="scores must be one of probabilities, logits, sigmoid"):
+        ModelOptions(scores=said)
+
+
+@pytest.mark.parametrize("name", ["labels", "features", "categorical"])
+def test_a_string_is_no_list_of_names(name: str) -> None:
+    arguments: dict[str, Any] = {name: "age"}
+    with pytest.raises(ConfigurationError, match="must be lists of strings"):
+        ModelOptions(**arguments)

@@ -1,0 +1,133 @@
+"""Calls of a session that exists only on paper: described, copied by the real copiers, and read."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
+from otel_mlmon.instrumentation.aggregate.snapshot import Snapshot
+from otel_mlmon.instrumentation.call.call import CallTuple, Plan, SessionInfo
+from otel_mlmon.instrumentation.call.observer import _tensors
+from otel_mlmon.instrumentation.call.snapshot import capture_of
+from otel_mlmon.instrumentation.record.findings import Findings
+from otel_mlmon.instrumentation.record.reader import Reader
+from otel_mlmon.instrumentation.settings import ModelOptions
+
+Arrays = Mapping[str, Any]
+
+_TYPES = {"float32": "float", "float64": "double", "object": "string"}
+
+
+@dataclass(kw_only=True)
+class Node:
+    """An input or output, as onnxruntime would describe it."""
+
+    name: str
+    type: str
+    shape: Sequence[object]
+
+
+def node(name: str, value: Any, *, width: str | None = None) -> Node:
+    """Of an array: its first axis free, the others as they are, or the second called `width`."""
+    array = np.asarray(value)
+    tail: list[object] = list(array.shape[1:])
+    if width is not None:
+        tail[0] = width
+    kind = _TYPES.get(array.dtype.name, array.dtype.name)
+    return Node(name=name, type=f"tensor({kind})", shape=["N", *tail] if array.ndim else [])
+
+
+@dataclass
+class Described:
+    """A session's word on its inputs and outputs."""
+
+    inputs: list[Node]
+    outputs: list[Node]
+
+    def get_inputs(self) -> list[Node]:
+        return self.inputs
+
+    def get_outputs(self) -> list[Node]:
+        return self.outputs
+
+
+@dataclass
+class Sink:
+    """Keeps every record."""
+
+    queue: deque[CallTuple] = field(default_factory=deque)
+    high_water: int = 1 << 30
+    max_bytes: int = 1 << 40
+
+    def offer(self, record: CallTuple, size_bytes: int) -> None:
+        self.queue.append(record)
+
+    def drop(self, reason: str) -> None:
+        raise AssertionError(reason)
+
+
+def session(*, name: str = "m", metadata: Mapping[str, str] | None = None) -> SessionInfo:
+    return SessionInfo(
+        given_name=name,
+        path="",
+        digest="",
+        graph_name="",
+        version=1,
+        metadata=dict(metadata or {}),
+        provider="CPUExecutionProvider",
+        runtime_version="1",
+    )
+
+
+def copied(
+    calls: Sequence[tuple[Arrays, Arrays]],
+    *,
+    nodes: Mapping[str, Node] | None = None,
+    metadata: Mapping[str, str] | None = None,
+    is_whole: bool = False,
+) -> list[CallTuple]:
+    """Calls as they would be copied on the host's thread; each is its inputs and its outputs, by name."""
+    said = nodes or {}
+    feed, made = calls[0]
+    described = Described(
+        [said.get(name) or node(name, value) for name, value in feed.items()],
+        [said.get(name) or node(name, value) for name, value in made.items()],
+    )
+    inputs, outputs = _tensors(described, list(made), feed, list(made.values()), is_whole=is_whole)
+    plan = Plan(
+        session=session(metadata=metadata),
+        operation="run",
+        inputs=inputs,
+        outputs=tuple(outputs.values()),
+        made=tuple(made),
+    )
+    sink = Sink()
+    capture = capture_of(plan, list(outputs), sink=sink, context=dict)
+    for given, found in calls:
+        capture(given, list(found.values()), 10, 1010)
+    return list(sink.queue)
+
+
+def added_up(
+    records: Sequence[CallTuple],
+    said: ModelOptions,
+    *,
+    cuts: Sequence[int] = (),
+    findings: Findings | None = None,
+    admit: Callable[[str, str, Mapping[str, int]], Mapping[str, int]] = lambda _, __, counts: counts,
+) -> Snapshot:
+    """What the records add up to, read in pieces that end at `cuts`."""
+    reader = Reader(records[0][0], options=lambda _: said, max_features=100, findings=findings)
+    aggregator = Aggregator(admit=admit)
+    ends = [*sorted({cut % len(records) for cut in cuts} - {0}), len(records)]
+    start = 0
+    for end in ends:
+        aggregator.add(reader.read(records[start:end]))
+        start = end
+    (snapshot,) = aggregator.take()
+    return snapshot
