@@ -220,3 +220,15 @@ def _shape(value: Any) -> Item:
 
 def _nothing(value: Any) -> Item:  # noqa: ARG001
     return None
+
+
+def copier_of(tensor: Tensor, *, is_input: bool) -> Callable[[Any], Item]:
+    """The function that copies one input or output as planned."""
+    return _copier(tensor, MAX_INPUT_BYTES if is_input else MAX_OUTPUT_BYTES)
+
+
+def weight_of(items: Sequence[Item]) -> int:
+    """What a record of these items weighs, in bytes."""
+    return RECORD_BYTES + sum(
+        len(item) if isinstance(item, bytes) else 100 + len(item[1]) for item in items if item is not None
+    )
