@@ -136,7 +136,8 @@ class Pipeline:
                 outlets = self._found_outlets()
                 # What comes in meanwhile is for the next round: a busy host cannot hold a collection up.
                 waiting = -(-len(self._ring) // CHUNK)
-                self._announcer.take()
+                with guard("model_events"):
+                    self._announcer.take()
                 for _ in range(waiting):
                     self._read(self._ring.take(CHUNK))
                 self._write_metrics(outlets)

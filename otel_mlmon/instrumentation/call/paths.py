@@ -279,7 +279,9 @@ def _started(
         try:
             tap = observer.tap(session, "run_async", names, feed, are_values=False)
             watched = _Callback(observer, switch, tap, feed, callback)
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                raise
             fault = error
     started_ns = time.perf_counter_ns()
     if watched is not None:
