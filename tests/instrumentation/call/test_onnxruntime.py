@@ -170,6 +170,7 @@ def test_loads_are_noted_failures_too(watched: Watched) -> None:
     assert (good.session is not None, good.error_type, bad.path, bad.error_type) == (
         True, None, "/nowhere/missing.onnx", "NoSuchFile",
     )  # fmt: skip
+    assert good.duration_s is not None
     assert good.duration_s > 0
 
 

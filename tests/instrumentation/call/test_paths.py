@@ -80,7 +80,7 @@ def test_every_path_is_recorded_once_with_what_it_made(watched: Watched, path: s
 @pytest.mark.parametrize("path", RUNS)
 def test_every_path_records_a_failure_by_its_class(watched: Watched, path: str) -> None:
     session = ort.InferenceSession(models.classifier())
-    with pytest.raises(Exception, match="invalid dimensions|Got: 3") as caught:
+    with pytest.raises(Exception, match=r"invalid dimensions|Got: 3") as caught:
         RUNS[path](session, np.ones((1, 3), np.float32))
     (call,) = watched.calls()
     assert (call.plan.operation, call.inputs, call.outputs) == (path, (), ())
@@ -92,7 +92,7 @@ def test_every_path_records_a_failure_by_its_class(watched: Watched, path: str) 
 def test_failed_calls_share_one_plan(watched: Watched, path: str) -> None:
     session = ort.InferenceSession(models.classifier())
     for _ in range(3):
-        with pytest.raises(Exception, match="invalid dimensions|Got: 3"):
+        with pytest.raises(Exception, match=r"invalid dimensions|Got: 3"):
             RUNS[path](session, np.ones((1, 3), np.float32))
     assert len({id(call.plan) for call in watched.calls()}) == 1
 
