@@ -272,7 +272,7 @@ def test_nested_and_inherited_ways_count_once() -> None:
         warnings.simplefilter("ignore")
         backend = importlib.import_module("onnxruntime.backend")
     with capture() as captured:
-        own = Own(models.classifier())  # type: ignore[no-untyped-call]
+        own = Own(models.classifier())
         prepared = backend.prepare(own)
         prepared.run([np.ones((1, 10), np.float32)])
         assert count(captured) == 1

@@ -94,11 +94,11 @@ class Observer:
         are_values: bool,
     ) -> Tap:
         """What copies the calls of `session` by a method other than `run` with these outputs."""
-        captures = self._captures(session)
         names = tuple(output_names) if output_names else None
-        found: Tap | None = captures.get((operation, names))
+        found: Tap | None = session.__dict__.get(ATTRIBUTE, {}).get((operation, names))
         if found is not None:
             return found
+        captures = self._captures(session)
         info = captures["session"]
         if len(captures) > MAX_PLANS:
             bare = Tap(info, operation, inputs=(), asked={}, sink=self.sink, are_values=are_values)

@@ -229,6 +229,8 @@ def copier_of(tensor: Tensor, *, is_input: bool) -> Callable[[Any], Item]:
 
 def weight_of(items: Sequence[Item]) -> int:
     """What a record of these items weighs, in bytes."""
-    return RECORD_BYTES + sum(
-        len(item) if isinstance(item, bytes) else 100 + len(item[1]) for item in items if item is not None
-    )
+    weight = RECORD_BYTES
+    for item in items:
+        if item is not None:
+            weight += len(item) if isinstance(item, bytes) else 100 + len(item[1])
+    return weight

@@ -59,7 +59,7 @@ class Tap:
 
     def take(self, feed: Mapping[str, Any]) -> tuple[Item, ...]:
         """Copies of the inputs."""
-        return tuple([copy(feed.get(name)) for name, copy in self._takes])
+        return tuple([copy(feed.get(name)) for name, copy in self._takes]) if self._takes else ()
 
     def record(
         self, started_ns: int, ended_ns: int, context: object, inputs: tuple[Item, ...], outputs: Sequence[Any]
@@ -100,16 +100,16 @@ class Tap:
 
 def value_copier(tensor: Tensor, copy: Copy) -> Copy:
     """A function that copies an `OrtValue`: by `copy` if it lies in host memory, else its shape."""
+    is_shape, is_text = tensor.layout == "shape", tensor.layout == "text"
 
     def copy_value(value: Any) -> Item:
-        if value is None or not value.has_value() or not value.is_tensor():
+        # Each question costs 0.3 µs. What the plan reads is a tensor by its declared type, but may be an absent one.
+        if value is None or not value.has_value():
             return None
-        shape = tuple(value.shape())
-        is_on_host = value.device_name().lower() == HOST_DEVICE
-        if tensor.layout == "shape" or not is_on_host:
-            return shape, b""
-        if tensor.layout == "text" and prod(shape) > MAX_TEXTS:
-            return shape, ()  # strings have no view: every one of them would be made
+        if is_shape or value.device_name().lower() != HOST_DEVICE:
+            return tuple(value.shape()), b""
+        if is_text and prod(value.shape()) > MAX_TEXTS:
+            return tuple(value.shape()), ()  # strings have no view: every one of them would be made
         return copy(value.numpy())
 
     return copy_value
