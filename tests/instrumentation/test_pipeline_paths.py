@@ -126,6 +126,16 @@ def test_a_model_made_before_announces_itself_at_its_first_call_and_one_made_aft
     del idle
 
 
+def test_a_session_first_seen_when_its_providers_change_is_told_once() -> None:
+    early = ort.InferenceSession(models.softmax(name="early"))
+    with capture() as captured:
+        for _ in range(2):
+            early.set_providers(["CPUExecutionProvider"])
+            early.run(None, {"input": np.zeros((1, 4), np.float32)})
+        assert [found["ml.model.name"] for found in events(captured, "ml.model.loaded")] == ["early"]
+        assert points(captured, "ml.model.load.duration") == {}
+
+
 def test_a_load_in_a_trace_belongs_to_it_and_a_suppressed_one_is_not_told() -> None:
     with capture() as captured:
         with suppress_instrumentation():

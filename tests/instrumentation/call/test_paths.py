@@ -249,6 +249,18 @@ def test_a_binding_of_chosen_outputs_in_any_order(watched: Watched) -> None:
     assert call.outputs == (np.arange(3, dtype=np.int64).tobytes(),)
 
 
+def test_a_binding_with_run_options_on_another_provider_is_timed_only(watched: Watched) -> None:
+    session = ort.InferenceSession(models.classifier(), providers=["AzureExecutionProvider", "CPUExecutionProvider"])
+    binding = session.io_binding()
+    binding.bind_cpu_input("input", np.ones((1, 10), np.float32))
+    binding.bind_output("logits")
+    session.run_with_iobinding(binding, ort.RunOptions())
+    session.run_with_iobinding(binding)
+    timed, read = watched.calls()
+    assert timed.outputs == (None,)
+    assert read.outputs == (binding.get_outputs()[0].numpy().tobytes(),)
+
+
 def test_reused_bound_buffers_do_not_reach_the_copies(watched: Watched) -> None:
     session = ort.InferenceSession(models.classifier())
     rows, out = np.zeros((1, 10), np.float32), np.zeros((1, 4), np.float32)
@@ -393,6 +405,7 @@ def test_sessions_are_freed_after_every_path(watched: Watched) -> None:
     gc.collect()
     assert gone() is None
     assert watched.observer.sessions() == []
+    assert watched.observer._known == {}
 
 
 def test_sessions_that_are_equal_or_unhashable_are_two(watched: Watched) -> None:

@@ -73,6 +73,23 @@ def test_the_hash_is_of_the_whole_file_as_it_was_loaded_or_is_not_there(tmp_path
     assert read(load).sha256 == ""
 
 
+def test_a_file_replaced_before_or_while_it_is_read_has_no_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, reads = tmp_path / "model.onnx", list[Path]()
+    path.write_bytes(b"old")
+    load = of_file(path)
+
+    def replaced(self: Path) -> bytes:
+        reads.append(self)
+        os.utime(self, ns=(1, 1))
+        return b"new"
+
+    monkeypatch.setattr(Path, "read_bytes", replaced)
+    assert [read(load).sha256, read(load).sha256] == ["", ""]
+    assert reads == [path]  # not once more: it is another file by then
+
+
 def test_a_large_model_is_not_hashed_rather_than_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "MAX_HASHED_BYTES", 10)
     path = tmp_path / "model.onnx"
