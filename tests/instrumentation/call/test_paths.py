@@ -362,6 +362,7 @@ def test_set_providers_is_noted_and_later_calls_are_read_anew(watched: Watched) 
     )  # fmt: skip
     assert changed.session is second.plan.session
     assert watched.observer.sessions() == [second.plan.session]
+    assert watched.observer.requested(session) == ("CPUExecutionProvider",)
 
 
 def test_the_runtimes_own_second_try_is_told_by_what_was_asked_for(watched: Watched) -> None:

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 
-from otel_mlmon.instrumentation.call.call import Item, Tensor
+from otel_mlmon.instrumentation.buffer.ring import Ring
+from otel_mlmon.instrumentation.call.call import CallTuple, Item, SessionInfo, Tensor
 from otel_mlmon.instrumentation.call.snapshot import MAX_TEXTS
-from otel_mlmon.instrumentation.call.tap import stand_in, value_copier
+from otel_mlmon.instrumentation.call.tap import Tap, stand_in, value_copier
 from tests.support import models
 
 ROWS = Tensor(name="x", layout="rows", dtype="float32", row_shape=(2,))
@@ -74,3 +76,25 @@ def test_a_stand_in_has_the_shape_and_no_memory() -> None:
     assert isinstance(found, np.ndarray)
     assert (found.shape, found.strides) == ((300, 2), (0, 0))
     assert [stand_in(None), stand_in(Value(has_value=False)), stand_in(Value(is_tensor=False))] == [None, None, None]
+
+
+class Picture:
+    """A node whose values are images."""
+
+    name = "out"
+    type = "tensor(float)"
+    shape: Sequence[object] = ("N", 3, 8, 8)
+
+
+def test_of_outputs_that_are_not_read_one_shape_tells_the_batch() -> None:
+    info = SessionInfo(
+        given_name="", path="", digest="", graph_name="", version=1, metadata={}, provider="P", runtime_version="1"
+    )
+    ring: Ring[CallTuple] = Ring(max_records=10, max_bytes=10_000, attend=lambda _: None)
+    asked = {0: Picture(), 1: Picture()}
+    tap = Tap(info, "run_with_iobinding", inputs=(), asked=asked, sink=ring, are_values=True)
+    value = ort.OrtValue.ortvalue_from_numpy(np.zeros((2, 3, 8, 8), np.float32))
+    tap.record(1, 2, None, (), [value, value])
+    (record,) = ring.take(10)
+    assert [tensor.layout for tensor in record[0].outputs] == ["shape"]
+    assert record[5] == (((2, 3, 8, 8), b""),)
