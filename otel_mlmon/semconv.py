@@ -21,9 +21,13 @@ PROCESSOR_SCOPE: Final = "otel_mlmon.processor"
 MODEL_NAME: Final = "ml.model.name"
 MODEL_VERSION: Final = "ml.model.version"
 MODEL_REFERENCE: Final = "ml.model.reference"
+MODEL_FILE_SHA256: Final = "ml.model.file.sha256"
+MODEL_LOAD_DURATION: Final = "ml.model.load.duration"
 RUNTIME_NAME: Final = "ml.runtime.name"
 RUNTIME_VERSION: Final = "ml.runtime.version"
 EXECUTION_PROVIDER: Final = "ml.execution_provider"
+EXECUTION_PROVIDERS: Final = "ml.execution_providers"
+EXECUTION_PROVIDERS_REQUESTED: Final = "ml.execution_providers.requested"
 OPERATION_NAME: Final = "ml.operation.name"
 BATCH_SIZE: Final = "ml.batch.size"
 INFERENCE_DURATION: Final = "ml.inference.duration"
@@ -35,6 +39,7 @@ OUTPUT_NAME: Final = "ml.output.name"
 FEATURE_NAME: Final = "ml.feature.name"
 FEATURE_VALUE: Final = "ml.feature.value"
 ERROR_TYPE: Final = "error.type"
+EXCEPTION_TYPE: Final = "exception.type"
 DRIFT_STREAM: Final = "ml.drift.stream"
 DRIFT_STATISTIC: Final = "ml.drift.statistic"
 ALERT_RULE: Final = "ml.alert.rule"
@@ -180,7 +185,7 @@ SAMPLES: Final = Metric(
     description="Rows whose inputs were profiled.",
 )
 LOAD_DURATION: Final = Metric(
-    name="ml.model.load.duration",
+    name=MODEL_LOAD_DURATION,
     instrument="histogram",
     unit="s",
     description="Duration of creating a session.",
@@ -312,6 +317,16 @@ EVENTS: Final = (
         name=EVENT_MODEL_LOADED,
         severity="INFO",
         when="a session was created; `ml.model.reference` is the reference profile that the model carries, if any",
+    ),
+    EventKind(
+        name=EVENT_PROVIDER_FALLBACK,
+        severity="WARN",
+        when="a session runs on another execution provider than the one asked for first",
+    ),
+    EventKind(
+        name=EVENT_INFERENCE_EXCEPTION,
+        severity="ERROR",
+        when="a call failed: `exception.type` and the call's trace context, never the message; rate-limited",
     ),
     EventKind(name=EVENT_ALERT, severity="WARN", when="an alert changed its state"),
 )

@@ -51,10 +51,15 @@ OURS: dict[str, tuple[str, ...]] = {
     "instrumentation.resource": BASE,
     "instrumentation.pipeline": (*BASE, "instrumentation"),
     "instrumentation.call": BASE,
-    "instrumentation.record": (*BASE, "instrumentation.call.call"),
+    "instrumentation.record": (*BASE, "instrumentation.call.call", "instrumentation.call.load"),
     "instrumentation.buffer": (*BASE, "instrumentation.call.call", "instrumentation.record.prediction"),
     "instrumentation.aggregate": (*BASE, "instrumentation.record.prediction"),
-    "instrumentation.signals": (*BASE, "instrumentation.record.prediction", "instrumentation.aggregate.snapshot"),
+    "instrumentation.signals": (
+        *BASE,
+        "instrumentation.record.prediction",
+        "instrumentation.record.loading",
+        "instrumentation.aggregate.snapshot",
+    ),
     # beside the Collector
     "processor": BASE,
     "processor.config": BASE,

@@ -93,7 +93,7 @@ def instrument(
         model_name: The model's name, or a function from session to name; empty lets it be found.
         span_ratio: Share of calls outside any trace that get a span, within [0, 1].
         spans_per_second: Spans a second at most for those calls.
-        events_per_second: `ml.prediction` events a second at most.
+        events_per_second: `ml.prediction` events a second at most, and as many `ml.inference.exception`.
         latency_budget_s: A call that takes longer gets a span; above 0.
         confidence_floor: A less confident prediction gets a span, and its event comes first; within [0, 1].
         max_labels: Labels counted by name; the rest is `_OTHER`.

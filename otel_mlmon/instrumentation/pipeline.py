@@ -34,8 +34,9 @@ from otel_mlmon.instrumentation.call import onnxruntime
 from otel_mlmon.instrumentation.call.call import CallTuple, Plan, SessionInfo
 from otel_mlmon.instrumentation.call.observer import Observer
 from otel_mlmon.instrumentation.call.patch import Patch
+from otel_mlmon.instrumentation.record.announcing import Announcer
 from otel_mlmon.instrumentation.record.findings import Findings
-from otel_mlmon.instrumentation.record.model import identify, model_name, stem
+from otel_mlmon.instrumentation.record.model import identify, model_name
 from otel_mlmon.instrumentation.record.prediction import Predictions
 from otel_mlmon.instrumentation.record.privacy import Vocabularies
 from otel_mlmon.instrumentation.record.reader import Reader
@@ -43,8 +44,10 @@ from otel_mlmon.instrumentation.settings import Settings
 from otel_mlmon.instrumentation.signals import context as otel_context
 from otel_mlmon.instrumentation.signals import providers
 from otel_mlmon.instrumentation.signals.events import Events
+from otel_mlmon.instrumentation.signals.exceptions import Exceptions
 from otel_mlmon.instrumentation.signals.interest import Limiter, Slowness, interest
 from otel_mlmon.instrumentation.signals.metrics import Metrics
+from otel_mlmon.instrumentation.signals.model_events import ModelEvents
 from otel_mlmon.instrumentation.signals.spans import Spans
 from otel_mlmon.instrumentation.status import Status
 from otel_mlmon.internal_events import JOURNAL, RecordsDropped
@@ -70,6 +73,8 @@ class Outlets:
     metrics: Metrics | None = None
     spans: Spans | None = None
     events: Events | None = None
+    exceptions: Exceptions | None = None
+    models: ModelEvents
     process: Any = None
 
 
@@ -133,7 +138,10 @@ class Pipeline:
             with guard("signals"):
                 outlets = self._found_outlets()
                 # What comes in meanwhile is for the next round: a busy host cannot hold a collection up.
-                for _ in range(-(-len(self._ring) // CHUNK)):
+                waiting = -(-len(self._ring) // CHUNK)
+                with guard("model_events"):
+                    self._announcer.take()
+                for _ in range(waiting):
                     self._read(self._ring.take(CHUNK))
                 self._write_metrics(outlets)
         finally:
@@ -207,6 +215,12 @@ class Pipeline:
         self._aggregator = Aggregator(admit=self._vocabularies.admit)
         self._slowness: dict[str, Slowness] = {}
         self._unsent: deque[Predictions] = deque()
+        self._announcer = Announcer(
+            self._observer.loads,
+            is_suppressed=otel_context.is_suppressed,
+            version_of=self._version_of,
+            context=otel_context.EMPTY,
+        )
         self._unsent_lost = 0
         self._recorded = 0
         self._suppressed = 0
@@ -264,6 +278,7 @@ class Pipeline:
                 plan, options=self.settings.of, max_features=self.settings.max_features, findings=self._findings
             )
             self._readers[plan] = reader
+            self._announcer.see(plan.session)
         return reader
 
     def _keep(self, predictions: Predictions) -> None:
@@ -282,15 +297,10 @@ class Pipeline:
             if outlets.metrics is not None:
                 with guard("metrics"):
                     outlets.metrics.observe(snapshot)
-        loads = [self._observer.loads.popleft() for _ in range(len(self._observer.loads))]
-        if outlets.metrics is not None and loads:
+        loads = self._announcer.timed()
+        if outlets.metrics is not None:
             outlets.metrics.observe_loads(
-                (
-                    self._model(load.session) if load.session else ModelKey(stem(load.path) or "unknown", ""),
-                    load.duration_s,
-                    load.error_type,
-                )
-                for load in loads
+                (ModelKey(model.name, model.version), duration_s, error) for model, duration_s, error in loads
             )
         with self._counting:
             dropped = self._ring.dropped()
@@ -312,6 +322,9 @@ class Pipeline:
             return False
         try:
             offset_ns = time.time_ns() - time.perf_counter_ns()
+            with guard("model_events"):
+                for loaded in self._announcer.announcements():
+                    outlets.models.emit(loaded, offset_ns=offset_ns)
             while self._unsent:
                 with guard("spans_and_events"):
                     self._send_one(outlets, self._unsent.popleft(), offset_ns)
@@ -330,12 +343,14 @@ class Pipeline:
         made = outlets.spans.emit(predictions, found, offset_ns=offset_ns) if outlets.spans else {}
         if outlets.events is not None:
             outlets.events.emit(predictions, found, made, offset_ns=offset_ns)
+        if outlets.exceptions is not None and found.failed.any():
+            outlets.exceptions.emit(predictions, found, made, offset_ns=offset_ns)
 
     def _found_outlets(self) -> Outlets:
         if self._outlets is None:
             given, settings = self.given, self.settings
             found = providers.find(given, base=self._base, environ=os.environ)
-            outlets = Outlets(providers=found)
+            outlets = Outlets(providers=found, models=ModelEvents(found.logger))
             if found.meter is not None:
                 outlets.metrics = Metrics(found.meter, drain=self.drain_for_collection, sessions=self._models)
             if found.tracer is not None:
@@ -343,6 +358,7 @@ class Pipeline:
                 outlets.spans = Spans(found.tracer, ratio=settings.span_ratio, limiter=limiter, rng=self._rng)
             if found.logger is not None:
                 outlets.events = Events(found.logger, limiter=Limiter(settings.events_per_second), rng=self._rng)
+                outlets.exceptions = Exceptions(found.logger, limiter=Limiter(settings.events_per_second))
             if found.owns_meter:
                 with guard("resource"):
                     outlets.process = resource.start(found.meter)
@@ -357,5 +373,8 @@ class Pipeline:
         return [self._model(session) for session in self._observer.sessions()]
 
     def _model(self, session: SessionInfo) -> ModelKey:
-        model = identify(session, version=self.settings.of(model_name(session)).version)
+        model = identify(session, version=self._version_of(model_name(session)))
         return ModelKey(model.name, model.version)
+
+    def _version_of(self, model: str) -> str:
+        return self.settings.of(model).version

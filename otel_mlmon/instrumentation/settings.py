@@ -91,7 +91,7 @@ OPTIONS: Final[tuple[Option[Any], ...]] = (
         default=10.0,
         parse=float,
         check=not_negative,
-        doc="`ml.prediction` events a second at most; failed and unsure calls come first.",
+        doc="`ml.prediction` events a second at most, failed and unsure first; likewise `ml.inference.exception`.",
     ),
     Option(
         name="latency_budget_s",

@@ -12,8 +12,8 @@ import numpy as np
 from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
 from otel_mlmon.instrumentation.aggregate.snapshot import Snapshot
 from otel_mlmon.instrumentation.call.call import CallTuple, Plan, SessionInfo
-from otel_mlmon.instrumentation.call.observer import _tensors
-from otel_mlmon.instrumentation.call.snapshot import capture_of
+from otel_mlmon.instrumentation.call.observer import _inputs
+from otel_mlmon.instrumentation.call.snapshot import capture_of, plan_outputs
 from otel_mlmon.instrumentation.record.findings import Findings
 from otel_mlmon.instrumentation.record.reader import Reader
 from otel_mlmon.instrumentation.settings import ModelOptions
@@ -98,7 +98,9 @@ def copied(
         [said.get(name) or node(name, value) for name, value in feed.items()],
         [said.get(name) or node(name, value) for name, value in made.items()],
     )
-    inputs, outputs = _tensors(described, list(made), feed, list(made.values()), is_whole=is_whole)
+    inputs = _inputs(described, feed)
+    seen = dict(enumerate(zip(described.get_outputs(), made.values(), strict=True)))
+    outputs = plan_outputs(seen, is_whole=is_whole)
     plan = Plan(
         session=session(metadata=metadata),
         operation="run",

@@ -7,6 +7,7 @@ the copies mean is decided behind, from the plan that every call of a session sh
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
@@ -49,7 +50,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SessionInfo:
-    """What a session says of itself, read once. Holds no reference to the session."""
+    """What a session says of itself, read once. Holds no reference to the session but a weak one."""
 
     given_name: str
     """What the user's `model_name` says; empty if nothing."""
@@ -62,6 +63,10 @@ class SessionInfo:
     metadata: dict[str, str]
     provider: str
     runtime_version: str
+    providers: tuple[str, ...] = ()
+    """All execution providers, in order; the first is `provider`."""
+    content: Callable[[], object] | None = None
+    """Gives the model's bytes if it came as such and its session is alive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

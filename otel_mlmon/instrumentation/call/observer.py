@@ -6,16 +6,27 @@ session's description, never the session: it is freed when its owner lets go of 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 
 from otel_mlmon.guard import Guard, guard
 from otel_mlmon.instrumentation.call.call import Plan, SessionInfo, Sink, Tensor
-from otel_mlmon.instrumentation.call.snapshot import Capture, capture_of, feeds_back, plan_input, plan_output, whole
+from otel_mlmon.instrumentation.call.load import Load, Stamp, path_of, provider_names
+from otel_mlmon.instrumentation.call.snapshot import (
+    RECORD_BYTES,
+    Capture,
+    capture_of,
+    feeds_back,
+    plan_input,
+    plan_outputs,
+)
+from otel_mlmon.instrumentation.call.tap import Tap, stand_in
 
 ATTRIBUTE: Final = "_otel_mlmon"
 MAX_PLANS: Final = 64
@@ -26,16 +37,6 @@ _DIGEST_BYTES: Final = 1 << 20
 
 DROP_FAULT: Final = "capture_failed"
 DROP_OFF: Final = "switched_off"
-
-
-class Load(NamedTuple):
-    """One session created, or not."""
-
-    session: SessionInfo | None
-    """None if it failed."""
-    path: str
-    duration_s: float
-    error_type: str | None
 
 
 class Observer:
@@ -67,7 +68,8 @@ class Observer:
         self._model_name = model_name
         self._runtime_version = runtime_version
         self._is_whole = is_whole
-        self._known: weakref.WeakSet[Any] = weakref.WeakSet()
+        # By identity: a subclass may be unhashable, or equal to another of its kind.
+        self._known: dict[int, weakref.ref[Any]] = {}
 
     def attach(self, session: Any, output_names: Any, feed: Mapping[str, Any], outputs: Sequence[Any]) -> Capture:
         """The closure that copies the calls of `session` with these outputs, made at the first of them."""
@@ -76,56 +78,144 @@ class Observer:
         info = captures["session"]
         if len(captures) > MAX_PLANS:
             return cast("Capture", self._bare(captures, info))
-        made = [node.name for node in session.get_outputs()]
-        asked = list(key) if key else made
-        inputs, planned = _tensors(session, asked, feed, outputs, is_whole=self._is_whole(info))
-        outputs_copied = tuple(planned.values())
-        plan = Plan(session=info, operation="run", inputs=inputs, outputs=outputs_copied, made=tuple(made))
+        nodes = {node.name: node for node in session.get_outputs()}
+        asked = list(key) if key else list(nodes)
+        inputs = _inputs(session, feed)
+        seen = {at: (nodes[name], outputs[at]) for at, name in enumerate(asked) if name in nodes}
+        planned = plan_outputs(seen, is_whole=self._is_whole(info))
+        plan = Plan(session=info, operation="run", inputs=inputs, outputs=tuple(planned.values()), made=tuple(nodes))
         capture = capture_of(plan, list(planned), sink=self.sink, context=self._context)
         captures[key] = capture
         return capture
 
-    def failed(self, session: Any, started_ns: int, ended_ns: int, error: BaseException) -> None:
+    def tap(
+        self,
+        session: Any,
+        operation: str,
+        output_names: Any,
+        feed: Mapping[str, Any],
+        *,
+        are_values: bool,
+    ) -> Tap:
+        """What copies the calls of `session` by a method other than `run` with these outputs."""
+        names = tuple(output_names) if output_names else None
+        found: Tap | None = session.__dict__.get(ATTRIBUTE, {}).get((operation, names))
+        if found is not None:
+            return found
+        captures = self._captures(session)
+        info = captures["session"]
+        if len(captures) > MAX_PLANS:
+            bare = Tap(info, operation, inputs=(), asked={}, sink=self.sink, are_values=are_values)
+            return cast("Tap", captures.setdefault(("bare", operation), bare))
+        nodes = {node.name: node for node in session.get_outputs()}
+        seen = {name: stand_in(value) for name, value in feed.items()} if are_values else feed
+        found = Tap(
+            info,
+            operation,
+            inputs=_inputs(session, seen) if feed else (),
+            asked={position: nodes[name] for position, name in enumerate(names or nodes) if name in nodes},
+            sink=self.sink,
+            are_values=are_values,
+            is_whole=self._is_whole(info),
+            made=tuple(nodes),
+        )
+        captures[operation, names] = found
+        return found
+
+    def failed(
+        self, session: Any, started_ns: int, ended_ns: int, error: BaseException, operation: str = "run"
+    ) -> None:
         """Record a call that raised: when, how long, what class of error; nothing of its inputs."""
         with self.stage:
             if self.stage.is_open:
                 self.sink.drop(DROP_OFF)
                 return
             try:
-                plan = Plan(session=self._captures(session)["session"], operation="run")
+                captures = self._captures(session)
+                plan = captures.get(("failed", operation))
+                if plan is None:
+                    plan = captures["failed", operation] = Plan(session=captures["session"], operation=operation)
                 record = (plan, started_ns, ended_ns, self._context(), (), (), type(error).__qualname__)
-                self.sink.offer(record, 400)
+                self.sink.offer(record, RECORD_BYTES)
             except BaseException:
                 self.sink.drop(DROP_FAULT)
                 raise
+
+    def context(self) -> object:
+        """The OpenTelemetry context of this thread."""
+        return self._context()
 
     def fault(self, error: BaseException) -> bool:
         """Whether `error`, raised by our code after a call of the host's, is kept from it; the call is dropped."""
         self.sink.drop(DROP_FAULT)
         return self.stage.swallow(error)
 
-    def loaded(self, session: Any, path: str, duration_s: float, error: BaseException | None) -> None:
+    def loaded(
+        self,
+        session: Any,
+        source: object,
+        providers: Any,
+        *,
+        duration_s: float,
+        error: BaseException | None,
+        stamp: Stamp | None = None,
+    ) -> None:
         """Note that a session was created in `duration_s`, or that it was not."""
         with self.stage:
-            info = None if error else self._captures(session)["session"]
-            self.loads.append(Load(info, path, duration_s, type(error).__qualname__ if error else None))
+            captures = {} if error else self._captures(session)
+            requested = captures["requested"] = provider_names(providers)
+            self.loads.append(
+                Load(
+                    session=captures.get("session"),
+                    path=path_of(source),
+                    ended_ns=time.perf_counter_ns(),
+                    context=self._context(),
+                    duration_s=duration_s,
+                    error_type=type(error).__qualname__ if error else None,
+                    requested=requested,
+                    stamp=stamp,
+                )
+            )
+
+    def changed(self, session: Any, requested: tuple[str, ...]) -> None:
+        """Note that a session was put on other execution providers; its next calls are read anew."""
+        with self.stage:
+            is_new = ATTRIBUTE not in session.__dict__
+            captures = self._captures(session)
+            info = captures["session"] = self._describe(session)
+            captures["requested"] = requested
+            for key in [key for key in list(captures) if key not in {"session", "requested"}]:
+                captures.pop(key, None)
+            self.loads.append(
+                Load(info, info.path, time.perf_counter_ns(), self._context(), is_new=is_new, requested=requested)
+            )
+
+    def requested(self, session: Any) -> tuple[str, ...]:
+        """The execution providers that were asked for when `session` was created; empty if that was not seen."""
+        found: tuple[str, ...] = session.__dict__.get(ATTRIBUTE, {}).get("requested", ())
+        return found
 
     def sessions(self) -> list[SessionInfo]:
         """Those alive now."""
-        captures = [getattr(session, ATTRIBUTE, {}) for session in list(self._known)]
+        captures = [getattr(session, ATTRIBUTE, {}) for session in self._alive()]
         return [found["session"] for found in captures if "session" in found]
 
     def close(self) -> None:
         """Let go of every session, and of the copies that `copy.copy` made of it, which share the dictionary."""
-        for session in list(self._known):
+        for session in self._alive():
             session.__dict__.pop(ATTRIBUTE, {}).clear()
         self._known.clear()
+
+    def _alive(self) -> list[Any]:
+        return [session for known in list(self._known.values()) if (session := known()) is not None]
 
     def _captures(self, session: Any) -> dict[Any, Any]:
         found: dict[Any, Any] = session.__dict__.setdefault(ATTRIBUTE, {})
         if "session" not in found:
             found["session"] = self._describe(session)
-        self._known.add(session)
+        if id(session) not in self._known:
+            forget = functools.partial(_forget, self._known, id(session))
+            self._known[id(session)] = weakref.ref(session, forget)
         return found
 
     def _bare(self, captures: dict[Any, Any], info: SessionInfo) -> object:
@@ -147,7 +237,19 @@ class Observer:
             metadata=dict(meta.custom_metadata_map),
             provider=providers[0] if providers else "",
             runtime_version=self._runtime_version,
+            providers=tuple(providers),
+            content=functools.partial(_content, weakref.ref(session)),
         )
+
+
+def _forget(known: dict[int, weakref.ref[Any]], identity: int, gone: weakref.ref[Any]) -> None:
+    """Take off a session that was freed, unless another one has its place in memory by now."""
+    if known.get(identity) is gone:
+        del known[identity]
+
+
+def _content(session: weakref.ref[Any]) -> object:
+    return getattr(session(), "_model_bytes", None)
 
 
 def _digest(content: object) -> str:
@@ -157,27 +259,12 @@ def _digest(content: object) -> str:
     return hashlib.sha256(content[:_DIGEST_BYTES] + content[-_DIGEST_BYTES:] + b"%d" % len(content)).hexdigest()
 
 
-def _tensors(
-    session: Any,
-    asked: list[str],
-    feed: Mapping[str, Any],
-    outputs: Sequence[Any],
-    *,
-    is_whole: bool,
-) -> tuple[tuple[Tensor, ...], dict[int, Tensor]]:
-    """The inputs to copy, and the outputs by their position among the host's."""
-    nodes = {node.name: node for node in session.get_outputs()}
-    given = session.get_inputs()
-    states = {node.name for node in given if len(given) > 1 and feeds_back(node, list(nodes.values()))}
+def _inputs(session: Any, feed: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    """The inputs to copy."""
+    made, given = list(session.get_outputs()), session.get_inputs()
+    states = {node.name for node in given if len(given) > 1 and feeds_back(node, made)}
     inputs = [plan_input(node, feed.get(node.name)) for node in given if node.name not in states]
     profiled = [tensor for tensor in inputs if tensor.layout not in {"none", "shape"}]
     # Without any input to profile, one shape still tells the batch's size.
     shapes = [tensor for tensor in inputs if tensor.layout == "shape"][:1]
-    planned = {
-        position: plan_output(nodes[name], outputs[position]) for position, name in enumerate(asked) if name in nodes
-    }
-    if is_whole:
-        planned = {position: whole(tensor) for position, tensor in planned.items()}
-    read = {"rows", "text", "maps", "whole"}
-    useful = {position: tensor for position, tensor in planned.items() if tensor.layout in read}
-    return tuple(profiled or shapes), useful
+    return tuple(profiled or shapes)

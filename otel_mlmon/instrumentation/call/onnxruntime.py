@@ -9,15 +9,17 @@ Not covered: bound methods taken before, the C++ binding `session._sess`, and ru
 from __future__ import annotations
 
 import functools
-import inspect
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
 
+from otel_mlmon.instrumentation.call import paths
+from otel_mlmon.instrumentation.call.load import Stamp, path_of, stamp_of
 from otel_mlmon.instrumentation.call.observer import ATTRIBUTE, DROP_OFF, Observer
 from otel_mlmon.instrumentation.call.patch import Method, Patch, Replacement
+from otel_mlmon.instrumentation.call.paths import parameters_of
 
 _RUN_PARAMETERS: Final = ("self", "output_names", "input_feed", "run_options")
 
@@ -45,6 +47,7 @@ def patch(module: ModuleType, observer: Observer) -> dict[str, Patch]:
     return {
         path.method: Patch(module.InferenceSession, path.method, functools.partial(_made, path, observer))
         for path in PATHS
+        if hasattr(module.InferenceSession, path.method)
     }
 
 
@@ -53,8 +56,8 @@ def _made(path: Path, observer: Observer, original: Method) -> Replacement:
 
 
 def _replace_run(original: Method, observer: Observer) -> Replacement:
-    parameters = tuple(inspect.signature(original).parameters)
-    return _exact_run(original, observer) if parameters == _RUN_PARAMETERS else _any_run(original, observer)
+    is_exact = parameters_of(original) == _RUN_PARAMETERS
+    return _exact_run(original, observer) if is_exact else _any_run(original, observer)
 
 
 def _exact_run(original: Method, observer: Observer) -> Replacement:
@@ -123,15 +126,18 @@ def _replace_init(original: Method, observer: Observer) -> Replacement:
         if not is_on:
             original(self, *arguments, **keywords)
             return
-        started_s = clock()
         source = arguments[0] if arguments else keywords.get("path_or_bytes")
-        path = source if isinstance(source, str) else ""
+        providers = arguments[2] if len(arguments) > 2 else keywords.get("providers")
+        stamp: Stamp | None = None
+        with observer.stage:
+            stamp = stamp_of(path_of(source))
+        started_s = clock()
         try:
             original(self, *arguments, **keywords)
         except BaseException as error:
-            observer.loaded(self, path, clock() - started_s, error)
+            observer.loaded(self, source, providers, duration_s=clock() - started_s, error=error)
             raise
-        observer.loaded(self, path, clock() - started_s, None)
+        observer.loaded(self, source, providers, duration_s=clock() - started_s, error=None, stamp=stamp)
 
     def switch_off() -> None:
         nonlocal is_on
@@ -142,6 +148,11 @@ def _replace_init(original: Method, observer: Observer) -> Replacement:
 
 PATHS: Final = (
     Path(method="run", replace=_replace_run),
+    Path(method="run_async", replace=paths.replace_run_async),
+    Path(method="run_with_iobinding", replace=paths.replace_run_with_iobinding),
+    Path(method="run_with_ort_values", replace=paths.replace_run_with_ort_values),
+    Path(method="run_with_ortvaluevector", replace=paths.replace_run_with_ortvaluevector),
+    Path(method="set_providers", replace=paths.replace_set_providers),
     Path(method="__init__", replace=_replace_init),
 )
 """What is patched; one row a method."""

@@ -17,6 +17,9 @@ from numpy import ndarray
 
 from otel_mlmon.instrumentation.call.call import Item, Layout, Plan, Sink, Tensor, image_step
 
+USEFUL: Final = frozenset({"rows", "text", "maps", "whole"})
+"""The layouts that say something of a prediction."""
+
 MAX_INPUT_BYTES: Final = 4096
 MAX_OUTPUT_BYTES: Final = 65_536
 MAX_IMAGE_BYTES: Final = 65_536
@@ -65,8 +68,20 @@ def plan_output(node: Node, value: Any) -> Tensor:
     return _plan(node, value, is_input=False)
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """`tensor`, an output, as it is copied for the developer's own function."""
+def plan_outputs(seen: Mapping[int, tuple[Node, Any]], *, is_whole: bool) -> dict[int, Tensor]:
+    """The outputs that are worth copying, by their position among the host's.
+
+    Args:
+        seen: What the session says of each, and its first value.
+        is_whole: Whether they are copied as they are, for the developer's own function.
+    """
+    planned = {position: plan_output(node, value) for position, (node, value) in seen.items()}
+    if is_whole:
+        planned = {position: _as_whole(tensor) for position, tensor in planned.items()}
+    return {position: tensor for position, tensor in planned.items() if tensor.layout in USEFUL}
+
+
+def _as_whole(tensor: Tensor) -> Tensor:
     return dataclasses.replace(tensor, layout="whole") if tensor.layout in {"rows", "shape"} else tensor
 
 
@@ -237,3 +252,17 @@ def _shape(value: Any) -> Item:
 
 def _nothing(value: Any) -> Item:  # noqa: ARG001
     return None
+
+
+def copier_of(tensor: Tensor, *, is_input: bool) -> Callable[[Any], Item]:
+    """The function that copies one input or output as planned."""
+    return _copier(tensor, MAX_INPUT_BYTES if is_input else MAX_OUTPUT_BYTES)
+
+
+def weight_of(items: Sequence[Item]) -> int:
+    """What a record of these items weighs, in bytes."""
+    weight = RECORD_BYTES
+    for item in items:
+        if item is not None:
+            weight += len(item) if isinstance(item, bytes) else 100 + len(item[1])
+    return weight

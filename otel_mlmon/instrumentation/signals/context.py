@@ -11,6 +11,9 @@ from opentelemetry import context
 _PLAIN_KEY: Final = "suppress_instrumentation"
 """What libraries besides OpenTelemetry's own set; source: opentelemetry.instrumentation.utils."""
 
+EMPTY: Final = context.Context()
+"""Of what belongs to no trace."""
+
 
 def reader() -> Callable[[], object]:
     """A function that gives the current context: the bound `get` of the variable behind it, else `get_current`.
