@@ -80,6 +80,9 @@ THEIRS: dict[str, tuple[str, ...]] = {
         "instrumentation", "instrumentation.pipeline", "instrumentation.resource", "instrumentation.signals",
         "processor.otlp", "testing",
     ),
+    "sentry_sdk": tuple(
+        f"instrumentation.signals.sentry{part}" for part in ("", "_client", "_errors", "_otlp", "_spans")
+    ),
     "grpc": ("processor.otlp",),
     "grpc_health": ("processor.otlp",),
     "google": ("processor.otlp",),

@@ -10,6 +10,7 @@ One pipeline a process. It is started by the first record, drained by its thread
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import itertools
 import operator
 import os
@@ -18,7 +19,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
@@ -32,7 +33,7 @@ from otel_mlmon.instrumentation.buffer.ring import Ring
 from otel_mlmon.instrumentation.buffer.worker import Worker
 from otel_mlmon.instrumentation.call import onnxruntime
 from otel_mlmon.instrumentation.call.call import CallTuple, Plan, SessionInfo
-from otel_mlmon.instrumentation.call.observer import Observer
+from otel_mlmon.instrumentation.call.observer import ATTRIBUTE, Observer
 from otel_mlmon.instrumentation.call.patch import Patch
 from otel_mlmon.instrumentation.record.model import identify, model_name, stem
 from otel_mlmon.instrumentation.record.prediction import Predictions, Reader
@@ -43,6 +44,7 @@ from otel_mlmon.instrumentation.signals import providers
 from otel_mlmon.instrumentation.signals.events import Events
 from otel_mlmon.instrumentation.signals.interest import Limiter, Slowness, interest
 from otel_mlmon.instrumentation.signals.metrics import Metrics
+from otel_mlmon.instrumentation.signals.sentry import Options, Sentry
 from otel_mlmon.instrumentation.signals.spans import Spans
 from otel_mlmon.instrumentation.status import Status
 from otel_mlmon.internal_events import JOURNAL, RecordsDropped
@@ -96,9 +98,17 @@ class Pipeline:
             attend=self._worker.attend,
         )
         name = settings.model_name
+        self._sentry = Sentry(
+            Options(
+                settings.sentry, settings.sentry_traces_sample_rate, settings.sentry_dsn, settings.spans_per_second
+            ),
+            catch_up=self._catch_up,
+            model_of=self._model_of,
+            rng=self._rng,
+        )
         self._observer = Observer(
             sink=self._ring,
-            context=otel_context.reader(),
+            context=self._sentry.context(otel_context.reader()),
             model_name=(lambda session: str(name(session))) if callable(name) else (lambda _: name),
             runtime_version=module.__version__,
         )
@@ -141,6 +151,7 @@ class Pipeline:
         """Everything that was called before, out of the process; whether it was done in time."""
         deadline_s = time.monotonic() + timeout_s
         is_done = self.drain(timeout_s) and self._send(deadline_s - time.monotonic())
+        self._sentry.flush(deadline_s - time.monotonic())
         outlets = self._outlets
         return is_done and (outlets is None or outlets.providers.flush(deadline_s - time.monotonic()))
 
@@ -156,6 +167,7 @@ class Pipeline:
         self.uninstrument()
         is_done = self._worker.stop(timeout_s) and self.drain(deadline_s - time.monotonic())
         is_done = self._send(deadline_s - time.monotonic()) and is_done
+        self._sentry.close(deadline_s - time.monotonic())
         self._observer.close()
         outlets = self._outlets
         if outlets is not None:
@@ -189,6 +201,7 @@ class Pipeline:
             failures=failures,
             is_bulk=bool(outlets and outlets.metrics and outlets.metrics.is_bulk),
             owned_providers=tuple(type(owned).__name__ for owned in outlets.providers.owned) if outlets else (),
+            sentry=self._sentry.mode,
         )
 
     def _reset(self) -> None:
@@ -201,7 +214,7 @@ class Pipeline:
         self._vocabularies = Vocabularies(limit=self.settings.max_labels)
         self._aggregator = Aggregator(admit=self._vocabularies.admit)
         self._slowness: dict[str, Slowness] = {}
-        self._unsent: deque[Predictions] = deque()
+        self._unsent: deque[tuple[Predictions, Sequence[object]]] = deque()
         self._unsent_lost = 0
         self._recorded = 0
         self._suppressed = 0
@@ -217,6 +230,7 @@ class Pipeline:
         self._worker.reset()
         self._observer.loads.clear()
         JOURNAL.reset()
+        self._sentry.reset()
         self._reset()
 
     def _at_exit(self) -> None:
@@ -224,8 +238,18 @@ class Pipeline:
             self.shutdown(self.settings.shutdown_timeout_s)
 
     def _round(self) -> None:
+        with guard("sentry"):
+            self._sentry.adopt()
         self.drain(timeout_s=60.0)
         self._send(timeout_s=0.0)
+
+    def _catch_up(self, timeout_s: float) -> None:
+        """Read what waits, for whoever cannot wait for the next round."""
+        if self._ring and self._draining.acquire(timeout=timeout_s):
+            try:
+                self._read(self._ring.take(CHUNK))
+            finally:
+                self._draining.release()
 
     def _read(self, chunk: list[CallTuple]) -> None:
         by_plan: dict[Plan, list[CallTuple]] = {}
@@ -243,10 +267,12 @@ class Pipeline:
                     self._drop("switched_off", len(kept))
                     continue
                 predictions = self._reader(plan).read(kept)
+                contexts, around = otel_context.split(predictions.contexts)
+                predictions = dataclasses.replace(predictions, contexts=contexts) if around else predictions
                 self._aggregator.add(predictions)
                 self._recorded += len(kept)
                 is_read = True
-                self._keep(predictions)
+                self._keep(predictions, around)
             if not is_read:
                 self._drop("unreadable", len(kept))
 
@@ -259,11 +285,12 @@ class Pipeline:
             self._readers[plan] = reader
         return reader
 
-    def _keep(self, predictions: Predictions) -> None:
+    def _keep(self, predictions: Predictions, around: Sequence[object]) -> None:
+        self._sentry.keep(predictions, around)
         if len(self._unsent) >= MAX_UNSENT:
             self._unsent.popleft()
             self._unsent_lost += 1
-        self._unsent.append(predictions)
+        self._unsent.append((predictions, around))
 
     def _drop(self, reason: str, count: int) -> None:
         with self._counting:
@@ -307,12 +334,12 @@ class Pipeline:
             offset_ns = time.time_ns() - time.perf_counter_ns()
             while self._unsent:
                 with guard("spans_and_events"):
-                    self._send_one(outlets, self._unsent.popleft(), offset_ns)
+                    self._send_one(outlets, *self._unsent.popleft(), offset_ns)
         finally:
             self._sending.release()
         return True
 
-    def _send_one(self, outlets: Outlets, predictions: Predictions, offset_ns: int) -> None:
+    def _send_one(self, outlets: Outlets, predictions: Predictions, around: Sequence[object], offset_ns: int) -> None:
         said = self.settings.of(predictions.model.name)
         found = interest(
             predictions,
@@ -320,9 +347,12 @@ class Pipeline:
             budget_s=said.latency_budget_s,
             confidence_floor=said.confidence_floor or 0.0,
         )
-        made = outlets.spans.emit(predictions, found, offset_ns=offset_ns) if outlets.spans else {}
+        relatives = self._sentry.relatives(predictions, around)
+        made = outlets.spans.emit(predictions, found, offset_ns=offset_ns, relatives=relatives) if outlets.spans else {}
         if outlets.events is not None:
             outlets.events.emit(predictions, found, made, offset_ns=offset_ns)
+        with guard("sentry"):
+            self._sentry.emit(predictions, found, around, made, relatives, offset_ns=offset_ns)
 
     def _found_outlets(self) -> Outlets:
         if self._outlets is None:
@@ -334,6 +364,8 @@ class Pipeline:
             if found.tracer is not None:
                 limiter = Limiter(settings.spans_per_second)
                 outlets.spans = Spans(found.tracer, ratio=settings.span_ratio, limiter=limiter, rng=self._rng)
+                with guard("sentry"):
+                    self._sentry.export_spans(found.tracer, is_own=found.tracer in found.owned)
             if found.logger is not None:
                 outlets.events = Events(found.logger, limiter=Limiter(settings.events_per_second), rng=self._rng)
             if found.owns_meter:
@@ -348,6 +380,10 @@ class Pipeline:
 
     def _models(self) -> Iterable[ModelKey]:
         return [self._model(session) for session in self._observer.sessions()]
+
+    def _model_of(self, session: Any) -> tuple[str, str] | None:
+        info = getattr(session, ATTRIBUTE, {}).get("session")
+        return None if info is None else self._model(info)
 
     def _model(self, session: SessionInfo) -> ModelKey:
         model = identify(session, version=self.settings.of(model_name(session)).version)

@@ -27,5 +27,7 @@ class Status:
     is_bulk: bool = False
     """Whether histograms are filled at once, the fast way; False before the first record too."""
     owned_providers: tuple[str, ...] = ()
+    sentry: str = "off"
+    """How inferences get to Sentry: `native`, `otlp`, `off`, or `waiting` for the application to initialise it."""
     reason: str = ""
     """Why it is not active."""
