@@ -245,7 +245,7 @@ class Pipeline:
 
     def _catch_up(self, timeout_s: float) -> None:
         """Read what waits, for whoever cannot wait for the next round."""
-        if self._ring and self._draining.acquire(timeout=timeout_s):
+        if self._draining.acquire(timeout=timeout_s):
             try:
                 self._read(self._ring.take(CHUNK))
             finally:

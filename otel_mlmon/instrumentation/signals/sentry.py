@@ -24,7 +24,7 @@ from otel_mlmon.instrumentation.signals.sentry_around import Parent, ids_of, par
 from otel_mlmon.instrumentation.signals.sentry_client import INSTALL, Clients, Mode, active_client, streams, traces
 from otel_mlmon.instrumentation.signals.sentry_spans import Children, Writer, child, data_of
 
-CATCH_UP_S: Final = 0.05
+CATCH_UP_S: Final = 0.2
 """How long a transaction that ends waits for the calls inside it to be read."""
 
 JOINED: Final = 100
@@ -71,6 +71,7 @@ class Sentry:
         self._clients = Clients(options.rate)
         self._client: Any = None
         self._processor: sentry_otlp.SentryProcessor | None = None
+        self._unlink: Callable[[], None] = _nothing
         self.mode: str = "off" if options.mode == "off" else "waiting"
         self.reset()
         if options.mode != "off":
@@ -87,7 +88,11 @@ class Sentry:
 
     def context(self, plain: Callable[[], object]) -> Callable[[], object]:
         """A reader of the context of a call, with what of Sentry's is around it."""
-        return plain if self._options.mode == "off" else reader(plain, self.adopt)
+        return (
+            plain
+            if self._options.mode == "off"
+            else reader(plain, seen=self.adopt, is_wanted=lambda: self.mode == "native", touch=self._touch)
+        )
 
     def adopt(self) -> None:
         """Look at Sentry's client, if there is one that was not looked at."""
@@ -101,8 +106,9 @@ class Sentry:
         if self._options.mode == "otlp" and not self._refuses(client):
             self.mode = "otlp"
             if not sentry_otlp.has_integration(client):
-                sentry_otlp.link_errors()
+                self._unlink = sentry_otlp.link_errors()
             return
+        self._unlink()
         self.mode = "native"
         self._clients.raise_rate(client)
 
@@ -195,6 +201,7 @@ class Sentry:
         with guard("sentry"):
             self.mode = "off"
             _stop_processing_for(self)
+            self._unlink()
             if self._processor is not None:
                 self._processor.shutdown()
             self._clients.restore(max(0.0, timeout_s))
@@ -255,12 +262,18 @@ class Sentry:
     def _fill(self, event: Any) -> None:
         """Add the child spans of a transaction to its event."""
         context = (event.get("contexts") or {}).get("trace") or {}
-        if context.get("op") == "ml.predict":
+        root_id, spans = str(context.get("span_id")), event.get("spans")
+        if not self._children.is_expected(root_id):
             return
         self._catch_up(CATCH_UP_S)
-        spans, more = event.get("spans"), self._children.take(str(context.get("span_id")))
+        more = self._children.take(root_id)
         if isinstance(spans, list):
             spans.extend(more)
+
+    def _touch(self, span: Any) -> None:
+        transaction = getattr(span, "containing_transaction", None)
+        if transaction is not None and transaction.timestamp is None:
+            self._children.expect(transaction.span_id)
 
     def _is_in_span(self) -> bool:
         import sentry_sdk
@@ -268,6 +281,10 @@ class Sentry:
         scope = sentry_sdk.get_current_scope()
         span = scope.span or getattr(scope, "streamed_span", None)
         return span is not None and self._client is not None and traces(self._client)
+
+
+def _nothing() -> None:
+    """Nothing to undo."""
 
 
 def _offset_ns() -> int:

@@ -32,18 +32,15 @@ def is_available() -> bool:
     return True
 
 
-def link_errors() -> None:
-    """Link errors to OpenTelemetry's spans, touching neither propagators nor providers nor the client."""
+def link_errors() -> Callable[[], None]:
+    """Link errors to OpenTelemetry's spans, touching no propagator, provider or client; gives the undo."""
     from sentry_sdk.integrations.otlp import OTLPIntegration
+    from sentry_sdk.scope import has_external_propagation_context, remove_external_propagation_context
 
+    if has_external_propagation_context():
+        return lambda: None  # somebody else's
     OTLPIntegration(setup_otlp_traces_exporter=False, setup_propagator=False).setup_once()
-
-
-def unlink_errors() -> None:
-    """Undo `link_errors`."""
-    from sentry_sdk.scope import remove_external_propagation_context
-
-    remove_external_propagation_context()
+    return remove_external_propagation_context
 
 
 def has_integration(client: Any) -> bool:

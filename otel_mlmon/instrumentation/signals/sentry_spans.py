@@ -46,6 +46,18 @@ class Children:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._of: OrderedDict[str, list[dict[str, Any]]] = OrderedDict()
+        self._expected: set[str] = set()
+
+    def expect(self, root_id: str) -> None:
+        """Note that a call was inside that transaction. Takes no lock: a signal handler may run a model."""
+        expected = self._expected
+        expected.add(root_id)
+        if len(expected) > 16 * MAX_TRANSACTIONS:
+            expected.clear()  # transactions that never end
+
+    def is_expected(self, root_id: str) -> bool:
+        """Whether calls were inside that transaction."""
+        return root_id in self._expected
 
     def add(self, root_id: str, span: dict[str, Any]) -> None:
         """Keep `span` for the transaction of that span id."""
@@ -58,6 +70,7 @@ class Children:
 
     def take(self, root_id: str) -> list[dict[str, Any]]:
         """The spans of that transaction, once."""
+        self._expected.discard(root_id)
         with self._lock:
             return self._of.pop(root_id, [])
 
