@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 
-.PHONY: setup format lint types docs test e2e collector bench demo check clean
+.PHONY: setup format lint types docs test e2e collector sentry-peers bench demo check clean
 
 setup: $(STAMP)
 
@@ -24,6 +24,14 @@ collector: .collector/otelcol   ## a real Collector for the end-to-end suite; ne
 
 .collector/otelcol: collector-config/builder.yaml
 	go run go.opentelemetry.io/collector/cmd/builder@v0.159.0 --config collector-config/builder.yaml
+
+sentry-peers: .peers/.stamp      ## what the end-to-end suite shows Sentry's protocol to; needs npm, and chromium for a picture
+
+.peers/.stamp: Makefile
+	$(PYTHON) -m venv .peers/venv
+	.peers/venv/bin/python -m pip install --quiet "bugsink>=2.6,<2.7" "gunicorn>=22" "playwright>=1.50" "sentry-relay==0.10.1"
+	npm install --silent --no-audit --no-fund --prefix .peers "@spotlightjs/spotlight@4.11.8" "hono@4.12.25"
+	@touch $@
 
 e2e: setup               ## real processes on loopback
 	$(BIN)/python -m pytest -m e2e
@@ -48,4 +56,4 @@ bench: setup             ## what monitoring costs, as ratios within one run
 check: lint types test e2e
 
 clean:
-	rm -rf $(VENV) .collector .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) .collector .peers .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

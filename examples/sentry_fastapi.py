@@ -1,4 +1,4 @@
-"""A FastAPI service with Sentry, and the one line: a request's inference is a span of its transaction. Ends when killed.
+"""A FastAPI service with Sentry, and the one line: a request's inference is a span of its transaction. Never ends.
 
 SENTRY_DSN=https://... python examples/sentry_fastapi.py 8000
 """

@@ -141,7 +141,8 @@ class Pipeline:
                 outlets = self._found_outlets()
                 # What comes in meanwhile is for the next round: a busy host cannot hold a collection up.
                 for _ in range(-(-len(self._ring) // CHUNK)):
-                    self._read(self._ring.take(CHUNK))
+                    with self._reading:
+                        self._read(self._ring.take(CHUNK))
                 self._write_metrics(outlets)
         finally:
             self._draining.release()
@@ -208,6 +209,8 @@ class Pipeline:
         """The state of a process that has recorded nothing yet."""
         self._record_stage = guard("record")
         self._draining = threading.Lock()
+        # Inside `_draining`, or by itself for `_catch_up`, which cannot wait for an exporter to be imported.
+        self._reading = threading.Lock()
         self._counting = threading.Lock()
         self._sending = threading.Lock()
         self._readers: dict[Plan, Reader] = {}
@@ -245,11 +248,11 @@ class Pipeline:
 
     def _catch_up(self, timeout_s: float) -> None:
         """Read what waits, for whoever cannot wait for the next round."""
-        if self._draining.acquire(timeout=timeout_s):
+        if self._reading.acquire(timeout=timeout_s):
             try:
                 self._read(self._ring.take(CHUNK))
             finally:
-                self._draining.release()
+                self._reading.release()
 
     def _read(self, chunk: list[CallTuple]) -> None:
         by_plan: dict[Plan, list[CallTuple]] = {}
@@ -298,7 +301,9 @@ class Pipeline:
                 self._ring.drop(reason)
 
     def _write_metrics(self, outlets: Outlets) -> None:
-        for snapshot in self._aggregator.take():
+        with self._reading:
+            snapshots = self._aggregator.take()
+        for snapshot in snapshots:
             if outlets.metrics is not None:
                 with guard("metrics"):
                     outlets.metrics.observe(snapshot)

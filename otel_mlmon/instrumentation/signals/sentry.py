@@ -6,6 +6,7 @@ initialises Sentry there is nothing to do, and a call costs one look-up more.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import time
@@ -221,16 +222,13 @@ class Sentry:
         return event
 
     def _start(self) -> None:
-        if active_client() is None:
-            dsn = self._options.dsn or os.environ.get("SENTRY_DSN", "").strip()
-            is_asked = bool(self._options.dsn) or self._options.mode in {"native", "otlp"}
-            if not dsn:
-                return
-            more: dict[str, Any] = {"traces_sample_rate": self._options.rate or None}
-            if self._options.mode == "otlp" and sentry_otlp.is_available():
-                more = {}
-            if not self._clients.initialise(dsn, **more) and is_asked:
-                _LOG.warning(INSTALL)
+        is_installed = importlib.util.find_spec("sentry_sdk") is not None
+        if not is_installed and (self._options.dsn or self._options.mode != "auto"):
+            _LOG.warning(INSTALL)
+        dsn = self._options.dsn or os.environ.get("SENTRY_DSN", "").strip()
+        if is_installed and dsn and active_client() is None:
+            is_native = self._options.mode != "otlp" or not sentry_otlp.is_available()
+            self._clients.initialise(dsn, self._options.rate or None if is_native else None)
         self.adopt()
 
     def _refuses(self, client: Any) -> bool:

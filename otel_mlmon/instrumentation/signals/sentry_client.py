@@ -66,16 +66,13 @@ class Clients:
         self._raised: list[tuple[weakref.ReferenceType[Any], float | None]] = []
         self._made: Any = None
 
-    def initialise(self, dsn: str, **options: Any) -> bool:
-        """Initialise Sentry, which nobody did; whether it could be."""
-        try:
-            import sentry_sdk
-        except ImportError:
-            return False
-        sentry_sdk.init(dsn=dsn, **options)
+    def initialise(self, dsn: str, rate: float | None) -> None:
+        """Initialise Sentry, which nobody did."""
+        import sentry_sdk
+
+        sentry_sdk.init(dsn=dsn, traces_sample_rate=rate)
         self._made = sentry_sdk.get_client()
-        _LOG.info("Sentry initialised by otel_mlmon: %s is %s.", _RATE, options.get(_RATE))
-        return True
+        _LOG.info("Sentry is initialised by otel_mlmon, since nobody did: %s is %s.", _RATE, rate)
 
     def is_new(self, client: Any) -> bool:
         """Whether this is the first look at `client`."""
