@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import threading
 import time
@@ -484,3 +485,79 @@ def test_the_sampler_of_the_host_is_asked_before_a_call_joins_a_trace(sentry: En
     assert handle.shutdown(10.0)
     assert exporter.get_finished_spans() == ()
     assert len(predicted(sentry.wait("transaction")[0])) == 1
+
+
+FIRST = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np, onnxruntime as ort, sentry_sdk, otel_mlmon
+from tests.support import models
+sentry_sdk.init(traces_sample_rate=1.0)
+otel_mlmon.instrument()
+with sentry_sdk.start_transaction(name="request"):
+    ort.InferenceSession(models.softmax()).run(None, {"input": np.zeros((1, 4), np.float32)})
+"""
+
+
+def test_the_first_request_is_not_lost_while_exporters_are_made(sentry: Endpoint, pytestconfig: Any) -> None:
+    environ: Any = {"SENTRY_DSN": sentry.dsn, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
+    run_python(["-c", FIRST, str(pytestconfig.rootpath)], cwd=pytestconfig.rootpath, **environ)
+    (event,) = sentry.wait("transaction", where=lambda event: event["transaction"] == "request")
+    assert len(predicted(event)) == 1
+
+
+def test_nothing_of_an_input_is_sent(sentry: Endpoint) -> None:
+    initialise(sentry, traces_sample_rate=1.0, include_local_variables=False, include_source_context=False)
+    session = ort.InferenceSession(models.strings())
+    secret = {"word": np.array([["41111111"]], dtype=object), "number": np.array([[41111111.0]], np.float32)}
+    with capture() as captured:
+        with sentry_sdk.start_transaction(name="request"):
+            session.run(None, secret)
+        try:
+            session.run(None, {**secret, "number": np.array([41111111.0], np.float32)})
+        except ort.capi.onnxruntime_pybind11_state.InvalidArgument as error:
+            sentry_sdk.capture_exception(error)
+        captured.flush()
+        sentry_sdk.flush()
+    sentry.wait("transaction", 2)
+    sentry.wait("event")
+    said = repr(sentry.received)
+    assert "41111111" not in said
+
+
+def test_streamed_spans_have_the_time_and_the_attributes_of_the_call(sentry: Endpoint, session: Any) -> None:
+    if "trace_lifecycle" not in sentry_sdk.consts.DEFAULT_OPTIONS:
+        pytest.skip("this sentry-sdk has no streamed spans: pip install -U sentry-sdk")
+    initialise(sentry, traces_sample_rate=1.0, trace_lifecycle="stream")
+    with capture() as captured:
+        with sentry_sdk.traces.start_span("request"):
+            session.run(None, FEED)
+            with pytest.raises(Exception, match="Invalid rank"):
+                session.run(None, BAD)
+        captured.flush()
+        sentry_sdk.flush()
+    (request,) = sentry.wait("span", where=lambda span: span["name"] == "request")
+    good, bad = sorted(
+        sentry.wait("span", 2, where=lambda span: span["name"] == "predict iris"),
+        key=lambda span: span["start_timestamp"],
+    )
+    assert (good["status"], bad["status"]) == ("ok", "error")
+    assert {good["parent_span_id"], bad["parent_span_id"]} == {request["span_id"]}
+    assert request["start_timestamp"] <= good["start_timestamp"] <= good["end_timestamp"] <= bad["start_timestamp"]
+    duration_s = good["attributes"]["ml.inference.duration"]["value"]
+    assert good["end_timestamp"] - good["start_timestamp"] == pytest.approx(duration_s, abs=2e-6)
+    assert good["attributes"]["ml.prediction.label"]["value"] == "0"
+
+
+def test_a_warning_where_sentry_is_asked_for_and_not_installed(monkeypatch: Any, caplog: Any) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "sentry_sdk" else find(name, *more)
+    )
+    with capture(sentry="native") as captured:
+        assert captured.handle.status().sentry == "waiting"
+    with capture(sentry="auto"):
+        pass
+    assert [record.getMessage() for record in caplog.records if "sentry" in record.getMessage()] == [
+        "sentry-sdk is not installed: pip install 'otel-mlmon[sentry]'."
+    ]
