@@ -352,12 +352,12 @@ class Pipeline:
             budget_s=said.latency_budget_s,
             confidence_floor=said.confidence_floor or 0.0,
         )
-        relatives = self._sentry.relatives(predictions, around)
-        made = outlets.spans.emit(predictions, found, offset_ns=offset_ns, relatives=relatives) if outlets.spans else {}
+        relative = self._sentry.relative(predictions, around)
+        made = outlets.spans.emit(predictions, found, offset_ns=offset_ns, relative=relative) if outlets.spans else {}
         if outlets.events is not None:
             outlets.events.emit(predictions, found, made, offset_ns=offset_ns)
         with guard("sentry"):
-            self._sentry.emit(predictions, found, around, made, relatives, offset_ns=offset_ns)
+            self._sentry.emit(predictions, found, around, made, relative, offset_ns=offset_ns)
 
     def _found_outlets(self) -> Outlets:
         if self._outlets is None:

@@ -6,13 +6,14 @@ initialises Sentry there is nothing to do, and a call costs one look-up more.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import logging
 import os
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from opentelemetry import trace
@@ -25,7 +26,7 @@ from otel_mlmon.instrumentation.signals.sentry_around import Parent, ids_of, par
 from otel_mlmon.instrumentation.signals.sentry_client import INSTALL, Clients, Mode, active_client, streams, traces
 from otel_mlmon.instrumentation.signals.sentry_spans import Children, Writer, child, data_of
 
-CATCH_UP_S: Final = 0.2
+CATCH_UP_S: Final = 0.5
 """How long a transaction that ends waits for the calls inside it to be read."""
 
 JOINED: Final = 100
@@ -33,6 +34,10 @@ JOINED: Final = 100
 fewer, and a script without end does not become one trace without end."""
 
 _LOG: Final = logging.getLogger("otel_mlmon")
+
+
+Relative: TypeAlias = "Callable[[int], tuple[int, int] | None]"
+"""Trace and span id of Sentry's by a call's position."""
 
 
 class Options(NamedTuple):
@@ -126,17 +131,18 @@ class Sentry:
                     data = data_of(predictions, found, call)
                     self._children.add(parent.root_id, child(predictions, data, call, parent, offset_ns))
 
-    def relatives(self, predictions: Predictions, around: Sequence[object]) -> Mapping[int, tuple[int, int]]:
-        """Trace and span id of Sentry's that each call belongs to, for OpenTelemetry's span to join."""
+    def relative(self, predictions: Predictions, around: Sequence[object]) -> Relative:
+        """Gives trace and span id of Sentry's that a call belongs to, for OpenTelemetry's span to join."""
         if not around or self.mode != "native":
-            return {}
-        found: dict[int, tuple[int, int]] = {}
+            return _unrelated
         inside = self._parents(predictions, around, _offset_ns())
-        for call, each in enumerate(around):
-            ids = ids_of(each)
-            if ids is not None and (call in inside or self._joins(predictions, call, each)):
-                found[call] = ids
-        return found
+
+        @functools.cache
+        def relative(call: int) -> tuple[int, int] | None:
+            each = around[call]
+            return ids_of(each) if call in inside or self._joins(predictions, call, each) else None
+
+        return relative
 
     def emit(
         self,
@@ -144,7 +150,7 @@ class Sentry:
         found: Interest,
         around: Sequence[object],
         made: Mapping[int, Any],
-        relatives: Mapping[int, tuple[int, int]],
+        relative: Relative,
         *,
         offset_ns: int,
     ) -> None:
@@ -155,7 +161,7 @@ class Sentry:
             found: What is special about them.
             around: What of Sentry's was around each; empty if nothing was around any.
             made: The context of OpenTelemetry's span of each call that got one.
-            relatives: What `relatives` gave.
+            relative: What `relative` gave.
             offset_ns: Unix time minus `time.perf_counter_ns`.
         """
         client = self._client
@@ -164,9 +170,12 @@ class Sentry:
         inside = self._parents(predictions, around, offset_ns)
         # A span without a transaction is never sent by Sentry; the trace id of it is worth keeping.
         inside = {call: parent for call, parent in inside.items() if parent.root_id or parent.is_streamed}
-        outside = np.array([call for call in range(len(predictions.errors)) if call not in inside], dtype=np.int64)
+        calls = len(predictions.errors)
+        if len(inside) == calls and not streams(client):
+            return
+        outside = np.array([call for call in range(calls) if call not in inside], dtype=np.int64)
         chosen = choose(outside, found, self._limiter, self._rng)
-        ids = {call: _own_ids(made.get(call)) or relatives.get(call) for call in chosen}
+        ids = {call: _own_ids(made.get(call)) or relative(call) for call in chosen}
         if streams(client):
             within = {call: parent for call, parent in inside.items() if parent.is_sampled}
             self._writer.streamed(predictions, found, {**within, **ids}, offset_ns=offset_ns)
@@ -244,9 +253,17 @@ class Sentry:
         return True
 
     def _parents(self, predictions: Predictions, around: Sequence[object], offset_ns: int) -> dict[int, Parent]:
-        starts = predictions.started_ns
-        found = {call: parent_of(each, (int(starts[call]) + offset_ns) / 1e9) for call, each in enumerate(around)}
-        return {call: parent for call, parent in found.items() if parent is not None}
+        """The span that each call was inside; calls of one request share it, so it is understood once."""
+        started_s = ((predictions.started_ns + offset_ns) / 1e9).tolist()
+        found: dict[int, Parent] = {}
+        last: object = None
+        parent: Parent | None = None
+        for call, each in enumerate(around):
+            if each is not last:
+                last, parent = each, parent_of(each)
+            if parent is not None and started_s[call] <= parent.ended_s:
+                found[call] = parent
+        return found
 
     def _joins(self, predictions: Predictions, call: int, around: object) -> bool:
         """Whether a call outside any span joins the trace that Sentry has for its thread."""
@@ -279,6 +296,10 @@ class Sentry:
         scope = sentry_sdk.get_current_scope()
         span = scope.span or getattr(scope, "streamed_span", None)
         return span is not None and self._client is not None and traces(self._client)
+
+
+def _unrelated(_: int) -> None:
+    """No call belongs to anything of Sentry's."""
 
 
 def _nothing() -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
-from datetime import datetime, timezone
 from typing import Any, Final, NamedTuple
 
 from otel_mlmon.guard import guard
@@ -86,6 +86,11 @@ class Parent(NamedTuple):
     """The span id of its transaction; empty if it has none, or is streamed."""
     is_sampled: bool
     is_streamed: bool
+    ended_s: float
+    """When its transaction ended, Unix time; infinite if it has not.
+
+    A thread of a pool keeps the span of whoever started it, and its later calls are not inside that.
+    """
 
 
 def is_streamed(span: Any) -> bool:
@@ -94,23 +99,21 @@ def is_streamed(span: Any) -> bool:
     return traces is not None and isinstance(span, traces.StreamedSpan)
 
 
-def parent_of(around: Any, started_s: float) -> Parent | None:
-    """The span that a call at `started_s` was in; None if there was none, or it belongs to a transaction long over.
-
-    A thread of a pool keeps the span of whoever started it.
-    """
+def parent_of(around: Any) -> Parent | None:
+    """The span that was around a call; None if there was none."""
     if around is None or not hasattr(around, "sampled"):
         return None
     if is_streamed(around):
-        return Parent(around, around.trace_id, around.span_id, "", bool(around.sampled), is_streamed=True)
+        is_sampled = bool(around.sampled)
+        return Parent(around, around.trace_id, around.span_id, "", is_sampled, is_streamed=True, ended_s=math.inf)
     transaction = around.containing_transaction
     if transaction is None:
-        return Parent(around, around.trace_id, around.span_id, "", is_sampled=False, is_streamed=False)
-    if transaction.timestamp is not None and transaction.timestamp < datetime.fromtimestamp(started_s, timezone.utc):
-        return None
-    return Parent(
-        around, around.trace_id, around.span_id, transaction.span_id, bool(transaction.sampled), is_streamed=False
-    )
+        return Parent(
+            around, around.trace_id, around.span_id, "", is_sampled=False, is_streamed=False, ended_s=math.inf
+        )
+    ended_s = math.inf if transaction.timestamp is None else transaction.timestamp.timestamp()
+    is_sampled, root_id = bool(transaction.sampled), transaction.span_id
+    return Parent(around, around.trace_id, around.span_id, root_id, is_sampled, is_streamed=False, ended_s=ended_s)
 
 
 def ids_of(around: Any) -> tuple[int, int] | None:

@@ -8,8 +8,7 @@ sampler has the last word.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -61,7 +60,7 @@ class Spans:
         found: Interest,
         *,
         offset_ns: int,
-        relatives: Mapping[int, tuple[int, int]] = MappingProxyType({}),
+        relative: Callable[[int], tuple[int, int] | None] = lambda _: None,
     ) -> dict[int, Context]:
         """Make the spans of a batch; the context of each call that got one.
 
@@ -69,7 +68,7 @@ class Spans:
             predictions: The calls.
             found: What is special about them.
             offset_ns: Unix time minus `time.perf_counter_ns`.
-            relatives: Trace and span id of another tracer's span that a call was in: its parent if it is outside any
+            relative: Trace and span id of another tracer's span that a call was in: its parent if it is outside any
                 trace of OpenTelemetry's, else a link.
         """
         within: list[int] = []
@@ -83,7 +82,7 @@ class Spans:
                 if parent.trace_flags.sampled:
                     within.append(call)
         chosen = within + choose(np.flatnonzero(wanted), found, self._limiter, self._rng)
-        return {call: self._make(predictions, found, call, offset_ns, relatives.get(call)) for call in sorted(chosen)}
+        return {call: self._make(predictions, found, call, offset_ns, relative(call)) for call in sorted(chosen)}
 
     def _related(self, context: Context, relative: tuple[int, int], name: str) -> tuple[Context, list[Link]]:
         """The context to make a span in, and its links, given another tracer's span."""
