@@ -12,10 +12,15 @@ import pytest
 import sentry_sdk
 from opentelemetry import propagate
 
+from otel_mlmon.instrumentation.signals import sentry_otlp
 from otel_mlmon.testing import capture
 from tests.support import models
 from tests.support.processes import run_python
 from tests.support.sentry_endpoint import Endpoint, endpoint, initialise, no_sentry
+
+needs_integration = pytest.mark.skipif(
+    not sentry_otlp.is_available(), reason="this sentry-sdk has no OTLP integration: pip install -U sentry-sdk"
+)
 
 FEED = {"input": np.zeros((1, 4), np.float32)}
 BAD = {"input": np.zeros((3,), np.float32)}
@@ -34,6 +39,17 @@ def sentry() -> Iterator[Endpoint]:
         yield running
 
 
+def test_an_older_sentry_falls_back(sentry: Endpoint, caplog: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sentry_otlp, "is_available", lambda: False)
+    initialise(sentry)
+    with capture(sentry="otlp") as captured:
+        assert captured.handle.status().sentry == "native"
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
+        "sentry='otlp' needs a newer sentry-sdk, with its OTLP integration; sentry='native' is used instead."
+    ]
+
+
+@needs_integration
 def test_spans_arrive_and_errors_link_to_them(sentry: Endpoint) -> None:
     initialise(sentry)
     before = propagate.get_global_textmap()
@@ -59,6 +75,7 @@ def test_spans_arrive_and_errors_link_to_them(sentry: Endpoint) -> None:
     assert not sentry_sdk.scope.has_external_propagation_context()
 
 
+@needs_integration
 @pytest.mark.parametrize("rate", [{"traces_sample_rate": 1.0}, {"traces_sample_rate": 0.0}, {"traces_sampler": bool}])
 def test_a_client_that_traces_is_refused(rate: dict[str, Any], sentry: Endpoint, caplog: Any) -> None:
     initialise(sentry, **rate)
@@ -71,6 +88,7 @@ def test_a_client_that_traces_is_refused(rate: dict[str, Any], sentry: Endpoint,
     )
 
 
+@needs_integration
 def test_a_client_that_traces_later_ends_it(sentry: Endpoint, caplog: Any) -> None:
     initialise(sentry)
     session = ort.InferenceSession(models.softmax(name="iris"))
@@ -103,6 +121,7 @@ print(handle.status().sentry, type(trace.get_tracer_provider()).__name__)
 """
 
 
+@needs_integration
 @pytest.mark.parametrize(("rate", "spans"), [("1.0", 5), ("0.0", 0)])
 def test_alone_with_a_dsn(rate: str, spans: int, sentry: Endpoint, pytestconfig: Any) -> None:
     """Our own provider stays private, and its spans are thinned by the rate."""
