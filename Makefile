@@ -12,6 +12,7 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --editable ".[all]" --group dev
+	$(BIN)/python -m pip install --quiet --no-deps nannyml==0.13.1  # for its data; never imported
 	@touch $(STAMP)
 
 demo: setup              ## a real model, drifting, and being caught
@@ -52,6 +53,7 @@ docs: setup              ## regenerate what is generated from code
 
 bench: setup             ## what monitoring costs, as ratios within one run
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.backtest
 
 check: lint types test e2e
 

@@ -5,6 +5,7 @@
     ├── DependencyMissingError  an extra is needed and is not installed
     ├── BinMismatchError        two sketches or count vectors do not share their bins
     ├── ProfileError            a reference profile cannot be read
+    ├── DataError               a file of data, or the model it is for, cannot be used
     ├── StoreError              the state on disk cannot be used
     ├── PortUnavailableError    an address cannot be listened on
     ├── OverloadedError         there is no room for a request now; it may be sent again
@@ -43,6 +44,10 @@ class BinMismatchError(MlmonError, ValueError):
 
 class ProfileError(MlmonError, ValueError):
     """A reference profile is not one, or is of a version this release does not know."""
+
+
+class DataError(MlmonError, ValueError):
+    """A file of data cannot be read, or does not fit the model that it is for; says what and where."""
 
 
 class StoreError(MlmonError, RuntimeError):

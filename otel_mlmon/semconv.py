@@ -20,6 +20,7 @@ PROCESSOR_SCOPE: Final = "otel_mlmon.processor"
 
 MODEL_NAME: Final = "ml.model.name"
 MODEL_VERSION: Final = "ml.model.version"
+MODEL_REFERENCE: Final = "ml.model.reference"
 RUNTIME_NAME: Final = "ml.runtime.name"
 RUNTIME_VERSION: Final = "ml.runtime.version"
 EXECUTION_PROVIDER: Final = "ml.execution_provider"
@@ -48,6 +49,9 @@ MISSING: Final = "_MISSING"
 """The bin of values that are NaN, None or infinite."""
 
 RUNTIME_ONNXRUNTIME: Final = "onnxruntime"
+
+REFERENCE_METADATA_KEY: Final = "otel_mlmon.reference"
+"""Key of a model's ONNX metadata whose value is its reference profile; `ml.model.reference` is that value, unread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,7 +254,34 @@ ALERT_STATE: Final = Metric(
     attributes=(ALERT_RULE,),
 )
 
-PROCESSOR_METRICS: Final = (DRIFT_SCORE, DRIFT_EVIDENCE, DRIFT_WINDOW_COUNT, ALERT_STATE)
+ACCURACY: Final = Metric(
+    name="ml.model.accuracy.estimated",
+    instrument="gauge",
+    unit="1",
+    description="Expected share of right predictions in the rolling window, from confidences, without labels.",
+)
+ACCURACY_LOW: Final = Metric(
+    name="ml.model.accuracy.estimated.low",
+    instrument="gauge",
+    unit="1",
+    description="Lower end of the 95 % interval of `ml.model.accuracy.estimated`.",
+)
+ACCURACY_HIGH: Final = Metric(
+    name="ml.model.accuracy.estimated.high",
+    instrument="gauge",
+    unit="1",
+    description="Upper end of the 95 % interval of `ml.model.accuracy.estimated`.",
+)
+
+PROCESSOR_METRICS: Final = (
+    DRIFT_SCORE,
+    DRIFT_EVIDENCE,
+    DRIFT_WINDOW_COUNT,
+    ALERT_STATE,
+    ACCURACY,
+    ACCURACY_LOW,
+    ACCURACY_HIGH,
+)
 """What the processor sends on."""
 
 # ---------------------------------------------------------------- events
@@ -277,6 +308,11 @@ EVENTS: Final = (
         severity="INFO",
         when="the prediction log: model, label, confidence, trace context; rate-limited, unsure and failed first",
     ),
+    EventKind(
+        name=EVENT_MODEL_LOADED,
+        severity="INFO",
+        when="a session was created; `ml.model.reference` is the reference profile that the model carries, if any",
+    ),
     EventKind(name=EVENT_ALERT, severity="WARN", when="an alert changed its state"),
 )
 
@@ -289,6 +325,9 @@ STREAM_LATENCY: Final = "latency"
 STREAM_ERRORS: Final = "errors"
 STREAM_INPUT_PREFIX: Final = "input."
 """A stream is what drift is looked for in; a feature's is `input.<feature>`."""
+
+CONFIDENCE_EDGES: Final = tuple(step / 10 for step in range(1, 10))
+"""10 equal bins that confidence is judged and calibrated in; they nest in `CONFIDENCE_BOUNDS`."""
 
 # ---------------------------------------------------------------- image features
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol, cast
@@ -18,8 +19,10 @@ from otel_mlmon.version import __version__
 
 COMMANDS: Final[Mapping[str, str]] = {
     "demo": "otel_mlmon.cli.demo",
+    "backtest": "otel_mlmon.cli.backtest",
     "processor": "otel_mlmon.cli.processor",
     "check-config": "otel_mlmon.cli.check_config",
+    "reference": "otel_mlmon.cli.reference",
 }
 """Name and module of each command, in the order of the help."""
 
@@ -28,6 +31,8 @@ NO: Final = 1
 WRONG: Final = 2
 INTERRUPTED: Final = 130
 """128 and the number of SIGINT, as shells have it."""
+BROKEN_PIPE: Final = 141
+"""128 and the number of SIGPIPE, likewise."""
 
 
 class Command(Protocol):
@@ -52,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         arguments = _parser(words).parse_args(words)
-        return _command(arguments.command).run(arguments)
+        code = _command(arguments.command).run(arguments)
+        sys.stdout.flush()
     except ConfigurationError as error:
         print(*error.faults, sep="\n", file=sys.stderr)
     except DependencyMissingError as error:
@@ -68,6 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read us, such as `head`, has enough; the interpreter's own flush at the end must not fail on it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    else:
+        return code
     return WRONG
 
 

@@ -9,10 +9,15 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+import numpy as np
+
 from otel_mlmon import semconv
+from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.lifecycle import RuleStatus
 from otel_mlmon.processor.alert.text import render
+from otel_mlmon.processor.alert.words import describe
+from otel_mlmon.processor.drift import accuracy
 from otel_mlmon.processor.drift.score import Score, StatisticValue
 from otel_mlmon.processor.otlp.exporter import GaugeValue
 from otel_mlmon.processor.otlp.observation import ModelKey
@@ -22,6 +27,11 @@ from otel_mlmon.processor.window.window import StreamKey
 
 Document = dict[str, Any]
 
+_ACCURACY: Final = (
+    (semconv.ACCURACY, "estimated"),
+    (semconv.ACCURACY_LOW, "low"),
+    (semconv.ACCURACY_HIGH, "high"),
+)
 _NOTHING_YET: Final = Score(status="learning", log10_evidence=0.0, log10_alarm_line=0.0)
 
 
@@ -68,11 +78,36 @@ def model_document(summary: ModelSummary, scores: Mapping[StreamKey, Score], rul
         "throughput_per_s": summary.calls_per_s,
         "error_ratio": summary.error_ratio,
         "predictions": summary.predictions,
+        "accuracy": accuracy_document(summary, scores),
+        "moved": [stream["stream"] for stream in sorted(streams, key=_margin) if stream["words"]],
         "streams": streams,
         "rules": [
             {"rule": status.rule, "state": status.state.name.lower(), "since_ns": status.since_ns} for status in rules
         ],
     }
+
+
+def accuracy_document(summary: ModelSummary, scores: Mapping[StreamKey, Score]) -> Document | None:
+    """The accuracy to expect of the rolling window; None without labelled data or confidences."""
+    calibration = summary.calibration
+    stream = next((stream for stream in summary.streams if stream.stream == semconv.STREAM_CONFIDENCE), None)
+    if calibration is None or stream is None or len(stream.current_counts) != calibration.total.size:
+        return None
+    score = scores.get(StreamKey(summary.model, stream.stream), _NOTHING_YET)
+    window = np.array(stream.current_counts, dtype=np.int64)
+    with guard("accuracy"):
+        found = accuracy.estimate(calibration.right, calibration.total, window, design_effect=score.design_effect)
+        if found is not None:
+            return {
+                "estimated": found.estimated,
+                "low": found.low,
+                "high": found.high,
+                "level": accuracy.LEVEL,
+                "n": found.n,
+                "supported_ratio": found.supported_ratio,
+                "labelled": {"accuracy": calibration.accuracy, "n": int(calibration.total.sum())},
+            }
+    return None
 
 
 def stream_document(stream: StreamSummary, score: Score) -> Document:
@@ -83,6 +118,7 @@ def stream_document(stream: StreamSummary, score: Score) -> Document:
         "learned": stream.learned,
         "learn": stream.learn,
         "origin": stream.origin,
+        "stationary": stream.is_stationary,
         "log10_evidence": score.log10_evidence,
         "log10_alarm_line": score.log10_alarm_line,
         "design_effect": score.design_effect,
@@ -90,10 +126,22 @@ def stream_document(stream: StreamSummary, score: Score) -> Document:
         "reference_count": stream.reference_count,
         "current_count": stream.current_count,
         "mean": {"reference": stream.reference_mean, "current": stream.current_mean},
-        "bins": list(stream.bins),
+        "bins": list(stream.bins.names),
+        "words": list(_words(stream)) if score.status == "drift" else [],
         "reference_shares": list(stream.reference_shares),
         "current_shares": list(stream.current_shares),
         "contributions": list(score.contributions),
+        "thresholds": [
+            {
+                "statistic": verdict.statistic,
+                "is_p_value": verdict.is_p_value,
+                "value": verdict.value,
+                "bound": verdict.bound,
+                "needs": verdict.needs,
+                "verdict": verdict.verdict,
+            }
+            for verdict in score.thresholds
+        ],
         "statistics": {
             name: {"value": value.value, "p_value": value.p_value, "noise": value.noise}
             for name, value in score.statistics.items()
@@ -107,6 +155,8 @@ def gauges(document: Document, rules: Iterable[RuleStatus]) -> Iterator[GaugeVal
         common = {semconv.MODEL_NAME: model["name"]}
         if model["version"]:
             common[semconv.MODEL_VERSION] = model["version"]
+        for metric, key in _ACCURACY if model["accuracy"] is not None else ():
+            yield GaugeValue(metric=metric.name, value=model["accuracy"][key], attributes=common)
         for stream in model["streams"]:
             of_stream = {**common, semconv.DRIFT_STREAM: stream["stream"]}
             yield GaugeValue(
@@ -133,6 +183,13 @@ def gauges(document: Document, rules: Iterable[RuleStatus]) -> Iterator[GaugeVal
         yield GaugeValue(metric=semconv.ALERT_STATE.name, value=status.state.value, attributes=attributes)
 
 
+def _words(stream: StreamSummary) -> tuple[str, ...]:
+    means = (stream.reference_mean, stream.current_mean)
+    if stream.origin == "budget":
+        return ()
+    return describe(stream.stream, stream.bins, stream.reference_shares, stream.current_shares, means=means)
+
+
 def score_to_dict(score: Score) -> Document:
     """For the state on disk."""
     return {
@@ -155,6 +212,11 @@ def score_from_dict(document: Mapping[str, Any]) -> Score:
         for name, (value, p_value, noise) in document["statistics"].items()
     }
     return Score(**{**document, "statistics": statistics, "contributions": tuple(document["contributions"])})
+
+
+def _margin(stream: Document) -> tuple[float, str]:
+    """The strongest evidence first; capped evidence is equal."""
+    return -round(stream["log10_evidence"] - stream["log10_alarm_line"], 2), stream["stream"]
 
 
 def _worst(statuses: Iterable[str]) -> str:

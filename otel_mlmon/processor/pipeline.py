@@ -21,7 +21,7 @@ from otel_mlmon.processor.alert.lifecycle import Alerts
 from otel_mlmon.processor.drift.monitor import DriftMonitor
 from otel_mlmon.processor.drift.score import Score
 from otel_mlmon.processor.otlp.exporter import GaugeValue
-from otel_mlmon.processor.otlp.observation import ModelKey, Observation
+from otel_mlmon.processor.otlp.observation import ModelKey, ModelLoaded, Received
 from otel_mlmon.processor.self_telemetry import SelfTelemetry
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.window.panes import Panes
@@ -102,19 +102,26 @@ class Pipeline:
         self._outbox = {key: Alert.from_dict(json.loads(blob)) for key, blob in self._store.load(OUTBOX).items()}
         self.committed(is_busy=True)
 
-    def apply(self, observations: tuple[Observation, ...], /) -> None:
-        """Count the points of one request into their panes."""
-        became = Counter(self._panes.add(observation) for observation in observations)
-        for outcome, count in became.items():
-            self._telemetry.add("points", count, outcome=outcome)
+    def apply(self, received: tuple[Received, ...], /) -> None:
+        """Count the points of one request into their panes, and take the references of models that were loaded."""
+        became: Counter[tuple[str, str]] = Counter()
+        for item in received:
+            if isinstance(item, ModelLoaded):
+                became["references", self._panes.announce(item)] += 1
+            else:
+                became["points", self._panes.add(item)] += 1
+        for (what, outcome), count in became.items():
+            self._telemetry.add(what, count, outcome=outcome)
 
     def advance(self) -> None:
         """Close the panes that are due, score them, and judge each by its model's rules, in the order of time."""
         now_ns = self._clock_ns()
+        replaced = self._panes.replaced()
         windows = self._panes.close(now_ns)
-        for stream in self._panes.forgotten():
+        for stream in (*replaced, *self._panes.forgotten()):
             self._monitor.forget(stream)
             self._scores.pop(stream, None)
+            self._scored.discard(stream)
             self._store.delete(EVIDENCE, _key_of(stream))
         alerts: list[Alert] = []
         for (_, model), scores in self._scored_panes(windows).items():
@@ -165,13 +172,10 @@ class Pipeline:
         """The scores of each pane of each model, in the order of time."""
         line = self._settings.alarm_line(self._watched(windows))
         panes: dict[tuple[int, ModelKey], dict[StreamKey, tuple[Window, Score]]] = {}
-        for window in windows:
-            watch = self._settings.watch(window.stream)
-            if watch is None:
-                continue
-            score = self._monitor.observe(
-                window, tolerance=watch.tolerance, direction=watch.direction, log10_alarm_line=line
-            )
+        watches = ((window, self._settings.watch(window.stream)) for window in windows)
+        watched = [(window, watch) for window, watch in watches if watch is not None]
+        scores = self._monitor.observe_all(watched, log10_alarm_line=line)
+        for (window, _), score in zip(watched, scores, strict=True):
             self._scores[window.stream] = score
             self._scored.add(window.stream)
             panes.setdefault((window.end_ns, window.stream.model), {})[window.stream] = (window, score)

@@ -25,7 +25,7 @@ from otel_mlmon.processor.otlp.exporter import Exporter
 from otel_mlmon.processor.otlp.grpc_receiver import GrpcReceiver
 from otel_mlmon.processor.otlp.http_receiver import HttpReceiver
 from otel_mlmon.processor.otlp.intake import Intake
-from otel_mlmon.processor.otlp.observation import Observation
+from otel_mlmon.processor.otlp.observation import Received
 from otel_mlmon.processor.owner import TICK_S, Owner
 from otel_mlmon.processor.pipeline import Pipeline
 from otel_mlmon.processor.self_telemetry import SelfTelemetry
@@ -62,7 +62,7 @@ class Service:
         settings = Settings(config)
         self._telemetry = SelfTelemetry()
         self._pipeline = Pipeline(settings, notify=self._notify, telemetry=self._telemetry)
-        self._owner: Owner[tuple[Observation, ...]] = Owner(
+        self._owner: Owner[tuple[Received, ...]] = Owner(
             self._pipeline,
             commit_interval_s=config.storage.commit_interval_s,
             tick_s=min(TICK_S, config.windows.pane_s / 2),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import get_args
+from typing import Final, get_args
 
 from otel_mlmon.errors import ConfigurationError, ProfileError
 from otel_mlmon.processor.alert.alert import RuleName
@@ -14,19 +14,18 @@ from otel_mlmon.processor.alert.lifecycle import AlertSettings
 from otel_mlmon.processor.alert.rule import ModelRules, rule_of
 from otel_mlmon.processor.config import Config, ModelConfig
 from otel_mlmon.processor.drift.alarm_line import log10_alarm_line
-from otel_mlmon.processor.drift.evidence import Direction
+from otel_mlmon.processor.drift.threshold import Threshold
+from otel_mlmon.processor.drift.watch import Watch
 from otel_mlmon.processor.otlp.observation import ModelKey
-from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
+from otel_mlmon.processor.window.settings import HistorySettings, ModelSettings, WindowSettings
 from otel_mlmon.processor.window.window import StreamKey
 from otel_mlmon.reference.profile import Profile
 
+HOUR_OF_WEEK_S: Final = 28 * 86_400.0
+"""The past that an hour of the week is known by, unless said otherwise: four of each."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Watch:
-    """How a stream is judged."""
-
-    tolerance: float
-    direction: Direction
+LEARN_PANES: Final = 10
+"""How many panes a stream learns from at least: fewer cannot tell bursts and breaks from chance."""
 
 
 class Settings:
@@ -50,6 +49,7 @@ class Settings:
             rolling_s=config.windows.rolling_s,
             stale_after_s=config.limits.stale_after_s,
             retention_s=config.storage.retention_s,
+            history_hours=max((moving.kept_hours for moving in map(_history, _models(config)) if moving), default=0),
         )
         self.alerts = AlertSettings(
             rules_for=self.rules,
@@ -66,6 +66,8 @@ class Settings:
         config = self._model(model.name)
         return ModelSettings(
             learn=config.reference.learn,
+            learn_panes=LEARN_PANES,
+            history=_history(config),
             reference=self._profiles[config.reference.file] if config.reference.file else None,
             latency_budget_s=config.latency.budget_s,
             latency_share=config.latency.share,
@@ -89,14 +91,15 @@ class Settings:
         )
 
     def watch(self, stream: StreamKey) -> Watch | None:
-        """What the drift step is told of a stream; None if the rule that judges it is switched off.
+        """What the drift step is told of a stream; None if no rule judges it.
 
         Latency and errors have a budget for a reference, so nothing more is forgiven, and only growing is drift.
         Confidence is judged for collapse only.
         """
         config = self._model(stream.model.name)
         rule = rule_of(stream.stream)
-        if not _is_enabled(config, rule):
+        thresholds = _thresholds(config, stream.stream) if rule not in ("latency", "errors") else ()
+        if not (_is_enabled(config, rule) or thresholds):
             return None
         watches: Mapping[RuleName, Watch] = {
             "latency": Watch(tolerance=0.0, direction="up"),
@@ -105,7 +108,7 @@ class Settings:
             "confidence": Watch(tolerance=config.confidence.tolerance, direction="down"),
             "data_drift": Watch(tolerance=config.data_drift.tolerance, direction="both"),
         }
-        return watches[rule]
+        return replace(watches[rule], thresholds=thresholds) if thresholds else watches[rule]
 
     def alarm_line(self, streams: int) -> float:
         """log10 of the alarm line while so many streams are watched."""
@@ -115,8 +118,33 @@ class Settings:
         )
 
 
+def _models(config: Config) -> Iterator[ModelConfig]:
+    return (config.model(name) for name in config.models)
+
+
+def _history(config: ModelConfig) -> HistorySettings | None:
+    reference = config.reference
+    # A more specific entry with a file lies over a general one that rolls.
+    if reference.file is not None or (reference.rolling_s is None and not reference.hour_of_week):
+        return None
+    rolling_s = HOUR_OF_WEEK_S if reference.rolling_s is None else reference.rolling_s
+    return HistorySettings(
+        rolling_hours=round(rolling_s / 3600),
+        lag_hours=round(reference.lag_s / 3600),
+        hour_of_week=reference.hour_of_week,
+    )
+
+
 def _is_enabled(config: ModelConfig, rule: RuleName) -> bool:
-    return bool(getattr(config, rule).enabled)
+    return bool(config.rules) if rule == "statistic" else bool(getattr(config, rule).enabled)
+
+
+def _thresholds(config: ModelConfig, stream: str) -> tuple[Threshold, ...]:
+    every = (
+        Threshold(statistic=rule.statistic, stream=rule.stream, above=rule.above, p_below=rule.p_below)
+        for rule in config.rules
+    )
+    return tuple(threshold for threshold in every if threshold.is_about(stream))
 
 
 def _profiles(config: Config) -> dict[Path, Profile]:

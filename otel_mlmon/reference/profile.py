@@ -3,10 +3,11 @@
     {"format": "otel-mlmon.reference", "version": 1,
      "model": {"name": "fraud", "version": "7"}, "created": "2026-01-31T12:00:00Z",
      "streams": {"prediction.label": {"categories": {"ham": 90, "spam": 10}}, "input.age": {"exponential":
-     {…}}}}
+     {…}}},
+     "calibration": {"right": [0, …, 81], "total": [0, …, 84]}}
 
-It holds counts, never a row of the data. Sums are exact, so profiles of parts of the data merge to that of
-the whole.
+`calibration` is there if the data had labels. It holds counts, never a row of the data. Sums are exact, so
+profiles of parts of the data merge to that of the whole.
 """
 
 from __future__ import annotations
@@ -15,24 +16,28 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon import semconv
 from otel_mlmon.errors import ProfileError
+from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.sketch.categories import Categories
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.tally import Tally
 
+Part = TypeVar("Part")
+
 FORMAT: Final = "otel-mlmon.reference"
 VERSION: Final = 1
 _KEYS: Final = ("format", "version", "model", "created", "streams")
+_OPTIONAL_KEYS: Final = ("calibration",)
 
 
 def _utc_now() -> datetime:
@@ -50,6 +55,8 @@ class Profile:
     """RFC 3339, UTC."""
     streams: Mapping[str, Tally] = field(default_factory=dict)
     """By stream name, as `semconv` has it."""
+    calibration: Calibration | None = None
+    """How often predictions were right, by confidence; None if no label was known."""
 
     @classmethod
     def of_data(
@@ -61,6 +68,7 @@ class Profile:
         confidences: NDArray[Any] | None = None,
         values: NDArray[Any] | None = None,
         features: Mapping[str, NDArray[Any]] | None = None,
+        calibration: Calibration | None = None,
         now: Callable[[], datetime] = _utc_now,
     ) -> Profile:
         """From what a model was given and answered.
@@ -74,6 +82,7 @@ class Profile:
             features: By name, shape (n,) each. Numbers are profiled as numbers, NaN and infinite ones as
             missing;
                 text as categories, None and NaN as missing.
+            calibration: How often the predictions were right.
             now: The time of making.
         """
         streams: dict[str, Tally] = {}
@@ -86,8 +95,7 @@ class Profile:
             streams[semconv.STREAM_VALUE] = Tally(exponential=ExponentialHistogram.of_values(_finite(values)))
         for name, column in (features or {}).items():
             streams[f"{semconv.STREAM_INPUT_PREFIX}{name}"] = _feature(np.asarray(column).ravel())
-        created = now().astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return cls(model=model, version=version, created=created, streams=streams)
+        return cls(model=model, version=version, created=timestamp(now()), streams=streams, calibration=calibration)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Profile:
@@ -126,7 +134,9 @@ class Profile:
         streams = dict(self.streams)
         for name, tally in other.streams.items():
             streams[name] = streams[name].merge(tally) if name in streams else tally
-        return Profile(model=self.model, version=self.version, created=self.created, streams=streams)
+        mine, others = self.calibration, other.calibration
+        calibration = mine.merge(others) if mine is not None and others is not None else mine or others
+        return replace(self, streams=streams, calibration=calibration)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it; `from_dict` is its inverse."""
@@ -136,6 +146,7 @@ class Profile:
             "model": {"name": self.model, "version": self.version},
             "created": self.created,
             "streams": {name: tally.to_dict() for name, tally in sorted(self.streams.items())},
+            **({"calibration": self.calibration.to_dict()} if self.calibration is not None else {}),
         }
 
     @classmethod
@@ -150,8 +161,8 @@ class Profile:
             raise ProfileError(f"not a reference profile: format is not {FORMAT!r}")
         if document.get("version") != VERSION:
             raise ProfileError(f"version: {document.get('version')!r} is unknown, this release reads {VERSION}")
-        if set(document) != set(_KEYS):
-            odd = sorted(map(str, set(document) ^ set(_KEYS)))
+        odd = sorted(map(str, set(document) - set(_OPTIONAL_KEYS) ^ set(_KEYS)))
+        if odd:
             raise ProfileError(f"{odd[0]}: {'missing' if odd[0] in _KEYS else 'unknown key'}")
         model = _mapping(document["model"], "model")
         streams = _mapping(document["streams"], "streams")
@@ -160,7 +171,13 @@ class Profile:
             version=_text(model.get("version", ""), "model.version"),
             created=_text(document["created"], "created"),
             streams={name: _tally(part, f"streams[{name!r}]") for name, part in streams.items()},
+            calibration=_calibration(document["calibration"]) if "calibration" in document else None,
         )
+
+
+def timestamp(moment: datetime) -> str:
+    """RFC 3339 in UTC, to the second: two of them sort as their times do."""
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _finite(numbers: NDArray[Any]) -> NDArray[np.float64]:
@@ -191,9 +208,17 @@ def _text(value: object, where: str) -> str:
 
 
 def _tally(value: object, where: str) -> Tally:
+    return _read(Tally.from_dict, value, where)
+
+
+def _calibration(value: object) -> Calibration:
+    return _read(Calibration.from_dict, value, "calibration")
+
+
+def _read(from_dict: Callable[[dict[str, Any]], Part], value: object, where: str) -> Part:
     document = _mapping(value, where)
     try:
-        return Tally.from_dict(document)
+        return from_dict(document)
     except KeyError as error:
         raise ProfileError(f"{where}: {error} is missing") from error
     except (TypeError, ValueError, AttributeError, OverflowError) as error:

@@ -56,7 +56,7 @@ class ExponentialHistogram:
             scale=MAX_SCALE,
             ordinals=ordinals_of(numbers, MAX_SCALE),
             counts=np.ones(numbers.size, dtype=np.int64),
-            moments=Moments.of_values(numbers.tolist()),
+            moments=Moments.of_values(numbers),
         )
 
     @classmethod

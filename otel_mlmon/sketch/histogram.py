@@ -46,7 +46,7 @@ class Histogram:
         return cls(
             bounds=tuple(bounds),
             counts=np.bincount(where, minlength=len(bounds) + 1).astype(np.int64),
-            moments=Moments.of_values(values.tolist()),
+            moments=Moments.of_values(values),
         )
 
     @property
@@ -109,7 +109,8 @@ class Histogram:
         if np.isfinite(self.moments.maximum):
             high = min(high, max(self.moments.maximum, low))
         before = float(cumulative[bucket] - self.counts[bucket])
-        return float(low + (high - low) * min(1.0, max(0.0, (rank - before) / float(self.counts[bucket]))))
+        share = min(1.0, max(0.0, (rank - before) / float(self.counts[bucket])))
+        return float(min(high, low + (high - low) * share))  # rounding may lead past the end
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it; `from_dict` is its inverse."""

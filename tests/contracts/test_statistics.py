@@ -90,9 +90,11 @@ def test_order_matters_where_it_is_needed() -> None:
 )
 def test_finite_on_anything(statistic: Statistic, reference: list[float], current: list[float]) -> None:
     value = statistic(np.array(reference), np.array(current))
-    assert all(math.isfinite(number) for number in (value.value, value.p_value or 0.0, value.noise or 0.0))
+    numbers = [float(number) for number in (value.value, value.p_value, value.noise) if number is not None]
+    assert all(math.isfinite(number) for number in numbers)
     if not (sum(reference) and sum(current)):
-        assert (value.value, value.p_value or 1.0) == (0.0, 1.0)
+        assert float(value.value) == 0.0
+        assert value.p_value is None or float(value.p_value) == 1.0
 
 
 def test_disjoint_samples_are_at_one() -> None:
@@ -111,3 +113,20 @@ def test_a_thousand_bins(statistic: Statistic) -> None:
 def test_other_bins_are_refused(statistic: Statistic, current: list[int]) -> None:
     with pytest.raises(BinMismatchError):
         statistic(np.array([1, 2, 3]), np.array(current))
+
+
+@given(st.integers(1, 20), st.integers(0, 2**32))
+@settings(deadline=None, max_examples=40)
+def test_a_row_does_not_depend_on_the_others(bins: int, seed: int) -> None:
+    """To the last bit; empty samples among them."""
+    rng = np.random.default_rng(seed)
+    reference, current = rng.integers(0, 300, (2, 6, bins)) * rng.integers(0, 2, (2, 6, bins))
+    for statistic in STATISTICS.values():
+        together = statistic(reference, current)
+        assert together.value.shape == (6,)
+        for row in range(6):
+            alone = statistic(reference[row], current[row])
+            columns = ((alone.value, together.value), (alone.p_value, together.p_value), (alone.noise, together.noise))
+            for one, every in columns:
+                assert (one is None) == (every is None)
+                assert one is None or every is None or float(one) == float(every[row])

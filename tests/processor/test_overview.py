@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -60,3 +62,16 @@ def test_a_model_is_described_by_what_it_did_and_what_was_said_of_it() -> None:
     assert named["prediction.label"]["status"] == "drift"
     assert named["prediction.label"]["statistics"] == {"psi": {"value": 0.3, "p_value": None, "noise": None}}
     assert named["latency"]["status"] == "learning"
+
+
+def test_the_documents_have_just_the_keys_that_are_documented() -> None:
+    bench = Bench()
+    bench.add(label(60, at_s=10, label="a"))
+    bench.flush()
+    (model,) = overview([bench.panes.summary(MODEL)], {}, [], [])["models"].values()
+    page = (Path(__file__).parent.parent.parent / "docs" / "api.md").read_text(encoding="utf-8")
+    of_model, of_stream = page.partition("## A model's document")[2].split("## A stream")
+    named = [set(re.findall(r"`(\w+)`", row.split("|")[1])) for row in of_model.splitlines() if row.startswith("| `")]
+    assert set().union(*named) == set(model)
+    named = [set(re.findall(r"`(\w+)`", row.split("|")[1])) for row in of_stream.splitlines() if row.startswith("| `")]
+    assert set().union(*named) == set(model["streams"][0])

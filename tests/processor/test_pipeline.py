@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,14 @@ from otel_mlmon import semconv
 from otel_mlmon.errors import StoreError
 from otel_mlmon.processor.alert.alert import Alert, State
 from otel_mlmon.processor.config import load
-from otel_mlmon.processor.otlp.observation import Observation
+from otel_mlmon.processor.otlp.observation import ModelKey, ModelLoaded, Observation, Received
 from otel_mlmon.processor.pipeline import Pipeline
 from otel_mlmon.processor.self_telemetry import SelfTelemetry
 from otel_mlmon.processor.settings import Settings
+from otel_mlmon.reference.calibration import Calibration
+from otel_mlmon.reference.embedding import to_text
+from otel_mlmon.reference.profile import Profile
+from otel_mlmon.sketch.histogram import Histogram
 from tests.support.observations import SECOND, T0, Clock, label, numbers, point
 
 CALM = {"a": 40, "b": 30, "c": 20, "d": 10}
@@ -62,7 +67,11 @@ class Bench:
         points = [label(count, at_s=at_s, since_s=at_s - 10, label=name) for name, count in shares.items()]
         self.turn(*points, *more)
 
-    def turn(self, *points: Observation) -> None:
+    def load(self, profile: Profile, version: str = "1") -> None:
+        """A process loads a model that carries `profile`."""
+        self.turn(ModelLoaded(model=ModelKey("digits", version), reference=to_text(profile)))
+
+    def turn(self, *points: Received) -> None:
         self.pipeline.apply(points)
         self.pipeline.advance()
         self.pipeline.commit()
@@ -71,6 +80,25 @@ class Bench:
     def stream(self, name: str = "prediction.label") -> dict[str, Any]:
         (model,) = self.pipeline.read()["models"].values()
         return next(stream for stream in model["streams"] if stream["stream"] == name)
+
+
+def carried(*, day: int, version: str = "1", labels: dict[str, int] | None = None) -> Profile:
+    """The reference that a model carries, made on some day: 9,000 labelled predictions, 90 % of them right."""
+    return Profile.of_data(
+        model="digits",
+        version=version,
+        labels=[name for name, count in (labels or CALM).items() for _ in range(90 * count)],
+        confidences=np.full(9000, 0.95),
+        calibration=Calibration.of(np.full(9000, 0.95), np.arange(9000) < 8100),
+        now=lambda: datetime(2026, 1, day, tzinfo=timezone.utc),
+    )
+
+
+def confidences(bench: Bench, value: float = 0.95) -> Observation:
+    """A hundred predictions of one confidence in the next pane."""
+    at_s = 10.0 * (bench.number + 1)
+    histogram = Histogram.of_values(np.full(100, value), semconv.CONFIDENCE_BOUNDS)
+    return point(semconv.CONFIDENCE.name, histogram, at_s=at_s, since_s=at_s - 10)
 
 
 def facts(bench: Bench) -> str:
@@ -193,11 +221,13 @@ def test_silence_is_told_as_no_data(tmp_path: Path) -> None:
 
 def test_the_gauges_are_those_of_the_wire_contract(tmp_path: Path) -> None:
     bench = Bench(settings(tmp_path))
+    bench.load(carried(day=1))
     for _ in range(30):
-        bench.pane(CALM)
+        bench.pane(CALM, confidences(bench))
     gauges = list(bench.pipeline.gauges())
     assert {gauge.metric for gauge in gauges} == {metric.name for metric in semconv.PROCESSOR_METRICS}
-    (evidence,) = [gauge for gauge in gauges if gauge.metric == semconv.DRIFT_EVIDENCE.name]
+    labels = [gauge for gauge in gauges if gauge.attributes.get("ml.drift.stream") == "prediction.label"]
+    (evidence,) = [gauge for gauge in labels if gauge.metric == semconv.DRIFT_EVIDENCE.name]
     assert evidence.value < 0
     assert evidence.attributes == {
         "ml.model.name": "digits", "ml.model.version": "1", "ml.drift.stream": "prediction.label",
@@ -220,4 +250,108 @@ def test_a_disk_that_refuses_is_the_senders_to_know_and_nothing_is_lost(tmp_path
     bench.pane(CALM)
     (model,) = bench.pipeline.read()["models"].values()
     assert model["predictions"] == 300
+    bench.kill()
+
+
+def test_the_reference_that_a_model_carries_is_what_its_streams_are_judged_by(tmp_path: Path) -> None:
+    bench = Bench(settings(tmp_path))
+    bench.load(carried(day=1))
+    bench.pane(CALM)
+    known = bench.stream()
+    assert (known["origin"], known["reference_count"], known["status"]) == ("model", 9000, "calibrating")
+    for number in range(25):
+        bench.pane(DRIFTED if number > 14 else CALM)
+    assert changes(bench.told) == [("prediction_drift", State.FIRING)]
+    bench.kill()
+
+
+def test_a_learned_reference_gives_way_and_the_evidence_begins_anew(tmp_path: Path) -> None:
+    bench = Bench(settings(tmp_path))
+    for number in range(33):
+        bench.pane(DRIFTED if number > 29 else CALM)
+    before = bench.stream()
+    assert (before["origin"], before["log10_evidence"] > 1) == ("learned", True)
+    bench.load(carried(day=1, labels=DRIFTED))
+    bench.pane(DRIFTED)
+    after = bench.stream()
+    assert (after["origin"], after["status"], after["current_count"]) == ("model", "calibrating", 100)
+    assert after["log10_evidence"] < 0.5
+    bench.kill()
+    bench.open()
+    assert bench.stream() == after
+    bench.kill()
+
+
+def test_the_later_reference_counts_in_whatever_order_they_come(tmp_path: Path) -> None:
+    first, second = carried(day=1), carried(day=2, labels=DRIFTED)
+    found = []
+    for name, order in {"a": (first, second), "b": (second, first), "c": (second, first, second, first)}.items():
+        (tmp_path / name).mkdir()
+        bench = Bench(settings(tmp_path / name))
+        for profile in order:
+            bench.load(profile)
+        bench.pane(CALM)
+        found.append(facts(bench))
+        bench.kill()
+    assert found[0] == found[1] == found[2]
+    counts = {
+        str(reading.attributes["outcome"]): reading.value
+        for reading in bench.telemetry.snapshot()
+        if "references" in reading.metric.name
+    }
+    assert counts == {"taken": 1, "older": 2, "unchanged": 1}
+
+
+def test_a_reference_of_another_version_or_none_at_all_changes_nothing(tmp_path: Path) -> None:
+    bench = Bench(settings(tmp_path))
+    bench.load(carried(day=1, version="2"))
+    bench.turn(ModelLoaded(model=ModelKey("digits", "1"), reference="zlib:no profile"))
+    bench.turn(ModelLoaded(model=ModelKey("digits", "1"), reference=""))
+    bench.pane(CALM)
+    assert (bench.stream()["origin"], bench.stream()["status"]) == ("", "learning")
+    bench.kill()
+
+
+def test_accuracy_is_estimated_from_confidences_and_falls_with_them(tmp_path: Path) -> None:
+    bench = Bench(settings(tmp_path))
+    bench.load(carried(day=1))
+    for _ in range(5):
+        bench.pane(CALM, confidences(bench))
+    (model,) = bench.pipeline.read()["models"].values()
+    accuracy = model["accuracy"]
+    assert accuracy["labelled"] == {"accuracy": 0.9, "n": 9000}
+    assert (accuracy["n"], accuracy["level"], accuracy["supported_ratio"]) == (500, 0.95, 1.0)
+    assert accuracy["estimated"] == pytest.approx(0.9, abs=0.001)
+    assert accuracy["low"] < 0.9 < accuracy["high"]
+    assert accuracy["high"] - accuracy["low"] < 0.1
+    for _ in range(5):
+        bench.pane(CALM, confidences(bench, 0.35))
+    (model,) = bench.pipeline.read()["models"].values()
+    assert model["accuracy"]["estimated"] < 0.7
+    assert model["accuracy"]["supported_ratio"] == 0.5
+    bench.kill()
+
+
+def test_a_reference_that_moved_while_it_was_learned_is_used_late_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench = Bench(settings(tmp_path))
+    seen = []
+    for number in range(40):
+        bench.pane(CALM if number < 5 else DRIFTED if number < 20 else {"a": 10, "b": 10, "c": 70, "d": 10})
+        seen.append(bench.stream()["origin"])
+    assert seen.index("learned") == 39  # four times the thousand that were asked for
+    assert bench.stream()["stationary"] is False
+    assert "moved while its reference was learned from 4000 values" in caplog.text
+    bench.kill()
+    bench.open()
+    assert bench.stream()["stationary"] is False
+    bench.kill()
+
+
+def test_a_quiet_reference_says_that_it_is_one_thing(tmp_path: Path) -> None:
+    bench = Bench(settings(tmp_path))
+    for _ in range(12):
+        bench.pane(CALM)
+    assert (bench.stream()["origin"], bench.stream()["stationary"]) == ("learned", True)
     bench.kill()

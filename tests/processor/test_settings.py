@@ -6,8 +6,9 @@ import pytest
 
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.config import load
+from otel_mlmon.processor.drift.watch import Watch
 from otel_mlmon.processor.otlp.observation import ModelKey
-from otel_mlmon.processor.settings import Settings, Watch
+from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.window.window import StreamKey
 from otel_mlmon.reference.profile import Profile
 

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_mlmon.sketch.moments import Moments, exact, exact_text, from_exact_text
+from otel_mlmon.sketch.moments import MANY, Moments, exact, exact_text, exact_total, from_exact_text
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -18,6 +19,21 @@ def test_the_sum_is_correctly_rounded(values: list[float]) -> None:
     except OverflowError:
         return
     assert Moments.of_values(values).sum == expected
+
+
+@given(st.lists(FLOATS, min_size=1, max_size=30), st.integers(0, 200))
+def test_an_array_is_added_up_as_one_by_one(values: list[float], more: int) -> None:
+    numbers = values * (1 + more // len(values))
+    array = np.array(numbers)
+    assert Moments.of_values(array) == Moments.of_values(numbers)
+    assert exact_total(array) == sum(map(exact, numbers))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("size", [1, MANY])
+def test_an_array_that_is_not_finite_is_refused(value: float, size: int) -> None:
+    with pytest.raises(ValueError, match="has no exact sum"):
+        Moments.of_values(np.append(np.ones(size), value))
 
 
 def test_what_floats_lose_is_kept() -> None:

@@ -37,6 +37,7 @@ def stream_document(name: str, *, status: str = "ok", reference: float = 0.5, cu
         "reference_shares": list(EVEN_SHARES) if is_label else [0.5, 0.5],
         "current_shares": list(SHIFTED_SHARES if drifts else EVEN_SHARES) if is_label else [0.5, 0.5],
         "contributions": [0.0] * (10 if is_label else 2),
+        "thresholds": [],
         "statistics": {"psi": {"value": 0.02, "p_value": None, "noise": 0.01}},
     }
 

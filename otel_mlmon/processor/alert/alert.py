@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal
 
-RuleName = Literal["latency", "errors", "prediction_drift", "confidence", "data_drift", "no_data"]
+RuleName = Literal["latency", "errors", "prediction_drift", "confidence", "data_drift", "statistic", "no_data"]
 Severity = Literal["warning", "critical"]
 
 
@@ -41,6 +41,10 @@ class Cause:
     bins: tuple[str, ...] = ()
     reference_shares: tuple[float, ...] = ()
     current_shares: tuple[float, ...] = ()
+    details: tuple[str, ...] = ()
+    """What moved, in words: mean, middle half, missing values, classes."""
+    statistic: str = ""
+    """Of rule `statistic`: which one `value` and `bound` are of, `p of …` if they are p-values; empty otherwise."""
 
     def to_dict(self) -> dict[str, Any]:
         """As the API, the webhook and the state on disk have it."""
@@ -56,6 +60,8 @@ class Cause:
             "bins": list(self.bins),
             "reference_shares": list(self.reference_shares),
             "current_shares": list(self.current_shares),
+            "details": list(self.details),
+            "statistic": self.statistic,
         }
 
     @classmethod

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Cause, RuleName, Severity
 from otel_mlmon.processor.alert.onset import Counted, SinceOnset, shares
-from otel_mlmon.processor.drift.score import Score
-from otel_mlmon.processor.window.window import Bins, Reference, StreamKey, Window
+from otel_mlmon.processor.alert.words import bin_words, describe, percent
+from otel_mlmon.processor.drift.score import Score, ThresholdVerdict
+from otel_mlmon.processor.window.window import Reference, StreamKey, Window
 
 RULES: Final[tuple[RuleName, ...]] = (
     "latency",
@@ -24,6 +25,7 @@ RULES: Final[tuple[RuleName, ...]] = (
     "prediction_drift",
     "confidence",
     "data_drift",
+    "statistic",
     "no_data",
 )
 
@@ -46,7 +48,7 @@ _RULE_OF_STREAM: Final[Mapping[str, RuleName]] = {
 class ModelRules:
     """Which rules of a model are judged, and their bounds."""
 
-    enabled: frozenset[RuleName] = frozenset(RULES)
+    enabled: frozenset[RuleName] = frozenset(RULES) - {"statistic"}
     latency_budget_s: float = 0.2
     latency_share: float = 0.01
     error_share: float = 0.01
@@ -56,13 +58,14 @@ class ModelRules:
     no_data_after_s: float = 600.0
 
     def bound(self, rule: RuleName) -> float:
-        """What `rule` tolerates: a total variation or a share, [0, 1]; 0 for `no_data`."""
+        """What `rule` tolerates: a total variation or a share, [0, 1]; 0 for `no_data` and `statistic`."""
         bounds: dict[RuleName, float] = {
             "latency": self.latency_share,
             "errors": self.error_share,
             "prediction_drift": self.prediction_tolerance,
             "confidence": self.confidence_tolerance,
             "data_drift": self.data_tolerance,
+            "statistic": 0.0,
             "no_data": 0.0,
         }
         return bounds[rule]
@@ -104,6 +107,9 @@ def judge(
     quiet: dict[RuleName, list[str]] = {}
     exemplars: dict[RuleName, dict[str, None]] = {}
     for key, (window, score) in scores.items():
+        if "statistic" in rules.enabled and score.thresholds:
+            with guard("alert"):
+                _judge_thresholds(window, score, rules, drifting, quiet, exemplars)
         rule = rule_of(key.stream)
         if rule not in rules.enabled:
             continue
@@ -139,6 +145,9 @@ def ranked(suspects: Iterable[Suspect]) -> tuple[Cause, ...]:
 
 def severity_of(rule: RuleName, causes: Iterable[Cause]) -> Severity:
     """From the size of the effect, never from the evidence: more data makes nothing worse."""
+    if rule == "statistic":
+        # What a value of a statistic means is known to who chose the threshold.
+        return "warning"
     if rule in ("latency", "errors"):
         is_critical = any(cause.value >= CRITICAL_BUDGETS * cause.bound for cause in causes)
     else:
@@ -146,10 +155,43 @@ def severity_of(rule: RuleName, causes: Iterable[Cause]) -> Severity:
     return "critical" if is_critical else "warning"
 
 
+def _judge_thresholds(
+    window: Window,
+    score: Score,
+    rules: ModelRules,
+    drifting: dict[RuleName, list[Suspect]],
+    quiet: dict[RuleName, list[str]],
+    exemplars: dict[RuleName, dict[str, None]],
+) -> None:
+    """The worst breach of a stream's thresholds; quiet if all were judged and none is breached."""
+    breaches = [verdict for verdict in score.thresholds if verdict.verdict == "breached"]
+    if breaches and window.reference is not None:
+        worst = max(breaches, key=_excess)
+        rolling = Counted(counts=tuple(window.rolling.tolist()), mean=window.rolling_mean)
+        cause = replace(
+            _cause(window, window.reference, score, rolling, rules),
+            value=worst.value,
+            bound=worst.bound,
+            onset_ns=0,
+            statistic=f"p of {worst.statistic}" if worst.is_p_value else worst.statistic,
+        )
+        drifting.setdefault("statistic", []).append(Suspect(cause=cause, margin=_excess(worst)))
+        exemplars.setdefault("statistic", {}).update(dict.fromkeys(window.exemplars))
+    elif all(verdict.verdict == "ok" for verdict in score.thresholds):
+        quiet.setdefault("statistic", []).append(window.stream.stream)
+
+
+def _excess(verdict: ThresholdVerdict) -> float:
+    """By how many decades a threshold is passed."""
+    larger, smaller = (verdict.bound, verdict.value) if verdict.is_p_value else (verdict.value, verdict.bound)
+    return math.log10(larger / max(smaller, 1e-300))
+
+
 def _cause(window: Window, reference: Reference, score: Score, counted: Counted, rules: ModelRules) -> Cause:
     stream = window.stream.stream
     rule = rule_of(stream)
     was, now = shares(reference.counts), shares(counted.counts)
+    details: tuple[str, ...] = ()
     pairs = list(zip(was, now, strict=True))
     if rule in ("latency", "errors"):
         value = now[-1]
@@ -158,6 +200,7 @@ def _cause(window: Window, reference: Reference, score: Score, counted: Counted,
     else:
         value = math.fsum(abs(one - other) for one, other in pairs) / 2
         before, after = _moved(stream, reference, counted, was, now)
+        details = describe(stream, reference.bins, was, now, means=(reference.mean, counted.mean))
     return Cause(
         stream=stream,
         value=value,
@@ -170,6 +213,7 @@ def _cause(window: Window, reference: Reference, score: Score, counted: Counted,
         bins=reference.bins.names,
         reference_shares=was,
         current_shares=now,
+        details=details,
     )
 
 
@@ -185,25 +229,7 @@ def _moved(
     is_mean = bins.is_ordered and math.isfinite(reference.mean) and math.isfinite(counted.mean)
     if is_mean and name != semconv.MISSING and before != after:
         return before, after
-    return f"{_bin_words(stream, name, bins)}: {percent(was[most])}", percent(now[most])
-
-
-def _bin_words(stream: str, name: str, bins: Bins) -> str:
-    if name == semconv.MISSING:
-        return "missing"
-    if name == semconv.OTHER:
-        return "all others"
-    if bins.is_ordered:
-        return name
-    return f"{'class' if stream == semconv.STREAM_LABEL else 'value'} {name}"
-
-
-def percent(share: float) -> str:
-    """A share in per cent, to two digits: `0.4 %`, `10 %`."""
-    value = 100 * share
-    if 0 < value < 0.01:
-        return "< 0.01 %"
-    return f"{value:.0f} %" if value >= 9.95 else f"{value:.2g} %"
+    return f"{bin_words(stream, name, bins)}: {percent(was[most])}", percent(now[most])
 
 
 def _duration(seconds: float) -> str:

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from typing import Final
 
 from otel_mlmon.processor.alert.alert import Alert, Cause, RuleName, State
-from otel_mlmon.processor.alert.rule import percent
+from otel_mlmon.processor.alert.words import percent
 
 MAX_BINS: Final = 8
 MAX_ALSO: Final = 2
@@ -26,9 +26,10 @@ _TITLES: Final[dict[RuleName, str]] = {
     "prediction_drift": "prediction drift",
     "confidence": "confidence",
     "data_drift": "data drift",
+    "statistic": "statistic over its threshold",
     "no_data": "no predictions",
 }
-_ASCII: Final = str.maketrans({"…": "~", "→": ">", "·": "-", "µ": "u", "█": "#", "–": "-"})
+_ASCII: Final = str.maketrans({"…": "~", "→": ">", "·": "-", "µ": "u", "█": "#", "–": "-", "≤": "<"})
 
 
 def title(alert: Alert) -> str:
@@ -55,6 +56,9 @@ def _lines(alert: Alert, *, is_unicode: bool) -> Iterator[str]:
     yield _row("What", _what(alert))
     if alert.causes:
         yield _row("How much", _how_much(alert.rule, alert.causes[0]))
+        details = [words for words in alert.causes[0].details if not _is_said(words, alert.causes[0])]
+        if details and not alert.is_resolved:
+            yield _row("In words", "; ".join(details))
     if alert.since_ns:
         duration = _duration((alert.at_ns - alert.since_ns) / 1e9)
         when = "until the end" if alert.is_resolved else "before this alert"
@@ -71,7 +75,10 @@ def _lines(alert: Alert, *, is_unicode: bool) -> Iterator[str]:
     for name, url in alert.links[:MAX_LINKS]:
         yield _row("Link", f"{name}: {url}")
     if not alert.is_resolved:
-        yield _row("Silence", f'set enabled: false at models."{alert.model}".{alert.rule}')
+        if alert.rule == "statistic":
+            yield _row("Silence", f'take the rule out of models."{alert.model}".rules')
+        else:
+            yield _row("Silence", f'set enabled: false at models."{alert.model}".{alert.rule}')
 
 
 def _row(head: str, text: str) -> str:
@@ -94,7 +101,16 @@ def _what(alert: Alert) -> str:
     return f"{cause.stream} {verb}: {cause.before} → {cause.now}"
 
 
+def _is_said(words: str, cause: Cause) -> bool:
+    """Whether the line before says it already."""
+    return words in (f"{cause.before} → {cause.now}", f"{cause.before} → {cause.now.removeprefix('mean ')}")
+
+
 def _how_much(rule: RuleName, cause: Cause) -> str:
+    if rule == "statistic":
+        side = "below" if cause.statistic.startswith("p of ") else "above"
+        counts = f"n = {_count(cause.n)}, reference n = {_count(cause.reference_count)}"
+        return f"{cause.statistic} {cause.value:.3g}, {side} {cause.bound:.3g} ({counts})"
     measure = "share" if rule in ("latency", "errors") else "total variation"
     seen = "" if rule in ("latency", "errors") else f", reference n = {_count(cause.reference_count)}"
     bound = f"{percent(cause.value)}, tolerated {percent(cause.bound)}"

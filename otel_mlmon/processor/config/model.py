@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -23,6 +23,20 @@ from pydantic import (
 )
 
 from otel_mlmon.processor.config import units
+
+StatisticName = Literal[
+    "psi",
+    "chi_squared",
+    "g_test",
+    "jensen_shannon",
+    "hellinger",
+    "total_variation",
+    "l_infinity",
+    "cramers_v",
+    "wasserstein",
+    "kolmogorov_smirnov",
+]
+WITH_P_VALUE: Final = ("psi", "chi_squared", "g_test")
 
 Section = TypeVar("Section", bound=BaseModel)
 
@@ -210,6 +224,27 @@ class ReferenceConfig(_Part):
 
     learn: Count = Field(default=5000, ge=1, description="Predictions of a model version that make its reference.")
     file: Path | None = Field(default=None, description="A reference profile, used in place of learning.")
+    rolling_s: Duration | None = Field(
+        default=None,
+        alias="rolling",
+        ge=3600,
+        description="Once it is learned, go by so much of the past, such as 7d; null goes by what was learned.",
+    )
+    lag_s: Duration = Field(
+        default=86400.0,
+        alias="lag",
+        ge=3600,
+        description="What a rolling reference holds is so much older, at least, than what it judges.",
+    )
+    hour_of_week: bool = Field(
+        default=False, description="Go by the same hour of the weeks before: `rolling`, 28d unless given."
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> ReferenceConfig:
+        if self.file is not None and (self.rolling_s is not None or self.hour_of_week):
+            raise ValueError("file is a reference that stays; it cannot be rolling too")
+        return self
 
 
 class LatencyConfig(_Part):
@@ -248,6 +283,23 @@ class NoDataConfig(_Part):
     after_s: Duration = Field(default=600.0, alias="after", gt=0, description="How long without predictions.")
 
 
+class StatisticRuleConfig(_Part):
+    """A threshold on a familiar statistic of the rolling window."""
+
+    statistic: StatisticName
+    stream: str = Field(default="*", min_length=1, description="Which streams, as in `input.*`.")
+    above: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="Alert above this value.")
+    p_below: float | None = Field(default=None, gt=0, lt=1, description="Alert below this p-value.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> StatisticRuleConfig:
+        if (self.above is None) == (self.p_below is None):
+            raise ValueError("must have exactly one of above and p_below")
+        if self.p_below is not None and self.statistic not in WITH_P_VALUE:
+            raise ValueError(f"{self.statistic} has no p-value: p_below is for {', '.join(WITH_P_VALUE)}")
+        return self
+
+
 class ModelConfig(_Part):
     """What is watched of one model."""
 
@@ -260,6 +312,13 @@ class ModelConfig(_Part):
     confidence: OutputRuleConfig = Field(default=OutputRuleConfig(), description="Confidence falls.")
     data_drift: InputRuleConfig = Field(default=InputRuleConfig(), description="Inputs are distributed otherwise.")
     no_data: NoDataConfig = Field(default=NoDataConfig(), description="The model fell silent.")
+    rules: tuple[StatisticRuleConfig, ...] = Field(
+        default=(),
+        description=(
+            "Thresholds on statistics, off unless written, any of `{statistic: psi, stream: prediction.label, "
+            "above: 0.2}` or `{statistic: chi_squared, p_below: 0.001}`. They carry no false-alarm budget."
+        ),
+    )
     labels: Count = Field(default=50, ge=1, description="Labels and categories told apart; the rest are one.")
     features: Count = Field(default=100, ge=0, description="Features watched.")
 

@@ -9,24 +9,27 @@ Source: Pearson, 1900.
 
 from __future__ import annotations
 
-from otel_mlmon.processor.drift.counts import NO_EVIDENCE, chi_squared_tail, paired
-from otel_mlmon.processor.drift.score import Counts, StatisticValue
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otel_mlmon.processor.drift.counts import chi_squared_tail, samples_of
+from otel_mlmon.processor.drift.score import StatisticValues
 
 
-def chi_squared(reference: Counts, current: Counts, /) -> StatisticValue:
+def chi_squared(reference: NDArray[Any], current: NDArray[Any], /) -> StatisticValues:
     """X², 0 or above; its p-value, and its mean without drift, which is the degrees of freedom.
 
     Raises:
         BinMismatchError: The shapes differ.
     """
-    before, now = paired(reference, current)
-    n_before, n_now = float(before.sum()), float(now.sum())
-    if not n_before or not n_now:
-        return NO_EVIDENCE
-    pool = before + now
-    seen = pool > 0.0
+    both = samples_of(reference, current)
+    p, q = both.shares
+    pool = both.before + both.now
+    is_seen = pool > 0.0
     # Σ over both rows of (o - e)²/e, in the form that needs no table: (N n)(p - q)²/(pooled count).
-    difference = (before / n_before - now / n_now)[seen]
-    value = n_before * n_now * float((difference**2 / pool[seen]).sum())
-    freedom = int(seen.sum()) - 1
-    return StatisticValue(value=value, p_value=chi_squared_tail(value, freedom), noise=float(freedom))
+    parts = (p - q) ** 2 / np.where(is_seen, pool, 1.0)
+    value = (both.n_before * both.n_now)[..., 0] * parts.sum(-1)
+    freedom = np.where(both.is_there[..., 0], is_seen.sum(-1) - 1, 0)
+    return StatisticValues(value=value, p_value=chi_squared_tail(value, freedom), noise=freedom.astype(np.float64))

@@ -7,27 +7,30 @@ Source: Bergsma, A bias-correction for Cramér's V and Tschuprow's T, 2013.
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from otel_mlmon.processor.drift.chi_squared import chi_squared
-from otel_mlmon.processor.drift.counts import NOTHING_TO_COMPARE, paired
-from otel_mlmon.processor.drift.score import Counts, StatisticValue
+from otel_mlmon.processor.drift.counts import samples_of
+from otel_mlmon.processor.drift.score import StatisticValues
 
 
-def cramers_v(reference: Counts, current: Counts, /) -> StatisticValue:
+def cramers_v(reference: NDArray[Any], current: NDArray[Any], /) -> StatisticValues:
     """V in [0, 1]; 0 where fewer than two bins are seen.
 
     Raises:
         BinMismatchError: The shapes differ.
     """
-    before, now = paired(reference, current)
-    total = float(before.sum() + now.sum())
-    bins = int(np.count_nonzero(before + now))
-    if total <= 1.0 or bins < 2:
-        return NOTHING_TO_COMPARE
+    both = samples_of(reference, current)
+    total = (both.n_before + both.n_now)[..., 0]
+    more = ((both.before + both.now) > 0.0).sum(-1) - 1
+    is_table = (total > 1.0) & (more > 0)
+    total = np.where(is_table, total, 2.0)
     rest = total - 1.0
-    squared = max(0.0, chi_squared(reference, current).value / total - (bins - 1) / rest)
-    smaller = min(bins - 1 - (bins - 1) ** 2 / rest, 1.0 - 1.0 / rest)
-    return StatisticValue(value=min(1.0, math.sqrt(squared / smaller)) if smaller > 0.0 else 0.0)
+    squared = np.maximum(chi_squared(reference, current).value / total - more / rest, 0.0)
+    smaller = np.minimum(more - more**2 / rest, 1.0 - 1.0 / rest)
+    is_table &= smaller > 0.0
+    value = np.sqrt(squared / np.where(is_table, smaller, 1.0))
+    return StatisticValues(value=np.where(is_table, np.minimum(value, 1.0), 0.0))

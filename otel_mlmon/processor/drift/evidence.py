@@ -4,21 +4,27 @@ The reference counts R (N in total, K bins) give shares r_k = (R_k + ½)/(N + K/
 d = tolerance + sqrt(Kφ/4N) nothing is said: the first term is what the owner forgives, the second what a
 finite reference does not know. φ is the design effect (`design_effect.py`); all counts c are taken as c/φ.
 
-Four components bet against everything within d. Three know the past: their alternative q is the exponentially
-weighted mean of the counts before this pane, with half-lives of 100, 1,000 and 10,000 items, shrunk to r with
-20 pseudo-counts; their factor for a pane is Π L_k^c_k, L the likelihood ratio of `projection.py`. The fourth
-knows the pane only: the Dirichlet(½) marginal likelihood of c over the largest likelihood of c within d
-(universal inference), so that one large pane is enough. Each is a CUSUM of its own, W_j ← max(W_j, 1)·e_j,
-and the evidence is W = mean of the W_j.
+Many components bet against everything within d, each by its own idea of what drift would look like:
+
+- Moves (`moves.py`): a fixed dictionary of drifts with few words. Half of the weight, in equal parts.
+- Three that learn: their alternative q is the exponentially weighted mean of the counts before this pane, with
+  half-lives of 100, 1,000 and 10,000 items, shrunk to r with 20 pseudo-counts; their factor for a pane is
+  Π L_k^c_k, L the likelihood ratio of `projection.py`. An eighth of the weight each.
+- One that knows the pane only: the Dirichlet(½) marginal likelihood of c over the largest likelihood of c within d
+  (universal inference), so that one very large pane is enough whatever moved. The last eighth.
+
+Each is a CUSUM of its own, W_j ← max(W_j, 1)·e_j. The evidence is the largest weighted one, W = max of w_j·W_j.
 
 Without drift beyond d, W >= A comes on average no sooner than after A panes: each e_j is an e-value given the
-past, so each W_j is an e-detector, and so is their mean. That is exact for independent items. For items in
-bursts it is approximate, since φ is estimated; there it rests on simulations. An e-value may be replaced by any
-smaller one, and that is used twice:
+past, so each W_j is an e-detector, so is their weighted mean, and W is not above that. That is exact for independent
+items. For items in bursts it is approximate, since φ is estimated; there it rests on simulations. An e-value may be
+replaced by any smaller one, and that is used three times:
 
-- W_j is capped at 100 times the alarm line, so that the end of a drift shows.
-- A component whose alternative lies within d has L = 1 and would keep what it has won for ever. It halves it
-  every 100 items instead.
+- w_j·W_j is capped at 100 times the alarm line, so that the end of a drift shows.
+- Where one is at its cap, all others start again from 1: beside a drift that is known for sure they have nothing to
+  say, and the ones that bet on less would be the last to see it end.
+- A component that has nothing to bet on, since its alternative lies within d, has L = 1 and would keep what it has
+  won for ever. It halves it every 100 items instead.
 
 One-sided evidence restricts what the null set allows, not what is counted: the ball is enlarged by everything
 that lies on the other side of it, each L is the exact likelihood ratio against that larger set, and so still
@@ -27,6 +33,8 @@ an e-value. A move to the other side, however large, is part of what may be with
 Choice: half-lives in items and not in panes, and one CUSUM a component, make the delay in items nearly
 independent of the size of the panes; averaging the factors before one CUSUM, or forgetting by panes, misses
 everything at small panes.
+Choice: the largest, not the mean. The mean is larger by less than a nat and above 1 most of the time; the largest is
+at 1 until something has been seen, and says by itself which component leads.
 Choice: √(K/4N) is the size of the reference's error to expect, not a bound on it. Where one reference has to
 hold for a very long time, ask for a tolerance larger by √(ln(1/δ)/2N).
 
@@ -45,217 +53,349 @@ from numpy.typing import NDArray
 from scipy.special import gammaln, xlogy
 
 from otel_mlmon.errors import BinMismatchError
-from otel_mlmon.processor.drift.design_effect import DesignEffect
+from otel_mlmon.processor.drift.design_effect import DesignEffects
+from otel_mlmon.processor.drift.moves import Direction, moves_of
 from otel_mlmon.processor.drift.projection import lowest_of, one_sided, two_sided
-
-Direction = Literal["both", "up", "down"]
-"""Which moves are drift: any, of mass towards the last bins, or of mass towards the first bins."""
+from otel_mlmon.processor.drift.rows import Rows
 
 HALF_LIVES_ITEMS: Final = (100.0, 1_000.0, 10_000.0)
 PSEUDO_COUNTS: Final = 20.0
 
 CAP: Final = 100.0
-"""W_j stays at or below this many times the alarm line."""
+"""w_j·W_j stays at or below this many times the alarm line."""
 
 RELEASE_NATS: Final = math.log(2.0) / 100.0
-"""What a component with nothing to bet on loses of log W_j with each item."""
+"""What a component with nothing to bet on loses of ln W_j with each item."""
 
 LARGEST_PANE_ITEMS: Final = 1e9
 """A larger pane counts as one of this size: beyond, float64 loses whole nats in ln Γ."""
 
-_DECAY: Final = -1.0 / np.array(HALF_LIVES_ITEMS)[:, None]
+STATUSES: Final[tuple[Literal["calibrating", "ok", "drift"], ...]] = ("calibrating", "ok", "drift")
+"""By code. `calibrating` until φ is known; `drift` from the alarm line on, until W has fallen back to 1."""
+
+_CALIBRATING, _OK, _DRIFT = range(3)
 _UNIVERSAL: Final = len(HALF_LIVES_ITEMS)
+_MOVES: Final = _UNIVERSAL + 1
+"""The first of the moves; before it come the three that learn and the universal one."""
+_DECAY: Final = -1.0 / np.array(HALF_LIVES_ITEMS)[:, None]
 _SMALLEST: Final = 1e-300
 _NOTHING: Final = 1e-12
+_CHUNK_NUMBERS: Final = 100_000
+"""Streams are taken in so many at a time that one array of all components stays in the processor's cache."""
+
+Index = NDArray[np.intp]
+Numbers = NDArray[np.float64]
 
 
-class Evidence:
-    """The evidence of one stream against one reference.
+class EvidenceBank:
+    """The evidence of many streams of K bins and one direction, one stream a row.
+
+    What a row comes to does not depend, to the last bit, on the rows it is updated with.
 
     Runs on: one thread at a time.
 
     Args:
-        reference_counts: Shape (K,), 0 or above.
-        tolerance: Total variation that is forgiven, [0, 1].
+        bins: K, 1 or above.
         direction: Which moves are drift.
-
-    Raises:
-        BinMismatchError: The reference is not one row of one or more counts.
-        ValueError: A count is negative or not finite, or the tolerance is out of range.
     """
 
-    def __init__(self, reference_counts: NDArray[Any], *, tolerance: float, direction: Direction = "both") -> None:
-        self.reference_counts: NDArray[Any] = np.array(reference_counts)
-        self.tolerance = tolerance
+    def __init__(self, bins: int, direction: Direction = "both") -> None:
+        self.bins = bins
         self.direction: Direction = direction
-        self.status: Literal["calibrating", "ok", "drift"] = "calibrating"
-        """`calibrating` until φ is known; `drift` from the alarm line on, until W has fallen back to 1."""
-        self.log_e: float = 0.0
-        """ln W, 0 or above."""
-        self.since_ns: int = 0
-        """The onset: end of the last pane with W at 1, Unix nanoseconds; 0 before the first pane."""
-        counts = _checked(self.reference_counts, self.reference_counts.shape)
-        if not 0.0 <= tolerance <= 1.0:
-            raise ValueError(f"a tolerance of {tolerance} is not in [0, 1]")
-        bins = counts.size
-        self._total = float(counts.sum())
-        self._shares: NDArray[np.float64] = (counts + 0.5) / (self._total + bins / 2.0)
-        self._effect = DesignEffect(self._shares)
-        self._recent = np.zeros((_UNIVERSAL, bins))
-        self._log_w = [0.0] * (_UNIVERSAL + 1)
-        self._gains = np.zeros((_UNIVERSAL + 1, bins))
+        self._moves = moves_of(bins, direction)
+        components = _MOVES + self._moves.count
+        weights = np.full(components, 0.5 / max(1, self._moves.count))
+        weights[:_MOVES] = 0.125
+        self._log_weights = np.log(weights)
+        self._effects = DesignEffects(bins)
+        self._free: list[int] = []
+        self._used = 0
+        self._rows = Rows(
+            reference=((bins,), np.float64),
+            total=((), np.float64),
+            shares=((bins,), np.float64),
+            tolerance=((), np.float64),
+            recent=((_UNIVERSAL, bins), np.float64),
+            won=((components,), np.float64),
+            onsets_ns=((components,), np.int64),
+            gains=((bins,), np.float64),
+            log_e=((), np.float64),
+            since_ns=((), np.int64),
+            last_ns=((), np.int64),
+            status=((), np.int8),
+        )
 
     @property
-    def design_effect(self) -> float:
-        """φ, 1 or above."""
-        return self._effect.value
+    def log_e(self) -> Numbers:
+        """Evidence by row: ln W, 0 or above."""
+        return self._rows["log_e"]
 
     @property
-    def radius(self) -> float:
-        """d, 0 or above; infinite for an empty reference."""
-        if not self._total:
-            return math.inf
-        return self.tolerance + math.sqrt(self._shares.size * self.design_effect / (4.0 * self._total))
+    def since_ns(self) -> NDArray[np.int64]:
+        """The onset by row: end of the last pane at which the component that first led was at 1, Unix nanoseconds.
 
-    @property
-    def contributions(self) -> tuple[float, ...]:
-        """Shape (K,): what each bin added since the onset to ln W of the component that leads, in nats.
-
-        Their sum is ln W of that component but for the cap, what was released, and, of the universal
-        component, the price of not having known the alternative.
+        While W is at 1, the end of the last pane.
         """
-        return tuple(self._gains[self._log_w.index(max(self._log_w))].tolist())
+        return self._rows["since_ns"]
 
-    def update(self, counts: NDArray[Any], end_ns: int, log_alarm_line: float) -> None:
-        """Take in one pane of any size.
+    @property
+    def status(self) -> NDArray[np.int8]:
+        """By row, an index into `STATUSES`."""
+        return self._rows["status"]
+
+    @property
+    def design_effect(self) -> Numbers:
+        """φ by row, 1 or above."""
+        return self._effects.value
+
+    @property
+    def reference_count(self) -> Numbers:
+        """N by row."""
+        return self._rows["total"]
+
+    @property
+    def contributions(self) -> Numbers:
+        """What each bin added to ln W_j of the leading component, pane by pane since W left 1, in nats.
+
+        Shape (rows, K). Of the universal component, without the price of not having known the alternative.
+        """
+        return self._rows["gains"]
+
+    def add(self, reference_counts: NDArray[Any], tolerance: float) -> int:
+        """Begin with another stream.
 
         Args:
-            counts: Shape (K,), 0 or above.
-            end_ns: End of the pane, Unix nanoseconds.
+            reference_counts: Shape (K,), 0 or above.
+            tolerance: Total variation that is forgiven, [0, 1].
+
+        Returns:
+            Its row.
+
+        Raises:
+            BinMismatchError: The reference is not one row of K counts.
+            ValueError: A count is negative or not finite, or the tolerance is out of range.
+        """
+        counts = checked(np.asarray(reference_counts)[None], self.bins)[0]
+        if not 0.0 <= tolerance <= 1.0:
+            raise ValueError(f"a tolerance of {tolerance} is not in [0, 1]")
+        if self._free:
+            row = self._free.pop()
+        else:
+            row, self._used = self._used, self._used + 1
+        data = self._rows
+        data.clear(row)
+        data["reference"][row] = counts
+        data["total"][row] = counts.sum()
+        data["shares"][row] = (counts + 0.5) / (counts.sum() + self.bins / 2.0)
+        data["tolerance"][row] = tolerance
+        self._effects.start(row, data["shares"][row])
+        return row
+
+    def go_on(self, row: int, before: EvidenceBank, before_row: int) -> None:
+        """Go on in `row` from where a stream stood over other bins of the same reference.
+
+        What was won stays won, since each factor was an e-value of its own pane; what the bets know was counted in the
+        former bins and is forgotten. Else a feature that leaves its range would blind its own stream as it drifts.
+        """
+        data, old = self._rows, before._rows
+        for name in ("log_e", "since_ns", "last_ns", "status"):
+            data[name][row] = old[name][before_row]
+        data["won"][row] = old["log_e"][before_row]
+        data["onsets_ns"][row] = old["since_ns"][before_row]
+        self._effects.go_on(row, before._effects, before_row)
+
+    def remove(self, row: int) -> None:
+        """End with a stream; its row is given to another."""
+        self._free.append(row)
+
+    def update(self, rows: Index, counts: NDArray[Any], end_ns: NDArray[np.int64], log_alarm_line: float) -> None:
+        """Take in one pane of each of `rows`, of any size.
+
+        Args:
+            rows: Shape (S,), each row once.
+            counts: Shape (S, K), 0 or above.
+            end_ns: End of the panes, Unix nanoseconds, shape (S,).
             log_alarm_line: ln of the W that is an alarm.
 
         Raises:
-            BinMismatchError: The shape is not the reference's.
+            BinMismatchError: A pane has not K bins.
             ValueError: A count is negative or not finite.
         """
-        pane = _checked(counts, self._shares.shape)
-        items = float(np.add.reduce(pane))
-        if items and self._effect.is_known:
-            # φ of the past alone: with this pane's own part in it, the factors would not be e-values.
-            scale = max(self.design_effect, items / LARGEST_PANE_ITEMS)
-            self._bet(pane / scale, items / scale, log_alarm_line)
-            self._remember(pane / scale, items / scale)
-        if items:
-            self._effect.add(pane, items)
-        self._conclude(end_ns, log_alarm_line)
+        panes = checked(counts, self.bins)
+        size = max(1, _CHUNK_NUMBERS // self._log_weights.size)
+        for start in range(0, len(rows), size):
+            part = slice(start, start + size)
+            self._update(rows[part], panes[part], end_ns[part], log_alarm_line)
 
-    def over(self, reference_counts: NDArray[Any]) -> Evidence:
-        """This evidence, going on over other bins of the same reference.
-
-        What was won stays won: each factor was an e-value of its own pane. The bets begin anew, since what they know
-        is counted in the former bins; φ is of the items and stays. Without this a feature that leaves its range, which
-        brings coarser buckets, would blind its own stream at the very moment it drifts.
-
-        Raises:
-            BinMismatchError: The reference is not one row of one or more counts.
-        """
-        evidence = Evidence(reference_counts, tolerance=self.tolerance, direction=self.direction)
-        evidence.status, evidence.log_e, evidence.since_ns = self.status, self.log_e, self.since_ns
-        evidence._log_w = self._log_w.copy()
-        evidence._effect = self._effect.over(evidence._shares)
-        return evidence
-
-    def to_state(self) -> dict[str, Any]:
-        """Everything, as JSON has it; `from_state` restores it bit for bit."""
+    def to_state(self, row: int) -> dict[str, Any]:
+        """Everything of a row, as JSON has it; `restore` puts it back bit for bit."""
+        data = self._rows
+        # All others are at 1.
+        ahead = np.flatnonzero(data["won"][row])
         return {
-            "reference": self.reference_counts.tolist(),
-            "tolerance": self.tolerance,
-            "direction": self.direction,
-            "status": self.status,
-            "log_e": self.log_e,
-            "since_ns": self.since_ns,
-            "recent": self._recent.tolist(),
-            "log_w": list(self._log_w),
-            "gains": self._gains.tolist(),
-            "design_effect": self._effect.to_state(),
+            "reference": data["reference"][row].tolist(),
+            "tolerance": float(data["tolerance"][row]),
+            "status": STATUSES[data["status"][row]],
+            "log_e": float(data["log_e"][row]),
+            "since_ns": int(data["since_ns"][row]),
+            "last_ns": int(data["last_ns"][row]),
+            "recent": data["recent"][row].tolist(),
+            "gains": data["gains"][row].tolist(),
+            "ahead": ahead.tolist(),
+            "won": data["won"][row, ahead].tolist(),
+            "onsets_ns": data["onsets_ns"][row, ahead].tolist(),
+            "design_effect": self._effects.to_state(row),
         }
 
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Evidence:
-        """From `to_state`."""
-        evidence = cls(np.array(state["reference"]), tolerance=state["tolerance"], direction=state["direction"])
-        evidence.status = state["status"]
-        evidence.log_e = state["log_e"]
-        evidence.since_ns = state["since_ns"]
-        evidence._recent = np.array(state["recent"])
-        evidence._log_w = list(state["log_w"])
-        evidence._gains = np.array(state["gains"])
-        evidence._effect = DesignEffect.from_state(evidence._shares, state["design_effect"])
-        return evidence
+    def restore(self, state: dict[str, Any]) -> int:
+        """Begin with the stream that `to_state` gave, where it was.
 
-    def _bet(self, pane: NDArray[np.float64], items: float, log_alarm_line: float) -> None:
-        shares = pane / items
-        log_ratios = np.log(np.maximum(self._likelihood_ratios(shares), _SMALLEST))
-        gains = pane * log_ratios
-        factors: list[float] = (log_ratios @ pane).tolist()
-        factors[_UNIVERSAL] -= _regret(pane, shares, items)
-        for index, extent in enumerate(np.abs(log_ratios[:_UNIVERSAL]).max(-1).tolist()):
-            if extent < _NOTHING:
-                factors[index] = -RELEASE_NATS * items
-        cap = log_alarm_line + math.log(CAP)
-        for index, (log_w, factor) in enumerate(zip(self._log_w, factors, strict=True)):
-            if log_w <= 0.0:
-                self._gains[index] = 0.0
-            self._log_w[index] = min(max(log_w, 0.0) + factor, cap)
-        self._gains += gains
+        Returns:
+            Its row.
 
-    def _likelihood_ratios(self, shares: NDArray[np.float64]) -> NDArray[np.float64]:
-        """L of the three plug-ins and of the pane's own shares, shape (4, K)."""
-        alternatives = np.empty_like(self._gains)
-        plugged = self._recent + PSEUDO_COUNTS * self._shares
-        alternatives[:_UNIVERSAL] = plugged / plugged.sum(-1, keepdims=True)
-        alternatives[_UNIVERSAL] = shares
+        Raises:
+            BinMismatchError: It has not K bins.
+            KeyError: It is not a state.
+        """
+        row = self.add(np.array(state["reference"]), state["tolerance"])
+        data = self._rows
+        for name in ("log_e", "since_ns", "last_ns", "recent", "gains"):
+            data[name][row] = state[name]
+        data["status"][row] = STATUSES.index(state["status"])
+        data["won"][row, state["ahead"]] = state["won"]
+        data["onsets_ns"][row, state["ahead"]] = state["onsets_ns"]
+        self._effects.restore(row, data["shares"][row], state["design_effect"])
+        return row
+
+    def _update(self, rows: Index, panes: Numbers, end_ns: NDArray[np.int64], log_alarm_line: float) -> None:
+        items = panes.sum(-1)
+        is_seen = items > 0.0
+        seen, pane, count = (rows, panes, items) if is_seen.all() else (rows[is_seen], panes[is_seen], items[is_seen])
+        is_known = self._effects.is_known[seen]
+        # φ of the past alone goes into a bet: with the pane's own part in it, the factors would not be e-values.
+        if is_known.any():
+            known = slice(None) if is_known.all() else is_known
+            self._bet(seen[known], pane[known], count[known], log_alarm_line)
+        if seen.size:
+            self._effects.add(seen, pane, count)
+        self._conclude(rows, end_ns, log_alarm_line)
+
+    def _bet(self, rows: Index, pane: Numbers, items: Numbers, log_alarm_line: float) -> None:
+        data = self._rows
+        scale = np.maximum(self._effects.value[rows], items / LARGEST_PANE_ITEMS)
+        pane, items = pane / scale[:, None], items / scale
+        shares, radius = data["shares"][rows], self._radius(rows)
+        idle = -RELEASE_NATS * items
+        log_ratios = self._log_ratios(rows, pane / items[:, None], shares, radius)
+        factors = np.empty((len(rows), self._log_weights.size))
+        factors[:, :_MOVES] = (log_ratios * pane[:, None]).sum(-1)
+        factors[:, _UNIVERSAL] -= _regret(pane, items)
+        is_idle = np.abs(log_ratios[:, :_UNIVERSAL]).max(-1) < _NOTHING
+        factors[:, :_UNIVERSAL] = np.where(is_idle, idle[:, None], factors[:, :_UNIVERSAL])
+        factors[:, _MOVES:] = self._moves.log_factors(pane, shares, radius, idle)
+        factors += data["won"][rows]
+        factors += self._log_weights
+        leader = factors.argmax(-1)
+        best = factors[np.arange(len(rows)), leader]
+        self._add_gains(rows, best, leader, pane, log_ratios, shares, radius)
+        self._keep(rows, factors, leader, log_alarm_line + math.log(CAP))
+        data["recent"][rows] = data["recent"][rows] * np.exp2(_DECAY * items[:, None, None]) + pane[:, None]
+
+    def _keep(self, rows: Index, weighted: Numbers, leader: Index, cap: float) -> None:
+        """Store what each component has won, never below 1, and the last pane at which it was at 1."""
+        data = self._rows
+        every = np.arange(len(rows))
+        best = np.minimum(weighted[every, leader], cap)
+        weighted -= self._log_weights
+        won = np.maximum(weighted, 0.0, out=weighted)
+        won[best >= cap] = 0.0
+        won[every, leader] = np.maximum(best - self._log_weights[leader], 0.0)
+        onsets_ns = data["onsets_ns"][rows]
+        np.copyto(onsets_ns, data["last_ns"][rows, None], where=data["won"][rows] == 0.0)
+        is_first = (data["log_e"][rows] == 0.0) & (best > 0.0)
+        data["since_ns"][rows] = np.where(is_first, onsets_ns[every, leader], data["since_ns"][rows])
+        data["won"][rows] = won
+        data["onsets_ns"][rows] = onsets_ns
+        data["log_e"][rows] = np.maximum(best, 0.0)
+
+    def _add_gains(
+        self,
+        rows: Index,
+        best: Numbers,
+        leader: Index,
+        pane: Numbers,
+        log_ratios: Numbers,
+        shares: Numbers,
+        radius: Numbers,
+    ) -> None:
+        """Write down what each bin gave the leader, where there is evidence."""
+        gains = self._rows["gains"]
+        if not (best > 0.0).any() and not self._rows["log_e"][rows].any():
+            gains[rows] = 0.0
+            return
+        gains[rows[(best <= 0.0) | (self._rows["log_e"][rows] == 0.0)]] = 0.0
+        told = np.flatnonzero((best > 0.0) & (leader < _MOVES))
+        gains[rows[told]] += pane[told] * log_ratios[told, leader[told]]
+        told = np.flatnonzero((best > 0.0) & (leader >= _MOVES))
+        if told.size:
+            gains[rows[told]] += pane[told] * self._moves.log_ratios(leader[told] - _MOVES, shares[told], radius[told])
+
+    def _log_ratios(self, rows: Index, pane_shares: Numbers, shares: Numbers, radius: Numbers) -> Numbers:
+        """The ln L of the three that learn and of the pane's own shares, shape (S, 4, K)."""
+        alternatives = np.empty((len(rows), _MOVES, self.bins))
+        plugged = self._rows["recent"][rows] + PSEUDO_COUNTS * shares[:, None]
+        alternatives[:, :_UNIVERSAL] = plugged / plugged.sum(-1, keepdims=True)
+        alternatives[:, _UNIVERSAL] = pane_shares
         if self.direction == "both":
-            return two_sided(alternatives, self._shares, self.radius)
-        if self.direction == "down":
-            return one_sided(alternatives, lowest_of(self._shares, self.radius))
-        return one_sided(alternatives[:, ::-1], lowest_of(self._shares[::-1], self.radius))[:, ::-1]
+            ratios = two_sided(alternatives, shares, radius)
+        elif self.direction == "down":
+            ratios = one_sided(alternatives, lowest_of(shares, radius))
+        else:
+            mirrored = np.ascontiguousarray(alternatives[..., ::-1])
+            ratios = one_sided(mirrored, lowest_of(shares[:, ::-1], radius))[..., ::-1]
+        return np.log(np.maximum(ratios, _SMALLEST))
 
-    def _remember(self, pane: NDArray[np.float64], items: float) -> None:
-        self._recent *= np.exp2(_DECAY * items)
-        self._recent += pane
+    def _radius(self, rows: Index) -> Numbers:
+        """d, 0 or above; infinite for an empty reference."""
+        data = self._rows
+        total = data["total"][rows]
+        error = np.sqrt(self.bins * self._effects.value[rows] / (4.0 * np.where(total > 0.0, total, 1.0)))
+        return np.where(total > 0.0, data["tolerance"][rows] + error, np.inf)
 
-    def _conclude(self, end_ns: int, log_alarm_line: float) -> None:
-        highest = max(self._log_w)
-        mean = sum(math.exp(log_w - highest) for log_w in self._log_w) / len(self._log_w)
-        self.log_e = max(0.0, highest + math.log(mean))
-        if not self.log_e:
-            self.since_ns = end_ns
-        if not self._effect.is_known:
-            self.status = "calibrating"
-        elif self.log_e >= log_alarm_line:
-            self.status = "drift"
-        elif self.status == "calibrating" or not self.log_e:
-            self.status = "ok"
-
-
-def _regret(pane: NDArray[np.float64], shares: NDArray[np.float64], items: float) -> float:
-    """By how many nats the Dirichlet(½) marginal likelihood falls short of the largest one; 0 or above."""
-    bins = pane.size
-    short = float(np.add.reduce(xlogy(pane, shares) - gammaln(pane + 0.5)))
-    return short + bins * math.lgamma(0.5) + math.lgamma(items + bins / 2.0) - math.lgamma(bins / 2.0)
+    def _conclude(self, rows: Index, end_ns: NDArray[np.int64], log_alarm_line: float) -> None:
+        data = self._rows
+        log_e, status = data["log_e"][rows], data["status"][rows]
+        data["last_ns"][rows] = end_ns
+        is_at_one = log_e == 0.0
+        data["since_ns"][rows] = np.where(is_at_one, end_ns, data["since_ns"][rows])
+        is_ok = (status == _CALIBRATING) | is_at_one
+        status = np.where(log_e >= log_alarm_line, _DRIFT, np.where(is_ok, _OK, status))
+        data["status"][rows] = np.where(self._effects.is_known[rows], status, _CALIBRATING)
 
 
-def _checked(counts: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """`counts` as float64.
+def checked(counts: NDArray[Any], bins: int) -> Numbers:
+    """`counts` as float64, shape (S, K).
 
     Raises:
-        BinMismatchError: They are not one row of this shape.
+        BinMismatchError: They are not rows of K counts.
         ValueError: One is negative or not finite.
     """
-    if counts.ndim != 1 or not counts.size or counts.shape != shape:
-        raise BinMismatchError(f"counts of shape {counts.shape} against a reference of shape {shape}")
-    values: NDArray[np.float64] = counts.astype(np.float64)
-    if not (np.minimum.reduce(values) >= 0.0 and math.isfinite(np.add.reduce(values))):
+    if counts.ndim != 2 or not bins or counts.shape[1] != bins:
+        raise BinMismatchError(f"counts of shape {counts.shape[1:]} against a reference of shape {(bins,)}")
+    values: Numbers = counts.astype(np.float64)
+    if not are_counts(values).all():
         raise ValueError("counts must be finite and not negative")
     return values
+
+
+def are_counts(rows: Numbers) -> NDArray[np.bool_]:
+    """Whether each row has only counts, shape (S,)."""
+    return np.asarray((rows.min(-1) >= 0.0) & np.isfinite(rows.sum(-1)))
+
+
+def _regret(pane: Numbers, items: Numbers) -> Numbers:
+    """By how many nats the Dirichlet(½) marginal likelihood falls short of the largest one; 0 or above."""
+    bins = pane.shape[-1]
+    short = (xlogy(pane, pane / items[:, None]) - gammaln(pane + 0.5)).sum(-1)
+    constant = bins * math.lgamma(0.5) - math.lgamma(bins / 2.0)
+    return np.asarray(short + constant + gammaln(items + bins / 2.0))

@@ -6,22 +6,21 @@ Source: Hellinger, 1909.
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from otel_mlmon.processor.drift.counts import NOTHING_TO_COMPARE, shares_of
-from otel_mlmon.processor.drift.score import Counts, StatisticValue
+from otel_mlmon.processor.drift.counts import samples_of
+from otel_mlmon.processor.drift.score import StatisticValues
 
 
-def hellinger(reference: Counts, current: Counts, /) -> StatisticValue:
+def hellinger(reference: NDArray[Any], current: NDArray[Any], /) -> StatisticValues:
     """The distance in [0, 1].
 
     Raises:
         BinMismatchError: The shapes differ.
     """
-    shares = shares_of(reference, current)
-    if shares is None:
-        return NOTHING_TO_COMPARE
-    difference = np.sqrt(shares[0]) - np.sqrt(shares[1])
-    return StatisticValue(value=min(1.0, math.sqrt(float(difference @ difference) / 2.0)))
+    p, q = samples_of(reference, current).shares
+    squares = ((np.sqrt(p) - np.sqrt(q)) ** 2).sum(-1)
+    return StatisticValues(value=np.minimum(np.sqrt(squares / 2.0), 1.0))

@@ -10,23 +10,23 @@ metric).
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy.special import rel_entr
 
-from otel_mlmon.processor.drift.counts import NOTHING_TO_COMPARE, shares_of
-from otel_mlmon.processor.drift.score import Counts, StatisticValue
+from otel_mlmon.processor.drift.counts import samples_of
+from otel_mlmon.processor.drift.score import StatisticValues
 
 
-def jensen_shannon(reference: Counts, current: Counts, /) -> StatisticValue:
+def jensen_shannon(reference: NDArray[Any], current: NDArray[Any], /) -> StatisticValues:
     """The distance in [0, 1].
 
     Raises:
         BinMismatchError: The shapes differ.
     """
-    shares = shares_of(reference, current)
-    if shares is None:
-        return NOTHING_TO_COMPARE
-    p, q = shares
+    p, q = samples_of(reference, current).shares
     m = (p + q) / 2.0
-    divergence_bits = float((rel_entr(p, m) + rel_entr(q, m)).sum()) / (2.0 * math.log(2.0))
-    return StatisticValue(value=math.sqrt(min(1.0, max(0.0, divergence_bits))))
+    divergence_bits = (rel_entr(p, m) + rel_entr(q, m)).sum(-1) / (2.0 * math.log(2.0))
+    return StatisticValues(value=np.sqrt(np.minimum(np.maximum(divergence_bits, 0.0), 1.0)))

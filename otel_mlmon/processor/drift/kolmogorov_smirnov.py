@@ -7,19 +7,21 @@ Source: Smirnov, 1939.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
-from otel_mlmon.processor.drift.counts import NOTHING_TO_COMPARE, shares_of
-from otel_mlmon.processor.drift.score import Counts, StatisticValue
+from otel_mlmon.processor.drift.counts import samples_of
+from otel_mlmon.processor.drift.score import StatisticValues
 
 
-def kolmogorov_smirnov(reference: Counts, current: Counts, /) -> StatisticValue:
+def kolmogorov_smirnov(reference: NDArray[Any], current: NDArray[Any], /) -> StatisticValues:
     """The distance in [0, 1].
 
     Raises:
         BinMismatchError: The shapes differ.
     """
-    shares = shares_of(reference, current)
-    if shares is None:
-        return NOTHING_TO_COMPARE
-    return StatisticValue(value=min(1.0, float(np.abs(np.cumsum(shares[0] - shares[1])).max(initial=0.0))))
+    p, q = samples_of(reference, current).shares
+    apart = np.abs(np.add.accumulate(p - q, -1)).max(-1, initial=0.0)
+    return StatisticValues(value=np.minimum(apart, 1.0))

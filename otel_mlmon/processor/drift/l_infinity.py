@@ -5,19 +5,20 @@ The default of SageMaker and Vertex for categories.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
-from otel_mlmon.processor.drift.counts import NOTHING_TO_COMPARE, shares_of
-from otel_mlmon.processor.drift.score import Counts, StatisticValue
+from otel_mlmon.processor.drift.counts import samples_of
+from otel_mlmon.processor.drift.score import StatisticValues
 
 
-def l_infinity(reference: Counts, current: Counts, /) -> StatisticValue:
+def l_infinity(reference: NDArray[Any], current: NDArray[Any], /) -> StatisticValues:
     """The distance in [0, 1].
 
     Raises:
         BinMismatchError: The shapes differ.
     """
-    shares = shares_of(reference, current)
-    if shares is None:
-        return NOTHING_TO_COMPARE
-    return StatisticValue(value=min(1.0, float(np.abs(shares[0] - shares[1]).max(initial=0.0))))
+    p, q = samples_of(reference, current).shares
+    return StatisticValues(value=np.minimum(np.abs(p - q).max(-1, initial=0.0), 1.0))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Counts = NDArray[np.int64]
+Numbers = NDArray[np.float64]
 
 Status = Literal["learning", "calibrating", "ok", "drift"]
 """`learning`: no reference yet. `calibrating`: the design effect is not known yet. Then `ok`, or `drift` when
@@ -28,15 +29,38 @@ class StatisticValue:
     """What the value would be on average without drift at these sizes; None where it is not known."""
 
 
-class Statistic(Protocol):
-    """One familiar statistic: a pure function of two count vectors over the same bins."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatisticValues:
+    """The same of many streams at once, shape (S,) each; of one stream, numbers."""
 
-    def __call__(self, reference: Counts, current: Counts, /) -> StatisticValue:
-        """Compare shape (K,) with shape (K,).
+    value: Numbers
+    p_value: Numbers | None = None
+    noise: Numbers | None = None
+
+
+class Statistic(Protocol):
+    """One familiar statistic: a pure function of count vectors over the same bins, a stream in each row."""
+
+    def __call__(self, reference: NDArray[Any], current: NDArray[Any], /) -> StatisticValues:
+        """Compare shape (S, K) with shape (S, K), row by row; or (K,) with (K,).
 
         Raises:
             BinMismatchError: The shapes differ.
         """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThresholdVerdict:
+    """What a threshold that the owner set on a statistic says of the rolling window."""
+
+    statistic: str
+    is_p_value: bool
+    """Whether `value` is a p-value and must not be below `bound`; else it must not be above."""
+    value: float
+    bound: float
+    needs: int
+    """Values that the window must hold before it is judged."""
+    verdict: Literal["ok", "breached", "too few values"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +80,7 @@ class Score:
     current_count: int = 0
     """Values in the rolling window."""
     statistics: Mapping[str, StatisticValue] = field(default_factory=dict)
+    thresholds: tuple[ThresholdVerdict, ...] = ()
     contributions: tuple[float, ...] = ()
     """Shape (K,): what each bin added to ln W since the onset, in nats; the largest is the first cause."""
 

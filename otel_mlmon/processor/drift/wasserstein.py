@@ -8,19 +8,20 @@ Source: Vallender, 1974 (the form by cumulative sums).
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
-from otel_mlmon.processor.drift.counts import NOTHING_TO_COMPARE, shares_of
-from otel_mlmon.processor.drift.score import Counts, StatisticValue
+from otel_mlmon.processor.drift.counts import samples_of
+from otel_mlmon.processor.drift.score import StatisticValues
 
 
-def wasserstein(reference: Counts, current: Counts, /) -> StatisticValue:
+def wasserstein(reference: NDArray[Any], current: NDArray[Any], /) -> StatisticValues:
     """The distance in [0, K - 1], in bins.
 
     Raises:
         BinMismatchError: The shapes differ.
     """
-    shares = shares_of(reference, current)
-    if shares is None:
-        return NOTHING_TO_COMPARE
-    return StatisticValue(value=float(np.abs(np.cumsum(shares[0] - shares[1])[:-1]).sum()))
+    p, q = samples_of(reference, current).shares
+    return StatisticValues(value=np.abs(np.add.accumulate(p - q, -1)[..., :-1]).sum(-1))

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -32,6 +32,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.otlp.attributes import Attributes, attributes_of, canonical, first_text, text_of
+from otel_mlmon.processor.otlp.json_encoding import read_json
 from otel_mlmon.processor.otlp.observation import ModelKey, Observation, Sketch
 from otel_mlmon.sketch.exponential import MAX_SCALE, MIN_SCALE, ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
@@ -76,6 +77,7 @@ _Point: TypeAlias = HistogramDataPoint | ExponentialHistogramDataPoint | NumberD
 class Decoded:
     """What a request held. `accepted + ignored + loop_dropped + rejected` is the number of its points."""
 
+    signal: ClassVar[str] = "metrics"
     observations: tuple[Observation, ...]
     accepted: int
     """Points that became observations."""
@@ -87,6 +89,8 @@ class Decoded:
     """Points that break the data model: the sum of `faults`."""
     faults: dict[str, int]
     """Rejected points by reason."""
+    unused: int = 0
+    """Log records, which are of another account; none here."""
 
     @property
     def points(self) -> int:
@@ -148,6 +152,15 @@ def decode_metrics(request: ExportMetricsServiceRequest) -> Decoded:
         rejected=rejected,
         faults=dict(tally.faults),
     )
+
+
+def decode_metrics_json(line: str | bytes) -> Decoded:
+    """One request as the Collector's file exporter writes it: OTLP JSON; other signals hold no points.
+
+    Raises:
+        MalformedError: It is not OTLP JSON; says where.
+    """
+    return decode_metrics(read_json(ExportMetricsServiceRequest(), line))
 
 
 def _scope(tally: _Tally, scope_metrics: ScopeMetrics, resource: Attributes, canonical_resource: str) -> None:

@@ -21,9 +21,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
 from otel_mlmon.guard import guard
-from otel_mlmon.processor.otlp import address as addresses
+from otel_mlmon.processor import address as addresses
+from otel_mlmon.processor.address import Address
 from otel_mlmon.processor.otlp import answers
-from otel_mlmon.processor.otlp.address import Address
 from otel_mlmon.processor.otlp.intake import Intake, Signal
 
 OPTION: Final = "receiver.grpc"

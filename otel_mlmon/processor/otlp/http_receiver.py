@@ -11,7 +11,6 @@ import asyncio
 import hmac
 import json
 import math
-import socket
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -24,13 +23,13 @@ import uvicorn
 
 from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
 from otel_mlmon.guard import guard
-from otel_mlmon.processor.otlp import address as addresses
+from otel_mlmon.processor import address as addresses
 from otel_mlmon.processor.otlp import answers
-from otel_mlmon.processor.otlp.address import Address
 from otel_mlmon.processor.otlp.inflate import ENCODINGS, TooLargeError, inflate
 from otel_mlmon.processor.otlp.intake import Intake, Outcome, Signal
 
 OPTION: Final = "receiver.http"
+BACKLOG: Final = 2048
 WORKERS: Final = 4
 BODY_TIMEOUT_S: Final = 30.0
 ANSWER_TIMEOUT_S: Final = 30.0
@@ -141,8 +140,7 @@ class HttpReceiver:
         """
         addresses.warn_if_exposed(self._address, option=OPTION, is_encrypted=self._is_encrypted)
         self._server.config.load()  # here, so that a certificate that cannot be read is the caller's to see
-        listener = _listen(self._address)
-        bound = Address(self._address.host, listener.getsockname()[1])
+        listener, bound = addresses.listen(self._address, option=OPTION, backlog=BACKLOG)
         self._thread = threading.Thread(target=self._server.run, args=([listener],), name="otlp-http", daemon=True)
         self._thread.start()
         return str(bound)
@@ -276,22 +274,6 @@ def _config(
         ssl_ca_certs=str(client_ca) if client_ca is not None else None,
         ssl_cert_reqs=ssl.CERT_REQUIRED if client_ca is not None else ssl.CERT_NONE,
     )
-
-
-def _listen(address: Address) -> socket.socket:
-    try:
-        family, kind, protocol, _, target = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise addresses.unavailable(address, option=OPTION, why=str(error)) from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a restart need not wait for TIME_WAIT
-        listener.bind(target)
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        raise addresses.unavailable(address, option=OPTION, why=error.strerror or str(error)) from error
-    return listener
 
 
 def _check_encoding(headers: Mapping[str, str]) -> str:

@@ -1,5 +1,7 @@
 """What both receivers hand a request to: admission, parsing, delivery, and the account of every point.
 
+A log record that says something of a model is of the same account.
+
 Admission goes by bytes in flight and is decided before a request is parsed, since parsing is what costs. A
 fault of ours answers "unavailable", so that the sender keeps the batch and sends it again: one that is
 answered "internal" it drops. A body that fails twice is poison: put aside as a dead letter, and rejected.
@@ -18,7 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias
 
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -27,8 +29,9 @@ from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.otlp.dead_letters import DeadLetters
 from otel_mlmon.processor.otlp.decode import Decoded, decode_metrics
-from otel_mlmon.processor.otlp.observation import Observation
-from otel_mlmon.processor.otlp.wire import count_messages
+from otel_mlmon.processor.otlp.decode_logs import DecodedLogs, decode_logs
+from otel_mlmon.processor.otlp.observation import Received
+from otel_mlmon.processor.otlp.wire import DATA_POINTS, LOG_RECORDS, count_messages
 
 Signal: TypeAlias = Literal["metrics", "logs", "traces"]
 
@@ -47,10 +50,7 @@ _REQUESTS: Final[Mapping[str, Any]] = {
     "logs": ExportLogsServiceRequest,
     "traces": ExportTraceServiceRequest,
 }
-_ITEMS: Final = {
-    "logs": ("resource_logs", "scope_logs", "log_records"),
-    "traces": ("resource_spans", "scope_spans", "spans"),
-}
+_COUNTED: Final = {"metrics": DATA_POINTS, "logs": LOG_RECORDS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +106,7 @@ class Intake:
 
     def __init__(
         self,
-        deliver: Callable[[tuple[Observation, ...]], Future[None]],
+        deliver: Callable[[tuple[Received, ...]], Future[None]],
         *,
         max_request_bytes: int = MAX_REQUEST_BYTES,
         max_pending_bytes: int = MAX_PENDING_BYTES,
@@ -165,11 +165,11 @@ class Intake:
         request = self._parse(signal, body)
         outcome: Future[Outcome] = Future()
         outcome.set_running_or_notify_cancel()  # so that nobody can cancel what is being written
-        if signal == "metrics":
-            self._take(request, body, outcome)
+        if signal != "traces":
+            self._take(signal, request, body, outcome)
         else:
             with self._lock:
-                self._unused[signal] += _item_count(signal, request)
+                self._unused[signal] += _span_count(request)
             self._finish(outcome, body, Outcome())
         return outcome
 
@@ -179,7 +179,7 @@ class Intake:
             if has_room:
                 self._pending_bytes += len(body)
         if not has_room:
-            points = count_messages(body) if signal == "metrics" else 0
+            points = count_messages(body) if signal == "metrics" else 0  # what a log record is takes parsing
             with self._lock:
                 self._totals["refused"] += points
             raise OverloadedError("too many bytes are in flight", retry_after_s=self.retry_after_s)
@@ -193,18 +193,18 @@ class Intake:
                 self._pending_bytes -= len(body)
             raise MalformedError(f"the body is not an OTLP {signal} request in protobuf") from None
 
-    def _take(self, request: ExportMetricsServiceRequest, body: bytes, outcome: Future[Outcome]) -> None:
-        decoded: Decoded | None = None
+    def _take(self, signal: Signal, request: Any, body: bytes, outcome: Future[Outcome]) -> None:
+        decoded: Decoded | DecodedLogs | None = None
         with guard("intake.decode"):
-            decoded = decode_metrics(request)
+            decoded = decode_metrics(request) if signal == "metrics" else decode_logs(request)
         if decoded is None:
-            self._fail(body, count_messages(body), outcome)
+            self._fail(body, count_messages(body, _COUNTED[signal]), outcome, signal)
         elif not decoded.observations:
             self._succeed(body, decoded, outcome)
         else:
             self._hand_on(body, decoded, outcome)
 
-    def _hand_on(self, body: bytes, decoded: Decoded, outcome: Future[Outcome]) -> None:
+    def _hand_on(self, body: bytes, decoded: Decoded | DecodedLogs, outcome: Future[Outcome]) -> None:
         delivered: Future[None] | None = None
         overloaded: OverloadedError | None = None
         with guard("intake.deliver"):
@@ -217,9 +217,11 @@ class Intake:
         elif overloaded is not None:
             self._refuse(body, decoded.points, outcome, overloaded)
         else:
-            self._fail(body, decoded.points, outcome)
+            self._fail(body, decoded.points, outcome, decoded.signal)
 
-    def _settle(self, delivered: Future[None], body: bytes, decoded: Decoded, outcome: Future[Outcome]) -> None:
+    def _settle(
+        self, delivered: Future[None], body: bytes, decoded: Decoded | DecodedLogs, outcome: Future[Outcome]
+    ) -> None:
         """Runs on: whichever thread ended the delivery."""
         is_safe = False
         overloaded: OverloadedError | None = None
@@ -234,13 +236,15 @@ class Intake:
         elif overloaded is not None:
             self._refuse(body, decoded.points, outcome, overloaded)
         else:
-            self._fail(body, decoded.points, outcome)
+            self._fail(body, decoded.points, outcome, decoded.signal)
 
-    def _succeed(self, body: bytes, decoded: Decoded, outcome: Future[Outcome]) -> None:
+    def _succeed(self, body: bytes, decoded: Decoded | DecodedLogs, outcome: Future[Outcome]) -> None:
         with self._lock:
             self._totals["accepted"] += decoded.accepted
             self._totals["ignored"] += decoded.ignored
             self._totals["loop_dropped"] += decoded.loop_dropped
+            if decoded.unused:
+                self._unused["logs"] += decoded.unused
             self._rejected.update(decoded.faults)
             if self._failed:
                 self._failed.pop(_digest(body), None)
@@ -251,7 +255,7 @@ class Intake:
             self._totals["refused"] += points
         self._finish(outcome, body, error)
 
-    def _fail(self, body: bytes, points: int, outcome: Future[Outcome]) -> None:
+    def _fail(self, body: bytes, points: int, outcome: Future[Outcome], signal: str) -> None:
         """A fault of ours: once the request may be sent again, twice it is put aside."""
         digest = _digest(body)
         with self._lock:
@@ -270,7 +274,7 @@ class Intake:
             return
         with guard("intake.dead_letter"):
             if self._dead_letters is not None:
-                self._dead_letters.keep(body, name=f"metrics-{digest.hex()}")
+                self._dead_letters.keep(body, name=f"{signal}-{digest.hex()}")
         message = "the processor failed twice to take the request and has put it aside"
         self._finish(outcome, body, Outcome(rejected=points, message=message))
 
@@ -293,8 +297,5 @@ def _explain(faults: Mapping[str, int]) -> str:
     return ", ".join(f"{reason}: {count}" for reason, count in ranked)
 
 
-def _item_count(signal: str, request: Any) -> int:
-    resources, scopes, items = _ITEMS[signal]
-    return sum(
-        len(getattr(scope, items)) for resource in getattr(request, resources) for scope in getattr(resource, scopes)
-    )
+def _span_count(request: ExportTraceServiceRequest) -> int:
+    return sum(len(scope.spans) for resource in request.resource_spans for scope in resource.scope_spans)

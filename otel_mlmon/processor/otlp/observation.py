@@ -1,4 +1,4 @@
-"""OUT Observation: one data point of prediction telemetry, checked, in our own types.
+"""OUT Observation: one data point of prediction telemetry, checked, in our own types; OUT ModelLoaded, beside it.
 
 A point is named by who counted it (`series`), what it is about (`model`, `metric`, `key`) and when (`start_ns`,
 `time_ns`). The same point decoded twice is equal, so a repeated export can be told apart and changes nothing.
@@ -47,3 +47,16 @@ class Observation:
     sketch: Sketch
     exemplars: tuple[str, ...] = ()
     """Trace ids, 32 hex digits each, at most 4."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelLoaded:
+    """A process loaded a model, and says what reference it carries."""
+
+    model: ModelKey
+    reference: str
+    """The text of its reference profile, not looked at; empty if it carries none."""
+
+
+Received: TypeAlias = Observation | ModelLoaded
+"""What a request may hold."""

@@ -15,6 +15,9 @@ Path: TypeAlias = "tuple[tuple[int, ...], ...]"
 DATA_POINTS: Final[Path] = ((1,), (2,), (2,), (5, 7, 9, 10, 11), (1,))
 """Field numbers from an ExportMetricsServiceRequest down to its data points, of every kind of metric."""
 
+LOG_RECORDS: Final[Path] = ((1,), (2,), (2,))
+"""Field numbers from an ExportLogsServiceRequest down to its records."""
+
 
 def count_messages(body: bytes, path: Path = DATA_POINTS) -> int:
     """How many messages lie at the end of `path`, by skipping over the wire format: no message is built.

@@ -9,7 +9,7 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 
-from otel_mlmon.errors import PortUnavailableError
+from otel_mlmon.processor import address as addresses
 
 BACKLOG: Final = 128
 MAX_CONNECTIONS: Final = 100
@@ -27,10 +27,13 @@ class WebServer:
         app: What answers.
         address: `host:port`, an IPv6 host in brackets; port 0 is any that is free.
         option: What sets the address, for the error.
+
+    Raises:
+        ConfigurationError: `address` is not one.
     """
 
     def __init__(self, app: ASGIApp, address: str, *, option: str = "web.listen") -> None:
-        self._address = address
+        self._address = addresses.read(address, option=option)
         self._option = option
         self._server = uvicorn.Server(
             uvicorn.Config(
@@ -57,12 +60,12 @@ class WebServer:
         Raises:
             PortUnavailableError: The address is taken, or is not this machine's.
         """
-        listener = self._listen()
+        addresses.warn_if_exposed(self._address, option=self._option, is_encrypted=False)
+        listener, bound = addresses.listen(self._address, option=self._option, backlog=BACKLOG)
         self._socket = listener
         self._thread = threading.Thread(target=self._server.run, args=([listener],), name="otel_mlmon-web", daemon=True)
         self._thread.start()
-        host, port = listener.getsockname()[:2]
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return str(bound)
 
     def stop(self, timeout_s: float = 5.0) -> bool:
         """Answer what is being asked, then close; safe before `start`, and twice.
@@ -76,22 +79,3 @@ class WebServer:
         self._thread.join(timeout_s)
         self._socket.close()
         return not self._thread.is_alive()
-
-    def _listen(self) -> socket.socket:
-        host, _, port = self._address.rpartition(":")
-        host = host.removeprefix("[").removesuffix("]")
-        listener = None
-        try:
-            family = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0][0]
-            listener = socket.socket(family, socket.SOCK_STREAM)
-            # So that a restart need not wait for old connections; it does not let two listen at once.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((host, int(port)))
-            listener.listen(BACKLOG)
-        except OSError as error:
-            if listener is not None:
-                listener.close()
-            raise PortUnavailableError(
-                f"cannot listen on {self._address} ({error.strerror}); set {self._option} to another address"
-            ) from None
-        return listener

@@ -12,12 +12,14 @@ from otel_mlmon.guard import guard
 from otel_mlmon.processor.otlp.observation import ModelKey
 from otel_mlmon.processor.window.baseline import Baseline
 from otel_mlmon.processor.window.binning import latency_count
+from otel_mlmon.processor.window.history import HOUR_NS, History, Hour
 from otel_mlmon.processor.window.rolling import Rolling, Slot
 from otel_mlmon.processor.window.series import Point, PointKey, Series, SeriesKey, count_of
 from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
 from otel_mlmon.processor.window.stream import Stream, StreamSummary
 from otel_mlmon.processor.window.streams import FAILED, merged, tallies_of
 from otel_mlmon.processor.window.window import StreamKey, Window
+from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.sketch.tally import Tally
 
 MAX_EXEMPLARS: Final = 4
@@ -41,6 +43,8 @@ class ClosedPane(NamedTuple):
     recent: Recent
     slots: tuple[tuple[str, int, Slot], ...]
     """Stream, generation of its bins, and what it counted."""
+    hours: tuple[tuple[str, int, int, Hour], ...] = ()
+    """Stream, generation of its bins, the hour, and what was counted in it so far, of references that move."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +71,8 @@ class ModelSummary:
     """Counted in closed panes since this version was first seen."""
     streams: tuple[StreamSummary, ...]
     """By name."""
+    calibration: Calibration | None = None
+    """How often this version was right on labelled data; None if that is not known."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -116,7 +122,21 @@ class Model:
 
     def stream_of(self, stream: str, baseline: Baseline) -> Stream:
         """A stream of this model, with an empty rolling window."""
-        return Stream(key=StreamKey(self.key, stream), baseline=baseline, rolling=Rolling(self.windows.rolling_ns))
+        moving, is_budget = self.settings.history, stream in (semconv.STREAM_LATENCY, semconv.STREAM_ERRORS)
+        history = None
+        if moving is not None and not is_budget:
+            history = History(settings=moving, name="\0".join((*self.key, stream)), learn=self.settings.learn)
+        return Stream(
+            key=StreamKey(self.key, stream),
+            baseline=baseline,
+            rolling=Rolling(self.windows.rolling_ns),
+            history=history,
+        )
+
+    def follow(self, settings: ModelSettings) -> list[Stream]:
+        """Go by other settings; the streams whose reference is another one now."""
+        self.settings = settings
+        return [stream for stream in self.streams.values() if stream.follow(settings)]
 
     def close_pane(
         self,
@@ -173,6 +193,7 @@ class Model:
             calls_per_s=calls / (covered_ns / 1e9) if covered_ns else 0.0,
             predictions=self.predictions,
             streams=tuple(self.streams[name].summary() for name in sorted(self.streams)),
+            calibration=self.settings.calibration,
         )
 
     def remember(self, recent: Recent) -> None:
@@ -218,4 +239,11 @@ class Model:
             for name, stream, slot in newest
             if slot is not None and slot.end_ns == end_ns
         )
-        return ClosedPane(model=self.key, recent=recent, slots=slots)
+        hours = tuple(
+            (name, stream.baseline.generation, hour, stream.history.hours[hour])
+            for name, stream in self.streams.items()
+            if stream.history is not None
+            for hour in ((end_ns - 1) // HOUR_NS,)
+            if hour in stream.history.hours
+        )
+        return ClosedPane(model=self.key, recent=recent, slots=slots, hours=hours)

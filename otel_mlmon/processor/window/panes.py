@@ -9,27 +9,37 @@ Runs on: one thread, the owner of the state.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Final, Literal, TypeAlias
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.otlp.observation import ModelKey, Observation
+from otel_mlmon.errors import ProfileError
+from otel_mlmon.processor.otlp.observation import ModelKey, ModelLoaded, Observation
 from otel_mlmon.processor.window.model import Model, ModelSummary
 from otel_mlmon.processor.window.saving import load, save
 from otel_mlmon.processor.window.series import DELTA, Point, PointKey, Series, SeriesKey
 from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
-from otel_mlmon.processor.window.state import State
+from otel_mlmon.processor.window.state import MAX_ANNOUNCED, Announced, State
 from otel_mlmon.processor.window.store import Store
 from otel_mlmon.processor.window.streams import COUNTERS, streams_of
 from otel_mlmon.processor.window.window import StreamKey, Window
+from otel_mlmon.reference.embedding import from_text
+
+_LOG: Final = logging.getLogger("otel_mlmon.processor")
 
 Outcome: TypeAlias = Literal["accepted", "out_of_order", "reset", "duplicate", "late", "overflow", "mismatch", "unused"]
 """What became of a point. `out_of_order`: taken, though a later one of its series was there before.
 `reset`: taken, and its series began anew. `overflow`: dropped, there are too many series or streams.
 `mismatch`: dropped, a histogram where
 a counter is expected or the reverse. `unused`: of a metric that no stream is made of."""
+
+Announcement: TypeAlias = Literal["taken", "unchanged", "older", "none", "refused", "overflow"]
+"""What became of the reference of a model that was loaded. `older`: another one was made later. `none`: it carries
+none. `refused`: it is none, or of another version. `overflow`: dropped, too many models announced one and sent no
+point."""
 
 TAKEN: Final[frozenset[Outcome]] = frozenset({"accepted", "out_of_order", "reset"})
 
@@ -64,6 +74,7 @@ class Panes:
         self._max_series = max_series
         self._clock_ns = clock_ns
         self._forgotten: list[StreamKey] = []
+        self._replaced: list[StreamKey] = []
         self._expires_ns = 0
         self.counts: Counter[Outcome] = Counter()
         """Points by what became of them, since this process started."""
@@ -111,6 +122,40 @@ class Panes:
         outcome = self._add(point, self._clock_ns())
         self.counts[outcome] += 1
         return outcome
+
+    def announce(self, loaded: ModelLoaded) -> Announcement:
+        """Take the reference that a model carries, or say why not.
+
+        Of two references of one model version the one that was made later counts, in whatever order and however often
+        they come. Evidence against what the streams went by before is no evidence against it.
+        """
+        if not loaded.reference:
+            return "none"
+        known = self._state.announced.get(loaded.model)
+        if known is not None and known.text == loaded.reference:
+            return "unchanged"
+        try:
+            announced = Announced(loaded.reference, from_text(loaded.reference), self._clock_ns())
+        except ProfileError as error:
+            _LOG.warning("The reference that model %s %s carries is refused: %s", *loaded.model, error)
+            return "refused"
+        version = announced.profile.version
+        if version and loaded.model.version and version != loaded.model.version:
+            _LOG.warning("Model %s %s carries the reference of version %s: it is refused.", *loaded.model, version)
+            return "refused"
+        if known is not None and announced.rank < known.rank:
+            return "older"
+        if loaded.model not in self._state.models and len(self._state.announced) >= MAX_ANNOUNCED:
+            return "overflow"
+        streams = self._state.announce(loaded.model, announced)
+        self._replaced += [stream.key for stream in streams]
+        _LOG.info("Model %s %s carries a reference, made %s.", *loaded.model, announced.profile.created)
+        return "taken"
+
+    def replaced(self) -> list[StreamKey]:
+        """Streams that got another reference since this was last asked, other than by learning one."""
+        replaced, self._replaced = self._replaced, []
+        return replaced
 
     def close(self, now_ns: int) -> list[Window]:
         """Windows of every pane that is due, in event order; a stream is never ahead of another by a pane.
@@ -206,7 +251,7 @@ class Panes:
         if added and self.stream_count + len(added) > self._max_streams:
             return "overflow"
         inputs = sum(name.startswith(semconv.STREAM_INPUT_PREFIX) for name in (*known, *added))
-        settings = model.settings if model is not None else self._state.settings_for(point.model)
+        settings = model.settings if model is not None else self._state.settings_of(point.model)
         is_input = any(name.startswith(semconv.STREAM_INPUT_PREFIX) for name in added)
         return "overflow" if is_input and inputs > settings.max_features else None
 
@@ -216,7 +261,7 @@ class Panes:
         if model is None:
             model = state.models[point.model] = Model(
                 key=point.model,
-                settings=state.settings_for(point.model),
+                settings=state.settings_of(point.model),
                 windows=state.windows,
                 arrived_ns=now_ns,
             )
@@ -253,6 +298,9 @@ class Panes:
         stale_ns, retention_ns = now_ns - state.windows.stale_after_ns, now_ns - state.windows.retention_ns
         for name in [name for name, one in state.models.items() if one.arrived_ns < retention_ns]:
             self._forgotten += state.forget_model(name)
+        for name in [name for name, one in state.announced.items() if one.arrived_ns < retention_ns]:
+            if name not in state.models:
+                state.forget_announced(name)
         for key, one in list(state.series.items()):
             if one.model not in state.models or (one.seen_ns < stale_ns and not one.waiting):
                 state.forget_series(key)

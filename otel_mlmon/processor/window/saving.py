@@ -1,8 +1,8 @@
 """State to and from the store: what changed since the last save, and nothing else.
 
-Kinds of blobs: `meta` (when counting began), `model`, `stream` (references), `pane` (closed panes, whose
-counts make up the rolling windows again), `series` (where a running total stands), `point` (points that
-wait for their pane).
+Kinds of blobs: `meta` (when counting began), `announced` (references that models carry), `model`, `stream` (references
+of streams), `pane` (closed panes, whose counts make up the rolling windows again), `hour` (what references that move
+are made of), `series` (where a running total stands), `point` (points that wait for their pane).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import base64
 import json
 import struct
 import zlib
+from collections.abc import Iterable
 from json.encoder import encode_basestring_ascii
 from typing import Any, Final
 
@@ -20,12 +21,14 @@ from otel_mlmon.errors import StoreError
 from otel_mlmon.processor.otlp.observation import ModelKey
 from otel_mlmon.processor.window.baseline import Baseline
 from otel_mlmon.processor.window.codec import decode, encode
+from otel_mlmon.processor.window.history import HOUR_NS, Hour
 from otel_mlmon.processor.window.model import ClosedPane, Model, Recent
 from otel_mlmon.processor.window.rolling import Slot
 from otel_mlmon.processor.window.series import Point, PointKey, Series, SeriesKey
-from otel_mlmon.processor.window.state import Changes, State
+from otel_mlmon.processor.window.state import Announced, Changes, State
 from otel_mlmon.processor.window.store import Store
 from otel_mlmon.processor.window.window import StreamKey
+from otel_mlmon.reference.embedding import from_text
 from otel_mlmon.sketch.moments import exact_text, from_exact_text
 from otel_mlmon.sketch.tally import Tally
 
@@ -54,6 +57,7 @@ def save(state: State, store: Store, *, now_ns: int) -> None:
         _write(state, changes, store)
         if changes.panes:
             store.prune("pane", f"{max(now_ns - state.windows.stored_ns, 0):020d}")
+            store.prune("hour", f"{max(now_ns // HOUR_NS - state.windows.history_hours, 0):010d}")
     except StoreError:
         undo()
         raise
@@ -70,10 +74,9 @@ def load(state: State, store: Store) -> None:
         return
     try:
         state.started_ns, state.is_stored = int(started), True
-        for blob in store.load("model").values():
-            _load_model(state, json.loads(blob))
-        for blob in store.load("stream").values():
-            _load_stream(state, json.loads(blob))
+        for kind, take in _LOADERS:
+            for blob in store.load(kind).values():
+                take(state, json.loads(blob))
         newest_ns = min((model.last_ns for model in state.models.values()), default=0)
         since = f"{max(newest_ns - state.windows.rolling_ns, 0):020d}"
         for blob in store.load("pane", since=since).values():
@@ -81,8 +84,7 @@ def load(state: State, store: Store) -> None:
         for model in state.models.values():
             for stream in model.streams.values():
                 stream.rolling.evict(model.last_ns)
-        for blob in store.load("series").values():
-            state.add_series(_series_from(json.loads(blob)))
+                stream.turn(model.last_ns)
         for name, blob in store.load("point").items():
             _load_point(state, json.loads(name), blob)
     except (KeyError, TypeError, ValueError, IndexError, struct.error, zlib.error) as error:
@@ -91,6 +93,7 @@ def load(state: State, store: Store) -> None:
 
 def _remove(changes: Changes, store: Store) -> None:
     removed: tuple[tuple[str, list[str]], ...] = (
+        ("announced", [_name(*model) for model in changes.removed_announced]),
         ("model", [_name(*model) for model in changes.removed_models]),
         ("stream", [_name(*stream.model, stream.stream) for stream in changes.removed_streams]),
         ("series", [_name(*series) for series in changes.removed_series]),
@@ -103,10 +106,12 @@ def _remove(changes: Changes, store: Store) -> None:
 
 def _write(state: State, changes: Changes, store: Store) -> None:
     blobs: tuple[tuple[str, list[tuple[str, bytes]]], ...] = (
+        ("announced", [(_name(*key), _json(_announced_row(state, key))) for key in changes.announced]),
         ("model", [(_name(*key), _json(_model_row(state.models[key]))) for key in changes.models]),
         ("stream", [(_name(*key.model, key.stream), _json(_stream_row(state, key))) for key in changes.streams]),
         ("series", [(_name(*key), _json(_series_row(state.series[key]))) for key in changes.series]),
         ("point", [(_point_name(*point), _point_blob(state, *point)) for point in changes.points]),
+        ("hour", list(_hours(changes.panes).items())),
         ("pane", [(_pane_name(pane), zlib.compress(_json(_pane_row(pane)), 1)) for pane in changes.panes]),
     )
     for kind, of_kind in blobs:
@@ -142,10 +147,20 @@ def _load_model(state: State, row: dict[str, Any]) -> None:
     key = ModelKey(*row["model"])
     state.models[key] = Model(
         key=key,
-        settings=state.settings_for(key),
+        settings=state.settings_of(key),
         windows=state.windows,
         **{name: row[name] for name in _MODEL_FIELDS},
     )
+
+
+def _announced_row(state: State, key: ModelKey) -> dict[str, Any]:
+    announced = state.announced[key]
+    return {"model": key, "text": announced.text, "arrived_ns": announced.arrived_ns}
+
+
+def _load_announced(state: State, row: dict[str, Any]) -> None:
+    profile = from_text(row["text"])
+    state.announced[ModelKey(*row["model"])] = Announced(row["text"], profile, row["arrived_ns"])
 
 
 def _stream_row(state: State, key: StreamKey) -> dict[str, Any]:
@@ -191,6 +206,35 @@ def _load_pane(state: State, row: dict[str, Any]) -> None:
             stream.rolling.add(Slot(start_ns, end_ns, values, number_count, from_exact_text(exact_sum)))
 
 
+def _hours(panes: Iterable[ClosedPane]) -> dict[str, bytes]:
+    """By key, of each hour what the last of the panes knew."""
+    return {
+        f"{hour:010d} {_name(*pane.model, stream)}": _json(
+            {
+                "stream": (pane.model, stream),
+                "generation": generation,
+                "hour": hour,
+                "counts": counted.counts.tolist(),
+                "numbers": counted.numbers,
+                "sum": exact_text(counted.exact_sum),
+            }
+        )
+        for pane in panes
+        for stream, generation, hour, counted in pane.hours
+    }
+
+
+def _load_hour(state: State, row: dict[str, Any]) -> None:
+    model = state.models.get(ModelKey(*row["stream"][0]))
+    stream = model.streams.get(row["stream"][1]) if model is not None else None
+    if stream is None or stream.history is None or stream.baseline.reference is None:
+        return
+    is_same = len(row["counts"]) == stream.baseline.reference.bins.count
+    if is_same and row["generation"] == stream.baseline.generation:
+        counts = np.array(row["counts"], dtype=np.int64)
+        stream.history.hours[row["hour"]] = Hour(counts, row["numbers"], from_exact_text(row["sum"]))
+
+
 def _series_row(series: Series) -> dict[str, Any]:
     return {
         "key": series.key,
@@ -206,7 +250,7 @@ def _series_row(series: Series) -> dict[str, Any]:
     }
 
 
-def _series_from(row: dict[str, Any]) -> Series:
+def _load_series(state: State, row: dict[str, Any]) -> None:
     series = Series(
         key=SeriesKey(*row["key"]),
         model=ModelKey(*row["model"]),
@@ -219,7 +263,17 @@ def _series_from(row: dict[str, Any]) -> Series:
         base_ns=row["base_ns"],
     )
     series.taken.extend((start_ns, time_ns) for start_ns, time_ns in row["taken"])
-    return series
+    state.add_series(series)
+
+
+_LOADERS: Final = (
+    ("announced", _load_announced),
+    ("model", _load_model),
+    ("stream", _load_stream),
+    ("hour", _load_hour),
+    ("series", _load_series),
+)
+"""In the order in which they need each other."""
 
 
 def _point_blob(state: State, key: SeriesKey, point_key: PointKey) -> bytes:

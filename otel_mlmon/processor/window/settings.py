@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from otel_mlmon.processor.window.window import Origin
+from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.reference.profile import Profile
+from otel_mlmon.sketch.tally import Tally
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +28,8 @@ class WindowSettings:
     """How long closed panes stay stored; never less than the rolling window."""
     retention_s: float = 14 * 86_400.0
     """How long a silent model is remembered, with what it learned."""
+    history_hours: int = 0
+    """The longest that hours are kept for any model's reference."""
 
     @property
     def pane_ns(self) -> int:
@@ -58,13 +63,36 @@ class WindowSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HistorySettings:
+    """A reference of time that moves."""
+
+    rolling_hours: int
+    """How much of the past it holds; 1 or above."""
+    lag_hours: int
+    """How much older than what it judges it is at least; 1 or above."""
+    hour_of_week: bool = False
+    """Whether the hours of the week are told apart."""
+
+    @property
+    def kept_hours(self) -> int:
+        """How long hours are kept."""
+        return self.rolling_hours + 2 * self.lag_hours
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
     """Of one model."""
 
     learn: int = 5000
-    """Values after which a stream's learned reference is frozen; 1 or above."""
+    """Values after which a stream's learned reference is frozen, if they are one thing; 1 or above."""
+    learn_panes: int = 1
+    """Panes with values that learning takes at least; 1 or above."""
     reference: Profile | None = None
-    """A given reference; a stream that it has does not learn."""
+    """The operator's reference; a stream that it has does not learn."""
+    announced: Profile | None = None
+    """The reference that the model carries; a stream that it has, and the operator's has not, does not learn."""
+    history: HistorySettings | None = None
+    """Whether the reference moves with time once it is learned; None for one that stays."""
     latency_budget_s: float = 0.2
     latency_share: float = 0.01
     """Share of calls that may be over the budget, within (0, 1)."""
@@ -74,6 +102,21 @@ class ModelSettings:
     """Classes that get a bin of their own."""
     max_features: int = 100
     """Input features that are watched."""
+
+    def given(self, stream: str) -> tuple[Tally, Origin] | None:
+        """What the operator, or else the model itself, says of a stream; None if neither does."""
+        given: tuple[tuple[Profile | None, Origin], ...] = ((self.reference, "file"), (self.announced, "model"))
+        for profile, origin in given:
+            tally = profile.streams.get(stream) if profile is not None else None
+            if tally is not None and tally.total:
+                return tally, origin
+        return None
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """How often the model was right on labelled data, if either reference knows."""
+        known = (profile.calibration for profile in (self.reference, self.announced) if profile is not None)
+        return next((calibration for calibration in known if calibration is not None), None)
 
 
 def _ns(seconds: float) -> int:

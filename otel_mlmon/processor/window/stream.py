@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from otel_mlmon.processor.window.baseline import Baseline
+from otel_mlmon.processor.window.history import History
 from otel_mlmon.processor.window.rolling import Counts, Rolling, Slot
-from otel_mlmon.processor.window.window import StreamKey, Window
+from otel_mlmon.processor.window.settings import ModelSettings
+from otel_mlmon.processor.window.window import Bins, Origin, Reference, StreamKey, Window
 from otel_mlmon.sketch.tally import Tally
 
 _NONE = np.zeros(0, dtype=np.int64)
 _EMPTY = Tally()
+_NO_BINS = Bins(names=(), is_ordered=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,15 +28,20 @@ class StreamSummary:
     """Values seen towards the reference; all it was made of, once there is one."""
     learn: int
     """Values it takes."""
-    origin: str
-    """`learned`, `file` or `budget`; empty while it is learned."""
+    origin: Origin | Literal[""]
+    """Empty while it is learned."""
+    is_stationary: bool | None
+    """Of a learned reference: whether its halves are alike; None where that is not known."""
     reference_count: int
     current_count: int
     """Values in the rolling window."""
-    bins: tuple[str, ...]
+    bins: Bins
+    """No bins while it is learned."""
     reference_shares: tuple[float, ...]
     current_shares: tuple[float, ...]
     """Zeros while the rolling window is empty."""
+    current_counts: tuple[int, ...]
+    """What the rolling window holds, by bin; empty while there are no bins."""
     reference_mean: float
     """In the stream's own unit, NaN if unknown."""
     current_mean: float
@@ -45,6 +54,15 @@ class Stream:
     key: StreamKey
     baseline: Baseline
     rolling: Rolling
+    history: History | None = None
+    """What a reference of moving time is made of; None for one that stays."""
+
+    @property
+    def reference(self) -> Reference | None:
+        """What is judged by now."""
+        season = self.history.season if self.history is not None else None
+        moving = season.reference if season is not None else None
+        return moving if moving is not None else self.baseline.reference
 
     def close(
         self, tally: Tally | None, *, start_ns: int, end_ns: int, exemplars: tuple[str, ...] = ()
@@ -66,17 +84,35 @@ class Stream:
             return self._window(tally, _NONE, start_ns, end_ns, exemplars, learned=learned), True
         changed = self.baseline.fit(tally)
         if changed:
-            self.rolling.clear()
+            self._forget_counts()
         pane = self._count(tally)
+        moments = tally.moments
+        if self.history is not None:
+            self.turn(end_ns)
+            if tally.total:
+                self.history.add(end_ns, pane, moments.count, moments.exact_sum)
+            pane = self.history.adjusted(end_ns, pane)
         if tally.total:
-            moments = tally.moments
             self.rolling.add(Slot(start_ns, end_ns, pane, moments.count, moments.exact_sum))
         return self._window(tally, pane, start_ns, end_ns, exemplars), changed
 
+    def follow(self, settings: ModelSettings) -> bool:
+        """Go by other settings; whether the reference is another one now."""
+        baseline = self.baseline.replaced(settings)
+        if baseline is None:
+            return False
+        self.baseline = baseline
+        self._forget_counts()
+        return True
+
+    def turn(self, end_ns: int) -> None:
+        """Go by the reference of the time of a pane that ends at `end_ns`."""
+        if self.history is not None and self.baseline.reference is not None:
+            self.history.reference(end_ns, self.baseline.reference.bins)
+
     def summary(self) -> StreamSummary:
         """For people."""
-        baseline = self.baseline
-        reference = baseline.reference
+        baseline, reference = self.baseline, self.reference
         is_empty = reference is not None and not self.rolling.counts.size
         current = self._count(_EMPTY) if is_empty else self.rolling.counts
         return StreamSummary(
@@ -84,14 +120,22 @@ class Stream:
             learned=baseline.tally.total,
             learn=baseline.settings.learn,
             origin=reference.origin if reference is not None else "",
+            is_stationary=reference.is_stationary if reference is not None else None,
             reference_count=reference.total if reference is not None else 0,
             current_count=self.rolling.total,
-            bins=reference.bins.names if reference is not None else (),
+            bins=reference.bins if reference is not None else _NO_BINS,
             reference_shares=_shares(reference.counts) if reference is not None else (),
             current_shares=_shares(current),
+            current_counts=tuple(current.tolist()),
             reference_mean=reference.mean if reference is not None else float("nan"),
             current_mean=self.rolling.mean,
         )
+
+    def _forget_counts(self) -> None:
+        """The bins are others now."""
+        self.rolling.clear()
+        if self.history is not None:
+            self.history.clear()
 
     def _count(self, tally: Tally) -> Counts:
         return self.baseline.binning.count(tally) if self.baseline.binning is not None else _NONE
@@ -111,7 +155,7 @@ class Stream:
             stream=self.key,
             start_ns=start_ns,
             end_ns=end_ns,
-            reference=None if is_learning else self.baseline.reference,
+            reference=None if is_learning else self.reference,
             learned=learned or 0,
             pane=pane,
             pane_mean=tally.moments.mean,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 from otel_mlmon.processor.otlp.observation import ModelKey
 
 Counts = NDArray[np.int64]
+
+Origin = Literal["learned", "file", "model", "budget", "rolling", "hour_of_week"]
+"""Where a reference is from: the first predictions, the operator's file, the model's own metadata, a share that is
+allowed (latency and errors), the panes of a time that moves, or those of the same hour in the weeks before."""
 
 
 class StreamKey(NamedTuple):
@@ -47,8 +51,9 @@ class Reference:
     """Shape (K,), int64."""
     mean: float = float("nan")
     """Of the values, in their own unit; NaN where the stream has no values or they are unknown."""
-    origin: str = "learned"
-    """`learned`, `file` or `budget` (latency and errors: a share that is allowed, not one that was seen)."""
+    origin: Origin = "learned"
+    is_stationary: bool | None = None
+    """Of a learned one: whether its halves are alike; None where that is not known."""
 
     @property
     def total(self) -> int:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from typing import Literal
+
 import pytest
 
 from otel_mlmon.processor.alert.alert import Cause, RuleName
@@ -9,11 +13,11 @@ from otel_mlmon.processor.alert.rule import (
     ModelRules,
     Suspect,
     judge,
-    percent,
     ranked,
     rule_of,
     severity_of,
 )
+from otel_mlmon.processor.drift.score import ThresholdVerdict
 from tests.support.scores import SECOND_NS, Judged, judged
 
 NAN = float("nan")
@@ -60,6 +64,7 @@ def test_a_class_that_grew_is_told_in_words_and_numbers() -> None:
         bins=("1", "2", "3"),
         reference_shares=(0.8, 0.1, 0.1),
         current_shares=(0.45, 0.1, 0.45),
+        details=("class 1: 80 % → 45 %", "class 3: 10 % → 45 %"),
     )
 
 
@@ -151,9 +156,46 @@ def test_severity_is_the_size_of_the_effect(stream: str, pane: tuple[int, int], 
         assert severity_of(rule_of(stream), [cause]) == severity
 
 
-@pytest.mark.parametrize(
-    ("share", "text"),
-    [(0.0, "0 %"), (0.00001, "< 0.01 %"), (0.004, "0.4 %"), (0.0123, "1.2 %"), (0.0996, "10 %"), (1.0, "100 %")],
+def with_thresholds(entry: Judged, *verdicts: ThresholdVerdict) -> Judged:
+    key, (window, score) = entry
+    return key, (window, replace(score, thresholds=verdicts))
+
+
+def psi(verdict: Literal["ok", "breached", "too few values"], value: float = 0.31) -> ThresholdVerdict:
+    return ThresholdVerdict(statistic="psi", is_p_value=False, value=value, bound=0.2, needs=60, verdict=verdict)
+
+
+P_BREACHED = ThresholdVerdict(
+    statistic="chi_squared", is_p_value=True, value=1e-9, bound=0.001, needs=20, verdict="breached"
 )
-def test_shares_are_told_to_two_digits(share: float, text: str) -> None:
-    assert percent(share) == text
+WITH_STATISTIC = ModelRules(enabled=frozenset(RULES))
+
+
+def test_a_threshold_is_a_rule_of_its_own_that_names_the_statistic() -> None:
+    entry = with_thresholds(judged("prediction.label", "ok", exemplars=("t1",)), psi("breached"))
+    verdicts = judge(dict([entry]), WITH_STATISTIC, SinceOnset())
+    assert list(verdicts) == ["prediction_drift", "statistic"]
+    assert verdicts["prediction_drift"].quiet == ("prediction.label",)
+    verdict = verdicts["statistic"]
+    (suspect,) = verdict.drifting
+    cause = suspect.cause
+    assert (cause.statistic, cause.value, cause.bound, cause.n, cause.onset_ns) == ("psi", 0.31, 0.2, 100, 0)
+    assert verdict.exemplars == ("t1",)
+    assert severity_of("statistic", [cause]) == "warning"
+    assert Cause.from_dict(json.loads(json.dumps(cause.to_dict()))) == cause
+
+
+def test_thresholds_say_nothing_where_the_rule_is_off_or_values_are_too_few() -> None:
+    breached = with_thresholds(judged("prediction.label", "ok"), psi("breached"))
+    assert "statistic" not in judge(dict([breached]), ModelRules(), SinceOnset())
+    few = with_thresholds(judged("prediction.label", "ok"), psi("too few values"), psi("ok", 0.1))
+    assert "statistic" not in judge(dict([few]), WITH_STATISTIC, SinceOnset())
+    quiet = with_thresholds(judged("prediction.label", "ok"), psi("ok", 0.1))
+    assert judge(dict([quiet]), WITH_STATISTIC, SinceOnset())["statistic"].quiet == ("prediction.label",)
+
+
+def test_of_several_breaches_the_one_that_is_passed_by_most_is_told() -> None:
+    entry = with_thresholds(judged("input.age", "ok"), psi("breached"), P_BREACHED)
+    (suspect,) = judge(dict([entry]), WITH_STATISTIC, SinceOnset())["statistic"].drifting
+    assert (suspect.cause.statistic, suspect.cause.value) == ("p of chi_squared", 1e-9)
+    assert suspect.margin == pytest.approx(6.0)

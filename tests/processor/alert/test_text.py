@@ -117,3 +117,20 @@ def test_any_alert_fits_into_25_lines(
         FIRING, rule=rule, state=state, causes=(cause,) * others, exemplars=("t",) * 9, links=(("a", "b"),) * 9
     )
     assert len(render(alert, is_unicode=has_unicode).split("\n")) <= 25
+
+
+def test_what_moved_is_told_in_words_that_the_first_line_has_not() -> None:
+    details = ("images are darker", "mean 0.31 → 0.17", "missing 0 % → 3 %")
+    text = render(replace(FIRING, causes=(replace(BRIGHTNESS, details=details),)))
+    assert "  In words  images are darker; missing 0 % → 3 %\n" in text
+    assert "In words" not in render(replace(RESOLVED, causes=(replace(BRIGHTNESS, details=details),)))
+
+
+def test_a_threshold_says_which_statistic_and_where_it_was_set() -> None:
+    cause = replace(CAUSE, value=0.31, bound=0.2, statistic="psi", onset_ns=0)
+    text = render(replace(FIRING, rule="statistic", severity="warning", since_ns=0, causes=(cause,)))
+    assert text.startswith("FIRING · warning · digits 1 · statistic over its threshold\n")
+    assert "How much  psi 0.31, above 0.2 (n = 4 210, reference n = 5 000)" in text
+    assert text.endswith('Silence   take the rule out of models."digits".rules')
+    of_p = replace(cause, value=1e-9, bound=0.001, statistic="p of chi_squared")
+    assert "p of chi_squared 1e-09, below 0.001" in render(replace(FIRING, rule="statistic", causes=(of_p,)))

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import get_args
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +12,8 @@ from hypothesis import strategies as st
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.config import Config, FalseAlarms, default_yaml, load
 from otel_mlmon.processor.config.document import read
+from otel_mlmon.processor.config.model import WITH_P_VALUE, StatisticName
+from otel_mlmon.processor.drift.statistics import STATISTICS
 
 Write = Callable[[str], Path]
 
@@ -220,3 +224,62 @@ def test_any_text_is_a_document_or_faults_and_never_another_error(text: str) -> 
     document = read(text, {})
     assert document.value is None or not document.faults or document.lines
     assert all(fault.line >= 1 for fault in document.faults)
+
+
+def test_a_reference_that_moves_and_one_that_stays(tmp_path: Path) -> None:
+    path = tmp_path / "mlmon.yaml"
+    path.write_text(
+        'models:\n  "*": {reference: {rolling: 7d, lag: 1d}}\n'
+        "  weekly: {reference: {rolling: 28d, hour_of_week: true}}\n"
+    )
+    config = load(path, {})
+    weekly = config.model("weekly").reference
+    assert (weekly.rolling_s, weekly.lag_s, weekly.hour_of_week) == (28 * 86400.0, 86400.0, True)
+    assert config.model("other").reference.rolling_s == 7 * 86400.0
+    path.write_text("models:\n  a: {reference: {file: a.json, rolling: 7d}}\n  b: {reference: {rolling: 30m}}\n")
+    with pytest.raises(ConfigurationError) as caught:
+        load(path, {})
+    assert caught.value.faults == (
+        f"{path}:2: models.a.reference: file is a reference that stays; it cannot be rolling too",
+        f"{path}:3: models.b.reference.rolling: must be 3600 or above, got '30m'",
+    )
+
+
+def test_rules_on_statistics(write: Write) -> None:
+    path = write(
+        """
+models:
+  fraud:
+    rules:
+      - {statistic: psi, stream: prediction.label, above: 0.2}
+      - {statistic: chi_squared, p_below: 0.001}
+"""
+    )
+    first, second = load(path, {}).model("fraud").rules
+    assert (first.statistic, first.stream, first.above, first.p_below) == ("psi", "prediction.label", 0.2, None)
+    assert (second.statistic, second.stream, second.above, second.p_below) == ("chi_squared", "*", None, 0.001)
+    assert load(path, {}).model("other").rules == ()
+
+
+@pytest.mark.parametrize(
+    ("rule", "fault"),
+    [
+        ("{statistic: psy, above: 0.2}", "psi"),
+        ("{statistic: psi}", "exactly one of above and p_below"),
+        ("{statistic: psi, above: 0.2, p_below: 0.1}", "exactly one of above and p_below"),
+        ("{statistic: hellinger, p_below: 0.1}", "hellinger has no p-value"),
+        ("{statistic: psi, above: -1}", "must be above 0"),
+        ("{statistic: psi, p_below: 1}", "must be below 1"),
+        ("{above: 0.2}", "statistic"),
+    ],
+)
+def test_a_rule_that_cannot_be_is_refused_where_it_stands(write: Write, rule: str, fault: str) -> None:
+    (found,) = faults(write(f"models:\n  fraud:\n    rules:\n      - {rule}\n"))
+    assert "models.fraud.rules" in found
+    assert fault in found
+
+
+def test_the_statistics_that_rules_may_name_are_those_there_are() -> None:
+    assert set(get_args(StatisticName)) == STATISTICS.keys()
+    counts = np.array([5, 7])
+    assert {name for name in STATISTICS if STATISTICS[name](counts, counts).p_value is not None} == set(WITH_P_VALUE)

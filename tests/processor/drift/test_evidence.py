@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from scipy.special import betaln, xlogy
 from scipy.stats import dirichlet_multinomial, multinomial
 
 from otel_mlmon.errors import BinMismatchError
-from otel_mlmon.processor.drift.evidence import CAP, HALF_LIVES_ITEMS, RELEASE_NATS, Direction, Evidence
+from otel_mlmon.processor.drift.evidence import CAP, HALF_LIVES_ITEMS, EvidenceBank
+from otel_mlmon.processor.drift.moves import TILTS, Direction, moves_of
+from tests.support.evidence import Evidence
 
 Counts = NDArray[np.int64]
 
@@ -48,46 +51,112 @@ def items_to_alarm(evidence: Evidence, shares: NDArray[np.float64], pane: int, s
     return 60_000
 
 
-def test_the_universal_component_against_scipy() -> None:
-    """A first pane after calibration: the three plug-ins know nothing but r, so W_4 alone moves."""
+def best_move(up: int, down: int, most: float) -> float:
+    """Log of the largest weighted bet on the first of two bins, of which at most `most` is in it."""
+    z = -np.log(most * np.exp(TILTS) + 1.0 - most)
+    return float((up * TILTS + (up + down) * z).max()) - math.log(2 * moves_of(2, "both").count)
+
+
+def universal(pane: Counts, edge: float) -> float:
+    share = max(edge, pane[0] / pane.sum()) if pane[0] / pane.sum() <= edge else edge
+    nearest = multinomial.logpmf(pane, pane.sum(), [share, 1 - share])
+    return float(dirichlet_multinomial.logpmf(pane, [0.5, 0.5], pane.sum()) - nearest)
+
+
+def calibrated_pair() -> Evidence:
+    """Of {.4 .6}, with a design effect of 1 and nothing learned but r."""
     evidence = Evidence(np.array([4_000, 6_000]), tolerance=0.02)
     for _ in range(20):
         evidence.update(np.array([20, 30]), 1, FLEET_LINE)
-    assert (evidence.status, evidence.design_effect) == ("ok", 1.0)
-    pane = np.array([62, 38])
+    assert (evidence.status, evidence.design_effect, evidence.log_e) == ("ok", 1.0, 0.0)
+    return evidence
+
+
+EDGE = 4_000.5 / 10_001.0 + 0.02 + math.sqrt(2 / 40_000)
+
+
+def test_the_universal_component_against_scipy() -> None:
+    """Two hundred of one bin: no move of the dictionary bets on that much, and the plug-ins know nothing yet."""
+    evidence = calibrated_pair()
+    pane = np.array([200, 0])
     evidence.update(pane, 2, FLEET_LINE)
-    edge = (4_000.5 / 10_001.0) + 0.02 + math.sqrt(2 / 40_000)
-    log_factor = dirichlet_multinomial.logpmf(pane, [0.5, 0.5], 100) - multinomial.logpmf(pane, 100, [edge, 1.0 - edge])
-    # The plug-ins lie within d: each has halved its 1 by one item in a hundred.
-    others = 3.0 * math.exp(-RELEASE_NATS * 100)
-    assert evidence.log_e == pytest.approx(math.log((math.exp(log_factor) + others) / 4.0), rel=1e-9)
+    log_factor = dirichlet_multinomial.logpmf(pane, [0.5, 0.5], 200) - 200 * math.log(EDGE)
+    expected = log_factor - math.log(8)
+    assert expected > best_move(200, 0, EDGE)
+    assert evidence.log_e == pytest.approx(min(expected, FLEET_LINE + math.log(CAP)), rel=1e-12)
+    evidence = calibrated_pair()
+    pane = np.array([31, 2])
+    evidence.update(pane, 2, FLEET_LINE)
+    assert universal(pane, EDGE) - math.log(8) > best_move(31, 2, EDGE)
+    assert evidence.log_e == pytest.approx(universal(pane, EDGE) - math.log(8), rel=1e-9)
     assert evidence.contributions == pytest.approx(
-        (62 * math.log(0.62 / edge), 38 * math.log(0.38 / (1 - edge))), rel=1e-9
+        (31 * math.log(31 / 33 / EDGE), 2 * math.log(2 / 33 / (1 - EDGE))), rel=1e-9
     )
 
 
-def test_a_plug_in_component_by_hand() -> None:
-    """The second pane: q is the first one's counts, shrunk to r by 20, for every half-life."""
-    evidence = Evidence(np.array([4_000, 6_000]), tolerance=0.02)
-    for _ in range(20):
-        evidence.update(np.array([20, 30]), 1, FLEET_LINE)
+def test_a_move_by_hand_is_carried_from_pane_to_pane() -> None:
+    evidence = calibrated_pair()
+    evidence.update(np.array([62, 38]), 2, FLEET_LINE)
+    assert evidence.log_e == pytest.approx(max(0.0, best_move(62, 38, EDGE)), rel=1e-9)
+    evidence.update(np.array([70, 30]), 3, FLEET_LINE)
+    theta = TILTS[3]
+    z = -math.log(EDGE * math.exp(theta) + 1.0 - EDGE)
+    assert best_move(132, 68, EDGE) == pytest.approx(132 * theta + 200 * z - math.log(16), rel=1e-12)
+    assert evidence.log_e == pytest.approx(best_move(132, 68, EDGE), rel=1e-9)
+    assert sum(evidence.contributions) == pytest.approx(132 * theta + 200 * z, rel=1e-9)
+
+
+def test_two_bins_against_a_scalar_oracle() -> None:
+    """All fourteen components of a stream of two bins, one number at a time, in panes of any size."""
+    rng = np.random.default_rng(6)
+    evidence = calibrated_pair()
     r = 4_000.5 / 10_001.0
-    edge = r + 0.02 + math.sqrt(2 / 40_000)
-    one, two = np.array([35, 15]), np.array([30, 20])
-    evidence.update(one, 2, FLEET_LINE)
-    evidence.update(two, 3, FLEET_LINE)
-    q = (35 + 20 * r) / 70
-    bet = math.exp(30 * math.log(q / edge) + 20 * math.log((1 - q) / (1 - edge)))
+    # Nothing was remembered before φ was known.
+    recent = [[0.0, 0.0] for _ in HALF_LIVES_ITEMS]
+    tilts = [float(theta) for theta in TILTS]
+    keys: list[str | int | tuple[int, float]] = ["u", 0, 1, 2, *((side, theta) for side in (0, 1) for theta in tilts)]
+    log_w = dict.fromkeys(keys, 0.0)
+    led = set()
+    for size in (1,) * 150 + (30, 0, 200, 7) * 5:
+        pane = rng.multinomial(size, [0.52, 0.48])
+        phi = evidence.design_effect
+        evidence.update(pane, 2, 1_000.0)
+        if not size:
+            continue
+        c, n = pane / phi, size / phi
+        d = 0.02 + math.sqrt(2 * phi / 40_000)
+        gains = dict.fromkeys(keys, universal_of(c, r, d))
+        for index, (x, y) in enumerate(recent):
+            q = (x + 20 * r) / (x + y + 20)
+            gains[index] = log_ratio(c, q, r, d) if abs(q - r) > d else -math.log(2) / 100 * n
+            decay = 0.5 ** (n / HALF_LIVES_ITEMS[index])
+            recent[index] = [x * decay + c[0], y * decay + c[1]]
+        for side in (0, 1):
+            most = (r, 1 - r)[side] + d
+            for theta in tilts:
+                z = -math.log(most * math.exp(theta) + 1 - most)
+                gains[side, theta] = c[side] * theta + n * z
+        weighted = dict.fromkeys(keys, 0.0)
+        for key, gain in gains.items():
+            total = log_w[key] + gain
+            weighted[key] = total - math.log(16 if isinstance(key, tuple) else 8)
+            log_w[key] = max(0.0, total)
+        assert evidence.log_e == pytest.approx(max(0.0, *weighted.values()), rel=1e-9, abs=1e-9)
+        led.add(type(max(weighted, key=weighted.__getitem__)))
+    assert evidence.log_e > 5.0
+    assert led >= {tuple, int}
 
-    def universal(pane: Counts) -> float:
-        share = max(edge, 0.0) if pane[0] / 50 > edge else pane[0] / 50
-        return float(
-            dirichlet_multinomial.logpmf(pane, [0.5, 0.5], 50) - multinomial.logpmf(pane, 50, [share, 1 - share])
-        )
 
-    fourth = math.exp(max(universal(one), 0.0) + universal(two))
-    assert evidence.log_e == pytest.approx(math.log((3 * bet + fourth) / 4), rel=1e-9)
-    assert HALF_LIVES_ITEMS == (100.0, 1_000.0, 10_000.0)
+def log_ratio(c: NDArray[np.float64], q: float, r: float, d: float) -> float:
+    edge = r + d if q > r else r - d
+    return float(c[0] * math.log(q / edge) + c[1] * math.log((1 - q) / (1 - edge)))
+
+
+def universal_of(c: NDArray[np.float64], r: float, d: float) -> float:
+    n, share = c.sum(), c[0] / c.sum()
+    nearest = min(max(share, r - d), r + d)
+    marginal = betaln(c[0] + 0.5, c[1] + 0.5) - betaln(0.5, 0.5)
+    return float(marginal - xlogy(c[0], nearest) - xlogy(n - c[0], 1 - nearest))
 
 
 def test_calibrating_says_nothing_however_far_off_the_stream_is() -> None:
@@ -153,7 +222,8 @@ def test_empty_panes_change_nothing_but_time() -> None:
     evidence = calibrated([40, 30, 20, 10])
     before = evidence.to_state()
     evidence.update(np.zeros(4, dtype=np.int64), 77, FLEET_LINE)
-    assert evidence.to_state() == before | {"since_ns": 77 if evidence.log_e == 0.0 else before["since_ns"]}
+    assert evidence.log_e == 0.0
+    assert evidence.to_state() == before | {"since_ns": 77, "last_ns": 77}
 
 
 @pytest.mark.parametrize(
@@ -204,7 +274,7 @@ def test_interrupted_is_uninterrupted(seed: int, bins: int, cut: int, direction:
     interrupted = evidence
     for index in range(60):
         if index == cut:
-            interrupted = Evidence.from_state(json.loads(json.dumps(evidence.to_state())))
+            interrupted = Evidence.from_state(json.loads(json.dumps(evidence.to_state())), direction)
         pane = rng.multinomial(int(rng.choice([0, 1, 7, 100, 3_000])), rng.dirichlet(np.ones(bins)))
         evidence.update(pane, index, FLEET_LINE)
         if interrupted is not evidence:
@@ -229,3 +299,62 @@ def test_up_and_down_mirror_each_other(seed: int, bins: int) -> None:
         up.update(pane, index, FLEET_LINE)
         down.update(pane[::-1], index, FLEET_LINE)
         assert up.log_e == pytest.approx(down.log_e, rel=1e-9, abs=1e-9)
+
+
+@given(st.integers(0, 2**32), st.integers(1, 12), st.sampled_from(["both", "up", "down"]))
+@settings(deadline=None, max_examples=25)
+def test_a_stream_does_not_depend_on_its_company(seed: int, bins: int, direction: Direction) -> None:
+    """To the last bit, whoever is updated beside it, and wherever its row is."""
+    rng = np.random.default_rng(seed)
+    references = [rng.integers(0, 2_000, bins) for _ in range(7)]
+    shares = rng.dirichlet(np.ones(bins), size=7)
+    together = EvidenceBank(bins, direction)
+    rows = np.array([together.add(reference, 0.02) for reference in references])
+    alone = [Evidence(reference, tolerance=0.02, direction=direction) for reference in references]
+    for index in range(40):
+        sizes = rng.choice([0, 1, 50, 400, 3_000], size=7)
+        panes = np.array([rng.multinomial(size, share) for size, share in zip(sizes, shares, strict=True)])
+        company = np.flatnonzero(rng.random(7) < 0.7)
+        order = rng.permutation(company)
+        together.update(rows[order], panes[order], np.full(order.size, index), FLEET_LINE)
+        for place in company:
+            alone[place].update(panes[place], index, FLEET_LINE)
+    for row, evidence in zip(rows, alone, strict=True):
+        assert together.to_state(int(row)) == evidence.to_state()
+
+
+def test_many_streams_are_taken_in_by_parts() -> None:
+    """More streams than fit in one part: each as if alone."""
+    rng = np.random.default_rng(1)
+    bank, alone = EvidenceBank(10), Evidence(np.full(10, 500), tolerance=0.02)
+    rows = np.array([bank.add(np.full(10, 500), 0.02) for _ in range(500)])
+    for index in range(25):
+        pane = rng.multinomial(200, rng.dirichlet(np.full(10, 20.0)))
+        bank.update(rows, np.tile(pane, (500, 1)), np.full(500, index), FLEET_LINE)
+        alone.update(pane, index, FLEET_LINE)
+    assert [bank.to_state(row) == alone.to_state() for row in (0, 199, 200, 499)] == [True] * 4
+
+
+def test_a_row_is_given_on_clean() -> None:
+    bank = EvidenceBank(2)
+    first = bank.add(np.array([50, 50]), 0.02)
+    for index in range(40):
+        bank.update(np.array([first]), np.array([[90, 10]]), np.array([index]), FLEET_LINE)
+    bank.remove(first)
+    again = bank.add(np.array([5_000, 5_000]), 0.1)
+    assert again == first
+    fresh = EvidenceBank(2)
+    assert bank.to_state(again) == fresh.to_state(fresh.add(np.array([5_000, 5_000]), 0.1))
+
+
+def test_the_end_of_a_large_drift_shows_soon_after_it_lasted_long() -> None:
+    """Small bets win everything too beside a large drift, and would be the last to lose it again."""
+    evidence = calibrated([4_000, 3_000, 2_000, 1_000])
+    rng = np.random.default_rng(5)
+    for pane in rng.multinomial(100, moved(0.35), size=300):
+        evidence.update(pane, 2, FLEET_LINE)
+    panes = 0
+    while evidence.status == "drift":
+        evidence.update(rng.multinomial(100, SHARES), 3, FLEET_LINE)
+        panes += 1
+    assert panes <= 10

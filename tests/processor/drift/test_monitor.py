@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 from otel_mlmon import semconv
 from otel_mlmon.internal_events import JOURNAL
 from otel_mlmon.processor.drift.monitor import DriftMonitor
-from otel_mlmon.processor.drift.score import Counts, Score, StatisticValue
+from otel_mlmon.processor.drift.moves import Direction
+from otel_mlmon.processor.drift.score import Counts, Score, StatisticValue, StatisticValues
 from otel_mlmon.processor.drift.statistics import NEEDS_ORDER, STATISTICS
+from otel_mlmon.processor.drift.threshold import Threshold
+from otel_mlmon.processor.drift.watch import Watch
 from otel_mlmon.processor.otlp.observation import ModelKey
 from otel_mlmon.processor.window.window import Bins, Reference, StreamKey, Window
 
@@ -88,9 +91,12 @@ def test_reports_the_rolling_window() -> None:
     monitor = DriftMonitor()
     pane = np.array([10, 20, 30, 40])
     score = monitor.observe(window(pane), tolerance=0.02, direction="both", log10_alarm_line=LINE)
-    assert score.statistics == {
-        name: statistic(REFERENCE.counts, pane * 2) for name, statistic in STATISTICS.items() if name not in NEEDS_ORDER
-    }
+    expected = {}
+    for name in STATISTICS.keys() - NEEDS_ORDER:
+        found = STATISTICS[name](REFERENCE.counts, pane * 2)
+        p_value, noise = (None if number is None else float(number) for number in (found.p_value, found.noise))
+        expected[name] = StatisticValue(value=float(found.value), p_value=p_value, noise=noise)
+    assert score.statistics == expected
     ordered = Reference(bins=Bins(names=BINS.names, is_ordered=True), counts=REFERENCE.counts)
     score = monitor.observe(window(pane, reference=ordered), tolerance=0.02, direction="both", log10_alarm_line=LINE)
     assert score.statistics.keys() == STATISTICS.keys()
@@ -170,7 +176,7 @@ def test_a_bad_reference_is_as_if_there_was_none() -> None:
 
 @pytest.mark.guarded
 def test_a_bad_statistic_takes_nothing_with_it() -> None:
-    def broken(_reference: Counts, _current: Counts, /) -> StatisticValue:
+    def broken(_reference: Counts, _current: Counts, /) -> StatisticValues:
         raise ZeroDivisionError
 
     monitor = DriftMonitor(statistics={"broken": broken, "psi": STATISTICS["psi"]})
@@ -187,19 +193,93 @@ def test_an_empty_pane_and_an_empty_reference() -> None:
     assert {value.value for value in score.statistics.values()} == {0.0}
 
 
-def test_other_cuts_of_the_same_values_keep_what_was_known() -> None:
-    ordered = Reference(bins=Bins(names=("low", "middle", "high", "top"), is_ordered=True), counts=REFERENCE.counts)
-    coarser = Reference(bins=Bins(names=("low", "rest"), is_ordered=True), counts=np.array([4_000, 6_000]))
-    monitor = DriftMonitor()
-    for _ in range(20):
-        known = monitor.observe(
-            window(np.array([400, 300, 200, 100]), reference=ordered),
-            tolerance=0.02,
-            direction="both",
-            log10_alarm_line=LINE,
+def test_together_is_one_by_one() -> None:
+    """Streams of different bins, directions and references, some with two panes, one that learns: exactly the same."""
+    rng = np.random.default_rng(12)
+    together, alone = DriftMonitor(), DriftMonitor()
+    kinds = []
+    for index in range(12):
+        bins = (2, 4, 10)[index % 3]
+        names = tuple(str(place) for place in range(bins))
+        reference = Reference(
+            bins=Bins(names=names, is_ordered=index % 2 == 0), counts=rng.multinomial(5_000, np.full(bins, 1 / bins))
         )
+        direction: Direction = ("both", "up", "down")[index % 4 % 3]
+        watch = Watch(tolerance=0.02, direction=direction)
+        kinds.append((StreamKey(ModelKey("m", str(index)), "input.x"), reference, watch))
+    for pane in range(25):
+        batch = []
+        for key, reference, watch in kinds:
+            for _ in range(1 + (rng.random() < 0.3)):
+                shares = rng.dirichlet(np.full(reference.bins.count, 300.0 if key.model.version > "5" else 1.0))
+                counts = rng.multinomial(100, shares)
+                is_learning = key.model.version == "7" and pane < 5
+                batch.append(
+                    (window(counts, stream=key, reference=None if is_learning else reference, end=pane + 1), watch)
+                )
+        one_by_one = [
+            alone.observe(each, tolerance=watch.tolerance, direction=watch.direction, log10_alarm_line=LINE)
+            for each, watch in batch
+        ]
+        assert together.observe_all(batch, log10_alarm_line=LINE) == one_by_one
+    assert [together.state(key) for key, _, _ in kinds] == [alone.state(key) for key, _, _ in kinds]
+    assert len({score.status for score in one_by_one}) > 1
+
+
+@pytest.mark.guarded
+def test_a_pane_with_negative_counts_stops_no_other() -> None:
+    monitor, alone = DriftMonitor(), DriftMonitor()
+    watch = Watch(tolerance=0.02, direction="both")
+    good = window(np.array([4, 3, 2, 1]), stream=OTHER)
+    told = faults()
+    bad, score = monitor.observe_all([(window(np.array([4, -3, 2, 1])), watch), (good, watch)], log10_alarm_line=LINE)
+    assert faults() > told
+    assert (bad.status, bad.log10_evidence) == ("calibrating", 0.0)
+    assert [score] == alone.observe_all([(good, watch)], log10_alarm_line=LINE)
+
+
+def test_thresholds_are_judged_on_the_rolling_window() -> None:
+    watch = Watch(
+        tolerance=0.02,
+        direction="both",
+        thresholds=(
+            Threshold(statistic="psi", above=0.2),
+            Threshold(statistic="chi_squared", p_below=1e-3),
+            Threshold(statistic="wasserstein", above=1.0),
+        ),
+    )
+    few, many = (window(np.array([1, 2, 3, 4]) * times) for times in (1, 10))
+    # Of classes there is no Wasserstein distance.
+    scores = [DriftMonitor().observe_all([(each, watch)], log10_alarm_line=LINE)[0] for each in (few, many)]
+    assert [[verdict.verdict for verdict in score.thresholds] for score in scores] == [
+        ["too few values", "breached"],
+        ["breached", "breached"],
+    ]
+
+
+@pytest.mark.parametrize("coarser", [[4_000, 6_000], [4_000, 3_500, 1_500, 1_000]])
+def test_other_cuts_of_the_same_values_keep_what_was_known(coarser: list[int]) -> None:
+    ordered = Reference(bins=Bins(names=("low", "middle", "high", "top"), is_ordered=True), counts=REFERENCE.counts)
+    names = tuple(f"cut {index}" for index in range(len(coarser)))
+    recut = Reference(bins=Bins(names=names, is_ordered=True), counts=np.array(coarser))
+    monitor = DriftMonitor()
+    for number in range(20):
+        known = monitor.observe(
+            window(np.array([400, 300, 200, 100]), reference=ordered, end=number * 10 + 10),
+            tolerance=0.02, direction="both", log10_alarm_line=LINE,
+        )  # fmt: skip
     assert known.status == "ok"
+    pane = np.zeros(len(coarser), dtype=np.int64)
+    pane[0] = 1_000
     drifted = monitor.observe(
-        window(np.array([1_000, 0]), reference=coarser), tolerance=0.02, direction="both", log10_alarm_line=LINE
+        window(pane, reference=recut, end=210), tolerance=0.02, direction="both", log10_alarm_line=LINE
     )
     assert (drifted.status, drifted.design_effect) == ("drift", known.design_effect)
+    restored = DriftMonitor()
+    restored.restore(LABELS, json.loads(json.dumps(monitor.state(LABELS))))
+    again = [
+        each.observe(window(pane, reference=recut, end=220), tolerance=0.02, direction="both", log10_alarm_line=LINE)
+        for each in (monitor, restored)
+    ]
+    assert again[0] == again[1]
+    assert again[0].log10_evidence > drifted.log10_evidence - 1e-9

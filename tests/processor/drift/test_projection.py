@@ -10,11 +10,20 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from scipy.optimize import linprog, minimize
 
-from otel_mlmon.processor.drift.projection import lowest_of, one_sided, two_sided
+from otel_mlmon.processor.drift import projection
+from otel_mlmon.processor.drift.projection import one_sided
 
 Shares = NDArray[np.float64]
 
 WEIGHTS = arrays(np.float64, st.integers(2, 12), elements=st.floats(0.001, 1.0))
+
+
+def two_sided(alternatives: Shares, reference: Shares, radius: float) -> Shares:
+    return projection.two_sided(alternatives, reference, np.array(radius))
+
+
+def lowest_of(reference: Shares, radius: float) -> Shares:
+    return projection.lowest_of(reference, np.array(radius))
 
 
 def random_pair(seed: int, bins: int) -> tuple[Shares, Shares]:

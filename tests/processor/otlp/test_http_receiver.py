@@ -24,7 +24,7 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from otel_mlmon.errors import OverloadedError, PortUnavailableError
 from otel_mlmon.processor.otlp.http_receiver import PROTOBUF, HttpReceiver
 from otel_mlmon.processor.otlp.intake import Intake
-from otel_mlmon.processor.otlp.observation import Observation
+from otel_mlmon.processor.otlp.observation import Observation, Received
 from tests.support.certificates import make_certificate
 from tests.support.otlp_requests import counter, predictions, request
 
@@ -37,13 +37,13 @@ class Store:
         self.observations: list[Observation] = []
         self.arrivals_s: list[float] = []
 
-    def deliver(self, observations: tuple[Observation, ...]) -> Future[None]:
+    def deliver(self, observations: tuple[Received, ...]) -> Future[None]:
         self.arrivals_s.append(time.monotonic())
         done: Future[None] = Future()
         if self.faults:
             done.set_exception(self.faults.pop(0))
         else:
-            self.observations += observations
+            self.observations += [item for item in observations if isinstance(item, Observation)]
             done.set_result(None)
         return done
 
@@ -259,7 +259,7 @@ def test_many_clients_at_once(serve: Callable[..., str]) -> None:
 def test_stopping_lets_a_request_in_progress_end(capfd: pytest.CaptureFixture[str]) -> None:
     arrived, safe = threading.Event(), Future[None]()
 
-    def deliver(_: tuple[Observation, ...]) -> Future[None]:
+    def deliver(_: tuple[Received, ...]) -> Future[None]:
         arrived.set()
         return safe
 

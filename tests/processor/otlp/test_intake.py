@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
 from otel_mlmon.processor.otlp.intake import Intake, Outcome
-from otel_mlmon.processor.otlp.observation import Observation
+from otel_mlmon.processor.otlp.observation import ModelKey, ModelLoaded, Received
 from tests.support.otlp_requests import counter, histogram, predictions, request
 
 GOOD = predictions(points=3).SerializeToString()
@@ -25,10 +25,10 @@ class Store:
     def __init__(self, *faults: Exception | None, is_slow: bool = False) -> None:
         self.faults = list(faults)
         self.is_slow = is_slow
-        self.observations: list[Observation] = []
+        self.observations: list[Received] = []
         self.open: list[Future[None]] = []
 
-    def deliver(self, observations: tuple[Observation, ...]) -> Future[None]:
+    def deliver(self, observations: tuple[Received, ...]) -> Future[None]:
         done: Future[None] = Future()
         fault = self.faults.pop(0) if self.faults else None
         self.observations += observations if fault is None else ()
@@ -113,7 +113,7 @@ def test_a_request_above_the_bound_is_taken_when_it_is_alone() -> None:
 
 
 def test_what_comes_next_may_turn_a_request_away() -> None:
-    def full(observations: tuple[Observation, ...]) -> Future[None]:
+    def full(observations: tuple[Received, ...]) -> Future[None]:
         raise OverloadedError("queue is full", retry_after_s=3.0)
 
     for intake in (Intake(full), Intake(Store(OverloadedError("full", retry_after_s=3.0)).deliver)):
@@ -153,7 +153,7 @@ def test_a_dead_letter_that_cannot_be_written_is_still_counted(tmp_path: Path) -
     in_the_way = tmp_path / "file"
     in_the_way.write_text("")
 
-    def broken(observations: tuple[Observation, ...]) -> Future[None]:
+    def broken(observations: tuple[Received, ...]) -> Future[None]:
         raise RuntimeError
 
     intake = Intake(broken, dead_letters=in_the_way)
@@ -197,7 +197,7 @@ def test_many_threads_lose_no_count() -> None:
     lock = threading.Lock()
     seen: list[int] = []
 
-    def deliver(observations: tuple[Observation, ...]) -> Future[None]:
+    def deliver(observations: tuple[Received, ...]) -> Future[None]:
         with lock:
             seen.append(len(observations))
         done: Future[None] = Future()
@@ -209,3 +209,43 @@ def test_many_threads_lose_no_count() -> None:
         outcomes = list(pool.map(lambda _: intake.consume("metrics", GOOD).result(5), range(200)))
     assert outcomes == [Outcome()] * 200
     assert (intake.counts.accepted, sum(seen), intake.pending_bytes) == (600, 600, 0)
+
+
+def loaded(name: str = "fraud") -> bytes:
+    """A request with one `ml.model.loaded` and one record of another event."""
+    logs = ExportLogsServiceRequest()
+    records = logs.resource_logs.add().scope_logs.add().log_records
+    record = records.add(event_name="ml.model.loaded")
+    record.attributes.add(key="ml.model.name").value.string_value = name
+    records.add(event_name="ml.prediction")
+    return bytes(logs.SerializeToString())
+
+
+def test_a_model_that_was_loaded_is_delivered_and_acknowledged_like_a_point() -> None:
+    store = Store(is_slow=True)
+    intake = Intake(store.deliver)
+    outcome = intake.consume("logs", loaded())
+    assert (outcome.done(), intake.counts.accepted) == (False, 0)
+    store.open[0].set_result(None)
+    assert outcome.result(0) == Outcome()
+    assert store.observations == [ModelLoaded(model=ModelKey("fraud", ""), reference="")]
+    assert (intake.counts.accepted, dict(intake.counts.unused)) == (1, {"logs": 1})
+
+
+def test_a_loaded_model_without_a_name_is_rejected_with_the_reason() -> None:
+    intake = Intake(Store().deliver)
+    assert intake.consume("logs", loaded("")).result(0) == Outcome(rejected=1, message="no_model_name: 1")
+    assert dict(intake.counts.rejected) == {"no_model_name": 1}
+
+
+@pytest.mark.guarded
+def test_logs_that_fail_twice_are_put_aside_as_logs(tmp_path: Path) -> None:
+    def broken(received: tuple[Received, ...]) -> Future[None]:
+        raise RuntimeError("ours")
+
+    intake = Intake(broken, dead_letters=tmp_path)
+    with pytest.raises(UnavailableError):
+        intake.consume("logs", loaded()).result(0)
+    assert intake.consume("logs", loaded()).result(0).rejected == 1
+    (letter,) = tmp_path.iterdir()
+    assert (letter.name.startswith("logs-"), letter.read_bytes()) == (True, loaded())

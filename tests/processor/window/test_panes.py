@@ -283,7 +283,7 @@ def test_the_summary() -> None:
     errors, latency, labels = summary.streams
     assert (errors.stream, latency.stream, labels.stream) == ("errors", "latency", "prediction.label")
     assert (labels.learned, labels.learn, labels.origin) == (100, 10, "learned")
-    assert (labels.bins, labels.reference_shares, labels.current_shares) == (("a", OTHER), (1.0, 0.0), (1.0, 0.0))
+    assert (labels.bins.names, labels.reference_shares, labels.current_shares) == (("a", OTHER), (1.0, 0.0), (1.0, 0.0))
     assert (latency.current_shares, latency.origin) == ((0.96, 0.04), "budget")
     with pytest.raises(KeyError):
         bench.panes.summary(ModelKey("none", ""))

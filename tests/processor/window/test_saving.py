@@ -158,7 +158,7 @@ def test_settings_that_changed_are_followed(tmp_path: Path) -> None:
     bench.settings = ModelSettings(learn=5, latency_budget_s=0.3, max_labels=1)
     restart(bench, str(tmp_path))
     _, latency, labels = bench.panes.summary(MODEL).streams
-    assert labels.bins == ("a", "_OTHER")
+    assert labels.bins.names == ("a", "_OTHER")
     assert (labels.current_count, labels.reference_count) == (0, 10)
     assert latency.origin == "budget"
 

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.processor.otlp.address import Address, read, warn_if_exposed
+from otel_mlmon.processor.address import Address, read, warn_if_exposed
 
 
 @pytest.mark.parametrize(

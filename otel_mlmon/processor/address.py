@@ -1,9 +1,14 @@
-"""Where a receiver listens: `host:port` read, and a warning where the network can reach it in the clear."""
+"""Where a server of the processor listens: `host:port` read and bound, with a warning where the network can reach it.
+
+Sockets are bound here rather than by the servers, so that port 0 works, its number is known at once, and a port that is
+taken is our error, naming the option, and not the end of the process.
+"""
 
 from __future__ import annotations
 
 import ipaddress
 import logging
+import socket
 from typing import Final, NamedTuple
 
 from otel_mlmon.errors import ConfigurationError, PortUnavailableError
@@ -41,6 +46,28 @@ def read(text: str, *, option: str) -> Address:
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 0xFFFF:
         raise ConfigurationError(f"{option} must be host:port, as in 127.0.0.1:4317, got {text!r}.")
     return Address(host, int(port))
+
+
+def listen(address: Address, *, option: str, backlog: int) -> tuple[socket.socket, Address]:
+    """A listening TCP socket, and the address with its real port.
+
+    Raises:
+        PortUnavailableError: The address is taken, or not of this machine.
+    """
+    try:
+        family, kind, protocol, _, target = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise unavailable(address, option=option, why=str(error)) from error
+    try:
+        # A restart need not wait for old connections; it does not let two listen at once.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(target)
+        listener.listen(backlog)
+    except OSError as error:
+        listener.close()
+        raise unavailable(address, option=option, why=error.strerror or str(error)) from error
+    return listener, Address(address.host, listener.getsockname()[1])
 
 
 def unavailable(address: Address, *, option: str, why: str) -> PortUnavailableError:

@@ -1,0 +1,58 @@
+"""`python -m benchmarks.drift`: how often the drift rules are wrong, and how soon they are right.
+
+Every number is of simulated traffic with known truth, four classes {.4 .3 .2 .1} where nothing else is said, from a
+fixed seed; the rules of others are computed from their formulas. Full mode writes benchmarks/drift/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.drift.peers import peers
+from benchmarks.drift.tables import TABLES
+
+README = Path(__file__).parent / "README.md"
+
+
+def main() -> int:
+    """Make the tables."""
+    parser = argparse.ArgumentParser(prog="benchmarks.drift", description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="a tenth of the replicates; prints, writes nothing")
+    parser.add_argument("--seed", type=int, default=20_26)
+    parser.add_argument(
+        "--peers", action="store_true", help="also run the real libraries, each in an environment of its own"
+    )
+    parser.add_argument(
+        "--cache", type=Path, default=Path.home() / ".cache" / "otel-mlmon-peers", help="where those are made"
+    )
+    arguments = parser.parse_args()
+    scale = 0.1 if arguments.quick else 1.0
+    start_s = time.monotonic()
+    parts = ["# Drift rules, measured", "", *__doc__.partition("\n\n")[2].strip().splitlines(), ""]
+    tables = dict(TABLES)
+    for title, table in tables.items():
+        print(f"{title} …", file=sys.stderr)
+        parts += [f"## {title}", "", *table(arguments.seed, scale), ""]
+    if arguments.peers:
+        parts += ["## The libraries themselves", "", *peers(arguments.cache, arguments.seed, scale), ""]
+    took_s = time.monotonic() - start_s
+    parts += [
+        f"Made by `python -m benchmarks.drift{' --peers' * arguments.peers}{' --quick' * arguments.quick}`, "
+        f"seed {arguments.seed}, in {took_s:.0f} s; Python {platform.python_version()}, {os.cpu_count()} cores shared "
+        "with others.",
+        "",
+    ]
+    text = "\n".join(parts)
+    print(text)
+    if not arguments.quick:
+        README.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,129 @@
+"""The rules that are compared: ours, and those of others from their formulas, over many replicates at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import chdtrc
+
+from otel_mlmon.processor.drift.chi_squared import chi_squared
+from otel_mlmon.processor.drift.evidence import STATUSES, EvidenceBank
+from otel_mlmon.processor.drift.jensen_shannon import jensen_shannon
+from otel_mlmon.processor.drift.moves import Direction
+from otel_mlmon.processor.drift.psi import psi
+
+Counts = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+Rng = np.random.Generator
+
+ARL_LINE = math.log(1e4)
+FLEET_LINE = math.log(6.7e6)
+"""One false alarm in 30 days over 26 streams with panes of 10 s."""
+
+
+class Rule(Protocol):
+    """One rule, on as many streams as there are references."""
+
+    def alarms(self, counts: Counts, /) -> Flags:
+        """Whether each stream is in alarm after another window; counts of shape (S, K)."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """How a rule is begun."""
+
+    name: str
+    begin: Callable[[Counts, Rng, int], Rule]
+    """From references of shape (S, K), a generator, and the size of a window."""
+
+
+class Tolerant:
+    """The tolerant e-CUSUM."""
+
+    def __init__(self, references: Counts, *, line: float, tolerance: float, direction: Direction = "both") -> None:
+        self.bank = EvidenceBank(references.shape[1], direction)
+        self.rows = np.array([self.bank.add(reference, tolerance) for reference in references])
+        self.line = line
+
+    def alarms(self, counts: Counts, /) -> Flags:
+        """Of every stream."""
+        return self.of(np.arange(self.rows.size), counts)
+
+    def of(self, streams: NDArray[np.intp], counts: Counts) -> Flags:
+        """The same for some of the streams."""
+        rows = self.rows[streams]
+        self.bank.update(rows, counts, np.ones(rows.size, dtype=np.int64), self.line)
+        flags: Flags = self.bank.status[rows] == STATUSES.index("drift")
+        return flags
+
+
+class Distance:
+    """A statistic of each window against a threshold; no memory."""
+
+    def __init__(self, references: Counts, breached: Callable[[Counts, Counts], Any]) -> None:
+        self.references = references
+        self.breached = breached
+
+    def alarms(self, counts: Counts, /) -> Flags:
+        """Of this window alone."""
+        flags: Flags = np.asarray(self.breached(self.references, counts))
+        return flags
+
+
+def ours(*, line: float = ARL_LINE, tolerance: float = 0.02, direction: Direction = "both") -> Named:
+    """Ours, by its alarm line and tolerance."""
+
+    def begin(references: Counts, _rng: Rng, _items: int) -> Rule:
+        return Tolerant(references, line=line, tolerance=tolerance, direction=direction)
+
+    return Named(f"**tolerant e-CUSUM**, tolerance {tolerance:g}, ARL {math.exp(line):.3g}", begin)
+
+
+def _stateless(name: str, breached: Callable[[Counts, Counts], Any]) -> Named:
+    return Named(name, lambda references, _rng, _items: Distance(references, breached))
+
+
+def _one_sample(references: Counts, counts: Counts) -> Flags:
+    expected = references / references.sum(-1, keepdims=True) * counts.sum(-1, keepdims=True)
+    statistic = ((counts - expected) ** 2 / np.maximum(expected, 1e-12)).sum(-1)
+    flags: Flags = chdtrc(references.shape[1] - 1, statistic) < 0.05
+    return flags
+
+
+def _two_samples(references: Counts, counts: Counts) -> Flags:
+    p_value = chi_squared(references, counts).p_value
+    assert p_value is not None
+    return p_value < 0.05
+
+
+def _evidently_small(references: Counts, rng: Rng, _items: int) -> Rule:
+    shares = references / references.sum(-1, keepdims=True)
+    return Distance(rng.multinomial(1_000, shares), _one_sample)
+
+
+def _nannyml(references: Counts, rng: Rng, items: int) -> Rule:
+    """Mean + 3 sd of the statistic over the chunks that the reference makes, each as large as a window."""
+    chunks = max(1, int(references.sum(-1).min()) // items)
+    shares = references / references.sum(-1, keepdims=True)
+    parts = np.stack([rng.multinomial(items, shares) for _ in range(chunks)])
+    whole = parts.sum(0)
+    of_reference = np.stack([jensen_shannon(whole, part).value for part in parts])
+    threshold = of_reference.mean(0) + 3.0 * of_reference.std(0)
+    return Distance(whole, lambda before, now: jensen_shannon(before, now).value > threshold)
+
+
+OTHERS = (
+    Named("evidently default, reference ≤ 1000 (one-sample chi² p<.05)", _evidently_small),
+    _stateless(
+        "evidently default, reference > 1000 (JS natural ≥ .1)",
+        lambda before, now: jensen_shannon(before, now).value * math.sqrt(math.log(2.0)) >= 0.1,
+    ),
+    _stateless("PSI > .2", lambda before, now: psi(before, now).value > 0.2),
+    _stateless("chi² two-sample p<.05 (NannyML chi2, alibi-detect)", _two_samples),
+    Named("NannyML default (JS > mean + 3 sd of the reference's chunks)", _nannyml),
+)

@@ -1,0 +1,42 @@
+"""Arrays with one row a stream, that grow together."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+SMALLEST: Final = 4
+
+
+class Rows:
+    """Named arrays over the same rows; a row not touched yet is zero.
+
+    Args:
+        columns: Shape of a row and its type, by name.
+    """
+
+    def __init__(self, **columns: tuple[tuple[int, ...], Any]) -> None:
+        self._arrays: dict[str, NDArray[Any]] = {
+            name: np.zeros((SMALLEST, *shape), dtype) for name, (shape, dtype) in columns.items()
+        }
+        self._capacity = SMALLEST
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        """All rows of one array; good until the next `clear`."""
+        return self._arrays[name]
+
+    def clear(self, row: int) -> None:
+        """Make `row` zero, and be there."""
+        if row >= self._capacity:
+            self._grow(max(row + 1, 2 * self._capacity))
+        for array in self._arrays.values():
+            array[row] = 0
+
+    def _grow(self, capacity: int) -> None:
+        for name, array in self._arrays.items():
+            larger = np.zeros((capacity, *array.shape[1:]), array.dtype)
+            larger[: self._capacity] = array
+            self._arrays[name] = larger
+        self._capacity = capacity

@@ -1,0 +1,207 @@
+"""Whether what was learned so far can be a reference: is it enough, and is it one thing.
+
+The first tenth of the values chooses bins; what comes after is counted over them in blocks of successive panes. The
+blocks answer two questions when the values asked for are there:
+
+- φ, the design effect: for neighbouring blocks with shares s, s' of n, n' values, |s - s'|² / ((1/n + 1/n') Σ p(1-p))
+  is φ on average, and about φ χ²_ν/ν with ν = (Σλ)²/Σλ², λ the eigenvalues of diag(p) - p pᵀ. Its median over at
+  least 8 pairs, over that of χ²_ν/ν, does not see a single break, which is the other question's. Blocks of 1, 2, 4, …
+  are tried, since bursts longer than a block hide from it; the largest φ counts.
+- Are the halves alike: the two-sample chi-squared of the first half of the blocks against the second, over φ, against
+  its quantile at `LEVEL`. A reference that moved while it was learned is none.
+
+Learning goes on until N/φ is a fifth of what was asked for (1,000 of 5,000), 20 times as long at most; and while the
+halves differ, 4 times as long at most. Then the reference is used all the same, and says so.
+
+Source: Kish, Survey Sampling, 1965; Satterthwaite 1946; Wilson & Hilferty 1931 for the quantiles of chi-squared: at
+`LEVEL` 7 % too large with one degree of freedom, 4 % with three, 1 % with ten.
+Choice: the estimate of the drift step (`drift.design_effect`) is not asked: it is downstream, and remembers what is of
+use while it watches, whereas here all blocks are at hand at once.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otel_mlmon.processor.window.binning import Binning, ClassBins, NumberBins
+from otel_mlmon.sketch.tally import Tally
+
+Counts = NDArray[np.int64]
+
+CHOOSING: Final = 0.1
+"""Share of the values asked for that chooses the bins."""
+MIN_BLOCK: Final = 50
+"""Values in a block at least."""
+MAX_BLOCKS: Final = 64
+"""More are joined two by two."""
+MIN_PAIRS: Final = 8
+"""Pairs of blocks that φ is read from at least."""
+EFFECTIVE: Final = 0.2
+"""N/φ at least, as a share of the values asked for."""
+MAX_UNSTATIONARY: Final = 4
+MAX_BURSTY: Final = 20
+"""How many times the values asked for learning may take."""
+LEVEL_Z: Final = 3.719
+"""The standard normal quantile at 1 - `LEVEL`."""
+LEVEL: Final = 1e-4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What the blocks say; None where they are too few."""
+
+    design_effect: float | None = None
+    is_stationary: bool | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Learning:
+    """The blocks of one stream while it learns.
+
+    Memory: `MAX_BLOCKS` count vectors.
+    """
+
+    binning: Binning | None = None
+    """What the blocks are counted over; None before it is chosen."""
+    blocks: list[list[int]] = field(default_factory=list)
+    block_items: int = MIN_BLOCK
+    """Values that fill a block."""
+    panes: int = 0
+    """Panes with values."""
+
+    def add(self, tally: Tally, binning: Binning | None) -> None:
+        """Count a pane.
+
+        Args:
+            tally: Its values.
+            binning: What to count over from the next pane on, where there is none yet, or the one there is cannot
+                hold `tally`; then the blocks begin anew.
+        """
+        self.panes += 1
+        if self.binning is None or self.binning.misfit(tally) is not None:
+            self.binning, self.blocks, self.block_items = binning, [], MIN_BLOCK
+            return
+        counts = self.binning.count(tally).tolist()
+        if self.blocks and sum(self.blocks[-1]) < self.block_items:
+            self.blocks[-1] = [one + other for one, other in zip(self.blocks[-1], counts, strict=True)]
+        else:
+            self.blocks.append(counts)
+        if len(self.blocks) > MAX_BLOCKS:
+            table = np.array(self.blocks[:MAX_BLOCKS]).reshape(MAX_BLOCKS // 2, 2, -1).sum(axis=1)
+            self.blocks = [*table.tolist(), *self.blocks[MAX_BLOCKS:]]
+            self.block_items *= 2
+
+    def verdict(self) -> Verdict:
+        """What the full blocks say."""
+        table = np.array([block for block in self.blocks if sum(block) >= self.block_items], dtype=np.int64)
+        phi = design_effect(table)
+        if phi is None:
+            return Verdict()
+        return Verdict(design_effect=phi, is_stationary=are_alike(table, phi))
+
+    def to_state(self) -> dict[str, Any]:
+        """As JSON has it; `from_state` is its inverse."""
+        return {
+            "binning": _binning_state(self.binning),
+            "blocks": self.blocks,
+            "block_items": self.block_items,
+            "panes": self.panes,
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Learning:
+        """From `to_state`."""
+        return cls(
+            binning=_binning_from(state["binning"]),
+            blocks=[list(block) for block in state["blocks"]],
+            block_items=state["block_items"],
+            panes=state["panes"],
+        )
+
+
+def is_enough(count: int, verdict: Verdict, *, asked: int) -> bool:
+    """Whether `count` values are a reference where `asked` were asked for."""
+    if count < asked:
+        return False
+    if verdict.is_stationary is False and count < MAX_UNSTATIONARY * asked:
+        return False
+    effective = count / (verdict.design_effect or 1.0)
+    return effective >= EFFECTIVE * asked or count >= MAX_BURSTY * asked
+
+
+def design_effect(blocks: Counts) -> float | None:
+    """φ of blocks, shape (B, K), each with values, 1 or above; None of fewer than `MIN_PAIRS` + 1."""
+    if len(blocks) <= MIN_PAIRS:
+        return None
+    shares = blocks.sum(axis=0) / blocks.sum()
+    spread = 1.0 - float(shares @ shares)
+    if spread <= 0.0:
+        return 1.0
+    largest = 1.0
+    while len(blocks) > MIN_PAIRS:
+        items = blocks.sum(axis=1)
+        differences = np.diff(blocks / items[:, None], axis=0)
+        ratios = (differences**2).sum(axis=1) / ((1 / items[1:] + 1 / items[:-1]) * spread)
+        largest = max(largest, float(np.median(ratios)) / _median_ratio(shares))
+        even = len(blocks) // 2 * 2
+        blocks = blocks[:even].reshape(even // 2, 2, -1).sum(axis=1)
+    return largest
+
+
+def are_alike(blocks: Counts, phi: float) -> bool:
+    """Whether the first half of the blocks, shape (B, K), is like the second, at `LEVEL`."""
+    middle = int(np.searchsorted(np.cumsum(blocks.sum(axis=1)), blocks.sum() / 2)) + 1
+    halves = np.stack([blocks[:middle].sum(axis=0), blocks[middle:].sum(axis=0)]).astype(np.float64)
+    halves = halves[:, halves.sum(axis=0) > 0]
+    if halves.shape[1] < 2 or not halves.sum(axis=1).all():
+        return True
+    expected = halves.sum(axis=1)[:, None] * halves.sum(axis=0) / halves.sum()
+    statistic = float(((halves - expected) ** 2 / expected).sum())
+    return statistic / phi <= chi_squared_quantile(halves.shape[1] - 1, LEVEL_Z)
+
+
+def chi_squared_quantile(freedom: float, z: float) -> float:
+    """The quantile of chi-squared where the standard normal has `z`, by Wilson and Hilferty."""
+    tail = 2.0 / (9.0 * freedom)
+    return freedom * max(0.0, 1.0 - tail + z * math.sqrt(tail)) ** 3
+
+
+def _median_ratio(shares: NDArray[np.float64]) -> float:
+    """The median of χ²_ν/ν, ν of multinomial shares."""
+    squares, cubes = float(shares @ shares), float(shares**2 @ shares)
+    trace = squares - 2.0 * cubes + squares**2
+    freedom = (1.0 - squares) ** 2 / trace if trace > 0.0 else 1.0
+    return chi_squared_quantile(freedom, 0.0) / freedom
+
+
+def _binning_state(binning: Binning | None) -> dict[str, Any] | None:
+    if isinstance(binning, ClassBins):
+        return {"labels": list(binning.labels), "has_missing": binning.has_missing}
+    if isinstance(binning, NumberBins):
+        return {
+            "edges": list(binning.edges),
+            "cuts": list(binning.cuts),
+            "scale": binning.scale,
+            "has_missing": binning.has_missing,
+            "is_fixed": binning.is_fixed,
+        }
+    return None
+
+
+def _binning_from(state: dict[str, Any] | None) -> Binning | None:
+    if state is None:
+        return None
+    if "labels" in state:
+        return ClassBins(labels=tuple(state["labels"]), has_missing=state["has_missing"])
+    return NumberBins(
+        edges=tuple(state["edges"]),
+        cuts=tuple(state["cuts"]),
+        scale=state["scale"],
+        has_missing=state["has_missing"],
+        is_fixed=state["is_fixed"],
+    )

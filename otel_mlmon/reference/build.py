@@ -1,0 +1,307 @@
+"""Runs a model over data and profiles inputs and outputs, by the very code that profiles them in the application.
+
+Each batch is copied by `instrumentation.call` and read by `instrumentation.record`, as a live call is; so what counts
+as a label, a confidence, a missing value or an image's brightness, and what a stream is called, cannot differ. Batches
+are as large as the copy takes whole: a live call of more rows is thinned, and here every row counts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otel_mlmon import semconv
+from otel_mlmon.errors import DataError, DependencyMissingError
+from otel_mlmon.instrumentation.call import onnxruntime
+from otel_mlmon.instrumentation.call.call import CallTuple, Tensor, image_step
+from otel_mlmon.instrumentation.call.observer import Observer
+from otel_mlmon.instrumentation.call.snapshot import (
+    MAX_IMAGE_BYTES,
+    MAX_INPUT_BYTES,
+    MAX_OUTPUT_BYTES,
+    MAX_TEXTS,
+    Capture,
+    plan_input,
+)
+from otel_mlmon.instrumentation.record.prediction import Predictions, Reader
+from otel_mlmon.instrumentation.settings import ModelOptions, resolve_settings
+from otel_mlmon.reference.calibration import Calibration
+from otel_mlmon.reference.profile import Profile, timestamp
+from otel_mlmon.sketch.categories import Categories
+from otel_mlmon.sketch.exponential import ExponentialHistogram
+from otel_mlmon.sketch.histogram import Histogram
+from otel_mlmon.sketch.tally import Tally
+
+MAX_BATCH: Final = 1_024
+CALLS_A_READ: Final = 256
+
+Feed = Mapping[str, NDArray[Any]]
+
+
+def _utc_now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Built:
+    """A profile, and what was not put into it."""
+
+    profile: Profile
+    rows: int
+    """Rows that the model was run over."""
+    left_out: int
+    """Rows at the end that do not fill a batch, where the model takes a fixed number."""
+
+
+class Model:
+    """An ONNX model, loaded.
+
+    Args:
+        path: Its file.
+
+    Raises:
+        DependencyMissingError: onnxruntime is not installed.
+        DataError: It is not a model that onnxruntime can run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        module = onnxruntime.load()
+        if module is None:
+            raise DependencyMissingError('A model needs onnxruntime: pip install "otel-mlmon[onnxruntime]"')
+        if not path.is_file():
+            raise DataError(f"{path}: No such file")
+        self._faults = _faults(module)
+        self._version = str(module.__version__)
+        options = module.SessionOptions()
+        options.log_severity_level = 3  # what is wrong is raised; warnings are about speed
+        try:
+            self._session = module.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except self._faults as error:
+            raise DataError(f"{path}: {error}") from error
+
+    @property
+    def inputs(self) -> list[Any]:
+        """Name, type and shape of each."""
+        return list(self._session.get_inputs())
+
+    def profile(
+        self,
+        feed: Feed,
+        *,
+        name: str = "",
+        options: ModelOptions | None = None,
+        truth: Sequence[str | None] | None = None,
+        progress: Callable[[int], None] = lambda _: None,
+        now: Callable[[], datetime] = _utc_now,
+    ) -> Built:
+        """Run over all rows and count.
+
+        Args:
+            feed: An array for each input, shape (n, …).
+            name: What the application calls the model; empty to find it as the application does.
+            options: What the application says of it.
+            truth: The right label of each row, None where it is not known.
+            progress: Told how many rows were done, now and then.
+            now: The time of making.
+
+        Raises:
+            DataError: The model cannot be run over the data, or never predicts a label that `truth` has.
+        """
+        rows = min(map(len, feed.values()))
+        sink = _Sink()
+        observer = Observer(sink=sink, context=lambda: None, model_name=lambda _: name, runtime_version=self._version)
+        said = options or ModelOptions()
+        readers: list[Reader] = []
+        count = _Count(truth)
+        capture: Capture | None = None
+        done = 0
+        for batch in self._batches(feed, rows):
+            outputs = self._run(batch, done)
+            capture = capture or observer.attach(self._session, None, batch, outputs)
+            capture(batch, outputs, 0, 1)
+            done += min(map(len, batch.values()))
+            if len(sink.queue) >= CALLS_A_READ:
+                count.add(_read(sink, readers, said))
+                progress(done)
+        if sink.queue:
+            count.add(_read(sink, readers, said))
+        progress(done)
+        observer.close()
+        if not readers:
+            raise DataError(f"{rows} rows do not fill the one batch that the model takes")
+        found = readers[0].model
+        profile = Profile(
+            model=found.name,
+            version=found.version,
+            created=timestamp(now()),
+            streams=count.streams,
+            calibration=count.calibration(),
+        )
+        return Built(profile=profile, rows=done, left_out=rows - done)
+
+    def _run(self, batch: Feed, row: int) -> Sequence[Any]:
+        try:
+            outputs: Sequence[Any] = self._session.run(None, dict(batch))
+        except self._faults as error:
+            raise DataError(f"the model cannot be run over the rows from {row} on: {error}") from error
+        return outputs
+
+    def _batches(self, feed: Feed, rows: int) -> Iterator[dict[str, NDArray[Any]]]:
+        fixed = [node.shape[0] for node in self.inputs if node.shape and isinstance(node.shape[0], int)]
+        size = max(fixed) if fixed else min(self._whole(feed), rows)
+        for start in range(0, rows - size + 1 if fixed else rows, size):
+            yield {name: values[start : start + size] for name, values in feed.items()}
+
+    def _whole(self, feed: Feed) -> int:
+        """The most rows of which everything is copied."""
+        first = {name: values[:1] for name, values in feed.items()}
+        outputs = self._run(first, 0)
+        limits = [_input_rows(plan_input(node, first[node.name]), first[node.name]) for node in self.inputs]
+        return max(1, min(MAX_BATCH, *limits, *map(_output_rows, outputs)))
+
+
+class _Sink:
+    """Where calls go: a queue that is read in turn."""
+
+    def __init__(self) -> None:
+        self.queue: deque[CallTuple] = deque()
+        self.high_water: int = 2 * CALLS_A_READ
+        self.max_bytes: int = 1 << 62
+
+    def offer(self, record: CallTuple, size_bytes: int) -> None:  # noqa: ARG002 - the Protocol's
+        self.queue.append(record)
+
+    def drop(self, reason: str) -> None:
+        raise DataError(f"a batch could not be copied: {reason}")
+
+
+class _Count:
+    """What the batches said so far."""
+
+    def __init__(self, truth: Sequence[str | None] | None) -> None:
+        self.streams: dict[str, Tally] = {}
+        self._truth = truth
+        self._at = 0
+        self._calibration: Calibration | None = None
+        self._met = truth is None
+        self._table: dict[str, None] = {}
+
+    def add(self, predictions: Predictions) -> None:
+        for stream, tally in _tallies(predictions):
+            known = self.streams.get(stream)
+            self.streams[stream] = tally if known is None else known.merge(tally)
+        if self._truth is not None:
+            self._compare(predictions, self._truth)
+        self._at += int(predictions.batch_sizes.sum())
+
+    def calibration(self) -> Calibration | None:
+        """Raises: DataError: There were labels, and none is one that the model predicts."""
+        if self._truth is None:
+            return None
+        if not self._met:
+            have = list(dict.fromkeys(label for label in self._truth if label is not None))
+            raise DataError(
+                f"no label is one that the model predicts: it predicts {_some(list(self._table))}; "
+                f"the labels are {_some(have)}"
+            )
+        return self._calibration
+
+    def _compare(self, predictions: Predictions, truth: Sequence[str | None]) -> None:
+        labels, confidences, sizes = predictions.labels, predictions.confidences, predictions.batch_sizes
+        self._table.update(dict.fromkeys(labels.table))
+        # Rows pair up in calls of which every row has a label and a confidence: a score that is NaN has neither.
+        whole = (_per_call(labels.calls, sizes) == sizes) & (_per_call(confidences.calls, sizes) == sizes)
+        starts = self._at + np.cumsum(sizes) - sizes
+        rows = [row for call in np.flatnonzero(whole) for row in range(starts[call], starts[call] + sizes[call])]
+        codes = labels.codes[whole[labels.calls]].tolist()
+        values = confidences.values[whole[confidences.calls]]
+        right = [_meant(truth[row], labels.table) for row in rows]
+        is_known = np.array([label is not None for label in right], dtype=bool)
+        is_right = np.array([labels.table[code] == label for code, label in zip(codes, right, strict=True)], dtype=bool)
+        part = Calibration.of(values[is_known], is_right[is_known])
+        self._calibration = part if self._calibration is None else self._calibration.merge(part)
+        self._met = self._met or bool(set(right) & set(labels.table))
+
+
+def _meant(label: str | None, table: Sequence[str]) -> str | None:
+    """The label in the model's words: a number that is none of them is the position of one."""
+    if label is not None and label not in table and label.isdecimal() and int(label) < len(table):
+        return table[int(label)]
+    return label
+
+
+def _per_call(calls: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.bincount(calls, minlength=len(sizes)).astype(np.int64)
+
+
+def _read(sink: _Sink, readers: list[Reader], said: ModelOptions) -> Predictions:
+    calls = list(sink.queue)
+    sink.queue.clear()
+    if not readers:
+        readers.append(
+            Reader(calls[0][0], options=lambda _: said, max_features=resolve_settings({}, environ={}).max_features)
+        )
+    return readers[0].read(calls)
+
+
+def _tallies(predictions: Predictions) -> Iterator[tuple[str, Tally]]:
+    labels, inputs = predictions.labels, predictions.inputs
+    if labels.codes.size:
+        counts = Counter({labels.table[code]: int(n) for code, n in enumerate(np.bincount(labels.codes)) if n})
+        yield semconv.STREAM_LABEL, Tally(categories=Categories(counts=counts))
+    if predictions.confidences.values.size:
+        histogram = Histogram.of_values(predictions.confidences.values, semconv.CONFIDENCE_BOUNDS)
+        yield semconv.STREAM_CONFIDENCE, Tally(explicit={histogram.bounds: histogram})
+    for values in predictions.values.values():
+        yield semconv.STREAM_VALUE, Tally(exponential=ExponentialHistogram.of_values(values))
+    for name, column in inputs.features.items():
+        yield _input(name), Tally(exponential=ExponentialHistogram.of_values(column))
+    for name, words in inputs.categories.items():
+        yield _input(name), Tally(categories=Categories(counts=words))
+    for name, missing in inputs.missing.items():
+        yield _input(name), Tally(missing=missing)
+
+
+def _input(feature: str) -> str:
+    return f"{semconv.STREAM_INPUT_PREFIX}{feature}"
+
+
+def _input_rows(tensor: Tensor, row: NDArray[Any]) -> int:
+    """Rows of an input that are copied whole."""
+    if tensor.layout == "text":
+        return MAX_TEXTS // max(row.size, 1)
+    if tensor.layout == "rows":
+        return MAX_INPUT_BYTES // max(row.nbytes, 1)
+    if tensor.layout in {"nchw", "nhwc"}:
+        height, width = row.shape[2:] if tensor.layout == "nchw" else row.shape[1:3]
+        step = image_step(height, width)
+        thin_bytes = row.nbytes // max(height * width, 1) * -(-height // step) * -(-width // step)
+        return MAX_IMAGE_BYTES // max(int(thin_bytes), 1)
+    return MAX_BATCH
+
+
+def _output_rows(value: Any) -> int:
+    """Rows of an output that are copied whole."""
+    if isinstance(value, list):  # ZipMap's dictionaries
+        return MAX_OUTPUT_BYTES // (4 * max(len(value[0]), 1)) if value and isinstance(value[0], dict) else MAX_TEXTS
+    if not isinstance(value, np.ndarray) or value.dtype.kind in "OU":
+        return MAX_TEXTS
+    return MAX_OUTPUT_BYTES // max(int(value.nbytes), 1)
+
+
+def _faults(module: ModuleType) -> tuple[type[Exception], ...]:
+    """What onnxruntime raises: they have no base of their own. `ValueError` is for names that it does not know."""
+    kinds = vars(module.capi.onnxruntime_pybind11_state).values()
+    return (ValueError, *(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Exception)))
+
+
+def _some(words: Sequence[str], limit: int = 5) -> str:
+    return ", ".join(words[:limit]) + (", …" if len(words) > limit else "") or "none"

@@ -1,0 +1,83 @@
+"""How often a model was right at each confidence, counted on labelled data.
+
+Predictions are counted over the 10 equal bins of confidence that the processor judges too, so that a window's
+confidence histogram and a calibration meet bin by bin. Counts add up over parts of the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otel_mlmon import semconv
+from otel_mlmon.sketch.histogram import whole_counts
+
+Counts = NDArray[np.int64]
+
+BINS: Final = len(semconv.CONFIDENCE_EDGES) + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Calibration:
+    """Right predictions and all predictions with a known label, by bin of confidence."""
+
+    right: Counts
+    """Shape (10,), int64, never above `total`."""
+    total: Counts
+    """Shape (10,), int64, 0 or above."""
+
+    @classmethod
+    def of(cls, confidences: NDArray[np.floating[Any]], is_right: NDArray[np.bool_]) -> Calibration:
+        """From predictions, shape (n,) each; confidences within [0, 1]."""
+        bins = np.searchsorted(semconv.CONFIDENCE_EDGES, confidences, side="left")
+        return cls(
+            right=np.bincount(bins[is_right], minlength=BINS).astype(np.int64),
+            total=np.bincount(bins, minlength=BINS).astype(np.int64),
+        )
+
+    @property
+    def accuracy(self) -> float:
+        """The share that was right; NaN of none."""
+        labelled = int(self.total.sum())
+        return int(self.right.sum()) / labelled if labelled else float("nan")
+
+    def merge(self, other: Calibration) -> Calibration:
+        """Of both sets together."""
+        return Calibration(right=self.right + other.right, total=self.total + other.total)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it; `from_dict` is its inverse."""
+        return {"right": self.right.tolist(), "total": self.total.tolist()}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Calibration:
+        """From `to_dict`.
+
+        Raises:
+            KeyError: A key is missing.
+            TypeError: A value is of another type.
+            ValueError: There are not 10 bins, or more were right than there were.
+        """
+        unknown = sorted(set(document) - {"right", "total"})
+        if unknown:
+            raise ValueError(f"unknown key {unknown[0]!r}")
+        right, total = whole_counts(document["right"]), whole_counts(document["total"])
+        if right.size != BINS or total.size != BINS:
+            raise ValueError(f"there must be {BINS} bins")
+        if (right > total).any():
+            raise ValueError("more were right than there were")
+        return cls(right=right, total=total)
+
+    def __eq__(self, other: object) -> bool:
+        """Same counts."""
+        return (
+            isinstance(other, Calibration)
+            and bool(np.array_equal(self.right, other.right))
+            and bool(np.array_equal(self.total, other.total))
+        )
+
+    __hash__ = None  # type: ignore[assignment]

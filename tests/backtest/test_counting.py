@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from otel_mlmon.backtest.counting import counter_of
+from otel_mlmon.backtest.table import column_of
+from otel_mlmon.errors import ConfigurationError
+from otel_mlmon.processor.window.binning import Binning, ClassBins, quantile_bins
+from otel_mlmon.sketch.exponential import ExponentialHistogram
+from otel_mlmon.sketch.tally import Tally
+
+# Powers of two are bounds of buckets; their neighbours and zeros are where a comparison could go wrong.
+VALUES = st.one_of(
+    st.integers(-5, 5).map(float),
+    st.floats(-1e6, 1e6),
+    st.integers(-8, 8).flatmap(lambda power: st.sampled_from((-(2.0**power), 2.0**power))),
+)
+
+
+def tally_of(values: NDArray[np.float64]) -> Tally:
+    finite = values[np.isfinite(values)]
+    return Tally(exponential=ExponentialHistogram.of_values(finite), missing=int(values.size - finite.size))
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    reference=st.lists(VALUES, min_size=1, max_size=40),
+    data=st.lists(st.one_of(VALUES, st.just(math.nan), st.just(math.inf)), max_size=40),
+)
+def test_rows_are_counted_as_their_sketch_is(reference: list[float], data: list[float]) -> None:
+    binning = quantile_bins(tally_of(np.array(reference)), grid=None, has_missing=True)
+    values = np.array(data, dtype=np.float64)
+    counter = counter_of(column_of("x", values), binning, "here")
+    # One value a sketch: the sketch of many may be coarser than the bins, which that of one never is.
+    expected = np.zeros(binning.bins.count, dtype=np.int64)
+    for row in range(values.size):
+        expected += binning.count(tally_of(values[row : row + 1]))
+    # The value of a bound is rounded, so which side a value on it belongs to is known of zero and powers of two only.
+    if all(value in (0.0, math.inf) or math.frexp(abs(value))[0] == 0.5 for value in data if value in binning.edges):
+        assert counter.count(0, values.size).tolist() == expected.tolist()
+    assert int(counter.count(0, values.size).sum()) == values.size
+
+
+def test_an_outlier_moves_no_edge() -> None:
+    binning = quantile_bins(tally_of(np.linspace(1, 2, 1000)), grid=None, has_missing=True)
+    counts = counter_of(column_of("x", np.array([1e30, -1e30, 1.5])), binning, "here").count(0, 3)
+    assert (int(counts[0]), int(counts[-2]), int(counts.sum())) == (1, 1, 3)
+
+
+@pytest.mark.parametrize("has_missing", [True, False])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1.0, 2.0, 2.0, 9.0, math.nan],
+        [1.0, 2.0, 2.0, 2.5, math.nan],
+        [1e300, 1.0, 2.0, 2.0, math.nan],
+        ["1", "2", "2", "nine", None],
+    ],
+)
+def test_classes_unseen_and_missing(values: list[object], *, has_missing: bool) -> None:
+    binning: Binning = ClassBins(labels=("2", "1", "_OTHER"), has_missing=has_missing)
+    counter = counter_of(column_of("x", values), binning, "here")
+    assert counter.count(0, 5).tolist() == [2, 1, 1] + [1] * has_missing
+    assert math.isnan(counter.mean(0, 5))
+
+
+def test_small_whole_numbers_are_looked_up() -> None:
+    counter = counter_of(column_of("x", np.array([-3, 5, 5, 4])), ClassBins(labels=("5", "-3", "_OTHER")), "here")
+    assert counter.count(0, 4).tolist() == [2, 1, 1]
+    assert counter.count(1, 3).tolist() == [2, 0, 0]
+
+
+def test_words_in_a_column_of_numbers_are_a_fault_with_its_place() -> None:
+    binning = quantile_bins(tally_of(np.arange(10.0)), grid=None, has_missing=True)
+    with pytest.raises(ConfigurationError, match=r"^data.csv:7: column 'x': 'many' is not a number"):
+        counter_of(column_of("x", ["many"]), binning, "data.csv:7")
+
+
+def test_means_are_of_what_is_there() -> None:
+    binning = quantile_bins(tally_of(np.arange(10.0)), grid=None, has_missing=True)
+    counter = counter_of(column_of("x", np.array([1.0, math.nan, 3.0, math.inf, math.nan])), binning, "here")
+    assert counter.mean(0, 4) == 2.0
+    assert math.isnan(counter.mean(4, 5))

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from otel_mlmon import cli
+from otel_mlmon.reference.embedding import embedded, metadata_of
+from otel_mlmon.reference.profile import Profile
+from tests.support import models
+
+ROWS = 120
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model, and its training data as a table and as arrays."""
+    monkeypatch.chdir(tmp_path)
+    Path("fraud.onnx").write_bytes(models.softmax(classes=3, metadata={"names": "['ant', 'bee', 'cow']"}))
+    rows = np.random.default_rng(5).normal(size=(ROWS, 3)).round(3)
+    truth = [("ant", "bee", "cow")[code] for code in rows.argmax(axis=1)]
+    truth[0] = "cow" if truth[0] != "cow" else "ant"
+    lines = [",".join(map(str, row)) + f",{label}" for row, label in zip(rows.tolist(), truth, strict=True)]
+    Path("train.csv").write_text("\n".join(["age,income,debt,kind", *lines]) + "\n")
+    np.savez("train.npz", rows=rows)
+    Path("labels.csv").write_text("\n".join(["kind", *truth]) + "\n")
+    return tmp_path
+
+
+def test_from_a_model_and_a_table_to_a_profile(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["reference", "build", "fraud.onnx", "train.csv", "--labels", "kind"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "fraud: 120 rows, 5 streams: fraud.reference.json\naccuracy 99.17 % of 120 labelled rows\n"
+    assert "Features are called f0 (age) and so on" in err
+    profile = Profile.read("fraud.reference.json")
+    assert sorted(profile.streams) == [
+        "input.f0", "input.f1", "input.f2", "prediction.confidence", "prediction.label",
+    ]  # fmt: skip
+    assert {tally.total for tally in profile.streams.values()} == {ROWS}
+
+
+def test_a_table_and_arrays_give_the_same_profile(folder: Path) -> None:
+    assert cli.main(["reference", "build", "fraud.onnx", "train.csv", "--labels", "kind", "-o", "a.json"]) == 0
+    assert cli.main(["reference", "build", "fraud.onnx", "train.npz", "--labels", "labels.csv", "-o", "b.json"]) == 0
+    one, other = Profile.read("a.json"), Profile.read("b.json")
+    assert (one.streams, one.calibration) == (other.streams, other.calibration)
+
+
+def test_the_model_carries_its_profile_and_show_reads_either(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["reference", "build", "fraud.onnx", "train.csv", "--labels", "kind", "--features", "header"]
+    assert cli.main([*words, "-o", "p.json", "--embed", "carrying.onnx"]) == 0
+    assert "p.json, carrying.onnx" in capsys.readouterr().out
+    assert embedded(metadata_of(Path("carrying.onnx").read_bytes())) == Profile.read("p.json")
+    assert cli.main(["reference", "show", "p.json"]) == 0
+    shown = capsys.readouterr().out
+    assert "input.age" in shown
+    assert "ant" in shown
+    assert cli.main(["reference", "show", "carrying.onnx"]) == 0
+    assert capsys.readouterr().out == shown
+    assert cli.main(["reference", "embed", "p.json", "fraud.onnx", "-o", "again.onnx"]) == 0
+    assert Path("again.onnx").read_bytes() == Path("carrying.onnx").read_bytes()
+    assert sorted(path.name for path in folder.iterdir() if path.name.startswith(".")) == []
+
+
+def test_only_a_model_is_written_where_only_one_is_asked_for(folder: Path) -> None:
+    assert cli.main(["reference", "build", "fraud.onnx", "train.npz", "--embed", "carrying.onnx"]) == 0
+    assert not Path("fraud.reference.json").exists()
+
+
+def test_what_the_application_says_is_said_here_too(folder: Path) -> None:
+    words = ["--name", "risk", "--model-version", "3", "--features", "a,b,c", "--categorical", "c", "-o", "p.json"]
+    assert cli.main(["reference", "build", "fraud.onnx", "train.npz", *words]) == 0
+    profile = Profile.read("p.json")
+    assert (profile.model, profile.version) == ("risk", "3")
+    assert profile.streams["input.c"].categories.total == ROWS
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["build", "none.onnx", "train.csv"], "none.onnx: No such file"),
+        (["build", "fraud.onnx", "none.csv"], "none.csv: No such file or directory"),
+        (["build", "fraud.onnx", "train.csv"],
+         "train.csv has 4 columns for the input input (age, income, debt, kind); it takes 3."),
+        (["build", "fraud.onnx", "train.csv", "--labels", "sort"], "--labels: train.csv has no column sort"),
+        (["build", "fraud.onnx", "train.csv", "--columns", "age,sex"], "train.csv has no column sex"),
+        (["build", "fraud.onnx", "train.csv", "--columns", "age,income,kind"], "train.csv:2: column kind: "),
+        (["build", "fraud.onnx", "train.csv", "--labels", "kind", "--input", "x"], "the model has no input 'x'"),
+        (["build", "fraud.onnx", "train.npz", "--scores", "odds"], "scores must be one of"),
+        (["build", "fraud.onnx", "train.npz", "--embed", "none/x.onnx"], "none/x.onnx: No such file"),
+        (["build", "fraud.onnx", "train.npz", "-o", "none/x.json"], "none/x.json: No such file"),
+        (["show", "none.json"], "none.json: No such file"),
+        (["show", "fraud.onnx"], "fraud.onnx: carries no reference profile"),
+        (["show", "train.csv"], "train.csv: not JSON"),
+        (["embed", "train.csv", "fraud.onnx", "-o", "x.onnx"], "train.csv: not JSON"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_used_is_said_and_the_code_is_2(
+    folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert cli.main(["reference", *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_without_onnxruntime_it_says_what_to_install(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert cli.main(["reference", "build", "fraud.onnx", "train.csv"]) == 2
+    assert 'pip install "otel-mlmon[onnxruntime]"' in capsys.readouterr().err

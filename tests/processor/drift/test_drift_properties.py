@@ -1,0 +1,172 @@
+"""Seeded simulations of the promises of `evidence.py`: how often it is wrong, and how soon it is right."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from otel_mlmon.processor.drift.evidence import STATUSES, EvidenceBank
+
+pytestmark = pytest.mark.simulation
+
+Numbers = NDArray[np.float64]
+
+SHARES = np.array([0.4, 0.3, 0.2, 0.1])
+ARL_LINE = math.log(1e4)
+FLEET_LINE = math.log(6.7e6)
+"""One false alarm in 30 days over 26 streams with panes of 10 s."""
+
+DRIFT = STATUSES.index("drift")
+
+
+def moved(total_variation: float) -> Numbers:
+    shares: Numbers = SHARES + np.array([-total_variation, total_variation, 0.0, 0.0])
+    return shares
+
+
+class Runs:
+    """As many streams as `runs`, each with a reference of its own."""
+
+    def __init__(self, seed: int, runs: int, *, line: float, reference: int = 10_000) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.line = line
+        self.bank = EvidenceBank(4)
+        references = self.rng.multinomial(reference, SHARES, size=runs)
+        self.rows = np.array([self.bank.add(counts, 0.02) for counts in references])
+
+    def take(self, rows: NDArray[np.intp], counts: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """One pane of each of `rows`; which are in drift then."""
+        self.bank.update(rows, counts, np.ones(rows.size, dtype=np.int64), self.line)
+        is_drift: NDArray[np.bool_] = self.bank.status[rows] == DRIFT
+        return is_drift
+
+    def alarms(self, pane: int, shares: Numbers, panes: int) -> int:
+        """How many streams alarm in so many panes."""
+        ever = np.zeros(self.rows.size, dtype=bool)
+        for _ in range(panes):
+            ever |= self.take(self.rows, self.rng.multinomial(pane, shares, size=self.rows.size))
+        return int(ever.sum())
+
+    def items_to_alarm(self, pane: int, shares: Numbers, within: int) -> Numbers:
+        """Of each stream, infinite where there was none within so many items."""
+        items = np.full(self.rows.size, np.inf)
+        waiting = np.arange(self.rows.size)
+        for done in range(pane, within + 1, pane):
+            found = self.take(self.rows[waiting], self.rng.multinomial(pane, shares, size=waiting.size))
+            items[waiting[found]] = done
+            waiting = waiting[~found]
+            if not waiting.size:
+                break
+        return items
+
+
+@pytest.mark.parametrize("pane", [500, 1_000, 10_000])
+def test_no_false_alarm_in_100_000_windows(pane: int) -> None:
+    """1,000 references of 100 windows at an ARL of 10⁴: 0, so at most 3.7e-5 a window with 97.5 % confidence."""
+    assert Runs(pane, 1_000, line=ARL_LINE).alarms(pane, SHARES, 100) == 0
+
+
+def test_truth_at_the_edge_of_the_tolerance() -> None:
+    """20,000 windows whose truth is exactly as far off as is forgiven, the reference known exactly."""
+    runs = Runs(7, 200, line=ARL_LINE, reference=10**12)
+    # One alarm in 10⁴ windows is what is accepted: two on average, five with 98 %.
+    assert runs.alarms(1_000, moved(0.02), 100) <= 5
+
+
+@pytest.mark.parametrize("kind", ["Dirichlet 500", "daily cycle .03"])
+def test_no_false_alarm_where_the_shares_move(kind: str) -> None:
+    runs = Runs(11, 300, line=ARL_LINE)
+    for index in range(100):
+        shares = moved(0.03 * math.sin(2.0 * math.pi * index / 24.0))
+        if kind == "Dirichlet 500":
+            shares = runs.rng.dirichlet(500.0 * SHARES, size=runs.rows.size)
+        assert not runs.take(runs.rows, runs.rng.multinomial(1_000, shares, size=runs.rows.size)).any()
+
+
+def test_ten_points_in_three_windows_of_a_thousand() -> None:
+    runs = Runs(1, 300, line=ARL_LINE)
+    assert runs.alarms(1_000, SHARES, 12) == 0
+    windows = runs.items_to_alarm(1_000, moved(0.10), 50_000) / 1_000
+    assert windows.max() < math.inf
+    assert windows.mean() <= 3.0
+
+
+@pytest.mark.parametrize("line", [ARL_LINE, FLEET_LINE], ids=["1e4", "fleet"])
+@pytest.mark.parametrize(("pane", "streams"), [(1, 60), (10, 100), (100, 200), (500, 300), (1_000, 300)])
+def test_ten_points_in_2500_items_at_any_pane(pane: int, streams: int, line: float) -> None:
+    runs = Runs(pane, streams, line=line)
+    before = max(50, pane)
+    assert runs.alarms(before, SHARES, max(30, 6_000 // before)) == 0
+    items = runs.items_to_alarm(pane, moved(0.10), 10_000)
+    assert items.max() < math.inf
+    assert items.mean() <= 2_500
+
+
+def test_five_points_are_found_where_the_reference_knows_enough() -> None:
+    """With 100,000 in the reference none is missed; with 10,000 an unlucky one alone hides half of the move."""
+    for reference, missed in ((100_000, 0.0), (10_000, 0.05)):
+        runs = Runs(5, 300, line=ARL_LINE, reference=reference)
+        assert runs.alarms(500, SHARES, 20) == 0
+        items = runs.items_to_alarm(500, moved(0.05), 60_000)
+        assert np.isinf(items).mean() <= missed
+        assert np.median(items) <= 20_000
+
+
+@pytest.mark.parametrize("mean_run", [5, 10, 20, 30, 50])
+@pytest.mark.parametrize("pane", [50, 1_000])
+def test_sticky_sessions_are_no_drift(mean_run: int, pane: int) -> None:
+    """Items in runs of one label, as sessions and video frames make them; the reference is as bursty."""
+    rng = np.random.default_rng(mean_run)
+    streams, learned, live = 8, 4_000 * mean_run, 60_000
+    bank, panes = EvidenceBank(4), []
+    for _ in range(streams):
+        lengths = rng.geometric(1.0 / mean_run, int((learned + live) / mean_run * 1.1) + 100)
+        labels = np.repeat(rng.choice(4, p=SHARES, size=lengths.size), lengths)
+        bank.add(np.bincount(labels[:learned], minlength=4), 0.02)
+        cut = labels[learned : learned + live].reshape(-1, pane)
+        panes.append((cut[..., None] == np.arange(4)).sum(1))
+    rows = np.arange(streams)
+    for counts in np.swapaxes(np.array(panes), 0, 1):
+        bank.update(rows, counts, np.ones(streams, dtype=np.int64), FLEET_LINE)
+        assert not (bank.status[rows] == DRIFT).any()
+    truth = 2.0 * mean_run - 1.0
+    assert truth / 1.5 <= float(np.median(bank.design_effect[rows])) <= truth * 1.5
+
+
+@pytest.mark.parametrize(("drift", "pane", "within"), [(0.35, 50, 2_000), (0.2, 100, 6_000), (0.1, 100, 12_000)])
+def test_recovers(drift: float, pane: int, within: int) -> None:
+    runs = Runs(3, 50, line=FLEET_LINE)
+    assert runs.alarms(pane, SHARES, 6_000 // pane) == 0
+    assert runs.alarms(pane, moved(drift), 10_000 // pane) == 50
+    drifting = runs.rows
+    for _ in range(within // pane):
+        drifting = drifting[runs.take(drifting, runs.rng.multinomial(pane, SHARES, size=drifting.size))]
+        if not drifting.size:
+            break
+    assert drifting.size == 0
+
+
+def test_confidence_collapse_is_found_and_a_rise_is_not() -> None:
+    """Confidence ~ Beta(9, 1) in ten bins, panes of 50; down by .10 on average, or up."""
+    rng, streams = np.random.default_rng(2), 30
+
+    def panes(a: float, items: int) -> NDArray[np.int64]:
+        bins = (rng.beta(a, 1.0, (streams, items)) * 10).astype(np.int64).clip(0, 9)
+        counts: NDArray[np.int64] = (bins[..., None] == np.arange(10)).sum(1)
+        return counts
+
+    bank = EvidenceBank(10, "down")
+    rows = np.array([bank.add(counts, 0.02) for counts in panes(9.0, 10_000)])
+    ends = np.ones(streams, dtype=np.int64)
+    for a in (9.0,) * 40 + (30.0,) * 40:
+        bank.update(rows, panes(a, 50), ends, FLEET_LINE)
+        assert not (bank.status[rows] == DRIFT).any()
+    items = np.zeros(streams)
+    for _ in range(40):
+        items += 50 * (bank.status[rows] != DRIFT)
+        bank.update(rows, panes(4.0, 50), ends, FLEET_LINE)
+    assert (bank.status[rows] == DRIFT).all()
+    assert items.mean() <= 600.0

@@ -1,0 +1,95 @@
+"""The dictionary of bets, against an optimiser that knows nothing of its form."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.optimize import linprog
+
+from otel_mlmon.processor.drift.moves import MAX_BINS_OF_PAIRS, TILTS, Direction, Moves, moves_of
+
+Shares = NDArray[np.float64]
+
+
+def largest_mean(ratios: Shares, reference: Shares, radius: float) -> float:
+    """max E_p[L] over TV(p, r) <= d: p = r + u - v with u, v >= 0, v <= r, Σu = Σv <= d."""
+    bins = reference.size
+    ones, zeros = np.ones(bins), np.zeros(bins)
+    solution = linprog(
+        -np.concatenate([ratios, -ratios]),
+        A_ub=np.concatenate([ones, zeros])[None],
+        b_ub=[radius],
+        A_eq=np.concatenate([ones, -ones])[None],
+        b_eq=[0.0],
+        bounds=[(0.0, None)] * bins + [(0.0, share) for share in reference],
+    )
+    return float(ratios @ reference - solution.fun)
+
+
+def ratios_of(moves: Moves, reference: Shares, radius: float) -> Shares:
+    """L of every bet, shape (M·T, K)."""
+    bets = np.arange(moves.count)
+    rows = np.broadcast_to(reference, (bets.size, reference.size))
+    return np.exp(moves.log_ratios(bets, rows, np.full(bets.size, radius)))
+
+
+@pytest.mark.parametrize("bins", [2, 3, 6])
+@pytest.mark.parametrize("direction", ["both", "up", "down"])
+def test_the_mean_over_the_ball_is_at_most_one_and_reaches_it(bins: int, direction: Direction) -> None:
+    reference = np.random.default_rng(bins).dirichlet(np.full(bins, 5.0))
+    radius = 0.9 * float(reference.min())
+    means = [
+        largest_mean(ratios, reference, radius) for ratios in ratios_of(moves_of(bins, direction), reference, radius)
+    ]
+    assert len(means) > 0
+    assert means == pytest.approx([1.0] * len(means), abs=1e-12)
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_one_sided_bets_are_monotone(direction: Direction) -> None:
+    """So their mean is at most 1 over everything on the other side of the ball as well."""
+    reference = np.full(6, 1 / 6)
+    steps = np.diff(ratios_of(moves_of(6, direction), reference, 0.02), axis=-1)
+    assert ((steps >= 0.0) if direction == "up" else (steps <= 0.0)).all()
+
+
+def test_a_pane_is_the_product_of_its_items() -> None:
+    rng = np.random.default_rng(3)
+    moves = moves_of(5, "both")
+    reference, pane, radius = rng.dirichlet(np.full(5, 9.0)), rng.multinomial(80, np.full(5, 0.2)), 0.01
+    factors = moves.log_factors(pane[None].astype(float), reference[None], np.array([radius]), np.array([-1.0]))[0]
+    assert factors == pytest.approx(np.log(ratios_of(moves, reference, radius)) @ pane, rel=1e-12)
+
+
+def test_nothing_is_bet_on_bins_that_the_ball_can_empty() -> None:
+    reference = np.array([[0.9, 0.08, 0.02]])
+    moves = moves_of(3, "both")
+    factors = moves.log_factors(np.array([[0.0, 0.0, 50.0]]), reference, np.array([0.05]), np.array([-7.0]))
+    of_pairs = factors.reshape(-1, TILTS.size)
+    out_of_the_last = moves.down[:, 2] & ~moves.down[:, 0] & ~moves.down[:, 1]
+    assert out_of_the_last.sum() == 3
+    assert (of_pairs[out_of_the_last] == -7.0).all()
+    assert (of_pairs[~out_of_the_last] != -7.0).all()
+    everything = moves.log_factors(np.ones((1, 3)), reference, np.array([np.inf]), np.array([-7.0]))
+    assert (everything == -7.0).all()
+
+
+@pytest.mark.parametrize(
+    ("bins", "direction", "pairs"),
+    [
+        (1, "both", 0),
+        (2, "both", 2),
+        (4, "both", 6 + 4 + 12),
+        (10, "both", 18 + 16 + 90),
+        (MAX_BINS_OF_PAIRS + 1, "both", 20 + 18),
+        (10, "down", 9),
+        (2, "up", 1),
+    ],
+)
+def test_the_dictionary(bins: int, direction: Direction, pairs: int) -> None:
+    moves = moves_of(bins, direction)
+    assert moves.count == pairs * TILTS.size
+    distinct = {(up.tobytes(), down.tobytes()) for up, down in zip(moves.up, moves.down, strict=True)}
+    assert len(distinct) == pairs
+    assert not (moves.up & moves.down).any()

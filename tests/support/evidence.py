@@ -1,0 +1,52 @@
+"""A bank of one: the evidence of a single stream."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otel_mlmon.processor.drift.evidence import STATUSES, EvidenceBank
+from otel_mlmon.processor.drift.moves import Direction
+
+
+class Evidence:
+    """One stream in a bank of its own."""
+
+    def __init__(self, reference: NDArray[Any], *, tolerance: float, direction: Direction = "both") -> None:
+        self.bank = EvidenceBank(reference.size, direction)
+        self.row = self.bank.add(reference, tolerance)
+
+    def update(self, counts: NDArray[Any], end_ns: int, log_alarm_line: float) -> None:
+        self.bank.update(np.array([self.row]), counts[None], np.array([end_ns]), log_alarm_line)
+
+    @property
+    def status(self) -> str:
+        return STATUSES[int(self.bank.status[self.row])]
+
+    @property
+    def log_e(self) -> float:
+        return float(self.bank.log_e[self.row])
+
+    @property
+    def since_ns(self) -> int:
+        return int(self.bank.since_ns[self.row])
+
+    @property
+    def design_effect(self) -> float:
+        return float(self.bank.design_effect[self.row])
+
+    @property
+    def contributions(self) -> tuple[float, ...]:
+        return tuple(self.bank.contributions[self.row].tolist())
+
+    def to_state(self) -> dict[str, Any]:
+        return self.bank.to_state(self.row)
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any], direction: Direction = "both") -> Evidence:
+        evidence = cls.__new__(cls)
+        evidence.bank = EvidenceBank(len(state["reference"]), direction)
+        evidence.row = evidence.bank.restore(state)
+        return evidence

@@ -1,0 +1,59 @@
+"""Tables of rows in memory, and the files of public data that a test environment may have."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from otel_mlmon.backtest.cutting import WindowLength
+from otel_mlmon.backtest.report import Report
+from otel_mlmon.backtest.request import Request
+from otel_mlmon.backtest.run import backtest_tables
+from otel_mlmon.backtest.table import Table, column_of
+
+SETUP = "pip install --no-deps nannyml==0.13.1"
+
+
+def table(columns: Mapping[str, NDArray[Any] | Sequence[object]]) -> Table:
+    """A table of these columns."""
+    built = {name: column_of(name, values) for name, values in columns.items()}
+    return Table(source="memory", columns=built, rows=next(iter(built.values())).rows)
+
+
+def judged(
+    reference: Mapping[str, NDArray[Any] | Sequence[object]],
+    data: Mapping[str, NDArray[Any] | Sequence[object]],
+    *,
+    rows: int = 1000,
+    **asked: Any,
+) -> Report:
+    """The report of columns in memory."""
+    request = Request(reference=Path("ref"), data=Path("data"), window=WindowLength(rows=rows), **asked)
+    return backtest_tables(table(reference), table(data), request)
+
+
+def car_loan(part: str) -> Path:
+    """NannyML's synthetic car loans, `reference` or `analysis`: data only, its package is never imported."""
+    name = f"synthetic_car_loan_{part}.csv"
+    try:
+        found = [Path(str(path.locate())) for path in files("nannyml") or () if path.name == name]
+    except PackageNotFoundError:
+        found = []
+    if not found:
+        message = f"NannyML's data is not here: {SETUP}"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return found[0]
+
+
+def normal(rows: int, *, seed: int, mean: float = 0.0) -> NDArray[np.float64]:
+    """Seeded normal values."""
+    return np.random.default_rng(seed).normal(mean, 1.0, rows)
