@@ -74,7 +74,11 @@ def server(command: Sequence[str], cwd: Path, is_up: Callable[[], bool], **envir
             yield
         finally:
             child.terminate()
-            child.wait(timeout=20)
+            try:
+                child.wait(timeout=2)
+            except subprocess.TimeoutExpired:
+                child.kill()  # Spotlight waits for whoever reads its stream
+                child.wait(timeout=20)
 
 
 def answers(url: str) -> bool:

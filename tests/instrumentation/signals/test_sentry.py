@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -560,3 +562,59 @@ def test_a_warning_where_sentry_is_asked_for_and_not_installed(monkeypatch: Any,
     assert [record.getMessage() for record in caplog.records if "sentry" in record.getMessage()] == [
         "sentry-sdk is not installed: pip install 'otel-mlmon[sentry]'."
     ]
+
+
+FORKS = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np, onnxruntime as ort, sentry_sdk, otel_mlmon
+from tests.support import models
+sentry_sdk.init(traces_sample_rate=1.0)
+handle = otel_mlmon.instrument()
+def serve(name):
+    session = ort.InferenceSession(models.softmax())
+    with sentry_sdk.start_transaction(name=name):
+        for _ in range(3):
+            session.run(None, {"input": np.zeros((1, 4), np.float32)})
+    handle.flush(10)
+    sentry_sdk.flush(10)
+with sentry_sdk.start_transaction(name="parent"):
+    ort.InferenceSession(models.softmax()).run(None, {"input": np.zeros((1, 4), np.float32)})
+    child = os.fork()
+    if not child:
+        serve("child")
+        os._exit(0)
+os.waitpid(child, 0)
+sentry_sdk.flush(10)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork: run the suite on Linux")
+def test_a_forked_child_sends_its_own_calls_and_no_others(sentry: Endpoint, pytestconfig: Any) -> None:
+    environ: Any = {f"OTEL_{signal}_EXPORTER": "none" for signal in ("TRACES", "METRICS", "LOGS")}
+    environ["SENTRY_DSN"] = sentry.dsn
+    done = run_python(["-c", FORKS, str(pytestconfig.rootpath)], cwd=pytestconfig.rootpath, **environ)
+    assert done.returncode == 0
+    found = {event["transaction"]: len(predicted(event)) for event in sentry.wait("transaction", 2)}
+    assert found == {"child": 3, "parent": 1}
+
+
+def test_tasks_of_a_loop_each_have_their_own_transaction(sentry: Endpoint, session: Any) -> None:
+    initialise(sentry, traces_sample_rate=1.0)
+
+    async def request(name: str, calls: int) -> None:
+        with sentry_sdk.isolation_scope(), sentry_sdk.start_transaction(name=name):
+            for _ in range(calls):
+                await asyncio.to_thread(session.run, None, FEED)
+                await asyncio.sleep(0)
+                session.run(None, FEED)
+
+    async def serve() -> None:
+        await asyncio.gather(*(request(f"r{calls}", calls) for calls in range(1, 6)))
+
+    with capture() as captured:
+        asyncio.run(serve())
+        captured.flush()
+        sentry_sdk.flush()
+    found = {event["transaction"]: len(predicted(event)) for event in sentry.wait("transaction", 5)}
+    assert found == {f"r{calls}": 2 * calls for calls in range(1, 6)}
