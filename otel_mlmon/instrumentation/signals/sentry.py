@@ -97,7 +97,7 @@ class Sentry:
         return (
             plain
             if self._options.mode == "off"
-            else reader(plain, seen=self.adopt, is_wanted=lambda: self.mode == "native", touch=self._touch)
+            else reader(plain, seen=self.adopt, is_wanted=lambda: self.mode == "native", is_open=self._is_open)
         )
 
     def adopt(self) -> None:
@@ -125,7 +125,7 @@ class Sentry:
         with guard("sentry"):
             offset_ns = _offset_ns()
             found: Interest | None = None
-            for call, parent in self._parents(predictions, around, offset_ns).items():
+            for call, parent in _parents(around).items():
                 if parent.is_sampled and parent.root_id:
                     found = found or interest(predictions, slowness=Slowness(), budget_s=None, confidence_floor=0.0)
                     data = data_of(predictions, found, call)
@@ -135,7 +135,7 @@ class Sentry:
         """Gives trace and span id of Sentry's that a call belongs to, for OpenTelemetry's span to join."""
         if not around or self.mode != "native":
             return _unrelated
-        inside = self._parents(predictions, around, _offset_ns())
+        inside = _parents(around)
 
         @functools.cache
         def relative(call: int) -> tuple[int, int] | None:
@@ -167,7 +167,7 @@ class Sentry:
         client = self._client
         if self.mode != "native" or client is None or not traces(client):
             return
-        inside = self._parents(predictions, around, offset_ns)
+        inside = _parents(around)
         # A span without a transaction is never sent by Sentry; the trace id of it is worth keeping.
         inside = {call: parent for call, parent in inside.items() if parent.root_id or parent.is_streamed}
         calls = len(predictions.errors)
@@ -252,19 +252,6 @@ class Sentry:
         )
         return True
 
-    def _parents(self, predictions: Predictions, around: Sequence[object], offset_ns: int) -> dict[int, Parent]:
-        """The span that each call was inside; calls of one request share it, so it is understood once."""
-        started_s = ((predictions.started_ns + offset_ns) / 1e9).tolist()
-        found: dict[int, Parent] = {}
-        last: object = None
-        parent: Parent | None = None
-        for call, each in enumerate(around):
-            if each is not last:
-                last, parent = each, parent_of(each)
-            if parent is not None and started_s[call] <= parent.ended_s:
-                found[call] = parent
-        return found
-
     def _joins(self, predictions: Predictions, call: int, around: object) -> bool:
         """Whether a call outside any span joins the trace that Sentry has for its thread."""
         if around is None or hasattr(around, "sampled") or _own_ids(predictions.contexts[call]):
@@ -285,10 +272,18 @@ class Sentry:
         if isinstance(spans, list):
             spans.extend(more)
 
-    def _touch(self, span: Any) -> None:
+    def _is_open(self, span: Any) -> bool:
+        """Whether a call that finds `span` active is inside it; if its transaction is sampled, that waits for the call.
+
+        A thread of a pool keeps the span of whoever started it. Asked at the call: clocks compared later differ.
+        """
         transaction = getattr(span, "containing_transaction", None)
-        if transaction is not None and transaction.timestamp is None:
-            self._children.expect(transaction.span_id)
+        if transaction is not None:
+            if transaction.timestamp is not None:
+                return False
+            if transaction.sampled:
+                self._children.expect(transaction.span_id)
+        return True
 
     def _is_in_span(self) -> bool:
         import sentry_sdk
@@ -296,6 +291,19 @@ class Sentry:
         scope = sentry_sdk.get_current_scope()
         span = scope.span or getattr(scope, "streamed_span", None)
         return span is not None and self._client is not None and traces(self._client)
+
+
+def _parents(around: Sequence[object]) -> dict[int, Parent]:
+    """The span that each call was inside; calls of one request share it, so it is understood once."""
+    found: dict[int, Parent] = {}
+    last: object = None
+    parent: Parent | None = None
+    for call, each in enumerate(around):
+        if each is not last:
+            last, parent = each, parent_of(each)
+        if parent is not None:
+            found[call] = parent
+    return found
 
 
 def _unrelated(_: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -21,7 +20,7 @@ def reader(
     *,
     seen: Callable[[], None],
     is_wanted: Callable[[], bool],
-    touch: Callable[[Any], None],
+    is_open: Callable[[Any], bool],
 ) -> Callable[[], object]:
     """A function that gives `plain()`, or a pair of it and Sentry's span or propagation context.
 
@@ -33,7 +32,7 @@ def reader(
         seen: Called once, at the first call that finds Sentry imported.
         is_wanted: Whether a thread that Sentry knows nothing of yet gets a trace id of its own, which Sentry would give
             to the first error there.
-        touch: Told of every sampled span that a call was in.
+        is_open: Whether the span around a call belongs to a transaction that has not ended.
     """
     modules = sys.modules
     is_bound = False
@@ -66,8 +65,8 @@ def reader(
             return plain() if current is _nothing or not is_wanted() else (plain(), fresh())
         around = scope._span
         if around is not None:
-            if around.sampled:
-                touch(around)
+            if not is_open(around):
+                return plain()
         else:
             outer = isolation(None)
             around = scope._propagation_context or (outer and outer._propagation_context)
@@ -86,11 +85,6 @@ class Parent(NamedTuple):
     """The span id of its transaction; empty if it has none, or is streamed."""
     is_sampled: bool
     is_streamed: bool
-    ended_s: float
-    """When its transaction ended, Unix time; infinite if it has not.
-
-    A thread of a pool keeps the span of whoever started it, and its later calls are not inside that.
-    """
 
 
 def is_streamed(span: Any) -> bool:
@@ -105,15 +99,12 @@ def parent_of(around: Any) -> Parent | None:
         return None
     if is_streamed(around):
         is_sampled = bool(around.sampled)
-        return Parent(around, around.trace_id, around.span_id, "", is_sampled, is_streamed=True, ended_s=math.inf)
+        return Parent(around, around.trace_id, around.span_id, "", is_sampled, is_streamed=True)
     transaction = around.containing_transaction
     if transaction is None:
-        return Parent(
-            around, around.trace_id, around.span_id, "", is_sampled=False, is_streamed=False, ended_s=math.inf
-        )
-    ended_s = math.inf if transaction.timestamp is None else transaction.timestamp.timestamp()
+        return Parent(around, around.trace_id, around.span_id, "", is_sampled=False, is_streamed=False)
     is_sampled, root_id = bool(transaction.sampled), transaction.span_id
-    return Parent(around, around.trace_id, around.span_id, root_id, is_sampled, is_streamed=False, ended_s=ended_s)
+    return Parent(around, around.trace_id, around.span_id, root_id, is_sampled, is_streamed=False)
 
 
 def ids_of(around: Any) -> tuple[int, int] | None:
