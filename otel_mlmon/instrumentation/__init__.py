@@ -44,6 +44,9 @@ class Configuration:
     buffer_bytes: int | None = None
     flush_interval_s: float | None = None
     shutdown_timeout_s: float | None = None
+    sentry: str | None = None
+    sentry_traces_sample_rate: float | None = None
+    sentry_dsn: str | None = None
 
 
 class OnnxRuntimeInstrumentor(BaseInstrumentor):  # type: ignore[misc]

@@ -14,7 +14,7 @@ from opentelemetry.trace import TracerProvider
 
 from otel_mlmon.instrumentation.call import onnxruntime
 from otel_mlmon.instrumentation.pipeline import Pipeline
-from otel_mlmon.instrumentation.settings import ModelOptions, Settings, resolve_settings
+from otel_mlmon.instrumentation.settings import ModelOptions, SentryMode, Settings, resolve_settings
 from otel_mlmon.instrumentation.signals.providers import Given
 from otel_mlmon.instrumentation.status import Status
 from otel_mlmon.options import UNSET, Unset
@@ -79,6 +79,9 @@ def instrument(
     buffer_bytes: int | Unset = UNSET,
     flush_interval_s: float | Unset = UNSET,
     shutdown_timeout_s: float | Unset = UNSET,
+    sentry: SentryMode | Unset = UNSET,
+    sentry_traces_sample_rate: float | Unset | None = UNSET,
+    sentry_dsn: str | Unset = UNSET,
 ) -> Handle:
     """Measure every inference of onnxruntime in this process.
 
@@ -102,6 +105,10 @@ def instrument(
         buffer_bytes: Bytes that they may weigh.
         flush_interval_s: How often they are aggregated.
         shutdown_timeout_s: How long the end of the process may wait for the last export.
+        sentry: How inferences get to Sentry; by itself, through Sentry's own tracing once that is initialised.
+        sentry_traces_sample_rate: What Sentry's rate is raised to where it is None or 0, within [0, 1]; 0 or None
+            leaves it alone.
+        sentry_dsn: Where Sentry is, if nobody has initialised it; else `SENTRY_DSN`.
 
     Raises:
         ConfigurationError: Arguments are wrong; says all that is.

@@ -10,6 +10,7 @@ One pipeline a process. It is started by the first record, drained by its thread
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import itertools
 import operator
 import os
@@ -18,22 +19,21 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import Any, Final
 
 from otel_mlmon import semconv
 from otel_mlmon.guard import guard, guards
-from otel_mlmon.instrumentation import resource
 from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
 from otel_mlmon.instrumentation.aggregate.snapshot import ModelKey
 from otel_mlmon.instrumentation.buffer.ring import Ring
 from otel_mlmon.instrumentation.buffer.worker import Worker
 from otel_mlmon.instrumentation.call import onnxruntime
 from otel_mlmon.instrumentation.call.call import CallTuple, Plan, SessionInfo
-from otel_mlmon.instrumentation.call.observer import Observer
+from otel_mlmon.instrumentation.call.observer import ATTRIBUTE, Observer
 from otel_mlmon.instrumentation.call.patch import Patch
+from otel_mlmon.instrumentation.outlets import Outlets, find_outlets
 from otel_mlmon.instrumentation.record.announcing import Announcer
 from otel_mlmon.instrumentation.record.findings import Findings
 from otel_mlmon.instrumentation.record.model import identify, model_name
@@ -43,12 +43,8 @@ from otel_mlmon.instrumentation.record.reader import Reader
 from otel_mlmon.instrumentation.settings import Settings
 from otel_mlmon.instrumentation.signals import context as otel_context
 from otel_mlmon.instrumentation.signals import providers
-from otel_mlmon.instrumentation.signals.events import Events
-from otel_mlmon.instrumentation.signals.exceptions import Exceptions
-from otel_mlmon.instrumentation.signals.interest import Limiter, Slowness, interest
-from otel_mlmon.instrumentation.signals.metrics import Metrics
-from otel_mlmon.instrumentation.signals.model_events import ModelEvents
-from otel_mlmon.instrumentation.signals.spans import Spans
+from otel_mlmon.instrumentation.signals.interest import Slowness, interest
+from otel_mlmon.instrumentation.signals.sentry import Options, Sentry
 from otel_mlmon.instrumentation.status import Status
 from otel_mlmon.internal_events import JOURNAL, RecordsDropped
 
@@ -63,19 +59,6 @@ MAX_UNSENT: Final = 64
 
 COLLECT_WAIT_S: Final = 1.0
 """How long a collection of metrics waits for a round that is under way."""
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Outlets:
-    """Where a process's signals go, found at its first record."""
-
-    providers: providers.Providers
-    metrics: Metrics | None = None
-    spans: Spans | None = None
-    events: Events | None = None
-    exceptions: Exceptions | None = None
-    models: ModelEvents
-    process: Any = None
 
 
 class Pipeline:
@@ -103,9 +86,17 @@ class Pipeline:
             attend=self._worker.attend,
         )
         name = settings.model_name
+        self._sentry = Sentry(
+            Options(
+                settings.sentry, settings.sentry_traces_sample_rate, settings.sentry_dsn, settings.spans_per_second
+            ),
+            catch_up=self._catch_up,
+            model_of=self._model_of,
+            rng=self._rng,
+        )
         self._observer = Observer(
             sink=self._ring,
-            context=otel_context.reader(),
+            context=self._sentry.context(otel_context.reader()),
             model_name=(lambda session: str(name(session))) if callable(name) else (lambda _: name),
             runtime_version=module.__version__,
             is_whole=lambda session: callable(settings.of(model_name(session)).scores),
@@ -142,7 +133,8 @@ class Pipeline:
                 with guard("model_events"):
                     self._announcer.take()
                 for _ in range(waiting):
-                    self._read(self._ring.take(CHUNK))
+                    with self._reading:
+                        self._read(self._ring.take(CHUNK))
                 self._write_metrics(outlets)
         finally:
             self._draining.release()
@@ -152,6 +144,7 @@ class Pipeline:
         """Everything that was called before, out of the process; whether it was done in time."""
         deadline_s = time.monotonic() + timeout_s
         is_done = self.drain(timeout_s) and self._send(deadline_s - time.monotonic())
+        self._sentry.flush(deadline_s - time.monotonic())
         outlets = self._outlets
         return is_done and (outlets is None or outlets.providers.flush(deadline_s - time.monotonic()))
 
@@ -167,6 +160,7 @@ class Pipeline:
         self.uninstrument()
         is_done = self._worker.stop(timeout_s) and self.drain(deadline_s - time.monotonic())
         is_done = self._send(deadline_s - time.monotonic()) and is_done
+        self._sentry.close(deadline_s - time.monotonic())
         self._observer.close()
         outlets = self._outlets
         if outlets is not None:
@@ -201,12 +195,15 @@ class Pipeline:
             is_bulk=bool(outlets and outlets.metrics and outlets.metrics.is_bulk),
             findings=self._findings.all(),
             owned_providers=tuple(type(owned).__name__ for owned in outlets.providers.owned) if outlets else (),
+            sentry=self._sentry.mode,
         )
 
     def _reset(self) -> None:
         """The state of a process that has recorded nothing yet."""
         self._record_stage = guard("record")
         self._draining = threading.Lock()
+        # Inside `_draining`, or by itself for `_catch_up`, which cannot wait for an exporter to be imported.
+        self._reading = threading.Lock()
         self._counting = threading.Lock()
         self._sending = threading.Lock()
         self._readers: dict[Plan, Reader] = {}
@@ -214,7 +211,7 @@ class Pipeline:
         self._vocabularies = Vocabularies(limit=self.settings.max_labels, on_full=self._findings.full)
         self._aggregator = Aggregator(admit=self._vocabularies.admit)
         self._slowness: dict[str, Slowness] = {}
-        self._unsent: deque[Predictions] = deque()
+        self._unsent: deque[tuple[Predictions, Sequence[object]]] = deque()
         self._announcer = Announcer(
             self._observer.loads,
             is_suppressed=otel_context.is_suppressed,
@@ -236,6 +233,7 @@ class Pipeline:
         self._worker.reset()
         self._observer.loads.clear()
         JOURNAL.reset()
+        self._sentry.reset()
         self._reset()
 
     def _at_exit(self) -> None:
@@ -243,8 +241,18 @@ class Pipeline:
             self.shutdown(self.settings.shutdown_timeout_s)
 
     def _round(self) -> None:
+        with guard("sentry"):
+            self._sentry.adopt()
         self.drain(timeout_s=60.0)
         self._send(timeout_s=0.0)
+
+    def _catch_up(self, timeout_s: float) -> None:
+        """Read what waits, for whoever cannot wait for the next round."""
+        if self._reading.acquire(timeout=timeout_s):
+            try:
+                self._read(self._ring.take(CHUNK))
+            finally:
+                self._reading.release()
 
     def _read(self, chunk: list[CallTuple]) -> None:
         by_plan: dict[Plan, list[CallTuple]] = {}
@@ -262,10 +270,12 @@ class Pipeline:
                     self._drop("switched_off", len(kept))
                     continue
                 predictions = self._reader(plan).read(kept)
+                contexts, around = otel_context.split(predictions.contexts)
+                predictions = dataclasses.replace(predictions, contexts=contexts) if around else predictions
                 self._aggregator.add(predictions)
                 self._recorded += len(kept)
                 is_read = True
-                self._keep(predictions)
+                self._keep(predictions, around)
             if not is_read:
                 self._drop("unreadable", len(kept))
 
@@ -281,11 +291,12 @@ class Pipeline:
             self._announcer.see(plan.session)
         return reader
 
-    def _keep(self, predictions: Predictions) -> None:
+    def _keep(self, predictions: Predictions, around: Sequence[object]) -> None:
+        self._sentry.keep(predictions, around)
         if len(self._unsent) >= MAX_UNSENT:
             self._unsent.popleft()
             self._unsent_lost += 1
-        self._unsent.append(predictions)
+        self._unsent.append((predictions, around))
 
     def _drop(self, reason: str, count: int) -> None:
         with self._counting:
@@ -293,7 +304,9 @@ class Pipeline:
                 self._ring.drop(reason)
 
     def _write_metrics(self, outlets: Outlets) -> None:
-        for snapshot in self._aggregator.take():
+        with self._reading:
+            snapshots = self._aggregator.take()
+        for snapshot in snapshots:
             if outlets.metrics is not None:
                 with guard("metrics"):
                     outlets.metrics.observe(snapshot)
@@ -327,12 +340,12 @@ class Pipeline:
                     outlets.models.emit(loaded, offset_ns=offset_ns)
             while self._unsent:
                 with guard("spans_and_events"):
-                    self._send_one(outlets, self._unsent.popleft(), offset_ns)
+                    self._send_one(outlets, *self._unsent.popleft(), offset_ns)
         finally:
             self._sending.release()
         return True
 
-    def _send_one(self, outlets: Outlets, predictions: Predictions, offset_ns: int) -> None:
+    def _send_one(self, outlets: Outlets, predictions: Predictions, around: Sequence[object], offset_ns: int) -> None:
         said = self.settings.of(predictions.model.name)
         found = interest(
             predictions,
@@ -340,29 +353,24 @@ class Pipeline:
             budget_s=said.latency_budget_s,
             confidence_floor=said.confidence_floor or 0.0,
         )
-        made = outlets.spans.emit(predictions, found, offset_ns=offset_ns) if outlets.spans else {}
+        relative = self._sentry.relative(predictions, around)
+        made = outlets.spans.emit(predictions, found, offset_ns=offset_ns, relative=relative) if outlets.spans else {}
         if outlets.events is not None:
             outlets.events.emit(predictions, found, made, offset_ns=offset_ns)
         if outlets.exceptions is not None and found.failed.any():
             outlets.exceptions.emit(predictions, found, made, offset_ns=offset_ns)
+        with guard("sentry"):
+            self._sentry.emit(predictions, found, around, made, relative, offset_ns=offset_ns)
 
     def _found_outlets(self) -> Outlets:
         if self._outlets is None:
-            given, settings = self.given, self.settings
-            found = providers.find(given, base=self._base, environ=os.environ)
-            outlets = Outlets(providers=found, models=ModelEvents(found.logger))
-            if found.meter is not None:
-                outlets.metrics = Metrics(found.meter, drain=self.drain_for_collection, sessions=self._models)
+            found = providers.find(self.given, base=self._base, environ=os.environ)
+            self._outlets = find_outlets(
+                found, self.settings, drain=self.drain_for_collection, sessions=self._models, rng=self._rng
+            )
             if found.tracer is not None:
-                limiter = Limiter(settings.spans_per_second)
-                outlets.spans = Spans(found.tracer, ratio=settings.span_ratio, limiter=limiter, rng=self._rng)
-            if found.logger is not None:
-                outlets.events = Events(found.logger, limiter=Limiter(settings.events_per_second), rng=self._rng)
-                outlets.exceptions = Exceptions(found.logger, limiter=Limiter(settings.events_per_second))
-            if found.owns_meter:
-                with guard("resource"):
-                    outlets.process = resource.start(found.meter)
-            self._outlets = outlets
+                with guard("sentry"):
+                    self._sentry.export_spans(found.tracer, is_own=found.tracer in found.owned)
         return self._outlets
 
     def drain_for_collection(self) -> None:
@@ -371,6 +379,10 @@ class Pipeline:
 
     def _models(self) -> Iterable[ModelKey]:
         return [self._model(session) for session in self._observer.sessions()]
+
+    def _model_of(self, session: Any) -> tuple[str, str] | None:
+        info = getattr(session, ATTRIBUTE, {}).get("session")
+        return None if info is None else self._model(info)
 
     def _model(self, session: SessionInfo) -> ModelKey:
         model = identify(session, version=self._version_of(model_name(session)))

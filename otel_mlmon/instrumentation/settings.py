@@ -22,6 +22,10 @@ KINDS: Final[tuple[Kind, ...]] = (
 ReadScores = Callable[[dict[str, Any]], "tuple[object, object]"]
 """From copies of the outputs of one call, numpy arrays by name, to labels and confidences: a sequence each, or None."""
 
+SentryMode = Literal["auto", "native", "otlp", "off"]
+
+SENTRY_MODES: Final[tuple[SentryMode, ...]] = ("auto", "native", "otlp", "off")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOptions:
@@ -60,6 +64,10 @@ class ModelOptions:
             faults.append(f"confidence_floor must be within 0 and 1, got {self.confidence_floor!r}.")
         if faults:
             raise ConfigurationError(*faults)
+
+
+def _sentry_mode(value: str) -> str | None:
+    return None if value in SENTRY_MODES else f"must be one of {', '.join(SENTRY_MODES)}"
 
 
 def _at_least_one(value: float) -> str | None:
@@ -149,6 +157,27 @@ OPTIONS: Final[tuple[Option[Any], ...]] = (
         check=not_negative,
         doc="How long the end of the process may wait for the last export.",
     ),
+    Option(
+        name="sentry",
+        default="auto",
+        parse=str,
+        check=_sentry_mode,
+        doc="`native`: Sentry's tracing; `otlp`: OpenTelemetry's spans sent to Sentry; `off`; "
+        "`auto`: `native` once Sentry is initialised or a DSN is known.",
+    ),
+    Option(
+        name="sentry_traces_sample_rate",
+        default=0.1,
+        parse=float,
+        check=ratio,
+        doc="What Sentry's `traces_sample_rate` is raised to where it is None or 0; 0 or None: it is left alone.",
+    ),
+    Option(
+        name="sentry_dsn",
+        default="",
+        parse=str,
+        doc="Where Sentry is, if nobody has initialised it; else `SENTRY_DSN`.",
+    ),
 )
 """Every option that an environment variable can set too."""
 
@@ -169,6 +198,9 @@ class Settings:
     buffer_bytes: int
     flush_interval_s: float
     shutdown_timeout_s: float
+    sentry: SentryMode
+    sentry_traces_sample_rate: float
+    sentry_dsn: str
     models: dict[str, ModelOptions] = field(default_factory=dict)
     """By the model's name; may grow while the process runs."""
     origins: Mapping[str, Origin] = field(default_factory=dict)
@@ -215,6 +247,8 @@ def resolve_settings(
     origins: dict[str, Origin] = {}
     for option in OPTIONS:
         argument = arguments.get(option.name, UNSET)
+        if argument is None and option.name == "sentry_traces_sample_rate":
+            argument = 0.0
         if fault := _type_fault(option, argument):
             faults.append(fault)
             continue

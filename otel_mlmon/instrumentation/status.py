@@ -29,5 +29,7 @@ class Status:
     owned_providers: tuple[str, ...] = ()
     findings: dict[str, dict[str, str]] = field(default_factory=dict)
     """What was found out by itself, by model and subject: what each output is, what is not looked at."""
+    sentry: str = "off"
+    """How inferences get to Sentry: `native`, `otlp`, `off`, or `waiting` for the application to initialise it."""
     reason: str = ""
     """Why it is not active."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Final
+from typing import Final, TypeAlias
 
 from opentelemetry import context
 
@@ -13,6 +13,8 @@ _PLAIN_KEY: Final = "suppress_instrumentation"
 
 EMPTY: Final = context.Context()
 """Of what belongs to no trace."""
+Carried: TypeAlias = "tuple[object, object]"
+"""A context of OpenTelemetry's, which is never a tuple, and what else was around the call."""
 
 
 def reader() -> Callable[[], object]:
@@ -26,9 +28,23 @@ def reader() -> Callable[[], object]:
     return context.get_current
 
 
+def plain(captured: object) -> object:
+    """The context of OpenTelemetry's, without what else was carried with it."""
+    return captured[0] if type(captured) is tuple else captured
+
+
 def is_suppressed(captured: object) -> bool:
     """Whether the host had switched instrumentation off around the call."""
+    captured = plain(captured)
     if not captured or not isinstance(captured, Mapping):
         return False
     key = getattr(context, "_SUPPRESS_INSTRUMENTATION_KEY", _PLAIN_KEY)
     return bool(captured.get(key) or captured.get(_PLAIN_KEY))
+
+
+def split(captured: Sequence[object]) -> tuple[Sequence[object], Sequence[object]]:
+    """The contexts of OpenTelemetry's, and what else was carried with each, or None; nothing if none carried any."""
+    if tuple not in set(map(type, captured)):
+        return captured, ()
+    pairs = [each if type(each) is tuple else (each, None) for each in captured]
+    return [context for context, _ in pairs], [around for _, around in pairs]

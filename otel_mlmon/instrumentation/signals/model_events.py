@@ -10,6 +10,7 @@ from opentelemetry.context import Context
 
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.record.loading import Loaded
+from otel_mlmon.instrumentation.signals.context import plain
 from otel_mlmon.version import __version__
 
 Attributes = dict[str, str | float]
@@ -63,7 +64,7 @@ class ModelEvents:
         self._logger.emit(
             timestamp=loaded.ended_ns + offset_ns,
             observed_timestamp=loaded.ended_ns + offset_ns,
-            context=cast("Context", loaded.context),
+            context=cast("Context", plain(loaded.context)),
             severity_number=severity,
             severity_text=severity.name,
             event_name=name,

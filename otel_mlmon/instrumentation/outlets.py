@@ -1,0 +1,66 @@
+"""Where a process's signals go."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from otel_mlmon.guard import guard
+from otel_mlmon.instrumentation import resource
+from otel_mlmon.instrumentation.aggregate.snapshot import ModelKey
+from otel_mlmon.instrumentation.settings import Settings
+from otel_mlmon.instrumentation.signals.events import Events
+from otel_mlmon.instrumentation.signals.exceptions import Exceptions
+from otel_mlmon.instrumentation.signals.interest import Limiter
+from otel_mlmon.instrumentation.signals.metrics import Metrics
+from otel_mlmon.instrumentation.signals.model_events import ModelEvents
+from otel_mlmon.instrumentation.signals.providers import Providers
+from otel_mlmon.instrumentation.signals.spans import Spans
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Outlets:
+    """One for each signal that has a provider."""
+
+    providers: Providers
+    models: ModelEvents
+    metrics: Metrics | None = None
+    spans: Spans | None = None
+    events: Events | None = None
+    exceptions: Exceptions | None = None
+    process: Any = None
+    """What measures the process's CPU and memory, to be uninstrumented; None if it is not ours to measure."""
+
+
+def find_outlets(
+    found: Providers,
+    settings: Settings,
+    *,
+    drain: Callable[[], None],
+    sessions: Callable[[], Iterable[ModelKey]],
+    rng: random.Random,
+) -> Outlets:
+    """The outlets of `found`.
+
+    Args:
+        found: One provider a signal.
+        settings: How much a second.
+        drain: Brings everything recorded so far into the metrics; called before each collection.
+        sessions: The model of every session alive.
+        rng: Decides which calls get spans and events.
+    """
+    outlets = Outlets(providers=found, models=ModelEvents(found.logger))
+    if found.meter is not None:
+        outlets.metrics = Metrics(found.meter, drain=drain, sessions=sessions)
+    if found.tracer is not None:
+        limiter = Limiter(settings.spans_per_second)
+        outlets.spans = Spans(found.tracer, ratio=settings.span_ratio, limiter=limiter, rng=rng)
+    if found.logger is not None:
+        outlets.events = Events(found.logger, limiter=Limiter(settings.events_per_second), rng=rng)
+        outlets.exceptions = Exceptions(found.logger, limiter=Limiter(settings.events_per_second))
+    if found.owns_meter:
+        with guard("resource"):
+            outlets.process = resource.start(found.meter)
+    return outlets

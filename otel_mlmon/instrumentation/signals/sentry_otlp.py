@@ -1,0 +1,91 @@
+"""OpenTelemetry's spans sent to Sentry by OTLP.
+
+Source: docs.sentry.io, Python, OTLP: the integration links errors to OpenTelemetry's spans as long as the client has
+no trace sample rate at all; with one, even 0.0, an error inside a transaction of Sentry's links to Sentry's own trace.
+Choice: of `OTLPIntegration(setup_propagator=False)` only the linking is used, not its exporter: that would create and
+set the process's tracer provider, and the spans of ours that go to a Collector would go to Sentry instead. A span
+processor on the provider that we use sends to both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+TOO_OLD: Final = "sentry='otlp' needs a newer sentry-sdk, with its OTLP integration; sentry='native' is used instead."
+_MASK: Final = (1 << 64) - 1
+
+
+def is_available() -> bool:
+    """Whether this version of Sentry's SDK has the integration."""
+    try:
+        from sentry_sdk.integrations import DidNotEnable
+    except ImportError:
+        return False
+    try:
+        import sentry_sdk.integrations.otlp  # noqa: F401
+    except (ImportError, DidNotEnable):
+        return False
+    return True
+
+
+def link_errors() -> Callable[[], None]:
+    """Link errors to OpenTelemetry's spans, touching no propagator, provider or client; gives the undo."""
+    from sentry_sdk.integrations.otlp import OTLPIntegration
+    from sentry_sdk.scope import has_external_propagation_context, remove_external_propagation_context
+
+    if has_external_propagation_context():
+        return lambda: None  # somebody else's
+    OTLPIntegration(setup_otlp_traces_exporter=False, setup_propagator=False).setup_once()
+    return remove_external_propagation_context
+
+
+def has_integration(client: Any) -> bool:
+    """Whether the application has set Sentry's integration up itself, with its exporter."""
+    return "otlp" in client.integrations
+
+
+def has_rate(client: Any) -> bool:
+    """Whether the application has set Sentry's own tracing up, which breaks the linking."""
+    options = client.options
+    return options.get("traces_sample_rate") is not None or options.get("traces_sampler") is not None
+
+
+class SentryProcessor(SpanProcessor):
+    """Sends spans to Sentry for as long as `is_on` says.
+
+    Args:
+        dsn: Where to.
+        ratio: Share of traces sent, within [0, 1], chosen by trace id as `TraceIdRatioBased` does.
+        is_on: Whether OTLP is still the way.
+    """
+
+    def __init__(self, dsn: str, *, ratio: float, is_on: Callable[[], bool]) -> None:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+        from sentry_sdk.consts import VERSION, EndpointType
+        from sentry_sdk.utils import Dsn
+
+        auth = Dsn(dsn).to_auth(f"sentry.python/{VERSION}")
+        exporter = OTLPSpanExporter(
+            endpoint=auth.get_api_url(EndpointType.OTLP_TRACES), headers={"X-Sentry-Auth": auth.to_header()}
+        )
+        self._batch = BatchSpanProcessor(exporter)
+        self._bound = int(ratio * (1 << 64))
+        self._is_on = is_on
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Queue the span."""
+        context = span.get_span_context()
+        if context is not None and (context.trace_id & _MASK) < self._bound and self._is_on():
+            self._batch.on_end(span)
+
+    def shutdown(self) -> None:
+        """Send the rest."""
+        self._batch.shutdown()  # type: ignore[no-untyped-call]
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Send what is queued."""
+        return bool(self._batch.force_flush(timeout_millis))
