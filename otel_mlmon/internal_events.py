@@ -43,7 +43,7 @@ class InternalEvent(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordsDropped:
-    """Calls that ran but were not measured."""
+    """Calls that ran but were not measured; with `exporter_blocked`, measured but without their spans and events."""
 
     metric: ClassVar[str] = semconv.RECORDS_DROPPED.name
     level: ClassVar[int] = logging.WARNING
@@ -57,6 +57,26 @@ class RecordsDropped:
     def message(self) -> str:
         """How many, and why."""
         return f"{self.count} inference records were dropped: {self.reason}."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValuesDropped:
+    """Values of calls that were measured, which no histogram takes."""
+
+    metric: ClassVar[str] = semconv.VALUES_DROPPED.name
+    level: ClassVar[int] = logging.WARNING
+    reason: str
+    count: int
+
+    def attributes(self) -> Mapping[str, str]:
+        """The reason."""
+        return {semconv.REASON: self.reason}
+
+    def message(self) -> str:
+        """How many, and why."""
+        return (
+            f"{self.count} values of features or outputs were dropped: {self.reason}; status() says how metrics go in."
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

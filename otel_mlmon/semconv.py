@@ -202,7 +202,14 @@ RECORDS_DROPPED: Final = Metric(
     name="otel_mlmon.records.dropped",
     instrument="observable_counter",
     unit="{record}",
-    description="Inference calls that were not measured, by reason.",
+    description="Inference calls not measured, by reason; of `exporter_blocked`, measured without span and event.",
+    attributes=(REASON,),
+)
+VALUES_DROPPED: Final = Metric(
+    name="otel_mlmon.values.dropped",
+    instrument="observable_counter",
+    unit="{value}",
+    description="Values of measured calls that no histogram took, by reason.",
     attributes=(REASON,),
 )
 FAILURES: Final = Metric(
@@ -226,6 +233,7 @@ APPLICATION_METRICS: Final = (
     LOAD_DURATION,
     SESSIONS,
     RECORDS_DROPPED,
+    VALUES_DROPPED,
     FAILURES,
 )
 """What the application half emits."""

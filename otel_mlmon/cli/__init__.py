@@ -23,6 +23,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "processor": "otel_mlmon.cli.processor",
     "check-config": "otel_mlmon.cli.check_config",
     "reference": "otel_mlmon.cli.reference",
+    "settings": "otel_mlmon.cli.settings",
 }
 """Name and module of each command, in the order of the help."""
 

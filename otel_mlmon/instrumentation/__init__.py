@@ -47,6 +47,7 @@ class Configuration:
     sentry: str | None = None
     sentry_traces_sample_rate: float | None = None
     sentry_dsn: str | None = None
+    onnxruntime_telemetry: bool | None = None
 
 
 class OnnxRuntimeInstrumentor(BaseInstrumentor):  # type: ignore[misc]

@@ -82,6 +82,7 @@ def instrument(
     sentry: SentryMode | Unset = UNSET,
     sentry_traces_sample_rate: float | Unset | None = UNSET,
     sentry_dsn: str | Unset = UNSET,
+    onnxruntime_telemetry: bool | Unset = UNSET,
 ) -> Handle:
     """Measure every inference of onnxruntime in this process.
 
@@ -109,6 +110,7 @@ def instrument(
         sentry_traces_sample_rate: What Sentry's rate is raised to where it is None or 0, within [0, 1]; 0 or None
             leaves it alone.
         sentry_dsn: Where Sentry is, if nobody has initialised it; else `SENTRY_DSN`.
+        onnxruntime_telemetry: False switches off what onnxruntime itself sends to Microsoft; True leaves it as it is.
 
     Raises:
         ConfigurationError: Arguments are wrong; says all that is.

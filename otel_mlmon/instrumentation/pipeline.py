@@ -113,6 +113,9 @@ class Pipeline:
                 self._found_outlets()
             else:
                 self._base = providers.base_resource()
+        if not settings.onnxruntime_telemetry:
+            with guard("onnxruntime_telemetry"):
+                onnxruntime.stop_telemetry(module)
         self._patches: dict[str, Patch] = onnxruntime.patch(module, self._observer)
         if hasattr(os, "register_at_fork"):
             reset = weakref.WeakMethod(self._after_fork)
@@ -294,8 +297,9 @@ class Pipeline:
     def _keep(self, predictions: Predictions, around: Sequence[object]) -> None:
         self._sentry.keep(predictions, around)
         if len(self._unsent) >= MAX_UNSENT:
-            self._unsent.popleft()
+            lost = len(self._unsent.popleft()[0].errors)
             self._unsent_lost += 1
+            JOURNAL.emit(RecordsDropped(reason="exporter_blocked", count=lost))
         self._unsent.append((predictions, around))
 
     def _drop(self, reason: str, count: int) -> None:

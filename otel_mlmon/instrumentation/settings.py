@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal
 
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.options import UNSET, Option, Origin, Unset, not_negative, positive, ratio, resolve
+from otel_mlmon.options import UNSET, Option, Origin, Unset, not_negative, parse_bool, positive, ratio, resolve
 
 Kind = Literal[
     "probabilities", "logits", "sigmoid", "labels", "multi_label", "regression", "embedding", "none"
@@ -178,6 +178,13 @@ OPTIONS: Final[tuple[Option[Any], ...]] = (
         parse=str,
         doc="Where Sentry is, if nobody has initialised it; else `SENTRY_DSN`.",
     ),
+    Option(
+        name="onnxruntime_telemetry",
+        default=True,
+        parse=parse_bool,
+        doc="What onnxruntime itself sends to Microsoft from 1.29 on: true leaves it as it is, false switches it off "
+        "from now on; only `ORT_DISABLE_TELEMETRY=1`, set before onnxruntime is imported, stops it from the start.",
+    ),
 )
 """Every option that an environment variable can set too."""
 
@@ -201,6 +208,7 @@ class Settings:
     sentry: SentryMode
     sentry_traces_sample_rate: float
     sentry_dsn: str
+    onnxruntime_telemetry: bool
     models: dict[str, ModelOptions] = field(default_factory=dict)
     """By the model's name; may grow while the process runs."""
     origins: Mapping[str, Origin] = field(default_factory=dict)
@@ -270,6 +278,6 @@ def _type_fault(option: Option[Any], argument: object) -> str | None:
     if isinstance(argument, Unset) or (option.name == "model_name" and callable(argument)):
         return None
     wanted = (int, float) if isinstance(option.default, float) else type(option.default)
-    if isinstance(argument, wanted) and not isinstance(argument, bool):
+    if isinstance(argument, wanted) and isinstance(argument, bool) is isinstance(option.default, bool):
         return None
     return f"{option.name} must be of type {type(option.default).__name__}, got {argument!r}."

@@ -46,7 +46,7 @@ class Ring(Generic[R]):
     Args:
         max_records: Records held at most, above 0.
         max_bytes: See above.
-        attend: Called when the queue was empty (False) or is long (True).
+        attend: Called when the queue was empty (False), or is long or a quarter of its bytes heavy (True).
     """
 
     def __init__(self, *, max_records: int, max_bytes: int, attend: Callable[[bool], None]) -> None:
@@ -67,8 +67,9 @@ class Ring(Generic[R]):
             self.drop("buffer_full")
         else:
             self.queue.append(record)
-        if not length or length >= self.high_water:
-            self._attend(length >= self.high_water)
+        is_long = length >= self.high_water or length * size_bytes > self.max_bytes // 4
+        if is_long or not length:
+            self._attend(is_long)
 
     def drop(self, reason: str) -> None:
         """Count a record that is not taken in."""

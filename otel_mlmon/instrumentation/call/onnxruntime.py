@@ -42,6 +42,13 @@ def load() -> ModuleType | None:
     return module
 
 
+def stop_telemetry(module: ModuleType) -> None:
+    """Switch off what the runtime itself sends from now on; nothing in a release that sends nothing."""
+    stop = getattr(module, "disable_telemetry_events", None)
+    if stop is not None:
+        stop()
+
+
 def patch(module: ModuleType, observer: Observer) -> dict[str, Patch]:
     """Every path of `PATHS`, patched, by its method."""
     return {

@@ -1,4 +1,6 @@
-"""Many values into one histogram at once: 0.02 µs a value, where `Histogram.record` takes 7 to 16 µs.
+"""Many values into one histogram at once: 0.01 µs a value, where `Histogram.record` takes 7 to 16 µs.
+
+Values are sorted first, 6 ns each; then a few dozen bounds are looked up among them, not each value among the bounds.
 
 The SDK has no public way, so its own aggregation objects are found and added to: the host's views, readers, temporality
 and cardinality limits hold. The smallest and largest values go in by the SDK's own hand, which sets the extremes, the
@@ -28,8 +30,6 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation, View
 from opentelemetry.sdk.resources import Resource
 
-from otel_mlmon.sketch.exponential import indices_of
-
 Floats = NDArray[np.float64]
 Attributes = Mapping[str, str]
 Exemplar = tuple[float, object] | None
@@ -43,20 +43,22 @@ def is_sdk(instrument: object) -> bool:
     return hasattr(instrument, "_measurement_consumer")
 
 
-def record_all(instrument: Histogram, values: Floats, attributes: Attributes, exemplar: Exemplar = None) -> None:
-    """The public way, one value after the other; negative values are left out, which `record` refuses."""
+def record_all(instrument: Histogram, values: Floats, attributes: Attributes, exemplar: Exemplar = None) -> int:
+    """The public way, one value after the other; how many were left out, being negative, which `record` refuses."""
     context = _context(exemplar)
     telling = exemplar[0] if exemplar else None
-    for value in values[values >= 0].tolist():
+    kept = values[values >= 0]
+    for value in kept.tolist():
         instrument.record(value, dict(attributes), context if value == telling else Context())
+    return int(values.size - kept.size)
 
 
-def inject(instrument: Any, values: Floats, attributes: Attributes, exemplar: Exemplar = None) -> None:
-    """Add finite `values`, shape (n,), to every aggregation that `instrument.record` would have reached."""
+def inject(instrument: Any, values: Floats, attributes: Attributes, exemplar: Exemplar = None) -> int:
+    """Add finite `values`, shape (n,), to every aggregation that `instrument.record` would reach; none is left out."""
     is_enabled = getattr(instrument, "_is_enabled", None)
     if not values.size or (is_enabled is not None and not is_enabled()):
-        return
-    seeds, rest = _split(values)
+        return 0
+    seeds, rest = _split(np.sort(values))
     consumer = instrument._measurement_consumer
     accept = consumer._sdk_config.exemplar_filter.should_sample
     now_ns = time.time_ns()
@@ -68,6 +70,7 @@ def inject(instrument: Any, values: Floats, attributes: Attributes, exemplar: Ex
     for storage in list(consumer._reader_storages.values()):
         for match in storage._get_or_init_view_instrument_match(instrument):
             _into(match, measurements, rest, attributes)
+    return 0
 
 
 def _context(exemplar: Exemplar) -> Context:
@@ -75,14 +78,10 @@ def _context(exemplar: Exemplar) -> Context:
 
 
 def _split(values: Floats) -> tuple[list[float], Floats]:
-    """The extremes of the positive and of the negative values, and all the others."""
-    positive, negative = np.flatnonzero(values > 0), np.flatnonzero(values < 0)
-    ends: set[int] = set()
-    for side in (positive, negative):
-        if side.size:
-            ends |= {int(side[values[side].argmin()]), int(side[values[side].argmax()])}
-    zeros = np.flatnonzero(values == 0)[:1].tolist()  # the smallest or largest may be a zero
-    chosen = sorted(ends | set(zeros))
+    """Of ascending values, the extremes of the positive and of the negative ones and a zero, and all the others."""
+    below, upto = np.searchsorted(values, 0.0, side="left"), np.searchsorted(values, 0.0, side="right")
+    sides = ((0, below), (below, min(below + 1, upto)), (upto, values.size))
+    chosen = sorted({int(end) for first, after in sides if first < after for end in (first, after - 1)})
     return values[chosen].tolist(), np.delete(values, chosen)
 
 
@@ -130,16 +129,15 @@ def _with_value(measurement: Measurement, value: float) -> Measurement:
 
 
 def _fill_explicit(aggregation: Any, values: Floats) -> None:
-    where = np.searchsorted(np.asarray(aggregation._boundaries, dtype=np.float64), values, side="left")
-    counts = np.bincount(where)
-    for bucket in np.flatnonzero(counts).tolist():
-        aggregation._value[bucket] += int(counts[bucket])
+    for bucket, count in _counted(values, np.asarray(aggregation._boundaries, dtype=np.float64)):
+        aggregation._value[bucket] += count
     aggregation._sum += float(values.sum())
 
 
 def _fill_exponential(aggregation: Any, values: Floats) -> None:
     scale = aggregation._mapping.scale
-    sides = (aggregation._value_positive, values[values > 0]), (aggregation._value_negative, -values[values < 0])
+    below, upto = np.searchsorted(values, 0.0, side="left"), np.searchsorted(values, 0.0, side="right")
+    sides = (aggregation._value_positive, values[upto:]), (aggregation._value_negative, -values[:below][::-1])
     zeros = int(values.size)
     for buckets, magnitudes in sides:
         zeros -= int(magnitudes.size)
@@ -172,13 +170,24 @@ def _prepare(aggregation: Any) -> None:
 
 
 def _buckets(magnitudes: Floats, scale: int, first: int, last: int) -> Iterator[tuple[int, int]]:
-    """Bucket and count; what rounds beyond the extremes' buckets belongs into them."""
+    """Bucket and count of ascending magnitudes; what rounds beyond the extremes' buckets belongs into them.
+
+    The bucket i holds base^i < magnitude <= base^(i+1), with base = 2^(2^-scale).
+    """
     if not magnitudes.size:
         return
-    indices = np.clip(indices_of(magnitudes, scale), first, last) - first
-    counts = np.bincount(indices)
-    for index in np.flatnonzero(counts).tolist():
-        yield index + first, int(counts[index])
+    with np.errstate(over="ignore", under="ignore"):
+        bounds = np.exp2(np.arange(first + 1, last + 1, dtype=np.float64) * 2.0**-scale)
+    for index, count in _counted(magnitudes, bounds):
+        yield index + first, count
+
+
+def _counted(values: Floats, bounds: Floats) -> Iterator[tuple[int, int]]:
+    """How many of the ascending values lie in each bucket that holds any; upper bounds are inclusive."""
+    upto = np.searchsorted(values, bounds, side="right")
+    counts = np.diff(upto, prepend=0, append=values.size)
+    for bucket in np.flatnonzero(counts).tolist():
+        yield bucket, int(counts[bucket])
 
 
 def agrees() -> bool:

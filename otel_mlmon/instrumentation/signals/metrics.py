@@ -19,7 +19,7 @@ from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.instrumentation.aggregate.snapshot import ModelKey, Snapshot, Values
 from otel_mlmon.instrumentation.signals import bulk
-from otel_mlmon.internal_events import JOURNAL
+from otel_mlmon.internal_events import JOURNAL, ValuesDropped
 from otel_mlmon.version import __version__
 
 Attributes = dict[str, str]
@@ -103,7 +103,9 @@ class Metrics:
         if not values.numbers.size:
             return
         write = bulk.inject if self.is_bulk else bulk.record_all
-        write(self._instruments.histograms[metric.name], values.numbers, attributes, values.exemplar)
+        refused = write(self._instruments.histograms[metric.name], values.numbers, attributes, values.exemplar)
+        if refused:
+            JOURNAL.emit(ValuesDropped(reason="negative", count=refused))
 
     def _count(self, metric: semconv.Metric, counts: Mapping[str, int], base: Attributes, key: str) -> None:
         counter = self._instruments.counters[metric.name]

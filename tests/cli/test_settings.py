@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from otel_mlmon import cli
+from otel_mlmon.instrumentation.settings import OPTIONS
+
+
+def test_every_setting_with_its_value_and_origin(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OTEL_MLMON_SPAN_RATIO", "0.25")
+    monkeypatch.setenv("OTEL_MLMON_ONNXRUNTIME_TELEMETRY", "off")
+    assert cli.main(["settings", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert list(said) == [option.name for option in OPTIONS]
+    assert said["span_ratio"] == {"value": 0.25, "origin": "environment", "variable": "OTEL_MLMON_SPAN_RATIO"}
+    assert said["onnxruntime_telemetry"]["value"] is False
+    assert said["latency_budget_s"] == {
+        "value": None,
+        "origin": "default",
+        "variable": "OTEL_MLMON_LATENCY_BUDGET_S",
+    }
+
+
+def test_a_line_a_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["settings"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [option.name for option in OPTIONS]
+    assert "max_labels" in lines[6]
+    assert lines[6].split()[1:] == ["50", "default", "OTEL_MLMON_MAX_LABELS"]
