@@ -127,7 +127,7 @@ class Pipeline:
         if not self._draining.acquire(timeout=max(0.0, timeout_s)):
             return False
         try:
-            if self._is_closed:
+            if self._is_closed or self._has_nothing():
                 return True
             with guard("signals"):
                 outlets = self._found_outlets()
@@ -256,6 +256,13 @@ class Pipeline:
                 self._read(self._ring.take(CHUNK))
             finally:
                 self._reading.release()
+
+    def _has_nothing(self) -> bool:
+        """Whether nothing ever came: a process that runs no model gets no exporters, and ends without their waits."""
+        if self._outlets is not None or self._ring or self._observer.loads:
+            return False
+        with self._counting:
+            return not self._ring.dropped()
 
     def _read(self, chunk: list[CallTuple]) -> None:
         by_plan: dict[Plan, list[CallTuple]] = {}
