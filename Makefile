@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 MODELS := $(VENV)/.models
 
-.PHONY: setup models format lint types docs test e2e collector sentry-peers bench demo check clean
+.PHONY: setup models format lint types docs test e2e sdks collector sentry-peers bench demo check clean
 
 setup: $(STAMP)
 
@@ -41,6 +41,15 @@ sentry-peers: .peers/.stamp      ## what the end-to-end suite shows Sentry's pro
 	npm install --silent --no-audit --no-fund --prefix .peers "@spotlightjs/spotlight@4.11.8" "hono@4.12.25"
 	@touch $@
 
+SDKS ?= 1.39.0=0.60b0 1.42.0=0.63b0
+sdks: setup              ## other releases of OpenTelemetry's SDK for the end-to-end suite, the oldest supported first
+	for pair in $(SDKS); do \
+	  sdk=$${pair%=*} contrib=$${pair#*=}; $(PYTHON) -m venv .sdks/$$sdk && \
+	  .sdks/$$sdk/bin/python -m pip install --quiet numpy onnxruntime onnx hypothesis pytest pytest-timeout pytest-xdist \
+	    opentelemetry-sdk==$$sdk opentelemetry-exporter-otlp==$$sdk opentelemetry-instrumentation==$$contrib \
+	    opentelemetry-exporter-prometheus==$$contrib || exit 1; \
+	done
+
 e2e: setup models        ## real processes on loopback
 	$(BIN)/python -m pytest -m e2e
 
@@ -65,4 +74,4 @@ bench: setup             ## what monitoring costs, as ratios within one run
 check: lint types test e2e
 
 clean:
-	rm -rf $(VENV) .collector .peers .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) .collector .peers .sdks .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

@@ -50,6 +50,8 @@ OURS: dict[str, tuple[str, ...]] = {
     "instrumentation.settings": BASE,
     "instrumentation.resource": BASE,
     "instrumentation.outlets": (*BASE, "instrumentation"),
+    "instrumentation.exit": BASE,
+    "instrumentation.fork": BASE,
     "instrumentation.pipeline": (*BASE, "instrumentation"),
     "instrumentation.call": BASE,
     "instrumentation.record": (*BASE, "instrumentation.call.call", "instrumentation.call.load"),

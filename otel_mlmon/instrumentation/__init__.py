@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
-if TYPE_CHECKING:
-    from otel_mlmon.instrumentation.settings import ModelOptions
+from otel_mlmon.instrumentation.settings import ModelOptions
 
 DISTRIBUTIONS = (
     "onnxruntime >= 1.17",
@@ -69,7 +68,13 @@ class OnnxRuntimeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         with guard("instrument"):
             from otel_mlmon.instrumentation.handle import instrument
 
-            instrument(**{name: value for name, value in options.items() if value is not None})
+            given = {name: value for name, value in options.items() if value is not None}
+            # A configuration file has mappings where code has `ModelOptions`.
+            given["models"] = {
+                name: ModelOptions(**said) if isinstance(said, Mapping) else said
+                for name, said in given.get("models", {}).items()
+            }
+            instrument(**given)
 
     def _uninstrument(self, **_: Any) -> None:
         from otel_mlmon.instrumentation.handle import uninstrument

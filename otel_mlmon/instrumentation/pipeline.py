@@ -9,15 +9,11 @@ One pipeline a process. It is started by the first record, drained by its thread
 
 from __future__ import annotations
 
-import atexit
 import dataclasses
-import itertools
-import operator
 import os
 import random
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Iterable, Sequence
 from types import ModuleType
@@ -33,9 +29,12 @@ from otel_mlmon.instrumentation.call import onnxruntime
 from otel_mlmon.instrumentation.call.call import CallTuple, Plan, SessionInfo
 from otel_mlmon.instrumentation.call.observer import ATTRIBUTE, Observer
 from otel_mlmon.instrumentation.call.patch import Patch
+from otel_mlmon.instrumentation.exit import AtExit
+from otel_mlmon.instrumentation.fork import Forks
 from otel_mlmon.instrumentation.outlets import Outlets, find_outlets
 from otel_mlmon.instrumentation.record.announcing import Announcer
 from otel_mlmon.instrumentation.record.findings import Findings
+from otel_mlmon.instrumentation.record.grouping import by_plan, wanted
 from otel_mlmon.instrumentation.record.model import identify, model_name
 from otel_mlmon.instrumentation.record.prediction import Predictions
 from otel_mlmon.instrumentation.record.privacy import Vocabularies
@@ -117,10 +116,8 @@ class Pipeline:
             with guard("onnxruntime_telemetry"):
                 onnxruntime.stop_telemetry(module)
         self._patches: dict[str, Patch] = onnxruntime.patch(module, self._observer)
-        if hasattr(os, "register_at_fork"):
-            reset = weakref.WeakMethod(self._after_fork)
-            os.register_at_fork(after_in_child=lambda: (found := reset()) and found())
-        atexit.register(self._at_exit)
+        self._forks = Forks(lock=lambda: self._draining, in_child=self._after_fork)
+        self._exit = AtExit(self._at_exit)
 
     def drain(self, timeout_s: float = COLLECT_WAIT_S) -> bool:
         """Aggregate what is buffered and add it to the metrics; whether a round under way ended in time."""
@@ -173,7 +170,7 @@ class Pipeline:
             if outlets.metrics is not None:
                 outlets.metrics.close()
         self._is_closed, self._outlets = True, None
-        atexit.unregister(self._at_exit)
+        self._exit.cancel()
         return is_done
 
     def status(self) -> Status:
@@ -235,6 +232,7 @@ class Pipeline:
         self._ring.reset()
         self._worker.reset()
         self._observer.loads.clear()
+        self._exit.after_fork()
         JOURNAL.reset()
         self._sentry.reset()
         self._reset()
@@ -265,15 +263,9 @@ class Pipeline:
             return not self._ring.dropped()
 
     def _read(self, chunk: list[CallTuple]) -> None:
-        by_plan: dict[Plan, list[CallTuple]] = {}
-        for plan, calls in itertools.groupby(chunk, key=operator.itemgetter(0)):
-            by_plan.setdefault(plan, []).extend(
-                call for call in calls if not (call[3] and otel_context.is_suppressed(call[3]))
-            )
-        self._suppressed += len(chunk) - sum(map(len, by_plan.values()))
-        for plan, kept in by_plan.items():
-            if not kept:
-                continue
+        asked = wanted(chunk, is_suppressed=otel_context.is_suppressed)
+        self._suppressed += len(chunk) - len(asked)
+        for plan, kept in by_plan(asked).items():
             is_read = False
             with self._record_stage:
                 if self._record_stage.is_open:

@@ -1,0 +1,35 @@
+"""A small service for `gunicorn tests.support.serving:app`: one inference a request, instrumented when imported."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+import otel_mlmon
+
+otel_mlmon.instrument(spans_per_second=0.0, events_per_second=0.0)
+
+
+@functools.cache
+def session() -> Any:
+    """Made at the first call. Without threads of its own, which would not live on in a forked child."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return ort.InferenceSession(str(files("otel_mlmon.demo") / "digits.onnx"), options)
+
+
+def predict() -> None:
+    """One call."""
+    session().run(None, {"image": np.full((1, 1, 8, 8), 0.5, dtype=np.float32)})
+
+
+def app(environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
+    """WSGI."""
+    predict()
+    start_response("200 OK", [("content-type", "text/plain"), ("content-length", "2")])
+    return [b"ok"]
