@@ -27,8 +27,8 @@ from otel_mlmon.version import __version__
 
 if TYPE_CHECKING:
     from otel_mlmon.errors import ConfigurationError, MlmonError
-    from otel_mlmon.instrumentation import OnnxRuntimeInstrumentor
     from otel_mlmon.instrumentation.handle import Handle, instrument, uninstrument
+    from otel_mlmon.instrumentation.instrumentor import OnnxRuntimeInstrumentor
     from otel_mlmon.instrumentation.settings import ModelOptions
     from otel_mlmon.instrumentation.status import Status
 
@@ -49,7 +49,7 @@ _HOMES: Final = {
     "Handle": "otel_mlmon.instrumentation.handle",
     "MlmonError": "otel_mlmon.errors",
     "ModelOptions": "otel_mlmon.instrumentation.settings",
-    "OnnxRuntimeInstrumentor": "otel_mlmon.instrumentation",
+    "OnnxRuntimeInstrumentor": "otel_mlmon.instrumentation.instrumentor",
     "Status": "otel_mlmon.instrumentation.status",
     "instrument": "otel_mlmon.instrumentation.handle",
     "uninstrument": "otel_mlmon.instrumentation.handle",

@@ -51,6 +51,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "instrumentation.resource": BASE,
     "instrumentation.outlets": (*BASE, "instrumentation"),
     "instrumentation.exit": BASE,
+    "instrumentation.instrumentor": (*BASE, "instrumentation"),
     "instrumentation.fork": BASE,
     "instrumentation.pipeline": (*BASE, "instrumentation"),
     "instrumentation.call": BASE,

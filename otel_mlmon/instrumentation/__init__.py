@@ -6,13 +6,16 @@ one step (call, buffer, record, aggregate, signals); `pipeline.py` is the only f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
-
-from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
+from typing import TYPE_CHECKING, Any
 
 from otel_mlmon.instrumentation.settings import ModelOptions
+
+if TYPE_CHECKING:
+    from otel_mlmon.instrumentation.instrumentor import OnnxRuntimeInstrumentor
+
+__all__ = ["DISTRIBUTIONS", "Configuration", "OnnxRuntimeInstrumentor"]
 
 DISTRIBUTIONS = (
     "onnxruntime >= 1.17",
@@ -49,34 +52,10 @@ class Configuration:
     onnxruntime_telemetry: bool | None = None
 
 
-class OnnxRuntimeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
-    """`otel_mlmon.instrument()` for `opentelemetry-instrument`, which finds it by its entry point."""
+def __getattr__(name: str) -> Any:
+    """The instrumentor, where the entry point looks for it; loaded then, since its base class takes 30 ms to import."""
+    if name != "OnnxRuntimeInstrumentor":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from otel_mlmon.instrumentation.instrumentor import OnnxRuntimeInstrumentor
 
-    configuration: ClassVar[type[Configuration]] = Configuration
-
-    def instrumentation_dependencies(self) -> Collection[str]:
-        """The distributions of onnxruntime, any of which will do."""
-        return DISTRIBUTIONS
-
-    def _check_dependency_conflicts(self) -> None:
-        """None: a build of one's own has any name, and `instrument` says itself if the module is missing."""
-
-    def _instrument(self, **options: Any) -> None:
-        # An exception here would keep every instrumentation after this one from being loaded.
-        from otel_mlmon.guard import guard
-
-        with guard("instrument"):
-            from otel_mlmon.instrumentation.handle import instrument
-
-            given = {name: value for name, value in options.items() if value is not None}
-            # A configuration file has mappings where code has `ModelOptions`.
-            given["models"] = {
-                name: ModelOptions(**said) if isinstance(said, Mapping) else said
-                for name, said in given.get("models", {}).items()
-            }
-            instrument(**given)
-
-    def _uninstrument(self, **_: Any) -> None:
-        from otel_mlmon.instrumentation.handle import uninstrument
-
-        uninstrument()
+    return OnnxRuntimeInstrumentor

@@ -40,8 +40,7 @@ def calls(tmp_path: Path, **environ: str) -> tuple[str, int, set[str]]:
             cwd=tmp_path,
             OTEL_EXPORTER_OTLP_ENDPOINT=server.http_url,
             OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
-            PYTHONPATH=str(ROOT),
-            **environ,  # type: ignore[arg-type]
+            **{"PYTHONPATH": str(ROOT), **environ},  # type: ignore[arg-type]
         )
         assert done.returncode == 0, done.stderr
         counts = [point.count for _, metric, point in server.points() if metric.name == semconv.DURATION.name]

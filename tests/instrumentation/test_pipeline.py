@@ -299,3 +299,16 @@ def test_a_forked_child_counts_only_its_own() -> None:
             assert stream.read() == "0 0 False"
         captured.flush()
         assert captured.handle.status().recorded == 7
+
+
+def test_the_calls_of_a_session_that_is_gone_before_they_are_read_count() -> None:
+    with capture(flush_interval_s=60.0) as captured:
+        captured.flush()
+        for name in ("one", "two"):
+            session = ort.InferenceSession(models.classifier(name=name))
+            for _ in range(3):
+                session.run(None, {"input": np.ones((1, 10), np.float32)})
+            del session
+        counts = points(captured, "ml.inference.duration")
+        assert {dict(key)["ml.model.name"]: point.count for key, point in counts.items()} == {"one": 3, "two": 3}
+        assert captured.handle.status().dropped == {}

@@ -48,3 +48,11 @@ def test_a_tally_loses_nothing_between_threads_and_reads() -> None:
     for thread in threads:
         thread.join()
     assert (tally.value(), tally.value()) == (16_000, 16_000)
+
+
+def test_attends_when_a_quarter_of_its_bytes_is_taken() -> None:
+    seen: list[bool] = []
+    ring: Ring[int] = Ring(max_records=1000, max_bytes=1000, attend=seen.append)
+    for record in range(4):
+        ring.offer(record, 100)
+    assert seen == [False, True]
