@@ -621,3 +621,16 @@ def test_tasks_of_a_loop_each_have_their_own_transaction(sentry: Endpoint, sessi
         sentry_sdk.flush()
     found = {event["transaction"]: len(predicted(event)) for event in sentry.wait("transaction", 5)}
     assert found == {f"r{calls}": 2 * calls for calls in range(1, 6)}
+
+
+def test_a_trace_outside_any_span_has_its_id_before_the_call_returns(sentry: Endpoint, session: Any) -> None:
+    initialise(sentry, traces_sample_rate=1.0)
+    with capture(flush_interval_s=60.0) as captured:
+        session.run(None, FEED)
+        captured.flush()
+        scope = sentry_sdk.get_isolation_scope()
+        scope.set_new_propagation_context()
+        assert scope._propagation_context is not None
+        assert scope._propagation_context._trace_id is None
+        session.run(None, FEED)
+        assert scope._propagation_context._trace_id is not None
