@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "otel_mlmon"
 MAX_LINES = 400
 
-BASE = ("semconv", "errors", "options", "sketch", "internal_events", "guard", "version")
+BASE = ("semconv", "errors", "options", "sketch", "internal_events", "guard", "yielding", "version")
 
 PROFILE = ("reference.profile", "reference.embedding", "reference.calibration")
 
@@ -32,6 +32,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "sketch": ("errors", "semconv"),
     "internal_events": ("semconv",),
     "guard": ("internal_events",),
+    "yielding": (),
     "testing": (*BASE, "instrumentation"),
     "reference": BASE,
     # Offline, over a file: it profiles with the application half's own readers, so that both count alike.

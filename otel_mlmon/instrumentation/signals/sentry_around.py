@@ -16,20 +16,20 @@ def _nothing(_: object = None) -> Any:
 
 
 def reader(
-    plain: Callable[[], object],
+    plain: Callable[[None], object],
     *,
     seen: Callable[[], None],
     is_wanted: Callable[[], bool],
     is_open: Callable[[Any], bool],
-) -> Callable[[], object]:
-    """A function that gives `plain()`, or a pair of it and Sentry's span or propagation context.
+) -> Callable[[None], object]:
+    """A function that gives `plain(None)`, or a pair of it and Sentry's span or propagation context.
 
     Sentry's own `get_current_span` costs 1 µs; its context variables cost a tenth. They are private to it, so they are
     used only if they are there, and nothing is carried otherwise. A propagation context makes its ids when it is first
     asked, without a lock, so it is asked here: asked by the host and by us at once, it would give each another trace.
 
     Args:
-        plain: Gives OpenTelemetry's context.
+        plain: Gives OpenTelemetry's context, or its argument where there is none.
         seen: Called once, at the first call that finds Sentry imported.
         is_wanted: Whether a thread that Sentry knows nothing of yet gets a trace id of its own, which Sentry would give
             to the first error there.
@@ -49,25 +49,25 @@ def reader(
                 current, isolation = module._current_scope.get, module._isolation_scope.get
             seen()
 
-    def read() -> object:
+    def read(absent: None) -> object:
         if not is_bound:
             module = modules.get(_MODULE)
             # A module that is being imported on another thread has no `Scope` yet.
             if module is None or not hasattr(module, "use_isolation_scope"):
-                return plain()
+                return plain(absent)
             bind(module)
         scope = current(None)
         if scope is None:
-            return plain() if current is _nothing or not is_wanted() else (plain(), _fresh())
+            return plain(absent) if current is _nothing or not is_wanted() else (plain(absent), _fresh())
         around = scope._span
         if around is not None:
             if not is_open(around):
-                return plain()
+                return plain(absent)
         else:
             outer = isolation(None)
             around = scope._propagation_context or (outer and outer._propagation_context)
             _settle(around)
-        return (plain(), around) if around is not None else plain()
+        return (plain(absent), around) if around is not None else plain(absent)
 
     return read
 
