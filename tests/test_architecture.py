@@ -42,9 +42,11 @@ OURS: dict[str, tuple[str, ...]] = {
         "instrumentation.call",
         "instrumentation.record",
     ),
+    "reference.data": (*BASE, "reference", "table"),
+    "table": ("errors",),
     "demo": (*BASE, ""),
     "cli": (*BASE, "cli", "demo", "reference", "processor", "instrumentation", "backtest"),
-    "backtest": (*BASE, *PROFILE, "processor"),
+    "backtest": (*BASE, *PROFILE, "processor", "table"),
     # in the application
     "instrumentation": (*BASE, "instrumentation.pipeline", "instrumentation.settings"),
     "instrumentation.settings": BASE,
@@ -90,7 +92,7 @@ OURS: dict[str, tuple[str, ...]] = {
 # A third party and the entries it is at home in. What is not listed may be imported nowhere.
 THEIRS: dict[str, tuple[str, ...]] = {
     "numpy": (
-        "backtest",
+        "backtest", "table",
         "sketch", "reference", "demo", "instrumentation.record", "instrumentation.aggregate", "instrumentation.call",
         "instrumentation.signals", "instrumentation.pipeline", "processor.otlp", "processor.window", "processor.drift",
         "processor.alert", "processor.pipeline", "processor.overview",
@@ -109,7 +111,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "grpc_health": ("processor.otlp",),
     "google": ("processor.otlp",),
     "scipy": ("processor.drift", "reference"),
-    "pyarrow": ("backtest.parquet_file", "reference.data"),
+    "pyarrow": ("table.parquet_file",),
     "pydantic": ("processor.config",),
     "pydantic_core": ("processor.config",),
     "yaml": ("processor.config",),
