@@ -92,7 +92,7 @@ def numbers(data: Data, column: str) -> NDArray[np.float64]:
     values = data.columns[column]
     if values.dtype.kind in "biuf":
         return values.astype(np.float64)
-    cells = [_cell(value) for value in values.tolist()]
+    cells = [value if isinstance(value, str) else _cell(value) for value in values.tolist()]
     found = numbers_in(cells)
     if isinstance(found, int):
         raise DataError(f"{data.place(found)}: column {column}: {cells[found]!r} is not a number")
@@ -122,7 +122,7 @@ def _moment(time_ns: int) -> str | None:
 def _cell(value: object) -> str:
     if isinstance(value, bool):
         return str(int(value))
-    return "" if value is None else str(value)
+    return "nan" if value is None else str(value)
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:

@@ -31,16 +31,9 @@ def numbers_in(cells: Sequence[str]) -> Numbers | int:
         return next(index for index, cell in enumerate(filled) if not _is_number(cell))
 
 
-def words_in(cells: Sequence[str], known: dict[str, str | None]) -> list[str | None]:
-    """`cells` as words, None where missing.
-
-    Args:
-        cells: As they are spelled.
-        known: What was found of each spelling; grows by that of `cells`, so that a word is one object however often
-            it is there.
-    """
-    for cell in set(cells) - known.keys():
-        known[cell] = word_of(cell)
+def words_in(cells: Sequence[str]) -> list[str | None]:
+    """`cells` as words, None where missing; a word is one object however often it is there."""
+    known = {cell: None if cell.strip().lower() in MISSING_WORDS else cell for cell in set(cells)}
     return list(map(known.__getitem__, cells))
 
 

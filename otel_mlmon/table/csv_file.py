@@ -142,7 +142,6 @@ class _Building:
     numbers: list[Numbers] = field(default_factory=list)
     """While every cell is a number."""
     words: list[str | None] = field(default_factory=list)
-    known: dict[str, str | None] = field(default_factory=dict)
 
     @property
     def has_lost_text(self) -> bool:
@@ -158,12 +157,11 @@ class _Building:
                 return
             self.is_text, self.first_word = True, row + found
         if not self.numbers:
-            self.words += words_in(cells, self.known)
+            self.words += words_in(cells)
 
     def column(self, *, is_text_kept: bool) -> Column:
         """What it has become."""
         if not self.is_text:
             return Column(name=self.name, numbers=np.concatenate(self.numbers) if self.numbers else np.zeros(0))
-        words = {word.strip().lower() for word in self.known.values() if word is not None}
-        is_truth = not is_text_kept and words <= _TRUTH
+        is_truth = not is_text_kept and all(word is None or word.strip().lower() in _TRUTH for word in self.words)
         return Column(name=self.name, words=tuple(self.words), first_word=self.first_word, is_truth=is_truth)

@@ -55,7 +55,7 @@ def _column(name: str, values: Any, pa: Any) -> Column:
         return column_of(name, np.asarray(values.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64))
     cells = values.to_pylist()
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        words = tuple(words_in(["" if cell is None else cell for cell in cells], {}))
+        words = tuple(words_in(["" if cell is None else cell for cell in cells]))
         first = next((row for row, word in enumerate(words) if word is not None), 0)
         return Column(name=name, words=words, first_word=first)
     return column_of(name, np.array([*cells, None], dtype=object)[:-1])

@@ -13,7 +13,7 @@ from otel_mlmon.table.cells import MISSING_WORDS, as_number, numbers_in, word_of
 @pytest.mark.parametrize("word", sorted(MISSING_WORDS))
 def test_a_word_for_nothing_is_missing_however_it_is_written(word: str) -> None:
     cells = [word, word.upper(), f" {word.title()}\t"]
-    assert words_in(cells, {}) == [None, None, None]
+    assert words_in(cells) == [None, None, None]
     assert [word_of(cell) for cell in cells] == [None, None, None]
     found = numbers_in([*cells, "1"])
     assert not isinstance(found, int)
@@ -42,9 +42,8 @@ def test_the_label_of_a_value(value: object, word: str | None) -> None:
 
 
 def test_a_word_that_is_there_often_is_one_object() -> None:
-    known: dict[str, str | None] = {}
-    first, second = words_in(["".join("ab")], known), words_in(["".join("ab")], known)
-    assert first[0] is second[0]
+    first, second = words_in(["".join("ab"), "".join("ab")])
+    assert first is second
 
 
 @pytest.mark.parametrize(("cells", "row"), [(["1", "x"], 1), (["1_0"], 0), (["", "NA", "0x1"], 2)])
