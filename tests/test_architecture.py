@@ -117,7 +117,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "yaml": ("processor.config",),
     "starlette": ("processor.web",),
     "uvicorn": ("processor.otlp.http_receiver", "processor.web"),
-    "httpx": ("processor.notify", "cli.demo", "demo"),
+    "httpx": ("processor.notify", "reference.fetch", "cli.demo", "demo"),
     "rich": ("cli", "demo.view", "backtest.terminal"),
 }  # fmt: skip
 
