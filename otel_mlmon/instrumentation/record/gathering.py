@@ -18,8 +18,8 @@ from otel_mlmon.instrumentation.call.call import CallTuple, Item, Plan, Side
 from otel_mlmon.instrumentation.record.batch import Batch, Items, Whole, each
 from otel_mlmon.yielding import give_way
 
-PIECE: Final = 64
-"""Calls taken at a time: some 0.03 ms."""
+PIECE: Final = 128
+"""Calls taken at a time: some 0.05 ms."""
 
 _CELL_OF: Final = operator.itemgetter(0)
 _CONTEXT_OF: Final = operator.itemgetter(3)
