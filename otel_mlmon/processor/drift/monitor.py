@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from otel_mlmon.errors import BinMismatchError
 from otel_mlmon.guard import guard
-from otel_mlmon.processor.drift.evidence import STATUSES, EvidenceBank, are_counts, checked
+from otel_mlmon.processor.drift.counts import are_counts, checked, samples_of
+from otel_mlmon.processor.drift.evidence import STATUSES, EvidenceBank
 from otel_mlmon.processor.drift.moves import Direction
-from otel_mlmon.processor.drift.score import Score, Statistic, StatisticValue, StatisticValues
-from otel_mlmon.processor.drift.statistics import NEEDS_ORDER, STATISTICS
+from otel_mlmon.processor.drift.score import Score, StatisticValue, StatisticValues
+from otel_mlmon.processor.drift.statistics import NEEDS_ORDER, STATISTICS, Statistic
 from otel_mlmon.processor.drift.watch import Watch
 from otel_mlmon.processor.window.window import Reference, StreamKey, Window
 
@@ -262,10 +263,11 @@ class DriftMonitor:
             good = [member for member, is_counts in zip(members, is_good, strict=True) if is_counts]
             before = np.array([reference.counts for _, _, reference in good], dtype=np.float64).reshape(-1, bins)
             columns: dict[str, list[StatisticValue]] = {}
+            samples = samples_of(before, now[is_good])
             for name, statistic in self._statistics.items():
                 if name not in NEEDS_ORDER or is_ordered:
                     with _GUARD:
-                        columns[name] = _each(statistic(before, now[is_good]))
+                        columns[name] = _each(statistic(samples))
             for (place, _, _), *row in zip(good, *columns.values(), strict=True):
                 values[place] = dict(zip(columns, row, strict=True))
         return values

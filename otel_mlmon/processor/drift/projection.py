@@ -50,8 +50,8 @@ def clip_levels(ratios: Shares, alternatives: Shares, reference: Shares, radius:
     order = ratios.argsort(-1)
     streams = np.arange(reference.size // bins).reshape(*reference.shape[:-1], 1, 1)
     rows = np.arange(ratios.size // bins).reshape(*ratios.shape[:-1], 1)
-    q = alternatives.ravel()[order + rows * bins]
-    r = reference.ravel()[order + streams * bins]
+    q = alternatives.ravel().take(order + rows * bins)
+    r = reference.ravel().take(order + streams * bins)
     d = radius[..., None, None]
     left = np.add.accumulate(r, -1) - d
     # A set that holds no more than the radius can be emptied: it bounds nothing.

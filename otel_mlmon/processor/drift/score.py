@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,17 +36,6 @@ class StatisticValues:
     value: Numbers
     p_value: Numbers | None = None
     noise: Numbers | None = None
-
-
-class Statistic(Protocol):
-    """One familiar statistic: a pure function of count vectors over the same bins, a stream in each row."""
-
-    def __call__(self, reference: NDArray[Any], current: NDArray[Any], /) -> StatisticValues:
-        """Compare shape (S, K) with shape (S, K), row by row; or (K,) with (K,).
-
-        Raises:
-            BinMismatchError: The shapes differ.
-        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from otel_mlmon import semconv
 from otel_mlmon.internal_events import JOURNAL
+from otel_mlmon.processor.drift.counts import Samples, samples_of
 from otel_mlmon.processor.drift.monitor import DriftMonitor
 from otel_mlmon.processor.drift.moves import Direction
-from otel_mlmon.processor.drift.score import Counts, Score, StatisticValue, StatisticValues
+from otel_mlmon.processor.drift.score import Score, StatisticValue, StatisticValues
 from otel_mlmon.processor.drift.statistics import NEEDS_ORDER, STATISTICS
 from otel_mlmon.processor.drift.threshold import Threshold
 from otel_mlmon.processor.drift.watch import Watch
@@ -93,7 +94,7 @@ def test_reports_the_rolling_window() -> None:
     score = monitor.observe(window(pane), tolerance=0.02, direction="both", log10_alarm_line=LINE)
     expected = {}
     for name in STATISTICS.keys() - NEEDS_ORDER:
-        found = STATISTICS[name](REFERENCE.counts, pane * 2)
+        found = STATISTICS[name](samples_of(REFERENCE.counts, pane * 2))
         p_value, noise = (None if number is None else float(number) for number in (found.p_value, found.noise))
         expected[name] = StatisticValue(value=float(found.value), p_value=p_value, noise=noise)
     assert score.statistics == expected
@@ -176,7 +177,7 @@ def test_a_bad_reference_is_as_if_there_was_none() -> None:
 
 @pytest.mark.guarded
 def test_a_bad_statistic_takes_nothing_with_it() -> None:
-    def broken(_reference: Counts, _current: Counts, /) -> StatisticValues:
+    def broken(_samples: Samples, /) -> StatisticValues:
         raise ZeroDivisionError
 
     monitor = DriftMonitor(statistics={"broken": broken, "psi": STATISTICS["psi"]})
