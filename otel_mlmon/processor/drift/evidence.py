@@ -318,7 +318,8 @@ class EvidenceBank:
         if capped.size:
             won[capped] = 0.0
             won[capped, leader[capped]] = cap - self._log_weights[leader[capped]]
-        stream, component = np.nonzero((won > 0.0) & (data["won"][at] == 0.0))
+        # A third of the time of `nonzero` with two axes.
+        stream, component = np.divmod(np.flatnonzero((won > 0.0) & (data["won"][at] == 0.0)), won.shape[1])
         data["onsets_ns"][rows[stream], component] = data["last_ns"][rows[stream]]
         first = np.flatnonzero((best > 0.0) & (data["log_e"][at] == 0.0))
         data["since_ns"][rows[first]] = data["onsets_ns"][rows[first], leader[first]]

@@ -26,6 +26,7 @@ Source: Huber, A robust version of the probability ratio test, 1965; Shin, Ramda
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Final, Literal
 
@@ -37,9 +38,6 @@ Direction = Literal["both", "up", "down"]
 
 TILTS: Final = np.array([0.04, 0.12, 0.36, 1.08])
 """θ, in nats of log odds."""
-
-_MORE_ODDS: Final = np.expm1(TILTS)[:, None, None]
-"""e^θ - 1, shape (T, 1, 1)."""
 
 MAX_BINS_OF_PAIRS: Final = 10
 """With more bins there is no bet on each pair of them: K² bets cost time, and most are never right."""
@@ -90,15 +88,17 @@ class Moves:
         most, least = _bounds(held, radius)
         share = _share(most.take(self._up_index, -1), least.take(self._down_index, -1))
         is_open = share > 0.0
-        # Tilts come first, so that what they are multiplied with lies in one piece.
-        less = share * _MORE_ODDS
-        less += 1.0
-        np.log(less, out=less)
-        less *= up + down
-        factors = np.where(is_open, up, 0.0) * TILTS[:, None, None]
-        factors -= less
-        by_tilt = out.reshape(len(pane), TILTS.size, len(self.up)).swapaxes(0, 1)
-        np.add(factors, np.where(is_open, 0.0, idle[:, None]), out=by_tilt)
+        both, up = up + down, np.where(is_open, up, 0.0)
+        rest = np.where(is_open, 0.0, idle[:, None])
+        # One tilt after the other: arrays of all of them would not stay in the processor's cache.
+        for place, tilt in enumerate(TILTS.tolist()):
+            less = share * math.expm1(tilt)
+            less += 1.0
+            np.log(less, out=less)
+            less *= both
+            more = up * tilt
+            more -= less
+            np.add(more, rest, out=out[:, place * len(self.up) : (place + 1) * len(self.up)])
 
     def log_ratios(
         self, bets: NDArray[np.intp], held: NDArray[np.float64], radius: NDArray[np.float64]
@@ -108,7 +108,7 @@ class Moves:
         rows = np.arange(len(bets))
         most, least = _bounds(held, radius)
         share = _share(most[rows, self._up_index[pair]], least[rows, self._down_index[pair]])
-        log_z = -np.log(share * _MORE_ODDS[tilt, 0, 0] + 1.0)[:, None]
+        log_z = -np.log(share * np.expm1(TILTS[tilt]) + 1.0)[:, None]
         ratios: NDArray[np.float64] = self.up[pair] * (TILTS[tilt, None] + log_z) + self.down[pair] * log_z
         return ratios
 

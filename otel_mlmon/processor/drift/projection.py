@@ -14,8 +14,8 @@ Two null sets:
   least concave majorant of the points (G_k, Q_k), the antitone regression of q/g with weights g. It falls
   from bin to bin, so a move of any size towards the higher bins gives no evidence.
 
-All functions take any number of rows before the last axis. A row's result is the same to the last bit whatever
-the other rows are: sums run over the last axis only, and nothing is left to BLAS.
+A stream's result is the same to the last bit whatever
+the other streams are: sums run over the last axis only, and nothing is left to BLAS.
 
 Source: Huber, A robust version of the probability ratio test, 1965 (the clipped ratio); Saha and Ramdas,
 arXiv 2408.14015 (it is the projection); Barlow and Brunk, The isotonic regression problem and its dual, 1972
@@ -34,24 +34,23 @@ def two_sided(alternatives: Shares, reference: Shares, radius: Shares) -> Shares
     """L of each alternative against the ball of total variation `radius` around `reference`.
 
     Args:
-        alternatives: Shape (..., m, K), each row 0 or above, sums to 1.
-        reference: Shape (..., K), every share above 0, sums to 1.
-        radius: d, 0 or above, shape (...); at 1 and above L is 1.
+        alternatives: Shape (S, m, K), each row 0 or above, sums to 1.
+        reference: Shape (S, K), every share above 0, sums to 1.
+        radius: d, 0 or above, shape (S,); at 1 and above L is 1.
 
     Returns:
-        Shape (..., m, K), 0 or above.
+        Shape (S, m, K), 0 or above.
     """
-    center = np.broadcast_to(reference[..., None, :], alternatives.shape)
-    d = np.broadcast_to(radius[..., None], alternatives.shape[:-1])
+    apart = alternatives - reference[:, None]
     # While all is well most alternatives are within the ball: only the others are sorted.
-    is_outside = np.abs(alternatives - center).sum(-1) > 2.0 * d
+    stream, place = np.nonzero(np.abs(apart, out=apart).sum(-1) > 2.0 * radius[:, None])
     ratios = np.ones(alternatives.shape)
-    ratios[is_outside] = _clipped(alternatives[is_outside], center[is_outside], d[is_outside])
+    ratios[stream, place] = _clipped(alternatives[stream, place], reference[stream], radius[stream, None])
     return ratios
 
 
 def _clipped(alternatives: Shares, reference: Shares, radius: Shares) -> Shares:
-    """clip(q/r, b, a) of alternatives outside the ball, row by row; shapes (n, K), (n, K), (n,).
+    """clip(q/r, b, a) of alternatives outside the ball, row by row; shapes (n, K), (n, K), (n, 1).
 
     a = max over S of q(S)/(r(S)+d) and b = min over S with r(S) > d of q(S)/(r(S)-d), exactly. Either is reached by
     a set of the largest or smallest ratios, so cumulative sums in the order of the ratio find it.
@@ -60,27 +59,27 @@ def _clipped(alternatives: Shares, reference: Shares, radius: Shares) -> Shares:
     # Indices into the flat arrays: a third of the time of `take_along_axis`.
     order = ratios.argsort(-1)
     order += np.arange(0, ratios.size, ratios.shape[-1])[:, None]
-    q, r, d = alternatives.ravel().take(order), reference.ravel().take(order), radius[:, None]
-    left = np.add.accumulate(r, -1) - d
+    q, r = alternatives.take(order), reference.take(order)
+    left = np.add.accumulate(r, -1) - radius
     # A set that holds no more than the radius can be emptied: it bounds nothing.
     bounds = left > 0.0
     low = np.where(bounds, np.add.accumulate(q, -1), 1.0) / np.where(bounds, left, 1.0)
-    high = np.add.accumulate(q[:, ::-1], -1) / (np.add.accumulate(r[:, ::-1], -1) + d)
+    high = np.add.accumulate(q[:, ::-1], -1) / (np.add.accumulate(r[:, ::-1], -1) + radius)
     b = np.minimum(low.min(-1, keepdims=True), 1.0)
     a = np.maximum(high.max(-1, keepdims=True), 1.0)
     return np.minimum(np.maximum(ratios, b), a)
 
 
 def lowest_of(reference: Shares, radius: Shares) -> Shares:
-    """The ball's lowest member g, shape (..., K): `radius` of mass moved from the last bins to the first.
+    """The ball's lowest member g, shape (S, K): `radius` of mass moved from the last bins to the first.
 
     Every p with TV(p, r) <= d has cumulative sums of at most min(1, R_k + d), which are those of g.
     """
-    from_above = np.minimum(np.add.accumulate(reference[..., ::-1], -1)[..., ::-1], 1.0)
-    kept = np.maximum(from_above - radius[..., None], 0.0)
-    kept[..., 0] = 1.0
+    from_above = np.minimum(np.add.accumulate(reference[:, ::-1], -1)[:, ::-1], 1.0)
+    kept = np.maximum(from_above - radius[:, None], 0.0)
+    kept[:, 0] = 1.0
     lowest = kept.copy()
-    lowest[..., :-1] -= kept[..., 1:]
+    lowest[:, :-1] -= kept[:, 1:]
     return lowest
 
 
@@ -88,18 +87,17 @@ def one_sided(alternatives: Shares, lowest: Shares) -> Shares:
     """L of each alternative against all that lies no lower than `lowest`; falls from bin to bin.
 
     Args:
-        alternatives: Shape (..., m, K), each row 0 or above, sums to 1.
-        lowest: Shape (..., K), from `lowest_of`; its first share is above 0.
+        alternatives: Shape (S, m, K), each row 0 or above, sums to 1.
+        lowest: Shape (S, K), from `lowest_of`; its first share is above 0.
 
     Returns:
-        Shape (..., m, K), 0 or above.
+        Shape (S, m, K), 0 or above.
     """
-    edge = np.broadcast_to(lowest[..., None, :], alternatives.shape)
-    is_lower = np.add.accumulate(alternatives, -1) > np.add.accumulate(edge, -1)
+    is_lower = np.add.accumulate(alternatives, -1) > np.add.accumulate(lowest, -1)[:, None]
     # All sums end at 1.
-    is_outside = is_lower[..., :-1].any(-1)
+    stream, place = np.nonzero(is_lower[..., :-1].any(-1))
     ratios = np.ones(alternatives.shape)
-    ratios[is_outside] = _slopes(alternatives[is_outside], edge[is_outside])
+    ratios[stream, place] = _slopes(alternatives[stream, place], lowest[stream])
     return ratios
 
 
