@@ -65,7 +65,9 @@ def test_in_range_and_symmetric(reference: Counts, current: Counts) -> None:
 def test_the_order_of_unordered_bins_does_not_matter(reference: Counts, current: Counts, order: list[int]) -> None:
     for name in STATISTICS.keys() - NEEDS_ORDER:
         value = STATISTICS[name](samples_of(reference, current)).value
-        assert STATISTICS[name](samples_of(reference[order], current[order])).value == pytest.approx(value, rel=1e-6, abs=1e-9)
+        assert STATISTICS[name](samples_of(reference[order], current[order])).value == pytest.approx(
+            value, rel=1e-6, abs=1e-9
+        )
 
 
 def test_order_matters_where_it_is_needed() -> None:

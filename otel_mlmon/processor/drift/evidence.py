@@ -154,6 +154,11 @@ class EvidenceBank:
         return self._effects.value
 
     @property
+    def reference(self) -> Numbers:
+        """The reference counts by row, shape (rows, K)."""
+        return self._rows["reference"]
+
+    @property
     def reference_count(self) -> Numbers:
         """N by row."""
         return self._rows["total"]

@@ -67,7 +67,8 @@ def _clipped(alternatives: Shares, reference: Shares, radius: Shares) -> Shares:
     high = np.add.accumulate(q[:, ::-1], -1) / (np.add.accumulate(r[:, ::-1], -1) + radius)
     b = np.minimum(low.min(-1, keepdims=True), 1.0)
     a = np.maximum(high.max(-1, keepdims=True), 1.0)
-    return np.minimum(np.maximum(ratios, b), a)
+    clipped: Shares = np.minimum(np.maximum(ratios, b), a)
+    return clipped
 
 
 def lowest_of(reference: Shares, radius: Shares) -> Shares:

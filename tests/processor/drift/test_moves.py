@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -34,7 +36,7 @@ def ratios_of(moves: Moves, reference: Shares, radius: float) -> Shares:
     return np.exp(moves.log_ratios(bets, held_by_sets(rows), np.full(bets.size, radius)))
 
 
-def factors_of(moves: Moves, pane: Shares, reference: Shares, radius: float, idle: float) -> Shares:
+def factors_of(moves: Moves, pane: NDArray[Any], reference: Shares, radius: float, idle: float) -> Shares:
     """ln Π L^c of every bet of one stream, by tilt and pair."""
     out = np.empty((1, moves.count))
     held = held_by_sets(reference[None])
