@@ -281,8 +281,10 @@ class EvidenceBank:
 
     def _update(self, rows: Index, panes: Numbers, end_ns: NDArray[np.int64], log_alarm_line: float) -> None:
         items = panes.sum(-1)
-        is_seen = items > 0.0
-        seen, pane, count = (rows, panes, items) if is_seen.all() else (rows[is_seen], panes[is_seen], items[is_seen])
+        seen, pane, count = rows, panes, items
+        if not items.all():
+            is_seen = items > 0.0
+            seen, pane, count = rows[is_seen], panes[is_seen], items[is_seen]
         is_known = self._effects.is_known[seen]
         # φ of the past alone goes into a bet: with the pane's own part in it, the factors would not be e-values.
         if is_known.any():
@@ -299,10 +301,11 @@ class EvidenceBank:
         pane, items = pane / scale[:, None], items / scale
         held, radius = data["held"][at], data["tolerance"][at] + np.sqrt(data["error"][at] * effect)
         idle = -RELEASE_NATS * items
-        log_ratios = self._log_ratios(at, pane / items[:, None], radius)
+        pane_shares = pane / items[:, None]
+        log_ratios = self._log_ratios(at, pane_shares, radius)
         factors = np.empty((len(rows), self._log_weights.size))
         factors[:, :_MOVES] = (log_ratios * pane[:, None]).sum(-1)
-        factors[:, _UNIVERSAL] -= _regret(pane, items)
+        factors[:, _UNIVERSAL] -= _regret(pane, pane_shares, items)
         is_idle = np.abs(log_ratios[:, :_UNIVERSAL]).max(-1) < _NOTHING
         np.copyto(factors[:, :_UNIVERSAL], idle[:, None], where=is_idle)
         self._moves.log_factors(pane, held, radius, idle, out=factors[:, _MOVES:])
@@ -380,9 +383,9 @@ class EvidenceBank:
         data["last_ns"][at] = end_ns
 
 
-def _regret(pane: Numbers, items: Numbers) -> Numbers:
+def _regret(pane: Numbers, shares: Numbers, items: Numbers) -> Numbers:
     """By how many nats the Dirichlet(½) marginal likelihood falls short of the largest one; 0 or above."""
     bins = pane.shape[-1]
-    short = (xlogy(pane, pane / items[:, None]) - gammaln(pane + 0.5)).sum(-1)
+    short = (xlogy(pane, shares) - gammaln(pane + 0.5)).sum(-1)
     constant = bins * math.lgamma(0.5) - math.lgamma(bins / 2.0)
     return np.asarray(short + constant + gammaln(items + bins / 2.0))

@@ -243,7 +243,7 @@ class DriftMonitor:
                 reference_count=int(reference_count),
                 current_count=count,
                 statistics=statistics,
-                thresholds=_judged(watch.thresholds, statistics, count=count, bins=bins),
+                thresholds=_judged(watch.thresholds, statistics, count=count, bins=bins) if watch.thresholds else (),
                 contributions=contributions,
             )
 
