@@ -118,7 +118,7 @@ class EvidenceBank:
             total=((), np.float64),
             shares=((bins,), np.float64),
             held=((4 * bins,), np.float64),
-            error=((), np.float64),
+            variance=((), np.float64),
             tolerance=((), np.float64),
             recent=((_UNIVERSAL, bins), np.float64),
             won=((components,), np.float64),
@@ -198,7 +198,8 @@ class EvidenceBank:
         data["total"][row] = counts.sum()
         data["shares"][row] = (counts + 0.5) / (counts.sum() + self.bins / 2.0)
         data["held"][row] = held_by_sets(data["shares"][row])
-        data["error"][row] = self.bins / (4.0 * counts.sum()) if counts.any() else np.inf
+        # K/4N; an empty reference knows nothing.
+        data["variance"][row] = self.bins / (4.0 * counts.sum()) if counts.any() else np.inf
         data["tolerance"][row] = tolerance
         self._effects.start(row, data["shares"][row])
         return row
@@ -299,7 +300,7 @@ class EvidenceBank:
         effect = self._effects.value[at]
         scale = np.maximum(effect, items / LARGEST_PANE_ITEMS)
         pane, items = pane / scale[:, None], items / scale
-        held, radius = data["held"][at], data["tolerance"][at] + np.sqrt(data["error"][at] * effect)
+        held, radius = data["held"][at], data["tolerance"][at] + np.sqrt(data["variance"][at] * effect)
         idle = -RELEASE_NATS * items
         pane_shares = pane / items[:, None]
         log_ratios = self._log_ratios(at, pane_shares, radius)
@@ -373,14 +374,14 @@ class EvidenceBank:
         return np.log(np.maximum(ratios, _SMALLEST))
 
     def _conclude(self, rows: Index, end_ns: NDArray[np.int64], log_alarm_line: float) -> None:
-        data, at = self._rows, in_one_piece(rows)
-        log_e, status = data["log_e"][at], data["status"][at]
+        data = self._rows
+        log_e, status = data["log_e"][rows], data["status"][rows]
+        data["last_ns"][rows] = end_ns
         is_at_one = log_e == 0.0
+        data["since_ns"][rows] = np.where(is_at_one, end_ns, data["since_ns"][rows])
         is_ok = (status == _CALIBRATING) | is_at_one
         status = np.where(log_e >= log_alarm_line, _DRIFT, np.where(is_ok, _OK, status))
-        data["status"][at] = np.where(self._effects.is_known[at], status, _CALIBRATING)
-        data["since_ns"][at] = np.where(is_at_one, end_ns, data["since_ns"][at])
-        data["last_ns"][at] = end_ns
+        data["status"][rows] = np.where(self._effects.is_known[rows], status, _CALIBRATING)
 
 
 def _regret(pane: Numbers, shares: Numbers, items: Numbers) -> Numbers:
