@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from otel_mlmon import semconv
 from otel_mlmon.errors import DataError, DependencyMissingError
 from otel_mlmon.instrumentation.call import onnxruntime
-from otel_mlmon.instrumentation.call.call import CallTuple, Tensor, image_step
+from otel_mlmon.instrumentation.call.call import Record, Tensor, image_step
 from otel_mlmon.instrumentation.call.observer import Observer
+from otel_mlmon.instrumentation.call.packing import Forms
 from otel_mlmon.instrumentation.call.snapshot import (
     MAX_IMAGE_BYTES,
     MAX_INPUT_BYTES,
@@ -128,13 +129,13 @@ class Model:
         for batch in self._batches(feed, rows):
             outputs = self._run(batch, done)
             capture = capture or observer.attach(self._session, None, batch, outputs)
-            capture(batch, outputs, 0, 1)
+            capture(batch, outputs, done, done + 1)  # calls have the position of their first row for a time
             done += min(map(len, batch.values()))
             if len(sink.queue) >= CALLS_A_READ:
-                count.add(_read(sink, readers, said))
+                count.add(_read(sink, observer.forms, readers, said))
                 progress(done)
         if sink.queue:
-            count.add(_read(sink, readers, said))
+            count.add(_read(sink, observer.forms, readers, said))
         progress(done)
         observer.close()
         if not readers:
@@ -174,14 +175,14 @@ class _Sink:
     """Where calls go: a queue that is read in turn."""
 
     def __init__(self) -> None:
-        self.queue: deque[CallTuple] = deque()
+        self.queue: deque[Record] = deque()
         self.high_water: int = 2 * CALLS_A_READ
         self.max_bytes: int = 1 << 62
 
-    def offer(self, record: CallTuple, size_bytes: int) -> None:  # noqa: ARG002 - the Protocol's
+    def offer(self, record: Record, size_bytes: int) -> None:  # noqa: ARG002 - the Protocol's
         self.queue.append(record)
 
-    def take(self, limit: int) -> list[CallTuple]:
+    def take(self, limit: int) -> list[Record]:
         return [self.queue.popleft() for _ in range(min(limit, len(self.queue)))]
 
     def drop(self, reason: str) -> None:
@@ -194,7 +195,6 @@ class _Count:
     def __init__(self, truth: Sequence[str | None] | None) -> None:
         self.streams: dict[str, Tally] = {}
         self._truth = truth
-        self._at = 0
         self._calibration: Calibration | None = None
         self._met = truth is None
         self._table: dict[str, None] = {}
@@ -205,7 +205,6 @@ class _Count:
             self.streams[stream] = tally if known is None else known.merge(tally)
         if self._truth is not None:
             self._compare(predictions, self._truth)
-        self._at += int(predictions.batch_sizes.sum())
 
     def calibration(self) -> Calibration | None:
         """Raises: DataError: There were labels, and none is one that the model predicts."""
@@ -224,7 +223,7 @@ class _Count:
         self._table.update(dict.fromkeys(labels.table))
         # Rows pair up in calls of which every row has a label and a confidence: a score that is NaN has neither.
         whole = (_per_call(labels.calls, sizes) == sizes) & (_per_call(confidences.calls, sizes) == sizes)
-        starts = self._at + np.cumsum(sizes) - sizes
+        starts = predictions.started_ns
         rows = [row for call in np.flatnonzero(whole) for row in range(starts[call], starts[call] + sizes[call])]
         codes = labels.codes[whole[labels.calls]].tolist()
         values = confidences.values[whole[confidences.calls]]
@@ -247,8 +246,8 @@ def _per_call(calls: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.
     return np.bincount(calls, minlength=len(sizes)).astype(np.int64)
 
 
-def _read(sink: _Sink, readers: list[Reader], said: ModelOptions) -> Predictions:
-    (batch,) = gather(sink.take, len(sink.queue), is_suppressed=lambda _: False).batches
+def _read(sink: _Sink, forms: Forms, readers: list[Reader], said: ModelOptions) -> Predictions:
+    (batch,) = gather(sink.take, len(sink.queue), forms=forms, is_suppressed=lambda _: False).batches
     if not readers:
         readers.append(
             Reader(batch.plan, options=lambda _: said, max_features=resolve_settings({}, environ={}).max_features)

@@ -130,15 +130,19 @@ class Call(NamedTuple):
 CallTuple: TypeAlias = "tuple[PlanCell, int, int, object, Side, Side, str | None]"
 
 
+Record: TypeAlias = "bytes | CallTuple"
+"""A call that waits: packed (see `packing`), or a tuple."""
+
+
 class Sink(Protocol):
     """Where calls go: a queue that the host's thread may append to while it is neither empty nor long."""
 
-    queue: deque[CallTuple]
+    queue: deque[Record]
     high_water: int
     """Below this many records, and above none, appending needs nothing else."""
     max_bytes: int
 
-    def offer(self, record: CallTuple, size_bytes: int) -> None:
+    def offer(self, record: Record, size_bytes: int) -> None:
         """Append with everything that the short way leaves out; or drop, and count it."""
 
     def drop(self, reason: str) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Final, cast
 from otel_mlmon.guard import Guard, guard
 from otel_mlmon.instrumentation.call.call import Plan, SessionInfo, Sink, Tensor, cell_of
 from otel_mlmon.instrumentation.call.load import Load, Stamp, path_of, provider_names
+from otel_mlmon.instrumentation.call.packing import Forms
 from otel_mlmon.instrumentation.call.snapshot import (
     RECORD_BYTES,
     Capture,
@@ -65,6 +66,8 @@ class Observer:
         self.sink = sink
         self.stage: Guard = guard("call")
         self.loads: deque[Load] = deque(maxlen=MAX_LOADS)
+        self.forms = Forms()
+        """Of packed calls."""
         self._context = context
         self._model_name = model_name
         self._runtime_version = runtime_version
@@ -85,7 +88,7 @@ class Observer:
         seen = {at: (nodes[name], outputs[at]) for at, name in enumerate(asked) if name in nodes}
         planned = plan_outputs(seen, is_whole=self._is_whole(info))
         plan = Plan(session=info, operation="run", inputs=inputs, outputs=tuple(planned.values()), made=tuple(nodes))
-        capture = capture_of(plan, list(planned), sink=self.sink, context=self._context)
+        capture = capture_of(plan, list(planned), sink=self.sink, context=self._context, forms=self.forms)
         captures[key] = capture
         return capture
 
@@ -223,7 +226,7 @@ class Observer:
     def _bare(self, captures: dict[Any, Any], info: SessionInfo) -> object:
         if "bare" not in captures:
             plan = Plan(session=info, operation="run")
-            captures["bare"] = capture_of(plan, [], sink=self.sink, context=self._context)
+            captures["bare"] = capture_of(plan, [], sink=self.sink, context=self._context, forms=self.forms)
         return captures["bare"]
 
     def _describe(self, session: Any) -> SessionInfo:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy import ndarray
 
 from otel_mlmon.instrumentation.call.call import Item, Layout, Plan, PlanCell, Side, Sink, Tensor, cell_of, image_step
+from otel_mlmon.instrumentation.call.packing import Forms, Packer
 
 USEFUL: Final = frozenset({"rows", "text", "maps", "whole"})
 """The layouts that say something of a prediction."""
@@ -139,12 +140,20 @@ def feeds_back(node: Node, outputs: Sequence[Node]) -> bool:
     )
 
 
-def capture_of(plan: Plan, positions: Sequence[int], *, sink: Sink, context: Context) -> Capture:
-    """The closure that copies the calls of `plan`; `positions` are the planned outputs among the host's."""
+def capture_of(plan: Plan, positions: Sequence[int], *, sink: Sink, context: Context, forms: Forms) -> Capture:
+    """The closure that copies the calls of `plan`.
+
+    Args:
+        plan: What is copied.
+        positions: The planned outputs among the host's.
+        sink: Where records go.
+        context: Asked at each call.
+        forms: Where packed calls are known by number.
+    """
     cell = cell_of(plan)
     general = _general(plan, cell, positions, sink, context)
     if len(plan.inputs) == len(plan.outputs) == 1 and _is_small(plan.inputs[0], plan.outputs[0]):
-        return _single(cell, plan.inputs[0].name, positions[0], sink, context, general)
+        return _single(plan, cell, positions[0], sink, context, Packer(plan, forms), general)
     return general
 
 
@@ -160,19 +169,31 @@ def _row_bytes(tensor: Tensor) -> int:
     return int(np.dtype(tensor.dtype).itemsize * np.prod(tensor.row_shape or (1,), dtype=np.int64))
 
 
-def _single(cell: PlanCell, name: str, position: int, sink: Sink, context: Context, general: Capture) -> Capture:
+def _single(
+    plan: Plan, cell: PlanCell, position: int, sink: Sink, context: Context, packer: Packer, general: Capture
+) -> Capture:
     """One table in, one vector a row out: the common small model, without a loop or a call of ours."""
+    name, find, learn = plan.inputs[0].name, packer.packs.get, packer.learn
     queue, append, small = sink.queue, sink.queue.append, SMALL_BYTES
     # Records this small cannot fill the sink's bytes below this length, so their bytes need not be counted here.
     enough = min(sink.high_water, sink.max_bytes // (2 * SMALL_BYTES + RECORD_BYTES))
 
     def capture(feed: Mapping[str, Any], outputs: Sequence[Any], started_ns: int, ended_ns: int) -> None:
         given = feed[name]
-        if type(given) is ndarray and given.nbytes <= small and 0 < len(queue) < enough:
-            made = outputs[position].tobytes()
-            if len(made) <= small:
-                append((cell, started_ns, ended_ns, context(None), given.tobytes(), made, None))
-                return
+        if type(given) is ndarray and 0 < len(queue) < enough:
+            found = find(given.nbytes)
+            if found is not None:
+                pack, number, output_bytes = found
+                made = outputs[position].tobytes()
+                if len(made) == output_bytes:
+                    around = context(None)
+                    if around is None:
+                        append(pack(number, started_ns, ended_ns, given.tobytes(), made))
+                    else:
+                        append((cell, started_ns, ended_ns, around, given.tobytes(), made, None))
+                    return
+            elif given.nbytes <= small and outputs[position].nbytes <= small:
+                learn(given.nbytes, outputs[position].nbytes)
         general(feed, outputs, started_ns, ended_ns)
 
     return capture
