@@ -122,16 +122,12 @@ class Sentry:
 
     def keep(self, predictions: Predictions, around: Sequence[object]) -> None:
         """Keep the calls that were inside sampled transactions, for their events."""
-        if not around:
+        if not around or self.mode != "native":
             return
         with guard("sentry"):
-            self.adopt()
-            inside = _parents(around) if self.mode == "native" else {}
-            if not inside:
-                return
             offset_ns = _offset_ns()
             found: Interest | None = None
-            for call, parent in inside.items():
+            for call, parent in _parents(around).items():
                 # What is made here somebody waits for: at most the spans that are sent.
                 if parent.is_sampled and parent.root_id and self._children.has_room(parent.root_id):
                     found = found or interest(predictions, slowness=Slowness(), budget_s=None, confidence_floor=0.0)

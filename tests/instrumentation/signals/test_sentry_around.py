@@ -124,13 +124,16 @@ def test_threads_have_traces_of_their_own_which_the_first_error_there_belongs_to
 def test_more_traces_than_are_kept() -> None:
     initialise()
     read = reading()
-    found = set()
+    first, found = read(), set()
     for _ in range(3 * MAX_KNOWN):
         with sentry_sdk.isolation_scope() as scope:
             scope.set_new_propagation_context()
             assert read()[1] == said()
             found.add(read()[1])
     assert len(found) == 3 * MAX_KNOWN
+    again = read()
+    assert again == first
+    assert again is not first  # forgotten, not kept for ever
 
 
 def test_nothing_of_the_host_is_held() -> None:
