@@ -458,6 +458,8 @@ LINKS = [
     ("sentry in opentelemetry", 0.0, "da"),
     ("opentelemetry in sentry", 1.0, "sda"),
     ("opentelemetry in sentry", 0.0, "da"),
+    ("continued", 1.0, "osda"),
+    ("continued", 0.0, "oda"),
 ]
 
 
@@ -495,6 +497,10 @@ def test_the_linking_table(around: str, rate: float, linked: str, sentry: Endpoi
 
 def _within(around: str, tracer: Any) -> Any:
     stack = ExitStack()
+    if around == "continued":  # as docs/sentry.md says
+        ids = stack.enter_context(tracer.start_as_current_span("request")).get_span_context()
+        header = {"sentry-trace": f"{ids.trace_id:032x}-{ids.span_id:016x}"}
+        stack.enter_context(sentry_sdk.start_transaction(sentry_sdk.continue_trace(header, name="request")))
     names = around.split(" in ")
     for name in reversed(names):
         if name == "sentry":
