@@ -31,6 +31,7 @@ from otel_mlmon.instrumentation.call.snapshot import (
     Capture,
     plan_input,
 )
+from otel_mlmon.instrumentation.record.gathering import gather
 from otel_mlmon.instrumentation.record.prediction import Predictions
 from otel_mlmon.instrumentation.record.reader import Reader
 from otel_mlmon.instrumentation.settings import ModelOptions, resolve_settings
@@ -118,7 +119,7 @@ class Model:
         """
         rows = min(map(len, feed.values()))
         sink = _Sink()
-        observer = Observer(sink=sink, context=lambda: None, model_name=lambda _: name, runtime_version=self._version)
+        observer = Observer(sink=sink, context=lambda _: None, model_name=lambda _: name, runtime_version=self._version)
         said = options or ModelOptions()
         readers: list[Reader] = []
         count = _Count(truth)
@@ -179,6 +180,9 @@ class _Sink:
 
     def offer(self, record: CallTuple, size_bytes: int) -> None:  # noqa: ARG002 - the Protocol's
         self.queue.append(record)
+
+    def take(self, limit: int) -> list[CallTuple]:
+        return [self.queue.popleft() for _ in range(min(limit, len(self.queue)))]
 
     def drop(self, reason: str) -> None:
         raise DataError(f"a batch could not be copied: {reason}")
@@ -244,13 +248,12 @@ def _per_call(calls: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.
 
 
 def _read(sink: _Sink, readers: list[Reader], said: ModelOptions) -> Predictions:
-    calls = list(sink.queue)
-    sink.queue.clear()
+    (batch,) = gather(sink.take, len(sink.queue), is_suppressed=lambda _: False).batches
     if not readers:
         readers.append(
-            Reader(calls[0][0], options=lambda _: said, max_features=resolve_settings({}, environ={}).max_features)
+            Reader(batch.plan, options=lambda _: said, max_features=resolve_settings({}, environ={}).max_features)
         )
-    return readers[0].read(calls)
+    return readers[0].read(batch)
 
 
 def _tallies(predictions: Predictions) -> Iterator[tuple[str, Tally]]:

@@ -11,10 +11,12 @@ import numpy as np
 
 from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
 from otel_mlmon.instrumentation.aggregate.snapshot import Snapshot
-from otel_mlmon.instrumentation.call.call import CallTuple, Plan, SessionInfo
+from otel_mlmon.instrumentation.call.call import CallTuple, Item, Plan, SessionInfo, Side
 from otel_mlmon.instrumentation.call.observer import _inputs
 from otel_mlmon.instrumentation.call.snapshot import capture_of, plan_outputs
+from otel_mlmon.instrumentation.record.batch import Batch
 from otel_mlmon.instrumentation.record.findings import Findings
+from otel_mlmon.instrumentation.record.gathering import gather
 from otel_mlmon.instrumentation.record.reader import Reader
 from otel_mlmon.instrumentation.settings import ModelOptions
 
@@ -109,10 +111,27 @@ def copied(
         made=tuple(made),
     )
     sink = Sink()
-    capture = capture_of(plan, list(outputs), sink=sink, context=dict)
+    capture = capture_of(plan, list(outputs), sink=sink, context=lambda _: None)
     for given, found in calls:
         capture(given, list(found.values()), 10, 1010)
     return list(sink.queue)
+
+
+def copies(side: Side) -> tuple[Item, ...]:
+    """The inputs or outputs of a call, one item a tensor."""
+    return (side,) if isinstance(side, bytes) else side
+
+
+def batch_of(records: Sequence[CallTuple]) -> Batch:
+    """Calls of one plan, as they are gathered from the buffer."""
+    waiting = deque(records)
+    gathered = gather(
+        lambda limit: [waiting.popleft() for _ in range(min(limit, len(waiting)))],
+        len(records),
+        is_suppressed=lambda _: False,
+    )
+    (batch,) = gathered.batches
+    return batch
 
 
 def added_up(
@@ -124,12 +143,12 @@ def added_up(
     admit: Callable[[str, str, Mapping[str, int]], Mapping[str, int]] = lambda _, __, counts: counts,
 ) -> Snapshot:
     """What the records add up to, read in pieces that end at `cuts`."""
-    reader = Reader(records[0][0], options=lambda _: said, max_features=100, findings=findings)
+    reader = Reader(records[0][0].item(), options=lambda _: said, max_features=100, findings=findings)
     aggregator = Aggregator(admit=admit)
     ends = [*sorted({cut % len(records) for cut in cuts} - {0}), len(records)]
     start = 0
     for end in ends:
-        aggregator.add(reader.read(records[start:end]))
+        aggregator.add(reader.read(batch_of(records[start:end])))
         start = end
     (snapshot,) = aggregator.take()
     return snapshot

@@ -21,6 +21,7 @@ from otel_mlmon.instrumentation.aggregate.snapshot import ModelKey, Snapshot, Va
 from otel_mlmon.instrumentation.signals import bulk
 from otel_mlmon.internal_events import JOURNAL, ValuesDropped
 from otel_mlmon.version import __version__
+from otel_mlmon.yielding import give_way
 
 Attributes = dict[str, str]
 Loads = Iterable[tuple[ModelKey, float, str | None]]
@@ -104,6 +105,7 @@ class Metrics:
             return
         write = bulk.inject if self.is_bulk else bulk.record_all
         refused = write(self._instruments.histograms[metric.name], values.numbers, attributes, values.exemplar)
+        give_way()
         if refused:
             JOURNAL.emit(ValuesDropped(reason="negative", count=refused))
 

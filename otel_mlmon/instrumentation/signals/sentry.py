@@ -102,7 +102,7 @@ class Sentry:
         self._writer = Writer()
         self._has_sent = False
 
-    def context(self, plain: Callable[[], object]) -> Callable[[], object]:
+    def context(self, plain: Callable[[None], object]) -> Callable[[None], object]:
         """A reader of the context of a call, with what of Sentry's is around it."""
         if self._options.mode == "off" or not self._is_installed:
             return plain

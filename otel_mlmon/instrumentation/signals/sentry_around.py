@@ -16,20 +16,20 @@ MAX_KNOWN: Final = 64
 Ids: TypeAlias = "tuple[str, str]"
 """Trace and span id of a propagation context, in hexadecimal."""
 
-_Pair: TypeAlias = "tuple[object, Ids]"
-"""An empty context of OpenTelemetry's, or None; and the ids."""
+_Pair: TypeAlias = "tuple[None, Ids]"
+"""What is given where there is no context of OpenTelemetry's."""
 
 _Get: TypeAlias = Callable[[None], Any]
 
 
 def reader(
-    plain: Callable[[], object],
+    plain: Callable[[None], object],
     *,
     seen: Callable[[], None],
     is_wanted: Callable[[], bool],
     is_open: Callable[[Any], bool],
-) -> Callable[[], object]:
-    """A function that gives `plain()`, or a pair of it and what of Sentry's is around the call: a span, or `Ids`.
+) -> Callable[[None], object]:
+    """A function that gives `plain(None)`, or a pair of it and what of Sentry's is around the call: a span, or `Ids`.
 
     Sentry's own `get_current_span` costs 1 µs; its context variables cost a tenth. They are private to it, so they are
     used only if they are there, and nothing is carried otherwise.
@@ -38,13 +38,13 @@ def reader(
     and the garbage collector does not walk what holds strings only.
 
     Args:
-        plain: Gives OpenTelemetry's context; None or an empty one where there is none.
+        plain: Gives OpenTelemetry's context, or its argument where there is none.
         seen: Called at the first call that finds Sentry imported, and at one that finds another client than before.
-        is_wanted: Whether anything but `plain()` is to be given. If so, a thread that Sentry knows nothing of yet gets
-            a trace id of its own, which Sentry would give to the first error there.
+        is_wanted: Whether anything but `plain(None)` is to be given. If so, a thread that Sentry knows nothing of yet
+            gets a trace id of its own, which Sentry would give to the first error there.
         is_open: Whether the span around a call belongs to a transaction that has not ended.
     """
-    modules, scopes, recall = sys.modules, _Scopes(seen), _recall(plain)
+    modules, scopes, recall = sys.modules, _Scopes(seen), _recall()
     current, isolation, root, client = scopes.current, scopes.isolation, scopes.root, scopes.client
     last: _Pair = (None, ("", ""))
 
@@ -53,18 +53,18 @@ def reader(
         nonlocal current, isolation, root, client
         if _MODULE not in modules or not scopes.look() or not is_wanted():
             current = _nowhere
-            return plain()
+            return plain(None)
         current, isolation, root, client = scopes.current, scopes.isolation, scopes.root, scopes.client
-        return read() if scopes.make() else plain()
+        return read(None) if scopes.make() else plain(None)
 
-    def read() -> object:
+    def read(absent: None) -> object:
         nonlocal last
         scope = current(None)
         if scope is None or root.client is not client:
             return aside()
         span = scope._span
         if span is not None:
-            return (plain(), span) if is_open(span) else plain()
+            return (plain(absent), span) if is_open(span) else plain(absent)
         around = scope._propagation_context
         if around is None:
             outer = isolation(None)
@@ -75,8 +75,8 @@ def reader(
         ids = pair[1]
         if around._span_id is not ids[1] or around._trace_id is not ids[0]:
             pair = last = recall(around)
-        context = plain()
-        return pair if context is pair[0] else (context, pair[1])
+        context = plain(absent)
+        return pair if context is None else (context, pair[1])
 
     return read
 
@@ -135,7 +135,7 @@ class _Scopes:
             self._seen()
 
 
-def _recall(plain: Callable[[], object]) -> Callable[[Any], _Pair]:
+def _recall() -> Callable[[Any], _Pair]:
     known: dict[str, _Pair] = {}
 
     def recall(around: Any) -> _Pair:
@@ -149,9 +149,7 @@ def _recall(plain: Callable[[], object]) -> Callable[[Any], _Pair]:
         if pair is None or pair[1] != ids:
             if len(known) >= MAX_KNOWN:
                 known.clear()
-            context = plain()
-            # Of a context that holds something nothing is kept.
-            pair = known[ids[1]] = (None if context else context, ids)
+            pair = known[ids[1]] = (None, ids)
         return pair
 
     return recall

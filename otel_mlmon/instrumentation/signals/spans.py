@@ -30,6 +30,7 @@ from otel_mlmon import semconv
 from otel_mlmon.instrumentation.record.prediction import Predictions
 from otel_mlmon.instrumentation.signals.interest import Interest, Limiter, attributes_of, choose
 from otel_mlmon.version import __version__
+from otel_mlmon.yielding import give_way
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.sampling import Sampler
@@ -73,7 +74,7 @@ class Spans:
         """
         within: list[int] = []
         wanted = found.any | self._by_ratio(len(predictions.contexts))
-        for call, context in enumerate(predictions.contexts):
+        for call, context in enumerate(predictions.contexts if any(predictions.contexts) else ()):
             if not context:
                 continue
             parent = trace.get_current_span(cast("Context", context)).get_span_context()
@@ -130,4 +131,5 @@ class Spans:
         if found.failed[call]:
             span.set_status(Status(StatusCode.ERROR))
         span.end(start_ns + int(predictions.duration_ns[call]))
+        give_way()
         return trace.set_span_in_context(span, context)

@@ -96,5 +96,5 @@ def test_of_outputs_that_are_not_read_one_shape_tells_the_batch() -> None:
     value = ort.OrtValue.ortvalue_from_numpy(np.zeros((2, 3, 8, 8), np.float32))
     tap.record(1, 2, None, (), [value, value])
     (record,) = ring.take(10)
-    assert [tensor.layout for tensor in record[0].outputs] == ["shape"]
+    assert [tensor.layout for tensor in record[0].item().outputs] == ["shape"]
     assert record[5] == (((2, 3, 8, 8), b""),)

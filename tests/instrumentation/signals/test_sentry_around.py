@@ -41,7 +41,7 @@ def reading(
     seen: Callable[[], None] = lambda: None,
     is_wanted: Callable[[], bool] = lambda: True,
     is_open: Callable[[Any], bool] = lambda _: True,
-) -> Callable[[], Any]:
+) -> Callable[[None], Any]:
     return reader(CONTEXT.get, seen=seen, is_wanted=is_wanted, is_open=is_open)
 
 
@@ -54,9 +54,9 @@ def said() -> tuple[str, str]:
 def test_outside_any_span_the_same_pair_is_given_and_the_garbage_collector_does_not_walk_it() -> None:
     initialise()
     read = reading()
-    pair = read()
+    pair = read(None)
     assert pair == (None, said())
-    assert all(read() is pair for _ in range(1000))
+    assert all(read(None) is pair for _ in range(1000))
     gc.collect()
     gc.collect()
     assert not gc.is_tracked(pair)
@@ -92,7 +92,7 @@ def test_whatever_the_host_does_the_ids_are_what_sentry_says(moves: list[str]) -
         for move in moves:
             MOVES[move](stack)
             # Read first: it is not Sentry's question that makes the ids.
-            context, around = read()
+            context, around = read(None)
             span = sentry_sdk.get_current_scope().span
             assert context is CONTEXT.get()
             assert around is span if span is not None else around == said()
@@ -107,7 +107,7 @@ def test_threads_have_traces_of_their_own_which_the_first_error_there_belongs_to
         given = []
         for _ in range(200):
             both.wait(10.0)
-            given.append(read())
+            given.append(read(None))
         found.append((set(map(id, given)), (given[-1][1], said())))
 
     threads = [threading.Thread(target=work) for _ in range(2)]
@@ -124,14 +124,14 @@ def test_threads_have_traces_of_their_own_which_the_first_error_there_belongs_to
 def test_more_traces_than_are_kept() -> None:
     initialise()
     read = reading()
-    first, found = read(), set()
+    first, found = read(None), set()
     for _ in range(3 * MAX_KNOWN):
         with sentry_sdk.isolation_scope() as scope:
             scope.set_new_propagation_context()
-            assert read()[1] == said()
-            found.add(read()[1])
+            assert read(None)[1] == said()
+            found.add(read(None)[1])
     assert len(found) == 3 * MAX_KNOWN
-    again = read()
+    again = read(None)
     assert again == first
     assert again is not first  # forgotten, not kept for ever
 
@@ -142,8 +142,8 @@ def test_nothing_of_the_host_is_held() -> None:
     context = Context(key="value")
     gone = weakref.ref(context)
     token = CONTEXT.set(context)
-    assert read()[0] is context
-    assert read()[0] is context
+    assert read(None)[0] is context
+    assert read(None)[0] is context
     CONTEXT.reset(token)
     del context
     gc.collect()
@@ -155,9 +155,9 @@ def test_a_span_that_is_over_is_not_around() -> None:
     open_spans: set[Any] = set()
     read = reading(is_open=lambda span: span in open_spans)
     with sentry_sdk.start_transaction(name="request") as span:
-        assert read() is None
+        assert read(None) is None
         open_spans.add(span)
-        assert read() == (None, span)
+        assert read(None) == (None, span)
 
 
 def test_another_client_is_told_of_by_the_next_call() -> None:
@@ -165,11 +165,11 @@ def test_another_client_is_told_of_by_the_next_call() -> None:
     read = reading(
         seen=lambda: clients.append(sentry_sdk.get_client()), is_wanted=lambda: sentry_sdk.get_client().is_active()
     )
-    assert [read(), read()] == [None, None]
+    assert [read(None), read(None)] == [None, None]
     assert not clients.pop().is_active()  # Sentry is imported
     for _ in range(3):
         initialise()
-        assert [read(), read()] == [(None, said())] * 2
+        assert [read(None), read(None)] == [(None, said())] * 2
         assert clients.pop() is sentry_sdk.get_client()
         assert clients == []
 
@@ -179,13 +179,13 @@ def test_nothing_is_given_while_nothing_is_wanted() -> None:
     wanted: list[bool] = []
     read = reading(is_wanted=lambda: bool(wanted))
     with sentry_sdk.start_transaction(name="request") as span:
-        assert read() is None
+        assert read(None) is None
         wanted.append(True)
-        assert read() == (None, span)
+        assert read(None) == (None, span)
         wanted.clear()
-        assert read() == (None, span)  # asked with a client
+        assert read(None) == (None, span)  # asked with a client
         initialise()
-        assert read() is None
+        assert read(None) is None
 
 
 @pytest.mark.parametrize("name", ["_current_scope", "_isolation_scope"])
@@ -195,8 +195,8 @@ def test_a_version_that_keeps_its_scopes_elsewhere(name: str, monkeypatch: pytes
     read = reading(seen=lambda: seen.append(None))
     with monkeypatch.context() as patch:
         patch.delattr(sentry_sdk.scope, name)
-        assert [read(), read()] == [None, None]
-    assert read() is None
+        assert [read(None), read(None)] == [None, None]
+    assert read(None) is None
     assert seen == [None]
 
 
