@@ -54,7 +54,8 @@ def reader(
         if _MODULE not in modules or not scopes.look() or not is_wanted():
             current = _nowhere
             return plain(None)
-        current, isolation, root, client = scopes.current, scopes.isolation, scopes.root, scopes.client
+        isolation, root, client = scopes.isolation, scopes.root, scopes.client
+        current = scopes.current  # last: a thread that has this one reads the others
         return read(None) if scopes.make() else plain(None)
 
     def read(absent: None) -> object:
