@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar, copy_context
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from opentelemetry import context
 
@@ -46,7 +46,8 @@ def plain(captured: object) -> object:
 def is_suppressed(captured: object) -> bool:
     """Whether the host had switched instrumentation off around the call."""
     captured = plain(captured)
-    if not isinstance(captured, Mapping):
+    # Asked of every call of a host with Sentry: what a mapping is, is a long question.
+    if captured is EMPTY or not isinstance(captured, Mapping):
         return False
     key = getattr(context, "_SUPPRESS_INSTRUMENTATION_KEY", _PLAIN_KEY)
     return bool(captured.get(key) or captured.get(_PLAIN_KEY))
@@ -59,6 +60,9 @@ def split(captured: Sequence[object]) -> tuple[Sequence[object], Sequence[object
     """
     if not any(captured):
         return [EMPTY] * len(captured), ()
-    if tuple not in set(map(type, captured)):
+    kinds = set(map(type, captured))
+    if tuple not in kinds:
         return list(map(plain, captured)), ()
-    return list(map(plain, captured)), [each[1] if type(each) is tuple else None for each in captured]
+    pairs: Any = captured if len(kinds) == 1 else [each if type(each) is tuple else (each, None) for each in captured]
+    contexts, around = zip(*pairs, strict=True)
+    return [each or EMPTY for each in contexts], list(around)
