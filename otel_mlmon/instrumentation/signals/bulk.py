@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from opentelemetry.context import Context
 from opentelemetry.metrics import Histogram
-from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter
+from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, SimpleFixedSizeExemplarReservoir
 
 from otel_mlmon.instrumentation.signals.context import NOWHERE
 
@@ -93,8 +93,7 @@ def offer(instrument: Any, value: float, attributes: Attributes, context: Contex
         with match._lock:
             found = match._attributes_aggregation.get(_key(match, attributes)[0])
             if found is not None:
-                with found._lock:
-                    found._sample_exemplar(measurement, _has_room(found))
+                _tell(found, measurement)
 
 
 def has_exemplars_off(instrument: Any) -> bool:
@@ -153,7 +152,9 @@ def _into(match: Any, measurements: list[tuple[Any, bool]], rest: Floats, attrib
 
 def _fill(aggregation: Any, measurements: list[tuple[Any, bool]], rest: Floats) -> None:
     for measurement, is_exemplar in measurements:
-        aggregation.aggregate(measurement, is_exemplar and _has_room(aggregation))
+        aggregation.aggregate(measurement, should_sample_exemplar=False)
+        if is_exemplar:
+            _tell(aggregation, measurement)
     kind = type(aggregation).__name__
     if not rest.size or kind == DROP:
         return
@@ -167,10 +168,21 @@ def _fill(aggregation: Any, measurements: list[tuple[Any, bool]], rest: Floats) 
                 aggregation.aggregate(_with_value(measurements[0][0], value), should_sample_exemplar=False)
 
 
-def _has_room(aggregation: Any) -> bool:
-    """Whether an exemplar goes in without a draw: full reservoirs of the SDK draw from the host's `random`."""
-    seen = getattr(aggregation._reservoir, "_measurements_seen", None)
-    return seen is None or bool(seen < aggregation._reservoir._size)
+def _tell(aggregation: Any, measurement: Any) -> None:
+    """Give a measurement to the exemplar reservoir: of a counter or an exponential histogram the newest stay.
+
+    The SDK's reservoir of fixed size, which those have, would draw from `random`, whose state is the host's.
+    """
+    reservoir = aggregation._reservoir
+    with aggregation._lock:
+        if type(reservoir) is not SimpleFixedSizeExemplarReservoir:
+            aggregation._sample_exemplar(measurement, should_sample_exemplar=True)
+            return
+        place = reservoir._measurements_seen % reservoir._size
+        reservoir._measurements_seen += 1
+        reservoir._reservoir_storage[place].offer(
+            measurement.value, measurement.time_unix_nano, measurement.attributes, measurement.context
+        )
 
 
 def _with_value(measurement: Any, value: float) -> Any:

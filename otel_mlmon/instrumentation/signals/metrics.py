@@ -193,14 +193,14 @@ class _Instruments:
             return []
         with guard("metrics"):
             self.drain()
-        return [Observation(total, dict(attributes)) for attributes, total in JOURNAL.totals(name).items()]
+        return [Observation(total, dict(attributes), NOWHERE) for attributes, total in JOURNAL.totals(name).items()]
 
     def _observe_sessions(self, _: CallbackOptions) -> list[Observation]:
         counts: dict[ModelKey, int] = {}
         with guard("metrics"):
             for model in self.sessions() if self.sessions else ():
                 counts[model] = counts.get(model, 0) + 1
-        return [Observation(count, model_attributes(model)) for model, count in counts.items()]
+        return [Observation(count, model_attributes(model), NOWHERE) for model, count in counts.items()]
 
 
 _MADE: Final[weakref.WeakKeyDictionary[Any, _Instruments]] = weakref.WeakKeyDictionary()

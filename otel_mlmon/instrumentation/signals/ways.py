@@ -1,8 +1,8 @@
 """How the values of features get out of each metric reader: the host's views decide, and not every reader can follow.
 
 Exponential histograms need a view or a reader that asks for them; else values fall into the buckets of
-`semconv.VALUE_BOUNDS`. Prometheus's reader has no exponential histograms: where a view of the host's asks for them, it
-gets nothing of that metric. Source: opentelemetry-exporter-prometheus, `_CustomCollector._translate_metric`.
+`semconv.VALUE_BOUNDS`. Prometheus's reader has no exponential histograms: where a view of the host's asks for them, its
+whole scrape fails. Source: opentelemetry-exporter-prometheus, `_CustomCollector._collect_data_points` (0.60b0, 0.66b2).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _way(reader: Any, aggregation: Any) -> str:
     kind = type(aggregation).__name__
     if kind == bulk.EXPONENTIAL:
         if any(base.__name__ == _WITHOUT_EXPONENTIAL for base in type(reader).__mro__):
-            return "nothing: a view asks for exponential histograms, which this reader has not"
+            return "nothing: a view asks for exponential histograms, at which this reader fails with all its metrics"
         return "exponential histograms"
     if kind == bulk.EXPLICIT:
         bounds = aggregation._boundaries
