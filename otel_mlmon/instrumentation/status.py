@@ -1,4 +1,4 @@
-"""What the instrumentation is doing, for the host to ask."""
+"""What the instrumentation is doing, for the host to ask; docs/status.md says more of the way metrics take."""
 
 from __future__ import annotations
 
