@@ -105,8 +105,10 @@ class Metrics:
             bulk.offer(instrument, value, attributes, context, at_ns)
 
     def ways(self) -> dict[str, str]:
-        """How the values of features get out, by metric reader (`ways.ways`)."""
-        return {} if self.trouble.values else ways(self._instruments.histograms[semconv.FEATURE.name])
+        """How the values of features get out, by metric reader (`ways.ways`); nothing where that cannot be seen."""
+        with guard("status"):
+            return {} if self.trouble.values else ways(self._instruments.histograms[semconv.FEATURE.name])
+        return {}
 
     def close(self) -> None:
         """Observe nothing any more; OpenTelemetry has no way to take a callback off."""

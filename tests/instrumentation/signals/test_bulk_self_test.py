@@ -28,13 +28,17 @@ def test_this_release_is_one_that_is_known() -> None:
     assert len(exponential_views()) == 2
 
 
-def test_a_release_with_a_module_elsewhere_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_release_with_a_module_elsewhere_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.metrics._internal.measurement", None)
     trouble, exemplars = self_test()
     assert trouble == exemplars
     assert trouble.startswith(f"{SDK} is laid out in another way: ModuleNotFoundError: ")
     assert trouble.count("_internal.measurement") == 1
     assert exponential_views() == []
+    line = f"Values go into metrics one after the other, which takes 500 times as long: {trouble}."
+    assert [record.getMessage() for record in caplog.records] == [line]
 
 
 def test_a_release_that_counts_in_another_way_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,3 +56,13 @@ def test_without_a_way_to_exemplars_values_still_go_in_at_once(monkeypatch: pyte
     monkeypatch.setattr(bulk, "offer", lambda *_: None)
     assert self_test() == Trouble("", f"{SDK} gives other explicit and exponential histograms than by `record`")
     assert len(exponential_views()) == 2
+
+
+@pytest.mark.guarded
+def test_whatever_the_sdk_raises_is_no_ones_fault_but_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def divide(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(bulk, "_split", divide)
+    said = f"{SDK} fails in the self-test"
+    assert self_test() == Trouble(said, said)
