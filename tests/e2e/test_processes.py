@@ -41,6 +41,7 @@ def variables(server: OtlpServer) -> dict[str, str]:
         OTEL_EXPORTER_OTLP_ENDPOINT=server.http_url,
         OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
         OTEL_METRIC_EXPORT_INTERVAL="500",
+        OTEL_MLMON_SHUTDOWN_TIMEOUT_S="20",  # a busy machine imports the exporters in seconds
         PYTHONPATH=str(ROOT),
         PYTHONWARNINGS="ignore",
     )

@@ -152,6 +152,7 @@ def test_a_script_that_ends_at_once_has_sent_everything(pytestconfig: pytest.Con
             "ORT_DISABLE_TELEMETRY": "1",
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
             "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            "OTEL_MLMON_SHUTDOWN_TIMEOUT_S": "20",
         }
         command = [sys.executable, "-c", SHORT, str(pytestconfig.rootpath)]
         done = subprocess.run(command, env=host, capture_output=True, text=True, timeout=60, check=False)

@@ -3,6 +3,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -11,7 +13,9 @@ from opentelemetry.sdk.resources import Resource
 
 from otel_mlmon.instrumentation.signals import providers
 from tests.support.otlp_server import OtlpServer
-from tests.support.processes import free_port, run_python
+
+REFUSING = ("127.0.0.1", 1)
+"""Where nobody listens: a port for which one has to be root, and which no program uses."""
 
 
 def _find(environ: dict[str, str], **given: Any) -> providers.Providers:
@@ -70,7 +74,7 @@ def test_an_exporter_that_lets_a_refused_connection_through_is_one_warning_too(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def export(_: object) -> None:
-        socket.create_connection(("127.0.0.1", free_port()))
+        socket.create_connection(REFUSING)
 
     quiet = providers.Exporters({})._quiet(export)
     assert [quiet([]), quiet([])] == [None, None]
@@ -83,7 +87,6 @@ import os, sys
 from otel_mlmon.instrumentation import resource
 from otel_mlmon.instrumentation.signals import providers
 from tests.support.otlp_server import OtlpServer
-from tests.support.processes import free_port, run_python
 found = providers.find(providers.Given(), base=providers.base_resource(), environ=os.environ)
 process = resource.start(found.meter)
 before = set(sys.modules)
@@ -100,13 +103,19 @@ print(sorted(set(sys.modules) - before))
 def test_nothing_is_imported_by_an_export(protocol: str, *, is_listening: bool, pytestconfig: pytest.Config) -> None:
     """A fork during an import leaves a child that waits for ever for that module (docs/decisions, 0061 and 0082)."""
     with OtlpServer() as server:
-        url = server.http_url if protocol != "grpc" else f"http://{server.grpc_address}"
-        done = run_python(
-            ["-c", EXPORT],
+        listening = server.http_url if protocol != "grpc" else f"http://{server.grpc_address}"
+        refusing = "http://{}:{}".format(*REFUSING)
+        done = subprocess.run(
+            [sys.executable, "-c", EXPORT],
             cwd=pytestconfig.rootpath,
-            OTEL_EXPORTER_OTLP_ENDPOINT=url if is_listening else f"http://127.0.0.1:{free_port()}",
-            OTEL_EXPORTER_OTLP_PROTOCOL=protocol,
-            PYTHONPATH=str(pytestconfig.rootpath),
+            env={
+                "OTEL_EXPORTER_OTLP_ENDPOINT": listening if is_listening else refusing,
+                "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+                "PYTHONPATH": str(pytestconfig.rootpath),
+            },
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
         assert {signal for signal, _ in server.requests} == ({"traces", "metrics", "logs"} if is_listening else set())
