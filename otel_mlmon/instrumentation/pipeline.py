@@ -31,7 +31,7 @@ from otel_mlmon.instrumentation.call.observer import ATTRIBUTE, Observer
 from otel_mlmon.instrumentation.call.patch import Patch
 from otel_mlmon.instrumentation.exit import AtExit
 from otel_mlmon.instrumentation.fork import Forks
-from otel_mlmon.instrumentation.outlets import Outlets, find_outlets
+from otel_mlmon.instrumentation.outlets import Outlets, find_outlets, trouble_of
 from otel_mlmon.instrumentation.record.announcing import Announcer
 from otel_mlmon.instrumentation.record.findings import Findings
 from otel_mlmon.instrumentation.record.gathering import gather
@@ -182,6 +182,7 @@ class Pipeline:
             failures[stage] = failures.get(stage, 0) + count
         with self._counting:
             dropped = dict(self._ring.dropped())
+        trouble = trouble_of(outlets, is_closed=self._is_closed)
         return Status(
             is_active=bool(self._patches),
             paths=tuple(self._patches),
@@ -192,7 +193,10 @@ class Pipeline:
             dropped=dropped,
             unsent=self._unsent_lost,
             failures=failures,
-            is_bulk=bool(outlets and outlets.metrics and outlets.metrics.is_bulk),
+            is_bulk=not trouble.values,
+            bulk_reason=trouble.values,
+            metric_readers=outlets.ways() if outlets else {},
+            exemplars_reason=trouble.exemplars,
             findings=self._findings.all(),
             owned_providers=tuple(type(owned).__name__ for owned in outlets.providers.owned) if outlets else (),
             sentry=self._sentry.mode,

@@ -6,13 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar, copy_context
 from typing import Any, Final, TypeAlias
 
-from opentelemetry import context
+from opentelemetry import context, trace
 
 _PLAIN_KEY: Final = "suppress_instrumentation"
 """What libraries besides OpenTelemetry's own set; source: opentelemetry.instrumentation.utils."""
 
 EMPTY: Final = context.Context()
 """Of what belongs to no trace."""
+NOWHERE: Final = trace.set_span_in_context(trace.INVALID_SPAN, EMPTY)
+"""The same for the SDK's instruments, which take an empty context for none and look at the thread's own: `flush` runs
+on a thread of the host's, within its spans."""
 Carried: TypeAlias = "tuple[object, object]"
 """A context of OpenTelemetry's, which is never a tuple, and what else was around the call."""
 
