@@ -58,12 +58,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "instrumentation.fork": BASE,
     "instrumentation.pipeline": (*BASE, "instrumentation"),
     "instrumentation.call": BASE,
-    "instrumentation.record": (
-        *BASE,
-        "instrumentation.call.call",
-        "instrumentation.call.packing",
-        "instrumentation.call.load",
-    ),
+    "instrumentation.record": (*BASE, "instrumentation.call.call", "instrumentation.call.load"),
     "instrumentation.buffer": (*BASE, "instrumentation.call.call", "instrumentation.record.prediction"),
     "instrumentation.aggregate": (*BASE, "instrumentation.record.prediction"),
     "instrumentation.signals": (

@@ -26,7 +26,7 @@ from otel_mlmon.instrumentation.aggregate.snapshot import ModelKey
 from otel_mlmon.instrumentation.buffer.ring import Ring
 from otel_mlmon.instrumentation.buffer.worker import Worker
 from otel_mlmon.instrumentation.call import onnxruntime
-from otel_mlmon.instrumentation.call.call import Plan, Record, SessionInfo
+from otel_mlmon.instrumentation.call.call import FIELDS, Plan, SessionInfo
 from otel_mlmon.instrumentation.call.observer import ATTRIBUTE, Observer
 from otel_mlmon.instrumentation.call.patch import Patch
 from otel_mlmon.instrumentation.exit import AtExit
@@ -79,7 +79,8 @@ class Pipeline:
         self.given = given
         self._rng = rng or random.Random()  # noqa: S311 - a choice of samples, not a secret
         self._worker = Worker(work=self._round, interval_s=settings.flush_interval_s)
-        self._ring: Ring[Record] = Ring(
+        self._ring = Ring(
+            fields=FIELDS,
             max_records=settings.buffer_records,
             max_bytes=settings.buffer_bytes,
             attend=self._worker.attend,
@@ -267,7 +268,7 @@ class Pipeline:
 
     def _read(self) -> None:
         """The next calls, at most a chunk of them."""
-        gathered = gather(self._ring.take, CHUNK, forms=self._observer.forms, is_suppressed=otel_context.is_suppressed)
+        gathered = gather(self._ring.take, CHUNK, is_suppressed=otel_context.is_suppressed)
         self._suppressed += gathered.suppressed
         for batch in gathered.batches:
             calls, is_read = len(batch.errors), False

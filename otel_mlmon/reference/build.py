@@ -7,7 +7,7 @@ are as large as the copy takes whole: a live call of more rows is thinned, and h
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 from otel_mlmon import semconv
 from otel_mlmon.errors import DataError, DependencyMissingError
 from otel_mlmon.instrumentation.call import onnxruntime
-from otel_mlmon.instrumentation.call.call import Record, Tensor, image_step
+from otel_mlmon.instrumentation.call.call import FIELDS, CallTuple, Tensor, image_step
 from otel_mlmon.instrumentation.call.observer import Observer
-from otel_mlmon.instrumentation.call.packing import Forms
 from otel_mlmon.instrumentation.call.snapshot import (
     MAX_IMAGE_BYTES,
     MAX_INPUT_BYTES,
@@ -131,11 +130,11 @@ class Model:
             capture = capture or observer.attach(self._session, None, batch, outputs)
             capture(batch, outputs, done, done + 1)  # calls have the position of their first row for a time
             done += min(map(len, batch.values()))
-            if len(sink.queue) >= CALLS_A_READ:
-                count.add(_read(sink, observer.forms, readers, said))
+            if len(sink.queue) >= CALLS_A_READ * FIELDS:
+                count.add(_read(sink, readers, said))
                 progress(done)
         if sink.queue:
-            count.add(_read(sink, observer.forms, readers, said))
+            count.add(_read(sink, readers, said))
         progress(done)
         observer.close()
         if not readers:
@@ -175,15 +174,17 @@ class _Sink:
     """Where calls go: a queue that is read in turn."""
 
     def __init__(self) -> None:
-        self.queue: deque[Record] = deque()
+        self.queue: list[Any] = []
         self.high_water: int = 2 * CALLS_A_READ
         self.max_bytes: int = 1 << 62
 
-    def offer(self, record: Record, size_bytes: int) -> None:  # noqa: ARG002 - the Protocol's
-        self.queue.append(record)
+    def offer(self, record: CallTuple, size_bytes: int) -> None:  # noqa: ARG002 - the Protocol's
+        self.queue.extend(record)
 
-    def take(self, limit: int) -> list[Record]:
-        return [self.queue.popleft() for _ in range(min(limit, len(self.queue)))]
+    def take(self, limit: int) -> list[Any]:
+        taken = self.queue[: limit * FIELDS]
+        del self.queue[: len(taken)]
+        return taken
 
     def drop(self, reason: str) -> None:
         raise DataError(f"a batch could not be copied: {reason}")
@@ -246,8 +247,8 @@ def _per_call(calls: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.
     return np.bincount(calls, minlength=len(sizes)).astype(np.int64)
 
 
-def _read(sink: _Sink, forms: Forms, readers: list[Reader], said: ModelOptions) -> Predictions:
-    (batch,) = gather(sink.take, len(sink.queue), forms=forms, is_suppressed=lambda _: False).batches
+def _read(sink: _Sink, readers: list[Reader], said: ModelOptions) -> Predictions:
+    (batch,) = gather(sink.take, len(sink.queue), is_suppressed=lambda _: False).batches
     if not readers:
         readers.append(
             Reader(batch.plan, options=lambda _: said, max_features=resolve_settings({}, environ={}).max_features)

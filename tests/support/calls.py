@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,16 +10,15 @@ import numpy as np
 
 from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
 from otel_mlmon.instrumentation.aggregate.snapshot import Snapshot
-from otel_mlmon.instrumentation.call.call import CallTuple, Item, Plan, Record, SessionInfo, Side
+from otel_mlmon.instrumentation.buffer.ring import Ring
+from otel_mlmon.instrumentation.call.call import FIELDS, CallTuple, Item, Plan, SessionInfo, Side
 from otel_mlmon.instrumentation.call.observer import _inputs
-from otel_mlmon.instrumentation.call.packing import Forms
 from otel_mlmon.instrumentation.call.snapshot import capture_of, plan_outputs
 from otel_mlmon.instrumentation.record.batch import Batch
 from otel_mlmon.instrumentation.record.findings import Findings
 from otel_mlmon.instrumentation.record.gathering import gather
 from otel_mlmon.instrumentation.record.reader import Reader
 from otel_mlmon.instrumentation.settings import ModelOptions
-from otel_mlmon.instrumentation.signals.context import EMPTY
 
 Arrays = Mapping[str, Any]
 
@@ -64,12 +62,12 @@ class Described:
 class Sink:
     """Keeps every record."""
 
-    queue: deque[Record] = field(default_factory=deque)
+    queue: list[Any] = field(default_factory=list)
     high_water: int = 1 << 30
     max_bytes: int = 1 << 40
 
-    def offer(self, record: Record, size_bytes: int) -> None:
-        self.queue.append(record)
+    def offer(self, record: CallTuple, size_bytes: int) -> None:
+        self.queue.extend(record)
 
     def drop(self, reason: str) -> None:
         raise AssertionError(reason)
@@ -116,14 +114,18 @@ def planned(
 
 
 def copied(calls: Sequence[tuple[Arrays, Arrays]], **described: Any) -> list[CallTuple]:
-    """Calls as they would be copied on the host's thread, unpacked; each is its inputs and its outputs, by name."""
+    """Calls as they would be copied on the host's thread; each is its inputs and its outputs, by name."""
     plan, positions = planned(*calls[0], **described)
     sink = Sink()
-    # Whatever is called a context keeps a call from being packed.
-    capture = capture_of(plan, positions, sink=sink, context=lambda _: EMPTY, forms=Forms())
+    capture = capture_of(plan, positions, sink=sink, context=lambda _: None)
     for given, found in calls:
         capture(given, list(found.values()), 10, 1010)
-    return [record for record in sink.queue if isinstance(record, tuple)]
+    return records_of(sink.queue)
+
+
+def records_of(fields: Sequence[Any]) -> list[CallTuple]:
+    """What waits flat, call by call."""
+    return list(zip(*[iter(fields)] * FIELDS, strict=True))
 
 
 def copies(side: Side) -> tuple[Item, ...]:
@@ -133,14 +135,10 @@ def copies(side: Side) -> tuple[Item, ...]:
 
 def batch_of(records: Sequence[CallTuple]) -> Batch:
     """Calls of one plan, as they are gathered from the buffer."""
-    waiting = deque(records)
-    gathered = gather(
-        lambda limit: [waiting.popleft() for _ in range(min(limit, len(waiting)))],
-        len(records),
-        forms=Forms(),
-        is_suppressed=lambda _: False,
-    )
-    (batch,) = gathered.batches
+    ring = Ring(fields=FIELDS, max_records=len(records) + 1, max_bytes=1 << 40, attend=lambda _: None)
+    for record in records:
+        ring.offer(record, 1)
+    (batch,) = gather(ring.take, len(records), is_suppressed=lambda _: False).batches
     return batch
 
 
@@ -153,7 +151,7 @@ def added_up(
     admit: Callable[[str, str, Mapping[str, int]], Mapping[str, int]] = lambda _, __, counts: counts,
 ) -> Snapshot:
     """What the records add up to, read in pieces that end at `cuts`."""
-    reader = Reader(records[0][0].item(), options=lambda _: said, max_features=100, findings=findings)
+    reader = Reader(records[0][0], options=lambda _: said, max_features=100, findings=findings)
     aggregator = Aggregator(admit=admit)
     ends = [*sorted({cut % len(records) for cut in cuts} - {0}), len(records)]
     start = 0

@@ -1,17 +1,14 @@
 """The bounded queue between the host's threads and ours.
 
-No lock: a signal handler may run a model while the thread below it stands inside `offer`. `deque.append`, `popleft`
-and `next(itertools.count())` are single operations of the interpreter.
+No lock: a signal handler may run a model while the thread below it stands inside `offer`. `list.extend` with a tuple,
+a slice, its deletion and `next(itertools.count())` are single operations of the interpreter.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Generic, TypeVar
-
-R = TypeVar("R")
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 
 class Tally:
@@ -34,8 +31,10 @@ class Tally:
         return value
 
 
-class Ring(Generic[R]):
-    """Records, first in first out.
+class Ring:
+    """Records, first in first out, each as a fixed number of fields in one flat list.
+
+    Flat, since a tuple that waits is one more object for the garbage collector to look at.
 
     Bound: a record is taken in as the n-th only if n < `max_records` and n · its bytes <= `max_bytes`. Since positions
     only shrink, all records together weigh at most `max_bytes` · (1 + 1/2 + … + 1/max_records), and threads that append
@@ -44,29 +43,31 @@ class Ring(Generic[R]):
     Runs on: `offer` and `drop` on any thread, `take` and `dropped` on one at a time.
 
     Args:
+        fields: Of a record.
         max_records: Records held at most, above 0.
         max_bytes: See above.
         attend: Called when the queue was empty (False), or is long or a quarter of its bytes heavy (True).
     """
 
-    def __init__(self, *, max_records: int, max_bytes: int, attend: Callable[[bool], None]) -> None:
-        self.queue: deque[R] = deque()
+    def __init__(self, *, fields: int, max_records: int, max_bytes: int, attend: Callable[[bool], None]) -> None:
+        self.queue: list[Any] = []
         self.max_records = max_records
         self.max_bytes = max_bytes
         self.high_water = max(1, min(4096, max_records // 2))
+        self._fields = fields
         self._attend = attend
         self._drops: dict[str, Tally] = {}
 
     def __len__(self) -> int:
-        return len(self.queue)
+        return len(self.queue) // self._fields
 
-    def offer(self, record: R, size_bytes: int) -> None:
+    def offer(self, record: Sequence[Any], size_bytes: int) -> None:
         """Take `record` in, or drop and count it."""
-        length = len(self.queue)
+        length = len(self)
         if length >= self.max_records or length * size_bytes > self.max_bytes:
             self.drop("buffer_full")
         else:
-            self.queue.append(record)
+            self.queue.extend(record)
         is_long = length >= self.high_water or length * size_bytes > self.max_bytes // 4
         if is_long or not length:
             self._attend(is_long)
@@ -75,11 +76,13 @@ class Ring(Generic[R]):
         """Count a record that is not taken in."""
         self._drops.setdefault(reason, Tally()).add()
 
-    def take(self, limit: int) -> list[R]:
-        """The oldest records, at most `limit`."""
-        # Only `take` removes, so what is counted is there.
-        pop = self.queue.popleft
-        return [pop() for _ in range(min(limit, len(self.queue)))]
+    def take(self, limit: int) -> list[Any]:
+        """The fields of the oldest records, at most `limit`, one record after the other."""
+        # Others only add at the end, so the same fields are copied and deleted.
+        end = limit * self._fields
+        taken = self.queue[:end]
+        del self.queue[: len(taken)]
+        return taken
 
     def dropped(self) -> Mapping[str, int]:
         """How many were dropped so far, by reason."""

@@ -6,13 +6,9 @@ the copies mean is decided behind, from the plan that every call of a session sh
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -85,30 +81,13 @@ class Plan:
     """Names of all outputs of the model, copied or not; empty if nobody looked."""
 
 
-PlanCell: TypeAlias = NDArray[np.object_]
-"""Shape (): holds a plan, and the garbage collector does not look into it."""
-
-
-def cell_of(plan: Plan) -> PlanCell:
-    """A cell that holds `plan`, which `cell.item()` gives.
-
-    A tuple of nothing but numbers, bytes, None and arrays is let go by the garbage collector when it first comes by,
-    since to it none of those can be part of a cycle: thousands of waiting calls are not walked again and again. So a
-    plan must not hold a cell of its own: that cycle would never be found.
-    """
-    cell = np.empty((), dtype=object)
-    cell[()] = plan
-    return cell
-
-
 class Call(NamedTuple):
     """One inference call.
 
     On the host's thread it is written as a bare tuple of this layout, which costs 0.2 µs less than the constructor.
     """
 
-    cell: PlanCell
-    """Of its plan."""
+    plan: Plan
     started_ns: int
     """`time.perf_counter_ns` before the call."""
     ended_ns: int
@@ -120,30 +99,23 @@ class Call(NamedTuple):
     error_type: str | None
     """The name of the exception's class; never the exception, which holds the host's frames."""
 
-    @property
-    def plan(self) -> Plan:
-        """What was copied of it."""
-        plan: Plan = self.cell.item()
-        return plan
 
-
-CallTuple: TypeAlias = "tuple[PlanCell, int, int, object, Side, Side, str | None]"
-
-
-Record: TypeAlias = "bytes | CallTuple"
-"""A call that waits: packed (see `packing`), or a tuple."""
+CallTuple: TypeAlias = "tuple[Plan, int, int, object, Side, Side, str | None]"
+FIELDS: Final = len(Call._fields)
 
 
 class Sink(Protocol):
-    """Where calls go: a queue that the host's thread may append to while it is neither empty nor long."""
+    """Where calls go: a flat queue that the host's thread may extend while it is neither empty nor long."""
 
-    queue: deque[Record]
+    queue: list[Any]
+    """The fields of the calls that wait, `FIELDS` a call. A tuple that is freed at once costs less than one that waits,
+    which the garbage collector counts, and comes to look at after 700 of them."""
     high_water: int
-    """Below this many records, and above none, appending needs nothing else."""
+    """Below this many calls, and above none, extending needs nothing else."""
     max_bytes: int
 
-    def offer(self, record: Record, size_bytes: int) -> None:
-        """Append with everything that the short way leaves out; or drop, and count it."""
+    def offer(self, record: CallTuple, size_bytes: int) -> None:
+        """Extend with everything that the short way leaves out; or drop, and count it."""
 
     def drop(self, reason: str) -> None:
         """Count a call that is not recorded."""

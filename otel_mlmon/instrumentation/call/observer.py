@@ -16,9 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
 from otel_mlmon.guard import Guard, guard
-from otel_mlmon.instrumentation.call.call import Plan, SessionInfo, Sink, Tensor, cell_of
+from otel_mlmon.instrumentation.call.call import Plan, SessionInfo, Sink, Tensor
 from otel_mlmon.instrumentation.call.load import Load, Stamp, path_of, provider_names
-from otel_mlmon.instrumentation.call.packing import Forms
 from otel_mlmon.instrumentation.call.snapshot import (
     RECORD_BYTES,
     Capture,
@@ -66,8 +65,6 @@ class Observer:
         self.sink = sink
         self.stage: Guard = guard("call")
         self.loads: deque[Load] = deque(maxlen=MAX_LOADS)
-        self.forms = Forms()
-        """Of packed calls."""
         self._context = context
         self._model_name = model_name
         self._runtime_version = runtime_version
@@ -88,7 +85,7 @@ class Observer:
         seen = {at: (nodes[name], outputs[at]) for at, name in enumerate(asked) if name in nodes}
         planned = plan_outputs(seen, is_whole=self._is_whole(info))
         plan = Plan(session=info, operation="run", inputs=inputs, outputs=tuple(planned.values()), made=tuple(nodes))
-        capture = capture_of(plan, list(planned), sink=self.sink, context=self._context, forms=self.forms)
+        capture = capture_of(plan, list(planned), sink=self.sink, context=self._context)
         captures[key] = capture
         return capture
 
@@ -136,11 +133,10 @@ class Observer:
                 return
             try:
                 captures = self._captures(session)
-                cell = captures.get(("failed", operation))
-                if cell is None:
-                    plan = Plan(session=captures["session"], operation=operation)
-                    cell = captures["failed", operation] = cell_of(plan)
-                record = (cell, started_ns, ended_ns, self.context(), (), (), type(error).__qualname__)
+                plan = captures.get(("failed", operation))
+                if plan is None:
+                    plan = captures["failed", operation] = Plan(session=captures["session"], operation=operation)
+                record = (plan, started_ns, ended_ns, self.context(), (), (), type(error).__qualname__)
                 self.sink.offer(record, RECORD_BYTES)
             except BaseException:
                 self.sink.drop(DROP_FAULT)
@@ -226,7 +222,7 @@ class Observer:
     def _bare(self, captures: dict[Any, Any], info: SessionInfo) -> object:
         if "bare" not in captures:
             plan = Plan(session=info, operation="run")
-            captures["bare"] = capture_of(plan, [], sink=self.sink, context=self._context, forms=self.forms)
+            captures["bare"] = capture_of(plan, [], sink=self.sink, context=self._context)
         return captures["bare"]
 
     def _describe(self, session: Any) -> SessionInfo:

@@ -17,8 +17,16 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy import ndarray
 
-from otel_mlmon.instrumentation.call.call import Item, Layout, Plan, PlanCell, Side, Sink, Tensor, cell_of, image_step
-from otel_mlmon.instrumentation.call.packing import Forms, Packer
+from otel_mlmon.instrumentation.call.call import (
+    FIELDS,
+    Item,
+    Layout,
+    Plan,
+    Side,
+    Sink,
+    Tensor,
+    image_step,
+)
 
 USEFUL: Final = frozenset({"rows", "text", "maps", "whole"})
 """The layouts that say something of a prediction."""
@@ -140,20 +148,11 @@ def feeds_back(node: Node, outputs: Sequence[Node]) -> bool:
     )
 
 
-def capture_of(plan: Plan, positions: Sequence[int], *, sink: Sink, context: Context, forms: Forms) -> Capture:
-    """The closure that copies the calls of `plan`.
-
-    Args:
-        plan: What is copied.
-        positions: The planned outputs among the host's.
-        sink: Where records go.
-        context: Asked at each call.
-        forms: Where packed calls are known by number.
-    """
-    cell = cell_of(plan)
-    general = _general(plan, cell, positions, sink, context)
+def capture_of(plan: Plan, positions: Sequence[int], *, sink: Sink, context: Context) -> Capture:
+    """The closure that copies the calls of `plan`; `positions` are the planned outputs among the host's."""
+    general = _general(plan, positions, sink, context)
     if len(plan.inputs) == len(plan.outputs) == 1 and _is_small(plan.inputs[0], plan.outputs[0]):
-        return _single(plan, cell, positions[0], sink, context, Packer(plan, forms), general)
+        return _single(plan, positions[0], sink, context, general)
     return general
 
 
@@ -169,37 +168,26 @@ def _row_bytes(tensor: Tensor) -> int:
     return int(np.dtype(tensor.dtype).itemsize * np.prod(tensor.row_shape or (1,), dtype=np.int64))
 
 
-def _single(
-    plan: Plan, cell: PlanCell, position: int, sink: Sink, context: Context, packer: Packer, general: Capture
-) -> Capture:
+def _single(plan: Plan, position: int, sink: Sink, context: Context, general: Capture) -> Capture:
     """One table in, one vector a row out: the common small model, without a loop or a call of ours."""
-    name, find, learn = plan.inputs[0].name, packer.packs.get, packer.learn
-    queue, append, small = sink.queue, sink.queue.append, SMALL_BYTES
+    name, small = plan.inputs[0].name, SMALL_BYTES
+    queue, extend = sink.queue, sink.queue.extend
     # Records this small cannot fill the sink's bytes below this length, so their bytes need not be counted here.
-    enough = min(sink.high_water, sink.max_bytes // (2 * SMALL_BYTES + RECORD_BYTES))
+    enough = FIELDS * min(sink.high_water, sink.max_bytes // (2 * SMALL_BYTES + RECORD_BYTES))
 
     def capture(feed: Mapping[str, Any], outputs: Sequence[Any], started_ns: int, ended_ns: int) -> None:
         given = feed[name]
-        if type(given) is ndarray and 0 < len(queue) < enough:
-            found = find(given.nbytes)
-            if found is not None:
-                pack, number, output_bytes = found
-                made = outputs[position].tobytes()
-                if len(made) == output_bytes:
-                    around = context(None)
-                    if around is None:
-                        append(pack(number, started_ns, ended_ns, given.tobytes(), made))
-                    else:
-                        append((cell, started_ns, ended_ns, around, given.tobytes(), made, None))
-                    return
-            elif given.nbytes <= small and outputs[position].nbytes <= small:
-                learn(given.nbytes, outputs[position].nbytes)
+        if type(given) is ndarray and given.nbytes <= small and 0 < len(queue) < enough:
+            made = outputs[position].tobytes()
+            if len(made) <= small:
+                extend((plan, started_ns, ended_ns, context(None), given.tobytes(), made, None))
+                return
         general(feed, outputs, started_ns, ended_ns)
 
     return capture
 
 
-def _general(plan: Plan, cell: PlanCell, positions: Sequence[int], sink: Sink, context: Context) -> Capture:
+def _general(plan: Plan, positions: Sequence[int], sink: Sink, context: Context) -> Capture:
     takes = [(tensor.name, copier_of(tensor, is_input=True)) for tensor in plan.inputs]
     gives = [
         (position, copier_of(tensor, is_input=False)) for position, tensor in zip(positions, plan.outputs, strict=True)
@@ -208,7 +196,7 @@ def _general(plan: Plan, cell: PlanCell, positions: Sequence[int], sink: Sink, c
     def capture(feed: Mapping[str, Any], outputs: Sequence[Any], started_ns: int, ended_ns: int) -> None:
         given = [copy(feed.get(name)) for name, copy in takes]
         made = [copy(outputs[position]) for position, copy in gives]
-        record = (cell, started_ns, ended_ns, context(None), side_of(given), side_of(made), None)
+        record = (plan, started_ns, ended_ns, context(None), side_of(given), side_of(made), None)
         sink.offer(record, weight_of(given) + weight_of(made))
 
     return capture

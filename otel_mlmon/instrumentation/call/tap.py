@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from otel_mlmon.instrumentation.call.call import Item, Plan, PlanCell, SessionInfo, Sink, Tensor, cell_of
+from otel_mlmon.instrumentation.call.call import Item, Plan, SessionInfo, Sink, Tensor
 from otel_mlmon.instrumentation.call.snapshot import (
     MAX_TEXTS,
     RECORD_BYTES,
@@ -26,7 +26,7 @@ from otel_mlmon.instrumentation.call.snapshot import (
 )
 
 Copy = Callable[[Any], Item]
-Outputs: TypeAlias = "tuple[PlanCell, list[tuple[int, Copy]]]"
+Outputs: TypeAlias = "tuple[Plan, list[tuple[int, Copy]]]"
 
 HOST_DEVICE: Final = "cpu"
 
@@ -69,7 +69,7 @@ class Tap:
         self._made = made
         self._takes = [(tensor.name, self._copier(tensor, is_input=True)) for tensor in inputs]
         self._outputs: Outputs | None = None
-        self._failed: PlanCell | None = None
+        self._failed: Plan | None = None
 
     def take(self, feed: Mapping[str, Any]) -> Sequence[Item]:
         """Copies of the inputs."""
@@ -79,15 +79,15 @@ class Tap:
         self, started_ns: int, ended_ns: int, context: object, inputs: Sequence[Item], outputs: Sequence[Any]
     ) -> None:
         """Record a call that succeeded; the first one's outputs decide what is copied of all."""
-        cell, gives = self._outputs or self._plan(outputs)
+        plan, gives = self._outputs or self._plan(outputs)
         made = [copy(outputs[position]) for position, copy in gives]
-        record = (cell, started_ns, ended_ns, context, side_of(inputs), side_of(made), None)
+        record = (plan, started_ns, ended_ns, context, side_of(inputs), side_of(made), None)
         self._sink.offer(record, weight_of(inputs) + weight_of(made))
 
     def fail(self, started_ns: int, ended_ns: int, context: object, error_type: str) -> None:
         """Record a call that failed."""
         if self._failed is None:
-            self._failed = cell_of(Plan(session=self._session, operation=self._operation))
+            self._failed = Plan(session=self._session, operation=self._operation)
         self._sink.offer((self._failed, started_ns, ended_ns, context, (), (), error_type), RECORD_BYTES)
 
     def _plan(self, outputs: Sequence[Any]) -> Outputs:
@@ -110,7 +110,7 @@ class Tap:
         )
         # Two threads may both come here first; each records by its own plan, and one of them stays.
         found = (
-            cell_of(plan),
+            plan,
             [(position, self._copier(tensor, is_input=False)) for position, tensor in chosen.items()],
         )
         self._outputs = found

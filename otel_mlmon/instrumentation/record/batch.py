@@ -30,7 +30,7 @@ Items: TypeAlias = "Whole | Sequence[Item]"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Batch:
-    """n calls, in no particular order."""
+    """n calls, in the order in which they ended up in the buffer."""
 
     plan: Plan
     started_ns: Ints

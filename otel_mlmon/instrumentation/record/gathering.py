@@ -7,23 +7,24 @@ threads are let in between.
 from __future__ import annotations
 
 import collections
-import operator
+import itertools
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from otel_mlmon.instrumentation.call.call import CallTuple, Item, Plan, Record, Side
-from otel_mlmon.instrumentation.call.packing import Forms, Packed
+from otel_mlmon.instrumentation.call.call import FIELDS, CallTuple, Item, Plan, Side
 from otel_mlmon.instrumentation.record.batch import Batch, Items, Whole, each
 from otel_mlmon.yielding import give_way
 
-PIECE: Final = 256
-"""Calls taken at a time: some 0.05 ms if they are packed."""
+Columns: TypeAlias = "Sequence[Sequence[Any]]"
+"""The fields of calls, each of all of them, in the order of `Call`."""
 
-_CONTEXT_OF: Final = operator.itemgetter(3)
+PIECE: Final = 256
+"""Calls taken at a time: some 0.1 ms."""
+
+_CONTEXTS: Final = 3
 
 
 class Gathered(NamedTuple):
@@ -34,35 +35,29 @@ class Gathered(NamedTuple):
     """Calls that the host asked to leave alone."""
 
 
-def gather(
-    take: Callable[[int], Sequence[Record]], limit: int, *, forms: Forms, is_suppressed: Callable[[object], bool]
-) -> Gathered:
+def gather(take: Callable[[int], Sequence[Any]], limit: int, *, is_suppressed: Callable[[object], bool]) -> Gathered:
     """The next calls, at most `limit`.
 
     Runs on: one thread at a time.
 
     Args:
-        take: Gives the oldest calls, at most so many.
+        take: Gives the fields of the oldest calls, at most so many, one call after the other.
         limit: Above 0.
-        forms: Of the packed ones; forgotten when nothing waits that may need them.
         is_suppressed: Whether the host had switched instrumentation off in a context.
     """
     found: dict[Plan, _Growing] = collections.defaultdict(_Growing)
-    suppressed, gone = 0, forms.gone()
+    suppressed = 0
     for first in range(0, limit, PIECE):
         asked = min(PIECE, limit - first)
-        calls = take(asked)
-        packed, apart = _parted(calls)
-        for plan, alike in forms.unpack(packed):
-            found[plan].add_packed(alike)
-        kept = _wanted(apart, is_suppressed)
-        suppressed += len(apart) - len(kept)
-        for plan, group in _by_plan(kept):
-            found[plan].add(group)
-        if len(calls) < asked:
-            forms.forget(gone)
+        fields = take(asked)
+        calls = len(fields) // FIELDS
+        kept = _wanted([fields[at::FIELDS] for at in range(FIELDS)], is_suppressed)
+        suppressed += calls - len(kept[0])
+        for plan, columns in _by_plan(kept):
+            found[plan].add(columns)
+        if calls < asked:
             break
-        del calls, packed, apart, kept
+        del fields, kept
         give_way()
     return Gathered([growing.batch(plan) for plan, growing in found.items()], suppressed)
 
@@ -78,24 +73,14 @@ class _Growing:
         self._inputs = _Copies()
         self._outputs = _Copies()
 
-    def add(self, calls: Sequence[CallTuple]) -> None:
-        # Transposed in one step of C: a record has the fields of `Call`, in its order.
-        _, started, ended, contexts, given, made, errors = zip(*calls, strict=True)
+    def add(self, columns: Columns) -> None:
+        _, started, ended, contexts, given, made, errors = columns
         self._started.extend(started)
         self._ended.extend(ended)
         self._contexts.extend(contexts)
         self._errors.extend(errors)
         self._inputs.add(given)
         self._outputs.add(made)
-
-    def add_packed(self, calls: Packed) -> None:
-        self._started.frombytes(calls["started_ns"].tobytes())
-        self._ended.frombytes(calls["ended_ns"].tobytes())
-        nothing = [None] * len(calls)
-        self._contexts.extend(nothing)
-        self._errors.extend(nothing)
-        self._inputs.add_whole(calls["given"])
-        self._outputs.add_whole(calls["made"])
 
     def batch(self, plan: Plan) -> Batch:
         return Batch(
@@ -119,23 +104,12 @@ class _Copies:
 
     def add(self, sides: Sequence[Side]) -> None:
         if not self._apart and set(map(type, sides)) == {bytes}:
-            self._join(b"".join(sides), array("q", map(len, sides)))  # type: ignore[arg-type]
+            self._joined.append(b"".join(sides))  # type: ignore[arg-type]
+            self._lengths.extend(map(len, sides))
             return
         if self._joined:
             self._apart, self._joined = list(each(self._whole())), []  # type: ignore[arg-type]
         self._apart.extend(sides)
-
-    def add_whole(self, sides: NDArray[np.void]) -> None:
-        """Shape (n,), each of equally many bytes."""
-        data, length = sides.tobytes(), sides.itemsize
-        if self._apart:
-            self._apart.extend(data[start : start + length] for start in range(0, len(data), length))
-        else:
-            self._join(data, array("q", [length]) * len(sides))
-
-    def _join(self, data: bytes, lengths: array[int]) -> None:
-        self._joined.append(data)
-        self._lengths.extend(lengths)
 
     def columns(self, tensors: int) -> list[Items]:
         if not self._apart:
@@ -151,23 +125,27 @@ def _column(sides: Sequence[Side], position: int) -> Sequence[Item]:
     return [side if type(side) is bytes else (side[position] if side else None) for side in sides]  # type: ignore[misc]
 
 
-def _parted(calls: Sequence[Record]) -> tuple[Sequence[bytes], Sequence[CallTuple]]:
-    """The packed ones and the others; in one step where all are packed, as they mostly are."""
-    if set(map(type, calls)) == {bytes}:
-        return calls, ()  # type: ignore[return-value]
-    return [call for call in calls if isinstance(call, bytes)], [call for call in calls if isinstance(call, tuple)]
+def _wanted(columns: Columns, is_suppressed: Callable[[object], bool]) -> Columns:
+    """The calls that the host did not ask to leave alone; most have no context at all, or one that many share."""
+    contexts = columns[_CONTEXTS]
+    if not any(contexts):
+        return columns
+    distinct = {id(context): context for context in contexts}
+    quiet = {key for key, context in distinct.items() if is_suppressed(context)}
+    if not quiet:
+        return columns
+    kept = [id(context) not in quiet for context in contexts]
+    return [list(itertools.compress(column, kept)) for column in columns]
 
 
-def _by_plan(calls: Sequence[CallTuple]) -> Iterator[tuple[Plan, Sequence[CallTuple]]]:
-    groups: dict[int, list[CallTuple]] = {}
-    for call in calls:
-        groups.setdefault(id(call[0]), []).append(call)
-    for group in groups.values():
-        yield group[0][0].item(), group
-
-
-def _wanted(calls: Sequence[CallTuple], is_suppressed: Callable[[object], bool]) -> Sequence[CallTuple]:
-    """Those that the host did not ask to leave alone; most have no context at all."""
-    if not any(map(_CONTEXT_OF, calls)):
-        return calls
-    return [call for call in calls if call[3] is None or not is_suppressed(call[3])]
+def _by_plan(columns: Columns) -> Iterator[tuple[Plan, Columns]]:
+    """In one step where all are of one plan, as they mostly are."""
+    plans = columns[0]
+    if len(set(plans)) == 1:
+        yield plans[0], columns
+        return
+    groups: dict[Plan, list[CallTuple]] = {}
+    for call in zip(*columns, strict=True):
+        groups.setdefault(call[0], []).append(call)
+    for plan, group in groups.items():
+        yield plan, list(zip(*group, strict=True))

@@ -57,7 +57,7 @@ def test_memory_is_flat_over_a_million_labels_and_categories() -> None:
     rows, limit = 1000, 50
     said = ModelOptions(categorical=["f0"], scores="labels")
     first = copied([({"x": np.arange(500).reshape(-1, 1)}, {"y": np.arange(rows)})])
-    reader = Reader(first[0][0].item(), options=lambda _: said, max_features=10)
+    reader = Reader(first[0][0], options=lambda _: said, max_features=10)
     aggregator = Aggregator(admit=Vocabularies(limit=limit).admit)
     blocks: list[int] = []
     names: set[str] = set()

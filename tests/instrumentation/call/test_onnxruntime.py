@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from otel_mlmon.instrumentation.buffer.ring import Ring
 from otel_mlmon.instrumentation.call import onnxruntime
-from otel_mlmon.instrumentation.call.call import Call, Record
+from otel_mlmon.instrumentation.call.call import FIELDS, Call
 from otel_mlmon.instrumentation.call.observer import Observer
 from tests.support import models
-from tests.support.calls import copies
+from tests.support.calls import copies, records_of
 
 SESSION = ort.capi.onnxruntime_inference_collection.Session
 FEED = {"input": np.ones((1, 10), np.float32)}
@@ -25,14 +25,14 @@ FEED = {"input": np.ones((1, 10), np.float32)}
 
 class Watched:
     def __init__(self) -> None:
-        self.ring: Ring[Record] = Ring(max_records=100_000, max_bytes=10**9, attend=lambda _: None)
+        self.ring = Ring(fields=FIELDS, max_records=100_000, max_bytes=10**9, attend=lambda _: None)
         self.observer = Observer(
             sink=self.ring, context=lambda _: "context", model_name=lambda _: "", runtime_version="1"
         )
         self.patches = onnxruntime.patch(ort, self.observer)
 
     def calls(self) -> list[Call]:
-        return [Call._make(call) for call in self.ring.take(100_000) if isinstance(call, tuple)]
+        return list(map(Call._make, records_of(self.ring.take(100_000))))
 
     def undo(self) -> dict[str, bool]:
         return {name: patch.undo() for name, patch in self.patches.items()}
