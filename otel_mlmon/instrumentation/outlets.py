@@ -63,7 +63,7 @@ def find_outlets(
     found: Providers,
     settings: Settings,
     *,
-    drain: Callable[[], None],
+    drain: Callable[[], object],
     sessions: Callable[[], Iterable[ModelKey]],
     rng: random.Random,
 ) -> Outlets:

@@ -90,13 +90,14 @@ class Pipeline:
             Options(
                 settings.sentry, settings.sentry_traces_sample_rate, settings.sentry_dsn, settings.spans_per_second
             ),
+            plain=otel_context.reader(),
             catch_up=self._catch_up,
             model_of=self._model_of,
             rng=self._rng,
         )
         self._observer = Observer(
             sink=self._ring,
-            context=self._sentry.context(otel_context.reader()),
+            reader=self._sentry.reader,
             model_name=(lambda session: str(name(session))) if callable(name) else (lambda _: name),
             runtime_version=module.__version__,
             is_whole=lambda session: callable(settings.of(model_name(session)).scores),
@@ -248,6 +249,7 @@ class Pipeline:
     def _round(self) -> None:
         with guard("sentry"):
             self._sentry.adopt()
+            self._observer.renew()
         self.drain(timeout_s=60.0)
         self._send(timeout_s=0.0)
 
@@ -373,17 +375,11 @@ class Pipeline:
     def _found_outlets(self) -> Outlets:
         if self._outlets is None:
             found = providers.find(self.given, base=self._base, environ=os.environ)
-            self._outlets = find_outlets(
-                found, self.settings, drain=self.drain_for_collection, sessions=self._models, rng=self._rng
-            )
+            self._outlets = find_outlets(found, self.settings, drain=self.drain, sessions=self._models, rng=self._rng)
             if found.tracer is not None:
                 with guard("sentry"):
                     self._sentry.export_spans(found.tracer, is_own=found.tracer in found.owned)
         return self._outlets
-
-    def drain_for_collection(self) -> None:
-        """`drain`, for the callback of a metric reader."""
-        self.drain()
 
     def _models(self) -> Iterable[ModelKey]:
         return [self._model(session) for session in self._observer.sessions()]

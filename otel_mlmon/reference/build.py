@@ -119,7 +119,9 @@ class Model:
         """
         rows = min(map(len, feed.values()))
         sink = _Sink()
-        observer = Observer(sink=sink, context=lambda _: None, model_name=lambda _: name, runtime_version=self._version)
+        observer = Observer(
+            sink=sink, reader=lambda: _no_context, model_name=lambda _: name, runtime_version=self._version
+        )
         said = options or ModelOptions()
         readers: list[Reader] = []
         count = _Count(truth)
@@ -168,6 +170,10 @@ class Model:
         outputs = self._run(first, 0)
         limits = [_input_rows(plan_input(node, first[node.name]), first[node.name]) for node in self.inputs]
         return max(1, min(MAX_BATCH, *limits, *map(_output_rows, outputs)))
+
+
+def _no_context(_: None) -> None:
+    """Of no trace."""
 
 
 class _Sink:

@@ -47,7 +47,7 @@ class Observer:
 
     Args:
         sink: Where calls go.
-        context: Gives the OpenTelemetry context at the call, or its argument where there is none.
+        reader: Gives what reads the OpenTelemetry context of a call; another one once there is more to read.
         model_name: What the user calls a session's model, empty to let it be found.
         runtime_version: The version of the runtime.
         is_whole: Whether a session's outputs are copied as they are, for the developer's own function.
@@ -57,7 +57,7 @@ class Observer:
         self,
         *,
         sink: Sink,
-        context: Context,
+        reader: Callable[[], Context],
         model_name: Callable[[Any], str],
         runtime_version: str,
         is_whole: Callable[[SessionInfo], bool] = lambda _: False,
@@ -65,7 +65,8 @@ class Observer:
         self.sink = sink
         self.stage: Guard = guard("call")
         self.loads: deque[Load] = deque(maxlen=MAX_LOADS)
-        self._context = context
+        self._reader = reader
+        self._context = reader()
         self._model_name = model_name
         self._runtime_version = runtime_version
         self._is_whole = is_whole
@@ -74,7 +75,8 @@ class Observer:
 
     def attach(self, session: Any, output_names: Any, feed: Mapping[str, Any], outputs: Sequence[Any]) -> Capture:
         """The closure that copies the calls of `session` with these outputs, made at the first of them."""
-        captures = self._captures(session)
+        self.renew()
+        context, captures = self._context, self._captures(session)
         key = None if output_names is None else tuple(output_names)
         info = captures["session"]
         if len(captures) > MAX_PLANS:
@@ -85,8 +87,10 @@ class Observer:
         seen = {at: (nodes[name], outputs[at]) for at, name in enumerate(asked) if name in nodes}
         planned = plan_outputs(seen, is_whole=self._is_whole(info))
         plan = Plan(session=info, operation="run", inputs=inputs, outputs=tuple(planned.values()), made=tuple(nodes))
-        capture = capture_of(plan, list(planned), sink=self.sink, context=self._context)
+        capture = capture_of(plan, list(planned), sink=self.sink, context=context)
         captures[key] = capture
+        if context is not self._context:  # renewed on another thread meanwhile, which has not seen this one
+            captures.pop(key, None)
         return capture
 
     def tap(
@@ -144,7 +148,16 @@ class Observer:
 
     def context(self) -> object:
         """The OpenTelemetry context of this thread; None if there is none."""
+        self.renew()
         return self._context(None)
+
+    def renew(self) -> None:
+        """Read contexts by another function, if there is one now: new closures then copy the calls of all sessions."""
+        found = self._reader()
+        if found is not self._context:
+            self._context = found
+            for session in self._alive():
+                _let_go(session.__dict__.get(ATTRIBUTE, {}))
 
     def fault(self, error: BaseException) -> bool:
         """Whether `error`, raised by our code after a call of the host's, is kept from it; the call is dropped."""
@@ -185,8 +198,7 @@ class Observer:
             captures = self._captures(session)
             info = captures["session"] = self._describe(session)
             captures["requested"] = requested
-            for key in [key for key in list(captures) if key not in {"session", "requested"}]:
-                captures.pop(key, None)
+            _let_go(captures)
             self.loads.append(
                 Load(info, info.path, time.perf_counter_ns(), self.context(), is_new=is_new, requested=requested)
             )
@@ -241,6 +253,12 @@ class Observer:
             providers=tuple(providers),
             content=functools.partial(_content, weakref.ref(session)),
         )
+
+
+def _let_go(captures: dict[Any, Any]) -> None:
+    """Of the closures of a session, not of what is known of it."""
+    for key in [key for key in list(captures) if key not in {"session", "requested"}]:
+        captures.pop(key, None)
 
 
 def _forget(known: dict[int, weakref.ref[Any]], identity: int, gone: weakref.ref[Any]) -> None:

@@ -61,7 +61,7 @@ class Metrics:
         self,
         provider: MeterProvider,
         *,
-        drain: Callable[[], None],
+        drain: Callable[[], object],
         sessions: Callable[[], Iterable[ModelKey]],
     ) -> None:
         instruments = _instruments(provider)
@@ -158,7 +158,7 @@ class _Instruments:
     """The instruments of one meter provider, made once: the SDK warns of a second of the same name."""
 
     def __init__(self, provider: MeterProvider) -> None:
-        self.drain: Callable[[], None] | None = None
+        self.drain: Callable[[], object] | None = None
         self.sessions: Callable[[], Iterable[ModelKey]] | None = None
         self.histograms: dict[str, Histogram] = {}
         self.counters: dict[str, Counter] = {}

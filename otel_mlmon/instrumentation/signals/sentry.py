@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
@@ -24,7 +25,7 @@ from otel_mlmon.guard import guard
 from otel_mlmon.instrumentation.record.prediction import Predictions
 from otel_mlmon.instrumentation.signals import sentry_errors, sentry_otlp
 from otel_mlmon.instrumentation.signals.interest import Interest, Limiter, Slowness, choose, interest
-from otel_mlmon.instrumentation.signals.sentry_around import Parent, ids_of, parent_of, reader
+from otel_mlmon.instrumentation.signals.sentry_around import MODULE, Parent, ids_of, parent_of, reader
 from otel_mlmon.instrumentation.signals.sentry_client import INSTALL, Clients, Mode, active_client, streams, traces
 from otel_mlmon.instrumentation.signals.sentry_spans import Children, Writer, child, data_of
 
@@ -61,10 +62,11 @@ class Options(NamedTuple):
 class Sentry:
     """Everything of this process that goes to Sentry.
 
-    Runs on: `context` and the event processor on the host's threads, everything else on the thread behind.
+    Runs on: `reader`, what it gives, and the event processor on the host's threads; all else on the thread behind.
 
     Args:
         options: The settings.
+        plain: Gives OpenTelemetry's context, or its argument where there is none.
         catch_up: Reads the calls that wait, within so many seconds.
         model_of: Name and version of a session's model.
         rng: Chooses calls.
@@ -74,11 +76,14 @@ class Sentry:
         self,
         options: Options,
         *,
+        plain: Callable[[None], object],
         catch_up: Callable[[float], object],
         model_of: Callable[[Any], tuple[str, str] | None],
         rng: Any,
     ) -> None:
         self._options = options
+        self._plain = plain
+        self._with_around: Callable[[None], object] | None = None
         self._catch_up = catch_up
         self._model_of = model_of
         self._rng = rng
@@ -102,11 +107,13 @@ class Sentry:
         self._writer = Writer()
         self._has_sent = False
 
-    def context(self, plain: Callable[[None], object]) -> Callable[[None], object]:
-        """A reader of the context of a call, with what of Sentry's is around it."""
+    def reader(self) -> Callable[[None], object]:
+        """What reads the context of a call; with what of Sentry's is around it, once Sentry is imported."""
         if self._options.mode == "off" or not self._is_installed:
-            return plain
-        return reader(plain, seen=self.adopt, is_wanted=self._is_native, is_open=self._is_open)
+            return self._plain
+        if self._with_around is None and MODULE in sys.modules:
+            self._with_around = reader(self._plain, seen=self.adopt, is_wanted=self._is_native, is_open=self._is_open)
+        return self._with_around or self._plain
 
     def adopt(self) -> None:
         """Look at Sentry's client, if there is one that was not looked at."""

@@ -8,7 +8,8 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from otel_mlmon.guard import guard
 
-_MODULE: Final = "sentry_sdk.scope"
+MODULE: Final = "sentry_sdk.scope"
+"""Once it is imported, there may be something of Sentry's around a call."""
 
 MAX_KNOWN: Final = 64
 """Traces outside any span whose ids are kept: one a thread, and some that are over."""
@@ -51,7 +52,7 @@ def reader(
     def aside() -> object:
         """Where Sentry has another client, no scope or no ids, or nothing is wanted."""
         nonlocal current, isolation, root, client
-        if _MODULE not in modules or not scopes.look() or not is_wanted():
+        if MODULE not in modules or not scopes.look() or not is_wanted():
             current = _nowhere
             return plain(None)
         isolation, root, client = scopes.isolation, scopes.root, scopes.client
@@ -102,7 +103,7 @@ class _Scopes:
     def look(self) -> bool:
         """Look at Sentry, which is imported, and tell of another client; whether its scopes are where they were."""
         if not self._is_bound:
-            module = sys.modules[_MODULE]
+            module = sys.modules[MODULE]
             # One that is being imported on another thread is not complete yet.
             if not hasattr(module, "use_isolation_scope"):
                 return False

@@ -4,7 +4,7 @@ import copy
 import gc
 import inspect
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import onnxruntime as ort
@@ -25,10 +25,9 @@ FEED = {"input": np.ones((1, 10), np.float32)}
 
 class Watched:
     def __init__(self) -> None:
+        self.read: Callable[[None], object] = lambda _: "context"
         self.ring = Ring(fields=FIELDS, max_records=100_000, max_bytes=10**9, attend=lambda _: None)
-        self.observer = Observer(
-            sink=self.ring, context=lambda _: "context", model_name=lambda _: "", runtime_version="1"
-        )
+        self.observer = Observer(sink=self.ring, reader=lambda: self.read, model_name=lambda _: "", runtime_version="1")
         self.patches = onnxruntime.patch(ort, self.observer)
 
     def calls(self) -> list[Call]:
@@ -88,13 +87,13 @@ def test_the_hosts_exception_is_the_same_object(watched: Watched) -> None:
     assert (call.error_type, call.inputs, call.outputs, call.context) == ("KeyError", (), (), "context")
 
 
-def test_an_interrupt_passes(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_passes(watched: Watched) -> None:
     session = ort.InferenceSession(models.classifier())
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(watched.observer, "_context", interrupt)
+    watched.read = interrupt
     with pytest.raises(KeyboardInterrupt):
         session.run(None, FEED)
     assert watched.ring.dropped() == {"capture_failed": 1}
@@ -137,6 +136,21 @@ def test_sessions_made_before_subclasses_copies_and_subsets(watched: Watched) ->
     finally:
         again.undo()
         again.observer.close()
+
+
+def test_contexts_are_read_by_another_function_from_the_next_round_or_new_session_on(watched: Watched) -> None:
+    first = ort.InferenceSession(models.classifier())
+    first.run(None, FEED)
+    watched.read = lambda _: "more"
+    first.run(None, FEED)
+    watched.observer.renew()
+    first.run(None, FEED)
+    watched.read = lambda _: "most"
+    second = ort.InferenceSession(models.classifier())
+    second.run(None, FEED)
+    first.run(None, FEED)
+    assert [call.context for call in watched.calls()] == ["context", "context", "more", "most", "most"]
+    assert len(watched.observer.sessions()) == 2
 
 
 def test_sessions_are_freed(watched: Watched) -> None:

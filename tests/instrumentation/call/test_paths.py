@@ -25,12 +25,14 @@ SESSION = ort.capi.onnxruntime_inference_collection.Session
 METHODS = [*RUNS, "set_providers"]
 
 
+def thread_of(_: None) -> int:
+    return threading.get_ident()
+
+
 class Watched:
     def __init__(self) -> None:
         self.ring = Ring(fields=FIELDS, max_records=100_000, max_bytes=10**9, attend=lambda _: None)
-        self.observer = Observer(
-            sink=self.ring, context=lambda _: threading.get_ident(), model_name=lambda _: "", runtime_version="1"
-        )
+        self.observer = Observer(sink=self.ring, reader=lambda: thread_of, model_name=lambda _: "", runtime_version="1")
         self.patches = onnxruntime.patch(ort, self.observer)
 
     def calls(self) -> list[Call]:

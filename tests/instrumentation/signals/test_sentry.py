@@ -216,6 +216,35 @@ if "sentry_sdk" in sys.modules:
 """
 
 
+LATE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np, onnxruntime as ort, otel_mlmon
+from tests.support import models
+feed = {"input": np.zeros((1, 4), np.float32)}
+handle = otel_mlmon.instrument()
+first = ort.InferenceSession(models.softmax())
+first.run(None, feed)
+print("sentry_sdk" in sys.modules, handle.status().sentry)
+import sentry_sdk
+sentry_sdk.init(sys.argv[2])
+second = ort.InferenceSession(models.softmax())
+print(handle.status().sentry, sentry_sdk.get_client().options["traces_sample_rate"])
+with sentry_sdk.start_transaction(name="request", op="test", sampled=True):
+    first.run(None, feed)
+handle.shutdown()
+sentry_sdk.flush()
+"""
+
+
+def test_sentry_may_be_imported_after_the_first_inference(sentry: Endpoint, pytestconfig: Any) -> None:
+    environ: Any = {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
+    done = run_python(["-c", LATE, str(pytestconfig.rootpath), sentry.dsn], cwd=pytestconfig.rootpath, **environ)
+    assert (done.stdout.splitlines(), done.stderr) == (["False waiting", "native 0.1"], "")
+    (request,) = [event for event in sentry.of("transaction") if event["transaction"] == "request"]
+    assert [span["op"] for span in request["spans"]] == [OP]
+
+
 @pytest.mark.parametrize(
     ("how", "arguments", "lines", "own"),
     [
