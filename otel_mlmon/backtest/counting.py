@@ -8,6 +8,7 @@ four times as fast as a binary search for each value.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
@@ -33,13 +34,14 @@ class Counter(Protocol):
         """Of the numbers in these rows; NaN of none."""
 
 
-def counter_of(column: Column, binning: Binning, place: str) -> Counter:
+def counter_of(column: Column, binning: Binning, place: Callable[[int], str]) -> Counter:
     """What counts `column` over the bins of `binning`.
 
     Args:
         column: The rows.
         binning: Of the reference.
-        place: Where the first cell that is not a number is found.
+        place: Where a row, from 0, is found; asked of the first cell that is not a number, since to find it costs a
+            reading of the file.
 
     Raises:
         ConfigurationError: Numbers are needed, and there are words.
@@ -47,9 +49,10 @@ def counter_of(column: Column, binning: Binning, place: str) -> Counter:
     if isinstance(binning, ClassBins):
         return _Classes(codes=_codes(column, binning), bins=binning.bins.count)
     if not isinstance(binning, NumberBins) or column.numbers is None:
-        word = (column.words or ("",))[max(column.first_word, 0)]
+        row = max(column.first_word, 0)
+        word = (column.words or ("",))[row]
         raise ConfigurationError(
-            f"{place}: column {column.name!r}: {word!r} is not a number, and its reference is numeric"
+            f"{place(row)}: column {column.name!r}: {word!r} is not a number, and its reference is numeric"
         )
     return _Values(values=column.numbers, thresholds=thresholds(binning), has_missing=binning.has_missing)
 
@@ -137,6 +140,7 @@ def _distinct(numbers: Numbers) -> tuple[NDArray[Any], NDArray[np.intp]]:
         low, high = float(numbers.min()), float(numbers.max())
         if (
             high - low < 4096
+            and max(-low, high) < 2**53  # beyond, whole numbers have gaps, and then no place among 64 bits
             and (whole := numbers.astype(np.int64) - math.floor(low)).size
             and (numbers % 1 == 0).all()
         ):

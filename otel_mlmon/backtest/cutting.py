@@ -13,6 +13,8 @@ from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.config.units import FalseAlarms, duration_s, duration_text, false_alarms, false_alarms_text
 
 MOST_WINDOWS: Final = 1_000_000
+LONGEST_S: Final = 36_500 * 86_400.0
+"""Of a window; three times that does not fit into nanoseconds of 64 bits."""
 
 _WINDOWS: Final = re.compile(r"(?:1\s+per\s+)?(\d+)(?:\s*windows?)?")
 
@@ -78,6 +80,8 @@ def read_length(text: str) -> WindowLength:
         time_s = 0.0
     if not time_s:
         raise ConfigurationError(f"--window: {text!r} is neither rows, such as 1000, nor a time, such as 1h")
+    if not 1e-9 <= time_s <= LONGEST_S:
+        raise ConfigurationError(f"--window: {text!r} is not within 1ns and {duration_text(LONGEST_S)}")
     return WindowLength(time_s=time_s)
 
 

@@ -80,7 +80,7 @@ def row_streams(table: Table, choices: Mapping[str, Choice], profile: Profile) -
         if choice.kind == "ignore" or column is None or baseline.reference is None or baseline.binning is None:
             continue
         try:
-            counter = counter_of(column, baseline.binning, table.place(max(column.first_word, 0)))
+            counter = counter_of(column, baseline.binning, table.place)
         except ConfigurationError as error:
             faults += error.faults
             continue

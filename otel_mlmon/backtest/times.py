@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Final
 
 import numpy as np
@@ -28,6 +28,10 @@ _UNITS_NS: Final = (
 _SAMPLE: Final = 20
 _FRACTION: Final = re.compile(r"(\.\d+)")
 _BEFORE_ALL: Final = np.iinfo(np.int64).min
+_MOST_NS: Final = 9_214_646_400_000_000_000
+"""To the end of 2261, and as far back, nanoseconds fit into 64 bits."""
+_BEYOND: Final = "beyond the years 1678 to 2261, which are those that can be judged in nanoseconds"
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def is_time(column: Column) -> bool:
@@ -70,6 +74,8 @@ def _of_words(table: Table, column: Column) -> Times:
         if moment_ns is None:
             said = "no point in time" if word is None else f"{word!r} is no point in time"
             raise ConfigurationError(f"{table.place(row)}: column {column.name!r}: {said}")
+        if not abs(moment_ns) <= _MOST_NS:
+            raise ConfigurationError(f"{table.place(row)}: column {column.name!r}: {word!r} is {_BEYOND}")
         times[row] = moment_ns
     return times
 
@@ -84,7 +90,11 @@ def _of_numbers(table: Table, column: Column) -> Times:
         raise ConfigurationError(
             f"{table.place(0)}: column {column.name!r}: {numbers[0]:g} is not in seconds, ms, us or ns since 1970"
         )
-    return np.asarray(numbers * (unit_ns or 1)).astype(np.int64)
+    times_ns = np.asarray(numbers * (unit_ns or 1))
+    if (times_ns > _MOST_NS).any():
+        row = int(np.flatnonzero(times_ns > _MOST_NS)[0])
+        raise ConfigurationError(f"{table.place(row)}: column {column.name!r}: {numbers[row]:g} is {_BEYOND}")
+    return times_ns.astype(np.int64)
 
 
 def _unit_ns(numbers: Numbers) -> int | None:
@@ -109,4 +119,4 @@ def _moment_ns(word: str) -> int | None:
     except ValueError:
         return None
     whole = moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)
-    return int(whole.timestamp() * 1_000_000) * 1000
+    return (whole - _EPOCH) // timedelta(microseconds=1) * 1000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,10 @@ def _column(name: str, values: Any, pa: Any) -> Column:
     """Of an arrow column; decimals are numbers, dates are points in time, dictionaries what they stand for."""
     kind = values.type
     if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        # Missing ones become NaT, the smallest whole number, which no reader of times takes for one.
-        return column_of(name, values.cast(pa.timestamp("ns")).to_numpy())
+        # A year such as 9999, for what never ends, does not fit into nanoseconds: such a column is words, as in CSV.
+        with suppress(pa.ArrowInvalid):
+            # Missing ones become NaT, the smallest whole number, which no reader of times takes for one.
+            return column_of(name, values.cast(pa.timestamp("ns")).to_numpy())
     if pa.types.is_boolean(kind):
         words = tuple(None if value is None else str(value) for value in values.to_pylist())
         return Column(name=name, words=words, first_word=0, is_truth=True)

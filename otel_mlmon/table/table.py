@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -78,6 +79,6 @@ def demand_different(names: Sequence[str], place: str) -> None:
     Raises:
         DataError: Two have one name.
     """
-    repeated = next((name for name in names if names.count(name) > 1), None)
+    repeated = next((name for name, times in Counter(names).items() if times > 1), None)
     if repeated is not None:
         raise DataError(f"{place}: column {repeated!r} is there twice")

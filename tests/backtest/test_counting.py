@@ -23,6 +23,11 @@ VALUES = st.one_of(
 )
 
 
+def place(row: int) -> str:
+    """As a table says it."""
+    return f"data.csv:{row + 2}"
+
+
 def tally_of(values: NDArray[np.float64]) -> Tally:
     finite = values[np.isfinite(values)]
     return Tally(exponential=ExponentialHistogram.of_values(finite), missing=int(values.size - finite.size))
@@ -36,7 +41,7 @@ def tally_of(values: NDArray[np.float64]) -> Tally:
 def test_rows_are_counted_as_their_sketch_is(reference: list[float], data: list[float]) -> None:
     binning = quantile_bins(tally_of(np.array(reference)), grid=None, has_missing=True)
     values = np.array(data, dtype=np.float64)
-    counter = counter_of(column_of("x", values), binning, "here")
+    counter = counter_of(column_of("x", values), binning, place)
     # One value a sketch: the sketch of many may be coarser than the bins, which that of one never is.
     expected = np.zeros(binning.bins.count, dtype=np.int64)
     for row in range(values.size):
@@ -49,7 +54,7 @@ def test_rows_are_counted_as_their_sketch_is(reference: list[float], data: list[
 
 def test_an_outlier_moves_no_edge() -> None:
     binning = quantile_bins(tally_of(np.linspace(1, 2, 1000)), grid=None, has_missing=True)
-    counts = counter_of(column_of("x", np.array([1e30, -1e30, 1.5])), binning, "here").count(0, 3)
+    counts = counter_of(column_of("x", np.array([1e30, -1e30, 1.5])), binning, place).count(0, 3)
     assert (int(counts[0]), int(counts[-2]), int(counts.sum())) == (1, 1, 3)
 
 
@@ -65,26 +70,40 @@ def test_an_outlier_moves_no_edge() -> None:
 )
 def test_classes_unseen_and_missing(values: list[object], *, has_missing: bool) -> None:
     binning: Binning = ClassBins(labels=("2", "1", "_OTHER"), has_missing=has_missing)
-    counter = counter_of(column_of("x", values), binning, "here")
+    counter = counter_of(column_of("x", values), binning, place)
     assert counter.count(0, 5).tolist() == [2, 1, 1] + [1] * has_missing
     assert math.isnan(counter.mean(0, 5))
 
 
 def test_small_whole_numbers_are_looked_up() -> None:
-    counter = counter_of(column_of("x", np.array([-3, 5, 5, 4])), ClassBins(labels=("5", "-3", "_OTHER")), "here")
+    counter = counter_of(column_of("x", np.array([-3, 5, 5, 4])), ClassBins(labels=("5", "-3", "_OTHER")), place)
     assert counter.count(0, 4).tolist() == [2, 1, 1]
     assert counter.count(1, 3).tolist() == [2, 0, 0]
 
 
+@pytest.mark.parametrize("value", [1e19, -1e19, 1e300])
+def test_whole_numbers_beyond_64_bits_are_classes_too(value: float) -> None:
+    bins = ClassBins(labels=(f"{int(value)}", "_OTHER"))
+    assert counter_of(column_of("x", np.full(3, value)), bins, place).count(0, 3).tolist() == [3, 0]
+
+
+def test_where_a_row_stands_is_looked_up_for_faults_only() -> None:
+    def never(row: int) -> str:
+        raise AssertionError(row)
+
+    counter = counter_of(column_of("x", ["a", "b"]), ClassBins(labels=("a", "_OTHER")), never)
+    assert counter.count(0, 2).tolist() == [1, 1]
+
+
 def test_words_in_a_column_of_numbers_are_a_fault_with_its_place() -> None:
     binning = quantile_bins(tally_of(np.arange(10.0)), grid=None, has_missing=True)
-    with pytest.raises(ConfigurationError, match=r"^data.csv:7: column 'x': 'many' is not a number"):
-        counter_of(column_of("x", ["many"]), binning, "data.csv:7")
+    with pytest.raises(ConfigurationError, match=r"^data.csv:3: column 'x': 'many' is not a number"):
+        counter_of(column_of("x", [None, "many"]), binning, place)
 
 
 def test_means_are_of_what_is_there() -> None:
     binning = quantile_bins(tally_of(np.arange(10.0)), grid=None, has_missing=True)
-    counter = counter_of(column_of("x", np.array([1.0, math.nan, 3.0, math.inf, math.nan])), binning, "here")
+    counter = counter_of(column_of("x", np.array([1.0, math.nan, 3.0, math.inf, math.nan])), binning, place)
     assert counter.mean(0, 4) == 2.0
     assert math.isnan(counter.mean(4, 5))
 
@@ -100,5 +119,5 @@ def test_means_are_of_what_is_there() -> None:
 def test_a_label_is_the_number_it_is_spelled_as(
     labels: tuple[str, ...], values: list[object], counts: list[int]
 ) -> None:
-    counter = counter_of(column_of("x", values), ClassBins(labels=labels), "here")
+    counter = counter_of(column_of("x", values), ClassBins(labels=labels), place)
     assert counter.count(0, len(values)).tolist() == counts

@@ -41,7 +41,7 @@ def test_a_length(text: str, length: WindowLength) -> None:
     assert read_length(text) == length
 
 
-@pytest.mark.parametrize("text", ["0", "-5", "soon", "", "1.5", "0s"])
+@pytest.mark.parametrize("text", ["0", "-5", "soon", "", "1.5", "0s", "0.1ns", "36501d", "9999999999999d"])
 def test_no_length(text: str) -> None:
     with pytest.raises(ConfigurationError, match="--window"):
         read_length(text)

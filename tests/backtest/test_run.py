@@ -236,6 +236,12 @@ def test_a_column_of_times_that_runs_back_says_nothing() -> None:
     assert (report.false_alarms, report.notes) == ("1 per 10000 windows", ())
 
 
+def test_times_that_cannot_be_judged_do_not_date_the_rows() -> None:
+    values = normal(2_000, seed=2)
+    report = judged({"x": values}, {"until": ["2026-01-01"] * 1_999 + ["9999-12-31"], "x": values})
+    assert (report.false_alarms, stream(report, "x").status) == ("1 per 10000 windows", "ok")
+
+
 def test_time_that_is_not_there_cannot_be_asked_for() -> None:
     columns = {"x": normal(2_000, seed=1)}
     with pytest.raises(ConfigurationError, match="--false-alarms: `1 per 30d` needs --timestamp"):

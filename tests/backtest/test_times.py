@@ -10,6 +10,7 @@ from otel_mlmon.errors import ConfigurationError
 from tests.support.tables import table
 
 JANUARY_NS = 1_767_225_600 * 10**9
+BEYOND = "beyond the years 1678 to 2261, which are those that can be judged in nanoseconds"
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,14 @@ def test_points_in_time_as_they_are_written(values: Sequence[object]) -> None:
     assert times_of(table({"t": values}), "t").tolist() == [JANUARY_NS]
 
 
+@pytest.mark.parametrize(
+    ("word", "time_ns"),
+    [("1678-01-01", -9_214_560_000 * 10**9), ("2261-12-31T23:59:59.999999", 9_214_646_400 * 10**9 - 1000)],
+)
+def test_the_first_and_the_last_moment(word: str, time_ns: int) -> None:
+    assert times_of(table({"t": [word]}), "t").tolist() == [time_ns]
+
+
 def test_text_is_utc() -> None:
     assert text_of(JANUARY_NS) == "2026-01-01T00:00:00Z"
 
@@ -41,6 +50,9 @@ def test_text_is_utc() -> None:
         (["2026-01-01", None], "row 1: column 't': no point in time"),
         ([1_767_225_600.0, np.nan], "row 1: column 't': no number"),
         ([5.0, 6.0], "row 0: column 't': 5 is not in seconds, ms, us or ns since 1970"),
+        (["2026-01-01", "9999-12-31"], f"row 1: column 't': '9999-12-31' is {BEYOND}"),
+        (["0001-01-01 00:00:00"], f"row 0: column 't': '0001-01-01 00:00:00' is {BEYOND}"),
+        ([9.3e9], f"row 0: column 't': 9.3e+09 is {BEYOND}"),
         (np.array(["2026-01-01", "NaT"], dtype="datetime64[ns]"), "row 1: column 't': no point in time"),
     ],
 )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 
@@ -39,6 +40,15 @@ def test_every_kind_of_column_is_numbers_words_or_times(tmp_path: Path) -> None:
     times = table.columns["when"].times_ns
     assert times is not None
     assert np.diff(times).tolist() == [86_400 * 10**9] * 2
+
+
+def test_a_date_that_no_nanosecond_reaches_is_the_word_that_csv_has(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow", reason='pip install "otel-mlmon[parquet]"')
+    path = tmp_path / "data.parquet"
+    until = pa.array([date(9999, 12, 31), None, date(2026, 1, 1)])
+    pytest.importorskip("pyarrow.parquet").write_table(pa.table({"until": until}), path)
+    column = read_parquet(path).columns["until"]
+    assert (column.words, column.times_ns) == (("9999-12-31", None, "2026-01-01"), None)
 
 
 def test_another_file_is_a_fault(tmp_path: Path) -> None:
