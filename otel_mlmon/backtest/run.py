@@ -31,7 +31,7 @@ def backtest(request: Request, progress: Progress = no_progress) -> Report:
     """
     for path in (request.reference, request.data):
         if not path.is_file():
-            raise ConfigurationError(f"{path}: no such file")
+            raise ConfigurationError(f"{path}: {'is a directory' if path.is_dir() else 'no such file'}")
     choices: Mapping[str, Choice] | None = None
     if request.reference.suffix.lower() in JSON_SUFFIXES:
         if request.columns:

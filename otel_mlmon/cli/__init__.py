@@ -50,7 +50,7 @@ class Command(Protocol):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; errors are sentences on stderr, never a traceback of an error we raise on purpose.
+    """Run one command; what we, or the system, refuse is a sentence on stderr and never a traceback.
 
     Args:
         argv: Without the program's name; None is the process's own.
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = _parser(words).parse_args(words)
         code = _command(arguments.command).run(arguments)
-        sys.stdout.flush()
+        print(end="", flush=True)  # and not `sys.stdout.flush()`: it is None where it was closed before we began
     except ConfigurationError as error:
         print(*error.faults, sep="\n", file=sys.stderr)
     except DependencyMissingError as error:
@@ -75,12 +75,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read us, such as `head`, has enough; the interpreter's own flush at the end must not fail on it again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+    except OSError as error:
+        return _without_output(error)
     else:
         return code
+    return WRONG
+
+
+def _without_output(error: OSError) -> int:
+    """The exit code where nothing more can be written, or the system refused something else."""
+    # The interpreter's own flush at the end must not fail on it again.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        return BROKEN_PIPE  # whoever read us, such as `head`, has enough
+    print(f"otel-mlmon: {error}", file=sys.stderr)
     return WRONG
 
 

@@ -77,7 +77,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(report.to_dict(), allow_nan=False, ensure_ascii=False))
     else:
-        terminal.show(report, Console(highlight=False))
+        console = Console(highlight=False)
+        # Printed by ourselves: rich would end the program with 1, an alarm, where the reader of a pipe has enough.
+        with console.capture() as shown:
+            terminal.show(report, console)
+        print(shown.get(), end="")
     return 1 if arguments.fail_on_alarm and report.alarmed else 0
 
 

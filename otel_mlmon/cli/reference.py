@@ -6,7 +6,6 @@ Exit code 0 it is done; 2 the model, the data, the processor or the profile cann
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -161,15 +160,14 @@ def _progress(rows: int) -> Iterator[Callable[[int], None]]:
 
 def _write_embedded(model: Path, profile: Profile, target: Path) -> None:
     from otel_mlmon.reference.embedding import embed
+    from otel_mlmon.reference.profile import write_whole
 
-    content = embed(_content(model), profile)
-    draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
+    try:
+        content = embed(_content(model), profile)
+    except ProfileError as error:
+        raise ProfileError(f"{model}: {error}") from error
     with _writing(target):
-        try:
-            draft.write_bytes(content)
-            draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
+        write_whole(target, content)
 
 
 @contextmanager
@@ -234,7 +232,10 @@ def _show(arguments: argparse.Namespace) -> None:
     for stream, tally in sorted(profile.streams.items()):
         table.add_row(stream, *_row(tally))
     console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(table)
+    # Printed by ourselves: rich would end the program with 1 where the reader of a pipe has enough.
+    with console.capture() as shown:
+        console.print(table)
+    print(shown.get(), end="")
     if profile.calibration is not None:
         labelled = int(profile.calibration.total.sum())
         print(f"accuracy {100 * profile.calibration.accuracy:.2f} % of {labelled} labelled rows")

@@ -79,7 +79,7 @@ class Model:
         if module is None:
             raise DependencyMissingError('A model needs onnxruntime: pip install "otel-mlmon[onnxruntime]"')
         if not path.is_file():
-            raise DataError(f"{path}: No such file")
+            raise DataError(f"{path}: {'Is a directory' if path.is_dir() else 'No such file'}")
         self._faults = _faults(module)
         self._version = str(module.__version__)
         options = module.SessionOptions()

@@ -134,7 +134,7 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
             return {name: np.atleast_1d(archive[name]) for name in archive.files}
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
-    except (ValueError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: {error}") from error
 
 

@@ -85,5 +85,5 @@ def _ask(client: httpx.Client, base: str, model: str, asked: dict[str, str]) -> 
 def _document(answer: httpx.Response) -> Any:
     try:
         return answer.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

@@ -12,6 +12,7 @@ profiles of parts of the data merge to that of the whole.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections import Counter
@@ -121,13 +122,8 @@ class Profile:
         Raises:
             OSError: It cannot be written.
         """
-        target = Path(path)
-        draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
-        try:
-            draft.write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-            draft.replace(target)
-        finally:
-            draft.unlink(missing_ok=True)
+        text = json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
+        write_whole(Path(path), text.encode())
 
     def merge(self, other: Profile) -> Profile:
         """Of both data sets together; name, version and time are this one's."""
@@ -173,6 +169,22 @@ class Profile:
             streams={name: _tally(part, f"streams[{name!r}]") for name, part in streams.items()},
             calibration=_calibration(document["calibration"]) if "calibration" in document else None,
         )
+
+
+def write_whole(target: Path, content: bytes) -> None:
+    """Replace a file, whole or not at all.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    if not target.name:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
+    try:
+        draft.write_bytes(content)
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def timestamp(moment: datetime) -> str:

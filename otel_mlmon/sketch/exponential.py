@@ -208,7 +208,9 @@ class ExponentialHistogram:
             TypeError: A value is of another type.
             ValueError: The ordinals do not increase or lie too far apart, or the scale is not one.
         """
-        scale, ordinals = int(document["scale"]), np.array(document["ordinals"], dtype=np.int64)
+        scale, ordinals = document["scale"], np.array(document["ordinals"], dtype=np.int64)
+        if not all(type(number) is int for number in (scale, *document["ordinals"])):
+            raise TypeError("the scale or an ordinal is not a whole number")
         counts = whole_counts(document["counts"])
         if not MIN_SCALE <= scale <= MAX_SCALE:
             raise ValueError(f"scale {scale} is not within {MIN_SCALE} and {MAX_SCALE}")

@@ -6,10 +6,11 @@ Source: opentelemetry-proto, metrics.proto, HistogramDataPoint.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ from otel_mlmon.errors import BinMismatchError
 from otel_mlmon.sketch.moments import Moments
 
 Counts = NDArray[np.int64]
+
+MOST_VALUES: Final = 1 << 62
+"""What a document may count: any two still add up in 64 bits. What came in points of 2^53 each is far below."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -123,14 +127,14 @@ class Histogram:
         Raises:
             KeyError: A key is missing.
             TypeError: A value is of another type.
-            ValueError: The counts do not belong to the bounds, or the bounds do not increase.
+            ValueError: The counts do not belong to the bounds, or the bounds are not finite and increasing.
         """
         bounds = tuple(float(bound) for bound in document["bounds"])
         counts = whole_counts(document["counts"])
         if counts.size != len(bounds) + 1:
             raise ValueError(f"{counts.size} counts for {len(bounds)} bounds")
-        if not all(low < high for low, high in pairwise(bounds)):
-            raise ValueError("the bounds do not increase")
+        if not all(map(math.isfinite, bounds)) or not all(low < high for low, high in pairwise(bounds)):
+            raise ValueError("the bounds do not increase, or one is not finite")
         return cls(bounds=bounds, counts=counts, moments=Moments.from_dict(document, count=int(counts.sum())))
 
     def __eq__(self, other: object) -> bool:
@@ -154,10 +158,12 @@ def whole_counts(numbers: Sequence[int]) -> Counts:
 
     Raises:
         TypeError: One is not a whole number.
-        ValueError: One is below 0 or above 2^53, where JSON ends to be exact.
+        ValueError: One is below 0, or they are more than `MOST_VALUES` together.
     """
     if not all(type(number) is int for number in numbers):
         raise TypeError("a count is not a whole number")
-    if any(not 0 <= number <= 1 << 53 for number in numbers):
-        raise ValueError("a count is below 0 or above 2^53")
+    if min(numbers, default=0) < 0:
+        raise ValueError("a count is below 0")
+    if sum(numbers) > MOST_VALUES:
+        raise ValueError(f"more than {MOST_VALUES} values")
     return np.array(numbers, dtype=np.int64)

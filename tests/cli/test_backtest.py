@@ -81,6 +81,7 @@ def test_the_page_is_written(files: list[str], tmp_path: Path) -> None:
         (["--timestamp", "at"], "data.csv: there is no column 'at' for --timestamp"),
         (["--html", "/nowhere/report.html"], "--html: /nowhere/report.html: No such file or directory"),
         (["--data", "nobody.csv"], "nobody.csv: no such file"),
+        (["--data", "/"], "/: is a directory"),
     ],
 )
 def test_wrong_input_is_a_sentence_and_code_2(

@@ -25,6 +25,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     lines = [",".join(map(str, row)) + f",{label}" for row, label in zip(rows.tolist(), truth, strict=True)]
     Path("train.csv").write_text("\n".join(["age,income,debt,kind", *lines]) + "\n")
     np.savez("train.npz", rows=rows)
+    Profile.of_data(model="fraud", labels=["ant"]).write("profile.json")
     Path("labels.csv").write_text("\n".join(["kind", *truth]) + "\n")
     return tmp_path
 
@@ -91,6 +92,10 @@ def test_what_the_application_says_is_said_here_too(folder: Path) -> None:
         (["build", "fraud.onnx", "train.npz", "--scores", "odds"], "scores must be one of"),
         (["build", "fraud.onnx", "train.npz", "--embed", "none/x.onnx"], "none/x.onnx: No such file"),
         (["build", "fraud.onnx", "train.npz", "-o", "none/x.json"], "none/x.json: No such file"),
+        (["build", "fraud.onnx", "train.npz", "-o", "."], ".: Is a directory"),
+        (["build", "fraud.onnx", "train.npz", "--embed", "/"], "/: Is a directory"),
+        (["build", "..", "train.csv"], "..: Is a directory"),
+        (["embed", "profile.json", "train.csv", "-o", "x.onnx"], "train.csv: not an ONNX model"),
         (["show", "none.json"], "none.json: No such file"),
         (["show", "fraud.onnx"], "fraud.onnx: carries no reference profile"),
         (["show", "train.csv"], "train.csv: not JSON"),

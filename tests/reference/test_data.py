@@ -70,6 +70,7 @@ def test_arrays_of_other_lengths_are_refused(tmp_path: Path) -> None:
     [
         ("a.npz", b"no archive", "a.npz"),
         ("a.npy", b"no array", "a.npy"),
+        ("a.npy", b"", "a.npy: No data left in file"),
         ("a.xlsx", b"", "the ending must be one of .csv .tsv .txt .parquet .pq .npz .npy"),
     ],
 )

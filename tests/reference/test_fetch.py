@@ -61,6 +61,7 @@ def test_another_server_is_no_processor(elsewhere: str, tmp_path: Path) -> None:
     file = tmp_path / PATH.strip("/") / "digits"
     file.parent.mkdir(parents=True)
     for content, told in {
+        "[" * 100_000: "not a reference profile",
         "<html>": "not a reference profile",
         '{"format": "other"}': "not a reference profile",
         '{"format": "otel-mlmon.reference", "version": 9}': "version: 9 is unknown, this release reads 1",

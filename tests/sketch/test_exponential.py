@@ -147,6 +147,8 @@ def test_quantiles_at_the_ends() -> None:
     ("change", "message"),
     [
         ({"scale": 21}, "scale 21"),
+        ({"scale": "3"}, "not a whole number"),
+        ({"ordinals": [1.5, 2]}, "not a whole number"),
         ({"ordinals": [2, 1]}, "do not increase"),
         ({"ordinals": [1]}, "not one count"),
         ({"counts": [0, 1]}, "above 0"),
@@ -154,5 +156,5 @@ def test_quantiles_at_the_ends() -> None:
     ],
 )
 def test_a_document_that_contradicts_itself_is_refused(change: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         ExponentialHistogram.from_dict(sketch(1.0, 1.1).to_dict() | change)

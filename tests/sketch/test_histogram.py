@@ -70,13 +70,20 @@ def test_quantiles_without_extremes_use_the_nearest_bound() -> None:
         ({"counts": [1, -2, 3, 4]}, "below 0"),
         ({"counts": [1, 2.5, 3, 4]}, "whole number"),
         ({"counts": [1, True, 3, 4]}, "whole number"),
+        ({"counts": [1 << 62, 1, 0, 0]}, "more than 4611686018427387904 values"),
         ({"bounds": [1.0, math.nan, 2.0]}, "do not increase"),
+        ({"bounds": [1.0, 2.0, math.inf]}, "one is not finite"),
         ({"sum": "x"}, "exact sum"),
     ],
 )
 def test_a_document_that_contradicts_itself_is_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         Histogram.from_dict(histogram([1, 2, 3, 4]).to_dict() | change)
+
+
+def test_a_single_bound_that_is_no_number_is_refused() -> None:
+    with pytest.raises(ValueError, match="one is not finite"):
+        Histogram.from_dict({**histogram([1, 2, 3, 4]).to_dict(), "bounds": [math.nan], "counts": [1, 2]})
 
 
 def test_unknown_extremes_are_null_in_a_document() -> None:

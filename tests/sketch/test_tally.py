@@ -41,10 +41,36 @@ def test_an_empty_document_is_an_empty_tally() -> None:
     assert Tally.from_dict({}) == Tally()
 
 
-@pytest.mark.parametrize("document", [{"rows": []}, {"missing": -1}, {"categories": {"a": 1.5}}, {"missing": True}])
-def test_another_document_is_refused(document: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"."):
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"rows": []}, "unknown key 'rows'"),
+        ({"missing": -1}, "a count is below 0"),
+        ({"categories": {"a": 1.5}}, "a count is not a whole number"),
+        ({"missing": True}, "a count is not a whole number"),
+        ({"categories": {"a": 10**30}}, "more than 4611686018427387904 values"),
+        ({"explicit": [explicit(2.0).to_dict()["explicit"][0]], "missing": 1 << 62}, "more than 4611686018427387904"),
+    ],
+)
+def test_another_document_is_refused(document: dict[str, object], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
         Tally.from_dict(document)
+
+
+@pytest.mark.parametrize("merged", [1, 2, 8])
+def test_points_of_the_largest_counts_add_up_to_a_document_that_is_read_again(merged: int) -> None:
+    most = np.array([2**53], dtype=np.int64)
+    point = Tally(
+        exponential=ExponentialHistogram(scale=0, ordinals=np.array([0]), counts=most),
+        explicit={(1.0,): Histogram(bounds=(1.0,), counts=np.append(most, 0))},
+        categories=Categories(counts={"a": 2**53}),
+        missing=2**53,
+    )
+    total = point
+    for _ in range(merged - 1):
+        total = total.merge(point)
+    assert total.total == merged * 2**55
+    assert Tally.from_dict(total.to_dict()).to_dict() == total.to_dict()
 
 
 def test_no_class_is_lost_beside_missing_values() -> None:
