@@ -218,6 +218,12 @@ def _export(arguments: argparse.Namespace) -> None:
     print(f"{_name_of(profile)}: {len(profile.streams)} streams: {target}")
     if fetched.left_out:
         print(f"Left out. {fetched.left_out}", file=sys.stderr)
+    if profile.unstationary:
+        print(_moved(profile), file=sys.stderr)
+
+
+def _moved(profile: Profile) -> str:
+    return f"Moved while it was learned: {', '.join(profile.unstationary)}. What is judged by it may alarm early."
 
 
 def _show(arguments: argparse.Namespace) -> None:
@@ -236,6 +242,8 @@ def _show(arguments: argparse.Namespace) -> None:
     with console.capture() as shown:
         console.print(table)
     print(shown.get(), end="")
+    if profile.unstationary:
+        print(_moved(profile))
     if profile.calibration is not None:
         labelled = int(profile.calibration.total.sum())
         print(f"accuracy {100 * profile.calibration.accuracy:.2f} % of {labelled} labelled rows")

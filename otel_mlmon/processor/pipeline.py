@@ -66,6 +66,8 @@ class Pipeline:
         self._scored: set[StreamKey] = set()
         self._outbox: dict[str, Alert] = {}
         self._told: list[str] = []
+        self._is_forgetting = False
+        """Whether models were forgotten since the last commit."""
 
     def read(self) -> documents.Document:
         """The documents of the last turn; not to be changed."""
@@ -124,12 +126,16 @@ class Pipeline:
         now_ns = self._clock_ns()
         replaced = self._panes.replaced()
         windows = self._panes.close(now_ns)
-        for stream in (*replaced, *self._panes.forgotten()):
+        forgotten = self._panes.forgotten()
+        for stream in (*replaced, *forgotten):
             self._monitor.forget(stream)
             self._scores.pop(stream, None)
             self._scored.discard(stream)
             self._store.delete(EVIDENCE, _key_of(stream))
         alerts: list[Alert] = []
+        for gone in dict.fromkeys(stream.model for stream in forgotten):
+            alerts += self._alerts.forget(gone, now_ns)
+            self._is_forgetting = True
         for (_, model), scores in self._scored_panes(windows).items():
             alerts += self._alerts.evaluate(model, scores, now_ns)
         alerts += self._alerts.tick(now_ns)
@@ -142,7 +148,7 @@ class Pipeline:
             StoreError: The disk refused it.
         """
         self._panes.save(self._store)
-        if self._scored or self._outbox:
+        if self._scored or self._outbox or self._is_forgetting:
             self._store.put(ALERTS, "", _json(self._alerts.to_state()))
         for stream in self._scored:
             self._store.put(EVIDENCE, _key_of(stream), self._evidence(stream))
@@ -152,6 +158,7 @@ class Pipeline:
             self._store.put(OUTBOX, key, _json(alert.to_dict()))
         self._store.commit()
         self._told.clear()
+        self._is_forgetting = False
 
     def committed(self, *, is_busy: bool) -> None:
         """Hand committed alerts to the notifiers, and publish the documents."""

@@ -4,10 +4,10 @@
      "model": {"name": "fraud", "version": "7"}, "created": "2026-01-31T12:00:00Z",
      "streams": {"prediction.label": {"categories": {"ham": 90, "spam": 10}}, "input.age": {"exponential":
      {…}}},
-     "calibration": {"right": [0, …, 81], "total": [0, …, 84]}}
+     "calibration": {"right": [0, …, 81], "total": [0, …, 84]}, "unstationary": ["input.age"]}
 
-`calibration` is there if the data had labels. It holds counts, never a row of the data. Sums are exact, so
-profiles of parts of the data merge to that of the whole.
+`calibration` is there if the data had labels, `unstationary` if a processor learned it and a stream moved. It holds
+counts, never a row of the data. Sums are exact, so profiles of parts of the data merge to that of the whole.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Part = TypeVar("Part")
 FORMAT: Final = "otel-mlmon.reference"
 VERSION: Final = 1
 _KEYS: Final = ("format", "version", "model", "created", "streams")
-_OPTIONAL_KEYS: Final = ("calibration",)
+_OPTIONAL_KEYS: Final = ("calibration", "unstationary")
 
 
 def _utc_now() -> datetime:
@@ -58,6 +58,8 @@ class Profile:
     """By stream name, as `semconv` has it."""
     calibration: Calibration | None = None
     """How often predictions were right, by confidence; None if no label was known."""
+    unstationary: tuple[str, ...] = ()
+    """Streams that moved while a processor learned them, sorted: what is judged by them may alarm early."""
 
     @classmethod
     def of_data(
@@ -132,7 +134,8 @@ class Profile:
             streams[name] = streams[name].merge(tally) if name in streams else tally
         mine, others = self.calibration, other.calibration
         calibration = mine.merge(others) if mine is not None and others is not None else mine or others
-        return replace(self, streams=streams, calibration=calibration)
+        unstationary = tuple(sorted({*self.unstationary, *other.unstationary}))
+        return replace(self, streams=streams, calibration=calibration, unstationary=unstationary)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it; `from_dict` is its inverse."""
@@ -143,6 +146,7 @@ class Profile:
             "created": self.created,
             "streams": {name: tally.to_dict() for name, tally in sorted(self.streams.items())},
             **({"calibration": self.calibration.to_dict()} if self.calibration is not None else {}),
+            **({"unstationary": list(self.unstationary)} if self.unstationary else {}),
         }
 
     @classmethod
@@ -168,6 +172,7 @@ class Profile:
             created=_text(document["created"], "created"),
             streams={name: _tally(part, f"streams[{name!r}]") for name, part in streams.items()},
             calibration=_calibration(document["calibration"]) if "calibration" in document else None,
+            unstationary=_names(document.get("unstationary", []), "unstationary"),
         )
 
 
@@ -217,6 +222,12 @@ def _text(value: object, where: str) -> str:
     if not isinstance(value, str):
         raise ProfileError(f"{where}: not a text")
     return value
+
+
+def _names(value: object, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ProfileError(f"{where}: not a list")
+    return tuple(sorted({_text(name, f"{where}[{place}]") for place, name in enumerate(value)}))
 
 
 def _tally(value: object, where: str) -> Tally:

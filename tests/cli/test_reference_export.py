@@ -18,7 +18,9 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from otel_mlmon import cli
 from otel_mlmon.processor.config import load
 from otel_mlmon.processor.service import Addresses, Service
+from otel_mlmon.reference.embedding import embedded, metadata_of
 from otel_mlmon.reference.profile import Profile
+from tests.support import models
 from tests.support.otlp_requests import DELTA, counter, exponential, request
 from tests.support.processes import until
 
@@ -110,6 +112,10 @@ def test_another_processor_with_it_judges_alike(
         assert export(first) == 0
         assert capsys.readouterr() == ("digits/small 1: 2 streams: digits_small.reference.json\n", "")
         file = tmp_path / "digits_small.reference.json"
+        Path("digits.onnx").write_bytes(models.softmax(classes=4))
+        assert cli.main(["reference", "embed", str(file), "digits.onnx", "-o", "carrying.onnx"]) == 0
+        assert capsys.readouterr() == ("carrying.onnx: carries the profile of digits/small 1\n", "")
+        assert embedded(metadata_of(Path("carrying.onnx").read_bytes())) == Profile.read(file)
         with service(tmp_path / "second", file=str(file)) as second:
             send(first, *panes[LEARNED:])
             send(second, *panes[LEARNED:])
@@ -124,6 +130,34 @@ def test_another_processor_with_it_judges_alike(
     assert one == other
     # What was loaded from a file goes out as that file.
     assert Path("again.json").read_text() == file.read_text()
+
+
+def test_what_moved_while_it_was_learned_is_said_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], first_ns: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = "Moved while it was learned: prediction.label. What is judged by it may alarm early.\n"
+    with service(tmp_path / "data") as running:
+        shares = [CALM] * 5 + [DRIFTED] * 15 + [{"a": 10, "b": 10, "c": 70, "d": 10}] * 20
+        send(running, *(pane(first_ns + number * PANE_NS, labels, ages=0) for number, labels in enumerate(shares)))
+        assert streams(running, 4000)["prediction.label"]["stationary"] is False
+        assert export(running, "-o", "moved.json") == 0
+    assert capsys.readouterr() == ("digits/small 1: 1 streams: moved.json\n", told)
+    assert cli.main(["reference", "show", "moved.json"]) == 0
+    assert capsys.readouterr().out.endswith(told)
+
+
+def test_one_that_will_move_is_refused_before_it_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], first_ns: int
+) -> None:
+    with service(tmp_path / "data", rolling="1h", lag="1h") as running:
+        send(running, *(pane(first_ns + number * PANE_NS, CALM, ages=0) for number in range(LEARNED)))
+        assert streams(running, 100 * LEARNED)["prediction.label"]["origin"] == "learned"
+        assert export(running, "--partial", "-o", str(tmp_path / "none.json")) == 2
+        assert capsys.readouterr().err == (
+            f"otel-mlmon: http://{running.web}: The reference of model 'digits/small' moves with time "
+            "(prediction.label): there is none that stays.\n"
+        )
 
 
 def test_what_cannot_be_had_is_said_and_the_code_is_2(

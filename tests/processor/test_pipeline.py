@@ -219,6 +219,21 @@ def test_silence_is_told_as_no_data(tmp_path: Path) -> None:
     bench.kill()
 
 
+def test_a_model_that_was_silent_for_the_retention_is_forgotten_by_every_step(tmp_path: Path) -> None:
+    bench = Bench(settings(tmp_path))
+    for _ in range(15):
+        bench.pane(CALM)
+    for after_s in (700, 15 * 86_400):
+        bench.clock.now_ns += after_s * SECOND
+        bench.turn()
+    assert changes(bench.told) == [("no_data", State.NO_DATA), ("no_data", State.OK)]
+    for _ in range(2):
+        assert (bench.pipeline.read()["models"], bench.pipeline._alerts.to_state()["models"]) == ({}, [])
+        bench.kill()
+        bench.open()
+    bench.kill()
+
+
 def test_the_gauges_are_those_of_the_wire_contract(tmp_path: Path) -> None:
     bench = Bench(settings(tmp_path))
     bench.load(carried(day=1))
@@ -307,6 +322,8 @@ def test_a_reference_of_another_version_or_none_at_all_changes_nothing(tmp_path:
     bench.load(carried(day=1, version="2"))
     bench.turn(ModelLoaded(model=ModelKey("digits", "1"), reference="zlib:no profile"))
     bench.turn(ModelLoaded(model=ModelKey("digits", "1"), reference=""))
+    endless = {**carried(day=1).to_dict(), "streams": {"prediction.label": {"categories": {"a": 10**30}}}}
+    bench.turn(ModelLoaded(model=ModelKey("digits", "1"), reference=json.dumps(endless)))
     bench.pane(CALM)
     assert (bench.stream()["origin"], bench.stream()["status"]) == ("", "learning")
     bench.kill()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,13 @@ def test_profiles_of_parts_merge_to_that_of_the_whole() -> None:
     assert profile(slice(0, 2)).merge(profile(slice(2, None))) == profile()
 
 
+def test_what_moved_is_kept_and_merged() -> None:
+    one, other = replace(profile(), unstationary=("b", "c")), replace(profile(), unstationary=("a", "b"))
+    assert Profile.from_dict(one.to_dict()) == one
+    assert one.merge(other).unstationary == ("a", "b", "c")
+    assert "unstationary" not in profile().to_dict()
+
+
 def test_degenerate_data_is_legal() -> None:
     built = Profile.of_data(
         model="m", features={"none": np.full(3, np.nan), "no_rows": np.zeros(0), "constant": np.ones(3)}
@@ -77,6 +85,9 @@ def test_degenerate_data_is_legal() -> None:
         ({"streams": {"x": {"exponential": {"scale": 1}}}}, "streams['x']: 'ordinals' is missing"),
         ({"streams": {"x": {"categories": 5}}}, "streams['x']: "),
         ({"streams": {"x": {"explicit": [5]}}}, "streams['x']: "),
+        ({"streams": {"x": {"categories": {"a": 10**30}}}}, "streams['x']: more than 4611686018427387904 values"),
+        ({"unstationary": "x"}, "unstationary: not a list"),
+        ({"unstationary": ["x", 5]}, "unstationary[1]: not a text"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, change: dict[str, Any], message: str) -> None:

@@ -118,10 +118,10 @@ class Alerts:
             enabled = self._settings.rules_for(model).enabled
             is_replaced = watched.seen_ns < newest_ns[model.name]
             if is_replaced and self._age_s(watched.seen_ns) >= self._settings.stale_after_s:
-                changed += self._end(model, watched.rules)
-                del self._models[model]
+                changed += self._forget(model, "Another version has replaced it.")
                 continue
-            changed += self._end(model, {name: rule for name, rule in watched.rules.items() if name not in enabled})
+            off = {name: rule for name, rule in watched.rules.items() if name not in enabled}
+            changed += self._end(model, off, "The rule is switched off.")
             for name, rule in watched.rules.items():
                 self._forget_stale(watched, rule)
                 if rule.state is State.FIRING or (rule.state is State.PENDING and not rule.suspects):
@@ -131,6 +131,11 @@ class Alerts:
                 if rule.state is not State.NO_DATA:
                     changed += self._enter(model, "no_data", rule, State.NO_DATA)
         return changed
+
+    def forget(self, model: ModelKey, now_ns: int) -> list[Alert]:
+        """Watch a model no longer that has been silent for as long as anything is known of it; what that ends."""
+        self._now_ns = max(self._now_ns, now_ns)
+        return self._forget(model, "It was silent for so long that it is forgotten.") if model in self._models else []
 
     def fault(self, model: ModelKey, name: RuleName, reason: str, now_ns: int) -> list[Alert]:
         """Say that `name` cannot be judged, such as without its reference file, until it is judged again."""
@@ -246,10 +251,11 @@ class Alerts:
         if is_end and rule.alert is not None:
             # What it was about: by now every stream is ok, and there is nothing to show of it.
             alert = replace(rule.alert, state=state, previous=previous, at_ns=self._now_ns)
-            self._resolved.append(alert)
             rule.suspects, rule.seen_ns, rule.exemplars = {}, {}, ()
         if reason:
             alert = replace(alert, attributes={"reason": reason})
+        if is_end:
+            self._resolved.append(alert)
         rule.alert = alert
         return [alert]
 
@@ -278,10 +284,15 @@ class Alerts:
             if model.name == name and rule is not None and rule.state is State.NO_DATA:
                 yield from self._enter(model, "no_data", rule, State.OK)
 
-    def _end(self, model: ModelKey, rules: Mapping[RuleName, _Rule]) -> Iterator[Alert]:
+    def _forget(self, model: ModelKey, reason: str) -> list[Alert]:
+        ended = list(self._end(model, self._models[model].rules, reason))
+        del self._models[model]
+        return ended
+
+    def _end(self, model: ModelKey, rules: Mapping[RuleName, _Rule], reason: str) -> Iterator[Alert]:
         for name, rule in rules.items():
             if rule.state is not State.OK:
-                yield from self._enter(model, name, rule, State.OK)
+                yield from self._enter(model, name, rule, State.OK, reason=reason)
 
     def _forget_stale(self, watched: _Model, rule: _Rule) -> None:
         """Drop suspects that the model, itself alive, has not been judged by for long."""

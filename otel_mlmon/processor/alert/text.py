@@ -93,7 +93,9 @@ def _what(alert: Alert) -> str:
     if alert.state is State.ERROR:
         return "this rule cannot be judged"
     if alert.rule == "no_data":
-        return "predictions come in again" if alert.is_resolved else "no predictions come in"
+        if not alert.is_resolved:
+            return "no predictions come in"
+        return "it is no longer watched" if "reason" in alert.attributes else "predictions come in again"
     if not alert.causes:
         return _TITLES[alert.rule]
     cause = alert.causes[0]

@@ -38,7 +38,10 @@ class ModelReference:
     learning: Mapping[str, tuple[int, int]]
     """By stream that has no reference yet: values seen, and how many it takes at least."""
     moving: tuple[str, ...]
-    """Streams whose reference moves with time: counts over bins, of which there is no sketch."""
+    """Streams whose reference moves with time, or will once it is learned: counts over bins, of which there is no
+    sketch."""
+    unstationary: tuple[str, ...]
+    """Streams of `learned` that moved while they were."""
 
     def document(self, now: Callable[[], datetime] = _utc_now) -> dict[str, Any] | None:
         """The profile as JSON has it, of the streams that have a reference which stays; None if none has.
@@ -46,11 +49,12 @@ class ModelReference:
         Args:
             now: The time of making, unless it is a profile that was given, unchanged.
         """
-        names = {
-            name for profile in self._given if profile is not None for name, tally in profile.streams.items()
-            if tally.total
-        }  # fmt: skip
-        given = {name: found[0] for name in names if (found := self.settings.given(name)) is not None}
+        given: dict[str, Tally] = {}
+        moved = set(self.unstationary)
+        for profile in filter(None, self._given):
+            known = {name: tally for name, tally in profile.streams.items() if tally.total and name not in given}
+            given |= known
+            moved |= known.keys() & set(profile.unstationary)
         streams = {**given, **{name: _on_grid(*learned) for name, learned in self.learned.items()}}
         if not streams:
             return None
@@ -60,12 +64,14 @@ class ModelReference:
             created=timestamp(now()),
             streams=streams,
             calibration=self.settings.calibration,
+            unstationary=tuple(sorted(moved)),
         )
-        same = (profile for profile in self._given if profile is not None and _is_same(profile, made))
+        same = (profile for profile in filter(None, self._given) if _is_same(profile, made))
         return replace(made, created=next((profile.created for profile in same), made.created)).to_dict()
 
     @property
     def _given(self) -> tuple[Profile | None, Profile | None]:
+        """The operator's counts before the model's own."""
         return self.settings.reference, self.settings.announced
 
 
@@ -95,10 +101,11 @@ def model_reference(model: ModelKey, settings: ModelSettings, streams: Mapping[s
             for name, (baseline, reference) in judged.items()
             if reference is None
         },
-        moving=tuple(
+        moving=tuple(name for name in judged if streams[name].history is not None),
+        unstationary=tuple(
             name
             for name, (_, reference) in judged.items()
-            if reference is not None and reference.origin in ("rolling", "hour_of_week")
+            if reference is not None and reference.is_stationary is False
         ),
     )
 
@@ -111,4 +118,5 @@ def _on_grid(tally: Tally, grid: Grid) -> Tally:
 
 
 def _is_same(profile: Profile, made: Profile) -> bool:
-    return profile.streams == made.streams and profile.calibration == made.calibration
+    parts = (profile.streams, profile.calibration, profile.unstationary)
+    return parts == (made.streams, made.calibration, made.unstationary)

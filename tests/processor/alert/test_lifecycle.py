@@ -157,6 +157,19 @@ def test_a_new_version_raises_no_alarm_about_the_old_one() -> None:
     assert {status.model for status in run.alerts.current()} == {new}
 
 
+def test_a_model_that_is_forgotten_ends_what_it_told_and_is_gone() -> None:
+    run = Run()
+    run.pane(0, DRIFT)
+    assert run.tick(14 * 86400) == [FALLS_SILENT]
+    ended = run.alerts.forget(MODEL, ns(14 * 86400))
+    assert changes(ended) == [RESOLVES, COMES_BACK]
+    reason = {"reason": "It was silent for so long that it is forgotten."}
+    assert [alert.attributes for alert in (*ended, *run.alerts.alerts())] == [reason] * 4
+    assert (run.alerts.current(), run.alerts.to_state()["models"]) == ([], [])
+    assert run.alerts.forget(MODEL, ns(14 * 86400)) == []
+    assert run.tick(15 * 86400) == []
+
+
 def test_a_version_that_brings_data_ends_the_silence_of_the_name() -> None:
     run = Run()
     new = ModelKey("digits", "2")

@@ -80,7 +80,10 @@ def test_silence_and_errors_need_no_causes() -> None:
     silent = render(replace(FIRING, rule="no_data", state=State.NO_DATA, causes=()))
     assert silent.startswith("NO DATA · critical · digits 1 · no predictions\n\n  What      no predictions come in\n")
     back = render(replace(RESOLVED, rule="no_data", causes=()))
-    assert "predictions come in again" in back
+    assert "What      predictions come in again\n" in back
+    gone = render(replace(RESOLVED, rule="no_data", causes=(), attributes={"reason": "It was silent for long."}))
+    assert "What      it is no longer watched\n" in gone
+    assert "Why       It was silent for long." in gone
     broken = render(replace(FIRING, state=State.ERROR, causes=(), attributes={"reason": "no such file"}))
     assert "this rule cannot be judged" in broken
     assert "Why       no such file" in broken

@@ -115,12 +115,36 @@ def test_what_was_given_goes_out_as_it_came_and_what_was_learned_beside_it() -> 
     assert (mixed.created, mixed.calibration) == ("2026-02-03T00:00:00Z", given.calibration)
 
 
-@pytest.mark.parametrize(("hours", "moving"), [(1, ()), (4, ("prediction.label",))])
-def test_a_reference_that_moves_is_named(hours: int, moving: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("hours", [0.5, 1, 4])
+def test_a_reference_that_moves_or_will_is_named(hours: float) -> None:
     history = HistorySettings(rolling_hours=2, lag_hours=1)
-    bench = Bench(settings=ModelSettings(learn=100, history=history), windows=WindowSettings(lateness_s=0.0))
-    for number in range(hours * 2):
+    bench = Bench(settings=ModelSettings(learn=300, history=history), windows=WindowSettings(lateness_s=0.0))
+    for number in range(round(hours * 2)):
         bench.add(label(200, at_s=1800.0 * number + 10, since_s=1800.0 * number))
+        bench.add(point(semconv.DURATION.name, durations(0.001), at_s=1800.0 * number + 10))
         bench.panes.close(bench.clock.now_ns)
-    # The first one, which was learned, goes on until hours that are old enough were seen.
-    assert bench.panes.reference(MODEL).moving == moving
+    # While it learns, while the learned one goes on until hours that are old enough were seen, and then.
+    assert bench.panes.reference(MODEL).moving == ("prediction.label",)
+
+
+def test_what_moved_while_it_was_learned_is_said_and_stays_said() -> None:
+    bench = Bench(settings=ModelSettings(learn=1000))
+    for number in range(40):
+        at_s = 10.0 * (number + 1)
+        for name, count in (("a", 90), ("b", 10)) if number < 5 else (("b", 90), ("c", 10 + number)):
+            bench.add(label(count, at_s=at_s, since_s=at_s - 10, label=name))
+        bench.add(feature([float(value) for value in range(100)], at_s=at_s))
+        bench.flush()
+    profile = Profile.from_dict(document(bench))
+    assert (sorted(profile.streams), profile.unstationary) == (["input.age", "prediction.label"], ("prediction.label",))
+    # Of two that were given, that of the operator counts for what both have.
+    calm = Profile.of_data(model=MODEL.name, labels=["a"] * 50, now=lambda: NOW)
+    for first, second, expected in ((profile, calm, ("prediction.label",)), (calm, profile, ())):
+        other = Bench(settings=ModelSettings(learn=5, reference=first, announced=second))
+        other.add(label(10, at_s=10))
+        other.flush()
+        assert Profile.from_dict(document(other)).unstationary == expected
+    alone = Bench(settings=ModelSettings(reference=profile))
+    alone.add(label(10, at_s=10))
+    alone.flush()
+    assert document(alone) == profile.to_dict()
