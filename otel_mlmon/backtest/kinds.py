@@ -33,6 +33,9 @@ ROWS_A_WHOLE_CATEGORY: Final = 5
 LEAST_ROWS_TO_TELL: Final = 20
 """With fewer rows all different, it is no wonder that they are."""
 
+ROUNDING: Final = 1e-3
+"""By how much a confidence may be below 0 or above 1."""
+
 _IDENTIFIER: Final = re.compile(r"(^|[_\W])(id|ids|uuid|guid|key|index|rowid|row)$|^unnamed: 0$|^$", re.IGNORECASE)
 _STREAMS: Final[Mapping[Kind, str]] = {
     "label": semconv.STREAM_LABEL,
@@ -73,6 +76,8 @@ def choose(table: Table, given: Mapping[str, Kind], *, timestamp: str | None) ->
         column = table.columns[name]
         if choice.kind in ("numeric", "confidence", "value") and column.numbers is None:
             faults.append(f"{table.place(column.first_word)}: column {name!r}: {_cell(column)} is not a number")
+        elif choice.kind == "confidence":
+            faults += confidence_faults(table, column)
     for kind, stream in _STREAMS.items():
         same = [name for name, choice in chosen.items() if choice.kind == kind]
         if len(same) > 1:
@@ -80,6 +85,16 @@ def choose(table: Table, given: Mapping[str, Kind], *, timestamp: str | None) ->
     if faults:
         raise ConfigurationError(*faults)
     return chosen
+
+
+def confidence_faults(table: Table, column: Column) -> list[str]:
+    """What is wrong with a column that is taken for confidences: in per cent, all of them would be in the last bin."""
+    numbers = column.numbers if column.numbers is not None else np.zeros(0)
+    outside = np.flatnonzero(np.isfinite(numbers) & (np.abs(numbers - 0.5) > 0.5 + ROUNDING))
+    if not outside.size:
+        return []
+    row = int(outside[0])
+    return [f"{table.place(row)}: column {column.name!r}: {numbers[row]:g} is no confidence, which is within 0 and 1"]
 
 
 def _choice(column: Column, given: Kind | None, timestamp: str | None) -> Choice:

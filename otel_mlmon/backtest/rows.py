@@ -15,7 +15,7 @@ from typing import Final
 from otel_mlmon.backtest.counting import Counter, counter_of
 from otel_mlmon.backtest.cutting import Cut
 from otel_mlmon.backtest.judge import Judge
-from otel_mlmon.backtest.kinds import Choice
+from otel_mlmon.backtest.kinds import Choice, confidence_faults
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.otlp.observation import ModelKey
 from otel_mlmon.processor.window.baseline import Baseline
@@ -69,7 +69,7 @@ def row_streams(table: Table, choices: Mapping[str, Choice], profile: Profile) -
         profile: The references, by stream.
 
     Raises:
-        ConfigurationError: Words where the reference has numbers; all such faults.
+        ConfigurationError: Words where the reference has numbers, confidences beyond 0 and 1; all such faults.
     """
     streams: list[RowStream] = []
     faults: list[str] = []
@@ -79,6 +79,8 @@ def row_streams(table: Table, choices: Mapping[str, Choice], profile: Profile) -
         baseline = Baseline(stream=choice.stream, settings=settings)
         if choice.kind == "ignore" or column is None or baseline.reference is None or baseline.binning is None:
             continue
+        if choice.kind == "confidence":
+            faults += confidence_faults(table, column)
         try:
             counter = counter_of(column, baseline.binning, table.place)
         except ConfigurationError as error:

@@ -124,6 +124,18 @@ def test_what_the_model_said_is_judged_as_the_processor_does() -> None:
     assert stream(judged(reference, unsure, columns=kinds), "sure").status == "alarm"
 
 
+@pytest.mark.parametrize("which", ["ref", "data"])
+def test_confidences_in_per_cent_are_a_fault_and_not_one_bin(which: str) -> None:
+    shares = {"p": np.linspace(0.0, 1.0 + 1e-6, 2_000)}
+    percents = {"p": 100 * shares["p"]}
+    reference, data = (percents, shares) if which == "ref" else (shares, percents)
+    with pytest.raises(ConfigurationError) as caught:
+        judged(reference, data, columns={"p": "confidence"})
+    assert caught.value.faults == ("row 21: column 'p': 1.05053 is no confidence, which is within 0 and 1",)
+    mixed = {"p": np.random.default_rng(1).permutation(shares["p"])}
+    assert stream(judged(shares, mixed, columns={"p": "confidence"}), "p").status == "ok"
+
+
 def test_the_tolerance_is_what_is_forgiven() -> None:
     generator = np.random.default_rng(4)
     reference = {"x": generator.choice(["a", "b"], 50_000)}
