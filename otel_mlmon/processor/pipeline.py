@@ -126,7 +126,7 @@ class Pipeline:
         now_ns = self._clock_ns()
         replaced = self._panes.replaced()
         windows = self._panes.close(now_ns)
-        forgotten = self._panes.forgotten()
+        forgotten = dict.fromkeys(self._panes.forgotten())
         for stream in (*replaced, *forgotten):
             self._monitor.forget(stream)
             self._scores.pop(stream, None)
@@ -136,7 +136,9 @@ class Pipeline:
         for gone in dict.fromkeys(stream.model for stream in forgotten):
             alerts += self._alerts.forget(gone, now_ns)
             self._is_forgetting = True
-        for (_, model), scores in self._scored_panes(windows).items():
+        # After a long time down, panes that waited close in the very turn in which their model is forgotten.
+        known = [window for window in windows if window.stream not in forgotten]
+        for (_, model), scores in self._scored_panes(known).items():
             alerts += self._alerts.evaluate(model, scores, now_ns)
         alerts += self._alerts.tick(now_ns)
         self._outbox |= {f"{now_ns:020d}-{uuid.uuid4().hex}": alert for alert in alerts}

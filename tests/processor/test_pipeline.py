@@ -234,6 +234,19 @@ def test_a_model_that_was_silent_for_the_retention_is_forgotten_by_every_step(tm
     bench.kill()
 
 
+def test_a_processor_that_was_down_for_the_retention_forgets_what_waited_too(tmp_path: Path) -> None:
+    bench = Bench(settings(tmp_path))
+    for _ in range(15):
+        bench.pane(CALM)
+    bench.turn(label(5, at_s=155.0, since_s=150.0))  # half a pane: it waits
+    bench.kill()
+    bench.clock.now_ns += 15 * 86_400 * SECOND
+    bench.open()
+    bench.turn()
+    assert (bench.pipeline._alerts.to_state()["models"], bench.pipeline._monitor.streams()) == ([], ())
+    bench.kill()
+
+
 def test_the_gauges_are_those_of_the_wire_contract(tmp_path: Path) -> None:
     bench = Bench(settings(tmp_path))
     bench.load(carried(day=1))
