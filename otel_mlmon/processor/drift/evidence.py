@@ -146,7 +146,7 @@ class EvidenceBank:
     @property
     def design_effect(self) -> Numbers:
         """φ by row, 1 or above."""
-        return self._effects.value
+        return self._effects.likely
 
     @property
     def reference_count(self) -> Numbers:
@@ -369,7 +369,10 @@ class EvidenceBank:
         data["since_ns"][rows] = np.where(is_at_one, end_ns, data["since_ns"][rows])
         is_ok = (status == _CALIBRATING) | is_at_one
         status = np.where(log_e >= log_alarm_line, _DRIFT, np.where(is_ok, _OK, status))
-        data["status"][rows] = np.where(self._effects.is_known[rows], status, _CALIBRATING)
+        status = np.where(self._effects.is_known[rows], status, _CALIBRATING)
+        is_still = np.where(status == _DRIFT, log_e >= log_alarm_line + math.log(CAP), is_at_one)
+        self._effects.follow(rows, is_still, (status == _DRIFT) != (data["status"][rows] == _DRIFT))
+        data["status"][rows] = status
 
 
 def checked(counts: NDArray[Any], bins: int) -> Numbers:
