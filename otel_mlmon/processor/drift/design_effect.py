@@ -17,10 +17,11 @@ levels below it say counts with the probability that it is, from the likelihood 
 chi-squared with h = .8 ν m degrees of freedom, prior odds of 2 to 1 that it is not, and a prior with the weight of one
 difference. So independent items are at 1.0 to 1.1 while few differences are known, and bursts at their φ.
 
-An estimate from few differences may be half of the truth, and bets in counts over half of φ are false alarms. If the
-variance is known with h degrees of freedom, E nats by the estimate are as rare as h/2 (e^(2E/h) - 1) by the known one
-(Student's t against the normal law). So counts are divided by 1 + M (φ - 1) with M = (e^x - 1)/x, x = 2E/h and E = ln 10⁴:
-2 at 8 differences of four classes, 1.1 at 64. Where nothing bursts, nothing is lost by it.
+An estimate from few differences may be half of the truth, and bets with counts over half of φ are false alarms. By
+a variance estimated with h degrees of freedom, h/2 (e^(2E/h) - 1) nats are as rare as E nats are by the true one
+(Student's t beside the normal law). So counts are divided by 1 + (φ - 1) (e^x - 1)/x with x = 2E/h and E = ln 10⁴:
+the excess counts 1.8 times at 8 differences of four classes, and 1.07 times at 64. Where nothing bursts, nothing is
+lost by it.
 
 Many streams are kept together, one a row, and taken in together; a row's φ does not depend on the others.
 
@@ -45,6 +46,9 @@ BLOCK_SIZES: Final = tuple(50 * 4**level for level in range(6))
 
 MIN_DIFFERENCES: Final = 8
 """A level says nothing before it has this many."""
+
+MIN_FREEDOM: Final = 15.0
+"""φ is not believed before a level's differences have as many degrees of freedom: of two bins 19, of four 8."""
 
 MAX_DIFFERENCES: Final = 64
 """The latest that a level remembers."""
@@ -342,7 +346,8 @@ class DesignEffects:
         data = self._rows
         known = data["known"][rows]
         sums = data["differences"][rows].sum(-1)
-        means = np.where(known >= MIN_DIFFERENCES, sums / np.maximum(known, 1), -np.inf).max(-1)
+        is_told = (known >= MIN_DIFFERENCES) & (EFFICIENCY * data["freedom"][rows, None] * known >= MIN_FREEDOM)
+        means = np.where(is_told, sums / np.maximum(known, 1), -np.inf).max(-1)
         settled: NDArray[np.bool_] = np.isfinite(means) & (data["items"][rows] >= MIN_EFFECTIVE_ITEMS * means)
         return settled
 
