@@ -14,8 +14,8 @@ chi-squared law with ν = (Σλ)²/Σλ² degrees of freedom, λ the eigenvalues
 Bursts longer than a block hide from it, so blocks of 50·4^j items are tried. From the smallest to the largest, each
 level raises φ, beginning at 1, as far as its m differences show that it is larger: an estimate of x times what the
 levels below it say counts with the probability that it is, from the likelihood ratio exp(-h/2 (x - 1 - ln x)) of
-chi-squared with h = .8 ν m degrees of freedom, prior odds of 2 to 1 that it is not, and a prior with the weight of one
-difference. So independent items are at 1.0 to 1.1 while few differences are known, and bursts at their φ.
+chi-squared with h = .8 ν m degrees of freedom, prior odds of 2/φ that it is not (bursts mostly outlast small blocks),
+and a prior with the weight of one difference. So independent items are at 1.0 to 1.1 while few differences are known, and bursts at their φ.
 
 An estimate from few differences may be half of the truth, and bets with counts over half of φ are false alarms. By
 a variance estimated with h degrees of freedom, h/2 (e^(2E/h) - 1) nats are as rare as E nats are by the true one
@@ -80,7 +80,7 @@ EFFICIENCY: Final = 0.8
 Measured: .71 to .88 with three bins or more, .59 to .72 with two."""
 
 ODDS: Final = 2.0
-"""Prior odds that larger blocks show nothing new."""
+"""Prior odds that items are independent; where φ is larger, over φ, that larger blocks show nothing new."""
 
 DOUBT_NATS: Final = math.log(1e4)
 """The evidence E that must be no more frequent than if φ were known."""
@@ -332,7 +332,7 @@ class DesignEffects:
             estimate = likely + known[:, level] / np.maximum(differences, 1) * (estimate - likely)
             freedom = EFFICIENCY * data["freedom"][rows] * np.maximum(differences, 1)
             ratio = np.maximum(estimate / likely, 1.0)
-            against = ODDS * np.sqrt(freedom) * np.exp(-0.5 * freedom * (ratio - 1.0 - np.log(ratio)))
+            against = ODDS / likely * np.sqrt(freedom) * np.exp(-0.5 * freedom * (ratio - 1.0 - np.log(ratio)))
             weight = np.where(is_there[:, level], 1.0 / (1.0 + against), 0.0)
             doubt = 2.0 * DOUBT_NATS / freedom
             cautious = 1.0 + np.maximum(estimate - 1.0, 0.0) * np.expm1(doubt) / doubt
