@@ -15,7 +15,8 @@ Bursts longer than a block hide from it, so blocks of 50·4^j items are tried. F
 level raises φ, beginning at 1, as far as its m differences show that it is larger: an estimate of x times what the
 levels below it say counts with the probability that it is, from the likelihood ratio exp(-h/2 (x - 1 - ln x)) of
 chi-squared with h = .8 ν m degrees of freedom, prior odds of 2/φ that it is not (bursts mostly outlast small blocks),
-and a prior with the weight of one difference. So independent items are at 1.0 to 1.1 while few differences are known, and bursts at their φ.
+and a prior with the weight of one difference. Above the first level the one below stands for 16 more differences. So
+independent items are at 1.0 to 1.1 while few differences are known, and bursts at their φ.
 
 An estimate from few differences may be half of the truth, and bets with counts over half of φ are false alarms. By
 a variance estimated with h degrees of freedom, h/2 (e^(2E/h) - 1) nats are as rare as E nats are by the true one
