@@ -198,8 +198,8 @@ def not_independent(seed: int, scale: float) -> Iterator[str]:
 def comes_and_goes(seed: int, scale: float) -> Iterator[str]:
     """Episodes of drift: each must be found as soon as the first."""
     runs = max(30, int(200 * scale))
-    yield f"Five times 5,000 items of drift and 10,000 without, alarm line 6.7e6, {runs} runs; of sticky sessions, times"
-    yield "the design effect. Mean items to the alarm, over the design effect / share of runs without one."
+    yield f"Five times 5,000 items of drift and 10,000 without, times the design effect; alarm line 6.7e6, {runs} runs."
+    yield "Mean items to the alarm, over the design effect / share of runs without one."
     yield ""
     yield "| stream | pane | first | second | third | fourth | fifth |"
     yield "|---|--:|" + "--:|" * 5
