@@ -203,7 +203,6 @@ def measure(case: Case, *, rounds: int, calls: int) -> dict[str, Measured]:
 
     for _ in range(200):
         bare()
-    gc.disable()
     try:
         for _ in range(rounds):
             for name, (run, settle) in variants.items():
@@ -217,7 +216,6 @@ def measure(case: Case, *, rounds: int, calls: int) -> dict[str, Measured]:
                 flush()
                 note("otel_mlmon", block(instrumented, calls, flush, case.threads))
     finally:
-        gc.enable()
         tracers.shutdown()
         meters.shutdown()
         loggers.shutdown()

@@ -1,12 +1,22 @@
-"""What Sentry costs a call, by hand and by `otel_mlmon`, with nothing sent over a network."""
+"""What Sentry costs a call, by hand and by `otel_mlmon`, with nothing sent over a network.
+
+`python -m benchmarks.sentry` prints how much more a call outside any transaction costs than without Sentry: the median
+of the differences within a round, and between which of them it lies, 95 times of 100.
+"""
 
 from __future__ import annotations
 
+import os
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # as `benchmarks` does
+
+import argparse
 import functools
 import gc
 import itertools
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -90,7 +100,9 @@ PLACES: tuple[tuple[str, bool | None], ...] = (
 RATES: tuple[tuple[str, float | None], ...] = (("without Sentry", None), ("rate 0.1", 0.1), ("rate 1.0", 1.0))
 
 
-def measure_sentry(*, rounds: int, calls: int) -> dict[str, dict[str, Measured]]:
+def measure_sentry(
+    *, rounds: int, calls: int, places: Sequence[tuple[str, bool | None]] = PLACES
+) -> dict[str, dict[str, Measured]]:
     """Every variant at every place, round after round."""
     case = CASES[0]
     session_options = onnxruntime.SessionOptions()
@@ -103,7 +115,7 @@ def measure_sentry(*, rounds: int, calls: int) -> dict[str, dict[str, Measured]]
     measured: dict[str, dict[str, Measured]] = {}
     gc.disable()
     try:
-        for _, (place, sampled) in itertools.product(range(rounds), PLACES):
+        for _, (place, sampled) in itertools.product(range(rounds), places):
             into = measured.setdefault(f"Sentry, {place}", {})
             gc.collect()
             with sentry(1.0):
@@ -145,3 +157,31 @@ def instrumented(*, is_off: bool) -> Iterator[Any]:
     finally:
         for provider in (tracers, meters, loggers):
             provider.shutdown()
+
+
+def median_between(values: Sequence[float]) -> str:
+    """The median of nanoseconds as microseconds, and the order statistics around it (binomial, normal quantiles)."""
+    ordered, count = sorted(values), len(values)
+    low = max(0, math.floor(count / 2 - 0.98 * math.sqrt(count)))
+    around = (float(np.median(ordered)), ordered[low], ordered[count - 1 - low])
+    return "{:+.2f} [{:+.2f}, {:+.2f}] µs".format(*(value / 1000 for value in around))
+
+
+def main() -> int:
+    """Measure outside, and print."""
+    parser = argparse.ArgumentParser(prog="benchmarks.sentry", description="What Sentry adds outside transactions.")
+    parser.add_argument("--rounds", type=int, default=41)
+    parser.add_argument("--calls", type=int, default=3_000, help="calls in a block")
+    arguments = parser.parse_args()
+    (measured,) = measure_sentry(rounds=arguments.rounds, calls=arguments.calls, places=PLACES[:1]).values()
+    without = measured[f"otel_mlmon, {RATES[0][0]}"]
+    for variant, _ in RATES[1:]:
+        found = measured[f"otel_mlmon, {variant}"]
+        p50_ns = [a - b for a, b in zip(found.p50_ns, without.p50_ns, strict=True)]
+        cpu_ns = [a - b for a, b in zip(found.cpu_ns, without.cpu_ns, strict=True)]
+        print(f"{variant}: p50 {median_between(p50_ns)}, CPU {median_between(cpu_ns)}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

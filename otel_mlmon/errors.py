@@ -43,7 +43,7 @@ class BinMismatchError(MlmonError, ValueError):
 
 
 class ProfileError(MlmonError, ValueError):
-    """A reference profile is not one, or is of a version this release does not know."""
+    """A reference profile is not one, is of a version this release does not know, or cannot be had."""
 
 
 class DataError(MlmonError, ValueError):

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "otel_mlmon"
 MAX_LINES = 400
 
-BASE = ("semconv", "errors", "options", "sketch", "internal_events", "guard", "version")
+BASE = ("semconv", "errors", "options", "sketch", "internal_events", "guard", "yielding", "version")
 
 PROFILE = ("reference.profile", "reference.embedding", "reference.calibration")
 
@@ -32,6 +32,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "sketch": ("errors", "semconv"),
     "internal_events": ("semconv",),
     "guard": ("internal_events",),
+    "yielding": (),
     "testing": (*BASE, "instrumentation"),
     "reference": BASE,
     # Offline, over a file: it profiles with the application half's own readers, so that both count alike.
@@ -42,9 +43,11 @@ OURS: dict[str, tuple[str, ...]] = {
         "instrumentation.call",
         "instrumentation.record",
     ),
+    "reference.data": (*BASE, "reference", "table"),
+    "table": ("errors",),
     "demo": (*BASE, ""),
     "cli": (*BASE, "cli", "demo", "reference", "processor", "instrumentation", "backtest"),
-    "backtest": (*BASE, *PROFILE, "processor"),
+    "backtest": (*BASE, *PROFILE, "processor", "table"),
     # in the application
     "instrumentation": (*BASE, "instrumentation.pipeline", "instrumentation.settings"),
     "instrumentation.settings": BASE,
@@ -55,7 +58,12 @@ OURS: dict[str, tuple[str, ...]] = {
     "instrumentation.fork": BASE,
     "instrumentation.pipeline": (*BASE, "instrumentation"),
     "instrumentation.call": BASE,
-    "instrumentation.record": (*BASE, "instrumentation.call.call", "instrumentation.call.load"),
+    "instrumentation.record": (
+        *BASE,
+        "instrumentation.call.call",
+        "instrumentation.call.packing",
+        "instrumentation.call.load",
+    ),
     "instrumentation.buffer": (*BASE, "instrumentation.call.call", "instrumentation.record.prediction"),
     "instrumentation.aggregate": (*BASE, "instrumentation.record.prediction"),
     "instrumentation.signals": (
@@ -90,7 +98,7 @@ OURS: dict[str, tuple[str, ...]] = {
 # A third party and the entries it is at home in. What is not listed may be imported nowhere.
 THEIRS: dict[str, tuple[str, ...]] = {
     "numpy": (
-        "backtest",
+        "backtest", "table",
         "sketch", "reference", "demo", "instrumentation.record", "instrumentation.aggregate", "instrumentation.call",
         "instrumentation.signals", "instrumentation.pipeline", "processor.otlp", "processor.window", "processor.drift",
         "processor.alert", "processor.pipeline", "processor.overview",
@@ -109,13 +117,13 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "grpc_health": ("processor.otlp",),
     "google": ("processor.otlp",),
     "scipy": ("processor.drift", "reference"),
-    "pyarrow": ("backtest.parquet_file", "reference.data"),
+    "pyarrow": ("table.parquet_file",),
     "pydantic": ("processor.config",),
     "pydantic_core": ("processor.config",),
     "yaml": ("processor.config",),
     "starlette": ("processor.web",),
     "uvicorn": ("processor.otlp.http_receiver", "processor.web"),
-    "httpx": ("processor.notify", "cli.demo", "demo"),
+    "httpx": ("processor.notify", "reference.fetch", "cli.demo", "demo"),
     "rich": ("cli", "demo.view", "backtest.terminal"),
 }  # fmt: skip
 

@@ -19,15 +19,14 @@ from pathlib import Path
 
 import numpy as np
 
-from otel_mlmon.backtest.csv_file import read_csv
 from otel_mlmon.backtest.cutting import WindowLength
 from otel_mlmon.backtest.kinds import choose
 from otel_mlmon.backtest.profiles import profile_of
 from otel_mlmon.backtest.request import Request
 from otel_mlmon.backtest.rows import row_streams
-from otel_mlmon.backtest.run import no_progress
-from otel_mlmon.backtest.table import Table, column_of
 from otel_mlmon.backtest.way_of_rows import report_of_rows
+from otel_mlmon.table.csv_file import read_csv
+from otel_mlmon.table.table import Table, column_of, no_progress
 
 README = Path(__file__).parent / "README.md"
 WINDOW = 10_000

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import chdtrc
 
 from otel_mlmon.processor.drift.chi_squared import chi_squared
+from otel_mlmon.processor.drift.counts import samples_of
 from otel_mlmon.processor.drift.evidence import STATUSES, EvidenceBank
 from otel_mlmon.processor.drift.jensen_shannon import jensen_shannon
 from otel_mlmon.processor.drift.moves import Direction
@@ -101,7 +102,7 @@ def _one_sample(references: Counts, counts: Counts) -> Flags:
 
 
 def _two_samples(references: Counts, counts: Counts) -> Flags:
-    p_value = chi_squared(references, counts).p_value
+    p_value = chi_squared(samples_of(references, counts)).p_value
     assert p_value is not None
     return p_value < 0.05
 
@@ -117,18 +118,18 @@ def _nannyml(references: Counts, rng: Rng, items: int) -> Rule:
     shares = references / references.sum(-1, keepdims=True)
     parts = np.stack([rng.multinomial(items, shares) for _ in range(chunks)])
     whole = parts.sum(0)
-    of_reference = np.stack([jensen_shannon(whole, part).value for part in parts])
+    of_reference = np.stack([jensen_shannon(samples_of(whole, part)).value for part in parts])
     threshold = of_reference.mean(0) + 3.0 * of_reference.std(0)
-    return Distance(whole, lambda before, now: jensen_shannon(before, now).value > threshold)
+    return Distance(whole, lambda before, now: jensen_shannon(samples_of(before, now)).value > threshold)
 
 
 OTHERS = (
     Named("evidently default, reference ≤ 1000 (one-sample chi² p<.05)", _evidently_small),
     _stateless(
         "evidently default, reference > 1000 (JS natural ≥ .1)",
-        lambda before, now: jensen_shannon(before, now).value * math.sqrt(math.log(2.0)) >= 0.1,
+        lambda before, now: jensen_shannon(samples_of(before, now)).value * math.sqrt(math.log(2.0)) >= 0.1,
     ),
-    _stateless("PSI > .2", lambda before, now: psi(before, now).value > 0.2),
+    _stateless("PSI > .2", lambda before, now: psi(samples_of(before, now)).value > 0.2),
     _stateless("chi² two-sample p<.05 (NannyML chi2, alibi-detect)", _two_samples),
     Named("NannyML default (JS > mean + 3 sd of the reference's chunks)", _nannyml),
 )

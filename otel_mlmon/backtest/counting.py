@@ -15,9 +15,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.backtest.table import Column, Numbers, word_of
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.window.binning import Binning, ClassBins, NumberBins
+from otel_mlmon.table.cells import Numbers, as_number, word_of
+from otel_mlmon.table.table import Column
 
 Counts = NDArray[np.int64]
 
@@ -109,9 +110,18 @@ def _codes(column: Column, binning: ClassBins) -> NDArray[np.intp]:
     missing = other + 1  # the bin of missing values where there is one, and in no bin where there is none
     known: dict[str | None, int] = {label: position for position, label in enumerate(labels)}
     known[None] = missing
+    # A column may be numbers in one file and, for one odd cell, words in the other, where 1 is spelled `1.0`.
+    for position, label in enumerate(labels):
+        known.setdefault(as_number(label), position)
     if column.words is not None:
-        return np.fromiter((known.get(word, other) for word in column.words), dtype=np.intp, count=column.rows)
+        codes = {word: _code(word, known, other) for word in set(column.words)}
+        return np.fromiter(map(codes.__getitem__, column.words), dtype=np.intp, count=column.rows)
     return _number_codes(column.numbers if column.numbers is not None else np.zeros(0), known, other)
+
+
+def _code(word: str | None, known: dict[str | None, int], other: int) -> int:
+    found = known.get(word)
+    return known.get(as_number(word or ""), other) if found is None else found
 
 
 def _number_codes(numbers: Numbers, known: dict[str | None, int], other: int) -> NDArray[np.intp]:

@@ -12,6 +12,7 @@ from otel_mlmon import semconv
 from otel_mlmon.backtest.judge import Judge, Trace
 from otel_mlmon.backtest.report import AlertReport, StreamReport, Verdict, WindowPoint
 from otel_mlmon.processor.alert.onset import shares
+from otel_mlmon.processor.drift.counts import samples_of
 from otel_mlmon.processor.drift.statistics import STATISTICS
 from otel_mlmon.processor.otlp.observation import ModelKey
 from otel_mlmon.processor.window.window import Counts, Reference, StreamKey
@@ -123,7 +124,7 @@ def _window_after(trace: Trace, since_ns: int) -> int:
 
 
 def _distance(statistic: str, reference: Reference, counts: Counts) -> float:
-    return float(STATISTICS[statistic](reference.counts, counts).value)
+    return float(STATISTICS[statistic](samples_of(reference.counts, counts)).value)
 
 
 def _points(trace: Trace, reference: Reference) -> tuple[WindowPoint, ...]:

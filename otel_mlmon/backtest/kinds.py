@@ -15,9 +15,10 @@ from typing import Final, Literal, TypeAlias, get_args
 import numpy as np
 
 from otel_mlmon import semconv
-from otel_mlmon.backtest.table import Column, Numbers, Table
 from otel_mlmon.backtest.times import is_time
 from otel_mlmon.errors import ConfigurationError
+from otel_mlmon.table.cells import Numbers
+from otel_mlmon.table.table import Column, Table
 
 Kind: TypeAlias = Literal["numeric", "category", "label", "confidence", "value", "ignore"]
 """`label`, `confidence` and `value` are what the model said, judged as the processor judges those; `confidence` is

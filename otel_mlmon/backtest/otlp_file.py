@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from otel_mlmon.backtest.judge import Judge
-from otel_mlmon.backtest.table import Progress
 from otel_mlmon.errors import ConfigurationError, MalformedError
 from otel_mlmon.processor.otlp.decode import decode_metrics_json
 from otel_mlmon.processor.otlp.observation import Observation
 from otel_mlmon.processor.window.panes import Panes
 from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
 from otel_mlmon.reference.profile import Profile
+from otel_mlmon.table.table import Progress
 
 PROGRESS_LINES: Final = 100
 

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from otel_mlmon import semconv
 from otel_mlmon.backtest.kinds import Choice, Kind
-from otel_mlmon.backtest.table import Column, Table, word_of
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.sketch.tally import Tally
+from otel_mlmon.table.cells import word_of
+from otel_mlmon.table.table import Column, Table
 
 MODEL: Final = "backtest"
 

@@ -6,32 +6,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from otel_mlmon.backtest.csv_file import read_csv
 from otel_mlmon.backtest.kinds import Choice, choose
-from otel_mlmon.backtest.parquet_file import read_parquet
 from otel_mlmon.backtest.profiles import choices_of, profile_of
 from otel_mlmon.backtest.report import Report
 from otel_mlmon.backtest.request import Request
-from otel_mlmon.backtest.table import Progress, Table
 from otel_mlmon.backtest.way_of_otlp import report_of_otlp
 from otel_mlmon.backtest.way_of_rows import report_of_rows
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.reference.profile import Profile
+from otel_mlmon.table.files import TABLE_SUFFIXES, read_table
+from otel_mlmon.table.table import Progress, Table, no_progress
 
 JSON_SUFFIXES: Final = (".json", ".jsonl", ".ndjson")
-PARQUET_SUFFIXES: Final = (".parquet", ".pq")
-CSV_SUFFIXES: Final = (".csv", ".tsv", ".txt")
-
-
-def no_progress(_what: str, _done: int, _total: int) -> None:
-    """Nothing is shown."""
 
 
 def backtest(request: Request, progress: Progress = no_progress) -> Report:
     """The report of a reference file and a data file.
 
     Raises:
-        ConfigurationError: What is asked is not possible, or a file is not what it should be; says where.
+        ConfigurationError: What is asked is not possible, or the columns of the files do not fit; says where.
+        DataError: A file of rows is not what it should be; says where.
         DependencyMissingError: A file is Parquet, and pyarrow is not installed.
         ProfileError: A reference profile is not one.
     """
@@ -64,10 +58,7 @@ def backtest_tables(reference: Table, data: Table, request: Request, progress: P
 
 
 def _table(path: Path, progress: Progress) -> Table:
-    suffix = path.suffix.lower()
-    if suffix in PARQUET_SUFFIXES:
-        return read_parquet(path, progress)
-    if suffix in CSV_SUFFIXES:
-        return read_csv(path, progress)
-    known = " ".join((*CSV_SUFFIXES, *PARQUET_SUFFIXES, *JSON_SUFFIXES))
+    if path.suffix.lower() in TABLE_SUFFIXES:
+        return read_table(path, progress)
+    known = " ".join((*TABLE_SUFFIXES, *JSON_SUFFIXES))
     raise ConfigurationError(f"{path}: what it is must be told by its ending, one of {known}")

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from otel_mlmon.backtest.report import Report, StreamReport, Verdict
-from otel_mlmon.backtest.table import Progress as Tell
+from otel_mlmon.table.table import Progress as Tell
 
 STYLES: Final[dict[Verdict, str]] = {
     "alarm": "bold red",

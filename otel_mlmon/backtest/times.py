@@ -9,8 +9,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.backtest.table import Column, Numbers, Table
 from otel_mlmon.errors import ConfigurationError
+from otel_mlmon.table.cells import Numbers
+from otel_mlmon.table.table import Column, Table
 
 Times = NDArray[np.int64]
 
@@ -97,7 +98,8 @@ def _unit_ns(numbers: Numbers) -> int | None:
 
 def _moment_ns(word: str) -> int | None:
     """None if it is no point in time. A zone that is not given is UTC."""
-    text = f"{word[:-1]}+00:00" if word[-1:] in "zZ" else word
+    text = word.strip()
+    text = f"{text[:-1]}+00:00" if text[-1:] in "zZ" else text
     # Python 3.10 reads three or six digits of a second, and nothing between.
     text = _FRACTION.sub(lambda found: f"{found[0]:0<7}"[:7], text, count=1)
     if len(text) < len("2000-01-01"):

@@ -9,10 +9,10 @@ from otel_mlmon.backtest.otlp_file import read_otlp, replay_otlp
 from otel_mlmon.backtest.profiles import kind_of
 from otel_mlmon.backtest.report import Report, StreamReport, in_order
 from otel_mlmon.backtest.request import Request
-from otel_mlmon.backtest.table import Progress
 from otel_mlmon.backtest.times import text_of
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.reference.profile import Profile
+from otel_mlmon.table.table import Progress
 
 _BUDGETED = (semconv.STREAM_LATENCY, semconv.STREAM_ERRORS)
 

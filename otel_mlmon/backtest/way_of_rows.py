@@ -14,10 +14,10 @@ from otel_mlmon.backtest.kinds import Choice
 from otel_mlmon.backtest.report import Report, StreamReport, in_order
 from otel_mlmon.backtest.request import Request
 from otel_mlmon.backtest.rows import replay_rows, row_streams
-from otel_mlmon.backtest.table import Column, Progress, Table
 from otel_mlmon.backtest.times import Times, is_time, text_of, times_of
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.reference.profile import Profile
+from otel_mlmon.table.table import Column, Progress, Table
 
 
 def report_of_rows(

@@ -1,12 +1,13 @@
-"""`otel-mlmon reference`: build a reference profile from data, show one, put one into its model.
+"""`otel-mlmon reference`: build a reference profile from data, fetch one from a processor, show one, embed one.
 
-Exit code 0 it is done; 2 the model, the data or the profile cannot be used, with what and where.
+Exit code 0 it is done; 2 the model, the data, the processor or the profile cannot be used, with what and where.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,9 +24,14 @@ if TYPE_CHECKING:
     from otel_mlmon.sketch.tally import Tally
 
 NAME: Final = "reference"
-HELP: Final = "build a model's reference profile from data, show one, or put one into the model"
+HELP: Final = (
+    "build a model's reference profile from data, fetch one from a processor, show it, or put it into the model"
+)
 
 HEADER: Final = "header"
+DEFAULT_ADDRESS: Final = "http://127.0.0.1:8080"
+ANSWER_S: Final = 30.0
+"""How long a processor may take to answer."""
 MAX_CLASSES: Final = 4
 """Classes of a stream that are shown."""
 
@@ -54,6 +60,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--model-version", default="", metavar="VERSION", help="likewise")
     build.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: MODEL.reference.json")
     build.add_argument("--embed", type=Path, metavar="OUT.onnx", help="write the model with its profile in it")
+    export = actions.add_parser("export", help="fetch what a running processor judges a model by")
+    export.add_argument("model", metavar="MODEL", help="as the application calls it")
+    export.add_argument(
+        "--from", dest="address", default=DEFAULT_ADDRESS, metavar="URL",
+        help="where the processor's web.listen is (default: %(default)s)",
+    )  # fmt: skip
+    export.add_argument("--model-version", metavar="VERSION", help="which one, where the processor knows several")
+    export.add_argument("--partial", action="store_true", help="without the streams that still learn theirs")
+    export.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: MODEL.reference.json")
     show = actions.add_parser("show", help="show a profile")
     show.add_argument("file", type=Path, metavar="FILE", help="a profile, or a model that carries one")
     embed = actions.add_parser("embed", help="put a profile into a model")
@@ -63,15 +78,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Build, show or embed.
+    """Build, export, show or embed.
 
     Raises:
         DataError: The data or the model cannot be used.
-        ProfileError: The profile cannot.
-        ConfigurationError: `--scores` is not a kind of output.
+        ProfileError: The profile cannot, or the processor has none to give.
+        ConfigurationError: `--scores` is not a kind of output, `--from` no address.
         DependencyMissingError: onnxruntime or pyarrow is needed.
     """
-    actions: dict[str, Callable[[argparse.Namespace], None]] = {"build": _build, "show": _show, "embed": _embed}
+    actions: dict[str, Callable[[argparse.Namespace], None]] = {
+        "build": _build,
+        "export": _export,
+        "show": _show,
+        "embed": _embed,
+    }
     actions[arguments.action](arguments)
     return 0
 
@@ -169,8 +189,7 @@ def _content(path: Path) -> bytes:
 
 def _tell(built: Built, written: Sequence[Path], columns: Sequence[str]) -> None:
     profile = built.profile
-    name = f"{profile.model} {profile.version}".strip()
-    print(f"{name}: {built.rows} rows, {len(profile.streams)} streams: {', '.join(map(str, written))}")
+    print(f"{_name_of(profile)}: {built.rows} rows, {len(profile.streams)} streams: {', '.join(map(str, written))}")
     if built.left_out:
         print(f"{built.left_out} rows at the end do not fill a batch of the model and are left out.", file=sys.stderr)
     if profile.calibration is not None:
@@ -184,12 +203,31 @@ def _tell(built: Built, written: Sequence[Path], columns: Sequence[str]) -> None
         )
 
 
+def _export(arguments: argparse.Namespace) -> None:
+    from otel_mlmon.reference.fetch import fetch
+
+    fetched = fetch(
+        arguments.address,
+        arguments.model,
+        version=arguments.model_version,
+        is_partial=arguments.partial,
+        timeout_s=ANSWER_S,
+    )
+    profile = fetched.profile
+    target = arguments.output or Path(re.sub(r"[^\w.-]", "_", profile.model) + ".reference.json")
+    with _writing(target):
+        profile.write(target)
+    print(f"{_name_of(profile)}: {len(profile.streams)} streams: {target}")
+    if fetched.left_out:
+        print(f"Left out. {fetched.left_out}", file=sys.stderr)
+
+
 def _show(arguments: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 
     profile = _profile_in(arguments.file)
-    table = Table("stream", "kind", title=f"{profile.model} {profile.version}".strip(), caption=profile.created)
+    table = Table("stream", "kind", title=_name_of(profile), caption=profile.created)
     for head in ("values", "missing", "mean", "5 %", "median", "95 %"):
         table.add_column(head, justify="right")
     table.add_column("most frequent")
@@ -218,7 +256,11 @@ def _row(tally: Tally) -> Sequence[str]:
 def _embed(arguments: argparse.Namespace) -> None:
     profile = _profile_in(arguments.file)
     _write_embedded(arguments.model, profile, arguments.output)
-    print(f"{arguments.output}: carries the profile of {profile.model} {profile.version}".strip())
+    print(f"{arguments.output}: carries the profile of {_name_of(profile)}")
+
+
+def _name_of(profile: Profile) -> str:
+    return f"{profile.model} {profile.version}".strip()
 
 
 def _profile_in(path: Path) -> Profile:

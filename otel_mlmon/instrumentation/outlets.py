@@ -11,8 +11,10 @@ from otel_mlmon.guard import guard
 from otel_mlmon.instrumentation import resource
 from otel_mlmon.instrumentation.aggregate.snapshot import ModelKey
 from otel_mlmon.instrumentation.settings import Settings
+from otel_mlmon.instrumentation.signals.bulk_self_test import Trouble
 from otel_mlmon.instrumentation.signals.events import Events
 from otel_mlmon.instrumentation.signals.exceptions import Exceptions
+from otel_mlmon.instrumentation.signals.exemplars import Exemplars
 from otel_mlmon.instrumentation.signals.interest import Limiter
 from otel_mlmon.instrumentation.signals.metrics import Metrics
 from otel_mlmon.instrumentation.signals.model_events import ModelEvents
@@ -32,6 +34,29 @@ class Outlets:
     exceptions: Exceptions | None = None
     process: Any = None
     """What measures the process's CPU and memory, to be uninstrumented; None if it is not ours to measure."""
+
+    def trouble(self) -> Trouble:
+        """Why metrics are not filled at once, and why they name no traces; each empty if they are and do."""
+        if self.metrics is None:
+            off = "there is no meter provider: OTEL_METRICS_EXPORTER leaves metrics to one of your own"
+            return Trouble(off, off)
+        if self.spans is None and not self.metrics.trouble.exemplars:
+            return self.metrics.trouble._replace(
+                exemplars="there is no tracer provider: OTEL_TRACES_EXPORTER leaves spans to one of your own"
+            )
+        return self.metrics.trouble
+
+    def ways(self) -> dict[str, str]:
+        """How the values of features get out, by metric reader."""
+        return self.metrics.ways() if self.metrics is not None else {}
+
+
+def trouble_of(outlets: Outlets | None, *, is_closed: bool) -> Trouble:
+    """`Outlets.trouble`, also where there are no outlets: before the first record, and after the end."""
+    if outlets is not None:
+        return outlets.trouble()
+    nothing = "it was shut down" if is_closed else "nothing was recorded yet"
+    return Trouble(nothing, nothing)
 
 
 def find_outlets(
@@ -55,8 +80,9 @@ def find_outlets(
     if found.meter is not None:
         outlets.metrics = Metrics(found.meter, drain=drain, sessions=sessions)
     if found.tracer is not None:
+        exemplars = Exemplars(outlets.metrics.offer if outlets.metrics else lambda *_: None)
         limiter = Limiter(settings.spans_per_second)
-        outlets.spans = Spans(found.tracer, ratio=settings.span_ratio, limiter=limiter, rng=rng)
+        outlets.spans = Spans(found.tracer, ratio=settings.span_ratio, limiter=limiter, rng=rng, tell=exemplars.tell)
     if found.logger is not None:
         outlets.events = Events(found.logger, limiter=Limiter(settings.events_per_second), rng=rng)
         outlets.exceptions = Exceptions(found.logger, limiter=Limiter(settings.events_per_second))

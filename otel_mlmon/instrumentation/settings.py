@@ -152,10 +152,10 @@ OPTIONS: Final[tuple[Option[Any], ...]] = (
     ),
     Option(
         name="shutdown_timeout_s",
-        default=2.0,
+        default=1.8,
         parse=float,
         check=not_negative,
-        doc="How long the end of the process may wait for the last export.",
+        doc="How long the end of the process may wait for the last export; the interpreter's own end comes on top.",
     ),
     Option(
         name="sentry",

@@ -18,7 +18,7 @@ from otel_mlmon.processor.alert.lifecycle import RuleStatus
 from otel_mlmon.processor.alert.text import render
 from otel_mlmon.processor.alert.words import describe
 from otel_mlmon.processor.drift import accuracy
-from otel_mlmon.processor.drift.score import Score, StatisticValue
+from otel_mlmon.processor.drift.score import Score, Statistics, StatisticValue
 from otel_mlmon.processor.otlp.exporter import GaugeValue
 from otel_mlmon.processor.otlp.observation import ModelKey
 from otel_mlmon.processor.window.model import ModelSummary
@@ -211,7 +211,9 @@ def score_from_dict(document: Mapping[str, Any]) -> Score:
         name: StatisticValue(value=value, p_value=p_value, noise=noise)
         for name, (value, p_value, noise) in document["statistics"].items()
     }
-    return Score(**{**document, "statistics": statistics, "contributions": tuple(document["contributions"])})
+    return Score(
+        **{**document, "statistics": Statistics.of(statistics), "contributions": tuple(document["contributions"])}
+    )
 
 
 def _margin(stream: Document) -> tuple[float, str]:

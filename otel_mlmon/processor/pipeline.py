@@ -11,7 +11,7 @@ import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from otel_mlmon.guard import guard
@@ -24,6 +24,7 @@ from otel_mlmon.processor.otlp.exporter import GaugeValue
 from otel_mlmon.processor.otlp.observation import ModelKey, ModelLoaded, Received
 from otel_mlmon.processor.self_telemetry import SelfTelemetry
 from otel_mlmon.processor.settings import Settings
+from otel_mlmon.processor.window.model_reference import ModelReference
 from otel_mlmon.processor.window.panes import Panes
 from otel_mlmon.processor.window.store import Store
 from otel_mlmon.processor.window.window import StreamKey, Window
@@ -37,7 +38,7 @@ OUTBOX: Final = "outbox"
 class Pipeline:
     """The state of all steps, and the way through them.
 
-    Runs on: the owner's thread; `read` and `gauges` on any.
+    Runs on: the owner's thread; `read`, `references` and `gauges` on any.
 
     Args:
         settings: What the steps are told.
@@ -59,6 +60,7 @@ class Pipeline:
         self._telemetry = telemetry
         self._clock_ns = clock_ns
         self._document: documents.Document = {"models": {}, "alerts": []}
+        self._references: dict[str, dict[str, ModelReference]] = {}
         self._gauges: tuple[GaugeValue, ...] = ()
         self._scores: dict[StreamKey, Score] = {}
         self._scored: set[StreamKey] = set()
@@ -68,6 +70,10 @@ class Pipeline:
     def read(self) -> documents.Document:
         """The documents of the last turn; not to be changed."""
         return self._document
+
+    def references(self) -> Mapping[str, Mapping[str, ModelReference]]:
+        """What each model is judged by since the last turn, by name and version; not to be changed."""
+        return self._references
 
     def gauges(self) -> Iterable[GaugeValue]:
         """The gauges of the last turn."""
@@ -200,6 +206,10 @@ class Pipeline:
     def _publish(self) -> None:
         rules = self._alerts.current()
         summaries = [self._panes.summary(model) for model in self._panes.models]
+        references: dict[str, dict[str, ModelReference]] = {}
+        for model in self._panes.models:
+            references.setdefault(model.name, {})[model.version] = self._panes.reference(model)
+        self._references = references
         document = documents.overview(summaries, self._scores, rules, self._alerts.alerts())
         self._document, self._gauges = document, tuple(documents.gauges(document, rules))
 

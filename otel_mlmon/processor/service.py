@@ -75,7 +75,7 @@ class Service:
         )
         self._grpc = GrpcReceiver(self._intake, config.receiver.grpc) if config.receiver.grpc else None
         self._http = HttpReceiver(self._intake, config.receiver.http) if config.receiver.http else None
-        app = create_app(self._pipeline.read, self._page, lambda: self._owner.is_ready)
+        app = create_app(self._pipeline.read, self._page, lambda: self._owner.is_ready, self._pipeline.references)
         self._web = WebServer(app, config.web.listen) if config.web.listen else None
         self._config = config
         self._exporter: Exporter | None = None

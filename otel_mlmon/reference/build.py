@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from otel_mlmon import semconv
 from otel_mlmon.errors import DataError, DependencyMissingError
 from otel_mlmon.instrumentation.call import onnxruntime
-from otel_mlmon.instrumentation.call.call import CallTuple, Tensor, image_step
+from otel_mlmon.instrumentation.call.call import Record, Tensor, image_step
 from otel_mlmon.instrumentation.call.observer import Observer
+from otel_mlmon.instrumentation.call.packing import Forms
 from otel_mlmon.instrumentation.call.snapshot import (
     MAX_IMAGE_BYTES,
     MAX_INPUT_BYTES,
@@ -31,6 +32,7 @@ from otel_mlmon.instrumentation.call.snapshot import (
     Capture,
     plan_input,
 )
+from otel_mlmon.instrumentation.record.gathering import gather
 from otel_mlmon.instrumentation.record.prediction import Predictions
 from otel_mlmon.instrumentation.record.reader import Reader
 from otel_mlmon.instrumentation.settings import ModelOptions, resolve_settings
@@ -118,7 +120,7 @@ class Model:
         """
         rows = min(map(len, feed.values()))
         sink = _Sink()
-        observer = Observer(sink=sink, context=lambda: None, model_name=lambda _: name, runtime_version=self._version)
+        observer = Observer(sink=sink, context=lambda _: None, model_name=lambda _: name, runtime_version=self._version)
         said = options or ModelOptions()
         readers: list[Reader] = []
         count = _Count(truth)
@@ -127,13 +129,13 @@ class Model:
         for batch in self._batches(feed, rows):
             outputs = self._run(batch, done)
             capture = capture or observer.attach(self._session, None, batch, outputs)
-            capture(batch, outputs, 0, 1)
+            capture(batch, outputs, done, done + 1)  # calls have the position of their first row for a time
             done += min(map(len, batch.values()))
             if len(sink.queue) >= CALLS_A_READ:
-                count.add(_read(sink, readers, said))
+                count.add(_read(sink, observer.forms, readers, said))
                 progress(done)
         if sink.queue:
-            count.add(_read(sink, readers, said))
+            count.add(_read(sink, observer.forms, readers, said))
         progress(done)
         observer.close()
         if not readers:
@@ -173,12 +175,15 @@ class _Sink:
     """Where calls go: a queue that is read in turn."""
 
     def __init__(self) -> None:
-        self.queue: deque[CallTuple] = deque()
+        self.queue: deque[Record] = deque()
         self.high_water: int = 2 * CALLS_A_READ
         self.max_bytes: int = 1 << 62
 
-    def offer(self, record: CallTuple, size_bytes: int) -> None:  # noqa: ARG002 - the Protocol's
+    def offer(self, record: Record, size_bytes: int) -> None:  # noqa: ARG002 - the Protocol's
         self.queue.append(record)
+
+    def take(self, limit: int) -> list[Record]:
+        return [self.queue.popleft() for _ in range(min(limit, len(self.queue)))]
 
     def drop(self, reason: str) -> None:
         raise DataError(f"a batch could not be copied: {reason}")
@@ -190,7 +195,6 @@ class _Count:
     def __init__(self, truth: Sequence[str | None] | None) -> None:
         self.streams: dict[str, Tally] = {}
         self._truth = truth
-        self._at = 0
         self._calibration: Calibration | None = None
         self._met = truth is None
         self._table: dict[str, None] = {}
@@ -201,7 +205,6 @@ class _Count:
             self.streams[stream] = tally if known is None else known.merge(tally)
         if self._truth is not None:
             self._compare(predictions, self._truth)
-        self._at += int(predictions.batch_sizes.sum())
 
     def calibration(self) -> Calibration | None:
         """Raises: DataError: There were labels, and none is one that the model predicts."""
@@ -220,7 +223,7 @@ class _Count:
         self._table.update(dict.fromkeys(labels.table))
         # Rows pair up in calls of which every row has a label and a confidence: a score that is NaN has neither.
         whole = (_per_call(labels.calls, sizes) == sizes) & (_per_call(confidences.calls, sizes) == sizes)
-        starts = self._at + np.cumsum(sizes) - sizes
+        starts = predictions.started_ns
         rows = [row for call in np.flatnonzero(whole) for row in range(starts[call], starts[call] + sizes[call])]
         codes = labels.codes[whole[labels.calls]].tolist()
         values = confidences.values[whole[confidences.calls]]
@@ -243,14 +246,13 @@ def _per_call(calls: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.
     return np.bincount(calls, minlength=len(sizes)).astype(np.int64)
 
 
-def _read(sink: _Sink, readers: list[Reader], said: ModelOptions) -> Predictions:
-    calls = list(sink.queue)
-    sink.queue.clear()
+def _read(sink: _Sink, forms: Forms, readers: list[Reader], said: ModelOptions) -> Predictions:
+    (batch,) = gather(sink.take, len(sink.queue), forms=forms, is_suppressed=lambda _: False).batches
     if not readers:
         readers.append(
-            Reader(calls[0][0], options=lambda _: said, max_features=resolve_settings({}, environ={}).max_features)
+            Reader(batch.plan, options=lambda _: said, max_features=resolve_settings({}, environ={}).max_features)
         )
-    return readers[0].read(calls)
+    return readers[0].read(batch)
 
 
 def _tallies(predictions: Predictions) -> Iterator[tuple[str, Tally]]:

@@ -1,30 +1,28 @@
-"""Files of data: a table (CSV, Parquet) as columns by name, or arrays by name (npz).
+"""What a model is fed from: the columns of a table, or arrays by name (npz, npy).
 
-A column of a CSV file stays text until it is known what it is for: `01` may be a number or a postcode. The empty field
-and the usual words for nothing are missing values.
-Choice: CSV by the standard library, whose quoting rules are the ones people test with; Parquet by pyarrow, which is an
-extra, since it weighs 120 MB.
+A column of a CSV file stays text until it is known what it is for: `01` may be a number or a postcode.
 """
 
 from __future__ import annotations
 
-import csv
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.errors import DataError, DependencyMissingError
+from otel_mlmon.errors import DataError
+from otel_mlmon.table.cells import numbers_in, word_of
+from otel_mlmon.table.files import TABLE_SUFFIXES, read_table
+from otel_mlmon.table.table import Column
 
-NOTHING: Final = frozenset({"", "nan", "none", "null", "na", "n/a"})
-"""Fields that mean a missing value, in lower case and without space around."""
+ARRAY_SUFFIXES: Final = (".npz", ".npy")
 
-TABLES: Final = (".csv", ".parquet")
-ARRAYS: Final = (".npz", ".npy")
+_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - a file's time is as it stands there, of whatever zone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -34,19 +32,15 @@ class Data:
     name: str
     """The file's own, for messages."""
     columns: Mapping[str, NDArray[Any]]
-    """By name; the same first length all. A table's are of shape (n,), texts as objects with None for missing."""
+    """By name; the same first length all. A table's are of shape (n,), words as objects with None for missing."""
     is_table: bool
-    lines: Sequence[int] = ()
-    """Of a text file: the line that each row ends in."""
+    place: Callable[[int], str]
+    """Where a row, from 0, stands, as a person finds it."""
 
     @property
     def rows(self) -> int:
         """How many."""
         return len(next(iter(self.columns.values()), ()))
-
-    def place(self, row: int) -> str:
-        """Where a row stands, as a person finds it."""
-        return f"{self.name}:{self.lines[row]}" if self.lines else f"{self.name}, row {row}"
 
     def without(self, column: str) -> Data:
         """All but one column."""
@@ -72,14 +66,15 @@ def read(path: Path) -> Data:
         DataError: It cannot be read, holds no rows, or its rows or columns are not of one length.
         DependencyMissingError: It is Parquet and pyarrow is not installed.
     """
-    readers = {".csv": _read_csv, ".parquet": _read_parquet, ".npz": _read_npz, ".npy": _read_npy}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(f"{path}: the ending must be one of {' '.join((*TABLES, *ARRAYS))}")
-    try:
-        data = reader(path)
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
+    suffix = path.suffix.lower()
+    if suffix in TABLE_SUFFIXES:
+        table = read_table(path, keeps_text=True)
+        columns = {name: _values(column) for name, column in table.columns.items()}
+        data = Data(name=table.source, columns=columns, is_table=True, place=table.place)
+    elif suffix in ARRAY_SUFFIXES:
+        data = Data(name=str(path), columns=_arrays(path), is_table=False, place=lambda row: f"{path}: row {row}")
+    else:
+        raise DataError(f"{path}: the ending must be one of {' '.join((*TABLE_SUFFIXES, *ARRAY_SUFFIXES))}")
     lengths = {name: len(values) for name, values in data.columns.items()}
     if not data.rows:
         raise DataError(f"{path}: holds no rows")
@@ -89,7 +84,7 @@ def read(path: Path) -> Data:
 
 
 def numbers(data: Data, column: str) -> NDArray[np.float64]:
-    """A column of numbers, NaN where one is missing.
+    """A column of numbers, shape (n,), NaN where one is missing; truth values of Parquet are 1 and 0.
 
     Raises:
         DataError: A value is no number; names its place.
@@ -97,104 +92,50 @@ def numbers(data: Data, column: str) -> NDArray[np.float64]:
     values = data.columns[column]
     if values.dtype.kind in "biuf":
         return values.astype(np.float64)
-    found = np.full(len(values), np.nan)
-    for row, value in enumerate(values.tolist()):
-        if is_missing(value):
-            continue
-        try:
-            found[row] = float(value)
-        except (TypeError, ValueError):
-            raise DataError(f"{data.place(row)}: column {column}: {value!r} is not a number") from None
+    cells = [value if isinstance(value, str) else _cell(value) for value in values.tolist()]
+    found = numbers_in(cells)
+    if isinstance(found, int):
+        raise DataError(f"{data.place(found)}: column {column}: {cells[found]!r} is not a number")
     return found
 
 
 def texts(data: Data, column: str) -> list[str | None]:
     """A column of texts; None where one is missing, and a whole number without a point."""
-    return [None if is_missing(value) else text_of(value) for value in data.columns[column].ravel().tolist()]
+    return [word_of(value) for value in data.columns[column].ravel().tolist()]
 
 
-def is_missing(value: object) -> bool:
-    """None, NaN, or a word for nothing."""
-    if isinstance(value, str):
-        return value.strip().lower() in NOTHING
-    return value is None or value != value
+def _values(column: Column) -> NDArray[Any]:
+    """Of a table's column: numbers, truth values or texts."""
+    if column.times_ns is not None:
+        return _objects([_moment(time_ns) for time_ns in column.times_ns.tolist()])
+    if column.numbers is not None:
+        return column.numbers
+    words = column.words or ()
+    return _objects([None if word is None else word == "True" for word in words] if column.is_truth else words)
 
 
-def text_of(value: object) -> str:
-    """As a label reads: `3` for 3, 3.0 and True's own word."""
-    if isinstance(value, float) and value.is_integer():
+def _moment(time_ns: int) -> str | None:
+    is_missing = time_ns == np.iinfo(np.int64).min
+    return None if is_missing else str(_EPOCH + timedelta(microseconds=time_ns // 1000))
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool):
         return str(int(value))
-    return str(value)
+    return "nan" if value is None else str(value)
 
 
-def _read_csv(path: Path) -> Data:
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            header = next(reader, [])
-            rows, lines = [], []
-            for row in reader:
-                if not row and len(header) > 1:
-                    continue  # an empty line; of a single column it is a missing value
-                rows.append(_csv_row(path, reader.line_num, row or [""], header))
-                lines.append(reader.line_num)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: byte {error.start} is not UTF-8") from error
-    except csv.Error as error:
-        raise DataError(f"{path}: {error}") from error
-    twice = next((name for name in header if header.count(name) > 1), None)
-    if twice is not None:
-        raise DataError(f"{path}:1: column {twice} is there twice")
-    columns = zip(*rows, strict=True) if rows else ((),) * len(header)
-    return Data(
-        name=str(path),
-        columns={name: _objects(column) for name, column in zip(header, columns, strict=True)},
-        is_table=True,
-        lines=lines,
-    )
-
-
-def _csv_row(path: Path, line: int, row: list[str], header: Sequence[str]) -> list[str]:
-    if len(row) != len(header):
-        raise DataError(f"{path}:{line}: {len(row)} fields where the first line names {len(header)} columns")
-    return row
-
-
-def _read_parquet(path: Path) -> Data:
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError as error:
-        raise DependencyMissingError('Parquet needs pyarrow: pip install "otel-mlmon[parquet]"') from error
-    try:
-        table = parquet.read_table(path)
-    except pa.ArrowException as error:
-        raise DataError(f"{path}: {error}") from error
-    columns = {name: _arrow(table.column(name)) for name in table.column_names}
-    return Data(name=str(path), columns=columns, is_table=True)
-
-
-def _arrow(column: Any) -> NDArray[Any]:
-    """Numbers as numbers, NaN for null; everything else as objects, None for null."""
-    values: NDArray[Any] = column.to_numpy()
-    return values if values.dtype.kind in "biuf" else _objects(column.to_pylist())
-
-
-def _read_npz(path: Path) -> Data:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            columns = {name: np.atleast_1d(archive[name]) for name in archive.files}
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {path.stem: np.atleast_1d(loaded)}
+        with loaded as archive:
+            return {name: np.atleast_1d(archive[name]) for name in archive.files}
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
     except (ValueError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: {error}") from error
-    return Data(name=str(path), columns=columns, is_table=False)
-
-
-def _read_npy(path: Path) -> Data:
-    try:
-        values = np.atleast_1d(np.load(path, allow_pickle=False))
-    except ValueError as error:
-        raise DataError(f"{path}: {error}") from error
-    return Data(name=str(path), columns={path.stem: values}, is_table=False)
 
 
 def _objects(values: Sequence[object]) -> NDArray[Any]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.errors import DataError
-from otel_mlmon.reference.data import Data, is_missing, numbers, texts
+from otel_mlmon.reference.data import Data, numbers, texts
 
 _DTYPES: Final = {
     "tensor(float)": "float32",
@@ -142,8 +142,8 @@ def _demand_whole(node: Node, data: Data, column: str, found: NDArray[Any]) -> N
     odd = np.flatnonzero(~(np.isfinite(flat) & (flat == np.floor(flat))).all(axis=1))
     if odd.size:
         row = int(odd[0])
-        value = data.columns[column][row]
-        told = "is missing" if is_missing(value) else f"{value!r} is not a whole number"
+        (value,) = data.columns[column][row : row + 1].tolist()
+        told = "is missing" if np.isnan(flat[row]).any() else f"{value!r} is not a whole number"
         raise DataError(f"{data.place(row)}: column {column}: {told}; the input {node.name} is of type {node.type}")
 
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from otel_mlmon.backtest.counting import counter_of
-from otel_mlmon.backtest.table import column_of
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.window.binning import Binning, ClassBins, quantile_bins
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.tally import Tally
+from otel_mlmon.table.table import column_of
 
 # Powers of two are bounds of buckets; their neighbours and zeros are where a comparison could go wrong.
 VALUES = st.one_of(
@@ -87,3 +87,18 @@ def test_means_are_of_what_is_there() -> None:
     counter = counter_of(column_of("x", np.array([1.0, math.nan, 3.0, math.inf, math.nan])), binning, "here")
     assert counter.mean(0, 4) == 2.0
     assert math.isnan(counter.mean(4, 5))
+
+
+@pytest.mark.parametrize(
+    ("labels", "values", "counts"),
+    [
+        (("1", "2", "_OTHER"), ["1.0", "2", "02", "many"], [1, 2, 1]),
+        (("1.0", "many", "_OTHER"), [1.0, 1.0, 2.0], [2, 0, 1]),
+        (("1", "1.0", "_OTHER"), ["1.0", "1"], [1, 1, 0]),
+    ],
+)
+def test_a_label_is_the_number_it_is_spelled_as(
+    labels: tuple[str, ...], values: list[object], counts: list[int]
+) -> None:
+    counter = counter_of(column_of("x", values), ClassBins(labels=labels), "here")
+    assert counter.count(0, len(values)).tolist() == counts

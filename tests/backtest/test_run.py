@@ -297,3 +297,11 @@ def test_a_wrong_file_is_told_with_its_place(tmp_path: Path, reference: str, dat
     with pytest.raises(ConfigurationError) as caught:
         backtest(Request(reference=tmp_path / reference, data=tmp_path / data))
     assert fault in str(caught.value)
+
+
+def test_a_word_late_in_a_long_file_is_no_drift(tmp_path: Path) -> None:
+    rows = [f"{code}.0\n" for code in np.random.default_rng(7).integers(0, 3, 45_000)]
+    (tmp_path / "ref.csv").write_text("class\n" + "".join(rows[:20_000]))
+    (tmp_path / "data.csv").write_text("class\n" + "".join([*rows[20_000:], "unheard of\n"]))
+    report = backtest(Request(reference=tmp_path / "ref.csv", data=tmp_path / "data.csv"))
+    assert [(entry.stream, entry.status) for entry in report.streams] == [("class", "ok")]

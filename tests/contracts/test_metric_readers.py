@@ -24,12 +24,14 @@ from opentelemetry.sdk.resources import Resource
 
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.aggregate.snapshot import ModelKey, Snapshot, Values
+from otel_mlmon.instrumentation.signals.bulk_self_test import Trouble
 from otel_mlmon.instrumentation.signals.metrics import Metrics
 from otel_mlmon.internal_events import JOURNAL
 from otel_mlmon.sketch.categories import Categories
 from tests.support.otlp_server import OtlpServer
 
 Found = dict[str, Any]
+NONE = Trouble("", "")
 DELTA = {SdkHistogram: AggregationTemporality.DELTA, Counter: AggregationTemporality.DELTA}
 FEATURE, DURATION = semconv.FEATURE.name, semconv.DURATION.name
 
@@ -72,8 +74,8 @@ def histogram(point: Any) -> tuple[Any, ...]:
 
 def write(provider: MeterProvider, *, is_bulk: bool, collect: Callable[[], object]) -> None:
     metrics = Metrics(provider, drain=lambda: None, sessions=lambda: ())
-    assert metrics.is_bulk
-    metrics.is_bulk = is_bulk
+    assert metrics.trouble == NONE
+    metrics.trouble = NONE if is_bulk else Trouble("asked for", "asked for")
     for snapshot in snapshots():
         metrics.observe(snapshot)
         collect()
@@ -161,7 +163,7 @@ def test_negative_values_that_record_refuses_are_counted() -> None:
     negative = Snapshot(model=ModelKey("m", ""), features={"x": Values(numbers=np.array([-1.0, 2.0, -3.0]))})
     metrics.observe(negative)
     assert JOURNAL.totals(semconv.VALUES_DROPPED.name) == {}
-    metrics.is_bulk = False
+    metrics.trouble = Trouble("asked for", "asked for")
     metrics.observe(negative)
     assert JOURNAL.totals(semconv.VALUES_DROPPED.name) == {((semconv.REASON, "negative"),): 2}
     provider.shutdown()

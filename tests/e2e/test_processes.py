@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import signal
 import subprocess
 import sys
@@ -40,6 +41,7 @@ def variables(server: OtlpServer) -> dict[str, str]:
         OTEL_EXPORTER_OTLP_ENDPOINT=server.http_url,
         OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
         OTEL_METRIC_EXPORT_INTERVAL="500",
+        OTEL_MLMON_SHUTDOWN_TIMEOUT_S="20",  # a busy machine imports the exporters in seconds
         PYTHONPATH=str(ROOT),
         PYTHONWARNINGS="ignore",
     )
@@ -61,6 +63,27 @@ def test_children_count_their_own_calls_and_lose_none(how: str) -> None:
         found = totals(server)
     own = [1] if how == "os" else []
     assert sorted(found.values()) == own + [calls] * children
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forks_under_load_account_for_every_call_in_each_process_and_hang_nowhere() -> None:
+    children, calls = 12, 40
+    with OtlpServer() as server:
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.support.forking_under_load", str(children), str(calls)],
+            cwd=ROOT,
+            env=variables(server),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        found = totals(server)
+    lines = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
+    *of_children, (made, recorded, dropped) = sorted(lines)
+    assert of_children == [(calls, calls, 0)] * children
+    assert made == recorded + dropped > calls
+    assert sorted(found.values()) == [calls] * children + [recorded]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gunicorn") is None, reason="pip install gunicorn")

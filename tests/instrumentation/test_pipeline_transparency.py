@@ -24,6 +24,7 @@ from otel_mlmon.instrumentation.record.announcing import Announcer
 from otel_mlmon.instrumentation.record.reader import Reader
 from otel_mlmon.instrumentation.signals.events import Events
 from otel_mlmon.instrumentation.signals.exceptions import Exceptions
+from otel_mlmon.instrumentation.signals.exemplars import Exemplars
 from otel_mlmon.instrumentation.signals.interest import Limiter
 from otel_mlmon.instrumentation.signals.metrics import Metrics
 from otel_mlmon.instrumentation.signals.model_events import ModelEvents
@@ -42,7 +43,7 @@ STAGES = [
     (Tap, "record"), (Ring, "offer"), (Announcer, "take"), (Announcer, "see"), (Announcer, "timed"),
     (Announcer, "announcements"), (Reader, "__init__"), (Reader, "read"), (Aggregator, "add"), (Aggregator, "take"),
     (Metrics, "observe"), (Metrics, "observe_loads"), (Spans, "emit"), (Events, "emit"), (Exceptions, "emit"),
-    (ModelEvents, "emit"), (Limiter, "grant"),
+    (ModelEvents, "emit"), (Limiter, "grant"), (Exemplars, "tell"),
 ]  # fmt: skip
 
 

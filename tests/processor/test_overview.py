@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_mlmon.processor.drift.score import Score, StatisticValue
+from otel_mlmon.processor.drift.score import Score, Statistics, StatisticValue
 from otel_mlmon.processor.overview import overview, score_from_dict, score_to_dict
 from otel_mlmon.processor.window.window import StreamKey
 from tests.support.observations import MODEL, Bench, durations, label, point
@@ -28,7 +28,7 @@ numbers = st.floats(allow_nan=False, allow_infinity=False)
         current_count=st.integers(0, 2**50),
         statistics=st.dictionaries(
             st.text(), st.builds(StatisticValue, value=numbers, p_value=st.none() | numbers, noise=st.none() | numbers)
-        ),
+        ).map(Statistics.of),
         contributions=st.lists(numbers).map(tuple),
     )
 )
@@ -46,7 +46,7 @@ def test_a_model_is_described_by_what_it_did_and_what_was_said_of_it() -> None:
         status="drift",
         log10_evidence=9.0,
         log10_alarm_line=7.0,
-        statistics={"psi": StatisticValue(value=0.3)},
+        statistics=Statistics.of({"psi": StatisticValue(value=0.3)}),
         contributions=(0.5, -0.5),
     )
     scores = {StreamKey(MODEL, "prediction.label"): score}

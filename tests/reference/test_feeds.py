@@ -24,11 +24,12 @@ def table(**columns: list[Any]) -> Data:
     for name, values in columns.items():
         made[name] = np.empty(len(values), dtype=object)
         made[name][:] = values
-    return Data(name="d.csv", columns=made, is_table=True, lines=range(2, 100))
+    return Data(name="d.csv", columns=made, is_table=True, place=lambda row: f"d.csv:{row + 2}")
 
 
 def arrays(**columns: Any) -> Data:
-    return Data(name="d.npz", columns={name: np.asarray(values) for name, values in columns.items()}, is_table=False)
+    made = {name: np.asarray(values) for name, values in columns.items()}
+    return Data(name="d.npz", columns=made, is_table=False, place=lambda row: f"d.npz: row {row}")
 
 
 def test_the_columns_of_a_table_are_those_of_the_one_input_in_their_order() -> None:
@@ -95,6 +96,8 @@ def test_arrays_go_to_inputs_by_name_or_alone() -> None:
          "d.npz has x (5 × 3); the model takes x (float, n × 3), y (float, n)"),
         ([Input("x", ["N", 1], "tensor(int64)")], table(x=["1", "2.5"]),
          "d.csv:3: column x: '2.5' is not a whole number; the input x is of type tensor(int64)"),
+        ([Input("x", ["N", 2], "tensor(int64)")], arrays(x=[[1.0, 2.0], [1.5, 2.0]]),
+         "d.npz: row 1: column x: [1.5, 2.0] is not a whole number; the input x is of type tensor(int64)"),
         ([Input("x", ["N", 1], "tensor(int64)")], table(x=["1", "2", None]),
          "d.csv:4: column x: is missing; the input x is of type tensor(int64)"),
         ([Input("x", ["N", 1], "seq(tensor(float))")], table(x=["1"]),

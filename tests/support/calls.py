@@ -11,12 +11,16 @@ import numpy as np
 
 from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
 from otel_mlmon.instrumentation.aggregate.snapshot import Snapshot
-from otel_mlmon.instrumentation.call.call import CallTuple, Plan, SessionInfo
+from otel_mlmon.instrumentation.call.call import CallTuple, Item, Plan, Record, SessionInfo, Side
 from otel_mlmon.instrumentation.call.observer import _inputs
+from otel_mlmon.instrumentation.call.packing import Forms
 from otel_mlmon.instrumentation.call.snapshot import capture_of, plan_outputs
+from otel_mlmon.instrumentation.record.batch import Batch
 from otel_mlmon.instrumentation.record.findings import Findings
+from otel_mlmon.instrumentation.record.gathering import gather
 from otel_mlmon.instrumentation.record.reader import Reader
 from otel_mlmon.instrumentation.settings import ModelOptions
+from otel_mlmon.instrumentation.signals.context import EMPTY
 
 Arrays = Mapping[str, Any]
 
@@ -60,11 +64,11 @@ class Described:
 class Sink:
     """Keeps every record."""
 
-    queue: deque[CallTuple] = field(default_factory=deque)
+    queue: deque[Record] = field(default_factory=deque)
     high_water: int = 1 << 30
     max_bytes: int = 1 << 40
 
-    def offer(self, record: CallTuple, size_bytes: int) -> None:
+    def offer(self, record: Record, size_bytes: int) -> None:
         self.queue.append(record)
 
     def drop(self, reason: str) -> None:
@@ -84,16 +88,16 @@ def session(*, name: str = "m", metadata: Mapping[str, str] | None = None) -> Se
     )
 
 
-def copied(
-    calls: Sequence[tuple[Arrays, Arrays]],
+def planned(
+    feed: Arrays,
+    made: Arrays,
     *,
     nodes: Mapping[str, Node] | None = None,
     metadata: Mapping[str, str] | None = None,
     is_whole: bool = False,
-) -> list[CallTuple]:
-    """Calls as they would be copied on the host's thread; each is its inputs and its outputs, by name."""
+) -> tuple[Plan, list[int]]:
+    """What is copied of a session of which this is the first call, and the positions of the outputs copied."""
     said = nodes or {}
-    feed, made = calls[0]
     described = Described(
         [said.get(name) or node(name, value) for name, value in feed.items()],
         [said.get(name) or node(name, value) for name, value in made.items()],
@@ -108,11 +112,36 @@ def copied(
         outputs=tuple(outputs.values()),
         made=tuple(made),
     )
+    return plan, list(outputs)
+
+
+def copied(calls: Sequence[tuple[Arrays, Arrays]], **described: Any) -> list[CallTuple]:
+    """Calls as they would be copied on the host's thread, unpacked; each is its inputs and its outputs, by name."""
+    plan, positions = planned(*calls[0], **described)
     sink = Sink()
-    capture = capture_of(plan, list(outputs), sink=sink, context=dict)
+    # Whatever is called a context keeps a call from being packed.
+    capture = capture_of(plan, positions, sink=sink, context=lambda _: EMPTY, forms=Forms())
     for given, found in calls:
         capture(given, list(found.values()), 10, 1010)
-    return list(sink.queue)
+    return [record for record in sink.queue if isinstance(record, tuple)]
+
+
+def copies(side: Side) -> tuple[Item, ...]:
+    """The inputs or outputs of a call, one item a tensor."""
+    return (side,) if isinstance(side, bytes) else side
+
+
+def batch_of(records: Sequence[CallTuple]) -> Batch:
+    """Calls of one plan, as they are gathered from the buffer."""
+    waiting = deque(records)
+    gathered = gather(
+        lambda limit: [waiting.popleft() for _ in range(min(limit, len(waiting)))],
+        len(records),
+        forms=Forms(),
+        is_suppressed=lambda _: False,
+    )
+    (batch,) = gathered.batches
+    return batch
 
 
 def added_up(
@@ -124,12 +153,12 @@ def added_up(
     admit: Callable[[str, str, Mapping[str, int]], Mapping[str, int]] = lambda _, __, counts: counts,
 ) -> Snapshot:
     """What the records add up to, read in pieces that end at `cuts`."""
-    reader = Reader(records[0][0], options=lambda _: said, max_features=100, findings=findings)
+    reader = Reader(records[0][0].item(), options=lambda _: said, max_features=100, findings=findings)
     aggregator = Aggregator(admit=admit)
     ends = [*sorted({cut % len(records) for cut in cuts} - {0}), len(records)]
     start = 0
     for end in ends:
-        aggregator.add(reader.read(records[start:end]))
+        aggregator.add(reader.read(batch_of(records[start:end])))
         start = end
     (snapshot,) = aggregator.take()
     return snapshot

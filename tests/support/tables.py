@@ -16,7 +16,7 @@ from otel_mlmon.backtest.cutting import WindowLength
 from otel_mlmon.backtest.report import Report
 from otel_mlmon.backtest.request import Request
 from otel_mlmon.backtest.run import backtest_tables
-from otel_mlmon.backtest.table import Table, column_of
+from otel_mlmon.table.table import Table, column_of
 
 SETUP = "pip install --no-deps nannyml==0.13.1"
 

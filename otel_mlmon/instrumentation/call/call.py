@@ -11,6 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 Shape: TypeAlias = tuple[int, ...]
 
 Item: TypeAlias = "bytes | tuple[Shape, bytes | tuple[str, ...]] | None"
@@ -18,7 +21,7 @@ Item: TypeAlias = "bytes | tuple[Shape, bytes | tuple[str, ...]] | None"
 part of it that was copied; or None, nothing."""
 
 Side: TypeAlias = "bytes | tuple[Item, ...]"
-"""The inputs or outputs of a call: one item a tensor of the plan; or, of a single tensor copied whole, its bytes."""
+"""The inputs or outputs of a call: the bytes of a plan's only tensor if it was copied whole, else one item a tensor."""
 
 Layout = Literal["rows", "nchw", "nhwc", "text", "maps", "whole", "shape", "none"]
 """How a tensor is copied: `rows` along its first axis, an image by pixels, strings, ZipMap's dictionaries, all of it,
@@ -82,37 +85,64 @@ class Plan:
     """Names of all outputs of the model, copied or not; empty if nobody looked."""
 
 
+PlanCell: TypeAlias = NDArray[np.object_]
+"""Shape (): holds a plan, and the garbage collector does not look into it."""
+
+
+def cell_of(plan: Plan) -> PlanCell:
+    """A cell that holds `plan`, which `cell.item()` gives.
+
+    A tuple of nothing but numbers, bytes, None and arrays is let go by the garbage collector when it first comes by,
+    since to it none of those can be part of a cycle: thousands of waiting calls are not walked again and again. So a
+    plan must not hold a cell of its own: that cycle would never be found.
+    """
+    cell = np.empty((), dtype=object)
+    cell[()] = plan
+    return cell
+
+
 class Call(NamedTuple):
     """One inference call.
 
     On the host's thread it is written as a bare tuple of this layout, which costs 0.2 µs less than the constructor.
     """
 
-    plan: Plan
+    cell: PlanCell
+    """Of its plan."""
     started_ns: int
     """`time.perf_counter_ns` before the call."""
     ended_ns: int
     context: object
-    """The OpenTelemetry context at the call; opaque here."""
+    """The OpenTelemetry context at the call, opaque here; None where there was none."""
     inputs: Side
-    """Of `plan.inputs`; empty if the call failed."""
+    """Of the inputs of the plan; empty if the call failed."""
     outputs: Side
     error_type: str | None
     """The name of the exception's class; never the exception, which holds the host's frames."""
 
+    @property
+    def plan(self) -> Plan:
+        """What was copied of it."""
+        plan: Plan = self.cell.item()
+        return plan
 
-CallTuple: TypeAlias = "tuple[Plan, int, int, object, Side, Side, str | None]"
+
+CallTuple: TypeAlias = "tuple[PlanCell, int, int, object, Side, Side, str | None]"
+
+
+Record: TypeAlias = "bytes | CallTuple"
+"""A call that waits: packed (see `packing`), or a tuple."""
 
 
 class Sink(Protocol):
     """Where calls go: a queue that the host's thread may append to while it is neither empty nor long."""
 
-    queue: deque[CallTuple]
+    queue: deque[Record]
     high_water: int
     """Below this many records, and above none, appending needs nothing else."""
     max_bytes: int
 
-    def offer(self, record: CallTuple, size_bytes: int) -> None:
+    def offer(self, record: Record, size_bytes: int) -> None:
         """Append with everything that the short way leaves out; or drop, and count it."""
 
     def drop(self, reason: str) -> None:

@@ -22,7 +22,7 @@ class Load(NamedTuple):
     ended_ns: int
     """As `time.perf_counter_ns` counts."""
     context: object
-    """The OpenTelemetry context; opaque here."""
+    """The OpenTelemetry context, opaque here; None where there was none."""
     is_new: bool = True
     """False if only its execution providers changed."""
     duration_s: float | None = None

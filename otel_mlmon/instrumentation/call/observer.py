@@ -16,11 +16,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
 from otel_mlmon.guard import Guard, guard
-from otel_mlmon.instrumentation.call.call import Plan, SessionInfo, Sink, Tensor
+from otel_mlmon.instrumentation.call.call import Plan, SessionInfo, Sink, Tensor, cell_of
 from otel_mlmon.instrumentation.call.load import Load, Stamp, path_of, provider_names
+from otel_mlmon.instrumentation.call.packing import Forms
 from otel_mlmon.instrumentation.call.snapshot import (
     RECORD_BYTES,
     Capture,
+    Context,
     capture_of,
     feeds_back,
     plan_input,
@@ -46,7 +48,7 @@ class Observer:
 
     Args:
         sink: Where calls go.
-        context: The OpenTelemetry context at the call.
+        context: Gives the OpenTelemetry context at the call, or its argument where there is none.
         model_name: What the user calls a session's model, empty to let it be found.
         runtime_version: The version of the runtime.
         is_whole: Whether a session's outputs are copied as they are, for the developer's own function.
@@ -56,7 +58,7 @@ class Observer:
         self,
         *,
         sink: Sink,
-        context: Callable[[], object],
+        context: Context,
         model_name: Callable[[Any], str],
         runtime_version: str,
         is_whole: Callable[[SessionInfo], bool] = lambda _: False,
@@ -64,6 +66,8 @@ class Observer:
         self.sink = sink
         self.stage: Guard = guard("call")
         self.loads: deque[Load] = deque(maxlen=MAX_LOADS)
+        self.forms = Forms()
+        """Of packed calls."""
         self._context = context
         self._model_name = model_name
         self._runtime_version = runtime_version
@@ -84,7 +88,7 @@ class Observer:
         seen = {at: (nodes[name], outputs[at]) for at, name in enumerate(asked) if name in nodes}
         planned = plan_outputs(seen, is_whole=self._is_whole(info))
         plan = Plan(session=info, operation="run", inputs=inputs, outputs=tuple(planned.values()), made=tuple(nodes))
-        capture = capture_of(plan, list(planned), sink=self.sink, context=self._context)
+        capture = capture_of(plan, list(planned), sink=self.sink, context=self._context, forms=self.forms)
         captures[key] = capture
         return capture
 
@@ -132,18 +136,19 @@ class Observer:
                 return
             try:
                 captures = self._captures(session)
-                plan = captures.get(("failed", operation))
-                if plan is None:
-                    plan = captures["failed", operation] = Plan(session=captures["session"], operation=operation)
-                record = (plan, started_ns, ended_ns, self._context(), (), (), type(error).__qualname__)
+                cell = captures.get(("failed", operation))
+                if cell is None:
+                    plan = Plan(session=captures["session"], operation=operation)
+                    cell = captures["failed", operation] = cell_of(plan)
+                record = (cell, started_ns, ended_ns, self.context(), (), (), type(error).__qualname__)
                 self.sink.offer(record, RECORD_BYTES)
             except BaseException:
                 self.sink.drop(DROP_FAULT)
                 raise
 
     def context(self) -> object:
-        """The OpenTelemetry context of this thread."""
-        return self._context()
+        """The OpenTelemetry context of this thread; None if there is none."""
+        return self._context(None)
 
     def fault(self, error: BaseException) -> bool:
         """Whether `error`, raised by our code after a call of the host's, is kept from it; the call is dropped."""
@@ -169,7 +174,7 @@ class Observer:
                     session=captures.get("session"),
                     path=path_of(source),
                     ended_ns=time.perf_counter_ns(),
-                    context=self._context(),
+                    context=self.context(),
                     duration_s=duration_s,
                     error_type=type(error).__qualname__ if error else None,
                     requested=requested,
@@ -187,7 +192,7 @@ class Observer:
             for key in [key for key in list(captures) if key not in {"session", "requested"}]:
                 captures.pop(key, None)
             self.loads.append(
-                Load(info, info.path, time.perf_counter_ns(), self._context(), is_new=is_new, requested=requested)
+                Load(info, info.path, time.perf_counter_ns(), self.context(), is_new=is_new, requested=requested)
             )
 
     def requested(self, session: Any) -> tuple[str, ...]:
@@ -221,7 +226,7 @@ class Observer:
     def _bare(self, captures: dict[Any, Any], info: SessionInfo) -> object:
         if "bare" not in captures:
             plan = Plan(session=info, operation="run")
-            captures["bare"] = capture_of(plan, [], sink=self.sink, context=self._context)
+            captures["bare"] = capture_of(plan, [], sink=self.sink, context=self._context, forms=self.forms)
         return captures["bare"]
 
     def _describe(self, session: Any) -> SessionInfo:

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from otel_mlmon.instrumentation.call.call import Item, Plan, SessionInfo, Sink, Tensor
+from otel_mlmon.instrumentation.call.call import Item, Plan, PlanCell, SessionInfo, Sink, Tensor, cell_of
 from otel_mlmon.instrumentation.call.snapshot import (
     MAX_TEXTS,
     RECORD_BYTES,
@@ -21,11 +21,12 @@ from otel_mlmon.instrumentation.call.snapshot import (
     copier_of,
     plan_output,
     plan_outputs,
+    side_of,
     weight_of,
 )
 
 Copy = Callable[[Any], Item]
-Outputs: TypeAlias = "tuple[Plan, list[tuple[int, Copy]]]"
+Outputs: TypeAlias = "tuple[PlanCell, list[tuple[int, Copy]]]"
 
 HOST_DEVICE: Final = "cpu"
 
@@ -68,24 +69,25 @@ class Tap:
         self._made = made
         self._takes = [(tensor.name, self._copier(tensor, is_input=True)) for tensor in inputs]
         self._outputs: Outputs | None = None
-        self._failed: Plan | None = None
+        self._failed: PlanCell | None = None
 
-    def take(self, feed: Mapping[str, Any]) -> tuple[Item, ...]:
+    def take(self, feed: Mapping[str, Any]) -> Sequence[Item]:
         """Copies of the inputs."""
-        return tuple([copy(feed.get(name)) for name, copy in self._takes]) if self._takes else ()
+        return [copy(feed.get(name)) for name, copy in self._takes]
 
     def record(
-        self, started_ns: int, ended_ns: int, context: object, inputs: tuple[Item, ...], outputs: Sequence[Any]
+        self, started_ns: int, ended_ns: int, context: object, inputs: Sequence[Item], outputs: Sequence[Any]
     ) -> None:
         """Record a call that succeeded; the first one's outputs decide what is copied of all."""
-        plan, gives = self._outputs or self._plan(outputs)
-        made = tuple([copy(outputs[position]) for position, copy in gives])
-        self._sink.offer((plan, started_ns, ended_ns, context, inputs, made, None), weight_of(inputs + made))
+        cell, gives = self._outputs or self._plan(outputs)
+        made = [copy(outputs[position]) for position, copy in gives]
+        record = (cell, started_ns, ended_ns, context, side_of(inputs), side_of(made), None)
+        self._sink.offer(record, weight_of(inputs) + weight_of(made))
 
     def fail(self, started_ns: int, ended_ns: int, context: object, error_type: str) -> None:
         """Record a call that failed."""
         if self._failed is None:
-            self._failed = Plan(session=self._session, operation=self._operation)
+            self._failed = cell_of(Plan(session=self._session, operation=self._operation))
         self._sink.offer((self._failed, started_ns, ended_ns, context, (), (), error_type), RECORD_BYTES)
 
     def _plan(self, outputs: Sequence[Any]) -> Outputs:
@@ -107,7 +109,10 @@ class Tap:
             made=self._made,
         )
         # Two threads may both come here first; each records by its own plan, and one of them stays.
-        found = (plan, [(position, self._copier(tensor, is_input=False)) for position, tensor in chosen.items()])
+        found = (
+            cell_of(plan),
+            [(position, self._copier(tensor, is_input=False)) for position, tensor in chosen.items()],
+        )
         self._outputs = found
         return found
 

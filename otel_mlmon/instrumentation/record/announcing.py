@@ -28,7 +28,6 @@ class Announcer:
         noted: Where the host's threads put loads.
         is_suppressed: Whether the host had switched instrumentation off in a context; such a load is not told.
         version_of: What the developer says of the version of the model of a name; empty if nothing.
-        context: Of a session that was not seen being created.
     """
 
     def __init__(
@@ -37,12 +36,10 @@ class Announcer:
         *,
         is_suppressed: Callable[[object], bool],
         version_of: Callable[[str], str],
-        context: object,
     ) -> None:
         self._noted = noted
         self._is_suppressed = is_suppressed
         self._version_of = version_of
-        self._context = context
         self._known: dict[SessionInfo, None] = {}
         self._untimed: deque[Load] = deque(maxlen=MAX_SESSIONS)
         self._unsent: deque[Load] = deque(maxlen=MAX_SESSIONS)
@@ -60,7 +57,7 @@ class Announcer:
         It was created before the instrumentation, before a fork, or while instrumentation was suppressed.
         """
         if session not in self._known:
-            self._announce(Load(session, session.path, time.perf_counter_ns(), self._context))
+            self._announce(Load(session, session.path, time.perf_counter_ns(), None))
 
     def timed(self) -> list[Timed]:
         """The loads taken over since the last time whose duration is known."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.instrumentation.call.call import Item, Tensor
+from otel_mlmon.instrumentation.record.batch import Items, Whole, each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -26,7 +27,7 @@ class Column:
     """Whether rows of another width were left out."""
 
 
-def column(tensor: Tensor, items: Sequence[Item], *, width: int = 0) -> Column:
+def column(tensor: Tensor, items: Items, *, width: int = 0) -> Column:
     """`items` of a tensor laid out as `rows` or `maps`, one a call; those of another width than the first are left.
 
     Args:
@@ -35,11 +36,13 @@ def column(tensor: Tensor, items: Sequence[Item], *, width: int = 0) -> Column:
         width: Which width is kept, instead of the first's; 0 for the first's.
     """
     dtype = np.dtype(tensor.dtype)
-    if tensor.row_shape is not None and set(map(type, items)) == {bytes}:
-        uniform = _uniform(dtype, _product(tensor.row_shape), items)  # type: ignore[arg-type]
-        if uniform is not None:
-            return uniform
-    return _mixed(dtype, tensor, items, width)
+    found = _whole(dtype, row_bytes(tensor), items) if isinstance(items, Whole) else _alike(dtype, items, width)
+    return found or _mixed(dtype, tensor, each(items), width)
+
+
+def row_bytes(tensor: Tensor) -> int:
+    """Bytes of one row of the plan's shape."""
+    return _product(tensor.row_shape or ()) * np.dtype(tensor.dtype).itemsize
 
 
 def _product(shape: Sequence[int]) -> int:
@@ -49,19 +52,36 @@ def _product(shape: Sequence[int]) -> int:
     return found
 
 
-def _uniform(dtype: np.dtype[Any], width: int, items: Sequence[bytes]) -> Column | None:
+def _whole(dtype: np.dtype[Any], row_bytes: int, items: Whole) -> Column | None:
     """None if an item is not of whole rows: onnxruntime only warns of an output of another shape than declared."""
-    row_bytes = width * dtype.itemsize
     if not row_bytes:
         return None
-    lengths = np.fromiter(map(len, items), dtype=np.int64, count=len(items))
-    sizes = lengths // row_bytes
-    if (sizes * row_bytes != lengths).any():
+    sizes = items.lengths // row_bytes
+    if (sizes * row_bytes != items.lengths).any():
+        return None
+    calls = np.arange(len(sizes), dtype=np.int64)
+    return Column(
+        rows=np.frombuffer(items.data, dtype=dtype).reshape(-1, row_bytes // dtype.itemsize),
+        calls=calls if (sizes == 1).all() else np.repeat(calls, sizes),
+        sizes=sizes,
+    )
+
+
+def _alike(dtype: np.dtype[Any], items: Sequence[Item], kept: int) -> Column | None:
+    """Items of one shape of which equally much was copied, as of calls of one batch size; None of others."""
+    if set(map(type, items)) != {tuple}:
+        return None
+    shapes, parts = zip(*items, strict=True)
+    if len(set(shapes)) > 1 or set(map(type, parts)) != {bytes} or len(set(map(len, parts))) > 1:
+        return None
+    width = _product(shapes[0][1:])
+    row_bytes = width * dtype.itemsize
+    if not row_bytes or not parts[0] or len(parts[0]) % row_bytes or kept not in {0, width}:
         return None
     return Column(
-        rows=np.frombuffer(b"".join(items), dtype=dtype).reshape(-1, width),
-        calls=np.repeat(np.arange(len(items), dtype=np.int64), sizes),
-        sizes=sizes,
+        rows=np.frombuffer(b"".join(parts), dtype=dtype).reshape(-1, width),
+        calls=np.repeat(np.arange(len(items), dtype=np.int64), len(parts[0]) // row_bytes),
+        sizes=np.full(len(items), shapes[0][0], dtype=np.int64),
     )
 
 

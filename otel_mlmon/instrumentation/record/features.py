@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.instrumentation.call.call import Item, Tensor
+from otel_mlmon.instrumentation.record.batch import Items, each
 from otel_mlmon.instrumentation.record.columns import Column, column
 from otel_mlmon.instrumentation.record.images import image_features
 
@@ -87,11 +88,11 @@ class Profiler:
         self._note = note
         self._plans: list[InputPlan] | None = None
 
-    def read(self, columns: Sequence[Sequence[Item]]) -> Inputs:
+    def read(self, columns: Sequence[Items]) -> Inputs:
         """The features of `columns`, of each input the items of all calls; empty while none shows how wide it is."""
         inputs = Inputs()
         if self._plans is None:
-            if not any(map(any, columns)):
+            if not any(any(each(items)) for items in columns):
                 return inputs
             widths = [_width(tensor, items) for tensor, items in zip(self._tensors, columns, strict=True)]
             if not any(widths):
@@ -134,11 +135,11 @@ class Profiler:
             plan.categorical, plan.supposed = set(range(len(names))), set(range(len(names)))
         return plan
 
-    def _read(self, plan: InputPlan, items: Sequence[Item], inputs: Inputs) -> int:
+    def _read(self, plan: InputPlan, items: Items, inputs: Inputs) -> int:
         if plan.tensor.layout == "text":
-            return _read_texts(plan, items, inputs)
+            return _read_texts(plan, each(items), inputs)
         if not plan.names:
-            return _read_images(plan, items, inputs)
+            return _read_images(plan, each(items), inputs)
         found = column(plan.tensor, items, width=plan.width)
         if found.is_mixed and self._plans is not None:
             self._plans.remove(plan)
@@ -172,11 +173,11 @@ def _own_names(tensor: str, width: int, *, is_only: bool) -> list[str]:
     return [tensor] if width == 1 else [f"{tensor}.f{index}" for index in range(width)]
 
 
-def _width(tensor: Tensor, items: Sequence[Item]) -> int:
+def _width(tensor: Tensor, items: Items) -> int:
     """Columns of an input; 0 if nothing shows them yet."""
     if tensor.row_shape is not None:
         return int(np.prod(tensor.row_shape, dtype=np.int64))
-    shape = next((item[0] for item in items if isinstance(item, tuple)), None)
+    shape = next((item[0] for item in each(items) if isinstance(item, tuple)), None)
     if shape is None:
         return 0
     return int(np.prod(shape[1:], dtype=np.int64)) if tensor.layout in {"rows", "text"} else 1

@@ -39,7 +39,7 @@ class Confidences(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Predictions:
-    """n calls of one session, in the order in which they ended up in the buffer."""
+    """n calls of one session, in no particular order."""
 
     model: Model
     operation: str

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.call.call import CallTuple, Item, Plan, Side, Tensor
-from otel_mlmon.instrumentation.record.columns import Column, column
+from otel_mlmon.instrumentation.call.call import Item, Plan, Tensor
+from otel_mlmon.instrumentation.record.batch import Batch, Items, Whole, each
+from otel_mlmon.instrumentation.record.columns import Column, column, row_bytes
 from otel_mlmon.instrumentation.record.evidence import Evidence
 from otel_mlmon.instrumentation.record.features import Profiler
 from otel_mlmon.instrumentation.record.findings import Findings
@@ -83,49 +84,45 @@ class Reader:
             note=functools.partial(self._note, "inputs"),
         )
 
-    def read(self, calls: Sequence[CallTuple]) -> Predictions:
-        """What `calls`, at least one, all of this reader's plan, said."""
-        # Transposed in one step of C: a record has the fields of `Call`, in its order.
-        _, started, ended, contexts, given, made, errors = zip(*calls, strict=True)
-        started_ns = np.array(started, dtype=np.int64)
-        reading = Reading(len(calls))
-        self._read_outputs([_items(made, at) for at in range(len(self._plan.outputs))], reading)
-        if not self._plan.outputs and not all(errors):
+    def read(self, batch: Batch) -> Predictions:
+        """What the calls of `batch`, at least one, all of this reader's plan, said."""
+        reading = Reading(len(batch.errors))
+        self._read_outputs(batch.outputs, reading)
+        if not self._plan.outputs and not all(batch.errors):
             self._note("outputs", _TIMED_ONLY)
-        columns = [_items(given, at) for at in range(len(self._plan.inputs))]
-        for tensor, items in zip(self._plan.inputs, columns, strict=True):
+        for tensor, items in zip(self._plan.inputs, batch.inputs, strict=True):
             if reading.sizes.all():
                 break
             reading.size(_sizes(tensor, items))
         return Predictions(
             model=self.model,
             operation=self._plan.operation,
-            started_ns=started_ns,
-            duration_ns=np.maximum(np.array(ended, dtype=np.int64) - started_ns, 0),
-            contexts=contexts,
-            errors=errors,
+            started_ns=batch.started_ns,
+            duration_ns=np.maximum(batch.ended_ns - batch.started_ns, 0),
+            contexts=batch.contexts,
+            errors=batch.errors,
             batch_sizes=reading.sizes,
             labels=reading.labels or Labels(),
             confidences=reading.confidences or Confidences(),
             values=reading.values,
-            inputs=self._inputs.read(columns),
+            inputs=self._inputs.read(batch.inputs),
         )
 
-    def _read_outputs(self, columns: Sequence[Sequence[Item]], reading: Reading) -> None:
+    def _read_outputs(self, columns: Sequence[Items], reading: Reading) -> None:
         if callable(self._said.scores):
             tensors = self._plan.outputs
             if tensors:
                 reading.size(_sizes(tensors[0], columns[0]))
-            made = list(zip(*columns, strict=True))
+            made = list(zip(*map(each, columns), strict=True))
             reading.labels, reading.confidences = read_with(self._said.scores, tensors, made, self._names)
             return
         for position in self._order:
             self._read_output(position, self._plan.outputs[position], columns[position], reading)
 
-    def _read_output(self, position: int, tensor: Tensor, items: Sequence[Item], reading: Reading) -> None:
+    def _read_output(self, position: int, tensor: Tensor, items: Items, reading: Reading) -> None:
         if tensor.layout == "text":
             reading.size(_sizes(tensor, items))
-            self._read_texts(tensor, items, reading)
+            self._read_texts(tensor, each(items), reading)
             return
         found = column(tensor, items)
         reading.size(found.sizes)
@@ -213,13 +210,10 @@ class Reader:
         self._findings.note(self.model.name, subject, finding, is_logged=is_logged)
 
 
-def _items(sides: Sequence[Side], position: int) -> Sequence[Item]:
-    """Of each call, the item of the tensor at `position`; None of a call that failed."""
-    return [side if type(side) is bytes else (side[position] if side else None) for side in sides]  # type: ignore[misc]
-
-
-def _sizes(tensor: Tensor, items: Sequence[Item]) -> NDArray[np.int64]:
+def _sizes(tensor: Tensor, items: Items) -> NDArray[np.int64]:
     """The rows of each call; 0 if they are not known."""
+    if isinstance(items, Whole):
+        return items.lengths // max(row_bytes(tensor), 1)
     if tensor.layout == "none":
         return np.zeros(len(items), dtype=np.int64)
     return np.fromiter((_rows(tensor, item) for item in items), dtype=np.int64, count=len(items))
@@ -230,5 +224,4 @@ def _rows(tensor: Tensor, item: Item) -> int:
         return 0
     if isinstance(item, tuple):
         return item[0][0] if item[0] else 0
-    row_bytes = int(np.dtype(tensor.dtype).itemsize * np.prod(tensor.row_shape or (1,), dtype=np.int64))
-    return len(item) // row_bytes if row_bytes else 0
+    return len(item) // max(row_bytes(tensor), 1)

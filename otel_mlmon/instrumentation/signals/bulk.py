@@ -8,12 +8,15 @@ exemplar and the scale of an exponential histogram; all others then have a bucke
 
 `record` refuses negative values, which features and regressions have; the aggregations hold them well.
 
-Whether this release of the SDK is laid out as it is read here is proven at start, against `record`, on a private meter
-provider. Known layouts: opentelemetry-sdk 1.39 (aggregations by the set of attributes) and 1.45 (by a hash of them).
+Whether this release of the SDK is laid out as it is read here is proven at start, against `record` (`bulk_self_test`).
+Known layouts: opentelemetry-sdk 1.39 (aggregations by the set of attributes) and 1.45 (by a hash of them).
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import importlib
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -23,19 +26,17 @@ import numpy as np
 from numpy.typing import NDArray
 from opentelemetry.context import Context
 from opentelemetry.metrics import Histogram
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics._internal import _view_instrument_match
-from opentelemetry.sdk.metrics._internal.measurement import Measurement
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation, View
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, SimpleFixedSizeExemplarReservoir
+
+from otel_mlmon.instrumentation.signals.context import NOWHERE
 
 Floats = NDArray[np.float64]
 Attributes = Mapping[str, str]
 Exemplar = tuple[float, object] | None
 
-_EXPLICIT: Final = "_ExplicitBucketHistogramAggregation"
-_EXPONENTIAL: Final = "_ExponentialBucketHistogramAggregation"
+EXPLICIT: Final = "_ExplicitBucketHistogramAggregation"
+EXPONENTIAL: Final = "_ExponentialBucketHistogramAggregation"
+DROP: Final = "_DropAggregation"
 
 
 def is_sdk(instrument: object) -> bool:
@@ -49,7 +50,7 @@ def record_all(instrument: Histogram, values: Floats, attributes: Attributes, ex
     telling = exemplar[0] if exemplar else None
     kept = values[values >= 0]
     for value in kept.tolist():
-        instrument.record(value, dict(attributes), context if value == telling else Context())
+        instrument.record(value, dict(attributes), context if value == telling else NOWHERE)
     return int(values.size - kept.size)
 
 
@@ -59,22 +60,71 @@ def inject(instrument: Any, values: Floats, attributes: Attributes, exemplar: Ex
     if not values.size or (is_enabled is not None and not is_enabled()):
         return 0
     seeds, rest = _split(np.sort(values))
-    consumer = instrument._measurement_consumer
-    accept = consumer._sdk_config.exemplar_filter.should_sample
+    accept = instrument._measurement_consumer._sdk_config.exemplar_filter.should_sample
     now_ns = time.time_ns()
     measurements = []
     for seed in seeds:
-        context = _context(exemplar) if exemplar and seed == exemplar[0] else Context()
-        measurement = Measurement(seed, now_ns, instrument, context, dict(attributes))
+        context = _context(exemplar) if exemplar and seed == exemplar[0] else NOWHERE
+        measurement = private("measurement", "Measurement")(seed, now_ns, instrument, context, dict(attributes))
         measurements.append((measurement, accept(seed, now_ns, dict(attributes), context)))
-    for storage in list(consumer._reader_storages.values()):
-        for match in storage._get_or_init_view_instrument_match(instrument):
-            _into(match, measurements, rest, attributes)
+    for _, match in matches(instrument):
+        _into(match, measurements, rest, attributes)
     return 0
 
 
+def offer(instrument: Any, value: float, attributes: Attributes, context: Context, at_ns: int) -> None:
+    """Show a value that the aggregations hold to their exemplar reservoirs, as part of the span in `context`.
+
+    The SDK's exemplar filter decides. An aggregation of these attributes that does not exist gets nothing: its values
+    have gone to a collection of differences, or to the overflow of the cardinality limit.
+
+    Args:
+        instrument: A histogram or a counter of the SDK's.
+        value: Of one call.
+        attributes: Those it was recorded with.
+        context: Of the span of that call.
+        at_ns: Unix time of the value.
+    """
+    measurement = private("measurement", "Measurement")(value, at_ns, instrument, context, dict(attributes))
+    accept = instrument._measurement_consumer._sdk_config.exemplar_filter.should_sample
+    if not accept(value, at_ns, measurement.attributes, context):
+        return
+    for _, match in matches(instrument):
+        with match._lock:
+            found = match._attributes_aggregation.get(_key(match, attributes)[0])
+            if found is not None:
+                _tell(found, measurement)
+
+
+def has_exemplars_off(instrument: Any) -> bool:
+    """Whether the SDK's exemplar filter takes nothing."""
+    return isinstance(instrument._measurement_consumer._sdk_config.exemplar_filter, AlwaysOffExemplarFilter)
+
+
+def matches(instrument: Any) -> Iterator[tuple[Any, Any]]:
+    """Every reader of an instrument of the SDK's, with each way by which the views bring the values to it."""
+    for reader, storage in list(instrument._measurement_consumer._reader_storages.items()):
+        for match in storage._get_or_init_view_instrument_match(instrument):
+            yield reader, match
+
+
+@functools.cache
+def private(module: str, name: str) -> Any:
+    """A part of the SDK's own; raises ImportError or AttributeError in a release that has it elsewhere."""
+    return getattr(importlib.import_module(f"opentelemetry.sdk.metrics._internal.{module}"), name)
+
+
+def _key(match: Any, attributes: Attributes) -> tuple[Any, dict[str, str]]:
+    """By what an aggregation is found, and its attributes: those that the view keeps."""
+    keys = match._view._attribute_keys
+    kept = {name: value for name, value in attributes.items() if keys is None or name in keys}
+    is_hashed = hasattr(match, "_get_or_create_aggregation")
+    key = private("_view_instrument_match", "_hash_attributes")(kept) if is_hashed else frozenset(kept.items())
+    return key, kept
+
+
 def _context(exemplar: Exemplar) -> Context:
-    return exemplar[1] if exemplar and isinstance(exemplar[1], Context) else Context()
+    return exemplar[1] if exemplar and exemplar[1] and isinstance(exemplar[1], Context) else NOWHERE
 
 
 def _split(values: Floats) -> tuple[list[float], Floats]:
@@ -85,47 +135,58 @@ def _split(values: Floats) -> tuple[list[float], Floats]:
     return values[chosen].tolist(), np.delete(values, chosen)
 
 
-def _into(match: Any, measurements: list[tuple[Measurement, bool]], rest: Floats, attributes: Attributes) -> None:
-    keys = match._view._attribute_keys
-    kept = {name: value for name, value in attributes.items() if keys is None or name in keys}
+def _into(match: Any, measurements: list[tuple[Any, bool]], rest: Floats, attributes: Attributes) -> None:
+    key, kept = _key(match, attributes)
     create = getattr(match, "_get_or_create_aggregation", None)
-    key = frozenset(kept.items())
     if create is None and key not in match._attributes_aggregation:
         match.consume_measurement(*measurements[0])
         measurements = measurements[1:]
     # Under the lock of the collection: a delta reader throws its aggregations away there, and a cumulative one must not
     # meet values of a new sign before `_prepare`.
     with match._lock:
-        found = (
-            create(_view_instrument_match._hash_attributes(kept), kept)
-            if create is not None
-            else match._attributes_aggregation[key]
-        )
+        found = match._attributes_aggregation[key] if create is None else create(key, kept)
         _fill(found, measurements, rest)
-        if type(found).__name__ == _EXPONENTIAL:
+        if type(found).__name__ == EXPONENTIAL:
             _prepare(found)
 
 
-def _fill(aggregation: Any, measurements: list[tuple[Measurement, bool]], rest: Floats) -> None:
+def _fill(aggregation: Any, measurements: list[tuple[Any, bool]], rest: Floats) -> None:
     for measurement, is_exemplar in measurements:
-        aggregation.aggregate(measurement, is_exemplar)
+        aggregation.aggregate(measurement, should_sample_exemplar=False)
+        if is_exemplar:
+            _tell(aggregation, measurement)
     kind = type(aggregation).__name__
-    if not rest.size or kind == "_DropAggregation":
+    if not rest.size or kind == DROP:
         return
-    with aggregation._lock if kind in {_EXPLICIT, _EXPONENTIAL} else nullcontext():
-        if kind == _EXPLICIT:
+    with aggregation._lock if kind in {EXPLICIT, EXPONENTIAL} else nullcontext():
+        if kind == EXPLICIT:
             _fill_explicit(aggregation, rest)
-        elif kind == _EXPONENTIAL:
+        elif kind == EXPONENTIAL:
             _fill_exponential(aggregation, rest)
         else:  # a view of the host's that makes a sum or a last value of it
             for value in rest.tolist():
                 aggregation.aggregate(_with_value(measurements[0][0], value), should_sample_exemplar=False)
 
 
-def _with_value(measurement: Measurement, value: float) -> Measurement:
-    return Measurement(
-        value, measurement.time_unix_nano, measurement.instrument, measurement.context, measurement.attributes
-    )
+def _tell(aggregation: Any, measurement: Any) -> None:
+    """Give a measurement to the exemplar reservoir: of a counter or an exponential histogram the newest stay.
+
+    The SDK's reservoir of fixed size, which those have, would draw from `random`, whose state is the host's.
+    """
+    reservoir = aggregation._reservoir
+    with aggregation._lock:
+        if type(reservoir) is not SimpleFixedSizeExemplarReservoir:
+            aggregation._sample_exemplar(measurement, should_sample_exemplar=True)
+            return
+        place = reservoir._measurements_seen % reservoir._size
+        reservoir._measurements_seen += 1
+        reservoir._reservoir_storage[place].offer(
+            measurement.value, measurement.time_unix_nano, measurement.attributes, measurement.context
+        )
+
+
+def _with_value(measurement: Any, value: float) -> Any:
+    return dataclasses.replace(measurement, value=value)
 
 
 def _fill_explicit(aggregation: Any, values: Floats) -> None:
@@ -188,49 +249,3 @@ def _counted(values: Floats, bounds: Floats) -> Iterator[tuple[int, int]]:
     counts = np.diff(upto, prepend=0, append=values.size)
     for bucket in np.flatnonzero(counts).tolist():
         yield bucket, int(counts[bucket])
-
-
-def agrees() -> bool:
-    """Whether `inject` and `record` leave the same data points, on a private meter provider with both histograms."""
-    values = np.concatenate([np.geomspace(1e-6, 1e3, 40), -np.geomspace(1e-3, 5.0, 10), np.zeros(3), np.ones(5)])
-    return _points(values, bulk=True) == _points(values, bulk=False)
-
-
-def _points(values: Floats, *, bulk: bool) -> list[tuple[Any, ...]]:
-    reader = InMemoryMetricReader()
-    view = View(instrument_name="exponential", aggregation=ExponentialBucketHistogramAggregation())
-    provider = MeterProvider(
-        metric_readers=[reader], views=[view], shutdown_on_exit=False, resource=Resource.get_empty()
-    )
-    meter = provider.get_meter("otel_mlmon.self_test")
-    for name in ("explicit", "exponential"):
-        instrument = meter.create_histogram(name)
-        # In two steps, since the second finds buckets that exist.
-        for part in (values[::2], values[1::2]):
-            (inject if bulk else _consume_all)(instrument, part, {"key": "value"})
-    data = reader.get_metrics_data()
-    provider.shutdown()
-    metrics = data.resource_metrics[0].scope_metrics[0].metrics if data else []
-    return [_comparable(metric.data.data_points[0]) for metric in metrics]
-
-
-def _consume_all(instrument: Any, values: Floats, attributes: Attributes) -> None:
-    """What `record` does below its refusal of negative values, which the aggregations hold well."""
-    for value in values.tolist():
-        measurement = Measurement(value, time.time_ns(), instrument, Context(), dict(attributes))
-        instrument._measurement_consumer.consume_measurement(measurement)
-
-
-def _comparable(point: Any) -> tuple[Any, ...]:
-    """Everything but the times; sums agree but for the order of addition."""
-    buckets = (
-        (point.scale, point.zero_count, _filled(point.positive), _filled(point.negative))
-        if hasattr(point, "scale")
-        else tuple(point.bucket_counts)
-    )
-    return (dict(point.attributes), point.count, round(point.sum, 6), point.min, point.max, buckets)
-
-
-def _filled(buckets: Any) -> dict[int, int]:
-    """Counts by index; how many empty buckets follow the last depends on the order of the values, and says nothing."""
-    return {buckets.offset + index: count for index, count in enumerate(buckets.bucket_counts) if count}

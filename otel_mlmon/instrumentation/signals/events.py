@@ -15,6 +15,7 @@ from otel_mlmon import semconv
 from otel_mlmon.instrumentation.record.prediction import Predictions
 from otel_mlmon.instrumentation.signals.interest import Interest, Limiter, attributes_of, choose
 from otel_mlmon.version import __version__
+from otel_mlmon.yielding import give_way
 
 
 class Events:
@@ -58,3 +59,4 @@ class Events:
                     semconv.PREDICTION_ID: self._new_id(),
                 },
             )
+            give_way()

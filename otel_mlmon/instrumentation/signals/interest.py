@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.record.prediction import Predictions
+from otel_mlmon.instrumentation.record.prediction import Confidences, Predictions
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -52,8 +52,9 @@ class Slowness:
         """Which calls exceed the budget, or the 99th percentile of those before."""
         limit_ns = np.inf if budget_s is None else budget_s * 1e9
         if self._recent.size >= MIN_CALLS:
-            limit_ns = min(limit_ns, float(np.quantile(self._recent, 0.99)))
-        self._recent = np.concatenate([self._recent, duration_ns])[-WINDOW:]
+            rank = int(0.99 * (self._recent.size - 1))
+            limit_ns = min(limit_ns, float(np.partition(self._recent, rank)[rank]))
+        self._recent = np.concatenate([self._recent, duration_ns[-WINDOW:]])[-WINDOW:]
         return np.asarray(duration_ns > limit_ns)
 
 
@@ -61,20 +62,29 @@ def interest(
     predictions: Predictions, *, slowness: Slowness, budget_s: float | None, confidence_floor: float
 ) -> Interest:
     """What is special about each call of a batch."""
-    calls = len(predictions.errors)
-    values, of = predictions.confidences
+    errors = predictions.errors
+    mean, lowest = _by_call(predictions.confidences, len(errors))
+    is_failed = [error is not None for error in errors] if any(errors) else np.zeros(len(errors))
+    return Interest(
+        failed=np.array(is_failed, dtype=bool),
+        unsure=lowest < confidence_floor,
+        slow=slowness.slow(predictions.duration_ns, budget_s),
+        mean=mean,
+        lowest=lowest,
+    )
+
+
+def _by_call(confidences: Confidences, calls: int) -> tuple[Floats, Floats]:
+    """Mean and lowest of the rows of each call; NaN if it has none."""
+    values, of = confidences
     rows = np.bincount(of, minlength=calls)
+    if (rows == 1).all():
+        return values, values
     lowest = np.full(calls, np.inf)
     np.minimum.at(lowest, of, values)
     with np.errstate(invalid="ignore"):
         mean = np.bincount(of, weights=values, minlength=calls) / rows
-    return Interest(
-        failed=np.array([error is not None for error in predictions.errors], dtype=bool),
-        unsure=lowest < confidence_floor,
-        slow=slowness.slow(predictions.duration_ns, budget_s),
-        mean=mean,
-        lowest=np.where(rows > 0, lowest, np.nan),
-    )
+    return mean, np.where(rows > 0, lowest, np.nan)
 
 
 class Limiter:
@@ -107,10 +117,13 @@ def choose(candidates: NDArray[np.int64], found: Interest, limiter: Limiter, rng
     granted = limiter.grant(candidates.size)
     if granted in {0, candidates.size}:
         return [int(call) for call in candidates[:granted]]
-    rank = (~found.failed * 4 + ~found.unsure * 2 + ~found.slow)[candidates]
-    ties = np.frombuffer(rng.randbytes(8 * candidates.size), dtype=np.uint64)
-    first = candidates[np.lexsort((ties, rank))[:granted]]
-    return [int(call) for call in np.sort(first)]
+    chosen: list[int] = []
+    for marked in (found.failed, found.unsure, found.slow, np.ones_like(found.failed)):
+        is_marked = marked[candidates]
+        special, candidates = candidates[is_marked], candidates[~is_marked]
+        left = granted - len(chosen)
+        chosen += special.tolist() if special.size <= left else special[rng.sample(range(special.size), left)].tolist()
+    return sorted(chosen)
 
 
 def attributes_of(predictions: Predictions, found: Interest, call: int) -> dict[str, str | int | float]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
+from opentelemetry.context import Context
 from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Meter, MeterProvider, Observation
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation, View
 
@@ -19,9 +20,14 @@ from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.instrumentation.aggregate.snapshot import ModelKey, Snapshot, Values
 from otel_mlmon.instrumentation.signals import bulk
+from otel_mlmon.instrumentation.signals.bulk_self_test import Trouble, self_test
+from otel_mlmon.instrumentation.signals.context import NOWHERE
+from otel_mlmon.instrumentation.signals.ways import ways
 from otel_mlmon.internal_events import JOURNAL, ValuesDropped
 from otel_mlmon.version import __version__
+from otel_mlmon.yielding import give_way
 
+Instrument = TypeVar("Instrument", Histogram, Counter)
 Attributes = dict[str, str]
 Loads = Iterable[tuple[ModelKey, float, str | None]]
 
@@ -31,13 +37,12 @@ def exponential_views() -> list[View]:
 
     None where values go in one by one: the SDK's own way into them can fail in later collections (see `bulk`).
     """
-    is_bulk = False
-    with guard("bulk_self_test"):
-        is_bulk = bulk.agrees()
+    if self_test().values:
+        return []
     return [
         View(instrument_name=metric.name, aggregation=ExponentialBucketHistogramAggregation())
         for metric in semconv.APPLICATION_METRICS
-        if is_bulk and metric.instrument == "exponential_histogram"
+        if metric.instrument == "exponential_histogram"
     ]
 
 
@@ -61,10 +66,8 @@ class Metrics:
     ) -> None:
         instruments = _instruments(provider)
         self._instruments = instruments
-        self.is_bulk = False
-        """Whether histograms are filled at once; else one value after the other."""
-        with guard("bulk_self_test"):
-            self.is_bulk = bulk.is_sdk(instruments.histograms[semconv.DURATION.name]) and bulk.agrees()
+        self.trouble = _trouble(provider, instruments)
+        """Why histograms are filled one value after the other, and why there are no exemplars of calls with spans."""
         instruments.drain, instruments.sessions = drain, sessions
 
     def observe(self, snapshot: Snapshot) -> None:
@@ -85,7 +88,7 @@ class Metrics:
                 semconv.CATEGORY, categories.counts, {**base, semconv.FEATURE_NAME: name}, semconv.FEATURE_VALUE
             )
         if snapshot.samples:
-            self._instruments.counters[semconv.SAMPLES.name].add(snapshot.samples, base)
+            self._instruments.counters[semconv.SAMPLES.name].add(snapshot.samples, base, NOWHERE)
 
     def observe_loads(self, loads: Loads) -> None:
         """Add sessions created: model, seconds, error type of those that were not."""
@@ -95,6 +98,19 @@ class Metrics:
                 attributes[semconv.ERROR_TYPE] = error
             self._record(semconv.LOAD_DURATION, Values(numbers=np.array([duration_s])), attributes)
 
+    def offer(self, metric: semconv.Metric, value: float, attributes: Attributes, context: Context, at_ns: int) -> None:
+        """Let a value observed before be an exemplar of a histogram or a counter (`bulk.offer`)."""
+        if not self.trouble.exemplars:
+            name = metric.name
+            instrument = self._instruments.histograms.get(name) or self._instruments.counters[name]
+            bulk.offer(instrument, value, attributes, context, at_ns)
+
+    def ways(self) -> dict[str, str]:
+        """How the values of features get out, by metric reader (`ways.ways`); nothing where that cannot be seen."""
+        with guard("status"):
+            return {} if self.trouble.values else ways(self._instruments.histograms[semconv.FEATURE.name])
+        return {}
+
     def close(self) -> None:
         """Observe nothing any more; OpenTelemetry has no way to take a callback off."""
         self._instruments.drain, self._instruments.sessions = None, None
@@ -102,15 +118,16 @@ class Metrics:
     def _record(self, metric: semconv.Metric, values: Values, attributes: Attributes) -> None:
         if not values.numbers.size:
             return
-        write = bulk.inject if self.is_bulk else bulk.record_all
+        write = bulk.record_all if self.trouble.values else bulk.inject
         refused = write(self._instruments.histograms[metric.name], values.numbers, attributes, values.exemplar)
+        give_way()
         if refused:
             JOURNAL.emit(ValuesDropped(reason="negative", count=refused))
 
     def _count(self, metric: semconv.Metric, counts: Mapping[str, int], base: Attributes, key: str) -> None:
         counter = self._instruments.counters[metric.name]
         for name, count in counts.items():
-            counter.add(count, {**base, key: name})
+            counter.add(count, {**base, key: name}, NOWHERE)
 
 
 def model_attributes(model: ModelKey) -> Attributes:
@@ -119,6 +136,22 @@ def model_attributes(model: ModelKey) -> Attributes:
     if model.version:
         attributes[semconv.MODEL_VERSION] = model.version
     return attributes
+
+
+def _trouble(provider: MeterProvider, instruments: _Instruments) -> Trouble:
+    if not bulk.is_sdk(instruments.histograms[semconv.DURATION.name]):
+        kind = type(provider)
+        foreign = f"the meter provider is not OpenTelemetry's SDK but {kind.__module__}.{kind.__qualname__}"
+        return Trouble(foreign, foreign)
+    found = self_test()
+    if not found.exemplars and bulk.has_exemplars_off(instruments.histograms[semconv.DURATION.name]):
+        return found._replace(exemplars="the SDK's exemplar filter is always_off (OTEL_METRICS_EXEMPLAR_FILTER)")
+    return found
+
+
+def _real(instrument: Instrument) -> Instrument:
+    """The SDK's instrument: a provider set later stands behind the API's proxy."""
+    return getattr(instrument, "_real_instrument", None) or instrument
 
 
 class _Instruments:
@@ -147,11 +180,10 @@ class _Instruments:
             metric.description,
             explicit_bucket_boundaries_advisory=metric.bounds or semconv.VALUE_BOUNDS,
         )
-        # A provider set later stands behind the API's proxy.
-        self.histograms[metric.name] = getattr(made, "_real_instrument", None) or made
+        self.histograms[metric.name] = _real(made)
 
     def _counter(self, meter: Meter, metric: semconv.Metric) -> None:
-        self.counters[metric.name] = meter.create_counter(metric.name, metric.unit, metric.description)
+        self.counters[metric.name] = _real(meter.create_counter(metric.name, metric.unit, metric.description))
 
     def _totals(self, meter: Meter, metric: semconv.Metric) -> None:
         callback = functools.partial(self._observe_totals, metric.name)
@@ -165,14 +197,14 @@ class _Instruments:
             return []
         with guard("metrics"):
             self.drain()
-        return [Observation(total, dict(attributes)) for attributes, total in JOURNAL.totals(name).items()]
+        return [Observation(total, dict(attributes), NOWHERE) for attributes, total in JOURNAL.totals(name).items()]
 
     def _observe_sessions(self, _: CallbackOptions) -> list[Observation]:
         counts: dict[ModelKey, int] = {}
         with guard("metrics"):
             for model in self.sessions() if self.sessions else ():
                 counts[model] = counts.get(model, 0) + 1
-        return [Observation(count, model_attributes(model)) for model, count in counts.items()]
+        return [Observation(count, model_attributes(model), NOWHERE) for model, count in counts.items()]
 
 
 _MADE: Final[weakref.WeakKeyDictionary[Any, _Instruments]] = weakref.WeakKeyDictionary()

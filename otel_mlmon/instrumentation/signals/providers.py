@@ -182,6 +182,9 @@ class Exporters:
             return None
         module, name = _EXPORTERS[signal]
         transport = "grpc" if self._protocol(signal) == "grpc" else "http"
+        if transport == "http":
+            # Else `requests` imports it in its first export, and a fork just then leaves a child that cannot ever.
+            importlib.import_module("netrc")
         exporter = getattr(importlib.import_module(f"opentelemetry.exporter.otlp.proto.{transport}.{module}"), name)()
         exporter.export = self._quiet(exporter.export)
         return exporter
@@ -198,9 +201,16 @@ class Exporters:
     def _quiet(self, export: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(export)
         def quiet(*arguments: Any, **keywords: Any) -> Any:
-            with _QUIET:
-                # A forked child inherits exporters full of its parent's totals, and has its own.
-                result = export(*arguments, **keywords) if os.getpid() == self._pid else None
+            # A forked child inherits exporters full of its parent's totals, and has its own.
+            if os.getpid() != self._pid:
+                return None
+            try:
+                with _QUIET:
+                    result = export(*arguments, **keywords)
+            except OSError:
+                # Exporters of 1.39 let through that nobody listens, and the SDK logs its traceback.
+                self.warn_once()
+                return None
             if getattr(result, "name", "SUCCESS") != "SUCCESS":
                 self.warn_once()
             return result

@@ -1,7 +1,7 @@
 """Sentry: inference calls as its spans and transactions, and errors that know their model and their trace.
 
 Three ways: `native`, Sentry's own tracing; `otlp`, OpenTelemetry's spans sent to it; `off`. Until an application
-initialises Sentry there is nothing to do, and a call costs one look-up more.
+initialises Sentry there is nothing to do, and a call costs a few look-ups more; none where it is not installed.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import functools
 import importlib.util
 import logging
 import os
+import threading
 import time
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -32,6 +34,12 @@ CATCH_UP_S: Final = 0.5
 JOINED: Final = 100
 """Calls outside any span that join the trace Sentry has for the thread, so that errors after them link: a request has
 fewer, and a script without end does not become one trace without end."""
+
+MAX_JOINED: Final = 1024
+"""Traces whose calls are counted for that, the latest ones: each thread has its own."""
+
+_OUTSIDE: Final = frozenset({tuple, type(None)})
+"""The types of what is around calls in no span."""
 
 _LOG: Final = logging.getLogger("otel_mlmon")
 
@@ -78,6 +86,7 @@ class Sentry:
         self._client: Any = None
         self._processor: sentry_otlp.SentryProcessor | None = None
         self._unlink: Callable[[], None] = _nothing
+        self._is_installed = False
         self.mode: str = "off" if options.mode == "off" else "waiting"
         self.reset()
         if options.mode != "off":
@@ -86,37 +95,30 @@ class Sentry:
 
     def reset(self) -> None:
         """Forget every call: for a forked child."""
+        self._adopting = threading.Lock()
         self._children = Children()
         self._limiter = Limiter(self._options.spans_per_second)
-        self._joined: tuple[str, int] = ("", 0)
+        self._joined: OrderedDict[str, int] = OrderedDict()
         self._writer = Writer()
         self._has_sent = False
 
-    def context(self, plain: Callable[[], object]) -> Callable[[], object]:
+    def context(self, plain: Callable[[None], object]) -> Callable[[None], object]:
         """A reader of the context of a call, with what of Sentry's is around it."""
-        return (
-            plain
-            if self._options.mode == "off"
-            else reader(plain, seen=self.adopt, is_wanted=lambda: self.mode == "native", is_open=self._is_open)
-        )
+        if self._options.mode == "off" or not self._is_installed:
+            return plain
+        return reader(plain, seen=self.adopt, is_wanted=self._is_native, is_open=self._is_open)
 
     def adopt(self) -> None:
         """Look at Sentry's client, if there is one that was not looked at."""
-        if self._options.mode == "off":
+        # No waiting: a signal handler may run a model, and whoever looks already sees the same client.
+        if self._options.mode == "off" or not self._adopting.acquire(blocking=False):
             return
-        client = active_client()
-        if client is None or not self._clients.is_new(client):
-            return
-        self._client = client
-        _process_events_for(self)
-        if self._options.mode == "otlp" and not self._refuses(client):
-            self.mode = "otlp"
-            if not sentry_otlp.has_integration(client):
-                self._unlink = sentry_otlp.link_errors()
-            return
-        self._unlink()
-        self.mode = "native"
-        self._clients.raise_rate(client)
+        try:
+            client = active_client()
+            if client is not None and self._clients.is_new(client):
+                self._take_up(client)
+        finally:
+            self._adopting.release()
 
     def keep(self, predictions: Predictions, around: Sequence[object]) -> None:
         """Keep the calls that were inside sampled transactions, for their events."""
@@ -126,7 +128,8 @@ class Sentry:
             offset_ns = _offset_ns()
             found: Interest | None = None
             for call, parent in _parents(around).items():
-                if parent.is_sampled and parent.root_id:
+                # What is made here somebody waits for: at most the spans that are sent.
+                if parent.is_sampled and parent.root_id and self._children.has_room(parent.root_id):
                     found = found or interest(predictions, slowness=Slowness(), budget_s=None, confidence_floor=0.0)
                     data = data_of(predictions, found, call)
                     self._children.add(parent.root_id, child(predictions, data, call, parent, offset_ns))
@@ -173,7 +176,7 @@ class Sentry:
         calls = len(predictions.errors)
         if len(inside) == calls and not streams(client):
             return
-        outside = np.array([call for call in range(calls) if call not in inside], dtype=np.int64)
+        outside = np.delete(np.arange(calls), list(inside))
         chosen = choose(outside, found, self._limiter, self._rng)
         ids = {call: _own_ids(made.get(call)) or relative(call) for call in chosen}
         if streams(client):
@@ -231,14 +234,26 @@ class Sentry:
         return event
 
     def _start(self) -> None:
-        is_installed = importlib.util.find_spec("sentry_sdk") is not None
-        if not is_installed and (self._options.dsn or self._options.mode != "auto"):
+        self._is_installed = importlib.util.find_spec("sentry_sdk") is not None
+        if not self._is_installed and (self._options.dsn or self._options.mode != "auto"):
             _LOG.warning(INSTALL)
         dsn = self._options.dsn or os.environ.get("SENTRY_DSN", "").strip()
-        if is_installed and dsn and active_client() is None:
+        if self._is_installed and dsn and active_client() is None:
             is_native = self._options.mode != "otlp" or not sentry_otlp.is_available()
             self._clients.initialise(dsn, self._options.rate or None if is_native else None)
         self.adopt()
+
+    def _take_up(self, client: Any) -> None:
+        self._client = client
+        _process_events_for(self)
+        if self._options.mode == "otlp" and not self._refuses(client):
+            self.mode = "otlp"
+            if not sentry_otlp.has_integration(client):
+                self._unlink = sentry_otlp.link_errors()
+            return
+        self._unlink()
+        self._clients.raise_rate(client)
+        self.mode = "native"
 
     def _refuses(self, client: Any) -> bool:
         if not sentry_otlp.is_available():
@@ -254,12 +269,14 @@ class Sentry:
 
     def _joins(self, predictions: Predictions, call: int, around: object) -> bool:
         """Whether a call outside any span joins the trace that Sentry has for its thread."""
-        if around is None or hasattr(around, "sampled") or _own_ids(predictions.contexts[call]):
+        if not isinstance(around, tuple) or _own_ids(predictions.contexts[call]):
             return False
-        trace_id = str(getattr(around, "trace_id", ""))
-        known, count = self._joined
-        self._joined = (trace_id, count + 1 if trace_id == known else 1)
-        return bool(predictions.errors[call]) or self._joined[1] <= JOINED
+        trace_id = around[0]
+        joined = self._joined.pop(trace_id, 0) + 1
+        self._joined[trace_id] = joined
+        if len(self._joined) > MAX_JOINED:
+            self._joined.popitem(last=False)
+        return bool(predictions.errors[call]) or joined <= JOINED
 
     def _fill(self, event: Any) -> None:
         """Add the child spans of a transaction to its event."""
@@ -271,6 +288,9 @@ class Sentry:
         more = self._children.take(root_id)
         if isinstance(spans, list):
             spans.extend(more)
+
+    def _is_native(self) -> bool:
+        return self.mode == "native"
 
     def _is_open(self, span: Any) -> bool:
         """Whether a call that finds `span` active is inside it; if its transaction is sampled, that waits for the call.
@@ -295,6 +315,8 @@ class Sentry:
 
 def _parents(around: Sequence[object]) -> dict[int, Parent]:
     """The span that each call was inside; calls of one request share it, so it is understood once."""
+    if set(map(type, around)) <= _OUTSIDE:
+        return {}
     found: dict[int, Parent] = {}
     last: object = None
     parent: Parent | None = None

@@ -59,12 +59,15 @@ class Children:
         """Whether calls were inside that transaction."""
         return root_id in self._expected
 
+    def has_room(self, root_id: str) -> bool:
+        """Whether that transaction takes another span."""
+        return len(self._of.get(root_id, ())) < MAX_SPANS
+
     def add(self, root_id: str, span: dict[str, Any]) -> None:
         """Keep `span` for the transaction of that span id."""
         with self._lock:
-            kept = self._of.setdefault(root_id, [])
-            if len(kept) < MAX_SPANS:
-                kept.append(span)
+            if self.has_room(root_id):
+                self._of.setdefault(root_id, []).append(span)
             if len(self._of) > MAX_TRANSACTIONS:
                 self._of.popitem(last=False)
 

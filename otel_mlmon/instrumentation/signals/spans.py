@@ -8,7 +8,7 @@ sampler has the last word.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -30,6 +30,7 @@ from otel_mlmon import semconv
 from otel_mlmon.instrumentation.record.prediction import Predictions
 from otel_mlmon.instrumentation.signals.interest import Interest, Limiter, attributes_of, choose
 from otel_mlmon.version import __version__
+from otel_mlmon.yielding import give_way
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.sampling import Sampler
@@ -45,14 +46,25 @@ class Spans:
         ratio: Share of calls outside any trace that get a span, within [0, 1].
         limiter: How many of those a second.
         rng: Our own source of randomness: the host's state is not touched.
+        tell: Given the calls of a batch, what is special about them, the contexts of the spans made of them, and Unix
+            time minus `time.perf_counter_ns`.
     """
 
-    def __init__(self, provider: TracerProvider, *, ratio: float, limiter: Limiter, rng: random.Random) -> None:
+    def __init__(
+        self,
+        provider: TracerProvider,
+        *,
+        ratio: float,
+        limiter: Limiter,
+        rng: random.Random,
+        tell: Callable[[Predictions, Interest, Mapping[int, Context], int], None] = lambda *_: None,
+    ) -> None:
         self._tracer = provider.get_tracer(semconv.SCOPE, __version__)
         self._sampler: Sampler | None = getattr(provider, "sampler", None)
         self._ratio = ratio
         self._limiter = limiter
         self._rng = rng
+        self._tell = tell
 
     def emit(
         self,
@@ -73,7 +85,7 @@ class Spans:
         """
         within: list[int] = []
         wanted = found.any | self._by_ratio(len(predictions.contexts))
-        for call, context in enumerate(predictions.contexts):
+        for call, context in enumerate(predictions.contexts if any(predictions.contexts) else ()):
             if not context:
                 continue
             parent = trace.get_current_span(cast("Context", context)).get_span_context()
@@ -82,7 +94,9 @@ class Spans:
                 if parent.trace_flags.sampled:
                     within.append(call)
         chosen = within + choose(np.flatnonzero(wanted), found, self._limiter, self._rng)
-        return {call: self._make(predictions, found, call, offset_ns, relative(call)) for call in sorted(chosen)}
+        made = {call: self._make(predictions, found, call, offset_ns, relative(call)) for call in sorted(chosen)}
+        self._tell(predictions, found, made, offset_ns)
+        return made
 
     def _related(self, context: Context, relative: tuple[int, int], name: str) -> tuple[Context, list[Link]]:
         """The context to make a span in, and its links, given another tracer's span."""
@@ -130,4 +144,5 @@ class Spans:
         if found.failed[call]:
             span.set_status(Status(StatusCode.ERROR))
         span.end(start_ns + int(predictions.duration_ns[call]))
+        give_way()
         return trace.set_span_in_context(span, context)

@@ -9,27 +9,19 @@ Source: Pearson, 1900.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-from otel_mlmon.processor.drift.counts import chi_squared_tail, samples_of
-from otel_mlmon.processor.drift.score import StatisticValues
+from otel_mlmon.processor.drift.counts import Samples, chi_squared_tail
+from otel_mlmon.processor.drift.score import Numbers, StatisticValues
 
 
-def chi_squared(reference: NDArray[Any], current: NDArray[Any], /) -> StatisticValues:
-    """X², 0 or above; its p-value, and its mean without drift, which is the degrees of freedom.
+def chi_squared(samples: Samples, /) -> StatisticValues:
+    """X², 0 or above; its p-value, and its mean without drift, which is the degrees of freedom."""
+    value = pearson(samples)
+    p_value = chi_squared_tail(value, samples.freedom)
+    return StatisticValues(value=value, p_value=p_value, noise=samples.freedom.astype(np.float64))
 
-    Raises:
-        BinMismatchError: The shapes differ.
-    """
-    both = samples_of(reference, current)
-    p, q = both.shares
-    pool = both.before + both.now
-    is_seen = pool > 0.0
-    # Σ over both rows of (o - e)²/e, in the form that needs no table: (N n)(p - q)²/(pooled count).
-    parts = (p - q) ** 2 / np.where(is_seen, pool, 1.0)
-    value = (both.n_before * both.n_now)[..., 0] * parts.sum(-1)
-    freedom = np.where(both.is_there[..., 0], is_seen.sum(-1) - 1, 0)
-    return StatisticValues(value=value, p_value=chi_squared_tail(value, freedom), noise=freedom.astype(np.float64))
+
+def pearson(samples: Samples) -> Numbers:
+    """X² alone, in the form that needs no table: N n/(N + n) Σ (q - p)² / (share of both together)."""
+    return np.asarray((samples.moved**2 / samples.expected).sum(-1) * samples.size)

@@ -1,4 +1,4 @@
-"""What every statistic asks of its count vectors, and the shares in them."""
+"""Count vectors: what is one, and what the statistics ask of two of them."""
 
 from __future__ import annotations
 
@@ -13,49 +13,85 @@ from otel_mlmon.errors import BinMismatchError
 from otel_mlmon.processor.drift.score import Numbers
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """Two samples over the same bins, for each stream; arrays of (..., K) and (..., 1)."""
+    """Two samples over the same bins, for each stream, and what more than one statistic asks of them.
 
-    before: Numbers
-    now: Numbers
-    n_before: Numbers
-    n_now: Numbers
-    is_there: NDArray[np.bool_]
-    """Where neither is empty; elsewhere there is nothing to compare, and the value is 0."""
+    Of a pair with an empty sample there is nothing to compare: its counts are taken as zeros, and the value is 0.
+    """
 
-    @property
-    def shares(self) -> tuple[Numbers, Numbers]:
-        """Each over its sum; of a pair with an empty sample, zeros."""
-        if self.is_there.all():
-            return self.before / self.n_before, self.now / self.n_now
-        there = self.is_there
-        return (
-            np.where(there, self.before, 0.0) / np.where(there, self.n_before, 1.0),
-            np.where(there, self.now, 0.0) / np.where(there, self.n_now, 1.0),
-        )
-
-    @property
-    def unit(self) -> Numbers:
-        """1/N + 1/n, shape (...); 0 where there is nothing to compare."""
-        there = self.is_there
-        unit = np.where(there, 1.0 / np.where(there, self.n_before, 1.0) + 1.0 / np.where(there, self.n_now, 1.0), 0.0)
-        return np.asarray(unit[..., 0])
+    counts: Numbers
+    """The reference's and the current ones, shape (2, ..., K)."""
+    totals: Numbers
+    """N and n, shape (2, ..., 1)."""
+    shares: Numbers
+    """p and q, shape (2, ..., K)."""
+    moved: Numbers
+    """q - p, shape (..., K)."""
+    expected: Numbers
+    """The share of each bin in both together, shape (..., K); 1 where nothing was counted, to divide by."""
+    freedom: NDArray[np.int64]
+    """Bins in which anything was counted, less one; 0 at least. Shape (...)."""
+    size: Numbers
+    """N n / (N + n), shape (...); 0 where there is nothing to compare."""
+    unit: Numbers
+    """1/N + 1/n, which is 1 / size, shape (...); 0 where there is nothing to compare."""
 
 
 def samples_of(reference: NDArray[Any], current: NDArray[Any]) -> Samples:
-    """Both as float64, and their sums.
+    """Compare shape (S, K) with shape (S, K), row by row; or (K,) with (K,).
 
     Raises:
         BinMismatchError: They are not rows of the same length, as many of either.
     """
     if not reference.ndim or reference.shape != current.shape:
         raise BinMismatchError(f"counts of shape {current.shape} against a reference of shape {reference.shape}")
-    before, now = reference.astype(np.float64), current.astype(np.float64)
-    n_before, n_now = before.sum(-1, keepdims=True), now.sum(-1, keepdims=True)
-    return Samples(before, now, n_before, n_now, (n_before > 0.0) & (n_now > 0.0))
+    counts = np.array([reference, current], dtype=np.float64)
+    totals = np.add.reduce(counts, -1, keepdims=True)
+    is_there = np.logical_and.reduce(totals > 0.0, 0)
+    is_all = is_there.all()
+    if not is_all:
+        counts *= is_there
+        totals *= is_there
+    divisors = totals if is_all else np.where(is_there, totals, 1.0)
+    shares = counts / divisors
+    both = divisors[0] + divisors[1]
+    expected = (counts[0] + counts[1]) / both
+    is_counted = expected > 0.0
+    expected[~is_counted] = 1.0
+    size = totals[0] * totals[1] / both
+    return Samples(
+        counts=counts,
+        totals=totals,
+        shares=shares,
+        moved=shares[1] - shares[0],
+        expected=expected,
+        freedom=np.maximum(is_counted.sum(-1) - 1, 0),
+        size=size[..., 0],
+        unit=np.divide(1.0, size, out=size.copy(), where=is_there)[..., 0],
+    )
 
 
-def chi_squared_tail(value: Numbers, freedom: Numbers) -> Numbers:
-    """P(chi-squared of `freedom` degrees >= value), in [0, 1]; 1 without a degree of freedom."""
-    return np.where(freedom > 0, chdtrc(np.maximum(freedom, 1), value), 1.0)
+def chi_squared_tail(value: Numbers, freedom: NDArray[np.int64] | int) -> Numbers:
+    """P(chi-squared of `freedom` degrees >= value), in [0, 1]; 1 without a degree of freedom, where the value is 0."""
+    return np.asarray(chdtrc(np.maximum(freedom, 1), value))
+
+
+def checked(counts: NDArray[Any], bins: int) -> Numbers:
+    """`counts` as float64, shape (S, K).
+
+    Raises:
+        BinMismatchError: They are not rows of K counts.
+        ValueError: One is negative or not finite.
+    """
+    if counts.ndim != 2 or not bins or counts.shape[1] != bins:
+        raise BinMismatchError(f"counts of shape {counts.shape[1:]} against a reference of shape {(bins,)}")
+    values: Numbers = counts.astype(np.float64)
+    if not are_counts(values).all():
+        raise ValueError("counts must be finite and not negative")
+    return values
+
+
+def are_counts(rows: Numbers) -> NDArray[np.bool_]:
+    """Whether each row has only counts, shape (S,)."""
+    return np.asarray((rows.min(-1) >= 0.0) & np.isfinite(rows.sum(-1)))

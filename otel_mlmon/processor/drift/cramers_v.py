@@ -7,29 +7,21 @@ Source: Bergsma, A bias-correction for Cramér's V and Tschuprow's T, 2013.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-from otel_mlmon.processor.drift.chi_squared import chi_squared
-from otel_mlmon.processor.drift.counts import samples_of
+from otel_mlmon.processor.drift.chi_squared import pearson
+from otel_mlmon.processor.drift.counts import Samples
 from otel_mlmon.processor.drift.score import StatisticValues
 
 
-def cramers_v(reference: NDArray[Any], current: NDArray[Any], /) -> StatisticValues:
-    """V in [0, 1]; 0 where fewer than two bins are seen.
-
-    Raises:
-        BinMismatchError: The shapes differ.
-    """
-    both = samples_of(reference, current)
-    total = (both.n_before + both.n_now)[..., 0]
-    more = ((both.before + both.now) > 0.0).sum(-1) - 1
+def cramers_v(samples: Samples, /) -> StatisticValues:
+    """V in [0, 1]; 0 where fewer than two bins are seen."""
+    total = (samples.totals[0] + samples.totals[1])[..., 0]
+    more = samples.freedom
     is_table = (total > 1.0) & (more > 0)
     total = np.where(is_table, total, 2.0)
     rest = total - 1.0
-    squared = np.maximum(chi_squared(reference, current).value / total - more / rest, 0.0)
+    squared = np.maximum(pearson(samples) / total - more / rest, 0.0)
     smaller = np.minimum(more - more**2 / rest, 1.0 - 1.0 / rest)
     is_table &= smaller > 0.0
     value = np.sqrt(squared / np.where(is_table, smaller, 1.0))

@@ -10,23 +10,17 @@ metric).
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import rel_entr
 
-from otel_mlmon.processor.drift.counts import samples_of
+from otel_mlmon.processor.drift.counts import Samples
 from otel_mlmon.processor.drift.score import StatisticValues
 
 
-def jensen_shannon(reference: NDArray[Any], current: NDArray[Any], /) -> StatisticValues:
-    """The distance in [0, 1].
-
-    Raises:
-        BinMismatchError: The shapes differ.
-    """
-    p, q = samples_of(reference, current).shares
-    m = (p + q) / 2.0
-    divergence_bits = (rel_entr(p, m) + rel_entr(q, m)).sum(-1) / (2.0 * math.log(2.0))
+def jensen_shannon(samples: Samples, /) -> StatisticValues:
+    """The distance in [0, 1]."""
+    p, q = samples.shares
+    of_p, of_q = rel_entr(samples.shares, (p + q) / 2.0)
+    divergence_bits = (of_p + of_q).sum(-1) / (2.0 * math.log(2.0))
     return StatisticValues(value=np.sqrt(np.minimum(np.maximum(divergence_bits, 0.0), 1.0)))

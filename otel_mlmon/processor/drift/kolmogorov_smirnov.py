@@ -7,21 +7,13 @@ Source: Smirnov, 1939.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-from otel_mlmon.processor.drift.counts import samples_of
+from otel_mlmon.processor.drift.counts import Samples
 from otel_mlmon.processor.drift.score import StatisticValues
 
 
-def kolmogorov_smirnov(reference: NDArray[Any], current: NDArray[Any], /) -> StatisticValues:
-    """The distance in [0, 1].
-
-    Raises:
-        BinMismatchError: The shapes differ.
-    """
-    p, q = samples_of(reference, current).shares
-    apart = np.abs(np.add.accumulate(p - q, -1)).max(-1, initial=0.0)
+def kolmogorov_smirnov(samples: Samples, /) -> StatisticValues:
+    """The distance in [0, 1]."""
+    apart = np.abs(np.add.accumulate(samples.moved, -1)).max(-1, initial=0.0)
     return StatisticValues(value=np.minimum(apart, 1.0))

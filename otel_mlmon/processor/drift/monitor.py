@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any, Final
 
 import numpy as np
@@ -17,10 +18,12 @@ from numpy.typing import NDArray
 
 from otel_mlmon.errors import BinMismatchError
 from otel_mlmon.guard import guard
-from otel_mlmon.processor.drift.evidence import STATUSES, EvidenceBank, are_counts, checked
+from otel_mlmon.processor.drift.counts import are_counts, checked, samples_of
+from otel_mlmon.processor.drift.evidence import STATUSES, EvidenceBank
 from otel_mlmon.processor.drift.moves import Direction
-from otel_mlmon.processor.drift.score import Score, Statistic, StatisticValue, StatisticValues
-from otel_mlmon.processor.drift.statistics import NEEDS_ORDER, STATISTICS
+from otel_mlmon.processor.drift.score import Numbers, Score, Statistics, StatisticValues, ThresholdVerdict
+from otel_mlmon.processor.drift.statistics import NEEDS_ORDER, STATISTICS, Statistic
+from otel_mlmon.processor.drift.threshold import Threshold
 from otel_mlmon.processor.drift.watch import Watch
 from otel_mlmon.processor.window.window import Reference, StreamKey, Window
 
@@ -66,6 +69,26 @@ class Watched:
         )
 
 
+@dataclass(slots=True)
+class Batch:
+    """One pane of each of several streams of one bank, whose bins are all ordered or all not."""
+
+    group: Group
+    is_ordered: bool
+    places: list[int] = field(default_factory=list)
+    windows: list[Window] = field(default_factory=list)
+    watches: list[Watch] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    """Of the bank."""
+
+    def take(self, place: int, window: Window, watch: Watch, row: int) -> None:
+        """One stream more."""
+        self.places.append(place)
+        self.windows.append(window)
+        self.watches.append(watch)
+        self.rows.append(row)
+
+
 class DriftMonitor:
     """The evidence of every stream.
 
@@ -94,10 +117,12 @@ class DriftMonitor:
             One score a window, in the order of `windows`.
         """
         every = list(windows)
-        scores: dict[int, Score] = {}
+        scores: list[Score | None] = [None] * len(every)
         for places in _rounds(every):
-            scores.update(self._observe_round(every, places, log10_alarm_line))
-        return [scores.get(place) or _learning(window, log10_alarm_line) for place, (window, _) in enumerate(every)]
+            for batch in self._batches(every, places):
+                for place, score in zip(batch.places, self._observe(batch, log10_alarm_line), strict=True):
+                    scores[place] = score
+        return [score or _learning(window, log10_alarm_line) for score, (window, _) in zip(scores, every, strict=True)]
 
     def observe(self, window: Window, *, tolerance: float, direction: Direction, log10_alarm_line: float) -> Score:
         """Take in one stream's pane."""
@@ -145,42 +170,38 @@ class DriftMonitor:
         if watched is not None:
             self._banks[watched.group].remove(watched.row)
 
-    def _observe_round(
-        self, every: Sequence[tuple[Window, Watch]], places: list[int], log10_alarm_line: float
-    ) -> Iterator[tuple[int, Score]]:
-        """The scores of one pane of each of several streams."""
-        groups: dict[Group, list[int]] = {}
+    def _batches(self, every: Sequence[tuple[Window, Watch]], places: list[int]) -> Iterable[Batch]:
+        """Who is taken in together; a stream without a reference has no evidence."""
+        batches: dict[tuple[Group, bool], Batch] = {}
         for place in places:
             window, watch = every[place]
-            if window.reference is None:
+            reference = window.reference
+            if reference is None:
                 self.forget(window.stream)
                 continue
             with _GUARD:
-                group = self._group_of(window, window.reference, watch)
-                groups.setdefault(group, []).append(place)
-        statistics = self._statistics_of({place: every[place][0] for group in groups.values() for place in group})
-        for group, members in groups.items():
-            windows = [every[place][0] for place in members]
-            self._update(group, windows, log10_alarm_line * _LN_10)
-            scores = self._scores(group, windows, log10_alarm_line, [statistics[place] for place in members])
-            for place, score in zip(members, scores, strict=True):
-                yield place, _with_thresholds(score, every[place][1], group[0])
+                watched = self._watched_against(window.stream, reference, watch)
+                kind = watched.group, reference.bins.is_ordered
+                if kind not in batches:
+                    batches[kind] = Batch(*kind)
+                batches[kind].take(place, window, watch, watched.row)
+        return batches.values()
 
-    def _group_of(self, window: Window, reference: Reference, watch: Watch) -> Group:
+    def _watched_against(self, stream: StreamKey, reference: Reference, watch: Watch) -> Watched:
         """Where the stream's evidence is, begun anew if it was against something else."""
-        before = self._watched.get(window.stream)
+        before = self._watched.get(stream)
         if before is not None and before.is_about(reference, watch):
-            return before.group
+            return before
         is_recut = before is not None and before.is_recut(reference, watch)
         if not is_recut:
             # First drop: a reference that is refused must not leave the evidence against the one before.
-            self.forget(window.stream)
+            self.forget(stream)
         group: Group = (reference.counts.size, watch.direction)
         row = self._bank(group).add(reference.counts, watch.tolerance)
         if before is not None and is_recut:
             self._bank(group).go_on(row, self._banks[before.group], before.row)
-            self.forget(window.stream)
-        self._watched[window.stream] = Watched(
+            self.forget(stream)
+        watched = self._watched[stream] = Watched(
             group=group,
             row=row,
             names=reference.bins.names,
@@ -188,87 +209,77 @@ class DriftMonitor:
             counts=tuple(reference.counts.tolist()),
             reference=reference,
         )
-        return group
+        return watched
 
     def _bank(self, group: Group) -> EvidenceBank:
         if group not in self._banks:
             self._banks[group] = EvidenceBank(*group)
         return self._banks[group]
 
-    def _update(self, group: Group, windows: list[Window], log_alarm_line: float) -> None:
-        """Take in the panes that are counts of the group's bins; tell of the others."""
-        fitting = []
-        for window in windows:
-            with _GUARD:
-                if window.pane.shape != (group[0],):
-                    raise BinMismatchError(f"a pane of shape {window.pane.shape} against {group[0]} bins")
-                fitting.append(window)
-        if not fitting:
-            return
-        panes = np.array([window.pane for window in fitting], dtype=np.float64)
-        is_good = _told_of(panes, group[0])
-        rows = np.array([self._watched[window.stream].row for window in fitting])[is_good]
-        end_ns = np.array([window.end_ns for window in fitting], dtype=np.int64)[is_good]
-        self._banks[group].update(rows, panes[is_good], end_ns, log_alarm_line)
-
-    def _scores(
-        self,
-        group: Group,
-        windows: list[Window],
-        log10_alarm_line: float,
-        statistics: list[dict[str, StatisticValue]],
-    ) -> Iterator[Score]:
-        bank = self._banks[group]
-        rows = np.array([self._watched[window.stream].row for window in windows])
+    def _observe(self, batch: Batch, log10_alarm_line: float) -> Iterator[Score]:
+        """The score of each stream of a batch."""
+        bank, rows, bins = self._banks[batch.group], np.array(batch.rows), batch.group[0]
+        fitting, panes = _counted("pane", [window.pane for window in batch.windows], bins)
+        end_ns = np.array([window.end_ns for window in batch.windows], dtype=np.int64)
+        bank.update(rows[fitting], panes, end_ns[fitting], log10_alarm_line * _LN_10)
         columns = zip(
-            windows,
-            statistics,
+            batch.watches,
+            self._reported(batch, bank.reference[rows]),
             bank.status[rows].tolist(),
             bank.log_e[rows].tolist(),
             bank.since_ns[rows].tolist(),
             bank.design_effect[rows].tolist(),
-            bank.contributions[rows].tolist(),
+            map(tuple, bank.contributions[rows].tolist()),
             bank.reference_count[rows].tolist(),
             strict=True,
         )
-        for window, values, status, log_e, since_ns, design_effect, contributions, reference_count in columns:
+        for watch, (count, statistics), status, log_e, since_ns, effect, contributions, reference_count in columns:
             yield Score(
                 status=STATUSES[status],
                 log10_evidence=log_e / _LN_10,
                 log10_alarm_line=log10_alarm_line,
-                design_effect=design_effect,
+                design_effect=effect,
                 since_ns=since_ns if log_e else 0,
                 reference_count=int(reference_count),
-                current_count=int(window.rolling.sum()),
-                statistics=values,
-                contributions=tuple(contributions),
+                current_count=count,
+                statistics=statistics,
+                thresholds=_judged(watch.thresholds, statistics, count=count, bins=bins) if watch.thresholds else (),
+                contributions=contributions,
             )
 
-    def _statistics_of(self, windows: Mapping[int, Window]) -> dict[int, dict[str, StatisticValue]]:
-        """Each window's rolling counts against its reference, streams of as many bins together."""
-        values: dict[int, dict[str, StatisticValue]] = {place: {} for place in windows}
-        groups: dict[tuple[int, bool], list[tuple[int, Window, Reference]]] = {}
-        for place, window in windows.items():
-            reference = window.reference
-            with _GUARD:
-                if reference is None or reference.counts.shape != window.rolling.shape:
-                    raise BinMismatchError(f"a rolling window of shape {window.rolling.shape}")
-                groups.setdefault((window.rolling.size, reference.bins.is_ordered), []).append(
-                    (place, window, reference)
-                )
-        for (bins, is_ordered), members in groups.items():
-            now = np.array([window.rolling for _, window, _ in members], dtype=np.float64)
-            is_good = _told_of(now, bins)
-            good = [member for member, is_counts in zip(members, is_good, strict=True) if is_counts]
-            before = np.array([reference.counts for _, _, reference in good], dtype=np.float64).reshape(-1, bins)
-            columns: dict[str, list[StatisticValue]] = {}
-            for name, statistic in self._statistics.items():
-                if name not in NEEDS_ORDER or is_ordered:
-                    with _GUARD:
-                        columns[name] = _each(statistic(before, now[is_good]))
-            for (place, _, _), *row in zip(good, *columns.values(), strict=True):
-                values[place] = dict(zip(columns, row, strict=True))
-        return values
+    def _reported(self, batch: Batch, references: Numbers) -> list[tuple[int, Statistics]]:
+        """How many each rolling window holds, and how it compares with its reference."""
+        rolling = [window.rolling for window in batch.windows]
+        fitting, current = _counted("rolling window", rolling, batch.group[0])
+        if fitting.size == len(rolling):
+            return list(self._compared(references, current, is_ordered=batch.is_ordered))
+        reported = [(int(counts.sum()), Statistics()) for counts in rolling]
+        for place, found in zip(
+            fitting, self._compared(references[fitting], current, is_ordered=batch.is_ordered), strict=True
+        ):
+            reported[place] = found
+        return reported
+
+    def _compared(
+        self, references: Numbers, current: NDArray[Any], *, is_ordered: bool
+    ) -> Iterable[tuple[int, Statistics]]:
+        """How many, and the statistics, row by row."""
+        samples = samples_of(references, current)
+        found: dict[str, StatisticValues] = {}
+        for name, statistic in self._statistics.items():
+            if is_ordered or name not in NEEDS_ORDER:
+                with _GUARD:
+                    found[name] = statistic(samples)
+        names = tuple(found)
+        rows = zip(
+            current.sum(-1).tolist(),
+            _by_row([values.value for values in found.values()], len(current)),
+            _by_row([values.p_value for values in found.values()], len(current)),
+            _by_row([values.noise for values in found.values()], len(current)),
+            strict=True,
+        )
+        for count, values, p_values, noises in rows:
+            yield int(count), Statistics(names=names, values=values, p_values=p_values, noises=noises)
 
 
 def _rounds(windows: Iterable[tuple[Window, Watch]]) -> list[list[int]]:
@@ -283,29 +294,38 @@ def _rounds(windows: Iterable[tuple[Window, Watch]]) -> list[list[int]]:
     return rounds
 
 
-def _with_thresholds(score: Score, watch: Watch, bins: int) -> Score:
-    if not watch.thresholds:
-        return score
-    judged = (threshold.judge(score.statistics, count=score.current_count, bins=bins) for threshold in watch.thresholds)
-    return replace(score, thresholds=tuple(verdict for verdict in judged if verdict is not None))
-
-
-def _told_of(rows: NDArray[np.float64], bins: int) -> NDArray[np.bool_]:
-    """Which rows are counts; the guard is told of the others."""
-    is_good = are_counts(rows)
-    if not is_good.all():
+def _counted(what: str, counts: Sequence[NDArray[Any]], bins: int) -> tuple[NDArray[np.intp], NDArray[Any]]:
+    """The places of those that are counts of so many bins, and their rows; the guard is told of the others."""
+    fitting = []
+    for place, each in enumerate(counts):
+        if each.shape == (bins,):
+            fitting.append(place)
+            continue
         with _GUARD:
-            checked(rows[~is_good], bins)
-    return is_good
+            raise BinMismatchError(f"a {what} of shape {each.shape} against {bins} bins")
+    places = np.array(fitting, dtype=np.intp)
+    if not fitting:
+        return places, np.zeros((0, bins))
+    rows = np.concatenate([counts[place] for place in fitting]).reshape(-1, bins)
+    is_good = are_counts(rows)
+    if is_good.all():
+        return places, rows
+    with _GUARD:
+        checked(rows[~is_good], bins)
+    return places[is_good], rows[is_good]
 
 
-def _each(values: StatisticValues) -> list[StatisticValue]:
-    """Row by row."""
-    nothing = (None,) * len(values.value)
-    p_values = nothing if values.p_value is None else values.p_value.tolist()
-    noises = nothing if values.noise is None else values.noise.tolist()
-    rows = zip(values.value.tolist(), p_values, noises, strict=True)
-    return [StatisticValue(value=value, p_value=p_value, noise=noise) for value, p_value, noise in rows]
+def _by_row(columns: Sequence[Numbers | None], rows: int) -> Iterable[tuple[Any, ...]]:
+    """What the columns say of each row, None where there is no column."""
+    there = [repeat(None, rows) if column is None else column.tolist() for column in columns]
+    return zip(*there, strict=True) if there else repeat((), rows)
+
+
+def _judged(
+    thresholds: tuple[Threshold, ...], statistics: Statistics, *, count: int, bins: int
+) -> tuple[ThresholdVerdict, ...]:
+    verdicts = (threshold.judge(statistics, count=count, bins=bins) for threshold in thresholds)
+    return tuple(verdict for verdict in verdicts if verdict is not None)
 
 
 def _learning(window: Window, log10_alarm_line: float) -> Score:

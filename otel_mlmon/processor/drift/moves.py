@@ -26,6 +26,7 @@ Source: Huber, A robust version of the probability ratio test, 1965; Shin, Ramda
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Final, Literal
 
@@ -67,62 +68,62 @@ class Moves:
     def log_factors(
         self,
         pane: NDArray[np.float64],
-        reference: NDArray[np.float64],
+        held: NDArray[np.float64],
         radius: NDArray[np.float64],
         idle: NDArray[np.float64],
-    ) -> NDArray[np.float64]:
-        """The ln Π L^c of each bet.
+        *,
+        out: NDArray[np.float64],
+    ) -> None:
+        """The ln Π L^c of each bet, c (ln Z + θ) over U and c ln Z over D.
 
         Args:
             pane: Counts, shape (S, K).
-            reference: Shares, shape (S, K).
+            held: `held_by_sets` of the reference's shares, shape (S, 4K).
             radius: d, shape (S,); may be infinite.
             idle: 0 or below, shape (S,): the answer where there is nothing to bet on, since the ball can empty D.
-
-        Returns:
-            Shape (S, M·T): the tilts of the first pair, of the second, …
+            out: Where to, shape (S, T·M): every pair with the first tilt, with the second, …
         """
-        counts, shares = _held(pane), _held(reference)
-        up, down = counts[:, self._up_index], counts[:, self._down_index]
-        log_z, is_open = self._log_z(shares[:, self._up_index], shares[:, self._down_index], radius)
-        factors: NDArray[np.float64] = up[..., None] * TILTS
-        log_z *= (up + down)[..., None]
-        factors += log_z
-        np.copyto(factors, idle[:, None, None], where=~is_open[..., None])
-        return factors.reshape(len(pane), -1)
+        counts = held_by_sets(pane)
+        up, down = counts.take(self._up_index, -1), counts.take(self._down_index, -1)
+        most, least = _bounds(held, radius)
+        share = _share(most.take(self._up_index, -1), least.take(self._down_index, -1))
+        is_open = share > 0.0
+        both, up = up + down, np.where(is_open, up, 0.0)
+        rest = np.where(is_open, 0.0, idle[:, None])
+        # One tilt after the other: arrays of all of them would not stay in the processor's cache.
+        for place, tilt in enumerate(TILTS.tolist()):
+            less = share * math.expm1(tilt)
+            less += 1.0
+            np.log(less, out=less)
+            less *= both
+            more = up * tilt
+            more -= less
+            np.add(more, rest, out=out[:, place * len(self.up) : (place + 1) * len(self.up)])
 
     def log_ratios(
-        self, bets: NDArray[np.intp], reference: NDArray[np.float64], radius: NDArray[np.float64]
+        self, bets: NDArray[np.intp], held: NDArray[np.float64], radius: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """The ln L of one bet a row, shape (S, K); `bets` are indices into the last axis of `log_factors`."""
-        pair, tilt = np.divmod(bets, TILTS.size)
-        shares = _held(reference)
+        tilt, pair = np.divmod(bets, len(self.up))
         rows = np.arange(len(bets))
-        log_z, _ = self._log_z(
-            shares[rows, self._up_index[pair], None], shares[rows, self._down_index[pair], None], radius
-        )
-        z = log_z[rows, 0, tilt, None]
-        ratios: NDArray[np.float64] = self.up[pair] * (TILTS[tilt, None] + z) + self.down[pair] * z
+        most, least = _bounds(held, radius)
+        share = _share(most[rows, self._up_index[pair]], least[rows, self._down_index[pair]])
+        log_z = -np.log(share * np.expm1(TILTS[tilt]) + 1.0)[:, None]
+        ratios: NDArray[np.float64] = self.up[pair] * (TILTS[tilt, None] + log_z) + self.down[pair] * log_z
         return ratios
-
-    @staticmethod
-    def _log_z(
-        up: NDArray[np.float64], down: NDArray[np.float64], radius: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """The ln Z, shape (S, M, T), and where there is anything to bet on, shape (S, M)."""
-        most, least = up + radius[:, None], down - radius[:, None]
-        is_open = least > 0.0
-        least = np.where(is_open, least, 1.0)
-        most = np.where(is_open, most, 0.0)
-        tilted = most[..., None] * np.exp(TILTS)
-        tilted += least[..., None]
-        return np.log(np.divide((most + least)[..., None], tilted, out=tilted), out=tilted), is_open
 
 
 @lru_cache(maxsize=256)
 def moves_of(bins: int, direction: Direction) -> Moves:
     """The one dictionary of these."""
     return Moves(bins, direction)
+
+
+def held_by_sets(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What each set holds, shape (S, 4K): one bin, all but it, the first bins up to it, all bins beyond it."""
+    total = rows.sum(-1, keepdims=True)
+    first = np.add.accumulate(rows, -1)
+    return np.concatenate([rows, total - rows, first, np.maximum(total - first, 0.0)], axis=-1)
 
 
 def _pairs(bins: int, direction: Direction) -> list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
@@ -141,15 +142,20 @@ def _pairs(bins: int, direction: Direction) -> list[tuple[NDArray[np.bool_], NDA
     return pairs
 
 
-def _held(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What each set holds, shape (S, 4K): one bin, all but it, the first bins up to it, all bins beyond it."""
-    total = rows.sum(-1, keepdims=True)
-    first = np.add.accumulate(rows, -1)
-    return np.concatenate([rows, total - rows, first, np.maximum(total - first, 0.0)], axis=-1)
+def _bounds(held: NDArray[np.float64], radius: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A and B by set, shape (S, 4K); B is infinite where the ball can empty the set."""
+    d = np.minimum(radius, 2.0)[:, None]
+    least = held - d
+    return held + d, np.where(least > 0.0, least, np.inf)
+
+
+def _share(most: NDArray[np.float64], least: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A/(A + B), of which Z = 1/(1 + (e^θ - 1) A/(A + B)); 0 where there is nothing to bet on."""
+    return most / (most + least)
 
 
 def _place(group: NDArray[np.bool_]) -> int:
-    """Where `_held` has `group`."""
+    """Where `held_by_sets` has `group`."""
     bins, size = group.size, int(group.sum())
     if size == 1:
         return int(group.argmax())

@@ -13,30 +13,21 @@ law).
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import chdtri
 
-from otel_mlmon.processor.drift.counts import chi_squared_tail, samples_of
+from otel_mlmon.processor.drift.counts import Samples, chi_squared_tail
 from otel_mlmon.processor.drift.score import StatisticValues
 
 
-def psi(reference: NDArray[Any], current: NDArray[Any], /) -> StatisticValues:
-    """PSI, 0 or above, in nats; its p-value, and its mean without drift (K - 1)(1/N + 1/n).
-
-    Raises:
-        BinMismatchError: The shapes differ.
-    """
-    both = samples_of(reference, current)
-    bins, is_there = reference.shape[-1], both.is_there[..., 0]
-    p = (both.before + 0.5) / (both.n_before + bins / 2.0)
-    q = (both.now + 0.5) / (both.n_now + bins / 2.0)
-    value = np.where(is_there, ((q - p) * np.log(q / p)).sum(-1), 0.0)
-    unit = both.unit
-    scaled = value / np.where(is_there, unit, 1.0)
-    return StatisticValues(value=value, p_value=chi_squared_tail(scaled, np.asarray(bins - 1)), noise=(bins - 1) * unit)
+def psi(samples: Samples, /) -> StatisticValues:
+    """PSI, 0 or above, in nats; its p-value, and its mean without drift (K - 1)(1/N + 1/n)."""
+    bins = samples.counts.shape[-1]
+    p, q = (samples.counts + 0.5) / (samples.totals + bins / 2.0)
+    value = ((q - p) * np.log(q / p)).sum(-1)
+    p_value = chi_squared_tail(value * samples.size, bins - 1)
+    return StatisticValues(value=value, p_value=p_value, noise=(bins - 1) * samples.unit)
 
 
 def critical_value(*, bins: int, reference_count: int, current_count: int, alpha: float) -> float:

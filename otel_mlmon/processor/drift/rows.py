@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 SMALLEST: Final = 4
 
+Place = slice | NDArray[np.intp]
+"""Some of the rows: what an array is indexed by."""
+
 
 class Rows:
     """Named arrays over the same rows; a row not touched yet is zero.
@@ -40,3 +43,10 @@ class Rows:
             larger[: self._capacity] = array
             self._arrays[name] = larger
         self._capacity = capacity
+
+
+def in_one_piece(rows: NDArray[np.intp]) -> Place:
+    """`rows`, as a slice where they follow each other: nothing is copied to read them then."""
+    if rows.size and rows[-1] - rows[0] == rows.size - 1 and (rows[1:] > rows[:-1]).all():
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,23 +30,45 @@ class StatisticValue:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """The familiar statistics of one stream, by name.
+
+    Tuples of numbers, and a `StatisticValue` only for who asks: of many streams the objects would cost more than the
+    statistics do, and Python's garbage collector would look at each again and again.
+    """
+
+    names: tuple[str, ...] = ()
+    values: tuple[float, ...] = ()
+    p_values: tuple[float | None, ...] = ()
+    noises: tuple[float | None, ...] = ()
+
+    @staticmethod
+    def of(values: Mapping[str, StatisticValue]) -> Statistics:
+        """From one value a name."""
+        return Statistics(
+            names=tuple(values),
+            values=tuple(value.value for value in values.values()),
+            p_values=tuple(value.p_value for value in values.values()),
+            noises=tuple(value.noise for value in values.values()),
+        )
+
+    def get(self, name: str) -> StatisticValue | None:
+        """The one of this name, if it is there."""
+        return next((value for other, value in self.items() if other == name), None)
+
+    def items(self) -> Iterator[tuple[str, StatisticValue]]:
+        """Every name and its value, in their order."""
+        for name, value, p_value, noise in zip(self.names, self.values, self.p_values, self.noises, strict=True):
+            yield name, StatisticValue(value=value, p_value=p_value, noise=noise)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StatisticValues:
     """The same of many streams at once, shape (S,) each; of one stream, numbers."""
 
     value: Numbers
     p_value: Numbers | None = None
     noise: Numbers | None = None
-
-
-class Statistic(Protocol):
-    """One familiar statistic: a pure function of count vectors over the same bins, a stream in each row."""
-
-    def __call__(self, reference: NDArray[Any], current: NDArray[Any], /) -> StatisticValues:
-        """Compare shape (S, K) with shape (S, K), row by row; or (K,) with (K,).
-
-        Raises:
-            BinMismatchError: The shapes differ.
-        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +101,7 @@ class Score:
     reference_count: int = 0
     current_count: int = 0
     """Values in the rolling window."""
-    statistics: Mapping[str, StatisticValue] = field(default_factory=dict)
+    statistics: Statistics = Statistics()
     thresholds: tuple[ThresholdVerdict, ...] = ()
     contributions: tuple[float, ...] = ()
     """Shape (K,): what each bin added to ln W since the onset, in nats; the largest is the first cause."""

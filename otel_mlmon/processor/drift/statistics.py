@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Protocol
 
 from otel_mlmon.processor.drift.chi_squared import chi_squared
+from otel_mlmon.processor.drift.counts import Samples
 from otel_mlmon.processor.drift.cramers_v import cramers_v
 from otel_mlmon.processor.drift.g_test import g_test
 from otel_mlmon.processor.drift.hellinger import hellinger
@@ -14,9 +15,17 @@ from otel_mlmon.processor.drift.jensen_shannon import jensen_shannon
 from otel_mlmon.processor.drift.kolmogorov_smirnov import kolmogorov_smirnov
 from otel_mlmon.processor.drift.l_infinity import l_infinity
 from otel_mlmon.processor.drift.psi import psi
-from otel_mlmon.processor.drift.score import Statistic
+from otel_mlmon.processor.drift.score import StatisticValues
 from otel_mlmon.processor.drift.total_variation import total_variation
 from otel_mlmon.processor.drift.wasserstein import wasserstein
+
+
+class Statistic(Protocol):
+    """One familiar statistic: a pure function of two samples over the same bins, a stream in each row."""
+
+    def __call__(self, samples: Samples, /) -> StatisticValues:
+        """Compare them, row by row."""
+
 
 STATISTICS: Final[Mapping[str, Statistic]] = MappingProxyType(
     {

@@ -22,7 +22,7 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from otel_mlmon.processor.drift.psi import smallest_count as smallest_count_of_psi
-from otel_mlmon.processor.drift.score import StatisticValue, ThresholdVerdict
+from otel_mlmon.processor.drift.score import Statistics, ThresholdVerdict
 
 MIN_EXPECTED: Final = 5
 """What a bin must hold on average before a p-value is believed."""
@@ -63,7 +63,7 @@ class Threshold:
             return MIN_EXPECTED * bins
         return math.ceil(smallest(bins, self.above))
 
-    def judge(self, statistics: Mapping[str, StatisticValue], *, count: int, bins: int) -> ThresholdVerdict | None:
+    def judge(self, statistics: Statistics, *, count: int, bins: int) -> ThresholdVerdict | None:
         """What it says of a window of `count` values in K bins; None if there is no such statistic of the stream."""
         found = statistics.get(self.statistic)
         value = None if found is None else found.value if self.above is not None else found.p_value

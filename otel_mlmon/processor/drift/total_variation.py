@@ -6,24 +6,15 @@ The one of these that reads in the words of the tolerance: 0.10 is ten points of
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from otel_mlmon.processor.drift.counts import samples_of
+from otel_mlmon.processor.drift.counts import Samples
 from otel_mlmon.processor.drift.score import StatisticValues
 
 
-def total_variation(reference: NDArray[Any], current: NDArray[Any], /) -> StatisticValues:
-    """The distance in [0, 1], and its mean without drift by the normal law, Σ sqrt(p(1-p)(1/N + 1/n) / 2π).
-
-    Raises:
-        BinMismatchError: The shapes differ.
-    """
-    both = samples_of(reference, current)
-    p, q = both.shares
-    pool = (both.before + both.now) / np.where(both.is_there, both.n_before + both.n_now, 1.0)
-    spread = np.sqrt(np.maximum(pool * (1.0 - pool), 0.0)).sum(-1)
-    noise = spread * np.sqrt(both.unit / (2.0 * math.pi))
-    return StatisticValues(value=np.minimum(np.abs(p - q).sum(-1) / 2.0, 1.0), noise=noise)
+def total_variation(samples: Samples, /) -> StatisticValues:
+    """The distance in [0, 1], and its mean without drift by the normal law, Σ sqrt(p(1-p)(1/N + 1/n) / 2π)."""
+    spread = np.sqrt(np.maximum(samples.expected * (1.0 - samples.expected), 0.0)).sum(-1)
+    noise = spread * np.sqrt(samples.unit / (2.0 * math.pi))
+    return StatisticValues(value=np.minimum(np.abs(samples.moved).sum(-1) / 2.0, 1.0), noise=noise)

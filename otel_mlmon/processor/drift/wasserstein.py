@@ -8,20 +8,12 @@ Source: Vallender, 1974 (the form by cumulative sums).
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-from otel_mlmon.processor.drift.counts import samples_of
+from otel_mlmon.processor.drift.counts import Samples
 from otel_mlmon.processor.drift.score import StatisticValues
 
 
-def wasserstein(reference: NDArray[Any], current: NDArray[Any], /) -> StatisticValues:
-    """The distance in [0, K - 1], in bins.
-
-    Raises:
-        BinMismatchError: The shapes differ.
-    """
-    p, q = samples_of(reference, current).shares
-    return StatisticValues(value=np.abs(np.add.accumulate(p - q, -1)[..., :-1]).sum(-1))
+def wasserstein(samples: Samples, /) -> StatisticValues:
+    """The distance in [0, K - 1], in bins."""
+    return StatisticValues(value=np.abs(np.add.accumulate(samples.moved, -1)[..., :-1]).sum(-1))

@@ -1,4 +1,4 @@
-"""What is known, as JSON (`/api/v1/models`, `/api/v1/models/{name}`, `/api/v1/alerts`) and at `/metrics`.
+"""What is known, as JSON (`/api/v1/models`, `/api/v1/references/{name}`, `/api/v1/alerts`) and at `/metrics`.
 
 Every answer is read afresh and may not be cached; every fault is JSON too. Numbers that are not finite are
 null, since JSON has none. No cross-origin header is sent: a page of another origin cannot read this.
@@ -20,8 +20,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from otel_mlmon.guard import guard
-from otel_mlmon.processor.web import health
+from otel_mlmon.processor.web import health, references
 from otel_mlmon.processor.web.metrics import CONTENT_TYPE
+from otel_mlmon.processor.web.references import References
 
 Overview: TypeAlias = dict[str, Any]
 """`{"models": {name: {…}}, "alerts": [{…}, …]}`, all of it JSON."""
@@ -36,13 +37,19 @@ SECURITY_HEADERS: Final = {
 }
 
 
-def create_app(read: Callable[[], Overview], metrics: Callable[[], str], ready: Callable[[], bool]) -> Starlette:
+def create_app(
+    read: Callable[[], Overview],
+    metrics: Callable[[], str],
+    ready: Callable[[], bool],
+    known: Callable[[], References],
+) -> Starlette:
     """The application.
 
     Args:
         read: What is known now. Like the others it runs on a thread of the server's pool and may wait.
         metrics: The page for Prometheus.
         ready: Whether telemetry is taken.
+        known: The references of every model.
     """
 
     def models(_: Request) -> Response:
@@ -51,6 +58,14 @@ def create_app(read: Callable[[], Overview], metrics: Callable[[], str], ready: 
     def model(request: Request) -> Response:
         name = request.path_params["name"]
         return _answer(lambda: read()["models"].get(name), missing=f"There is no model {name!r}.")
+
+    def reference(request: Request) -> Response:
+        name, query = request.path_params["name"], request.query_params
+        with guard("web"):
+            is_partial = query.get("partial") == "true"
+            status, document = references.answer(known(), name, query.get("version"), is_partial=is_partial)
+            return JSONResponse(document, status_code=status)
+        return _fault(503, "The state cannot be read now.")
 
     def alerts(_: Request) -> Response:
         return _answer(lambda: {"alerts": read()["alerts"]})
@@ -64,6 +79,7 @@ def create_app(read: Callable[[], Overview], metrics: Callable[[], str], ready: 
         routes=[
             Route("/api/v1/models", models),
             Route("/api/v1/models/{name:path}", model),
+            Route("/api/v1/references/{name:path}", reference),
             Route("/api/v1/alerts", alerts),
             Route("/metrics", prometheus),
             *health.routes(ready),

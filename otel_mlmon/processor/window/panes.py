@@ -19,6 +19,7 @@ from otel_mlmon import semconv
 from otel_mlmon.errors import ProfileError
 from otel_mlmon.processor.otlp.observation import ModelKey, ModelLoaded, Observation
 from otel_mlmon.processor.window.model import Model, ModelSummary
+from otel_mlmon.processor.window.model_reference import ModelReference, model_reference
 from otel_mlmon.processor.window.saving import load, save
 from otel_mlmon.processor.window.series import DELTA, Point, PointKey, Series, SeriesKey
 from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
@@ -201,6 +202,15 @@ class Panes:
             KeyError: No point of it was ever taken.
         """
         return self._state.models[model].summary()
+
+    def reference(self, model: ModelKey) -> ModelReference:
+        """What one model version is judged by.
+
+        Raises:
+            KeyError: No point of it was ever taken.
+        """
+        found = self._state.models[model]
+        return model_reference(model, found.settings, found.streams)
 
     def forgotten(self) -> list[StreamKey]:
         """Streams that were forgotten since this was last asked, so that others may forget them too."""

@@ -14,7 +14,7 @@ from otel_mlmon.instrumentation.record.prediction import Labels
 from otel_mlmon.instrumentation.record.privacy import Vocabularies
 from otel_mlmon.instrumentation.record.reader import Reader
 from otel_mlmon.instrumentation.settings import ModelOptions
-from tests.support.calls import added_up, copied
+from tests.support.calls import added_up, batch_of, copied
 
 FAILED = "ValueError"
 
@@ -57,15 +57,15 @@ def test_memory_is_flat_over_a_million_labels_and_categories() -> None:
     rows, limit = 1000, 50
     said = ModelOptions(categorical=["f0"], scores="labels")
     first = copied([({"x": np.arange(500).reshape(-1, 1)}, {"y": np.arange(rows)})])
-    reader = Reader(first[0][0], options=lambda _: said, max_features=10)
+    reader = Reader(first[0][0].item(), options=lambda _: said, max_features=10)
     aggregator = Aggregator(admit=Vocabularies(limit=limit).admit)
     blocks: list[int] = []
     names: set[str] = set()
     total = 0
     for call in range(1000):
         numbers = np.arange(call * rows, (call + 1) * rows)
-        record = (*first[0][:4], (numbers[:500].tobytes(),), (numbers.tobytes(),), None)
-        aggregator.add(reader.read([record]))
+        record = (*first[0][:4], numbers[:500].tobytes(), numbers.tobytes(), None)
+        aggregator.add(reader.read(batch_of([record])))
         if call % 100 == 99:
             (snapshot,) = aggregator.take()
             total += snapshot.labels.total

@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 
 from otel_mlmon.instrumentation.buffer.ring import Ring
-from otel_mlmon.instrumentation.call.call import CallTuple, Item, SessionInfo, Tensor
+from otel_mlmon.instrumentation.call.call import Item, Record, SessionInfo, Tensor
 from otel_mlmon.instrumentation.call.snapshot import MAX_TEXTS
 from otel_mlmon.instrumentation.call.tap import Tap, stand_in, value_copier
 from tests.support import models
@@ -90,11 +90,12 @@ def test_of_outputs_that_are_not_read_one_shape_tells_the_batch() -> None:
     info = SessionInfo(
         given_name="", path="", digest="", graph_name="", version=1, metadata={}, provider="P", runtime_version="1"
     )
-    ring: Ring[CallTuple] = Ring(max_records=10, max_bytes=10_000, attend=lambda _: None)
+    ring: Ring[Record] = Ring(max_records=10, max_bytes=10_000, attend=lambda _: None)
     asked = {0: Picture(), 1: Picture()}
     tap = Tap(info, "run_with_iobinding", inputs=(), asked=asked, sink=ring, are_values=True)
     value = ort.OrtValue.ortvalue_from_numpy(np.zeros((2, 3, 8, 8), np.float32))
     tap.record(1, 2, None, (), [value, value])
     (record,) = ring.take(10)
-    assert [tensor.layout for tensor in record[0].outputs] == ["shape"]
+    assert isinstance(record, tuple)
+    assert [tensor.layout for tensor in record[0].item().outputs] == ["shape"]
     assert record[5] == (((2, 3, 8, 8), b""),)

@@ -15,9 +15,7 @@ def info(name: str) -> SessionInfo:
 
 
 def announcer(noted: deque[Load]) -> Announcer:
-    return Announcer(
-        noted, is_suppressed=lambda found: found == "suppressed", version_of=lambda _: "7", context="of no trace"
-    )
+    return Announcer(noted, is_suppressed=lambda found: found == "suppressed", version_of=lambda _: "7")
 
 
 def told(found: Announcer) -> list[tuple[str, object, float | None]]:
@@ -32,7 +30,7 @@ def test_a_session_is_told_once_at_its_creation_or_at_its_first_call() -> None:
     found.take()
     for session in (a, b, a, b):
         found.see(session)
-    assert told(found) == [("a", "here", 0.5), ("b", "of no trace", None)]
+    assert told(found) == [("a", "here", 0.5), ("b", None, None)]
     assert told(found) == []
     assert [(model.name, model.version, seconds, error) for model, seconds, error in found.timed()] == [
         ("a", "7", 0.5, None)
@@ -47,7 +45,7 @@ def test_a_suppressed_load_is_told_at_the_first_call_that_is_not() -> None:
     found.take()
     assert (told(found), found.timed()) == ([], [])
     found.see(a)
-    assert told(found) == [("a", "of no trace", None)]
+    assert told(found) == [("a", None, None)]
 
 
 def test_a_failed_load_is_timed_by_its_error() -> None:

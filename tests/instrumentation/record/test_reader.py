@@ -327,10 +327,10 @@ def test_a_row_of_strings_that_was_cut_is_not_taken_for_others() -> None:
     assert (dict(found.categories), found.samples) == ({}, 0)
 
 
-def test_a_single_tensor_may_come_without_a_tuple_around_it() -> None:
+def test_a_single_tensor_may_come_with_a_tuple_around_it() -> None:
     rows = np.array([[0.2, 0.8]], np.float32)
     records = copied([({"x": rows}, {"p": rows})] * 2)
-    bare: list[Any] = [(*record[:4], record[4][0], record[5][0], None) for record in records]
-    found, same = added_up(records, ModelOptions()), added_up(bare, ModelOptions())
+    around: list[Any] = [records[0], *((*record[:4], (record[4],), (record[5],), None) for record in records[1:])]
+    found, same = added_up(records, ModelOptions()), added_up(around, ModelOptions())
     assert same.labels.counts == found.labels.counts == {"1": 2}
     assert (same.samples, same.features["f1"].numbers.tolist()) == (2, found.features["f1"].numbers.tolist())

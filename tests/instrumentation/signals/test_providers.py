@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -9,6 +12,10 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import Resource
 
 from otel_mlmon.instrumentation.signals import providers
+from tests.support.otlp_server import OtlpServer
+
+REFUSING = ("127.0.0.1", 1)
+"""Where nobody listens: a port for which one has to be root, and which no program uses."""
 
 
 def _find(environ: dict[str, str], **given: Any) -> providers.Providers:
@@ -61,6 +68,57 @@ def test_failures_of_our_exporters_are_one_warning_and_those_of_others_stay(
         "Your code runs on; OTEL_EXPORTER_OTLP_ENDPOINT says where the collector is.",
         "The host's own",
     ]
+
+
+def test_an_exporter_that_lets_a_refused_connection_through_is_one_warning_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def export(_: object) -> None:
+        socket.create_connection(REFUSING)
+
+    quiet = providers.Exporters({})._quiet(export)
+    assert [quiet([]), quiet([])] == [None, None]
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("No collector accepts telemetry at the default OTLP endpoint")
+
+
+EXPORT = """
+import os, sys
+from otel_mlmon.instrumentation import resource
+from otel_mlmon.instrumentation.signals import providers
+from tests.support.otlp_server import OtlpServer
+found = providers.find(providers.Given(), base=providers.base_resource(), environ=os.environ)
+process = resource.start(found.meter)
+before = set(sys.modules)
+found.meter.get_meter("m").create_histogram("h").record(1.0)
+found.tracer.get_tracer("t").start_span("s").end()
+found.logger.get_logger("l").emit(body="x", event_name="e")
+found.flush(2.0)
+print(sorted(set(sys.modules) - before))
+"""
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+@pytest.mark.parametrize("is_listening", [True, False])
+def test_nothing_is_imported_by_an_export(protocol: str, *, is_listening: bool, pytestconfig: pytest.Config) -> None:
+    """A fork during an import leaves a child that waits for ever for that module (docs/decisions, 0061 and 0082)."""
+    with OtlpServer() as server:
+        listening = server.http_url if protocol != "grpc" else f"http://{server.grpc_address}"
+        refusing = "http://{}:{}".format(*REFUSING)
+        done = subprocess.run(
+            [sys.executable, "-c", EXPORT],
+            cwd=pytestconfig.rootpath,
+            env={
+                "OTEL_EXPORTER_OTLP_ENDPOINT": listening if is_listening else refusing,
+                "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+                "PYTHONPATH": str(pytestconfig.rootpath),
+            },
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+        assert {signal for signal, _ in server.requests} == ({"traces", "metrics", "logs"} if is_listening else set())
 
 
 def test_a_forked_childs_inherited_exporter_is_mute(monkeypatch: pytest.MonkeyPatch) -> None:

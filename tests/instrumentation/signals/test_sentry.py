@@ -95,6 +95,46 @@ def _set_up(order: str, to: Endpoint, said: dict[str, Any], session: Any) -> Non
         sentry_sdk.flush()
 
 
+@pytest.mark.parametrize(
+    ("order", "spans"),
+    [
+        ("init, session, instrument", [1, 1]),
+        ("init, instrument, session", [1, 1]),
+        ("session, init, instrument", [1, 1]),
+        ("session, instrument, init", [None, 1]),
+        ("instrument, session, init", [None, 1]),
+        ("instrument, init, session", [1, 1]),
+        ("instrument, init, session, init", [None, 1]),
+        ("init, instrument, session, init", [None, 1]),
+        ("instrument, init, session, init, session", [1, 1]),
+    ],
+)
+def test_the_table_of_what_the_first_two_transactions_are(
+    order: str, spans: list[int | None], sentry: Endpoint, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Spans of inferences in each; None if the transaction is not sent, as it began at a rate of None."""
+    caplog.set_level(logging.INFO, "otel_mlmon")
+    with ExitStack() as stack:
+        for step in order.split(", "):
+            if step == "init":
+                initialise(sentry)
+            elif step == "session":
+                session = ort.InferenceSession(models.softmax(name="iris"))
+            else:
+                # The thread behind comes by when the first record does, and then not for a minute.
+                captured = stack.enter_context(capture(sentry_traces_sample_rate=1.0, flush_interval_s=60.0))
+        for name in ("first", "second"):
+            with sentry_sdk.start_transaction(name=name):
+                session.run(None, FEED)
+            assert options()["traces_sample_rate"] == 1.0
+        captured.flush()
+        sentry_sdk.flush()
+    found = {event["transaction"]: len(predicted(event)) for event in sentry.wait("transaction")}
+    assert [found.get(name) for name in ("first", "second")] == spans
+    raised = [record for record in caplog.records if "is raised" in record.getMessage()]
+    assert len(raised) == order.count("init")
+
+
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize(
     ("said", "rate", "children", "own"),
@@ -391,13 +431,17 @@ def test_at_most_so_many_transactions_a_second(sentry: Endpoint, session: Any) -
 
 def test_a_transaction_has_no_more_than_a_thousand_of_our_spans(sentry: Endpoint, session: Any) -> None:
     initialise(sentry, traces_sample_rate=1.0)
-    with capture() as captured:
+    with capture(flush_interval_s=60.0) as captured:
+        session.run(None, FEED)
+        captured.flush()
+        # The thread behind sleeps now: the end of the transaction waits for no read of its, at most half a second,
+        # which a busy machine may need for so many spans. 1,024 calls are read there.
         with sentry_sdk.start_transaction(name="request"):
             for _ in range(1500):
                 session.run(None, FEED)
         captured.flush()
         sentry_sdk.flush()
-    (event,) = sentry.wait("transaction")
+    (event,) = sentry.wait("transaction", where=lambda event: event["transaction"] == "request")
     assert len(predicted(event)) == 1000
 
 
@@ -414,6 +458,8 @@ LINKS = [
     ("sentry in opentelemetry", 0.0, "da"),
     ("opentelemetry in sentry", 1.0, "sda"),
     ("opentelemetry in sentry", 0.0, "da"),
+    ("continued", 1.0, "osda"),
+    ("continued", 0.0, "oda"),
 ]
 
 
@@ -451,6 +497,10 @@ def test_the_linking_table(around: str, rate: float, linked: str, sentry: Endpoi
 
 def _within(around: str, tracer: Any) -> Any:
     stack = ExitStack()
+    if around == "continued":  # as docs/sentry.md says
+        ids = stack.enter_context(tracer.start_as_current_span("request")).get_span_context()
+        header = {"sentry-trace": f"{ids.trace_id:032x}-{ids.span_id:016x}"}
+        stack.enter_context(sentry_sdk.start_transaction(sentry_sdk.continue_trace(header, name="request")))
     names = around.split(" in ")
     for name in reversed(names):
         if name == "sentry":
@@ -473,6 +523,20 @@ def test_a_process_without_requests_is_not_one_trace(sentry: Endpoint, session: 
     assert len(joined) == JOINED + 1
     assert joined[-1].attributes
     assert joined[-1].attributes["error.type"] == "InvalidArgument"
+
+
+def test_traces_that_take_turns_are_not_endless_either(sentry: Endpoint, session: Any) -> None:
+    initialise(sentry, traces_sample_rate=1.0)
+    scopes = [sentry_sdk.Scope(ty=sentry_sdk.scope.ScopeType.ISOLATION) for _ in range(2)]
+    with capture() as captured:
+        for _ in range(JOINED + 20):
+            for scope in scopes:
+                with sentry_sdk.scope.use_isolation_scope(scope):
+                    session.run(None, FEED)
+        captured.flush()
+    known = [scope.get_active_propagation_context().trace_id for scope in scopes]
+    found = [f"{span.context.trace_id:032x}" for span in captured.spans if span.context]
+    assert [found.count(trace_id) for trace_id in known] == [JOINED, JOINED]
 
 
 def test_the_sampler_of_the_host_is_asked_before_a_call_joins_a_trace(sentry: Endpoint, session: Any) -> None:

@@ -13,6 +13,7 @@ from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.config import Config, FalseAlarms, default_yaml, load
 from otel_mlmon.processor.config.document import read
 from otel_mlmon.processor.config.model import WITH_P_VALUE, StatisticName
+from otel_mlmon.processor.drift.counts import samples_of
 from otel_mlmon.processor.drift.statistics import STATISTICS
 
 Write = Callable[[str], Path]
@@ -281,5 +282,5 @@ def test_a_rule_that_cannot_be_is_refused_where_it_stands(write: Write, rule: st
 
 def test_the_statistics_that_rules_may_name_are_those_there_are() -> None:
     assert set(get_args(StatisticName)) == STATISTICS.keys()
-    counts = np.array([5, 7])
-    assert {name for name in STATISTICS if STATISTICS[name](counts, counts).p_value is not None} == set(WITH_P_VALUE)
+    samples = samples_of(np.array([5, 7]), np.array([5, 7]))
+    assert {name for name in STATISTICS if STATISTICS[name](samples).p_value is not None} == set(WITH_P_VALUE)

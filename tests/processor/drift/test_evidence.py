@@ -288,6 +288,18 @@ def test_interrupted_is_uninterrupted(seed: int, bins: int, cut: int, direction:
     )
 
 
+def test_the_state_has_the_tilts_of_a_pair_together() -> None:
+    """Components are numbered for ever: what is on disk names them so."""
+    evidence = calibrated_pair()
+    evidence.update(np.array([70, 30]), 2, FLEET_LINE)
+    learning, first_pair, second_pair = range(4), range(4, 8), range(8, 12)
+    ahead = set(evidence.to_state()["ahead"])
+    assert set(first_pair) <= ahead <= {*learning, *first_pair}
+    other = calibrated_pair()
+    other.update(np.array([20, 80]), 2, FLEET_LINE)
+    assert set(second_pair) <= set(other.to_state()["ahead"]) <= {*learning, *second_pair}
+
+
 @given(st.integers(0, 2**32), st.integers(2, 10))
 @settings(deadline=None, max_examples=30)
 def test_up_and_down_mirror_each_other(seed: int, bins: int) -> None:

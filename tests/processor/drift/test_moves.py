@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.optimize import linprog
 
-from otel_mlmon.processor.drift.moves import MAX_BINS_OF_PAIRS, TILTS, Direction, Moves, moves_of
+from otel_mlmon.processor.drift.moves import MAX_BINS_OF_PAIRS, TILTS, Direction, Moves, held_by_sets, moves_of
 
 Shares = NDArray[np.float64]
 
@@ -31,7 +33,15 @@ def ratios_of(moves: Moves, reference: Shares, radius: float) -> Shares:
     """L of every bet, shape (M·T, K)."""
     bets = np.arange(moves.count)
     rows = np.broadcast_to(reference, (bets.size, reference.size))
-    return np.exp(moves.log_ratios(bets, rows, np.full(bets.size, radius)))
+    return np.exp(moves.log_ratios(bets, held_by_sets(rows), np.full(bets.size, radius)))
+
+
+def factors_of(moves: Moves, pane: NDArray[Any], reference: Shares, radius: float, idle: float) -> Shares:
+    """ln Π L^c of every bet of one stream, by tilt and pair."""
+    out = np.empty((1, moves.count))
+    held = held_by_sets(reference[None])
+    moves.log_factors(pane[None].astype(float), held, np.array([radius]), np.array([idle]), out=out)
+    return out.reshape(TILTS.size, -1)
 
 
 @pytest.mark.parametrize("bins", [2, 3, 6])
@@ -58,20 +68,19 @@ def test_a_pane_is_the_product_of_its_items() -> None:
     rng = np.random.default_rng(3)
     moves = moves_of(5, "both")
     reference, pane, radius = rng.dirichlet(np.full(5, 9.0)), rng.multinomial(80, np.full(5, 0.2)), 0.01
-    factors = moves.log_factors(pane[None].astype(float), reference[None], np.array([radius]), np.array([-1.0]))[0]
+    factors = factors_of(moves, pane, reference, radius, -1.0).ravel()
     assert factors == pytest.approx(np.log(ratios_of(moves, reference, radius)) @ pane, rel=1e-12)
 
 
 def test_nothing_is_bet_on_bins_that_the_ball_can_empty() -> None:
-    reference = np.array([[0.9, 0.08, 0.02]])
+    reference = np.array([0.9, 0.08, 0.02])
     moves = moves_of(3, "both")
-    factors = moves.log_factors(np.array([[0.0, 0.0, 50.0]]), reference, np.array([0.05]), np.array([-7.0]))
-    of_pairs = factors.reshape(-1, TILTS.size)
+    factors = factors_of(moves, np.array([0, 0, 50]), reference, 0.05, -7.0)
     out_of_the_last = moves.down[:, 2] & ~moves.down[:, 0] & ~moves.down[:, 1]
     assert out_of_the_last.sum() == 3
-    assert (of_pairs[out_of_the_last] == -7.0).all()
-    assert (of_pairs[~out_of_the_last] != -7.0).all()
-    everything = moves.log_factors(np.ones((1, 3)), reference, np.array([np.inf]), np.array([-7.0]))
+    assert (factors[:, out_of_the_last] == -7.0).all()
+    assert (factors[:, ~out_of_the_last] != -7.0).all()
+    everything = factors_of(moves, np.ones(3), reference, np.inf, -7.0)
     assert (everything == -7.0).all()
 
 

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog, minimize
 
 from otel_mlmon.processor.drift import projection
-from otel_mlmon.processor.drift.projection import one_sided
 
 Shares = NDArray[np.float64]
 
@@ -19,11 +18,15 @@ WEIGHTS = arrays(np.float64, st.integers(2, 12), elements=st.floats(0.001, 1.0))
 
 
 def two_sided(alternatives: Shares, reference: Shares, radius: float) -> Shares:
-    return projection.two_sided(alternatives, reference, np.array(radius))
+    return np.asarray(projection.two_sided(alternatives[None], reference[None], np.array([radius]))[0])
 
 
 def lowest_of(reference: Shares, radius: float) -> Shares:
-    return projection.lowest_of(reference, np.array(radius))
+    return np.asarray(projection.lowest_of(reference[None], np.array([radius]))[0])
+
+
+def one_sided(alternatives: Shares, lowest: Shares) -> Shares:
+    return np.asarray(projection.one_sided(alternatives[None], lowest[None])[0])
 
 
 def random_pair(seed: int, bins: int) -> tuple[Shares, Shares]:

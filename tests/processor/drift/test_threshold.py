@@ -5,7 +5,8 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from otel_mlmon.processor.drift.score import StatisticValue, ThresholdVerdict
+from otel_mlmon.processor.drift.counts import samples_of
+from otel_mlmon.processor.drift.score import Statistics, StatisticValue, ThresholdVerdict
 from otel_mlmon.processor.drift.statistics import STATISTICS
 from otel_mlmon.processor.drift.threshold import Threshold
 
@@ -14,7 +15,7 @@ PSI = Threshold(statistic="psi", above=0.2)
 
 def test_psi_is_not_judged_below_four_bins_less_one_over_the_threshold() -> None:
     """n = 4(K - 1)/t: with ten bins and .2, 180."""
-    found = {"psi": StatisticValue(value=0.3)}
+    found = Statistics.of({"psi": StatisticValue(value=0.3)})
     expected = ThresholdVerdict(
         statistic="psi", is_p_value=False, value=0.3, bound=0.2, needs=180, verdict="too few values"
     )
@@ -26,7 +27,7 @@ def test_psi_is_not_judged_below_four_bins_less_one_over_the_threshold() -> None
 
 @pytest.mark.parametrize(("value", "verdict"), [(0.21, "breached"), (0.2, "ok"), (0.0, "ok")])
 def test_above(value: float, verdict: str) -> None:
-    judged = PSI.judge({"psi": StatisticValue(value=value)}, count=10_000, bins=4)
+    judged = PSI.judge(Statistics.of({"psi": StatisticValue(value=value)}), count=10_000, bins=4)
     assert judged is not None
     assert judged.verdict == verdict
 
@@ -37,15 +38,22 @@ def test_above(value: float, verdict: str) -> None:
 )
 def test_p_below(p_value: float, count: int, verdict: Literal["ok", "breached", "too few values"]) -> None:
     threshold = Threshold(statistic="chi_squared", p_below=0.001)
-    judged = threshold.judge({"chi_squared": StatisticValue(value=9.0, p_value=p_value)}, count=count, bins=4)
+    judged = threshold.judge(
+        Statistics.of({"chi_squared": StatisticValue(value=9.0, p_value=p_value)}), count=count, bins=4
+    )
     assert judged == ThresholdVerdict(
         statistic="chi_squared", is_p_value=True, value=p_value, bound=0.001, needs=20, verdict=verdict
     )
 
 
 def test_a_statistic_that_the_stream_has_not_is_not_judged() -> None:
-    assert Threshold(statistic="wasserstein", above=1.0).judge({}, count=10_000, bins=4) is None
-    assert Threshold(statistic="psi", p_below=0.1).judge({"psi": StatisticValue(value=1.0)}, count=9, bins=4) is None
+    assert Threshold(statistic="wasserstein", above=1.0).judge(Statistics.of({}), count=10_000, bins=4) is None
+    assert (
+        Threshold(statistic="psi", p_below=0.1).judge(
+            Statistics.of({"psi": StatisticValue(value=1.0)}), count=9, bins=4
+        )
+        is None
+    )
 
 
 def test_the_stream_is_a_pattern() -> None:
@@ -69,6 +77,6 @@ def test_at_the_smallest_count_noise_is_half_of_the_threshold_at_most(name: str,
     shares = rng.dirichlet(np.full(bins, 5.0))
     count = Threshold(statistic=name, above=bound).smallest_count(bins)
     reference = np.broadcast_to(np.round(shares * 1e9), (400, bins))
-    values = STATISTICS[name](reference, rng.multinomial(count, shares, size=400)).value
+    values = STATISTICS[name](samples_of(reference, rng.multinomial(count, shares, size=400))).value
     assert values.mean() <= bound / 2.0 * 1.05
     assert (values > bound).mean() <= 0.05 + 3.0 * (0.05 * 0.95 / 400) ** 0.5

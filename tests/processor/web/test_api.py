@@ -14,7 +14,9 @@ import pytest
 
 from otel_mlmon.errors import PortUnavailableError
 from otel_mlmon.processor.web.api import SECURITY_HEADERS, create_app
+from otel_mlmon.processor.web.references import References
 from otel_mlmon.processor.web.server import WebServer
+from tests.support.standing import Standing
 
 
 def overview() -> dict[str, Any]:
@@ -38,11 +40,12 @@ class Known:
     read: Callable[[], dict[str, Any]] = overview
     metrics: Callable[[], str] = lambda: "a 1\n"
     ready: Callable[[], bool] = lambda: True
+    references: Callable[[], References] = dict
 
 
 @contextmanager
 def serving(known: Known) -> Iterator[httpx.Client]:
-    app = create_app(lambda: known.read(), lambda: known.metrics(), lambda: known.ready())
+    app = create_app(lambda: known.read(), lambda: known.metrics(), lambda: known.ready(), lambda: known.references())
     server = WebServer(app, "127.0.0.1:0")
     try:
         with httpx.Client(base_url=f"http://{server.start()}", timeout=10) as client:
@@ -72,6 +75,29 @@ def test_models_and_alerts_are_json_without_numbers_it_has_not(client: httpx.Cli
     assert client.get("/api/v1/alerts").json() == {"alerts": [{"rule": "latency", "since_ns": 2**62}]}
 
 
+def test_a_reference_is_asked_for_by_name_version_and_whether_a_part_will_do(
+    client: httpx.Client, known: Known
+) -> None:
+    known.references = lambda: {
+        "a/b c": {
+            "": Standing({"format": "profile"}),
+            "2": Standing({"format": "part"}, {"prediction.label": (3, 5000)}),
+        }
+    }
+
+    def asked(**query: str) -> tuple[int, Any]:
+        answer = client.get("/api/v1/references/a%2Fb%20c", params=query)
+        return answer.status_code, answer.json()
+
+    assert asked(version="") == (200, {"format": "profile"})
+    assert asked(version="2", partial="true") == (200, {"format": "part"})
+    status, document = asked(version="2")
+    assert (status, document["reason"]) == (409, "learning")
+    status, document = asked()
+    assert (status, document["reason"], document["versions"]) == (409, "several_versions", ["", "2"])
+    assert client.get("/api/v1/references/a").status_code == 404
+
+
 def test_what_is_not_there_is_404_in_json(client: httpx.Client) -> None:
     unknown = client.get("/api/v1/models/churn")
     assert (unknown.status_code, unknown.json()) == (404, {"error": "There is no model 'churn'."})
@@ -80,7 +106,17 @@ def test_what_is_not_there_is_404_in_json(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
-@pytest.mark.parametrize("path", ["/api/v1/models", "/api/v1/models/fraud", "/api/v1/alerts", "/metrics", "/healthz"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/models",
+        "/api/v1/models/fraud",
+        "/api/v1/references/fraud",
+        "/api/v1/alerts",
+        "/metrics",
+        "/healthz",
+    ],
+)
 def test_it_is_read_only(client: httpx.Client, method: str, path: str) -> None:
     answer = client.request(method, path)
     assert answer.status_code == 405
@@ -111,8 +147,8 @@ def test_every_answer_has_the_security_headers_and_no_other_origin_may_read(clie
 
 @pytest.mark.guarded
 def test_a_fault_of_ours_is_503_and_tells_nothing(client: httpx.Client, known: Known) -> None:
-    known.read, known.metrics = broken, broken
-    for path in ("/api/v1/models", "/api/v1/models/fraud", "/api/v1/alerts", "/metrics"):
+    known.read, known.metrics, known.references = broken, broken, broken
+    for path in ("/api/v1/models", "/api/v1/models/fraud", "/api/v1/references/fraud", "/api/v1/alerts", "/metrics"):
         answer = client.get(path)
         assert (answer.status_code, "ZeroDivision" in answer.text) == (503, False)
     assert client.get("/healthz").status_code == 200
@@ -144,13 +180,13 @@ def test_a_port_that_is_taken_is_named_with_its_option() -> None:
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(PortUnavailableError, match=rf"cannot listen on {address} .*set web\.listen"):
-            WebServer(create_app(overview, lambda: "", lambda: True), address).start()
+            WebServer(create_app(overview, lambda: "", lambda: True, dict), address).start()
 
 
 def test_stop_is_safe_before_start_at_once_after_it_and_twice() -> None:
-    server = WebServer(create_app(overview, lambda: "", lambda: True), "127.0.0.1:0")
+    server = WebServer(create_app(overview, lambda: "", lambda: True, dict), "127.0.0.1:0")
     assert server.stop()
-    server = WebServer(create_app(overview, lambda: "", lambda: True), "127.0.0.1:0")
+    server = WebServer(create_app(overview, lambda: "", lambda: True, dict), "127.0.0.1:0")
     address = server.start()
     assert server.stop()
     assert server.stop()

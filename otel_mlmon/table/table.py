@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-Numbers = NDArray[np.float64]
-
-MISSING_WORDS: Final = frozenset({"", "na", "n/a", "#n/a", "nan", "<na>", "null", "none", "nat"})
-"""Cells that hold no value, in lower case."""
+from otel_mlmon.errors import DataError
+from otel_mlmon.table.cells import Numbers, word_of
 
 Progress = Callable[[str, int, int], None]
 """Told what is done, how much of it is, and how much there is; in bytes or windows, whatever suits."""
+
+
+def no_progress(_what: str, _done: int, _total: int) -> None:
+    """Nothing is shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,8 @@ def column_of(name: str, values: NDArray[np.generic] | Sequence[object]) -> Colu
 
     Args:
         name: Of the column.
-        values: Shape (n,): numbers, truth values, points in time, or anything else as words; None is missing.
+        values: Shape (n,): numbers, truth values, points in time, or anything else as words; None and the words for it
+            are missing.
     """
     array = np.asarray(values)
     if array.dtype.kind == "M":
@@ -66,44 +67,17 @@ def column_of(name: str, values: NDArray[np.generic] | Sequence[object]) -> Colu
         return Column(name=name, numbers=times.astype(np.float64), times_ns=times)
     if array.dtype.kind in "iuf":
         return Column(name=name, numbers=np.ascontiguousarray(array, dtype=np.float64))
-    words = tuple(None if value is None or value != value else str(value) for value in array.tolist())
+    words = tuple(map(word_of, array.tolist()))
     first = next((row for row, word in enumerate(words) if word is not None), 0)
     return Column(name=name, words=words, first_word=first, is_truth=array.dtype.kind == "b")
 
 
-def numbers_in(cells: Sequence[str]) -> Numbers | int:
-    """`cells` as numbers, NaN where missing, shape (n,); or the first cell that is not a number, from 0."""
-    try:
-        return _floats(cells)
-    except ValueError:
-        pass
-    filled = ["nan" if cell.strip().lower() in MISSING_WORDS else cell for cell in cells]
-    try:
-        return _floats(filled)
-    except ValueError:
-        return next(index for index, cell in enumerate(filled) if not _is_number(cell))
+def demand_different(names: Sequence[str], place: str) -> None:
+    """Of the columns of a file.
 
-
-def words_in(cells: Sequence[str]) -> list[str | None]:
-    """`cells` as words, None where missing."""
-    return [None if cell.lower() in MISSING_WORDS else cell for cell in map(str.strip, cells)]
-
-
-def word_of(number: float) -> str | None:
-    """A number as the label of a category: `6` for 6.0, None where it is missing."""
-    return f"{number:.17g}" if math.isfinite(number) else None
-
-
-def _floats(cells: Sequence[str]) -> Numbers:
-    """Raises ValueError if one is not a number; Python reads `1_0` as 10, which in data is a word."""
-    if "_" in "".join(cells):
-        raise ValueError
-    return np.fromiter(map(float, cells), dtype=np.float64, count=len(cells))
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return "_" not in cell
+    Raises:
+        DataError: Two have one name.
+    """
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise DataError(f"{place}: column {repeated!r} is there twice")

@@ -1,16 +1,14 @@
 from __future__ import annotations
 
-import builtins
+import sys
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from otel_mlmon.backtest.parquet_file import read_parquet
-from otel_mlmon.backtest.run import no_progress
-from otel_mlmon.errors import ConfigurationError, DependencyMissingError
+from otel_mlmon.errors import DataError, DependencyMissingError
+from otel_mlmon.table.parquet_file import read_parquet
 
 
 def test_every_kind_of_column_is_numbers_words_or_times(tmp_path: Path) -> None:
@@ -24,11 +22,12 @@ def test_every_kind_of_column_is_numbers_words_or_times(tmp_path: Path) -> None:
         "truth": pa.array([True, None, False]),
         "word": pa.array(["x", "y", None]).dictionary_encode(),
         "when": pa.array(np.array(["2026-01-01", "2026-01-02", "2026-01-03"], dtype="datetime64[us]")),
+        "text": pa.array(["NA", " b", None]),
         "list": pa.array([[1], [2], [3]]),
     }
     parquet.write_table(pa.table(columns), path)
-    table = read_parquet(path, no_progress)
-    assert (table.rows, list(table.columns)) == (3, ["whole", "real", "money", "truth", "word", "when"])
+    table = read_parquet(path)
+    assert (table.rows, list(table.columns)) == (3, ["whole", "real", "money", "truth", "word", "when", "text"])
     for name, expected in (("whole", [1, np.nan, 3]), ("real", [0.5, 1.5, np.nan]), ("money", [1.25, np.nan, 3])):
         numbers = table.columns[name].numbers
         assert numbers is not None
@@ -36,6 +35,7 @@ def test_every_kind_of_column_is_numbers_words_or_times(tmp_path: Path) -> None:
     assert table.columns["truth"].words == ("True", None, "False")
     assert table.columns["truth"].is_truth
     assert table.columns["word"].words == ("x", "y", None)
+    assert (table.columns["text"].words, table.columns["text"].first_word) == ((None, " b", None), 1)
     times = table.columns["when"].times_ns
     assert times is not None
     assert np.diff(times).tolist() == [86_400 * 10**9] * 2
@@ -45,18 +45,20 @@ def test_another_file_is_a_fault(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow", reason='pip install "otel-mlmon[parquet]"')
     path = tmp_path / "data.parquet"
     path.write_text("a,b\n1,2\n")
-    with pytest.raises(ConfigurationError, match=r"data\.parquet: not a Parquet file"):
-        read_parquet(path, no_progress)
+    with pytest.raises(DataError, match=r"data\.parquet: not a Parquet file"):
+        read_parquet(path)
 
 
 def test_without_pyarrow_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *rest: Any) -> Any:
-        if name.split(".")[0] == "pyarrow":
-            raise ModuleNotFoundError("No module named 'pyarrow'", name="pyarrow")
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(DependencyMissingError, match=r'pip install "otel-mlmon\[parquet\]"'):
-        read_parquet(tmp_path / "data.parquet", no_progress)
+        read_parquet(tmp_path / "data.parquet")
+
+
+def test_two_columns_of_one_name_are_a_fault(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow", reason='pip install "otel-mlmon[parquet]"')
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "data.parquet"
+    parquet.write_table(pa.table([pa.array([1]), pa.array([2])], names=["a", "a"]), path)
+    with pytest.raises(DataError, match=r"data\.parquet: column 'a' is there twice"):
+        read_parquet(path)

@@ -1,0 +1,164 @@
+"""`otel-mlmon reference export` against processors that run, and what other processors make of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+from otel_mlmon import cli
+from otel_mlmon.processor.config import load
+from otel_mlmon.processor.service import Addresses, Service
+from otel_mlmon.reference.profile import Profile
+from tests.support.otlp_requests import DELTA, counter, exponential, request
+from tests.support.processes import until
+
+PANE_NS = 10_000_000_000
+CALM = {"a": 40, "b": 30, "c": 20, "d": 10}
+DRIFTED = {"a": 10, "b": 30, "c": 20, "d": 40}
+LEARNED = 10
+"""Panes: as many as a thousand predictions take."""
+
+
+@contextmanager
+def service(folder: Path, **reference: Any) -> Iterator[Addresses]:
+    """A processor that learns from a thousand predictions, unless it is told otherwise."""
+    folder.mkdir()
+    path = folder / "mlmon.yaml"
+    document = {
+        "receiver": {"grpc": "", "http": "127.0.0.1:0"},
+        "storage": {"path": str(folder / "data"), "commit_interval": "1ms"},
+        "web": {"listen": "127.0.0.1:0"},
+        "windows": {"pane": "10s", "lateness": "0s", "rolling": "5m"},
+        "models": {"*": {"reference": {"learn": 1000, **reference}}},
+    }
+    path.write_text(json.dumps(document), encoding="utf-8")
+    running = Service(load(path, {}))
+    try:
+        yield running.start()
+    finally:
+        assert running.shutdown(10.0)
+
+
+@pytest.fixture
+def first_ns() -> int:
+    """When the first pane begins: an hour ago or two."""
+    return (time.time_ns() // (360 * PANE_NS) - 1) * 360 * PANE_NS
+
+
+def pane(start_ns: int, labels: Mapping[str, int], *, version: str = "1", ages: int = 100) -> bytes:
+    """What an application exports after a pane: a hundred predictions, and a feature that moves with the label d."""
+    message = ExportMetricsServiceRequest()
+    model = {"ml.model.name": "digits/small", "ml.model.version": version}
+    add = partial(request, temporality=DELTA)
+    for label, count in labels.items():
+        attributes = {**model, "ml.prediction.label": label}
+        message.MergeFrom(add("ml.predictions", "sum", counter(count), attributes=attributes))
+    if ages:
+        rng = np.random.default_rng(start_ns // PANE_NS % 360)
+        index = np.clip(rng.normal(10 + labels["d"] / 10, 3, ages).astype(int), 0, 40)
+        fill = exponential(2, (0, np.bincount(index).tolist()), sum=float((2.0 ** ((index + 0.5) / 4)).sum()))
+        attributes = {**model, "ml.feature.name": "age"}
+        message.MergeFrom(add("ml.input.feature", "exponential_histogram", fill, attributes=attributes))
+    for of_resource in message.resource_metrics:
+        (metric,) = of_resource.scope_metrics[0].metrics
+        (point,) = getattr(metric, str(metric.WhichOneof("data"))).data_points
+        point.start_time_unix_nano, point.time_unix_nano = start_ns, start_ns + PANE_NS
+    return bytes(message.SerializeToString())
+
+
+def send(addresses: Addresses, *panes: bytes) -> None:
+    with httpx.Client(base_url=f"http://{addresses.http}", timeout=10) as client:
+        for body in panes:
+            answer = client.post("/v1/metrics", content=body, headers={"content-type": "application/x-protobuf"})
+            assert (answer.status_code, answer.content) == (200, b"")
+
+
+def streams(addresses: Addresses, predictions: int) -> dict[str, dict[str, Any]]:
+    """What is said of each stream once there were so many predictions."""
+
+    def found() -> dict[str, Any] | None:
+        answer = httpx.get(f"http://{addresses.web}/api/v1/models/digits%2Fsmall", timeout=10)
+        document: dict[str, Any] = answer.json()
+        return document if document.get("predictions") == predictions else None
+
+    return {stream["stream"]: stream for stream in until(found, what=f"{predictions} predictions")["streams"]}
+
+
+def export(addresses: Addresses, *words: str) -> int:
+    assert addresses.web is not None
+    return cli.main(["reference", "export", "digits/small", "--from", addresses.web, *words])
+
+
+def test_another_processor_with_it_judges_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], first_ns: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    panes = [pane(first_ns + number * PANE_NS, CALM if number < 40 else DRIFTED) for number in range(46)]
+    with service(tmp_path / "first") as first:
+        send(first, *panes[:LEARNED])
+        assert {stream["origin"] for stream in streams(first, 100 * LEARNED).values()} == {"learned"}
+        assert export(first) == 0
+        assert capsys.readouterr() == ("digits/small 1: 2 streams: digits_small.reference.json\n", "")
+        file = tmp_path / "digits_small.reference.json"
+        with service(tmp_path / "second", file=str(file)) as second:
+            send(first, *panes[LEARNED:])
+            send(second, *panes[LEARNED:])
+            one, other = streams(first, 4600), streams(second, 3600)
+            assert export(second, "-o", "again.json") == 0
+    assert sorted(one) == ["input.age", "prediction.label"]
+    for stream in one.values():
+        assert (stream["status"], stream["reference_count"], stream["origin"]) == ("drift", 1000, "learned")
+        assert (stream.pop("origin"), stream.pop("stationary")) == ("learned", True)
+    for stream in other.values():
+        assert (stream.pop("origin"), stream.pop("stationary")) == ("file", None)
+    assert one == other
+    # What was loaded from a file goes out as that file.
+    assert Path("again.json").read_text() == file.read_text()
+
+
+def test_what_cannot_be_had_is_said_and_the_code_is_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], first_ns: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    learns = "Model 'digits/small' still learns its reference"
+
+    def told(addresses: Addresses, *words: str) -> str:
+        assert export(addresses, *words) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        return err.removeprefix("otel-mlmon: ").removeprefix(f"http://{addresses.web}: ").rstrip("\n")
+
+    with service(tmp_path / "data") as running:
+        assert told(running) == "There is no model 'digits/small': none was heard of yet."
+        send(running, pane(first_ns, CALM, ages=0))
+        streams(running, 100)
+        one = f"{learns}: prediction.label has 100 of 1000 values."
+        assert told(running) == f"{one} --partial takes the streams that have one."
+        assert told(running, "--partial") == one
+        send(running, *(pane(first_ns + number * PANE_NS, CALM, ages=1) for number in range(1, LEARNED)))
+        streams(running, 100 * LEARNED)
+        assert export(running, "--partial", "-o", "part.json") == 0
+        assert capsys.readouterr() == (
+            "digits/small 1: 1 streams: part.json\n",
+            f"Left out. {learns}: input.age has 9 of 1000 values.\n",
+        )
+        assert list(Profile.read("part.json").streams) == ["prediction.label"]
+        assert told(running, "--model-version", "3") == "Model 'digits/small' has no version '3': there is 1."
+        assert told(running, "--partial", "-o", "none/x.json") == "none/x.json: No such file or directory"
+        send(running, pane(first_ns + LEARNED * PANE_NS, CALM, version="2", ages=0))
+        streams(running, 100)
+        assert told(running) == (
+            "Model 'digits/small' has 2 versions, 1, 2: it must be said which. --model-version says which."
+        )
+        assert export(running, "--model-version", "1", "--partial") == 0
+    assert Profile.read("digits_small.reference.json").version == "1"

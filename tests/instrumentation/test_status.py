@@ -1,0 +1,102 @@
+"""What `status()` says of the way metrics take."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from opentelemetry.metrics import MeterProvider, NoOpMeterProvider
+from opentelemetry.sdk import metrics as sdk
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+
+import otel_mlmon
+from otel_mlmon.instrumentation.handle import Handle
+from otel_mlmon.instrumentation.signals import bulk
+from otel_mlmon.instrumentation.signals.bulk_self_test import self_test
+from otel_mlmon.instrumentation.status import Status
+from otel_mlmon.testing import capture
+from tests.support import models
+
+
+@contextmanager
+def used(meter_provider: MeterProvider | None) -> Iterator[Handle]:
+    """Instrumented, one call made, and flushed."""
+    handle = otel_mlmon.instrument(
+        tracer_provider=TracerProvider(shutdown_on_exit=False),
+        meter_provider=meter_provider,
+        logger_provider=LoggerProvider(shutdown_on_exit=False),
+    )
+    try:
+        ort.InferenceSession(models.softmax()).run(None, {"input": np.zeros((1, 4), np.float32)})
+        assert handle.flush(10)
+        yield handle
+    finally:
+        handle.shutdown(10)
+
+
+def way(status: Status) -> tuple[Any, ...]:
+    return status.is_bulk, status.bulk_reason, status.exemplars_reason, status.metric_readers
+
+
+def test_before_the_first_record_and_after_the_end() -> None:
+    with capture() as captured:
+        captured.handle.shutdown()
+        handle = otel_mlmon.instrument(span_ratio=0.0)
+        try:
+            assert way(handle.status()) == (False, "nothing was recorded yet", "nothing was recorded yet", {})
+        finally:
+            handle.shutdown()
+        assert way(handle.status()) == (False, "it was shut down", "it was shut down", {})
+
+
+def test_the_fast_way_with_exponential_histograms_of_our_own_and_buckets_on_a_provider_of_the_hosts() -> None:
+    with capture() as captured:
+        ort.InferenceSession(models.softmax()).run(None, {"input": np.zeros((1, 4), np.float32)})
+        captured.flush()
+        assert way(captured.handle.status()) == (True, "", "", {"InMemoryMetricReader": "exponential histograms"})
+    provider = sdk.MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False)
+    with used(provider) as handle:
+        buckets = {"InMemoryMetricReader": "histograms of 68 buckets, -5e+06 … 5e+06"}
+        assert way(handle.status()) == (True, "", "", buckets)
+    provider.shutdown()
+
+
+def test_a_meter_provider_that_is_not_the_sdks() -> None:
+    foreign = "the meter provider is not OpenTelemetry's SDK but opentelemetry.metrics.NoOpMeterProvider"
+    with used(NoOpMeterProvider()) as handle:
+        assert way(handle.status()) == (False, foreign, foreign, {})
+
+
+def test_metrics_switched_off_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
+    off = "there is no meter provider: OTEL_METRICS_EXPORTER leaves metrics to one of your own"
+    with used(None) as handle:
+        assert way(handle.status()) == (False, off, off, {})
+
+
+def test_a_release_of_the_sdk_laid_out_in_another_way_is_used_by_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = InMemoryMetricReader()
+    provider = sdk.MeterProvider([reader], shutdown_on_exit=False)
+    bulk.private.cache_clear()
+    self_test.cache_clear()
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.metrics._internal.measurement", None)
+    try:
+        with used(provider) as handle:
+            is_bulk, reason, exemplars, readers = way(handle.status())
+            assert (is_bulk, exemplars, readers) == (False, reason, {})
+            assert "is laid out in another way: ModuleNotFoundError" in reason
+            data = reader.get_metrics_data()
+            assert data is not None
+            names = [metric.name for metric in data.resource_metrics[0].scope_metrics[0].metrics]
+            assert {"ml.inference.duration", "ml.input.feature"} <= set(names)
+    finally:
+        bulk.private.cache_clear()
+        self_test.cache_clear()
+        provider.shutdown()

@@ -1,0 +1,72 @@
+"""A program that forks while its threads run models: `python -m tests.support.forking_under_load CHILDREN CALLS`.
+
+Each process prints one line: calls it made, calls recorded, calls dropped.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from importlib.resources import files
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime as ort
+
+import otel_mlmon
+from otel_mlmon.instrumentation.handle import Handle
+
+THREADS: Final = 3
+FEED: Final = {"image": np.full((1, 1, 8, 8), 0.5, dtype=np.float32)}
+
+
+def session() -> Any:
+    """Without threads of its own, which would not live on in a forked child, and without a memory pool's lock."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = False
+    return ort.InferenceSession(str(files("otel_mlmon.demo") / "digits.onnx"), options)
+
+
+def tell(calls: int, handle: Handle) -> None:
+    """One write of one line, which no other process cuts in two."""
+    handle.flush(10)
+    status = handle.status()
+    os.write(1, f"{calls} {status.recorded} {sum(status.dropped.values())}\n".encode())
+
+
+def main() -> None:
+    """Fork again and again, each time with calls of the threads under way."""
+    children, calls = int(sys.argv[1]), int(sys.argv[2])
+    handle = otel_mlmon.instrument(spans_per_second=0.0, events_per_second=0.0, flush_interval_s=0.01)
+    idle, made, has_ended = session(), [0] * THREADS, threading.Event()
+
+    def work(number: int) -> None:
+        own = session()
+        while not has_ended.is_set():
+            own.run(None, FEED)
+            made[number] += 1
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for _ in range(children):
+        before = sum(made)
+        while sum(made) < before + THREADS:
+            os.sched_yield()
+        if os.fork() == 0:
+            for _ in range(calls):
+                idle.run(None, FEED)
+            tell(calls, handle)
+            sys.exit(0)
+    codes = [os.waitstatus_to_exitcode(os.wait()[1]) for _ in range(children)]
+    has_ended.set()
+    for thread in threads:
+        thread.join()
+    tell(sum(made), handle)
+    sys.exit(f"children ended with {codes}" if any(codes) else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""A model's reference as the web port is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Standing:
+    """`processor.web.references.Exportable`, said by hand."""
+
+    profile: dict[str, Any] | None = None
+    learning: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    moving: Sequence[str] = ()
+
+    def document(self) -> dict[str, Any] | None:
+        """The profile."""
+        return self.profile
