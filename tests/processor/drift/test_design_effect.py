@@ -100,14 +100,15 @@ def test_independent_items_have_none(pane: int) -> None:
 @pytest.mark.simulation
 @pytest.mark.parametrize(("mean_run", "pane"), [(5, 100), (10, 100), (30, 100), (5, 1_000), (10, 10), (30, 300)])
 def test_runs_are_recovered(mean_run: int, pane: int) -> None:
-    rng = np.random.default_rng(mean_run)
-    found = []
-    for _ in range(5):
-        effect = DesignEffect(SHARES)
-        feed(effect, in_runs(rng, mean_run, 60_000), pane)
-        found.append(effect.likely)
-    truth = 2.0 * mean_run - 1.0
-    assert truth / 1.5 <= float(np.median(found)) <= truth * 1.5
+    rng, streams = np.random.default_rng(mean_run), 20
+    effects, rows = DesignEffects(4), np.arange(streams)
+    labels = np.array([in_runs(rng, mean_run, 60_000) for _ in rows]).reshape(streams, -1, pane)
+    for row in range(streams):
+        effects.start(row, SHARES)
+    for counts in np.swapaxes((labels[..., None] == np.arange(4)).sum(2), 0, 1):
+        effects.add(rows, counts.astype(np.float64), np.full(streams, float(pane)))
+    likeness = effects.likely[:streams] / (2.0 * mean_run - 1.0)
+    assert ((likeness >= 1.0 / 1.5) & (likeness <= 1.5)).mean() >= 0.95
 
 
 def test_a_jump_of_the_shares_is_not_a_burst() -> None:

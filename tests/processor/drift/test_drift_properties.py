@@ -95,10 +95,10 @@ def test_ten_points_in_three_windows_of_a_thousand() -> None:
     assert windows.mean() <= 3.0
 
 
-@pytest.mark.parametrize("line", [ARL_LINE, FLEET_LINE], ids=["1e4", "fleet"])
-@pytest.mark.parametrize(("pane", "streams"), [(1, 60), (10, 100), (100, 200), (500, 300), (1_000, 300)])
-def test_ten_points_in_2500_items_at_any_pane(pane: int, streams: int, line: float) -> None:
-    runs = Runs(pane, streams, line=line)
+@pytest.mark.parametrize(("pane", "streams"), [(1, 40), (10, 60), (100, 200), (500, 300), (1_000, 300)])
+def test_ten_points_in_2500_items_at_any_pane(pane: int, streams: int) -> None:
+    """What is over this line was over any lower one no later."""
+    runs = Runs(pane, streams, line=FLEET_LINE)
     before = max(50, pane)
     assert runs.alarms(before, SHARES, max(30, 6_000 // before)) == 0
     items = runs.items_to_alarm(pane, moved(0.10), 10_000)
@@ -116,10 +116,9 @@ def test_five_points_are_found_where_the_reference_knows_enough() -> None:
         assert np.median(items) <= 20_000
 
 
-@pytest.mark.parametrize("line", [ARL_LINE, FLEET_LINE], ids=["1e4", "fleet"])
-@pytest.mark.parametrize("pane", [50, 100, 500, 1_000])
-def test_ten_points_in_2500_items_as_soon_as_it_is_calibrated(pane: int, line: float) -> None:
-    runs = Runs(pane + 1, 300, line=line)
+@pytest.mark.parametrize("pane", [50, 500, 1_000])
+def test_ten_points_in_2500_items_as_soon_as_it_is_calibrated(pane: int) -> None:
+    runs = Runs(pane + 1, 300, line=FLEET_LINE)
     while (runs.bank.status[runs.rows] == STATUSES.index("calibrating")).any():
         assert runs.alarms(pane, SHARES, 1) == 0
     items = runs.items_to_alarm(pane, moved(0.10), 20_000)
@@ -154,20 +153,23 @@ class InRuns:
 
 @pytest.mark.parametrize("mean_run", [5, 20, 50])
 def test_sticky_sessions_are_no_drift(mean_run: int) -> None:
-    """300 runs of 100 windows at an ARL of 10⁴; W passes a hundredth of that in less than one run of a hundred."""
+    """300 runs of 60 windows at an ARL of 10⁴; W passes a hundredth of that in one run of a hundred at most.
+
+    So few windows, since what false alarms there are come early, while φ is hardly known.
+    """
     runs = InRuns(mean_run, 300, mean_run, line=ARL_LINE)
     most = np.zeros(300)
-    for _ in range(100):
+    for _ in range(60):
         assert not runs.take(1_000).any()
         most = np.maximum(most, runs.bank.log_e[runs.rows])
     assert (most >= math.log(100.0)).sum() <= 3
-    assert ((runs.likeness >= 1.0 / 1.5) & (runs.likeness <= 1.5)).mean() >= 0.98
+    assert ((runs.likeness >= 1.0 / 1.5) & (runs.likeness <= 1.5)).mean() >= 0.96
 
 
 @pytest.mark.parametrize("mean_run", [10, 30])
 def test_sticky_sessions_are_no_drift_in_small_panes(mean_run: int) -> None:
     runs = InRuns(mean_run, 30, mean_run, line=FLEET_LINE)
-    for _ in range(1_200):
+    for _ in range(600):
         assert not runs.take(50).any()
     assert ((runs.likeness >= 1.0 / 1.5) & (runs.likeness <= 1.5)).mean() >= 0.9
 
@@ -175,9 +177,9 @@ def test_sticky_sessions_are_no_drift_in_small_panes(mean_run: int) -> None:
 @pytest.mark.parametrize(("mean_run", "drift", "within"), [(1, 0.1, 2_500), (5, 0.2, 500)])
 def test_drift_that_returns_is_found_as_soon_each_time(mean_run: int, drift: float, within: float) -> None:
     """Four episodes; a quarter later than the first is allowed, each mean being known to a tenth."""
-    runs = InRuns(1, 60, mean_run, line=FLEET_LINE)
-    effect, pane = runs.traffic.design_effect, 500
-    for _ in range(int(20_000 * effect) // pane):
+    runs = InRuns(1, 80, mean_run, line=FLEET_LINE)
+    effect, pane = runs.traffic.design_effect, 500 * mean_run
+    for _ in range(int(15_000 * effect) // pane):
         assert not runs.take(pane).any()
     means: list[float] = []
     for _ in range(4):
