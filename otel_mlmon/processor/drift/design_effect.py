@@ -301,8 +301,7 @@ class DesignEffects:
         # With all mass in one bin nothing can vary.
         latest = np.zeros(len(rows))
         np.divide(np.add.reduce(difference, -1), expected, out=latest, where=expected > 0.0)
-        differences = data["differences"][at, level]
-        data["differences"][at, level, :-1] = differences[:, 1:]
+        data["differences"][at, level, :-1] = data["differences"][at, level, 1:]
         data["differences"][at, level, -1] = latest
         data["unsettled"][at, level] += 1
         known = data["known"][at, level]
