@@ -326,9 +326,7 @@ class EvidenceBank:
             won[capped] = 0.0
             won[capped, leader[capped]] = cap - self._log_weights[leader[capped]]
         # A third of the time of `nonzero` with two axes.
-        is_first = won > 0.0
-        is_first &= data["won"][at] == 0.0
-        stream, component = np.divmod(np.flatnonzero(is_first), won.shape[1])
+        stream, component = np.divmod(np.flatnonzero((won > 0.0) & (data["won"][at] == 0.0)), won.shape[1])
         data["onsets_ns"][rows[stream], component] = data["last_ns"][rows[stream]]
         first = np.flatnonzero((best > 0.0) & (data["log_e"][at] == 0.0))
         data["since_ns"][rows[first]] = data["onsets_ns"][rows[first], leader[first]]

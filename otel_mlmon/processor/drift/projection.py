@@ -45,11 +45,10 @@ def two_sided(alternatives: Shares, reference: Shares, radius: Shares) -> Shares
     # While all is well most alternatives are within the ball: only the others are sorted.
     outside = np.flatnonzero(np.abs(apart, out=apart).sum(-1) > 2.0 * radius[:, None])
     stream = outside // alternatives.shape[1]
-    ratios = np.ones(alternatives.shape)
-    # By rows of the same numbers, flat: half of the time of two indices.
-    by_row = alternatives.reshape(-1, alternatives.shape[-1]), ratios.reshape(-1, alternatives.shape[-1])
-    by_row[1][outside] = _clipped(by_row[0].take(outside, 0), reference.take(stream, 0), radius.take(stream)[:, None])
-    return ratios
+    rows = alternatives.reshape(-1, alternatives.shape[-1])
+    ratios = np.ones(rows.shape)
+    ratios[outside] = _clipped(rows.take(outside, 0), reference.take(stream, 0), radius.take(stream)[:, None])
+    return ratios.reshape(alternatives.shape)
 
 
 def _clipped(alternatives: Shares, reference: Shares, radius: Shares) -> Shares:
