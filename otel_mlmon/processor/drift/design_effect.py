@@ -40,7 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammainc, gammaincinv
 
-from otel_mlmon.processor.drift.rows import Rows
+from otel_mlmon.processor.drift.rows import Place, Rows, in_one_piece
 
 BLOCK_SIZES: Final = tuple(50 * 4**level for level in range(6))
 """Items a block holds at least, by level: 50 … 51,200."""
@@ -87,6 +87,8 @@ DOUBT_NATS: Final = math.log(1e4)
 """The evidence E that must be no more frequent than if φ were known."""
 
 _LEVELS: Final = len(BLOCK_SIZES)
+_REPEATED_FROM: Final = (*BLOCK_SIZES[1:], math.inf)
+"""By level, the size from which a block would only repeat at the next level what it says here."""
 _AGE: Final = np.arange(MAX_DIFFERENCES, 0, -1)
 """Place of a difference counted from the latest, which is 1."""
 
@@ -100,28 +102,30 @@ Numbers = NDArray[np.float64]
 class DesignEffects:
     """φ of many streams of K bins, from their past.
 
-    Memory: 64 numbers and two count vectors a level and stream.
+    Memory: 70 numbers and two count vectors a level and stream.
+
+    A block is kept as its K counts, its items n, and n again: in the mean of the blocks before, these become
+    Σ w c, Σ w n and Σ w² n, w the weights that fade, and (Σ w² n)/(Σ w n)² is 1/n' of that mean.
 
     Args:
         bins: K.
     """
 
     def __init__(self, bins: int) -> None:
+        self._bins = bins
+        self._fading = np.array([FADING] * (bins + 1) + [FADING**2])
         self._rows = Rows(
             freedom=((), np.float64),
-            trimmed_away=((MAX_DIFFERENCES + 1,), np.float64),
-            long_run=((bins,), np.float64),
-            long_run_items=((), np.float64),
+            trimmed=((MAX_DIFFERENCES + 1,), np.float64),
+            long_run=((bins + 1,), np.float64),
             items=((), np.float64),
-            blocks=((_LEVELS, bins), np.float64),
-            block_items=((_LEVELS,), np.float64),
-            previous=((_LEVELS, bins), np.float64),
-            previous_items=((_LEVELS,), np.float64),
-            previous_squares=((_LEVELS,), np.float64),
+            blocks=((_LEVELS, bins + 2), np.float64),
+            previous=((_LEVELS, bins + 2), np.float64),
             differences=((_LEVELS, MAX_DIFFERENCES), np.float64),
             known=((_LEVELS,), np.int64),
             unsettled=((_LEVELS,), np.int64),
             estimates=((_LEVELS,), np.float64),
+            knowledge=((4, _LEVELS), np.float64),
             likely=((), np.float64),
             value=((), np.float64),
             is_known=((), np.bool_),
@@ -145,7 +149,7 @@ class DesignEffects:
     @property
     def estimates(self) -> Numbers:
         """φ as each level has it, shape (rows, 6); NaN while it has too few differences."""
-        return self._rows["estimates"]
+        return np.where(self._rows["known"] >= MIN_DIFFERENCES, self._rows["estimates"], np.nan)
 
     def start(self, row: int, reference: Numbers) -> None:
         """Begin anew in `row`, with shares of shape (K,), above 0, that sum to 1."""
@@ -155,41 +159,25 @@ class DesignEffects:
         trace_of_square = squares - 2.0 * cubes + squares**2
         freedom = (1.0 - squares) ** 2 / trace_of_square if trace_of_square > 0.0 else 1.0
         self._rows["freedom"][row] = freedom
-        self._rows["trimmed_away"][row] = _trimmed_away(freedom)
-        self._rows["long_run"][row] = reference * PRIOR_ITEMS
-        self._rows["long_run_items"][row] = PRIOR_ITEMS
-        self._rows["estimates"][row] = np.nan
+        self._rows["trimmed"][row] = _KEPT * _trimmed_away(freedom)
+        self._rows["long_run"][row, :-1] = reference * PRIOR_ITEMS
+        self._rows["long_run"][row, -1] = PRIOR_ITEMS
+        # What is not known is never among the smallest.
+        self._rows["differences"][row] = np.inf
         self._rows["likely"][row] = self._rows["value"][row] = 1.0
 
     def add(self, rows: Index, counts: Numbers, items: Numbers) -> None:
         """Take in one pane of each of `rows`: counts of shape (S, K) and their sums, above 0."""
-        data = self._rows
-        data["items"][rows] += items
-        decay = np.exp2(-items / MEMORY_ITEMS)
-        data["long_run"][rows] = data["long_run"][rows] * decay[:, None] + counts
-        data["long_run_items"][rows] = data["long_run_items"][rows] * decay + items
-        changed = np.zeros(len(rows), dtype=bool)
-        at, block, block_items = np.arange(len(rows)), counts, items
-        for level in range(self._first_level(rows, float(items.min())), _LEVELS):
-            size = BLOCK_SIZES[level]
-            row = rows[at]
-            block = data["blocks"][row, level] + block
-            block_items = data["block_items"][row, level] + block_items
-            is_full = block_items >= size
-            if is_full.all():
-                data["blocks"][row, level] = 0.0
-                data["block_items"][row, level] = 0.0
-            else:
-                data["blocks"][row, level] = np.where(is_full[:, None], 0.0, block)
-                data["block_items"][row, level] = np.where(is_full, 0.0, block_items)
-                at, block, block_items = at[is_full], block[is_full], block_items[is_full]
-            if not at.size:
-                break
-            changed[at[self._compare(rows[at], level, block, block_items)]] = True
-        if changed.any():
-            self._conclude(rows[changed])
-        young = rows[~data["is_known"][rows] & (data["items"][rows] >= CALIBRATION_ITEMS)]
-        if young.size:
+        data, at = self._rows, in_one_piece(rows)
+        block = np.empty((len(rows), self._bins + 2))
+        block[:, : self._bins] = counts
+        block[:, self._bins :] = items[:, None]
+        data["items"][at] += items
+        data["long_run"][at] *= np.exp2(items / -MEMORY_ITEMS)[:, None]
+        data["long_run"][at] += block[:, :-1]
+        self._fill(rows, at, block)
+        if not data["is_known"][at].all():
+            young = rows[~data["is_known"][at] & (data["items"][at] >= CALIBRATION_ITEMS)]
             data["is_known"][young] = self._are_settled(young)
 
     def follow(self, rows: Index, is_still: NDArray[np.bool_], has_turned: NDArray[np.bool_]) -> None:
@@ -201,38 +189,35 @@ class DesignEffects:
             has_turned: Whether a drift began or ended since it was last still.
         """
         data = self._rows
-        for row in rows[has_turned]:
+        for row in rows[has_turned] if has_turned.any() else ():
             known, unsettled = data["known"][row], data["unsettled"][row]
             # A level goes on to say something: without it bursts would be thought gone.
             gone = np.minimum(unsettled, np.where(known >= MIN_DIFFERENCES, known - MIN_DIFFERENCES, known))
             for level in np.flatnonzero(gone):
-                data["differences"][row, level] = np.roll(data["differences"][row, level], gone[level])
+                rest = data["differences"][row, level, : -gone[level]]
+                data["differences"][row, level] = np.concatenate([np.full(gone[level], np.inf), rest])
             data["known"][row] = known - gone
-            data["blocks"][row] = data["block_items"][row] = data["previous_items"][row] = 0.0
-            self._estimate_all(np.array([row]))
+            data["blocks"][row] = data["previous"][row] = 0.0
+            self._estimate_all(row)
         data["unsettled"][rows[is_still | has_turned]] = 0
 
     def go_on(self, row: int, before: DesignEffects, before_row: int) -> None:
         """Know in `row` what was known over other bins of the same stream: φ is of the items, so differences hold."""
         for name in ("items", "is_known", "differences", "known", "unsettled"):
             self._rows[name][row] = before._rows[name][before_row]
-        self._estimate_all(np.array([row]))
+        self._estimate_all(row)
 
     def to_state(self, row: int) -> dict[str, Any]:
         """As JSON has it."""
         data = self._rows
         known = data["known"][row].tolist()
-        # Of a level without a previous block, what is left of an older one has no meaning.
-        previous_items = data["previous_items"][row]
-        is_there = previous_items > 0.0
-        previous = np.where(is_there[:, None], data["previous"][row], 0.0)
-        previous_squares = np.where(is_there, data["previous_squares"][row], 0.0)
+        blocks, previous = data["blocks"][row], data["previous"][row]
         return {
             "items": float(data["items"][row]),
             "is_known": bool(data["is_known"][row]),
-            "long_run": [data["long_run"][row].tolist(), float(data["long_run_items"][row])],
-            "blocks": [data["blocks"][row].tolist(), data["block_items"][row].tolist()],
-            "previous": [previous.tolist(), previous_items.tolist(), previous_squares.tolist()],
+            "long_run": [data["long_run"][row, :-1].tolist(), float(data["long_run"][row, -1])],
+            "blocks": [blocks[:, :-2].tolist(), blocks[:, -2].tolist()],
+            "previous": [previous[:, :-2].tolist(), previous[:, -2].tolist(), previous[:, -1].tolist()],
             "unsettled": data["unsettled"][row].tolist(),
             "differences": [
                 level[MAX_DIFFERENCES - count :].tolist()
@@ -246,107 +231,155 @@ class DesignEffects:
         data = self._rows
         data["items"][row] = state["items"]
         data["is_known"][row] = state["is_known"]
-        data["long_run"][row], data["long_run_items"][row] = state["long_run"]
-        data["blocks"][row], data["block_items"][row] = state["blocks"]
-        data["previous"][row], data["previous_items"][row], data["previous_squares"][row] = state["previous"]
+        data["long_run"][row, :-1], data["long_run"][row, -1] = state["long_run"]
+        blocks, previous = data["blocks"][row], data["previous"][row]
+        blocks[:, :-2], blocks[:, -2] = state["blocks"]
+        blocks[:, -1] = blocks[:, -2]
+        previous[:, :-2], previous[:, -2], previous[:, -1] = state["previous"]
         data["unsettled"][row] = state["unsettled"]
         for level, differences in enumerate(state["differences"]):
             data["known"][row, level] = len(differences)
             data["differences"][row, level, MAX_DIFFERENCES - len(differences) :] = differences
-        self._estimate_all(np.array([row]))
+        self._estimate_all(row)
 
-    def _first_level(self, rows: Index, least_items: float) -> int:
+    def _fill(self, rows: Index, at: Place, block: Numbers) -> None:
+        """Add to the blocks of each level what the level below it was full with, the panes at the lowest."""
+        blocks, grown, concluded = self._rows["blocks"], False, rows[:0]
+        lowest = self._first_level(at, float(block[:, -1].min()))
+        for level in range(lowest, _LEVELS):
+            block = blocks[at, level] + block
+            is_full = block[:, -1] >= BLOCK_SIZES[level]
+            blocks[at, level] = np.where(is_full[:, None], 0.0, block)
+            if not is_full.all():
+                at = rows = rows[is_full]
+                block = block[is_full]
+            if not rows.size:
+                break
+            if level == lowest:
+                concluded = rows
+            grown |= self._compare(rows, at, level, block)
+        if grown:
+            self._weigh(concluded)
+        if concluded.size:
+            self._conclude(in_one_piece(concluded))
+
+    def _first_level(self, at: Place, least_items: float) -> int:
         """The lowest level that panes of so many items do not just pass through."""
         level = 0
-        while level + 1 < _LEVELS and least_items >= BLOCK_SIZES[level + 1]:
+        while least_items >= _REPEATED_FROM[level]:
             level += 1
         data = self._rows
-        is_held = data["block_items"][rows, :level].any() or data["previous_items"][rows, :level].any()
-        return 0 if is_held else level
+        return 0 if data["blocks"][at, :level, -1].any() or data["previous"][at, :level, -1].any() else level
 
-    def _compare(self, rows: Index, level: int, block: Numbers, items: Numbers) -> NDArray[np.bool_]:
-        """Take a full block of each row; true where it made a difference to those before known."""
+    def _compare(self, rows: Index, at: Place, level: int, block: Numbers) -> bool:
+        """Take a full block of each row, at `at`; true where any row has more differences to those before now."""
+        before = self._rows["previous"][at, level]
+        is_own = block[:, -1] < _REPEATED_FROM[level]
+        is_pair = is_own & (before[:, -1] > 0.0)
+        grown = False
+        if is_pair.all():
+            grown = self._differ(rows, at, level, block, before)
+        elif is_pair.any():
+            grown = self._differ(rows[is_pair], rows[is_pair], level, block[is_pair], before[is_pair])
+        mean = before * self._fading
+        mean += block
+        mean[~is_own] = 0.0
+        self._rows["previous"][at, level] = mean
+        return grown
+
+    def _differ(self, rows: Index, at: Place, level: int, block: Numbers, before: Numbers) -> bool:
+        """Remember the differences of blocks to those before; true where any row has more of them now."""
         data = self._rows
-        # A block that is large enough for the next level would only repeat there what it says here.
-        is_own: NDArray[np.bool_] = (
-            items < BLOCK_SIZES[level + 1] if level + 1 < _LEVELS else np.ones(len(rows), dtype=bool)
-        )
-        before_items = data["previous_items"][rows, level]
-        faded = np.where(before_items > 0.0, FADING, 0.0)
-        data["previous_items"][rows, level] = np.where(is_own, before_items * faded + items, 0.0)
-        if not is_own.any():
-            return is_own
-        before, squares = data["previous"][rows, level], data["previous_squares"][rows, level]
-        data["previous"][rows, level] = before * faded[:, None] + block
-        data["previous_squares"][rows, level] = squares * faded**2 + items
-        is_pair: NDArray[np.bool_] = is_own & (before_items > 0.0)
-        if not is_pair.all():
-            rows, block, items = rows[is_pair], block[is_pair], items[is_pair]
-            before, before_items, squares = before[is_pair], before_items[is_pair], squares[is_pair]
-        if not rows.size:
-            return is_pair
-        difference = block / items[:, None] - before / before_items[:, None]
-        spread = 1.0 - (data["long_run"][rows] ** 2).sum(-1) / data["long_run_items"][rows] ** 2
-        expected = (1.0 / items + squares / before_items**2) * spread
+        items, before_items = block[:, -2:-1], before[:, -2:-1]
+        difference = block[:, :-2] / items
+        difference -= before[:, :-2] / before_items
+        difference *= difference
+        shares = data["long_run"][at, :-1] / data["long_run"][at, -1:]
+        shares *= shares
+        expected = (1.0 / items + before[:, -1:] / (before_items * before_items))[:, 0]
+        expected *= 1.0 - np.add.reduce(shares, -1)
         # With all mass in one bin nothing can vary.
-        is_varied = expected > 0.0
-        latest = np.where(is_varied, (difference**2).sum(-1) / np.where(is_varied, expected, 1.0), 0.0)
-        held = data["differences"][rows, level]
-        data["differences"][rows, level] = np.concatenate([held[:, 1:], latest[:, None]], axis=-1)
-        data["known"][rows, level] = np.minimum(data["known"][rows, level] + 1, MAX_DIFFERENCES)
-        data["unsettled"][rows, level] += 1
-        self._estimate(rows, level)
-        return is_pair
+        latest = np.zeros(len(rows))
+        np.divide(np.add.reduce(difference, -1), expected, out=latest, where=expected > 0.0)
+        data["differences"][at, level, :-1] = data["differences"][at, level, 1:]
+        data["differences"][at, level, -1] = latest
+        data["unsettled"][at, level] += 1
+        known = data["known"][at, level]
+        grown = bool(known.min() < MAX_DIFFERENCES)
+        if grown:
+            data["known"][at, level] = np.minimum(known + 1, MAX_DIFFERENCES)
+        self._estimate(rows, at, level)
+        return grown
 
-    def _estimate_all(self, rows: Index) -> None:
+    def _estimate_all(self, row: int) -> None:
         """After what is known has been changed."""
+        rows = np.array([row])
         for level in range(_LEVELS):
-            self._estimate(rows, level)
+            self._estimate(rows, rows, level)
+        self._weigh(rows)
         self._conclude(rows)
 
-    def _estimate(self, rows: Index, level: int) -> None:
+    def _estimate(self, rows: Index, at: Place, level: int) -> None:
         data = self._rows
-        usable = data["known"][rows, level]
-        is_enough = usable >= MIN_DIFFERENCES
+        known = data["known"][at, level]
+        is_enough = known >= MIN_DIFFERENCES
         if not is_enough.all():
-            rows, usable = rows[is_enough], usable[is_enough]
+            at = rows = rows[is_enough]
+            known = known[is_enough]
         if not rows.size:
             return
-        kept = _KEPT[usable]
-        recent = np.where(usable[:, None] >= _AGE, data["differences"][rows, level], np.inf)
-        recent.sort(-1)
-        smallest = np.add.accumulate(recent, -1)[np.arange(len(rows)), kept - 1]
-        data["estimates"][rows, level] = smallest / kept / data["trimmed_away"][rows, usable]
+        recent = np.sort(data["differences"][at, level], -1)
+        np.add.accumulate(recent, -1, out=recent)
+        data["estimates"][at, level] = recent[np.arange(len(rows)), _KEPT[known] - 1] / data["trimmed"][rows, known]
 
-    def _conclude(self, rows: Index) -> None:
+    def _weigh(self, at: Place) -> None:
+        """What follows for each level from how many differences are known, and not from what they are."""
+        data = self._rows
+        known = data["known"][at]
+        is_there = known >= MIN_DIFFERENCES
+        has_below = np.zeros(is_there.shape, dtype=bool)
+        np.logical_or.accumulate(is_there[:, :-1], -1, out=has_below[:, 1:])
+        differences = np.maximum(known + PRIOR_DIFFERENCES * has_below, 1)
+        freedom = EFFICIENCY * data["freedom"][at, None] * differences
+        doubt = 2.0 * DOUBT_NATS / freedom
+        knowledge = data["knowledge"]
+        # The level below stands for the differences that are not this one's own.
+        knowledge[at, 0] = np.where(is_there, known / differences, 0.0)
+        knowledge[at, 1] = 0.5 * freedom
+        knowledge[at, 2] = np.where(is_there, ODDS * np.sqrt(freedom), np.inf)
+        knowledge[at, 3] = np.expm1(doubt) / doubt
+
+    def _conclude(self, at: Place) -> None:
         """From the smallest blocks to the largest, each as far as it is above those before."""
         data = self._rows
-        estimates, known = data["estimates"][rows], data["known"][rows]
-        is_there = ~np.isnan(estimates)
-        likely, value = np.ones(len(rows)), np.ones(len(rows))
-        has_below = np.zeros(len(rows), dtype=bool)
-        for level in np.flatnonzero(is_there.any(0)):
-            differences = known[:, level] + np.where(has_below, PRIOR_DIFFERENCES, 0)
-            has_below |= is_there[:, level]
-            estimate = np.where(is_there[:, level], estimates[:, level], likely)
-            # The level below stands for the differences that are not this one's own.
-            estimate = likely + known[:, level] / np.maximum(differences, 1) * (estimate - likely)
-            freedom = EFFICIENCY * data["freedom"][rows] * np.maximum(differences, 1)
-            ratio = np.maximum(estimate / likely, 1.0)
-            against = ODDS / likely * np.sqrt(freedom) * np.exp(-0.5 * freedom * (ratio - 1.0 - np.log(ratio)))
-            weight = np.where(is_there[:, level], 1.0 / (1.0 + against), 0.0)
-            doubt = 2.0 * DOUBT_NATS / freedom
-            cautious = 1.0 + np.maximum(estimate - 1.0, 0.0) * np.expm1(doubt) / doubt
-            value += np.maximum(cautious - value, 0.0) * weight
-            likely += np.maximum(estimate - likely, 0.0) * weight
-        data["likely"][rows] = likely
-        data["value"][rows] = value
+        share, half_freedom, odds, caution = data["knowledge"][at].transpose(1, 2, 0)
+        excess = data["estimates"][at].T - 1.0
+        # φ - 1, and M (φ - 1), which is what is added for not knowing φ well besides.
+        likely, cautious = np.zeros(excess.shape[1]), np.zeros(excess.shape[1])
+        for level in np.flatnonzero(share.any(-1)).tolist():
+            more = share[level] * (excess[level] - likely)
+            doubtful = (likely + more) * caution[level]
+            np.maximum(more, 0.0, out=more)
+            effect = likely + 1.0
+            ratio = more / effect
+            # 1 / (1 + ODDS/φ √h exp(-h/2 (x - 1 - ln x))), x = 1 + ratio, is the probability that φ is larger.
+            against = np.log1p(ratio) - ratio
+            against *= half_freedom[level]
+            np.exp(against, out=against)
+            against *= odds[level]
+            against /= effect
+            against += 1.0
+            doubtful -= cautious
+            cautious += np.maximum(doubtful, 0.0) / against
+            likely += more / against
+        data["likely"][at] = 1.0 + likely
+        data["value"][at] = 1.0 + cautious
 
     def _are_settled(self, rows: Index) -> NDArray[np.bool_]:
         """Whether the items seen are enough for the largest plain mean, which no burst can hide from."""
         data = self._rows
         known = data["known"][rows]
-        sums = data["differences"][rows].sum(-1)
+        sums = np.where(known[..., None] >= _AGE, data["differences"][rows], 0.0).sum(-1)
         is_told = (known >= MIN_DIFFERENCES) & (EFFICIENCY * data["freedom"][rows, None] * known >= MIN_FREEDOM)
         means = np.where(is_told, sums / np.maximum(known, 1), -np.inf).max(-1)
         settled: NDArray[np.bool_] = np.isfinite(means) & (data["items"][rows] >= MIN_EFFECTIVE_ITEMS * means)

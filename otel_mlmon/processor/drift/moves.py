@@ -87,9 +87,8 @@ class Moves:
         up, down = counts.take(self._up_index, -1), counts.take(self._down_index, -1)
         most, least = _bounds(held, radius)
         share = _share(most.take(self._up_index, -1), least.take(self._down_index, -1))
-        is_open = share > 0.0
-        both, up = up + down, np.where(is_open, up, 0.0)
-        rest = np.where(is_open, 0.0, idle[:, None])
+        both, is_open = up + down, share > 0.0
+        is_all_open = is_open.all()
         # One tilt after the other: arrays of all of them would not stay in the processor's cache.
         for place, tilt in enumerate(TILTS.tolist()):
             less = share * math.expm1(tilt)
@@ -97,8 +96,9 @@ class Moves:
             np.log(less, out=less)
             less *= both
             more = up * tilt
-            more -= less
-            np.add(more, rest, out=out[:, place * len(self.up) : (place + 1) * len(self.up)])
+            here = np.subtract(more, less, out=out[:, place * len(self.up) : (place + 1) * len(self.up)])
+            if not is_all_open:
+                np.copyto(here, idle[:, None], where=~is_open)
 
     def log_ratios(
         self, bets: NDArray[np.intp], held: NDArray[np.float64], radius: NDArray[np.float64]

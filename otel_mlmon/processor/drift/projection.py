@@ -43,10 +43,12 @@ def two_sided(alternatives: Shares, reference: Shares, radius: Shares) -> Shares
     """
     apart = alternatives - reference[:, None]
     # While all is well most alternatives are within the ball: only the others are sorted.
-    stream, place = np.nonzero(np.abs(apart, out=apart).sum(-1) > 2.0 * radius[:, None])
-    ratios = np.ones(alternatives.shape)
-    ratios[stream, place] = _clipped(alternatives[stream, place], reference[stream], radius[stream, None])
-    return ratios
+    outside = np.flatnonzero(np.abs(apart, out=apart).sum(-1) > 2.0 * radius[:, None])
+    stream = outside // alternatives.shape[1]
+    rows = alternatives.reshape(-1, alternatives.shape[-1])
+    ratios = np.ones(rows.shape)
+    ratios[outside] = _clipped(rows.take(outside, 0), reference.take(stream, 0), radius.take(stream)[:, None])
+    return ratios.reshape(alternatives.shape)
 
 
 def _clipped(alternatives: Shares, reference: Shares, radius: Shares) -> Shares:
@@ -63,7 +65,7 @@ def _clipped(alternatives: Shares, reference: Shares, radius: Shares) -> Shares:
     left = np.add.accumulate(r, -1) - radius
     # A set that holds no more than the radius can be emptied: it bounds nothing.
     bounds = left > 0.0
-    low = np.where(bounds, np.add.accumulate(q, -1), 1.0) / np.where(bounds, left, 1.0)
+    low = np.divide(np.add.accumulate(q, -1), left, out=np.ones(q.shape), where=bounds)
     high = np.add.accumulate(q[:, ::-1], -1) / (np.add.accumulate(r[:, ::-1], -1) + radius)
     b = np.minimum(low.min(-1, keepdims=True), 1.0)
     a = np.maximum(high.max(-1, keepdims=True), 1.0)

@@ -223,6 +223,26 @@ def test_state_restores_it_bit_for_bit() -> None:
     assert repr((restored.value, restored.estimates)) == repr((whole.value, whole.estimates))
 
 
+def test_a_row_does_not_depend_on_those_it_is_taken_in_with() -> None:
+    """Streams of other ages, bursts and panes, at times without one: φ to the last bit as if each were alone."""
+    rng, streams = np.random.default_rng(6), 5
+    together, alone = DesignEffects(4), [DesignEffect(SHARES) for _ in range(streams)]
+    for row in range(streams):
+        together.start(row, SHARES)
+    for turn in range(300):
+        rows = np.flatnonzero((rng.random(streams) < 0.9) & (turn >= 20 * np.arange(streams)))
+        sizes = rng.integers(1, [70, 300, 300, 2_000, 20_000])[rows]
+        counts = np.array([rng.multinomial(size, SHARES) * (1 + row) for size, row in zip(sizes, rows, strict=True)])
+        if not rows.size:
+            continue
+        together.add(rows, counts.astype(np.float64), counts.sum(-1).astype(np.float64))
+        for row, pane in zip(rows.tolist(), counts.astype(np.float64), strict=True):
+            alone[row].add(pane, float(pane.sum()))
+    assert [together.to_state(row) for row in range(streams)] == [each.to_state() for each in alone]
+    assert together.value[:streams].tolist() == [each.value for each in alone]
+    assert together.likely[:streams].tolist() == [each.likely for each in alone]
+
+
 def test_a_large_pane_speaks_for_the_largest_block_it_fills() -> None:
     effect = DesignEffect(SHARES)
     for counts in np.random.default_rng(2).multinomial(3_300, SHARES, size=200):
