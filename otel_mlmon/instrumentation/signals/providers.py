@@ -263,7 +263,6 @@ def _own(make: Callable[[Providers, Exporters], P | None], found: Providers, exp
 
     Not tried again: each try leaves threads, and the other signals would wait for it.
     """
-
     with guard("exporters"):
         return make(found, exporters)
     return None
