@@ -51,6 +51,11 @@ class Tolerant:
         self.rows = np.array([self.bank.add(reference, tolerance) for reference in references])
         self.line = line
 
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether no stream is still to find its design effect."""
+        return bool((self.bank.status[self.rows] != STATUSES.index("calibrating")).all())
+
     def alarms(self, counts: Counts, /) -> Flags:
         """Of every stream."""
         return self.of(np.arange(self.rows.size), counts)

@@ -14,6 +14,9 @@ Rng = np.random.Generator
 
 SHARES: Shares = np.array([0.4, 0.3, 0.2, 0.1])
 
+PART = 20_000
+"""Items that are drawn at once."""
+
 Traffic = Callable[[Rng, int, int], Counts]
 """From a generator, the number of streams and the number of the window: counts of shape (S, K)."""
 
@@ -59,24 +62,42 @@ class Autoregressive:
 
 
 class Sticky:
-    """Items in runs of one class, of geometric length."""
+    """Items in runs of one class, of geometric length; a run goes on from one window to the next."""
 
     def __init__(self, mean_run: int, items: int) -> None:
         self.mean_run, self.items = mean_run, items
+        self.last: NDArray[np.intp] | None = None
+        """The class of the last item of each stream."""
+
+    @property
+    def design_effect(self) -> float:
+        """Of very many items."""
+        return 2.0 * self.mean_run - 1.0
 
     def __call__(self, rng: Rng, streams: int, _window: int) -> Counts:
-        """The next window; a run that is cut at its end does not go on in the next."""
+        """The next window."""
         return self.of(rng, streams, self.items)
 
-    def of(self, rng: Rng, streams: int, items: int) -> Counts:
-        """Windows of another size."""
-        runs = int(items / self.mean_run * 1.5) + 60
-        lengths = rng.geometric(1.0 / self.mean_run, (streams, runs))
-        ends = np.minimum(np.cumsum(lengths, -1), items)
-        inside = np.diff(ends, prepend=0, axis=-1)
-        labels = rng.choice(SHARES.size, p=SHARES, size=(streams, runs))
-        counts: Counts = np.stack([np.where(labels == k, inside, 0).sum(-1) for k in range(SHARES.size)], axis=-1)
+    def of(self, rng: Rng, streams: int, items: int, shares: Shares = SHARES) -> Counts:
+        """The next window, of another size, or with other shares of the runs that begin in it."""
+        counts: Counts = np.zeros((streams, shares.size), dtype=np.int64)
+        for start in range(0, items, PART):
+            counts += self._part(rng, streams, min(items - start, PART), shares)
         return counts
+
+    def _part(self, rng: Rng, streams: int, items: int, shares: Shares) -> Counts:
+        mean = items / self.mean_run
+        runs = int(mean + 7.0 * math.sqrt(mean)) + 20
+        lengths = rng.geometric(1.0 / self.mean_run, (streams, runs))
+        labels = np.searchsorted(np.cumsum(shares)[:-1], rng.random((streams, runs)), side="right")
+        if self.last is not None:
+            # Geometric lengths have no memory: the one that goes on has as many items left as a new one, less one.
+            lengths[:, 0] -= 1
+            labels[:, 0] = self.last
+        ends = np.minimum(np.cumsum(lengths, -1), items)
+        self.last = labels[np.arange(streams), (ends >= items).argmax(-1)]
+        inside = np.diff(ends, prepend=0, axis=-1)
+        return np.stack([np.where(labels == k, inside, 0).sum(-1) for k in range(shares.size)], axis=-1)
 
 
 def confidence(mean: float) -> Shares:

@@ -78,7 +78,8 @@ def test_a_stream_without_a_reference_learns_one(tmp_path: Path) -> None:
     empty = tmp_path / "empty.reference.json"
     Profile(model="fraud", created="2026-01-01T00:00:00Z").write(empty)
     data = exports(tmp_path, shift_from=40)
-    report = backtest(Request(reference=empty, data=data))
+    # Of 60 windows 25 are learned from, and the design effect of two classes takes 20.
+    report = backtest(Request(reference=empty, data=data, window=WindowLength(time_s=5.0)))
     assert report.notes == ("Not in the reference, so learned from the data itself: input.age, prediction.label.",)
     assert {entry.stream: entry.status for entry in report.streams} == {"prediction.label": "alarm", "input.age": "ok"}
 

@@ -38,6 +38,11 @@ class Evidence:
         return float(self.bank.design_effect[self.row])
 
     @property
+    def divisor(self) -> float:
+        """What the counts of the next pane are divided by."""
+        return float(self.bank._effects.value[self.row])
+
+    @property
     def contributions(self) -> tuple[float, ...]:
         return tuple(self.bank.contributions[self.row].tolist())
 

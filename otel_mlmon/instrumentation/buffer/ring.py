@@ -65,7 +65,7 @@ class Ring:
 
     def offer(self, record: Sequence[Any], size_bytes: int) -> None:
         """Take `record` in, or drop and count it."""
-        length = len(self)
+        length = len(self.queue) // self._fields
         if length >= self.max_records or length * size_bytes > self.max_bytes:
             self.drop(self._no_room)
         else:

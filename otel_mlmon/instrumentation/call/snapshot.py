@@ -52,6 +52,9 @@ RECORD_BYTES: Final = 400
 """What a record weighs besides its data and shapes, rounded up: seven references, two integers, two tuples, the headers
 of bytes objects; half of it where both sides are bare bytes."""
 
+TEXT_BYTES: Final = 60
+"""What a string weighs without its characters."""
+
 Context = Callable[[None], object]
 """Gives the OpenTelemetry context of this thread, or its argument where there is none."""
 
@@ -189,6 +192,7 @@ def _single(plan: Plan, position: int, sink: Sink, context: Context, general: Ca
 
 
 def _general(plan: Plan, positions: Sequence[int], sink: Sink, context: Context) -> Capture:
+    offer = sink.offer
     takes = [(tensor.name, copier_of(tensor, is_input=True)) for tensor in plan.inputs]
     gives = [
         (position, copier_of(tensor, is_input=False)) for position, tensor in zip(positions, plan.outputs, strict=True)
@@ -198,7 +202,7 @@ def _general(plan: Plan, positions: Sequence[int], sink: Sink, context: Context)
         given = [copy(feed.get(name)) for name, copy in takes]
         made = [copy(outputs[position]) for position, copy in gives]
         record = (plan, started_ns, ended_ns, context(None), side_of(given), side_of(made), None)
-        sink.offer(record, weight_of(given) + weight_of(made))
+        offer(record, weight_of((*given, *made)))
 
     return capture
 
@@ -207,28 +211,30 @@ def copier_of(tensor: Tensor, *, is_input: bool) -> Callable[[Any], Item]:
     """The function that copies one input or output as planned."""
     if tensor.layout == "rows":
         limits = (MAX_INPUT_BYTES, SAMPLE_BYTES) if is_input else (MAX_OUTPUT_BYTES, MAX_OUTPUT_BYTES)
-        is_static = tensor.row_shape is not None
-        return functools.partial(_rows, dtype=np.dtype(tensor.dtype), limits=limits, is_static=is_static)
+        return _rows_copier(np.dtype(tensor.dtype), *limits, is_static=tensor.row_shape is not None)
     if tensor.layout in {"nchw", "nhwc"}:
         return functools.partial(_pixels, dtype=np.dtype(tensor.dtype), channels_first=tensor.layout == "nchw")
     return {"text": _texts, "maps": _maps, "shape": _shape, "whole": _whole}.get(tensor.layout, _nothing)
 
 
-def _rows(value: Any, *, dtype: np.dtype[Any], limits: tuple[int, int], is_static: bool) -> Item:
-    limit_bytes, sample_bytes = limits
-    if type(value) is list:
-        total = len(value)
-        head = np.asarray(value[:MAX_TEXTS], dtype=dtype)
-        return ((total, *head.shape[1:]), head.tobytes()) if head.ndim else None
-    # A type that differs is an array of Python objects, whose bytes would be pointers, or of foreign byte order.
-    if not isinstance(value, ndarray) or value.dtype != dtype or not value.ndim:
+def _rows_copier(
+    dtype: np.dtype[Any], limit_bytes: int, sample_bytes: int, *, is_static: bool
+) -> Callable[[Any], Item]:
+    def copy(value: Any) -> Item:
+        # A type that differs is an array of Python objects, whose bytes would be pointers, or of foreign byte order.
+        if isinstance(value, ndarray) and value.dtype == dtype and value.ndim:
+            if value.nbytes <= limit_bytes:
+                return value.tobytes() if is_static else (value.shape, value.tobytes())
+            row_bytes = value.nbytes // len(value)
+            if row_bytes > limit_bytes * 16:
+                return (value.shape, b"")
+            return (value.shape, value[:: -(-value.nbytes // max(sample_bytes, row_bytes))].tobytes())
+        if type(value) is list:
+            head = np.asarray(value[:MAX_TEXTS], dtype=dtype)
+            return ((len(value), *head.shape[1:]), head.tobytes()) if head.ndim else None
         return None
-    if value.nbytes <= limit_bytes:
-        return value.tobytes() if is_static else (value.shape, value.tobytes())
-    row_bytes = value.nbytes // len(value)
-    if row_bytes > limit_bytes * 16:
-        return (value.shape, b"")
-    return (value.shape, value[:: -(-value.nbytes // max(sample_bytes, row_bytes))].tobytes())
+
+    return copy
 
 
 def _pixels(value: Any, *, dtype: np.dtype[Any], channels_first: bool) -> Item:
@@ -244,7 +250,7 @@ def _pixels(value: Any, *, dtype: np.dtype[Any], channels_first: bool) -> Item:
 def _texts(value: Any) -> Item:
     if not isinstance(value, (ndarray, list)):
         return None
-    table = np.asarray(value, dtype=object)
+    table = value if isinstance(value, ndarray) else np.asarray(value, dtype=object)
     if not table.ndim:
         return None
     thin = table if table.size <= MAX_TEXTS else table[:: -(-table.size // MAX_TEXTS)]
@@ -255,11 +261,11 @@ def _texts(value: Any) -> Item:
 def _maps(value: Any) -> Item:
     if type(value) is not list or not value:
         return None
-    columns = len(value[0])
-    thin = value[:: max(1, -(-len(value) * columns * 4 // MAX_OUTPUT_BYTES))]
+    rows, columns = len(value), len(value[0])
+    thin = value if rows * columns * 4 <= MAX_OUTPUT_BYTES else value[:: -(-rows * columns * 4 // MAX_OUTPUT_BYTES)]
     # A fifth of the time that numpy takes for an array of tuples.
-    data = array("f", itertools.chain.from_iterable([row.values() for row in thin])).tobytes()
-    return ((len(value), columns), data if len(data) == 4 * columns * len(thin) else b"")
+    data = array("f", itertools.chain.from_iterable(map(dict.values, thin))).tobytes()
+    return ((rows, columns), data if len(data) == 4 * columns * len(thin) else b"")
 
 
 def _whole(value: Any) -> Item:
@@ -284,9 +290,13 @@ def side_of(items: Sequence[Item]) -> Side:
 
 
 def weight_of(items: Sequence[Item]) -> int:
-    """What one side of a record weighs, in bytes, with half of what every record does."""
-    weight = RECORD_BYTES // 2
+    """What a record of these items weighs, in bytes."""
+    weight = RECORD_BYTES
     for item in items:
-        if item is not None:
-            weight += len(item) if isinstance(item, bytes) else 100 + len(item[1])
+        if isinstance(item, bytes):
+            weight += len(item)
+        elif item is not None:
+            data = item[1]
+            data_bytes = TEXT_BYTES * len(data) + sum(map(len, data)) if isinstance(data, tuple) else len(data)
+            weight += 100 + data_bytes
     return weight

@@ -82,7 +82,7 @@ class Tap:
         plan, gives = self._outputs or self._plan(outputs)
         made = [copy(outputs[position]) for position, copy in gives]
         record = (plan, started_ns, ended_ns, context, side_of(inputs), side_of(made), None)
-        self._sink.offer(record, weight_of(inputs) + weight_of(made))
+        self._sink.offer(record, weight_of((*inputs, *made)))
 
     def fail(self, started_ns: int, ended_ns: int, context: object, error_type: str) -> None:
         """Record a call that failed."""

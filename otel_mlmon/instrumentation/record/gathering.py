@@ -21,7 +21,7 @@ from otel_mlmon.yielding import give_way
 Columns: TypeAlias = "Sequence[Sequence[Any]]"
 """The fields of calls, each of all of them, in the order of `Call`."""
 
-PIECE: Final = 256
+PIECE: Final = 128
 """Calls taken at a time: some 0.1 ms."""
 
 _CONTEXTS: Final = 3

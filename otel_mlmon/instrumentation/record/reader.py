@@ -216,12 +216,9 @@ def _sizes(tensor: Tensor, items: Items) -> NDArray[np.int64]:
         return items.lengths // max(row_bytes(tensor), 1)
     if tensor.layout == "none":
         return np.zeros(len(items), dtype=np.int64)
-    return np.fromiter((_rows(tensor, item) for item in items), dtype=np.int64, count=len(items))
-
-
-def _rows(tensor: Tensor, item: Item) -> int:
-    if item is None:
-        return 0
-    if isinstance(item, tuple):
-        return item[0][0] if item[0] else 0
-    return len(item) // max(row_bytes(tensor), 1)
+    one = max(row_bytes(tensor), 1) if tensor.dtype else 1
+    sizes = [
+        (item[0][0] if item[0] else 0) if type(item) is tuple else len(item) // one if item is not None else 0
+        for item in items
+    ]
+    return np.array(sizes, dtype=np.int64)

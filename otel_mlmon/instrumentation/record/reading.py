@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -120,13 +121,9 @@ def said_names(names: Sequence[str], classes: int) -> list[str]:
 
 def texts_of(items: Sequence[Item]) -> tuple[list[str], Ints]:
     """The strings of an output, and the call of each."""
-    texts: list[str] = []
-    calls: list[int] = []
-    for position, item in enumerate(items):
-        found = item[1] if isinstance(item, tuple) else ()
-        texts.extend(str(text)[:MAX_TEXT] for text in found)
-        calls.extend([position] * len(found))
-    return texts, np.array(calls, dtype=np.int64)
+    found = [item[1] if type(item) is tuple else () for item in items]
+    texts = [str(text)[:MAX_TEXT] for text in itertools.chain.from_iterable(found)]
+    return texts, np.repeat(np.arange(len(found), dtype=np.int64), list(map(len, found)))
 
 
 def coded(texts: Sequence[str]) -> tuple[Ints, list[str]]:

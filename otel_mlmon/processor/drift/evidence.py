@@ -1,8 +1,8 @@
 """The tolerant e-CUSUM: evidence that a stream has left its reference by more than is tolerated.
 
 The reference counts R (N in total, K bins) give shares r_k = (R_k + ½)/(N + K/2). Within a total variation of
-d = tolerance + sqrt(Kφ/4N) nothing is said: the first term is what the owner forgives, the second what a
-finite reference does not know. φ is the design effect (`design_effect.py`); all counts c are taken as c/φ.
+d = tolerance + sqrt(Kφ/4N) nothing is said: the first term is what the owner forgives, the second what a finite
+reference does not know. All counts c are taken as c/φ, φ a cautious design effect (`design_effect.py`).
 
 Many components bet against everything within d, each by its own idea of what drift would look like:
 
@@ -15,10 +15,9 @@ Many components bet against everything within d, each by its own idea of what dr
 
 Each is a CUSUM of its own, W_j ← max(W_j, 1)·e_j. The evidence is the largest weighted one, W = max of w_j·W_j.
 
-Without drift beyond d, W >= A comes on average no sooner than after A panes: each e_j is an e-value given the
-past, so each W_j is an e-detector, so is their weighted mean, and W is not above that. That is exact for independent
-items. For items in bursts it is approximate, since φ is estimated; there it rests on simulations. An e-value may be
-replaced by any smaller one, and that is used three times:
+Without drift beyond d, W >= A comes on average no sooner than after A panes: each e_j is an e-value given the past, so
+each W_j is an e-detector, so is their weighted mean, and W is not above that. That is exact for independent items, and
+rests on simulations for items in bursts. An e-value may be replaced by any smaller one, and that is used three times:
 
 - w_j·W_j is capped at 100 times the alarm line, so that the end of a drift shows.
 - Where one is at its cap, all others start again from 1: beside a drift that is known for sure they have nothing to
@@ -26,21 +25,20 @@ replaced by any smaller one, and that is used three times:
 - A component that has nothing to bet on, since its alternative lies within d, has L = 1 and would keep what it has
   won for ever. It halves it every 100 items instead.
 
-One-sided evidence restricts what the null set allows, not what is counted: the ball is enlarged by everything
-that lies on the other side of it, each L is the exact likelihood ratio against that larger set, and so still
-an e-value. A move to the other side, however large, is part of what may be without drift.
+One-sided evidence restricts what the null set allows, not what is counted: the ball is enlarged by everything that
+lies on the other side of it, each L is the exact likelihood ratio against that larger set, and so still an e-value.
+A move to the other side, however large, is part of what may be without drift.
 
-Choice: half-lives in items and not in panes, and one CUSUM a component, make the delay in items nearly
-independent of the size of the panes; averaging the factors before one CUSUM, or forgetting by panes, misses
-everything at small panes.
-Choice: the largest, not the mean. The mean is larger by less than a nat and above 1 most of the time; the largest is
-at 1 until something has been seen, and says by itself which component leads.
-Choice: √(K/4N) is the size of the reference's error to expect, not a bound on it. Where one reference has to
-hold for a very long time, ask for a tolerance larger by √(ln(1/δ)/2N).
+Choice: half-lives in items and not in panes, and one CUSUM a component, make the delay in items nearly independent of
+the size of the panes; averaging the factors before one CUSUM, or forgetting by panes, misses everything at small ones.
+Choice: the largest, not the mean, which is larger by less than a nat and above 1 most of the time; the largest is at 1
+until something has been seen, and says by itself which component leads.
+Choice: √(K/4N) is the size of the reference's error to expect, not a bound on it; where one reference has to hold for
+a very long time, ask for a tolerance larger by √(ln(1/δ)/2N).
 
-Source: Huber, A robust version of the probability ratio test, 1965; Saha and Ramdas, arXiv 2408.14015; Shin,
-Ramdas and Rinaldo, E-detectors, NEJSDS; Lindon and Malek, arXiv 2011.03567 (the Dirichlet mixture);
-Wasserman, Ramdas and Balakrishnan, Universal inference, PNAS 2020.
+Source: Huber, A robust version of the probability ratio test, 1965; Saha and Ramdas, arXiv 2408.14015; Shin, Ramdas and
+Rinaldo, E-detectors, NEJSDS; Lindon and Malek, arXiv 2011.03567 (the Dirichlet mixture); Wasserman, Ramdas and
+Balakrishnan, Universal inference, PNAS 2020.
 """
 
 from __future__ import annotations
@@ -151,7 +149,7 @@ class EvidenceBank:
     @property
     def design_effect(self) -> Numbers:
         """φ by row, 1 or above."""
-        return self._effects.value
+        return self._effects.likely
 
     @property
     def reference(self) -> Numbers:
@@ -381,6 +379,8 @@ class EvidenceBank:
         data["since_ns"][rows] = np.where(is_at_one, end_ns, data["since_ns"][rows])
         is_ok = (status == _CALIBRATING) | is_at_one
         status = np.where(log_e >= log_alarm_line, _DRIFT, np.where(is_ok, _OK, status))
+        is_still = np.where(status == _DRIFT, log_e >= log_alarm_line + math.log(CAP), is_at_one)
+        self._effects.follow(rows, is_still, (status == _DRIFT) != (data["status"][rows] == _DRIFT))
         data["status"][rows] = np.where(self._effects.is_known[rows], status, _CALIBRATING)
 
 

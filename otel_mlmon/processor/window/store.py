@@ -17,7 +17,7 @@ from typing import Final, Literal
 
 from otel_mlmon.errors import StoreError
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 APPLICATION_ID: Final = 0x6D6C6D6E
 """`mlmn`: a database of somebody else is never written to."""
 FILE_NAME: Final = "mlmon.sqlite3"

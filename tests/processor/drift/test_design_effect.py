@@ -33,6 +33,10 @@ class DesignEffect:
         return float(self.all.value[0])
 
     @property
+    def likely(self) -> float:
+        return float(self.all.likely[0])
+
+    @property
     def is_known(self) -> bool:
         return bool(self.all.is_known[0])
 
@@ -63,12 +67,26 @@ def feed(effect: DesignEffect, labels: NDArray[np.int64], pane: int) -> None:
         effect.add(counts, float(pane))
 
 
-def test_trimmed_mean_against_numerical_integration() -> None:
-    for freedom in (1.0, 2.7, 9.0):
-        points = (np.arange(200_000) + 0.5) / 200_000 * 0.75
-        assert trimmed_mean_of_chi_squared(freedom) == pytest.approx(
-            float(chi2.ppf(points, freedom).mean()) / freedom, rel=1e-4
-        )
+@pytest.mark.parametrize("kept", [0.75, 0.875, 0.97])
+@pytest.mark.parametrize("freedom", [1.0, 2.7, 9.0])
+def test_trimmed_mean_against_numerical_integration(freedom: float, kept: float) -> None:
+    points = (np.arange(200_000) + 0.5) / 200_000 * kept
+    expected = float(chi2.ppf(points, freedom).mean()) / freedom
+    assert float(trimmed_mean_of_chi_squared(freedom, np.array([kept]))[0]) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("differences", [8, 9, 16, 64])
+def test_what_is_left_out_is_given_back(differences: int) -> None:
+    """Of 2,000 streams of independent items the mean estimate of a level is 1, however few its differences are."""
+    rng, streams = np.random.default_rng(differences), 2_000
+    effects = DesignEffects(4)
+    for row in range(streams):
+        effects.start(row, SHARES)
+    rows = np.arange(streams)
+    for _ in range(differences + 1):
+        effects.add(rows, rng.multinomial(1_000, SHARES, size=streams).astype(np.float64), np.full(streams, 1_000.0))
+    found = effects.estimates[:streams, 2]
+    assert float(found.mean()) == pytest.approx(1.0, abs=0.02 + 3.0 * float(found.std()) / streams**0.5)
 
 
 @pytest.mark.parametrize("pane", [1, 7, 100, 1_000])
@@ -82,14 +100,15 @@ def test_independent_items_have_none(pane: int) -> None:
 @pytest.mark.simulation
 @pytest.mark.parametrize(("mean_run", "pane"), [(5, 100), (10, 100), (30, 100), (5, 1_000), (10, 10), (30, 300)])
 def test_runs_are_recovered(mean_run: int, pane: int) -> None:
-    rng = np.random.default_rng(mean_run)
-    found = []
-    for _ in range(5):
-        effect = DesignEffect(SHARES)
-        feed(effect, in_runs(rng, mean_run, 60_000), pane)
-        found.append(effect.value)
-    truth = 2.0 * mean_run - 1.0
-    assert truth / 1.5 <= float(np.median(found)) <= truth * 1.5
+    rng, streams = np.random.default_rng(mean_run), 20
+    effects, rows = DesignEffects(4), np.arange(streams)
+    labels = np.array([in_runs(rng, mean_run, 60_000) for _ in rows]).reshape(streams, -1, pane)
+    for row in range(streams):
+        effects.start(row, SHARES)
+    for counts in np.swapaxes((labels[..., None] == np.arange(4)).sum(2), 0, 1):
+        effects.add(rows, counts.astype(np.float64), np.full(streams, float(pane)))
+    likeness = effects.likely[:streams] / (2.0 * mean_run - 1.0)
+    assert ((likeness >= 1.0 / 1.5) & (likeness <= 1.5)).mean() >= 0.95
 
 
 def test_a_jump_of_the_shares_is_not_a_burst() -> None:
@@ -113,6 +132,65 @@ def test_known_after_a_thousand_items_and_eight_differences() -> None:
         return panes
 
     assert [panes_needed(items) for items in (1.0, 50.0, 100.0, 200.0, 5_000.0)] == [1_000, 20, 10, 9, 9]
+
+
+def test_two_bins_say_less_of_it() -> None:
+    effect = DesignEffect(np.array([0.6, 0.4]))
+    panes = 0
+    while not effect.is_known:
+        effect.add(np.array([600.0, 400.0]), 1_000.0)
+        panes += 1
+    assert panes == 20
+
+
+def test_few_differences_are_doubted() -> None:
+    """Runs of 20: the eighth difference says as much, and counts are divided by nearly twice as much."""
+    effect = DesignEffect(SHARES)
+    rng, excess = np.random.default_rng(0), []
+    for number in range(65):
+        feed(effect, in_runs(rng, 20, 1_000), 1_000)
+        if number in (8, 64):
+            excess.append((effect.value - 1.0) / (effect.likely - 1.0))
+    # (e^x - 1)/x with x = 2 ln 10⁴ / .8 ν m, ν = .7² / (trace of the square, .19), m = 8 and about 64.
+    expected = [math.expm1(x) / x for x in (2 * math.log(1e4) / (0.8 * 0.49 / 0.19 * count) for count in (8, 64))]
+    assert excess[0] == pytest.approx(expected[0], rel=0.05)
+    assert expected[1] - 0.05 <= excess[1] <= 1.3
+
+
+def test_nothing_is_added_where_nothing_bursts() -> None:
+    effect = DesignEffect(SHARES)
+    for _ in range(30):
+        effect.add(SHARES * 1_000.0, 1_000.0)
+    assert (effect.likely, effect.value) == (1.0, 1.0)
+
+
+def test_what_straddles_a_turn_is_forgotten() -> None:
+    rng, effect = np.random.default_rng(4), DesignEffect(SHARES)
+    rows, yes, no = np.array([0]), np.array([True]), np.array([False])
+    for counts in rng.multinomial(1_000, SHARES, size=20).astype(np.float64):
+        effect.add(counts, 1_000.0)
+        effect.all.follow(rows, yes, no)
+    before, value = effect.to_state(), effect.value
+    for counts in rng.multinomial(1_000, SHARES[::-1], size=3).astype(np.float64):
+        effect.add(counts, 1_000.0)
+        effect.all.follow(rows, no, no)
+    assert effect.value > value + 0.2
+    effect.all.follow(rows, no, yes)
+    after = effect.to_state()
+    assert after["differences"] == before["differences"]
+    assert (after["unsettled"], sum(after["blocks"][1]), sum(after["previous"][1])) == ([0] * 6, 0.0, 0.0)
+    assert effect.value == value
+
+
+def test_a_level_that_spoke_is_not_silenced() -> None:
+    effect = DesignEffect(SHARES)
+    rng = np.random.default_rng(2)
+    for _ in range(13):
+        feed(effect, in_runs(rng, 30, 1_000), 1_000)
+    assert effect.value > 20.0
+    effect.all.follow(np.array([0]), np.array([False]), np.array([True]))
+    assert len(effect.to_state()["differences"][2]) == 8
+    assert effect.value > 20.0
 
 
 def test_known_stays_known() -> None:

@@ -119,7 +119,7 @@ def test_two_bins_against_a_scalar_oracle() -> None:
     led = set()
     for size in (1,) * 150 + (30, 0, 200, 7) * 5:
         pane = rng.multinomial(size, [0.52, 0.48])
-        phi = evidence.design_effect
+        phi = evidence.divisor
         evidence.update(pane, 2, 1_000.0)
         if not size:
             continue
