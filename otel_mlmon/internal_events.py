@@ -130,7 +130,8 @@ class Journal:
 
     def reset(self) -> None:
         """Forget all totals, with a new lock: for a forked child, and for tests."""
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler may run a model while its thread stands in here.
+        self._lock = threading.RLock()
         self._totals: dict[str, dict[Attributes, int]] = {}
         self._logged_at: dict[tuple[str, Attributes], float] = {}
 

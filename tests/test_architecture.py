@@ -56,6 +56,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "instrumentation.exit": BASE,
     "instrumentation.instrumentor": (*BASE, "instrumentation"),
     "instrumentation.fork": BASE,
+    "instrumentation.unsent": (*BASE, "instrumentation.record.prediction", "instrumentation.record.features"),
     "instrumentation.pipeline": (*BASE, "instrumentation"),
     "instrumentation.call": BASE,
     "instrumentation.record": (*BASE, "instrumentation.call.call", "instrumentation.call.load"),

@@ -28,9 +28,11 @@ class Forks:
 
     def __init__(self, *, lock: Callable[[], Any], in_child: Callable[[], None]) -> None:
         self._lock = lock
+        self._in_child = weakref.WeakMethod(in_child)
         self._holder: int | None = None
         if hasattr(os, "register_at_fork"):
-            before, after, child = map(weakref.WeakMethod, (self._before, self._after_in_parent, in_child))
+            mine = (self._before, self._after_in_parent, self._after_in_child)
+            before, after, child = map(weakref.WeakMethod, mine)
             os.register_at_fork(
                 before=lambda: (found := before()) and found(),
                 after_in_parent=lambda: (found := after()) and found(),
@@ -45,3 +47,9 @@ class Forks:
         if self._holder == threading.get_ident():
             self._holder = None
             self._lock().release()
+
+    def _after_in_child(self) -> None:
+        # The thread has the same number here, and holds nothing.
+        self._holder = None
+        if (in_child := self._in_child()) is not None:
+            in_child()

@@ -161,6 +161,8 @@ def _stop(pipeline: Pipeline, timeout_s: float) -> bool:
     with _Current.lock:
         if _Current.pipeline is not pipeline:
             return True
+        # Here: another thread's `instrument()` must not patch on top of what is about to be taken off.
+        pipeline.uninstrument()
         _Current.pipeline = None
     return pipeline.shutdown(timeout_s)
 

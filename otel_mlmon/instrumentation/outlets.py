@@ -38,17 +38,19 @@ class Outlets:
     def trouble(self) -> Trouble:
         """Why metrics are not filled at once, and why they name no traces; each empty if they are and do."""
         if self.metrics is None:
-            off = "there is no meter provider: OTEL_METRICS_EXPORTER leaves metrics to one of your own"
+            off = _without("meter", "OTEL_METRICS_EXPORTER leaves metrics")
             return Trouble(off, off)
         if self.spans is None and not self.metrics.trouble.exemplars:
-            return self.metrics.trouble._replace(
-                exemplars="there is no tracer provider: OTEL_TRACES_EXPORTER leaves spans to one of your own"
-            )
+            return self.metrics.trouble._replace(exemplars=_without("tracer", "OTEL_TRACES_EXPORTER leaves spans"))
         return self.metrics.trouble
 
     def ways(self) -> dict[str, str]:
         """How the values of features get out, by metric reader."""
         return self.metrics.ways() if self.metrics is not None else {}
+
+
+def _without(kind: str, leaves: str) -> str:
+    return f"there is no {kind} provider: {leaves} to one of your own, or no exporter can be made (failures: exporters)"
 
 
 def trouble_of(outlets: Outlets | None, *, is_closed: bool) -> Trouble:

@@ -14,8 +14,7 @@ import os
 import random
 import threading
 import time
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from types import ModuleType
 from typing import Any, Final
 
@@ -36,15 +35,15 @@ from otel_mlmon.instrumentation.record.announcing import Announcer
 from otel_mlmon.instrumentation.record.findings import Findings
 from otel_mlmon.instrumentation.record.gathering import gather
 from otel_mlmon.instrumentation.record.model import identify, model_name
-from otel_mlmon.instrumentation.record.prediction import Predictions
 from otel_mlmon.instrumentation.record.privacy import Vocabularies
 from otel_mlmon.instrumentation.record.reader import Reader
 from otel_mlmon.instrumentation.settings import Settings
 from otel_mlmon.instrumentation.signals import context as otel_context
 from otel_mlmon.instrumentation.signals import providers
-from otel_mlmon.instrumentation.signals.interest import Slowness, interest
+from otel_mlmon.instrumentation.signals.interest import Slownesses, interest
 from otel_mlmon.instrumentation.signals.sentry import Options, Sentry
 from otel_mlmon.instrumentation.status import Status
+from otel_mlmon.instrumentation.unsent import Batch, Unsent
 from otel_mlmon.internal_events import JOURNAL, RecordsDropped
 
 CHUNK: Final = 4096
@@ -53,11 +52,11 @@ CHUNK: Final = 4096
 MAX_READERS: Final = 1024
 """Plans whose readers are kept; a process that makes sessions without end forgets the oldest."""
 
-MAX_UNSENT: Final = 16
-"""Batches that wait for their spans and events at most, while an exporter of the host's blocks."""
-
 COLLECT_WAIT_S: Final = 1.0
 """How long a collection of metrics waits for a round that is under way."""
+
+ROUND_WAIT_S: Final = 60.0
+"""How long a round waits for another one."""
 
 
 class Pipeline:
@@ -130,13 +129,7 @@ class Pipeline:
                 return True
             with guard("signals"):
                 outlets = self._found_outlets()
-                # What comes in meanwhile is for the next round: a busy host cannot hold a collection up.
-                waiting = -(-len(self._ring) // CHUNK)
-                with guard("model_events"):
-                    self._announcer.take()
-                for _ in range(waiting):
-                    with self._reading:
-                        self._read()
+                self._catch_up(ROUND_WAIT_S)
                 self._write_metrics(outlets)
         finally:
             self._draining.release()
@@ -151,19 +144,24 @@ class Pipeline:
         return is_done and (outlets is None or outlets.providers.flush(deadline_s - time.monotonic()))
 
     def uninstrument(self) -> bool:
-        """Take the patches off; whether all of them could be, not left as pass-throughs below somebody else's."""
+        """Take the patches off; whether all of them could be, not left as pass-throughs below somebody else's.
+
+        The sessions are let go of at once: whoever instruments them next must not find what copies their calls for us.
+        """
         undone = [patch.undo() for patch in reversed(self._patches.values())]
         self._patches = {}
+        self._observer.close()
         return all(undone)
 
     def shutdown(self, timeout_s: float) -> bool:
         """Uninstrument, send what is left, and end the thread and our own providers; whether it was done in time."""
         deadline_s = time.monotonic() + timeout_s
         self.uninstrument()
-        is_done = self._worker.stop(timeout_s) and self.drain(deadline_s - time.monotonic())
+        is_done = self._worker.stop(timeout_s)
+        self._ring.close()
+        is_done = is_done and self.drain(deadline_s - time.monotonic())
         is_done = self._send(deadline_s - time.monotonic()) and is_done
         self._sentry.close(deadline_s - time.monotonic())
-        self._observer.close()
         outlets = self._outlets
         if outlets is not None:
             if outlets.process is not None:
@@ -193,7 +191,7 @@ class Pipeline:
             recorded=self._recorded,
             suppressed=self._suppressed,
             dropped=dropped,
-            unsent=self._unsent_lost,
+            unsent=self._unsent.lost_batches,
             failures=failures,
             is_bulk=not trouble.values,
             bulk_reason=trouble.values,
@@ -216,17 +214,17 @@ class Pipeline:
         self._findings = Findings()
         self._vocabularies = Vocabularies(limit=self.settings.max_labels, on_full=self._findings.full)
         self._aggregator = Aggregator(admit=self._vocabularies.admit)
-        self._slowness: dict[str, Slowness] = {}
-        self._unsent: deque[tuple[Predictions, Sequence[object]]] = deque()
+        self._slownesses = Slownesses()
+        self._unsent = Unsent()
         self._announcer = Announcer(
             self._observer.loads,
             is_suppressed=otel_context.is_suppressed,
             version_of=self._version_of,
         )
-        self._unsent_lost = 0
         self._recorded = 0
         self._suppressed = 0
         self._told: dict[str, int] = {}
+        self._providers: providers.Providers | None = None
         self._outlets = None
 
     def _after_fork(self) -> None:
@@ -250,12 +248,18 @@ class Pipeline:
         with guard("sentry"):
             self._sentry.adopt()
             self._observer.renew()
-        self.drain(timeout_s=60.0)
+        self.drain(ROUND_WAIT_S)
         self._send(timeout_s=0.0)
 
     def _catch_up(self, timeout_s: float) -> None:
-        """Read what waits, for whoever cannot wait for the next round."""
-        if self._reading.acquire(timeout=timeout_s):
+        """Read what waits now; what comes in meanwhile is for the next time: a busy host cannot hold a collection up.
+
+        Once in any case: another thread may be at calls that it has taken.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        for _ in range(max(1, -(-len(self._ring) // CHUNK))):
+            if not self._reading.acquire(timeout=max(0.0, deadline_s - time.monotonic())):
+                return
             try:
                 self._read()
             finally:
@@ -269,7 +273,9 @@ class Pipeline:
             return not self._ring.dropped()
 
     def _read(self) -> None:
-        """The next calls, at most a chunk of them."""
+        """The next calls, at most a chunk of them, after the loads of their sessions, which came before."""
+        with guard("model_events"):
+            self._announcer.take()
         gathered = gather(self._ring.take, CHUNK, is_suppressed=otel_context.is_suppressed)
         self._suppressed += gathered.suppressed
         for batch in gathered.batches:
@@ -284,7 +290,8 @@ class Pipeline:
                 self._aggregator.add(predictions)
                 self._recorded += calls
                 is_read = True
-                self._keep(predictions, around)
+                self._sentry.keep(predictions, around)
+                self._unsent.keep(predictions, around)
             if not is_read:
                 self._drop("unreadable", calls)
 
@@ -300,14 +307,6 @@ class Pipeline:
             self._announcer.see(plan.session)
         return reader
 
-    def _keep(self, predictions: Predictions, around: Sequence[object]) -> None:
-        self._sentry.keep(predictions, around)
-        if len(self._unsent) >= MAX_UNSENT:
-            lost = len(self._unsent.popleft()[0].errors)
-            self._unsent_lost += 1
-            JOURNAL.emit(RecordsDropped(reason="exporter_blocked", count=lost))
-        self._unsent.append((predictions, around))
-
     def _drop(self, reason: str, count: int) -> None:
         with self._counting:
             for _ in range(count):
@@ -315,16 +314,17 @@ class Pipeline:
 
     def _write_metrics(self, outlets: Outlets) -> None:
         with self._reading:
-            snapshots = self._aggregator.take()
+            loads, snapshots, kept = self._announcer.timed(), self._aggregator.take(), self._unsent.held()
         for snapshot in snapshots:
             if outlets.metrics is not None:
                 with guard("metrics"):
                     outlets.metrics.observe(snapshot)
-        loads = self._announcer.timed()
         if outlets.metrics is not None:
-            outlets.metrics.observe_loads(
-                (ModelKey(model.name, model.version), duration_s, error) for model, duration_s, error in loads
-            )
+            with guard("metrics"):
+                outlets.metrics.observe_loads(
+                    (ModelKey(model.name, model.version), duration_s, error) for model, duration_s, error in loads
+                )
+        self._unsent.release(kept)
         with self._counting:
             dropped = self._ring.dropped()
         for reason, total in dropped.items():
@@ -348,18 +348,19 @@ class Pipeline:
             with guard("model_events"):
                 for loaded in self._announcer.announcements():
                     outlets.models.emit(loaded, offset_ns=offset_ns)
-            while self._unsent:
+            while (batch := self._unsent.take()) is not None:
                 with guard("spans_and_events"):
-                    self._send_one(outlets, *self._unsent.popleft(), offset_ns)
+                    self._send_one(outlets, batch, offset_ns)
         finally:
             self._sending.release()
         return True
 
-    def _send_one(self, outlets: Outlets, predictions: Predictions, around: Sequence[object], offset_ns: int) -> None:
+    def _send_one(self, outlets: Outlets, batch: Batch, offset_ns: int) -> None:
+        predictions, around = batch
         said = self.settings.of(predictions.model.name)
         found = interest(
             predictions,
-            slowness=self._slowness.setdefault(predictions.model.name, Slowness()),
+            slowness=self._slownesses.of(predictions.model.name),
             budget_s=said.latency_budget_s,
             confidence_floor=said.confidence_floor or 0.0,
         )
@@ -374,7 +375,8 @@ class Pipeline:
 
     def _found_outlets(self) -> Outlets:
         if self._outlets is None:
-            found = providers.find(self.given, base=self._base, environ=os.environ)
+            # Kept by itself: what fails after it is tried again at the next round, without more threads of exporters.
+            found = self._providers = self._providers or providers.find(self.given, base=self._base, environ=os.environ)
             self._outlets = find_outlets(found, self.settings, drain=self.drain, sessions=self._models, rng=self._rng)
             if found.tracer is not None:
                 with guard("sentry"):

@@ -60,3 +60,15 @@ def test_a_fork_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
         assert forked(owner) == 7
         assert owner.lock.locked()
     assert not owner.lock.locked()
+
+
+def test_a_fork_in_a_child_lets_go_of_no_lock_that_somebody_else_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = Owner()
+    child = os.fork()
+    if child == 0:
+        monkeypatch.setattr("otel_mlmon.instrumentation.fork.WAIT_S", 0.01)
+        with owner.lock:  # as by another thread: this fork does not get it
+            if os.fork() == 0:
+                os._exit(0)
+            os._exit(7 if owner.lock.locked() else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

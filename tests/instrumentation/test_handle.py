@@ -10,6 +10,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import onnxruntime as ort
@@ -18,7 +19,6 @@ from opentelemetry.sdk.metrics import MeterProvider
 
 import otel_mlmon
 from otel_mlmon import ConfigurationError, ModelOptions
-from otel_mlmon.instrumentation.call import onnxruntime
 from otel_mlmon.testing import capture
 from tests.support import models
 
@@ -59,8 +59,11 @@ def test_disabled_sdk_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert handle.shutdown()
 
 
-def test_without_onnxruntime_one_warning(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(onnxruntime, "load", lambda: None)
+@pytest.mark.parametrize("left", [None, ModuleType("onnxruntime")], ids=["nothing", "a folder without files"])
+def test_without_onnxruntime_one_warning(
+    left: ModuleType | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", left)
     handle = otel_mlmon.instrument()
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
         (logging.WARNING, "onnxruntime is not installed: otel_mlmon has nothing to instrument.")
@@ -160,3 +163,38 @@ def test_a_script_that_ends_at_once_has_sent_everything(pytestconfig: pytest.Con
         thread.join()
         assert (done.returncode, done.stderr) == (0, "")
         assert server.seen == {"/v1/traces", "/v1/metrics", "/v1/logs"}  # type: ignore[attr-defined]
+
+
+class Slow(ort.InferenceSession):  # type: ignore[misc]
+    """Waits within `run` while it has something to wait for."""
+
+    inside: threading.Event
+    may_end: threading.Event | None = None
+
+    def _validate_input(self, feed_input_names: list[str]) -> None:
+        if self.may_end is not None:
+            self.inside.set()
+            assert self.may_end.wait(10)
+        super()._validate_input(feed_input_names)
+
+
+@pytest.mark.parametrize("has_run", [False, True])
+def test_a_call_that_outlives_the_instrumentation_hides_its_session_from_no_later_one(has_run: bool) -> None:
+    session, feed = Slow(models.classifier()), {"input": np.ones((1, 10), np.float32)}
+    with capture() as captured:
+        if has_run:
+            session.run(None, feed)
+        session.inside, session.may_end = threading.Event(), threading.Event()
+        caller = threading.Thread(target=session.run, args=(None, feed))
+        caller.start()
+        assert session.inside.wait(10)
+    session.may_end.set()
+    caller.join()
+    session.may_end = None
+    first = captured.handle.status()
+    assert (first.recorded, first.dropped) == (int(has_run), {"shut_down": 1})
+    assert "_otel_mlmon" not in session.__dict__
+    with capture() as captured:
+        session.run(None, feed)
+        captured.flush()
+        assert captured.handle.status().recorded == 1

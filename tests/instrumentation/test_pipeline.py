@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from opentelemetry.trace import StatusCode
 
 from otel_mlmon import ModelOptions, semconv
 from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
+from otel_mlmon.instrumentation.pipeline import CHUNK, Pipeline
 from otel_mlmon.instrumentation.record.reader import Reader
 from otel_mlmon.instrumentation.signals.events import Events
 from otel_mlmon.instrumentation.signals.metrics import Metrics
@@ -23,11 +26,15 @@ from tests.support import models
 Points = dict[tuple[tuple[str, Any], ...], Any]
 
 
+def raw_points(captured: Captured, name: str) -> list[tuple[tuple[tuple[str, Any], ...], Any]]:
+    """Attributes and data points of one metric."""
+    metric = captured.metrics().get(name)
+    return [(tuple(sorted((p.attributes or {}).items())), p) for p in (metric.data.data_points if metric else [])]
+
+
 def points(captured: Captured, name: str) -> Points:
     """Data points of one metric by their attributes; the value of a counter, the point itself of a histogram."""
-    metric = captured.metrics().get(name)
-    found = metric.data.data_points if metric else []
-    return {tuple(sorted((p.attributes or {}).items())): getattr(p, "value", p) for p in found}
+    return {key: getattr(p, "value", p) for key, p in raw_points(captured, name)}
 
 
 def floats(*rows: list[float]) -> np.ndarray:
@@ -312,3 +319,59 @@ def test_the_calls_of_a_session_that_is_gone_before_they_are_read_count() -> Non
         counts = points(captured, "ml.inference.duration")
         assert {dict(key)["ml.model.name"]: point.count for key, point in counts.items()} == {"one": 3, "two": 3}
         assert captured.handle.status().dropped == {}
+
+
+FEED = {"input": np.ones((1, 10), np.float32)}
+
+
+@contextmanager
+def resting(**options: Any) -> Iterator[tuple[Captured, Pipeline]]:
+    """Instrumented, one call recorded, and the thread behind stopped: nobody but the test reads."""
+    with capture(**{"flush_interval_s": 60.0, **options}) as captured:
+        pipeline = captured.handle._pipeline
+        assert pipeline is not None
+        ort.InferenceSession(models.classifier(name="first")).run(None, FEED)
+        assert pipeline._worker.stop(10)
+        captured.flush()
+        yield captured, pipeline
+
+
+def test_spans_and_events_of_many_models_in_one_round() -> None:
+    sessions = [ort.InferenceSession(models.classifier(name=f"model {number}")) for number in range(40)]
+    with resting() as (captured, _):
+        for session in sessions:
+            session.run(None, FEED)
+        captured.flush()
+        assert {span.name for span in captured.spans} == {
+            "predict first", *(f"predict model {number}" for number in range(40)),
+        }  # fmt: skip
+        status = captured.handle.status()
+        assert (status.unsent, status.dropped) == (0, {})
+
+
+def test_whoever_cannot_wait_reads_all_that_waits_and_tells_of_a_model_once() -> None:
+    with resting(span_ratio=0.0, events_per_second=0.0) as (captured, pipeline):
+        session = ort.InferenceSession(models.classifier(name="iris"))
+        for _ in range(CHUNK + 1):
+            session.run(None, FEED)
+        pipeline._catch_up(10.0)
+        status = captured.handle.status()
+        assert (status.buffered, status.recorded) == (0, CHUNK + 2)
+        captured.flush()
+        told = [dict(found.log_record.attributes or {}) for found in captured.events]
+        assert [said["ml.model.name"] for said in told] == ["first", "iris"]
+        assert all("ml.model.load.duration" in said for said in told)
+
+
+def test_a_span_is_not_made_before_the_metrics_hold_its_call_and_take_its_exemplar() -> None:
+    with resting() as (captured, pipeline):
+        ort.InferenceSession(models.softmax(classes=2, name="iris")).run(None, {"input": floats([3, 0])})
+        pipeline._catch_up(10.0)
+        assert pipeline._send(10.0)
+        assert [span.name for span in captured.spans] == ["predict first"]
+        captured.flush()
+        span = captured.spans[-1]
+        assert span.name == "predict iris"
+        assert span.context is not None
+        (label,) = [point for key, point in raw_points(captured, "ml.predictions") if MODEL in key]
+        assert [found.span_id for found in label.exemplars] == [span.context.span_id]

@@ -74,9 +74,16 @@ def test_a_meter_provider_that_is_not_the_sdks() -> None:
         assert way(handle.status()) == (False, foreign, foreign, {})
 
 
-def test_metrics_switched_off_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
-    off = "there is no meter provider: OTEL_METRICS_EXPORTER leaves metrics to one of your own"
+@pytest.mark.guarded
+@pytest.mark.parametrize(
+    ("variable", "value"), [("OTEL_METRICS_EXPORTER", "none"), ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "10s")]
+)
+def test_metrics_switched_off_by_the_environment(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, value)
+    off = (
+        "there is no meter provider: OTEL_METRICS_EXPORTER leaves metrics to one of your own, "
+        "or no exporter can be made (failures: exporters)"
+    )
     with used(None) as handle:
         assert way(handle.status()) == (False, off, off, {})
 

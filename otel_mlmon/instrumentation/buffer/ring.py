@@ -1,7 +1,8 @@
 """The bounded queue between the host's threads and ours.
 
 No lock: a signal handler may run a model while the thread below it stands inside `offer`. `list.extend` with a tuple,
-a slice, its deletion and `next(itertools.count())` are single operations of the interpreter.
+a slice, its deletion and `next(itertools.count())` are single operations of the interpreter, and of its free-threaded
+builds too, which lock the list for each of them.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class Ring:
         self._fields = fields
         self._attend = attend
         self._drops: dict[str, Tally] = {}
+        self._no_room = "buffer_full"
 
     def __len__(self) -> int:
         return len(self.queue) // self._fields
@@ -65,7 +67,7 @@ class Ring:
         """Take `record` in, or drop and count it."""
         length = len(self.queue) // self._fields
         if length >= self.max_records or length * size_bytes > self.max_bytes:
-            self.drop("buffer_full")
+            self.drop(self._no_room)
         else:
             self.queue.extend(record)
         is_long = length >= self.high_water or length * size_bytes > self.max_bytes // 4
@@ -87,6 +89,10 @@ class Ring:
     def dropped(self) -> Mapping[str, int]:
         """How many were dropped so far, by reason."""
         return {reason: tally.value() for reason, tally in list(self._drops.items())}
+
+    def close(self) -> None:
+        """Drop and count what comes from now on, since nobody takes it."""
+        self.max_records, self._no_room = 0, "shut_down"
 
     def reset(self) -> None:
         """Forget everything, for a forked child; whoever holds the queue keeps it."""

@@ -12,6 +12,8 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Final
 
+from otel_mlmon.guard import guard
+
 NAME: Final = "otel_mlmon"
 
 
@@ -46,9 +48,11 @@ class Worker:
         """There are records: start the thread if nobody did, and wake it if it is urgent."""
         if self._thread is None and not self._is_stopping and self._starting.acquire(blocking=False):
             # Never released: the first caller starts it, and a process that cannot start it is not asked again.
-            thread = threading.Thread(target=self._run, name=NAME, daemon=True)
-            thread.start()
-            self._thread = thread
+            # Guarded: the record that this is for waits already, and is read by the next collection or flush.
+            with guard("worker"):
+                thread = threading.Thread(target=self._run, name=NAME, daemon=True)
+                thread.start()
+                self._thread = thread
         if is_urgent and self._wake.empty():
             self._wake.put(None)
 

@@ -13,7 +13,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from otel_mlmon.guard import Guard, guard
 from otel_mlmon.instrumentation.call.call import Plan, SessionInfo, Sink, Tensor
@@ -72,6 +72,7 @@ class Observer:
         self._is_whole = is_whole
         # By identity: a subclass may be unhashable, or equal to another of its kind.
         self._known: dict[int, weakref.ref[Any]] = {}
+        self._is_closed = False
 
     def attach(self, session: Any, output_names: Any, feed: Mapping[str, Any], outputs: Sequence[Any]) -> Capture:
         """The closure that copies the calls of `session` with these outputs, made at the first of them."""
@@ -80,7 +81,7 @@ class Observer:
         key = None if output_names is None else tuple(output_names)
         info = captures["session"]
         if len(captures) > MAX_PLANS:
-            return cast("Capture", self._bare(captures, info))
+            return self._bare(captures, info, context)
         nodes = {node.name: node for node in session.get_outputs()}
         asked = list(key) if key else list(nodes)
         inputs = _inputs(session, feed)
@@ -88,9 +89,7 @@ class Observer:
         planned = plan_outputs(seen, is_whole=self._is_whole(info))
         plan = Plan(session=info, operation="run", inputs=inputs, outputs=tuple(planned.values()), made=tuple(nodes))
         capture = capture_of(plan, list(planned), sink=self.sink, context=context)
-        captures[key] = capture
-        if context is not self._context:  # renewed on another thread meanwhile, which has not seen this one
-            captures.pop(key, None)
+        self._hang(captures, key, capture, info, context)
         return capture
 
     def tap(
@@ -107,11 +106,14 @@ class Observer:
         found: Tap | None = session.__dict__.get(ATTRIBUTE, {}).get((operation, names))
         if found is not None:
             return found
-        captures = self._captures(session)
+        context, captures = self._context, self._captures(session)
         info = captures["session"]
         if len(captures) > MAX_PLANS:
-            bare = Tap(info, operation, inputs=(), asked={}, sink=self.sink, are_values=are_values)
-            return cast("Tap", captures.setdefault(("bare", operation), bare))
+            bare: Tap | None = captures.get(("bare", operation))
+            if bare is None:
+                bare = Tap(info, operation, inputs=(), asked={}, sink=self.sink, are_values=are_values)
+                self._hang(captures, ("bare", operation), bare, info, context)
+            return bare
         nodes = {node.name: node for node in session.get_outputs()}
         seen = {name: stand_in(value) for name, value in feed.items()} if are_values else feed
         found = Tap(
@@ -124,7 +126,7 @@ class Observer:
             is_whole=self._is_whole(info),
             made=tuple(nodes),
         )
-        captures[operation, names] = found
+        self._hang(captures, (operation, names), found, info, context)
         return found
 
     def failed(
@@ -214,7 +216,11 @@ class Observer:
         return [found["session"] for found in captures if "session" in found]
 
     def close(self) -> None:
-        """Let go of every session, and of the copies that `copy.copy` made of it, which share the dictionary."""
+        """Let go of every session, and of the copies that `copy.copy` made of it, which share the dictionary.
+
+        A call that began before and ends later is still put into the sink, and nothing is hung on its session.
+        """
+        self._is_closed = True
         for session in self._alive():
             session.__dict__.pop(ATTRIBUTE, {}).clear()
         self._known.clear()
@@ -223,6 +229,9 @@ class Observer:
         return [session for known in list(self._known.values()) if (session := known()) is not None]
 
     def _captures(self, session: Any) -> dict[Any, Any]:
+        if self._is_closed:
+            # What hangs on the session from now on is another observer's, or nobody's.
+            return {"session": self._describe(session)}
         found: dict[Any, Any] = session.__dict__.setdefault(ATTRIBUTE, {})
         if "session" not in found:
             found["session"] = self._describe(session)
@@ -231,11 +240,21 @@ class Observer:
             self._known[id(session)] = weakref.ref(session, forget)
         return found
 
-    def _bare(self, captures: dict[Any, Any], info: SessionInfo) -> object:
-        if "bare" not in captures:
-            plan = Plan(session=info, operation="run")
-            captures["bare"] = capture_of(plan, [], sink=self.sink, context=self._context)
-        return captures["bare"]
+    def _bare(self, captures: dict[Any, Any], info: SessionInfo, context: Context) -> Capture:
+        found: Capture | None = captures.get("bare")
+        if found is None:
+            found = capture_of(Plan(session=info, operation="run"), [], sink=self.sink, context=context)
+            self._hang(captures, "bare", found, info, context)
+        return found
+
+    def _hang(self, captures: dict[Any, Any], key: object, made: object, info: SessionInfo, context: Context) -> None:
+        """Keep what was made of `info` and `context`, unless it is out of date.
+
+        Another thread that renewed, changed or closed meanwhile has not seen it.
+        """
+        captures[key] = made
+        if self._is_closed or context is not self._context or captures.get("session") is not info:
+            captures.pop(key, None)
 
     def _describe(self, session: Any) -> SessionInfo:
         meta = session.get_modelmeta()

@@ -33,13 +33,13 @@ class Path:
 
 
 def load() -> ModuleType | None:
-    """onnxruntime, imported now; None if it is not installed."""
+    """onnxruntime, imported now; None if it is not installed, or of it only a folder is left."""
     try:
         import onnxruntime
     except ImportError:
         return None
     module: ModuleType = onnxruntime
-    return module
+    return module if hasattr(module, "InferenceSession") else None
 
 
 def stop_telemetry(module: ModuleType) -> None:

@@ -49,7 +49,8 @@ MAX_TEXT_CHARACTERS: Final = 256
 """Characters kept of each: what is longer is no category, and is not held on to."""
 
 RECORD_BYTES: Final = 400
-"""What a record weighs without its data: three tuples, two integers, the headers of bytes objects."""
+"""What a record weighs besides its data and shapes, rounded up: seven references, two integers, two tuples, the headers
+of bytes objects; half of it where both sides are bare bytes."""
 
 TEXT_BYTES: Final = 60
 """What a string weighs without its characters."""

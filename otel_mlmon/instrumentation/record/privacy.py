@@ -22,6 +22,9 @@ MAX_WORD: Final = 64
 
 CANDIDATES_PER_WORD: Final = 20
 
+MAX_VOCABULARIES: Final = 4096
+"""Models and features that have one; a process that names more forgets the oldest, whose values are learned anew."""
+
 
 class Vocabulary:
     """The values that may leave, at most `limit`; a value that was let out stays so.
@@ -94,6 +97,8 @@ class Vocabularies:
         """`counts` with what may not leave as `_OTHER`; an empty `feature` means the model's own labels."""
         found = self._of.get((model, feature))
         if found is None:
+            if len(self._of) >= MAX_VOCABULARIES:
+                del self._of[next(iter(self._of))]
             found = Vocabulary(limit=self._limit, min_seen=MIN_SEEN if feature else 1)
             self._of[(model, feature)] = found
         kept = found.admit(counts)

@@ -23,6 +23,9 @@ WINDOW: Final = 2048
 MIN_CALLS: Final = 500
 """Below this many the 99th percentile is one of the few slowest, and says nothing."""
 
+MAX_MODELS: Final = 1024
+"""Models whose running 99th percentile is known, 16 KiB each; of a forgotten one it begins anew."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Interest:
@@ -56,6 +59,22 @@ class Slowness:
             limit_ns = min(limit_ns, float(np.partition(self._recent, rank)[rank]))
         self._recent = np.concatenate([self._recent, duration_ns[-WINDOW:]])[-WINDOW:]
         return np.asarray(duration_ns > limit_ns)
+
+
+class Slownesses:
+    """One a model, of the latest `MAX_MODELS` models: a process may name models without end."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, Slowness] = {}
+
+    def of(self, model: str) -> Slowness:
+        """That of a model, by its name."""
+        found = self._of.get(model)
+        if found is None:
+            if len(self._of) >= MAX_MODELS:
+                del self._of[next(iter(self._of))]
+            found = self._of[model] = Slowness()
+        return found
 
 
 def interest(

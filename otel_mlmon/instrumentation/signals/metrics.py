@@ -68,6 +68,7 @@ class Metrics:
         self._instruments = instruments
         self.trouble = _trouble(provider, instruments)
         """Why histograms are filled one value after the other, and why there are no exemplars of calls with spans."""
+        self._drain = drain
         instruments.drain, instruments.sessions = drain, sessions
 
     def observe(self, snapshot: Snapshot) -> None:
@@ -112,8 +113,12 @@ class Metrics:
         return {}
 
     def close(self) -> None:
-        """Observe nothing any more; OpenTelemetry has no way to take a callback off."""
-        self._instruments.drain, self._instruments.sessions = None, None
+        """Observe nothing any more; OpenTelemetry has no way to take a callback off.
+
+        Unless another one observes through the same provider by now.
+        """
+        if self._instruments.drain is self._drain:
+            self._instruments.drain, self._instruments.sessions = None, None
 
     def _record(self, metric: semconv.Metric, values: Values, attributes: Attributes) -> None:
         if not values.numbers.size:

@@ -20,14 +20,16 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from opentelemetry import _logs, metrics, trace
 
 from otel_mlmon import semconv
+from otel_mlmon.guard import guard
 from otel_mlmon.instrumentation.signals.metrics import exponential_views
 
 Signal = Literal["traces", "metrics", "logs"]
+P = TypeVar("P")
 
 METRIC_INTERVAL_MS: Final = 10_000
 """Of our own reader, unless OTEL_METRIC_EXPORT_INTERVAL says another: the default of a minute is late for an alarm."""
@@ -113,13 +115,13 @@ def find(
     )
     if given.tracer is None:
         current = trace.get_tracer_provider()
-        found.tracer = _own_tracer(found, exporters) if _is_proxy(current) else current
+        found.tracer = _own(_own_tracer, found, exporters) if _is_proxy(current) else current
     if given.meter is None:
         current_meter = metrics.get_meter_provider()
-        found.meter = _own_meter(found, exporters) if _is_proxy(current_meter) else current_meter
+        found.meter = _own(_own_meter, found, exporters) if _is_proxy(current_meter) else current_meter
     if given.logger is None:
         current_logger = _logs.get_logger_provider()
-        found.logger = _own_logger(found, exporters) if _is_proxy(current_logger) else current_logger
+        found.logger = _own(_own_logger, found, exporters) if _is_proxy(current_logger) else current_logger
     return found
 
 
@@ -256,6 +258,16 @@ class _Quiet(threading.local):
 _QUIET: Final = _Quiet()
 
 
+def _own(make: Callable[[Providers, Exporters], P | None], found: Providers, exporters: Exporters) -> P | None:
+    """A provider of our own; None if its exporter cannot be made, as by a variable that the SDK cannot read.
+
+    Not tried again: each try leaves threads, and the other signals would wait for it.
+    """
+    with guard("exporters"):
+        return make(found, exporters)
+    return None
+
+
 def _own_tracer(found: Providers, exporters: Exporters) -> trace.TracerProvider | None:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -312,7 +324,5 @@ def _all_within(timeout_s: float, works: list[Callable[[], Any]]) -> bool:
 
 
 def _quietly(work: Callable[[], Any]) -> None:
-    from otel_mlmon.guard import guard
-
     with guard("export"), _QUIET:
         work()

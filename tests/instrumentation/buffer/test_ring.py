@@ -56,3 +56,11 @@ def test_attends_when_a_quarter_of_its_bytes_is_taken() -> None:
     for record in range(4):
         ring.offer((record, "x"), 100)
     assert seen == [False, True]
+
+
+def test_what_comes_after_the_end_is_dropped_and_counted() -> None:
+    ring = Ring(fields=2, max_records=4, max_bytes=1000, attend=lambda _: None)
+    ring.offer((1, "x"), 1)
+    ring.close()
+    ring.offer((2, "x"), 1)
+    assert (ring.take(9), ring.dropped()) == ([1, "x"], {"shut_down": 1})

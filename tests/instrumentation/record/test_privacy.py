@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from otel_mlmon.instrumentation.record.privacy import Vocabularies, Vocabulary
+from otel_mlmon.instrumentation.record.privacy import MAX_VOCABULARIES, MIN_SEEN, Vocabularies, Vocabulary
 
 
 def test_a_value_leaves_only_after_it_was_seen_often_and_stays_out() -> None:
@@ -50,3 +50,13 @@ def test_making_room_takes_one_sighting_back() -> None:
     words.admit({f"once {number}": 1 for number in range(19)})  # eighteen fill it up, the nineteenth makes room
     assert words._seen == {"red": 3, "blue": 1}
     assert [words.admit({"red": 1}) for _ in range(2)] == [{"_OTHER": 1}, {"red": 1}]
+
+
+def test_models_without_end_are_not_remembered_without_end() -> None:
+    words = Vocabularies(limit=1)
+    often = {"red": MIN_SEEN}
+    assert [words.admit("0", "f", often), words.admit("1", "f", often)] == [often, often]
+    for number in range(2, MAX_VOCABULARIES + 1):
+        words.admit(str(number), "", {})
+    assert words.admit("1", "f", {"red": 1}) == {"red": 1}
+    assert words.admit("0", "f", {"red": 1}) == {"_OTHER": 1}

@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 
-from otel_mlmon.instrumentation.signals.interest import Interest, Limiter, Slowness, choose
+from otel_mlmon.instrumentation.signals.interest import MAX_MODELS, Interest, Limiter, Slowness, Slownesses, choose
 
 
 def test_a_limiter_grants_its_rate_and_saves_up_one_second() -> None:
@@ -31,3 +31,12 @@ def test_slow_is_beyond_the_budget_or_the_running_99th_percentile() -> None:
     calls = np.arange(1, 1001) * 1000
     assert slowness.slow(calls, 0.0009995).sum() == 1
     assert slowness.slow(np.array([985_000, 995_000]), None).tolist() == [False, True]
+
+
+def test_models_without_end_are_not_remembered_without_end() -> None:
+    slownesses = Slownesses()
+    first, second = slownesses.of("0"), slownesses.of("1")
+    for number in range(2, MAX_MODELS + 1):
+        slownesses.of(str(number))
+    assert slownesses.of("1") is second
+    assert slownesses.of("0") is not first

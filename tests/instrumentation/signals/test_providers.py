@@ -5,13 +5,18 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from typing import Any
 
+import numpy as np
+import onnxruntime as ort
 import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import Resource
 
+import otel_mlmon
 from otel_mlmon.instrumentation.signals import providers
+from tests.support import models
 from tests.support.otlp_server import OtlpServer
 
 REFUSING = ("127.0.0.1", 1)
@@ -142,3 +147,31 @@ def test_a_shutdown_that_hangs_is_left_behind_at_the_deadline() -> None:
     found = providers.Providers(owned=[Hangs()])
     assert not found.shutdown(0.05)
     release.set()
+
+
+@pytest.mark.guarded
+def test_an_exporter_that_cannot_be_made_leaves_the_other_signals_and_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with OtlpServer() as server:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "grpc")  # by HTTP, the SDK takes its default instead
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "10s")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.http_url)
+        handle = otel_mlmon.instrument(flush_interval_s=60.0, sentry="off")
+        try:
+            session = ort.InferenceSession(models.classifier())
+            running: set[threading.Thread] = set()
+            for _ in range(3):
+                session.run(None, {"input": np.ones((1, 10), np.float32)})
+                assert handle.flush(10)
+                running.update(thread for thread in threading.enumerate() if thread.name.startswith("OtelBatch"))
+            status = handle.status()
+        finally:
+            assert handle.shutdown(10)
+    assert sorted(thread.name for thread in running) == [
+        "OtelBatchLogRecordProcessor",
+        "OtelBatchSpanRecordProcessor",
+    ]
+    assert (status.recorded, status.owned_providers) == (3, ("TracerProvider", "LoggerProvider"))
+    assert status.failures == {"exporters": 1}
