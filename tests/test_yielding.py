@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from otel_mlmon.yielding import give_way
+from otel_mlmon.yielding import give_way_unless
 
 
 @pytest.fixture
@@ -18,20 +18,26 @@ def _nobody_is_asked_to_stop() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_nobody_is_asked_to_stop")
-def test_a_thread_that_waits_for_the_interpreter_gets_it() -> None:
+def test_a_thread_that_waits_for_the_interpreter_gets_it_unless_there_is_no_time() -> None:
     came: list[int] = []
-    ready = threading.Event()
+    gate = threading.Lock()
+    gate.acquire()
 
     def other() -> None:
-        ready.set()
-        came.append(1)
+        with gate:
+            came.append(1)
 
     thread = threading.Thread(target=other)
     thread.start()
-    ready.wait(10.0)
+    gate.release()  # from here on it waits for the interpreter only
+    late = give_way_unless(lambda: True)
+    for _ in range(1000):
+        late()
+    assert came == []
+    in_time = give_way_unless(lambda: False)
     for _ in range(10_000):
         if came:
             break
-        give_way()
+        in_time()
     assert came == [1]
     thread.join(10.0)

@@ -14,7 +14,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any, Final
 
@@ -43,11 +43,12 @@ from otel_mlmon.instrumentation.signals import providers
 from otel_mlmon.instrumentation.signals.interest import Slownesses, interest
 from otel_mlmon.instrumentation.signals.sentry import Options, Sentry
 from otel_mlmon.instrumentation.status import Status
-from otel_mlmon.instrumentation.unsent import Batch, Unsent
+from otel_mlmon.instrumentation.unsent import Unsent, UnsentBatch
 from otel_mlmon.internal_events import JOURNAL, RecordsDropped
+from otel_mlmon.yielding import give_way_unless
 
-CHUNK: Final = 4096
-"""Calls read at a time: enough that what numpy does to them outweighs the asking."""
+CHUNK: Final = 16_384
+"""Calls read at a time at most: the more, the more of it is numpy's work, which does not hold the interpreter."""
 
 MAX_READERS: Final = 1024
 """Plans whose readers are kept; a process that makes sessions without end forgets the oldest."""
@@ -129,7 +130,7 @@ class Pipeline:
                 return True
             with guard("signals"):
                 outlets = self._found_outlets()
-                self._catch_up(ROUND_WAIT_S)
+                self._catch_up(ROUND_WAIT_S, give_way_unless(self._ring.is_long))
                 self._write_metrics(outlets)
         finally:
             self._draining.release()
@@ -251,7 +252,7 @@ class Pipeline:
         self.drain(ROUND_WAIT_S)
         self._send(timeout_s=0.0)
 
-    def _catch_up(self, timeout_s: float) -> None:
+    def _catch_up(self, timeout_s: float, pause: Callable[[], object] = lambda: None) -> None:
         """Read what waits now; what comes in meanwhile is for the next time: a busy host cannot hold a collection up.
 
         Once in any case: another thread may be at calls that it has taken.
@@ -261,7 +262,7 @@ class Pipeline:
             if not self._reading.acquire(timeout=max(0.0, deadline_s - time.monotonic())):
                 return
             try:
-                self._read()
+                self._read(pause)
             finally:
                 self._reading.release()
 
@@ -272,11 +273,11 @@ class Pipeline:
         with self._counting:
             return not self._ring.dropped()
 
-    def _read(self) -> None:
+    def _read(self, pause: Callable[[], object]) -> None:
         """The next calls, at most a chunk of them, after the loads of their sessions, which came before."""
         with guard("model_events"):
             self._announcer.take()
-        gathered = gather(self._ring.take, CHUNK, is_suppressed=otel_context.is_suppressed)
+        gathered = gather(self._ring.take, CHUNK, is_suppressed=otel_context.is_suppressed, pause=pause)
         self._suppressed += gathered.suppressed
         for batch in gathered.batches:
             calls, is_read = len(batch.errors), False
@@ -286,7 +287,7 @@ class Pipeline:
                     continue
                 predictions = self._reader(batch.plan).read(batch)
                 contexts, around = otel_context.split(predictions.contexts)
-                predictions = dataclasses.replace(predictions, contexts=contexts) if around else predictions
+                predictions = dataclasses.replace(predictions, contexts=contexts)
                 self._aggregator.add(predictions)
                 self._recorded += calls
                 is_read = True
@@ -355,7 +356,7 @@ class Pipeline:
             self._sending.release()
         return True
 
-    def _send_one(self, outlets: Outlets, batch: Batch, offset_ns: int) -> None:
+    def _send_one(self, outlets: Outlets, batch: UnsentBatch, offset_ns: int) -> None:
         predictions, around = batch
         said = self.settings.of(predictions.model.name)
         found = interest(

@@ -18,7 +18,7 @@ LEAST_CALLS: Final = 64
 """A batch weighs as much as so many calls at least, so that 1,024 batches wait at most."""
 
 
-class Batch(NamedTuple):
+class UnsentBatch(NamedTuple):
     """Calls whose spans and events are to be made."""
 
     predictions: Predictions
@@ -38,8 +38,8 @@ class Unsent:
     """
 
     def __init__(self) -> None:
-        self._early: deque[Batch] = deque()
-        self._ready: deque[Batch] = deque()
+        self._early: deque[UnsentBatch] = deque()
+        self._ready: deque[UnsentBatch] = deque()
         self._kept = 0
         self._lost = 0
         self._taken = 0
@@ -48,7 +48,7 @@ class Unsent:
 
     def keep(self, predictions: Predictions, around: Sequence[object]) -> None:
         """Keep a batch until the metrics hold it."""
-        batch = Batch(dataclasses.replace(predictions, values={}, inputs=Inputs()), around)
+        batch = UnsentBatch(dataclasses.replace(predictions, values={}, inputs=Inputs()), around)
         self._early.append(batch)
         self._kept += _weight(batch)
         while self._kept - self._lost - self._taken > MAX_CALLS:
@@ -59,16 +59,16 @@ class Unsent:
             self.lost_batches += 1
             JOURNAL.emit(RecordsDropped(reason="exporter_blocked", count=len(oldest.predictions.errors)))
 
-    def held(self) -> Iterable[Batch]:
+    def held(self) -> Iterable[UnsentBatch]:
         """What was kept since the last time, to be released once the metrics hold it."""
         early, self._early = self._early, deque()
         return early
 
-    def release(self, batches: Iterable[Batch]) -> None:
+    def release(self, batches: Iterable[UnsentBatch]) -> None:
         """Let `batches` be sent."""
         self._ready.extend(batches)
 
-    def take(self) -> Batch | None:
+    def take(self) -> UnsentBatch | None:
         """The oldest batch that may be sent; None if there is none."""
         batch = _first(self._ready)
         if batch is not None:
@@ -76,11 +76,11 @@ class Unsent:
         return batch
 
 
-def _weight(batch: Batch) -> int:
+def _weight(batch: UnsentBatch) -> int:
     return max(len(batch.predictions.errors), LEAST_CALLS)
 
 
-def _first(batches: deque[Batch]) -> Batch | None:
+def _first(batches: deque[UnsentBatch]) -> UnsentBatch | None:
     try:
         return batches.popleft()
     except IndexError:

@@ -254,7 +254,7 @@ def _per_call(calls: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.
 
 
 def _read(sink: _Sink, readers: list[Reader], said: ModelOptions) -> Predictions:
-    (batch,) = gather(sink.take, len(sink.queue), is_suppressed=lambda _: False).batches
+    (batch,) = gather(sink.take, len(sink.queue), is_suppressed=lambda _: False, pause=lambda: None).batches
     if not readers:
         readers.append(
             Reader(batch.plan, options=lambda _: said, max_features=resolve_settings({}, environ={}).max_features)

@@ -11,6 +11,7 @@ import onnxruntime as ort
 import pytest
 from opentelemetry import trace
 from opentelemetry.instrumentation.utils import suppress_instrumentation
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import StatusCode
 
 from otel_mlmon import ModelOptions, semconv
@@ -350,7 +351,7 @@ def test_spans_and_events_of_many_models_in_one_round() -> None:
 
 
 def test_whoever_cannot_wait_reads_all_that_waits_and_tells_of_a_model_once() -> None:
-    with resting(span_ratio=0.0, events_per_second=0.0) as (captured, pipeline):
+    with resting(span_ratio=0.0, events_per_second=0.0, buffer_records=2 * CHUNK) as (captured, pipeline):
         session = ort.InferenceSession(models.classifier(name="iris"))
         for _ in range(CHUNK + 1):
             session.run(None, FEED)
@@ -375,3 +376,17 @@ def test_a_span_is_not_made_before_the_metrics_hold_its_call_and_take_its_exempl
         assert span.context is not None
         (label,) = [point for key, point in raw_points(captured, "ml.predictions") if MODEL in key]
         assert [found.span_id for found in label.exemplars] == [span.context.span_id]
+
+
+def test_calls_of_no_trace_stay_so_when_they_are_sent_within_a_span_of_the_host() -> None:
+    with capture(flush_interval_s=1000.0) as captured:
+        session = ort.InferenceSession(models.classifier())
+        session.run(None, FEED)
+        captured.flush()
+        session.run(None, FEED)
+        with TracerProvider(shutdown_on_exit=False).get_tracer("host").start_as_current_span("flush") as span:
+            captured.flush()
+        assert [found.parent for found in captured.spans] == [None, None]
+        within = span.get_span_context().trace_id
+        assert within not in {found.context.trace_id for found in captured.spans if found.context}
+        assert within not in {event.log_record.trace_id for event in captured.events}

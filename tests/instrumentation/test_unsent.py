@@ -8,7 +8,7 @@ from otel_mlmon import semconv
 from otel_mlmon.instrumentation.record.features import Inputs
 from otel_mlmon.instrumentation.record.model import Model
 from otel_mlmon.instrumentation.record.prediction import Predictions
-from otel_mlmon.instrumentation.unsent import LEAST_CALLS, MAX_CALLS, Batch, Unsent
+from otel_mlmon.instrumentation.unsent import LEAST_CALLS, MAX_CALLS, Unsent, UnsentBatch
 from otel_mlmon.internal_events import JOURNAL
 
 
@@ -56,7 +56,7 @@ def test_a_batch_is_taken_once_and_not_before_it_is_released() -> None:
 )
 def test_every_batch_is_taken_waits_or_is_given_up_and_what_waits_is_bounded(steps: list[str | int]) -> None:
     JOURNAL.reset()
-    unsent, held = Unsent(), list[Batch]()
+    unsent, held = Unsent(), list[UnsentBatch]()
     kept, taken, calls = 0, 0, 0
     for step in steps:
         if isinstance(step, int):

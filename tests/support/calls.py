@@ -138,7 +138,7 @@ def batch_of(records: Sequence[CallTuple]) -> Batch:
     ring = Ring(fields=FIELDS, max_records=len(records) + 1, max_bytes=1 << 40, attend=lambda _: None)
     for record in records:
         ring.offer(record, 1)
-    (batch,) = gather(ring.take, len(records), is_suppressed=lambda _: False).batches
+    (batch,) = gather(ring.take, len(records), is_suppressed=lambda _: False, pause=lambda: None).batches
     return batch
 
 

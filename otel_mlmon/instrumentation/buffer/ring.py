@@ -63,6 +63,10 @@ class Ring:
     def __len__(self) -> int:
         return len(self.queue) // self._fields
 
+    def is_long(self) -> bool:
+        """Whether so much waits that some of it may soon be dropped."""
+        return len(self) >= self.high_water
+
     def offer(self, record: Sequence[Any], size_bytes: int) -> None:
         """Take `record` in, or drop and count it."""
         length = len(self.queue) // self._fields

@@ -16,7 +16,6 @@ import numpy as np
 
 from otel_mlmon.instrumentation.call.call import FIELDS, CallTuple, Item, Plan, Side
 from otel_mlmon.instrumentation.record.batch import Batch, Items, Whole, each
-from otel_mlmon.yielding import give_way
 
 Columns: TypeAlias = "Sequence[Sequence[Any]]"
 """The fields of calls, each of all of them, in the order of `Call`."""
@@ -35,7 +34,13 @@ class Gathered(NamedTuple):
     """Calls that the host asked to leave alone."""
 
 
-def gather(take: Callable[[int], Sequence[Any]], limit: int, *, is_suppressed: Callable[[object], bool]) -> Gathered:
+def gather(
+    take: Callable[[int], Sequence[Any]],
+    limit: int,
+    *,
+    is_suppressed: Callable[[object], bool],
+    pause: Callable[[], object],
+) -> Gathered:
     """The next calls, at most `limit`.
 
     Runs on: one thread at a time.
@@ -44,6 +49,7 @@ def gather(take: Callable[[int], Sequence[Any]], limit: int, *, is_suppressed: C
         take: Gives the fields of the oldest calls, at most so many, one call after the other.
         limit: Above 0.
         is_suppressed: Whether the host had switched instrumentation off in a context.
+        pause: Called after each piece: lets the host's threads go first.
     """
     found: dict[Plan, _Growing] = collections.defaultdict(_Growing)
     suppressed = 0
@@ -58,7 +64,7 @@ def gather(take: Callable[[int], Sequence[Any]], limit: int, *, is_suppressed: C
         if calls < asked:
             break
         del fields, kept
-        give_way()
+        pause()
     return Gathered([growing.batch(plan) for plan, growing in found.items()], suppressed)
 
 

@@ -46,7 +46,12 @@ def test_every_call_is_in_the_batch_of_its_plan_as_it_came_or_suppressed(calls: 
     ring = Ring(fields=FIELDS, max_records=10_000, max_bytes=1 << 30, attend=lambda _: None)
     for call in calls:
         ring.offer(call, 1)
-    gathered = gather(ring.take, limit, is_suppressed=lambda context: context is SUPPRESSED)
+    pauses: list[None] = []
+    gathered = gather(
+        ring.take, limit, is_suppressed=lambda context: context is SUPPRESSED, pause=lambda: pauses.append(None)
+    )
+    ends = [min(first + PIECE, limit) for first in range(0, limit, PIECE)]
+    assert len(pauses) == sum(end <= len(calls) for end in ends)
     assert records_of(ring.queue) == calls[limit:]
     taken = [call for call in calls[:limit] if call[3] is not SUPPRESSED]
     assert gathered.suppressed == len(calls[:limit]) - len(taken)
