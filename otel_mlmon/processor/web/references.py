@@ -67,9 +67,15 @@ def _of_version(name: str, found: Exportable, *, is_partial: bool) -> tuple[int,
     document = None if found.learning and not is_partial else found.document()
     if document is not None:
         return FOUND, document
-    seen = [f"{stream} has {count} of {asked} values" for stream, (count, asked) in sorted(found.learning.items())]
+    seen = [_progress(stream, count, asked) for stream, (count, asked) in sorted(found.learning.items())]
     words = f"Model {name!r} still learns its reference: {_some(seen) if seen else 'nothing was predicted yet'}."
     return _refusal(CONFLICT, "learning", words)
+
+
+def _progress(stream: str, count: int, asked: int) -> str:
+    if count < asked:
+        return f"{stream} has {count} of {asked} values"
+    return f"{stream} has {asked} values, and is still to show how bursty and how steady they are"
 
 
 def _refusal(status: int, reason: str, words: str) -> tuple[int, dict[str, Any]]:

@@ -12,6 +12,7 @@ KNOWN: References = {
     "calm": {"1": Standing(PROFILE)},
     "new": {"": Standing(learning={"prediction.label": (300, 5000), "input.age": (0, 5000)})},
     "half": {"1": Standing(PROFILE, {"input.age": (12, 100)})},
+    "late": {"1": Standing(PROFILE, {"input.age": (100, 100)})},
     "silent": {"1": Standing()},
     "rolling": {"1": Standing(None, {"input.age": (1, 5)}, ["prediction.label"])},
     "two": {"1": Standing(PROFILE), "": Standing()},
@@ -31,7 +32,7 @@ def test_the_profile_is_the_answer(name: str, version: str | None, is_partial: b
     ("name", "version", "is_partial", "status", "reason", "words"),
     [
         ("x", None, False, 404, "unknown_model",
-         "There is no model 'x': there is calm, half, new, rolling, silent and 2 more."),
+         "There is no model 'x': there is calm, half, late, new, rolling and 3 more."),
         ("calm", "2", False, 404, "unknown_version", "Model 'calm' has no version '2': there is 1."),
         ("two", None, True, 409, "several_versions",
          "Model 'two' has 2 versions, one without a name, 1: it must be said which."),
@@ -40,6 +41,9 @@ def test_the_profile_is_the_answer(name: str, version: str | None, is_partial: b
          "input.age has 0 of 5000 values, prediction.label has 300 of 5000 values."),
         ("half", None, False, 409, "learning",
          "Model 'half' still learns its reference: input.age has 12 of 100 values."),
+        ("late", None, False, 409, "learning",
+         "Model 'late' still learns its reference: "
+         "input.age has 100 values, and is still to show how bursty and how steady they are."),
         ("silent", None, False, 409, "learning",
          "Model 'silent' still learns its reference: nothing was predicted yet."),
         ("rolling", None, True, 409, "moving",
