@@ -102,6 +102,7 @@ class Call(NamedTuple):
 
 CallTuple: TypeAlias = "tuple[Plan, int, int, object, Side, Side, str | None]"
 FIELDS: Final = len(Call._fields)
+"""Of a call, in the buffer."""
 
 
 class Sink(Protocol):

@@ -7,26 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.optimize import linprog
 
 from otel_mlmon.processor.drift.moves import MAX_BINS_OF_PAIRS, TILTS, Direction, Moves, held_by_sets, moves_of
+from tests.support.balls import largest_mean_in_ball
 
 Shares = NDArray[np.float64]
-
-
-def largest_mean(ratios: Shares, reference: Shares, radius: float) -> float:
-    """max E_p[L] over TV(p, r) <= d: p = r + u - v with u, v >= 0, v <= r, Σu = Σv <= d."""
-    bins = reference.size
-    ones, zeros = np.ones(bins), np.zeros(bins)
-    solution = linprog(
-        -np.concatenate([ratios, -ratios]),
-        A_ub=np.concatenate([ones, zeros])[None],
-        b_ub=[radius],
-        A_eq=np.concatenate([ones, -ones])[None],
-        b_eq=[0.0],
-        bounds=[(0.0, None)] * bins + [(0.0, share) for share in reference],
-    )
-    return float(ratios @ reference - solution.fun)
 
 
 def ratios_of(moves: Moves, reference: Shares, radius: float) -> Shares:
@@ -50,7 +35,8 @@ def test_the_mean_over_the_ball_is_at_most_one_and_reaches_it(bins: int, directi
     reference = np.random.default_rng(bins).dirichlet(np.full(bins, 5.0))
     radius = 0.9 * float(reference.min())
     means = [
-        largest_mean(ratios, reference, radius) for ratios in ratios_of(moves_of(bins, direction), reference, radius)
+        largest_mean_in_ball(ratios, reference, radius)
+        for ratios in ratios_of(moves_of(bins, direction), reference, radius)
     ]
     assert len(means) > 0
     assert means == pytest.approx([1.0] * len(means), abs=1e-12)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog, minimize
 
 from otel_mlmon.processor.drift import projection
+from tests.support.balls import largest_mean_in_ball
 
 Shares = NDArray[np.float64]
 
@@ -32,21 +33,6 @@ def one_sided(alternatives: Shares, lowest: Shares) -> Shares:
 def random_pair(seed: int, bins: int) -> tuple[Shares, Shares]:
     rng = np.random.default_rng(seed)
     return rng.dirichlet(np.ones(bins)), rng.dirichlet(np.full(bins, 3.0))
-
-
-def largest_mean_in_ball(ratios: Shares, reference: Shares, radius: float) -> float:
-    """max E_p[L] over TV(p, r) <= d: p = r + u - v with u, v >= 0, v <= r, Σu = Σv <= d; a linear programme."""
-    bins = reference.size
-    ones, zeros = np.ones(bins), np.zeros(bins)
-    solution = linprog(
-        -np.concatenate([ratios, -ratios]),
-        A_ub=np.concatenate([ones, zeros])[None],
-        b_ub=[radius],
-        A_eq=np.concatenate([ones, -ones])[None],
-        b_eq=[0.0],
-        bounds=[(0.0, None)] * bins + [(0.0, share) for share in reference],
-    )
-    return float(ratios @ reference - solution.fun)
 
 
 def largest_mean_not_below(ratios: Shares, lowest: Shares) -> float:
