@@ -27,8 +27,8 @@ from otel_mlmon.version import __version__
 
 if TYPE_CHECKING:
     from otel_mlmon.errors import ConfigurationError, MlmonError
-    from otel_mlmon.instrumentation.handle import Handle, instrument, uninstrument
     from otel_mlmon.instrumentation.instrumentor import OnnxRuntimeInstrumentor
+    from otel_mlmon.instrumentation.lifecycle import Handle, instrument, uninstrument
     from otel_mlmon.instrumentation.settings import ModelOptions
     from otel_mlmon.instrumentation.status import Status
 
@@ -46,13 +46,13 @@ __all__ = [
 
 _HOMES: Final = {
     "ConfigurationError": "otel_mlmon.errors",
-    "Handle": "otel_mlmon.instrumentation.handle",
+    "Handle": "otel_mlmon.instrumentation.lifecycle",
     "MlmonError": "otel_mlmon.errors",
     "ModelOptions": "otel_mlmon.instrumentation.settings",
     "OnnxRuntimeInstrumentor": "otel_mlmon.instrumentation.instrumentor",
     "Status": "otel_mlmon.instrumentation.status",
-    "instrument": "otel_mlmon.instrumentation.handle",
-    "uninstrument": "otel_mlmon.instrumentation.handle",
+    "instrument": "otel_mlmon.instrumentation.lifecycle",
+    "uninstrument": "otel_mlmon.instrumentation.lifecycle",
 }
 
 

@@ -22,8 +22,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from otel_mlmon import semconv
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.instrumentation.handle import Handle, instrument, is_instrumented
-from otel_mlmon.instrumentation.signals.metrics import exponential_views
+from otel_mlmon.instrumentation.export.metrics import exponential_views
+from otel_mlmon.instrumentation.lifecycle import Handle, instrument, is_instrumented
 
 FLUSH_TIMEOUT_S: Final = 10.0
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "otel_mlmon"
 MAX_LINES = 400
 
-BASE = ("semconv", "errors", "options", "sketch", "internal_events", "guard", "yielding", "version")
+BASE = ("types", "semconv", "errors", "options", "sketch", "internal_events", "guard", "version")
 
 PROFILE = ("reference.profile", "reference.embedding", "reference.calibration")
 
@@ -26,99 +26,104 @@ OURS: dict[str, tuple[str, ...]] = {
     "": ("instrumentation", "version", "errors"),
     "__main__": ("cli",),
     "version": (),
+    "types": (),
     "semconv": (),
     "errors": (),
     "options": ("errors",),
-    "sketch": ("errors", "semconv"),
+    "sketch": ("types", "errors", "semconv"),
     "internal_events": ("semconv",),
     "guard": ("internal_events",),
-    "yielding": (),
     "testing": (*BASE, "instrumentation"),
     "reference": BASE,
-    # Offline, over a file: it profiles with the application half's own readers, so that both count alike.
+    # Offline, over a file: it profiles with the application half's own decoders, so that both count alike.
     "reference.build": (
         *BASE,
         "reference",
         "instrumentation.settings",
-        "instrumentation.call",
-        "instrumentation.record",
+        "instrumentation.runtime",
+        "instrumentation.decode",
     ),
     "reference.data": (*BASE, "reference", "table"),
-    "table": ("errors",),
+    "table": ("types", "errors"),
     "demo": (*BASE, ""),
     "cli": (*BASE, "cli", "demo", "reference", "processor", "instrumentation", "backtest"),
     "backtest": (*BASE, *PROFILE, "processor", "table"),
-    # in the application
+    # in the application: capture, queue, decode, aggregate, export
     "instrumentation": (*BASE, "instrumentation.pipeline", "instrumentation.settings"),
     "instrumentation.settings": BASE,
-    "instrumentation.resource": BASE,
-    "instrumentation.outlets": (*BASE, "instrumentation"),
     "instrumentation.exit": BASE,
-    "instrumentation.instrumentor": (*BASE, "instrumentation"),
     "instrumentation.fork": BASE,
-    "instrumentation.unsent": (*BASE, "instrumentation.record.prediction", "instrumentation.record.features"),
+    "instrumentation.lifecycle": (*BASE, "instrumentation"),
+    "instrumentation.instrumentor": (*BASE, "instrumentation"),
     "instrumentation.pipeline": (*BASE, "instrumentation"),
-    "instrumentation.call": BASE,
-    "instrumentation.record": (*BASE, "instrumentation.call.call", "instrumentation.call.load"),
-    "instrumentation.buffer": (*BASE, "instrumentation.call.call", "instrumentation.record.prediction"),
-    "instrumentation.aggregate": (*BASE, "instrumentation.record.prediction"),
-    "instrumentation.signals": (
+    "instrumentation.runtime": BASE,
+    "instrumentation.queue": BASE,
+    "instrumentation.decode": (*BASE, "instrumentation.runtime.call", "instrumentation.runtime.load"),
+    "instrumentation.aggregate": (*BASE, "instrumentation.decode.predictions"),
+    "instrumentation.export": (
         *BASE,
-        "instrumentation.record.prediction",
-        "instrumentation.record.loading",
+        "instrumentation.settings",
+        "instrumentation.queue.yielding",
+        "instrumentation.decode.predictions",
+        "instrumentation.decode.features",
+        "instrumentation.decode.model_loading",
         "instrumentation.aggregate.snapshot",
     ),
-    # beside the Collector
+    "instrumentation.sentry": (
+        *BASE,
+        "instrumentation.decode.predictions",
+        "instrumentation.export.sampling",
+        "instrumentation.export.context",
+    ),
+    # beside the Collector: receive, window, detect, alert, notify
     "processor": BASE,
     "processor.config": BASE,
     "processor.self_telemetry": BASE,
-    "processor.owner": BASE,
     "processor.address": BASE,
     "processor.settings": (*BASE, "processor", *PROFILE),
-    "processor.overview": (*BASE, "processor"),
     "processor.pipeline": (*BASE, "processor"),
     "processor.service": (*BASE, "processor"),
-    "processor.otlp": (*BASE, "processor.address"),
-    "processor.window": (*BASE, "processor.otlp.observation", *PROFILE),
-    "processor.drift": (*BASE, "processor.window.window"),
+    "processor.receive": (*BASE, "processor.address"),
+    "processor.window": (*BASE, "processor.receive.data_point", "processor.state", *PROFILE),
+    "processor.detect": (*BASE, "processor.window.window"),
     "processor.alert": (
         *BASE,
-        "processor.drift.score",
+        "processor.detect.score",
         "processor.window.window",
-        "processor.otlp.observation",
     ),
-    "processor.notify": (*BASE, "processor.alert.alert", "processor.alert.text"),
-    "processor.web": (*BASE, "processor.address"),
+    "processor.notify": (*BASE, "processor.alert.alert", "processor.alert.message"),
+    "processor.state": (*BASE, "processor.receive.data_point", "processor.window", *PROFILE),
+    "processor.serve": (*BASE, "processor.address", "processor.receive.attributes"),
+    "processor.serve.documents": (*BASE, "processor"),
 }
 
 # A third party and the entries it is at home in. What is not listed may be imported nowhere.
 THEIRS: dict[str, tuple[str, ...]] = {
     "numpy": (
-        "backtest", "table",
-        "sketch", "reference", "demo", "instrumentation.record", "instrumentation.aggregate", "instrumentation.call",
-        "instrumentation.signals", "instrumentation.pipeline", "processor.otlp", "processor.window", "processor.drift",
-        "processor.alert", "processor.pipeline", "processor.overview",
+        "types", "backtest", "table", "sketch", "reference", "demo",
+        "instrumentation.decode", "instrumentation.aggregate", "instrumentation.runtime", "instrumentation.export",
+        "instrumentation.sentry", "instrumentation.pipeline",
+        "processor.receive", "processor.window", "processor.detect", "processor.alert", "processor.pipeline",
+        "processor.state", "processor.serve.documents",
     ),
-    "onnxruntime": ("instrumentation.call.onnxruntime", "demo.service"),
+    "onnxruntime": ("instrumentation.runtime.onnxruntime", "demo.service"),
     "onnx": ("demo.train",),
     "sklearn": ("demo.train",),
     "opentelemetry": (
-        "instrumentation", "instrumentation.pipeline", "instrumentation.resource", "instrumentation.signals",
-        "processor.otlp", "testing",
+        "instrumentation", "instrumentation.pipeline", "instrumentation.export", "instrumentation.sentry",
+        "processor.receive", "processor.serve.otlp", "testing",
     ),
-    "sentry_sdk": tuple(
-        f"instrumentation.signals.sentry{part}" for part in ("", "_client", "_errors", "_otlp", "_spans")
-    ),
-    "grpc": ("processor.otlp",),
-    "grpc_health": ("processor.otlp",),
-    "google": ("processor.otlp",),
-    "scipy": ("processor.drift", "reference"),
+    "sentry_sdk": ("instrumentation.sentry",),
+    "grpc": ("processor.receive",),
+    "grpc_health": ("processor.receive",),
+    "google": ("processor.receive",),
+    "scipy": ("processor.detect", "reference"),
     "pyarrow": ("table.parquet_file",),
     "pydantic": ("processor.config",),
     "pydantic_core": ("processor.config",),
     "yaml": ("processor.config",),
-    "starlette": ("processor.web",),
-    "uvicorn": ("processor.otlp.http_receiver", "processor.web"),
+    "starlette": ("processor.serve",),
+    "uvicorn": ("processor.receive.http", "processor.serve"),
     "httpx": ("processor.notify", "reference.fetch", "cli.demo", "demo"),
     "rich": ("cli", "demo.view", "backtest.terminal"),
 }  # fmt: skip
@@ -210,26 +215,26 @@ def test_no_module_is_too_long(module: str) -> None:
     ("module", "source", "fault"),
     [
         (
-            "processor.drift.psi",
+            "processor.detect.statistics.psi",
             "from otel_mlmon.processor.alert.alert import Alert",
-            "processor.drift.psi:1 imports otel_mlmon.processor.alert.alert, "
-            "which its row 'processor.drift' does not allow",
+            "processor.detect.statistics.psi:1 imports otel_mlmon.processor.alert.alert, "
+            "which its row 'processor.detect' does not allow",
         ),
         (
-            "instrumentation.call.patch",
+            "instrumentation.runtime.patch",
             "import otel_mlmon.processor.config",
-            "instrumentation.call.patch:1 imports otel_mlmon.processor.config, "
-            "which its row 'instrumentation.call' does not allow",
+            "instrumentation.runtime.patch:1 imports otel_mlmon.processor.config, "
+            "which its row 'instrumentation.runtime' does not allow",
         ),
         (
-            "instrumentation.record.outputs",
+            "instrumentation.decode.output_kind",
             "def late():\n    import scipy.stats",
-            "instrumentation.record.outputs:2 imports scipy, which is not at home there",
+            "instrumentation.decode.output_kind:2 imports scipy, which is not at home there",
         ),
         (
-            "processor.alert.rule",
+            "processor.alert.rules",
             "from onnxruntime import InferenceSession",
-            "processor.alert.rule:1 imports onnxruntime, which is not at home there",
+            "processor.alert.rules:1 imports onnxruntime, which is not at home there",
         ),
         (
             "semconv",
@@ -245,7 +250,7 @@ def test_a_broken_import_is_found(module: str, source: str, fault: str, stdlib: 
 
 def test_an_allowed_import_is_not_a_fault(stdlib: frozenset[str]) -> None:
     source = "import json\nimport numpy as np\nfrom otel_mlmon.processor.window.window import Window\n"
-    assert faults_in("processor.drift.psi", source, frozenset(MODULES), stdlib) == []
+    assert faults_in("processor.detect.statistics.psi", source, frozenset(MODULES), stdlib) == []
 
 
 def test_the_two_halves_never_meet() -> None:

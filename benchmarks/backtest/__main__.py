@@ -22,9 +22,9 @@ import numpy as np
 from otel_mlmon.backtest.cutting import WindowLength
 from otel_mlmon.backtest.kinds import choose
 from otel_mlmon.backtest.profiles import profile_of
+from otel_mlmon.backtest.replay_table import report_of_rows
 from otel_mlmon.backtest.request import Request
 from otel_mlmon.backtest.rows import row_streams
-from otel_mlmon.backtest.way_of_rows import report_of_rows
 from otel_mlmon.table.csv_file import read_csv
 from otel_mlmon.table.table import Table, column_of, no_progress
 

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtrc
 
-from otel_mlmon.processor.drift.chi_squared import chi_squared
-from otel_mlmon.processor.drift.counts import samples_of
-from otel_mlmon.processor.drift.evidence import STATUSES, EvidenceBank
-from otel_mlmon.processor.drift.jensen_shannon import jensen_shannon
-from otel_mlmon.processor.drift.moves import Direction
-from otel_mlmon.processor.drift.psi import psi
+from otel_mlmon.processor.detect.alternatives import Direction
+from otel_mlmon.processor.detect.counts import samples_of
+from otel_mlmon.processor.detect.evidence import STATUSES, EvidenceBank
+from otel_mlmon.processor.detect.statistics.chi_squared import chi_squared
+from otel_mlmon.processor.detect.statistics.jensen_shannon import jensen_shannon
+from otel_mlmon.processor.detect.statistics.psi import psi
+from otel_mlmon.types import Counts
 
-Counts = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 Rng = np.random.Generator
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-Counts = NDArray[np.int64]
-Shares = NDArray[np.float64]
+from otel_mlmon.types import Counts, Floats
+
 Rng = np.random.Generator
 
-SHARES: Shares = np.array([0.4, 0.3, 0.2, 0.1])
+SHARES: Floats = np.array([0.4, 0.3, 0.2, 0.1])
 
 PART = 20_000
 """Items that are drawn at once."""
@@ -21,13 +21,13 @@ Traffic = Callable[[Rng, int, int], Counts]
 """From a generator, the number of streams and the number of the window: counts of shape (S, K)."""
 
 
-def moved(total_variation: float) -> Shares:
+def moved(total_variation: float) -> Floats:
     """So much of the traffic moved from the first class to the second."""
-    shares: Shares = SHARES + np.array([-total_variation, total_variation, 0.0, 0.0])
+    shares: Floats = SHARES + np.array([-total_variation, total_variation, 0.0, 0.0])
     return shares
 
 
-def independent(shares: Shares, items: int) -> Traffic:
+def independent(shares: Floats, items: int) -> Traffic:
     """Items that have nothing to do with each other."""
     return lambda rng, streams, _: rng.multinomial(items, shares, size=streams)
 
@@ -78,14 +78,14 @@ class Sticky:
         """The next window."""
         return self.of(rng, streams, self.items)
 
-    def of(self, rng: Rng, streams: int, items: int, shares: Shares = SHARES) -> Counts:
+    def of(self, rng: Rng, streams: int, items: int, shares: Floats = SHARES) -> Counts:
         """The next window, of another size, or with other shares of the runs that begin in it."""
         counts: Counts = np.zeros((streams, shares.size), dtype=np.int64)
         for start in range(0, items, PART):
             counts += self._part(rng, streams, min(items - start, PART), shares)
         return counts
 
-    def _part(self, rng: Rng, streams: int, items: int, shares: Shares) -> Counts:
+    def _part(self, rng: Rng, streams: int, items: int, shares: Floats) -> Counts:
         mean = items / self.mean_run
         runs = int(mean + 7.0 * math.sqrt(mean)) + 20
         lengths = rng.geometric(1.0 / self.mean_run, (streams, runs))
@@ -100,8 +100,8 @@ class Sticky:
         return np.stack([np.where(labels == k, inside, 0).sum(-1) for k in range(shares.size)], axis=-1)
 
 
-def confidence(mean: float) -> Shares:
+def confidence(mean: float) -> Floats:
     """Shares of ten equal bins of a confidence ~ Beta(a, 1) with this mean."""
     a = mean / (1.0 - mean)
-    shares: Shares = np.diff(np.linspace(0.0, 1.0, 11) ** a)
+    shares: Floats = np.diff(np.linspace(0.0, 1.0, 11) ** a)
     return shares

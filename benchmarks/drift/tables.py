@@ -14,15 +14,15 @@ from scipy.special import betaincinv
 from benchmarks.drift import streams
 from benchmarks.drift.rules import ARL_LINE, FLEET_LINE, OTHERS, Named, Rule, Tolerant, ours
 from benchmarks.drift.streams import SHARES, Autoregressive, Sticky, Traffic
-from otel_mlmon.processor.drift.counts import samples_of
-from otel_mlmon.processor.drift.evidence import EvidenceBank
-from otel_mlmon.processor.drift.monitor import DriftMonitor
-from otel_mlmon.processor.drift.moves import Direction
-from otel_mlmon.processor.drift.projection import two_sided
-from otel_mlmon.processor.drift.statistics import STATISTICS
-from otel_mlmon.processor.drift.watch import Watch
-from otel_mlmon.processor.otlp.observation import ModelKey
+from otel_mlmon.processor.detect.alternatives import Direction
+from otel_mlmon.processor.detect.counts import samples_of
+from otel_mlmon.processor.detect.evaluator import Evaluator
+from otel_mlmon.processor.detect.evidence import EvidenceBank
+from otel_mlmon.processor.detect.policy import DetectionPolicy
+from otel_mlmon.processor.detect.projection import two_sided
+from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.window.window import Bins, Reference, StreamKey, Window
+from otel_mlmon.types import ModelKey
 
 REFERENCE = 10_000
 HORIZON_ITEMS = 60_000
@@ -277,7 +277,7 @@ def cost(seed: int, scale: float) -> Iterator[str]:
     for count, bins, direction in cases:
         rng = np.random.default_rng(seed)
         shares = rng.dirichlet(np.full(bins, 3.0))
-        bank, monitor = EvidenceBank(bins, direction), DriftMonitor()
+        bank, monitor = EvidenceBank(bins, direction), Evaluator()
         references = rng.multinomial(REFERENCE, shares, size=count)
         known = [Reference(bins=Bins(names=("",) * bins, is_ordered=True), counts=counts) for counts in references]
         rows = np.array([bank.add(reference, 0.02) for reference in references])
@@ -303,9 +303,9 @@ def cost(seed: int, scale: float) -> Iterator[str]:
 
 def _windows(
     references: list[Reference], panes: NDArray[np.int64], direction: Direction, turn: int
-) -> list[tuple[Window, Watch]]:
+) -> list[tuple[Window, DetectionPolicy]]:
     """One window a stream; its rolling window is the pane itself."""
-    watch = Watch(tolerance=0.02, direction=direction)
+    watch = DetectionPolicy(tolerance=0.02, direction=direction)
     return [
         (
             Window(

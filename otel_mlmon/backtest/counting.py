@@ -18,10 +18,9 @@ from numpy.typing import NDArray
 
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.window.binning import Binning, ClassBins, NumberBins
-from otel_mlmon.table.cells import Numbers, as_number, word_of
+from otel_mlmon.table.cells import as_number, word_of
 from otel_mlmon.table.table import Column
-
-Counts = NDArray[np.int64]
+from otel_mlmon.types import Counts, Floats
 
 
 class Counter(Protocol):
@@ -71,7 +70,7 @@ def thresholds(binning: NumberBins) -> tuple[float, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Values:
-    values: Numbers
+    values: Floats
     thresholds: tuple[float, ...]
     has_missing: bool
 
@@ -127,14 +126,14 @@ def _code(word: str | None, known: dict[str | None, int], other: int) -> int:
     return known.get(as_number(word or ""), other) if found is None else found
 
 
-def _number_codes(numbers: Numbers, known: dict[str | None, int], other: int) -> NDArray[np.intp]:
+def _number_codes(numbers: Floats, known: dict[str | None, int], other: int) -> NDArray[np.intp]:
     values: NDArray[Any]
     values, where = _distinct(numbers)
     positions = np.array([known.get(word_of(value), other) for value in values.tolist()], dtype=np.intp)
     return positions[where]
 
 
-def _distinct(numbers: Numbers) -> tuple[NDArray[Any], NDArray[np.intp]]:
+def _distinct(numbers: Floats) -> tuple[NDArray[Any], NDArray[np.intp]]:
     """The different values, and which of them each row holds; small whole numbers need no sorting."""
     if numbers.size and np.isfinite(numbers).all():
         low, high = float(numbers.min()), float(numbers.max())

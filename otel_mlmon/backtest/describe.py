@@ -12,10 +12,10 @@ from otel_mlmon import semconv
 from otel_mlmon.backtest.judge import Judge, Trace
 from otel_mlmon.backtest.report import AlertReport, StreamReport, Verdict, WindowPoint
 from otel_mlmon.processor.alert.onset import shares
-from otel_mlmon.processor.drift.counts import samples_of
-from otel_mlmon.processor.drift.statistics import STATISTICS
-from otel_mlmon.processor.otlp.observation import ModelKey
-from otel_mlmon.processor.window.window import Counts, Reference, StreamKey
+from otel_mlmon.processor.detect.counts import samples_of
+from otel_mlmon.processor.detect.statistics.registry import STATISTICS
+from otel_mlmon.processor.window.window import Reference, StreamKey
+from otel_mlmon.types import Counts, ModelKey
 
 When = Callable[[int], str | None]
 """From the end of a pane, as the judge had it, to RFC 3339; None where it is not known."""

@@ -6,22 +6,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from otel_mlmon.backtest.cutting import Budget
 from otel_mlmon.processor.alert.alert import Alert, Cause
 from otel_mlmon.processor.alert.lifecycle import Alerts
 from otel_mlmon.processor.alert.onset import SinceOnset
-from otel_mlmon.processor.alert.rule import judge
+from otel_mlmon.processor.alert.rules import judge
 from otel_mlmon.processor.config import Config, FalseAlarms
-from otel_mlmon.processor.drift.monitor import DriftMonitor
-from otel_mlmon.processor.drift.score import Score, Status
-from otel_mlmon.processor.drift.watch import Watch
+from otel_mlmon.processor.detect.evaluator import Evaluator
+from otel_mlmon.processor.detect.policy import DetectionPolicy
+from otel_mlmon.processor.detect.score import Score, Status
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.window.window import Reference, StreamKey, Window
-
-Counts = NDArray[np.int64]
+from otel_mlmon.types import Counts
 
 LEAST_PANE_S: Final = 1e-9
 
@@ -106,8 +102,8 @@ class Judge:
         self.alerts: list[tuple[int, Alert]] = []
         """Window and alert, each change of state that people would have been told."""
         self._streams = streams
-        self._watches: dict[StreamKey, Watch | None] = {}
-        self._monitor = DriftMonitor(statistics={})
+        self._watches: dict[StreamKey, DetectionPolicy | None] = {}
+        self._monitor = Evaluator(statistics={})
         self._alerts = Alerts(settings.alerts)
 
     def calibrate(self, windows: list[Window]) -> set[StreamKey]:
@@ -136,7 +132,7 @@ class Judge:
         scores = self._monitor.observe_all(judged, log10_alarm_line=line)
         return {window.stream: score for (window, _), score in zip(judged, scores, strict=True)}
 
-    def _watch(self, stream: StreamKey) -> Watch | None:
+    def _watch(self, stream: StreamKey) -> DetectionPolicy | None:
         if stream not in self._watches:
             self._watches[stream] = self.settings.watch(stream)
         return self._watches[stream]

@@ -17,8 +17,8 @@ import numpy as np
 from otel_mlmon import semconv
 from otel_mlmon.backtest.times import is_time
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.table.cells import Numbers
 from otel_mlmon.table.table import Column, Table
+from otel_mlmon.types import Floats
 
 Kind: TypeAlias = Literal["numeric", "category", "label", "confidence", "value", "ignore"]
 """`label`, `confidence` and `value` are what the model said, judged as the processor judges those; `confidence` is
@@ -116,7 +116,7 @@ def _of_words(column: Column) -> tuple[Kind, str]:
     return "category", ""
 
 
-def _of_numbers(column: Column, numbers: Numbers) -> tuple[Kind, str]:
+def _of_numbers(column: Column, numbers: Floats) -> tuple[Kind, str]:
     present = numbers[np.isfinite(numbers)]
     if is_time(column):
         return "ignore", "points in time"

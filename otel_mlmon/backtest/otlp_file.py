@@ -12,9 +12,9 @@ from typing import Final
 
 from otel_mlmon.backtest.judge import Judge
 from otel_mlmon.errors import ConfigurationError, MalformedError
-from otel_mlmon.processor.otlp.decode import decode_metrics_json
-from otel_mlmon.processor.otlp.observation import Observation
-from otel_mlmon.processor.window.panes import Panes
+from otel_mlmon.processor.receive.data_point import Observation
+from otel_mlmon.processor.receive.decode import decode_metrics_json
+from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.table.table import Progress
@@ -54,7 +54,7 @@ def replay_otlp(
     A stream that the profile has not learns its reference, as in the processor.
     """
     now_ns = 0
-    panes = Panes(
+    panes = WindowAggregator(
         settings_for=lambda _: ModelSettings(reference=profile),
         windows=WindowSettings(pane_s=window_s, rolling_s=window_s, lateness_s=0.0),
         clock_ns=lambda: now_ns,
@@ -73,7 +73,7 @@ def replay_otlp(
     return last - first + 1
 
 
-def _close(panes: Panes, judge: Judge, *, until_ns: int, first: int, pane_ns: int) -> int:
+def _close(panes: WindowAggregator, judge: Judge, *, until_ns: int, first: int, pane_ns: int) -> int:
     """Judge what is due; the number of its last pane, 0 if there was none."""
     last = 0
     for end_ns, of_pane in groupby(panes.close(until_ns), key=lambda window: window.end_ns):

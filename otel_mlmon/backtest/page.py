@@ -8,7 +8,7 @@ from typing import Final
 
 from otel_mlmon.backtest import pictures
 from otel_mlmon.backtest.report import Report, StreamReport
-from otel_mlmon.processor.alert.words import percent
+from otel_mlmon.processor.alert.explain import percent
 
 STYLE: Final = """
 :root{color-scheme:light dark;--paper:#fbfbfa;--card:#fff;--ink:#1c2128;--soft:#667080;--rule:#e3e5e8;

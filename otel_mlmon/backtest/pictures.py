@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Final
 
 from otel_mlmon.backtest.report import StreamReport, WindowPoint
-from otel_mlmon.processor.alert.words import percent
+from otel_mlmon.processor.alert.explain import percent
 
 MAX_CELLS: Final = 240
 """Windows that a line of pictures shows one by one; of more, each mark is the worst of several."""

@@ -17,12 +17,12 @@ from otel_mlmon.backtest.cutting import Cut
 from otel_mlmon.backtest.judge import Judge
 from otel_mlmon.backtest.kinds import Choice, confidence_faults
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.processor.otlp.observation import ModelKey
-from otel_mlmon.processor.window.baseline import Baseline
+from otel_mlmon.processor.window.reference import Baseline
 from otel_mlmon.processor.window.settings import ModelSettings
 from otel_mlmon.processor.window.window import Reference, StreamKey, Window
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.table.table import Progress, Table
+from otel_mlmon.types import ModelKey
 
 CALIBRATION_PANE: Final = 50
 """Rows; the smallest block that the design effect is found from."""

@@ -8,10 +8,10 @@ from typing import Final
 
 from otel_mlmon.backtest.kinds import Choice, choose
 from otel_mlmon.backtest.profiles import choices_of, profile_of
+from otel_mlmon.backtest.replay_otlp import report_of_otlp
+from otel_mlmon.backtest.replay_table import report_of_rows
 from otel_mlmon.backtest.report import Report
 from otel_mlmon.backtest.request import Request
-from otel_mlmon.backtest.way_of_otlp import report_of_otlp
-from otel_mlmon.backtest.way_of_rows import report_of_rows
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.table.files import TABLE_SUFFIXES, read_table

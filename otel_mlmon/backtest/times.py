@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.table.cells import Numbers
 from otel_mlmon.table.table import Column, Table
+from otel_mlmon.types import Floats
 
 Times = NDArray[np.int64]
 
@@ -97,7 +97,7 @@ def _of_numbers(table: Table, column: Column) -> Times:
     return times_ns.astype(np.int64)
 
 
-def _unit_ns(numbers: Numbers) -> int | None:
+def _unit_ns(numbers: Floats) -> int | None:
     """The unit in which all of the numbers are points in time of this age."""
     present = numbers[np.isfinite(numbers)]
     if not present.size:

@@ -38,7 +38,7 @@ class Configuration:
     span_ratio: float | None = None
     spans_per_second: float | None = None
     events_per_second: float | None = None
-    latency_budget_s: float | None = None
+    latency_threshold_s: float | None = None
     confidence_floor: float | None = None
     max_labels: int | None = None
     max_features: int | None = None

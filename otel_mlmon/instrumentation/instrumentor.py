@@ -28,7 +28,7 @@ class OnnxRuntimeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         from otel_mlmon.guard import guard
 
         with guard("instrument"):
-            from otel_mlmon.instrumentation.handle import instrument
+            from otel_mlmon.instrumentation.lifecycle import instrument
 
             given = {name: value for name, value in options.items() if value is not None}
             # A configuration file has mappings where code has `ModelOptions`.
@@ -39,6 +39,6 @@ class OnnxRuntimeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             instrument(**given)
 
     def _uninstrument(self, **_: Any) -> None:
-        from otel_mlmon.instrumentation.handle import uninstrument
+        from otel_mlmon.instrumentation.lifecycle import uninstrument
 
         uninstrument()

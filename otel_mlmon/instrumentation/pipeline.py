@@ -1,7 +1,7 @@
 """The application half put together: the only file that knows all five steps.
 
-    Session.run ─▶ call ─▶ buffer ─┬▶ record ─▶ aggregate ─▶ metrics
-    (host's thread)      (behind)  └──────────▶ spans, events
+    Session.run ─▶ capture ─▶ queue ─▶ decode ─┬▶ aggregate ─▶ metrics
+    (host's thread)          (behind)          └▶ spans, events
 
 One pipeline a process. It is started by the first record, drained by its thread, by every collection of metrics and by
 `flush`, and reset in a forked child, which shares nothing with its parent.
@@ -21,31 +21,31 @@ from typing import Any, Final
 from otel_mlmon import semconv
 from otel_mlmon.guard import guard, guards
 from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
-from otel_mlmon.instrumentation.aggregate.snapshot import ModelKey
-from otel_mlmon.instrumentation.buffer.ring import Ring
-from otel_mlmon.instrumentation.buffer.worker import Worker
-from otel_mlmon.instrumentation.call import onnxruntime
-from otel_mlmon.instrumentation.call.call import FIELDS, Plan, SessionInfo
-from otel_mlmon.instrumentation.call.observer import ATTRIBUTE, Observer
-from otel_mlmon.instrumentation.call.patch import Patch
+from otel_mlmon.instrumentation.decode.announcements import Announcer
+from otel_mlmon.instrumentation.decode.batching import gather
+from otel_mlmon.instrumentation.decode.decoder import Reader
+from otel_mlmon.instrumentation.decode.findings import Findings
+from otel_mlmon.instrumentation.decode.model_identity import identify, model_name
+from otel_mlmon.instrumentation.decode.vocabulary import Vocabularies
 from otel_mlmon.instrumentation.exit import AtExit
+from otel_mlmon.instrumentation.export import context as otel_context
+from otel_mlmon.instrumentation.export import providers
+from otel_mlmon.instrumentation.export.sampling import Slownesses, interest
+from otel_mlmon.instrumentation.export.signal_writers import SignalWriters, make_signal_writers, trouble_of
+from otel_mlmon.instrumentation.export.span_queue import SpanBatch, SpanQueue
 from otel_mlmon.instrumentation.fork import Forks
-from otel_mlmon.instrumentation.outlets import Outlets, find_outlets, trouble_of
-from otel_mlmon.instrumentation.record.announcing import Announcer
-from otel_mlmon.instrumentation.record.findings import Findings
-from otel_mlmon.instrumentation.record.gathering import gather
-from otel_mlmon.instrumentation.record.model import identify, model_name
-from otel_mlmon.instrumentation.record.privacy import Vocabularies
-from otel_mlmon.instrumentation.record.reader import Reader
+from otel_mlmon.instrumentation.queue.call_queue import CallQueue
+from otel_mlmon.instrumentation.queue.worker import Worker
+from otel_mlmon.instrumentation.queue.yielding import give_way_unless
+from otel_mlmon.instrumentation.runtime.call import FIELDS, Plan, SessionInfo
+from otel_mlmon.instrumentation.runtime.onnxruntime import patches as onnxruntime
+from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import ATTRIBUTE, CallRecorder
+from otel_mlmon.instrumentation.runtime.patch import Patch
+from otel_mlmon.instrumentation.sentry.sentry import Options, Sentry
 from otel_mlmon.instrumentation.settings import Settings
-from otel_mlmon.instrumentation.signals import context as otel_context
-from otel_mlmon.instrumentation.signals import providers
-from otel_mlmon.instrumentation.signals.interest import Slownesses, interest
-from otel_mlmon.instrumentation.signals.sentry import Options, Sentry
 from otel_mlmon.instrumentation.status import Status
-from otel_mlmon.instrumentation.unsent import Unsent, UnsentBatch
 from otel_mlmon.internal_events import JOURNAL, RecordsDropped
-from otel_mlmon.yielding import give_way_unless
+from otel_mlmon.types import ModelKey
 
 CHUNK: Final = 16_384
 """Calls read at a time at most: the more, the more of it is numpy's work, which does not hold the interpreter."""
@@ -70,7 +70,7 @@ class Pipeline:
         rng: Decides which calls get spans and events.
     """
 
-    _outlets: Outlets | None
+    _outlets: SignalWriters | None
 
     def __init__(
         self, module: ModuleType, settings: Settings, given: providers.Given, *, rng: random.Random | None = None
@@ -79,7 +79,7 @@ class Pipeline:
         self.given = given
         self._rng = rng or random.Random()  # noqa: S311 - a choice of samples, not a secret
         self._worker = Worker(work=self._round, interval_s=settings.flush_interval_s)
-        self._ring = Ring(
+        self._ring = CallQueue(
             fields=FIELDS,
             max_records=settings.buffer_records,
             max_bytes=settings.buffer_bytes,
@@ -95,7 +95,7 @@ class Pipeline:
             model_of=self._model_of,
             rng=self._rng,
         )
-        self._observer = Observer(
+        self._observer = CallRecorder(
             sink=self._ring,
             reader=self._sentry.reader,
             model_name=(lambda session: str(name(session))) if callable(name) else (lambda _: name),
@@ -149,8 +149,7 @@ class Pipeline:
 
         The sessions are let go of at once: whoever instruments them next must not find what copies their calls for us.
         """
-        undone = [patch.undo() for patch in reversed(self._patches.values())]
-        self._patches = {}
+        undone, self._patches = [patch.undo() for patch in reversed(self._patches.values())], {}
         self._observer.close()
         return all(undone)
 
@@ -216,7 +215,7 @@ class Pipeline:
         self._vocabularies = Vocabularies(limit=self.settings.max_labels, on_full=self._findings.full)
         self._aggregator = Aggregator(admit=self._vocabularies.admit)
         self._slownesses = Slownesses()
-        self._unsent = Unsent()
+        self._unsent = SpanQueue()
         self._announcer = Announcer(
             self._observer.loads,
             is_suppressed=otel_context.is_suppressed,
@@ -313,7 +312,7 @@ class Pipeline:
             for _ in range(count):
                 self._ring.drop(reason)
 
-    def _write_metrics(self, outlets: Outlets) -> None:
+    def _write_metrics(self, outlets: SignalWriters) -> None:
         with self._reading:
             loads, snapshots, kept = self._announcer.timed(), self._aggregator.take(), self._unsent.held()
         for snapshot in snapshots:
@@ -356,13 +355,13 @@ class Pipeline:
             self._sending.release()
         return True
 
-    def _send_one(self, outlets: Outlets, batch: UnsentBatch, offset_ns: int) -> None:
+    def _send_one(self, outlets: SignalWriters, batch: SpanBatch, offset_ns: int) -> None:
         predictions, around = batch
         said = self.settings.of(predictions.model.name)
         found = interest(
             predictions,
             slowness=self._slownesses.of(predictions.model.name),
-            budget_s=said.latency_budget_s,
+            budget_s=said.latency_threshold_s,
             confidence_floor=said.confidence_floor or 0.0,
         )
         relative = self._sentry.relative(predictions, around)
@@ -374,11 +373,13 @@ class Pipeline:
         with guard("sentry"):
             self._sentry.emit(predictions, found, around, made, relative, offset_ns=offset_ns)
 
-    def _found_outlets(self) -> Outlets:
+    def _found_outlets(self) -> SignalWriters:
         if self._outlets is None:
             # Kept by itself: what fails after it is tried again at the next round, without more threads of exporters.
             found = self._providers = self._providers or providers.find(self.given, base=self._base, environ=os.environ)
-            self._outlets = find_outlets(found, self.settings, drain=self.drain, sessions=self._models, rng=self._rng)
+            self._outlets = make_signal_writers(
+                found, self.settings, drain=self.drain, sessions=self._models, rng=self._rng
+            )
             if found.tracer is not None:
                 with guard("sentry"):
                     self._sentry.export_spans(found.tracer, is_own=found.tracer in found.owned)
@@ -387,7 +388,7 @@ class Pipeline:
     def _models(self) -> Iterable[ModelKey]:
         return [self._model(session) for session in self._observer.sessions()]
 
-    def _model_of(self, session: Any) -> tuple[str, str] | None:
+    def _model_of(self, session: Any) -> ModelKey | None:
         info = getattr(session, ATTRIBUTE, {}).get("session")
         return None if info is None else self._model(info)
 

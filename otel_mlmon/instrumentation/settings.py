@@ -9,17 +9,9 @@ from typing import Any, Final, Literal
 
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.options import UNSET, Option, Origin, Unset, not_negative, parse_bool, positive, ratio, resolve
+from otel_mlmon.types import OUTPUT_KINDS, OutputKind
 
-Kind = Literal[
-    "probabilities", "logits", "sigmoid", "labels", "multi_label", "regression", "embedding", "none"
-]  # fmt: skip
-"""The kinds of `record.outputs`, which no setting may import; the type checker holds both together in `pipeline`."""
-
-KINDS: Final[tuple[Kind, ...]] = (
-    "probabilities", "logits", "sigmoid", "labels", "multi_label", "regression", "embedding", "none",
-)  # fmt: skip
-
-ReadScores = Callable[[dict[str, Any]], "tuple[object, object]"]
+OutputFunction = Callable[[dict[str, Any]], "tuple[object, object]"]
 """From copies of the outputs of one call, numpy arrays by name, to labels and confidences: a sequence each, or None."""
 
 SentryMode = Literal["auto", "native", "otlp", "off"]
@@ -36,7 +28,7 @@ class ModelOptions:
     """
 
     version: str = ""
-    scores: Kind | Mapping[str, Kind] | ReadScores | None = None
+    scores: OutputKind | Mapping[str, OutputKind] | OutputFunction | None = None
     """What the output that holds the scores is; or what each named output is; or a function that reads them, run behind
     on copies."""
     labels: Sequence[str] = ()
@@ -45,7 +37,7 @@ class ModelOptions:
     """Names of the columns of the inputs, in order."""
     categorical: Sequence[str] | None = None
     """Features whose values are categories although they are numbers; None to find out from the values."""
-    latency_budget_s: float | None = None
+    latency_threshold_s: float | None = None
     """A slower call is always worth a span; above 0."""
     confidence_floor: float | None = None
     """A less confident prediction is unsure; within [0, 1]."""
@@ -54,12 +46,14 @@ class ModelOptions:
         said = None if callable(self.scores) else self.scores
         kinds = said.values() if isinstance(said, Mapping) else [said]
         faults = [
-            f"scores must be one of {', '.join(KINDS)}, got {kind!r}." for kind in kinds if kind not in (None, *KINDS)
+            f"scores must be one of {', '.join(OUTPUT_KINDS)}, got {kind!r}."
+            for kind in kinds
+            if kind not in (None, *OUTPUT_KINDS)
         ]
         if isinstance(self.labels, str) or isinstance(self.features, str) or isinstance(self.categorical, str):
             faults.append("labels, features and categorical must be lists of strings.")
-        if self.latency_budget_s is not None and positive(self.latency_budget_s):
-            faults.append(f"latency_budget_s must be above 0, got {self.latency_budget_s!r}.")
+        if self.latency_threshold_s is not None and positive(self.latency_threshold_s):
+            faults.append(f"latency_threshold_s must be above 0, got {self.latency_threshold_s!r}.")
         if self.confidence_floor is not None and ratio(self.confidence_floor):
             faults.append(f"confidence_floor must be within 0 and 1, got {self.confidence_floor!r}.")
         if faults:
@@ -102,7 +96,7 @@ OPTIONS: Final[tuple[Option[Any], ...]] = (
         doc="`ml.prediction` events a second at most, failed and unsure first; likewise `ml.inference.exception`.",
     ),
     Option(
-        name="latency_budget_s",
+        name="latency_threshold_s",
         default=math.inf,
         parse=float,
         check=_above_zero,
@@ -197,7 +191,7 @@ class Settings:
     span_ratio: float
     spans_per_second: float
     events_per_second: float
-    latency_budget_s: float
+    latency_threshold_s: float
     confidence_floor: float
     max_labels: int
     max_features: int
@@ -220,14 +214,16 @@ class Settings:
         return ModelOptions(
             **{
                 **{each.name: getattr(said, each.name) for each in fields(ModelOptions)},
-                "latency_budget_s": said.latency_budget_s if said.latency_budget_s is not None else self._budget_s,
+                "latency_threshold_s": said.latency_threshold_s
+                if said.latency_threshold_s is not None
+                else self._budget_s,
                 "confidence_floor": self.confidence_floor if said.confidence_floor is None else said.confidence_floor,
             }
         )
 
     @property
     def _budget_s(self) -> float | None:
-        return None if math.isinf(self.latency_budget_s) else self.latency_budget_s
+        return None if math.isinf(self.latency_threshold_s) else self.latency_threshold_s
 
     def differences(self, other: Settings) -> list[str]:
         """The options that `other` has from arguments, with another value than here; `models` aside."""

@@ -15,19 +15,20 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from otel_mlmon.guard import guard
-from otel_mlmon.processor import overview as documents
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.lifecycle import Alerts
-from otel_mlmon.processor.drift.monitor import DriftMonitor
-from otel_mlmon.processor.drift.score import Score
-from otel_mlmon.processor.otlp.exporter import GaugeValue
-from otel_mlmon.processor.otlp.observation import ModelKey, ModelLoaded, Received
+from otel_mlmon.processor.detect.evaluator import Evaluator
+from otel_mlmon.processor.detect.score import Score
+from otel_mlmon.processor.receive.data_point import ModelLoaded, Received
 from otel_mlmon.processor.self_telemetry import SelfTelemetry
+from otel_mlmon.processor.serve import documents
+from otel_mlmon.processor.serve.otlp import GaugeValue
 from otel_mlmon.processor.settings import Settings
-from otel_mlmon.processor.window.model_reference import ModelReference
-from otel_mlmon.processor.window.panes import Panes
-from otel_mlmon.processor.window.store import Store
+from otel_mlmon.processor.state.sqlite import Store
+from otel_mlmon.processor.window.aggregator import WindowAggregator
+from otel_mlmon.processor.window.reference_export import ModelReference
 from otel_mlmon.processor.window.window import StreamKey, Window
+from otel_mlmon.types import ModelKey
 
 EVIDENCE: Final = "evidence"
 ALERTS: Final = "alerts"
@@ -88,14 +89,14 @@ class Pipeline:
             StoreError: The state on disk cannot be used.
         """
         self._store = Store(self._settings.storage_path)
-        self._panes = Panes.load(
+        self._panes = WindowAggregator.load(
             self._store,
             settings_for=self._settings.model_settings,
             windows=self._settings.windows,
             max_streams=self._settings.max_streams,
             clock_ns=self._clock_ns,
         )
-        self._monitor = DriftMonitor()
+        self._monitor = Evaluator()
         for blob in self._store.load(EVIDENCE).values():
             saved = json.loads(blob)
             stream = StreamKey(ModelKey(*saved["model"]), saved["stream"])

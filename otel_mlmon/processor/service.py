@@ -21,18 +21,18 @@ from otel_mlmon.processor.notify.log import LogNotifier
 from otel_mlmon.processor.notify.notifier import Notifier
 from otel_mlmon.processor.notify.otlp import OtlpNotifier
 from otel_mlmon.processor.notify.webhook import WebhookNotifier
-from otel_mlmon.processor.otlp.exporter import Exporter
-from otel_mlmon.processor.otlp.grpc_receiver import GrpcReceiver
-from otel_mlmon.processor.otlp.http_receiver import HttpReceiver
-from otel_mlmon.processor.otlp.intake import Intake
-from otel_mlmon.processor.otlp.observation import Received
-from otel_mlmon.processor.owner import TICK_S, Owner
 from otel_mlmon.processor.pipeline import Pipeline
+from otel_mlmon.processor.receive.admission import Admission
+from otel_mlmon.processor.receive.data_point import Received
+from otel_mlmon.processor.receive.grpc import GrpcReceiver
+from otel_mlmon.processor.receive.http import HttpReceiver
 from otel_mlmon.processor.self_telemetry import SelfTelemetry
+from otel_mlmon.processor.serve.api import create_app
+from otel_mlmon.processor.serve.otlp import Exporter
+from otel_mlmon.processor.serve.prometheus import Sample, render
+from otel_mlmon.processor.serve.server import WebServer
 from otel_mlmon.processor.settings import Settings
-from otel_mlmon.processor.web.api import create_app
-from otel_mlmon.processor.web.metrics import Sample, render
-from otel_mlmon.processor.web.server import WebServer
+from otel_mlmon.processor.state.thread import TICK_S, StateThread
 from otel_mlmon.semconv import FAILURES, PROCESSOR_METRICS
 
 DEAD_LETTERS: Final = "dead-letters"
@@ -62,12 +62,12 @@ class Service:
         settings = Settings(config)
         self._telemetry = SelfTelemetry()
         self._pipeline = Pipeline(settings, notify=self._notify, telemetry=self._telemetry)
-        self._owner: Owner[tuple[Received, ...]] = Owner(
+        self._owner: StateThread[tuple[Received, ...]] = StateThread(
             self._pipeline,
             commit_interval_s=config.storage.commit_interval_s,
             tick_s=min(TICK_S, config.windows.pane_s / 2),
         )
-        self._intake = Intake(
+        self._intake = Admission(
             self._owner.submit,
             max_request_bytes=config.receiver.max_request_bytes,
             max_pending_bytes=config.receiver.max_pending_bytes,

@@ -11,15 +11,15 @@ from typing import Final, get_args
 from otel_mlmon.errors import ConfigurationError, ProfileError
 from otel_mlmon.processor.alert.alert import RuleName
 from otel_mlmon.processor.alert.lifecycle import AlertSettings
-from otel_mlmon.processor.alert.rule import ModelRules, rule_of
+from otel_mlmon.processor.alert.rules import ModelRules, rule_of
 from otel_mlmon.processor.config import Config, ModelConfig
-from otel_mlmon.processor.drift.alarm_line import log10_alarm_line
-from otel_mlmon.processor.drift.threshold import Threshold
-from otel_mlmon.processor.drift.watch import Watch
-from otel_mlmon.processor.otlp.observation import ModelKey
+from otel_mlmon.processor.detect.alarm_line import log10_alarm_line
+from otel_mlmon.processor.detect.policy import DetectionPolicy
+from otel_mlmon.processor.detect.threshold import Threshold
 from otel_mlmon.processor.window.settings import HistorySettings, ModelSettings, WindowSettings
 from otel_mlmon.processor.window.window import StreamKey
 from otel_mlmon.reference.profile import Profile
+from otel_mlmon.types import ModelKey
 
 HOUR_OF_WEEK_S: Final = 28 * 86_400.0
 """The past that an hour of the week is known by, unless said otherwise: four of each."""
@@ -69,9 +69,9 @@ class Settings:
             learn_panes=LEARN_PANES,
             history=_history(config),
             reference=self._profiles[config.reference.file] if config.reference.file else None,
-            latency_budget_s=config.latency.budget_s,
-            latency_share=config.latency.share,
-            error_share=config.errors.share,
+            latency_threshold_s=config.latency.budget_s,
+            latency_max_ratio=config.latency.share,
+            error_max_ratio=config.errors.share,
             max_labels=config.labels,
             max_features=config.features,
         )
@@ -81,16 +81,16 @@ class Settings:
         config = self._model(model.name)
         return ModelRules(
             enabled=frozenset(name for name in get_args(RuleName) if _is_enabled(config, name)),
-            latency_budget_s=config.latency.budget_s,
-            latency_share=config.latency.share,
-            error_share=config.errors.share,
+            latency_threshold_s=config.latency.budget_s,
+            latency_max_ratio=config.latency.share,
+            error_max_ratio=config.errors.share,
             prediction_tolerance=config.prediction_drift.tolerance,
             confidence_tolerance=config.confidence.tolerance,
             data_tolerance=config.data_drift.tolerance,
             no_data_after_s=config.no_data.after_s,
         )
 
-    def watch(self, stream: StreamKey) -> Watch | None:
+    def watch(self, stream: StreamKey) -> DetectionPolicy | None:
         """What the drift step is told of a stream; None if no rule judges it.
 
         Latency and errors have a budget for a reference, so nothing more is forgiven, and only growing is drift.
@@ -101,12 +101,12 @@ class Settings:
         thresholds = _thresholds(config, stream.stream) if rule not in ("latency", "errors") else ()
         if not (_is_enabled(config, rule) or thresholds):
             return None
-        watches: Mapping[RuleName, Watch] = {
-            "latency": Watch(tolerance=0.0, direction="up"),
-            "errors": Watch(tolerance=0.0, direction="up"),
-            "prediction_drift": Watch(tolerance=config.prediction_drift.tolerance, direction="both"),
-            "confidence": Watch(tolerance=config.confidence.tolerance, direction="down"),
-            "data_drift": Watch(tolerance=config.data_drift.tolerance, direction="both"),
+        watches: Mapping[RuleName, DetectionPolicy] = {
+            "latency": DetectionPolicy(tolerance=0.0, direction="up"),
+            "errors": DetectionPolicy(tolerance=0.0, direction="up"),
+            "prediction_drift": DetectionPolicy(tolerance=config.prediction_drift.tolerance, direction="both"),
+            "confidence": DetectionPolicy(tolerance=config.confidence.tolerance, direction="down"),
+            "data_drift": DetectionPolicy(tolerance=config.data_drift.tolerance, direction="both"),
         }
         return replace(watches[rule], thresholds=thresholds) if thresholds else watches[rule]
 

@@ -1,6 +1,6 @@
 """Runs a model over data and profiles inputs and outputs, by the very code that profiles them in the application.
 
-Each batch is copied by `instrumentation.call` and read by `instrumentation.record`, as a live call is; so what counts
+Each batch is copied by `instrumentation.runtime` and read by `instrumentation.decode` as a live call is: what counts
 as a label, a confidence, a missing value or an image's brightness, and what a stream is called, cannot differ. Batches
 are as large as the copy takes whole: a live call of more rows is thinned, and here every row counts.
 """
@@ -20,10 +20,13 @@ from numpy.typing import NDArray
 
 from otel_mlmon import semconv
 from otel_mlmon.errors import DataError, DependencyMissingError
-from otel_mlmon.instrumentation.call import onnxruntime
-from otel_mlmon.instrumentation.call.call import FIELDS, CallTuple, Tensor, image_step
-from otel_mlmon.instrumentation.call.observer import Observer
-from otel_mlmon.instrumentation.call.snapshot import (
+from otel_mlmon.instrumentation.decode.batching import gather
+from otel_mlmon.instrumentation.decode.decoder import Reader
+from otel_mlmon.instrumentation.decode.predictions import Predictions
+from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Tensor, image_step
+from otel_mlmon.instrumentation.runtime.onnxruntime import patches as onnxruntime
+from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import CallRecorder
+from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     MAX_IMAGE_BYTES,
     MAX_INPUT_BYTES,
     MAX_OUTPUT_BYTES,
@@ -31,9 +34,6 @@ from otel_mlmon.instrumentation.call.snapshot import (
     Capture,
     plan_input,
 )
-from otel_mlmon.instrumentation.record.gathering import gather
-from otel_mlmon.instrumentation.record.prediction import Predictions
-from otel_mlmon.instrumentation.record.reader import Reader
 from otel_mlmon.instrumentation.settings import ModelOptions, resolve_settings
 from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.reference.profile import Profile, timestamp
@@ -119,7 +119,7 @@ class Model:
         """
         rows = min(map(len, feed.values()))
         sink = _Sink()
-        observer = Observer(
+        observer = CallRecorder(
             sink=sink, reader=lambda: _no_context, model_name=lambda _: name, runtime_version=self._version
         )
         said = options or ModelOptions()

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from otel_mlmon import semconv
 from otel_mlmon.sketch.histogram import whole_counts
-
-Counts = NDArray[np.int64]
+from otel_mlmon.types import Counts
 
 BINS: Final = len(semconv.CONFIDENCE_EDGES) + 1
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from otel_mlmon.sketch.histogram import whole_counts
 from otel_mlmon.sketch.moments import Moments
+from otel_mlmon.types import Counts
 
 BIAS: Final = 1 << 40
 """Above any bucket index: at scale 20 they reach 2^10 · 2^20."""
@@ -30,8 +31,6 @@ MAX_BUCKETS: Final = 320
 
 MAX_SCALE: Final = 20
 MIN_SCALE: Final = -10
-
-Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

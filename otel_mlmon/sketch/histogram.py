@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from otel_mlmon.errors import BinMismatchError
 from otel_mlmon.sketch.moments import Moments
-
-Counts = NDArray[np.int64]
+from otel_mlmon.types import Counts
 
 MOST_VALUES: Final = 1 << 62
 """What a document may count: any two still add up in 64 bits. What came in points of 2^53 each is far below."""

@@ -10,15 +10,14 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-Numbers = NDArray[np.float64]
+from otel_mlmon.types import Floats
 
 MISSING_WORDS: Final = frozenset({"", "na", "n/a", "#n/a", "nan", "<na>", "null", "none", "nat"})
 """Cells that hold no value, in lower case and without space around."""
 
 
-def numbers_in(cells: Sequence[str]) -> Numbers | int:
+def numbers_in(cells: Sequence[str]) -> Floats | int:
     """`cells` as numbers, NaN where missing, shape (n,); or the first cell that is not a number, from 0."""
     try:
         return _floats(cells)
@@ -54,7 +53,7 @@ def as_number(word: str) -> str:
     return str(word_of(float(word)) or word) if _is_number(word) else word
 
 
-def _floats(cells: Sequence[str]) -> Numbers:
+def _floats(cells: Sequence[str]) -> Floats:
     """Raises ValueError if one is not a number; Python reads `1_0` as 10, which in data is a word."""
     if "_" in "".join(cells):
         raise ValueError

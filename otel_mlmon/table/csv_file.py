@@ -19,8 +19,9 @@ from typing import Any, Final, TextIO
 import numpy as np
 
 from otel_mlmon.errors import DataError
-from otel_mlmon.table.cells import Numbers, numbers_in, words_in
+from otel_mlmon.table.cells import numbers_in, words_in
 from otel_mlmon.table.table import Column, Progress, Table, demand_different, no_progress
+from otel_mlmon.types import Floats
 
 ROWS_A_PIECE: Final = 20_000
 DELIMITERS: Final = ",;\t"
@@ -139,7 +140,7 @@ class _Building:
     is_text: bool
     """Whether it is of words, as far as is known."""
     first_word: int
-    numbers: list[Numbers] = field(default_factory=list)
+    numbers: list[Floats] = field(default_factory=list)
     """While every cell is a number."""
     words: list[str | None] = field(default_factory=list)
 

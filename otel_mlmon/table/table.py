@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.errors import DataError
-from otel_mlmon.table.cells import Numbers, word_of
+from otel_mlmon.table.cells import word_of
+from otel_mlmon.types import Floats
 
 Progress = Callable[[str, int, int], None]
 """Told what is done, how much of it is, and how much there is; in bytes or windows, whatever suits."""
@@ -25,7 +26,7 @@ class Column:
     """One column: `numbers`, or `words` if any of its cells is not a number."""
 
     name: str
-    numbers: Numbers | None = None
+    numbers: Floats | None = None
     """Shape (n,), NaN where missing; infinite ones count as missing too."""
     words: tuple[str | None, ...] | None = None
     """None where missing."""

@@ -18,10 +18,10 @@ def test_every_setting_with_its_value_and_origin(
     assert list(said) == [option.name for option in OPTIONS]
     assert said["span_ratio"] == {"value": 0.25, "origin": "environment", "variable": "OTEL_MLMON_SPAN_RATIO"}
     assert said["onnxruntime_telemetry"]["value"] is False
-    assert said["latency_budget_s"] == {
+    assert said["latency_threshold_s"] == {
         "value": None,
         "origin": "default",
-        "variable": "OTEL_MLMON_LATENCY_BUDGET_S",
+        "variable": "OTEL_MLMON_LATENCY_THRESHOLD_S",
     }
 
 

@@ -23,11 +23,12 @@ from opentelemetry.sdk.metrics.view import (
 from opentelemetry.sdk.resources import Resource
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.aggregate.snapshot import ModelKey, Snapshot, Values
-from otel_mlmon.instrumentation.signals.bulk_self_test import Trouble
-from otel_mlmon.instrumentation.signals.metrics import Metrics
+from otel_mlmon.instrumentation.aggregate.snapshot import Snapshot, Values
+from otel_mlmon.instrumentation.export.bulk_self_test import Trouble
+from otel_mlmon.instrumentation.export.metrics import Metrics
 from otel_mlmon.internal_events import JOURNAL
 from otel_mlmon.sketch.categories import Categories
+from otel_mlmon.types import ModelKey
 from tests.support.otlp_server import OtlpServer
 
 Found = dict[str, Any]

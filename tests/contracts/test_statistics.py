@@ -9,12 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from numpy.typing import NDArray
 
-from otel_mlmon.processor.drift.counts import samples_of
-from otel_mlmon.processor.drift.statistics import NEEDS_ORDER, STATISTICS, Statistic
-
-Counts = NDArray[np.int64]
+from otel_mlmon.processor.detect.counts import samples_of
+from otel_mlmon.processor.detect.statistics.registry import NEEDS_ORDER, STATISTICS, Statistic
+from otel_mlmon.types import Counts
 
 COUNTS = arrays(np.int64, 5, elements=st.integers(0, 10_000))
 IN_UNIT_INTERVAL = {"jensen_shannon", "hellinger", "total_variation", "l_infinity", "cramers_v", "kolmogorov_smirnov"}

@@ -95,7 +95,7 @@ def test_opentelemetrys_configuration_file_sets_options_by_name() -> None:
     )
     configuration.configure_instrumentation(said)
     try:
-        from otel_mlmon.instrumentation.handle import _Current
+        from otel_mlmon.instrumentation.lifecycle import _Current
 
         assert _Current.pipeline is not None
         settings = _Current.pipeline.settings

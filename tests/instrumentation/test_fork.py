@@ -13,7 +13,7 @@ pytestmark = [
 ]
 
 
-class Owner:
+class StateThread:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.in_child = False
@@ -23,7 +23,7 @@ class Owner:
         self.lock, self.in_child = threading.Lock(), True
 
 
-def forked(owner: Owner) -> int:
+def forked(owner: StateThread) -> int:
     """The child's exit code: 7 if it was called back and has a lock of its own."""
     child = os.fork()
     if child == 0:
@@ -32,7 +32,7 @@ def forked(owner: Owner) -> int:
 
 
 def test_a_fork_waits_for_the_round_under_way_and_the_child_has_a_lock_of_its_own() -> None:
-    owner = Owner()
+    owner = StateThread()
     is_held, may_end = threading.Event(), threading.Event()
     ended: list[bool] = []
 
@@ -55,7 +55,7 @@ def test_a_fork_waits_for_the_round_under_way_and_the_child_has_a_lock_of_its_ow
 
 def test_a_fork_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("otel_mlmon.instrumentation.fork.WAIT_S", 0.01)
-    owner = Owner()
+    owner = StateThread()
     with owner.lock:
         assert forked(owner) == 7
         assert owner.lock.locked()
@@ -63,7 +63,7 @@ def test_a_fork_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_fork_in_a_child_lets_go_of_no_lock_that_somebody_else_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    owner = Owner()
+    owner = StateThread()
     child = os.fork()
     if child == 0:
         monkeypatch.setattr("otel_mlmon.instrumentation.fork.WAIT_S", 0.01)

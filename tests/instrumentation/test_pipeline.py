@@ -16,11 +16,11 @@ from opentelemetry.trace import StatusCode
 
 from otel_mlmon import ModelOptions, semconv
 from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
+from otel_mlmon.instrumentation.decode.decoder import Reader
+from otel_mlmon.instrumentation.export.events import Events
+from otel_mlmon.instrumentation.export.metrics import Metrics
+from otel_mlmon.instrumentation.export.spans import Spans
 from otel_mlmon.instrumentation.pipeline import CHUNK, Pipeline
-from otel_mlmon.instrumentation.record.reader import Reader
-from otel_mlmon.instrumentation.signals.events import Events
-from otel_mlmon.instrumentation.signals.metrics import Metrics
-from otel_mlmon.instrumentation.signals.spans import Spans
 from otel_mlmon.testing import Captured, capture
 from tests.support import models
 
@@ -275,7 +275,7 @@ def test_a_fault_on_the_hosts_thread_is_a_counted_drop(monkeypatch: pytest.Monke
     def broken(*_: object) -> None:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr("otel_mlmon.instrumentation.call.observer.capture_of", broken)
+    monkeypatch.setattr("otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder.capture_of", broken)
     session = ort.InferenceSession(models.classifier())
     with capture() as captured:
         for _ in range(120):

@@ -17,18 +17,18 @@ from hypothesis import strategies as st
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
-from otel_mlmon.instrumentation.buffer.ring import Ring
-from otel_mlmon.instrumentation.call.observer import Observer
-from otel_mlmon.instrumentation.call.tap import Tap
-from otel_mlmon.instrumentation.record.announcing import Announcer
-from otel_mlmon.instrumentation.record.reader import Reader
-from otel_mlmon.instrumentation.signals.events import Events
-from otel_mlmon.instrumentation.signals.exceptions import Exceptions
-from otel_mlmon.instrumentation.signals.exemplars import Exemplars
-from otel_mlmon.instrumentation.signals.interest import Limiter
-from otel_mlmon.instrumentation.signals.metrics import Metrics
-from otel_mlmon.instrumentation.signals.model_events import ModelEvents
-from otel_mlmon.instrumentation.signals.spans import Spans
+from otel_mlmon.instrumentation.decode.announcements import Announcer
+from otel_mlmon.instrumentation.decode.decoder import Reader
+from otel_mlmon.instrumentation.export.events import Events
+from otel_mlmon.instrumentation.export.exceptions import Exceptions
+from otel_mlmon.instrumentation.export.exemplars import Exemplars
+from otel_mlmon.instrumentation.export.metrics import Metrics
+from otel_mlmon.instrumentation.export.model_events import ModelEvents
+from otel_mlmon.instrumentation.export.sampling import Limiter
+from otel_mlmon.instrumentation.export.spans import Spans
+from otel_mlmon.instrumentation.queue.call_queue import CallQueue
+from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import CallRecorder
+from otel_mlmon.instrumentation.runtime.onnxruntime.ort_values import OrtValueRecorder
 from otel_mlmon.instrumentation.status import Status
 from otel_mlmon.testing import capture
 from tests.support import models
@@ -39,8 +39,9 @@ SLOW = settings(deadline=None, max_examples=40, suppress_health_check=[HealthChe
 FAULTS = st.sampled_from([RuntimeError, KeyError, MemoryError, RecursionError, UnicodeError, AttributeError, OSError])
 HOSTS = st.sampled_from([ValueError, KeyError, AttributeError, StopIteration, KeyboardInterrupt, SystemExit])
 STAGES = [
-    (Observer, "_describe"), (Observer, "_captures"), (Observer, "attach"), (Observer, "tap"), (Tap, "take"),
-    (Tap, "record"), (Ring, "offer"), (Announcer, "take"), (Announcer, "see"), (Announcer, "timed"),
+    (CallRecorder, "_describe"), (CallRecorder, "_captures"), (CallRecorder, "attach"), (CallRecorder, "tap"),
+    (OrtValueRecorder, "take"),
+    (OrtValueRecorder, "record"), (CallQueue, "offer"), (Announcer, "take"), (Announcer, "see"), (Announcer, "timed"),
     (Announcer, "announcements"), (Reader, "__init__"), (Reader, "read"), (Aggregator, "add"), (Aggregator, "take"),
     (Metrics, "observe"), (Metrics, "observe_loads"), (Spans, "emit"), (Events, "emit"), (Exceptions, "emit"),
     (ModelEvents, "emit"), (Limiter, "grant"), (Exemplars, "tell"),

@@ -6,10 +6,10 @@ import pytest
 
 from otel_mlmon import ModelOptions
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.instrumentation.settings import KINDS
+from otel_mlmon.types import OUTPUT_KINDS
 
 
-@pytest.mark.parametrize("said", [None, *KINDS, {"y": "labels", "z": "none"}, lambda outputs: (None, None)])
+@pytest.mark.parametrize("said", [None, *OUTPUT_KINDS, {"y": "labels", "z": "none"}, lambda outputs: (None, None)])
 def test_what_scores_may_be(said: Any) -> None:
     assert ModelOptions(scores=said).scores is said
 

@@ -17,9 +17,9 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 
 import otel_mlmon
-from otel_mlmon.instrumentation.handle import Handle
-from otel_mlmon.instrumentation.signals import bulk
-from otel_mlmon.instrumentation.signals.bulk_self_test import self_test
+from otel_mlmon.instrumentation.export import bulk
+from otel_mlmon.instrumentation.export.bulk_self_test import self_test
+from otel_mlmon.instrumentation.lifecycle import Handle
 from otel_mlmon.instrumentation.status import Status
 from otel_mlmon.testing import capture
 from tests.support import models

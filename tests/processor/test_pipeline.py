@@ -13,14 +13,15 @@ from otel_mlmon import semconv
 from otel_mlmon.errors import StoreError
 from otel_mlmon.processor.alert.alert import Alert, State
 from otel_mlmon.processor.config import load
-from otel_mlmon.processor.otlp.observation import ModelKey, ModelLoaded, Observation, Received
 from otel_mlmon.processor.pipeline import Pipeline
+from otel_mlmon.processor.receive.data_point import ModelLoaded, Observation, Received
 from otel_mlmon.processor.self_telemetry import SelfTelemetry
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.reference.embedding import to_text
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.sketch.histogram import Histogram
+from otel_mlmon.types import ModelKey
 from tests.support.observations import SECOND, T0, Clock, label, numbers, point
 
 CALM = {"a": 40, "b": 30, "c": 20, "d": 10}

@@ -6,11 +6,11 @@ import pytest
 
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.config import load
-from otel_mlmon.processor.drift.watch import Watch
-from otel_mlmon.processor.otlp.observation import ModelKey
+from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.window.window import StreamKey
 from otel_mlmon.reference.profile import Profile
+from otel_mlmon.types import ModelKey
 
 DIGITS = ModelKey("digits", "1")
 FRAUD = ModelKey("fraud", "7")
@@ -25,15 +25,15 @@ def settings(folder: Path, text: str = "") -> Settings:
 @pytest.mark.parametrize(
     ("stream", "watch"),
     [
-        ("prediction.label", Watch(tolerance=0.02, direction="both")),
-        ("prediction.value", Watch(tolerance=0.02, direction="both")),
-        ("prediction.confidence", Watch(tolerance=0.02, direction="down")),
-        ("input.amount", Watch(tolerance=0.05, direction="both")),
-        ("latency", Watch(tolerance=0.0, direction="up")),
-        ("errors", Watch(tolerance=0.0, direction="up")),
+        ("prediction.label", DetectionPolicy(tolerance=0.02, direction="both")),
+        ("prediction.value", DetectionPolicy(tolerance=0.02, direction="both")),
+        ("prediction.confidence", DetectionPolicy(tolerance=0.02, direction="down")),
+        ("input.amount", DetectionPolicy(tolerance=0.05, direction="both")),
+        ("latency", DetectionPolicy(tolerance=0.0, direction="up")),
+        ("errors", DetectionPolicy(tolerance=0.0, direction="up")),
     ],
 )
-def test_each_stream_is_judged_as_its_rule_says(tmp_path: Path, stream: str, watch: Watch) -> None:
+def test_each_stream_is_judged_as_its_rule_says(tmp_path: Path, stream: str, watch: DetectionPolicy) -> None:
     assert settings(tmp_path).watch(StreamKey(DIGITS, stream)) == watch
 
 
@@ -45,10 +45,10 @@ models:
 """
     told = settings(tmp_path, text)
     assert told.watch(StreamKey(FRAUD, "prediction.label")) is None
-    assert told.watch(StreamKey(FRAUD, "input.amount")) == Watch(tolerance=0.08, direction="both")
+    assert told.watch(StreamKey(FRAUD, "input.amount")) == DetectionPolicy(tolerance=0.08, direction="both")
     fraud, digits = told.model_settings(FRAUD), told.model_settings(DIGITS)
-    assert (fraud.latency_budget_s, fraud.latency_share, fraud.max_labels) == (0.05, 0.05, 20)
-    assert (digits.latency_budget_s, digits.latency_share, digits.max_labels) == (0.2, 0.01, 20)
+    assert (fraud.latency_threshold_s, fraud.latency_max_ratio, fraud.max_labels) == (0.05, 0.05, 20)
+    assert (digits.latency_threshold_s, digits.latency_max_ratio, digits.max_labels) == (0.2, 0.01, 20)
     assert "prediction_drift" not in told.rules(FRAUD).enabled
     assert "prediction_drift" in told.rules(DIGITS).enabled
 

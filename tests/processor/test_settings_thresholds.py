@@ -3,11 +3,11 @@ from __future__ import annotations
 from typing import Any
 
 from otel_mlmon.processor.config import Config
-from otel_mlmon.processor.drift.threshold import Threshold
-from otel_mlmon.processor.drift.watch import Watch
-from otel_mlmon.processor.otlp.observation import ModelKey
+from otel_mlmon.processor.detect.policy import DetectionPolicy
+from otel_mlmon.processor.detect.threshold import Threshold
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.window.window import StreamKey
+from otel_mlmon.types import ModelKey
 
 MODEL = ModelKey("fraud", "1")
 RULES = [
@@ -20,13 +20,13 @@ def settings(**model: Any) -> Settings:
     return Settings(Config.model_validate({"models": {"fraud": model}}))
 
 
-def watch(found: Settings, stream: str) -> Watch | None:
+def watch(found: Settings, stream: str) -> DetectionPolicy | None:
     return found.watch(StreamKey(MODEL, stream))
 
 
 def test_without_rules_there_are_no_thresholds_and_the_rule_is_off() -> None:
     found = settings()
-    assert watch(found, "prediction.label") == Watch(tolerance=0.02, direction="both")
+    assert watch(found, "prediction.label") == DetectionPolicy(tolerance=0.02, direction="both")
     assert "statistic" not in found.rules(MODEL).enabled
 
 
@@ -37,14 +37,14 @@ def test_rules_are_thresholds_of_the_streams_they_name() -> None:
     assert "statistic" in found.rules(MODEL).enabled
     assert "statistic" not in found.rules(ModelKey("other", "1")).enabled
     label, feature = watch(found, "prediction.label"), watch(found, "input.age")
-    assert label == Watch(tolerance=0.02, direction="both", thresholds=(psi, chi_squared))
-    assert feature == Watch(tolerance=0.05, direction="both", thresholds=(chi_squared,))
+    assert label == DetectionPolicy(tolerance=0.02, direction="both", thresholds=(psi, chi_squared))
+    assert feature == DetectionPolicy(tolerance=0.05, direction="both", thresholds=(chi_squared,))
 
 
 def test_a_budget_is_no_sample_to_compare_with() -> None:
     found = settings(rules=RULES)
-    assert watch(found, "latency") == Watch(tolerance=0.0, direction="up")
-    assert watch(found, "errors") == Watch(tolerance=0.0, direction="up")
+    assert watch(found, "latency") == DetectionPolicy(tolerance=0.0, direction="up")
+    assert watch(found, "errors") == DetectionPolicy(tolerance=0.0, direction="up")
 
 
 def test_a_stream_is_watched_for_its_thresholds_alone() -> None:

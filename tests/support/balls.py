@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import linprog
 
-Shares = NDArray[np.float64]
+from otel_mlmon.types import Floats
 
 
-def largest_mean_in_ball(ratios: Shares, reference: Shares, radius: float) -> float:
+def largest_mean_in_ball(ratios: Floats, reference: Floats, radius: float) -> float:
     """max E_p[L] over TV(p, r) <= d: p = r + u - v with u, v >= 0, v <= r, Σu = Σv <= d; a linear programme."""
     bins = reference.size
     ones, zeros = np.ones(bins), np.zeros(bins)

@@ -10,14 +10,14 @@ import numpy as np
 
 from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
 from otel_mlmon.instrumentation.aggregate.snapshot import Snapshot
-from otel_mlmon.instrumentation.buffer.ring import Ring
-from otel_mlmon.instrumentation.call.call import FIELDS, CallTuple, Item, Plan, SessionInfo, Side
-from otel_mlmon.instrumentation.call.observer import _inputs
-from otel_mlmon.instrumentation.call.snapshot import capture_of, plan_outputs
-from otel_mlmon.instrumentation.record.batch import Batch
-from otel_mlmon.instrumentation.record.findings import Findings
-from otel_mlmon.instrumentation.record.gathering import gather
-from otel_mlmon.instrumentation.record.reader import Reader
+from otel_mlmon.instrumentation.decode.batch import Batch
+from otel_mlmon.instrumentation.decode.batching import gather
+from otel_mlmon.instrumentation.decode.decoder import Reader
+from otel_mlmon.instrumentation.decode.findings import Findings
+from otel_mlmon.instrumentation.queue.call_queue import CallQueue
+from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Item, Plan, SessionInfo, Side
+from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import _inputs
+from otel_mlmon.instrumentation.runtime.onnxruntime.copies import capture_of, plan_outputs
 from otel_mlmon.instrumentation.settings import ModelOptions
 
 Arrays = Mapping[str, Any]
@@ -135,7 +135,7 @@ def copies(side: Side) -> tuple[Item, ...]:
 
 def batch_of(records: Sequence[CallTuple]) -> Batch:
     """Calls of one plan, as they are gathered from the buffer."""
-    ring = Ring(fields=FIELDS, max_records=len(records) + 1, max_bytes=1 << 40, attend=lambda _: None)
+    ring = CallQueue(fields=FIELDS, max_records=len(records) + 1, max_bytes=1 << 40, attend=lambda _: None)
     for record in records:
         ring.offer(record, 1)
     (batch,) = gather(ring.take, len(records), is_suppressed=lambda _: False, pause=lambda: None).batches

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.processor.drift.evidence import STATUSES, EvidenceBank
-from otel_mlmon.processor.drift.moves import Direction
+from otel_mlmon.processor.detect.alternatives import Direction
+from otel_mlmon.processor.detect.evidence import STATUSES, EvidenceBank
 
 
 class Evidence:

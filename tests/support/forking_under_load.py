@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime as ort
 
 import otel_mlmon
-from otel_mlmon.instrumentation.handle import Handle
+from otel_mlmon.instrumentation.lifecycle import Handle
 
 THREADS: Final = 3
 FEED: Final = {"image": np.full((1, 1, 8, 8), 0.5, dtype=np.float32)}

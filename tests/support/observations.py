@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.otlp.observation import ModelKey, Observation, Sketch
-from otel_mlmon.processor.window.panes import Panes
+from otel_mlmon.processor.receive.data_point import Observation, Sketch
+from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
 from otel_mlmon.processor.window.window import Window
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
+from otel_mlmon.types import ModelKey
 
 SECOND = 1_000_000_000
 T0 = 1_700_000_000 * SECOND
@@ -45,7 +46,7 @@ class Bench:
     out: list[Window] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.panes = Panes(
+        self.panes = WindowAggregator(
             settings_for=lambda _: self.settings,
             windows=self.windows,
             max_streams=self.max_streams,

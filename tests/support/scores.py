@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from otel_mlmon.processor.drift.score import Score, Status
-from otel_mlmon.processor.otlp.observation import ModelKey
+from otel_mlmon.processor.detect.score import Score, Status
 from otel_mlmon.processor.window.window import Bins, Reference, StreamKey, Window
+from otel_mlmon.types import ModelKey
 
 MODEL = ModelKey("digits", "1")
 SECOND_NS = 1_000_000_000

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Standing:
-    """`processor.web.references.Exportable`, said by hand."""
+    """`processor.serve.references.Exportable`, said by hand."""
 
     profile: dict[str, Any] | None = None
     learning: Mapping[str, tuple[int, int]] = field(default_factory=dict)

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.instrumentation.aggregate.snapshot import Floats, ModelKey, Snapshot, Values
-from otel_mlmon.instrumentation.record.prediction import Labels, Predictions
+from otel_mlmon.instrumentation.aggregate.snapshot import Snapshot, Values
+from otel_mlmon.instrumentation.decode.predictions import Labels, Predictions
 from otel_mlmon.sketch.categories import Categories
+from otel_mlmon.types import Floats, ModelKey
 
 Admit = Callable[[str, str, Mapping[str, int]], Mapping[str, int]]
 """Model's name, feature's name or empty for labels, counts; gives the counts that may leave."""

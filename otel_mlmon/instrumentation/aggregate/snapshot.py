@@ -8,25 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from otel_mlmon.sketch.categories import Categories
+from otel_mlmon.types import Floats, ModelKey
 
-Floats = NDArray[np.float64]
 V = TypeVar("V")
 
 NO_VALUES: Floats = np.zeros(0)
-
-
-class ModelKey(NamedTuple):
-    """One version of one model, as every metric names it."""
-
-    name: str
-    version: str
-    """Empty if unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -16,10 +16,10 @@ from typing import Any, Final
 from otel_mlmon.errors import StoreError
 from otel_mlmon.processor.alert.alert import Alert, Cause, RuleName, Severity, State
 from otel_mlmon.processor.alert.onset import SinceOnset
-from otel_mlmon.processor.alert.rule import RULES, ModelRules, Suspect, Verdict, judge, ranked, severity_of
-from otel_mlmon.processor.drift.score import Score
-from otel_mlmon.processor.otlp.observation import ModelKey
+from otel_mlmon.processor.alert.rules import RULES, ModelRules, Suspect, Verdict, judge, ranked, severity_of
+from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.window.window import StreamKey, Window
+from otel_mlmon.types import ModelKey
 
 MAX_EXEMPLARS: Final = 5
 MAX_RESOLVED: Final = 100

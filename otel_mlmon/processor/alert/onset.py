@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.drift.score import Score
-from otel_mlmon.processor.window.window import Bins, Counts, Window
+from otel_mlmon.processor.detect.score import Score
+from otel_mlmon.processor.window.window import Bins, Window
+from otel_mlmon.types import Counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

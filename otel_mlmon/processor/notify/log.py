@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from otel_mlmon.processor.alert.alert import Alert, Severity
-from otel_mlmon.processor.alert.text import render
+from otel_mlmon.processor.alert.message import render
 
 LOGGER: Final = "otel_mlmon.alerts"
 _LEVELS: Final[Mapping[Severity, int]] = {"warning": logging.WARNING, "critical": logging.ERROR}

@@ -7,7 +7,7 @@ from typing import Final, Literal, TypeAlias
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.alert.alert import Alert, Severity
-from otel_mlmon.processor.alert.text import title
+from otel_mlmon.processor.alert.message import title
 
 LogSeverity: TypeAlias = Literal["INFO", "WARN", "ERROR"]
 

@@ -21,7 +21,7 @@ from typing import Final
 import httpx
 
 from otel_mlmon.processor.alert.alert import Alert
-from otel_mlmon.processor.alert.text import render, title
+from otel_mlmon.processor.alert.message import render, title
 from otel_mlmon.processor.notify.notifier import PermanentError, TransientError
 from otel_mlmon.version import __version__
 

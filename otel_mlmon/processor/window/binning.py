@@ -14,14 +14,12 @@ from itertools import pairwise
 from typing import Final, Protocol, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from otel_mlmon.processor.window.window import Bins
 from otel_mlmon.semconv import MISSING, OTHER
 from otel_mlmon.sketch.exponential import ExponentialHistogram, bucket_range, ordinals_of
 from otel_mlmon.sketch.tally import Bounds, Tally
-
-Counts = NDArray[np.int64]
+from otel_mlmon.types import Counts
 
 QUANTILES: Final = 10
 """Bins between underflow and overflow, at most."""

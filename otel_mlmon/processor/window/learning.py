@@ -30,8 +30,7 @@ from numpy.typing import NDArray
 
 from otel_mlmon.processor.window.binning import Binning, ClassBins, NumberBins
 from otel_mlmon.sketch.tally import Tally
-
-Counts = NDArray[np.int64]
+from otel_mlmon.types import Counts
 
 CHOOSING: Final = 0.1
 """Share of the values asked for that chooses the bins."""

@@ -9,10 +9,9 @@ from typing import Final, NamedTuple
 
 from otel_mlmon import semconv
 from otel_mlmon.guard import guard
-from otel_mlmon.processor.otlp.observation import ModelKey
-from otel_mlmon.processor.window.baseline import Baseline
 from otel_mlmon.processor.window.binning import latency_count
-from otel_mlmon.processor.window.history import HOUR_NS, History, Hour
+from otel_mlmon.processor.window.moving_reference import HOUR_NS, History, Hour
+from otel_mlmon.processor.window.reference import Baseline
 from otel_mlmon.processor.window.rolling import Rolling, Slot
 from otel_mlmon.processor.window.series import Point, PointKey, Series, SeriesKey, count_of
 from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
@@ -21,6 +20,7 @@ from otel_mlmon.processor.window.streams import FAILED, merged, tallies_of
 from otel_mlmon.processor.window.window import StreamKey, Window
 from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.sketch.tally import Tally
+from otel_mlmon.types import ModelKey
 
 MAX_EXEMPLARS: Final = 4
 """Trace ids a window; the smallest are kept, which is a random choice, and the same whatever the order."""
@@ -60,7 +60,7 @@ class ModelSummary:
     """NaN without calls."""
     p95_s: float
     p99_s: float
-    latency_budget_s: float
+    latency_threshold_s: float
     over_ratio: float
     """Share of those calls over the latency budget, [0, 1]; NaN without calls."""
     error_ratio: float
@@ -178,7 +178,7 @@ class Model:
         duration = merged({"": pane.duration} for pane in self.recent).get("", Tally())
         calls = duration.numbers
         covered_ns = min(self.windows.short_panes * self.windows.pane_ns, self.last_ns - self.first_ns)
-        over = int(latency_count(duration, self.settings.latency_budget_s)[1])
+        over = int(latency_count(duration, self.settings.latency_threshold_s)[1])
         return ModelSummary(
             model=self.key,
             updated_ns=self.last_ns,
@@ -186,7 +186,7 @@ class Model:
             p50_s=duration.quantile(0.5),
             p95_s=duration.quantile(0.95),
             p99_s=duration.quantile(0.99),
-            latency_budget_s=self.settings.latency_budget_s,
+            latency_threshold_s=self.settings.latency_threshold_s,
             over_ratio=over / calls if calls else float("nan"),
             error_ratio=sum(pane.failed for pane in self.recent) / calls if calls else float("nan"),
             calls=calls,

@@ -6,11 +6,9 @@ from collections import deque
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from otel_mlmon.sketch.moments import Moments
-
-Counts = NDArray[np.int64]
+from otel_mlmon.types import Counts
 
 
 class Slot(NamedTuple):

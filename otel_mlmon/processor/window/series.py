@@ -24,9 +24,10 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from otel_mlmon.errors import BinMismatchError
-from otel_mlmon.processor.otlp.observation import ModelKey, Sketch
+from otel_mlmon.processor.receive.data_point import Sketch
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
+from otel_mlmon.types import ModelKey
 
 REMEMBERED: Final = 8
 """Taken points that a repeated one is still recognised by; older ones count as late."""

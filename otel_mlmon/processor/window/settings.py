@@ -93,10 +93,10 @@ class ModelSettings:
     """The reference that the model carries; a stream that it has, and the operator's has not, does not learn."""
     history: HistorySettings | None = None
     """Whether the reference moves with time once it is learned; None for one that stays."""
-    latency_budget_s: float = 0.2
-    latency_share: float = 0.01
+    latency_threshold_s: float = 0.2
+    latency_max_ratio: float = 0.01
     """Share of calls that may be over the budget, within (0, 1)."""
-    error_share: float = 0.01
+    error_max_ratio: float = 0.01
     """Share of calls that may fail, within (0, 1)."""
     max_labels: int = 50
     """Classes that get a bin of their own."""

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
-from otel_mlmon.processor.otlp.observation import ModelKey
 from otel_mlmon.processor.window.model import ClosedPane, Model
 from otel_mlmon.processor.window.series import Point, PointKey, Series, SeriesKey
 from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
 from otel_mlmon.processor.window.stream import Stream
 from otel_mlmon.processor.window.window import StreamKey
 from otel_mlmon.reference.profile import Profile
+from otel_mlmon.types import ModelKey
 
 MAX_ANNOUNCED: Final = 1_000
 """References of models that sent no point yet."""

@@ -7,12 +7,13 @@ from typing import Literal
 
 import numpy as np
 
-from otel_mlmon.processor.window.baseline import Baseline
-from otel_mlmon.processor.window.history import History
-from otel_mlmon.processor.window.rolling import Counts, Rolling, Slot
+from otel_mlmon.processor.window.moving_reference import History
+from otel_mlmon.processor.window.reference import Baseline
+from otel_mlmon.processor.window.rolling import Rolling, Slot
 from otel_mlmon.processor.window.settings import ModelSettings
 from otel_mlmon.processor.window.window import Bins, Origin, Reference, StreamKey, Window
 from otel_mlmon.sketch.tally import Tally
+from otel_mlmon.types import Counts
 
 _NONE = np.zeros(0, dtype=np.int64)
 _EMPTY = Tally()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.otlp.observation import Sketch
+from otel_mlmon.processor.receive.data_point import Sketch
 from otel_mlmon.sketch.categories import Categories
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.tally import Tally

@@ -5,12 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from otel_mlmon.processor.otlp.observation import ModelKey
-
-Counts = NDArray[np.int64]
+from otel_mlmon.types import Counts, ModelKey
 
 Origin = Literal["learned", "file", "model", "budget", "rolling", "hour_of_week"]
 """Where a reference is from: the first predictions, the operator's file, the model's own metadata, a share that is

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator, label_counts
-from otel_mlmon.instrumentation.call.call import CallTuple
-from otel_mlmon.instrumentation.record.prediction import Labels
-from otel_mlmon.instrumentation.record.privacy import Vocabularies
-from otel_mlmon.instrumentation.record.reader import Reader
+from otel_mlmon.instrumentation.decode.decoder import Reader
+from otel_mlmon.instrumentation.decode.predictions import Labels
+from otel_mlmon.instrumentation.decode.vocabulary import Vocabularies
+from otel_mlmon.instrumentation.runtime.call import CallTuple
 from otel_mlmon.instrumentation.settings import ModelOptions
 from tests.support.calls import added_up, batch_of, copied
 

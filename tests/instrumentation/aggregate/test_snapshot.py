@@ -4,8 +4,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_mlmon.instrumentation.aggregate.snapshot import ModelKey, Snapshot, Values
+from otel_mlmon.instrumentation.aggregate.snapshot import Snapshot, Values
 from otel_mlmon.sketch.categories import Categories
+from otel_mlmon.types import ModelKey
 
 NUMBERS = st.lists(st.floats(0, 100), max_size=5)
 SNAPSHOTS = st.builds(

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from otel_mlmon.errors import StoreError
 from otel_mlmon.processor.alert.alert import Alert, RuleName, State
 from otel_mlmon.processor.alert.lifecycle import MAX_RESOLVED, Alerts, AlertSettings
-from otel_mlmon.processor.alert.rule import RULES, ModelRules
-from otel_mlmon.processor.otlp.observation import ModelKey
+from otel_mlmon.processor.alert.rules import RULES, ModelRules
+from otel_mlmon.types import ModelKey
 from tests.support.scores import MODEL, SECOND_NS, Judged, judged
 
 SETTINGS = AlertSettings()

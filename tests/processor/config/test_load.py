@@ -13,8 +13,8 @@ from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.config import Config, FalseAlarms, default_yaml, load
 from otel_mlmon.processor.config.document import read
 from otel_mlmon.processor.config.model import WITH_P_VALUE, StatisticName
-from otel_mlmon.processor.drift.counts import samples_of
-from otel_mlmon.processor.drift.statistics import STATISTICS
+from otel_mlmon.processor.detect.counts import samples_of
+from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 
 Write = Callable[[str], Path]
 

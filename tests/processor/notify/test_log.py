@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from otel_mlmon.processor.alert.text import render
+from otel_mlmon.processor.alert.message import render
 from otel_mlmon.processor.notify.log import LogNotifier
 from tests.support.alerts import FIRING, RESOLVED
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from otel_mlmon.processor.alert.text import render, title
+from otel_mlmon.processor.alert.message import render, title
 from otel_mlmon.processor.notify.notifier import PermanentError, TransientError
 from otel_mlmon.processor.notify.webhook import WebhookNotifier
 from tests.support.alerts import FIRING, RESOLVED

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.otlp.observation import Observation
+from otel_mlmon.processor.receive.data_point import Observation
 from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
 from tests.support.observations import SECOND, T0, Bench, durations, facts, label, numbers, point
 

@@ -1,0 +1,125 @@
+"""What a model is called, which version it is, and how its classes are called."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Final
+
+from otel_mlmon.instrumentation.runtime.call import SessionInfo
+
+UNKNOWN_VERSION: Final = 2**63 - 1
+"""What onnxruntime says where the model says nothing."""
+
+_NAME_KEYS: Final = ("model_name", "name")
+_VERSION_KEYS: Final = ("model_version", "version")
+_LABEL_KEYS: Final = ("names", "classes", "labels", "class_names", "id2label", "character")
+_SILENT_NAMES: Final = re.compile(
+    r"|main(_graph)?|torch[-_]jit([-_]export)?|graph|model|onnx[-_]?graph|tf2onnx.*|\w*[0-9a-f]{32}\w*",
+    re.IGNORECASE,
+)
+"""Graph names that exporters write for every model."""
+
+MAX_TEXT: Final = 128
+MAX_NAMES_CHARACTERS: Final = 1_000_000
+"""Metadata that is longer is not read as class names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """One model as it runs, in the words that every signal carries."""
+
+    name: str
+    version: str
+    """Empty if unknown."""
+    provider: str
+    runtime_version: str
+
+
+def identify(session: SessionInfo, *, version: str = "") -> Model:
+    """The model of a session: argument, then metadata, file stem, graph name if it says something, then a hash."""
+    return Model(
+        name=model_name(session),
+        version=version or _version(session),
+        provider=session.provider,
+        runtime_version=session.runtime_version,
+    )
+
+
+def model_name(session: SessionInfo) -> str:
+    """The name, of 1 to 128 characters."""
+    said = next((session.metadata[key] for key in _NAME_KEYS if session.metadata.get(key, "").strip()), "")
+    graph = session.graph_name.strip()
+    found = (
+        session.given_name.strip()
+        or said.strip()
+        or stem(session.path)
+        or ("" if _SILENT_NAMES.fullmatch(graph) else graph)
+    )
+    return found[:MAX_TEXT] or f"model-{session.digest[:12] or 'unknown'}"
+
+
+def stem(path: str) -> str:
+    """The file's name without directories and ending: a path never leaves the process."""
+    return PurePath(path.replace("\\", "/")).stem
+
+
+def _version(session: SessionInfo) -> str:
+    said = next((session.metadata[key] for key in _VERSION_KEYS if session.metadata.get(key, "").strip()), "")
+    if said:
+        return said.strip()[:MAX_TEXT]
+    return "" if session.version == UNKNOWN_VERSION else str(session.version)
+
+
+def class_names(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """Class names in the order of the scores; empty if none.
+
+    A list or a mapping by index, JSON or Python; else text of several lines, one a name; else separated by commas.
+    """
+    for key in _LABEL_KEYS:
+        text = metadata.get(key, "")
+        if not text or len(text) > MAX_NAMES_CHARACTERS:
+            continue
+        names = _ordered(_literal(text)) or _separated(text)
+        if names:
+            return names
+    return ()
+
+
+def _separated(text: str) -> tuple[str, ...]:
+    if text.lstrip()[:1] in {"{", "[", "("}:  # a literal that could not be read
+        return ()
+    lines = text.removesuffix("\n").split("\n")
+    names = (
+        [line.removesuffix("\r") for line in lines] if len(lines) > 1 else [part.strip() for part in text.split(",")]
+    )
+    return tuple(name[:MAX_TEXT] for name in names) if len(names) > 1 and all(names) else ()
+
+
+def _literal(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
+
+
+def _ordered(value: object) -> tuple[str, ...]:
+    if isinstance(value, dict):
+        try:
+            by_index = {int(key): name for key, name in value.items()}
+        except (TypeError, ValueError):
+            return ()
+        if sorted(by_index) != list(range(len(by_index))):
+            return ()
+        value = [by_index[index] for index in range(len(by_index))]
+    if not isinstance(value, (list, tuple)) or not all(isinstance(name, (str, int)) for name in value):
+        return ()
+    return tuple(str(name)[:MAX_TEXT] for name in value)

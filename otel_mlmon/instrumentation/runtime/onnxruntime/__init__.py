@@ -1,0 +1,1 @@
+"""The runtime onnxruntime: its sessions' methods patched, and every call copied."""

@@ -1,0 +1,302 @@
+"""What is copied of a call, decided once a session: a plan of tensors, and a closure that copies them.
+
+Copying a small array costs 0.04 µs; a large one is thinned. Whole rows are kept at a constant step, since a row is one
+prediction and half of one is none; of an image every eighth pixel both ways, which keeps its mean and contrast.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import re
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy import ndarray
+
+from otel_mlmon.instrumentation.runtime.call import (
+    FIELDS,
+    Item,
+    Layout,
+    Plan,
+    Side,
+    Sink,
+    Tensor,
+    image_step,
+)
+
+USEFUL: Final = frozenset({"rows", "text", "maps", "whole"})
+"""The layouts that say something of a prediction."""
+
+SMALL_BYTES: Final = 1024
+"""An input and an output of at most this are copied by the short way."""
+
+MAX_INPUT_BYTES: Final = 4096
+SAMPLE_BYTES: Final = 1024
+"""Of a larger input, as many whole rows as this holds are copied, at a constant step."""
+
+MAX_OUTPUT_BYTES: Final = 65_536
+MAX_IMAGE_BYTES: Final = 65_536
+MAX_WHOLE_BYTES: Final = 1 << 20
+"""An output that is larger is not copied for the developer's own function."""
+MAX_TEXTS: Final = 64
+"""Strings copied of one tensor."""
+
+MAX_TEXT_CHARACTERS: Final = 256
+"""Characters kept of each: what is longer is no category, and is not held on to."""
+
+RECORD_BYTES: Final = 400
+"""What a record weighs besides its data and shapes, rounded up: seven references, two integers, two tuples, the headers
+of bytes objects; half of it where both sides are bare bytes."""
+
+TEXT_BYTES: Final = 60
+"""What a string weighs without its characters."""
+
+Context = Callable[[None], object]
+"""Gives the OpenTelemetry context of this thread, or its argument where there is none."""
+
+Capture = Callable[[Mapping[str, Any], Sequence[Any], int, int], None]
+"""Copies one call: feed, outputs, `started_ns`, `ended_ns`."""
+
+_DTYPES: Final = {
+    "float": "float32",
+    "double": "float64",
+    "float16": "float16",
+    "bool": "bool",
+    **{f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
+_TENSOR: Final = re.compile(r"(?:optional\()?tensor\((\w+)\)")
+_MAP: Final = re.compile(r"seq\(map\((?:int64|string),tensor\(float\)\)\)")
+
+
+class Node(Protocol):
+    """A session's word on one input or output, as onnxruntime's `NodeArg` gives it."""
+
+    name: str
+    type: str
+    shape: Sequence[object]
+
+
+def plan_input(node: Node, value: Any) -> Tensor:
+    """How to copy an input of which `value` was the first; images, tables and columns of strings, else its shape."""
+    return _plan(node, value, is_input=True)
+
+
+def plan_output(node: Node, value: Any) -> Tensor:
+    """How to copy an output of which `value` was the first; one value or vector a row, else its shape."""
+    if _MAP.fullmatch(node.type) and isinstance(value, list) and value and isinstance(value[0], dict):
+        return Tensor(name=node.name, layout="maps", dtype="float32", keys=tuple(map(str, value[0])))
+    return _plan(node, value, is_input=False)
+
+
+def plan_outputs(seen: Mapping[int, tuple[Node, Any]], *, is_whole: bool) -> dict[int, Tensor]:
+    """The outputs that are worth copying, by their position among the host's.
+
+    Args:
+        seen: What the session says of each, and its first value.
+        is_whole: Whether they are copied as they are, for the developer's own function.
+    """
+    planned = {position: plan_output(node, value) for position, (node, value) in seen.items()}
+    if is_whole:
+        planned = {position: _as_whole(tensor) for position, tensor in planned.items()}
+    return {position: tensor for position, tensor in planned.items() if tensor.layout in USEFUL}
+
+
+def _as_whole(tensor: Tensor) -> Tensor:
+    return dataclasses.replace(tensor, layout="whole") if tensor.layout in {"rows", "shape"} else tensor
+
+
+def _plan(node: Node, value: object, *, is_input: bool) -> Tensor:
+    match = _TENSOR.match(node.type)
+    if not match:
+        return Tensor(name=node.name, layout="none")
+    declared = tuple(size if isinstance(size, int) and size > 0 else None for size in node.shape)
+    if match[1] == "string":
+        return Tensor(name=node.name, layout="text")
+    dtype = _DTYPES.get(match[1], "")
+    if not dtype or not declared:
+        return Tensor(name=node.name, layout="none")
+    seen = value.shape if isinstance(value, ndarray) and value.ndim == len(declared) else declared
+    layout = _layout(tuple(known or size for known, size in zip(declared, seen, strict=True)), is_input=is_input)
+    row_shape = None if None in declared[1:] else tuple(size for size in declared[1:] if size is not None)
+    return Tensor(name=node.name, layout=layout, dtype=dtype, row_shape=row_shape)
+
+
+def _layout(shape: Sequence[int | None], *, is_input: bool) -> Layout:
+    if is_input and len(shape) == 4:
+        if shape[1] in {1, 3, 4}:
+            return "nchw"
+        return "nhwc" if shape[3] in {1, 3, 4} else "shape"
+    # (N, K, 1, 1) is a vector a row too: global pooling leaves it so.
+    wide = sum(1 for size in shape[1:] if size != 1)
+    return "rows" if len(shape) <= 2 or (not is_input and wide <= 1) else "shape"
+
+
+_STATE_WORDS: Final = re.compile(
+    r"(?:^|(?<=[_./]))(?:in|out|input|output|past|present|prev|previous|next|new|old|initial|final|n|t|0|1)(?=$|[_./])"
+    r"|(?<=[a-z])(?:n|0|_?in|_?out)$|[_./]"
+)
+
+
+def feeds_back(node: Node, outputs: Sequence[Node]) -> bool:
+    """Whether an input is a recurrent state, which an output of the same type and almost the same name gives."""
+    core = _STATE_WORDS.sub("", node.name.lower())
+    return bool(core) and any(
+        other.type == node.type
+        and len(other.shape) == len(node.shape)
+        and (_STATE_WORDS.sub("", other.name.lower()) == core)
+        for other in outputs
+    )
+
+
+def capture_of(plan: Plan, positions: Sequence[int], *, sink: Sink, context: Context) -> Capture:
+    """The closure that copies the calls of `plan`; `positions` are the planned outputs among the host's."""
+    general = _general(plan, positions, sink, context)
+    if len(plan.inputs) == len(plan.outputs) == 1 and _is_small(plan.inputs[0], plan.outputs[0]):
+        return _single(plan, positions[0], sink, context, general)
+    return general
+
+
+def _is_small(given: Tensor, made: Tensor) -> bool:
+    """Whether an output is never large where the input is small: it is copied before its size is known."""
+    if not given.layout == made.layout == "rows" or given.row_shape is None or made.row_shape is None:
+        return False
+    rows = SMALL_BYTES // max(_row_bytes(given), 1)
+    return 0 < rows * _row_bytes(made) <= MAX_OUTPUT_BYTES
+
+
+def _row_bytes(tensor: Tensor) -> int:
+    return int(np.dtype(tensor.dtype).itemsize * np.prod(tensor.row_shape or (1,), dtype=np.int64))
+
+
+def _single(plan: Plan, position: int, sink: Sink, context: Context, general: Capture) -> Capture:
+    """One table in, one vector a row out: the common small model, without a loop or a call of ours."""
+    name, small = plan.inputs[0].name, SMALL_BYTES
+    queue, extend = sink.queue, sink.queue.extend
+    # Records this small cannot fill the sink's bytes below this length, so their bytes need not be counted here.
+    enough = FIELDS * min(sink.high_water, sink.max_bytes // (2 * SMALL_BYTES + RECORD_BYTES))
+
+    def capture(feed: Mapping[str, Any], outputs: Sequence[Any], started_ns: int, ended_ns: int) -> None:
+        given = feed[name]
+        if type(given) is ndarray and given.nbytes <= small and 0 < len(queue) < enough:
+            made = outputs[position].tobytes()
+            if len(made) <= small:
+                extend((plan, started_ns, ended_ns, context(None), given.tobytes(), made, None))
+                return
+        general(feed, outputs, started_ns, ended_ns)
+
+    return capture
+
+
+def _general(plan: Plan, positions: Sequence[int], sink: Sink, context: Context) -> Capture:
+    offer = sink.offer
+    takes = [(tensor.name, copier_of(tensor, is_input=True)) for tensor in plan.inputs]
+    gives = [
+        (position, copier_of(tensor, is_input=False)) for position, tensor in zip(positions, plan.outputs, strict=True)
+    ]
+
+    def capture(feed: Mapping[str, Any], outputs: Sequence[Any], started_ns: int, ended_ns: int) -> None:
+        given = [copy(feed.get(name)) for name, copy in takes]
+        made = [copy(outputs[position]) for position, copy in gives]
+        record = (plan, started_ns, ended_ns, context(None), side_of(given), side_of(made), None)
+        offer(record, weight_of((*given, *made)))
+
+    return capture
+
+
+def copier_of(tensor: Tensor, *, is_input: bool) -> Callable[[Any], Item]:
+    """The function that copies one input or output as planned."""
+    if tensor.layout == "rows":
+        limits = (MAX_INPUT_BYTES, SAMPLE_BYTES) if is_input else (MAX_OUTPUT_BYTES, MAX_OUTPUT_BYTES)
+        return _rows_copier(np.dtype(tensor.dtype), *limits, is_static=tensor.row_shape is not None)
+    if tensor.layout in {"nchw", "nhwc"}:
+        return functools.partial(_pixels, dtype=np.dtype(tensor.dtype), channels_first=tensor.layout == "nchw")
+    return {"text": _texts, "maps": _maps, "shape": _shape, "whole": _whole}.get(tensor.layout, _nothing)
+
+
+def _rows_copier(
+    dtype: np.dtype[Any], limit_bytes: int, sample_bytes: int, *, is_static: bool
+) -> Callable[[Any], Item]:
+    def copy(value: Any) -> Item:
+        # A type that differs is an array of Python objects, whose bytes would be pointers, or of foreign byte order.
+        if isinstance(value, ndarray) and value.dtype == dtype and value.ndim:
+            if value.nbytes <= limit_bytes:
+                return value.tobytes() if is_static else (value.shape, value.tobytes())
+            row_bytes = value.nbytes // len(value)
+            if row_bytes > limit_bytes * 16:
+                return (value.shape, b"")
+            return (value.shape, value[:: -(-value.nbytes // max(sample_bytes, row_bytes))].tobytes())
+        if type(value) is list:
+            head = np.asarray(value[:MAX_TEXTS], dtype=dtype)
+            return ((len(value), *head.shape[1:]), head.tobytes()) if head.ndim else None
+        return None
+
+    return copy
+
+
+def _pixels(value: Any, *, dtype: np.dtype[Any], channels_first: bool) -> Item:
+    if not isinstance(value, ndarray) or value.ndim != 4 or value.dtype != dtype:
+        return None
+    height, width = value.shape[2:] if channels_first else value.shape[1:3]
+    step = image_step(height, width)
+    thin = value[:, :, ::step, ::step] if channels_first else value[:, ::step, ::step]
+    images = max(1, -(-thin.nbytes // MAX_IMAGE_BYTES))
+    return (value.shape, thin[::images].tobytes())
+
+
+def _texts(value: Any) -> Item:
+    if not isinstance(value, (ndarray, list)):
+        return None
+    table = value if isinstance(value, ndarray) else np.asarray(value, dtype=object)
+    if not table.ndim:
+        return None
+    thin = table if table.size <= MAX_TEXTS else table[:: -(-table.size // MAX_TEXTS)]
+    texts = (thin if thin.ndim == 1 else thin.ravel()[: MAX_TEXTS * 4]).tolist()
+    return (table.shape, tuple([str(text)[:MAX_TEXT_CHARACTERS] for text in texts]))
+
+
+def _maps(value: Any) -> Item:
+    if type(value) is not list or not value:
+        return None
+    rows, columns = len(value), len(value[0])
+    thin = value if rows * columns * 4 <= MAX_OUTPUT_BYTES else value[:: -(-rows * columns * 4 // MAX_OUTPUT_BYTES)]
+    # A fifth of the time that numpy takes for an array of tuples.
+    data = array("f", itertools.chain.from_iterable(map(dict.values, thin))).tobytes()
+    return ((rows, columns), data if len(data) == 4 * columns * len(thin) else b"")
+
+
+def _whole(value: Any) -> Item:
+    if not isinstance(value, ndarray) or value.dtype == object:
+        return None
+    return (value.shape, value.tobytes() if value.nbytes <= MAX_WHOLE_BYTES else b"")
+
+
+def _shape(value: Any) -> Item:
+    return (value.shape, b"") if isinstance(value, ndarray) else None
+
+
+def _nothing(value: Any) -> Item:  # noqa: ARG001
+    return None
+
+
+def side_of(items: Sequence[Item]) -> Side:
+    """The inputs or outputs of a call, from one item a tensor."""
+    if len(items) == 1 and type(items[0]) is bytes:
+        return items[0]
+    return tuple(items)
+
+
+def weight_of(items: Sequence[Item]) -> int:
+    """What a record of these items weighs, in bytes."""
+    weight = RECORD_BYTES
+    for item in items:
+        if isinstance(item, bytes):
+            weight += len(item)
+        elif item is not None:
+            data = item[1]
+            data_bytes = TEXT_BYTES * len(data) + sum(map(len, data)) if isinstance(data, tuple) else len(data)
+            weight += 100 + data_bytes
+    return weight

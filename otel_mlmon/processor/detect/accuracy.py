@@ -1,0 +1,131 @@
+"""The accuracy to expect of a window of predictions nobody labelled, from its confidences and a calibration.
+
+With n_b of n predictions in confidence bin b, and r_b of t_b right there on labelled data, the share that is right in a
+bin is θ_b ~ Beta(r_b + ½ + c_b, t_b - r_b + 1½ - c_b): Jeffreys' prior, and one pseudo-observation that the model is as
+right as it says, c_b being the middle of the bin. How many of the n_b are right is then beta-binomial. Over the bins
+
+    E = Σ n_b m_b / n        V = Σ (φ n_b E[θ_b (1 - θ_b)] + n_b² Var θ_b) / n²        m_b = E θ_b
+
+the first term being due to a finite window, the second to a finite calibration. φ, the design effect, is by how much
+right answers that come in bursts vary more than independent ones. Two things more are added that the bins alone hide:
+
+- What the prior says of a bin may be wrong of all bins alike: a model that is too sure is so everywhere. A prior of
+  weight 2 moves m_b by up to 2 / (t_b + 2) of its own error, of standard deviation √(c_b (1 - c_b) / 3). These are
+  added up over the bins before they are squared, not after.
+- Confidence moves inside a bin too. If the window's density over the calibration's is e^(gx) within a bin of width 1/K,
+  its mean confidence there lies g / 12K² higher, g being the slope of ln(n_b / t_b) from bin to bin. Accuracy is taken
+  to rise with it as where the logit of one is that of the other and a constant, by m_b (1 - m_b) / c_b (1 - c_b) times
+  that, and never by more. E moves by the mean of these over the window, and 1.5 times the mean of their sizes is the
+  standard error of it.
+
+The interval is that of the beta distribution of mean E and variance V, which stays in [0, 1] and leans the way a share
+near 1 does, and half a prediction more on either side, since a count cannot lie between two. It is one for the share
+that *is* right in this window, not for its mean.
+
+What it rests on: a prediction of a given confidence is as often right as it was on the labelled data. That holds when
+inputs move among what the model knows (covariate shift); it fails when the meaning of inputs changes.
+Source: Guo et al., On Calibration of Modern Neural Networks, 2017 (binned calibration); Garg et al., arXiv 2201.04234
+(accuracy from confidences, and that no such method can hold without an assumption); Johnson, Kotz & Kemp, Univariate
+Discrete Distributions (beta-binomial).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from scipy.special import betaincinv
+
+from otel_mlmon.errors import BinMismatchError
+from otel_mlmon.types import Counts, Floats
+
+LEVEL: Final = 0.95
+"""How often the interval is to hold the share that is right."""
+
+JEFFREYS: Final = 0.5
+"""Of each outcome, so many pseudo-observations a bin, besides the one of the model's own word."""
+
+PRIOR: Final = 2.0 * JEFFREYS + 1.0
+"""Pseudo-observations in a bin."""
+
+MOVE_DOUBT: Final = 1.5
+"""The standard error of a correction for confidence that moved inside its bin, over its size."""
+
+LARGEST_MOVE: Final = 0.5
+"""Of the width of a bin: the mean of a bin lies within it."""
+
+SUPPORT: Final = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
+    """What share of a window is right, [0, 1] each."""
+
+    estimated: float
+    low: float
+    high: float
+    """Ends of the interval of level `LEVEL`."""
+    n: int
+    """Predictions in the window."""
+    supported_ratio: float
+    """Share of them in bins of which `SUPPORT` predictions or more were labelled; the rest is the prior's word."""
+
+
+def estimate(right: Counts, total: Counts, window: Counts, *, design_effect: float = 1.0) -> Accuracy | None:
+    """From calibration counts and a window's counts, shape (K,) each, over equal bins of [0, 1].
+
+    None of an empty window, or where no label is known.
+
+    Args:
+        right: Labelled predictions that were right.
+        total: Labelled predictions.
+        window: Predictions to judge.
+        design_effect: φ of the window, 1 or above.
+
+    Raises:
+        BinMismatchError: The shapes differ.
+    """
+    if not right.shape == total.shape == window.shape:
+        raise BinMismatchError(f"{total.size} bins of calibration against {window.size} of a window")
+    n = int(window.sum())
+    if not n or not total.any():
+        return None
+    middles = (np.arange(total.size) + 0.5) / total.size
+    weights = total + PRIOR
+    means = (right + JEFFREYS + middles) / weights
+    of_calibration = means * (1.0 - means) / (weights + 1.0)
+    of_window = means * (1.0 - means) - of_calibration  # E θ(1-θ) = m(1-m) - Var θ
+    of_prior = PRIOR / weights * np.sqrt(middles * (1.0 - middles) / 3.0)
+    moves = _moves(total, window, means)
+    mean = float(window @ (means + moves)) / n
+    doubt = float(window @ of_prior) ** 2 + MOVE_DOUBT**2 * float(window @ np.abs(moves)) ** 2
+    sampling = float(window @ of_window * design_effect + window.astype(np.float64) ** 2 @ of_calibration)
+    variance = (sampling + doubt) / n**2
+    # A share cannot vary more than a coin that shows 1 with this mean.
+    variance = min(variance, mean * (1.0 - mean) * (1.0 - 1e-9))
+    size = mean * (1.0 - mean) / variance - 1.0
+    tail = (1.0 - LEVEL) / 2.0
+    low, high = (float(betaincinv(mean * size, (1.0 - mean) * size, q)) for q in (tail, 1.0 - tail))
+    half = 0.5 / n
+    return Accuracy(
+        estimated=mean,
+        low=max(0.0, min(low, mean) - half),
+        high=min(1.0, max(high, mean) + half),
+        n=n,
+        supported_ratio=int(window[total >= SUPPORT].sum()) / n,
+    )
+
+
+def _moves(total: Counts, window: Counts, means: Floats) -> Floats:
+    """By how much more is right in each bin since the window's confidences lie higher in it than the calibration's."""
+    bins = total.size
+    if bins < 2:
+        return np.zeros(bins)
+    middles = (np.arange(bins) + 0.5) / bins
+    # One prediction more in each bin of either: an empty bin has no slope of its own.
+    ratio = np.log1p(window) - np.log1p(total * (window.sum() / total.sum()))
+    higher = np.clip(np.gradient(ratio) / (12.0 * bins), -LARGEST_MOVE / bins, LARGEST_MOVE / bins)
+    slopes = np.minimum(means * (1.0 - means) / (middles * (1.0 - middles)), 1.0)
+    moves: Floats = np.clip(slopes * higher, -means / 2.0, (1.0 - means) / 2.0)
+    return moves

@@ -1,0 +1,216 @@
+"""OTLP over gRPC: the three collector services and `grpc.health.v1`, on a synchronous server.
+
+Choice: the synchronous server, since it was measured 20 % faster than `grpc.aio`; its handlers take raw
+bytes, since admission is decided before parsing. Retry delays go out in two trailers: Go's exporters read the
+standard `grpc-status-details-bin`, Python's only `google.rpc.retryinfo-bin`.
+Source: opentelemetry-proto, specification.md, OTLP/gRPC; grpc/grpc, doc/health-checking.md.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NoReturn, get_args
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
+from otel_mlmon.guard import guard
+from otel_mlmon.processor import address as addresses
+from otel_mlmon.processor.address import Address
+from otel_mlmon.processor.receive import responses as answers
+from otel_mlmon.processor.receive.admission import Admission, Signal
+
+OPTION: Final = "receiver.grpc"
+WORKERS: Final = 8
+MAX_CONNECTION_AGE_S: Final = 1800.0
+"""A connection is asked to be made anew after this time, so that load balancers can move it."""
+
+ANSWER_TIMEOUT_S: Final = 30.0
+"""A request whose observations are not safe after this time is answered "unavailable"."""
+
+SERVICES: Final[Mapping[Signal, str]] = {
+    "metrics": "opentelemetry.proto.collector.metrics.v1.MetricsService",
+    "logs": "opentelemetry.proto.collector.logs.v1.LogsService",
+    "traces": "opentelemetry.proto.collector.trace.v1.TraceService",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Refusal:
+    code: grpc.StatusCode
+    message: str
+    retry_after_s: float | None = None
+
+
+class GrpcReceiver:
+    """An OTLP/gRPC server.
+
+    Runs on: `workers` threads of its own. A request holds one of them until its observations are safe.
+
+    Args:
+        intake: What takes the requests.
+        address: `host:port`; port 0 takes any that is free.
+        workers: How many requests are worked on at a time; the others wait unread in their connections.
+        max_connection_age_s: When a connection is ended in good order, in seconds.
+        certificate: Of the server, PEM, with its chain; None for no TLS.
+        key: Of the certificate, PEM.
+        client_ca: Who signs the certificates that clients must show (mTLS); None to ask for none.
+        token: What clients must send as `authorization: Bearer <token>`; None to ask for none.
+        answer_timeout_s: How long a request waits for its observations to be safe, in seconds.
+
+    Raises:
+        ConfigurationError: `address` is not one.
+    """
+
+    def __init__(
+        self,
+        intake: Admission,
+        address: str,
+        *,
+        workers: int = WORKERS,
+        max_connection_age_s: float = MAX_CONNECTION_AGE_S,
+        certificate: Path | None = None,
+        key: Path | None = None,
+        client_ca: Path | None = None,
+        token: str | None = None,
+        answer_timeout_s: float = ANSWER_TIMEOUT_S,
+    ) -> None:
+        self._intake = intake
+        self._address = addresses.read(address, option=OPTION)
+        self._token = token
+        self._answer_timeout_s = answer_timeout_s
+        self._credentials = _credentials(certificate, key, client_ca)
+        self._threads = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="otlp-grpc")
+        self._health = health.HealthServicer()
+        self._server = grpc.server(self._threads, options=_options(intake, max_connection_age_s))
+        self._server.add_generic_rpc_handlers(
+            tuple(self._service(signal) for signal in get_args(Signal)),
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+
+    def start(self) -> str:
+        """Listen, and answer the bound `host:port`.
+
+        Raises:
+            PortUnavailableError: The address is taken or not ours to listen on.
+        """
+        addresses.warn_if_exposed(self._address, option=OPTION, is_encrypted=self._credentials is not None)
+        try:
+            port = self._bind(str(self._address))
+        except RuntimeError:
+            port = 0
+        if not port:
+            self._threads.shutdown(wait=False)
+            raise addresses.unavailable(self._address, option=OPTION, why="it is taken or not of this machine")
+        self._server.start()
+        for name in ("", *SERVICES.values()):
+            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        return str(Address(self._address.host, port))
+
+    def stop(self, grace_s: float) -> None:
+        """Take no new requests, let those in progress end within `grace_s` seconds, then cut them off."""
+        self._health.enter_graceful_shutdown()
+        self._server.stop(grace_s).wait()
+        self._threads.shutdown(wait=False)
+
+    def _bind(self, target: str) -> int:
+        if self._credentials is None:
+            port: int = self._server.add_insecure_port(target)
+        else:
+            port = self._server.add_secure_port(target, self._credentials)
+        return port
+
+    def _service(self, signal: Signal) -> Any:
+        def export(body: bytes, context: Any) -> bytes:
+            answer = self._export(signal, body, context)
+            if isinstance(answer, bytes):
+                return answer
+            _abort(context, answer)
+
+        return grpc.method_handlers_generic_handler(
+            SERVICES[signal], {"Export": grpc.unary_unary_rpc_method_handler(export)}
+        )
+
+    def _export(self, signal: Signal, body: bytes, context: Any) -> bytes | _Refusal:
+        answer: bytes | _Refusal = _Refusal(
+            code=grpc.StatusCode.UNAVAILABLE,
+            message="the processor failed to answer the request",
+            retry_after_s=self._intake.retry_after_s,
+        )
+        with guard("grpc_receiver"):
+            if self._is_allowed(context):
+                answer = self._answer(signal, body, context)
+            else:
+                answer = _Refusal(code=grpc.StatusCode.UNAUTHENTICATED, message="a bearer token is needed")
+        return answer
+
+    def _answer(self, signal: Signal, body: bytes, context: Any) -> bytes | _Refusal:
+        remaining_s: float | None = context.time_remaining()
+        timeout_s = self._answer_timeout_s if remaining_s is None else min(remaining_s, self._answer_timeout_s)
+        try:
+            outcome = self._intake.consume(signal, body, "protobuf").result(timeout_s)
+        except MalformedError as error:
+            return _Refusal(code=grpc.StatusCode.INVALID_ARGUMENT, message=str(error))
+        except OverloadedError as error:
+            code = grpc.StatusCode.RESOURCE_EXHAUSTED
+            return _Refusal(code=code, message=str(error), retry_after_s=error.retry_after_s)
+        except UnavailableError as error:
+            code = grpc.StatusCode.UNAVAILABLE
+            return _Refusal(code=code, message=str(error), retry_after_s=error.retry_after_s)
+        except FutureTimeoutError:
+            return _Refusal(
+                code=grpc.StatusCode.UNAVAILABLE,
+                message="the observations were not safe in time",
+                retry_after_s=self._intake.retry_after_s,
+            )
+        return answers.response(signal, outcome)
+
+    def _is_allowed(self, context: Any) -> bool:
+        if self._token is None:
+            return True
+        sent = dict(context.invocation_metadata()).get("authorization", "")
+        return hmac.compare_digest(str(sent).encode(), f"Bearer {self._token}".encode())
+
+
+def _abort(context: Any, refusal: _Refusal) -> NoReturn:
+    """End the call with a status; raises, as gRPC wants it."""
+    trailers: list[tuple[str, bytes]] = [
+        (
+            "grpc-status-details-bin",
+            answers.status(refusal.code.value[0], refusal.message, retry_after_s=refusal.retry_after_s),
+        )
+    ]
+    if refusal.retry_after_s is not None:
+        trailers.append(("google.rpc.retryinfo-bin", answers.retry_info(refusal.retry_after_s)))
+    context.set_trailing_metadata(tuple(trailers))
+    context.abort(refusal.code, refusal.message)
+    raise AssertionError("abort raises")
+
+
+def _options(intake: Admission, max_connection_age_s: float) -> list[tuple[str, int]]:
+    return [
+        ("grpc.so_reuseport", 0),  # else a second server on the port would get half of the requests, silently
+        ("grpc.max_receive_message_length", intake.max_request_bytes),  # enforced after decompression
+        ("grpc.max_connection_age_ms", round(max_connection_age_s * 1000)),
+        ("grpc.max_connection_age_grace_ms", 60_000),
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # what exporters send is not abuse
+    ]
+
+
+def _credentials(certificate: Path | None, key: Path | None, client_ca: Path | None) -> Any:
+    if certificate is None or key is None:
+        return None
+    return grpc.ssl_server_credentials(
+        [(key.read_bytes(), certificate.read_bytes())],
+        root_certificates=client_ca.read_bytes() if client_ca is not None else None,
+        require_client_auth=client_ca is not None,
+    )

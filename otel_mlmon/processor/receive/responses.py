@@ -1,0 +1,57 @@
+"""What OTLP answers: export responses, and statuses with the delay after which to try again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+
+from otel_mlmon.processor.receive.admission import Outcome, Signal
+
+_RESPONSES: Final[Mapping[str, tuple[Any, str]]] = {
+    "metrics": (ExportMetricsServiceResponse, "rejected_data_points"),
+    "logs": (ExportLogsServiceResponse, "rejected_log_records"),
+    "traces": (ExportTraceServiceResponse, "rejected_spans"),
+}
+
+
+def response(signal: Signal, outcome: Outcome) -> bytes:
+    """The message of a request that was taken; empty for full success, which has no `partial_success`."""
+    if not outcome.rejected and not outcome.message:
+        return b""
+    kind, rejected = _RESPONSES[signal]
+    message = kind()
+    setattr(message.partial_success, rejected, outcome.rejected)
+    message.partial_success.error_message = outcome.message
+    serialized: bytes = message.SerializeToString()
+    return serialized
+
+
+def retry_info(delay_s: float) -> bytes:
+    """A `google.rpc.RetryInfo`."""
+    serialized: bytes = _retry_info(delay_s).SerializeToString()
+    return serialized
+
+
+def status(code: int, message: str, *, retry_after_s: float | None = None) -> bytes:
+    """A `google.rpc.Status`: with a RetryInfo among its details where the request may be sent again."""
+    details = []
+    if retry_after_s is not None:
+        detail = AnyMessage()
+        detail.Pack(_retry_info(retry_after_s))
+        details.append(detail)
+    serialized: bytes = Status(code=code, message=message, details=details).SerializeToString()
+    return serialized
+
+
+def _retry_info(delay_s: float) -> Any:
+    whole_s = math.floor(delay_s)
+    return RetryInfo(retry_delay=Duration(seconds=whole_s, nanos=round((delay_s - whole_s) * 1e9)))

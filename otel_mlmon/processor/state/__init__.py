@@ -1,0 +1,1 @@
+"""State: what survives a restart, and the one thread that owns it."""

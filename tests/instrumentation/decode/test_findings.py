@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from otel_mlmon.instrumentation.decode.findings import MAX_FINDINGS, Findings
+
+
+def test_a_finding_is_logged_once_and_again_when_it_changes(caplog: pytest.LogCaptureFixture) -> None:
+    findings = Findings()
+    with caplog.at_level(logging.INFO, logger="otel_mlmon"):
+        for finding in ("logits", "logits", "regression after all"):
+            findings.note("m", "output y", finding)
+        findings.note("m", "inputs", "quiet", is_logged=False)
+        findings.full("m", "colour")
+    assert [record.getMessage() for record in caplog.records] == [
+        "Model m, output y: logits.",
+        "Model m, output y: regression after all.",
+        "Model m, values of colour: more than may be counted by name (max_labels), the rest is _OTHER.",
+    ]
+    assert findings.all() == {
+        "m": {
+            "output y": "regression after all",
+            "inputs": "quiet",
+            "values of colour": "more than may be counted by name (max_labels), the rest is _OTHER",
+        }
+    }
+
+
+def test_what_it_keeps_is_bounded() -> None:
+    findings = Findings()
+    for number in range(2 * MAX_FINDINGS):
+        findings.note(f"m{number}", "labels", "x", is_logged=False)
+    assert len(findings.all()) == MAX_FINDINGS

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from otel_mlmon.instrumentation.decode import model_loading as loading
+from otel_mlmon.instrumentation.decode.model_identity import UNKNOWN_VERSION, Model
+from otel_mlmon.instrumentation.decode.model_loading import Loaded, read_load
+from otel_mlmon.instrumentation.runtime.call import SessionInfo
+from otel_mlmon.instrumentation.runtime.load import Load, stamp_of
+
+INFO = SessionInfo(
+    given_name="", path="", digest="d", graph_name="iris", version=3, metadata={}, provider="CPUExecutionProvider",
+    runtime_version="1.2", providers=("CPUExecutionProvider",),
+)  # fmt: skip
+
+
+def read(load: Load) -> Loaded:
+    return read_load(load, version_of=lambda _: "")
+
+
+def of_file(path: Path, **changes: object) -> Load:
+    info = dataclasses.replace(INFO, path=str(path))
+    return Load(info, str(path), 5, "context", stamp=stamp_of(str(path)))._replace(**changes)  # type: ignore[arg-type]
+
+
+def test_a_load_in_words() -> None:
+    info = dataclasses.replace(INFO, content=lambda: b"bytes", metadata={"otel_mlmon.reference": "text"})
+    requested = ("CUDAExecutionProvider", "CPUExecutionProvider")
+    load = Load(info, "", 5, "context", duration_s=0.5, requested=requested)
+    found = read_load(load, version_of={"iris": "9"}.__getitem__)
+    assert found == Loaded(
+        model=Model(name="iris", version="9", provider="CPUExecutionProvider", runtime_version="1.2"),
+        is_new=True, ended_ns=5, context="context", duration_s=0.5, error_type=None,
+        requested=requested, providers=("CPUExecutionProvider",),
+        sha256=hashlib.sha256(b"bytes").hexdigest(), reference="text",
+    )  # fmt: skip
+    assert found.has_fallen_back
+
+
+@pytest.mark.parametrize(
+    ("requested", "got", "has_fallen_back"),
+    [((), ("CPU",), False), (("CPU",), ("CPU",), False), (("CUDA", "CPU"), ("CUDA", "CPU"), False),
+     (("CUDA", "CPU"), ("CPU",), True), (("TRT", "CUDA"), ("CUDA",), True), (("CUDA",), (), False)],
+)  # fmt: skip
+def test_a_fallback_is_another_first_provider(requested: tuple[str, ...], got: tuple[str, ...], has_fallen_back: bool) -> None:  # fmt: skip  # noqa: E501
+    info = dataclasses.replace(INFO, providers=got)
+    assert read(Load(info, "", 0, None, requested=requested)).has_fallen_back is has_fallen_back
+
+
+def test_what_was_not_loaded_is_named_by_its_file_and_nothing_is_read(tmp_path: Path) -> None:
+    found = read(Load(None, str(tmp_path / "fraud.onnx"), 0, None, duration_s=1.0, error_type="NoSuchFile"))
+    assert (found.model, found.error_type, found.sha256, found.reference) == (
+        Model(name="fraud", version="", provider="", runtime_version=""), "NoSuchFile", "", "",
+    )  # fmt: skip
+    assert read(Load(None, "", 0, None, error_type="X")).model.name == "unknown"
+
+
+def test_the_hash_is_of_the_whole_file_as_it_was_loaded_or_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"a" * 100)
+    load = of_file(path)
+    assert read(load).sha256 == hashlib.sha256(b"a" * 100).hexdigest()
+    assert read(load._replace(is_new=False)).sha256 == ""
+    assert read(load._replace(stamp=None)).sha256 == ""  # loaded before anybody looked
+    os.utime(path, ns=(1, 1))
+    assert read(load).sha256 == ""
+    path.unlink()
+    assert read(load).sha256 == ""
+
+
+def test_a_file_replaced_before_or_while_it_is_read_has_no_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, reads = tmp_path / "model.onnx", list[Path]()
+    path.write_bytes(b"old")
+    load = of_file(path)
+
+    def replaced(self: Path) -> bytes:
+        reads.append(self)
+        os.utime(self, ns=(1, 1))
+        return b"new"
+
+    monkeypatch.setattr(Path, "read_bytes", replaced)
+    assert [read(load).sha256, read(load).sha256] == ["", ""]
+    assert reads == [path]  # not once more: it is another file by then
+
+
+def test_a_large_model_is_not_hashed_rather_than_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "MAX_HASHED_BYTES", 10)
+    path = tmp_path / "model.onnx"
+    for size, is_hashed in ((10, True), (11, False)):
+        path.write_bytes(b"a" * size)
+        content = dataclasses.replace(INFO, content=lambda size=size: b"a" * size)  # type: ignore[misc]
+        assert bool(read(of_file(path)).sha256) is is_hashed
+        assert bool(read(Load(content, "", 0, None)).sha256) is is_hashed
+
+
+def test_bytes_of_a_session_that_is_gone_have_no_hash() -> None:
+    assert read(Load(dataclasses.replace(INFO, content=lambda: None), "", 0, None)).sha256 == ""
+
+
+def test_a_reference_is_passed_on_unread_up_to_a_length(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(loading, "MAX_REFERENCE_CHARACTERS", 3)
+    texts = {
+        text: read(Load(dataclasses.replace(INFO, metadata={"otel_mlmon.reference": text}), "", 0, None)).reference
+        for text in ("", "{x", "{xy", "{xyz")
+    }
+    assert texts == {"": "", "{x": "{x", "{xy": "{xy", "{xyz": ""}
+    assert [record.getMessage() for record in caplog.records] == [
+        "The reference profile of iris is too long to be announced."
+    ]
+
+
+def test_an_unknown_version_is_none() -> None:
+    assert read(Load(dataclasses.replace(INFO, version=UNKNOWN_VERSION), "", 0, None)).model.version == ""

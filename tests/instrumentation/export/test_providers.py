@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.resources import Resource
+
+import otel_mlmon
+from otel_mlmon.instrumentation.export import providers
+from tests.support import models
+from tests.support.otlp_server import OtlpServer
+
+REFUSING = ("127.0.0.1", 1)
+"""Where nobody listens: a port for which one has to be root, and which no program uses."""
+
+
+def _find(environ: dict[str, str], **given: Any) -> providers.Providers:
+    return providers.find(providers.Given(**given), base=Resource.create(), environ=environ)
+
+
+def test_signals_switched_off_by_the_environment_have_no_provider() -> None:
+    environ = {f"OTEL_{name}_EXPORTER": "none" for name in ("TRACES", "METRICS", "LOGS")}
+    found = _find(environ)
+    assert (found.tracer, found.meter, found.logger, found.owned) == (None, None, None, [])
+    assert found.flush(1.0)
+    assert found.shutdown(1.0)
+
+
+def test_given_providers_are_used_and_not_owned(caplog: pytest.LogCaptureFixture) -> None:
+    meter = MeterProvider(shutdown_on_exit=False)
+    found = _find({"OTEL_TRACES_EXPORTER": "console", "OTEL_LOGS_EXPORTER": "none"}, meter=meter)
+    assert (found.meter, found.owned) == (meter, [])
+    assert [record.getMessage() for record in caplog.records] == [
+        "OTEL_TRACES_EXPORTER=console needs a provider of your own."
+    ]
+
+
+@pytest.mark.parametrize(("protocol", "transport"), [("", "grpc"), ("grpc", "grpc"), ("http/protobuf", "http")])
+def test_the_protocol_of_a_signal_wins_over_the_common_one(protocol: str, transport: str) -> None:
+    environ = {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf", "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": protocol or "grpc"}
+    exporter = providers.Exporters(environ).make("logs")
+    assert type(exporter).__module__.startswith(f"opentelemetry.exporter.otlp.proto.{transport}")
+    exporter.shutdown()
+
+
+def test_failures_of_our_exporters_are_one_warning_and_those_of_others_stay(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    noisy = logging.getLogger("opentelemetry.exporter.otlp.proto.grpc.exporter")
+
+    class Result:
+        name = "FAILURE"
+
+    def export(_: object) -> Result:
+        noisy.error("Failed to export")
+        return Result()
+
+    quiet = providers.Exporters({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:1"})._quiet(export)
+    quiet([])
+    quiet([])
+    noisy.error("The host's own")
+    assert [record.getMessage() for record in caplog.records] == [
+        "No collector accepts telemetry at http://collector:1: it is lost until one does. "
+        "Your code runs on; OTEL_EXPORTER_OTLP_ENDPOINT says where the collector is.",
+        "The host's own",
+    ]
+
+
+def test_an_exporter_that_lets_a_refused_connection_through_is_one_warning_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def export(_: object) -> None:
+        socket.create_connection(REFUSING)
+
+    quiet = providers.Exporters({})._quiet(export)
+    assert [quiet([]), quiet([])] == [None, None]
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("No collector accepts telemetry at the default OTLP endpoint")
+
+
+EXPORT = """
+import os, sys
+from otel_mlmon.instrumentation.export import process_metrics as resource
+from otel_mlmon.instrumentation.export import providers
+from tests.support.otlp_server import OtlpServer
+found = providers.find(providers.Given(), base=providers.base_resource(), environ=os.environ)
+process = resource.start(found.meter)
+before = set(sys.modules)
+found.meter.get_meter("m").create_histogram("h").record(1.0)
+found.tracer.get_tracer("t").start_span("s").end()
+found.logger.get_logger("l").emit(body="x", event_name="e")
+found.flush(2.0)
+print(sorted(set(sys.modules) - before))
+"""
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+@pytest.mark.parametrize("is_listening", [True, False])
+def test_nothing_is_imported_by_an_export(protocol: str, *, is_listening: bool, pytestconfig: pytest.Config) -> None:
+    """A fork during an import leaves a child that waits for ever for that module (docs/decisions, 0061 and 0082)."""
+    with OtlpServer() as server:
+        listening = server.http_url if protocol != "grpc" else f"http://{server.grpc_address}"
+        refusing = "http://{}:{}".format(*REFUSING)
+        done = subprocess.run(
+            [sys.executable, "-c", EXPORT],
+            cwd=pytestconfig.rootpath,
+            env={
+                "OTEL_EXPORTER_OTLP_ENDPOINT": listening if is_listening else refusing,
+                "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
+                "PYTHONPATH": str(pytestconfig.rootpath),
+            },
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+        assert {signal for signal, _ in server.requests} == ({"traces", "metrics", "logs"} if is_listening else set())
+
+
+def test_a_forked_childs_inherited_exporter_is_mute(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[object] = []
+    quiet = providers.Exporters({})._quiet(sent.append)
+    quiet("parent")
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    quiet("child")
+    assert sent == ["parent"]
+
+
+def test_a_shutdown_that_hangs_is_left_behind_at_the_deadline() -> None:
+    import threading
+
+    release = threading.Event()
+
+    class Hangs:
+        def shutdown(self) -> None:
+            release.wait(10)
+
+    found = providers.Providers(owned=[Hangs()])
+    assert not found.shutdown(0.05)
+    release.set()
+
+
+@pytest.mark.guarded
+def test_an_exporter_that_cannot_be_made_leaves_the_other_signals_and_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with OtlpServer() as server:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "grpc")  # by HTTP, the SDK takes its default instead
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "10s")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", server.http_url)
+        handle = otel_mlmon.instrument(flush_interval_s=60.0, sentry="off")
+        try:
+            session = ort.InferenceSession(models.classifier())
+            running: set[threading.Thread] = set()
+            for _ in range(3):
+                session.run(None, {"input": np.ones((1, 10), np.float32)})
+                assert handle.flush(10)
+                running.update(thread for thread in threading.enumerate() if thread.name.startswith("OtelBatch"))
+            status = handle.status()
+        finally:
+            assert handle.shutdown(10)
+    assert sorted(thread.name for thread in running) == [
+        "OtelBatchLogRecordProcessor",
+        "OtelBatchSpanRecordProcessor",
+    ]
+    assert (status.recorded, status.owned_providers) == (3, ("TracerProvider", "LoggerProvider"))
+    assert status.failures == {"exporters": 1}

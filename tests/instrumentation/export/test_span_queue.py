@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otel_mlmon import semconv
+from otel_mlmon.instrumentation.decode.features import Inputs
+from otel_mlmon.instrumentation.decode.model_identity import Model
+from otel_mlmon.instrumentation.decode.predictions import Predictions
+from otel_mlmon.instrumentation.export.span_queue import LEAST_CALLS, MAX_CALLS, SpanBatch, SpanQueue
+from otel_mlmon.internal_events import JOURNAL
+
+
+def predictions(calls: int, name: str = "m") -> Predictions:
+    return Predictions(
+        model=Model(name=name, version="", provider="", runtime_version=""),
+        operation="run",
+        started_ns=np.zeros(calls, dtype=np.int64),
+        duration_ns=np.zeros(calls, dtype=np.int64),
+        contexts=[None] * calls,
+        errors=[None] * calls,
+        batch_sizes=np.zeros(calls, dtype=np.int64),
+        values={"y": np.zeros(calls)},
+        inputs=Inputs(features={"f0": np.zeros(calls)}, samples=calls),
+    )
+
+
+def names(unsent: SpanQueue) -> list[str]:
+    found: list[str] = []
+    while (batch := unsent.take()) is not None:
+        found.append(batch.predictions.model.name)
+    return found
+
+
+def test_a_batch_is_taken_once_and_not_before_it_is_released() -> None:
+    unsent = SpanQueue()
+    unsent.keep(predictions(1, "one"), ())
+    held = unsent.held()
+    unsent.keep(predictions(1, "two"), ("span",))
+    assert names(unsent) == []
+    unsent.release(held)
+    assert names(unsent) == ["one"]
+    unsent.release(unsent.held())
+    batch = unsent.take()
+    assert batch is not None
+    assert (batch.predictions.model.name, batch.around) == ("two", ("span",))
+    # No span tells of these, and they are most of a batch's bytes.
+    assert (batch.predictions.values, batch.predictions.inputs) == ({}, Inputs())
+    assert (unsent.take(), unsent.lost_batches) == (None, 0)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.one_of(st.sampled_from(["held", "release", "take"]), st.sampled_from([1, 4096, 30_000])), max_size=60)
+)
+def test_every_batch_is_taken_waits_or_is_given_up_and_what_waits_is_bounded(steps: list[str | int]) -> None:
+    JOURNAL.reset()
+    unsent, held = SpanQueue(), list[SpanBatch]()
+    kept, taken, calls = 0, 0, 0
+    for step in steps:
+        if isinstance(step, int):
+            unsent.keep(predictions(step), ())
+            kept, calls = kept + 1, calls + step
+        elif step == "held":
+            held += unsent.held()
+        elif step == "release":
+            unsent.release(held)
+            held = []
+        elif (batch := unsent.take()) is not None:
+            taken, calls = taken + 1, calls - len(batch.predictions.errors)
+    unsent.release([*held, *unsent.held()])
+    waiting: list[int] = []
+    while (batch := unsent.take()) is not None:
+        waiting.append(len(batch.predictions.errors))
+    assert kept == taken + len(waiting) + unsent.lost_batches
+    given_up = JOURNAL.totals(semconv.RECORDS_DROPPED.name).get(((semconv.REASON, "exporter_blocked"),), 0)
+    assert calls == sum(waiting) + given_up
+    assert sum(waiting) <= MAX_CALLS + 30_000 * len(held)
+
+
+def test_small_batches_are_bounded_too_the_oldest_are_given_up() -> None:
+    unsent, most = SpanQueue(), MAX_CALLS // LEAST_CALLS
+    for number in range(most + 3):
+        unsent.keep(predictions(1, str(number)), ())
+        if number == most // 2:
+            unsent.release(unsent.held())
+    assert unsent.lost_batches == 3
+    unsent.release(unsent.held())
+    assert names(unsent) == [str(number) for number in range(3, most + 3)]

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import threading
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otel_mlmon.instrumentation.queue.call_queue import CallQueue, Tally
+
+
+@settings(deadline=None, max_examples=100)
+@given(sizes=st.lists(st.integers(1, 500), max_size=200), limit=st.integers(1, 50), budget=st.integers(1, 5000))
+def test_bounds_hold_and_every_record_is_taken_or_counted(sizes: list[int], limit: int, budget: int) -> None:
+    ring = CallQueue(fields=2, max_records=limit, max_bytes=budget, attend=lambda _: None)
+    for size in sizes:
+        ring.offer((size, "x"), size)
+        assert len(ring) <= limit
+    harmonic = sum(1 / n for n in range(1, limit + 1))
+    held = ring.take(10_000)[::2]
+    assert sum(held[1:]) <= budget * harmonic
+    assert len(held) + ring.dropped().get("buffer_full", 0) == len(sizes)
+    assert ring.take(1) == []
+
+
+def test_attends_when_it_was_empty_and_when_it_is_long() -> None:
+    seen: list[bool] = []
+    ring = CallQueue(fields=2, max_records=4, max_bytes=1000, attend=seen.append)
+    for record in range(5):
+        ring.offer((record, "x"), 1)
+    assert seen == [False, True, True, True]
+    assert ring.take(2) == [0, "x", 1, "x"]
+    ring.reset()
+    assert (len(ring), ring.dropped()) == (0, {})
+
+
+def test_a_tally_loses_nothing_between_threads_and_reads() -> None:
+    tally = Tally()
+
+    def work() -> None:
+        for _ in range(2000):
+            tally.add()
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        assert tally.value() <= 16_000
+    for thread in threads:
+        thread.join()
+    assert (tally.value(), tally.value()) == (16_000, 16_000)
+
+
+def test_attends_when_a_quarter_of_its_bytes_is_taken() -> None:
+    seen: list[bool] = []
+    ring = CallQueue(fields=2, max_records=1000, max_bytes=1000, attend=seen.append)
+    for record in range(4):
+        ring.offer((record, "x"), 100)
+    assert seen == [False, True]
+
+
+def test_what_comes_after_the_end_is_dropped_and_counted() -> None:
+    ring = CallQueue(fields=2, max_records=4, max_bytes=1000, attend=lambda _: None)
+    ring.offer((1, "x"), 1)
+    ring.close()
+    ring.offer((2, "x"), 1)
+    assert (ring.take(9), ring.dropped()) == ([1, "x"], {"shut_down": 1})

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from otel_mlmon.processor.detect.arrays import Place, Rows, in_one_piece
+
+
+@pytest.mark.parametrize(
+    ("rows", "place"),
+    [
+        ([3], slice(3, 4)),
+        ([2, 3, 4], slice(2, 5)),
+        ([2, 4], None),
+        ([4, 3, 2], None),
+        ([2, 4, 3, 5], None),
+        ([], None),
+    ],
+)
+def test_rows_that_follow_each_other_are_a_slice(rows: list[int], place: Place | None) -> None:
+    index = np.array(rows, dtype=np.intp)
+    found = in_one_piece(index)
+    assert found is index if place is None else found == place
+
+
+def test_a_row_is_zero_and_keeps_the_others() -> None:
+    rows = Rows(counts=((2,), np.float64), total=((), np.int64))
+    rows["counts"][1] = 7.0
+    rows["total"][1] = 14
+    rows.clear(9)
+    assert rows["counts"][[1, 9]].tolist() == [[7.0, 7.0], [0.0, 0.0]]
+    rows.clear(1)
+    assert (rows["counts"][1].tolist(), int(rows["total"][1])) == ([0.0, 0.0], 0)

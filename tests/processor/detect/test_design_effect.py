@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.stats import chi2
+
+from otel_mlmon.processor.detect.design_effect import (
+    BLOCK_SIZES,
+    DesignEffects,
+    trimmed_mean_of_chi_squared,
+)
+
+SHARES = np.array([0.4, 0.3, 0.2, 0.1])
+
+
+class DesignEffect:
+    """One stream in arrays of its own."""
+
+    def __init__(self, shares: NDArray[np.float64]) -> None:
+        self.all = DesignEffects(shares.size)
+        self.all.start(0, shares)
+
+    def add(self, counts: NDArray[np.float64], items: float) -> None:
+        self.all.add(np.array([0]), counts[None], np.array([items]))
+
+    @property
+    def value(self) -> float:
+        return float(self.all.value[0])
+
+    @property
+    def likely(self) -> float:
+        return float(self.all.likely[0])
+
+    @property
+    def is_known(self) -> bool:
+        return bool(self.all.is_known[0])
+
+    @property
+    def estimates(self) -> list[float]:
+        return [float(estimate) for estimate in self.all.estimates[0]]
+
+    def to_state(self) -> dict[str, Any]:
+        return self.all.to_state(0)
+
+    @classmethod
+    def from_state(cls, shares: NDArray[np.float64], state: dict[str, Any]) -> DesignEffect:
+        effect = cls(shares)
+        effect.all.restore(0, shares, state)
+        return effect
+
+
+def in_runs(rng: np.random.Generator, mean_run: float, items: int) -> NDArray[np.int64]:
+    """Labels of `items` items in runs of geometric length; the design effect tends to 2·mean - 1."""
+    runs = int(items / mean_run * 1.3) + 50
+    lengths = rng.geometric(1.0 / mean_run, runs)
+    return np.repeat(rng.choice(4, p=SHARES, size=runs), lengths)[:items]
+
+
+def feed(effect: DesignEffect, labels: NDArray[np.int64], pane: int) -> None:
+    for start in range(0, labels.size - pane + 1, pane):
+        counts = np.bincount(labels[start : start + pane], minlength=4).astype(np.float64)
+        effect.add(counts, float(pane))
+
+
+@pytest.mark.parametrize("kept", [0.75, 0.875, 0.97])
+@pytest.mark.parametrize("freedom", [1.0, 2.7, 9.0])
+def test_trimmed_mean_against_numerical_integration(freedom: float, kept: float) -> None:
+    points = (np.arange(200_000) + 0.5) / 200_000 * kept
+    expected = float(chi2.ppf(points, freedom).mean()) / freedom
+    assert float(trimmed_mean_of_chi_squared(freedom, np.array([kept]))[0]) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("differences", [8, 9, 16, 64])
+def test_what_is_left_out_is_given_back(differences: int) -> None:
+    """Of 2,000 streams of independent items the mean estimate of a level is 1, however few its differences are."""
+    rng, streams = np.random.default_rng(differences), 2_000
+    effects = DesignEffects(4)
+    for row in range(streams):
+        effects.start(row, SHARES)
+    rows = np.arange(streams)
+    for _ in range(differences + 1):
+        effects.add(rows, rng.multinomial(1_000, SHARES, size=streams).astype(np.float64), np.full(streams, 1_000.0))
+    found = effects.estimates[:streams, 2]
+    assert float(found.mean()) == pytest.approx(1.0, abs=0.02 + 3.0 * float(found.std()) / streams**0.5)
+
+
+@pytest.mark.parametrize("pane", [1, 7, 100, 1_000])
+def test_independent_items_have_none(pane: int) -> None:
+    effect = DesignEffect(SHARES)
+    feed(effect, np.random.default_rng(5).choice(4, p=SHARES, size=30_000).astype(np.int64), pane)
+    assert effect.is_known
+    assert 1.0 <= effect.value <= 1.5
+
+
+@pytest.mark.simulation
+@pytest.mark.parametrize(("mean_run", "pane"), [(5, 100), (10, 100), (30, 100), (5, 1_000), (10, 10), (30, 300)])
+def test_runs_are_recovered(mean_run: int, pane: int) -> None:
+    rng, streams = np.random.default_rng(mean_run), 20
+    effects, rows = DesignEffects(4), np.arange(streams)
+    labels = np.array([in_runs(rng, mean_run, 60_000) for _ in rows]).reshape(streams, -1, pane)
+    for row in range(streams):
+        effects.start(row, SHARES)
+    for counts in np.swapaxes((labels[..., None] == np.arange(4)).sum(2), 0, 1):
+        effects.add(rows, counts.astype(np.float64), np.full(streams, float(pane)))
+    likeness = effects.likely[:streams] / (2.0 * mean_run - 1.0)
+    assert ((likeness >= 1.0 / 1.5) & (likeness <= 1.5)).mean() >= 0.95
+
+
+def test_a_jump_of_the_shares_is_not_a_burst() -> None:
+    rng = np.random.default_rng(3)
+    effect = DesignEffect(SHARES)
+    for counts in rng.multinomial(100, SHARES, size=100):
+        effect.add(counts.astype(np.float64), 100.0)
+    before = effect.value
+    for counts in rng.multinomial(100, SHARES[::-1], size=100):
+        effect.add(counts.astype(np.float64), 100.0)
+    assert effect.value <= before + 0.5
+
+
+def test_known_after_a_thousand_items_and_eight_differences() -> None:
+    def panes_needed(items: float) -> int:
+        effect = DesignEffect(SHARES)
+        panes = 0
+        while not effect.is_known:
+            effect.add(SHARES * items, items)
+            panes += 1
+        return panes
+
+    assert [panes_needed(items) for items in (1.0, 50.0, 100.0, 200.0, 5_000.0)] == [1_000, 20, 10, 9, 9]
+
+
+def test_two_bins_say_less_of_it() -> None:
+    effect = DesignEffect(np.array([0.6, 0.4]))
+    panes = 0
+    while not effect.is_known:
+        effect.add(np.array([600.0, 400.0]), 1_000.0)
+        panes += 1
+    assert panes == 20
+
+
+def test_few_differences_are_doubted() -> None:
+    """Runs of 20: the eighth difference says as much, and counts are divided by nearly twice as much."""
+    effect = DesignEffect(SHARES)
+    rng, excess = np.random.default_rng(0), []
+    for number in range(65):
+        feed(effect, in_runs(rng, 20, 1_000), 1_000)
+        if number in (8, 64):
+            excess.append((effect.value - 1.0) / (effect.likely - 1.0))
+    # (e^x - 1)/x with x = 2 ln 10⁴ / .8 ν m, ν = .7² / (trace of the square, .19), m = 8 and about 64.
+    expected = [math.expm1(x) / x for x in (2 * math.log(1e4) / (0.8 * 0.49 / 0.19 * count) for count in (8, 64))]
+    assert excess[0] == pytest.approx(expected[0], rel=0.05)
+    assert expected[1] - 0.05 <= excess[1] <= 1.3
+
+
+def test_nothing_is_added_where_nothing_bursts() -> None:
+    effect = DesignEffect(SHARES)
+    for _ in range(30):
+        effect.add(SHARES * 1_000.0, 1_000.0)
+    assert (effect.likely, effect.value) == (1.0, 1.0)
+
+
+def test_what_straddles_a_turn_is_forgotten() -> None:
+    rng, effect = np.random.default_rng(4), DesignEffect(SHARES)
+    rows, yes, no = np.array([0]), np.array([True]), np.array([False])
+    for counts in rng.multinomial(1_000, SHARES, size=20).astype(np.float64):
+        effect.add(counts, 1_000.0)
+        effect.all.follow(rows, yes, no)
+    before, value = effect.to_state(), effect.value
+    for counts in rng.multinomial(1_000, SHARES[::-1], size=3).astype(np.float64):
+        effect.add(counts, 1_000.0)
+        effect.all.follow(rows, no, no)
+    assert effect.value > value + 0.2
+    effect.all.follow(rows, no, yes)
+    after = effect.to_state()
+    assert after["differences"] == before["differences"]
+    assert (after["unsettled"], sum(after["blocks"][1]), sum(after["previous"][1])) == ([0] * 6, 0.0, 0.0)
+    assert effect.value == value
+
+
+def test_a_level_that_spoke_is_not_silenced() -> None:
+    effect = DesignEffect(SHARES)
+    rng = np.random.default_rng(2)
+    for _ in range(13):
+        feed(effect, in_runs(rng, 30, 1_000), 1_000)
+    assert effect.value > 20.0
+    effect.all.follow(np.array([0]), np.array([False]), np.array([True]))
+    assert len(effect.to_state()["differences"][2]) == 8
+    assert effect.value > 20.0
+
+
+def test_known_stays_known() -> None:
+    effect = DesignEffect(SHARES)
+    feed(effect, np.random.default_rng(1).choice(4, p=SHARES, size=2_000).astype(np.int64), 50)
+    assert effect.is_known
+    for bin_ in (0, 3) * 200:
+        effect.add(np.eye(4)[bin_] * 50.0, 50.0)
+        assert effect.is_known
+    assert effect.value > 20.0
+
+
+def test_a_constant_stream_is_one() -> None:
+    effect = DesignEffect(np.array([1.0]))
+    for _ in range(40):
+        effect.add(np.array([100.0]), 100.0)
+    assert effect.is_known
+    assert effect.value == 1.0
+
+
+def test_state_restores_it_bit_for_bit() -> None:
+    rng = np.random.default_rng(8)
+    labels = in_runs(rng, 4, 20_000)
+    whole, cut = DesignEffect(SHARES), DesignEffect(SHARES)
+    feed(whole, labels, 37)
+    feed(cut, labels[: 37 * 200], 37)
+    restored = DesignEffect.from_state(SHARES, json.loads(json.dumps(cut.to_state())))
+    feed(restored, labels[37 * 200 :], 37)
+    assert restored.to_state() == whole.to_state()
+    assert repr((restored.value, restored.estimates)) == repr((whole.value, whole.estimates))
+
+
+def test_a_row_does_not_depend_on_those_it_is_taken_in_with() -> None:
+    """Streams of other ages, bursts and panes, at times without one: φ to the last bit as if each were alone."""
+    rng, streams = np.random.default_rng(6), 5
+    together, alone = DesignEffects(4), [DesignEffect(SHARES) for _ in range(streams)]
+    for row in range(streams):
+        together.start(row, SHARES)
+    for turn in range(300):
+        rows = np.flatnonzero((rng.random(streams) < 0.9) & (turn >= 20 * np.arange(streams)))
+        sizes = rng.integers(1, [70, 300, 300, 2_000, 20_000])[rows]
+        counts = np.array([rng.multinomial(size, SHARES) * (1 + row) for size, row in zip(sizes, rows, strict=True)])
+        if not rows.size:
+            continue
+        together.add(rows, counts.astype(np.float64), counts.sum(-1).astype(np.float64))
+        for row, pane in zip(rows.tolist(), counts.astype(np.float64), strict=True):
+            alone[row].add(pane, float(pane.sum()))
+    assert [together.to_state(row) for row in range(streams)] == [each.to_state() for each in alone]
+    assert together.value[:streams].tolist() == [each.value for each in alone]
+    assert together.likely[:streams].tolist() == [each.likely for each in alone]
+
+
+def test_a_large_pane_speaks_for_the_largest_block_it_fills() -> None:
+    effect = DesignEffect(SHARES)
+    for counts in np.random.default_rng(2).multinomial(3_300, SHARES, size=200):
+        effect.add(counts.astype(np.float64), 3_300.0)
+    assert BLOCK_SIZES[3] <= 3_300 < BLOCK_SIZES[4]
+    assert [not math.isnan(estimate) for estimate in effect.estimates] == [False, False, False, True, True, True]

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
+from otel_mlmon.processor.receive.admission import Admission, Outcome
+from otel_mlmon.processor.receive.data_point import ModelLoaded, Received
+from otel_mlmon.types import ModelKey
+from tests.support.otlp_requests import counter, histogram, predictions, request
+
+GOOD = predictions(points=3).SerializeToString()
+
+
+class Store:
+    """What comes next: safe at once, later, or never."""
+
+    def __init__(self, *faults: Exception | None, is_slow: bool = False) -> None:
+        self.faults = list(faults)
+        self.is_slow = is_slow
+        self.observations: list[Received] = []
+        self.open: list[Future[None]] = []
+
+    def deliver(self, observations: tuple[Received, ...]) -> Future[None]:
+        done: Future[None] = Future()
+        fault = self.faults.pop(0) if self.faults else None
+        self.observations += observations if fault is None else ()
+        if self.is_slow:
+            self.open.append(done)
+        elif fault is None:
+            done.set_result(None)
+        else:
+            done.set_exception(fault)
+        return done
+
+
+def test_a_request_is_done_when_its_observations_are_safe() -> None:
+    store = Store(is_slow=True)
+    intake = Admission(store.deliver)
+    outcome = intake.consume("metrics", GOOD)
+    assert (outcome.done(), intake.pending_bytes, intake.counts.accepted) == (False, len(GOOD), 0)
+    assert not outcome.cancel()
+    store.open[0].set_result(None)
+    assert outcome.result(0) == Outcome()
+    assert (intake.pending_bytes, intake.counts.accepted, len(store.observations)) == (0, 3, 3)
+
+
+def test_partial_success_says_how_many_and_why() -> None:
+    bad = request("ml.inference.duration", "histogram", histogram([1.0], [1]), points=2)
+    worse = request("ml.predictions", "sum", counter(-1))
+    body = GOOD + bad.SerializeToString() + worse.SerializeToString()
+    intake = Admission(Store().deliver)
+    assert intake.consume("metrics", body).result(0) == Outcome(rejected=3, message="bucket_mismatch: 2, bad_value: 1")
+    assert (intake.counts.accepted, dict(intake.counts.rejected)) == (
+        3,
+        {"bucket_mismatch": 2, "bad_value": 1},
+    )
+
+
+def test_an_empty_request_succeeds() -> None:
+    store = Store()
+    assert Admission(store.deliver).consume("metrics", b"").result(0) == Outcome()
+    assert store.observations == []
+
+
+def test_logs_and_traces_are_taken_and_not_used() -> None:
+    logs = ExportLogsServiceRequest()
+    logs.resource_logs.add().scope_logs.add().log_records.add()
+    traces = ExportTraceServiceRequest()
+    spans = traces.resource_spans.add().scope_spans.add().spans
+    spans.add()
+    spans.add()
+    intake = Admission(Store().deliver)
+    assert intake.consume("logs", logs.SerializeToString()).result(0) == Outcome()
+    assert intake.consume("traces", traces.SerializeToString()).result(0) == Outcome()
+    assert dict(intake.counts.unused) == {"logs": 1, "traces": 2}
+    assert intake.pending_bytes == 0
+
+
+@pytest.mark.parametrize("signal", ["metrics", "logs", "traces"])
+def test_what_is_not_protobuf_is_malformed(signal: Any) -> None:
+    intake = Admission(Store().deliver)
+    with pytest.raises(MalformedError):
+        intake.consume(signal, b"\xff\xff\xff")
+    assert (intake.counts.malformed, intake.pending_bytes) == (1, 0)
+
+
+def test_bytes_in_flight_are_bounded_before_parsing() -> None:
+    store = Store(is_slow=True)
+    intake = Admission(store.deliver, max_pending_bytes=len(GOOD) + 1, retry_after_s=7.0)
+    intake.consume("metrics", GOOD)
+    with pytest.raises(OverloadedError) as refused:
+        intake.consume("metrics", GOOD)
+    assert refused.value.retry_after_s == 7.0
+    with pytest.raises(OverloadedError):
+        intake.consume("metrics", b"\xff\xff")  # not even looked at
+    assert (intake.counts.refused, intake.counts.malformed) == (3, 0)
+    store.open[0].set_result(None)
+    intake.consume("metrics", GOOD)
+    store.open[1].set_result(None)
+    assert intake.counts.accepted == 6
+
+
+def test_a_request_above_the_bound_is_taken_when_it_is_alone() -> None:
+    assert Admission(Store().deliver, max_pending_bytes=1).consume("metrics", GOOD).result(0) == Outcome()
+
+
+def test_what_comes_next_may_turn_a_request_away() -> None:
+    def full(observations: tuple[Received, ...]) -> Future[None]:
+        raise OverloadedError("queue is full", retry_after_s=3.0)
+
+    for intake in (Admission(full), Admission(Store(OverloadedError("full", retry_after_s=3.0)).deliver)):
+        outcome = intake.consume("metrics", GOOD)
+        error = outcome.exception(0)
+        assert isinstance(error, OverloadedError)
+        assert error.retry_after_s == 3.0
+        assert (intake.counts.refused, intake.counts.accepted, intake.pending_bytes) == (3, 0, 0)
+
+
+@pytest.mark.guarded
+def test_a_fault_of_ours_may_be_sent_again_and_the_second_time_is_put_aside(tmp_path: Path) -> None:
+    store = Store(ZeroDivisionError(), ZeroDivisionError(), ZeroDivisionError())
+    intake = Admission(store.deliver, dead_letters=tmp_path / "letters")
+    assert isinstance(intake.consume("metrics", GOOD).exception(0), UnavailableError)
+    assert not (tmp_path / "letters").exists()
+    second = intake.consume("metrics", GOOD).result(0)
+    assert second.rejected == 3
+    assert "put it aside" in second.message
+    assert [path.read_bytes() for path in (tmp_path / "letters").iterdir()] == [GOOD]
+    counts = intake.counts
+    assert (counts.refused, dict(counts.rejected), counts.dead_letters) == (3, {"dead_letter": 3}, 1)
+    assert isinstance(intake.consume("metrics", GOOD).exception(0), UnavailableError)  # from the start again
+
+
+@pytest.mark.guarded
+def test_a_fault_that_passes_is_forgotten() -> None:
+    store = Store(ZeroDivisionError(), None, ZeroDivisionError())
+    intake = Admission(store.deliver)
+    assert isinstance(intake.consume("metrics", GOOD).exception(0), UnavailableError)
+    assert intake.consume("metrics", GOOD).result(0) == Outcome()
+    assert isinstance(intake.consume("metrics", GOOD).exception(0), UnavailableError)
+
+
+@pytest.mark.guarded
+def test_a_dead_letter_that_cannot_be_written_is_still_counted(tmp_path: Path) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("")
+
+    def broken(observations: tuple[Received, ...]) -> Future[None]:
+        raise RuntimeError
+
+    intake = Admission(broken, dead_letters=in_the_way)
+    assert isinstance(intake.consume("metrics", GOOD).exception(0), UnavailableError)
+    assert intake.consume("metrics", GOOD).result(0).rejected == 3
+    assert intake.counts.dead_letters == 1
+
+
+@pytest.mark.guarded
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["good", "bad", "loop", "other"]),
+            st.integers(1, 4),
+            st.sampled_from([None, OverloadedError("full", retry_after_s=1.0), ZeroDivisionError()]),
+        ),
+        max_size=12,
+    )
+)
+def test_every_point_sent_is_accounted_for(sendings: list[tuple[str, int, Exception | None]]) -> None:
+    store = Store()
+    intake = Admission(store.deliver)
+    sent = 0
+    for kind, points, fault in sendings:
+        message = {
+            "good": predictions(points=points),
+            "bad": request("ml.predictions", "gauge", counter(1), points=points),
+            "loop": request("ml.drift.score", "gauge", counter(1), points=points),
+            "other": request("x", "sum", counter(1), points=points),
+        }[kind]
+        store.faults = [fault]
+        sent += points
+        assert intake.consume("metrics", message.SerializeToString()).done()
+    counts = intake.counts
+    account = counts.accepted + counts.rejected_total + counts.refused + counts.ignored + counts.loop_dropped
+    assert (account, counts.accepted, intake.pending_bytes) == (sent, len(store.observations), 0)
+
+
+def test_many_threads_lose_no_count() -> None:
+    lock = threading.Lock()
+    seen: list[int] = []
+
+    def deliver(observations: tuple[Received, ...]) -> Future[None]:
+        with lock:
+            seen.append(len(observations))
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
+
+    intake = Admission(deliver)
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        outcomes = list(pool.map(lambda _: intake.consume("metrics", GOOD).result(5), range(200)))
+    assert outcomes == [Outcome()] * 200
+    assert (intake.counts.accepted, sum(seen), intake.pending_bytes) == (600, 600, 0)
+
+
+def loaded(name: str = "fraud") -> bytes:
+    """A request with one `ml.model.loaded` and one record of another event."""
+    logs = ExportLogsServiceRequest()
+    records = logs.resource_logs.add().scope_logs.add().log_records
+    record = records.add(event_name="ml.model.loaded")
+    record.attributes.add(key="ml.model.name").value.string_value = name
+    records.add(event_name="ml.prediction")
+    return bytes(logs.SerializeToString())
+
+
+def test_a_model_that_was_loaded_is_delivered_and_acknowledged_like_a_point() -> None:
+    store = Store(is_slow=True)
+    intake = Admission(store.deliver)
+    outcome = intake.consume("logs", loaded())
+    assert (outcome.done(), intake.counts.accepted) == (False, 0)
+    store.open[0].set_result(None)
+    assert outcome.result(0) == Outcome()
+    assert store.observations == [ModelLoaded(model=ModelKey("fraud", ""), reference="")]
+    assert (intake.counts.accepted, dict(intake.counts.unused)) == (1, {"logs": 1})
+
+
+def test_a_loaded_model_without_a_name_is_rejected_with_the_reason() -> None:
+    intake = Admission(Store().deliver)
+    assert intake.consume("logs", loaded("")).result(0) == Outcome(rejected=1, message="no_model_name: 1")
+    assert dict(intake.counts.rejected) == {"no_model_name": 1}
+
+
+@pytest.mark.guarded
+def test_logs_that_fail_twice_are_put_aside_as_logs(tmp_path: Path) -> None:
+    def broken(received: tuple[Received, ...]) -> Future[None]:
+        raise RuntimeError("ours")
+
+    intake = Admission(broken, dead_letters=tmp_path)
+    with pytest.raises(UnavailableError):
+        intake.consume("logs", loaded()).result(0)
+    assert intake.consume("logs", loaded()).result(0).rejected == 1
+    (letter,) = tmp_path.iterdir()
+    assert (letter.name.startswith("logs-"), letter.read_bytes()) == (True, loaded())

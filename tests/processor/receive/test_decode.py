@@ -1,0 +1,361 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+from otel_mlmon.processor.receive.data_point import Observation
+from otel_mlmon.processor.receive.decode import Decoded, decode_metrics
+from otel_mlmon.sketch.exponential import BIAS, ExponentialHistogram
+from otel_mlmon.sketch.histogram import Histogram
+from otel_mlmon.sketch.moments import Moments
+from otel_mlmon.types import ModelKey
+from tests.support.otlp_requests import (
+    DELTA,
+    NOW_NS,
+    START_NS,
+    counter,
+    exponential,
+    histogram,
+    predictions,
+    request,
+)
+
+LABEL = {"ml.model.name": "fraud", "ml.model.version": "7", "ml.prediction.label": "spam"}
+FEATURE = {"ml.model.name": "fraud", "ml.feature.name": "age"}
+
+
+def only(decoded: Decoded) -> Observation:
+    assert (decoded.accepted, decoded.ignored, decoded.loop_dropped, decoded.faults) == (1, 0, 0, {})
+    return decoded.observations[0]
+
+
+def fault(message: ExportMetricsServiceRequest) -> dict[str, int]:
+    decoded = decode_metrics(message)
+    assert (decoded.accepted, decoded.ignored, decoded.loop_dropped) == (0, 0, 0)
+    return decoded.faults
+
+
+def test_an_empty_request_holds_nothing() -> None:
+    assert decode_metrics(ExportMetricsServiceRequest()) == Decoded(
+        observations=(), accepted=0, ignored=0, loop_dropped=0, rejected=0, faults={}
+    )
+
+
+def test_a_counter_becomes_an_observation() -> None:
+    found = only(decode_metrics(request("ml.predictions", "sum", counter(41), attributes=LABEL)))
+    assert (found.model, found.metric, found.key, found.category) == (
+        ModelKey("fraud", "7"),
+        "ml.predictions",
+        "spam",
+        "",
+    )
+    assert (found.start_ns, found.time_ns, found.is_cumulative) == (START_NS, NOW_NS, True)
+    assert (found.sketch, found.exemplars) == (41, ())
+    assert len(found.series) == 32
+
+
+def test_a_histogram_keeps_buckets_and_moments() -> None:
+    fill = histogram([0.1, 0.2], [3, 0, 1], sum=1.25, min=0.05, max=0.75)
+    found = only(decode_metrics(request("ml.inference.duration", "histogram", fill, temporality=DELTA)))
+    assert not found.is_cumulative
+    assert found.sketch == Histogram(
+        bounds=(0.1, 0.2),
+        counts=np.array([3, 0, 1]),
+        moments=Moments.of(count=4, total=1.25, minimum=0.05, maximum=0.75),
+    )
+
+
+def test_a_histogram_without_buckets_has_one() -> None:
+    found = only(decode_metrics(request("ml.inference.duration", "histogram", histogram([], [], count=5))))
+    assert found.sketch == Histogram(bounds=(), counts=np.array([5]), moments=Moments(count=5))
+
+
+def test_an_exponential_histogram_keeps_its_buckets() -> None:
+    fill = exponential(3, (-2, [1, 0, 4]), (5, [2, 1]), 9, sum=2.5, zero_threshold=1e-9)
+    found = only(decode_metrics(request("ml.input.feature", "exponential_histogram", fill, attributes=FEATURE)))
+    assert found.key == "age"
+    assert found.sketch == ExponentialHistogram(
+        scale=3,
+        ordinals=np.array([-(6 + BIAS), -(5 + BIAS), 0, BIAS - 2, BIAS]),
+        counts=np.array([1, 2, 9, 1, 4]),
+        moments=Moments.of(count=17, total=2.5),
+    )
+
+
+def test_a_category_is_split_by_feature_and_value() -> None:
+    attributes = {"ml.model.name": "m", "ml.feature.name": "country", "ml.feature.value": "IS"}
+    found = only(decode_metrics(request("ml.input.category", "sum", counter(1), attributes=attributes)))
+    assert (found.key, found.category) == ("country", "IS")
+
+
+def test_extremes_that_contradict_each_other_are_unknown() -> None:
+    fill = histogram([1.0], [1, 0], min=5.0, max=-5.0)
+    found = only(decode_metrics(request("ml.prediction.confidence", "histogram", fill)))
+    assert isinstance(found.sketch, Histogram)
+    assert (found.sketch.moments.minimum, found.sketch.moments.maximum) == (math.inf, -math.inf)
+
+
+@pytest.mark.parametrize(
+    ("metric", "kind", "fill", "reason"),
+    [
+        ("ml.inference.duration", "histogram", histogram([1.0], [1, 1], count=3), "count_mismatch"),
+        ("ml.inference.duration", "histogram", histogram([1.0], [1]), "bucket_mismatch"),
+        ("ml.inference.duration", "histogram", histogram([1.0], [], count=2), "bucket_mismatch"),
+        ("ml.inference.duration", "histogram", histogram([1.0, 1.0], [0, 0, 0]), "bounds_not_increasing"),
+        ("ml.inference.duration", "histogram", histogram([2.0, 1.0], [0, 0, 0]), "bounds_not_increasing"),
+        ("ml.inference.duration", "histogram", histogram([math.nan], [0, 0]), "bounds_not_increasing"),
+        ("ml.inference.duration", "histogram", histogram([math.inf], [0, 0]), "bounds_not_increasing"),
+        ("ml.inference.duration", "histogram", histogram([1.0], [2**53, 1]), "too_large"),
+        ("ml.inference.duration", "histogram", histogram([1.0], [2**63, 2**63 - 1]), "too_large"),
+        ("ml.inference.duration", "gauge", counter(1), "wrong_type"),
+        ("ml.inference.duration", "sum", counter(1), "wrong_type"),
+        ("ml.predictions", "gauge", counter(1), "wrong_type"),
+        ("ml.predictions", "histogram", histogram([], [], count=1), "wrong_type"),
+        ("ml.predictions", "sum", counter(-1), "bad_value"),
+        ("ml.predictions", "sum", counter(2**53 + 1), "too_large"),
+        ("ml.predictions", "sum", lambda point: None, "no_value"),
+        ("ml.prediction.value", "exponential_histogram", exponential(21), "bad_scale"),
+        ("ml.prediction.value", "exponential_histogram", exponential(-11), "bad_scale"),
+        ("ml.prediction.value", "exponential_histogram", exponential(0, (1025, [1])), "bad_offset"),
+        ("ml.prediction.value", "exponential_histogram", exponential(0, (0, []), (-1077, [1])), "bad_offset"),
+        (
+            "ml.prediction.value",
+            "exponential_histogram",
+            exponential(20, (0, [1] * 10_001)),
+            "too_many_buckets",
+        ),
+        ("ml.prediction.value", "exponential_histogram", exponential(0, (0, [1]), count=2), "count_mismatch"),
+        ("ml.prediction.value", "exponential_histogram", exponential(0, (0, [2**53, 1])), "too_large"),
+        ("ml.input.missing", "sum", counter(1), "no_feature_name"),
+    ],
+)
+def test_what_breaks_the_data_model_is_rejected_with_its_reason(
+    metric: str, kind: str, fill: Callable[[Any], None], reason: str
+) -> None:
+    assert fault(request(metric, kind, fill)) == {reason: 1}
+
+
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf, 1.5])
+def test_a_counter_counts_whole_things(value: float) -> None:
+    def fill(point: Any) -> None:
+        point.as_double = value
+
+    assert fault(request("ml.input.samples", "sum", fill)) == {"bad_value": 1}
+
+
+def test_a_counter_of_doubles_is_read() -> None:
+    def fill(point: Any) -> None:
+        point.as_double = 3.0
+
+    assert only(decode_metrics(request("ml.input.samples", "sum", fill))).sketch == 3
+
+
+@pytest.mark.parametrize(
+    ("times", "reason"),
+    [((0, 0), "no_time"), ((5, 4), "bad_time"), ((0, 2**63), "bad_time")],
+)
+def test_a_point_has_a_time(times: tuple[int, int], reason: str) -> None:
+    def fill(point: Any) -> None:
+        point.start_time_unix_nano, point.time_unix_nano = times
+
+    assert fault(request("ml.input.samples", "sum", fill)) == {reason: 1}
+
+
+def test_temporality_and_monotonicity_are_demanded_of_every_point() -> None:
+    assert fault(request("ml.input.samples", "sum", counter(1), points=3, temporality=0)) == {"no_temporality": 3}
+    assert fault(request("ml.input.samples", "sum", counter(1), points=2, is_monotonic=False)) == {"not_monotonic": 2}
+
+
+def test_a_value_that_was_not_recorded_is_not_a_zero() -> None:
+    def fill(point: Any) -> None:
+        point.flags = 1
+
+    decoded = decode_metrics(request("ml.input.samples", "sum", fill))
+    assert (decoded.observations, decoded.ignored, decoded.rejected) == ((), 1, 0)
+
+
+def test_what_a_processor_sent_is_dropped() -> None:
+    ours = request("ml.predictions", "sum", counter(1), points=2, scope="otel_mlmon.processor")
+    drift = request("ml.drift.score", "gauge", counter(1), points=3)
+    alert = request("ml.alert.state", "gauge", counter(1))
+    found = [decode_metrics(message) for message in (ours, drift, alert)]
+    assert [(decoded.loop_dropped, decoded.points) for decoded in found] == [(2, 2), (3, 3), (1, 1)]
+
+
+def test_metrics_of_others_are_ignored() -> None:
+    decoded = decode_metrics(request("http.server.duration", "histogram", histogram([], []), points=4))
+    assert (decoded.ignored, decoded.points) == (4, 4)
+
+
+def test_the_model_is_looked_for_on_the_point_then_the_scope_then_the_resource() -> None:
+    message = request(
+        "ml.input.samples",
+        "sum",
+        counter(1),
+        attributes={},
+        resource={"ml.model.name": "of-resource", "ml.model.version": "1", "service.name": "shop"},
+    )
+    assert only(decode_metrics(message)).model == ModelKey("of-resource", "1")
+    scope = message.resource_metrics[0].scope_metrics[0].scope
+    scope.attributes.add(key="ml.model.name").value.string_value = "of-scope"
+    assert only(decode_metrics(message)).model == ModelKey("of-scope", "1")
+    point = message.resource_metrics[0].scope_metrics[0].metrics[0].sum.data_points[0]
+    point.attributes.add(key="ml.model.name").value.string_value = "of-point"
+    assert only(decode_metrics(message)).model == ModelKey("of-point", "1")
+
+
+def test_the_service_stands_in_for_a_model_without_a_name() -> None:
+    named = request("ml.input.samples", "sum", counter(1), attributes={}, resource={"service.name": "shop"})
+    assert only(decode_metrics(named)).model == ModelKey("shop", "")
+    assert fault(request("ml.input.samples", "sum", counter(1), attributes={})) == {"no_model_name": 1}
+
+
+def test_at_most_four_trace_ids_are_kept() -> None:
+    def fill(point: Any) -> None:
+        point.as_int = 1
+        for trace_id in (b"", bytes(16), *(bytes([n]) * 16 for n in (1, 1, 2, 3, 4, 5))):
+            point.exemplars.add(trace_id=trace_id)
+
+    found = only(decode_metrics(request("ml.input.samples", "sum", fill)))
+    assert found.exemplars == ("01" * 16, "02" * 16, "03" * 16, "04" * 16)
+
+
+def test_every_kind_of_attribute_value_is_accepted() -> None:
+    def fill(point: Any) -> None:
+        point.as_int = 1
+        point.attributes.add(key="empty")
+        point.attributes.add(key="flag").value.bool_value = True
+        point.attributes.add(key="number").value.int_value = 1
+        point.attributes.add(key="real").value.double_value = math.nan
+        point.attributes.add(key="raw").value.bytes_value = b"\xff"
+        point.attributes.add(key="list").value.array_value.values.add().string_value = "x"
+        point.attributes.add(key="map").value.kvlist_value.values.add(key="k").value.int_value = 2
+        point.attributes.add(key="index").value.string_value_strindex = 1
+
+    assert only(decode_metrics(request("ml.input.samples", "sum", fill))).model.name == "fraud"
+
+
+def series_of(attributes: dict[str, Any], *, resource: dict[str, str] | None = None) -> str:
+    def fill(point: Any) -> None:
+        point.as_int = 1
+        for key, value in attributes.items():
+            kind = {str: "string_value", int: "int_value", bool: "bool_value", float: "double_value"}[type(value)]
+            setattr(point.attributes.add(key=key).value, kind, value)
+
+    return only(decode_metrics(request("ml.input.samples", "sum", fill, resource=resource))).series
+
+
+def test_a_series_is_named_by_everything_that_tells_writers_apart() -> None:
+    names = [
+        series_of({}),
+        series_of({"a": "1"}),
+        series_of({"a": 1}),
+        series_of({"a": 1.0}),
+        series_of({"a": True}),
+        series_of({"a": "1", "b": ""}),
+        series_of({"a": "1', 'b': '"}),
+        series_of({}, resource={"service.instance.id": "x"}),
+        only(decode_metrics(predictions())).series,
+    ]
+    assert len(set(names)) == len(names)
+    assert series_of({"a": "1", "b": "2"}) == series_of({"b": "2", "a": "1"})
+    assert series_of({"a": 1, "b": "2"}) == series_of({"b": "2", "a": 1})
+
+
+values = st.floats(allow_nan=True, allow_infinity=True)
+numbers = st.integers(0, 2**64 - 1)
+
+
+@st.composite
+def any_requests(draw: st.DrawFn) -> ExportMetricsServiceRequest:
+    names = ["ml.predictions", "ml.input.feature", "ml.inference.duration", "ml.drift.score", "else"]
+    message = ExportMetricsServiceRequest()
+    scope = message.resource_metrics.add().scope_metrics.add()
+    scope.scope.name = draw(st.sampled_from(["otel_mlmon", "otel_mlmon.processor"]))
+    for _ in range(draw(st.integers(0, 4))):
+        metric = scope.metrics.add(name=draw(st.sampled_from(names)))
+        kind = draw(st.sampled_from(["gauge", "sum", "histogram", "exponential_histogram", "summary"]))
+        data = getattr(metric, kind)
+        data.SetInParent()
+        if hasattr(data, "aggregation_temporality"):
+            data.aggregation_temporality = draw(st.integers(0, 3))
+        for _ in range(draw(st.integers(0, 4))):
+            point = data.data_points.add(time_unix_nano=draw(numbers), flags=draw(st.integers(0, 3)))
+            for key in draw(st.lists(st.sampled_from(["ml.model.name", "ml.feature.name", "x"]), max_size=4)):
+                point.attributes.add(key=key).value.string_value = draw(st.text(max_size=3))
+            if kind == "histogram":
+                point.count = draw(st.integers(0, 4))
+                point.explicit_bounds.extend(draw(st.lists(values, max_size=3)))
+                point.bucket_counts.extend(draw(st.lists(st.integers(0, 3) | numbers, max_size=4)))
+                point.sum, point.min, point.max = draw(values), draw(values), draw(values)
+            elif kind == "exponential_histogram":
+                point.count = draw(st.integers(0, 4))
+                point.scale = draw(st.integers(-12, 22))
+                point.positive.offset = draw(st.integers(-(2**31), 2**31 - 1) | st.integers(-5, 5))
+                point.positive.bucket_counts.extend(draw(st.lists(st.integers(0, 3) | numbers, max_size=4)))
+                point.sum = draw(values)
+            elif kind == "sum":
+                point.as_double = draw(values | st.integers(0, 5).map(float))
+    return message
+
+
+@settings(deadline=None, max_examples=150)
+@given(any_requests())
+def test_every_point_is_counted_once_and_what_is_accepted_is_sound(
+    message: ExportMetricsServiceRequest,
+) -> None:
+    sent = sum(
+        len(getattr(metric, metric.WhichOneof("data")).data_points)
+        for metric in message.resource_metrics[0].scope_metrics[0].metrics
+    )
+    decoded = decode_metrics(message)
+    assert decoded.points == sent
+    assert decoded.accepted == len(decoded.observations)
+    assert decoded.rejected == sum(decoded.faults.values())
+    for found in decoded.observations:
+        assert found.model.name
+        total = found.sketch if isinstance(found.sketch, int) else found.sketch.total
+        assert 0 <= total <= 2**53
+        if not isinstance(found.sketch, int):
+            assert found.sketch.moments.count == total
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    scale=st.integers(-10, 20),
+    offset=st.integers(-400, 400),
+    counts=st.lists(st.integers(0, 5), max_size=400),
+    below=st.lists(st.integers(0, 5), max_size=40),
+    zeros=st.integers(0, 3),
+)
+def test_exponential_buckets_lose_no_count(
+    scale: int, offset: int, counts: list[int], below: list[int], zeros: int
+) -> None:
+    sketch = ExponentialHistogram.of_buckets(
+        scale=scale,
+        zero_count=zeros,
+        positive_offset=offset,
+        positive_counts=np.array(counts, dtype=np.int64),
+        negative_offset=offset,
+        negative_counts=np.array(below, dtype=np.int64),
+        moments=Moments(),
+    )
+    assert sketch.total == sum(counts) + sum(below) + zeros
+    assert (np.diff(sketch.ordinals) > 0).all()
+    assert (sketch.counts > 0).all()
+    coarse = sketch.at_scale(-10)
+    expected: dict[int, int] = {}
+    for sign, numbers_ in ((1, counts), (-1, below)):
+        for index, count in enumerate(numbers_, start=offset):
+            ordinal = sign * ((index >> (scale + 10)) + BIAS)
+            expected[ordinal] = expected.get(ordinal, 0) + count
+    expected[0] = zeros
+    kept = {key: count for key, count in expected.items() if count}
+    assert dict(zip(coarse.ordinals.tolist(), coarse.counts.tolist(), strict=True)) == kept

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+
+from otel_mlmon.processor.receive.data_point import ModelLoaded
+from otel_mlmon.processor.receive.decode_logs import MAX_REFERENCE_CHARACTERS, decode_logs
+from otel_mlmon.types import ModelKey
+
+FRAUD = {"ml.model.name": "fraud", "ml.model.version": "7", "ml.model.reference": "{}"}
+
+
+def request(
+    attributes: Mapping[str, str],
+    *,
+    event: str = "ml.model.loaded",
+    scope: str = "otel_mlmon",
+    resource: Mapping[str, str] | None = None,
+) -> ExportLogsServiceRequest:
+    """One log record."""
+    message = ExportLogsServiceRequest()
+    resource_logs = message.resource_logs.add()
+    for key, value in (resource or {}).items():
+        resource_logs.resource.attributes.add(key=key).value.string_value = value
+    scope_logs = resource_logs.scope_logs.add()
+    scope_logs.scope.name = scope
+    record = scope_logs.log_records.add(event_name=event)
+    for key, value in attributes.items():
+        record.attributes.add(key=key).value.string_value = value
+    return message
+
+
+def test_a_model_that_was_loaded_says_its_name_version_and_reference() -> None:
+    found = decode_logs(request(FRAUD))
+    assert found.observations == (ModelLoaded(model=ModelKey("fraud", "7"), reference="{}"),)
+    assert (found.points, found.accepted, found.unused, found.rejected) == (1, 1, 0, 0)
+
+
+def test_the_name_of_the_event_may_be_an_attribute() -> None:
+    assert decode_logs(request({**FRAUD, "event.name": "ml.model.loaded"}, event="")).accepted == 1
+
+
+@pytest.mark.parametrize(
+    ("attributes", "event", "scope"),
+    [
+        (FRAUD, "ml.prediction", "otel_mlmon"),
+        (FRAUD, "", "otel_mlmon"),
+        ({**FRAUD, "event.name": "ml.model.loaded"}, "ml.prediction", "otel_mlmon"),
+        (FRAUD, "ml.model.loaded", "otel_mlmon.processor"),
+    ],
+)
+def test_other_records_are_not_used(attributes: Mapping[str, str], event: str, scope: str) -> None:
+    found = decode_logs(request(attributes, event=event, scope=scope))
+    assert (found.observations, found.unused, found.rejected, found.points) == ((), 1, 0, 0)
+
+
+def test_the_resource_speaks_where_the_record_does_not() -> None:
+    loaded = decode_logs(request({}, resource={"ml.model.name": "fraud", "ml.model.version": "7"}))
+    assert loaded.observations == (ModelLoaded(model=ModelKey("fraud", "7"), reference=""),)
+    service = decode_logs(request({}, resource={"service.name": "shop"}))
+    assert service.observations[0].model == ModelKey("shop", "")
+
+
+def test_without_a_name_or_too_large_it_is_rejected_with_the_reason() -> None:
+    large = {**FRAUD, "ml.model.reference": "x" * (MAX_REFERENCE_CHARACTERS + 1)}
+    message = request({"ml.model.version": "7"})
+    message.MergeFrom(request(large))
+    message.MergeFrom(request(FRAUD))
+    found = decode_logs(message)
+    assert found.faults == {"no_model_name": 1, "too_large": 1}
+    assert (found.accepted, found.rejected, found.points) == (1, 2, 3)

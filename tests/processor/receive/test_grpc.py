@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
+    ExportLogsServiceRequest,
+    ExportLogsServiceResponse,
+)
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import LogsServiceStub
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metrics
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+
+from otel_mlmon.errors import ConfigurationError, OverloadedError, PortUnavailableError
+from otel_mlmon.processor.receive.admission import Admission
+from otel_mlmon.processor.receive.data_point import Observation, Received
+from otel_mlmon.processor.receive.grpc import SERVICES, GrpcReceiver
+from tests.support.certificates import make_certificate
+from tests.support.otlp_requests import counter, predictions, request
+
+Deliver = Callable[[tuple[Received, ...]], "Future[None]"]
+
+
+class Store:
+    def __init__(self, *faults: Exception) -> None:
+        self.faults = list(faults)
+        self.observations: list[Observation] = []
+        self.arrivals_s: list[float] = []
+
+    def deliver(self, observations: tuple[Received, ...]) -> Future[None]:
+        self.arrivals_s.append(time.monotonic())
+        done: Future[None] = Future()
+        if self.faults:
+            done.set_exception(self.faults.pop(0))
+        else:
+            self.observations += [item for item in observations if isinstance(item, Observation)]
+            done.set_result(None)
+        return done
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., str]]:
+    receivers: list[GrpcReceiver] = []
+
+    def start(deliver: Deliver, *, intake: Admission | None = None, **options: Any) -> str:
+        receivers.append(GrpcReceiver(intake or Admission(deliver), "127.0.0.1:0", **options))
+        return receivers[-1].start()
+
+    yield start
+    for receiver in receivers:
+        receiver.stop(0.5)
+
+
+def export(address: str, message: Any, *, signal: str = "metrics", **options: Any) -> Any:
+    with grpc.insecure_channel(address) as channel:
+        call = channel.unary_unary(f"/{SERVICES[signal]}/Export")  # type: ignore[index]
+        body = message if isinstance(message, bytes) else message.SerializeToString()
+        return metrics.ExportMetricsServiceResponse.FromString(call(body, timeout=10, **options))
+
+
+def refusal(address: str, message: Any, **options: Any) -> Any:
+    with pytest.raises(grpc.RpcError) as failed:
+        export(address, message, **options)
+    return failed.value
+
+
+def delays_s(error: Any) -> tuple[float, float]:
+    """From the standard trailer, and from the one that Python's exporters read."""
+    trailers = dict(error.trailing_metadata())
+    inside, beside = RetryInfo(), RetryInfo.FromString(trailers["google.rpc.retryinfo-bin"])
+    status = Status.FromString(trailers["grpc-status-details-bin"])
+    assert status.code == error.code().value[0]
+    assert status.details[0].Unpack(inside)
+    return inside.retry_delay.ToTimedelta().total_seconds(), beside.retry_delay.ToTimedelta().total_seconds()
+
+
+@pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
+def test_the_sdks_exporter_is_understood(serve: Callable[..., str], compression: grpc.Compression) -> None:
+    store = Store()
+    exporter = OTLPMetricExporter(f"http://{serve(store.deliver)}", insecure=True, compression=compression)
+    reader = PeriodicExportingMetricReader(exporter, export_interval_millis=3_600_000)
+    provider = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
+    meter = provider.get_meter("otel_mlmon")
+    meter.create_counter("ml.predictions").add(5, {"ml.model.name": "fraud", "ml.prediction.label": "spam"})
+    duration = meter.create_histogram("ml.inference.duration", explicit_bucket_boundaries_advisory=[0.1, 1.0])
+    duration.record(0.5, {"ml.model.name": "fraud"})
+    provider.shutdown()
+    found = {observation.metric: observation for observation in store.observations}
+    assert found["ml.predictions"].sketch == 5
+    assert found["ml.predictions"].model.name == "fraud"
+    sketch: Any = found["ml.inference.duration"].sketch
+    assert (sketch.bounds, sketch.counts.tolist(), sketch.moments.sum) == ((0.1, 1.0), [0, 1, 0], 0.5)
+
+
+def test_full_and_partial_success(serve: Callable[..., str]) -> None:
+    address = serve(Store().deliver)
+    assert export(address, predictions()) == metrics.ExportMetricsServiceResponse()
+    assert export(address, b"") == metrics.ExportMetricsServiceResponse()
+    partial = export(address, request("ml.predictions", "gauge", counter(1), points=2)).partial_success
+    assert (partial.rejected_data_points, partial.error_message) == (2, "wrong_type: 2")
+
+
+def test_logs_and_traces_are_answered(serve: Callable[..., str]) -> None:
+    with grpc.insecure_channel(serve(Store().deliver)) as channel:
+        logs_stub: Any = LogsServiceStub(channel)  # type: ignore[no-untyped-call]
+        trace_stub: Any = TraceServiceStub(channel)  # type: ignore[no-untyped-call]
+        logs = logs_stub.Export(ExportLogsServiceRequest(), timeout=10)
+        traces = trace_stub.Export(ExportTraceServiceRequest(), timeout=10)
+    assert (logs, traces) == (ExportLogsServiceResponse(), ExportTraceServiceResponse())
+
+
+def test_health_is_told_for_every_service(serve: Callable[..., str]) -> None:
+    with grpc.insecure_channel(serve(Store().deliver)) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        found = [
+            stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=10).status
+            for name in ("", *SERVICES.values())
+        ]
+    assert found == [health_pb2.HealthCheckResponse.SERVING] * 4
+
+
+def test_what_is_not_protobuf_is_an_invalid_argument(serve: Callable[..., str]) -> None:
+    error = refusal(serve(Store().deliver), b"\xff\xff")
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "google.rpc.retryinfo-bin" not in dict(error.trailing_metadata())
+
+
+def test_overload_says_when_to_try_again_in_both_trailers(serve: Callable[..., str]) -> None:
+    store = Store(OverloadedError("full", retry_after_s=2.5))
+    error = refusal(serve(store.deliver), predictions())
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert delays_s(error) == (2.5, 2.5)
+
+
+@pytest.mark.guarded
+def test_a_fault_of_ours_is_unavailable_and_never_internal(serve: Callable[..., str]) -> None:
+    error = refusal(serve(Store(ZeroDivisionError()).deliver), predictions())
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert delays_s(error) == (1.0, 1.0)
+
+
+def test_what_is_not_safe_in_time_is_unavailable(serve: Callable[..., str]) -> None:
+    error = refusal(serve(lambda _: Future(), answer_timeout_s=0.05), predictions())
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert delays_s(error) == (1.0, 1.0)
+
+
+def test_the_sdks_exporter_waits_as_long_as_it_is_told(serve: Callable[..., str]) -> None:
+    store = Store(OverloadedError("full", retry_after_s=0.3))
+    exporter = OTLPMetricExporter(f"http://{serve(store.deliver)}", insecure=True)
+    provider = MeterProvider(
+        metric_readers=[PeriodicExportingMetricReader(exporter, export_interval_millis=3_600_000)],
+        shutdown_on_exit=False,
+    )
+    counter_ = provider.get_meter("otel_mlmon").create_counter("ml.predictions")
+    counter_.add(5, {"ml.model.name": "fraud"})
+    provider.force_flush()
+    first_s, second_s = store.arrivals_s[:2]
+    provider.shutdown()
+    assert store.observations[0].sketch == 5
+    assert 0.25 < second_s - first_s < 0.75  # its own backoff would be 0.8 s or more
+
+
+def test_the_limit_holds_after_decompression(serve: Callable[..., str]) -> None:
+    store = Store()
+    address = serve(store.deliver, intake=Admission(store.deliver, max_request_bytes=10_000))
+    body = request("x" * 9_000, "sum", counter(1)).SerializeToString()
+    assert export(address, body, compression=grpc.Compression.Gzip) == metrics.ExportMetricsServiceResponse()
+    body = request("x" * 10_000, "sum", counter(1)).SerializeToString()
+    error = refusal(address, body, compression=grpc.Compression.Gzip)
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "google.rpc.retryinfo-bin" not in dict(error.trailing_metadata())  # so it is not sent again
+
+
+def test_a_token_is_demanded(serve: Callable[..., str]) -> None:
+    address = serve(Store().deliver, token="secret")
+    for metadata in ((), (("authorization", "Bearer wrong"),)):
+        assert refusal(address, predictions(), metadata=metadata).code() is grpc.StatusCode.UNAUTHENTICATED
+    answer = export(address, predictions(), metadata=(("authorization", "Bearer secret"),))
+    assert answer == metrics.ExportMetricsServiceResponse()
+
+
+def test_a_port_that_is_taken_is_named_with_its_option(serve: Callable[..., str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(PortUnavailableError, match=rf"{address}.*receiver\.grpc"):
+            GrpcReceiver(Admission(Store().deliver), address).start()
+    first = serve(Store().deliver)
+    with pytest.raises(PortUnavailableError, match=first):
+        GrpcReceiver(Admission(Store().deliver), first).start()
+
+
+def test_an_address_that_is_none_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"receiver\.grpc"):
+        GrpcReceiver(Admission(Store().deliver), "4317")
+
+
+def test_many_clients_at_once(serve: Callable[..., str]) -> None:
+    store = Store()
+    address = serve(store.deliver)
+    with ThreadPoolExecutor(max_workers=12) as pool:
+        answers = list(pool.map(lambda _: export(address, predictions(points=5)), range(48)))
+    assert answers == [metrics.ExportMetricsServiceResponse()] * 48
+    assert len(store.observations) == 240
+
+
+def test_stopping_lets_a_request_in_progress_end() -> None:
+    arrived, safe = threading.Event(), Future[None]()
+
+    def deliver(_: tuple[Received, ...]) -> Future[None]:
+        arrived.set()
+        return safe
+
+    receiver = GrpcReceiver(Admission(deliver), "127.0.0.1:0")
+    address = receiver.start()
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        answer = pool.submit(export, address, predictions())
+        assert arrived.wait(10)
+        stopping = pool.submit(receiver.stop, 10.0)
+        safe.set_result(None)
+        assert answer.result(10) == metrics.ExportMetricsServiceResponse()
+        stopping.result(10)
+    assert refusal(address, predictions()).code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_tls_demands_a_client_certificate_where_an_authority_is_set(serve: Callable[..., str], tmp_path: Path) -> None:
+    server, client = make_certificate(tmp_path, "server"), make_certificate(tmp_path, "client")
+    tls = {"certificate": server.certificate, "key": server.key, "client_ca": client.certificate}
+    address = serve(Store().deliver, **tls)
+    root = server.certificate.read_bytes()
+    shown = (client.key.read_bytes(), client.certificate.read_bytes())
+    codes = []
+    for pair in ((None, None), shown):
+        credentials = grpc.ssl_channel_credentials(root, *pair)
+        with grpc.secure_channel(address, credentials) as channel:
+            call = channel.unary_unary(f"/{SERVICES['metrics']}/Export")
+            try:
+                codes.append(call(predictions().SerializeToString(), timeout=10))
+            except grpc.RpcError as error:
+                codes.append(error.code())
+    assert codes == [grpc.StatusCode.UNAVAILABLE, b""]

@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+import gzip
+import http.client
+import json
+import socket
+import ssl
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.rpc.status_pb2 import Status
+from opentelemetry.exporter.otlp.proto.http import Compression
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+
+from otel_mlmon.errors import OverloadedError, PortUnavailableError
+from otel_mlmon.processor.receive.admission import Admission
+from otel_mlmon.processor.receive.data_point import Observation, Received
+from otel_mlmon.processor.receive.http import PROTOBUF, HttpReceiver
+from tests.support.certificates import make_certificate
+from tests.support.otlp_requests import counter, predictions, request
+
+BODY = predictions(points=2).SerializeToString()
+
+
+class Store:
+    def __init__(self, *faults: Exception) -> None:
+        self.faults = list(faults)
+        self.observations: list[Observation] = []
+        self.arrivals_s: list[float] = []
+
+    def deliver(self, observations: tuple[Received, ...]) -> Future[None]:
+        self.arrivals_s.append(time.monotonic())
+        done: Future[None] = Future()
+        if self.faults:
+            done.set_exception(self.faults.pop(0))
+        else:
+            self.observations += [item for item in observations if isinstance(item, Observation)]
+            done.set_result(None)
+        return done
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., str]]:
+    receivers: list[HttpReceiver] = []
+
+    def start(deliver: Any, *, intake: Admission | None = None, **options: Any) -> str:
+        receivers.append(HttpReceiver(intake or Admission(deliver), "127.0.0.1:0", **options))
+        return receivers[-1].start()
+
+    yield start
+    for receiver in receivers:
+        receiver.stop(1.0)
+
+
+def post(
+    address: str, body: bytes = BODY, *, path: str = "/v1/metrics", method: str = "POST", **headers: str
+) -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection(address, timeout=10)
+    sent = {"content-type": PROTOBUF, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    connection.request(method, path, body, sent)
+    answer = connection.getresponse()
+    found = answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+    connection.close()
+    return found
+
+
+def refused(found: tuple[int, dict[str, str], bytes]) -> tuple[int, int, str]:
+    """HTTP status, and code and message of the body, which is a Status."""
+    code, headers, body = found
+    assert headers["content-type"] == PROTOBUF
+    status = Status.FromString(body)
+    return code, status.code, status.message
+
+
+def test_the_three_paths_answer_in_protobuf(serve: Callable[..., str]) -> None:
+    store = Store()
+    address = serve(store.deliver)
+    for path in ("/v1/metrics", "/v1/logs", "/v1/traces"):
+        code, headers, body = post(address, b"", path=path)
+        assert (code, headers["content-type"], body) == (200, PROTOBUF, b"")
+    assert post(address)[0] == 200
+    assert len(store.observations) == 2
+
+
+def test_partial_success_says_how_many_and_why(serve: Callable[..., str]) -> None:
+    body = request("ml.predictions", "gauge", counter(1), points=2).SerializeToString()
+    code, _, answer = post(serve(Store().deliver), body)
+    partial = ExportMetricsServiceResponse.FromString(answer).partial_success
+    assert (code, partial.rejected_data_points, partial.error_message) == (200, 2, "wrong_type: 2")
+
+
+@pytest.mark.parametrize("compression", list(Compression))
+def test_the_sdks_exporter_is_understood(serve: Callable[..., str], compression: Compression) -> None:
+    store = Store()
+    exporter = OTLPMetricExporter(f"http://{serve(store.deliver)}/v1/metrics", compression=compression)
+    reader = PeriodicExportingMetricReader(exporter, export_interval_millis=3_600_000)
+    provider = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
+    provider.get_meter("otel_mlmon").create_counter("ml.predictions").add(5, {"ml.model.name": "fraud"})
+    provider.shutdown()
+    assert [(found.metric, found.sketch) for found in store.observations] == [("ml.predictions", 5)]
+
+
+def test_the_sdks_exporter_waits_as_long_as_it_is_told(serve: Callable[..., str]) -> None:
+    store = Store(OverloadedError("full", retry_after_s=1.2))
+    exporter = OTLPMetricExporter(f"http://{serve(store.deliver)}/v1/metrics")
+    reader = PeriodicExportingMetricReader(exporter, export_interval_millis=3_600_000)
+    provider = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
+    provider.get_meter("otel_mlmon").create_counter("ml.predictions").add(5, {"ml.model.name": "fraud"})
+    provider.force_flush()
+    first_s, second_s = store.arrivals_s[:2]
+    provider.shutdown()
+    assert store.observations[0].sketch == 5
+    assert 1.9 < second_s - first_s < 2.5  # whole seconds, rounded up
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "headers", "status", "code"),
+    [
+        ("/v1/profiles", "POST", {}, 404, 12),
+        ("/v1/metrics", "GET", {}, 405, 12),
+        ("/v1/metrics", "PUT", {}, 405, 12),
+        ("/v1/metrics", "POST", {"content_type": "text/plain"}, 415, 3),
+        ("/v1/metrics", "POST", {"content_encoding": "zstd"}, 415, 3),
+        ("/v1/metrics", "POST", {"content_encoding": "gzip"}, 400, 3),
+        ("/v1/metrics", "POST", {"content_encoding": "deflate"}, 400, 3),
+    ],
+)
+def test_what_is_not_spoken_is_answered_with_a_status(
+    serve: Callable[..., str], path: str, method: str, headers: Any, status: int, code: int
+) -> None:
+    found = post(serve(Store().deliver), path=path, method=method, **headers)
+    assert refused(found)[:2] == (status, code)
+    assert found[1].get("allow") == ("POST" if status == 405 else None)
+
+
+def test_json_is_answered_in_json_with_what_is_spoken(serve: Callable[..., str]) -> None:
+    code, headers, body = post(serve(Store().deliver), b"{}", content_type="application/json; charset=utf-8")
+    message = "application/json is not spoken here, application/x-protobuf is"
+    assert (code, headers["content-type"], json.loads(body)) == (
+        415,
+        "application/json",
+        {"code": 3, "message": message},
+    )
+
+
+def test_what_is_not_protobuf_is_a_bad_request(serve: Callable[..., str]) -> None:
+    address = serve(Store().deliver)
+    assert refused(post(address, b"\xff\xff"))[:2] == (400, 3)
+    cut_off = gzip.compress(BODY)[:-4]
+    assert refused(post(address, cut_off, content_encoding="gzip"))[2] == "the compressed body is cut off"
+
+
+def test_the_limit_holds_before_and_after_decompression(serve: Callable[..., str]) -> None:
+    store = Store()
+    address = serve(store.deliver, intake=Admission(store.deliver, max_request_bytes=10_000))
+    small = request("x" * 9_000, "sum", counter(1)).SerializeToString()
+    large = request("x" * 10_000, "sum", counter(1)).SerializeToString()
+    for compress, encoding in ((bytes, "identity"), (gzip.compress, "gzip"), (zlib.compress, "deflate")):
+        assert post(address, compress(small), content_encoding=encoding)[0] == 200
+        assert refused(post(address, compress(large), content_encoding=encoding))[:2] == (413, 8)
+
+
+def test_a_body_of_unknown_length_is_cut_at_the_limit(serve: Callable[..., str]) -> None:
+    store = Store()
+    address = serve(store.deliver, intake=Admission(store.deliver, max_request_bytes=10_000))
+    host, port = address.split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as client:
+        head = f"POST /v1/metrics HTTP/1.1\r\nhost: x\r\ncontent-type: {PROTOBUF}\r\n"
+        client.sendall(f"{head}transfer-encoding: chunked\r\n\r\n".encode())
+        client.sendall(b"2711\r\n" + bytes(0x2711) + b"\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+def test_chunks_are_one_body(serve: Callable[..., str]) -> None:
+    store = Store()
+    connection = http.client.HTTPConnection(serve(store.deliver), timeout=10)
+    connection.request("POST", "/v1/metrics", iter([BODY[:7], BODY[7:]]), {"content-type": PROTOBUF})
+    answer = connection.getresponse()
+    assert (answer.status, answer.read(), len(store.observations)) == (200, b"", 2)
+    connection.close()
+
+
+@pytest.mark.guarded
+@pytest.mark.parametrize(
+    ("fault", "status", "code", "retry_after"),
+    [(OverloadedError("full", retry_after_s=2.1), 429, 8, "3"), (ZeroDivisionError(), 503, 14, "1")],
+)
+def test_what_may_be_sent_again_says_when(
+    serve: Callable[..., str], fault: Exception, status: int, code: int, retry_after: str
+) -> None:
+    found = post(serve(Store(fault).deliver))
+    assert refused(found)[:2] == (status, code)
+    assert found[1]["retry-after"] == retry_after
+
+
+def test_what_is_not_safe_in_time_is_unavailable(serve: Callable[..., str]) -> None:
+    found = post(serve(lambda _: Future(), answer_timeout_s=0.05))
+    assert refused(found)[:2] == (503, 14)
+
+
+def test_bodies_in_arrival_are_bounded_together(serve: Callable[..., str]) -> None:
+    store = Store()
+    address = serve(store.deliver, intake=Admission(store.deliver, max_pending_bytes=len(BODY) - 1))
+    found = post(address)
+    assert refused(found)[:2] == (429, 8)
+    assert found[1]["retry-after"] == "1"
+    assert post(address, b"")[0] == 200  # what was refused is no longer counted
+
+
+def test_a_client_that_is_silent_is_timed_out_and_one_that_leaves_is_forgotten(
+    serve: Callable[..., str],
+) -> None:
+    store = Store()
+    address = serve(store.deliver, body_timeout_s=0.2)
+    host, port = address.split(":")
+    head = f"POST /v1/metrics HTTP/1.1\r\nhost: x\r\ncontent-type: {PROTOBUF}\r\ncontent-length: 10\r\n\r\nabc"
+    with socket.create_connection((host, int(port)), timeout=10) as client:
+        client.sendall(head.encode())
+        assert client.recv(100).startswith(b"HTTP/1.1 408 ")
+    with socket.create_connection((host, int(port)), timeout=10) as client:
+        client.sendall(head.encode())
+    assert post(address)[0] == 200
+    assert len(store.observations) == 2
+
+
+def test_a_token_is_demanded(serve: Callable[..., str]) -> None:
+    address = serve(Store().deliver, token="secret")
+    found = post(address, authorization="Bearer wrong")
+    assert (refused(found)[:2], found[1]["www-authenticate"]) == ((401, 16), "Bearer")
+    assert post(address)[0] == 401
+    assert post(address, authorization="Bearer secret")[0] == 200
+
+
+def test_a_port_that_is_taken_is_named_with_its_option(serve: Callable[..., str]) -> None:
+    address = serve(Store().deliver)
+    with pytest.raises(PortUnavailableError, match=rf"{address}.*receiver\.http"):
+        HttpReceiver(Admission(Store().deliver), address).start()
+    with pytest.raises(PortUnavailableError, match=r"host\.invalid:0.*receiver\.http"):
+        HttpReceiver(Admission(Store().deliver), "host.invalid:0").start()
+
+
+def test_many_clients_at_once(serve: Callable[..., str]) -> None:
+    store = Store()
+    address = serve(store.deliver)
+    with ThreadPoolExecutor(max_workers=12) as pool:
+        codes = list(pool.map(lambda _: post(address)[0], range(60)))
+    assert (codes, len(store.observations)) == ([200] * 60, 120)
+
+
+def test_stopping_lets_a_request_in_progress_end(capfd: pytest.CaptureFixture[str]) -> None:
+    arrived, safe = threading.Event(), Future[None]()
+
+    def deliver(_: tuple[Received, ...]) -> Future[None]:
+        arrived.set()
+        return safe
+
+    receiver = HttpReceiver(Admission(deliver), "127.0.0.1:0")
+    address = receiver.start()
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        answer = pool.submit(post, address)
+        assert arrived.wait(10)
+        stopping = pool.submit(receiver.stop, 10.0)
+        safe.set_result(None)
+        assert answer.result(10)[0] == 200
+        stopping.result(10)
+    with pytest.raises(ConnectionRefusedError):
+        post(address)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_receiver_that_was_never_started_can_be_stopped() -> None:
+    HttpReceiver(Admission(Store().deliver), "127.0.0.1:0").stop(1.0)
+
+
+def test_tls_demands_a_client_certificate_where_an_authority_is_set(serve: Callable[..., str], tmp_path: Path) -> None:
+    server, client = make_certificate(tmp_path, "server"), make_certificate(tmp_path, "client")
+    tls = {"certificate": server.certificate, "key": server.key, "client_ca": client.certificate}
+    address = serve(Store().deliver, **tls)
+    trusting = ssl.create_default_context(cafile=str(server.certificate))
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        post_encrypted(address, trusting)
+    trusting.load_cert_chain(client.certificate, client.key)
+    assert post_encrypted(address, trusting) == 200
+
+
+def post_encrypted(address: str, context: ssl.SSLContext) -> int:
+    connection = http.client.HTTPSConnection(address, timeout=10, context=context)
+    try:
+        connection.request("POST", "/v1/metrics", BODY, {"content-type": PROTOBUF})
+        return connection.getresponse().status
+    finally:
+        connection.close()

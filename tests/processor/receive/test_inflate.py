@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import gzip
+import tracemalloc
+import zlib
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otel_mlmon.errors import MalformedError
+from otel_mlmon.processor.receive.inflate import TooLargeError, inflate
+
+MIB = 2**20
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "identity": bytes,
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+}
+
+
+def raw_deflate(body: bytes) -> bytes:
+    compressor = zlib.compressobj(wbits=-15)
+    return compressor.compress(body) + compressor.flush()
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.binary(max_size=2000))
+def test_what_was_compressed_comes_back(body: bytes) -> None:
+    assert inflate(body, "identity", max_bytes=2000) == body
+    assert inflate(gzip.compress(body), "gzip", max_bytes=2000) == body
+    assert inflate(zlib.compress(body), "deflate", max_bytes=2000) == body
+    assert inflate(raw_deflate(body), "deflate", max_bytes=2000) == body
+
+
+def test_gzip_members_in_a_row_are_one_body() -> None:
+    assert inflate(gzip.compress(b"one ") + gzip.compress(b"two"), "gzip", max_bytes=7) == b"one two"
+    with pytest.raises(TooLargeError):
+        inflate(gzip.compress(b"one ") + gzip.compress(b"two"), "gzip", max_bytes=6)
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip", "deflate"])
+def test_the_limit_is_exact(encoding: str) -> None:
+    compress = COMPRESS[encoding]
+    assert inflate(compress(bytes(MIB)), encoding, max_bytes=MIB) == bytes(MIB)
+    with pytest.raises(TooLargeError):
+        inflate(compress(bytes(MIB + 1)), encoding, max_bytes=MIB)
+
+
+def test_a_bomb_is_given_up_before_it_is_in_memory() -> None:
+    bomb = gzip.compress(bytes(64 * MIB))
+    tracemalloc.start()
+    with pytest.raises(TooLargeError):
+        inflate(bomb, "gzip", max_bytes=MIB)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak_bytes < 8 * MIB
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_what_is_cut_off_or_damaged_is_malformed(encoding: str) -> None:
+    whole = COMPRESS[encoding](b"some body" * 20)
+    damaged = whole[:-5] + bytes([whole[-5] ^ 0xFF]) + whole[-4:]
+    for body in (b"", whole[:-1], whole[:5], b"\xff" * 20, damaged):
+        with pytest.raises(MalformedError):
+            inflate(body, encoding, max_bytes=MIB)

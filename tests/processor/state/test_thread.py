@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from otel_mlmon.errors import StoreError
+from otel_mlmon.processor.state.thread import StateThread
+
+DEADLINE_S = 10.0
+
+
+class Ledger:
+    """Work that writes down what is done to it; faults are arguments."""
+
+    def __init__(
+        self,
+        *,
+        open_fault: Exception | None = None,
+        commit_faults: int = 0,
+        before_apply: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self.did: list[str] = []
+        self.threads: set[int] = set()
+        self._open_fault = open_fault
+        self._commit_faults = commit_faults
+        self._before_apply = before_apply
+        self._pending: list[int] = []
+        self.durable: list[list[int]] = []
+        self.closed = threading.Event()
+
+    @property
+    def kept(self) -> list[int]:
+        """Every durable item, in order."""
+        return [item for turn in self.durable for item in turn]
+
+    def open(self) -> None:
+        if self._open_fault:
+            raise self._open_fault
+        self.did.append("open")
+
+    def apply(self, item: int, /) -> None:
+        self._before_apply(item)
+        self.threads.add(threading.get_ident())
+        self._pending.append(item)
+
+    def advance(self) -> None:
+        self.threads.add(threading.get_ident())
+
+    def commit(self) -> None:
+        if self._commit_faults and self._pending:
+            self._commit_faults -= 1
+            raise StoreError("the disk is full")
+        if self._pending:
+            self.durable.append(self._pending)
+            self._pending = []
+
+    def committed(self, *, is_busy: bool) -> None:
+        if is_busy:
+            self.did.append("committed")
+
+    def close(self) -> None:
+        self.did.append("close")
+        self.closed.set()
+
+
+@contextmanager
+def running(work: Ledger, *, commit_interval_s: float = 0.0) -> Iterator[StateThread[int]]:
+    owner: StateThread[int] = StateThread(work, commit_interval_s=commit_interval_s, tick_s=0.01)
+    owner.start()
+    try:
+        yield owner
+    finally:
+        assert owner.shutdown(DEADLINE_S)
+
+
+def test_an_item_is_answered_after_its_commit() -> None:
+    work = Ledger()
+    with running(work) as owner:
+        owner.submit(7).result(DEADLINE_S)
+        assert work.durable == [[7]]
+        states = [owner.is_ready]
+    states.append(owner.is_ready)
+    assert states == [True, False]
+    assert work.did[0] == "open"
+    assert work.did[-1] == "close"
+
+
+def test_items_that_arrive_together_are_one_commit() -> None:
+    held, arrived = threading.Event(), threading.Event()
+
+    def hold(item: int) -> None:
+        if item == 0:
+            arrived.set()
+            assert held.wait(DEADLINE_S)
+
+    work = Ledger(before_apply=hold)
+    with running(work, commit_interval_s=0.05) as owner:
+        first = owner.submit(0)
+        assert arrived.wait(DEADLINE_S)
+        later = [owner.submit(item) for item in range(1, 50)]
+        held.set()
+        for done in (first, *later):
+            done.result(DEADLINE_S)
+    assert work.kept == list(range(50))
+    assert len(work.durable) <= 3
+
+
+def test_all_work_is_done_on_one_thread_and_it_is_not_the_callers() -> None:
+    work = Ledger()
+    with running(work) as owner:
+        for item in range(20):
+            owner.submit(item).result(DEADLINE_S)
+    assert len(work.threads) == 1
+    assert threading.get_ident() not in work.threads
+
+
+def test_a_state_that_cannot_be_used_is_the_starters_error() -> None:
+    owner: StateThread[int] = StateThread(Ledger(open_fault=StoreError("it is of version 9")), commit_interval_s=0)
+    with pytest.raises(StoreError, match="it is of version 9"):
+        owner.start()
+    assert not owner.is_ready
+    assert owner.shutdown(DEADLINE_S)
+
+
+def test_a_commit_that_fails_fails_its_items_and_the_next_one_holds_them() -> None:
+    work = Ledger(commit_faults=1)
+    with running(work) as owner:
+        with pytest.raises(StoreError, match="the disk is full"):
+            owner.submit(1).result(DEADLINE_S)
+        owner.submit(2).result(DEADLINE_S)
+    assert work.kept == [1, 2]
+
+
+@pytest.mark.guarded
+def test_a_fault_of_ours_fails_one_item_and_not_its_neighbours() -> None:
+    def refuse(item: int) -> None:
+        if item == 13:
+            raise RuntimeError("a bug")
+
+    work = Ledger(before_apply=refuse)
+    with running(work) as owner:
+        with pytest.raises(StoreError, match="could not be applied"):
+            owner.submit(13).result(DEADLINE_S)
+        owner.submit(14).result(DEADLINE_S)
+    assert work.kept == [14]
+
+
+def test_what_has_arrived_is_committed_at_shutdown_and_what_comes_after_is_refused() -> None:
+    work = Ledger()
+    owner: StateThread[int] = StateThread(work, commit_interval_s=0.5, tick_s=0.01)
+    owner.start()
+    arrived = [owner.submit(item) for item in range(10)]
+    assert owner.shutdown(DEADLINE_S)
+    assert owner.shutdown(DEADLINE_S)
+    for done in arrived:
+        done.result(0)
+    assert work.kept == list(range(10))
+    with pytest.raises(StoreError, match="stopping"):
+        owner.submit(11).result(0)
+
+
+def test_shutdown_before_start_is_harmless() -> None:
+    assert StateThread(Ledger(), commit_interval_s=0).shutdown(0)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_fault_of_ours_in_loading_does_not_leave_the_starter_waiting() -> None:
+    owner: StateThread[int] = StateThread(Ledger(open_fault=RuntimeError("a bug")), commit_interval_s=0)
+    with pytest.raises(StoreError, match="could not be loaded"):
+        owner.start()

@@ -1,0 +1,333 @@
+"""Panes, references, rolling windows and limits."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otel_mlmon import semconv
+from otel_mlmon.processor.window.aggregator import CLOCK_SLACK_NS
+from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
+from otel_mlmon.processor.window.streams import merged, tallies_of
+from otel_mlmon.processor.window.window import StreamKey, Window
+from otel_mlmon.reference.profile import Profile
+from otel_mlmon.semconv import MISSING, OTHER
+from otel_mlmon.sketch.tally import Tally
+from otel_mlmon.types import ModelKey
+from tests.support.observations import (
+    MODEL,
+    SECOND,
+    T0,
+    Bench,
+    durations,
+    facts,
+    label,
+    numbers,
+    point,
+)
+
+
+def of(bench: Bench, stream: str) -> list[Window]:
+    return [window for window in bench.out if window.stream.stream == stream]
+
+
+def test_a_pane_closes_when_the_watermark_is_past_its_lateness() -> None:
+    bench = Bench()
+    bench.add(label(3, at_s=10))
+    bench.add(label(4, at_s=10.001))
+    bench.add(label(1, at_s=29.999))
+    assert bench.panes.close(bench.clock.now_ns) == []
+    bench.add(label(1, at_s=30))
+    (window,) = bench.panes.close(bench.clock.now_ns)
+    assert (window.start_ns, window.end_ns, window.learned) == (T0, T0 + 10 * SECOND, 3)
+    assert bench.panes.close(bench.clock.now_ns) == []
+
+
+def test_a_silent_model_closes_by_the_wall_clock() -> None:
+    bench = Bench()
+    bench.add(label(3, at_s=5))
+    assert bench.panes.close(bench.clock.now_ns + 30 * SECOND - 1) == []
+    (window,) = bench.panes.close(bench.clock.now_ns + 30 * SECOND)
+    assert window.learned == 3
+
+
+def test_learned_then_frozen_and_rolling() -> None:
+    bench = Bench(settings=ModelSettings(learn=40))
+    for step in range(1, 13):
+        bench.add(label(15, at_s=step * 10, label="a", exemplars=("1" * 32, "0" * 32)))
+        bench.add(label(5, at_s=step * 10, label="b"))
+    bench.flush()
+    windows = of(bench, semconv.STREAM_LABEL)
+    assert [window.learned for window in windows] == [20, 40] + [0] * 10
+    assert [window.reference is None for window in windows] == [True, True] + [False] * 10
+    last = windows[-1]
+    assert last.stream == StreamKey(MODEL, "prediction.label")
+    assert last.reference is not None
+    assert (last.reference.bins.names, last.reference.counts.tolist()) == (("a", "b", OTHER), [30, 10, 0])
+    assert (last.reference.origin, last.reference.total) == ("learned", 40)
+    assert (last.pane.tolist(), last.rolling.tolist()) == ([15, 5, 0], [90, 30, 0])
+    assert last.rolling_start_ns == last.end_ns - 60 * SECOND
+    assert last.exemplars == ("0" * 32, "1" * 32)
+    assert (windows[2].rolling.tolist(), windows[2].rolling_start_ns) == ([15, 5, 0], windows[2].start_ns)
+    assert windows[0].pane.shape == windows[0].rolling.shape == (0,)
+
+
+def test_latency_and_errors_have_a_budget_and_do_not_learn() -> None:
+    bench = Bench(settings=ModelSettings(latency_threshold_s=0.1, latency_max_ratio=0.05, error_max_ratio=0.02))
+    bench.add(point(semconv.DURATION.name, durations(0.01, 0.02, 0.3), at_s=10))
+    bench.add(point(semconv.DURATION.name, durations(0.5), at_s=10, key="ValueError"))
+    bench.flush()
+    latency, errors = of(bench, "latency")[0], of(bench, "errors")[0]
+    assert latency.reference is not None
+    assert errors.reference is not None
+    assert (latency.reference.bins.names, latency.reference.counts.tolist()) == (
+        ("within", "over"),
+        [950_000_000, 50_000_000],
+    )
+    assert (errors.reference.bins.names, errors.reference.counts.tolist()) == (
+        ("ok", "failed"),
+        [980_000_000, 20_000_000],
+    )
+    assert (latency.reference.origin, errors.reference.origin) == ("budget", "budget")
+    assert (latency.pane.tolist(), errors.pane.tolist()) == ([2, 2], [3, 1])
+    assert latency.rolling_mean == latency.pane_mean == pytest.approx(0.2075)
+    assert math.isnan(latency.reference.mean)
+
+
+def test_a_given_reference_wins() -> None:
+    rng = np.random.default_rng(1)
+    ages = rng.normal(50.0, 10.0, 5000)
+    profile = Profile.of_data(model="digits", labels=["x"] * 9 + ["y"], features={"age": ages})
+    bench = Bench(settings=ModelSettings(reference=profile))
+    bench.add(label(5, at_s=10, label="y"))
+    bench.add(point(semconv.FEATURE.name, numbers(*ages[:100], 1e9), at_s=10, key="age"))
+    bench.add(point(semconv.MISSING_VALUES.name, 7, at_s=10, key="age"))
+    bench.flush()
+    labels, age = of(bench, semconv.STREAM_LABEL)[0], of(bench, "input.age")[0]
+    assert labels.reference is not None
+    assert age.reference is not None
+    assert (labels.reference.counts.tolist(), labels.reference.origin) == ([9, 1, 0], "file")
+    assert labels.pane.tolist() == [0, 5, 0]
+    assert age.reference.origin == "file"
+    assert age.reference.mean == pytest.approx(float(ages.mean()))
+    assert age.reference.bins.names[-1] == MISSING
+    assert (age.pane[-1], age.pane[-2], age.pane.sum()) == (7, 1, 108)
+    assert age.reference.total == 5000
+
+
+def test_coarser_numbers_bin_the_reference_anew_and_the_window_with_it() -> None:
+    bench = Bench(settings=ModelSettings(learn=100))
+    fine = numbers(*np.linspace(100.0, 200.0, 100))
+    for at_s in (10, 20):
+        bench.add(point(semconv.FEATURE.name, fine, at_s=at_s, key="age"))
+    bench.add(point(semconv.FEATURE.name, numbers(150.0, 1e-200), at_s=30, key="age"))
+    bench.add(point(semconv.FEATURE.name, fine, at_s=40, key="age"))
+    bench.flush()
+    _, before, coarse, after = of(bench, "input.age")
+    assert before.reference is not None
+    assert coarse.reference is not None
+    assert coarse.reference is not before.reference
+    assert coarse.reference.total == before.reference.total == 100
+    assert coarse.rolling.tolist() == coarse.pane.tolist()
+    assert after.reference is coarse.reference
+    assert after.rolling.sum() == 102
+
+
+def test_confidence_has_ten_equal_bins() -> None:
+    bench = Bench(settings=ModelSettings(learn=3))
+    sketch = durations(0.05, 0.55, 0.999, bounds=semconv.CONFIDENCE_BOUNDS)
+    for at_s in (10, 20):
+        bench.add(point(semconv.CONFIDENCE.name, sketch, at_s=at_s))
+    bench.flush()
+    window = of(bench, semconv.STREAM_CONFIDENCE)[-1]
+    assert window.reference is not None
+    assert window.reference.bins.edges == (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    assert window.pane.tolist() == [1, 0, 0, 0, 0, 1, 0, 0, 0, 1]
+    assert window.rolling_mean == pytest.approx(0.533)
+
+
+def test_a_categorical_feature_and_its_missing_values() -> None:
+    bench = Bench(settings=ModelSettings(learn=10, max_labels=1))
+    for at_s in (10, 20):
+        for city, count in (("Rome", 8), ("Bern", 2)):
+            bench.add(point(semconv.CATEGORY.name, count, at_s=at_s, key="city", category=city))
+        bench.add(point(semconv.MISSING_VALUES.name, 1, at_s=at_s, key="city"))
+    bench.flush()
+    window = of(bench, "input.city")[-1]
+    assert window.reference is not None
+    assert window.reference.bins.names == ("Rome", OTHER, MISSING)
+    assert window.pane.tolist() == [8, 2, 1]
+
+
+def test_a_new_version_starts_its_own_reference() -> None:
+    bench = Bench(settings=ModelSettings(learn=10))
+    for at_s in (10, 20):
+        bench.add(label(10, at_s=at_s))
+    bench.add(label(10, at_s=20, model=ModelKey("digits", "2")))
+    bench.flush()
+    assert [(window.stream.model.version, window.reference is None) for window in bench.out] == [
+        ("1", True),
+        ("1", False),
+        ("2", True),
+    ]
+
+
+def test_a_stream_that_went_silent_shrinks_to_nothing_and_then_is_quiet() -> None:
+    bench = Bench(settings=ModelSettings(learn=1), windows=WindowSettings(pane_s=10, lateness_s=0, rolling_s=20))
+    for step in range(1, 9):
+        bench.add(label(2, at_s=step * 10))
+        if step <= 2:
+            bench.add(point(semconv.FEATURE.name, numbers(1.0), at_s=step * 10, key="age"))
+    bench.flush()
+    windows = of(bench, "input.age")
+    assert [(int(window.pane.sum()), int(window.rolling.sum())) for window in windows] == [(0, 0), (1, 1), (0, 1)]
+    assert len(of(bench, semconv.STREAM_LABEL)) == 8
+
+
+def test_windows_come_in_event_order() -> None:
+    bench = Bench()
+    for at_s in (30, 10, 20):
+        bench.add(label(1, at_s=at_s, model=ModelKey("b", "")))
+        bench.add(label(1, at_s=at_s, model=ModelKey("a", "")))
+    assert [(window.end_ns - T0, window.stream.model.name) for window in bench.flush()] == [
+        (10 * SECOND, "a"),
+        (10 * SECOND, "b"),
+        (20 * SECOND, "a"),
+        (20 * SECOND, "b"),
+        (30 * SECOND, "a"),
+        (30 * SECOND, "b"),
+    ]
+
+
+def test_what_is_no_use_is_told_apart() -> None:
+    bench = Bench()
+    assert bench.add(point(semconv.BATCH.name, durations(1.0), at_s=10)) == "unused"
+    assert bench.add(point(semconv.SAMPLES.name, 3, at_s=10)) == "unused"
+    assert bench.add(point(semconv.PREDICTIONS.name, durations(1.0), at_s=10)) == "mismatch"
+    assert bench.add(point(semconv.DURATION.name, 3, at_s=10)) == "mismatch"
+    assert bench.flush() == []
+    assert bench.panes.models == []
+
+
+def test_new_series_and_streams_beyond_the_limits_are_dropped_and_old_ones_go_on() -> None:
+    bench = Bench(max_series=2)
+    assert [bench.add(label(1, at_s=5, label=name)) for name in "abc"] == ["accepted", "accepted", "overflow"]
+    assert bench.add(label(1, at_s=6)) == "accepted"
+    bench = Bench(max_streams=1)
+    assert bench.add(point(semconv.DURATION.name, durations(1.0), at_s=5)) == "overflow"
+    assert bench.add(label(1, at_s=5)) == "accepted"
+    assert bench.add(label(1, at_s=5, label="b")) == "accepted"
+    assert bench.panes.stream_count == 1
+    bench = Bench(settings=ModelSettings(max_features=2))
+    feature = [bench.add(point(semconv.FEATURE.name, numbers(1.0), at_s=5, key=name)) for name in "abc"]
+    assert feature == ["accepted", "accepted", "overflow"]
+    assert bench.add(point(semconv.MISSING_VALUES.name, 1, at_s=5, key="a")) == "accepted"
+
+
+def test_stale_series_and_silent_models_are_forgotten() -> None:
+    bench = Bench(windows=WindowSettings(stale_after_s=7200, retention_s=86_400))
+    bench.add(label(5, at_s=10))
+    bench.flush()
+    assert bench.panes.series_count == 1
+    bench.panes.close(bench.clock.now_ns + 7300 * SECOND)
+    assert (bench.panes.series_count, bench.panes.models) == (0, [MODEL])
+    bench.panes.close(bench.clock.now_ns + 90_000 * SECOND)
+    assert bench.panes.models == []
+    assert bench.panes.forgotten() == [StreamKey(MODEL, semconv.STREAM_LABEL)]
+    assert bench.panes.forgotten() == []
+
+
+def test_a_model_that_was_forgotten_before_its_series_may_come_back() -> None:
+    bench = Bench(windows=WindowSettings(stale_after_s=1e6, retention_s=60))
+    bench.add(label(5, at_s=10))
+    bench.flush()
+    bench.panes.close(bench.clock.now_ns + 70 * SECOND)
+    assert (bench.panes.models, bench.panes.series_count) == ([], 0)
+    assert bench.add(label(5, at_s=5000)) == "accepted"
+    bench.flush()
+    assert [window.learned for window in bench.out] == [5, 5]
+
+
+def test_a_total_that_may_have_been_forgotten_is_not_counted_twice() -> None:
+    bench = Bench(windows=WindowSettings(stale_after_s=100))
+    total: dict[str, Any] = {"since_s": 1.0, "series": "s", "is_cumulative": True}
+    bench.add(label(5, at_s=10, **total))
+    bench.flush()
+    bench.panes.close(bench.clock.now_ns + 200 * SECOND)
+    bench.clock.now_ns += 200 * SECOND
+    bench.add(label(7, at_s=5000, **total))
+    bench.add(label(9, at_s=5010, **total))
+    bench.flush()
+    assert [window.learned for window in bench.out] == [5, 7]
+
+
+def test_the_summary() -> None:
+    bench = Bench(settings=ModelSettings(learn=10, latency_threshold_s=0.1))
+    for at_s in range(10, 130, 10):
+        bench.add(point(semconv.DURATION.name, durations(*[0.02] * 96, *[0.3] * 3), at_s=at_s))
+        bench.add(point(semconv.DURATION.name, durations(0.3), at_s=at_s, key="E"))
+        bench.add(label(100, at_s=at_s))
+    bench.flush()
+    summary = bench.panes.summary(MODEL)
+    assert (summary.calls, summary.calls_per_s, summary.predictions) == (600, 10.0, 1200)
+    assert (summary.error_ratio, summary.over_ratio) == (0.01, 0.04)
+    assert 0.01 <= summary.p50_s <= 0.025
+    assert 0.01 <= summary.p95_s <= 0.025
+    assert 0.25 <= summary.p99_s <= 0.3
+    assert summary.updated_ns == T0 + 120 * SECOND
+    errors, latency, labels = summary.streams
+    assert (errors.stream, latency.stream, labels.stream) == ("errors", "latency", "prediction.label")
+    assert (labels.learned, labels.learn, labels.origin) == (100, 10, "learned")
+    assert (labels.bins.names, labels.reference_shares, labels.current_shares) == (("a", OTHER), (1.0, 0.0), (1.0, 0.0))
+    assert (latency.current_shares, latency.origin) == ((0.96, 0.04), "budget")
+    with pytest.raises(KeyError):
+        bench.panes.summary(ModelKey("none", ""))
+
+
+def test_a_summary_before_the_first_pane() -> None:
+    bench = Bench()
+    bench.add(label(1, at_s=5))
+    summary = bench.panes.summary(MODEL)
+    assert (summary.calls, summary.calls_per_s, summary.updated_ns) == (0, 0.0, 0)
+    assert math.isnan(summary.p99_s)
+    assert math.isnan(summary.error_ratio)
+    assert summary.streams[0].origin == ""
+
+
+def test_clock_slack_is_for_writers_a_little_ahead() -> None:
+    bench = Bench()
+    bench.clock.now_ns = T0
+    bench.panes.add(label(1, at_s=CLOCK_SLACK_NS / SECOND))
+    assert bench.panes.clamped == 0
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    writers=st.lists(
+        st.lists(st.tuples(st.sampled_from("abc"), st.floats(0.001, 100.0)), max_size=10), min_size=1, max_size=5
+    ),
+    shards=st.integers(1, 4),
+)
+def test_panes_of_shards_merge_to_that_of_one(writers: list[list[tuple[str, float]]], shards: int) -> None:
+    def pane(some: list[list[tuple[str, float]]]) -> dict[str, Tally]:
+        parts = []
+        for calls in some:
+            for name, value in calls:
+                parts.append(dict(tallies_of(semconv.PREDICTIONS.name, name, "", 1)))
+                parts.append(dict(tallies_of(semconv.FEATURE.name, name, "", numbers(value, -value))))
+                parts.append(dict(tallies_of(semconv.DURATION.name, "", "", durations(value))))
+        return merged(parts)
+
+    assert merged(pane(writers[shard::shards]) for shard in range(shards)) == pane(writers)
+
+
+def test_facts_tell_windows_apart() -> None:
+    one, two = Bench(), Bench()
+    one.add(label(1, at_s=5))
+    two.add(label(2, at_s=5))
+    assert facts(one.flush()) != facts(two.flush())
