@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "otel_mlmon"
 MAX_LINES = 400
 
-BASE = ("types", "semconv", "errors", "options", "sketch", "internal_events", "guard", "version")
+BASE = ("types", "semconv", "errors", "options", "sketch", "internal_events", "guard", "registry", "version")
 
 PROFILE = ("reference.profile", "reference.embedding", "reference.calibration")
 
@@ -33,6 +33,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "sketch": ("types", "errors", "semconv"),
     "internal_events": ("semconv",),
     "guard": ("internal_events",),
+    "registry": ("errors",),
     "testing": (*BASE, "instrumentation"),
     "reference": BASE,
     # Offline, over a file: it profiles with the application half's own decoders, so that both count alike.
