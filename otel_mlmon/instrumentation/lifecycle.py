@@ -14,7 +14,6 @@ from opentelemetry.trace import TracerProvider
 
 from otel_mlmon.instrumentation.export.providers import Given
 from otel_mlmon.instrumentation.pipeline import Pipeline
-from otel_mlmon.instrumentation.runtime.onnxruntime import patches as onnxruntime
 from otel_mlmon.instrumentation.settings import ModelOptions, SentryMode, Settings, resolve_settings
 from otel_mlmon.instrumentation.status import Status
 from otel_mlmon.options import UNSET, Unset
@@ -128,11 +127,7 @@ def instrument(
         if _Current.pipeline is not None:
             _merge(_Current.pipeline, settings, given)
             return Handle(_Current.pipeline)
-        module = onnxruntime.load()
-        if module is None:
-            _LOG.warning("onnxruntime is not installed: otel_mlmon has nothing to instrument.")
-            return Handle(None, reason="onnxruntime is not installed")
-        _Current.pipeline = Pipeline(module, settings, given)
+        _Current.pipeline = Pipeline(settings, given)
         return Handle(_Current.pipeline)
 
 

@@ -9,13 +9,13 @@ One pipeline a process. It is started by the first record, drained by its thread
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import os
 import random
 import threading
 import time
 from collections.abc import Callable, Iterable
-from types import ModuleType
 from typing import Any, Final
 
 from otel_mlmon import semconv
@@ -35,12 +35,9 @@ from otel_mlmon.instrumentation.export.signal_writers import SignalWriters, make
 from otel_mlmon.instrumentation.export.span_queue import SpanBatch, SpanQueue
 from otel_mlmon.instrumentation.fork import Forks
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.queue.worker import Worker
-from otel_mlmon.instrumentation.queue.yielding import give_way_unless
-from otel_mlmon.instrumentation.runtime.call import FIELDS, Plan, SessionInfo
-from otel_mlmon.instrumentation.runtime.onnxruntime import patches as onnxruntime
-from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import ATTRIBUTE, CallRecorder
-from otel_mlmon.instrumentation.runtime.patch import Patch
+from otel_mlmon.instrumentation.queue.worker import Worker, give_way_unless
+from otel_mlmon.instrumentation.runtime.call import FIELDS, Load, Plan, SessionInfo
+from otel_mlmon.instrumentation.runtime.runtime import MAX_LOADS, Capture, Instrumentation, instrument_all, undo_all
 from otel_mlmon.instrumentation.sentry.sentry import Options, Sentry
 from otel_mlmon.instrumentation.settings import Settings
 from otel_mlmon.instrumentation.status import Status
@@ -64,7 +61,6 @@ class Pipeline:
     """From patched methods to signals.
 
     Args:
-        module: onnxruntime.
         settings: Every setting.
         given: Providers to use instead of the global ones.
         rng: Decides which calls get spans and events.
@@ -72,9 +68,7 @@ class Pipeline:
 
     _outlets: SignalWriters | None
 
-    def __init__(
-        self, module: ModuleType, settings: Settings, given: providers.Given, *, rng: random.Random | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, given: providers.Given, *, rng: random.Random | None = None) -> None:
         self.settings = settings
         self.given = given
         self._rng = rng or random.Random()  # noqa: S311 - a choice of samples, not a secret
@@ -95,12 +89,14 @@ class Pipeline:
             model_of=self._model_of,
             rng=self._rng,
         )
-        self._observer = CallRecorder(
+        self._loads: collections.deque[Load] = collections.deque(maxlen=MAX_LOADS)
+        capture = Capture(
             sink=self._ring,
-            reader=self._sentry.reader,
+            loads=self._loads,
+            context_reader=self._sentry.reader,
             model_name=(lambda session: str(name(session))) if callable(name) else (lambda _: name),
-            runtime_version=module.__version__,
-            is_whole=lambda session: callable(settings.of(model_name(session)).scores),
+            has_output_function=lambda session: callable(settings.of(model_name(session)).scores),
+            allows_telemetry=settings.onnxruntime_telemetry,
         )
         for stage in guards():
             stage.reset()
@@ -114,10 +110,7 @@ class Pipeline:
                 self._found_outlets()
             else:
                 self._base = providers.base_resource()
-        if not settings.onnxruntime_telemetry:
-            with guard("onnxruntime_telemetry"):
-                onnxruntime.stop_telemetry(module)
-        self._patches: dict[str, Patch] = onnxruntime.patch(module, self._observer)
+        self._runtimes: dict[str, Instrumentation] = instrument_all(capture)
         self._forks = Forks(lock=lambda: self._draining, in_child=self._after_fork)
         self._exit = AtExit(self._at_exit)
 
@@ -145,13 +138,9 @@ class Pipeline:
         return is_done and (outlets is None or outlets.providers.flush(deadline_s - time.monotonic()))
 
     def uninstrument(self) -> bool:
-        """Take the patches off; whether all of them could be, not left as pass-throughs below somebody else's.
-
-        The sessions are let go of at once: whoever instruments them next must not find what copies their calls for us.
-        """
-        undone, self._patches = [patch.undo() for patch in reversed(self._patches.values())], {}
-        self._observer.close()
-        return all(undone)
+        """Restores every runtime; whether nothing is left in them, such as pass-throughs below somebody else's patch."""
+        runtimes, self._runtimes = self._runtimes, {}
+        return undo_all(runtimes)
 
     def shutdown(self, timeout_s: float) -> bool:
         """Uninstrument, send what is left, and end the thread and our own providers; whether it was done in time."""
@@ -184,9 +173,9 @@ class Pipeline:
             dropped = dict(self._ring.dropped())
         trouble = trouble_of(outlets, is_closed=self._is_closed)
         return Status(
-            is_active=bool(self._patches),
-            paths=tuple(self._patches),
-            sessions=len(self._observer.sessions()),
+            is_active=bool(self._runtimes),
+            runtimes={name: runtime.methods for name, runtime in self._runtimes.items()},
+            sessions=len(self._sessions()),
             buffered=len(self._ring),
             recorded=self._recorded,
             suppressed=self._suppressed,
@@ -217,7 +206,7 @@ class Pipeline:
         self._slownesses = Slownesses()
         self._unsent = SpanQueue()
         self._announcer = Announcer(
-            self._observer.loads,
+            self._loads,
             is_suppressed=otel_context.is_suppressed,
             version_of=self._version_of,
         )
@@ -234,7 +223,7 @@ class Pipeline:
             outlets.metrics.close()
         self._ring.reset()
         self._worker.reset()
-        self._observer.loads.clear()
+        self._loads.clear()
         self._exit.after_fork()
         JOURNAL.reset()
         self._sentry.reset()
@@ -247,7 +236,8 @@ class Pipeline:
     def _round(self) -> None:
         with guard("sentry"):
             self._sentry.adopt()
-            self._observer.renew()
+            for runtime in self._runtimes.values():
+                runtime.renew_context()
         self.drain(ROUND_WAIT_S)
         self._send(timeout_s=0.0)
 
@@ -267,7 +257,7 @@ class Pipeline:
 
     def _has_nothing(self) -> bool:
         """Whether nothing ever came: a process that runs no model gets no exporters, and ends without their waits."""
-        if self._outlets is not None or self._ring or self._observer.loads:
+        if self._outlets is not None or self._ring or self._loads:
             return False
         with self._counting:
             return not self._ring.dropped()
@@ -386,11 +376,15 @@ class Pipeline:
         return self._outlets
 
     def _models(self) -> Iterable[ModelKey]:
-        return [self._model(session) for session in self._observer.sessions()]
+        return map(self._model, self._sessions())
+
+    def _sessions(self) -> list[SessionInfo]:
+        return [session for runtime in self._runtimes.values() for session in runtime.sessions()]
 
     def _model_of(self, session: Any) -> ModelKey | None:
-        info = getattr(session, ATTRIBUTE, {}).get("session")
-        return None if info is None else self._model(info)
+        """The model of a session object of the host's; None of any other object."""
+        infos = (runtime.session_of(session) for runtime in self._runtimes.values())
+        return next((self._model(info) for info in infos if info is not None), None)
 
     def _model(self, session: SessionInfo) -> ModelKey:
         model = identify(session, version=self._version_of(model_name(session)))

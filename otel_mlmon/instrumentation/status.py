@@ -10,8 +10,8 @@ class Status:
     """What the instrumentation is doing."""
 
     is_active: bool
-    paths: tuple[str, ...] = ()
-    """Methods patched."""
+    runtimes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Runtimes instrumented, such as `onnxruntime`, and the methods patched of each."""
     sessions: int = 0
     buffered: int = 0
     recorded: int = 0

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from otel_mlmon.instrumentation.runtime.load import path_of, provider_names, stamp_of
+from otel_mlmon.instrumentation.runtime.call import path_of, provider_names, stamp_of
 
 
 @pytest.mark.parametrize(
