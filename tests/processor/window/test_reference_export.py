@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.receive.data_point import Observation
+from otel_mlmon.processor.receive.data_point import DataPoint
 from otel_mlmon.processor.window.settings import HistorySettings, ModelSettings, WindowSettings
 from otel_mlmon.processor.window.window import Reference, Window
 from otel_mlmon.reference.calibration import Calibration
@@ -29,7 +29,7 @@ def document(bench: Bench) -> dict[str, Any] | None:
     return read
 
 
-def feature(values: list[float], *, at_s: float) -> Observation:
+def feature(values: list[float], *, at_s: float) -> DataPoint:
     return point(semconv.FEATURE.name, numbers(*values), at_s=at_s, since_s=at_s - 10, key="age")
 
 
