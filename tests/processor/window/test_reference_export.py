@@ -70,7 +70,7 @@ def test_every_kind_of_stream_goes_out_but_the_budgets() -> None:
     bench.flush()
     profile = Profile.from_dict(document(bench))
     assert (profile.model, profile.version, profile.created) == ("digits", "1", "2026-02-03T00:00:00Z")
-    assert {name: tally.total for name, tally in profile.streams.items()} == {
+    assert {name: sketch.total for name, sketch in profile.streams.items()} == {
         "prediction.label": 100, "prediction.confidence": 100, "prediction.value": 100, "input.age": 100,
     }  # fmt: skip
     assert profile.streams["prediction.label"].categories.counts == {"a": 60, "b": 40}
