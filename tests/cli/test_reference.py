@@ -39,7 +39,7 @@ def test_from_a_model_and_a_table_to_a_profile(folder: Path, capsys: pytest.Capt
     assert sorted(profile.streams) == [
         "input.f0", "input.f1", "input.f2", "prediction.confidence", "prediction.label",
     ]  # fmt: skip
-    assert {tally.total for tally in profile.streams.values()} == {ROWS}
+    assert {sketch.total for sketch in profile.streams.values()} == {ROWS}
 
 
 def test_a_table_and_arrays_give_the_same_profile(folder: Path) -> None:

@@ -14,7 +14,7 @@ from otel_mlmon.errors import StoreError
 from otel_mlmon.processor.alert.alert import Alert, State
 from otel_mlmon.processor.config import load
 from otel_mlmon.processor.pipeline import Pipeline
-from otel_mlmon.processor.receive.data_point import ModelLoaded, Observation, Received
+from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, TelemetryItem
 from otel_mlmon.processor.self_telemetry import SelfTelemetry
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.reference.calibration import Calibration
@@ -60,7 +60,7 @@ class Bench:
         """As `kill -9` leaves it: nothing is said to the store any more."""
         self.pipeline._store.close()
 
-    def pane(self, shares: dict[str, int], *more: Observation) -> None:
+    def pane(self, shares: dict[str, int], *more: DataPoint) -> None:
         """One pane of 100 predictions."""
         self.number += 1
         at_s = 10.0 * self.number
@@ -72,7 +72,7 @@ class Bench:
         """A process loads a model that carries `profile`."""
         self.turn(ModelLoaded(model=ModelKey("digits", version), reference=to_text(profile)))
 
-    def turn(self, *points: Received) -> None:
+    def turn(self, *points: TelemetryItem) -> None:
         self.pipeline.apply(points)
         self.pipeline.advance()
         self.pipeline.commit()
@@ -95,7 +95,7 @@ def carried(*, day: int, version: str = "1", labels: dict[str, int] | None = Non
     )
 
 
-def confidences(bench: Bench, value: float = 0.95) -> Observation:
+def confidences(bench: Bench, value: float = 0.95) -> DataPoint:
     """A hundred predictions of one confidence in the next pane."""
     at_s = 10.0 * (bench.number + 1)
     histogram = Histogram.of_values(np.full(100, value), semconv.CONFIDENCE_BOUNDS)

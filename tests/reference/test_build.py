@@ -60,8 +60,8 @@ def test_every_row_counts_however_wide_they_are(tmp_path: Path) -> None:
     path = model(tmp_path, models.classifier(features=500, classes=30))
     built = profiled(path, input=RNG.normal(size=(333, 500)).astype(np.float32))
     assert built.profile.streams["prediction.label"].total == 333
-    inputs = [tally for name, tally in built.profile.streams.items() if name.startswith("input.")]
-    assert {tally.total for tally in inputs} == {333}
+    inputs = [sketch for name, sketch in built.profile.streams.items() if name.startswith("input.")]
+    assert {sketch.total for sketch in inputs} == {333}
     assert len(inputs) == 100  # as the application profiles the first hundred
 
 

@@ -29,7 +29,7 @@ from otel_mlmon.processor.window.state import Announced, Changes, State
 from otel_mlmon.processor.window.window import StreamKey
 from otel_mlmon.reference.embedding import from_text
 from otel_mlmon.sketch.moments import exact_text, from_exact_text
-from otel_mlmon.sketch.tally import Tally
+from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import ModelKey
 
 _POINT: Final = struct.Struct("<qB")
@@ -194,7 +194,7 @@ def _load_pane(state: State, row: dict[str, Any]) -> None:
         return
     start_ns, end_ns = row["start_ns"], row["end_ns"]
     model.remember(
-        Recent(start_ns=start_ns, end_ns=end_ns, duration=Tally.from_dict(row["duration"]), failed=row["failed"])
+        Recent(start_ns=start_ns, end_ns=end_ns, duration=StreamSketch.from_dict(row["duration"]), failed=row["failed"])
     )
     for name, (generation, counts, number_count, exact_sum) in row["slots"].items():
         stream = model.streams[name]

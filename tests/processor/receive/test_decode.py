@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from otel_mlmon.processor.receive.data_point import Observation
+from otel_mlmon.processor.receive.data_point import DataPoint
 from otel_mlmon.processor.receive.decode import Decoded, decode_metrics
 from otel_mlmon.sketch.exponential import BIAS, ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
@@ -31,7 +31,7 @@ LABEL = {"ml.model.name": "fraud", "ml.model.version": "7", "ml.prediction.label
 FEATURE = {"ml.model.name": "fraud", "ml.feature.name": "age"}
 
 
-def only(decoded: Decoded) -> Observation:
+def only(decoded: Decoded) -> DataPoint:
     assert (decoded.accepted, decoded.ignored, decoded.loop_dropped, decoded.faults) == (1, 0, 0, {})
     return decoded.observations[0]
 

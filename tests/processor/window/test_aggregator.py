@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from otel_mlmon import semconv
 from otel_mlmon.processor.window.aggregator import CLOCK_SLACK_NS
 from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
-from otel_mlmon.processor.window.streams import merged, tallies_of
+from otel_mlmon.processor.window.streams import merged, stream_sketches
 from otel_mlmon.processor.window.window import StreamKey, Window
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.semconv import MISSING, OTHER
-from otel_mlmon.sketch.tally import Tally
+from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import ModelKey
 from tests.support.observations import (
     MODEL,
@@ -314,13 +314,13 @@ def test_clock_slack_is_for_writers_a_little_ahead() -> None:
     shards=st.integers(1, 4),
 )
 def test_panes_of_shards_merge_to_that_of_one(writers: list[list[tuple[str, float]]], shards: int) -> None:
-    def pane(some: list[list[tuple[str, float]]]) -> dict[str, Tally]:
+    def pane(some: list[list[tuple[str, float]]]) -> dict[str, StreamSketch]:
         parts = []
         for calls in some:
             for name, value in calls:
-                parts.append(dict(tallies_of(semconv.PREDICTIONS.name, name, "", 1)))
-                parts.append(dict(tallies_of(semconv.FEATURE.name, name, "", numbers(value, -value))))
-                parts.append(dict(tallies_of(semconv.DURATION.name, "", "", durations(value))))
+                parts.append(dict(stream_sketches(semconv.PREDICTIONS.name, name, "", 1)))
+                parts.append(dict(stream_sketches(semconv.FEATURE.name, name, "", numbers(value, -value))))
+                parts.append(dict(stream_sketches(semconv.DURATION.name, "", "", durations(value))))
         return merged(parts)
 
     assert merged(pane(writers[shard::shards]) for shard in range(shards)) == pane(writers)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.receive.data_point import Observation
+from otel_mlmon.processor.receive.data_point import DataPoint
 from otel_mlmon.processor.window.settings import HistorySettings, ModelSettings, WindowSettings
 from otel_mlmon.processor.window.window import Reference, Window
 from otel_mlmon.reference.calibration import Calibration
@@ -29,7 +29,7 @@ def document(bench: Bench) -> dict[str, Any] | None:
     return read
 
 
-def feature(values: list[float], *, at_s: float) -> Observation:
+def feature(values: list[float], *, at_s: float) -> DataPoint:
     return point(semconv.FEATURE.name, numbers(*values), at_s=at_s, since_s=at_s - 10, key="age")
 
 
@@ -70,7 +70,7 @@ def test_every_kind_of_stream_goes_out_but_the_budgets() -> None:
     bench.flush()
     profile = Profile.from_dict(document(bench))
     assert (profile.model, profile.version, profile.created) == ("digits", "1", "2026-02-03T00:00:00Z")
-    assert {name: tally.total for name, tally in profile.streams.items()} == {
+    assert {name: sketch.total for name, sketch in profile.streams.items()} == {
         "prediction.label": 100, "prediction.confidence": 100, "prediction.value": 100, "input.age": 100,
     }  # fmt: skip
     assert profile.streams["prediction.label"].categories.counts == {"a": 60, "b": 40}
