@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_mlmon.sketch.moments import MANY, Moments, exact, exact_text, exact_total, from_exact_text
+from otel_mlmon.sketch.moments import MANY, ExactSum, Moments, exact, exact_text, exact_total, from_exact_text
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -79,4 +79,6 @@ def test_another_text_is_refused(text: str) -> None:
 
 def test_since_leaves_the_extremes_of_the_running_total() -> None:
     total = Moments.of_values([1.0, 5.0, 9.0])
-    assert total.since(Moments.of_values([1.0])) == Moments(count=2, exact_sum=exact(14.0), minimum=1.0, maximum=9.0)
+    assert total.since(Moments.of_values([1.0])) == Moments(
+        count=2, exact_sum=ExactSum(exact(14.0)), minimum=1.0, maximum=9.0
+    )
