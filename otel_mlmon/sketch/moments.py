@@ -23,6 +23,25 @@ MANY: Final = 64
 """Values in an array from which on array arithmetic is faster than one by one."""
 
 
+class ExactSum(int):
+    """A sum of floats as a whole number of units of 2^-1074.
+
+    A type of its own, so that whoever stores it can tell it from a number that fits into 64 bits.
+    """
+
+    __slots__ = ()
+
+    def __add__(self, other: int, /) -> ExactSum:
+        """Adds two sums, exactly."""
+        return ExactSum(int.__add__(self, other))
+
+    __radd__ = __add__
+
+    def __sub__(self, other: int, /) -> ExactSum:
+        """Subtracts a sum, exactly."""
+        return ExactSum(int.__sub__(self, other))
+
+
 def to_units(value: float) -> int:
     """`value` in units of 2^-1074.
 
@@ -77,6 +96,9 @@ def parse_exact(text: str) -> int:
     return int(mantissa, 16) << shift
 
 
+_NO_SUM: Final = ExactSum(0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moments:
     """How many numbers, their sum, and their extremes.
@@ -85,7 +107,7 @@ class Moments:
     """
 
     count: int = 0
-    exact_sum: int = 0
+    exact_sum: ExactSum = _NO_SUM
     """In units of 2^-1074."""
     minimum: float = math.inf
     maximum: float = -math.inf
@@ -95,7 +117,7 @@ class Moments:
         """From a sum that somebody else made; a sum that is not finite counts as 0."""
         return cls(
             count=count,
-            exact_sum=to_units(total) if math.isfinite(total) else 0,
+            exact_sum=ExactSum(to_units(total) if math.isfinite(total) else 0),
             minimum=minimum,
             maximum=maximum,
         )
@@ -117,7 +139,7 @@ class Moments:
             return cls()
         return cls(
             count=len(numbers),
-            exact_sum=sum(map(to_units, numbers)),
+            exact_sum=ExactSum(sum(map(to_units, numbers))),
             minimum=min(numbers),
             maximum=max(numbers),
         )
@@ -127,7 +149,7 @@ class Moments:
         low, high = float(values.min()), float(values.max())
         for extreme in (low, high):
             to_units(extreme)  # which refuses what is not finite
-        return cls(count=values.size, exact_sum=sum_exactly(values), minimum=low, maximum=high)
+        return cls(count=values.size, exact_sum=ExactSum(sum_exactly(values)), minimum=low, maximum=high)
 
     @property
     def sum(self) -> float:
@@ -188,7 +210,7 @@ class Moments:
         minimum, maximum = document["minimum"], document["maximum"]
         return cls(
             count=count,
-            exact_sum=parse_exact(document["sum"]),
+            exact_sum=ExactSum(parse_exact(document["sum"])),
             minimum=math.inf if minimum is None else float(minimum),
             maximum=-math.inf if maximum is None else float(maximum),
         )

@@ -40,8 +40,8 @@ def test_each_stream_is_judged_as_its_rule_says(tmp_path: Path, stream: str, wat
 def test_a_model_has_its_own_bounds_and_the_rest_from_the_star(tmp_path: Path) -> None:
     text = """
 models:
-  "*": {data_drift: {tolerance: 8%}, labels: 20}
-  fraud: {latency: {budget: 50ms, share: 5%}, prediction_drift: {enabled: false}}
+  "*": {data_drift: {tolerance: 8%}, max_labels: 20}
+  fraud: {latency: {threshold: 50ms, max_ratio: 5%}, prediction_drift: {enabled: false}}
 """
     told = settings(tmp_path, text)
     assert told.watch(StreamKey(FRAUD, "prediction.label")) is None

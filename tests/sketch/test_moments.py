@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_mlmon.sketch.moments import MANY, Moments, format_exact, parse_exact, sum_exactly, to_units
+from otel_mlmon.sketch.moments import MANY, ExactSum, Moments, format_exact, parse_exact, sum_exactly, to_units
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -80,5 +80,5 @@ def test_another_text_is_refused(text: str) -> None:
 def test_since_leaves_the_extremes_of_the_running_total() -> None:
     total = Moments.from_values([1.0, 5.0, 9.0])
     assert total.subtract(Moments.from_values([1.0])) == Moments(
-        count=2, exact_sum=to_units(14.0), minimum=1.0, maximum=9.0
+        count=2, exact_sum=ExactSum(to_units(14.0)), minimum=1.0, maximum=9.0
     )
