@@ -159,15 +159,15 @@ def _progress(rows: int) -> Iterator[Callable[[int], None]]:
 
 
 def _write_embedded(model: Path, profile: Profile, target: Path) -> None:
-    from otel_mlmon.reference.embedding import embed
-    from otel_mlmon.reference.profile import write_whole
+    from otel_mlmon.reference.embedding import embed_profile
+    from otel_mlmon.reference.profile import replace_file
 
     try:
-        content = embed(_content(model), profile)
+        content = embed_profile(_content(model), profile)
     except ProfileError as error:
         raise ProfileError(f"{model}: {error}") from error
     with _writing(target):
-        write_whole(target, content)
+        replace_file(target, content)
 
 
 @contextmanager
@@ -273,13 +273,13 @@ def _name_of(profile: Profile) -> str:
 
 
 def _profile_in(path: Path) -> Profile:
-    from otel_mlmon.reference.embedding import embedded, metadata_of
+    from otel_mlmon.reference.embedding import find_profile, read_metadata
     from otel_mlmon.reference.profile import Profile
 
     if path.suffix.lower() != ".onnx":
         return Profile.read(path)
     try:
-        profile = embedded(metadata_of(_content(path)))
+        profile = find_profile(read_metadata(_content(path)))
     except ProfileError as error:
         raise ProfileError(f"{path}: {error}") from error
     if profile is None:

@@ -60,7 +60,7 @@ def test_the_false_alarm_budget_becomes_the_alarm_line(tmp_path: Path) -> None:
 
 
 def test_a_reference_file_is_read_at_the_start(tmp_path: Path) -> None:
-    profile = Profile.of_data(model="fraud", version="7", labels=["ok"] * 90 + ["fraud"] * 10)
+    profile = Profile.from_data(model="fraud", version="7", labels=["ok"] * 90 + ["fraud"] * 10)
     profile.write(tmp_path / "fraud.json")
     told = settings(tmp_path, f"models: {{fraud: {{reference: {{file: '{tmp_path}/fraud.json'}}}}}}")
     assert told.model_settings(FRAUD).reference == profile

@@ -300,7 +300,7 @@ def _exponential(point: ExponentialHistogramDataPoint) -> ExponentialHistogram:
     positive, negative = point.positive, point.negative
     above, below = _range(positive, scale), _range(negative, scale)
     _check_count(point.count, sum(above) + sum(below) + point.zero_count)
-    return ExponentialHistogram.of_buckets(
+    return ExponentialHistogram.from_buckets(
         scale=scale,
         zero_count=point.zero_count,
         positive_offset=positive.offset,
@@ -373,7 +373,7 @@ def _moments(point: HistogramDataPoint | ExponentialHistogramDataPoint) -> Momen
     maximum = point.max if point.HasField("max") else math.inf
     if not minimum <= maximum:  # NaN, or the wrong way round: they say nothing
         minimum, maximum = -math.inf, math.inf
-    return Moments.of(
+    return Moments.from_total(
         count=point.count,
         total=point.sum,
         minimum=minimum if minimum != -math.inf else math.inf,

@@ -62,11 +62,11 @@ class OfCounts:
 
 
 @given(values=st.lists(FLOATS), labels=st.dictionaries(st.text(st.characters(codec="utf-8")), st.integers(1, 1 << 50)))
-def test_a_stream_sketch_comes_back_bit_for_bit(values: list[float], labels: dict[str, int]) -> None:
+def test_a_tally_comes_back_bit_for_bit(values: list[float], labels: dict[str, int]) -> None:
     bounds = (-1.0, 0.0, 1e300)
     sketch = StreamSketch(
-        exponential=ExponentialHistogram.of_values(np.array(values)),
-        explicit={bounds: Histogram.of_values(np.array(values), bounds)},
+        exponential=ExponentialHistogram.from_values(np.array(values)),
+        explicit={bounds: Histogram.from_values(np.array(values), bounds)},
         categories=Categories(counts=labels),
         missing=3,
     )
@@ -111,7 +111,7 @@ def test_what_cannot_be_stored_is_refused(value: object) -> None:
 
 
 def test_what_is_cut_short_is_refused() -> None:
-    sketch = StreamSketch(exponential=ExponentialHistogram.of_values(np.array([0.1, 1e9])))
+    sketch = StreamSketch(exponential=ExponentialHistogram.from_values(np.array([0.1, 1e9])))
     for is_compressed in (False, True):
         blob = encode(sketch, is_compressed=is_compressed)
         for length in range(len(blob)):
