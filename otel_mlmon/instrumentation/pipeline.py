@@ -138,7 +138,7 @@ class Pipeline:
         return is_done and (outlets is None or outlets.providers.flush(deadline_s - time.monotonic()))
 
     def uninstrument(self) -> bool:
-        """Restores every runtime; whether nothing is left in them, such as pass-throughs below somebody else's patch."""
+        """Restores every runtime; whether nothing of ours is left in any, such as a pass-through below another patch."""
         runtimes, self._runtimes = self._runtimes, {}
         return undo_all(runtimes)
 

@@ -11,10 +11,7 @@ from pathlib import PurePath
 from typing import Final
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.runtime.call import SessionInfo
-
-UNKNOWN_VERSION: Final = 2**63 - 1
-"""What onnxruntime says where the model says nothing."""
+from otel_mlmon.instrumentation.runtime.call import UNKNOWN_VERSION, SessionInfo
 
 _NAME_KEYS: Final = ("model_name", "name")
 _VERSION_KEYS: Final = ("model_version", "version")

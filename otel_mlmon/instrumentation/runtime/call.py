@@ -63,6 +63,10 @@ class Tensor:
     """The keys of a ZipMap's dictionaries, in order."""
 
 
+UNKNOWN_VERSION: Final = 2**63 - 1
+"""The version of a model that has none, as onnxruntime gives it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SessionInfo:
     """Describes one model in one session, read once; holds no reference to the session but a weak one."""
@@ -74,12 +78,12 @@ class SessionInfo:
     digest: str
     """Hexadecimal; of the ends of a model that came as bytes, else empty."""
     graph_name: str
-    version: int
     metadata: dict[str, str]
     provider: str
     """The execution provider; empty if the runtime has none."""
     runtime_version: str
     """Empty if unknown."""
+    version: int = UNKNOWN_VERSION
     runtime_name: str = "onnxruntime"
     """The value of `ml.runtime.name`."""
     providers: tuple[str, ...] = ()
@@ -197,7 +201,7 @@ class Load(NamedTuple):
 
 
 def provider_names(providers: Any) -> tuple[str, ...]:
-    """Reads the names in the argument `providers` of a session: a sequence of names, or of pairs of name and options."""
+    """Reads the argument `providers` of a session: a sequence of names, or of pairs of name and options."""
     if not isinstance(providers, Sequence) or isinstance(providers, str):
         return ()
     return tuple(str(entry[0] if isinstance(entry, tuple) and entry else entry) for entry in providers)

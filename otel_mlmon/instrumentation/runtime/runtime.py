@@ -9,6 +9,7 @@ name it in an entry point of your package; nothing here changes:
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from typing import Any, Final, Protocol
 from otel_mlmon.guard import guard
 from otel_mlmon.instrumentation.runtime.call import Context, Load, SessionInfo, Sink
 from otel_mlmon.registry import Registry
+
+_LOG: Final = logging.getLogger("otel_mlmon")
 
 MAX_LOADS: Final = 1024
 """Loads that wait to be announced; the oldest are forgotten."""
@@ -90,7 +93,9 @@ def instrument_all(capture: Capture, *, runtimes: Registry[Runtime] = RUNTIMES) 
     for name in runtimes.names():
         with guard("runtime"):
             instrumentation = runtimes.load(name).instrument(capture)
-            if instrumentation is not None:
+            if instrumentation is None:
+                _LOG.info("%s is not installed: its calls are not monitored.", name)
+            else:
                 instrumentations[name] = instrumentation
     return instrumentations
 

@@ -246,9 +246,7 @@ class CallRecorder:
             self._keep(copiers, "timing", copier, info, context)
         return copier
 
-    def _keep(
-        self, copiers: dict[Any, Any], key: object, copier: object, info: SessionInfo, context: Context
-    ) -> None:
+    def _keep(self, copiers: dict[Any, Any], key: object, copier: object, info: SessionInfo, context: Context) -> None:
         """Keeps what was made of `info` and `context`, unless it is out of date.
 
         Another thread that renewed, changed or closed meanwhile has not removed it.

@@ -79,12 +79,12 @@ class Node(Protocol):
 
 
 def plan_input(node: Node, value: Any) -> Tensor:
-    """Plans how an input is copied of which `value` was the first: images, tables and columns of strings, else its shape."""
+    """Plans how an input is copied, from its first value: images, tables, columns of strings, else its shape."""
     return _plan(node, value, is_input=True)
 
 
 def plan_output(node: Node, value: Any) -> Tensor:
-    """Plans how an output is copied of which `value` was the first: one value or vector a row, else its shape."""
+    """Plans how an output is copied, from its first value: one value or vector a row, else its shape."""
     if _MAP.fullmatch(node.type) and isinstance(value, list) and value and isinstance(value[0], dict):
         return Tensor(name=node.name, layout="maps", dtype="float32", keys=tuple(map(str, value[0])))
     return _plan(node, value, is_input=False)
@@ -118,7 +118,9 @@ def _plan(node: Node, value: object, *, is_input: bool) -> Tensor:
     if not dtype or not declared:
         return Tensor(name=node.name, layout="none")
     actual = value.shape if isinstance(value, ndarray) and value.ndim == len(declared) else declared
-    layout = _layout(tuple(size or actual_size for size, actual_size in zip(declared, actual, strict=True)), is_input=is_input)
+    layout = _layout(
+        tuple(size or actual_size for size, actual_size in zip(declared, actual, strict=True)), is_input=is_input
+    )
     row_shape = None if None in declared[1:] else tuple(size for size in declared[1:] if size is not None)
     return Tensor(name=node.name, layout=layout, dtype=dtype, row_shape=row_shape)
 
@@ -226,9 +228,7 @@ def copier_of(tensor: Tensor, *, is_input: bool) -> Copy:
     return {"text": _texts, "maps": _maps, "shape": _shape, "whole": _whole}.get(tensor.layout, _nothing)
 
 
-def _rows_copier(
-    dtype: np.dtype[Any], limit_bytes: int, sample_bytes: int, *, is_static: bool
-) -> Copy:
+def _rows_copier(dtype: np.dtype[Any], limit_bytes: int, sample_bytes: int, *, is_static: bool) -> Copy:
     def copy(value: Any) -> Item:
         # A type that differs is an array of Python objects, whose bytes would be pointers, or of foreign byte order.
         if isinstance(value, ndarray) and value.dtype == dtype and value.ndim:

@@ -1,8 +1,8 @@
 """Records the calls that do not come through `run`.
 
-Those methods take and give other things than arrays: `OrtValue`s, perhaps in a device's memory, or nothing at all. Arrays in host
-memory are copied as those of `run` are; of what lies on a device only the shape is read, since bringing it to the host
-would wait for the device.
+Those methods take and give other things than arrays: `OrtValue`s, perhaps in a device's memory, or nothing at all.
+Arrays in host memory are copied as those of `run` are; of what lies on a device only the shape is read, since bringing
+it to the host would wait for the device.
 """
 
 from __future__ import annotations

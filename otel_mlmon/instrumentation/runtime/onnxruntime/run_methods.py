@@ -107,7 +107,7 @@ def replace_run_with_ort_values(original: Method, recorder: CallRecorder) -> Rep
 
 
 def replace_run_with_iobinding(original: Method, recorder: CallRecorder) -> Replacement:
-    """Replaces `run_with_iobinding`, which returns None; its inputs are bound once and may change since, so none is read."""
+    """Replaces `run_with_iobinding`, which returns None; its inputs may have changed since they were bound: none is read."""
     operation = "run_with_iobinding"
     if parameters_of(original) != ("self", "iobinding", "run_options"):
         return _timed_only(original, recorder, operation)
@@ -183,7 +183,7 @@ def parameters_of(method: Method) -> tuple[str, ...]:
 
 
 def _requested_providers(recorder: CallRecorder, session: Any, providers: Any) -> tuple[str, ...]:
-    """Finds what the host asked for: in onnxruntime's own second try, which hands over this very list, it is the first."""
+    """Finds what the host asked for: in onnxruntime's own second try, which hands over this very list, the first."""
     if providers is not None and providers is getattr(session, "_fallback_providers", None):
         return recorder.requested_providers(session) or tuple(session.get_providers())
     return provider_names(providers)
@@ -243,7 +243,7 @@ def _read_binding(session: Any, iobinding: Any, run_options: Any) -> tuple[Any, 
 class _Callback:
     """Records a call, then calls the host's callback of it; holds nothing of the feed but copies."""
 
-    __slots__ = ("_callback", "_context", "_inputs", "_recorder", "_switch", "_arrays", "started_ns")
+    __slots__ = ("_arrays", "_callback", "_context", "_inputs", "_recorder", "_switch", "started_ns")
 
     def __init__(
         self,

@@ -7,8 +7,8 @@ from otel_mlmon.instrumentation.runtime.call import FIELDS, RECORD_BYTES, Item, 
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     SMALL_BYTES,
     TEXT_BYTES,
-    make_copier,
     copier_of,
+    make_copier,
     side_of,
     weight_of,
 )

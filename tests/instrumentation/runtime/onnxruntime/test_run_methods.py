@@ -5,6 +5,7 @@ import inspect
 import sys
 import threading
 import weakref
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,10 +14,11 @@ import onnxruntime as ort
 import pytest
 
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.runtime.call import FIELDS, Call
+from otel_mlmon.instrumentation.runtime.call import FIELDS, Call, Load
 from otel_mlmon.instrumentation.runtime.onnxruntime import patches as onnxruntime
 from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import MAX_PLANS, CallRecorder
-from otel_mlmon.instrumentation.runtime.onnxruntime.paths import parameters_of
+from otel_mlmon.instrumentation.runtime.onnxruntime.run_methods import parameters_of
+from otel_mlmon.instrumentation.runtime.runtime import Capture
 from tests.support import models
 from tests.support.calls import copies, records_of
 from tests.support.runs import RUNS, Waiting, run_with_iobinding
@@ -32,10 +34,18 @@ def thread_of(_: None) -> int:
 class Watched:
     def __init__(self) -> None:
         self.ring = CallQueue(fields=FIELDS, max_records=100_000, max_bytes=10**9, attend=lambda _: None)
-        self.observer = CallRecorder(
-            sink=self.ring, reader=lambda: thread_of, model_name=lambda _: "", runtime_version="1"
+        self.loads: deque[Load] = deque()
+        self.recorder = CallRecorder(
+            Capture(
+                sink=self.ring,
+                loads=self.loads,
+                context_reader=lambda: self.read,
+                model_name=lambda _: "",
+                has_output_function=lambda _: False,
+            ),
+            runtime_version="1",
         )
-        self.patches = onnxruntime.patch(ort, self.observer)
+        self.patches = onnxruntime.patch(ort, self.recorder)
 
     def calls(self) -> list[Call]:
         return list(map(Call._make, records_of(self.ring.take(100_000))))
@@ -43,7 +53,7 @@ class Watched:
     def close(self) -> None:
         for patch in self.patches.values():
             patch.undo()
-        self.observer.close()
+        self.recorder.close()
 
 
 @pytest.fixture
@@ -369,13 +379,13 @@ def test_set_providers_is_noted_and_later_calls_are_read_anew(watched: Watched) 
     assert (first.plan.session.provider, second.plan.session.provider) == (
         "AzureExecutionProvider", "CPUExecutionProvider",
     )  # fmt: skip
-    created, changed = watched.observer.loads
+    created, changed = watched.loads
     assert (created.is_new, created.requested, changed.is_new, changed.requested) == (
         True, ("AzureExecutionProvider", "CPUExecutionProvider"), False, ("CPUExecutionProvider",),
     )  # fmt: skip
     assert changed.session is second.plan.session
-    assert watched.observer.sessions() == [second.plan.session]
-    assert watched.observer.requested(session) == ("CPUExecutionProvider",)
+    assert watched.recorder.sessions() == [second.plan.session]
+    assert watched.recorder.requested_providers(session) == ("CPUExecutionProvider",)
 
 
 def test_the_runtimes_own_second_try_is_told_by_what_was_asked_for(watched: Watched) -> None:
@@ -395,7 +405,7 @@ def test_the_runtimes_own_second_try_is_told_by_what_was_asked_for(watched: Watc
     session._sess = Failing(session._sess)
     made = session.run(None, {"input": np.ones((1, 10), np.float32)})
     assert made[0].shape == (1, 4)
-    _, changed = watched.observer.loads
+    _, changed = watched.loads
     assert (changed.is_new, changed.requested) == (False, ("AzureExecutionProvider", "CPUExecutionProvider"))
     assert changed.session is not None
     assert changed.session.providers == ("CPUExecutionProvider",)
@@ -407,7 +417,7 @@ def test_a_set_providers_that_fails_is_the_hosts_error(watched: Watched) -> None
     session = ort.InferenceSession(models.classifier())
     with pytest.raises(ValueError, match="'providers' values"):
         session.set_providers([3])
-    assert len(watched.observer.loads) == 1
+    assert len(watched.loads) == 1
 
 
 def test_sessions_are_freed_after_every_path(watched: Watched) -> None:
@@ -418,8 +428,8 @@ def test_sessions_are_freed_after_every_path(watched: Watched) -> None:
     del session
     gc.collect()
     assert gone() is None
-    assert watched.observer.sessions() == []
-    assert watched.observer._known == {}
+    assert watched.recorder.sessions() == []
+    assert watched.recorder._references == {}
 
 
 def test_sessions_that_are_equal_or_unhashable_are_two(watched: Watched) -> None:
@@ -432,7 +442,7 @@ def test_sessions_that_are_equal_or_unhashable_are_two(watched: Watched) -> None
     kept = [Same(models.classifier()) for _ in range(2)]
     for session in kept:
         run_with_iobinding(session, np.ones((1, 10), np.float32))
-    assert len(watched.observer.sessions()) == 2
+    assert len(watched.recorder.sessions()) == 2
 
 
 def test_parameters_of_what_does_not_tell() -> None:
