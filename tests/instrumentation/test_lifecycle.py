@@ -69,7 +69,7 @@ def test_without_onnxruntime_observe_still_works(
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
         (logging.INFO, "onnxruntime is not installed: its calls are not monitored.")
     ]
-    assert (handle.status().is_active, handle.status().runtimes) == (True, {"manual": ()})
+    assert (handle.status().is_active, handle.status().patched_methods) == (True, {"manual": ()})
     handle.uninstrument()
 
 
@@ -193,9 +193,9 @@ def test_a_call_that_outlives_the_instrumentation_hides_its_session_from_no_late
     caller.join()
     session.may_end = None
     first = captured.handle.status()
-    assert (first.recorded, first.dropped) == (int(has_run), {"shut_down": 1})
+    assert (first.recorded_calls, first.dropped_calls) == (int(has_run), {"shut_down": 1})
     assert "_otel_mlmon" not in session.__dict__
     with capture() as captured:
         session.run(None, feed)
         captured.flush()
-        assert captured.handle.status().recorded == 1
+        assert captured.handle.status().recorded_calls == 1

@@ -29,7 +29,6 @@ from otel_mlmon.instrumentation.runtime.call import (
     OBSERVED_OUTPUTS,
     RECORD_BYTES,
     Item,
-    ObservedItem,
     Plan,
     Scalar,
     SessionInfo,
