@@ -29,9 +29,9 @@ from otel_mlmon.guard import guard, guards
 from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
 from otel_mlmon.instrumentation.decode.announcements import Announcer
 from otel_mlmon.instrumentation.decode.batching import gather
-from otel_mlmon.instrumentation.decode.decoder import Reader
 from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.decode.model_identity import identify, model_name
+from otel_mlmon.instrumentation.decode.observations import CallReader, make_reader
 from otel_mlmon.instrumentation.decode.vocabulary import Vocabularies
 from otel_mlmon.instrumentation.export import context as otel_context
 from otel_mlmon.instrumentation.export import providers
@@ -144,7 +144,7 @@ class InstrumentationPipeline:
         return is_done and (outlets is None or outlets.providers.flush(deadline_s - time.monotonic()))
 
     def uninstrument(self) -> bool:
-        """Restores every runtime; whether nothing of ours is left in any, such as a pass-through below another patch."""
+        """Restores every runtime; whether nothing of ours is left in any, as below another patch."""
         runtimes, self._runtimes = self._runtimes, {}
         return undo_all(runtimes)
 
@@ -204,7 +204,7 @@ class InstrumentationPipeline:
         self._reading = threading.Lock()
         self._counting = threading.Lock()
         self._sending = threading.Lock()
-        self._readers: dict[Plan, Reader] = {}
+        self._readers: dict[Plan, CallReader] = {}
         self._findings = Findings()
         self._vocabularies = Vocabularies(limit=self.settings.max_labels, on_full=self._findings.full)
         self._aggregator = Aggregator(admit=self._vocabularies.admit)
@@ -285,12 +285,12 @@ class InstrumentationPipeline:
             if not is_read:
                 self._drop("unreadable", calls)
 
-    def _reader(self, plan: Plan) -> Reader:
+    def _reader(self, plan: Plan) -> CallReader:
         reader = self._readers.get(plan)
         if reader is None:
             if len(self._readers) >= MAX_READERS:
                 del self._readers[next(iter(self._readers))]
-            reader = Reader(
+            reader = make_reader(
                 plan,
                 options=self.settings.options_for,
                 max_features=self.settings.max_features,

@@ -70,6 +70,9 @@ Features: TypeAlias = Mapping[str, Any]
 ModelId: TypeAlias = tuple[str, str, str]
 """The model's name and version, and the name of its runtime."""
 
+Outcome: TypeAlias = tuple[Any, Any, Any, Any]
+"""Label, confidence, value and scores."""
+
 _NUMBERS: Final = frozenset({int, float, bool, type(None)})
 _SCALARS: Final = frozenset({str, *_NUMBERS})
 
@@ -263,7 +266,6 @@ class ManualRecorder:
         )  # fmt: skip
         queue, extend, offer, drop = sink.queue, sink.queue.extend, sink.offer, sink.drop
         length_limit = FIELDS * min(sink.high_water, sink.max_bytes // SMALL_BYTES)
-        are_numbers, max_small = _NUMBERS.issuperset, SMALL_FEATURES
 
         def record(
             model: ModelId,
@@ -271,37 +273,20 @@ class ManualRecorder:
             ended_ns: int,
             duration_s: float | None,
             features: Features | None,
-            outcome: tuple[Any, Any, Any, Any],
+            outcome: Outcome,
         ) -> None:
             """Records a call; one of `duration_s` that ended at `ended_ns`, if that is not None."""
             if stage.is_open:
                 drop(DROP_OFF)
                 return
             try:
+                plan = plans.get(model) or add_plan(model)
                 if duration_s is not None:
-                    started_ns = ended_ns - int(duration_s * 1e9)
-                    if started_ns > ended_ns:
-                        raise ValueError("duration_s is below 0")
-                try:
-                    plan = plans[model]
-                except KeyError:
-                    plan = add_plan(model)
-                label, confidence, _, scores = outcome
-                is_small = (
-                    scores is None
-                    and type(label) is str
-                    and len(label) <= MAX_CHARACTERS
-                    and are_numbers(map(type, outcome[1:]))
-                )
-                if not is_small:
-                    outcome = _copy_outcome(outcome)
-                copies: Any = features
-                if features is not None:
-                    if type(features) is dict and len(features) <= max_small:
-                        copies = features.copy()
-                    if copies is features or not are_numbers(map(type, copies.values())):
-                        copies, is_small = _copy_features(features), False
-                call = (plan, started_ns, ended_ns, context(None), (copies,), outcome, None)
+                    started_ns = ended_ns - _nanoseconds(duration_s)
+                copies, is_small = _copy_features(features)
+                if not _is_small(outcome):
+                    outcome, is_small = _copy_outcome(outcome), False
+                call: Any = (plan, started_ns, ended_ns, context(None), (copies,), outcome, None)
                 if is_small and 0 < len(queue) < length_limit:
                     extend(call)
                 else:
@@ -337,21 +322,44 @@ class ManualRecorder:
 RUNTIME: Final = Manual()
 
 
-def _copy_outcome(outcome: tuple[Any, Any, Any, Any]) -> tuple[Any, Any, Any, Any]:
+def _nanoseconds(duration_s: float) -> int:
+    duration_ns = int(duration_s * 1e9)
+    if duration_ns < 0:
+        raise ValueError("duration_s must be 0 or above")
+    return duration_ns
+
+
+def _is_small(outcome: Outcome) -> bool:
+    """Whether an outcome is of one row, and may be kept as it is: a label that is a short text, and numbers."""
+    label = outcome[0]
+    return (
+        type(label) is str
+        and len(label) <= MAX_CHARACTERS
+        and _NUMBERS.issuperset(map(type, outcome[1:3]))
+        and outcome[3] is None
+    )
+
+
+def _copy_outcome(outcome: Outcome) -> Outcome:
     label, confidence, value, scores = outcome
     return _copy_value(label), _copy_value(confidence), _copy_value(value), _copy_scores(scores)
 
 
-def _copy_features(features: Features) -> dict[str, Scalar | ValueRows]:
-    """Copies features by name; one of a type that is neither number, text, nor a sequence of them is missing."""
-    items = features.items() if isinstance(features, Mapping) else dict(features).items()
-    copies: dict[str, Scalar | ValueRows] = {}
-    for name, value in itertools.islice(items, MAX_FEATURES):
-        try:
-            copies[str(name)[:MAX_CHARACTERS]] = _copy_value(value)
-        except (TypeError, ValueError):
-            copies[str(name)[:MAX_CHARACTERS]] = None
-    return copies
+def _copy_features(features: Features | None) -> tuple[Mapping[str, Scalar | ValueRows] | None, bool]:
+    """Copies features by name, the unreadable ones as missing; also whether they are few numbers."""
+    if features is None:
+        return None, True
+    if type(features) is dict and len(features) <= SMALL_FEATURES and _NUMBERS.issuperset(map(type, features.values())):
+        return features.copy(), True
+    items = itertools.islice(dict(features).items(), MAX_FEATURES)
+    return {str(name)[:MAX_CHARACTERS]: _copy_feature(value) for name, value in items}, False
+
+
+def _copy_feature(value: Any) -> Scalar | ValueRows:
+    try:
+        return _copy_value(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def _copy_value(value: Any) -> Scalar | ValueRows:

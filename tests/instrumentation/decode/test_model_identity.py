@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from otel_mlmon.instrumentation.decode.model_identity import UNKNOWN_VERSION, class_names, identify
-from otel_mlmon.instrumentation.runtime.call import SessionInfo
+from otel_mlmon.instrumentation.decode.model_identity import class_names, identify
+from otel_mlmon.instrumentation.runtime.call import UNKNOWN_VERSION, SessionInfo
 
 SAID = SessionInfo(
     model_name="given",

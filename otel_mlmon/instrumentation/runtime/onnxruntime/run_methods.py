@@ -107,7 +107,7 @@ def replace_run_with_ort_values(original: Method, recorder: CallRecorder) -> Rep
 
 
 def replace_run_with_iobinding(original: Method, recorder: CallRecorder) -> Replacement:
-    """Replaces `run_with_iobinding`, which returns None; its inputs may have changed since they were bound: none is read."""
+    """Replaces `run_with_iobinding`, which returns None; its inputs may have changed since: none is read."""
     operation = "run_with_iobinding"
     if parameters_of(original) != ("self", "iobinding", "run_options"):
         return _timed_only(original, recorder, operation)

@@ -155,7 +155,7 @@ def test_contexts_are_read_by_another_function_from_the_next_round_or_new_sessio
     first.run(None, FEED)
     watched.read = lambda _: "more"
     first.run(None, FEED)
-    watched.recorder.renew()
+    watched.recorder.renew_context()
     first.run(None, FEED)
     watched.read = lambda _: "most"
     second = ort.InferenceSession(models.classifier())

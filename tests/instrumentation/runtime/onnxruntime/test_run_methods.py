@@ -39,7 +39,7 @@ class Watched:
             Capture(
                 sink=self.ring,
                 loads=self.loads,
-                context_reader=lambda: self.read,
+                context_reader=lambda: thread_of,
                 model_name=lambda _: "",
                 has_output_function=lambda _: False,
             ),
