@@ -11,14 +11,11 @@ is decided behind.
 
 from __future__ import annotations
 
-import itertools
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, overload
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, overload
 
 from otel_mlmon.guard import guard
 from otel_mlmon.instrumentation.runtime.call import (
@@ -28,13 +25,19 @@ from otel_mlmon.instrumentation.runtime.call import (
     OBSERVED_INPUTS,
     OBSERVED_OUTPUTS,
     RECORD_BYTES,
-    Item,
     Plan,
-    Scalar,
     SessionInfo,
-    ValueRows,
 )
 from otel_mlmon.instrumentation.runtime.runtime import Capture
+from otel_mlmon.instrumentation.runtime.values import (
+    SMALL_BYTES,
+    Features,
+    Outcome,
+    copy_features,
+    copy_outcome,
+    is_small_outcome,
+    weight_of,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -45,36 +48,10 @@ DEFAULT_RUNTIME: Final = "manual"
 MAX_MODELS: Final = 1024
 """Models, versions and runtimes that are told apart; beyond it the oldest is forgotten."""
 
-MAX_FEATURES: Final = 1024
-"""Features of a call that are copied, the first ones; `max_features` decides how many of them are profiled."""
-
-MAX_ROWS: Final = 4096
-"""Rows of a batch that are copied; a larger one is thinned at a constant step, and its size stays true."""
-
-MAX_SCORE_BYTES: Final = 65_536
-"""Bytes of the scores of a batch that are copied; more rows are thinned likewise."""
-
-MAX_CHARACTERS: Final = 256
-"""Characters of a text that are copied."""
-
-VALUE_BYTES: Final = 100
-"""What a value weighs, with its place in a mapping; a text's characters come on top."""
-
-SMALL_FEATURES: Final = 32
-SMALL_BYTES: Final = RECORD_BYTES + (SMALL_FEATURES + 3) * VALUE_BYTES + 4 * MAX_CHARACTERS
-"""What a call of so many numbers, with its label, weighs at most: such a call is appended by the short way."""
-
 Label: TypeAlias = "str | int | bool | Sequence[str] | Sequence[int] | ArrayLike"
 Number: TypeAlias = "float | Sequence[float] | ArrayLike"
-Features: TypeAlias = Mapping[str, Any]
 ModelId: TypeAlias = tuple[str, str, str]
 """The model's name and version, and the name of its runtime."""
-
-Outcome: TypeAlias = tuple[Any, Any, Any, Any]
-"""Label, confidence, value and scores."""
-
-_NUMBERS: Final = frozenset({int, float, bool, type(None)})
-_SCALARS: Final = frozenset({str, *_NUMBERS})
 
 
 class Prediction:
@@ -283,14 +260,14 @@ class ManualRecorder:
                 plan = plans.get(model) or add_plan(model)
                 if duration_s is not None:
                     started_ns = ended_ns - _nanoseconds(duration_s)
-                copies, is_small = _copy_features(features)
-                if not _is_small(outcome):
-                    outcome, is_small = _copy_outcome(outcome), False
+                copies, is_small = copy_features(features)
+                if not is_small_outcome(outcome):
+                    outcome, is_small = copy_outcome(outcome), False
                 call: Any = (plan, started_ns, ended_ns, context(None), (copies,), outcome, None)
                 if is_small and 0 < len(queue) < length_limit:
                     extend(call)
                 else:
-                    offer(call, _weight_of(copies, outcome))
+                    offer(call, weight_of(copies, outcome))
             except BaseException as error:
                 drop(DROP_FAULT)
                 if not stage.swallow(error):
@@ -327,103 +304,3 @@ def _nanoseconds(duration_s: float) -> int:
     if duration_ns < 0:
         raise ValueError("duration_s must be 0 or above")
     return duration_ns
-
-
-def _is_small(outcome: Outcome) -> bool:
-    """Whether an outcome is of one row, and may be kept as it is: a label that is a short text, and numbers."""
-    label = outcome[0]
-    return (
-        type(label) is str
-        and len(label) <= MAX_CHARACTERS
-        and _NUMBERS.issuperset(map(type, outcome[1:3]))
-        and outcome[3] is None
-    )
-
-
-def _copy_outcome(outcome: Outcome) -> Outcome:
-    label, confidence, value, scores = outcome
-    return _copy_value(label), _copy_value(confidence), _copy_value(value), _copy_scores(scores)
-
-
-def _copy_features(features: Features | None) -> tuple[Mapping[str, Scalar | ValueRows] | None, bool]:
-    """Copies features by name, the unreadable ones as missing; also whether they are few numbers."""
-    if features is None:
-        return None, True
-    if type(features) is dict and len(features) <= SMALL_FEATURES and _NUMBERS.issuperset(map(type, features.values())):
-        return features.copy(), True
-    items = itertools.islice(dict(features).items(), MAX_FEATURES)
-    return {str(name)[:MAX_CHARACTERS]: _copy_feature(value) for name, value in items}, False
-
-
-def _copy_feature(value: Any) -> Scalar | ValueRows:
-    try:
-        return _copy_value(value)
-    except (TypeError, ValueError):
-        return None
-
-
-def _copy_value(value: Any) -> Scalar | ValueRows:
-    """Copies a text or number, or a sequence of them.
-
-    Raises:
-        TypeError: It is neither.
-        ValueError: It is a table of more than one column.
-    """
-    if type(value) in _NUMBERS:
-        return cast("Scalar", value)
-    if isinstance(value, str):
-        return str.__str__(value)[:MAX_CHARACTERS]
-    if isinstance(value, (list, tuple)):
-        values = value[:: -(-len(value) // MAX_ROWS) or 1]
-        if _SCALARS.issuperset(map(type, values)):
-            return ValueRows(len(value), tuple(map(_copy_scalar, values)))
-    array = np.asarray(value)
-    if not array.ndim:
-        return _copy_scalar(array.item())
-    size = len(array)
-    if array.size != size:
-        raise ValueError(f"a sequence of values is expected, not an array of shape {array.shape}")
-    return ValueRows(size, tuple(map(_copy_scalar, array.ravel()[:: -(-size // MAX_ROWS) or 1].tolist())))
-
-
-def _copy_scalar(value: Any) -> Scalar:
-    if type(value) in _NUMBERS:
-        return cast("Scalar", value)
-    if isinstance(value, str):
-        return str.__str__(value)[:MAX_CHARACTERS]
-    if isinstance(value, (int, float)):
-        return float(value) if isinstance(value, float) else int(value)
-    if isinstance(value, np.generic):
-        return _copy_scalar(value.item())
-    raise TypeError(f"a number or a text is expected, not {type(value).__name__}")
-
-
-def _copy_scores(scores: Any) -> Item:
-    """Copies scores as a table of rows, as many of them as fit."""
-    if scores is None:
-        return None
-    table = np.atleast_2d(np.asarray(scores))
-    if table.ndim != 2:
-        raise ValueError(f"scores of shape (k,) or (n, k) are expected, not {table.shape}")
-    size, width = table.shape
-    if width * 8 > MAX_SCORE_BYTES * 16:
-        return table.shape, b""
-    max_rows = max(MAX_SCORE_BYTES // max(width * 8, 1), 1)
-    return table.shape, table[:: -(-size // max_rows) or 1].astype(np.float64).tobytes()
-
-
-def _weight_of(features: Mapping[str, Scalar | ValueRows] | None, outcome: Sequence[Any]) -> int:
-    """Estimates how many bytes a call takes."""
-    weight = RECORD_BYTES
-    for item in (*(features or {}).values(), *outcome):
-        if isinstance(item, ValueRows):
-            weight += sum(map(_scalar_weight, item.values))
-        elif isinstance(item, tuple):
-            weight += VALUE_BYTES + len(item[1])
-        else:
-            weight += _scalar_weight(item)
-    return weight
-
-
-def _scalar_weight(value: Any) -> int:
-    return VALUE_BYTES + len(value) if isinstance(value, str) else VALUE_BYTES
