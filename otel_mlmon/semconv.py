@@ -46,6 +46,7 @@ ALERT_RULE: Final = "ml.alert.rule"
 REASON: Final = "reason"
 STAGE: Final = "stage"
 SERVICE_INSTANCE_ID: Final = "service.instance.id"
+DEPLOYMENT_ENVIRONMENT: Final = "deployment.environment.name"
 
 OTHER: Final = "_OTHER"
 """The value that stands for all labels or categories beyond the first K."""

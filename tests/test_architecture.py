@@ -123,7 +123,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "pydantic": ("processor.config",),
     "pydantic_core": ("processor.config",),
     "yaml": ("processor.config",),
-    "starlette": ("processor.serve",),
+    "starlette": ("processor.receive.http", "processor.serve"),
     "uvicorn": ("processor.receive.http", "processor.serve"),
     "httpx": ("processor.notify", "reference.fetch", "cli.demo", "demo"),
     "rich": ("cli", "demo.view", "backtest.terminal"),
