@@ -68,6 +68,12 @@ Every one carries `{semconv.MODEL_NAME}` and, where known, `{semconv.MODEL_VERSI
 
 {metrics(semconv.PROCESSOR_METRICS)}
 
+## The processor's metrics of itself
+
+At `/metrics` only.
+
+{metrics(semconv.PROCESSOR_SELF_METRICS)}
+
 ## Events
 
 Log records with an event name.

@@ -12,7 +12,7 @@ from typing import Final
 
 from otel_mlmon.backtest.judge import Judge
 from otel_mlmon.errors import ConfigurationError, MalformedError
-from otel_mlmon.processor.receive.data_point import Observation
+from otel_mlmon.processor.receive.data_point import DataPoint
 from otel_mlmon.processor.receive.decode import decode_metrics_json
 from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
@@ -22,14 +22,14 @@ from otel_mlmon.table.table import Progress
 PROGRESS_LINES: Final = 100
 
 
-def read_otlp(path: Path, progress: Progress) -> list[Observation]:
+def read_otlp(path: Path, progress: Progress) -> list[DataPoint]:
     """Every point of prediction telemetry, in the order of time.
 
     Raises:
         ConfigurationError: A line is not OTLP JSON, or none holds anything of ours; says the line.
     """
     size_bytes, done_bytes = path.stat().st_size, 0
-    observations: list[Observation] = []
+    observations: list[DataPoint] = []
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             done_bytes += len(line)
@@ -47,7 +47,7 @@ def read_otlp(path: Path, progress: Progress) -> list[Observation]:
 
 
 def replay_otlp(
-    observations: list[Observation], *, profile: Profile, window_s: float, judge: Judge, progress: Progress
+    observations: list[DataPoint], *, profile: Profile, window_s: float, judge: Judge, progress: Progress
 ) -> int:
     """Through panes of `window_s`, against `profile`; the number of windows.
 

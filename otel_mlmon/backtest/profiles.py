@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from otel_mlmon import semconv
 from otel_mlmon.backtest.kinds import Choice, Kind
 from otel_mlmon.reference.profile import Profile
-from otel_mlmon.sketch.tally import Tally
+from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.table.cells import word_of
 from otel_mlmon.table.table import Column, Table
 
@@ -30,7 +30,7 @@ def profile_of(table: Table, choices: Mapping[str, Choice]) -> Profile:
     judged = {name: choice for name, choice in choices.items() if choice.kind != "ignore" and table.rows}
     said: dict[Kind, Column] = {choice.kind: table.columns[name] for name, choice in judged.items()}
     labels = said.get("label")
-    return Profile.of_data(
+    return Profile.from_data(
         model=MODEL,
         labels=None if labels is None else [word for word in _words(labels) if word is not None],
         confidences=_numbers(said.get("confidence")),
@@ -46,10 +46,10 @@ def profile_of(table: Table, choices: Mapping[str, Choice]) -> Profile:
 def choices_of(profile: Profile, table: Table) -> dict[str, Choice]:
     """Which column is which stream of a given profile; columns that it has not are left out."""
     choices: dict[str, Choice] = {}
-    for name, tally in profile.streams.items():
+    for name, sketch in profile.streams.items():
         if name.startswith(semconv.STREAM_INPUT_PREFIX):
             column = name.removeprefix(semconv.STREAM_INPUT_PREFIX)
-            choices[column] = Choice(column=column, kind=_kind(tally), why="")
+            choices[column] = Choice(column=column, kind=_kind(sketch), why="")
     for stream, kind, names in _OUTPUTS:
         free = (name for name in (stream, *names) if name in table.columns and name not in choices)
         found = next(free, None)
@@ -58,14 +58,14 @@ def choices_of(profile: Profile, table: Table) -> dict[str, Choice]:
     return choices
 
 
-def kind_of(tally: Tally | None, stream: str) -> Kind:
+def kind_of(sketch: StreamSketch | None, stream: str) -> Kind:
     """What a stream holds, for people."""
     outputs: dict[str, Kind] = {name: kind for name, kind, _ in _OUTPUTS}
-    return outputs.get(stream) or ("numeric" if tally is None else _kind(tally))
+    return outputs.get(stream) or ("numeric" if sketch is None else _kind(sketch))
 
 
-def _kind(tally: Tally) -> Kind:
-    return "category" if tally.categories.total > tally.numbers else "numeric"
+def _kind(sketch: StreamSketch) -> Kind:
+    return "category" if sketch.categories.total > sketch.numbers else "numeric"
 
 
 def _feature(column: Column, kind: Kind) -> NDArray[Any]:

@@ -44,8 +44,8 @@ def report_of_otlp(request: Request, profile: Profile, progress: Progress) -> Re
     ]
     there = {report.stream for report in reports}
     reports += [
-        StreamReport(stream=name, kind=kind_of(tally, name), status="left out", why="not in the data")
-        for name, tally in profile.streams.items()
+        StreamReport(stream=name, kind=kind_of(sketch, name), status="left out", why="not in the data")
+        for name, sketch in profile.streams.items()
         if name not in there
     ]
     learned = sorted(there - set(profile.streams) - set(_BUDGETED))

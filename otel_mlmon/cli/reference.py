@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from otel_mlmon.reference.build import Built
     from otel_mlmon.reference.data import Data
     from otel_mlmon.reference.profile import Profile
-    from otel_mlmon.sketch.tally import Tally
+    from otel_mlmon.sketch.stream_sketch import StreamSketch
 
 NAME: Final = "reference"
 HELP: Final = (
@@ -159,15 +159,15 @@ def _progress(rows: int) -> Iterator[Callable[[int], None]]:
 
 
 def _write_embedded(model: Path, profile: Profile, target: Path) -> None:
-    from otel_mlmon.reference.embedding import embed
-    from otel_mlmon.reference.profile import write_whole
+    from otel_mlmon.reference.embedding import embed_profile
+    from otel_mlmon.reference.profile import replace_file
 
     try:
-        content = embed(_content(model), profile)
+        content = embed_profile(_content(model), profile)
     except ProfileError as error:
         raise ProfileError(f"{model}: {error}") from error
     with _writing(target):
-        write_whole(target, content)
+        replace_file(target, content)
 
 
 @contextmanager
@@ -235,8 +235,8 @@ def _show(arguments: argparse.Namespace) -> None:
     for head in ("values", "missing", "mean", "5 %", "median", "95 %"):
         table.add_column(head, justify="right")
     table.add_column("most frequent")
-    for stream, tally in sorted(profile.streams.items()):
-        table.add_row(stream, *_row(tally))
+    for stream, sketch in sorted(profile.streams.items()):
+        table.add_row(stream, *_row(sketch))
     console = Console(width=None if sys.stdout.isatty() else 160)
     # Printed by ourselves: rich would end the program with 1 where the reader of a pipe has enough.
     with console.capture() as shown:
@@ -249,16 +249,16 @@ def _show(arguments: argparse.Namespace) -> None:
         print(f"accuracy {100 * profile.calibration.accuracy:.2f} % of {labelled} labelled rows")
 
 
-def _row(tally: Tally) -> Sequence[str]:
-    total = tally.total
-    missing = f"{100 * tally.missing / total:.2g} %" if tally.missing else ""
-    if tally.categories.total > tally.numbers:
-        shares = tally.categories.top(MAX_CLASSES).counts.items()
+def _row(sketch: StreamSketch) -> Sequence[str]:
+    total = sketch.total
+    missing = f"{100 * sketch.missing / total:.2g} %" if sketch.missing else ""
+    if sketch.categories.total > sketch.numbers:
+        shares = sketch.categories.top(MAX_CLASSES).counts.items()
         words = ", ".join(f"{label} {100 * count / total:.0f} %" for label, count in shares)
         return "classes", str(total), missing, "", "", "", "", words
-    if not tally.numbers:
+    if not sketch.numbers:
         return "", str(total), missing, "", "", "", "", ""
-    numbers = (tally.moments.mean, *(tally.quantile(q) for q in (0.05, 0.5, 0.95)))
+    numbers = (sketch.moments.mean, *(sketch.quantile(q) for q in (0.05, 0.5, 0.95)))
     return "numbers", str(total), missing, *(f"{number:.4g}" for number in numbers), ""
 
 
@@ -273,13 +273,13 @@ def _name_of(profile: Profile) -> str:
 
 
 def _profile_in(path: Path) -> Profile:
-    from otel_mlmon.reference.embedding import embedded, metadata_of
+    from otel_mlmon.reference.embedding import find_profile, read_metadata
     from otel_mlmon.reference.profile import Profile
 
     if path.suffix.lower() != ".onnx":
         return Profile.read(path)
     try:
-        profile = embedded(metadata_of(_content(path)))
+        profile = find_profile(read_metadata(_content(path)))
     except ProfileError as error:
         raise ProfileError(f"{path}: {error}") from error
     if profile is None:

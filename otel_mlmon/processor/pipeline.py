@@ -19,7 +19,7 @@ from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.lifecycle import Alerts
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.score import Score
-from otel_mlmon.processor.receive.data_point import ModelLoaded, Received
+from otel_mlmon.processor.receive.data_point import ModelLoaded, TelemetryItem
 from otel_mlmon.processor.self_telemetry import SelfTelemetry
 from otel_mlmon.processor.serve import documents
 from otel_mlmon.processor.serve.otlp import GaugeValue
@@ -111,7 +111,7 @@ class Pipeline:
         self._outbox = {key: Alert.from_dict(json.loads(blob)) for key, blob in self._store.load(OUTBOX).items()}
         self.committed(is_busy=True)
 
-    def apply(self, received: tuple[Received, ...], /) -> None:
+    def apply(self, received: tuple[TelemetryItem, ...], /) -> None:
         """Count the points of one request into their panes, and take the references of models that were loaded."""
         became: Counter[tuple[str, str]] = Counter()
         for item in received:

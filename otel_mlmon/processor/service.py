@@ -23,7 +23,7 @@ from otel_mlmon.processor.notify.otlp import OtlpNotifier
 from otel_mlmon.processor.notify.webhook import WebhookNotifier
 from otel_mlmon.processor.pipeline import Pipeline
 from otel_mlmon.processor.receive.admission import Admission
-from otel_mlmon.processor.receive.data_point import Received
+from otel_mlmon.processor.receive.data_point import TelemetryItem
 from otel_mlmon.processor.receive.grpc import GrpcReceiver
 from otel_mlmon.processor.receive.http import HttpReceiver
 from otel_mlmon.processor.self_telemetry import SelfTelemetry
@@ -62,7 +62,7 @@ class Service:
         settings = Settings(config)
         self._telemetry = SelfTelemetry()
         self._pipeline = Pipeline(settings, notify=self._notify, telemetry=self._telemetry)
-        self._owner: StateThread[tuple[Received, ...]] = StateThread(
+        self._owner: StateThread[tuple[TelemetryItem, ...]] = StateThread(
             self._pipeline,
             commit_interval_s=config.storage.commit_interval_s,
             tick_s=min(TICK_S, config.windows.pane_s / 2),

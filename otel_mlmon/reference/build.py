@@ -36,11 +36,11 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
 )
 from otel_mlmon.instrumentation.settings import ModelOptions, resolve_settings
 from otel_mlmon.reference.calibration import Calibration
-from otel_mlmon.reference.profile import Profile, timestamp
+from otel_mlmon.reference.profile import Profile, format_timestamp
 from otel_mlmon.sketch.categories import Categories
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
-from otel_mlmon.sketch.tally import Tally
+from otel_mlmon.sketch.stream_sketch import StreamSketch
 
 MAX_BATCH: Final = 1_024
 CALLS_A_READ: Final = 256
@@ -145,7 +145,7 @@ class Model:
         profile = Profile(
             model=found.name,
             version=found.version,
-            created=timestamp(now()),
+            created=format_timestamp(now()),
             streams=count.streams,
             calibration=count.calibration(),
         )
@@ -200,16 +200,16 @@ class _Count:
     """What the batches said so far."""
 
     def __init__(self, truth: Sequence[str | None] | None) -> None:
-        self.streams: dict[str, Tally] = {}
+        self.streams: dict[str, StreamSketch] = {}
         self._truth = truth
         self._calibration: Calibration | None = None
         self._met = truth is None
         self._table: dict[str, None] = {}
 
     def add(self, predictions: Predictions) -> None:
-        for stream, tally in _tallies(predictions):
+        for stream, sketch in _stream_sketches(predictions):
             known = self.streams.get(stream)
-            self.streams[stream] = tally if known is None else known.merge(tally)
+            self.streams[stream] = sketch if known is None else known.merge(sketch)
         if self._truth is not None:
             self._compare(predictions, self._truth)
 
@@ -237,7 +237,7 @@ class _Count:
         right = [_meant(truth[row], labels.table) for row in rows]
         is_known = np.array([label is not None for label in right], dtype=bool)
         is_right = np.array([labels.table[code] == label for code, label in zip(codes, right, strict=True)], dtype=bool)
-        part = Calibration.of(values[is_known], is_right[is_known])
+        part = Calibration.from_predictions(values[is_known], is_right[is_known])
         self._calibration = part if self._calibration is None else self._calibration.merge(part)
         self._met = self._met or bool(set(right) & set(labels.table))
 
@@ -262,22 +262,22 @@ def _read(sink: _Sink, readers: list[Reader], said: ModelOptions) -> Predictions
     return readers[0].read(batch)
 
 
-def _tallies(predictions: Predictions) -> Iterator[tuple[str, Tally]]:
+def _stream_sketches(predictions: Predictions) -> Iterator[tuple[str, StreamSketch]]:
     labels, inputs = predictions.labels, predictions.inputs
     if labels.codes.size:
         counts = Counter({labels.table[code]: int(n) for code, n in enumerate(np.bincount(labels.codes)) if n})
-        yield semconv.STREAM_LABEL, Tally(categories=Categories(counts=counts))
+        yield semconv.STREAM_LABEL, StreamSketch(categories=Categories(counts=counts))
     if predictions.confidences.values.size:
-        histogram = Histogram.of_values(predictions.confidences.values, semconv.CONFIDENCE_BOUNDS)
-        yield semconv.STREAM_CONFIDENCE, Tally(explicit={histogram.bounds: histogram})
+        histogram = Histogram.from_values(predictions.confidences.values, semconv.CONFIDENCE_BOUNDS)
+        yield semconv.STREAM_CONFIDENCE, StreamSketch(explicit={histogram.bounds: histogram})
     for values in predictions.values.values():
-        yield semconv.STREAM_VALUE, Tally(exponential=ExponentialHistogram.of_values(values))
+        yield semconv.STREAM_VALUE, StreamSketch(exponential=ExponentialHistogram.from_values(values))
     for name, column in inputs.features.items():
-        yield _input(name), Tally(exponential=ExponentialHistogram.of_values(column))
+        yield _input(name), StreamSketch(exponential=ExponentialHistogram.from_values(column))
     for name, words in inputs.categories.items():
-        yield _input(name), Tally(categories=Categories(counts=words))
+        yield _input(name), StreamSketch(categories=Categories(counts=words))
     for name, missing in inputs.missing.items():
-        yield _input(name), Tally(missing=missing)
+        yield _input(name), StreamSketch(missing=missing)
 
 
 def _input(feature: str) -> str:

@@ -31,7 +31,7 @@ from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.sketch.categories import Categories
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
-from otel_mlmon.sketch.tally import Tally
+from otel_mlmon.sketch.stream_sketch import StreamSketch
 
 Part = TypeVar("Part")
 
@@ -54,7 +54,7 @@ class Profile:
     """Of the model; empty if unknown."""
     created: str
     """RFC 3339, UTC."""
-    streams: Mapping[str, Tally] = field(default_factory=dict)
+    streams: Mapping[str, StreamSketch] = field(default_factory=dict)
     """By stream name, as `semconv` has it."""
     calibration: Calibration | None = None
     """How often predictions were right, by confidence; None if no label was known."""
@@ -62,7 +62,7 @@ class Profile:
     """Streams that moved while a processor learned them, sorted: what is judged by them may alarm early."""
 
     @classmethod
-    def of_data(
+    def from_data(
         cls,
         *,
         model: str,
@@ -88,17 +88,19 @@ class Profile:
             calibration: How often the predictions were right.
             now: The time of making.
         """
-        streams: dict[str, Tally] = {}
+        streams: dict[str, StreamSketch] = {}
         if labels is not None:
-            streams[semconv.STREAM_LABEL] = Tally(categories=Categories(counts=Counter(map(str, labels))))
+            streams[semconv.STREAM_LABEL] = StreamSketch(categories=Categories(counts=Counter(map(str, labels))))
         if confidences is not None:
-            histogram = Histogram.of_values(_finite(confidences), semconv.CONFIDENCE_BOUNDS)
-            streams[semconv.STREAM_CONFIDENCE] = Tally(explicit={histogram.bounds: histogram})
+            histogram = Histogram.from_values(_finite(confidences), semconv.CONFIDENCE_BOUNDS)
+            streams[semconv.STREAM_CONFIDENCE] = StreamSketch(explicit={histogram.bounds: histogram})
         if values is not None:
-            streams[semconv.STREAM_VALUE] = Tally(exponential=ExponentialHistogram.of_values(_finite(values)))
+            streams[semconv.STREAM_VALUE] = StreamSketch(exponential=ExponentialHistogram.from_values(_finite(values)))
         for name, column in (features or {}).items():
             streams[f"{semconv.STREAM_INPUT_PREFIX}{name}"] = _feature(np.asarray(column).ravel())
-        return cls(model=model, version=version, created=timestamp(now()), streams=streams, calibration=calibration)
+        return cls(
+            model=model, version=version, created=format_timestamp(now()), streams=streams, calibration=calibration
+        )
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Profile:
@@ -125,13 +127,13 @@ class Profile:
             OSError: It cannot be written.
         """
         text = json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
-        write_whole(Path(path), text.encode())
+        replace_file(Path(path), text.encode())
 
     def merge(self, other: Profile) -> Profile:
         """Of both data sets together; name, version and time are this one's."""
         streams = dict(self.streams)
-        for name, tally in other.streams.items():
-            streams[name] = streams[name].merge(tally) if name in streams else tally
+        for name, stream_sketch in other.streams.items():
+            streams[name] = streams[name].merge(stream_sketch) if name in streams else stream_sketch
         mine, others = self.calibration, other.calibration
         calibration = mine.merge(others) if mine is not None and others is not None else mine or others
         unstationary = tuple(sorted({*self.unstationary, *other.unstationary}))
@@ -144,7 +146,7 @@ class Profile:
             "version": VERSION,
             "model": {"name": self.model, "version": self.version},
             "created": self.created,
-            "streams": {name: tally.to_dict() for name, tally in sorted(self.streams.items())},
+            "streams": {name: stream_sketch.to_dict() for name, stream_sketch in sorted(self.streams.items())},
             **({"calibration": self.calibration.to_dict()} if self.calibration is not None else {}),
             **({"unstationary": list(self.unstationary)} if self.unstationary else {}),
         }
@@ -170,13 +172,13 @@ class Profile:
             model=_text(model.get("name"), "model.name"),
             version=_text(model.get("version", ""), "model.version"),
             created=_text(document["created"], "created"),
-            streams={name: _tally(part, f"streams[{name!r}]") for name, part in streams.items()},
+            streams={name: _read_stream_sketch(part, f"streams[{name!r}]") for name, part in streams.items()},
             calibration=_calibration(document["calibration"]) if "calibration" in document else None,
             unstationary=_names(document.get("unstationary", []), "unstationary"),
         )
 
 
-def write_whole(target: Path, content: bytes) -> None:
+def replace_file(target: Path, content: bytes) -> None:
     """Replace a file, whole or not at all.
 
     Raises:
@@ -192,7 +194,7 @@ def write_whole(target: Path, content: bytes) -> None:
         draft.unlink(missing_ok=True)
 
 
-def timestamp(moment: datetime) -> str:
+def format_timestamp(moment: datetime) -> str:
     """RFC 3339 in UTC, to the second: two of them sort as their times do."""
     return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -202,14 +204,14 @@ def _finite(numbers: NDArray[Any]) -> NDArray[np.float64]:
     return flat[np.isfinite(flat)]
 
 
-def _feature(column: NDArray[Any]) -> Tally:
+def _feature(column: NDArray[Any]) -> StreamSketch:
     if column.dtype.kind in "biuf":
         finite = _finite(column)
-        sketch = ExponentialHistogram.of_values(finite)
-        return Tally(exponential=sketch, missing=int(column.size - finite.size))
+        sketch = ExponentialHistogram.from_values(finite)
+        return StreamSketch(exponential=sketch, missing=int(column.size - finite.size))
     # NaN is the one value that differs from itself.
     present = [str(value) for value in column.tolist() if value is not None and value == value]
-    return Tally(categories=Categories(counts=Counter(present)), missing=column.size - len(present))
+    return StreamSketch(categories=Categories(counts=Counter(present)), missing=column.size - len(present))
 
 
 def _mapping(value: object, where: str) -> dict[str, Any]:
@@ -230,8 +232,8 @@ def _names(value: object, where: str) -> tuple[str, ...]:
     return tuple(sorted({_text(name, f"{where}[{place}]") for place, name in enumerate(value)}))
 
 
-def _tally(value: object, where: str) -> Tally:
-    return _read(Tally.from_dict, value, where)
+def _read_stream_sketch(value: object, where: str) -> StreamSketch:
+    return _read(StreamSketch.from_dict, value, where)
 
 
 def _calibration(value: object) -> Calibration:

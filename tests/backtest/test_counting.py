@@ -12,7 +12,7 @@ from otel_mlmon.backtest.counting import counter_of
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.window.binning import Binning, ClassBins, quantile_bins
 from otel_mlmon.sketch.exponential import ExponentialHistogram
-from otel_mlmon.sketch.tally import Tally
+from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.table.table import column_of
 
 # Powers of two are bounds of buckets; their neighbours and zeros are where a comparison could go wrong.
@@ -28,9 +28,9 @@ def place(row: int) -> str:
     return f"data.csv:{row + 2}"
 
 
-def tally_of(values: NDArray[np.float64]) -> Tally:
+def sketch_of(values: NDArray[np.float64]) -> StreamSketch:
     finite = values[np.isfinite(values)]
-    return Tally(exponential=ExponentialHistogram.of_values(finite), missing=int(values.size - finite.size))
+    return StreamSketch(exponential=ExponentialHistogram.from_values(finite), missing=int(values.size - finite.size))
 
 
 @settings(deadline=None, max_examples=200)
@@ -39,13 +39,13 @@ def tally_of(values: NDArray[np.float64]) -> Tally:
     data=st.lists(st.one_of(VALUES, st.just(math.nan), st.just(math.inf)), max_size=40),
 )
 def test_rows_are_counted_as_their_sketch_is(reference: list[float], data: list[float]) -> None:
-    binning = quantile_bins(tally_of(np.array(reference)), grid=None, has_missing=True)
+    binning = quantile_bins(sketch_of(np.array(reference)), grid=None, has_missing=True)
     values = np.array(data, dtype=np.float64)
     counter = counter_of(column_of("x", values), binning, place)
     # One value a sketch: the sketch of many may be coarser than the bins, which that of one never is.
     expected = np.zeros(binning.bins.count, dtype=np.int64)
     for row in range(values.size):
-        expected += binning.count(tally_of(values[row : row + 1]))
+        expected += binning.count(sketch_of(values[row : row + 1]))
     # The value of a bound is rounded, so which side a value on it belongs to is known of zero and powers of two only.
     if all(value in (0.0, math.inf) or math.frexp(abs(value))[0] == 0.5 for value in data if value in binning.edges):
         assert counter.count(0, values.size).tolist() == expected.tolist()
@@ -53,7 +53,7 @@ def test_rows_are_counted_as_their_sketch_is(reference: list[float], data: list[
 
 
 def test_an_outlier_moves_no_edge() -> None:
-    binning = quantile_bins(tally_of(np.linspace(1, 2, 1000)), grid=None, has_missing=True)
+    binning = quantile_bins(sketch_of(np.linspace(1, 2, 1000)), grid=None, has_missing=True)
     counts = counter_of(column_of("x", np.array([1e30, -1e30, 1.5])), binning, place).count(0, 3)
     assert (int(counts[0]), int(counts[-2]), int(counts.sum())) == (1, 1, 3)
 
@@ -96,13 +96,13 @@ def test_where_a_row_stands_is_looked_up_for_faults_only() -> None:
 
 
 def test_words_in_a_column_of_numbers_are_a_fault_with_its_place() -> None:
-    binning = quantile_bins(tally_of(np.arange(10.0)), grid=None, has_missing=True)
+    binning = quantile_bins(sketch_of(np.arange(10.0)), grid=None, has_missing=True)
     with pytest.raises(ConfigurationError, match=r"^data.csv:3: column 'x': 'many' is not a number"):
         counter_of(column_of("x", [None, "many"]), binning, place)
 
 
 def test_means_are_of_what_is_there() -> None:
-    binning = quantile_bins(tally_of(np.arange(10.0)), grid=None, has_missing=True)
+    binning = quantile_bins(sketch_of(np.arange(10.0)), grid=None, has_missing=True)
     counter = counter_of(column_of("x", np.array([1.0, math.nan, 3.0, math.inf, math.nan])), binning, place)
     assert counter.mean(0, 4) == 2.0
     assert math.isnan(counter.mean(4, 5))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.receive.data_point import Observation, Sketch
+from otel_mlmon.processor.receive.data_point import DataPoint, Sketch
 from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
 from otel_mlmon.processor.window.window import Window
@@ -54,7 +54,7 @@ class Bench:
             clock_ns=self.clock,
         )
 
-    def add(self, observation: Observation) -> str:
+    def add(self, observation: DataPoint) -> str:
         """At the time of the point, or later."""
         self.clock.now_ns = max(self.clock.now_ns, observation.time_ns)
         return self.panes.add(observation)
@@ -79,9 +79,9 @@ def point(
     is_cumulative: bool = False,
     model: ModelKey = MODEL,
     exemplars: tuple[str, ...] = (),
-) -> Observation:
+) -> DataPoint:
     """A point at `T0 + at_s`, counting since `T0 + since_s`."""
-    return Observation(
+    return DataPoint(
         model=model,
         metric=metric,
         key=key,
@@ -95,19 +95,19 @@ def point(
     )
 
 
-def label(count: int, *, at_s: float, label: str = "a", **more: object) -> Observation:
+def label(count: int, *, at_s: float, label: str = "a", **more: object) -> DataPoint:
     """`count` predictions of one label."""
     return point(semconv.PREDICTIONS.name, count, at_s=at_s, key=label, **more)  # type: ignore[arg-type]
 
 
 def durations(*seconds: float, bounds: tuple[float, ...] = semconv.DURATION_BOUNDS_S) -> Histogram:
     """As an SDK counts latencies."""
-    return Histogram.of_values(np.array(seconds, dtype=np.float64), bounds)
+    return Histogram.from_values(np.array(seconds, dtype=np.float64), bounds)
 
 
 def numbers(*values: float) -> ExponentialHistogram:
     """As an SDK counts values."""
-    return ExponentialHistogram.of_values(np.array(values, dtype=np.float64))
+    return ExponentialHistogram.from_values(np.array(values, dtype=np.float64))
 
 
 def facts(windows: list[Window], keep: Callable[[Window], bool] = lambda _: True) -> list[object]:

@@ -27,7 +27,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
 from otel_mlmon.guard import guard
-from otel_mlmon.processor.receive.data_point import Received
+from otel_mlmon.processor.receive.data_point import TelemetryItem
 from otel_mlmon.processor.receive.dead_letters import DeadLetters
 from otel_mlmon.processor.receive.decode import Decoded, decode_metrics
 from otel_mlmon.processor.receive.decode_logs import DecodedLogs, decode_logs
@@ -106,7 +106,7 @@ class Admission:
 
     def __init__(
         self,
-        deliver: Callable[[tuple[Received, ...]], Future[None]],
+        deliver: Callable[[tuple[TelemetryItem, ...]], Future[None]],
         *,
         max_request_bytes: int = MAX_REQUEST_BYTES,
         max_pending_bytes: int = MAX_PENDING_BYTES,

@@ -1,7 +1,7 @@
-"""OUT Observation: one data point of prediction telemetry, checked, in our own types; OUT ModelLoaded, beside it.
+"""OUT DataPoint: one checked data point of prediction telemetry; OUT ModelLoaded, the event beside it.
 
-A point is named by who counted it (`series`), what it is about (`model`, `metric`, `key`) and when (`start_ns`,
-`time_ns`). The same point decoded twice is equal, so a repeated export can be told apart and changes nothing.
+A point is identified by who counted it (`series`), what it is about (`model`, `metric`, `key`) and when (`start_ns`,
+`time_ns`). The same point decoded twice is equal, so a repeated export can be recognised and changes nothing.
 Source: opentelemetry-specification, metrics/data-model.md (timeseries, single-writer, temporality).
 """
 
@@ -15,12 +15,12 @@ from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.types import ModelKey
 
 Sketch: TypeAlias = Histogram | ExponentialHistogram | int
-"""What was counted; an int is the value of a counter, 0 or above."""
+"""The value of a point: a histogram, or an int of 0 or above, which is the value of a counter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Observation:
-    """One data point."""
+class DataPoint:
+    """Represents one data point of one metric of one model."""
 
     model: ModelKey
     metric: str
@@ -30,13 +30,13 @@ class Observation:
     category: str = ""
     """The feature's value, for `ml.input.category` only."""
     series: str
-    """Who counted: 32 hex digits of resource, scope, metric and all attributes. One writer a series."""
+    """The time series: 32 hex digits of resource, scope, metric and all attributes. A series has one writer."""
     start_ns: int
     """When counting began, Unix nanoseconds; 0 if unknown."""
     time_ns: int
     """When the point was taken, Unix nanoseconds, above 0."""
     is_cumulative: bool
-    """Whether the sketch counts from `start_ns` on; else it counts since the series' point before."""
+    """Whether the sketch counts since `start_ns`; else it counts since the previous point of the series."""
     sketch: Sketch
     exemplars: tuple[str, ...] = ()
     """Trace ids, 32 hex digits each, at most 4."""
@@ -44,12 +44,12 @@ class Observation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelLoaded:
-    """A process loaded a model, and says what reference it carries."""
+    """Represents the event that a process loaded a model, with the reference profile that the model carries."""
 
     model: ModelKey
     reference: str
-    """The text of its reference profile, not looked at; empty if it carries none."""
+    """The text of the reference profile, not parsed yet; empty if the model carries none."""
 
 
-Received: TypeAlias = Observation | ModelLoaded
-"""What a request may hold."""
+TelemetryItem: TypeAlias = DataPoint | ModelLoaded
+"""One item that a request delivers to the window step."""

@@ -1,6 +1,6 @@
 """From an OTLP metrics request to observations: every rule of the data model that a point can break.
 
-A point becomes an `Observation`, or is rejected with a reason, or is ignored (it is not ours, or says that
+A point becomes an `DataPoint`, or is rejected with a reason, or is ignored (it is not ours, or says that
 nothing was recorded), or is dropped because it is the processor's own output coming back; it is counted once.
 
 Source: opentelemetry-proto, metrics.proto; opentelemetry-specification, metrics/data-model.md.
@@ -32,7 +32,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.receive.attributes import Attributes, attributes_of, canonical, first_text, text_of
-from otel_mlmon.processor.receive.data_point import Observation, Sketch
+from otel_mlmon.processor.receive.data_point import DataPoint, Sketch
 from otel_mlmon.processor.receive.json import read_json
 from otel_mlmon.sketch.exponential import MAX_SCALE, MIN_SCALE, ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
@@ -79,7 +79,7 @@ class Decoded:
     """What a request held. `accepted + ignored + loop_dropped + rejected` is the number of its points."""
 
     signal: ClassVar[str] = "metrics"
-    observations: tuple[Observation, ...]
+    observations: tuple[DataPoint, ...]
     accepted: int
     """Points that became observations."""
     ignored: int
@@ -105,7 +105,7 @@ class _PointError(Exception):
 
 @dataclass(slots=True, kw_only=True)
 class _Tally:
-    observations: list[Observation] = field(default_factory=list)
+    observations: list[DataPoint] = field(default_factory=list)
     ignored: int = 0
     loop_dropped: int = 0
     faults: Counter[str] = field(default_factory=Counter)
@@ -229,7 +229,7 @@ def _observation(
     sketch_of: Callable[[Any], Sketch],
     *,
     is_cumulative: bool,
-) -> Observation:
+) -> DataPoint:
     time_ns = point.time_unix_nano
     start_ns = point.start_time_unix_nano
     if not time_ns:
@@ -237,7 +237,7 @@ def _observation(
     if time_ns > _MAX_TIME_NS or start_ns > time_ns:
         raise _PointError("bad_time")
     named = _named(point.attributes, ours, source)
-    return Observation(
+    return DataPoint(
         model=named.model,
         metric=ours.name,
         key=named.key,
@@ -300,7 +300,7 @@ def _exponential(point: ExponentialHistogramDataPoint) -> ExponentialHistogram:
     positive, negative = point.positive, point.negative
     above, below = _range(positive, scale), _range(negative, scale)
     _check_count(point.count, sum(above) + sum(below) + point.zero_count)
-    return ExponentialHistogram.of_buckets(
+    return ExponentialHistogram.from_buckets(
         scale=scale,
         zero_count=point.zero_count,
         positive_offset=positive.offset,
@@ -373,7 +373,7 @@ def _moments(point: HistogramDataPoint | ExponentialHistogramDataPoint) -> Momen
     maximum = point.max if point.HasField("max") else math.inf
     if not minimum <= maximum:  # NaN, or the wrong way round: they say nothing
         minimum, maximum = -math.inf, math.inf
-    return Moments.of(
+    return Moments.from_total(
         count=point.count,
         total=point.sum,
         minimum=minimum if minimum != -math.inf else math.inf,

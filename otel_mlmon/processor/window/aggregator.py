@@ -17,7 +17,7 @@ from typing import Final, Literal, TypeAlias
 
 from otel_mlmon import semconv
 from otel_mlmon.errors import ProfileError
-from otel_mlmon.processor.receive.data_point import ModelLoaded, Observation
+from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded
 from otel_mlmon.processor.state.saving import load, save
 from otel_mlmon.processor.state.sqlite import Store
 from otel_mlmon.processor.window.model import Model, ModelSummary
@@ -27,7 +27,7 @@ from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
 from otel_mlmon.processor.window.state import MAX_ANNOUNCED, Announced, State
 from otel_mlmon.processor.window.streams import COUNTERS, streams_of
 from otel_mlmon.processor.window.window import StreamKey, Window
-from otel_mlmon.reference.embedding import from_text
+from otel_mlmon.reference.embedding import decode_profile
 from otel_mlmon.types import ModelKey
 
 _LOG: Final = logging.getLogger("otel_mlmon.processor")
@@ -119,7 +119,7 @@ class WindowAggregator:
         """
         save(self._state, store, now_ns=self._clock_ns())
 
-    def add(self, point: Observation) -> Outcome:
+    def add(self, point: DataPoint) -> Outcome:
         """Take a point, or say why not."""
         outcome = self._add(point, self._clock_ns())
         self.counts[outcome] += 1
@@ -137,7 +137,7 @@ class WindowAggregator:
         if known is not None and known.text == loaded.reference:
             return "unchanged"
         try:
-            announced = Announced(loaded.reference, from_text(loaded.reference), self._clock_ns())
+            announced = Announced(loaded.reference, decode_profile(loaded.reference), self._clock_ns())
         except ProfileError as error:
             _LOG.warning(
                 "The reference that model %s %s carries is refused: %s", loaded.model.name, loaded.model.version, error
@@ -230,7 +230,7 @@ class WindowAggregator:
         forgotten, self._forgotten = self._forgotten, []
         return forgotten
 
-    def _add(self, point: Observation, now_ns: int) -> Outcome:
+    def _add(self, point: DataPoint, now_ns: int) -> Outcome:
         state = self._state
         time_ns = point.time_ns
         if time_ns > now_ns + CLOCK_SLACK_NS:
@@ -262,7 +262,7 @@ class WindowAggregator:
         state.models[point.model].arrived(series, end_ns, time_ns, now_ns)
         return outcome
 
-    def _refusal(self, point: Observation, model: Model | None) -> Outcome | None:
+    def _refusal(self, point: DataPoint, model: Model | None) -> Outcome | None:
         """Why a new series cannot be taken; None if it can."""
         names = streams_of(point.metric, point.key)
         if not names:
@@ -278,7 +278,7 @@ class WindowAggregator:
         is_input = any(name.startswith(semconv.STREAM_INPUT_PREFIX) for name in added)
         return "overflow" if is_input and inputs > settings.max_features else None
 
-    def _begin(self, key: SeriesKey, point: Observation, now_ns: int) -> Series:
+    def _begin(self, key: SeriesKey, point: DataPoint, now_ns: int) -> Series:
         state = self._state
         model = state.models.get(point.model)
         if model is None:

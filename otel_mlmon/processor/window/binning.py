@@ -17,8 +17,8 @@ import numpy as np
 
 from otel_mlmon.processor.window.window import Bins
 from otel_mlmon.semconv import MISSING, OTHER
-from otel_mlmon.sketch.exponential import ExponentialHistogram, bucket_range, ordinals_of
-from otel_mlmon.sketch.tally import Bounds, Tally
+from otel_mlmon.sketch.exponential import ExponentialHistogram, bucket_range, compute_ordinals
+from otel_mlmon.sketch.stream_sketch import Bounds, StreamSketch
 from otel_mlmon.types import Counts
 
 QUANTILES: Final = 10
@@ -29,17 +29,17 @@ Grid: TypeAlias = int | Bounds | None
 
 
 class Binning(Protocol):
-    """How the tallies of one stream become counts over bins."""
+    """How the sketches of one stream become counts over bins."""
 
     @property
     def bins(self) -> Bins:
         """The K bins."""
 
-    def count(self, tally: Tally) -> Counts:
-        """Shape (K,): every value of `tally` in exactly one bin."""
+    def count(self, stream_sketch: StreamSketch) -> Counts:
+        """Shape (K,): every value of `stream_sketch` in exactly one bin."""
 
-    def misfit(self, tally: Tally) -> Grid:
-        """The grid that the edges must be brought to before `tally` can be counted; None if it can be."""
+    def misfit(self, stream_sketch: StreamSketch) -> Grid:
+        """The grid that the edges must be brought to before `stream_sketch` can be counted; None if it can be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +51,9 @@ class ClassBins:
     """Whether missing values are a bin after the others."""
 
     @classmethod
-    def of(cls, tally: Tally, *, limit: int, has_missing: bool) -> ClassBins:
-        """The `limit` most frequent classes of `tally` and `_OTHER`."""
-        named = [label for label in tally.categories.top(limit).counts if label != OTHER]
+    def of(cls, stream_sketch: StreamSketch, *, limit: int, has_missing: bool) -> ClassBins:
+        """The `limit` most frequent classes of `stream_sketch` and `_OTHER`."""
+        named = [label for label in stream_sketch.categories.top(limit).counts if label != OTHER]
         return cls(labels=(*named, OTHER), has_missing=has_missing)
 
     @property
@@ -61,13 +61,13 @@ class ClassBins:
         """The classes, the most frequent first."""
         return Bins(names=self.labels + ((MISSING,) if self.has_missing else ()), is_ordered=False)
 
-    def count(self, tally: Tally) -> Counts:
+    def count(self, stream_sketch: StreamSketch) -> Counts:
         """Numbers, where classes are expected, are `_OTHER`."""
-        counts = tally.categories.over(self.labels)
-        counts[-1] += tally.numbers
-        return np.array(counts + ([tally.missing] if self.has_missing else []), dtype=np.int64)
+        counts = stream_sketch.categories.counts_for(self.labels)
+        counts[-1] += stream_sketch.numbers
+        return np.array(counts + ([stream_sketch.missing] if self.has_missing else []), dtype=np.int64)
 
-    def misfit(self, tally: Tally) -> Grid:  # noqa: ARG002 - the Protocol's
+    def misfit(self, stream_sketch: StreamSketch) -> Grid:  # noqa: ARG002 - the Protocol's
         """None: classes have no grid."""
         return None
 
@@ -91,25 +91,25 @@ class NumberBins:
         names = range_names(self.edges) + ((MISSING,) if self.has_missing else ())
         return Bins(names=names, is_ordered=True, edges=self.edges)
 
-    def count(self, tally: Tally) -> Counts:
+    def count(self, stream_sketch: StreamSketch) -> Counts:
         """Classes, where numbers are expected, are missing values, or left out where there is no such bin."""
         counts = np.zeros(len(self.edges) + 1, dtype=np.int64)
-        for histogram in tally.explicit.values():
+        for histogram in stream_sketch.explicit.values():
             counts += histogram.rebin(self.edges)
-        if tally.exponential is not None:
-            counts += self._count_exponential(tally.exponential)
+        if stream_sketch.exponential is not None:
+            counts += self._count_exponential(stream_sketch.exponential)
         if not self.has_missing:
             return counts
-        return np.append(counts, np.int64(tally.missing + tally.categories.total))
+        return np.append(counts, np.int64(stream_sketch.missing + stream_sketch.categories.total))
 
-    def misfit(self, tally: Tally) -> Grid:
+    def misfit(self, stream_sketch: StreamSketch) -> Grid:
         """A coarser scale, or the bounds that both have."""
         if self.is_fixed:
             return None
-        for bounds in tally.explicit:
+        for bounds in stream_sketch.explicit:
             if not set(self.edges) <= set(bounds) or len(set(self.edges)) < len(self.edges):
                 return bounds
-        sketch = tally.exponential
+        sketch = stream_sketch.exponential
         if self.scale is not None and sketch is not None and sketch.counts.size and sketch.scale < self.scale:
             return sketch.scale
         return None
@@ -120,15 +120,15 @@ class NumberBins:
         return sketch.rebin(cuts_at(self.edges, sketch.scale))
 
 
-def latency_count(tally: Tally, budget_s: float) -> Counts:
+def latency_count(stream_sketch: StreamSketch, budget_s: float) -> Counts:
     """Calls within and over the budget, shape (2,); the bucket that holds the budget counts as within."""
     over = 0
-    for bounds, histogram in tally.explicit.items():
+    for bounds, histogram in stream_sketch.explicit.items():
         over += int(histogram.counts[int(np.searchsorted(bounds, budget_s, side="left")) + 1 :].sum())
-    sketch = tally.exponential
+    sketch = stream_sketch.exponential
     if sketch is not None:
         over += int(sketch.counts[sketch.ordinals > cuts_at((budget_s,), sketch.scale)[0]].sum())
-    return np.array([tally.numbers - over, over], dtype=np.int64)
+    return np.array([stream_sketch.numbers - over, over], dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,26 +142,26 @@ class BudgetBins:
         """Within and over."""
         return Bins(names=("within", "over"), is_ordered=True, edges=(self.budget_s,))
 
-    def count(self, tally: Tally) -> Counts:
+    def count(self, stream_sketch: StreamSketch) -> Counts:
         """Shape (2,)."""
-        return latency_count(tally, self.budget_s)
+        return latency_count(stream_sketch, self.budget_s)
 
-    def misfit(self, tally: Tally) -> Grid:  # noqa: ARG002 - the Protocol's
+    def misfit(self, stream_sketch: StreamSketch) -> Grid:  # noqa: ARG002 - the Protocol's
         """None: a budget is not moved."""
         return None
 
 
-def quantile_bins(tally: Tally, *, grid: Grid, has_missing: bool) -> NumberBins:
+def quantile_bins(stream_sketch: StreamSketch, *, grid: Grid, has_missing: bool) -> NumberBins:
     """Up to `QUANTILES` bins of about equal counts, underflow and overflow; numbers of one value get one bin.
 
     Args:
-        tally: The reference.
+        stream_sketch: The reference.
         grid: Where edges may stand.
         has_missing: Whether missing values are a bin.
     """
-    if isinstance(grid, tuple) or (grid is None and any(part.total for part in tally.explicit.values())):
-        return _explicit_bins(tally, grid=grid if isinstance(grid, tuple) else None, has_missing=has_missing)
-    sketch = tally.exponential or ExponentialHistogram()
+    if isinstance(grid, tuple) or (grid is None and any(part.total for part in stream_sketch.explicit.values())):
+        return _explicit_bins(stream_sketch, grid=grid if isinstance(grid, tuple) else None, has_missing=has_missing)
+    sketch = stream_sketch.exponential or ExponentialHistogram()
     sketch = sketch if grid is None else sketch.at_scale(min(grid, sketch.scale))
     if not sketch.counts.size:
         return NumberBins(edges=(), has_missing=has_missing)
@@ -177,7 +177,7 @@ def cuts_at(edges: Sequence[float], scale: int) -> Counts:
     The bucket that holds an edge counts whole on the side of zero: below a positive edge, above a negative.
     """
     values = np.array(edges, dtype=np.float64)
-    return ordinals_of(values, scale) - (values < 0)
+    return compute_ordinals(values, scale) - (values < 0)
 
 
 def range_names(edges: Sequence[float]) -> tuple[str, ...]:
@@ -194,12 +194,12 @@ def range_names(edges: Sequence[float]) -> tuple[str, ...]:
     return (f"≤ {texts[0]}", *inner, f"> {texts[-1]}")
 
 
-def _explicit_bins(tally: Tally, *, grid: Bounds | None, has_missing: bool) -> NumberBins:
+def _explicit_bins(stream_sketch: StreamSketch, *, grid: Bounds | None, has_missing: bool) -> NumberBins:
     allowed = set(grid) if grid is not None else None
-    for bounds in tally.explicit:
+    for bounds in stream_sketch.explicit:
         allowed = set(bounds) if allowed is None else allowed & set(bounds)
     edges = np.array(sorted(allowed or ()), dtype=np.float64)
-    counts = NumberBins(edges=tuple(edges.tolist())).count(tally)
+    counts = NumberBins(edges=tuple(edges.tolist())).count(stream_sketch)
     cumulative = np.cumsum(counts)
     below = np.flatnonzero(cumulative[:-1] == 0)
     picked = [*below[-1:].tolist(), *(position for position in _chosen(cumulative) if position < edges.size)]

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.processor.window.binning import Binning, ClassBins, NumberBins
-from otel_mlmon.sketch.tally import Tally
+from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import Counts
 
 CHOOSING: Final = 0.1
@@ -73,19 +73,19 @@ class Learning:
     panes: int = 0
     """Panes with values."""
 
-    def add(self, tally: Tally, binning: Binning | None) -> None:
+    def add(self, sketch: StreamSketch, binning: Binning | None) -> None:
         """Count a pane.
 
         Args:
-            tally: Its values.
+            sketch: Its values.
             binning: What to count over from the next pane on, where there is none yet, or the one there is cannot
-                hold `tally`; then the blocks begin anew.
+                hold `sketch`; then the blocks begin anew.
         """
         self.panes += 1
-        if self.binning is None or self.binning.misfit(tally) is not None:
+        if self.binning is None or self.binning.misfit(sketch) is not None:
             self.binning, self.blocks, self.block_items = binning, [], MIN_BLOCK
             return
-        counts = self.binning.count(tally).tolist()
+        counts = self.binning.count(sketch).tolist()
         if self.blocks and sum(self.blocks[-1]) < self.block_items:
             self.blocks[-1] = [one + other for one, other in zip(self.blocks[-1], counts, strict=True)]
         else:

@@ -16,10 +16,10 @@ from otel_mlmon.processor.window.rolling import Rolling, Slot
 from otel_mlmon.processor.window.series import Point, PointKey, Series, SeriesKey, count_of
 from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
 from otel_mlmon.processor.window.stream import Stream, StreamSummary
-from otel_mlmon.processor.window.streams import FAILED, merged, tallies_of
+from otel_mlmon.processor.window.streams import FAILED, merged, stream_sketches
 from otel_mlmon.processor.window.window import StreamKey, Window
 from otel_mlmon.reference.calibration import Calibration
-from otel_mlmon.sketch.tally import Tally
+from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import ModelKey
 
 MAX_EXEMPLARS: Final = 4
@@ -31,7 +31,7 @@ class Recent(NamedTuple):
 
     start_ns: int
     end_ns: int
-    duration: Tally
+    duration: StreamSketch
     """Seconds, failed calls included."""
     failed: int
 
@@ -54,7 +54,7 @@ class ModelSummary:
     model: ModelKey
     updated_ns: int
     """End of the last closed pane, Unix nanoseconds; 0 before the first."""
-    duration: Tally
+    duration: StreamSketch
     """Of the calls in the last `short_panes` panes, seconds."""
     p50_s: float
     """NaN without calls."""
@@ -154,16 +154,16 @@ class Model:
             taken: Told each point that is used up.
             changed: Told each stream whose reference grew or changed.
         """
-        tallies, exemplars = self._gather(end_ns, keeps_first, taken)
+        sketches, exemplars = self._gather(end_ns, keeps_first, taken)
         start_ns = end_ns - self.windows.pane_ns
         self.first_ns = self.first_ns or start_ns
         self.last_ns = end_ns
         windows: list[Window] = []
-        for name in sorted({*self.streams, *tallies}):
+        for name in sorted({*self.streams, *sketches}):
             with guard("window"):
                 stream = self.watch(name)
                 window, is_changed = stream.close(
-                    tallies.get(name),
+                    sketches.get(name),
                     start_ns=start_ns,
                     end_ns=end_ns,
                     exemplars=tuple(sorted(exemplars.get(name, ()))[:MAX_EXEMPLARS]),
@@ -171,11 +171,11 @@ class Model:
                 windows += [window] if window is not None else []
                 if is_changed:
                     changed(stream)
-        return windows, self._closed(tallies, start_ns, end_ns)
+        return windows, self._closed(sketches, start_ns, end_ns)
 
     def summary(self) -> ModelSummary:
         """For people."""
-        duration = merged({"": pane.duration} for pane in self.recent).get("", Tally())
+        duration = merged({"": pane.duration} for pane in self.recent).get("", StreamSketch())
         calls = duration.numbers
         covered_ns = min(self.windows.short_panes * self.windows.pane_ns, self.last_ns - self.first_ns)
         over = int(latency_count(duration, self.settings.latency_threshold_s)[1])
@@ -207,29 +207,29 @@ class Model:
         end_ns: int,
         keeps_first: Callable[[int, int], bool],
         taken: Callable[[Series, PointKey, Point], None],
-    ) -> tuple[dict[str, Tally], dict[str, set[str]]]:
-        """Tally and trace ids of each stream in a pane."""
-        parts: list[dict[str, Tally]] = []
+    ) -> tuple[dict[str, StreamSketch], dict[str, set[str]]]:
+        """StreamSketch and trace ids of each stream in a pane."""
+        parts: list[dict[str, StreamSketch]] = []
         exemplars: dict[str, set[str]] = {}
         for series in self.open.pop(end_ns).values():
             for key, point, added in series.take(end_ns, keeps_first=keeps_first):
                 taken(series, key, point)
                 if added is None or not count_of(added):
                     continue
-                part = dict(tallies_of(series.metric, series.name, series.category, added))
+                part = dict(stream_sketches(series.metric, series.name, series.category, added))
                 parts.append(part)
                 for stream in part if point.exemplars else ():
                     exemplars.setdefault(stream, set()).update(point.exemplars)
         return merged(parts), exemplars
 
-    def _closed(self, tallies: dict[str, Tally], start_ns: int, end_ns: int) -> ClosedPane:
-        labels, values = tallies.get(semconv.STREAM_LABEL), tallies.get(semconv.STREAM_VALUE)
+    def _closed(self, sketches: dict[str, StreamSketch], start_ns: int, end_ns: int) -> ClosedPane:
+        labels, values = sketches.get(semconv.STREAM_LABEL), sketches.get(semconv.STREAM_VALUE)
         self.predictions += labels.total if labels is not None else values.total if values is not None else 0
-        errors = tallies.get(semconv.STREAM_ERRORS, Tally())
+        errors = sketches.get(semconv.STREAM_ERRORS, StreamSketch())
         recent = Recent(
             start_ns=start_ns,
             end_ns=end_ns,
-            duration=tallies.get(semconv.STREAM_LATENCY, Tally()),
+            duration=sketches.get(semconv.STREAM_LATENCY, StreamSketch()),
             failed=errors.categories.counts.get(FAILED, 0),
         )
         self.remember(recent)

@@ -26,7 +26,7 @@ from otel_mlmon.processor.window.learning import CHOOSING, Learning, Verdict, is
 from otel_mlmon.processor.window.settings import ModelSettings
 from otel_mlmon.processor.window.streams import FAILED, OK
 from otel_mlmon.processor.window.window import Origin, Reference
-from otel_mlmon.sketch.tally import Tally
+from otel_mlmon.sketch.stream_sketch import StreamSketch
 
 BUDGET_COUNT: Final = 1_000_000_000
 """The size of a budget's reference: an allowance is known exactly, so nothing is due to a finite sample."""
@@ -40,7 +40,7 @@ class Baseline:
 
     stream: str
     settings: ModelSettings
-    tally: Tally = field(default_factory=Tally)
+    sketch: StreamSketch = field(default_factory=StreamSketch)
     """What was learned, or given."""
     is_frozen: bool = False
     verdict: Verdict = field(default_factory=Verdict)
@@ -61,35 +61,35 @@ class Baseline:
             counts = np.array([BUDGET_COUNT - over, over], dtype=np.int64)
             self.reference = Reference(bins=self.binning.bins, counts=counts, origin="budget")
         elif given is not None:
-            self.tally, origin = given
+            self.sketch, origin = given
             self._bin(origin)
         elif self.is_frozen:
             self._bin("learned")
 
-    def learn(self, tally: Tally) -> None:
+    def learn(self, stream_sketch: StreamSketch) -> None:
         """Add a pane, and freeze if that is enough and one thing."""
-        self.tally = self.tally.merge(tally)
-        if tally.total:
-            self._gather(tally)
-        is_due = self.tally.total >= self.settings.learn and self.learning.panes >= self.settings.learn_panes
+        self.sketch = self.sketch.merge(stream_sketch)
+        if stream_sketch.total:
+            self._gather(stream_sketch)
+        is_due = self.sketch.total >= self.settings.learn and self.learning.panes >= self.settings.learn_panes
         verdict = self.learning.verdict() if is_due else Verdict()
-        if is_due and is_enough(self.tally.total, verdict, asked=self.settings.learn):
+        if is_due and is_enough(self.sketch.total, verdict, asked=self.settings.learn):
             self.verdict, self.is_frozen, self.learning = verdict, True, Learning()
             if verdict.is_stationary is False:
                 _LOG.warning(
                     "Stream %s moved while its reference was learned from %d values: it is used, and may alarm early.",
                     self.stream,
-                    self.tally.total,
+                    self.sketch.total,
                 )
             self._bin("learned")
 
-    def _gather(self, tally: Tally) -> None:
+    def _gather(self, stream_sketch: StreamSketch) -> None:
         binning = self.learning.binning
         if (
-            binning is None or binning.misfit(tally) is not None
-        ) and self.tally.total >= CHOOSING * self.settings.learn:
-            binning = _binning(self.stream, self.tally, grid=None, settings=self.settings)
-        self.learning.add(tally, binning)
+            binning is None or binning.misfit(stream_sketch) is not None
+        ) and self.sketch.total >= CHOOSING * self.settings.learn:
+            binning = _binning(self.stream, self.sketch, grid=None, settings=self.settings)
+        self.learning.add(stream_sketch, binning)
 
     def replaced(self, settings: ModelSettings) -> Baseline | None:
         """The reference under other settings that give another one; None if this one stays, under them.
@@ -100,13 +100,13 @@ class Baseline:
         given = settings.given(self.stream)
         origin = self.reference.origin if self.reference is not None else None
         stays = origin in ("budget", "file") or (given is None and origin != "model")
-        if stays or (given is not None and given[1] == origin and given[0] == self.tally):
+        if stays or (given is not None and given[1] == origin and given[0] == self.sketch):
             return None
         return Baseline(stream=self.stream, settings=settings, grid=self.grid, generation=self.generation + 1)
 
-    def fit(self, tally: Tally) -> bool:
-        """Bin the reference anew if its edges do not stand on the buckets of `tally`; whether that was so."""
-        grid = self.binning.misfit(tally) if self.binning is not None else None
+    def fit(self, stream_sketch: StreamSketch) -> bool:
+        """Bin the reference anew if its edges do not stand on the buckets of `stream_sketch`; whether that was so."""
+        grid = self.binning.misfit(stream_sketch) if self.binning is not None else None
         if grid is None:
             return False
         if isinstance(grid, tuple) and isinstance(self.grid, tuple):
@@ -130,7 +130,7 @@ class Baseline:
         return cls(
             stream=stream,
             settings=settings,
-            tally=Tally.from_dict(state.get("tally", {})),
+            sketch=StreamSketch.from_dict(state.get("sketch", {})),
             is_frozen=state.get("is_frozen", False),
             verdict=Verdict(design_effect=design_effect, is_stationary=is_stationary),
             learning=Learning.from_state(state["learning"]) if "learning" in state else Learning(),
@@ -140,18 +140,18 @@ class Baseline:
 
     def _learned_state(self) -> dict[str, Any]:
         if self.reference is None:
-            return {"tally": self.tally.to_dict(), "learning": self.learning.to_state()}
+            return {"sketch": self.sketch.to_dict(), "learning": self.learning.to_state()}
         if self.reference.origin != "learned":
             return {}
         verdict = [self.verdict.design_effect, self.verdict.is_stationary]
-        return {"tally": self.tally.to_dict(), "is_frozen": True, "verdict": verdict}
+        return {"sketch": self.sketch.to_dict(), "is_frozen": True, "verdict": verdict}
 
     def _bin(self, origin: Origin) -> None:
-        self.binning = _binning(self.stream, self.tally, grid=self.grid, settings=self.settings)
+        self.binning = _binning(self.stream, self.sketch, grid=self.grid, settings=self.settings)
         self.reference = Reference(
             bins=self.binning.bins,
-            counts=self.binning.count(self.tally),
-            mean=self.tally.moments.mean,
+            counts=self.binning.count(self.sketch),
+            mean=self.sketch.moments.mean,
             origin=origin,
             is_stationary=self.verdict.is_stationary if origin == "learned" else None,
         )
@@ -169,10 +169,10 @@ def _budget_binning(stream: str, settings: ModelSettings) -> Binning:
     return ClassBins(labels=(OK, FAILED))
 
 
-def _binning(stream: str, tally: Tally, *, grid: Grid, settings: ModelSettings) -> Binning:
+def _binning(stream: str, stream_sketch: StreamSketch, *, grid: Grid, settings: ModelSettings) -> Binning:
     if stream == semconv.STREAM_CONFIDENCE:
         return NumberBins(edges=semconv.CONFIDENCE_EDGES, is_fixed=True)
     is_input = stream.startswith(semconv.STREAM_INPUT_PREFIX)
-    if tally.categories.total > tally.numbers or stream == semconv.STREAM_LABEL:
-        return ClassBins.of(tally, limit=settings.max_labels, has_missing=is_input)
-    return quantile_bins(tally, grid=grid, has_missing=is_input)
+    if stream_sketch.categories.total > stream_sketch.numbers or stream == semconv.STREAM_LABEL:
+        return ClassBins.of(stream_sketch, limit=settings.max_labels, has_missing=is_input)
+    return quantile_bins(stream_sketch, grid=grid, has_missing=is_input)

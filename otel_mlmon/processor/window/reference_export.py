@@ -15,8 +15,8 @@ from typing import Any
 from otel_mlmon.processor.window.binning import Grid
 from otel_mlmon.processor.window.settings import ModelSettings
 from otel_mlmon.processor.window.stream import Stream
-from otel_mlmon.reference.profile import Profile, timestamp
-from otel_mlmon.sketch.tally import Tally
+from otel_mlmon.reference.profile import Profile, format_timestamp
+from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import ModelKey
 
 
@@ -33,7 +33,7 @@ class ModelReference:
 
     model: ModelKey
     settings: ModelSettings
-    learned: Mapping[str, tuple[Tally, Grid]]
+    learned: Mapping[str, tuple[StreamSketch, Grid]]
     """By stream: the sketch, and where its edges stand."""
     learning: Mapping[str, tuple[int, int]]
     """By stream that has no reference yet: values seen, and how many it takes at least."""
@@ -49,10 +49,14 @@ class ModelReference:
         Args:
             now: The time of making, unless it is a profile that was given, unchanged.
         """
-        given: dict[str, Tally] = {}
+        given: dict[str, StreamSketch] = {}
         moved = set(self.unstationary)
         for profile in filter(None, self._given):
-            known = {name: tally for name, tally in profile.streams.items() if tally.total and name not in given}
+            known = {
+                name: stream_sketch
+                for name, stream_sketch in profile.streams.items()
+                if stream_sketch.total and name not in given
+            }
             given |= known
             moved |= known.keys() & set(profile.unstationary)
         streams = {**given, **{name: _on_grid(*learned) for name, learned in self.learned.items()}}
@@ -61,7 +65,7 @@ class ModelReference:
         made = Profile(
             model=self.model.name,
             version=self.model.version,
-            created=timestamp(now()),
+            created=format_timestamp(now()),
             streams=streams,
             calibration=self.settings.calibration,
             unstationary=tuple(sorted(moved)),
@@ -92,12 +96,12 @@ def model_reference(model: ModelKey, settings: ModelSettings, streams: Mapping[s
         model=model,
         settings=settings,
         learned={
-            name: (baseline.tally, baseline.grid)
+            name: (baseline.sketch, baseline.grid)
             for name, (baseline, reference) in judged.items()
             if reference is not None and reference.origin == "learned"
         },
         learning={
-            name: (baseline.tally.total, settings.learn)
+            name: (baseline.sketch.total, settings.learn)
             for name, (baseline, reference) in judged.items()
             if reference is None
         },
@@ -110,11 +114,11 @@ def model_reference(model: ModelKey, settings: ModelSettings, streams: Mapping[s
     )
 
 
-def _on_grid(tally: Tally, grid: Grid) -> Tally:
-    sketch = tally.exponential
+def _on_grid(stream_sketch: StreamSketch, grid: Grid) -> StreamSketch:
+    sketch = stream_sketch.exponential
     if sketch is None or not isinstance(grid, int) or grid >= sketch.scale:
-        return tally
-    return replace(tally, exponential=sketch.at_scale(grid))
+        return stream_sketch
+    return replace(stream_sketch, exponential=sketch.at_scale(grid))
 
 
 def _is_same(profile: Profile, made: Profile) -> bool:

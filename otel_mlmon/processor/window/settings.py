@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from otel_mlmon.processor.window.window import Origin
 from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.reference.profile import Profile
-from otel_mlmon.sketch.tally import Tally
+from otel_mlmon.sketch.stream_sketch import StreamSketch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,13 +103,13 @@ class ModelSettings:
     max_features: int = 100
     """Input features that are watched."""
 
-    def given(self, stream: str) -> tuple[Tally, Origin] | None:
+    def given(self, stream: str) -> tuple[StreamSketch, Origin] | None:
         """What the operator, or else the model itself, says of a stream; None if neither does."""
         given: tuple[tuple[Profile | None, Origin], ...] = ((self.reference, "file"), (self.announced, "model"))
         for profile, origin in given:
-            tally = profile.streams.get(stream) if profile is not None else None
-            if tally is not None and tally.total:
-                return tally, origin
+            sketch = profile.streams.get(stream) if profile is not None else None
+            if sketch is not None and sketch.total:
+                return sketch, origin
         return None
 
     @property

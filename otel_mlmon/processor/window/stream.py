@@ -12,11 +12,11 @@ from otel_mlmon.processor.window.reference import Baseline
 from otel_mlmon.processor.window.rolling import Rolling, Slot
 from otel_mlmon.processor.window.settings import ModelSettings
 from otel_mlmon.processor.window.window import Bins, Origin, Reference, StreamKey, Window
-from otel_mlmon.sketch.tally import Tally
+from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import Counts
 
 _NONE = np.zeros(0, dtype=np.int64)
-_EMPTY = Tally()
+_EMPTY = StreamSketch()
 _NO_BINS = Bins(names=(), is_ordered=False)
 
 
@@ -66,7 +66,7 @@ class Stream:
         return moving if moving is not None else self.baseline.reference
 
     def close(
-        self, tally: Tally | None, *, start_ns: int, end_ns: int, exemplars: tuple[str, ...] = ()
+        self, sketch: StreamSketch | None, *, start_ns: int, end_ns: int, exemplars: tuple[str, ...] = ()
     ) -> tuple[Window | None, bool]:
         """The window of a pane, and whether the reference changed.
 
@@ -74,28 +74,28 @@ class Stream:
         that a feature that went silent is seen to; after that it makes none.
         """
         self.rolling.evict(end_ns)
-        if tally is None or not tally.total:
-            tally = _EMPTY
+        if sketch is None or not sketch.total:
+            sketch = _EMPTY
             if not self.rolling.total:
                 return None, False
         if self.baseline.reference is None:
             # Judging the pane that completes the reference against it would count the pane twice.
-            self.baseline.learn(tally)
-            learned = self.baseline.tally.total
-            return self._window(tally, _NONE, start_ns, end_ns, exemplars, learned=learned), True
-        changed = self.baseline.fit(tally)
+            self.baseline.learn(sketch)
+            learned = self.baseline.sketch.total
+            return self._window(sketch, _NONE, start_ns, end_ns, exemplars, learned=learned), True
+        changed = self.baseline.fit(sketch)
         if changed:
             self._forget_counts()
-        pane = self._count(tally)
-        moments = tally.moments
+        pane = self._count(sketch)
+        moments = sketch.moments
         if self.history is not None:
             self.turn(end_ns)
-            if tally.total:
+            if sketch.total:
                 self.history.add(end_ns, pane, moments.count, moments.exact_sum)
             pane = self.history.adjusted(end_ns, pane)
-        if tally.total:
+        if sketch.total:
             self.rolling.add(Slot(start_ns, end_ns, pane, moments.count, moments.exact_sum))
-        return self._window(tally, pane, start_ns, end_ns, exemplars), changed
+        return self._window(sketch, pane, start_ns, end_ns, exemplars), changed
 
     def follow(self, settings: ModelSettings) -> bool:
         """Go by other settings; whether the reference is another one now."""
@@ -118,7 +118,7 @@ class Stream:
         current = self._count(_EMPTY) if is_empty else self.rolling.counts
         return StreamSummary(
             stream=self.key.stream,
-            learned=baseline.tally.total,
+            learned=baseline.sketch.total,
             learn=baseline.settings.learn,
             origin=reference.origin if reference is not None else "",
             is_stationary=reference.is_stationary if reference is not None else None,
@@ -138,12 +138,12 @@ class Stream:
         if self.history is not None:
             self.history.clear()
 
-    def _count(self, tally: Tally) -> Counts:
-        return self.baseline.binning.count(tally) if self.baseline.binning is not None else _NONE
+    def _count(self, sketch: StreamSketch) -> Counts:
+        return self.baseline.binning.count(sketch) if self.baseline.binning is not None else _NONE
 
     def _window(
         self,
-        tally: Tally,
+        sketch: StreamSketch,
         pane: Counts,
         start_ns: int,
         end_ns: int,
@@ -159,7 +159,7 @@ class Stream:
             reference=None if is_learning else self.reference,
             learned=learned or 0,
             pane=pane,
-            pane_mean=tally.moments.mean,
+            pane_mean=sketch.moments.mean,
             rolling=_NONE if is_learning else self.rolling.counts,
             rolling_start_ns=start_ns if is_learning else self.rolling.start_ns(start_ns),
             rolling_mean=float("nan") if is_learning else self.rolling.mean,

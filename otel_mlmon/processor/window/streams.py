@@ -9,7 +9,7 @@ from otel_mlmon import semconv
 from otel_mlmon.processor.receive.data_point import Sketch
 from otel_mlmon.sketch.categories import Categories
 from otel_mlmon.sketch.histogram import Histogram
-from otel_mlmon.sketch.tally import Tally
+from otel_mlmon.sketch.stream_sketch import StreamSketch
 
 OK: Final = "ok"
 FAILED: Final = "failed"
@@ -38,22 +38,22 @@ def streams_of(metric: str, name: str) -> tuple[str, ...]:
     return _SINGLE.get(metric, ())
 
 
-def tallies_of(metric: str, name: str, category: str, added: Sketch) -> Iterable[tuple[str, Tally]]:
+def stream_sketches(metric: str, name: str, category: str, added: Sketch) -> Iterable[tuple[str, StreamSketch]]:
     """What `added` is for each of the streams that its metric feeds, in the order of `streams_of`."""
-    return zip(streams_of(metric, name), _tallies(metric, name, category, added), strict=True)
+    return zip(streams_of(metric, name), _sketches(metric, name, category, added), strict=True)
 
 
-def merged(panes: Iterable[Mapping[str, Tally]]) -> dict[str, Tally]:
+def merged(panes: Iterable[Mapping[str, StreamSketch]]) -> dict[str, StreamSketch]:
     """The same pane as several processors saw parts of it: what one that saw all would hold, bit for bit."""
-    whole: dict[str, Tally] = {}
+    whole: dict[str, StreamSketch] = {}
     for pane in panes:
-        for stream, tally in pane.items():
+        for stream, stream_sketch in pane.items():
             mine = whole.get(stream)
-            whole[stream] = tally if mine is None else mine.merge(tally)
+            whole[stream] = stream_sketch if mine is None else mine.merge(stream_sketch)
     return whole
 
 
-def _tallies(metric: str, name: str, category: str, added: Sketch) -> tuple[Tally, ...]:
+def _sketches(metric: str, name: str, category: str, added: Sketch) -> tuple[StreamSketch, ...]:
     if not isinstance(added, int):
         numbers = _numbers(added)
         if metric != semconv.DURATION.name:
@@ -61,15 +61,15 @@ def _tallies(metric: str, name: str, category: str, added: Sketch) -> tuple[Tall
         # The metric of a failed call carries its error type, and nothing else splits it.
         return numbers, _class(FAILED if name else OK, numbers.numbers)
     if metric == semconv.MISSING_VALUES.name:
-        return (Tally(missing=added),)
+        return (StreamSketch(missing=added),)
     return (_class(category if metric == semconv.CATEGORY.name else name, added),)
 
 
-def _numbers(sketch: Sketch) -> Tally:
+def _numbers(sketch: Sketch) -> StreamSketch:
     if isinstance(sketch, Histogram):
-        return Tally(explicit={sketch.bounds: sketch})
-    return Tally() if isinstance(sketch, int) else Tally(exponential=sketch)
+        return StreamSketch(explicit={sketch.bounds: sketch})
+    return StreamSketch() if isinstance(sketch, int) else StreamSketch(exponential=sketch)
 
 
-def _class(label: str, count: int) -> Tally:
-    return Tally(categories=Categories(counts={label: count} if count else {}))
+def _class(label: str, count: int) -> StreamSketch:
+    return StreamSketch(categories=Categories(counts={label: count} if count else {}))

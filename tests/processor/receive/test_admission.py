@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
 from otel_mlmon.processor.receive.admission import Admission, Outcome
-from otel_mlmon.processor.receive.data_point import ModelLoaded, Received
+from otel_mlmon.processor.receive.data_point import ModelLoaded, TelemetryItem
 from otel_mlmon.types import ModelKey
 from tests.support.otlp_requests import counter, histogram, predictions, request
 
@@ -26,10 +26,10 @@ class Store:
     def __init__(self, *faults: Exception | None, is_slow: bool = False) -> None:
         self.faults = list(faults)
         self.is_slow = is_slow
-        self.observations: list[Received] = []
+        self.observations: list[TelemetryItem] = []
         self.open: list[Future[None]] = []
 
-    def deliver(self, observations: tuple[Received, ...]) -> Future[None]:
+    def deliver(self, observations: tuple[TelemetryItem, ...]) -> Future[None]:
         done: Future[None] = Future()
         fault = self.faults.pop(0) if self.faults else None
         self.observations += observations if fault is None else ()
@@ -114,7 +114,7 @@ def test_a_request_above_the_bound_is_taken_when_it_is_alone() -> None:
 
 
 def test_what_comes_next_may_turn_a_request_away() -> None:
-    def full(observations: tuple[Received, ...]) -> Future[None]:
+    def full(observations: tuple[TelemetryItem, ...]) -> Future[None]:
         raise OverloadedError("queue is full", retry_after_s=3.0)
 
     for intake in (Admission(full), Admission(Store(OverloadedError("full", retry_after_s=3.0)).deliver)):
@@ -154,7 +154,7 @@ def test_a_dead_letter_that_cannot_be_written_is_still_counted(tmp_path: Path) -
     in_the_way = tmp_path / "file"
     in_the_way.write_text("")
 
-    def broken(observations: tuple[Received, ...]) -> Future[None]:
+    def broken(observations: tuple[TelemetryItem, ...]) -> Future[None]:
         raise RuntimeError
 
     intake = Admission(broken, dead_letters=in_the_way)
@@ -198,7 +198,7 @@ def test_many_threads_lose_no_count() -> None:
     lock = threading.Lock()
     seen: list[int] = []
 
-    def deliver(observations: tuple[Received, ...]) -> Future[None]:
+    def deliver(observations: tuple[TelemetryItem, ...]) -> Future[None]:
         with lock:
             seen.append(len(observations))
         done: Future[None] = Future()
@@ -241,7 +241,7 @@ def test_a_loaded_model_without_a_name_is_rejected_with_the_reason() -> None:
 
 @pytest.mark.guarded
 def test_logs_that_fail_twice_are_put_aside_as_logs(tmp_path: Path) -> None:
-    def broken(received: tuple[Received, ...]) -> Future[None]:
+    def broken(received: tuple[TelemetryItem, ...]) -> Future[None]:
         raise RuntimeError("ours")
 
     intake = Admission(broken, dead_letters=tmp_path)

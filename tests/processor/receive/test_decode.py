@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from otel_mlmon.processor.receive.data_point import Observation
+from otel_mlmon.processor.receive.data_point import DataPoint
 from otel_mlmon.processor.receive.decode import Decoded, decode_metrics
 from otel_mlmon.sketch.exponential import BIAS, ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
@@ -31,7 +31,7 @@ LABEL = {"ml.model.name": "fraud", "ml.model.version": "7", "ml.prediction.label
 FEATURE = {"ml.model.name": "fraud", "ml.feature.name": "age"}
 
 
-def only(decoded: Decoded) -> Observation:
+def only(decoded: Decoded) -> DataPoint:
     assert (decoded.accepted, decoded.ignored, decoded.loop_dropped, decoded.faults) == (1, 0, 0, {})
     return decoded.observations[0]
 
@@ -68,7 +68,7 @@ def test_a_histogram_keeps_buckets_and_moments() -> None:
     assert found.sketch == Histogram(
         bounds=(0.1, 0.2),
         counts=np.array([3, 0, 1]),
-        moments=Moments.of(count=4, total=1.25, minimum=0.05, maximum=0.75),
+        moments=Moments.from_total(count=4, total=1.25, minimum=0.05, maximum=0.75),
     )
 
 
@@ -85,7 +85,7 @@ def test_an_exponential_histogram_keeps_its_buckets() -> None:
         scale=3,
         ordinals=np.array([-(6 + BIAS), -(5 + BIAS), 0, BIAS - 2, BIAS]),
         counts=np.array([1, 2, 9, 1, 4]),
-        moments=Moments.of(count=17, total=2.5),
+        moments=Moments.from_total(count=17, total=2.5),
     )
 
 
@@ -338,7 +338,7 @@ def test_every_point_is_counted_once_and_what_is_accepted_is_sound(
 def test_exponential_buckets_lose_no_count(
     scale: int, offset: int, counts: list[int], below: list[int], zeros: int
 ) -> None:
-    sketch = ExponentialHistogram.of_buckets(
+    sketch = ExponentialHistogram.from_buckets(
         scale=scale,
         zero_count=zeros,
         positive_offset=offset,

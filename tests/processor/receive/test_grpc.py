@@ -30,27 +30,27 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
 from otel_mlmon.errors import ConfigurationError, OverloadedError, PortUnavailableError
 from otel_mlmon.processor.receive.admission import Admission
-from otel_mlmon.processor.receive.data_point import Observation, Received
+from otel_mlmon.processor.receive.data_point import DataPoint, TelemetryItem
 from otel_mlmon.processor.receive.grpc import SERVICES, GrpcReceiver
 from tests.support.certificates import make_certificate
 from tests.support.otlp_requests import counter, predictions, request
 
-Deliver = Callable[[tuple[Received, ...]], "Future[None]"]
+Deliver = Callable[[tuple[TelemetryItem, ...]], "Future[None]"]
 
 
 class Store:
     def __init__(self, *faults: Exception) -> None:
         self.faults = list(faults)
-        self.observations: list[Observation] = []
+        self.observations: list[DataPoint] = []
         self.arrivals_s: list[float] = []
 
-    def deliver(self, observations: tuple[Received, ...]) -> Future[None]:
+    def deliver(self, observations: tuple[TelemetryItem, ...]) -> Future[None]:
         self.arrivals_s.append(time.monotonic())
         done: Future[None] = Future()
         if self.faults:
             done.set_exception(self.faults.pop(0))
         else:
-            self.observations += [item for item in observations if isinstance(item, Observation)]
+            self.observations += [item for item in observations if isinstance(item, DataPoint)]
             done.set_result(None)
         return done
 
@@ -226,7 +226,7 @@ def test_many_clients_at_once(serve: Callable[..., str]) -> None:
 def test_stopping_lets_a_request_in_progress_end() -> None:
     arrived, safe = threading.Event(), Future[None]()
 
-    def deliver(_: tuple[Received, ...]) -> Future[None]:
+    def deliver(_: tuple[TelemetryItem, ...]) -> Future[None]:
         arrived.set()
         return safe
 

@@ -23,7 +23,7 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
 from otel_mlmon.errors import OverloadedError, PortUnavailableError
 from otel_mlmon.processor.receive.admission import Admission
-from otel_mlmon.processor.receive.data_point import Observation, Received
+from otel_mlmon.processor.receive.data_point import DataPoint, TelemetryItem
 from otel_mlmon.processor.receive.http import PROTOBUF, HttpReceiver
 from tests.support.certificates import make_certificate
 from tests.support.otlp_requests import counter, predictions, request
@@ -34,16 +34,16 @@ BODY = predictions(points=2).SerializeToString()
 class Store:
     def __init__(self, *faults: Exception) -> None:
         self.faults = list(faults)
-        self.observations: list[Observation] = []
+        self.observations: list[DataPoint] = []
         self.arrivals_s: list[float] = []
 
-    def deliver(self, observations: tuple[Received, ...]) -> Future[None]:
+    def deliver(self, observations: tuple[TelemetryItem, ...]) -> Future[None]:
         self.arrivals_s.append(time.monotonic())
         done: Future[None] = Future()
         if self.faults:
             done.set_exception(self.faults.pop(0))
         else:
-            self.observations += [item for item in observations if isinstance(item, Observation)]
+            self.observations += [item for item in observations if isinstance(item, DataPoint)]
             done.set_result(None)
         return done
 
@@ -259,7 +259,7 @@ def test_many_clients_at_once(serve: Callable[..., str]) -> None:
 def test_stopping_lets_a_request_in_progress_end(capfd: pytest.CaptureFixture[str]) -> None:
     arrived, safe = threading.Event(), Future[None]()
 
-    def deliver(_: tuple[Received, ...]) -> Future[None]:
+    def deliver(_: tuple[TelemetryItem, ...]) -> Future[None]:
         arrived.set()
         return safe
 

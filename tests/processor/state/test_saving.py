@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from otel_mlmon import semconv
 from otel_mlmon.errors import StoreError
-from otel_mlmon.processor.receive.data_point import Observation
+from otel_mlmon.processor.receive.data_point import DataPoint
 from otel_mlmon.processor.state.sqlite import Store
 from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
@@ -24,7 +24,7 @@ WINDOWS = WindowSettings(pane_s=10.0, lateness_s=10.0, rolling_s=40.0, short_pan
 SETTINGS = ModelSettings(learn=12, max_labels=2)
 
 
-def observation(kind: int, size: int, at_s: float, model: ModelKey) -> Observation:
+def observation(kind: int, size: int, at_s: float, model: ModelKey) -> DataPoint:
     """One of the ways in which a writer counts; totals begin with the first point."""
     total: dict[str, Any] = {"since_s": 1.0, "is_cumulative": True}
     makers = (

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from otel_mlmon import semconv
 from otel_mlmon.processor.window.aggregator import CLOCK_SLACK_NS
 from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
-from otel_mlmon.processor.window.streams import merged, tallies_of
+from otel_mlmon.processor.window.streams import merged, stream_sketches
 from otel_mlmon.processor.window.window import StreamKey, Window
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.semconv import MISSING, OTHER
-from otel_mlmon.sketch.tally import Tally
+from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import ModelKey
 from tests.support.observations import (
     MODEL,
@@ -102,7 +102,7 @@ def test_latency_and_errors_have_a_budget_and_do_not_learn() -> None:
 def test_a_given_reference_wins() -> None:
     rng = np.random.default_rng(1)
     ages = rng.normal(50.0, 10.0, 5000)
-    profile = Profile.of_data(model="digits", labels=["x"] * 9 + ["y"], features={"age": ages})
+    profile = Profile.from_data(model="digits", labels=["x"] * 9 + ["y"], features={"age": ages})
     bench = Bench(settings=ModelSettings(reference=profile))
     bench.add(label(5, at_s=10, label="y"))
     bench.add(point(semconv.FEATURE.name, numbers(*ages[:100], 1e9), at_s=10, key="age"))
@@ -314,13 +314,13 @@ def test_clock_slack_is_for_writers_a_little_ahead() -> None:
     shards=st.integers(1, 4),
 )
 def test_panes_of_shards_merge_to_that_of_one(writers: list[list[tuple[str, float]]], shards: int) -> None:
-    def pane(some: list[list[tuple[str, float]]]) -> dict[str, Tally]:
+    def pane(some: list[list[tuple[str, float]]]) -> dict[str, StreamSketch]:
         parts = []
         for calls in some:
             for name, value in calls:
-                parts.append(dict(tallies_of(semconv.PREDICTIONS.name, name, "", 1)))
-                parts.append(dict(tallies_of(semconv.FEATURE.name, name, "", numbers(value, -value))))
-                parts.append(dict(tallies_of(semconv.DURATION.name, "", "", durations(value))))
+                parts.append(dict(stream_sketches(semconv.PREDICTIONS.name, name, "", 1)))
+                parts.append(dict(stream_sketches(semconv.FEATURE.name, name, "", numbers(value, -value))))
+                parts.append(dict(stream_sketches(semconv.DURATION.name, "", "", durations(value))))
         return merged(parts)
 
     assert merged(pane(writers[shard::shards]) for shard in range(shards)) == pane(writers)

@@ -19,17 +19,19 @@ from otel_mlmon.semconv import MISSING, OTHER
 from otel_mlmon.sketch.categories import Categories
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
-from otel_mlmon.sketch.tally import Tally
+from otel_mlmon.sketch.stream_sketch import StreamSketch
 
 VALUES = st.lists(st.floats(min_value=-1e6, max_value=1e6), max_size=60)
 
 
-def exponential(*values: float, missing: int = 0) -> Tally:
-    return Tally(exponential=ExponentialHistogram.of_values(np.array(values, dtype=np.float64)), missing=missing)
+def exponential(*values: float, missing: int = 0) -> StreamSketch:
+    return StreamSketch(
+        exponential=ExponentialHistogram.from_values(np.array(values, dtype=np.float64)), missing=missing
+    )
 
 
-def explicit(*values: float, bounds: tuple[float, ...] = semconv.VALUE_BOUNDS) -> Tally:
-    return Tally(explicit={bounds: Histogram.of_values(np.array(values, dtype=np.float64), bounds)})
+def explicit(*values: float, bounds: tuple[float, ...] = semconv.VALUE_BOUNDS) -> StreamSketch:
+    return StreamSketch(explicit={bounds: Histogram.from_values(np.array(values, dtype=np.float64), bounds)})
 
 
 def test_numbers_get_ten_even_bins_and_three_for_what_is_odd() -> None:
@@ -51,7 +53,7 @@ def test_an_outlier_in_coarse_buckets_is_told_as_a_misfit() -> None:
     assert outlier.exponential is not None
     assert binning.misfit(outlier) == outlier.exponential.scale
     assert binning.misfit(exponential(100.0, 101.0)) is None
-    assert binning.misfit(Tally()) is None
+    assert binning.misfit(StreamSketch()) is None
 
 
 @settings(deadline=None, max_examples=150)
@@ -60,12 +62,12 @@ def test_every_value_is_in_exactly_one_bin(reference: list[float], current: list
     for of in (exponential, explicit):
         binning = quantile_bins(of(*reference), grid=None, has_missing=has_missing)
         bins = binning.bins
-        for tally in (of(*reference), of(*current), exponential(*current), explicit(*current)):
-            grid = binning.misfit(tally)
+        for sketch in (of(*reference), of(*current), exponential(*current), explicit(*current)):
+            grid = binning.misfit(sketch)
             fitting = binning if grid is None else quantile_bins(of(*reference), grid=grid, has_missing=has_missing)
-            counts = fitting.count(tally)
+            counts = fitting.count(sketch)
             assert counts.shape == (fitting.bins.count,)
-            assert counts.sum() == tally.numbers
+            assert counts.sum() == sketch.numbers
         assert list(bins.edges) == sorted(bins.edges)
         assert bins.count <= 13
         assert bins.count == len(bins.edges) + 1 + has_missing
@@ -74,13 +76,13 @@ def test_every_value_is_in_exactly_one_bin(reference: list[float], current: list
 @settings(deadline=None, max_examples=100)
 @given(reference=VALUES, scale_steps=st.integers(0, 4))
 def test_a_coarser_grid_still_holds_the_reference(reference: list[float], scale_steps: int) -> None:
-    tally = exponential(*reference)
-    assert tally.exponential is not None
-    grid = tally.exponential.scale - scale_steps
-    binning = quantile_bins(tally, grid=grid, has_missing=False)
+    sketch = exponential(*reference)
+    assert sketch.exponential is not None
+    grid = sketch.exponential.scale - scale_steps
+    binning = quantile_bins(sketch, grid=grid, has_missing=False)
     assert binning.scale in (None, grid)
-    assert binning.count(tally).sum() == len(reference)
-    assert binning.misfit(Tally(exponential=tally.exponential.at_scale(grid))) is None
+    assert binning.count(sketch).sum() == len(reference)
+    assert binning.misfit(StreamSketch(exponential=sketch.exponential.at_scale(grid))) is None
 
 
 def test_a_reference_in_exponential_buckets_follows_explicit_ones() -> None:
@@ -101,13 +103,13 @@ def test_a_reference_in_exponential_buckets_follows_explicit_ones() -> None:
         (exponential(5.0, 5.0, 5.0), 4),
         (exponential(0.0, 0.0), 4),
         (exponential(), 2),
-        (Tally(missing=9), 2),
+        (StreamSketch(missing=9), 2),
         (explicit(5.0, 5.0), 4),
         (explicit(1e9, bounds=(1.0,)), 3),
         (explicit(1e9, bounds=()), 2),
     ],
 )
-def test_degenerate_references_are_legal(reference: Tally, names: int) -> None:
+def test_degenerate_references_are_legal(reference: StreamSketch, names: int) -> None:
     binning = quantile_bins(reference, grid=None, has_missing=True)
     assert binning.bins.count == names
     assert len(set(binning.bins.names)) == names
@@ -126,10 +128,10 @@ def test_a_constant_that_changes_leaves_its_bin() -> None:
 
 
 def test_classes_beyond_the_first_are_other() -> None:
-    reference = Tally(categories=Categories(counts={"a": 5, "b": 3, "c": 1}))
+    reference = StreamSketch(categories=Categories(counts={"a": 5, "b": 3, "c": 1}))
     binning = ClassBins.of(reference, limit=2, has_missing=True)
     assert binning.bins.names == ("a", "b", OTHER, MISSING)
-    seen = Tally(categories=Categories(counts={"a": 1, "new": 2, OTHER: 3}), missing=4)
+    seen = StreamSketch(categories=Categories(counts={"a": 1, "new": 2, OTHER: 3}), missing=4)
     assert binning.count(seen).tolist() == [1, 0, 5, 4]
 
 

@@ -23,7 +23,7 @@ from otel_mlmon.processor.window.learning import (
 )
 from otel_mlmon.sketch.categories import Categories
 from otel_mlmon.sketch.exponential import ExponentialHistogram
-from otel_mlmon.sketch.tally import Tally
+from otel_mlmon.sketch.stream_sketch import StreamSketch
 
 SHARES = np.array([0.4, 0.3, 0.2, 0.1])
 BINS = ClassBins(labels=("a", "b", "c", "_OTHER"))
@@ -40,8 +40,8 @@ def blocks_of(labels: NDArray[np.int64], size: int) -> NDArray[np.int64]:
     return np.stack([np.bincount(block, minlength=4) for block in whole])
 
 
-def tally(*counts: int) -> Tally:
-    return Tally(categories=Categories(counts=dict(zip("abcd", counts, strict=False))))
+def sketch(*counts: int) -> StreamSketch:
+    return StreamSketch(categories=Categories(counts=dict(zip("abcd", counts, strict=False))))
 
 
 @pytest.mark.simulation
@@ -101,9 +101,9 @@ def test_how_long_is_learned(count: int, verdict: Verdict, enough: bool) -> None
 def test_few_blocks_say_nothing() -> None:
     learning = Learning(binning=BINS)
     for _ in range(8):
-        learning.add(tally(40, 30, 20, 10), BINS)
+        learning.add(sketch(40, 30, 20, 10), BINS)
     assert learning.verdict() == Verdict()
-    learning.add(tally(40, 30, 20, 10), BINS)
+    learning.add(sketch(40, 30, 20, 10), BINS)
     assert learning.verdict() == Verdict(design_effect=1.0, is_stationary=True)
 
 
@@ -115,15 +115,15 @@ def test_a_constant_stream_is_one_thing() -> None:
 
 
 def test_numbers_that_the_bins_cannot_hold_begin_the_blocks_anew() -> None:
-    fine = ExponentialHistogram.of_values(np.linspace(1, 1.01, 100))
-    coarse = ExponentialHistogram.of_values(np.geomspace(1e-6, 1e6, 100))
+    fine = ExponentialHistogram.from_values(np.linspace(1, 1.01, 100))
+    coarse = ExponentialHistogram.from_values(np.geomspace(1e-6, 1e6, 100))
     assert coarse.scale < fine.scale
-    bins = quantile_bins(Tally(exponential=fine), grid=None, has_missing=True)
+    bins = quantile_bins(StreamSketch(exponential=fine), grid=None, has_missing=True)
     learning = Learning(binning=bins)
-    learning.add(Tally(exponential=fine), bins)
+    learning.add(StreamSketch(exponential=fine), bins)
     assert learning.blocks != []
-    other = quantile_bins(Tally(exponential=coarse), grid=None, has_missing=True)
-    learning.add(Tally(exponential=coarse), other)
+    other = quantile_bins(StreamSketch(exponential=coarse), grid=None, has_missing=True)
+    learning.add(StreamSketch(exponential=coarse), other)
     assert (learning.blocks, learning.binning, learning.panes) == ([], other, 2)
 
 
@@ -132,7 +132,7 @@ def test_numbers_that_the_bins_cannot_hold_begin_the_blocks_anew() -> None:
 def test_blocks_are_bounded_and_lose_no_value(panes: list[tuple[int, int, int, int]]) -> None:
     learning = Learning(binning=BINS)
     for pane in panes:
-        learning.add(tally(*pane), BINS)
+        learning.add(sketch(*pane), BINS)
     assert len(learning.blocks) <= MAX_BLOCKS
     totals = np.array(panes, dtype=np.int64).reshape(-1, 4).sum(axis=0)
     assert np.array(learning.blocks, dtype=np.int64).reshape(-1, 4).sum(axis=0).tolist() == totals.tolist()

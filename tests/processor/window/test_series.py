@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.receive.data_point import Observation
+from otel_mlmon.processor.receive.data_point import DataPoint
 from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
 from tests.support.observations import SECOND, T0, Bench, durations, facts, label, numbers, point
 
@@ -20,7 +20,7 @@ def learned(bench: Bench) -> list[int]:
     return [window.learned for window in bench.out if window.stream.stream == semconv.STREAM_LABEL]
 
 
-def cumulative(count: int, *, at_s: float, since_s: float = 1.0) -> Observation:
+def cumulative(count: int, *, at_s: float, since_s: float = 1.0) -> DataPoint:
     return label(count, at_s=at_s, since_s=since_s, series="s", is_cumulative=True)
 
 
@@ -73,7 +73,7 @@ def test_other_bounds_begin_anew_and_only_say_where_counting_stands() -> None:
     bench = Bench()
     coarse = (0.1, 1.0)
 
-    def total(at_s: float, n: int, bounds: tuple[float, ...]) -> Observation:
+    def total(at_s: float, n: int, bounds: tuple[float, ...]) -> DataPoint:
         sketch = durations(*[0.05] * n, bounds=bounds)
         return point(semconv.DURATION.name, sketch, at_s=at_s, since_s=1, is_cumulative=True)
 
@@ -190,9 +190,9 @@ def patient() -> Bench:
     )
 
 
-def written(increments: list[int], *, is_cumulative: bool) -> list[Observation]:
+def written(increments: list[int], *, is_cumulative: bool) -> list[DataPoint]:
     """Every 7 s the metrics of one writer grow by an increment; a total is never in finer buckets than its parts."""
-    points: list[Observation] = []
+    points: list[DataPoint] = []
     for step, _ in enumerate(increments):
         counted = increments[: step + 1] if is_cumulative else increments[step : step + 1]
         when: dict[str, Any] = {

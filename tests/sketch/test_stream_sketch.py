@@ -8,11 +8,11 @@ import pytest
 from otel_mlmon.sketch.categories import Categories
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
-from otel_mlmon.sketch.tally import Tally
+from otel_mlmon.sketch.stream_sketch import StreamSketch
 
 
-def explicit(*values: float, bounds: tuple[float, ...] = (1.0, 10.0)) -> Tally:
-    return Tally(explicit={bounds: Histogram.of_values(np.array(values), bounds)})
+def explicit(*values: float, bounds: tuple[float, ...] = (1.0, 10.0)) -> StreamSketch:
+    return StreamSketch(explicit={bounds: Histogram.from_values(np.array(values), bounds)})
 
 
 def test_writers_with_other_bounds_add_up_side_by_side() -> None:
@@ -30,15 +30,15 @@ def test_a_quantile_over_one_sketch_is_that_sketch() -> None:
 
 def test_a_quantile_over_mixed_sketches_is_an_upper_bound() -> None:
     both = explicit(0.5, 5.0, 20.0).merge(
-        Tally(exponential=ExponentialHistogram.of_values(np.array([4.0, 4.0, 4.0, 4.0])))
+        StreamSketch(exponential=ExponentialHistogram.from_values(np.array([4.0, 4.0, 4.0, 4.0])))
     )
     assert (both.quantile(0.1), both.quantile(0.5), both.quantile(1.0)) == (1.0, 4.0, 20.0)
-    assert math.isnan(Tally().quantile(0.5))
+    assert math.isnan(StreamSketch().quantile(0.5))
 
 
-def test_an_empty_document_is_an_empty_tally() -> None:
-    assert Tally().to_dict() == {}
-    assert Tally.from_dict({}) == Tally()
+def test_an_empty_document_is_an_empty_sketch() -> None:
+    assert StreamSketch().to_dict() == {}
+    assert StreamSketch.from_dict({}) == StreamSketch()
 
 
 @pytest.mark.parametrize(
@@ -54,13 +54,13 @@ def test_an_empty_document_is_an_empty_tally() -> None:
 )
 def test_another_document_is_refused(document: dict[str, object], message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
-        Tally.from_dict(document)
+        StreamSketch.from_dict(document)
 
 
 @pytest.mark.parametrize("merged", [1, 2, 8])
 def test_points_of_the_largest_counts_add_up_to_a_document_that_is_read_again(merged: int) -> None:
     most = np.array([2**53], dtype=np.int64)
-    point = Tally(
+    point = StreamSketch(
         exponential=ExponentialHistogram(scale=0, ordinals=np.array([0]), counts=most),
         explicit={(1.0,): Histogram(bounds=(1.0,), counts=np.append(most, 0))},
         categories=Categories(counts={"a": 2**53}),
@@ -70,9 +70,9 @@ def test_points_of_the_largest_counts_add_up_to_a_document_that_is_read_again(me
     for _ in range(merged - 1):
         total = total.merge(point)
     assert total.total == merged * 2**55
-    assert Tally.from_dict(total.to_dict()).to_dict() == total.to_dict()
+    assert StreamSketch.from_dict(total.to_dict()).to_dict() == total.to_dict()
 
 
 def test_no_class_is_lost_beside_missing_values() -> None:
-    part = Tally(categories=Categories(counts={"a": 2}), missing=1)
-    assert part.merge(part) == Tally(categories=Categories(counts={"a": 4}), missing=2)
+    part = StreamSketch(categories=Categories(counts={"a": 2}), missing=1)
+    assert part.merge(part) == StreamSketch(categories=Categories(counts={"a": 4}), missing=2)

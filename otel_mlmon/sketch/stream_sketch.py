@@ -1,7 +1,7 @@
 """What one stream counted: numbers, classes and missing values side by side, so that any two add up.
 
 Writers may count one stream in different ways: explicit buckets of other bounds, exponential buckets. A
-tally keeps one sketch a way and never brings one to another, which could not be undone.
+stream_sketch keeps one sketch a way and never brings one to another, which could not be undone.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import numpy as np
 
 from otel_mlmon.sketch.categories import Categories
 from otel_mlmon.sketch.exponential import ExponentialHistogram, bucket_range
-from otel_mlmon.sketch.histogram import MOST_VALUES, Histogram, whole_counts
+from otel_mlmon.sketch.histogram import MAX_VALUES, Histogram, parse_counts
 from otel_mlmon.sketch.moments import Moments
 
 Bounds = tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Tally:
+class StreamSketch:
     """Mergeable counts of one stream."""
 
     exponential: ExponentialHistogram | None = None
@@ -51,7 +51,7 @@ class Tally:
             moments = moments.merge(histogram.moments)
         return moments
 
-    def merge(self, other: Tally) -> Tally:
+    def merge(self, other: StreamSketch) -> StreamSketch:
         """Of both sets together; exact, whatever the order."""
         explicit = dict(self.explicit)
         for bounds, histogram in other.explicit.items():
@@ -61,7 +61,7 @@ class Tally:
             exponential = other.exponential if self.exponential is None else self.exponential
         else:
             exponential = self.exponential.merge(other.exponential)
-        return Tally(
+        return StreamSketch(
             exponential=exponential,
             explicit=explicit,
             categories=self.categories.merge(other.categories) if other.categories.counts else self.categories,
@@ -101,13 +101,13 @@ class Tally:
         return document
 
     @classmethod
-    def from_dict(cls, document: dict[str, Any]) -> Tally:
+    def from_dict(cls, document: dict[str, Any]) -> StreamSketch:
         """From `to_dict`.
 
         Raises:
             KeyError: A key of a sketch is missing.
             TypeError: A value is of another type.
-            ValueError: A sketch contradicts itself, a key is unknown, or there are more than `MOST_VALUES` values.
+            ValueError: A sketch contradicts itself, a key is unknown, or there are more than `MAX_VALUES` values.
         """
         unknown = sorted(set(document) - {"exponential", "explicit", "categories", "missing"})
         if unknown:
@@ -115,16 +115,16 @@ class Tally:
         exponential = document.get("exponential")
         explicit = [Histogram.from_dict(part) for part in document.get("explicit", [])]
         categories, missing = document.get("categories", {}), document.get("missing", 0)
-        whole_counts([*categories.values(), missing])
-        tally = cls(
+        parse_counts([*categories.values(), missing])
+        stream_sketch = cls(
             exponential=None if exponential is None else ExponentialHistogram.from_dict(exponential),
             explicit={histogram.bounds: histogram for histogram in explicit},
             categories=Categories(counts={label: count for label, count in categories.items() if count}),
             missing=missing,
         )
-        if tally.total > MOST_VALUES:
-            raise ValueError(f"more than {MOST_VALUES} values")
-        return tally
+        if stream_sketch.total > MAX_VALUES:
+            raise ValueError(f"more than {MAX_VALUES} values")
+        return stream_sketch
 
 
 def _upper_bounds(sketch: Histogram | ExponentialHistogram) -> list[tuple[float, int]]:
