@@ -56,7 +56,7 @@ class Telemetry:
             data.data_points.add(explicit_bounds=metric.bounds, bucket_counts=buckets.tolist(), **fields)
         else:
             data = self._metric(metric).exponential_histogram
-            _fill(data.data_points.add(**fields), ExponentialHistogram.of_values(numbers))
+            _fill(data.data_points.add(**fields), ExponentialHistogram.from_values(numbers))
         data.aggregation_temporality = _DELTA
 
     def _metric(self, metric: semconv.Metric) -> Any:
