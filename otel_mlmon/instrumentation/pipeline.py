@@ -1,7 +1,6 @@
 """Joins the five steps of the application half: capture, queue, decode, aggregate, export.
 
     on the application's thread      on the background thread, or on that of a collection of metrics
-    ──────────────────────────      ──────────────────────────────────────────────────────────────────────────
     session.run                      drain ──▶ _catch_up ──▶ _decode_chunk:
       └▶ CallRecorder (capture)                    take_batches (queue) ──▶ Decoder.decode (decode)
            └▶ CallQueue (queue)                      ├▶ Aggregator.add (aggregate)
