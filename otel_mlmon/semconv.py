@@ -7,6 +7,8 @@ are the names most public code already uses, under `ml.`, all of stability *deve
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -45,6 +47,11 @@ DRIFT_STATISTIC: Final = "ml.drift.statistic"
 ALERT_RULE: Final = "ml.alert.rule"
 REASON: Final = "reason"
 STAGE: Final = "stage"
+OUTCOME: Final = "outcome"
+SIGNAL: Final = "signal"
+NOTIFIER: Final = "notifier"
+RULE: Final = "rule"
+STATE: Final = "state"
 SERVICE_INSTANCE_ID: Final = "service.instance.id"
 DEPLOYMENT_ENVIRONMENT: Final = "deployment.environment.name"
 
@@ -109,6 +116,25 @@ class Metric:
     """Upper, inclusive bucket bounds, strictly increasing; only for explicit histograms."""
 
 
+def _metric(
+    instrument: Instrument,
+    name: str,
+    unit: str,
+    description: str,
+    *attributes: str,
+    bounds: tuple[float, ...] | None = None,
+) -> Metric:
+    return Metric(
+        name=name, instrument=instrument, unit=unit, description=description, attributes=attributes, bounds=bounds
+    )
+
+
+_counter = functools.partial(_metric, "counter")
+_gauge = functools.partial(_metric, "gauge")
+_histogram = functools.partial(_metric, "histogram")
+_exponential_histogram = functools.partial(_metric, "exponential_histogram")
+_observable_counter = functools.partial(_metric, "observable_counter")
+
 DURATION_BOUNDS_S: Final = (
     *(float(f"{digit}e{exponent}") for exponent in range(-5, 1) for digit in ("1", "2.5", "5")),
     10.0,
@@ -118,185 +144,188 @@ DURATION_BOUNDS_S: Final = (
 CONFIDENCE_BOUNDS: Final = (*(round(0.05 * step, 2) for step in range(1, 20)), 0.975, 0.99, 0.995, 0.999)
 BATCH_SIZE_BOUNDS: Final = tuple(float(2**power) for power in range(11))
 
+LOAD_DURATION_BOUNDS_S: Final = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    25.0,
+    50.0,
+    100.0,
+)
+"""1 ms … 100 s in 1-2.5-5 steps."""
+
 _SIGNED_BOUNDS = tuple(float(f"{digit}e{exponent}") for exponent in range(-4, 7) for digit in ("1", "2", "5"))
 VALUE_BOUNDS: Final = (*(-bound for bound in reversed(_SIGNED_BOUNDS)), 0.0, *_SIGNED_BOUNDS)
 """For `exponential_histogram` metrics where the reader's owner set no exponential view: ±1e-4 … ±5e6."""
 
-DURATION: Final = Metric(
-    name=INFERENCE_DURATION,
-    instrument="histogram",
-    unit="s",
-    description="Duration of an inference call, failed calls included.",
-    attributes=(ERROR_TYPE,),
+DURATION: Final = _histogram(
+    INFERENCE_DURATION,
+    "s",
+    "Duration of an inference call, failed calls included.",
+    ERROR_TYPE,
     bounds=DURATION_BOUNDS_S,
 )
-BATCH: Final = Metric(
-    name="ml.inference.batch.size",
-    instrument="histogram",
-    unit="{sample}",
-    description="Rows in an inference call.",
-    bounds=BATCH_SIZE_BOUNDS,
+BATCH: Final = _histogram("ml.inference.batch.size", "{sample}", "Rows in an inference call.", bounds=BATCH_SIZE_BOUNDS)
+PREDICTIONS: Final = _counter(
+    "ml.predictions", "{prediction}", "Predictions by label; labels beyond the first K are `_OTHER`.", PREDICTION_LABEL
 )
-PREDICTIONS: Final = Metric(
-    name="ml.predictions",
-    instrument="counter",
-    unit="{prediction}",
-    description="Predictions by label; labels beyond the first K are `_OTHER`.",
-    attributes=(PREDICTION_LABEL,),
+CONFIDENCE: Final = _histogram(
+    PREDICTION_CONFIDENCE, "1", "Confidence of a prediction, the probability of its label.", bounds=CONFIDENCE_BOUNDS
 )
-CONFIDENCE: Final = Metric(
-    name=PREDICTION_CONFIDENCE,
-    instrument="histogram",
-    unit="1",
-    description="Confidence of a prediction, the probability of its label.",
-    bounds=CONFIDENCE_BOUNDS,
+VALUE: Final = _exponential_histogram(
+    "ml.prediction.value",
+    "1",
+    "Value of a regression output, length of an embedding, or confidence of a further classification.",
+    OUTPUT_NAME,
 )
-VALUE: Final = Metric(
-    name="ml.prediction.value",
-    instrument="exponential_histogram",
-    unit="1",
-    description="Value of a regression output, length of an embedding, or confidence of a further classification.",
-    attributes=(OUTPUT_NAME,),
+FEATURE: Final = _exponential_histogram(
+    "ml.input.feature", "1", "Value of an input feature, or of an image's property.", FEATURE_NAME
 )
-FEATURE: Final = Metric(
-    name="ml.input.feature",
-    instrument="exponential_histogram",
-    unit="1",
-    description="Value of an input feature, or of an image's property.",
-    attributes=(FEATURE_NAME,),
+MISSING_VALUES: Final = _counter(
+    "ml.input.missing", "{value}", "Input values that are NaN, None or infinite.", FEATURE_NAME
 )
-MISSING_VALUES: Final = Metric(
-    name="ml.input.missing",
-    instrument="counter",
-    unit="{value}",
-    description="Input values that are NaN, None or infinite.",
-    attributes=(FEATURE_NAME,),
+CATEGORY: Final = _counter(
+    "ml.input.category",
+    "{value}",
+    "Values of a categorical input; those beyond the first K are `_OTHER`.",
+    FEATURE_NAME,
+    FEATURE_VALUE,
 )
-CATEGORY: Final = Metric(
-    name="ml.input.category",
-    instrument="counter",
-    unit="{value}",
-    description="Values of a categorical input; those beyond the first K are `_OTHER`.",
-    attributes=(FEATURE_NAME, FEATURE_VALUE),
+SAMPLES: Final = _counter("ml.input.samples", "{sample}", "Rows whose inputs were profiled.")
+LOAD_DURATION: Final = _histogram(
+    MODEL_LOAD_DURATION, "s", "Duration of creating a session.", ERROR_TYPE, bounds=LOAD_DURATION_BOUNDS_S
 )
-SAMPLES: Final = Metric(
-    name="ml.input.samples",
-    instrument="counter",
-    unit="{sample}",
-    description="Rows whose inputs were profiled.",
+SESSIONS: Final = _metric(
+    "observable_up_down_counter", "ml.sessions.active", "{session}", "Sessions alive in this process."
 )
-LOAD_DURATION: Final = Metric(
-    name=MODEL_LOAD_DURATION,
-    instrument="histogram",
-    unit="s",
-    description="Duration of creating a session.",
-    attributes=(ERROR_TYPE,),
-    bounds=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0, 100.0),
+RECORDS_DROPPED: Final = _observable_counter(
+    "otel_mlmon.records.dropped",
+    "{record}",
+    "Inference calls not measured, by reason; of `exporter_blocked`, measured without span and event.",
+    REASON,
 )
-SESSIONS: Final = Metric(
-    name="ml.sessions.active",
-    instrument="observable_up_down_counter",
-    unit="{session}",
-    description="Sessions alive in this process.",
+VALUES_DROPPED: Final = _observable_counter(
+    "otel_mlmon.values.dropped", "{value}", "Values of measured calls that no histogram took, by reason.", REASON
 )
-RECORDS_DROPPED: Final = Metric(
-    name="otel_mlmon.records.dropped",
-    instrument="observable_counter",
-    unit="{record}",
-    description="Inference calls not measured, by reason; of `exporter_blocked`, measured without span and event.",
-    attributes=(REASON,),
-)
-VALUES_DROPPED: Final = Metric(
-    name="otel_mlmon.values.dropped",
-    instrument="observable_counter",
-    unit="{value}",
-    description="Values of measured calls that no histogram took, by reason.",
-    attributes=(REASON,),
-)
-FAILURES: Final = Metric(
-    name="otel_mlmon.failures",
-    instrument="observable_counter",
-    unit="{failure}",
-    description="Faults of this package that it kept from its host, by stage.",
-    attributes=(STAGE, ERROR_TYPE),
+FAILURES: Final = _observable_counter(
+    "otel_mlmon.failures",
+    "{failure}",
+    "Faults of this package that it kept from its host, by stage.",
+    STAGE,
+    ERROR_TYPE,
 )
 
 APPLICATION_METRICS: Final = (
-    DURATION,
-    BATCH,
-    PREDICTIONS,
-    CONFIDENCE,
-    VALUE,
-    FEATURE,
-    MISSING_VALUES,
-    CATEGORY,
-    SAMPLES,
-    LOAD_DURATION,
-    SESSIONS,
-    RECORDS_DROPPED,
-    VALUES_DROPPED,
-    FAILURES,
-)
+    DURATION, BATCH, PREDICTIONS, CONFIDENCE, VALUE, FEATURE, MISSING_VALUES, CATEGORY, SAMPLES, LOAD_DURATION,
+    SESSIONS, RECORDS_DROPPED, VALUES_DROPPED, FAILURES,
+)  # fmt: skip
 """What the application half emits."""
 
-DRIFT_SCORE: Final = Metric(
-    name="ml.drift.score",
-    instrument="gauge",
-    unit="{score}",
-    description="Value of a drift statistic of the rolling window against the reference.",
-    attributes=(DRIFT_STREAM, DRIFT_STATISTIC),
-)
-DRIFT_EVIDENCE: Final = Metric(
-    name="ml.drift.evidence",
-    instrument="gauge",
-    unit="{decade}",
-    description="Evidence of drift: log10 of the e-value over the alarm line; 0 and above is an alarm.",
-    attributes=(DRIFT_STREAM,),
-)
-DRIFT_WINDOW_COUNT: Final = Metric(
-    name="ml.drift.window.count",
-    instrument="gauge",
-    unit="{value}",
-    description="Values in the rolling window.",
-    attributes=(DRIFT_STREAM,),
-)
-ALERT_STATE: Final = Metric(
-    name="ml.alert.state",
-    instrument="gauge",
-    unit="{state}",
-    description="State of a rule: 0 ok, 1 pending, 2 firing, 3 no data, 4 error.",
-    attributes=(ALERT_RULE,),
-)
 
-ACCURACY: Final = Metric(
-    name="ml.model.accuracy.estimated",
-    instrument="gauge",
-    unit="1",
-    description="Expected share of right predictions in the rolling window, from confidences, without labels.",
+def _explain(states: Mapping[str, int]) -> str:
+    return ", ".join(f"{value} {state.replace('_', ' ')}" for state, value in states.items())
+
+
+DRIFT_SCORE: Final = _gauge(
+    "ml.drift.score",
+    "{score}",
+    "Value of a drift statistic of the rolling window against the reference.",
+    DRIFT_STREAM,
+    DRIFT_STATISTIC,
 )
-ACCURACY_LOW: Final = Metric(
-    name="ml.model.accuracy.estimated.low",
-    instrument="gauge",
-    unit="1",
-    description="Lower end of the 95 % interval of `ml.model.accuracy.estimated`.",
+DRIFT_EVIDENCE: Final = _gauge(
+    "ml.drift.evidence",
+    "{decade}",
+    "Evidence of drift: log10 of the e-value over the alarm line; 0 and above is an alarm.",
+    DRIFT_STREAM,
 )
-ACCURACY_HIGH: Final = Metric(
-    name="ml.model.accuracy.estimated.high",
-    instrument="gauge",
-    unit="1",
-    description="Upper end of the 95 % interval of `ml.model.accuracy.estimated`.",
+DRIFT_WINDOW_COUNT: Final = _gauge("ml.drift.window.count", "{value}", "Values in the rolling window.", DRIFT_STREAM)
+DRIFT_STATES: Final[Mapping[str, int]] = {"ok": 0, "drift": 1, "learning": 2, "weak": 3, "no_data": 4, "error": 5}
+"""The value of `ml.drift.state` in each state of a stream."""
+
+DRIFT_STATE: Final = _gauge("ml.drift.state", "{state}", f"State of a stream: {_explain(DRIFT_STATES)}.", DRIFT_STREAM)
+
+ALERT_STATES: Final[Mapping[str, int]] = {"ok": 0, "pending": 1, "firing": 2, "no_data": 3, "error": 4}
+"""The value of `ml.alert.state` in each state of a rule."""
+
+ALERT_STATE: Final = _gauge("ml.alert.state", "{state}", f"State of a rule: {_explain(ALERT_STATES)}.", ALERT_RULE)
+
+ACCURACY: Final = _gauge(
+    "ml.model.accuracy.estimated",
+    "1",
+    "Expected share of right predictions in the rolling window, from confidences, without labels.",
+)
+ACCURACY_LOW: Final = _gauge(
+    "ml.model.accuracy.estimated.low", "1", "Lower end of the 95 % interval of `ml.model.accuracy.estimated`."
+)
+ACCURACY_HIGH: Final = _gauge(
+    "ml.model.accuracy.estimated.high", "1", "Upper end of the 95 % interval of `ml.model.accuracy.estimated`."
 )
 
 PROCESSOR_METRICS: Final = (
-    DRIFT_SCORE,
-    DRIFT_EVIDENCE,
-    DRIFT_WINDOW_COUNT,
-    ALERT_STATE,
-    ACCURACY,
-    ACCURACY_LOW,
+    DRIFT_SCORE, DRIFT_EVIDENCE, DRIFT_WINDOW_COUNT, DRIFT_STATE, ALERT_STATE, ACCURACY, ACCURACY_LOW,
     ACCURACY_HIGH,
+)  # fmt: skip
+"""What the processor reports of models: at `/metrics`, and as OTLP where it forwards."""
+
+RECEIVED_POINTS: Final = _counter(
+    "otel_mlmon.processor.received.points",
+    "{point}",
+    "Data points received: accepted, refused, ignored, loop_dropped or rejected.",
+    OUTCOME,
 )
-"""What the processor sends on."""
+REJECTED_POINTS: Final = _counter(
+    "otel_mlmon.processor.rejected.points", "{point}", "Data points that break the data model, by reason.", REASON
+)
+RECEIVED_UNUSED: Final = _counter(
+    "otel_mlmon.processor.received.unused",
+    "{record}",
+    "Log records and spans received, of which no use is made.",
+    SIGNAL,
+)
+REQUESTS_MALFORMED: Final = _counter(
+    "otel_mlmon.processor.requests.malformed", "{request}", "Requests that could not be decoded."
+)
+REQUESTS_DEAD_LETTERS: Final = _counter(
+    "otel_mlmon.processor.requests.dead_letters", "{request}", "Requests that failed twice and were put aside."
+)
+REQUESTS_PENDING: Final = _gauge(
+    "otel_mlmon.processor.requests.pending", "By", "Bytes of requests that are not answered yet."
+)
+WINDOW_POINTS: Final = _counter(
+    "otel_mlmon.processor.points", "{point}", "Data points that reached the windows, by what became of them.", OUTCOME
+)
+REFERENCES: Final = _counter(
+    "otel_mlmon.processor.references",
+    "{reference}",
+    "Reference profiles that came with models, by what became of them.",
+    OUTCOME,
+)
+ALERTS: Final = _counter(
+    "otel_mlmon.processor.alerts", "{alert}", "Alerts handed to the notifiers, by rule and new state.", RULE, STATE
+)
+NOTIFICATIONS: Final = _counter(
+    "otel_mlmon.processor.notifications", "{notification}", "Notifications by notifier and outcome.", NOTIFIER, OUTCOME
+)
+NOTIFICATIONS_PENDING: Final = _gauge(
+    "otel_mlmon.processor.notifications.pending", "{notification}", "Notifications that wait to be delivered.", NOTIFIER
+)
+
+PROCESSOR_SELF_METRICS: Final = (
+    RECEIVED_POINTS, REJECTED_POINTS, RECEIVED_UNUSED, REQUESTS_MALFORMED, REQUESTS_DEAD_LETTERS, REQUESTS_PENDING,
+    WINDOW_POINTS, REFERENCES, ALERTS, NOTIFICATIONS, NOTIFICATIONS_PENDING, FAILURES,
+)  # fmt: skip
+"""What the processor counts of itself, at `/metrics`; running totals are counters."""
 
 # ---------------------------------------------------------------- events
 

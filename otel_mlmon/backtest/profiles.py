@@ -30,7 +30,7 @@ def profile_of(table: Table, choices: Mapping[str, Choice]) -> Profile:
     judged = {name: choice for name, choice in choices.items() if choice.kind != "ignore" and table.rows}
     said: dict[Kind, Column] = {choice.kind: table.columns[name] for name, choice in judged.items()}
     labels = said.get("label")
-    return Profile.of_data(
+    return Profile.from_data(
         model=MODEL,
         labels=None if labels is None else [word for word in _words(labels) if word is not None],
         confidences=_numbers(said.get("confidence")),

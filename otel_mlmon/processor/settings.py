@@ -42,7 +42,7 @@ class Settings:
         self._config = config
         self._profiles = _profiles(config)
         self.storage_path: Path = config.storage.path
-        self.max_streams: int = config.limits.streams
+        self.max_streams: int = config.limits.max_streams
         self.windows = WindowSettings(
             pane_s=config.windows.pane_s,
             lateness_s=config.windows.lateness_s,
@@ -69,11 +69,11 @@ class Settings:
             learn_panes=LEARN_PANES,
             history=_history(config),
             reference=self._profiles[config.reference.file] if config.reference.file else None,
-            latency_threshold_s=config.latency.budget_s,
-            latency_max_ratio=config.latency.share,
-            error_max_ratio=config.errors.share,
-            max_labels=config.labels,
-            max_features=config.features,
+            latency_threshold_s=config.latency.threshold_s,
+            latency_max_ratio=config.latency.max_ratio,
+            error_max_ratio=config.errors.max_ratio,
+            max_labels=config.max_labels,
+            max_features=config.max_features,
         )
 
     def rules(self, model: ModelKey) -> ModelRules:
@@ -81,9 +81,9 @@ class Settings:
         config = self._model(model.name)
         return ModelRules(
             enabled=frozenset(name for name in get_args(RuleName) if _is_enabled(config, name)),
-            latency_threshold_s=config.latency.budget_s,
-            latency_max_ratio=config.latency.share,
-            error_max_ratio=config.errors.share,
+            latency_threshold_s=config.latency.threshold_s,
+            latency_max_ratio=config.latency.max_ratio,
+            error_max_ratio=config.errors.max_ratio,
             prediction_tolerance=config.prediction_drift.tolerance,
             confidence_tolerance=config.confidence.tolerance,
             data_tolerance=config.data_drift.tolerance,
@@ -136,13 +136,16 @@ def _history(config: ModelConfig) -> HistorySettings | None:
 
 
 def _is_enabled(config: ModelConfig, rule: RuleName) -> bool:
-    return bool(config.rules) if rule == "statistic" else bool(getattr(config, rule).enabled)
+    is_on = bool(getattr(config, rule).enabled)
+    return is_on and (rule != "statistic" or bool(config.statistic.thresholds))
 
 
 def _thresholds(config: ModelConfig, stream: str) -> tuple[Threshold, ...]:
+    if not config.statistic.enabled:
+        return ()
     every = (
         Threshold(statistic=rule.statistic, stream=rule.stream, above=rule.above, p_below=rule.p_below)
-        for rule in config.rules
+        for rule in config.statistic.thresholds
     )
     return tuple(threshold for threshold in every if threshold.is_about(stream))
 

@@ -34,9 +34,9 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     Capture,
     plan_input,
 )
-from otel_mlmon.instrumentation.settings import ModelOptions, resolve_settings
+from otel_mlmon.instrumentation.settings import InstrumentationSettings, ModelOptions
 from otel_mlmon.reference.calibration import Calibration
-from otel_mlmon.reference.profile import Profile, timestamp
+from otel_mlmon.reference.profile import Profile, format_timestamp
 from otel_mlmon.sketch.categories import Categories
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
@@ -145,7 +145,7 @@ class Model:
         profile = Profile(
             model=found.name,
             version=found.version,
-            created=timestamp(now()),
+            created=format_timestamp(now()),
             streams=count.streams,
             calibration=count.calibration(),
         )
@@ -237,7 +237,7 @@ class _Count:
         right = [_meant(truth[row], labels.table) for row in rows]
         is_known = np.array([label is not None for label in right], dtype=bool)
         is_right = np.array([labels.table[code] == label for code, label in zip(codes, right, strict=True)], dtype=bool)
-        part = Calibration.of(values[is_known], is_right[is_known])
+        part = Calibration.from_predictions(values[is_known], is_right[is_known])
         self._calibration = part if self._calibration is None else self._calibration.merge(part)
         self._met = self._met or bool(set(right) & set(labels.table))
 
@@ -256,9 +256,7 @@ def _per_call(calls: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.
 def _read(sink: _Sink, readers: list[Reader], said: ModelOptions) -> Predictions:
     (batch,) = gather(sink.take, len(sink.queue), is_suppressed=lambda _: False, pause=lambda: None).batches
     if not readers:
-        readers.append(
-            Reader(batch.plan, options=lambda _: said, max_features=resolve_settings({}, environ={}).max_features)
-        )
+        readers.append(Reader(batch.plan, options=lambda _: said, max_features=InstrumentationSettings().max_features))
     return readers[0].read(batch)
 
 
@@ -268,12 +266,12 @@ def _stream_sketches(predictions: Predictions) -> Iterator[tuple[str, StreamSket
         counts = Counter({labels.table[code]: int(n) for code, n in enumerate(np.bincount(labels.codes)) if n})
         yield semconv.STREAM_LABEL, StreamSketch(categories=Categories(counts=counts))
     if predictions.confidences.values.size:
-        histogram = Histogram.of_values(predictions.confidences.values, semconv.CONFIDENCE_BOUNDS)
+        histogram = Histogram.from_values(predictions.confidences.values, semconv.CONFIDENCE_BOUNDS)
         yield semconv.STREAM_CONFIDENCE, StreamSketch(explicit={histogram.bounds: histogram})
     for values in predictions.values.values():
-        yield semconv.STREAM_VALUE, StreamSketch(exponential=ExponentialHistogram.of_values(values))
+        yield semconv.STREAM_VALUE, StreamSketch(exponential=ExponentialHistogram.from_values(values))
     for name, column in inputs.features.items():
-        yield _input(name), StreamSketch(exponential=ExponentialHistogram.of_values(column))
+        yield _input(name), StreamSketch(exponential=ExponentialHistogram.from_values(column))
     for name, words in inputs.categories.items():
         yield _input(name), StreamSketch(categories=Categories(counts=words))
     for name, missing in inputs.missing.items():

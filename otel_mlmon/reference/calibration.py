@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon import semconv
-from otel_mlmon.sketch.histogram import whole_counts
+from otel_mlmon.sketch.histogram import parse_counts
 from otel_mlmon.types import Counts
 
 BINS: Final = len(semconv.CONFIDENCE_EDGES) + 1
@@ -30,7 +30,7 @@ class Calibration:
     """Shape (10,), int64, 0 or above."""
 
     @classmethod
-    def of(cls, confidences: NDArray[np.floating[Any]], is_right: NDArray[np.bool_]) -> Calibration:
+    def from_predictions(cls, confidences: NDArray[np.floating[Any]], is_right: NDArray[np.bool_]) -> Calibration:
         """From predictions, shape (n,) each; confidences within [0, 1]."""
         bins = np.searchsorted(semconv.CONFIDENCE_EDGES, confidences, side="left")
         return cls(
@@ -64,7 +64,7 @@ class Calibration:
         unknown = sorted(set(document) - {"right", "total"})
         if unknown:
             raise ValueError(f"unknown key {unknown[0]!r}")
-        right, total = whole_counts(document["right"]), whole_counts(document["total"])
+        right, total = parse_counts(document["right"]), parse_counts(document["total"])
         if right.size != BINS or total.size != BINS:
             raise ValueError(f"there must be {BINS} bins")
         if (right > total).any():

@@ -41,15 +41,15 @@ _VARINT, _FIXED_64, _BYTES, _FIXED_32 = 0, 1, 2, 5
 _FIXED_SIZES: Final = {_FIXED_64: 8, _FIXED_32: 4}
 
 
-def to_text(profile: Profile) -> str:
-    """One line of ASCII; `from_text` is its inverse."""
+def encode_profile(profile: Profile) -> str:
+    """One line of ASCII; `decode_profile` is its inverse."""
     plain = json.dumps(profile.to_dict(), separators=(",", ":"), allow_nan=False)
     if len(plain) <= MAX_PLAIN_CHARACTERS:
         return plain
     return COMPRESSED + base64.b64encode(zlib.compress(plain.encode(), 9)).decode()
 
 
-def from_text(text: str) -> Profile:
+def decode_profile(text: str) -> Profile:
     """A profile from its text.
 
     Raises:
@@ -68,17 +68,17 @@ def from_text(text: str) -> Profile:
         raise ProfileError(f"not JSON: {error}") from error
 
 
-def embedded(metadata: Mapping[str, str]) -> Profile | None:
+def find_profile(metadata: Mapping[str, str]) -> Profile | None:
     """The profile in a model's metadata, as `onnxruntime` has it in `custom_metadata_map`; None if there is none.
 
     Raises:
         ProfileError: What is there is not a profile.
     """
     text = metadata.get(REFERENCE_METADATA_KEY, "")
-    return from_text(text) if text else None
+    return decode_profile(text) if text else None
 
 
-def metadata_of(model: bytes) -> dict[str, str]:
+def read_metadata(model: bytes) -> dict[str, str]:
     """The metadata of a serialized `ModelProto`.
 
     Raises:
@@ -87,7 +87,7 @@ def metadata_of(model: bytes) -> dict[str, str]:
     return dict(_entry(model, field) for field in _fields(model) if field.number == _METADATA_PROPS)
 
 
-def embed(model: bytes, profile: Profile) -> bytes:
+def embed_profile(model: bytes, profile: Profile) -> bytes:
     """A model with `profile` in its metadata, in place of one that was there.
 
     Args:
@@ -102,7 +102,7 @@ def embed(model: bytes, profile: Profile) -> bytes:
         if field.number == _METADATA_PROPS and _entry(model, field)[0] == REFERENCE_METADATA_KEY:
             parts.append(model[kept : field.start])
             kept = field.end
-    entry = _field(_KEY, REFERENCE_METADATA_KEY.encode()) + _field(_VALUE, to_text(profile).encode())
+    entry = _field(_KEY, REFERENCE_METADATA_KEY.encode()) + _field(_VALUE, encode_profile(profile).encode())
     whole = b"".join([*parts, model[kept:], _field(_METADATA_PROPS, entry)])
     if len(whole) > MAX_MODEL_BYTES:
         raise ProfileError(f"model and profile are larger than {MAX_MODEL_BYTES} bytes together")

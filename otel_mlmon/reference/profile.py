@@ -62,7 +62,7 @@ class Profile:
     """Streams that moved while a processor learned them, sorted: what is judged by them may alarm early."""
 
     @classmethod
-    def of_data(
+    def from_data(
         cls,
         *,
         model: str,
@@ -92,13 +92,15 @@ class Profile:
         if labels is not None:
             streams[semconv.STREAM_LABEL] = StreamSketch(categories=Categories(counts=Counter(map(str, labels))))
         if confidences is not None:
-            histogram = Histogram.of_values(_finite(confidences), semconv.CONFIDENCE_BOUNDS)
+            histogram = Histogram.from_values(_finite(confidences), semconv.CONFIDENCE_BOUNDS)
             streams[semconv.STREAM_CONFIDENCE] = StreamSketch(explicit={histogram.bounds: histogram})
         if values is not None:
-            streams[semconv.STREAM_VALUE] = StreamSketch(exponential=ExponentialHistogram.of_values(_finite(values)))
+            streams[semconv.STREAM_VALUE] = StreamSketch(exponential=ExponentialHistogram.from_values(_finite(values)))
         for name, column in (features or {}).items():
             streams[f"{semconv.STREAM_INPUT_PREFIX}{name}"] = _feature(np.asarray(column).ravel())
-        return cls(model=model, version=version, created=timestamp(now()), streams=streams, calibration=calibration)
+        return cls(
+            model=model, version=version, created=format_timestamp(now()), streams=streams, calibration=calibration
+        )
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Profile:
@@ -125,7 +127,7 @@ class Profile:
             OSError: It cannot be written.
         """
         text = json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
-        write_whole(Path(path), text.encode())
+        replace_file(Path(path), text.encode())
 
     def merge(self, other: Profile) -> Profile:
         """Of both data sets together; name, version and time are this one's."""
@@ -176,7 +178,7 @@ class Profile:
         )
 
 
-def write_whole(target: Path, content: bytes) -> None:
+def replace_file(target: Path, content: bytes) -> None:
     """Replace a file, whole or not at all.
 
     Raises:
@@ -192,7 +194,7 @@ def write_whole(target: Path, content: bytes) -> None:
         draft.unlink(missing_ok=True)
 
 
-def timestamp(moment: datetime) -> str:
+def format_timestamp(moment: datetime) -> str:
     """RFC 3339 in UTC, to the second: two of them sort as their times do."""
     return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -205,7 +207,7 @@ def _finite(numbers: NDArray[Any]) -> NDArray[np.float64]:
 def _feature(column: NDArray[Any]) -> StreamSketch:
     if column.dtype.kind in "biuf":
         finite = _finite(column)
-        sketch = ExponentialHistogram.of_values(finite)
+        sketch = ExponentialHistogram.from_values(finite)
         return StreamSketch(exponential=sketch, missing=int(column.size - finite.size))
     # NaN is the one value that differs from itself.
     present = [str(value) for value in column.tolist() if value is not None and value == value]

@@ -40,7 +40,7 @@ class Categories:
             kept[OTHER] = rest
         return Categories(counts=kept)
 
-    def over(self, labels: Iterable[str]) -> list[int]:
+    def counts_for(self, labels: Iterable[str]) -> list[int]:
         """Counts in the order of `labels`, the last of which is `_OTHER` and takes every label not named."""
         order = list(labels)
         known = {label: position for position, label in enumerate(order)}

@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.sketch.histogram import whole_counts
+from otel_mlmon.sketch.histogram import parse_counts
 from otel_mlmon.sketch.moments import Moments
 from otel_mlmon.types import Counts
 
@@ -48,18 +48,18 @@ class ExponentialHistogram:
     moments: Moments = field(default_factory=Moments)
 
     @classmethod
-    def of_values(cls, values: NDArray[np.floating[Any]]) -> ExponentialHistogram:
+    def from_values(cls, values: NDArray[np.floating[Any]]) -> ExponentialHistogram:
         """Of finite values, shape (n,), at the largest scale that `MAX_BUCKETS` allows."""
         numbers = np.asarray(values, dtype=np.float64)
         return cls._limited(
             scale=MAX_SCALE,
-            ordinals=ordinals_of(numbers, MAX_SCALE),
+            ordinals=compute_ordinals(numbers, MAX_SCALE),
             counts=np.ones(numbers.size, dtype=np.int64),
-            moments=Moments.of_values(numbers),
+            moments=Moments.from_values(numbers),
         )
 
     @classmethod
-    def of_buckets(  # one argument a field of the OTLP message
+    def from_buckets(  # one argument a field of the OTLP message
         cls,
         *,
         scale: int,
@@ -92,7 +92,7 @@ class ExponentialHistogram:
             order = np.argsort(ordinals, kind="stable")
             ordinals, counts = ordinals[order], counts[order]
         while scale > MIN_SCALE and _width(ordinals) > MAX_BUCKETS:
-            ordinals = _halved(ordinals)
+            ordinals = _halve(ordinals)
             scale -= 1
         first = np.flatnonzero(np.diff(ordinals, prepend=ordinals[:1] - 1))
         if first.size < ordinals.size:
@@ -116,7 +116,7 @@ class ExponentialHistogram:
             return self
         ordinals = self.ordinals
         for _ in range(self.scale - scale):
-            ordinals = _halved(ordinals)
+            ordinals = _halve(ordinals)
         return self._limited(scale=scale, ordinals=ordinals, counts=self.counts, moments=self.moments)
 
     def merge(self, other: ExponentialHistogram) -> ExponentialHistogram:
@@ -140,14 +140,14 @@ class ExponentialHistogram:
             moments=self.moments.merge(other.moments),
         )
 
-    def since(self, earlier: ExponentialHistogram) -> ExponentialHistogram | None:
+    def subtract(self, earlier: ExponentialHistogram) -> ExponentialHistogram | None:
         """What was added after `earlier`, a former state of the same running total; None if it was reset."""
         if not earlier.counts.size:
             return ExponentialHistogram(
                 scale=self.scale,
                 ordinals=self.ordinals,
                 counts=self.counts,
-                moments=self.moments.since(earlier.moments),
+                moments=self.moments.subtract(earlier.moments),
             )
         if earlier.scale < self.scale:
             return None  # a running total never grows finer
@@ -165,7 +165,7 @@ class ExponentialHistogram:
             scale=self.scale,
             ordinals=self.ordinals,
             counts=counts,
-            moments=self.moments.since(earlier.moments),
+            moments=self.moments.subtract(earlier.moments),
         )
 
     def rebin(self, cuts: Counts) -> Counts:
@@ -210,7 +210,7 @@ class ExponentialHistogram:
         scale, ordinals = document["scale"], np.array(document["ordinals"], dtype=np.int64)
         if not all(type(number) is int for number in (scale, *document["ordinals"])):
             raise TypeError("the scale or an ordinal is not a whole number")
-        counts = whole_counts(document["counts"])
+        counts = parse_counts(document["counts"])
         if not MIN_SCALE <= scale <= MAX_SCALE:
             raise ValueError(f"scale {scale} is not within {MIN_SCALE} and {MAX_SCALE}")
         if ordinals.shape != counts.shape or (np.diff(ordinals) <= 0).any() or not counts.all():
@@ -246,7 +246,7 @@ def bucket_range(ordinal: int, scale: int) -> tuple[float, float]:
     return (low, high) if ordinal > 0 else (-high, -low)
 
 
-def indices_of(magnitudes: NDArray[np.float64], scale: int) -> Counts:
+def compute_indices(magnitudes: NDArray[np.float64], scale: int) -> Counts:
     """Bucket index of each magnitude, shape (n,), above 0: the i with base^i < magnitude <= base^(i+1)."""
     mantissa, exponent = np.frexp(magnitudes)  # magnitude = mantissa * 2^exponent, mantissa in [0.5, 1)
     if scale <= 0:
@@ -262,16 +262,16 @@ def indices_of(magnitudes: NDArray[np.float64], scale: int) -> Counts:
     return np.where(on_bound, rounded.astype(np.int64) - 1, index)
 
 
-def ordinals_of(values: NDArray[np.float64], scale: int) -> Counts:
+def compute_ordinals(values: NDArray[np.float64], scale: int) -> Counts:
     """Ordinal of each value, shape (n,), all finite."""
     ordinals = np.zeros(values.size, dtype=np.int64)
     filled = values != 0
     magnitudes = np.abs(values[filled])
-    ordinals[filled] = np.where(values[filled] > 0, 1, -1) * (indices_of(magnitudes, scale) + BIAS)
+    ordinals[filled] = np.where(values[filled] > 0, 1, -1) * (compute_indices(magnitudes, scale) + BIAS)
     return ordinals
 
 
-def _halved(ordinals: Counts) -> Counts:
+def _halve(ordinals: Counts) -> Counts:
     sign = np.sign(ordinals)
     halved: Counts = sign * (((np.abs(ordinals) - BIAS) >> 1) + BIAS)
     return halved

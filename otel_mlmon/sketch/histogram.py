@@ -19,7 +19,7 @@ from otel_mlmon.errors import BinMismatchError
 from otel_mlmon.sketch.moments import Moments
 from otel_mlmon.types import Counts
 
-MOST_VALUES: Final = 1 << 62
+MAX_VALUES: Final = 1 << 62
 """What a document may count: any two still add up in 64 bits. What came in points of 2^53 each is far below."""
 
 
@@ -43,13 +43,13 @@ class Histogram:
         return cls(bounds=tuple(bounds), counts=np.zeros(len(bounds) + 1, dtype=np.int64))
 
     @classmethod
-    def of_values(cls, values: NDArray[np.floating[Any]], bounds: Sequence[float]) -> Histogram:
+    def from_values(cls, values: NDArray[np.floating[Any]], bounds: Sequence[float]) -> Histogram:
         """Of finite values, shape (n,)."""
         where = np.searchsorted(np.asarray(bounds, dtype=np.float64), values, side="left")
         return cls(
             bounds=tuple(bounds),
             counts=np.bincount(where, minlength=len(bounds) + 1).astype(np.int64),
-            moments=Moments.of_values(values),
+            moments=Moments.from_values(values),
         )
 
     @property
@@ -68,7 +68,7 @@ class Histogram:
             bounds=self.bounds, counts=self.counts + other.counts, moments=self.moments.merge(other.moments)
         )
 
-    def since(self, earlier: Histogram) -> Histogram | None:
+    def subtract(self, earlier: Histogram) -> Histogram | None:
         """What was added after `earlier`, a former state of the same running total; None if it was reset.
 
         Raises:
@@ -78,7 +78,7 @@ class Histogram:
         counts = self.counts - earlier.counts
         if (counts < 0).any():
             return None
-        return Histogram(bounds=self.bounds, counts=counts, moments=self.moments.since(earlier.moments))
+        return Histogram(bounds=self.bounds, counts=counts, moments=self.moments.subtract(earlier.moments))
 
     def rebin(self, edges: Sequence[float]) -> Counts:
         """Counts over coarser `edges`, shape (m,) -> (m + 1,).
@@ -129,7 +129,7 @@ class Histogram:
             ValueError: The counts do not belong to the bounds, or the bounds are not finite and increasing.
         """
         bounds = tuple(float(bound) for bound in document["bounds"])
-        counts = whole_counts(document["counts"])
+        counts = parse_counts(document["counts"])
         if counts.size != len(bounds) + 1:
             raise ValueError(f"{counts.size} counts for {len(bounds)} bounds")
         if not all(map(math.isfinite, bounds)) or not all(low < high for low, high in pairwise(bounds)):
@@ -152,17 +152,17 @@ class Histogram:
             raise BinMismatchError(f"{len(self.bounds)} bounds against {len(other.bounds)} others")
 
 
-def whole_counts(numbers: Sequence[int]) -> Counts:
+def parse_counts(numbers: Sequence[int]) -> Counts:
     """Counts as a document has them, shape (n,).
 
     Raises:
         TypeError: One is not a whole number.
-        ValueError: One is below 0, or they are more than `MOST_VALUES` together.
+        ValueError: One is below 0, or they are more than `MAX_VALUES` together.
     """
     if not all(type(number) is int for number in numbers):
         raise TypeError("a count is not a whole number")
     if min(numbers, default=0) < 0:
         raise ValueError("a count is below 0")
-    if sum(numbers) > MOST_VALUES:
-        raise ValueError(f"more than {MOST_VALUES} values")
+    if sum(numbers) > MAX_VALUES:
+        raise ValueError(f"more than {MAX_VALUES} values")
     return np.array(numbers, dtype=np.int64)

@@ -23,7 +23,26 @@ MANY: Final = 64
 """Values in an array from which on array arithmetic is faster than one by one."""
 
 
-def exact(value: float) -> int:
+class ExactSum(int):
+    """A sum of floats as a whole number of units of 2^-1074.
+
+    A type of its own, so that whoever stores it can tell it from a number that fits into 64 bits.
+    """
+
+    __slots__ = ()
+
+    def __add__(self, other: int, /) -> ExactSum:
+        """Adds two sums, exactly."""
+        return ExactSum(int.__add__(self, other))
+
+    __radd__ = __add__
+
+    def __sub__(self, other: int, /) -> ExactSum:
+        """Subtracts a sum, exactly."""
+        return ExactSum(int.__sub__(self, other))
+
+
+def to_units(value: float) -> int:
     """`value` in units of 2^-1074.
 
     Raises:
@@ -35,7 +54,7 @@ def exact(value: float) -> int:
     return numerator << (_UNIT_BITS - (denominator.bit_length() - 1))
 
 
-def exact_total(values: NDArray[np.float64]) -> int:
+def sum_exactly(values: NDArray[np.float64]) -> int:
     """The sum of finite values, shape (n,), in units of 2^-1074, by array arithmetic that rounds nothing.
 
     A float is a whole number of 53 bits times a power of two. Whole numbers of the same power are added up in two
@@ -55,7 +74,7 @@ def exact_total(values: NDArray[np.float64]) -> int:
     return total
 
 
-def exact_text(units: int) -> str:
+def format_exact(units: int) -> str:
     """A whole number of units of 2^-1074 as an exact hexadecimal floating-point literal, such as `0x3p-1`."""
     if not units:
         return "0x0p+0"
@@ -63,8 +82,8 @@ def exact_text(units: int) -> str:
     return f"{units >> shift:#x}p{shift - _UNIT_BITS:+d}"
 
 
-def from_exact_text(text: str) -> int:
-    """The inverse of `exact_text`.
+def parse_exact(text: str) -> int:
+    """The inverse of `format_exact`.
 
     Raises:
         ValueError: `text` is not such a literal, or of another range than sums have.
@@ -77,6 +96,9 @@ def from_exact_text(text: str) -> int:
     return int(mantissa, 16) << shift
 
 
+_NO_SUM: Final = ExactSum(0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moments:
     """How many numbers, their sum, and their extremes.
@@ -85,23 +107,23 @@ class Moments:
     """
 
     count: int = 0
-    exact_sum: int = 0
+    exact_sum: ExactSum = _NO_SUM
     """In units of 2^-1074."""
     minimum: float = math.inf
     maximum: float = -math.inf
 
     @classmethod
-    def of(cls, *, count: int, total: float, minimum: float = math.inf, maximum: float = -math.inf) -> Moments:
+    def from_total(cls, *, count: int, total: float, minimum: float = math.inf, maximum: float = -math.inf) -> Moments:
         """From a sum that somebody else made; a sum that is not finite counts as 0."""
         return cls(
             count=count,
-            exact_sum=exact(total) if math.isfinite(total) else 0,
+            exact_sum=ExactSum(to_units(total) if math.isfinite(total) else 0),
             minimum=minimum,
             maximum=maximum,
         )
 
     @classmethod
-    def of_values(cls, values: Iterable[float] | NDArray[np.floating[Any]]) -> Moments:
+    def from_values(cls, values: Iterable[float] | NDArray[np.floating[Any]]) -> Moments:
         """From finite numbers; an array is shape (n,).
 
         Raises:
@@ -110,24 +132,24 @@ class Moments:
         if isinstance(values, np.ndarray):
             array = values.astype(np.float64, copy=False)
             if array.size >= MANY:
-                return cls._of_many(array)
+                return cls._from_array(array)
             values = array.tolist()
         numbers = [float(value) for value in values]
         if not numbers:
             return cls()
         return cls(
             count=len(numbers),
-            exact_sum=sum(map(exact, numbers)),
+            exact_sum=ExactSum(sum(map(to_units, numbers))),
             minimum=min(numbers),
             maximum=max(numbers),
         )
 
     @classmethod
-    def _of_many(cls, values: NDArray[np.float64]) -> Moments:
+    def _from_array(cls, values: NDArray[np.float64]) -> Moments:
         low, high = float(values.min()), float(values.max())
         for extreme in (low, high):
-            exact(extreme)  # which refuses what is not finite
-        return cls(count=values.size, exact_sum=exact_total(values), minimum=low, maximum=high)
+            to_units(extreme)  # which refuses what is not finite
+        return cls(count=values.size, exact_sum=ExactSum(sum_exactly(values)), minimum=low, maximum=high)
 
     @property
     def sum(self) -> float:
@@ -156,7 +178,7 @@ class Moments:
             maximum=max(self.maximum, other.maximum),
         )
 
-    def since(self, earlier: Moments) -> Moments:
+    def subtract(self, earlier: Moments) -> Moments:
         """What was added after `earlier`, a former state of the same running total.
 
         The extremes of the difference are unknown; those of the running total are kept as bounds.
@@ -171,7 +193,7 @@ class Moments:
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it, without the count; `from_dict` is its inverse. Unknown extremes are null."""
         return {
-            "sum": exact_text(self.exact_sum),
+            "sum": format_exact(self.exact_sum),
             "minimum": self.minimum if math.isfinite(self.minimum) else None,
             "maximum": self.maximum if math.isfinite(self.maximum) else None,
         }
@@ -188,7 +210,7 @@ class Moments:
         minimum, maximum = document["minimum"], document["maximum"]
         return cls(
             count=count,
-            exact_sum=from_exact_text(document["sum"]),
+            exact_sum=ExactSum(parse_exact(document["sum"])),
             minimum=math.inf if minimum is None else float(minimum),
             maximum=-math.inf if maximum is None else float(maximum),
         )

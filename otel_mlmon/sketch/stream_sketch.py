@@ -15,7 +15,7 @@ import numpy as np
 
 from otel_mlmon.sketch.categories import Categories
 from otel_mlmon.sketch.exponential import ExponentialHistogram, bucket_range
-from otel_mlmon.sketch.histogram import MOST_VALUES, Histogram, whole_counts
+from otel_mlmon.sketch.histogram import MAX_VALUES, Histogram, parse_counts
 from otel_mlmon.sketch.moments import Moments
 
 Bounds = tuple[float, ...]
@@ -107,7 +107,7 @@ class StreamSketch:
         Raises:
             KeyError: A key of a sketch is missing.
             TypeError: A value is of another type.
-            ValueError: A sketch contradicts itself, a key is unknown, or there are more than `MOST_VALUES` values.
+            ValueError: A sketch contradicts itself, a key is unknown, or there are more than `MAX_VALUES` values.
         """
         unknown = sorted(set(document) - {"exponential", "explicit", "categories", "missing"})
         if unknown:
@@ -115,15 +115,15 @@ class StreamSketch:
         exponential = document.get("exponential")
         explicit = [Histogram.from_dict(part) for part in document.get("explicit", [])]
         categories, missing = document.get("categories", {}), document.get("missing", 0)
-        whole_counts([*categories.values(), missing])
+        parse_counts([*categories.values(), missing])
         stream_sketch = cls(
             exponential=None if exponential is None else ExponentialHistogram.from_dict(exponential),
             explicit={histogram.bounds: histogram for histogram in explicit},
             categories=Categories(counts={label: count for label, count in categories.items() if count}),
             missing=missing,
         )
-        if stream_sketch.total > MOST_VALUES:
-            raise ValueError(f"more than {MOST_VALUES} values")
+        if stream_sketch.total > MAX_VALUES:
+            raise ValueError(f"more than {MAX_VALUES} values")
         return stream_sketch
 
 

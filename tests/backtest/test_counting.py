@@ -30,7 +30,7 @@ def place(row: int) -> str:
 
 def sketch_of(values: NDArray[np.float64]) -> StreamSketch:
     finite = values[np.isfinite(values)]
-    return StreamSketch(exponential=ExponentialHistogram.of_values(finite), missing=int(values.size - finite.size))
+    return StreamSketch(exponential=ExponentialHistogram.from_values(finite), missing=int(values.size - finite.size))
 
 
 @settings(deadline=None, max_examples=200)

@@ -21,7 +21,7 @@ EXPORTS = 60
 def reference(tmp_path: Path) -> Path:
     path = tmp_path / "fraud.reference.json"
     generator = np.random.default_rng(1)
-    Profile.of_data(
+    Profile.from_data(
         model="fraud",
         labels=generator.choice(["ham", "spam"], 10_000, p=[0.9, 0.1]).tolist(),
         features={"age": generator.lognormal(3, 0.3, 10_000), "gone": np.arange(10.0)},

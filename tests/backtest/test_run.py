@@ -265,7 +265,7 @@ def test_time_that_is_not_there_cannot_be_asked_for() -> None:
 
 def test_a_profile_is_a_reference(tmp_path: Path) -> None:
     generator = np.random.default_rng(9)
-    profile = Profile.of_data(
+    profile = Profile.from_data(
         model="fraud",
         labels=generator.choice(["ham", "spam"], 5_000).tolist(),
         features={"age": normal(5_000, seed=1), "gone": normal(5_000, seed=2)},

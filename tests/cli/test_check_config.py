@@ -24,12 +24,12 @@ def test_no_file_is_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_all_faults_go_to_stderr_and_the_code_is_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "mlmon.yaml"
-    path.write_text("wbe: {}\nlimits: {streams: 0}\n")
+    path.write_text("wbe: {}\nlimits: {max_streams: 0}\n")
     assert cli.main(["check-config", "--config", str(path)]) == 2
     assert capsys.readouterr() == (
         "",
         f"{path}:1: wbe: is not a known key (did you mean `web`?)\n"
-        f"{path}:2: limits.streams: must be 1 or above, got '0'\n",
+        f"{path}:2: limits.max_streams: must be 1 or above, got '0'\n",
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from otel_mlmon import cli
-from otel_mlmon.reference.embedding import embedded, metadata_of
+from otel_mlmon.reference.embedding import find_profile, read_metadata
 from otel_mlmon.reference.profile import Profile
 from tests.support import models
 
@@ -25,7 +25,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     lines = [",".join(map(str, row)) + f",{label}" for row, label in zip(rows.tolist(), truth, strict=True)]
     Path("train.csv").write_text("\n".join(["age,income,debt,kind", *lines]) + "\n")
     np.savez("train.npz", rows=rows)
-    Profile.of_data(model="fraud", labels=["ant"]).write("profile.json")
+    Profile.from_data(model="fraud", labels=["ant"]).write("profile.json")
     Path("labels.csv").write_text("\n".join(["kind", *truth]) + "\n")
     return tmp_path
 
@@ -53,7 +53,7 @@ def test_the_model_carries_its_profile_and_show_reads_either(folder: Path, capsy
     words = ["reference", "build", "fraud.onnx", "train.csv", "--labels", "kind", "--features", "header"]
     assert cli.main([*words, "-o", "p.json", "--embed", "carrying.onnx"]) == 0
     assert "p.json, carrying.onnx" in capsys.readouterr().out
-    assert embedded(metadata_of(Path("carrying.onnx").read_bytes())) == Profile.read("p.json")
+    assert find_profile(read_metadata(Path("carrying.onnx").read_bytes())) == Profile.read("p.json")
     assert cli.main(["reference", "show", "p.json"]) == 0
     shown = capsys.readouterr().out
     assert "input.age" in shown
@@ -89,7 +89,7 @@ def test_what_the_application_says_is_said_here_too(folder: Path) -> None:
         (["build", "fraud.onnx", "train.csv", "--columns", "age,sex"], "train.csv has no column sex"),
         (["build", "fraud.onnx", "train.csv", "--columns", "age,income,kind"], "train.csv:2: column kind: "),
         (["build", "fraud.onnx", "train.csv", "--labels", "kind", "--input", "x"], "the model has no input 'x'"),
-        (["build", "fraud.onnx", "train.npz", "--scores", "odds"], "scores must be one of"),
+        (["build", "fraud.onnx", "train.npz", "--output-kind", "odds"], "output_kind must be one of"),
         (["build", "fraud.onnx", "train.npz", "--embed", "none/x.onnx"], "none/x.onnx: No such file"),
         (["build", "fraud.onnx", "train.npz", "-o", "none/x.json"], "none/x.json: No such file"),
         (["build", "fraud.onnx", "train.npz", "-o", "."], ".: Is a directory"),

@@ -18,7 +18,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from otel_mlmon import cli
 from otel_mlmon.processor.config import load
 from otel_mlmon.processor.service import Addresses, Service
-from otel_mlmon.reference.embedding import embedded, metadata_of
+from otel_mlmon.reference.embedding import find_profile, read_metadata
 from otel_mlmon.reference.profile import Profile
 from tests.support import models
 from tests.support.otlp_requests import DELTA, counter, exponential, request
@@ -115,7 +115,7 @@ def test_another_processor_with_it_judges_alike(
         Path("digits.onnx").write_bytes(models.softmax(classes=4))
         assert cli.main(["reference", "embed", str(file), "digits.onnx", "-o", "carrying.onnx"]) == 0
         assert capsys.readouterr() == ("carrying.onnx: carries the profile of digits/small 1\n", "")
-        assert embedded(metadata_of(Path("carrying.onnx").read_bytes())) == Profile.read(file)
+        assert find_profile(read_metadata(Path("carrying.onnx").read_bytes())) == Profile.read(file)
         with service(tmp_path / "second", file=str(file)) as second:
             send(first, *panes[LEARNED:])
             send(second, *panes[LEARNED:])

@@ -26,9 +26,9 @@ PARTS = st.lists(st.lists(FLOATS, max_size=12), min_size=1, max_size=5)
 def stream_sketch(values: list[float]) -> StreamSketch:
     """Numbers in two ways, classes and missing values at once."""
     half = len(values) // 2
-    histogram = Histogram.of_values(np.array(values[:half]), (-1.0, 0.0, 1e3))
+    histogram = Histogram.from_values(np.array(values[:half]), (-1.0, 0.0, 1e3))
     return StreamSketch(
-        exponential=ExponentialHistogram.of_values(np.array(values[half:])),
+        exponential=ExponentialHistogram.from_values(np.array(values[half:])),
         explicit={histogram.bounds: histogram},
         categories=Categories(counts={f"{value:.0e}": 1 for value in values}),
         missing=len(values),
@@ -36,9 +36,9 @@ def stream_sketch(values: list[float]) -> StreamSketch:
 
 
 MAKERS: dict[str, Callable[[list[float]], Any]] = {
-    "moments": Moments.of_values,
-    "histogram": lambda values: Histogram.of_values(np.array(values), (-1.0, 0.0, 0.5, 1e10)),
-    "exponential": lambda values: ExponentialHistogram.of_values(np.array(values)),
+    "moments": Moments.from_values,
+    "histogram": lambda values: Histogram.from_values(np.array(values), (-1.0, 0.0, 0.5, 1e10)),
+    "exponential": lambda values: ExponentialHistogram.from_values(np.array(values)),
     "categories": lambda values: Categories(counts={f"{value:.0e}": 1 for value in values}),
     "stream_sketch": stream_sketch,
 }
@@ -82,7 +82,7 @@ def test_merge_of_parts_is_the_sketch_of_the_whole(name: str, parts: list[list[f
 def test_since_gives_back_what_was_merged(name: str, before: list[float], added: list[float]) -> None:
     make = MAKERS[name]
     total = make(before).merge(make(added))
-    difference = total.since(make(before))
+    difference = total.subtract(make(before))
     assert difference.total == len(added)
     assert difference.moments.exact_sum == make(added).moments.exact_sum
     assert make(before).merge(difference).counts.tolist() == total.counts.tolist()

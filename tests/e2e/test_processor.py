@@ -133,10 +133,10 @@ def test_health_metrics_and_what_is_not_there(tmp_path: Path) -> None:
 
 def test_every_fault_of_a_configuration_is_said_with_line_and_key(tmp_path: Path) -> None:
     path = tmp_path / "mlmon.yaml"
-    path.write_text("reciever: {}\nwindows:\n  pane: soon\nmodels:\n  fraud:\n    latency: {buget: 1s}\n")
+    path.write_text("reciever: {}\nwindows:\n  pane: soon\nmodels:\n  fraud:\n    latency: {treshold: 1s}\n")
     done = run_python(["-m", "otel_mlmon", "processor", "--config", str(path)], cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    for place in (":1: reciever", ":3: windows.pane", ":6: models.fraud.latency.buget"):
+    for place in (":1: reciever", ":3: windows.pane", ":6: models.fraud.latency.treshold"):
         assert place in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -18,7 +18,7 @@ from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, Tele
 from otel_mlmon.processor.self_telemetry import SelfTelemetry
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.reference.calibration import Calibration
-from otel_mlmon.reference.embedding import to_text
+from otel_mlmon.reference.embedding import encode_profile
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.types import ModelKey
@@ -70,7 +70,7 @@ class Bench:
 
     def load(self, profile: Profile, version: str = "1") -> None:
         """A process loads a model that carries `profile`."""
-        self.turn(ModelLoaded(model=ModelKey("digits", version), reference=to_text(profile)))
+        self.turn(ModelLoaded(model=ModelKey("digits", version), reference=encode_profile(profile)))
 
     def turn(self, *points: TelemetryItem) -> None:
         self.pipeline.apply(points)
@@ -85,12 +85,12 @@ class Bench:
 
 def carried(*, day: int, version: str = "1", labels: dict[str, int] | None = None) -> Profile:
     """The reference that a model carries, made on some day: 9,000 labelled predictions, 90 % of them right."""
-    return Profile.of_data(
+    return Profile.from_data(
         model="digits",
         version=version,
         labels=[name for name, count in (labels or CALM).items() for _ in range(90 * count)],
         confidences=np.full(9000, 0.95),
-        calibration=Calibration.of(np.full(9000, 0.95), np.arange(9000) < 8100),
+        calibration=Calibration.from_predictions(np.full(9000, 0.95), np.arange(9000) < 8100),
         now=lambda: datetime(2026, 1, day, tzinfo=timezone.utc),
     )
 
@@ -98,7 +98,7 @@ def carried(*, day: int, version: str = "1", labels: dict[str, int] | None = Non
 def confidences(bench: Bench, value: float = 0.95) -> DataPoint:
     """A hundred predictions of one confidence in the next pane."""
     at_s = 10.0 * (bench.number + 1)
-    histogram = Histogram.of_values(np.full(100, value), semconv.CONFIDENCE_BOUNDS)
+    histogram = Histogram.from_values(np.full(100, value), semconv.CONFIDENCE_BOUNDS)
     return point(semconv.CONFIDENCE.name, histogram, at_s=at_s, since_s=at_s - 10)
 
 

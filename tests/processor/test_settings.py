@@ -40,8 +40,8 @@ def test_each_stream_is_judged_as_its_rule_says(tmp_path: Path, stream: str, wat
 def test_a_model_has_its_own_bounds_and_the_rest_from_the_star(tmp_path: Path) -> None:
     text = """
 models:
-  "*": {data_drift: {tolerance: 8%}, labels: 20}
-  fraud: {latency: {budget: 50ms, share: 5%}, prediction_drift: {enabled: false}}
+  "*": {data_drift: {tolerance: 8%}, max_labels: 20}
+  fraud: {latency: {threshold: 50ms, max_ratio: 5%}, prediction_drift: {enabled: false}}
 """
     told = settings(tmp_path, text)
     assert told.watch(StreamKey(FRAUD, "prediction.label")) is None
@@ -60,7 +60,7 @@ def test_the_false_alarm_budget_becomes_the_alarm_line(tmp_path: Path) -> None:
 
 
 def test_a_reference_file_is_read_at_the_start(tmp_path: Path) -> None:
-    profile = Profile.of_data(model="fraud", version="7", labels=["ok"] * 90 + ["fraud"] * 10)
+    profile = Profile.from_data(model="fraud", version="7", labels=["ok"] * 90 + ["fraud"] * 10)
     profile.write(tmp_path / "fraud.json")
     told = settings(tmp_path, f"models: {{fraud: {{reference: {{file: '{tmp_path}/fraud.json'}}}}}}")
     assert told.model_settings(FRAUD).reference == profile

@@ -31,7 +31,7 @@ def test_without_rules_there_are_no_thresholds_and_the_rule_is_off() -> None:
 
 
 def test_rules_are_thresholds_of_the_streams_they_name() -> None:
-    found = settings(rules=RULES)
+    found = settings(statistic={"thresholds": RULES})
     psi = Threshold(statistic="psi", stream="prediction.label", above=0.2)
     chi_squared = Threshold(statistic="chi_squared", p_below=0.001)
     assert "statistic" in found.rules(MODEL).enabled
@@ -42,7 +42,7 @@ def test_rules_are_thresholds_of_the_streams_they_name() -> None:
 
 
 def test_a_budget_is_no_sample_to_compare_with() -> None:
-    found = settings(rules=RULES)
+    found = settings(statistic={"thresholds": RULES})
     assert watch(found, "latency") == DetectionPolicy(tolerance=0.0, direction="up")
     assert watch(found, "errors") == DetectionPolicy(tolerance=0.0, direction="up")
 
@@ -50,7 +50,7 @@ def test_a_budget_is_no_sample_to_compare_with() -> None:
 def test_a_stream_is_watched_for_its_thresholds_alone() -> None:
     off = {"data_drift": {"enabled": False}}
     assert watch(settings(**off), "input.age") is None
-    only = watch(settings(**off, rules=RULES), "input.age")
+    only = watch(settings(**off, statistic={"thresholds": RULES}), "input.age")
     assert only is not None
     assert len(only.thresholds) == 1
-    assert "data_drift" not in settings(**off, rules=RULES).rules(MODEL).enabled
+    assert "data_drift" not in settings(**off, statistic={"thresholds": RULES}).rules(MODEL).enabled

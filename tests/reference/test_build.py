@@ -107,10 +107,10 @@ def test_labels_give_the_calibration(tmp_path: Path) -> None:
     right = np.array(["abc"[int(code)] == label for code, label in zip(rows.argmax(axis=1), truth, strict=True)])
     found = profiled(path, truth=truth, input=rows).profile.calibration
     # Row 5 has no score and spoils the pairing of its batch, the first of 341 rows; row 7 is in the same.
-    assert found == Calibration.of(probabilities.max(axis=1)[341:], right[341:])
+    assert found == Calibration.from_predictions(probabilities.max(axis=1)[341:], right[341:])
     without = profiled(path, truth=truth[6:], input=rows[6:]).profile.calibration
     known = [row for row in range(6, 400) if row != 7]
-    assert without == Calibration.of(probabilities.max(axis=1)[known], right[known])
+    assert without == Calibration.from_predictions(probabilities.max(axis=1)[known], right[known])
 
 
 def test_labels_may_be_the_positions_of_the_classes(tmp_path: Path) -> None:

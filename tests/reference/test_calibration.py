@@ -14,22 +14,24 @@ RIGHT = np.array([False, True, False, True, True, False, True])
 
 
 def test_bins_hold_their_upper_edge_as_the_wire_has_it() -> None:
-    calibration = Calibration.of(CONFIDENCES, RIGHT)
+    calibration = Calibration.from_predictions(CONFIDENCES, RIGHT)
     assert calibration.right.tolist() == [1, 0, 0, 0, 0, 1, 0, 0, 0, 2]
     assert calibration.total.tolist() == [2, 1, 0, 0, 0, 1, 0, 0, 0, 3]
     assert calibration.accuracy == pytest.approx(4 / 7)
 
 
 def test_parts_add_up_to_the_whole_and_json_brings_them_back() -> None:
-    whole = Calibration.of(CONFIDENCES, RIGHT)
-    parts = Calibration.of(CONFIDENCES[:3], RIGHT[:3]).merge(Calibration.of(CONFIDENCES[3:], RIGHT[3:]))
+    whole = Calibration.from_predictions(CONFIDENCES, RIGHT)
+    parts = Calibration.from_predictions(CONFIDENCES[:3], RIGHT[:3]).merge(
+        Calibration.from_predictions(CONFIDENCES[3:], RIGHT[3:])
+    )
     assert parts == whole
     assert Calibration.from_dict(whole.to_dict()) == whole
-    assert whole != Calibration.of(CONFIDENCES, ~RIGHT)
+    assert whole != Calibration.from_predictions(CONFIDENCES, ~RIGHT)
 
 
 def test_of_nothing_the_accuracy_is_unknown() -> None:
-    assert math.isnan(Calibration.of(np.zeros(0), np.zeros(0, dtype=bool)).accuracy)
+    assert math.isnan(Calibration.from_predictions(np.zeros(0), np.zeros(0, dtype=bool)).accuracy)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +54,9 @@ def test_a_profile_says_what_is_wrong_with_its_calibration(document: object, mes
 
 def test_profiles_merge_their_calibrations() -> None:
     bare = Profile(model="m", created="2026-01-01T00:00:00Z")
-    known = Profile(model="m", created="2026-01-01T00:00:00Z", calibration=Calibration.of(CONFIDENCES, RIGHT))
+    known = Profile(
+        model="m", created="2026-01-01T00:00:00Z", calibration=Calibration.from_predictions(CONFIDENCES, RIGHT)
+    )
     assert bare.merge(bare).calibration is None
     assert bare.merge(known).calibration == known.merge(bare).calibration == known.calibration
-    assert known.merge(known).calibration == Calibration.of(np.tile(CONFIDENCES, 2), np.tile(RIGHT, 2))
+    assert known.merge(known).calibration == Calibration.from_predictions(np.tile(CONFIDENCES, 2), np.tile(RIGHT, 2))

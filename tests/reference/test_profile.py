@@ -17,7 +17,7 @@ from otel_mlmon.reference.profile import Profile
 def profile(rows: slice = slice(None)) -> Profile:
     ages = np.array([20.0, 30.0, np.nan, 40.0, np.inf, 50.0])
     cities = np.array(["Rome", None, "Bern", "Rome", float("nan"), "Bern"], dtype=object)
-    return Profile.of_data(
+    return Profile.from_data(
         model="fraud",
         version="7",
         labels=["ham", "spam", "ham", "ham", "ham", "spam"][rows],
@@ -64,7 +64,7 @@ def test_what_moved_is_kept_and_merged() -> None:
 
 
 def test_degenerate_data_is_legal() -> None:
-    built = Profile.of_data(
+    built = Profile.from_data(
         model="m", features={"none": np.full(3, np.nan), "no_rows": np.zeros(0), "constant": np.ones(3)}
     )
     assert Profile.from_dict(built.to_dict()) == built

@@ -14,8 +14,8 @@ from otel_mlmon.sketch.exponential import (
     MIN_SCALE,
     ExponentialHistogram,
     bucket_range,
-    indices_of,
-    ordinals_of,
+    compute_indices,
+    compute_ordinals,
 )
 from otel_mlmon.sketch.moments import Moments
 
@@ -24,13 +24,13 @@ MAGNITUDES = st.floats(min_value=5e-324, max_value=1.7e308, exclude_min=False)
 
 
 def sketch(*values: float) -> ExponentialHistogram:
-    return ExponentialHistogram.of_values(np.array(values, dtype=np.float64))
+    return ExponentialHistogram.from_values(np.array(values, dtype=np.float64))
 
 
 @settings(deadline=None, max_examples=300)
 @given(MAGNITUDES, st.integers(min_value=MIN_SCALE, max_value=6))
 def test_a_magnitude_lies_in_its_bucket(magnitude: float, scale: int) -> None:
-    index = int(indices_of(np.array([magnitude]), scale)[0])
+    index = int(compute_indices(np.array([magnitude]), scale)[0])
     low, high = bucket_range(index + BIAS, scale)
     # The bounds are rounded themselves, by less than a part in 10^12.
     assert low * (1 - 1e-12) <= magnitude <= high * (1 + 1e-12)
@@ -39,21 +39,21 @@ def test_a_magnitude_lies_in_its_bucket(magnitude: float, scale: int) -> None:
 @settings(deadline=None, max_examples=200)
 @given(st.integers(min_value=-1074, max_value=1023), st.integers(min_value=MIN_SCALE, max_value=MAX_SCALE))
 def test_a_power_of_two_is_the_upper_bound_of_its_bucket(power: int, scale: int) -> None:
-    index = int(indices_of(np.array([math.ldexp(1.0, power)]), scale)[0])
+    index = int(compute_indices(np.array([math.ldexp(1.0, power)]), scale)[0])
     assert index == ((power << scale) if scale >= 0 else -(-power >> -scale)) - 1
 
 
 @settings(deadline=None, max_examples=200)
 @given(MAGNITUDES, st.integers(min_value=MIN_SCALE + 1, max_value=MAX_SCALE))
 def test_a_coarser_index_is_the_finer_one_halved(magnitude: float, scale: int) -> None:
-    fine, coarse = (int(indices_of(np.array([magnitude]), each)[0]) for each in (scale, scale - 1))
+    fine, coarse = (int(compute_indices(np.array([magnitude]), each)[0]) for each in (scale, scale - 1))
     assert fine >> 1 == coarse
 
 
 @settings(deadline=None, max_examples=100)
 @given(st.lists(NUMBERS, min_size=2, max_size=20, unique=True))
 def test_ordinals_grow_with_values(values: list[float]) -> None:
-    ordinals = ordinals_of(np.array(sorted(values)), 3)
+    ordinals = compute_ordinals(np.array(sorted(values)), 3)
     assert (np.diff(ordinals) >= 0).all()
 
 
@@ -63,7 +63,7 @@ def test_a_coarser_scale_is_counting_at_that_scale(values: list[float], steps: i
     counted = sketch(*values)
     scale = max(MIN_SCALE, counted.scale - steps)
     coarse = counted.at_scale(scale)
-    ordinals, counts = np.unique(ordinals_of(np.array(values, dtype=np.float64), scale), return_counts=True)
+    ordinals, counts = np.unique(compute_ordinals(np.array(values, dtype=np.float64), scale), return_counts=True)
     assert coarse.ordinals.tolist() == ordinals.tolist()
     assert coarse.counts.tolist() == counts.tolist()
     assert coarse.moments == counted.moments
@@ -77,7 +77,7 @@ def test_the_range_of_all_floats_fits() -> None:
 
 
 def test_of_buckets_is_of_values() -> None:
-    counted = ExponentialHistogram.of_buckets(
+    counted = ExponentialHistogram.from_buckets(
         scale=0,
         zero_count=2,
         positive_offset=0,
@@ -104,15 +104,15 @@ def test_a_finer_scale_cannot_be_had() -> None:
 
 def test_a_running_total_that_fell_or_grew_finer_was_reset() -> None:
     wide, narrow = sketch(1.0, 1e300), sketch(1.0, 1.1)
-    assert narrow.since(wide) is None
-    assert sketch(1.0).since(sketch(1.0, 1.0)) is None
-    assert sketch(1.0).since(sketch(2.0)) is None
-    assert sketch().since(sketch(1.0)) is None
+    assert narrow.subtract(wide) is None
+    assert sketch(1.0).subtract(sketch(1.0, 1.0)) is None
+    assert sketch(1.0).subtract(sketch(2.0)) is None
+    assert sketch().subtract(sketch(1.0)) is None
 
 
 def test_an_empty_earlier_state_takes_nothing_away() -> None:
     total = sketch(1.0, 2.0)
-    assert total.since(sketch()) == total
+    assert total.subtract(sketch()) == total
 
 
 @settings(deadline=None, max_examples=100)

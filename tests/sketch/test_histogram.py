@@ -19,11 +19,11 @@ def histogram(counts: list[int], bounds: tuple[float, ...] = (1.0, 2.0, 4.0)) ->
 
 def test_bounds_are_inclusive_above() -> None:
     values = np.array([0.5, 1.0, 1.5, 2.0, 4.0, 4.5])
-    assert Histogram.of_values(values, (1.0, 2.0, 4.0)).counts.tolist() == [2, 2, 1, 1]
+    assert Histogram.from_values(values, (1.0, 2.0, 4.0)).counts.tolist() == [2, 2, 1, 1]
 
 
 def test_a_falling_count_was_reset() -> None:
-    assert histogram([1, 2, 3, 0]).since(histogram([2, 2, 3, 0])) is None
+    assert histogram([1, 2, 3, 0]).subtract(histogram([2, 2, 3, 0])) is None
 
 
 def test_other_bounds_do_not_mix() -> None:
@@ -31,12 +31,12 @@ def test_other_bounds_do_not_mix() -> None:
     with pytest.raises(BinMismatchError, match="3 bounds against 2 others"):
         histogram([0, 0, 0, 0]).merge(other)
     with pytest.raises(BinMismatchError):
-        histogram([0, 0, 0, 0]).since(other)
+        histogram([0, 0, 0, 0]).subtract(other)
 
 
 def test_confidence_bounds_hold_ten_equal_bins() -> None:
     values = np.arange(1001) / 1000
-    counts = Histogram.of_values(values, semconv.CONFIDENCE_BOUNDS).rebin([step / 10 for step in range(1, 10)])
+    counts = Histogram.from_values(values, semconv.CONFIDENCE_BOUNDS).rebin([step / 10 for step in range(1, 10)])
     assert counts.tolist() == [101, 100, 100, 100, 100, 100, 100, 100, 100, 100]
 
 
@@ -49,7 +49,7 @@ def test_a_bucket_across_an_edge_goes_whole_below_the_next() -> None:
 @given(st.lists(st.floats(min_value=-10, max_value=10), min_size=1, max_size=40), st.floats(min_value=0, max_value=1))
 def test_a_quantile_lies_in_the_bucket_of_the_true_one(values: list[float], q: float) -> None:
     bounds = tuple(float(bound) for bound in range(-10, 11))
-    estimate = Histogram.of_values(np.array(values), bounds).quantile(q)
+    estimate = Histogram.from_values(np.array(values), bounds).quantile(q)
     true = sorted(values)[max(math.ceil(q * len(values)) - 1, 0)]
     assert min(values) <= estimate <= max(values)
     assert abs(estimate - true) <= 1.0
@@ -94,5 +94,5 @@ def test_unknown_extremes_are_null_in_a_document() -> None:
         "minimum": None,
         "maximum": None,
     }
-    known = Histogram.of_values(np.array([3.0]), (1.0,))
+    known = Histogram.from_values(np.array([3.0]), (1.0,))
     assert known.moments == Moments(count=1, exact_sum=known.moments.exact_sum, minimum=3.0, maximum=3.0)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_mlmon.sketch.moments import MANY, Moments, exact, exact_text, exact_total, from_exact_text
+from otel_mlmon.sketch.moments import MANY, ExactSum, Moments, format_exact, parse_exact, sum_exactly, to_units
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -18,35 +18,35 @@ def test_the_sum_is_correctly_rounded(values: list[float]) -> None:
         expected = math.fsum(values)
     except OverflowError:
         return
-    assert Moments.of_values(values).sum == expected
+    assert Moments.from_values(values).sum == expected
 
 
 @given(st.lists(FLOATS, min_size=1, max_size=30), st.integers(0, 200))
 def test_an_array_is_added_up_as_one_by_one(values: list[float], more: int) -> None:
     numbers = values * (1 + more // len(values))
     array = np.array(numbers)
-    assert Moments.of_values(array) == Moments.of_values(numbers)
-    assert exact_total(array) == sum(map(exact, numbers))
+    assert Moments.from_values(array) == Moments.from_values(numbers)
+    assert sum_exactly(array) == sum(map(to_units, numbers))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("size", [1, MANY])
 def test_an_array_that_is_not_finite_is_refused(value: float, size: int) -> None:
     with pytest.raises(ValueError, match="has no exact sum"):
-        Moments.of_values(np.append(np.ones(size), value))
+        Moments.from_values(np.append(np.ones(size), value))
 
 
 def test_what_floats_lose_is_kept() -> None:
-    assert Moments.of_values([1e300, 1.0, -1e300]).sum == 1.0
+    assert Moments.from_values([1e300, 1.0, -1e300]).sum == 1.0
 
 
 def test_a_sum_beyond_floats_is_infinite_and_its_mean_is_not() -> None:
-    moments = Moments.of_values([1.7e308, 1.7e308])
+    moments = Moments.from_values([1.7e308, 1.7e308])
     assert (moments.sum, moments.mean) == (math.inf, 1.7e308)
 
 
 def test_no_numbers() -> None:
-    moments = Moments.of_values([])
+    moments = Moments.from_values([])
     assert moments == Moments()
     assert math.isnan(moments.mean)
     assert moments.sum == 0.0
@@ -55,28 +55,30 @@ def test_no_numbers() -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_has_no_exact_sum(value: float) -> None:
     with pytest.raises(ValueError, match="no exact sum"):
-        exact(value)
-    assert Moments.of(count=3, total=value).sum == 0.0
+        to_units(value)
+    assert Moments.from_total(count=3, total=value).sum == 0.0
 
 
 @given(st.lists(FLOATS, max_size=5))
 def test_the_text_of_a_sum_is_exact(values: list[float]) -> None:
-    units = sum(map(exact, values))
-    assert from_exact_text(exact_text(units)) == units
+    units = sum(map(to_units, values))
+    assert parse_exact(format_exact(units)) == units
 
 
 def test_the_text_is_a_hexadecimal_float() -> None:
-    assert exact_text(exact(-1.5)) == "-0x3p-1"
-    assert float.fromhex(exact_text(exact(0.1))) == 0.1
-    assert exact_text(0) == "0x0p+0"
+    assert format_exact(to_units(-1.5)) == "-0x3p-1"
+    assert float.fromhex(format_exact(to_units(0.1))) == 0.1
+    assert format_exact(0) == "0x0p+0"
 
 
 @pytest.mark.parametrize("text", ["", "12", "0x1p-9999", "0x1p+99999999", "p", "0xzzp+1"])
 def test_another_text_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
-        from_exact_text(text)
+        parse_exact(text)
 
 
 def test_since_leaves_the_extremes_of_the_running_total() -> None:
-    total = Moments.of_values([1.0, 5.0, 9.0])
-    assert total.since(Moments.of_values([1.0])) == Moments(count=2, exact_sum=exact(14.0), minimum=1.0, maximum=9.0)
+    total = Moments.from_values([1.0, 5.0, 9.0])
+    assert total.subtract(Moments.from_values([1.0])) == Moments(
+        count=2, exact_sum=ExactSum(to_units(14.0)), minimum=1.0, maximum=9.0
+    )

@@ -12,7 +12,7 @@ from otel_mlmon.sketch.stream_sketch import StreamSketch
 
 
 def explicit(*values: float, bounds: tuple[float, ...] = (1.0, 10.0)) -> StreamSketch:
-    return StreamSketch(explicit={bounds: Histogram.of_values(np.array(values), bounds)})
+    return StreamSketch(explicit={bounds: Histogram.from_values(np.array(values), bounds)})
 
 
 def test_writers_with_other_bounds_add_up_side_by_side() -> None:
@@ -30,7 +30,7 @@ def test_a_quantile_over_one_sketch_is_that_sketch() -> None:
 
 def test_a_quantile_over_mixed_sketches_is_an_upper_bound() -> None:
     both = explicit(0.5, 5.0, 20.0).merge(
-        StreamSketch(exponential=ExponentialHistogram.of_values(np.array([4.0, 4.0, 4.0, 4.0])))
+        StreamSketch(exponential=ExponentialHistogram.from_values(np.array([4.0, 4.0, 4.0, 4.0])))
     )
     assert (both.quantile(0.1), both.quantile(0.5), both.quantile(1.0)) == (1.0, 4.0, 20.0)
     assert math.isnan(StreamSketch().quantile(0.5))

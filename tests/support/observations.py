@@ -102,12 +102,12 @@ def label(count: int, *, at_s: float, label: str = "a", **more: object) -> DataP
 
 def durations(*seconds: float, bounds: tuple[float, ...] = semconv.DURATION_BOUNDS_S) -> Histogram:
     """As an SDK counts latencies."""
-    return Histogram.of_values(np.array(seconds, dtype=np.float64), bounds)
+    return Histogram.from_values(np.array(seconds, dtype=np.float64), bounds)
 
 
 def numbers(*values: float) -> ExponentialHistogram:
     """As an SDK counts values."""
-    return ExponentialHistogram.of_values(np.array(values, dtype=np.float64))
+    return ExponentialHistogram.from_values(np.array(values, dtype=np.float64))
 
 
 def facts(windows: list[Window], keep: Callable[[Window], bool] = lambda _: True) -> list[object]:

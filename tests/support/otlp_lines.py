@@ -36,7 +36,7 @@ def labels(counts: Mapping[str, int]) -> dict[str, Any]:
 
 def feature(name: str, values: NDArray[np.float64]) -> dict[str, Any]:
     """`ml.input.feature` of one feature whose values are above 0."""
-    sketch = ExponentialHistogram.of_values(values)
+    sketch = ExponentialHistogram.from_values(values)
     low = int(sketch.ordinals[0])
     dense = np.zeros(int(sketch.ordinals[-1]) - low + 1, dtype=np.int64)
     dense[sketch.ordinals - low] = sketch.counts

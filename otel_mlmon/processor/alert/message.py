@@ -76,7 +76,7 @@ def _lines(alert: Alert, *, is_unicode: bool) -> Iterator[str]:
         yield _row("Link", f"{name}: {url}")
     if not alert.is_resolved:
         if alert.rule == "statistic":
-            yield _row("Silence", f'take the rule out of models."{alert.model}".rules')
+            yield _row("Silence", f'take the threshold out of models."{alert.model}".statistic')
         else:
             yield _row("Silence", f'set enabled: false at models."{alert.model}".{alert.rule}')
 

@@ -150,7 +150,7 @@ class WindowsConfig(_Part):
 class LimitsConfig(_Part):
     """What keeps memory bounded."""
 
-    streams: Count = Field(default=10_000, ge=1, description="Streams watched at once, over all models.")
+    max_streams: Count = Field(default=10_000, ge=1, description="Streams watched at once, over all models.")
     stale_after_s: Duration = Field(
         default=86400.0,
         alias="stale_after",
@@ -251,15 +251,15 @@ class LatencyConfig(_Part):
     """Rule `latency`: too many slow calls."""
 
     enabled: bool = Field(default=True, description="Whether the rule is judged.")
-    budget_s: Duration = Field(default=0.2, alias="budget", gt=0, description="A call above it is slow.")
-    share: Share = Field(default=0.01, gt=0, lt=1, description="The share of calls that may be slow.")
+    threshold_s: Duration = Field(default=0.2, alias="threshold", gt=0, description="A call above it is slow.")
+    max_ratio: Share = Field(default=0.01, gt=0, lt=1, description="The share of calls that may be slow.")
 
 
 class ErrorsConfig(_Part):
     """Rule `errors`: too many failed calls."""
 
     enabled: bool = Field(default=True, description="Whether the rule is judged.")
-    share: Share = Field(default=0.01, alias="budget", gt=0, lt=1, description="The share of calls that may fail.")
+    max_ratio: Share = Field(default=0.01, gt=0, lt=1, description="The share of calls that may fail.")
 
 
 class OutputRuleConfig(_Part):
@@ -283,7 +283,7 @@ class NoDataConfig(_Part):
     after_s: Duration = Field(default=600.0, alias="after", gt=0, description="How long without predictions.")
 
 
-class StatisticRuleConfig(_Part):
+class ThresholdConfig(_Part):
     """A threshold on a familiar statistic of the rolling window."""
 
     statistic: StatisticName
@@ -292,12 +292,25 @@ class StatisticRuleConfig(_Part):
     p_below: float | None = Field(default=None, gt=0, lt=1, description="Alert below this p-value.")
 
     @model_validator(mode="after")
-    def _fits(self) -> StatisticRuleConfig:
+    def _fits(self) -> ThresholdConfig:
         if (self.above is None) == (self.p_below is None):
             raise ValueError("must have exactly one of above and p_below")
         if self.p_below is not None and self.statistic not in WITH_P_VALUE:
             raise ValueError(f"{self.statistic} has no p-value: p_below is for {', '.join(WITH_P_VALUE)}")
         return self
+
+
+class StatisticConfig(_Part):
+    """Rule `statistic`: a statistic of the rolling window is over its threshold."""
+
+    enabled: bool = Field(default=True, description="Whether the rule is judged.")
+    thresholds: tuple[ThresholdConfig, ...] = Field(
+        default=(),
+        description=(
+            "Any of `{statistic: psi, stream: prediction.label, above: 0.2}` or "
+            "`{statistic: chi_squared, p_below: 0.001}`. They carry no false-alarm budget."
+        ),
+    )
 
 
 class ModelConfig(_Part):
@@ -312,15 +325,11 @@ class ModelConfig(_Part):
     confidence: OutputRuleConfig = Field(default=OutputRuleConfig(), description="Confidence falls.")
     data_drift: InputRuleConfig = Field(default=InputRuleConfig(), description="Inputs are distributed otherwise.")
     no_data: NoDataConfig = Field(default=NoDataConfig(), description="The model fell silent.")
-    rules: tuple[StatisticRuleConfig, ...] = Field(
-        default=(),
-        description=(
-            "Thresholds on statistics, off unless written, any of `{statistic: psi, stream: prediction.label, "
-            "above: 0.2}` or `{statistic: chi_squared, p_below: 0.001}`. They carry no false-alarm budget."
-        ),
+    statistic: StatisticConfig = Field(
+        default=StatisticConfig(), description="A statistic is over its threshold; off until thresholds are given."
     )
-    labels: Count = Field(default=50, ge=1, description="Labels and categories told apart; the rest are one.")
-    features: Count = Field(default=100, ge=0, description="Features watched.")
+    max_labels: Count = Field(default=50, ge=1, description="Labels and categories told apart; the rest are one.")
+    max_features: Count = Field(default=100, ge=0, description="Features watched.")
 
 
 class Config(_Part):

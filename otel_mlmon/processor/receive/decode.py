@@ -309,7 +309,7 @@ def _decode_exponential(point: ExponentialHistogramDataPoint) -> ExponentialHist
     positive, negative = point.positive, point.negative
     positive_counts, negative_counts = _bucket_counts(positive, scale), _bucket_counts(negative, scale)
     _check_count(point.count, sum(positive_counts) + sum(negative_counts) + point.zero_count)
-    return ExponentialHistogram.of_buckets(
+    return ExponentialHistogram.from_buckets(
         scale=scale,
         zero_count=point.zero_count,
         positive_offset=positive.offset,
@@ -381,7 +381,7 @@ def _moments(point: HistogramDataPoint | ExponentialHistogramDataPoint) -> Momen
     maximum = point.max if point.HasField("max") else math.inf
     if not minimum <= maximum:  # NaN, or in the wrong order
         minimum, maximum = -math.inf, math.inf
-    return Moments.of(
+    return Moments.from_total(
         count=point.count,
         total=point.sum,
         minimum=minimum if minimum != -math.inf else math.inf,

@@ -162,6 +162,8 @@ def gauges(document: Document, rules: Iterable[RuleStatus]) -> Iterator[GaugeVal
             yield GaugeValue(
                 metric=semconv.DRIFT_WINDOW_COUNT.name, value=stream["current_count"], attributes=of_stream
             )
+            state = "learning" if stream["status"] == "calibrating" else stream["status"]
+            yield GaugeValue(metric=semconv.DRIFT_STATE.name, value=semconv.DRIFT_STATES[state], attributes=of_stream)
             if stream["status"] == "learning":
                 continue
             yield GaugeValue(

@@ -14,7 +14,7 @@ from otel_mlmon.errors import StoreError
 from otel_mlmon.processor.receive.data_point import Sketch
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
-from otel_mlmon.sketch.moments import Moments
+from otel_mlmon.sketch.moments import ExactSum, Moments
 
 _MOMENTS: Final = struct.Struct("<qddiI")
 _HISTOGRAM: Final = struct.Struct("<I")
@@ -92,4 +92,4 @@ def _read_moments(blob: bytes, at: int) -> Moments:
     if len(body) != length:
         raise ValueError(f"{len(body)} bytes where {length} are announced")
     units = int.from_bytes(body, "little", signed=True) << shift
-    return Moments(count=count, exact_sum=units, minimum=minimum, maximum=maximum)
+    return Moments(count=count, exact_sum=ExactSum(units), minimum=minimum, maximum=maximum)

@@ -27,8 +27,8 @@ from otel_mlmon.processor.window.rolling import Slot
 from otel_mlmon.processor.window.series import Point, PointKey, Series, SeriesKey
 from otel_mlmon.processor.window.state import Announced, Changes, State
 from otel_mlmon.processor.window.window import StreamKey
-from otel_mlmon.reference.embedding import from_text
-from otel_mlmon.sketch.moments import exact_text, from_exact_text
+from otel_mlmon.reference.embedding import decode_profile
+from otel_mlmon.sketch.moments import format_exact, parse_exact
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import ModelKey
 
@@ -159,7 +159,7 @@ def _announced_row(state: State, key: ModelKey) -> dict[str, Any]:
 
 
 def _load_announced(state: State, row: dict[str, Any]) -> None:
-    profile = from_text(row["text"])
+    profile = decode_profile(row["text"])
     state.announced[ModelKey(*row["model"])] = Announced(row["text"], profile, row["arrived_ns"])
 
 
@@ -182,7 +182,7 @@ def _pane_row(pane: ClosedPane) -> dict[str, Any]:
         "duration": pane.recent.duration.to_dict(),
         "failed": pane.recent.failed,
         "slots": {
-            name: [generation, slot.counts.tolist(), slot.number_count, exact_text(slot.exact_sum)]
+            name: [generation, slot.counts.tolist(), slot.number_count, format_exact(slot.exact_sum)]
             for name, generation, slot in pane.slots
         },
     }
@@ -203,7 +203,7 @@ def _load_pane(state: State, row: dict[str, Any]) -> None:
         is_same = reference is not None and len(counts) == reference.bins.count
         if is_same and generation == stream.baseline.generation:
             values = np.array(counts, dtype=np.int64)
-            stream.rolling.add(Slot(start_ns, end_ns, values, number_count, from_exact_text(exact_sum)))
+            stream.rolling.add(Slot(start_ns, end_ns, values, number_count, parse_exact(exact_sum)))
 
 
 def _hours(panes: Iterable[ClosedPane]) -> dict[str, bytes]:
@@ -216,7 +216,7 @@ def _hours(panes: Iterable[ClosedPane]) -> dict[str, bytes]:
                 "hour": hour,
                 "counts": counted.counts.tolist(),
                 "numbers": counted.numbers,
-                "sum": exact_text(counted.exact_sum),
+                "sum": format_exact(counted.exact_sum),
             }
         )
         for pane in panes
@@ -232,7 +232,7 @@ def _load_hour(state: State, row: dict[str, Any]) -> None:
     is_same = len(row["counts"]) == stream.baseline.reference.bins.count
     if is_same and row["generation"] == stream.baseline.generation:
         counts = np.array(row["counts"], dtype=np.int64)
-        stream.history.hours[row["hour"]] = Hour(counts, row["numbers"], from_exact_text(row["sum"]))
+        stream.history.hours[row["hour"]] = Hour(counts, row["numbers"], parse_exact(row["sum"]))
 
 
 def _series_row(series: Series) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
 from otel_mlmon.processor.window.state import MAX_ANNOUNCED, Announced, State
 from otel_mlmon.processor.window.streams import COUNTERS, streams_of
 from otel_mlmon.processor.window.window import StreamKey, Window
-from otel_mlmon.reference.embedding import from_text
+from otel_mlmon.reference.embedding import decode_profile
 from otel_mlmon.types import ModelKey
 
 _LOG: Final = logging.getLogger("otel_mlmon.processor")
@@ -137,7 +137,7 @@ class WindowAggregator:
         if known is not None and known.text == loaded.reference:
             return "unchanged"
         try:
-            announced = Announced(loaded.reference, from_text(loaded.reference), self._clock_ns())
+            announced = Announced(loaded.reference, decode_profile(loaded.reference), self._clock_ns())
         except ProfileError as error:
             _LOG.warning(
                 "The reference that model %s %s carries is refused: %s", loaded.model.name, loaded.model.version, error

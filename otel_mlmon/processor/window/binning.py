@@ -17,7 +17,7 @@ import numpy as np
 
 from otel_mlmon.processor.window.window import Bins
 from otel_mlmon.semconv import MISSING, OTHER
-from otel_mlmon.sketch.exponential import ExponentialHistogram, bucket_range, ordinals_of
+from otel_mlmon.sketch.exponential import ExponentialHistogram, bucket_range, compute_ordinals
 from otel_mlmon.sketch.stream_sketch import Bounds, StreamSketch
 from otel_mlmon.types import Counts
 
@@ -63,7 +63,7 @@ class ClassBins:
 
     def count(self, stream_sketch: StreamSketch) -> Counts:
         """Numbers, where classes are expected, are `_OTHER`."""
-        counts = stream_sketch.categories.over(self.labels)
+        counts = stream_sketch.categories.counts_for(self.labels)
         counts[-1] += stream_sketch.numbers
         return np.array(counts + ([stream_sketch.missing] if self.has_missing else []), dtype=np.int64)
 
@@ -177,7 +177,7 @@ def cuts_at(edges: Sequence[float], scale: int) -> Counts:
     The bucket that holds an edge counts whole on the side of zero: below a positive edge, above a negative.
     """
     values = np.array(edges, dtype=np.float64)
-    return ordinals_of(values, scale) - (values < 0)
+    return compute_ordinals(values, scale) - (values < 0)
 
 
 def range_names(edges: Sequence[float]) -> tuple[str, ...]:

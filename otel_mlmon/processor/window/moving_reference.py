@@ -30,7 +30,7 @@ import numpy as np
 
 from otel_mlmon.processor.window.settings import HistorySettings
 from otel_mlmon.processor.window.window import Bins, Origin, Reference
-from otel_mlmon.sketch.moments import Moments
+from otel_mlmon.sketch.moments import ExactSum, Moments
 from otel_mlmon.types import Counts, Floats
 
 HOUR_NS: Final = 3_600_000_000_000
@@ -122,7 +122,7 @@ class History:
         counts = np.sum([hour.counts for hour in chosen.values()], axis=0)
         moments = Moments(
             count=sum(hour.numbers for hour in chosen.values()),
-            exact_sum=sum(hour.exact_sum for hour in chosen.values()),
+            exact_sum=ExactSum(sum(hour.exact_sum for hour in chosen.values())),
         )
         hours: dict[int, Floats] = {}
         origin: Origin = "rolling"

@@ -15,7 +15,7 @@ from typing import Any
 from otel_mlmon.processor.window.binning import Grid
 from otel_mlmon.processor.window.settings import ModelSettings
 from otel_mlmon.processor.window.stream import Stream
-from otel_mlmon.reference.profile import Profile, timestamp
+from otel_mlmon.reference.profile import Profile, format_timestamp
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import ModelKey
 
@@ -65,7 +65,7 @@ class ModelReference:
         made = Profile(
             model=self.model.name,
             version=self.model.version,
-            created=timestamp(now()),
+            created=format_timestamp(now()),
             streams=streams,
             calibration=self.settings.calibration,
             unstationary=tuple(sorted(moved)),

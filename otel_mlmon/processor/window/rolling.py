@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from otel_mlmon.sketch.moments import Moments
+from otel_mlmon.sketch.moments import ExactSum, Moments
 from otel_mlmon.types import Counts
 
 
@@ -76,7 +76,7 @@ class Rolling:
     @property
     def mean(self) -> float:
         """Of the numbers; NaN of none."""
-        return Moments(count=self._number_count, exact_sum=self._sum).mean
+        return Moments(count=self._number_count, exact_sum=ExactSum(self._sum)).mean
 
     def start_ns(self, otherwise_ns: int) -> int:
         """Start of the oldest pane, or `otherwise_ns`."""

@@ -126,7 +126,7 @@ def _since(total: Sketch, before: Sketch) -> Sketch | None:
     if isinstance(total, int) and isinstance(before, int):
         return total - before if total >= before else None
     if isinstance(total, Histogram) and isinstance(before, Histogram):
-        return total.since(before)
+        return total.subtract(before)
     if isinstance(total, ExponentialHistogram) and isinstance(before, ExponentialHistogram):
-        return total.since(before)
+        return total.subtract(before)
     raise BinMismatchError(f"{type(total).__name__} against {type(before).__name__}")

@@ -86,7 +86,7 @@ def test_bulk_fills_exponential_buckets_as_record_does(values: list[float], max_
 
 
 def _sketch(point: Any) -> ExponentialHistogram:
-    return ExponentialHistogram.of_buckets(
+    return ExponentialHistogram.from_buckets(
         scale=point.scale,
         zero_count=point.zero_count,
         positive_offset=point.positive.offset,

@@ -134,6 +134,6 @@ def test_a_threshold_says_which_statistic_and_where_it_was_set() -> None:
     text = render(replace(FIRING, rule="statistic", severity="warning", since_ns=0, causes=(cause,)))
     assert text.startswith("FIRING · warning · digits 1 · statistic over its threshold\n")
     assert "How much  psi 0.31, above 0.2 (n = 4 210, reference n = 5 000)" in text
-    assert text.endswith('Silence   take the rule out of models."digits".rules')
+    assert text.endswith('Silence   take the threshold out of models."digits".statistic')
     of_p = replace(cause, value=1e-9, bound=0.001, statistic="p of chi_squared")
     assert "p of chi_squared 1e-09, below 0.001" in render(replace(FIRING, rule="statistic", causes=(of_p,)))

@@ -89,8 +89,8 @@ alerts:
     - slack: {}
     - {log: {}, otlp: {}}
 models:
-  "*": {latency: {budget: 0s, share: 2}, labels: true}
-  fraud.v1: {latncy: {}, features: many}
+  "*": {latency: {threshold: 0s, max_ratio: 2}, max_labels: true}
+  fraud.v1: {latncy: {}, max_features: many}
 """
     )
     assert faults(path) == [
@@ -103,12 +103,12 @@ models:
         "9: alerts.notify[0].webhook.url: is needed",
         "10: alerts.notify[1].slack: is not a known key",
         "11: alerts.notify[2]: must have exactly one key: log, webhook or otlp",
-        "13: models.*.labels: must be a whole number, got 'true'",
-        "13: models.*.latency.budget: must be above 0, got '0s'",
-        "13: models.*.latency.share: must be a share within 0% and 100%; a bare number is a ratio, "
+        "13: models.*.latency.max_ratio: must be a share within 0% and 100%; a bare number is a ratio, "
         "so 2% is 0.02, got '2'",
-        "14: models.\"fraud.v1\".features: must be a whole number, got 'many'",
+        "13: models.*.latency.threshold: must be above 0, got '0s'",
+        "13: models.*.max_labels: must be a whole number, got 'true'",
         '14: models."fraud.v1".latncy: is not a known key (did you mean `latency`?)',
+        "14: models.\"fraud.v1\".max_features: must be a whole number, got 'many'",
     ]
 
 
@@ -200,23 +200,23 @@ def test_entries_lie_over_each_other_from_the_least_to_the_most_specific(write: 
         write(
             """\
 models:
-  fraud-eu: {latency: {budget: 10ms}}
-  fraud-*: {latency: {budget: 50ms, share: 5%}, labels: 7}
-  "*": {latency: {share: 3%, enabled: false}, labels: 9, features: 11}
+  fraud-eu: {latency: {threshold: 10ms}}
+  fraud-*: {latency: {threshold: 50ms, max_ratio: 5%}, max_labels: 7}
+  "*": {latency: {max_ratio: 3%, enabled: false}, max_labels: 9, max_features: 11}
 """
         ),
         {},
     )
     exact, pattern, other = config.model("fraud-eu"), config.model("fraud-us"), config.model("churn")
-    assert (exact.latency.budget_s, exact.latency.share, exact.latency.enabled) == (0.01, 0.05, False)
-    assert (pattern.latency.budget_s, pattern.labels, pattern.features) == (0.05, 7, 11)
-    assert (other.latency.budget_s, other.latency.share, other.labels) == (0.2, 0.03, 9)
+    assert (exact.latency.threshold_s, exact.latency.max_ratio, exact.latency.enabled) == (0.01, 0.05, False)
+    assert (pattern.latency.threshold_s, pattern.max_labels, pattern.max_features) == (0.05, 7, 11)
+    assert (other.latency.threshold_s, other.latency.max_ratio, other.max_labels) == (0.2, 0.03, 9)
     assert exact.errors == Config().model("x").errors
 
 
 def test_anchors_and_merges_are_yaml_as_usual(write: Write) -> None:
-    config = load(write("models:\n  a: &a {labels: 3}\n  b:\n    <<: *a\n    features: 4\n"), {})
-    assert (config.model("b").labels, config.model("b").features) == (3, 4)
+    config = load(write("models:\n  a: &a {max_labels: 3}\n  b:\n    <<: *a\n    max_features: 4\n"), {})
+    assert (config.model("b").max_labels, config.model("b").max_features) == (3, 4)
 
 
 @given(st.text(max_size=60))
@@ -251,15 +251,16 @@ def test_rules_on_statistics(write: Write) -> None:
         """
 models:
   fraud:
-    rules:
+    statistic:
+      thresholds:
       - {statistic: psi, stream: prediction.label, above: 0.2}
       - {statistic: chi_squared, p_below: 0.001}
 """
     )
-    first, second = load(path, {}).model("fraud").rules
+    first, second = load(path, {}).model("fraud").statistic.thresholds
     assert (first.statistic, first.stream, first.above, first.p_below) == ("psi", "prediction.label", 0.2, None)
     assert (second.statistic, second.stream, second.above, second.p_below) == ("chi_squared", "*", None, 0.001)
-    assert load(path, {}).model("other").rules == ()
+    assert load(path, {}).model("other").statistic.thresholds == ()
 
 
 @pytest.mark.parametrize(
@@ -275,8 +276,8 @@ models:
     ],
 )
 def test_a_rule_that_cannot_be_is_refused_where_it_stands(write: Write, rule: str, fault: str) -> None:
-    (found,) = faults(write(f"models:\n  fraud:\n    rules:\n      - {rule}\n"))
-    assert "models.fraud.rules" in found
+    (found,) = faults(write(f"models:\n  fraud:\n    statistic:\n      thresholds:\n      - {rule}\n"))
+    assert "models.fraud.statistic.thresholds" in found
     assert fault in found
 
 

@@ -68,7 +68,7 @@ def test_a_histogram_keeps_buckets_and_moments() -> None:
     assert found.sketch == Histogram(
         bounds=(0.1, 0.2),
         counts=np.array([3, 0, 1]),
-        moments=Moments.of(count=4, total=1.25, minimum=0.05, maximum=0.75),
+        moments=Moments.from_total(count=4, total=1.25, minimum=0.05, maximum=0.75),
     )
 
 
@@ -85,7 +85,7 @@ def test_an_exponential_histogram_keeps_its_buckets() -> None:
         scale=3,
         ordinals=np.array([-(6 + BIAS), -(5 + BIAS), 0, BIAS - 2, BIAS]),
         counts=np.array([1, 2, 9, 1, 4]),
-        moments=Moments.of(count=17, total=2.5),
+        moments=Moments.from_total(count=17, total=2.5),
     )
 
 
@@ -339,7 +339,7 @@ def test_every_point_is_counted_once_and_what_is_accepted_is_sound(
 def test_exponential_buckets_lose_no_count(
     scale: int, offset: int, counts: list[int], below: list[int], zeros: int
 ) -> None:
-    sketch = ExponentialHistogram.of_buckets(
+    sketch = ExponentialHistogram.from_buckets(
         scale=scale,
         zero_count=zeros,
         positive_offset=offset,

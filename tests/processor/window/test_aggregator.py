@@ -102,7 +102,7 @@ def test_latency_and_errors_have_a_budget_and_do_not_learn() -> None:
 def test_a_given_reference_wins() -> None:
     rng = np.random.default_rng(1)
     ages = rng.normal(50.0, 10.0, 5000)
-    profile = Profile.of_data(model="digits", labels=["x"] * 9 + ["y"], features={"age": ages})
+    profile = Profile.from_data(model="digits", labels=["x"] * 9 + ["y"], features={"age": ages})
     bench = Bench(settings=ModelSettings(reference=profile))
     bench.add(label(5, at_s=10, label="y"))
     bench.add(point(semconv.FEATURE.name, numbers(*ages[:100], 1e9), at_s=10, key="age"))

@@ -25,11 +25,13 @@ VALUES = st.lists(st.floats(min_value=-1e6, max_value=1e6), max_size=60)
 
 
 def exponential(*values: float, missing: int = 0) -> StreamSketch:
-    return StreamSketch(exponential=ExponentialHistogram.of_values(np.array(values, dtype=np.float64)), missing=missing)
+    return StreamSketch(
+        exponential=ExponentialHistogram.from_values(np.array(values, dtype=np.float64)), missing=missing
+    )
 
 
 def explicit(*values: float, bounds: tuple[float, ...] = semconv.VALUE_BOUNDS) -> StreamSketch:
-    return StreamSketch(explicit={bounds: Histogram.of_values(np.array(values, dtype=np.float64), bounds)})
+    return StreamSketch(explicit={bounds: Histogram.from_values(np.array(values, dtype=np.float64), bounds)})
 
 
 def test_numbers_get_ten_even_bins_and_three_for_what_is_odd() -> None:

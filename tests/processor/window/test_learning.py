@@ -115,8 +115,8 @@ def test_a_constant_stream_is_one_thing() -> None:
 
 
 def test_numbers_that_the_bins_cannot_hold_begin_the_blocks_anew() -> None:
-    fine = ExponentialHistogram.of_values(np.linspace(1, 1.01, 100))
-    coarse = ExponentialHistogram.of_values(np.geomspace(1e-6, 1e6, 100))
+    fine = ExponentialHistogram.from_values(np.linspace(1, 1.01, 100))
+    coarse = ExponentialHistogram.from_values(np.geomspace(1e-6, 1e6, 100))
     assert coarse.scale < fine.scale
     bins = quantile_bins(StreamSketch(exponential=fine), grid=None, has_missing=True)
     learning = Learning(binning=bins)

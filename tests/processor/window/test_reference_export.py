@@ -60,7 +60,7 @@ def test_another_processor_has_the_same_bins_and_counts(first: list[float], late
 
 def test_every_kind_of_stream_goes_out_but_the_budgets() -> None:
     bench = Bench()
-    histogram = Histogram.of_values(np.linspace(0.5, 1.0, 100), semconv.CONFIDENCE_BOUNDS)
+    histogram = Histogram.from_values(np.linspace(0.5, 1.0, 100), semconv.CONFIDENCE_BOUNDS)
     bench.add(label(60, at_s=10, label="a"))
     bench.add(label(40, at_s=10, label="b"))
     bench.add(point(semconv.CONFIDENCE.name, histogram, at_s=10))
@@ -94,15 +94,15 @@ def test_of_nothing_there_is_no_document() -> None:
 
 
 def test_what_was_given_goes_out_as_it_came_and_what_was_learned_beside_it() -> None:
-    given = Profile.of_data(
+    given = Profile.from_data(
         model=MODEL.name,
         version=MODEL.version,
         labels=["a"] * 50,
         features={"never_seen": np.arange(50.0)},
-        calibration=Calibration.of(np.full(50, 0.9), np.full(50, fill_value=True)),
+        calibration=Calibration.from_predictions(np.full(50, 0.9), np.full(50, fill_value=True)),
         now=lambda: datetime(2025, 1, 1, tzinfo=timezone.utc),
     )
-    carried = Profile.of_data(model=MODEL.name, labels=["b"] * 70, now=lambda: NOW)
+    carried = Profile.from_data(model=MODEL.name, labels=["b"] * 70, now=lambda: NOW)
     bench = Bench(settings=ModelSettings(learn=2, reference=given, announced=carried))
     bench.add(label(100, at_s=10))
     bench.flush()
@@ -138,7 +138,7 @@ def test_what_moved_while_it_was_learned_is_said_and_stays_said() -> None:
     profile = Profile.from_dict(document(bench))
     assert (sorted(profile.streams), profile.unstationary) == (["input.age", "prediction.label"], ("prediction.label",))
     # Of two that were given, that of the operator counts for what both have.
-    calm = Profile.of_data(model=MODEL.name, labels=["a"] * 50, now=lambda: NOW)
+    calm = Profile.from_data(model=MODEL.name, labels=["a"] * 50, now=lambda: NOW)
     for first, second, expected in ((profile, calm, ("prediction.label",)), (calm, profile, ())):
         other = Bench(settings=ModelSettings(learn=5, reference=first, announced=second))
         other.add(label(10, at_s=10))
