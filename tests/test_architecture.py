@@ -52,8 +52,6 @@ OURS: dict[str, tuple[str, ...]] = {
     # in the application: capture, queue, decode, aggregate, export
     "instrumentation": (*BASE, "instrumentation.pipeline", "instrumentation.settings"),
     "instrumentation.settings": BASE,
-    "instrumentation.exit": BASE,
-    "instrumentation.fork": BASE,
     "instrumentation.lifecycle": (*BASE, "instrumentation"),
     "instrumentation.instrumentor": (*BASE, "instrumentation"),
     "instrumentation.pipeline": (*BASE, "instrumentation"),
