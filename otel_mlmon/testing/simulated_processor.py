@@ -186,7 +186,7 @@ class SimulatedProcessor:
     def _open(self) -> None:
         self._pipeline = Pipeline(
             Settings(self._config),
-            notify=self.alerts.append,
+            notify=lambda alert: self.alerts.append(alert),
             telemetry=SelfTelemetry(),
             clock_ns=lambda: self.now_ns,
         )
