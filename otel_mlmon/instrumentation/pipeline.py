@@ -1,7 +1,6 @@
 """Joins the five steps of the application half: capture, queue, decode, aggregate, export.
 
     on the application's thread      on the background thread, or on that of a collection of metrics
-    ──────────────────────────      ──────────────────────────────────────────────────────────────────────────
     session.run                      drain ──▶ _catch_up ──▶ _decode_chunk:
       └▶ CallRecorder (capture)                    take_batches (queue) ──▶ Decoder.decode (decode)
            └▶ CallQueue (queue)                      ├▶ Aggregator.add (aggregate)
@@ -308,15 +307,12 @@ class InstrumentationPipeline:
     def _write_metrics(self, outlets: SignalWriters) -> None:
         with self._reading:
             loads, snapshots, kept = self._announcer.timed(), self._aggregator.take(), self._unsent.held()
-        for snapshot in snapshots:
-            if outlets.metrics is not None:
+        if outlets.metrics is not None:
+            for snapshot in snapshots:
                 with guard("metrics"):
                     outlets.metrics.observe(snapshot)
-        if outlets.metrics is not None:
             with guard("metrics"):
-                outlets.metrics.observe_loads(
-                    (ModelKey(model.name, model.version), duration_s, error) for model, duration_s, error in loads
-                )
+                outlets.metrics.observe_loads((model.key, duration_s, error) for model, duration_s, error in loads)
         self._unsent.release(kept)
         with self._counting:
             dropped = self._ring.dropped()
@@ -392,8 +388,7 @@ class InstrumentationPipeline:
         return next((self._model(info) for info in infos if info is not None), None)
 
     def _model(self, session: SessionInfo) -> ModelKey:
-        model = identify(session, version=self._version_of(model_name(session)))
-        return ModelKey(model.name, model.version)
+        return identify(session, version=self._version_of(model_name(session))).key
 
     def _version_of(self, model: str) -> str:
         return self.settings.options_for(model).version

@@ -12,6 +12,7 @@ from typing import Final
 
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.runtime.call import UNKNOWN_VERSION, SessionInfo
+from otel_mlmon.types import ModelKey
 
 _NAME_KEYS: Final = ("model_name", "name")
 _VERSION_KEYS: Final = ("model_version", "version")
@@ -48,6 +49,11 @@ class Model:
             semconv.EXECUTION_PROVIDER: self.provider,
         }
         return {name: value for name, value in attributes.items() if value}
+
+    @property
+    def key(self) -> ModelKey:
+        """The name and version that metrics are kept by."""
+        return ModelKey(self.name, self.version)
 
 
 def identify(session: SessionInfo, *, version: str = "") -> Model:
