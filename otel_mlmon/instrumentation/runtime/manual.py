@@ -262,7 +262,8 @@ class ManualRecorder:
                     started_ns = ended_ns - _nanoseconds(duration_s)
                 copies, is_small = copy_features(features)
                 if not is_small_outcome(outcome):
-                    outcome, is_small = copy_outcome(outcome), False
+                    outcome = copy_outcome(outcome)
+                    is_small = is_small and is_small_outcome(outcome)
                 call: Any = (plan, started_ns, ended_ns, context(None), (copies,), outcome, None)
                 if is_small and 0 < len(queue) < length_limit:
                     extend(call)
