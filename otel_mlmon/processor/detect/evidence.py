@@ -370,9 +370,7 @@ class EvidenceBank:
         arrays["last_ns"][rows] = end_ns
         is_at_one = log_e == 0.0
         arrays["since_ns"][rows] = np.where(is_at_one, end_ns, arrays["since_ns"][rows])
-        status = np.where(
-            log_e >= log_alarm_line, DRIFT, np.where((previous == CALIBRATING) | is_at_one, OK, previous)
-        )
+        status = np.where(log_e >= log_alarm_line, DRIFT, np.where((previous == CALIBRATING) | is_at_one, OK, previous))
         is_stable = np.where(status == DRIFT, log_e >= log_alarm_line + math.log(CAP), is_at_one)
         self._effects.forget_transitions(rows, is_stable, (status == DRIFT) != (previous == DRIFT))
         arrays["status"][rows] = np.where(self._effects.is_calibrated[rows], status, CALIBRATING)

@@ -2,7 +2,7 @@
 
 A plug-in bets by the law it estimates from past counts, q = (h + 20 r) / (Σh + 20), h the exponentially weighted
 counts of one half-life. Universal inference bets by the Dirichlet(½) mixture of all laws on the pane alone, which is
-the likelihood of the pane's own shares less a regret. Against the same null both need the projection of `projection.py`.
+the likelihood of its own shares less a regret. Against the same null both need the projection of `projection.py`.
 
 Source: Robbins and Siegmund, 1974 (plug-in martingales); Krichevsky and Trofimov, 1981 (the Dirichlet(½) mixture and
 its regret); Lindon and Malek, arXiv 2011.03567; Wasserman, Ramdas and Balakrishnan, Universal inference, PNAS 2020.

@@ -163,8 +163,8 @@ def gauges(document: Document, rules: Iterable[RuleStatus]) -> Iterator[GaugeVal
             yield GaugeValue(
                 metric=semconv.DRIFT_WINDOW_COUNT.name, value=stream["current_count"], attributes=of_stream
             )
-            state = "learning" if stream["status"] == "calibrating" else stream["status"]
-            yield GaugeValue(metric=semconv.DRIFT_STATE.name, value=semconv.DRIFT_STATES[state], attributes=of_stream)
+            state = semconv.DRIFT_STATES[stream["status"]]
+            yield GaugeValue(metric=semconv.DRIFT_STATE.name, value=state, attributes=of_stream)
             if stream["status"] == "learning" and not stream["calibrating"]:
                 continue
             yield GaugeValue(
