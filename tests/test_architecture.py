@@ -52,8 +52,6 @@ OURS: dict[str, tuple[str, ...]] = {
     # in the application: capture, queue, decode, aggregate, export
     "instrumentation": (*BASE, "instrumentation.pipeline", "instrumentation.settings"),
     "instrumentation.settings": BASE,
-    "instrumentation.exit": BASE,
-    "instrumentation.fork": BASE,
     "instrumentation.lifecycle": (*BASE, "instrumentation"),
     "instrumentation.instrumentor": (*BASE, "instrumentation"),
     "instrumentation.pipeline": (*BASE, "instrumentation"),
@@ -126,7 +124,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "pydantic": ("processor.config",),
     "pydantic_core": ("processor.config",),
     "yaml": ("processor.config",),
-    "starlette": ("processor.serve",),
+    "starlette": ("processor.receive.http", "processor.serve"),
     "uvicorn": ("processor.receive.http", "processor.serve"),
     "httpx": ("processor.notify", "reference.fetch", "cli.demo", "demo"),
     "rich": ("cli", "demo.view", "backtest.terminal"),
