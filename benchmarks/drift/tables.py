@@ -279,8 +279,7 @@ def cost(seed: int, scale: float) -> Iterator[str]:
     for count, bins, direction in cases:
         rng = np.random.default_rng(seed)
         shares = rng.dirichlet(np.full(bins, 3.0))
-        bank, policy = EvidenceBank(bins, direction), DetectionPolicy(tolerance=0.02, direction=direction)
-        evaluator = Evaluator(policy_for=lambda _, policy=policy: policy, alarm_line_for=lambda _: LOG10_FLEET_LINE)
+        bank, evaluator = EvidenceBank(bins, direction), _evaluator(direction)
         references = rng.multinomial(REFERENCE, shares, size=count)
         known = [Reference(bins=Bins(names=("",) * bins, is_ordered=True), counts=counts) for counts in references]
         rows = np.array([bank.add(reference, 0.02) for reference in references])
@@ -302,6 +301,11 @@ def cost(seed: int, scale: float) -> Iterator[str]:
                 times[2].append(time.perf_counter() - compared_s)
         cells = [f"{plain.median(each) * 1e3:.2f} ({min(each) * 1e3:.2f})" for each in times]
         yield f"| {count:,} | {bins:,} | {direction} | {' | '.join(cells)} |"
+
+
+def _evaluator(direction: Direction) -> Evaluator:
+    policy = DetectionPolicy(tolerance=0.02, direction=direction)
+    return Evaluator(policy_for=lambda _: policy, alarm_line_for=lambda _: LOG10_FLEET_LINE)
 
 
 def _windows(references: list[Reference], panes: NDArray[np.int64], turn: int) -> list[Window]:

@@ -205,7 +205,7 @@ class Pipeline:
         return panes
 
     def _evidence(self, stream: StreamKey) -> bytes:
-        state = self._evaluator.state(stream) if self._evaluator.has_evidence(stream) else None
+        state = self._evaluator.state(stream) if stream in self._evaluator.streams() else None
         return encode(StreamRecord(stream=stream, score=self._scores[stream], state=state))
 
     def _publish(self) -> None:

@@ -244,7 +244,7 @@ def test_a_processor_that_was_down_for_the_retention_forgets_what_waited_too(tmp
     bench.clock.now_ns += 15 * 86_400 * SECOND
     bench.open()
     bench.turn()
-    assert (bench.pipeline._alerts.to_state()["models"], bench.pipeline._monitor.streams()) == ([], ())
+    assert (bench.pipeline._alerts.to_state()["models"], list(bench.pipeline._evaluator.streams())) == ([], [])
     bench.kill()
 
 

@@ -11,7 +11,7 @@ to the guard of stage `drift`, keeps its last evidence, and stops no other.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any, Final
@@ -144,9 +144,9 @@ class Evaluator:
             self._policies[stream] = self._policy_for(stream)
         return self._policies[stream]
 
-    def has_evidence(self, stream: StreamKey) -> bool:
-        """Tells whether there is evidence of the stream, and so a `state`."""
-        return stream in self._entries
+    def streams(self) -> KeysView[StreamKey]:
+        """Returns the streams that have evidence, and so a `state`."""
+        return self._entries.keys()
 
     def state(self, stream: StreamKey) -> StreamState:
         """Returns the stream's evidence to be stored; `restore` is its inverse.

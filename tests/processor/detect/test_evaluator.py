@@ -101,7 +101,7 @@ def test_learning() -> None:
         status="learning", log10_evidence=0.0, log10_alarm_line=LINE, reference_count=123, current_count=10
     )
     assert score.margin == -math.inf
-    assert not bench.evaluator.has_evidence(LABELS)
+    assert LABELS not in bench.evaluator.streams()
 
 
 def test_calibrating_ok_drift_ok() -> None:
@@ -198,10 +198,10 @@ def test_what_is_restored_takes_the_place_of_what_was_there() -> None:
 def test_forgotten_starts_anew() -> None:
     bench = Bench()
     bench.feed(SHARES, 20)
-    assert bench.evaluator.has_evidence(LABELS)
+    assert list(bench.evaluator.streams()) == [LABELS]
     bench.evaluator.forget(LABELS)
     bench.evaluator.forget(LABELS)
-    assert not bench.evaluator.has_evidence(LABELS)
+    assert LABELS not in bench.evaluator.streams()
     with pytest.raises(KeyError):
         bench.evaluator.state(LABELS)
     assert bench.feed(SHARES, 1)[0].is_calibrating
@@ -211,7 +211,7 @@ def test_a_stream_that_loses_its_reference_loses_its_evidence() -> None:
     bench = Bench()
     bench.feed(SHARES, 20)
     assert bench.score(window(np.array([4, 3, 2, 1]), reference=None)).reference_count == 123
-    assert not bench.evaluator.has_evidence(LABELS)
+    assert LABELS not in bench.evaluator.streams()
     assert bench.feed(SHARES, 1)[0].is_calibrating
 
 
@@ -280,7 +280,7 @@ def test_a_bad_reference_is_as_if_there_was_none() -> None:
     impossible = Reference(bins=BINS, counts=np.array([1, 2, 3, -4]))
     score = bench.score(window(np.array([1, 2, 3, 4]), reference=impossible))
     assert (score.status, score.is_calibrating, score.reference_count) == ("learning", False, 2)
-    assert not bench.evaluator.has_evidence(LABELS)
+    assert LABELS not in bench.evaluator.streams()
 
 
 class Broken:
