@@ -198,7 +198,7 @@ def points(captured: Captured) -> dict[str, dict[tuple[str, ...], float]]:
     own = {"ml.model.name", "ml.model.version"}
     return {
         name: {
-            tuple(str(value) for key, value in point.attributes.items() if key not in own): getattr(
+            tuple(str(value) for key, value in (point.attributes or {}).items() if key not in own): getattr(
                 point, "count", getattr(point, "value", 0)
             )
             for point in metric.data.data_points
@@ -243,16 +243,17 @@ def test_the_same_calls_make_the_same_signals(subject: Subject) -> None:
         confidences = [
             attributes.pop(name, None) for name in ("ml.prediction.confidence", "ml.prediction.confidence.min")
         ]
+        own: dict[int, dict[str, Any]] = {
+            id(two): {"ml.batch.size": 2},
+            id(one): {"ml.batch.size": 1, "ml.prediction.label": "ant"},
+            id(failed): {"error.type": error},
+        }
         assert attributes == {
             "ml.model.name": "classifier",
             "ml.model.version": "3",
             "ml.operation.name": subject.operation,
             **subject.attributes,
-            **{
-                id(two): {"ml.batch.size": 2},
-                id(one): {"ml.batch.size": 1, "ml.prediction.label": "ant"},
-                id(failed): {"error.type": error},
-            }[id(span)],
+            **own[id(span)],
         }
         assert [value is not None for value in confidences] == [span is not failed, span is two]
     assert (failed.status.status_code.name, one.status.status_code.name) == ("ERROR", "UNSET")

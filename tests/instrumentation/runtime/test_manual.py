@@ -17,6 +17,8 @@ from otel_mlmon.instrumentation.runtime.runtime import Capture
 from otel_mlmon.instrumentation.runtime.values import SMALL_BYTES
 from tests.support.calls import records_of
 
+NO_LABEL: Any = object()
+
 
 class Watched:
     """`observe()` into a queue of its own."""
@@ -39,6 +41,10 @@ class Watched:
         return list(map(Call._make, records_of(self.queue.take(100_000))))
 
 
+def sides(call: Call) -> tuple[Any, Any]:
+    return call.inputs, call.outputs
+
+
 @pytest.fixture
 def watched() -> Iterator[Watched]:
     found = Watched()
@@ -54,7 +60,7 @@ def test_a_prediction_is_recorded_at_once(watched: Watched) -> None:
     features["age"] = 42
     (call,) = watched.calls()
     assert (call.ended_ns - call.started_ns, call.context, call.error_type) == (2_000_000, "context", None)
-    assert (call.inputs, call.outputs) == (({"age": 41, "plan": "gold"},), ("stay", 0.93, None, None))
+    assert sides(call) == (({"age": 41, "plan": "gold"},), ("stay", 0.93, None, None))
     session = call.plan.session
     assert (call.plan.operation, call.plan.is_observed) == ("observe", True)
     assert (session.model_name, session.metadata, session.runtime_name) == ("churn", {"version": "3"}, "numpy")
@@ -68,7 +74,7 @@ def test_a_block_is_measured_and_its_plan_shared(watched: Watched) -> None:
     otel_mlmon.observe("churn", label="stay")
     first, second = watched.calls()
     assert first.ended_ns > first.started_ns
-    assert (first.inputs, first.outputs) == (({"age": 2},), ("stay", None, 1.5, None))
+    assert sides(first) == (({"age": 2},), ("stay", None, 1.5, None))
     assert second.ended_ns == second.started_ns
     assert first.plan is second.plan
     assert first.plan.session.runtime_name == "manual"
@@ -89,7 +95,7 @@ def test_an_exception_in_a_block_is_a_failed_call_and_the_hosts(watched: Watched
 
 
 def test_without_instrument_nothing_happens() -> None:
-    otel_mlmon.observe("churn", label=object(), duration_s=-1)
+    otel_mlmon.observe("churn", label=NO_LABEL, duration_s=-1)
     with otel_mlmon.observe("churn") as prediction:
         prediction.label = "stay"
     with pytest.raises(KeyError), otel_mlmon.observe("churn"):
@@ -140,7 +146,7 @@ def test_values_that_cannot_be_read_are_dropped_and_counted(watched: Watched, ar
 @pytest.mark.guarded
 def test_after_too_many_faults_it_is_switched_off(watched: Watched) -> None:
     for _ in range(FAILURE_LIMIT):
-        otel_mlmon.observe("churn", label=object())
+        otel_mlmon.observe("churn", label=NO_LABEL)
     otel_mlmon.observe("churn", label="stay")
     with pytest.raises(KeyError), otel_mlmon.observe("churn"):
         raise KeyError
