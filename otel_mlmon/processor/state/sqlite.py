@@ -136,9 +136,7 @@ class SqliteRepository:
         # The lock is held until the connection or the process ends, however it ends.
         run("PRAGMA locking_mode = EXCLUSIVE")
         run("BEGIN EXCLUSIVE")
-        application_id, version = (
-            run(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
-        )
+        application_id, version = (run(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
         path = self._directory / FILE_NAME
         is_new = not run("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if not is_new and application_id != APPLICATION_ID:
