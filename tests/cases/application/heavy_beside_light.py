@@ -43,7 +43,7 @@ def main() -> None:
         for _ in range(HEAVY_CALLS):
             heavy.run(None, large)
         handle.flush(10)
-        dropped = dict(handle.status().dropped)
+        dropped = dict(handle.status().dropped_calls)
         handle.shutdown(2)
     checks.that(f"none of {LIGHT_CALLS + HEAVY_CALLS + 2} calls dropped", not any(dropped.values()), dropped or "none")
     checks.finish()

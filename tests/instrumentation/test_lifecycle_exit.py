@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from otel_mlmon.instrumentation.lifecycle import ExitHook
+
+
+def child(path: str) -> None:
+    ExitHook(Path(path).touch)
+
+
+def idle() -> None:
+    """Nothing: what was registered before the fork is done at the end."""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process")
+@pytest.mark.parametrize("is_inherited", [False, True])
+def test_a_child_of_multiprocessing_that_ends_without_atexit_is_asked_too(tmp_path: Path, is_inherited: bool) -> None:
+    path = tmp_path / "ended"
+    context: Any = multiprocessing.get_context("fork")
+    if is_inherited:
+        parent = os.getpid()
+        hook = ExitHook(lambda: None if os.getpid() == parent else path.touch())
+        os.register_at_fork(after_in_child=hook.after_fork)
+        process = context.Process(target=idle)
+    else:
+        process = context.Process(target=child, args=(str(path),))
+    process.start()
+    process.join()
+    assert (process.exitcode, path.exists()) == (0, True)
+    if is_inherited:
+        hook.cancel()
