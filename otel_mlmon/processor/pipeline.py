@@ -12,6 +12,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from otel_mlmon.guard import guard
@@ -19,21 +20,34 @@ from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.lifecycle import Alerts
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.score import Score
+from otel_mlmon.processor.detect.state import StreamState
 from otel_mlmon.processor.receive.data_point import ModelLoaded, TelemetryItem
 from otel_mlmon.processor.self_telemetry import SelfTelemetry
 from otel_mlmon.processor.serve import documents
 from otel_mlmon.processor.serve.otlp import GaugeValue
 from otel_mlmon.processor.settings import Settings
-from otel_mlmon.processor.state.repository import open_repository
+from otel_mlmon.processor.state.records import RecordKind
+from otel_mlmon.processor.state.repository import load_records, open_repository, put_records
 from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.reference_export import ModelReference
 from otel_mlmon.processor.window.window import StreamKey, Window
 from otel_mlmon.types import ModelKey
 
-EVIDENCE: Final = "evidence"
 ALERTS: Final = "alerts"
 OUTBOX: Final = "outbox"
 """Alerts that are committed and not yet handed to the notifiers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamRecord:
+    """What is stored of a stream between turns: its last score, and its evidence if there is any."""
+
+    stream: StreamKey
+    score: Score
+    state: StreamState | None
+
+
+EVIDENCE: Final = RecordKind("evidence", StreamRecord)
 
 
 class Pipeline:
@@ -97,13 +111,11 @@ class Pipeline:
             clock_ns=self._clock_ns,
         )
         self._windows.load(self._repository)
-        self._monitor = Evaluator()
-        for blob in self._repository.load(EVIDENCE).values():
-            saved = json.loads(blob)
-            stream = StreamKey(ModelKey(*saved["model"]), saved["stream"])
-            self._scores[stream] = documents.score_from_dict(saved["score"])
-            if saved["state"] is not None:
-                self._monitor.restore(stream, saved["state"])
+        self._evaluator = Evaluator(policy_for=settings.watch, alarm_line_for=settings.alarm_line)
+        for record in load_records(self._repository, EVIDENCE).values():
+            self._scores[record.stream] = record.score
+            if record.state is not None:
+                self._evaluator.restore(record.stream, record.state)
         told = self._repository.load(ALERTS).get("")
         self._alerts = (
             Alerts(settings.alerts)
@@ -131,10 +143,10 @@ class Pipeline:
         windows = self._windows.close_panes(now_ns)
         forgotten = dict.fromkeys(self._windows.pop_removed_streams())
         for stream in (*replaced, *forgotten):
-            self._monitor.forget(stream)
+            self._evaluator.forget(stream)
             self._scores.pop(stream, None)
             self._scored.discard(stream)
-            self._repository.delete(EVIDENCE, [_key_of(stream)])
+            self._repository.delete(EVIDENCE.name, [_key_of(stream)])
         alerts: list[Alert] = []
         for gone in dict.fromkeys(stream.model for stream in forgotten):
             alerts += self._alerts.forget(gone, now_ns)
@@ -155,8 +167,7 @@ class Pipeline:
         self._windows.save(self._repository)
         if self._scored or self._outbox or self._is_forgetting:
             self._repository.put(ALERTS, [("", _json(self._alerts.to_state()))])
-        for stream in self._scored:
-            self._repository.put(EVIDENCE, [(_key_of(stream), self._evidence(stream))])
+        put_records(self._repository, EVIDENCE, [(_key_of(stream), self._evidence(stream)) for stream in self._scored])
         if self._told:
             self._repository.delete(OUTBOX, self._told)
         for key, alert in self._outbox.items():
@@ -187,32 +198,16 @@ class Pipeline:
 
     def _scored_panes(self, windows: list[Window]) -> dict[tuple[int, ModelKey], dict[StreamKey, tuple[Window, Score]]]:
         """The scores of each pane of each model, in the order of time."""
-        line = self._settings.alarm_line(self._watched(windows))
         panes: dict[tuple[int, ModelKey], dict[StreamKey, tuple[Window, Score]]] = {}
-        watches = ((window, self._settings.watch(window.stream)) for window in windows)
-        watched = [(window, watch) for window, watch in watches if watch is not None]
-        scores = self._monitor.observe_all(watched, log10_alarm_line=line)
-        for (window, _), score in zip(watched, scores, strict=True):
+        for window, score in self._evaluator.evaluate(windows):
             self._scores[window.stream] = score
             self._scored.add(window.stream)
             panes.setdefault((window.end_ns, window.stream.model), {})[window.stream] = (window, score)
         return panes
 
-    def _watched(self, windows: list[Window]) -> int:
-        """How many streams the false-alarm budget is over."""
-        known = set(self._monitor.streams())
-        return len(known | {window.stream for window in windows if window.reference is not None})
-
-    def _evidence(self, stream: StreamKey) -> bytes:
-        is_known = stream in self._monitor.streams()
-        return _json(
-            {
-                "model": list(stream.model),
-                "stream": stream.stream,
-                "state": self._monitor.state(stream) if is_known else None,
-                "score": documents.score_to_dict(self._scores[stream]),
-            }
-        )
+    def _evidence(self, stream: StreamKey) -> StreamRecord:
+        state = self._evaluator.state(stream) if stream in self._evaluator.streams() else None
+        return StreamRecord(stream=stream, score=self._scores[stream], state=state)
 
     def _publish(self) -> None:
         rules = self._alerts.current()
