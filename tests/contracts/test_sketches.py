@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from otel_mlmon.processor.state.records import decode, encode
 
+from otel_mlmon.processor.state.records import decode, encode
 from otel_mlmon.sketch.categories import Categories
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
