@@ -1,10 +1,15 @@
-"""The application half put together: the only file that knows all five steps.
+"""Joins the five steps of the application half: capture, queue, decode, aggregate, export.
 
-    Session.run ─▶ capture ─▶ queue ─▶ decode ─┬▶ aggregate ─▶ metrics
-    (host's thread)          (behind)          └▶ spans, events
+    on the application's thread      on the background thread, or on that of a collection of metrics
+    session.run                      drain ──▶ _catch_up ──▶ _decode_chunk:
+      └▶ CallRecorder (capture)                    take_batches (queue) ──▶ Decoder.decode (decode)
+           └▶ CallQueue (queue)                      ├▶ Aggregator.add (aggregate)
+                                                     └▶ SpanQueue.keep
+                                            ──▶ _write_metrics: Aggregator.take ──▶ Metrics.observe (export)
+                                     send  ──▶ SpanQueue.take ──▶ Spans, Events, Exceptions, Sentry (export)
 
-One pipeline a process. It is started by the first record, drained by its thread, by every collection of metrics and by
-`flush`, and reset in a forked child, which shares nothing with its parent.
+One pipeline a process. The first call starts its thread. The thread, every collection of metrics and `flush` drain it.
+A forked child resets it and shares nothing with its parent.
 """
 
 from __future__ import annotations
@@ -27,10 +32,8 @@ from otel_mlmon.instrumentation.decode.decoder import Reader
 from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.decode.model_identity import identify, model_name
 from otel_mlmon.instrumentation.decode.vocabulary import Vocabularies
-from otel_mlmon.instrumentation.exit import AtExit
 from otel_mlmon.instrumentation.export.context import is_suppressed, make_context_reader, split_contexts
 from otel_mlmon.instrumentation.export.providers import (
-    ProviderArguments,
     Providers,
     create_resource,
     find_providers,
@@ -38,7 +41,6 @@ from otel_mlmon.instrumentation.export.providers import (
 )
 from otel_mlmon.instrumentation.export.signal_writers import SignalWriters, unavailable_reasons
 from otel_mlmon.instrumentation.export.span_queue import SpanQueue
-from otel_mlmon.instrumentation.fork import Forks
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
 from otel_mlmon.instrumentation.queue.worker import Worker
 from otel_mlmon.instrumentation.queue.yielding import give_way_unless
@@ -47,7 +49,7 @@ from otel_mlmon.instrumentation.runtime.onnxruntime import patches as onnxruntim
 from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import ATTRIBUTE, CallRecorder
 from otel_mlmon.instrumentation.runtime.patch import Patch
 from otel_mlmon.instrumentation.sentry.tracker import make_error_tracker
-from otel_mlmon.instrumentation.settings import Settings
+from otel_mlmon.instrumentation.settings import InstrumentationSettings
 from otel_mlmon.instrumentation.status import Status
 from otel_mlmon.internal_events import JOURNAL, RecordsDropped
 from otel_mlmon.types import ModelKey
@@ -65,23 +67,21 @@ ROUND_WAIT_S: Final = 60.0
 """How long a round waits for another one."""
 
 
-class Pipeline:
-    """From patched methods to signals.
+class InstrumentationPipeline:
+    """Turns calls of patched methods into signals.
 
     Args:
         module: onnxruntime.
-        settings: Every setting.
-        providers: To use instead of the global ones.
-        rng: Decides which calls get spans and events.
+        settings: The value of every option.
+        rng: Chooses the calls that get spans and events.
     """
 
     _writers: SignalWriters | None
 
     def __init__(
-        self, module: ModuleType, settings: Settings, providers: ProviderArguments, *, rng: random.Random | None = None
+        self, module: ModuleType, settings: InstrumentationSettings, *, rng: random.Random | None = None
     ) -> None:
         self.settings = settings
-        self.provider_arguments = providers
         self._rng = rng or random.Random()  # noqa: S311 - a choice of samples, not a secret
         self._worker = Worker(work=self._round, interval_s=settings.flush_interval_s)
         self._ring = CallQueue(
@@ -103,14 +103,15 @@ class Pipeline:
             reader=self._error_tracker.context_reader,
             model_name=(lambda session: str(name(session))) if callable(name) else (lambda _: name),
             runtime_version=module.__version__,
-            is_whole=lambda session: callable(settings.of(model_name(session)).scores),
+            is_whole=lambda session: callable(settings.options_for(model_name(session)).output_kind),
         )
         for stage in guards():
             stage.reset()
         self._is_closed: bool = False
         self._resource: Any = None
         self._reset()
-        is_complete = has_host_providers() or None not in (providers.tracer, providers.meter, providers.logger)
+        arguments = (settings.tracer_provider, settings.meter_provider, settings.logger_provider)
+        is_complete = has_host_providers() or None not in arguments
         with guard("signals"):
             if is_complete:
                 # The host's readers may collect before our thread's first round.
@@ -121,12 +122,10 @@ class Pipeline:
             with guard("onnxruntime_telemetry"):
                 onnxruntime.stop_telemetry(module)
         self._patches: dict[str, Patch] = onnxruntime.patch(module, self._observer)
-        self._forks = Forks(lock=lambda: self._draining, in_child=self._after_fork)
-        self._exit = AtExit(self._at_exit)
 
     def drain(self, timeout_s: float = COLLECT_WAIT_S) -> bool:
         """Aggregate what is buffered and add it to the metrics; whether a round under way ended in time."""
-        if not self._draining.acquire(timeout=max(0.0, timeout_s)):
+        if not self.drain_lock.acquire(timeout=max(0.0, timeout_s)):
             return False
         try:
             if self._is_closed or self._has_nothing():
@@ -136,7 +135,7 @@ class Pipeline:
                 self._catch_up(ROUND_WAIT_S, give_way_unless(self._ring.is_long))
                 self._write_metrics(writers)
         finally:
-            self._draining.release()
+            self.drain_lock.release()
         return True
 
     def flush(self, timeout_s: float) -> bool:
@@ -168,7 +167,6 @@ class Pipeline:
         if self._writers is not None:
             is_done = self._writers.shutdown(deadline_s - time.monotonic()) and is_done
         self._is_closed, self._writers = True, None
-        self._exit.cancel()
         return is_done
 
     def status(self) -> Status:
@@ -183,27 +181,27 @@ class Pipeline:
         reasons = unavailable_reasons(writers, is_closed=self._is_closed)
         return Status(
             is_active=bool(self._patches),
-            paths=tuple(self._patches),
-            sessions=len(self._observer.sessions()),
-            buffered=len(self._ring),
-            recorded=self._recorded,
-            suppressed=self._suppressed,
-            dropped=dropped,
-            unsent=self._span_queue.dropped_batches,
+            patched_methods=tuple(self._patches),
+            active_sessions=len(self._observer.sessions()),
+            waiting_calls=len(self._ring),
+            recorded_calls=self._recorded,
+            suppressed_calls=self._suppressed,
+            dropped_calls=dropped,
+            dropped_span_batches=self._span_queue.dropped_batches,
             failures=failures,
-            is_bulk=not reasons.bulk,
-            bulk_reason=reasons.bulk,
+            bulk_unavailable_reason=reasons.bulk,
+            exemplars_unavailable_reason=reasons.exemplars,
             metric_readers=writers.describe_readers() if writers else {},
-            exemplars_reason=reasons.exemplars,
-            findings=self._findings.all(),
             owned_providers=tuple(type(provider).__name__ for provider in writers.providers.own) if writers else (),
-            sentry=self._error_tracker.mode,
+            findings=self._findings.all(),
+            sentry_mode=self._error_tracker.mode,
         )
 
     def _reset(self) -> None:
         """The state of a process that has recorded nothing yet."""
         self._record_stage = guard("record")
-        self._draining = threading.Lock()
+        self.drain_lock = threading.Lock()
+        """Held while calls are decoded and exported; a fork waits for it."""
         # Inside `_draining`, or by itself for `_catch_up`, which cannot wait for an exporter to be imported.
         self._reading = threading.Lock()
         self._counting = threading.Lock()
@@ -224,21 +222,16 @@ class Pipeline:
         self._providers: Providers | None = None
         self._writers = None
 
-    def _after_fork(self) -> None:
-        """In the child: nothing of the parent's is counted twice, and no lock of a thread that is gone is taken."""
+    def after_fork(self) -> None:
+        """Resets the child of a fork: it counts no call of its parent's, and takes no lock that a lost thread held."""
         if self._writers is not None:
             self._writers.close_metrics()
         self._ring.reset()
         self._worker.reset()
         self._observer.loads.clear()
-        self._exit.after_fork()
         JOURNAL.reset()
         self._error_tracker.reset()
         self._reset()
-
-    def _at_exit(self) -> None:
-        with guard("shutdown"):
-            self.shutdown(self.settings.shutdown_timeout_s)
 
     def _round(self) -> None:
         with guard("sentry"):
@@ -297,7 +290,10 @@ class Pipeline:
             if len(self._readers) >= MAX_READERS:
                 del self._readers[next(iter(self._readers))]
             reader = Reader(
-                plan, options=self.settings.of, max_features=self.settings.max_features, findings=self._findings
+                plan,
+                options=self.settings.options_for,
+                max_features=self.settings.max_features,
+                findings=self._findings,
             )
             self._readers[plan] = reader
             self._announcer.see(plan.session)
@@ -312,9 +308,7 @@ class Pipeline:
         with self._reading:
             loads, snapshots = self._announcer.timed(), self._aggregator.take()
             batches = self._span_queue.pop_unmeasured()
-        writers.write_metrics(
-            snapshots, ((ModelKey(model.name, model.version), duration_s, error) for model, duration_s, error in loads)
-        )
+        writers.write_metrics(snapshots, ((model.key, duration_s, error) for model, duration_s, error in loads))
         self._span_queue.push_ready(batches)
         with self._counting:
             dropped = self._ring.dropped()
@@ -349,9 +343,7 @@ class Pipeline:
     def _make_writers(self) -> SignalWriters:
         if self._writers is None:
             # Stored by itself: what fails after it is tried again at the next round, without more exporters' threads.
-            self._providers = self._providers or find_providers(
-                self.provider_arguments, base=self._resource, environ=os.environ
-            )
+            self._providers = self._providers or find_providers(self.settings, base=self._resource, environ=os.environ)
             self._writers = SignalWriters(
                 self._providers,
                 self.settings,
@@ -370,8 +362,7 @@ class Pipeline:
         return None if info is None else self._model(info)
 
     def _model(self, session: SessionInfo) -> ModelKey:
-        model = identify(session, version=self._version_of(model_name(session)))
-        return ModelKey(model.name, model.version)
+        return identify(session, version=self._version_of(model_name(session))).key
 
     def _version_of(self, model: str) -> str:
-        return self.settings.of(model).version
+        return self.settings.options_for(model).version

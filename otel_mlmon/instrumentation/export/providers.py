@@ -27,6 +27,7 @@ from opentelemetry import _logs, metrics, trace
 from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.instrumentation.export.metrics import exponential_views
+from otel_mlmon.instrumentation.settings import InstrumentationSettings
 
 Signal = Literal["traces", "metrics", "logs"]
 P = TypeVar("P")
@@ -51,24 +52,6 @@ _EXPORTER_LOGGERS: Final = (
     "opentelemetry.sdk.metrics._internal.export",
     "urllib3.connectionpool",
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ProviderArguments:
-    """Holds the providers that the caller passed to `instrument()`."""
-
-    tracer: trace.TracerProvider | None = None
-    meter: metrics.MeterProvider | None = None
-    logger: _logs.LoggerProvider | None = None
-
-    def differences(self, other: ProviderArguments) -> list[str]:
-        """Names the arguments of `instrument()` by which `other` passes a provider that is not the one here."""
-        pairs = {
-            "tracer_provider": (self.tracer, other.tracer),
-            "meter_provider": (self.meter, other.meter),
-            "logger_provider": (self.logger, other.logger),
-        }
-        return [name for name, (current, new) in pairs.items() if new is not None and new is not current]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -102,24 +85,24 @@ class Providers:
         return is_done
 
 
-def find_providers(arguments: ProviderArguments, *, base: Any, environ: Mapping[str, str]) -> Providers:
-    """Finds the caller's providers, else the global ones, else creates our own with the resource `base`."""
+def find_providers(settings: InstrumentationSettings, *, base: Any, environ: Mapping[str, str]) -> Providers:
+    """Finds the providers of the settings, else the global ones, else creates our own with the resource `base`."""
     resource = base and base.merge(_instance_resource(environ))
     exporters = ExporterFactory(environ)
     providers = Providers(
-        tracer=arguments.tracer,
-        meter=arguments.meter,
-        logger=arguments.logger,
+        tracer=settings.tracer_provider,
+        meter=settings.meter_provider,
+        logger=settings.logger_provider,
         resource=resource,
         warn=exporters.warn_once,
     )
-    if arguments.tracer is None:
+    if settings.tracer_provider is None:
         current = trace.get_tracer_provider()
         providers.tracer = _create(_create_tracer, providers, exporters) if _is_proxy(current) else current
-    if arguments.meter is None:
+    if settings.meter_provider is None:
         current_meter = metrics.get_meter_provider()
         providers.meter = _create(_create_meter, providers, exporters) if _is_proxy(current_meter) else current_meter
-    if arguments.logger is None:
+    if settings.logger_provider is None:
         current_logger = _logs.get_logger_provider()
         providers.logger = (
             _create(_create_logger, providers, exporters) if _is_proxy(current_logger) else current_logger
@@ -127,7 +110,7 @@ def find_providers(arguments: ProviderArguments, *, base: Any, environ: Mapping[
     return providers
 
 
-def base_resource() -> Any:
+def create_resource() -> Any:
     """Creates the resource that `find_providers` needs to create providers.
 
     Made early, with the SDK's modules loaded: its detectors run on threads, which the end of a process refuses, and a

@@ -18,7 +18,7 @@ from otel_mlmon.instrumentation.export.providers import Providers
 from otel_mlmon.instrumentation.export.sampling import RateLimiter, SlowCallDetector, prioritize
 from otel_mlmon.instrumentation.export.span_queue import SpanBatch
 from otel_mlmon.instrumentation.export.spans import SpanWriter
-from otel_mlmon.instrumentation.settings import Settings
+from otel_mlmon.instrumentation.settings import InstrumentationSettings
 from otel_mlmon.types import ModelKey
 
 
@@ -39,7 +39,7 @@ class SignalWriters:
     def __init__(
         self,
         providers: Providers,
-        settings: Settings,
+        settings: InstrumentationSettings,
         *,
         drain: Callable[[], object],
         sessions: Callable[[], Iterable[ModelKey]],
@@ -86,7 +86,7 @@ class SignalWriters:
         The host's span processors run here, and may block.
         """
         predictions, tracker_contexts = batch
-        options = self._settings.of(predictions.model.name)
+        options = self._settings.options_for(predictions.model.name)
         slow = self._slow_calls.detect(predictions.model.name, predictions.duration_ns, options.latency_threshold_s)
         priorities = prioritize(predictions, slow=slow, confidence_floor=options.confidence_floor or 0.0)
         related_spans = self._error_tracker.related_spans(predictions, tracker_contexts)

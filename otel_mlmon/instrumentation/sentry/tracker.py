@@ -40,7 +40,7 @@ from otel_mlmon.instrumentation.sentry import otlp as sentry_otlp
 from otel_mlmon.instrumentation.sentry.client import INSTALL, SentryClients, active_client, has_tracing, is_streaming
 from otel_mlmon.instrumentation.sentry.scope import MODULE, ParentSpan, make_context_reader, parent_span, span_ids
 from otel_mlmon.instrumentation.sentry.spans import ChildSpans, child_span, send_streamed_spans, send_transactions
-from otel_mlmon.instrumentation.settings import Settings
+from otel_mlmon.instrumentation.settings import InstrumentationSettings
 from otel_mlmon.types import ModelKey
 
 CATCH_UP_S: Final = 0.5
@@ -60,7 +60,7 @@ _LOG: Final = logging.getLogger("otel_mlmon")
 
 
 def make_error_tracker(
-    settings: Settings,
+    settings: InstrumentationSettings,
     *,
     read_context: ContextReader,
     catch_up: Callable[[float], object],
@@ -94,7 +94,7 @@ class SentryTracker:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: InstrumentationSettings,
         *,
         read_context: ContextReader,
         catch_up: Callable[[float], object],
@@ -102,12 +102,13 @@ class SentryTracker:
         rng: random.Random,
     ) -> None:
         self._settings = settings
+        self._sample_rate = settings.sentry_traces_sample_rate or 0.0
         self._read_context = read_context
         self._read_both_contexts: ContextReader | None = None
         self._catch_up = catch_up
         self._model_of = model_of
         self._rng = rng
-        self._clients = SentryClients(settings.sentry_traces_sample_rate)
+        self._clients = SentryClients(self._sample_rate)
         self._client: Any = None
         self._span_processor: sentry_otlp.SentrySpanProcessor | None = None
         self._unlink_errors: Callable[[], None] = _do_nothing
@@ -209,7 +210,7 @@ class SentryTracker:
         client = self._client
         if self.mode != "otlp" or sentry_otlp.has_integration(client) or not hasattr(provider, "add_span_processor"):
             return
-        ratio = self._settings.sentry_traces_sample_rate if is_own else 1.0
+        ratio = self._sample_rate if is_own else 1.0
         self._span_processor = sentry_otlp.SentrySpanProcessor(
             client.options["dsn"], ratio=ratio, is_on=lambda: self.mode == "otlp"
         )
@@ -257,7 +258,7 @@ class SentryTracker:
         dsn = self._settings.sentry_dsn or os.environ.get("SENTRY_DSN", "").strip()
         if dsn and active_client() is None:
             is_native = self._settings.sentry != "otlp" or not sentry_otlp.is_available()
-            self._clients.initialise(dsn, self._settings.sentry_traces_sample_rate or None if is_native else None)
+            self._clients.initialise(dsn, self._sample_rate or None if is_native else None)
         self.adopt_client()
 
     def _use_client(self, client: Any) -> None:

@@ -27,7 +27,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 
 import otel_mlmon
 from otel_mlmon import ModelOptions
-from otel_mlmon.instrumentation.sentry.sentry import JOINED
+from otel_mlmon.instrumentation.sentry.tracker import MAX_JOINED_CALLS
 from otel_mlmon.testing import capture
 from tests.support import models
 from tests.support.processes import run_python
@@ -131,7 +131,7 @@ def test_the_table_of_what_the_first_two_transactions_are(
         sentry_sdk.flush()
     found = {event["transaction"]: len(predicted(event)) for event in sentry.wait("transaction")}
     assert [found.get(name) for name in ("first", "second")] == spans
-    raised = [record for record in caplog.records if "is raised" in record.getMessage()]
+    raised = [record for record in caplog.records if "raised Sentry's" in record.getMessage()]
     assert len(raised) == order.count("init")
 
 
@@ -164,7 +164,7 @@ def test_the_table_of_set_up_orders_and_rates(
         _set_up(order, sentry, said, session)
         captured.flush()
         sentry_sdk.flush()
-        assert (options()["traces_sample_rate"], captured.handle.status().sentry) == (rate, "native")
+        assert (options()["traces_sample_rate"], captured.handle.status().sentry_mode) == (rate, "native")
         since_s = time.time()
         with _root(lifecycle):
             session.run(None, FEED)
@@ -207,7 +207,7 @@ from tests.support import models
 handle = otel_mlmon.instrument(**eval(sys.argv[2]))
 session = ort.InferenceSession(models.softmax())
 session.run(None, {"input": np.zeros((1, 4), np.float32)})
-print(handle.status().sentry)
+print(handle.status().sentry_mode)
 if "sentry_sdk" in sys.modules:
     import sentry_sdk
     print(sentry_sdk.is_initialized(), sentry_sdk.get_client().options.get("traces_sample_rate"))
@@ -225,11 +225,11 @@ feed = {"input": np.zeros((1, 4), np.float32)}
 handle = otel_mlmon.instrument()
 first = ort.InferenceSession(models.softmax())
 first.run(None, feed)
-print("sentry_sdk" in sys.modules, handle.status().sentry)
+print("sentry_sdk" in sys.modules, handle.status().sentry_mode)
 import sentry_sdk
 sentry_sdk.init(sys.argv[2])
 second = ort.InferenceSession(models.softmax())
-print(handle.status().sentry, sentry_sdk.get_client().options["traces_sample_rate"])
+print(handle.status().sentry_mode, sentry_sdk.get_client().options["traces_sample_rate"])
 with sentry_sdk.start_transaction(name="request", op="test", sampled=True):
     first.run(None, feed)
 handle.shutdown()
@@ -304,7 +304,7 @@ def test_tracing_switched_off_in_so_many_words_stays_off(sentry: Endpoint) -> No
         assert options()["traces_sample_rate"] is None
 
 
-def test_one_line_says_what_was_raised(sentry: Endpoint, session: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_line_says_that_the_rate_was_raised(sentry: Endpoint, session: Any, caplog: pytest.LogCaptureFixture) -> None:
     initialise(sentry, traces_sample_rate=0.0)
     caplog.set_level(logging.INFO, "otel_mlmon")
     with capture() as captured:
@@ -312,7 +312,7 @@ def test_one_line_says_what_was_raised(sentry: Endpoint, session: Any, caplog: p
         captured.flush()
         captured.flush()
     assert [record.getMessage() for record in caplog.records if "Sentry" in record.getMessage()] == [
-        "Sentry's traces_sample_rate is raised from 0.0 to 0.1, so that inference performance is seen there; "
+        "otel_mlmon raised Sentry's traces_sample_rate from 0.0 to 0.1, so that inference performance is seen there; "
         "instrument(sentry_traces_sample_rate=0) leaves it alone."
     ]
 
@@ -542,14 +542,14 @@ def _within(around: str, tracer: Any) -> Any:
 def test_a_process_without_requests_is_not_one_trace(sentry: Endpoint, session: Any) -> None:
     initialise(sentry, traces_sample_rate=1.0)
     with capture() as captured:
-        for _ in range(JOINED + 20):
+        for _ in range(MAX_JOINED_CALLS + 20):
             session.run(None, FEED)
         with pytest.raises(Exception, match="Invalid rank"):
             session.run(None, BAD)
         captured.flush()
     known = sentry_sdk.get_isolation_scope().get_active_propagation_context().trace_id
     joined = [span for span in captured.spans if span.context and f"{span.context.trace_id:032x}" == known]
-    assert len(joined) == JOINED + 1
+    assert len(joined) == MAX_JOINED_CALLS + 1
     assert joined[-1].attributes
     assert joined[-1].attributes["error.type"] == "InvalidArgument"
 
@@ -558,14 +558,14 @@ def test_traces_that_take_turns_are_not_endless_either(sentry: Endpoint, session
     initialise(sentry, traces_sample_rate=1.0)
     scopes = [sentry_sdk.Scope(ty=sentry_sdk.scope.ScopeType.ISOLATION) for _ in range(2)]
     with capture() as captured:
-        for _ in range(JOINED + 20):
+        for _ in range(MAX_JOINED_CALLS + 20):
             for scope in scopes:
                 with sentry_sdk.scope.use_isolation_scope(scope):
                     session.run(None, FEED)
         captured.flush()
     known = [scope.get_active_propagation_context().trace_id for scope in scopes]
     found = [f"{span.context.trace_id:032x}" for span in captured.spans if span.context]
-    assert [found.count(trace_id) for trace_id in known] == [JOINED, JOINED]
+    assert [found.count(trace_id) for trace_id in known] == [MAX_JOINED_CALLS, MAX_JOINED_CALLS]
 
 
 def test_the_sampler_of_the_host_is_asked_before_a_call_joins_a_trace(sentry: Endpoint, session: Any) -> None:
@@ -652,7 +652,7 @@ def test_a_warning_where_sentry_is_asked_for_and_not_installed(monkeypatch: Any,
         importlib.util, "find_spec", lambda name, *more: None if name == "sentry_sdk" else find(name, *more)
     )
     with capture(sentry="native") as captured:
-        assert captured.handle.status().sentry == "waiting"
+        assert captured.handle.status().sentry_mode == "waiting"
     with capture(sentry="auto"):
         pass
     assert [record.getMessage() for record in caplog.records if "sentry" in record.getMessage()] == [
