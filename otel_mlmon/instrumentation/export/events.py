@@ -23,7 +23,7 @@ from otel_mlmon.instrumentation.export.sampling import (
     call_attributes,
     select_calls,
 )
-from otel_mlmon.instrumentation.queue.yielding import give_way
+from otel_mlmon.instrumentation.queue.worker import give_way
 from otel_mlmon.version import __version__
 
 MAX_LOGGED_FALLBACKS: Final = 1024
@@ -163,10 +163,9 @@ class EventWriter:
 
 
 def _loaded_attributes(loaded: Loaded) -> Attributes:
-    attributes = {
+    attributes: Attributes = {
         **_provider_attributes(loaded),
-        semconv.RUNTIME_NAME: semconv.RUNTIME_ONNXRUNTIME,
-        semconv.RUNTIME_VERSION: loaded.model.runtime_version,
+        **loaded.model.runtime_attributes(),
         semconv.MODEL_FILE_SHA256: loaded.sha256,
         semconv.MODEL_REFERENCE: loaded.reference,
     }

@@ -30,7 +30,7 @@ from otel_mlmon.instrumentation.export import bulk
 from otel_mlmon.instrumentation.export.bulk_self_test import UnavailableReasons, self_test
 from otel_mlmon.instrumentation.export.context import UNTRACED_CONTEXT
 from otel_mlmon.instrumentation.export.sampling import CallPriorities
-from otel_mlmon.instrumentation.queue.yielding import give_way
+from otel_mlmon.instrumentation.queue.worker import give_way
 from otel_mlmon.internal_events import JOURNAL, ValuesDropped
 from otel_mlmon.types import ModelKey
 from otel_mlmon.version import __version__
@@ -179,8 +179,9 @@ def _exemplar_values(
     base = model_attributes(ModelKey(predictions.model.name, predictions.model.version))
     durations: dict[str, list[tuple[float, int]]] = {}
     for call in calls:
-        duration_s = int(predictions.duration_ns[call]) / 1e9
-        durations.setdefault(predictions.errors[call] or "", []).append((duration_s, call))
+        if predictions.duration_ns[call]:
+            duration_s = int(predictions.duration_ns[call]) / 1e9
+            durations.setdefault(predictions.errors[call] or "", []).append((duration_s, call))
     for error, values in durations.items():
         yield semconv.DURATION, {**base, semconv.ERROR_TYPE: error} if error else base, values
     confidences = ((float(priorities.min_confidence[call]), call) for call in calls)

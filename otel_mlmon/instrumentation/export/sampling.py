@@ -74,7 +74,7 @@ class SlowCallDetector:
 
         Args:
             model: Name of the model.
-            durations_ns: Shape (n,); remembered for the next batch.
+            durations_ns: Shape (n,); remembered for the next batch. 0 if nobody measured, which is never slow.
             threshold_s: In seconds, above 0; None to use the percentile alone.
         """
         limit_ns = np.inf if threshold_s is None else threshold_s * 1e9
@@ -84,7 +84,8 @@ class SlowCallDetector:
             limit_ns = min(limit_ns, float(np.partition(past_ns, rank)[rank]))
         if model not in self._durations_ns and len(self._durations_ns) >= MAX_MODELS:
             del self._durations_ns[next(iter(self._durations_ns))]
-        self._durations_ns[model] = np.concatenate([past_ns, durations_ns[-LATENCY_WINDOW:]])[-LATENCY_WINDOW:]
+        measured_ns = durations_ns[durations_ns > 0]
+        self._durations_ns[model] = np.concatenate([past_ns, measured_ns[-LATENCY_WINDOW:]])[-LATENCY_WINDOW:]
         return np.asarray(durations_ns > limit_ns)
 
 
@@ -145,7 +146,8 @@ def call_attributes(predictions: Predictions, priorities: CallPriorities, call: 
     attributes: Attributes = {semconv.MODEL_NAME: model.name}
     if model.version:
         attributes[semconv.MODEL_VERSION] = model.version
-    attributes[semconv.INFERENCE_DURATION] = int(predictions.duration_ns[call]) / 1e9
+    if predictions.duration_ns[call]:
+        attributes[semconv.INFERENCE_DURATION] = int(predictions.duration_ns[call]) / 1e9
     batch_size = int(predictions.batch_sizes[call])
     if batch_size:
         attributes[semconv.BATCH_SIZE] = batch_size
@@ -164,12 +166,9 @@ def call_attributes(predictions: Predictions, priorities: CallPriorities, call: 
 
 def span_attributes(predictions: Predictions, priorities: CallPriorities, call: int) -> Attributes:
     """Builds the attributes of a call's span: those of `call_attributes`, and what ran it."""
-    model = predictions.model
     return {
         **call_attributes(predictions, priorities, call),
-        semconv.RUNTIME_NAME: semconv.RUNTIME_ONNXRUNTIME,
-        semconv.RUNTIME_VERSION: model.runtime_version,
-        semconv.EXECUTION_PROVIDER: model.provider,
+        **predictions.model.runtime_attributes(),
         semconv.OPERATION_NAME: predictions.operation,
     }
 

@@ -28,7 +28,7 @@ from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.predictions import Predictions
 from otel_mlmon.instrumentation.export.error_tracker import RelatedSpans, SpanIds, no_related_span
 from otel_mlmon.instrumentation.export.sampling import CallPriorities, RateLimiter, select_calls, span_attributes
-from otel_mlmon.instrumentation.queue.yielding import give_way
+from otel_mlmon.instrumentation.queue.worker import give_way
 from otel_mlmon.types import Bools
 from otel_mlmon.version import __version__
 

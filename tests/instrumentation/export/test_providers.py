@@ -95,7 +95,8 @@ from otel_mlmon.instrumentation.export import process_metrics as resource
 from otel_mlmon.instrumentation.export import providers
 from otel_mlmon.instrumentation.settings import InstrumentationSettings, resolve_settings
 from tests.support.otlp_server import OtlpServer
-found = providers.find(providers.Given(), base=providers.base_resource(), environ=os.environ)
+settings, _ = resolve_settings(InstrumentationSettings, {}, environ={})
+found = providers.find_providers(settings, base=providers.create_resource(), environ=os.environ)
 process = resource.start(found.meter)
 before = set(sys.modules)
 found.meter.get_meter("m").create_histogram("h").record(1.0)
@@ -109,7 +110,7 @@ print(sorted(set(sys.modules) - before))
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 @pytest.mark.parametrize("is_listening", [True, False])
 def test_nothing_is_imported_by_an_export(protocol: str, *, is_listening: bool, pytestconfig: pytest.Config) -> None:
-    """A fork during an import leaves a child that waits for ever for that module (docs/decisions, 0061 and 0082)."""
+    """A fork during an import leaves a child that waits for ever for that module (docs/decisions/0010)."""
     with OtlpServer() as server:
         listening = server.http_url if protocol != "grpc" else f"http://{server.grpc_address}"
         refusing = "http://{}:{}".format(*REFUSING)
