@@ -71,8 +71,9 @@ OURS: dict[str, tuple[str, ...]] = {
     "instrumentation.sentry": (
         *BASE,
         "instrumentation.decode.predictions",
+        "instrumentation.export.error_tracker",
         "instrumentation.export.sampling",
-        "instrumentation.export.context",
+        "instrumentation.settings",
     ),
     # beside the Collector: receive, window, detect, alert, notify
     "processor": BASE,
