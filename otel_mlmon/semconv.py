@@ -79,11 +79,11 @@ class Attribute:
 SPAN_ATTRIBUTES: Final = (
     Attribute(name=MODEL_NAME, type="string", when="always"),
     Attribute(name=MODEL_VERSION, type="string", when="if known"),
-    Attribute(name=RUNTIME_NAME, type="string", when="always; `onnxruntime`"),
-    Attribute(name=RUNTIME_VERSION, type="string", when="always"),
-    Attribute(name=EXECUTION_PROVIDER, type="string", when="always"),
-    Attribute(name=OPERATION_NAME, type="string", when="always; the method that ran, such as `run`"),
-    Attribute(name=INFERENCE_DURATION, type="double", when="always; seconds"),
+    Attribute(name=RUNTIME_NAME, type="string", when="always; `onnxruntime`, or what `observe()` names, else `manual`"),
+    Attribute(name=RUNTIME_VERSION, type="string", when="if known"),
+    Attribute(name=EXECUTION_PROVIDER, type="string", when="if the runtime has one"),
+    Attribute(name=OPERATION_NAME, type="string", when="always; the method that ran, such as `run`, or `observe`"),
+    Attribute(name=INFERENCE_DURATION, type="double", when="if measured; seconds"),
     Attribute(name=BATCH_SIZE, type="int", when="if known"),
     Attribute(name=PREDICTION_LABEL, type="string", when="classification of one row"),
     Attribute(
