@@ -24,8 +24,8 @@ def stream_document(name: str, *, status: str = "ok", reference: float = 0.5, cu
     return {
         "stream": name,
         "status": status,
-        "learned": 500 if status == "learning" else 2000,
-        "learn": 2000,
+        "learned_count": 500 if status == "learning" else 2000,
+        "required_count": 2000,
         "log10_evidence": 9.5 if drifts else 0.3,
         "log10_alarm_line": 7.7,
         "design_effect": 1.0,
@@ -57,9 +57,10 @@ def model_document(
     return {
         "name": "digits",
         "version": "1",
+        "environment": "",
         "status": "drift" if drifting else status,
         "updated_ns": START_NS,
-        "latency": {"p50_s": 21e-6, "p95_s": 43e-6, "p99_s": 0.0012, "budget_s": 0.2, "over_ratio": 0.0},
+        "latency": {"p50_s": 21e-6, "p95_s": 43e-6, "p99_s": 0.0012, "threshold_s": 0.2, "over_ratio": 0.0},
         "throughput_per_s": 399.6,
         "error_ratio": 0.0,
         "predictions": 4321,
