@@ -391,12 +391,6 @@ CONFIDENCE_EDGES: Final = tuple(step / 10 for step in range(1, 10))
 # ---------------------------------------------------------------- image features
 
 IMAGE_FEATURES: Final = (
-    "image.brightness",
-    "image.contrast",
-    "image.width",
-    "image.height",
-    "image.aspect_ratio",
-    "image.red",
-    "image.green",
-    "image.blue",
-)
+    "image.brightness", "image.contrast", "image.width", "image.height", "image.aspect_ratio",
+    "image.red", "image.green", "image.blue",
+)  # fmt: skip
