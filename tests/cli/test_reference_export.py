@@ -192,7 +192,8 @@ def test_what_cannot_be_had_is_said_and_the_code_is_2(
         send(running, pane(first_ns + LEARNED * PANE_NS, CALM, version="2", ages=0))
         streams(running, 100)
         assert told(running) == (
-            "Model 'digits/small' has 2 versions: 1, 2. Choose one with the parameter version. --model-version says which."
+            "Model 'digits/small' has 2 versions: 1, 2. Choose one with the parameter version. "
+            "--model-version says which."
         )
         assert export(running, "--model-version", "1", "--partial") == 0
     assert Profile.read("digits_small.reference.json").version == "1"

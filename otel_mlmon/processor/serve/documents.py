@@ -19,7 +19,7 @@ from otel_mlmon.processor.alert.explain import describe
 from otel_mlmon.processor.alert.lifecycle import RuleStatus
 from otel_mlmon.processor.alert.message import render
 from otel_mlmon.processor.detect import accuracy
-from otel_mlmon.processor.detect.score import Score, Statistics, StatisticValue
+from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.self_telemetry import MetricValue
 from otel_mlmon.processor.window.model import ModelSummary
 from otel_mlmon.processor.window.stream import StreamSummary
@@ -123,10 +123,10 @@ def accuracy_document(summary: ModelSummary, scores: Mapping[StreamKey, Score]) 
 
 def stream_document(stream: StreamSummary, score: Score) -> Document:
     """Builds the document of one stream."""
-    status = _status(score)
     return {
         "stream": stream.stream,
-        "status": status,
+        "status": score.status,
+        "calibrating": score.is_calibrating,
         "learned_count": stream.learned,
         "required_count": stream.learn,
         "origin": stream.origin,
@@ -139,7 +139,7 @@ def stream_document(stream: StreamSummary, score: Score) -> Document:
         "current_count": stream.current_count,
         "mean": {"reference": stream.reference_mean, "current": stream.current_mean},
         "bins": list(stream.bins.names),
-        "changes": list(_describe_changes(stream)) if status == "drift" else [],
+        "changes": list(_describe_changes(stream)) if score.status == "drift" else [],
         "reference_shares": list(stream.reference_shares),
         "current_shares": list(stream.current_shares),
         "contributions": list(score.contributions),
@@ -149,14 +149,14 @@ def stream_document(stream: StreamSummary, score: Score) -> Document:
                 "is_p_value": verdict.is_p_value,
                 "value": verdict.value,
                 "bound": verdict.bound,
-                "needs": verdict.needs,
+                "needs": verdict.min_count,
                 "verdict": verdict.verdict,
             }
             for verdict in score.thresholds
         ],
         "statistics": {
-            name: {"value": value.value, "p_value": value.p_value, "noise": value.noise}
-            for name, value in score.statistics.items()
+            name: {"value": value, "p_value": p_value, "noise": noise}
+            for name, value, p_value, noise in score.statistics.rows()
         },
     }
 
@@ -174,17 +174,14 @@ def gauges(document: Document, scores: Mapping[StreamKey, Score], rules: Iterabl
             yield MetricValue(metric=semconv.DRIFT_WINDOW_COUNT, value=count, attributes=attributes)
             yield MetricValue(metric=semconv.DRIFT_STATE, value=state, attributes=attributes)
             score = scores.get(StreamKey(model, stream["stream"]), _UNSCORED)
-            if score.status == "learning":
+            if score.status == "learning" and not score.is_calibrating:
                 continue
             evidence = score.log10_evidence - score.log10_alarm_line
             yield MetricValue(metric=semconv.DRIFT_EVIDENCE, value=evidence, attributes=attributes)
-            for name, statistic in score.statistics.items():
-                if math.isfinite(statistic.value):
-                    yield MetricValue(
-                        metric=semconv.DRIFT_SCORE,
-                        value=statistic.value,
-                        attributes={**attributes, semconv.DRIFT_STATISTIC: name},
-                    )
+            for name, value, _, _ in score.statistics.rows():
+                if math.isfinite(value):
+                    statistic = {**attributes, semconv.DRIFT_STATISTIC: name}
+                    yield MetricValue(metric=semconv.DRIFT_SCORE, value=value, attributes=statistic)
     for status in rules:
         attributes = {**_model_attributes(status.model), semconv.ALERT_RULE: status.rule}
         yield MetricValue(metric=semconv.ALERT_STATE, value=status.state.value, attributes=attributes)
@@ -199,42 +196,11 @@ def _model_attributes(model: ModelKey) -> dict[str, str]:
     return {key: value for key, value in attributes.items() if value}
 
 
-def _status(score: Score) -> str:
-    """Returns the state of a stream; it is learning until the burstiness of its reference is estimated too."""
-    return "learning" if score.status == "calibrating" else score.status
-
-
 def _describe_changes(stream: StreamSummary) -> tuple[str, ...]:
     means = (stream.reference_mean, stream.current_mean)
     if stream.origin == "budget":
         return ()
     return describe(stream.stream, stream.bins, stream.reference_shares, stream.current_shares, means=means)
-
-
-def score_to_dict(score: Score) -> Document:
-    """Converts a score for the state on disk."""
-    return {
-        "status": score.status,
-        "log10_evidence": score.log10_evidence,
-        "log10_alarm_line": score.log10_alarm_line,
-        "design_effect": score.design_effect,
-        "since_ns": score.since_ns,
-        "reference_count": score.reference_count,
-        "current_count": score.current_count,
-        "statistics": {name: [value.value, value.p_value, value.noise] for name, value in score.statistics.items()},
-        "contributions": list(score.contributions),
-    }
-
-
-def score_from_dict(document: Mapping[str, Any]) -> Score:
-    """Restores what `score_to_dict` returned, from JSON."""
-    statistics = {
-        name: StatisticValue(value=value, p_value=p_value, noise=noise)
-        for name, (value, p_value, noise) in document["statistics"].items()
-    }
-    return Score(
-        **{**document, "statistics": Statistics.of(statistics), "contributions": tuple(document["contributions"])}
-    )
 
 
 def _drift_rank(stream: Document) -> tuple[float, str]:
