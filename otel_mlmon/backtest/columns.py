@@ -113,9 +113,9 @@ def match_columns(profile: Profile, table: Table) -> dict[str, ColumnChoice]:
             choices[column] = ColumnChoice(column=column, kind=_infer_input_kind(sketch))
     for kind, stream in _OUTPUT_STREAMS.items():
         candidates = (stream, *_OUTPUT_COLUMNS[kind])
-        column = next((name for name in candidates if name in table.columns and name not in choices), None)
-        if stream in profile.streams and column is not None:
-            choices[column] = ColumnChoice(column=column, kind=kind)
+        match = next((name for name in candidates if name in table.columns and name not in choices), None)
+        if stream in profile.streams and match is not None:
+            choices[match] = ColumnChoice(column=match, kind=kind)
     return choices
 
 

@@ -56,7 +56,9 @@ def draw_bars(stream: StreamReport) -> str:
             text = percent(share) if before or now else ""
             parts.append(_text(NAME_WIDTH + share * scale + 6, y + offset + 8, text, "start", "value"))
     if len(rows) > MAX_BARS:
-        parts.append(_text(NAME_WIDTH, MAX_BARS * ROW_HEIGHT + 14, f"and {len(rows) - MAX_BARS} with smaller differences"))
+        parts.append(
+            _text(NAME_WIDTH, MAX_BARS * ROW_HEIGHT + 14, f"and {len(rows) - MAX_BARS} with smaller differences")
+        )
     height = len(charted) * ROW_HEIGHT + (22 if len(rows) > MAX_BARS else 4)
     return _svg(CHART_WIDTH, height, f"{stream.stream}: reference against window {stream.compared_window}", parts)
 
@@ -105,7 +107,8 @@ def _draw_chart(
     area = f"M{horizontal.map(points[0][0]):.1f},{base:.1f}L{path}L{horizontal.map(points[-1][0]):.1f},{base:.1f}Z"
     parts = [_draw_grid(vertical, high, spec), f'<path class="area" d="{area}"/>', f'<path class="line" d="M{path}"/>']
     if len(points) == 1:
-        parts.append(f'<circle class="spot" cx="{horizontal.map(points[0][0]):.1f}" cy="{vertical.map(points[0][1]):.1f}" r="3"/>')
+        x, y = horizontal.map(points[0][0]), vertical.map(points[0][1])
+        parts.append(f'<circle class="spot" cx="{x:.1f}" cy="{y:.1f}" r="3"/>')
     y = vertical.map(limit)
     parts.append(f'<path class="limit" d="M{LEFT},{y:.1f}H{CHART_WIDTH - RIGHT}"/>')
     if stream.first_alarm_window is not None:
@@ -130,7 +133,9 @@ def _draw_grid(vertical: _Axis, high: float, spec: str) -> str:
 
 
 def _draw_ticks(horizontal: _Axis, last: float, y: float) -> str:
-    return "".join(_text(horizontal.map(value), y, f"{value:g}", "middle", "tick") for value in _round_steps(last, limit=10))
+    return "".join(
+        _text(horizontal.map(value), y, f"{value:g}", "middle", "tick") for value in _round_steps(last, limit=10)
+    )
 
 
 def _round_steps(high: float, *, limit: int) -> list[float]:

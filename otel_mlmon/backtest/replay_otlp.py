@@ -59,9 +59,7 @@ def replay_otlp(request: BacktestRequest, profile: Profile, progress: ProgressCa
     ]
     judged = {report.stream for report in reports}
     reports += [
-        StreamReport(
-            stream=stream, kind=infer_stream_kind(sketch, stream), state="left_out", reason="not in the data"
-        )
+        StreamReport(stream=stream, kind=infer_stream_kind(sketch, stream), state="left_out", reason="not in the data")
         for stream, sketch in profile.streams.items()
         if stream not in judged
     ]
