@@ -33,7 +33,7 @@ def describe_stream(trace: Trace, judge: Judge, *, name: str, kind: str, clock: 
         kind: Its `ColumnKind`.
         clock: Formats times.
     """
-    window, score, reference = trace.shown, trace.score, trace.reference
+    window, score, reference = trace.window, trace.score, trace.reference
     state, reason = _judge(trace)
     if window is None or score is None or reference is None:
         return StreamReport(stream=name, model=trace.key.model.name, kind=kind, state="unknown", reason=reason)
@@ -105,9 +105,9 @@ def _judge(trace: Trace) -> tuple[BacktestState, str]:
     values = sum(point.count for point in trace.points)
     if trace.alarm is not None:
         return ("alarm" if last.status == "drift" else "recovered"), ""
-    if last.status == "learning" or trace.reference is None:
+    if trace.reference is None or (last.status == "learning" and not last.is_calibrating):
         return "unknown", "its reference was still being learned"
-    if last.status == "calibrating":
+    if last.is_calibrating:
         return "unknown", f"too few values to know how they vary: {values}, and 1 000 or more are needed"
     effect = trace.score.design_effect if trace.score is not None else 1.0
     if _undetectable_distance(trace.reference, trace.tolerance, effect) >= _max_distance(trace.reference):
@@ -137,7 +137,7 @@ def _find_window(trace: Trace, onset_ns: int) -> int:
 
 
 def _distance(statistic: str, reference: Reference, counts: Counts) -> float:
-    return float(STATISTICS[statistic](samples_of(reference.counts, counts)).value)
+    return float(STATISTICS.load(statistic).measure(samples_of(reference.counts, counts)).value)
 
 
 def _describe_windows(trace: Trace, reference: Reference) -> tuple[WindowPoint, ...]:
@@ -151,7 +151,7 @@ def _describe_windows(trace: Trace, reference: Reference) -> tuple[WindowPoint, 
             total_variation=_distance("total_variation", reference, counts)
             if counts.size == reference.bins.count
             else 0.0,
-            is_learning=point.status in ("calibrating", "learning"),
+            is_learning=point.status == "learning",
             is_drift=point.status == "drift",
         )
         for point, counts in zip(trace.points, trace.windows, strict=True)

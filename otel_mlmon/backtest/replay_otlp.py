@@ -20,7 +20,7 @@ from otel_mlmon.backtest.request import DEFAULT_OTLP_WINDOW, DEFAULT_TIMED_BUDGE
 from otel_mlmon.backtest.times import format_time
 from otel_mlmon.errors import ConfigurationError, MalformedError
 from otel_mlmon.processor.receive.data_point import DataPoint
-from otel_mlmon.processor.receive.decode import decode_metrics_json
+from otel_mlmon.processor.receive.json import decode_points_json
 from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
 from otel_mlmon.reference.profile import Profile
@@ -93,7 +93,7 @@ def _read_points(path: Path, progress: ProgressCallback) -> list[DataPoint]:
             if not line.strip():
                 continue
             try:
-                points += decode_metrics_json(line).observations
+                points += decode_points_json(line)
             except MalformedError as error:
                 raise ConfigurationError(f"{path}:{number}: {error}") from error
     if not points:

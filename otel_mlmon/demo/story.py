@@ -127,7 +127,7 @@ def plan_acts(seconds_per_act: float) -> tuple[Act, ...]:
         ),
         Act(
             name="shift",
-            headline="DRIFT: the camera dims, and every second image shows a 3.",
+            headline="DRIFT: the camera dims; half the images show a 3.",
             min_s=0.75 * seconds_per_act,
             max_s=1.5 * seconds_per_act,
             is_done=lambda moments: all(
@@ -180,7 +180,7 @@ def is_watching(moment: Moment) -> bool:
     streams = moment.model["streams"] if moment.model else ()
     names = {stream["stream"] for stream in streams}
     return all(expectation.stream in names for expectation in (*SHIFTED_STREAMS, CONFIDENCE)) and not any(
-        stream["status"] in ("learning", "calibrating") for stream in streams
+        stream["status"] == "learning" for stream in streams
     )
 
 

@@ -14,13 +14,13 @@ A forked child resets it and shares nothing with its parent.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import os
 import random
 import threading
 import time
 from collections.abc import Callable, Iterable
-from types import ModuleType
 from typing import Any, Final
 
 from otel_mlmon import semconv
@@ -28,23 +28,24 @@ from otel_mlmon.guard import guard, guards
 from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
 from otel_mlmon.instrumentation.decode.announcements import Announcer
 from otel_mlmon.instrumentation.decode.batching import gather
-from otel_mlmon.instrumentation.decode.decoder import Reader
 from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.decode.model_identity import identify, model_name
+from otel_mlmon.instrumentation.decode.observations import CallReader, make_reader
 from otel_mlmon.instrumentation.decode.vocabulary import Vocabularies
-from otel_mlmon.instrumentation.export import context as otel_context
-from otel_mlmon.instrumentation.export import providers
-from otel_mlmon.instrumentation.export.sampling import Slownesses, interest
-from otel_mlmon.instrumentation.export.signal_writers import SignalWriters, make_signal_writers, trouble_of
-from otel_mlmon.instrumentation.export.span_queue import SpanBatch, SpanQueue
+from otel_mlmon.instrumentation.export.context import is_suppressed, make_context_reader, split_contexts
+from otel_mlmon.instrumentation.export.providers import (
+    Providers,
+    create_resource,
+    find_providers,
+    has_host_providers,
+)
+from otel_mlmon.instrumentation.export.signal_writers import SignalWriters, unavailable_reasons
+from otel_mlmon.instrumentation.export.span_queue import SpanQueue
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.queue.worker import Worker
-from otel_mlmon.instrumentation.queue.yielding import give_way_unless
-from otel_mlmon.instrumentation.runtime.call import FIELDS, Plan, SessionInfo
-from otel_mlmon.instrumentation.runtime.onnxruntime import patches as onnxruntime
-from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import ATTRIBUTE, CallRecorder
-from otel_mlmon.instrumentation.runtime.patch import Patch
-from otel_mlmon.instrumentation.sentry.sentry import Options, Sentry
+from otel_mlmon.instrumentation.queue.worker import Worker, give_way_unless
+from otel_mlmon.instrumentation.runtime.call import FIELDS, Load, Plan, SessionInfo
+from otel_mlmon.instrumentation.runtime.runtime import MAX_LOADS, Capture, Instrumentation, instrument_all, undo_all
+from otel_mlmon.instrumentation.sentry.tracker import make_error_tracker
 from otel_mlmon.instrumentation.settings import InstrumentationSettings
 from otel_mlmon.instrumentation.status import Status
 from otel_mlmon.internal_events import JOURNAL, RecordsDropped
@@ -67,20 +68,14 @@ class InstrumentationPipeline:
     """Turns calls of patched methods into signals.
 
     Args:
-        module: onnxruntime.
         settings: The value of every option.
         rng: Chooses the calls that get spans and events.
     """
 
-    _outlets: SignalWriters | None
+    _writers: SignalWriters | None
 
-    def __init__(
-        self, module: ModuleType, settings: InstrumentationSettings, *, rng: random.Random | None = None
-    ) -> None:
+    def __init__(self, settings: InstrumentationSettings, *, rng: random.Random | None = None) -> None:
         self.settings = settings
-        self._given = providers.Given(
-            tracer=settings.tracer_provider, meter=settings.meter_provider, logger=settings.logger_provider
-        )
         self._rng = rng or random.Random()  # noqa: S311 - a choice of samples, not a secret
         self._worker = Worker(work=self._round, interval_s=settings.flush_interval_s)
         self._ring = CallQueue(
@@ -90,41 +85,36 @@ class InstrumentationPipeline:
             attend=self._worker.attend,
         )
         name = settings.model_name
-        self._sentry = Sentry(
-            Options(
-                settings.sentry,
-                settings.sentry_traces_sample_rate or 0.0,
-                settings.sentry_dsn,
-                settings.spans_per_second,
-            ),
-            plain=otel_context.reader(),
+        self._error_tracker = make_error_tracker(
+            settings,
+            read_context=make_context_reader(),
             catch_up=self._catch_up,
             model_of=self._model_of,
             rng=self._rng,
         )
-        self._observer = CallRecorder(
+        self._loads: collections.deque[Load] = collections.deque(maxlen=MAX_LOADS)
+        capture = Capture(
             sink=self._ring,
-            reader=self._sentry.reader,
+            loads=self._loads,
+            context_reader=self._error_tracker.context_reader,
             model_name=(lambda session: str(name(session))) if callable(name) else (lambda _: name),
-            runtime_version=module.__version__,
-            is_whole=lambda session: callable(settings.options_for(model_name(session)).output_kind),
+            has_output_function=lambda session: callable(settings.options_for(model_name(session)).output_kind),
+            allows_telemetry=settings.onnxruntime_telemetry,
         )
         for stage in guards():
             stage.reset()
         self._is_closed: bool = False
-        self._base: Any = None
+        self._resource: Any = None
         self._reset()
-        is_complete = providers.are_set() or None not in (self._given.tracer, self._given.meter, self._given.logger)
+        arguments = (settings.tracer_provider, settings.meter_provider, settings.logger_provider)
+        is_complete = has_host_providers() or None not in arguments
         with guard("signals"):
             if is_complete:
                 # The host's readers may collect before our thread's first round.
-                self._found_outlets()
+                self._make_writers()
             else:
-                self._base = providers.base_resource()
-        if not settings.onnxruntime_telemetry:
-            with guard("onnxruntime_telemetry"):
-                onnxruntime.stop_telemetry(module)
-        self._patches: dict[str, Patch] = onnxruntime.patch(module, self._observer)
+                self._resource = create_resource()
+        self._runtimes: dict[str, Instrumentation] = instrument_all(capture)
 
     def drain(self, timeout_s: float = COLLECT_WAIT_S) -> bool:
         """Aggregate what is buffered and add it to the metrics; whether a round under way ended in time."""
@@ -134,9 +124,9 @@ class InstrumentationPipeline:
             if self._is_closed or self._has_nothing():
                 return True
             with guard("signals"):
-                outlets = self._found_outlets()
+                writers = self._make_writers()
                 self._catch_up(ROUND_WAIT_S, give_way_unless(self._ring.is_long))
-                self._write_metrics(outlets)
+                self._write_metrics(writers)
         finally:
             self.drain_lock.release()
         return True
@@ -145,18 +135,14 @@ class InstrumentationPipeline:
         """Everything that was called before, out of the process; whether it was done in time."""
         deadline_s = time.monotonic() + timeout_s
         is_done = self.drain(timeout_s) and self._send(deadline_s - time.monotonic())
-        self._sentry.flush(deadline_s - time.monotonic())
-        outlets = self._outlets
-        return is_done and (outlets is None or outlets.providers.flush(deadline_s - time.monotonic()))
+        self._error_tracker.flush(deadline_s - time.monotonic())
+        writers = self._writers
+        return is_done and (writers is None or writers.providers.flush(deadline_s - time.monotonic()))
 
     def uninstrument(self) -> bool:
-        """Take the patches off; whether all of them could be, not left as pass-throughs below somebody else's.
-
-        The sessions are let go of at once: whoever instruments them next must not find what copies their calls for us.
-        """
-        undone, self._patches = [patch.undo() for patch in reversed(self._patches.values())], {}
-        self._observer.close()
-        return all(undone)
+        """Restores every runtime; whether nothing of ours is left in any, as below another patch."""
+        runtimes, self._runtimes = self._runtimes, {}
+        return undo_all(runtimes)
 
     def shutdown(self, timeout_s: float) -> bool:
         """Uninstrument, send what is left, and end the thread and our own providers; whether it was done in time."""
@@ -166,43 +152,38 @@ class InstrumentationPipeline:
         self._ring.close()
         is_done = is_done and self.drain(deadline_s - time.monotonic())
         is_done = self._send(deadline_s - time.monotonic()) and is_done
-        self._sentry.close(deadline_s - time.monotonic())
-        outlets = self._outlets
-        if outlets is not None:
-            if outlets.process is not None:
-                outlets.process.uninstrument()
-            is_done = outlets.providers.shutdown(deadline_s - time.monotonic()) and is_done
-            if outlets.metrics is not None:
-                outlets.metrics.close()
-        self._is_closed, self._outlets = True, None
+        self._error_tracker.close(deadline_s - time.monotonic())
+        if self._writers is not None:
+            is_done = self._writers.shutdown(deadline_s - time.monotonic()) and is_done
+        self._is_closed, self._writers = True, None
         return is_done
 
     def status(self) -> Status:
         """What is going on."""
-        outlets = self._outlets
+        writers = self._writers
         failures: dict[str, int] = {}
         for attributes, count in JOURNAL.totals(semconv.FAILURES.name).items():
             stage = dict(attributes)[semconv.STAGE]
             failures[stage] = failures.get(stage, 0) + count
         with self._counting:
             dropped = dict(self._ring.dropped())
-        trouble = trouble_of(outlets, is_closed=self._is_closed)
+        reasons = unavailable_reasons(writers, is_closed=self._is_closed)
         return Status(
-            is_active=bool(self._patches),
-            patched_methods=tuple(self._patches),
-            active_sessions=len(self._observer.sessions()),
+            is_active=bool(self._runtimes),
+            patched_methods={name: runtime.methods for name, runtime in self._runtimes.items()},
+            active_sessions=len(self._sessions()),
             waiting_calls=len(self._ring),
             recorded_calls=self._recorded,
             suppressed_calls=self._suppressed,
             dropped_calls=dropped,
-            dropped_span_batches=self._unsent.lost_batches,
+            dropped_span_batches=self._span_queue.dropped_batches,
             failures=failures,
-            bulk_unavailable_reason=trouble.values,
-            exemplars_unavailable_reason=trouble.exemplars,
-            metric_readers=outlets.ways() if outlets else {},
-            owned_providers=tuple(type(owned).__name__ for owned in outlets.providers.owned) if outlets else (),
+            bulk_unavailable_reason=reasons.bulk,
+            exemplars_unavailable_reason=reasons.exemplars,
+            metric_readers=writers.describe_readers() if writers else {},
+            owned_providers=tuple(type(provider).__name__ for provider in writers.providers.own) if writers else (),
             findings=self._findings.all(),
-            sentry_mode=self._sentry.mode,
+            sentry_mode=self._error_tracker.mode,
         )
 
     def _reset(self) -> None:
@@ -214,39 +195,38 @@ class InstrumentationPipeline:
         self._reading = threading.Lock()
         self._counting = threading.Lock()
         self._sending = threading.Lock()
-        self._readers: dict[Plan, Reader] = {}
+        self._readers: dict[Plan, CallReader] = {}
         self._findings = Findings()
         self._vocabularies = Vocabularies(limit=self.settings.max_labels, on_full=self._findings.full)
         self._aggregator = Aggregator(admit=self._vocabularies.admit)
-        self._slownesses = Slownesses()
-        self._unsent = SpanQueue()
+        self._span_queue = SpanQueue()
         self._announcer = Announcer(
-            self._observer.loads,
-            is_suppressed=otel_context.is_suppressed,
+            self._loads,
+            is_suppressed=is_suppressed,
             version_of=self._version_of,
         )
         self._recorded = 0
         self._suppressed = 0
         self._told: dict[str, int] = {}
-        self._providers: providers.Providers | None = None
-        self._outlets = None
+        self._providers: Providers | None = None
+        self._writers = None
 
     def after_fork(self) -> None:
         """Resets the child of a fork: it counts no call of its parent's, and takes no lock that a lost thread held."""
-        outlets = self._outlets
-        if outlets is not None and outlets.metrics is not None:
-            outlets.metrics.close()
+        if self._writers is not None:
+            self._writers.close_metrics()
         self._ring.reset()
         self._worker.reset()
-        self._observer.loads.clear()
+        self._loads.clear()
         JOURNAL.reset()
-        self._sentry.reset()
+        self._error_tracker.reset()
         self._reset()
 
     def _round(self) -> None:
         with guard("sentry"):
-            self._sentry.adopt()
-            self._observer.renew()
+            self._error_tracker.adopt_client()
+            for runtime in self._runtimes.values():
+                runtime.renew_context()
         self.drain(ROUND_WAIT_S)
         self._send(timeout_s=0.0)
 
@@ -266,7 +246,7 @@ class InstrumentationPipeline:
 
     def _has_nothing(self) -> bool:
         """Whether nothing ever came: a process that runs no model gets no exporters, and ends without their waits."""
-        if self._outlets is not None or self._ring or self._observer.loads:
+        if self._writers is not None or self._ring or self._loads:
             return False
         with self._counting:
             return not self._ring.dropped()
@@ -275,7 +255,7 @@ class InstrumentationPipeline:
         """The next calls, at most a chunk of them, after the loads of their sessions, which came before."""
         with guard("model_events"):
             self._announcer.take()
-        gathered = gather(self._ring.take, CHUNK, is_suppressed=otel_context.is_suppressed, pause=pause)
+        gathered = gather(self._ring.take, CHUNK, is_suppressed=is_suppressed, pause=pause)
         self._suppressed += gathered.suppressed
         for batch in gathered.batches:
             calls, is_read = len(batch.errors), False
@@ -284,22 +264,22 @@ class InstrumentationPipeline:
                     self._drop("switched_off", calls)
                     continue
                 predictions = self._reader(batch.plan).read(batch)
-                contexts, around = otel_context.split(predictions.contexts)
+                contexts, tracker_contexts = split_contexts(predictions.contexts)
                 predictions = dataclasses.replace(predictions, contexts=contexts)
                 self._aggregator.add(predictions)
                 self._recorded += calls
                 is_read = True
-                self._sentry.keep(predictions, around)
-                self._unsent.keep(predictions, around)
+                self._error_tracker.keep_child_spans(predictions, tracker_contexts)
+                self._span_queue.push(predictions, tracker_contexts)
             if not is_read:
                 self._drop("unreadable", calls)
 
-    def _reader(self, plan: Plan) -> Reader:
+    def _reader(self, plan: Plan) -> CallReader:
         reader = self._readers.get(plan)
         if reader is None:
             if len(self._readers) >= MAX_READERS:
                 del self._readers[next(iter(self._readers))]
-            reader = Reader(
+            reader = make_reader(
                 plan,
                 options=self.settings.options_for,
                 max_features=self.settings.max_features,
@@ -314,16 +294,12 @@ class InstrumentationPipeline:
             for _ in range(count):
                 self._ring.drop(reason)
 
-    def _write_metrics(self, outlets: SignalWriters) -> None:
+    def _write_metrics(self, writers: SignalWriters) -> None:
         with self._reading:
-            loads, snapshots, kept = self._announcer.timed(), self._aggregator.take(), self._unsent.held()
-        if outlets.metrics is not None:
-            for snapshot in snapshots:
-                with guard("metrics"):
-                    outlets.metrics.observe(snapshot)
-            with guard("metrics"):
-                outlets.metrics.observe_loads((model.key, duration_s, error) for model, duration_s, error in loads)
-        self._unsent.release(kept)
+            loads, snapshots = self._announcer.timed(), self._aggregator.take()
+            batches = self._span_queue.pop_unmeasured()
+        writers.write_metrics(snapshots, ((model.key, duration_s, error) for model, duration_s, error in loads))
+        self._span_queue.push_ready(batches)
         with self._counting:
             dropped = self._ring.dropped()
         for reason, total in dropped.items():
@@ -337,8 +313,8 @@ class InstrumentationPipeline:
 
         Outside any lock that a collection of metrics waits for: the host's span processors may block.
         """
-        outlets = self._outlets
-        if outlets is None:
+        writers = self._writers
+        if writers is None:
             return True
         if not self._sending.acquire(timeout=max(0.0, timeout_s)):
             return False
@@ -346,52 +322,38 @@ class InstrumentationPipeline:
             offset_ns = time.time_ns() - time.perf_counter_ns()
             with guard("model_events"):
                 for loaded in self._announcer.announcements():
-                    outlets.models.emit(loaded, offset_ns=offset_ns)
-            while (batch := self._unsent.take()) is not None:
+                    writers.write_model(loaded, offset_ns=offset_ns)
+            while (batch := self._span_queue.pop()) is not None:
                 with guard("spans_and_events"):
-                    self._send_one(outlets, batch, offset_ns)
+                    writers.write_calls(batch, offset_ns=offset_ns)
         finally:
             self._sending.release()
         return True
 
-    def _send_one(self, outlets: SignalWriters, batch: SpanBatch, offset_ns: int) -> None:
-        predictions, around = batch
-        said = self.settings.options_for(predictions.model.name)
-        found = interest(
-            predictions,
-            slowness=self._slownesses.of(predictions.model.name),
-            budget_s=said.latency_threshold_s,
-            confidence_floor=said.confidence_floor or 0.0,
-        )
-        relative = self._sentry.relative(predictions, around)
-        made = outlets.spans.emit(predictions, found, offset_ns=offset_ns, relative=relative) if outlets.spans else {}
-        if outlets.events is not None:
-            outlets.events.emit(predictions, found, made, offset_ns=offset_ns)
-        if outlets.exceptions is not None and found.failed.any():
-            outlets.exceptions.emit(predictions, found, made, offset_ns=offset_ns)
-        with guard("sentry"):
-            self._sentry.emit(predictions, found, around, made, relative, offset_ns=offset_ns)
-
-    def _found_outlets(self) -> SignalWriters:
-        if self._outlets is None:
-            # Kept by itself: what fails after it is tried again at the next round, without more threads of exporters.
-            found = self._providers = self._providers or providers.find(
-                self._given, base=self._base, environ=os.environ
+    def _make_writers(self) -> SignalWriters:
+        if self._writers is None:
+            # Stored by itself: what fails after it is tried again at the next round, without more exporters' threads.
+            self._providers = self._providers or find_providers(self.settings, base=self._resource, environ=os.environ)
+            self._writers = SignalWriters(
+                self._providers,
+                self.settings,
+                drain=self.drain,
+                sessions=self._models,
+                error_tracker=self._error_tracker,
+                rng=self._rng,
             )
-            self._outlets = make_signal_writers(
-                found, self.settings, drain=self.drain, sessions=self._models, rng=self._rng
-            )
-            if found.tracer is not None:
-                with guard("sentry"):
-                    self._sentry.export_spans(found.tracer, is_own=found.tracer in found.owned)
-        return self._outlets
+        return self._writers
 
     def _models(self) -> Iterable[ModelKey]:
-        return [self._model(session) for session in self._observer.sessions()]
+        return map(self._model, self._sessions())
+
+    def _sessions(self) -> list[SessionInfo]:
+        return [session for runtime in self._runtimes.values() for session in runtime.sessions()]
 
     def _model_of(self, session: Any) -> ModelKey | None:
-        info = getattr(session, ATTRIBUTE, {}).get("session")
-        return None if info is None else self._model(info)
+        """The model of a session object of the host's; None of any other object."""
+        infos = (runtime.session_of(session) for runtime in self._runtimes.values())
+        return next((self._model(info) for info in infos if info is not None), None)
 
     def _model(self, session: SessionInfo) -> ModelKey:
         return identify(session, version=self._version_of(model_name(session))).key

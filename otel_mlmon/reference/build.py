@@ -8,7 +8,7 @@ is copied.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -32,9 +32,10 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     MAX_INPUT_BYTES,
     MAX_OUTPUT_BYTES,
     MAX_TEXTS,
-    Capture,
+    CopyCall,
     plan_input,
 )
+from otel_mlmon.instrumentation.runtime.runtime import Capture
 from otel_mlmon.instrumentation.settings import InstrumentationSettings, ModelOptions
 from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.reference.profile import Profile, format_timestamp
@@ -121,18 +122,23 @@ class OnnxModel:
         """
         rows = min(map(len, feed.values()))
         calls = _CallList()
-        recorder = CallRecorder(
-            sink=calls, reader=lambda: _no_context, model_name=lambda _: name, runtime_version=self._version
+        capture = Capture(
+            sink=calls,
+            loads=deque(),
+            context_reader=lambda: _no_context,
+            model_name=lambda _: name,
+            has_output_function=lambda _: False,
         )
+        recorder = CallRecorder(capture, runtime_version=self._version)
         options = options or ModelOptions()
         decoders: list[Reader] = []
         counts = _StreamCounts(truth)
-        capture: Capture | None = None
+        copy_call: CopyCall | None = None
         done = 0
         for batch in self._batches(feed, rows):
             outputs = self._run(batch, done)
-            capture = capture or recorder.attach(self._session, None, batch, outputs)
-            capture(batch, outputs, done, done + 1)  # the time of a call is the number of its first row
+            copy_call = copy_call or recorder.attach_copier(self._session, None, batch, outputs)
+            copy_call(batch, outputs, done, done + 1)  # the time of a call is the number of its first row
             done += min(map(len, batch.values()))
             if len(calls.queue) >= CALLS_A_BATCH * FIELDS:
                 counts.add(_decode(calls, decoders, options))
