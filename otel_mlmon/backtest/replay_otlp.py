@@ -22,7 +22,7 @@ from otel_mlmon.errors import ConfigurationError, MalformedError
 from otel_mlmon.processor.receive.data_point import DataPoint
 from otel_mlmon.processor.receive.json import decode_points_json
 from otel_mlmon.processor.window.aggregator import WindowAggregator
-from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
+from otel_mlmon.processor.window.settings import ModelWindowSettings, WindowSettings
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.table.table import ProgressCallback
 
@@ -110,7 +110,7 @@ def _judge_windows(
     """
     now_ns = 0
     panes = WindowAggregator(
-        settings_for=lambda _: ModelSettings(reference=profile),
+        settings_for=lambda _: ModelWindowSettings(profile=profile),
         windows=WindowSettings(pane_s=window_s, rolling_s=window_s, lateness_s=0.0),
         clock_ns=lambda: now_ns,
     )
@@ -131,7 +131,7 @@ def _judge_windows(
 def _judge_due(panes: WindowAggregator, judge: Judge, *, until_ns: int, first: int, pane_ns: int) -> int:
     """Judges the panes that are due, and returns the number of the last one, 0 if there was none."""
     last = 0
-    for end_ns, windows in groupby(panes.close(until_ns), key=lambda window: window.end_ns):
+    for end_ns, windows in groupby(panes.close_panes(until_ns), key=lambda window: window.end_ns):
         last = end_ns // pane_ns
         judge.take(last - first, list(windows))
     return last

@@ -25,8 +25,8 @@ from otel_mlmon.backtest.request import BacktestRequest, FalseAlarmBudget
 from otel_mlmon.backtest.times import TimesNs, format_time, is_time_column, parse_times
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.config.units import duration_text
-from otel_mlmon.processor.window.reference import Baseline
-from otel_mlmon.processor.window.settings import ModelSettings
+from otel_mlmon.processor.window.reference import StreamReference
+from otel_mlmon.processor.window.settings import ModelWindowSettings
 from otel_mlmon.processor.window.window import Reference, StreamKey, Window
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.table.table import ProgressCallback, Table, TableColumn
@@ -145,21 +145,21 @@ def build_streams(table: Table, choices: Mapping[str, ColumnChoice], profile: Pr
     """
     streams: list[ColumnStream] = []
     faults: list[str] = []
-    settings = ModelSettings(reference=profile)
+    settings = ModelWindowSettings(profile=profile)
     for name, choice in choices.items():
         column = table.columns.get(name)
-        baseline = Baseline(stream=choice.stream, settings=settings)
-        if choice.kind == "ignore" or column is None or baseline.reference is None or baseline.binning is None:
+        reference = StreamReference(stream=choice.stream, settings=settings)
+        if choice.kind == "ignore" or column is None or reference.reference is None or reference.binning is None:
             continue
         if choice.kind == "confidence":
             faults += find_confidence_faults(table, column)
         try:
-            counter = build_counter(column, baseline.binning, table.locate)
+            counter = build_counter(column, reference.binning, table.locate)
         except ConfigurationError as error:
             faults += error.faults
             continue
         key = StreamKey(ModelKey(profile.model, profile.version), choice.stream)
-        streams.append(ColumnStream(key=key, column=name, reference=baseline.reference, counter=counter))
+        streams.append(ColumnStream(key=key, column=name, reference=reference.reference, counter=counter))
     if faults:
         raise ConfigurationError(*faults)
     return streams
