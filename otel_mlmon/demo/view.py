@@ -100,7 +100,7 @@ def _format_progress(streams: Sequence[Document]) -> str:
         top = max(watched, key=lambda stream: float(stream["log10_evidence"]))
         text = f"evidence {_format_evidence(top)} ({top['stream']})"
     elif streams:
-        text = f"reference {_format_evidence(max(streams, key=lambda stream: int(stream['learned'])))}"
+        text = f"reference {_format_evidence(max(streams, key=lambda stream: int(stream['learned_count'])))}"
     else:
         return "no streams"
     waiting = len(streams) - len(watched)
@@ -148,13 +148,13 @@ def _render_evidence(streams: Sequence[Document]) -> RenderableType:
 def _measure_progress(stream: Document) -> float:
     """Returns the progress of learning the reference, then that of the evidence towards the alarm line."""
     if stream["status"] == "learning":
-        return float(stream["learned"] / max(stream["learn"], 1))
+        return float(stream["learned_count"] / max(stream["required_count"], 1))
     return float(stream["log10_evidence"] / max(stream["log10_alarm_line"], 1e-9))
 
 
 def _format_evidence(stream: Document) -> str:
     if stream["status"] == "learning":
-        return f"{stream['learned']} of {stream['learn']}"
+        return f"{stream['learned_count']} of {stream['required_count']}"
     return f"{stream['log10_evidence']:.1f} of {stream['log10_alarm_line']:.1f}"
 
 

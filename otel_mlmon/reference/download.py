@@ -15,7 +15,7 @@ PATH: Final = "/api/v1/references/"
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 _ADVICE: Final = {
-    "several_versions": " Choose one with --model-version.",
+    "several_versions": " In this command that is --model-version.",
     "learning": " Use --partial for the streams that have a reference.",
 }
 """What to do, by the reason for which the processor returns no reference."""
