@@ -18,8 +18,7 @@ SCOPE: Final = "otel_mlmon"
 PROCESSOR_SCOPE: Final = "otel_mlmon.processor"
 """Instrumentation scope of the processor's own output; the processor ignores it on input, so there are no loops."""
 
-# ---------------------------------------------------------------- attributes
-
+# ---- attributes
 MODEL_NAME: Final = "ml.model.name"
 MODEL_VERSION: Final = "ml.model.version"
 MODEL_REFERENCE: Final = "ml.model.reference"
@@ -97,8 +96,7 @@ RESOURCE_ATTRIBUTES: Final = (
 )
 """The resource attributes that this contract has a use for."""
 
-# ---------------------------------------------------------------- metrics
-
+# ---- metrics
 Bounds = tuple[float, ...]
 
 Instrument = Literal[
@@ -268,13 +266,13 @@ REJECTED_POINTS: Final = _counter(
     "otel_mlmon.processor.rejected.points", "{point}", "Data points that break the data model, by reason.", REASON
 )
 RECEIVED_UNUSED: Final = _counter(
-    "otel_mlmon.processor.received.unused",
-    "{record}",
-    "Log records and spans received, of which no use is made.",
-    SIGNAL,
+    "otel_mlmon.processor.received.unused", "{record}", "Log records and spans received and not used.", SIGNAL
 )
 REQUESTS_MALFORMED: Final = _counter(
     "otel_mlmon.processor.requests.malformed", "{request}", "Requests that could not be decoded."
+)
+REQUESTS_REFUSED: Final = _counter(
+    "otel_mlmon.processor.requests.refused", "{request}", "Requests refused unread, for their sender to send again."
 )
 REQUESTS_DEAD_LETTERS: Final = _counter(
     "otel_mlmon.processor.requests.dead_letters", "{request}", "Requests that failed twice and were put aside."
@@ -286,10 +284,7 @@ WINDOW_POINTS: Final = _counter(
     "otel_mlmon.processor.points", "{point}", "Data points that reached the windows, by what became of them.", OUTCOME
 )
 REFERENCES: Final = _counter(
-    "otel_mlmon.processor.references",
-    "{reference}",
-    "Reference profiles that came with models, by what became of them.",
-    OUTCOME,
+    "otel_mlmon.processor.references", "{reference}", "Reference profiles that came with models, by outcome.", OUTCOME
 )
 ALERTS: Final = _counter(
     "otel_mlmon.processor.alerts", "{alert}", "Alerts handed to the notifiers, by rule and new state.", RULE, STATE
@@ -302,13 +297,12 @@ NOTIFICATIONS_PENDING: Final = _gauge(
 )
 
 PROCESSOR_SELF_METRICS: Final = (
-    RECEIVED_POINTS, REJECTED_POINTS, RECEIVED_UNUSED, REQUESTS_MALFORMED, REQUESTS_DEAD_LETTERS, REQUESTS_PENDING,
-    WINDOW_POINTS, REFERENCES, ALERTS, NOTIFICATIONS, NOTIFICATIONS_PENDING, FAILURES,
+    RECEIVED_POINTS, REJECTED_POINTS, RECEIVED_UNUSED, REQUESTS_MALFORMED, REQUESTS_REFUSED, REQUESTS_DEAD_LETTERS,
+    REQUESTS_PENDING, WINDOW_POINTS, REFERENCES, ALERTS, NOTIFICATIONS, NOTIFICATIONS_PENDING, FAILURES,
 )  # fmt: skip
 """What the processor counts of itself, at `/metrics`; running totals are counters."""
 
-# ---------------------------------------------------------------- events
-
+# ---- events
 EVENT_PREDICTION: Final = "ml.prediction"
 EVENT_MODEL_LOADED: Final = "ml.model.loaded"
 EVENT_PROVIDER_FALLBACK: Final = "ml.execution_provider.fallback"
@@ -370,8 +364,7 @@ EVENTS: Final = (
     ),
 )  # fmt: skip
 
-# ---------------------------------------------------------------- streams
-
+# ---- streams
 STREAM_LABEL: Final = "prediction.label"
 STREAM_CONFIDENCE: Final = "prediction.confidence"
 STREAM_VALUE: Final = "prediction.value"
@@ -391,8 +384,6 @@ STREAMS: Final[Mapping[str, str]] = {
 
 CONFIDENCE_EDGES: Final = tuple(step / 10 for step in range(1, 10))
 """10 equal bins that confidence is judged and calibrated in; they nest in `CONFIDENCE_BOUNDS`."""
-
-# ---------------------------------------------------------------- image features
 
 _IMAGE_PROPERTIES: Final = ("brightness", "contrast", "width", "height", "aspect_ratio", "red", "green", "blue")
 IMAGE_FEATURES: Final = tuple(f"image.{name}" for name in _IMAGE_PROPERTIES)
