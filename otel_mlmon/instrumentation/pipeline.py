@@ -26,11 +26,11 @@ from typing import Any, Final
 from otel_mlmon import semconv
 from otel_mlmon.guard import guard, guards
 from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
-from otel_mlmon.instrumentation.decode.announcements import Announcer
-from otel_mlmon.instrumentation.decode.batching import gather
-from otel_mlmon.instrumentation.decode.decoder import Reader
+from otel_mlmon.instrumentation.decode.batch import take_batches
+from otel_mlmon.instrumentation.decode.decoder import Decoders
 from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.decode.model_identity import identify, model_name
+from otel_mlmon.instrumentation.decode.model_loading import LoadTracker
 from otel_mlmon.instrumentation.decode.vocabulary import Vocabularies
 from otel_mlmon.instrumentation.export import context as otel_context
 from otel_mlmon.instrumentation.export import providers
@@ -40,7 +40,7 @@ from otel_mlmon.instrumentation.export.span_queue import SpanBatch, SpanQueue
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
 from otel_mlmon.instrumentation.queue.worker import Worker
 from otel_mlmon.instrumentation.queue.yielding import give_way_unless
-from otel_mlmon.instrumentation.runtime.call import FIELDS, Plan, SessionInfo
+from otel_mlmon.instrumentation.runtime.call import FIELDS, SessionInfo
 from otel_mlmon.instrumentation.runtime.onnxruntime import patches as onnxruntime
 from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import ATTRIBUTE, CallRecorder
 from otel_mlmon.instrumentation.runtime.patch import Patch
@@ -52,9 +52,6 @@ from otel_mlmon.types import ModelKey
 
 CHUNK: Final = 16_384
 """Calls read at a time at most: the more, the more of it is numpy's work, which does not hold the interpreter."""
-
-MAX_READERS: Final = 1024
-"""Plans whose readers are kept; a process that makes sessions without end forgets the oldest."""
 
 COLLECT_WAIT_S: Final = 1.0
 """How long a collection of metrics waits for a round that is under way."""
@@ -214,16 +211,21 @@ class InstrumentationPipeline:
         self._reading = threading.Lock()
         self._counting = threading.Lock()
         self._sending = threading.Lock()
-        self._readers: dict[Plan, Reader] = {}
         self._findings = Findings()
-        self._vocabularies = Vocabularies(limit=self.settings.max_labels, on_full=self._findings.full)
-        self._aggregator = Aggregator(admit=self._vocabularies.admit)
+        vocabularies = Vocabularies(limit=self.settings.max_labels, on_full=self._findings.note_full_vocabulary)
+        self._aggregator = Aggregator(admit=vocabularies.admit)
         self._slownesses = Slownesses()
         self._unsent = SpanQueue()
-        self._announcer = Announcer(
+        self._load_tracker = LoadTracker(
             self._observer.loads,
             is_suppressed=otel_context.is_suppressed,
             version_of=self._version_of,
+        )
+        self._decoders = Decoders(
+            options=self.settings.options_for,
+            max_features=self.settings.max_features,
+            findings=self._findings,
+            on_new=lambda plan: self._load_tracker.add_session(plan.session),
         )
         self._recorded = 0
         self._suppressed = 0
@@ -260,7 +262,7 @@ class InstrumentationPipeline:
             if not self._reading.acquire(timeout=max(0.0, deadline_s - time.monotonic())):
                 return
             try:
-                self._read(pause)
+                self._decode_chunk(pause)
             finally:
                 self._reading.release()
 
@@ -271,43 +273,30 @@ class InstrumentationPipeline:
         with self._counting:
             return not self._ring.dropped()
 
-    def _read(self, pause: Callable[[], object]) -> None:
-        """The next calls, at most a chunk of them, after the loads of their sessions, which came before."""
+    def _decode_chunk(self, pause: Callable[[], object]) -> None:
+        """Decodes the next calls, at most a chunk of them, after the loads of their sessions, which came before."""
         with guard("model_events"):
-            self._announcer.take()
-        gathered = gather(self._ring.take, CHUNK, is_suppressed=otel_context.is_suppressed, pause=pause)
-        self._suppressed += gathered.suppressed
-        for batch in gathered.batches:
-            calls, is_read = len(batch.errors), False
+            self._load_tracker.take()
+        batches, suppressed = take_batches(
+            self._ring.take, CHUNK, is_suppressed=otel_context.is_suppressed, pause=pause
+        )
+        self._suppressed += suppressed
+        for batch in batches:
+            calls, is_recorded = len(batch.errors), False
             with self._record_stage:
                 if self._record_stage.is_open:
                     self._drop("switched_off", calls)
                     continue
-                predictions = self._reader(batch.plan).read(batch)
+                predictions = self._decoders.decode_batch(batch)
                 contexts, around = otel_context.split(predictions.contexts)
                 predictions = dataclasses.replace(predictions, contexts=contexts)
                 self._aggregator.add(predictions)
                 self._recorded += calls
-                is_read = True
+                is_recorded = True
                 self._sentry.keep(predictions, around)
                 self._unsent.keep(predictions, around)
-            if not is_read:
+            if not is_recorded:
                 self._drop("unreadable", calls)
-
-    def _reader(self, plan: Plan) -> Reader:
-        reader = self._readers.get(plan)
-        if reader is None:
-            if len(self._readers) >= MAX_READERS:
-                del self._readers[next(iter(self._readers))]
-            reader = Reader(
-                plan,
-                options=self.settings.options_for,
-                max_features=self.settings.max_features,
-                findings=self._findings,
-            )
-            self._readers[plan] = reader
-            self._announcer.see(plan.session)
-        return reader
 
     def _drop(self, reason: str, count: int) -> None:
         with self._counting:
@@ -316,7 +305,7 @@ class InstrumentationPipeline:
 
     def _write_metrics(self, outlets: SignalWriters) -> None:
         with self._reading:
-            loads, snapshots, kept = self._announcer.timed(), self._aggregator.take(), self._unsent.held()
+            loads, snapshots, kept = self._load_tracker.durations(), self._aggregator.take(), self._unsent.held()
         if outlets.metrics is not None:
             for snapshot in snapshots:
                 with guard("metrics"):
@@ -345,7 +334,7 @@ class InstrumentationPipeline:
         try:
             offset_ns = time.time_ns() - time.perf_counter_ns()
             with guard("model_events"):
-                for loaded in self._announcer.announcements():
+                for loaded in self._load_tracker.announcements():
                     outlets.models.emit(loaded, offset_ns=offset_ns)
             while (batch := self._unsent.take()) is not None:
                 with guard("spans_and_events"):

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from otel_mlmon import semconv
 from otel_mlmon.errors import DataError, DependencyMissingError
-from otel_mlmon.instrumentation.decode.batching import gather
-from otel_mlmon.instrumentation.decode.decoder import Reader
+from otel_mlmon.instrumentation.decode.batch import take_batches
+from otel_mlmon.instrumentation.decode.decoder import Decoder
 from otel_mlmon.instrumentation.decode.predictions import Predictions
 from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Tensor, image_step
 from otel_mlmon.instrumentation.runtime.onnxruntime import patches as onnxruntime
@@ -123,7 +123,7 @@ class Model:
             sink=sink, reader=lambda: _no_context, model_name=lambda _: name, runtime_version=self._version
         )
         said = options or ModelOptions()
-        readers: list[Reader] = []
+        decoders: list[Decoder] = []
         count = _Count(truth)
         capture: Capture | None = None
         done = 0
@@ -133,15 +133,15 @@ class Model:
             capture(batch, outputs, done, done + 1)  # calls have the position of their first row for a time
             done += min(map(len, batch.values()))
             if len(sink.queue) >= CALLS_A_READ * FIELDS:
-                count.add(_read(sink, readers, said))
+                count.add(_decode(sink, decoders, said))
                 progress(done)
         if sink.queue:
-            count.add(_read(sink, readers, said))
+            count.add(_decode(sink, decoders, said))
         progress(done)
         observer.close()
-        if not readers:
+        if not decoders:
             raise DataError(f"{rows} rows do not fill the one batch that the model takes")
-        found = readers[0].model
+        found = decoders[0].model
         profile = Profile(
             model=found.name,
             version=found.version,
@@ -253,11 +253,12 @@ def _per_call(calls: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.
     return np.bincount(calls, minlength=len(sizes)).astype(np.int64)
 
 
-def _read(sink: _Sink, readers: list[Reader], said: ModelOptions) -> Predictions:
-    (batch,) = gather(sink.take, len(sink.queue), is_suppressed=lambda _: False, pause=lambda: None).batches
-    if not readers:
-        readers.append(Reader(batch.plan, options=lambda _: said, max_features=InstrumentationSettings().max_features))
-    return readers[0].read(batch)
+def _decode(sink: _Sink, decoders: list[Decoder], options: ModelOptions) -> Predictions:
+    (batch,), _ = take_batches(sink.take, len(sink.queue), is_suppressed=lambda _: False, pause=lambda: None)
+    if not decoders:
+        max_features = InstrumentationSettings().max_features
+        decoders.append(Decoder(batch.plan, options=lambda _: options, max_features=max_features))
+    return decoders[0].decode(batch)
 
 
 def _stream_sketches(predictions: Predictions) -> Iterator[tuple[str, StreamSketch]]:

@@ -16,7 +16,7 @@ from opentelemetry.trace import StatusCode
 
 from otel_mlmon import ModelOptions, semconv
 from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
-from otel_mlmon.instrumentation.decode.decoder import Reader
+from otel_mlmon.instrumentation.decode.decoder import Decoder
 from otel_mlmon.instrumentation.export.events import Events
 from otel_mlmon.instrumentation.export.metrics import Metrics
 from otel_mlmon.instrumentation.export.spans import Spans
@@ -244,7 +244,7 @@ def test_calls_are_recorded_or_dropped_by_reason() -> None:
 @pytest.mark.parametrize(
     ("owner", "method", "stage"),
     [
-        (Reader, "read", "record"),
+        (Decoder, "decode", "record"),
         (Aggregator, "add", "record"),
         (Metrics, "observe", "metrics"),
         (Spans, "emit", "spans_and_events"),

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
-from otel_mlmon.instrumentation.decode.announcements import Announcer
-from otel_mlmon.instrumentation.decode.decoder import Reader
+from otel_mlmon.instrumentation.decode.decoder import Decoder
+from otel_mlmon.instrumentation.decode.model_loading import LoadTracker
 from otel_mlmon.instrumentation.export.events import Events
 from otel_mlmon.instrumentation.export.exceptions import Exceptions
 from otel_mlmon.instrumentation.export.exemplars import Exemplars
@@ -40,9 +40,9 @@ FAULTS = st.sampled_from([RuntimeError, KeyError, MemoryError, RecursionError, U
 HOSTS = st.sampled_from([ValueError, KeyError, AttributeError, StopIteration, KeyboardInterrupt, SystemExit])
 STAGES = [
     (CallRecorder, "_describe"), (CallRecorder, "_captures"), (CallRecorder, "attach"), (CallRecorder, "tap"),
-    (OrtValueRecorder, "take"),
-    (OrtValueRecorder, "record"), (CallQueue, "offer"), (Announcer, "take"), (Announcer, "see"), (Announcer, "timed"),
-    (Announcer, "announcements"), (Reader, "__init__"), (Reader, "read"), (Aggregator, "add"), (Aggregator, "take"),
+    (OrtValueRecorder, "take"), (OrtValueRecorder, "record"), (CallQueue, "offer"),
+    (LoadTracker, "take"), (LoadTracker, "add_session"), (LoadTracker, "durations"), (LoadTracker, "announcements"),
+    (Decoder, "__init__"), (Decoder, "decode"), (Aggregator, "add"), (Aggregator, "take"),
     (Metrics, "observe"), (Metrics, "observe_loads"), (Spans, "emit"), (Events, "emit"), (Exceptions, "emit"),
     (ModelEvents, "emit"), (Limiter, "grant"), (Exemplars, "tell"),
 ]  # fmt: skip
@@ -214,13 +214,13 @@ def test_calls_of_eight_threads_are_recorded_suppressed_or_dropped(count: int) -
 
 def test_a_full_buffer_drops_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     session = ort.InferenceSession(models.classifier())
-    may_go_on, read = threading.Event(), Reader.read
+    may_go_on, decode = threading.Event(), Decoder.decode
 
-    def stuck(self: Reader, calls: Any) -> Any:
+    def stuck(self: Decoder, batch: Any) -> Any:
         assert may_go_on.wait(30)
-        return read(self, calls)
+        return decode(self, batch)
 
-    monkeypatch.setattr(Reader, "read", stuck)
+    monkeypatch.setattr(Decoder, "decode", stuck)
     with capture(buffer_records=50, events_per_second=0.0, spans_per_second=0.0) as captured:
         in_threads(8, 200, session)
         may_go_on.set()

@@ -18,14 +18,14 @@ from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 
 from otel_mlmon import semconv
 from otel_mlmon.guard import guard
-from otel_mlmon.instrumentation.aggregate.snapshot import Snapshot, Values
+from otel_mlmon.instrumentation.aggregate.aggregator import Snapshot
 from otel_mlmon.instrumentation.export import bulk
 from otel_mlmon.instrumentation.export.bulk_self_test import Trouble, self_test
 from otel_mlmon.instrumentation.export.context import NOWHERE
 from otel_mlmon.instrumentation.export.metric_readers import ways
 from otel_mlmon.instrumentation.queue.yielding import give_way
 from otel_mlmon.internal_events import JOURNAL, ValuesDropped
-from otel_mlmon.types import ModelKey
+from otel_mlmon.types import Floats, ModelKey
 from otel_mlmon.version import __version__
 
 Instrument = TypeVar("Instrument", Histogram, Counter)
@@ -76,21 +76,20 @@ class Metrics:
         """Add one interval of one model."""
         base = model_attributes(snapshot.model)
         for error, durations in snapshot.durations_s.items():
-            self._record(semconv.DURATION, durations, {**base, semconv.ERROR_TYPE: error} if error else base)
+            attributes = {**base, semconv.ERROR_TYPE: error} if error else base
+            self._record(semconv.DURATION, durations, attributes, snapshot.slowest_calls.get(error))
         self._record(semconv.BATCH, snapshot.batch_sizes, base)
         self._record(semconv.CONFIDENCE, snapshot.confidences, base)
         for name, values in snapshot.values.items():
             self._record(semconv.VALUE, values, {**base, semconv.OUTPUT_NAME: name})
-        for name, values in snapshot.features.items():
+        for name, values in snapshot.inputs.features.items():
             self._record(semconv.FEATURE, values, {**base, semconv.FEATURE_NAME: name})
-        self._count(semconv.PREDICTIONS, snapshot.labels.counts, base, semconv.PREDICTION_LABEL)
-        self._count(semconv.MISSING_VALUES, snapshot.missing.counts, base, semconv.FEATURE_NAME)
-        for name, categories in snapshot.categories.items():
-            self._count(
-                semconv.CATEGORY, categories.counts, {**base, semconv.FEATURE_NAME: name}, semconv.FEATURE_VALUE
-            )
-        if snapshot.samples:
-            self._instruments.counters[semconv.SAMPLES.name].add(snapshot.samples, base, NOWHERE)
+        self._count(semconv.PREDICTIONS, snapshot.labels, base, semconv.PREDICTION_LABEL)
+        self._count(semconv.MISSING_VALUES, snapshot.inputs.missing, base, semconv.FEATURE_NAME)
+        for name, categories in snapshot.inputs.categories.items():
+            self._count(semconv.CATEGORY, categories, {**base, semconv.FEATURE_NAME: name}, semconv.FEATURE_VALUE)
+        if snapshot.inputs.samples:
+            self._instruments.counters[semconv.SAMPLES.name].add(snapshot.inputs.samples, base, NOWHERE)
 
     def observe_loads(self, loads: Loads) -> None:
         """Add sessions created: model, seconds, error type of those that were not."""
@@ -98,7 +97,7 @@ class Metrics:
             attributes = model_attributes(model)
             if error:
                 attributes[semconv.ERROR_TYPE] = error
-            self._record(semconv.LOAD_DURATION, Values(numbers=np.array([duration_s])), attributes)
+            self._record(semconv.LOAD_DURATION, np.array([duration_s]), attributes)
 
     def offer(self, metric: semconv.Metric, value: float, attributes: Attributes, context: Context, at_ns: int) -> None:
         """Let a value observed before be an exemplar of a histogram or a counter (`bulk.offer`)."""
@@ -121,11 +120,17 @@ class Metrics:
         if self._instruments.drain is self._drain:
             self._instruments.drain, self._instruments.sessions = None, None
 
-    def _record(self, metric: semconv.Metric, values: Values, attributes: Attributes) -> None:
-        if not values.numbers.size:
+    def _record(
+        self,
+        metric: semconv.Metric,
+        values: Floats,
+        attributes: Attributes,
+        exemplar: tuple[float, object] | None = None,
+    ) -> None:
+        if not values.size:
             return
         write = bulk.record_all if self.trouble.values else bulk.inject
-        refused = write(self._instruments.histograms[metric.name], values.numbers, attributes, values.exemplar)
+        refused = write(self._instruments.histograms[metric.name], values, attributes, exemplar)
         give_way()
         if refused:
             JOURNAL.emit(ValuesDropped(reason="negative", count=refused))

@@ -9,7 +9,7 @@ from opentelemetry._logs import LoggerProvider, SeverityNumber
 from opentelemetry.context import Context
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.decode.model_loading import Loaded
+from otel_mlmon.instrumentation.decode.model_loading import ModelLoad
 from otel_mlmon.instrumentation.export.context import plain
 from otel_mlmon.version import __version__
 
@@ -34,7 +34,7 @@ class ModelEvents:
         self._logger = provider.get_logger(semconv.SCOPE, __version__) if provider else None
         self._told: set[tuple[str, str, str]] = set()
 
-    def emit(self, loaded: Loaded, *, offset_ns: int) -> None:
+    def emit(self, loaded: ModelLoad, *, offset_ns: int) -> None:
         """Say that a model was loaded, and whether it runs on something else than was asked for.
 
         Args:
@@ -50,14 +50,14 @@ class ModelEvents:
             attributes = _runs_on(loaded)
             self._write(semconv.EVENT_PROVIDER_FALLBACK, SeverityNumber.WARN, attributes, loaded, offset_ns)
 
-    def _tell(self, loaded: Loaded) -> None:
+    def _tell(self, loaded: ModelLoad) -> None:
         line = (loaded.model.name, loaded.requested[0], loaded.providers[0])
         if line not in self._told and len(self._told) < MAX_TOLD:
             self._told.add(line)
             _LOG.warning("Model %s was asked to run on %s and runs on %s.", *line)
 
     def _write(
-        self, name: str, severity: SeverityNumber, attributes: Attributes, loaded: Loaded, offset_ns: int
+        self, name: str, severity: SeverityNumber, attributes: Attributes, loaded: ModelLoad, offset_ns: int
     ) -> None:
         if self._logger is None:
             return
@@ -72,7 +72,7 @@ class ModelEvents:
         )
 
 
-def loaded_attributes(loaded: Loaded) -> Attributes:
+def loaded_attributes(loaded: ModelLoad) -> Attributes:
     """What `ml.model.loaded` says; what is not known is not there."""
     said: Attributes = {
         **_runs_on(loaded),
@@ -86,7 +86,7 @@ def loaded_attributes(loaded: Loaded) -> Attributes:
     return {name: value for name, value in said.items() if value != ""}
 
 
-def _runs_on(loaded: Loaded) -> Attributes:
+def _runs_on(loaded: ModelLoad) -> Attributes:
     """Lists as text, since not every back-end can search an array."""
     said: Attributes = {
         semconv.MODEL_NAME: loaded.model.name,

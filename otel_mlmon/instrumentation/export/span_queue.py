@@ -7,8 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from otel_mlmon.instrumentation.decode.features import Inputs
-from otel_mlmon.instrumentation.decode.predictions import Predictions
+from otel_mlmon.instrumentation.decode.predictions import InputSummary, Predictions
 from otel_mlmon.internal_events import JOURNAL, RecordsDropped
 
 MAX_CALLS: Final = 65_536
@@ -48,7 +47,7 @@ class SpanQueue:
 
     def keep(self, predictions: Predictions, around: Sequence[object]) -> None:
         """Keep a batch until the metrics hold it."""
-        batch = SpanBatch(dataclasses.replace(predictions, values={}, inputs=Inputs()), around)
+        batch = SpanBatch(dataclasses.replace(predictions, values={}, inputs=InputSummary()), around)
         self._early.append(batch)
         self._kept += _weight(batch)
         while self._kept - self._lost - self._taken > MAX_CALLS:

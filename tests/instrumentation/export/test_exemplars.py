@@ -27,7 +27,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 import otel_mlmon
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.decode.model_identity import Model
+from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity
 from otel_mlmon.instrumentation.decode.predictions import Predictions
 from otel_mlmon.instrumentation.export import bulk
 from otel_mlmon.instrumentation.export.exemplars import MOST, Exemplars
@@ -178,7 +178,7 @@ def test_of_a_batch_a_few_are_told_evenly_over_the_ranks() -> None:
     calls = 101
     durations_ns = np.random.default_rng(3).permutation(np.arange(calls) * 1_000_000)
     predictions = Predictions(
-        model=Model(name="m", version="", runtime_version="", provider=""),
+        model=ModelIdentity(name="m", version="", runtime_version="", provider=""),
         operation="run",
         started_ns=np.arange(calls),
         duration_ns=durations_ns,
