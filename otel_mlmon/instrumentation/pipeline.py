@@ -14,13 +14,14 @@ A forked child resets it and shares nothing with its parent.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import functools
 import os
 import random
 import threading
 import time
 from collections.abc import Callable, Iterable
-from types import ModuleType
 from typing import Any, Final
 
 from otel_mlmon import semconv
@@ -31,6 +32,7 @@ from otel_mlmon.instrumentation.decode.decoder import Decoders
 from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.decode.model_identity import identify, model_name
 from otel_mlmon.instrumentation.decode.model_loading import LoadTracker
+from otel_mlmon.instrumentation.decode.observations import make_decoder
 from otel_mlmon.instrumentation.decode.vocabulary import Vocabularies
 from otel_mlmon.instrumentation.export import context as otel_context
 from otel_mlmon.instrumentation.export import providers
@@ -38,12 +40,9 @@ from otel_mlmon.instrumentation.export.sampling import Slownesses, interest
 from otel_mlmon.instrumentation.export.signal_writers import SignalWriters, make_signal_writers, trouble_of
 from otel_mlmon.instrumentation.export.span_queue import SpanBatch, SpanQueue
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.queue.worker import Worker
-from otel_mlmon.instrumentation.queue.yielding import give_way_unless
-from otel_mlmon.instrumentation.runtime.call import FIELDS, SessionInfo
-from otel_mlmon.instrumentation.runtime.onnxruntime import patches as onnxruntime
-from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import ATTRIBUTE, CallRecorder
-from otel_mlmon.instrumentation.runtime.patch import Patch
+from otel_mlmon.instrumentation.queue.worker import Worker, give_way_unless
+from otel_mlmon.instrumentation.runtime.call import FIELDS, Load, SessionInfo
+from otel_mlmon.instrumentation.runtime.runtime import MAX_LOADS, Capture, Instrumentation, instrument_all, undo_all
 from otel_mlmon.instrumentation.sentry.sentry import Options, Sentry
 from otel_mlmon.instrumentation.settings import InstrumentationSettings
 from otel_mlmon.instrumentation.status import Status
@@ -64,16 +63,13 @@ class InstrumentationPipeline:
     """Turns calls of patched methods into signals.
 
     Args:
-        module: onnxruntime.
         settings: The value of every option.
         rng: Chooses the calls that get spans and events.
     """
 
     _outlets: SignalWriters | None
 
-    def __init__(
-        self, module: ModuleType, settings: InstrumentationSettings, *, rng: random.Random | None = None
-    ) -> None:
+    def __init__(self, settings: InstrumentationSettings, *, rng: random.Random | None = None) -> None:
         self.settings = settings
         self._given = providers.Given(
             tracer=settings.tracer_provider, meter=settings.meter_provider, logger=settings.logger_provider
@@ -99,12 +95,14 @@ class InstrumentationPipeline:
             model_of=self._model_of,
             rng=self._rng,
         )
-        self._observer = CallRecorder(
+        self._loads: collections.deque[Load] = collections.deque(maxlen=MAX_LOADS)
+        capture = Capture(
             sink=self._ring,
-            reader=self._sentry.reader,
+            loads=self._loads,
+            context_reader=self._sentry.reader,
             model_name=(lambda session: str(name(session))) if callable(name) else (lambda _: name),
-            runtime_version=module.__version__,
-            is_whole=lambda session: callable(settings.options_for(model_name(session)).output_kind),
+            has_output_function=lambda session: callable(settings.options_for(model_name(session)).output_kind),
+            allows_telemetry=settings.onnxruntime_telemetry,
         )
         for stage in guards():
             stage.reset()
@@ -118,10 +116,7 @@ class InstrumentationPipeline:
                 self._found_outlets()
             else:
                 self._base = providers.base_resource()
-        if not settings.onnxruntime_telemetry:
-            with guard("onnxruntime_telemetry"):
-                onnxruntime.stop_telemetry(module)
-        self._patches: dict[str, Patch] = onnxruntime.patch(module, self._observer)
+        self._runtimes: dict[str, Instrumentation] = instrument_all(capture)
 
     def drain(self, timeout_s: float = COLLECT_WAIT_S) -> bool:
         """Aggregate what is buffered and add it to the metrics; whether a round under way ended in time."""
@@ -147,13 +142,9 @@ class InstrumentationPipeline:
         return is_done and (outlets is None or outlets.providers.flush(deadline_s - time.monotonic()))
 
     def uninstrument(self) -> bool:
-        """Take the patches off; whether all of them could be, not left as pass-throughs below somebody else's.
-
-        The sessions are let go of at once: whoever instruments them next must not find what copies their calls for us.
-        """
-        undone, self._patches = [patch.undo() for patch in reversed(self._patches.values())], {}
-        self._observer.close()
-        return all(undone)
+        """Restores every runtime; whether nothing of ours is left in any, as below another patch."""
+        runtimes, self._runtimes = self._runtimes, {}
+        return undo_all(runtimes)
 
     def shutdown(self, timeout_s: float) -> bool:
         """Uninstrument, send what is left, and end the thread and our own providers; whether it was done in time."""
@@ -185,9 +176,9 @@ class InstrumentationPipeline:
             dropped = dict(self._ring.dropped())
         trouble = trouble_of(outlets, is_closed=self._is_closed)
         return Status(
-            is_active=bool(self._patches),
-            patched_methods=tuple(self._patches),
-            active_sessions=len(self._observer.sessions()),
+            is_active=bool(self._runtimes),
+            patched_methods={name: runtime.methods for name, runtime in self._runtimes.items()},
+            active_sessions=len(self._sessions()),
             waiting_calls=len(self._ring),
             recorded_calls=self._recorded,
             suppressed_calls=self._suppressed,
@@ -217,16 +208,15 @@ class InstrumentationPipeline:
         self._slownesses = Slownesses()
         self._unsent = SpanQueue()
         self._load_tracker = LoadTracker(
-            self._observer.loads,
-            is_suppressed=otel_context.is_suppressed,
-            version_of=self._version_of,
+            self._loads, is_suppressed=otel_context.is_suppressed, version_of=self._version_of
         )
-        self._decoders = Decoders(
+        make = functools.partial(
+            make_decoder,
             options=self.settings.options_for,
             max_features=self.settings.max_features,
             findings=self._findings,
-            on_new=lambda plan: self._load_tracker.add_session(plan.session),
         )
+        self._decoders = Decoders(make, on_new=lambda plan: self._load_tracker.add_session(plan.session))
         self._recorded = 0
         self._suppressed = 0
         self._told: dict[str, int] = {}
@@ -240,7 +230,7 @@ class InstrumentationPipeline:
             outlets.metrics.close()
         self._ring.reset()
         self._worker.reset()
-        self._observer.loads.clear()
+        self._loads.clear()
         JOURNAL.reset()
         self._sentry.reset()
         self._reset()
@@ -248,7 +238,8 @@ class InstrumentationPipeline:
     def _round(self) -> None:
         with guard("sentry"):
             self._sentry.adopt()
-            self._observer.renew()
+            for runtime in self._runtimes.values():
+                runtime.renew_context()
         self.drain(ROUND_WAIT_S)
         self._send(timeout_s=0.0)
 
@@ -268,7 +259,7 @@ class InstrumentationPipeline:
 
     def _has_nothing(self) -> bool:
         """Whether nothing ever came: a process that runs no model gets no exporters, and ends without their waits."""
-        if self._outlets is not None or self._ring or self._observer.loads:
+        if self._outlets is not None or self._ring or self._loads:
             return False
         with self._counting:
             return not self._ring.dropped()
@@ -376,11 +367,15 @@ class InstrumentationPipeline:
         return self._outlets
 
     def _models(self) -> Iterable[ModelKey]:
-        return [self._model(session) for session in self._observer.sessions()]
+        return map(self._model, self._sessions())
+
+    def _sessions(self) -> list[SessionInfo]:
+        return [session for runtime in self._runtimes.values() for session in runtime.sessions()]
 
     def _model_of(self, session: Any) -> ModelKey | None:
-        info = getattr(session, ATTRIBUTE, {}).get("session")
-        return None if info is None else self._model(info)
+        """The model of a session object of the host's; None of any other object."""
+        infos = (runtime.session_of(session) for runtime in self._runtimes.values())
+        return next((self._model(info) for info in infos if info is not None), None)
 
     def _model(self, session: SessionInfo) -> ModelKey:
         return identify(session, version=self._version_of(model_name(session))).key

@@ -12,6 +12,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from otel_mlmon.guard import guard
@@ -19,11 +20,13 @@ from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.lifecycle import Alerts
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.score import Score
+from otel_mlmon.processor.detect.state import StreamState
 from otel_mlmon.processor.receive.data_point import ModelLoaded, TelemetryItem
 from otel_mlmon.processor.self_telemetry import SelfTelemetry
 from otel_mlmon.processor.serve import documents
 from otel_mlmon.processor.serve.otlp import GaugeValue
 from otel_mlmon.processor.settings import Settings
+from otel_mlmon.processor.state.records import decode, encode
 from otel_mlmon.processor.state.sqlite import Store
 from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.reference_export import ModelReference
@@ -34,6 +37,15 @@ EVIDENCE: Final = "evidence"
 ALERTS: Final = "alerts"
 OUTBOX: Final = "outbox"
 """Alerts that are committed and not yet handed to the notifiers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamRecord:
+    """What is stored of a stream between turns: its last score, and its evidence if there is any."""
+
+    stream: StreamKey
+    score: Score
+    state: StreamState | None
 
 
 class Pipeline:
@@ -96,13 +108,12 @@ class Pipeline:
             max_streams=self._settings.max_streams,
             clock_ns=self._clock_ns,
         )
-        self._monitor = Evaluator()
+        self._evaluator = Evaluator(policy_for=self._settings.watch, alarm_line_for=self._settings.alarm_line)
         for blob in self._store.load(EVIDENCE).values():
-            saved = json.loads(blob)
-            stream = StreamKey(ModelKey(*saved["model"]), saved["stream"])
-            self._scores[stream] = documents.score_from_dict(saved["score"])
-            if saved["state"] is not None:
-                self._monitor.restore(stream, saved["state"])
+            record = decode(blob, StreamRecord)
+            self._scores[record.stream] = record.score
+            if record.state is not None:
+                self._evaluator.restore(record.stream, record.state)
         told = self._store.load(ALERTS).get("")
         settings = self._settings.alerts
         self._alerts = (
@@ -129,7 +140,7 @@ class Pipeline:
         windows = self._panes.close(now_ns)
         forgotten = dict.fromkeys(self._panes.forgotten())
         for stream in (*replaced, *forgotten):
-            self._monitor.forget(stream)
+            self._evaluator.forget(stream)
             self._scores.pop(stream, None)
             self._scored.discard(stream)
             self._store.delete(EVIDENCE, _key_of(stream))
@@ -186,32 +197,16 @@ class Pipeline:
 
     def _scored_panes(self, windows: list[Window]) -> dict[tuple[int, ModelKey], dict[StreamKey, tuple[Window, Score]]]:
         """The scores of each pane of each model, in the order of time."""
-        line = self._settings.alarm_line(self._watched(windows))
         panes: dict[tuple[int, ModelKey], dict[StreamKey, tuple[Window, Score]]] = {}
-        watches = ((window, self._settings.watch(window.stream)) for window in windows)
-        watched = [(window, watch) for window, watch in watches if watch is not None]
-        scores = self._monitor.observe_all(watched, log10_alarm_line=line)
-        for (window, _), score in zip(watched, scores, strict=True):
+        for window, score in self._evaluator.evaluate(windows):
             self._scores[window.stream] = score
             self._scored.add(window.stream)
             panes.setdefault((window.end_ns, window.stream.model), {})[window.stream] = (window, score)
         return panes
 
-    def _watched(self, windows: list[Window]) -> int:
-        """How many streams the false-alarm budget is over."""
-        known = set(self._monitor.streams())
-        return len(known | {window.stream for window in windows if window.reference is not None})
-
     def _evidence(self, stream: StreamKey) -> bytes:
-        is_known = stream in self._monitor.streams()
-        return _json(
-            {
-                "model": list(stream.model),
-                "stream": stream.stream,
-                "state": self._monitor.state(stream) if is_known else None,
-                "score": documents.score_to_dict(self._scores[stream]),
-            }
-        )
+        state = self._evaluator.state(stream) if stream in self._evaluator.streams() else None
+        return encode(StreamRecord(stream=stream, score=self._scores[stream], state=state))
 
     def _publish(self) -> None:
         rules = self._alerts.current()

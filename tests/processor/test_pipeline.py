@@ -244,7 +244,7 @@ def test_a_processor_that_was_down_for_the_retention_forgets_what_waited_too(tmp
     bench.clock.now_ns += 15 * 86_400 * SECOND
     bench.open()
     bench.turn()
-    assert (bench.pipeline._alerts.to_state()["models"], bench.pipeline._monitor.streams()) == ([], ())
+    assert (bench.pipeline._alerts.to_state()["models"], list(bench.pipeline._evaluator.streams())) == ([], [])
     bench.kill()
 
 
@@ -287,7 +287,7 @@ def test_the_reference_that_a_model_carries_is_what_its_streams_are_judged_by(tm
     bench.load(carried(day=1))
     bench.pane(CALM)
     known = bench.stream()
-    assert (known["origin"], known["reference_count"], known["status"]) == ("model", 9000, "calibrating")
+    assert (known["origin"], known["reference_count"], known["calibrating"]) == ("model", 9000, True)
     for number in range(25):
         bench.pane(DRIFTED if number > 14 else CALM)
     assert changes(bench.told) == [("prediction_drift", State.FIRING)]
@@ -303,7 +303,7 @@ def test_a_learned_reference_gives_way_and_the_evidence_begins_anew(tmp_path: Pa
     bench.load(carried(day=1, labels=DRIFTED))
     bench.pane(DRIFTED)
     after = bench.stream()
-    assert (after["origin"], after["status"], after["current_count"]) == ("model", "calibrating", 100)
+    assert (after["origin"], after["calibrating"], after["current_count"]) == ("model", True, 100)
     assert after["log10_evidence"] < 0.5
     bench.kill()
     bench.open()

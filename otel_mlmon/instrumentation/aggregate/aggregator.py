@@ -118,10 +118,11 @@ def label_counts(labels: Labels) -> dict[str, int]:
 
 def _durations_by_error(predictions: Predictions) -> tuple[dict[str, Floats], dict[str, tuple[float, object]]]:
     seconds = predictions.duration_ns / 1e9
-    positions = {"": np.arange(len(seconds))}
+    measured = np.flatnonzero(seconds)
+    positions = {"": measured} if measured.size else {}
     if any(predictions.errors):
-        errors = np.array([error or "" for error in predictions.errors])
-        positions = {str(error): np.flatnonzero(errors == error) for error in np.unique(errors)}
+        errors = np.array([predictions.errors[call] or "" for call in measured.tolist()])
+        positions = {str(error): measured[errors == error] for error in np.unique(errors)}
     slowest = {error: int(calls[seconds[calls].argmax()]) for error, calls in positions.items()}
     return (
         {error: seconds[calls] for error, calls in positions.items()},

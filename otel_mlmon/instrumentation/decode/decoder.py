@@ -71,8 +71,18 @@ class DeclaredModel(Protocol):
         """Features that are categories although they are numbers; None to infer them."""
 
 
-class Decoder:
+class CallDecoder(Protocol):
     """Decodes the calls of one plan.
+
+    Runs on: one thread at a time.
+    """
+
+    def decode(self, batch: CallBatch) -> Predictions:
+        """Decodes at least one call of this decoder's plan."""
+
+
+class Decoder:
+    """Decodes the tensors of the calls of one plan.
 
     Runs on: one thread at a time.
 
@@ -202,7 +212,7 @@ class Decoder:
     def _start_evidence(self, position: int, tensor: Tensor) -> KindEvidence:
         outputs = self._plan.outputs
         kind = self._declared_kind(tensor, is_first=position == 0)
-        if kind is None and is_detection([*self._plan.made, *(output.name for output in outputs)]):
+        if kind is None and is_detection([*self._plan.output_names, *(output.name for output in outputs)]):
             kind = "none"
         has_labels = any(holds_labels(output) for output in outputs if output is not tensor)
         return KindEvidence(tensor, declared_kind=kind, class_names=self._class_names, has_labels=has_labels)
@@ -244,23 +254,14 @@ class Decoders:
     Runs on: one thread at a time.
 
     Args:
-        options: Returns what the developer declared of the model of a name.
-        max_features: Number of features that are profiled at most.
-        findings: Takes what is inferred.
-        on_new: Called with a plan that has no decoder yet.
+        make: Makes the decoder of a plan.
+        on_new: Called with a plan once it has a decoder.
     """
 
-    def __init__(
-        self,
-        *,
-        options: Callable[[str], DeclaredModel],
-        max_features: int,
-        findings: Findings,
-        on_new: Callable[[Plan], None],
-    ) -> None:
-        self._make = functools.partial(Decoder, options=options, max_features=max_features, findings=findings)
+    def __init__(self, make: Callable[[Plan], CallDecoder], *, on_new: Callable[[Plan], None]) -> None:
+        self._make = make
         self._on_new = on_new
-        self._decoders: dict[Plan, Decoder] = {}
+        self._decoders: dict[Plan, CallDecoder] = {}
 
     def decode_batch(self, batch: CallBatch) -> Predictions:
         """Decodes a batch of captured calls into predictions."""

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Final
 
-from otel_mlmon.instrumentation.runtime.call import SessionInfo
+from otel_mlmon import semconv
+from otel_mlmon.instrumentation.runtime.call import UNKNOWN_VERSION, SessionInfo
 from otel_mlmon.types import ModelKey
-
-UNKNOWN_VERSION: Final = 2**63 - 1
-"""The version that onnxruntime reports of a model without one."""
 
 _NAME_KEYS: Final = ("model_name", "name")
 _VERSION_KEYS: Final = ("model_version", "version")
@@ -38,12 +36,24 @@ class ModelIdentity:
     version: str
     """Empty if unknown."""
     provider: str
+    """The execution provider; empty if the runtime has none."""
     runtime_version: str
+    """Empty if unknown."""
+    runtime_name: str = semconv.RUNTIME_ONNXRUNTIME
 
     @property
     def key(self) -> ModelKey:
         """The name and version that metrics are kept by."""
         return ModelKey(self.name, self.version)
+
+    def runtime_attributes(self) -> dict[str, str]:
+        """Returns the attributes of spans and events that name the runtime, as far as they are known."""
+        attributes = {
+            semconv.RUNTIME_NAME: self.runtime_name,
+            semconv.RUNTIME_VERSION: self.runtime_version,
+            semconv.EXECUTION_PROVIDER: self.provider,
+        }
+        return {name: value for name, value in attributes.items() if value}
 
 
 def identify(session: SessionInfo, *, version: str = "") -> ModelIdentity:
@@ -52,6 +62,7 @@ def identify(session: SessionInfo, *, version: str = "") -> ModelIdentity:
         name=model_name(session),
         version=version or _version(session),
         provider=session.provider,
+        runtime_name=session.runtime_name,
         runtime_version=session.runtime_version,
     )
 
@@ -64,7 +75,7 @@ def model_name(session: SessionInfo) -> str:
     """
     graph = session.graph_name.strip()
     name = (
-        session.given_name.strip()
+        session.model_name.strip()
         or _metadata_value(session, _NAME_KEYS)
         or stem(session.path)
         or ("" if _EXPORTER_NAMES.fullmatch(graph) else graph)

@@ -16,8 +16,7 @@ from typing import Final, NamedTuple
 
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity, identify, model_name, stem
-from otel_mlmon.instrumentation.runtime.call import SessionInfo
-from otel_mlmon.instrumentation.runtime.load import Load, stamp_of
+from otel_mlmon.instrumentation.runtime.call import Load, SessionInfo, stamp_of
 
 MAX_SESSIONS: Final = 1024
 """Sessions remembered, and loads that wait, at most; a session that is no longer remembered is announced again."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -23,20 +24,7 @@ from pydantic import (
 )
 
 from otel_mlmon.processor.config import units
-
-StatisticName = Literal[
-    "psi",
-    "chi_squared",
-    "g_test",
-    "jensen_shannon",
-    "hellinger",
-    "total_variation",
-    "l_infinity",
-    "cramers_v",
-    "wasserstein",
-    "kolmogorov_smirnov",
-]
-WITH_P_VALUE: Final = ("psi", "chi_squared", "g_test")
+from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 
 Section = TypeVar("Section", bound=BaseModel)
 
@@ -51,6 +39,13 @@ def _off_or(check: Callable[[object], str]) -> BeforeValidator:
     return BeforeValidator(lambda value: None if value in (None, "") else check(value))
 
 
+def _check_statistic(name: str) -> str:
+    if name not in STATISTICS.names():
+        raise ValueError(f"must be one of {', '.join(STATISTICS.names())}")
+    return name
+
+
+StatisticName = Annotated[str, AfterValidator(_check_statistic)]
 Duration = Annotated[float, BeforeValidator(units.duration_s), PlainSerializer(units.duration_text)]
 Size = Annotated[int, BeforeValidator(units.size_bytes), PlainSerializer(units.size_text)]
 Share = Annotated[float, BeforeValidator(units.share), PlainSerializer(units.share_text)]
@@ -286,7 +281,7 @@ class NoDataConfig(_Part):
 class ThresholdConfig(_Part):
     """A threshold on a familiar statistic of the rolling window."""
 
-    statistic: StatisticName
+    statistic: StatisticName = Field(description="Its name, such as psi.")
     stream: str = Field(default="*", min_length=1, description="Which streams, as in `input.*`.")
     above: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="Alert above this value.")
     p_below: float | None = Field(default=None, gt=0, lt=1, description="Alert below this p-value.")
@@ -295,8 +290,9 @@ class ThresholdConfig(_Part):
     def _fits(self) -> ThresholdConfig:
         if (self.above is None) == (self.p_below is None):
             raise ValueError("must have exactly one of above and p_below")
-        if self.p_below is not None and self.statistic not in WITH_P_VALUE:
-            raise ValueError(f"{self.statistic} has no p-value: p_below is for {', '.join(WITH_P_VALUE)}")
+        if self.p_below is not None and not STATISTICS.load(self.statistic).has_p_value:
+            names = ", ".join(name for name, statistic in STATISTICS.load_all().items() if statistic.has_p_value)
+            raise ValueError(f"{self.statistic} has no p-value: p_below is for {names}")
         return self
 
 

@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 
 from otel_mlmon.instrumentation.decode import model_loading as loading
-from otel_mlmon.instrumentation.decode.model_identity import UNKNOWN_VERSION, ModelIdentity
+from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity
 from otel_mlmon.instrumentation.decode.model_loading import LoadTracker, ModelLoad, describe_load
-from otel_mlmon.instrumentation.runtime.call import SessionInfo
-from otel_mlmon.instrumentation.runtime.load import Load, stamp_of
+from otel_mlmon.instrumentation.runtime.call import UNKNOWN_VERSION, Load, SessionInfo, stamp_of
 
 INFO = SessionInfo(
-    given_name="", path="", digest="d", graph_name="iris", version=3, metadata={}, provider="CPUExecutionProvider",
+    model_name="", path="", digest="d", graph_name="iris", version=3, metadata={}, provider="CPUExecutionProvider",
     runtime_version="1.2", providers=("CPUExecutionProvider",),
 )  # fmt: skip
 
@@ -125,7 +124,7 @@ def test_an_unknown_version_is_none() -> None:
 
 def info(name: str) -> SessionInfo:
     return SessionInfo(
-        given_name=name, path="", digest="", graph_name="", version=1, metadata={}, provider="P", runtime_version="1"
+        model_name=name, path="", digest="", graph_name="", version=1, metadata={}, provider="P", runtime_version="1"
     )
 
 

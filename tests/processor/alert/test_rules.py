@@ -104,7 +104,7 @@ def test_one_verdict_a_rule_with_all_its_streams() -> None:
             judged("input.a", "drift", exemplars=("t1", "t2")),
             judged("input.b", "drift", exemplars=("t2", "t3")),
             judged("input.c", "ok"),
-            judged("input.d", "calibrating"),
+            judged("input.d", "learning"),
             judged("prediction.label", "learning"),
             judged("errors", "ok"),
         ]
@@ -162,11 +162,11 @@ def with_thresholds(entry: Judged, *verdicts: ThresholdVerdict) -> Judged:
 
 
 def psi(verdict: Literal["ok", "breached", "too few values"], value: float = 0.31) -> ThresholdVerdict:
-    return ThresholdVerdict(statistic="psi", is_p_value=False, value=value, bound=0.2, needs=60, verdict=verdict)
+    return ThresholdVerdict(statistic="psi", is_p_value=False, value=value, bound=0.2, min_count=60, verdict=verdict)
 
 
 P_BREACHED = ThresholdVerdict(
-    statistic="chi_squared", is_p_value=True, value=1e-9, bound=0.001, needs=20, verdict="breached"
+    statistic="chi_squared", is_p_value=True, value=1e-9, bound=0.001, min_count=20, verdict="breached"
 )
 WITH_STATISTIC = ModelRules(enabled=frozenset(RULES))
 

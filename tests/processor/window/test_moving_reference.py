@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from otel_mlmon.processor.detect.evaluator import Evaluator
+from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.state.sqlite import Store
 from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.moving_reference import HOUR_NS, SHRINKAGE, History, coupled, hour_of_week
@@ -151,10 +152,11 @@ def bench_of(of: HistorySettings | None) -> Bench:
 
 def alarms(windows: list[Window], *, since_s: float) -> list[int]:
     """Panes, from some time on, in which the evidence is over a line of one false alarm in 10^4 panes."""
-    monitor = Evaluator(statistics={})
+    policy = DetectionPolicy(tolerance=0.02, direction="both")
+    evaluator = Evaluator(policy_for=lambda _: policy, alarm_line_for=lambda _: 4.0, statistics={})
     found = []
     for number, window in enumerate(windows):
-        score = monitor.observe(window, tolerance=0.02, direction="both", log10_alarm_line=4.0)
+        ((_, score),) = evaluator.evaluate([window])
         if score.status == "drift" and window.end_ns > T0 + since_s * SECOND:
             found.append(number)
     return found
