@@ -70,8 +70,9 @@ OURS: dict[str, tuple[str, ...]] = {
     "instrumentation.sentry": (
         *BASE,
         "instrumentation.decode.predictions",
+        "instrumentation.export.error_tracker",
         "instrumentation.export.sampling",
-        "instrumentation.export.context",
+        "instrumentation.settings",
     ),
     # beside the Collector: receive, window, detect, alert, notify
     "processor": BASE,
@@ -82,7 +83,13 @@ OURS: dict[str, tuple[str, ...]] = {
     "processor.pipeline": (*BASE, "processor"),
     "processor.service": (*BASE, "processor"),
     "processor.receive": (*BASE, "processor.address"),
-    "processor.window": (*BASE, "processor.receive.data_point", "processor.state", *PROFILE),
+    "processor.window": (
+        *BASE,
+        "processor.receive.data_point",
+        "processor.state.records",
+        "processor.state.repository",
+        *PROFILE,
+    ),
     "processor.detect": (*BASE, "processor.window.window"),
     "processor.detect.statistics": (*BASE, "processor.detect.counts"),
     "processor.alert": (
@@ -91,14 +98,14 @@ OURS: dict[str, tuple[str, ...]] = {
         "processor.window.window",
     ),
     "processor.notify": (*BASE, "processor.alert.alert", "processor.alert.message"),
-    "processor.state.records": BASE,
-    "processor.state": (*BASE, "processor.receive.data_point", "processor.window", *PROFILE),
+    "processor.state": BASE,
     "processor.serve": (*BASE, "processor.address", "processor.receive.attributes"),
     "processor.serve.documents": (*BASE, "processor"),
 }
 
 # A leaf, which is reached through its registry, and the entries that may import it by name all the same.
 LEAVES: dict[str, tuple[str, ...]] = {
+    "processor.state.sqlite": ("processor.state.sqlite",),
     "instrumentation.runtime.onnxruntime": ("instrumentation.runtime.onnxruntime", "reference.build"),
     "instrumentation.runtime.manual": ("instrumentation.runtime.manual",),
 }
@@ -110,7 +117,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
         "instrumentation.decode", "instrumentation.aggregate", "instrumentation.runtime", "instrumentation.export",
         "instrumentation.sentry", "instrumentation.pipeline",
         "processor.receive", "processor.window", "processor.detect", "processor.alert", "processor.pipeline",
-        "processor.state", "processor.serve.documents",
+        "processor.state.records", "processor.serve.documents",
     ),
     "onnxruntime": ("instrumentation.runtime.onnxruntime", "demo.service"),
     "onnx": ("demo.train",),

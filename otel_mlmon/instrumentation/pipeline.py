@@ -1,12 +1,12 @@
 """Joins the five steps of the application half: capture, queue, decode, aggregate, export.
 
-    on the application's thread      on the background thread, or on that of a collection of metrics
-    session.run                      drain ──▶ _catch_up ──▶ _decode_chunk:
-      └▶ CallRecorder (capture)                    take_batches (queue) ──▶ Decoder.decode (decode)
-           └▶ CallQueue (queue)                      ├▶ Aggregator.add (aggregate)
-                                                     └▶ SpanQueue.keep
-                                            ──▶ _write_metrics: Aggregator.take ──▶ Metrics.observe (export)
-                                     send  ──▶ SpanQueue.take ──▶ Spans, Events, Exceptions, Sentry (export)
+    application's thread     background thread, or that of a collection of metrics
+    session.run
+      └▶ runtime: capture
+           └▶ CallQueue ───▶ drain ─▶ take_batches ─▶ Decoders.decode_batch ─┬▶ Aggregator.add
+                                                                              └▶ SpanQueue.push
+                                   ─▶ Aggregator.take ─▶ SignalWriters.write_metrics
+                             send  ─▶ SpanQueue.pop   ─▶ SignalWriters.write_calls
 
 One pipeline a process. The first call starts its thread. The thread, every collection of metrics and `flush` drain it.
 A forked child resets it and shares nothing with its parent.
@@ -34,72 +34,68 @@ from otel_mlmon.instrumentation.decode.model_identity import identify, model_nam
 from otel_mlmon.instrumentation.decode.model_loading import LoadTracker
 from otel_mlmon.instrumentation.decode.observations import make_decoder
 from otel_mlmon.instrumentation.decode.vocabulary import Vocabularies
-from otel_mlmon.instrumentation.export import context as otel_context
-from otel_mlmon.instrumentation.export import providers
-from otel_mlmon.instrumentation.export.sampling import Slownesses, interest
-from otel_mlmon.instrumentation.export.signal_writers import SignalWriters, make_signal_writers, trouble_of
-from otel_mlmon.instrumentation.export.span_queue import SpanBatch, SpanQueue
+from otel_mlmon.instrumentation.export.context import is_suppressed, make_context_reader, split_contexts
+from otel_mlmon.instrumentation.export.providers import (
+    Providers,
+    create_resource,
+    find_providers,
+    has_host_providers,
+)
+from otel_mlmon.instrumentation.export.signal_writers import SignalWriters, unavailable_reasons
+from otel_mlmon.instrumentation.export.span_queue import SpanQueue
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
 from otel_mlmon.instrumentation.queue.worker import Worker, give_way_unless
 from otel_mlmon.instrumentation.runtime.call import FIELDS, Load, SessionInfo
 from otel_mlmon.instrumentation.runtime.runtime import MAX_LOADS, Capture, Instrumentation, instrument_all, undo_all
-from otel_mlmon.instrumentation.sentry.sentry import Options, Sentry
+from otel_mlmon.instrumentation.sentry.tracker import make_error_tracker
 from otel_mlmon.instrumentation.settings import InstrumentationSettings
 from otel_mlmon.instrumentation.status import Status
 from otel_mlmon.internal_events import JOURNAL, RecordsDropped
 from otel_mlmon.types import ModelKey
 
-CHUNK: Final = 16_384
-"""Calls read at a time at most: the more, the more of it is numpy's work, which does not hold the interpreter."""
+CHUNK_CALLS: Final = 16_384
+"""Calls decoded at a time at most: the more, the larger numpy's share, which does not hold the interpreter."""
 
 COLLECT_WAIT_S: Final = 1.0
-"""How long a collection of metrics waits for a round that is under way."""
+"""Time that a collection of metrics waits for a drain that is under way."""
 
 ROUND_WAIT_S: Final = 60.0
-"""How long a round waits for another one."""
+"""Time that a round of the background thread waits for another drain."""
 
 
 class InstrumentationPipeline:
-    """Turns calls of patched methods into signals.
+    """Turns calls of the instrumented runtimes into signals.
 
     Args:
         settings: The value of every option.
         rng: Chooses the calls that get spans and events.
     """
 
-    _outlets: SignalWriters | None
+    _writers: SignalWriters | None
 
     def __init__(self, settings: InstrumentationSettings, *, rng: random.Random | None = None) -> None:
         self.settings = settings
-        self._given = providers.Given(
-            tracer=settings.tracer_provider, meter=settings.meter_provider, logger=settings.logger_provider
-        )
         self._rng = rng or random.Random()  # noqa: S311 - a choice of samples, not a secret
-        self._worker = Worker(work=self._round, interval_s=settings.flush_interval_s)
-        self._ring = CallQueue(
+        self._worker = Worker(work=self._run_round, interval_s=settings.flush_interval_s)
+        self._queue = CallQueue(
             fields=FIELDS,
             max_records=settings.buffer_records,
             max_bytes=settings.buffer_bytes,
             attend=self._worker.attend,
         )
-        name = settings.model_name
-        self._sentry = Sentry(
-            Options(
-                settings.sentry,
-                settings.sentry_traces_sample_rate or 0.0,
-                settings.sentry_dsn,
-                settings.spans_per_second,
-            ),
-            plain=otel_context.reader(),
+        self._error_tracker = make_error_tracker(
+            settings,
+            read_context=make_context_reader(),
             catch_up=self._catch_up,
-            model_of=self._model_of,
+            model_of=self._model_of_session,
             rng=self._rng,
         )
         self._loads: collections.deque[Load] = collections.deque(maxlen=MAX_LOADS)
+        name = settings.model_name
         capture = Capture(
-            sink=self._ring,
+            sink=self._queue,
             loads=self._loads,
-            context_reader=self._sentry.reader,
+            context_reader=self._error_tracker.context_reader,
             model_name=(lambda session: str(name(session))) if callable(name) else (lambda _: name),
             has_output_function=lambda session: callable(settings.options_for(model_name(session)).output_kind),
             allows_telemetry=settings.onnxruntime_telemetry,
@@ -107,109 +103,110 @@ class InstrumentationPipeline:
         for stage in guards():
             stage.reset()
         self._is_closed: bool = False
-        self._base: Any = None
+        self._resource: Any = None
         self._reset()
-        is_complete = providers.are_set() or None not in (self._given.tracer, self._given.meter, self._given.logger)
+        arguments = (settings.tracer_provider, settings.meter_provider, settings.logger_provider)
         with guard("signals"):
-            if is_complete:
-                # The host's readers may collect before our thread's first round.
-                self._found_outlets()
+            if has_host_providers() or None not in arguments:
+                # The application's readers may collect before the first round of the background thread.
+                self._make_writers()
             else:
-                self._base = providers.base_resource()
+                self._resource = create_resource()
         self._runtimes: dict[str, Instrumentation] = instrument_all(capture)
 
     def drain(self, timeout_s: float = COLLECT_WAIT_S) -> bool:
-        """Aggregate what is buffered and add it to the metrics; whether a round under way ended in time."""
+        """Decodes the waiting calls and writes their metrics; returns whether another drain ended within the time."""
         if not self.drain_lock.acquire(timeout=max(0.0, timeout_s)):
             return False
         try:
-            if self._is_closed or self._has_nothing():
+            if self._is_closed or self._is_unused():
                 return True
             with guard("signals"):
-                outlets = self._found_outlets()
-                self._catch_up(ROUND_WAIT_S, give_way_unless(self._ring.is_long))
-                self._write_metrics(outlets)
+                writers = self._make_writers()
+                self._catch_up(ROUND_WAIT_S, give_way_unless(self._queue.is_long))
+                self._write_metrics(writers)
         finally:
             self.drain_lock.release()
         return True
 
     def flush(self, timeout_s: float) -> bool:
-        """Everything that was called before, out of the process; whether it was done in time."""
+        """Exports everything recorded so far; returns whether it was done within the time."""
         deadline_s = time.monotonic() + timeout_s
         is_done = self.drain(timeout_s) and self._send(deadline_s - time.monotonic())
-        self._sentry.flush(deadline_s - time.monotonic())
-        outlets = self._outlets
-        return is_done and (outlets is None or outlets.providers.flush(deadline_s - time.monotonic()))
+        self._error_tracker.flush(deadline_s - time.monotonic())
+        writers = self._writers
+        return is_done and (writers is None or writers.providers.flush(deadline_s - time.monotonic()))
 
     def uninstrument(self) -> bool:
-        """Restores every runtime; whether nothing of ours is left in any, as below another patch."""
+        """Restores every runtime; returns whether no patch had to stay, below one of somebody else's."""
         runtimes, self._runtimes = self._runtimes, {}
         return undo_all(runtimes)
 
     def shutdown(self, timeout_s: float) -> bool:
-        """Uninstrument, send what is left, and end the thread and our own providers; whether it was done in time."""
+        """Uninstruments, exports the remaining calls, and ends the thread and our own providers.
+
+        Returns:
+            Whether it was done within the time.
+        """
         deadline_s = time.monotonic() + timeout_s
         self.uninstrument()
         is_done = self._worker.stop(timeout_s)
-        self._ring.close()
+        self._queue.close()
         is_done = is_done and self.drain(deadline_s - time.monotonic())
         is_done = self._send(deadline_s - time.monotonic()) and is_done
-        self._sentry.close(deadline_s - time.monotonic())
-        outlets = self._outlets
-        if outlets is not None:
-            if outlets.process is not None:
-                outlets.process.uninstrument()
-            is_done = outlets.providers.shutdown(deadline_s - time.monotonic()) and is_done
-            if outlets.metrics is not None:
-                outlets.metrics.close()
-        self._is_closed, self._outlets = True, None
+        self._error_tracker.close(deadline_s - time.monotonic())
+        if self._writers is not None:
+            is_done = self._writers.shutdown(deadline_s - time.monotonic()) and is_done
+        self._is_closed, self._writers = True, None
         return is_done
 
     def status(self) -> Status:
-        """What is going on."""
-        outlets = self._outlets
-        failures: dict[str, int] = {}
-        for attributes, count in JOURNAL.totals(semconv.FAILURES.name).items():
-            stage = dict(attributes)[semconv.STAGE]
-            failures[stage] = failures.get(stage, 0) + count
-        with self._counting:
-            dropped = dict(self._ring.dropped())
-        trouble = trouble_of(outlets, is_closed=self._is_closed)
+        """Returns the state of the instrumentation."""
+        writers = self._writers
+        reasons = unavailable_reasons(writers, is_closed=self._is_closed)
         return Status(
             is_active=bool(self._runtimes),
             patched_methods={name: runtime.methods for name, runtime in self._runtimes.items()},
             active_sessions=len(self._sessions()),
-            waiting_calls=len(self._ring),
-            recorded_calls=self._recorded,
-            suppressed_calls=self._suppressed,
-            dropped_calls=dropped,
-            dropped_span_batches=self._unsent.lost_batches,
-            failures=failures,
-            bulk_unavailable_reason=trouble.values,
-            exemplars_unavailable_reason=trouble.exemplars,
-            metric_readers=outlets.ways() if outlets else {},
-            owned_providers=tuple(type(owned).__name__ for owned in outlets.providers.owned) if outlets else (),
+            waiting_calls=len(self._queue),
+            recorded_calls=self._recorded_calls,
+            suppressed_calls=self._suppressed_calls,
+            dropped_calls=self._dropped_calls(),
+            dropped_span_batches=self._span_queue.dropped_batches,
+            failures=_failures_by_stage(),
+            bulk_unavailable_reason=reasons.bulk,
+            exemplars_unavailable_reason=reasons.exemplars,
+            metric_readers=writers.describe_readers() if writers else {},
+            owned_providers=tuple(type(provider).__name__ for provider in writers.providers.own) if writers else (),
             findings=self._findings.all(),
-            sentry_mode=self._sentry.mode,
+            sentry_mode=self._error_tracker.mode,
         )
 
+    def after_fork(self) -> None:
+        """Resets the child of a fork: it counts no call of its parent's, and takes no lock that a lost thread held."""
+        if self._writers is not None:
+            self._writers.close_metrics()
+        self._queue.reset()
+        self._worker.reset()
+        self._loads.clear()
+        JOURNAL.reset()
+        self._error_tracker.reset()
+        self._reset()
+
     def _reset(self) -> None:
-        """The state of a process that has recorded nothing yet."""
-        self._record_stage = guard("record")
+        """Sets the state of a process that has recorded nothing yet."""
         self.drain_lock = threading.Lock()
         """Held while calls are decoded and exported; a fork waits for it."""
-        # Inside `_draining`, or by itself for `_catch_up`, which cannot wait for an exporter to be imported.
-        self._reading = threading.Lock()
-        self._counting = threading.Lock()
-        self._sending = threading.Lock()
+        # Inside `drain_lock`, or alone for `_catch_up`, which cannot wait for an exporter to be imported.
+        self._decode_lock = threading.Lock()
+        self._count_lock = threading.Lock()
+        self._send_lock = threading.Lock()
+        self._decode_stage = guard("record")
         self._findings = Findings()
         vocabularies = Vocabularies(limit=self.settings.max_labels, on_full=self._findings.note_full_vocabulary)
         self._aggregator = Aggregator(admit=vocabularies.admit)
-        self._slownesses = Slownesses()
-        self._unsent = SpanQueue()
-        self._load_tracker = LoadTracker(
-            self._loads, is_suppressed=otel_context.is_suppressed, version_of=self._version_of
-        )
+        self._span_queue = SpanQueue()
+        self._load_tracker = LoadTracker(self._loads, is_suppressed=is_suppressed, version_of=self._version_of)
         make = functools.partial(
             make_decoder,
             options=self.settings.options_for,
@@ -217,163 +214,126 @@ class InstrumentationPipeline:
             findings=self._findings,
         )
         self._decoders = Decoders(make, on_new=lambda plan: self._load_tracker.add_session(plan.session))
-        self._recorded = 0
-        self._suppressed = 0
-        self._told: dict[str, int] = {}
-        self._providers: providers.Providers | None = None
-        self._outlets = None
+        self._recorded_calls = 0
+        self._suppressed_calls = 0
+        self._reported_drops: dict[str, int] = {}
+        self._providers: Providers | None = None
+        self._writers = None
 
-    def after_fork(self) -> None:
-        """Resets the child of a fork: it counts no call of its parent's, and takes no lock that a lost thread held."""
-        outlets = self._outlets
-        if outlets is not None and outlets.metrics is not None:
-            outlets.metrics.close()
-        self._ring.reset()
-        self._worker.reset()
-        self._loads.clear()
-        JOURNAL.reset()
-        self._sentry.reset()
-        self._reset()
-
-    def _round(self) -> None:
+    def _run_round(self) -> None:
         with guard("sentry"):
-            self._sentry.adopt()
+            self._error_tracker.adopt_client()
             for runtime in self._runtimes.values():
                 runtime.renew_context()
         self.drain(ROUND_WAIT_S)
         self._send(timeout_s=0.0)
 
-    def _catch_up(self, timeout_s: float, pause: Callable[[], object] = lambda: None) -> None:
-        """Read what waits now; what comes in meanwhile is for the next time: a busy host cannot hold a collection up.
+    def _is_unused(self) -> bool:
+        """Whether nothing ever came: a process that runs no model gets no exporters, and ends without their waits."""
+        return self._writers is None and not self._queue and not self._loads and not self._dropped_calls()
 
-        Once in any case: another thread may be at calls that it has taken.
+    def _catch_up(self, timeout_s: float, pause: Callable[[], object] = lambda: None) -> None:
+        """Decodes the calls that wait now; later ones are for the next time, so that a busy application ends it too.
+
+        At least one chunk: another thread may be decoding calls that it took out of the queue.
         """
         deadline_s = time.monotonic() + timeout_s
-        for _ in range(max(1, -(-len(self._ring) // CHUNK))):
-            if not self._reading.acquire(timeout=max(0.0, deadline_s - time.monotonic())):
+        for _ in range(max(1, -(-len(self._queue) // CHUNK_CALLS))):
+            if not self._decode_lock.acquire(timeout=max(0.0, deadline_s - time.monotonic())):
                 return
             try:
                 self._decode_chunk(pause)
             finally:
-                self._reading.release()
-
-    def _has_nothing(self) -> bool:
-        """Whether nothing ever came: a process that runs no model gets no exporters, and ends without their waits."""
-        if self._outlets is not None or self._ring or self._loads:
-            return False
-        with self._counting:
-            return not self._ring.dropped()
+                self._decode_lock.release()
 
     def _decode_chunk(self, pause: Callable[[], object]) -> None:
-        """Decodes the next calls, at most a chunk of them, after the loads of their sessions, which came before."""
+        # The loads first: the sessions were created before their calls.
         with guard("model_events"):
             self._load_tracker.take()
-        batches, suppressed = take_batches(
-            self._ring.take, CHUNK, is_suppressed=otel_context.is_suppressed, pause=pause
-        )
-        self._suppressed += suppressed
+        batches, suppressed = take_batches(self._queue.take, CHUNK_CALLS, is_suppressed=is_suppressed, pause=pause)
+        self._suppressed_calls += suppressed
         for batch in batches:
             calls, is_recorded = len(batch.errors), False
-            with self._record_stage:
-                if self._record_stage.is_open:
+            with self._decode_stage:
+                if self._decode_stage.is_open:
                     self._drop("switched_off", calls)
                     continue
                 predictions = self._decoders.decode_batch(batch)
-                contexts, around = otel_context.split(predictions.contexts)
+                contexts, tracker_contexts = split_contexts(predictions.contexts)
                 predictions = dataclasses.replace(predictions, contexts=contexts)
                 self._aggregator.add(predictions)
-                self._recorded += calls
+                self._recorded_calls += calls
                 is_recorded = True
-                self._sentry.keep(predictions, around)
-                self._unsent.keep(predictions, around)
+                self._error_tracker.keep_child_spans(predictions, tracker_contexts)
+                self._span_queue.push(predictions, tracker_contexts)
             if not is_recorded:
                 self._drop("unreadable", calls)
 
     def _drop(self, reason: str, count: int) -> None:
-        with self._counting:
+        with self._count_lock:
             for _ in range(count):
-                self._ring.drop(reason)
+                self._queue.drop(reason)
 
-    def _write_metrics(self, outlets: SignalWriters) -> None:
-        with self._reading:
-            loads, snapshots, kept = self._load_tracker.durations(), self._aggregator.take(), self._unsent.held()
-        if outlets.metrics is not None:
-            for snapshot in snapshots:
-                with guard("metrics"):
-                    outlets.metrics.observe(snapshot)
-            with guard("metrics"):
-                outlets.metrics.observe_loads((model.key, duration_s, error) for model, duration_s, error in loads)
-        self._unsent.release(kept)
-        with self._counting:
-            dropped = self._ring.dropped()
-        for reason, total in dropped.items():
-            count = total - self._told.get(reason, 0)
+    def _dropped_calls(self) -> dict[str, int]:
+        with self._count_lock:
+            return dict(self._queue.dropped())
+
+    def _write_metrics(self, writers: SignalWriters) -> None:
+        with self._decode_lock:
+            loads, snapshots = self._load_tracker.durations(), self._aggregator.take()
+            batches = self._span_queue.pop_unmeasured()
+        writers.write_metrics(snapshots, ((load.model.key, load.duration_s, load.error_type) for load in loads))
+        self._span_queue.push_ready(batches)
+        for reason, total in self._dropped_calls().items():
+            count = total - self._reported_drops.get(reason, 0)
             if count:
-                self._told[reason] = total
+                self._reported_drops[reason] = total
                 JOURNAL.emit(RecordsDropped(reason=reason, count=count))
 
     def _send(self, timeout_s: float) -> bool:
-        """Spans and events of what was read; whether somebody who sends already ended in time.
+        """Writes the spans and events of decoded calls; returns whether another thread's sending ended in time.
 
-        Outside any lock that a collection of metrics waits for: the host's span processors may block.
+        Outside any lock that a collection of metrics waits for: the application's span processors may block.
         """
-        outlets = self._outlets
-        if outlets is None:
+        writers = self._writers
+        if writers is None:
             return True
-        if not self._sending.acquire(timeout=max(0.0, timeout_s)):
+        if not self._send_lock.acquire(timeout=max(0.0, timeout_s)):
             return False
         try:
             offset_ns = time.time_ns() - time.perf_counter_ns()
             with guard("model_events"):
-                for loaded in self._load_tracker.announcements():
-                    outlets.models.emit(loaded, offset_ns=offset_ns)
-            while (batch := self._unsent.take()) is not None:
+                for load in self._load_tracker.announcements():
+                    writers.write_model(load, offset_ns=offset_ns)
+            while (batch := self._span_queue.pop()) is not None:
                 with guard("spans_and_events"):
-                    self._send_one(outlets, batch, offset_ns)
+                    writers.write_calls(batch, offset_ns=offset_ns)
         finally:
-            self._sending.release()
+            self._send_lock.release()
         return True
 
-    def _send_one(self, outlets: SignalWriters, batch: SpanBatch, offset_ns: int) -> None:
-        predictions, around = batch
-        said = self.settings.options_for(predictions.model.name)
-        found = interest(
-            predictions,
-            slowness=self._slownesses.of(predictions.model.name),
-            budget_s=said.latency_threshold_s,
-            confidence_floor=said.confidence_floor or 0.0,
-        )
-        relative = self._sentry.relative(predictions, around)
-        made = outlets.spans.emit(predictions, found, offset_ns=offset_ns, relative=relative) if outlets.spans else {}
-        if outlets.events is not None:
-            outlets.events.emit(predictions, found, made, offset_ns=offset_ns)
-        if outlets.exceptions is not None and found.failed.any():
-            outlets.exceptions.emit(predictions, found, made, offset_ns=offset_ns)
-        with guard("sentry"):
-            self._sentry.emit(predictions, found, around, made, relative, offset_ns=offset_ns)
-
-    def _found_outlets(self) -> SignalWriters:
-        if self._outlets is None:
-            # Kept by itself: what fails after it is tried again at the next round, without more threads of exporters.
-            found = self._providers = self._providers or providers.find(
-                self._given, base=self._base, environ=os.environ
+    def _make_writers(self) -> SignalWriters:
+        if self._writers is None:
+            # Stored by itself: what fails after it is tried again at the next round, without more exporters' threads.
+            self._providers = self._providers or find_providers(self.settings, base=self._resource, environ=os.environ)
+            self._writers = SignalWriters(
+                self._providers,
+                self.settings,
+                drain=self.drain,
+                sessions=self._models,
+                error_tracker=self._error_tracker,
+                rng=self._rng,
             )
-            self._outlets = make_signal_writers(
-                found, self.settings, drain=self.drain, sessions=self._models, rng=self._rng
-            )
-            if found.tracer is not None:
-                with guard("sentry"):
-                    self._sentry.export_spans(found.tracer, is_own=found.tracer in found.owned)
-        return self._outlets
-
-    def _models(self) -> Iterable[ModelKey]:
-        return map(self._model, self._sessions())
+        return self._writers
 
     def _sessions(self) -> list[SessionInfo]:
         return [session for runtime in self._runtimes.values() for session in runtime.sessions()]
 
-    def _model_of(self, session: Any) -> ModelKey | None:
-        """The model of a session object of the host's; None of any other object."""
+    def _models(self) -> Iterable[ModelKey]:
+        return map(self._model, self._sessions())
+
+    def _model_of_session(self, session: Any) -> ModelKey | None:
+        """Returns the model of a session object of the application's; None for any other object."""
         infos = (runtime.session_of(session) for runtime in self._runtimes.values())
         return next((self._model(info) for info in infos if info is not None), None)
 
@@ -382,3 +342,11 @@ class InstrumentationPipeline:
 
     def _version_of(self, model: str) -> str:
         return self.settings.options_for(model).version
+
+
+def _failures_by_stage() -> dict[str, int]:
+    failures: dict[str, int] = {}
+    for attributes, count in JOURNAL.totals(semconv.FAILURES.name).items():
+        stage = dict(attributes)[semconv.STAGE]
+        failures[stage] = failures.get(stage, 0) + count
+    return failures

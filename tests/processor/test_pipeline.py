@@ -58,7 +58,7 @@ class Bench:
 
     def kill(self) -> None:
         """As `kill -9` leaves it: nothing is said to the store any more."""
-        self.pipeline._store.close()
+        self.pipeline._repository.close()
 
     def pane(self, shares: dict[str, int], *more: DataPoint) -> None:
         """One pane of 100 predictions."""
@@ -269,10 +269,11 @@ def test_the_gauges_are_those_of_the_wire_contract(tmp_path: Path) -> None:
 def test_a_disk_that_refuses_is_the_senders_to_know_and_nothing_is_lost(tmp_path: Path) -> None:
     bench = Bench(settings(tmp_path))
     bench.pane(CALM)
-    bench.pipeline._store._database.execute("PRAGMA query_only = ON")
+    database = bench.pipeline._repository._database  # type: ignore[attr-defined]
+    database.execute("PRAGMA query_only = ON")
     with pytest.raises(StoreError):
         bench.pane(CALM)
-    bench.pipeline._store._database.execute("PRAGMA query_only = OFF")
+    database.execute("PRAGMA query_only = OFF")
     bench.turn()
     bench.kill()
     bench.open()
@@ -328,7 +329,7 @@ def test_the_later_reference_counts_in_whatever_order_they_come(tmp_path: Path) 
         for reading in bench.telemetry.snapshot()
         if "references" in reading.metric.name
     }
-    assert counts == {"taken": 1, "older": 2, "unchanged": 1}
+    assert counts == {"accepted": 1, "older": 2, "unchanged": 1}
 
 
 def test_a_reference_of_another_version_or_none_at_all_changes_nothing(tmp_path: Path) -> None:

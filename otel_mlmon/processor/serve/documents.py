@@ -20,7 +20,7 @@ from otel_mlmon.processor.alert.message import render
 from otel_mlmon.processor.detect import accuracy
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.serve.otlp import GaugeValue
-from otel_mlmon.processor.window.model import ModelSummary
+from otel_mlmon.processor.window.model_windows import ModelSummary
 from otel_mlmon.processor.window.stream import StreamSummary
 from otel_mlmon.processor.window.window import StreamKey
 from otel_mlmon.types import ModelKey
