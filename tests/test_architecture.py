@@ -99,7 +99,7 @@ OURS: dict[str, tuple[str, ...]] = {
     ),
     "processor.notify": (*BASE, "processor.alert.alert", "processor.alert.message"),
     "processor.state": BASE,
-    "processor.serve": (*BASE, "processor.address", "processor.receive.attributes"),
+    "processor.serve": (*BASE, "processor.address", "processor.self_telemetry"),
     "processor.serve.documents": (*BASE, "processor"),
 }
 
@@ -132,6 +132,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "google": ("processor.receive",),
     "scipy": ("processor.detect", "reference"),
     "msgspec": ("processor.state.records",),
+    "prometheus_client": ("processor.serve.prometheus",),
     "pyarrow": ("table.parquet_file",),
     "pydantic": ("processor.config",),
     "pydantic_core": ("processor.config",),

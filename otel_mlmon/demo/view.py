@@ -100,7 +100,7 @@ def _progress_words(streams: Sequence[Document]) -> str:
         top = max(watched, key=lambda stream: float(stream["log10_evidence"]))
         words = f"evidence {_evidence_words(top)} ({top['stream']})"
     elif streams:
-        words = f"reference {_evidence_words(max(streams, key=lambda stream: int(stream['learned'])))}"
+        words = f"reference {_evidence_words(max(streams, key=lambda stream: int(stream['learned_count'])))}"
     else:
         return "no streams"
     waiting = len(streams) - len(watched)
@@ -148,13 +148,13 @@ def _evidence(streams: Sequence[Document]) -> RenderableType:
 def _progress(stream: Document) -> float:
     """How far the stream is: with its reference while it learns, then towards the alarm line."""
     if stream["status"] == "learning":
-        return float(stream["learned"] / max(stream["learn"], 1))
+        return float(stream["learned_count"] / max(stream["required_count"], 1))
     return float(stream["log10_evidence"] / max(stream["log10_alarm_line"], 1e-9))
 
 
 def _evidence_words(stream: Document) -> str:
     if stream["status"] == "learning":
-        return f"{stream['learned']} of {stream['learn']}"
+        return f"{stream['learned_count']} of {stream['required_count']}"
     return f"{stream['log10_evidence']:.1f} of {stream['log10_alarm_line']:.1f}"
 
 
