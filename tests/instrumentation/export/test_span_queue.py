@@ -5,16 +5,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.decode.features import Inputs
-from otel_mlmon.instrumentation.decode.model_identity import Model
-from otel_mlmon.instrumentation.decode.predictions import Predictions
+from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity
+from otel_mlmon.instrumentation.decode.predictions import InputSummary, Predictions
 from otel_mlmon.instrumentation.export.span_queue import MAX_CALLS, MIN_BATCH_WEIGHT, SpanBatch, SpanQueue
 from otel_mlmon.internal_events import JOURNAL
 
 
 def predictions(calls: int, name: str = "m") -> Predictions:
     return Predictions(
-        model=Model(name=name, version="", provider="", runtime_version=""),
+        model=ModelIdentity(name=name, version="", provider="", runtime_version=""),
         operation="run",
         started_ns=np.zeros(calls, dtype=np.int64),
         duration_ns=np.zeros(calls, dtype=np.int64),
@@ -22,7 +21,7 @@ def predictions(calls: int, name: str = "m") -> Predictions:
         errors=[None] * calls,
         batch_sizes=np.zeros(calls, dtype=np.int64),
         values={"y": np.zeros(calls)},
-        inputs=Inputs(features={"f0": np.zeros(calls)}, samples=calls),
+        inputs=InputSummary(features={"f0": np.zeros(calls)}, samples=calls),
     )
 
 
@@ -46,7 +45,7 @@ def test_a_batch_is_taken_once_and_not_before_it_is_released() -> None:
     assert batch is not None
     assert (batch.predictions.model.name, batch.tracker_contexts) == ("two", ("span",))
     # No span tells of these, and they are most of a batch's bytes.
-    assert (batch.predictions.values, batch.predictions.inputs) == ({}, Inputs())
+    assert (batch.predictions.values, batch.predictions.inputs) == ({}, InputSummary())
     assert (queue.pop(), queue.dropped_batches) == (None, 0)
 
 
