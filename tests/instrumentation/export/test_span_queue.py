@@ -56,23 +56,23 @@ def test_a_batch_is_taken_once_and_not_before_it_is_released() -> None:
 def test_every_batch_is_taken_waits_or_is_given_up_and_what_waits_is_bounded(steps: list[str | int]) -> None:
     JOURNAL.reset()
     queue, held = SpanQueue(), list[SpanBatch]()
-    kept, taken, calls = 0, 0, 0
+    pushed, popped, calls = 0, 0, 0
     for step in steps:
         if isinstance(step, int):
             queue.push(predictions(step), ())
-            kept, calls = kept + 1, calls + step
+            pushed, calls = pushed + 1, calls + step
         elif step == "held":
             held += queue.pop_unmeasured()
         elif step == "release":
             queue.push_ready(held)
             held = []
         elif (batch := queue.pop()) is not None:
-            taken, calls = taken + 1, calls - len(batch.predictions.errors)
+            popped, calls = popped + 1, calls - len(batch.predictions.errors)
     queue.push_ready([*held, *queue.pop_unmeasured()])
     waiting: list[int] = []
     while (batch := queue.pop()) is not None:
         waiting.append(len(batch.predictions.errors))
-    assert kept == taken + len(waiting) + queue.dropped_batches
+    assert pushed == popped + len(waiting) + queue.dropped_batches
     given_up = JOURNAL.totals(semconv.RECORDS_DROPPED.name).get(((semconv.REASON, "exporter_blocked"),), 0)
     assert calls == sum(waiting) + given_up
     assert sum(waiting) <= MAX_CALLS + 30_000 * len(held)
@@ -87,3 +87,57 @@ def test_small_batches_are_bounded_too_the_oldest_are_given_up() -> None:
     assert queue.dropped_batches == 3
     queue.push_ready(queue.pop_unmeasured())
     assert names(queue) == [str(number) for number in range(3, most + 3)]
+
+
+def test_as_many_calls_wait_as_may_and_one_more_drops_the_oldest_batch() -> None:
+    JOURNAL.reset()
+    queue = SpanQueue()
+    queue.push(predictions(1000, "first"), ())
+    queue.push(predictions(MAX_CALLS - 1000, "second"), ())
+    assert queue.dropped_batches == 0
+    queue.push(predictions(1, "third"), ())  # weighs 64
+    queue.push_ready(queue.pop_unmeasured())
+    assert (names(queue), queue.dropped_batches) == (["second", "third"], 1)
+    totals = JOURNAL.totals(semconv.RECORDS_DROPPED.name)
+    assert totals == {((semconv.REASON, "exporter_blocked"),): 1000}
+
+
+def test_a_batch_that_was_popped_leaves_room_for_as_many_calls() -> None:
+    queue = SpanQueue()
+    queue.push(predictions(1, "small"), ())
+    queue.push(predictions(MAX_CALLS - MIN_BATCH_WEIGHT, "large"), ())
+    queue.push_ready(queue.pop_unmeasured())
+    assert queue.pop() is not None
+    queue.push(predictions(MIN_BATCH_WEIGHT, "medium"), ())
+    assert queue.dropped_batches == 0
+    queue.push(predictions(1, "one more"), ())
+    assert queue.dropped_batches == 1
+    queue.push_ready(queue.pop_unmeasured())
+    assert names(queue) == ["medium", "one more"]
+
+
+def test_a_batch_larger_than_may_wait_is_dropped_itself() -> None:
+    queue = SpanQueue()
+    queue.push(predictions(MAX_CALLS + 1), ())
+    assert (queue.dropped_batches, list(queue.pop_unmeasured()), queue.pop()) == (1, [], None)
+
+
+def test_ready_batches_are_dropped_before_those_that_the_metrics_do_not_hold() -> None:
+    queue = SpanQueue()
+    queue.push(predictions(1000, "ready"), ())
+    batches = queue.pop_unmeasured()
+    queue.push(predictions(1000, "unmeasured"), ())
+    queue.push_ready(batches)
+    queue.push(predictions(MAX_CALLS - 1000, "newest"), ())
+    queue.push_ready(queue.pop_unmeasured())
+    assert names(queue) == ["unmeasured", "newest"]
+
+
+def test_batches_that_somebody_holds_between_both_queues_cannot_be_dropped() -> None:
+    queue = SpanQueue()
+    queue.push(predictions(MAX_CALLS, "held"), ())
+    batches = queue.pop_unmeasured()
+    queue.push(predictions(1, "dropped"), ())
+    assert queue.dropped_batches == 1
+    queue.push_ready(batches)
+    assert names(queue) == ["held"]
