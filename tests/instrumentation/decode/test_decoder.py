@@ -402,7 +402,9 @@ def test_texts_beside_labels_and_texts_declared_to_be_none() -> None:
 
 def test_text_labels_beyond_a_thousand_are_others() -> None:
     names = [f"c{number}" for number in range(1001)]
-    calls = [({}, {"word": np.array([name], dtype=object)}) for name in names]
+    calls: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({}, {"word": np.array([name], dtype=object)}) for name in names
+    ]
     snapshot = summarize(copy_calls(calls), ModelOptions(labels=names))
     assert snapshot.labels == {**dict.fromkeys(names[:1000], 1), "_OTHER": 1}
 
