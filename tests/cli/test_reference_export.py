@@ -136,7 +136,7 @@ def test_what_moved_while_it_was_learned_is_said_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], first_ns: int
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    told = "Moved while it was learned: prediction.label. What is judged by it may alarm early.\n"
+    told = "Drifted while the reference was learned: prediction.label. Comparisons with it may raise false alarms.\n"
     with service(tmp_path / "data") as running:
         shares = [CALM] * 5 + [DRIFTED] * 15 + [{"a": 10, "b": 10, "c": 70, "d": 10}] * 20
         send(running, *(pane(first_ns + number * PANE_NS, labels, ages=0) for number, labels in enumerate(shares)))
@@ -177,7 +177,7 @@ def test_what_cannot_be_had_is_said_and_the_code_is_2(
         send(running, pane(first_ns, CALM, ages=0))
         streams(running, 100)
         one = f"{learns}: prediction.label has 100 of 1000 values."
-        assert told(running) == f"{one} --partial takes the streams that have one."
+        assert told(running) == f"{one} Use --partial for the streams that have a reference."
         assert told(running, "--partial") == one
         send(running, *(pane(first_ns + number * PANE_NS, CALM, ages=1) for number in range(1, LEARNED)))
         streams(running, 100 * LEARNED)
@@ -193,7 +193,7 @@ def test_what_cannot_be_had_is_said_and_the_code_is_2(
         streams(running, 100)
         assert told(running) == (
             "Model 'digits/small' has 2 versions: 1, 2. Choose one with the parameter version. "
-            "--model-version says which."
+            "In this command that is --model-version."
         )
         assert export(running, "--model-version", "1", "--partial") == 0
     assert Profile.read("digits_small.reference.json").version == "1"
