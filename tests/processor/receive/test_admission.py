@@ -224,7 +224,7 @@ def test_a_request_that_cannot_be_decoded_is_counted_whole(
     def broken(_: object) -> Any:
         raise ZeroDivisionError
 
-    monkeypatch.setitem(admission_module._CODECS, signal, codec._replace(decode=broken))  # type: ignore[arg-type]
+    monkeypatch.setitem(admission_module._CODECS, signal, codec._replace(decode=broken))
     traces = ExportTraceServiceRequest()
     traces.resource_spans.add().scope_spans.add().spans.add()
     body, points = {
@@ -247,7 +247,7 @@ def test_a_request_that_cannot_be_decoded_is_counted_whole(
 @pytest.mark.guarded
 def test_the_last_failures_are_remembered_and_older_ones_are_not() -> None:
     def body(number: int) -> bytes:
-        return predictions(count=number).SerializeToString()
+        return bytes(predictions(count=number).SerializeToString())
 
     def broken(_: tuple[TelemetryItem, ...]) -> Future[None]:
         raise RuntimeError
