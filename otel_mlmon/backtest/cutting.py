@@ -10,7 +10,13 @@ import numpy as np
 
 from otel_mlmon.backtest.times import Times
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.processor.config.units import FalseAlarms, duration_s, duration_text, false_alarms, false_alarms_text
+from otel_mlmon.processor.config.units import (
+    FalseAlarms,
+    format_duration,
+    format_false_alarms,
+    parse_duration,
+    parse_false_alarms,
+)
 
 MOST_WINDOWS: Final = 1_000_000
 LONGEST_S: Final = 36_500 * 86_400.0
@@ -29,7 +35,7 @@ class WindowLength:
     @property
     def text(self) -> str:
         """For people."""
-        return f"{self.rows:,} rows".replace(",", " ") if self.rows else duration_text(self.time_s)
+        return f"{self.rows:,} rows".replace(",", " ") if self.rows else format_duration(self.time_s)
 
 
 DEFAULT_ROWS: Final = 1000
@@ -48,7 +54,7 @@ class Budget:
     @property
     def text(self) -> str:
         """For people."""
-        return false_alarms_text(self.rate) if self.rate is not None else f"1 per {self.windows} windows"
+        return format_false_alarms(self.rate) if self.rate is not None else f"1 per {self.windows} windows"
 
 
 DEFAULT_BUDGET: Final = Budget(windows=10_000)
@@ -75,13 +81,13 @@ def read_length(text: str) -> WindowLength:
     if text.isascii() and text.isdigit() and int(text):
         return WindowLength(rows=int(text))
     try:
-        time_s = duration_s(text)
+        time_s = parse_duration(text)
     except ValueError:
         time_s = 0.0
     if not time_s:
         raise ConfigurationError(f"--window: {text!r} is neither rows, such as 1000, nor a time, such as 1h")
     if not 1e-9 <= time_s <= LONGEST_S:
-        raise ConfigurationError(f"--window: {text!r} is not within 1ns and {duration_text(LONGEST_S)}")
+        raise ConfigurationError(f"--window: {text!r} is not within 1ns and {format_duration(LONGEST_S)}")
     return WindowLength(time_s=time_s)
 
 
@@ -95,7 +101,7 @@ def read_budget(text: str) -> Budget:
     if match is not None and int(match[1]):
         return Budget(windows=int(match[1]))
     try:
-        return Budget(rate=false_alarms(text))
+        return Budget(rate=parse_false_alarms(text))
     except ValueError:
         raise ConfigurationError(
             f"--false-alarms: {text!r} is neither a rate, such as `1 per 30d`, nor windows, such as `10000`"
@@ -122,7 +128,7 @@ def cut_time(times: Times, length_s: float) -> list[Cut]:
     numbers -= numbers[0]
     if int(numbers[-1]) >= MOST_WINDOWS:
         raise ConfigurationError(
-            f"--window: {duration_text(length_s)} makes more than {MOST_WINDOWS} windows of this data"
+            f"--window: {format_duration(length_s)} makes more than {MOST_WINDOWS} windows of this data"
         )
     starts = np.flatnonzero(np.diff(numbers, prepend=-1))
     ends = np.append(starts[1:], times.size)

@@ -99,7 +99,7 @@ def request_of(arguments: argparse.Namespace) -> Request:
     tolerance = None
     if arguments.tolerance is not None:
         try:
-            tolerance = units.share(arguments.tolerance)
+            tolerance = units.parse_ratio(arguments.tolerance)
         except ValueError as error:
             raise ConfigurationError(f"--tolerance: {arguments.tolerance!r} {error}") from error
         if tolerance >= 1:
