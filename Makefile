@@ -7,7 +7,7 @@ MODELS := $(VENV)/.models
 # Sentry's SDK is one client a process: its tests have processes of their own.
 SENTRY := tests/instrumentation/sentry
 
-.PHONY: setup models format lint types docs test e2e sdks collector sentry-peers bench demo check clean
+.PHONY: setup models format lint types docs test e2e sdks collector sentry-peers cases mutants paths bench demo check clean
 
 setup: $(STAMP)
 
@@ -55,6 +55,15 @@ sdks: setup              ## other releases of OpenTelemetry's SDK for the end-to
 
 e2e: setup models        ## real processes on loopback
 	$(BIN)/python -m pytest -m e2e
+
+cases: setup             ## situations of users, each right or known to be wrong; WORD="drift top_k" chooses
+	$(BIN)/python -m tests.cases.run $(WORD)
+
+mutants: setup           ## changes the code of MODULE at random and counts what its tests find
+	$(BIN)/python -m tests.tools.mutants $(MODULE)
+
+paths: setup             ## counts the files and functions on the two long ways, and the lines of code
+	$(BIN)/python -m tests.tools.paths
 
 format: setup
 	$(BIN)/ruff format .

@@ -51,8 +51,8 @@ for step in range({steps}):
     reader.get_metrics_data()
     held.append(rss_kb() / 1024)
 status = handle.status()
-dropped = sum(status.dropped.values())
-print(json.dumps([held, status.recorded + status.buffered + dropped, dropped]))
+dropped = sum(status.dropped_calls.values())
+print(json.dumps([held, status.recorded_calls + status.waiting_calls + dropped, dropped]))
 """
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.settings import OPTIONS
+from otel_mlmon.options import Option
 from otel_mlmon.processor.config import default_yaml
 
 ROOT = Path(__file__).parent.parent
@@ -86,9 +88,9 @@ Log records with an event name.
 """
 
 
-def settings_page() -> str:
+def settings_page(options: Sequence[Option[Any]] = OPTIONS) -> str:
     """docs/settings.md."""
-    rows = ((f"`{option.name}`", f"`{option.variable}`", f"`{option.default!r}`", option.doc) for option in OPTIONS)
+    rows = ((f"`{option.name}`", f"`{option.variable}`", f"`{option.default!r}`", option.doc) for option in options)
     return f"""# Settings of the application half
 
 Generated from `otel_mlmon/instrumentation/settings.py`; `make docs` writes it.

@@ -1,93 +1,130 @@
-"""Where a setting's value comes from: argument > environment > file > default, decided in one function.
+"""Options that code, environment and documentation share: each is one field of a dataclass, made by `declare_option`.
 
-A wrong argument or file value raises, since somebody is there to read it. A wrong environment variable warns and counts
-as unset, and an empty one is unset (OpenTelemetry specification, configuration/common.md).
+An argument wins over the environment variable, the variable over the default. A wrong argument raises, since its author
+is there to read it. A wrong environment variable logs a warning and counts as unset, and an empty one is unset
+(OpenTelemetry specification, configuration/common.md).
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Final, Generic, Literal, TypeVar
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, Generic, Literal, TypeVar, get_type_hints
 
 from otel_mlmon.errors import ConfigurationError
 
 T = TypeVar("T")
-Origin = Literal["argument", "environment", "file", "default"]
 
-_LOG = logging.getLogger("otel_mlmon")
+Origin = Literal["argument", "environment", "default"]
 
+_METADATA_KEY: Final = "option"
 
-class Unset:
-    """The type of `UNSET`: nothing was given, where None would mean something."""
-
-    def __repr__(self) -> str:
-        return "UNSET"
-
-
-UNSET: Final = Unset()
+_LOG: Final = logging.getLogger("otel_mlmon")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option(Generic[T]):
-    """One setting: a row of the table that code, documentation and `otel-mlmon settings` read."""
+    """Describes one option: a row of the table that code, documentation and `otel-mlmon settings` read."""
 
     name: str
     """Lower snake case, with its unit as the last word if it has one."""
+    annotation: Any
+    """The type of its values."""
     default: T
     doc: str
-    parse: Callable[[str], T]
-    """Reads the text of an environment variable; raises ValueError with what it expected."""
-    check: Callable[[T], str | None] = lambda _: None
-    """What is wrong with a value, as words that follow the name; None if nothing is."""
-    environment: str | None = None
-    """The variable, `OTEL_MLMON_<NAME>` if not said."""
+    check: Callable[[T], str | None]
+    """Returns the fault of a value, as words that follow the name; None if there is none."""
+    accepts: Callable[[object], bool]
+    """Whether an argument that is not of the default's type is of a type that the option takes."""
 
     @property
     def variable(self) -> str:
         """The environment variable that sets this option."""
-        return self.environment or f"OTEL_MLMON_{self.name.upper()}"
+        return f"OTEL_MLMON_{self.name.upper()}"
+
+    def parse(self, text: str) -> Any:
+        """Reads the text of the environment variable; raises ValueError if it is no value of the default's type."""
+        kind: Any = type(self.default)
+        return parse_bool(text) if kind is bool else kind(text)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Resolved(Generic[T]):
-    """A value and where it came from."""
+def declare_option(
+    default: T,
+    *,
+    doc: str,
+    check: Callable[[Any], str | None] = lambda _: None,
+    accepts: Callable[[object], bool] = lambda _: False,
+) -> T:
+    """Declares a field of a dataclass as an option.
 
-    value: T
-    origin: Origin
+    Args:
+        default: Its value where nobody sets it. Its type, one of str, bool, int and float, is that of the environment
+            variable; an argument of another type is refused unless `accepts` says otherwise.
+        doc: One sentence for the documentation.
+        check: Returns the fault of a value, as words that follow the name; None if there is none.
+        accepts: Whether an argument of another type than the default's is allowed.
+    """
+    row = {"doc": doc, "check": check, "accepts": accepts}
+    declared: T = field(default=default, metadata={_METADATA_KEY: row})
+    return declared
+
+
+def options_of(settings_type: Any) -> tuple[Option[Any], ...]:
+    """Lists the options that a dataclass declares, in order."""
+    annotations = get_type_hints(settings_type)
+    return tuple(
+        Option(
+            name=entry.name, annotation=annotations[entry.name], default=entry.default, **entry.metadata[_METADATA_KEY]
+        )
+        for entry in fields(settings_type)
+        if _METADATA_KEY in entry.metadata
+    )
 
 
 def resolve(
-    option: Option[T],
-    *,
-    argument: T | Unset = UNSET,
-    environ: Mapping[str, str],
-    file: T | Unset = UNSET,
-) -> Resolved[T]:
-    """The value of `option`, and which source won.
+    option: Option[T], *, arguments: Mapping[str, object], environ: Mapping[str, str]
+) -> tuple[T | object, Origin]:
+    """Finds the value of an option, and which source it came from.
+
+    Args:
+        option: The option.
+        arguments: What the caller passed, by name; other names are ignored.
+        environ: The environment.
 
     Raises:
-        ConfigurationError: The argument or the file's value is refused by `option.check`.
+        ConfigurationError: The argument is of another type, or `option.check` refuses it.
     """
-    if not isinstance(argument, Unset):
-        return Resolved(value=_checked(option, argument, option.name), origin="argument")
+    if option.name in arguments:
+        argument = arguments[option.name]
+        fault = _argument_fault(option, argument)
+        if fault is not None:
+            raise ConfigurationError(f"{option.name} {fault}, got {argument!r}.")
+        return argument, "argument"
     text = environ.get(option.variable, "").strip()
     if text:
         try:
-            return Resolved(value=_checked(option, option.parse(text), option.variable), origin="environment")
-        except ValueError as error:
-            _LOG.warning("%s is ignored: %s", option.variable, error)
-    if not isinstance(file, Unset):
-        return Resolved(value=_checked(option, file, option.name), origin="file")
-    return Resolved(value=option.default, origin="default")
+            value = option.parse(text)
+            fault = option.check(value)
+        except ValueError:
+            value, fault = text, _type_fault(option)
+        if fault is None:
+            return value, "environment"
+        _LOG.warning("%s is ignored: it %s, got %r.", option.variable, fault, value)
+    return option.default, "default"
 
 
-def _checked(option: Option[T], value: T, said_as: str) -> T:
-    fault = option.check(value)
-    if fault is not None:
-        raise ConfigurationError(f"{said_as} {fault}, got {value!r}.")
-    return value
+def _argument_fault(option: Option[Any], argument: Any) -> str | None:
+    default = option.default
+    types = (int, float) if isinstance(default, float) else type(default)
+    if isinstance(argument, types) and isinstance(argument, bool) is isinstance(default, bool):
+        fault: str | None = option.check(argument)
+        return fault
+    return None if option.accepts(argument) else _type_fault(option)
+
+
+def _type_fault(option: Option[Any]) -> str:
+    return f"must be of type {type(option.default).__name__}"
 
 
 _TRUE: Final = frozenset({"true", "1", "yes", "on"})
@@ -95,7 +132,7 @@ _FALSE: Final = frozenset({"false", "0", "no", "off"})
 
 
 def parse_bool(text: str) -> bool:
-    """Read `true` or `false` in any case; `1`, `yes`, `on` and their opposites too."""
+    """Reads `true` or `false` in any case; `1`, `yes`, `on` and their opposites too."""
     word = text.strip().lower()
     if word in _TRUE:
         return True
@@ -105,15 +142,15 @@ def parse_bool(text: str) -> bool:
 
 
 def positive(value: float) -> str | None:
-    """A check: above zero and finite."""
+    """Checks that a value is above 0 and finite."""
     return None if 0 < value < float("inf") else "must be above 0"
 
 
 def not_negative(value: float) -> str | None:
-    """A check: zero or above, and finite."""
+    """Checks that a value is 0 or above, and finite."""
     return None if 0 <= value < float("inf") else "must be 0 or above"
 
 
 def ratio(value: float) -> str | None:
-    """A check: within [0, 1]."""
+    """Checks that a value is within [0, 1]."""
     return None if 0 <= value <= 1 else "must be within 0 and 1"

@@ -54,7 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="names of the features, as ModelOptions(features=…) of the application has them; else f0, f1, …",
     )
     build.add_argument("--categorical", type=_words, default=(), metavar="A,B,…", help="features that are categories")
-    build.add_argument("--scores", metavar="KIND", help="what the output is, as ModelOptions(scores=…) says it")
+    build.add_argument(
+        "--output-kind", metavar="KIND", help="the kind of the output, as in ModelOptions(output_kind=…)"
+    )
     build.add_argument("--name", default="", help="what the application calls the model, if it does")
     build.add_argument("--model-version", default="", metavar="VERSION", help="likewise")
     build.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: MODEL.reference.json")
@@ -82,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         DataError: The data or the model cannot be used.
         ProfileError: The profile cannot, or the processor has none to give.
-        ConfigurationError: `--scores` is not a kind of output, `--from` no address.
+        ConfigurationError: `--output-kind` is not a kind of output, `--from` no address.
         DependencyMissingError: onnxruntime or pyarrow is needed.
     """
     actions: dict[str, Callable[[argparse.Namespace], None]] = {
@@ -111,7 +113,7 @@ def _build(arguments: argparse.Namespace) -> None:
     features = fed.columns if arguments.features == (HEADER,) else arguments.features
     options = ModelOptions(
         version=arguments.model_version,
-        scores=arguments.scores,
+        output_kind=arguments.output_kind,
         features=features,
         categorical=arguments.categorical,
     )

@@ -1,12 +1,14 @@
-"""`otel-mlmon settings`: what `instrument()` would do here, without an argument, and where each value comes from."""
+"""`otel-mlmon settings`: lists the value of each option of `instrument()` in this environment, and its source."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+from typing import Any
 
-from otel_mlmon.instrumentation.settings import OPTIONS, resolve_settings
+from otel_mlmon.instrumentation.settings import InstrumentationSettings, resolve_settings
+from otel_mlmon.options import options_of
 
 NAME = "settings"
 HELP = "show every setting of the application half, its value, and where it comes from"
@@ -17,16 +19,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="as one JSON object by name")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Print the table; 0."""
-    settings = resolve_settings({}, environ=os.environ)
-    rows = {
+def run(arguments: argparse.Namespace, *, settings_type: type[Any] = InstrumentationSettings) -> int:
+    """Prints the table; returns 0."""
+    settings, origins = resolve_settings(settings_type, {}, environ=os.environ)
+    rows: dict[str, dict[str, object]] = {
         option.name: {
             "value": getattr(settings, option.name),
-            "origin": settings.origins[option.name],
+            "origin": origins[option.name],
             "variable": option.variable,
         }
-        for option in OPTIONS
+        for option in options_of(settings_type)
     }
     if arguments.json:
         # JSON has no infinity.

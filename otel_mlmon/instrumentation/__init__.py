@@ -1,16 +1,14 @@
-"""The application half: inside the host's process, from its calls to OpenTelemetry.
+"""The application half: runs inside the application's process, from its inference calls to OpenTelemetry.
 
-In: calls to `onnxruntime.InferenceSession.run`. Out: spans, metrics and events of `otel_mlmon.semconv`. One folder is
-one step (call, buffer, record, aggregate, signals); `pipeline.py` is the only file that joins them.
+In: calls of a model, such as `onnxruntime.InferenceSession.run`. Out: the spans, metrics and events of `semconv`. One
+folder is one step (runtime, queue, decode, aggregate, export); only `pipeline.py` joins them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from otel_mlmon.instrumentation.settings import ModelOptions
+from otel_mlmon.instrumentation.settings import InstrumentationSettings, configuration_type
 
 if TYPE_CHECKING:
     from otel_mlmon.instrumentation.instrumentor import OnnxRuntimeInstrumentor
@@ -29,27 +27,8 @@ DISTRIBUTIONS = (
 """Any one of these brings the module `onnxruntime`."""
 
 
-@dataclass(kw_only=True)
-class Configuration:
-    """The options of OpenTelemetry's configuration file, by the names of `otel_mlmon.instrument`; None is not set."""
-
-    models: Mapping[str, ModelOptions] = field(default_factory=dict)
-    model_name: str | Callable[[Any], str] | None = None
-    span_ratio: float | None = None
-    spans_per_second: float | None = None
-    events_per_second: float | None = None
-    latency_threshold_s: float | None = None
-    confidence_floor: float | None = None
-    max_labels: int | None = None
-    max_features: int | None = None
-    buffer_records: int | None = None
-    buffer_bytes: int | None = None
-    flush_interval_s: float | None = None
-    shutdown_timeout_s: float | None = None
-    sentry: str | None = None
-    sentry_traces_sample_rate: float | None = None
-    sentry_dsn: str | None = None
-    onnxruntime_telemetry: bool | None = None
+Configuration: Final = configuration_type(InstrumentationSettings, "Configuration", __name__)
+"""The section `onnxruntime` of OpenTelemetry's configuration file: the options of `otel_mlmon.instrument` by name."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""What `opentelemetry-instrument` finds by its entry point, and OpenTelemetry's configuration file by its name."""
+"""The entry point of `opentelemetry-instrument` and of OpenTelemetry's configuration file."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from otel_mlmon.instrumentation.settings import ModelOptions
 class OnnxRuntimeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     """`otel_mlmon.instrument()` for `opentelemetry-instrument`, which finds it by its entry point."""
 
-    configuration: ClassVar[type[Configuration]] = Configuration
+    configuration: ClassVar[type[Any]] = Configuration
 
     def instrumentation_dependencies(self) -> Collection[str]:
-        """The distributions of onnxruntime, any of which will do."""
+        """Returns the distributions of onnxruntime, any of which suffices."""
         return DISTRIBUTIONS
 
     def _check_dependency_conflicts(self) -> None:
-        """None: a build of one's own has any name, and `instrument` says itself if the module is missing."""
+        """Reports no conflict: a private build has any name, and `instrument` logs it if the module is missing."""
 
     def _instrument(self, **options: Any) -> None:
         # An exception here would keep every instrumentation after this one from being loaded.
@@ -30,13 +30,13 @@ class OnnxRuntimeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         with guard("instrument"):
             from otel_mlmon.instrumentation.lifecycle import instrument
 
-            given = {name: value for name, value in options.items() if value is not None}
+            arguments = {name: value for name, value in options.items() if value is not None}
             # A configuration file has mappings where code has `ModelOptions`.
-            given["models"] = {
-                name: ModelOptions(**said) if isinstance(said, Mapping) else said
-                for name, said in given.get("models", {}).items()
+            arguments["models"] = {
+                name: ModelOptions(**entry) if isinstance(entry, Mapping) else entry
+                for name, entry in arguments.get("models", {}).items()
             }
-            instrument(**given)
+            instrument(**arguments)
 
     def _uninstrument(self, **_: Any) -> None:
         from otel_mlmon.instrumentation.lifecycle import uninstrument

@@ -1,174 +1,277 @@
-"""`instrument()`, `uninstrument()`, and the handle that the first gives."""
+"""Starts and ends the instrumentation: `instrument()`, `uninstrument()`, the handle, and the hooks of the process.
+
+The process's end: `atexit`, and in the children of multiprocessing, which end by `os._exit` without it, the finalizers
+of `multiprocessing.util`; those registered before a child started are forgotten there. Source: CPython,
+multiprocessing/process.py, `BaseProcess._bootstrap`.
+
+A fork copies one thread and the locks of all. If another thread of ours were importing a module, the child would
+inherit it half initialised, and its import lock held for ever. So a fork waits, with a limit, for the work under way.
+"""
 
 from __future__ import annotations
 
+import atexit
+import functools
+import inspect
 import logging
 import os
+import sys
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any, Final, ParamSpec, TypeVar
 
-from opentelemetry._logs import LoggerProvider
-from opentelemetry.metrics import MeterProvider
-from opentelemetry.trace import TracerProvider
-
-from otel_mlmon.instrumentation.export.providers import Given
-from otel_mlmon.instrumentation.pipeline import Pipeline
+from otel_mlmon.guard import guard
+from otel_mlmon.instrumentation.pipeline import InstrumentationPipeline
 from otel_mlmon.instrumentation.runtime.onnxruntime import patches as onnxruntime
-from otel_mlmon.instrumentation.settings import ModelOptions, SentryMode, Settings, resolve_settings
+from otel_mlmon.instrumentation.settings import (
+    InstrumentationSettings,
+    describe_arguments,
+    differences,
+    resolve_settings,
+)
 from otel_mlmon.instrumentation.status import Status
-from otel_mlmon.options import UNSET, Unset
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+FORK_WAIT_S: Final = 5.0
+"""Time that a fork waits at most: mostly milliseconds, but the first round may import the exporters."""
+
+EXIT_PRIORITY: Final = -100
+"""Priority among the finalizers of multiprocessing: after those of others, and after the process's own children."""
 
 _LOG: Final = logging.getLogger("otel_mlmon")
 
 
 class Handle:
-    """What `instrument()` gives; valid even if nothing could be instrumented.
+    """Controls the instrumentation that `instrument()` started; valid even if nothing could be instrumented.
 
-    Runs on: any thread of the host's. Nothing here raises.
+    Runs on: any thread of the application. No method raises.
 
     Args:
-        pipeline: What was started, or None.
-        reason: Why nothing was.
+        running: The instrumentation, or None.
+        reason: Why there is none.
     """
 
-    def __init__(self, pipeline: Pipeline | None, *, reason: str = "") -> None:
-        self._pipeline = pipeline
+    def __init__(self, running: RunningInstrumentation | None, *, reason: str = "") -> None:
+        self._running = running
         self._reason = reason
 
     def flush(self, timeout_s: float = 2.0) -> bool:
-        """Export everything that was called before; whether it was done within `timeout_s`."""
-        return self._pipeline is None or self._pipeline.flush(timeout_s)
+        """Exports everything recorded so far; returns whether it was done within `timeout_s`."""
+        return self._running is None or self._running.pipeline.flush(timeout_s)
 
     def shutdown(self, timeout_s: float = 2.0) -> bool:
-        """Uninstrument and export what is left; whether it was done within `timeout_s`. May be called again."""
-        return self._pipeline is None or _stop(self._pipeline, timeout_s)
+        """Uninstruments and exports the remaining calls; returns whether it was done within `timeout_s`.
+
+        A second call does nothing.
+        """
+        return self._running is None or _stop(self._running, timeout_s)
 
     def uninstrument(self) -> None:
-        """`shutdown` with the time that the settings allow."""
-        if self._pipeline is not None:
-            _stop(self._pipeline, self._pipeline.settings.shutdown_timeout_s)
+        """Calls `shutdown` with the time that the option `shutdown_timeout_s` allows."""
+        if self._running is not None:
+            _stop(self._running, self._running.pipeline.settings.shutdown_timeout_s)
 
     def status(self) -> Status:
-        """What the instrumentation is doing."""
-        return Status(is_active=False, reason=self._reason) if self._pipeline is None else self._pipeline.status()
+        """Returns what the instrumentation is doing."""
+        if self._running is None:
+            return Status(is_active=False, inactive_reason=self._reason)
+        return self._running.pipeline.status()
 
 
-class _Current:
-    """The process's one pipeline."""
+class RunningInstrumentation:
+    """The pipeline of the process, with its hooks at forks and at the end."""
 
-    pipeline: Pipeline | None = None
+    def __init__(self, pipeline: InstrumentationPipeline) -> None:
+        self.pipeline = pipeline
+        self._exit_hook = ExitHook(self._shutdown_at_exit)
+        self._fork_hooks = ForkHooks(lock=lambda: pipeline.drain_lock, in_child=self._after_fork)
+
+    def shutdown(self, timeout_s: float) -> bool:
+        """Shuts the pipeline down and removes the hook at the process's end."""
+        is_done = self.pipeline.shutdown(timeout_s)
+        self._exit_hook.cancel()
+        return is_done
+
+    def _shutdown_at_exit(self) -> None:
+        with guard("shutdown"):
+            self.shutdown(self.pipeline.settings.shutdown_timeout_s)
+
+    def _after_fork(self) -> None:
+        self._exit_hook.after_fork()
+        self.pipeline.after_fork()
+
+
+class _Process:
+    """The instrumentation of this process."""
+
+    running: RunningInstrumentation | None = None
     lock = threading.Lock()
 
 
-def instrument(
-    *,
-    tracer_provider: TracerProvider | None = None,
-    meter_provider: MeterProvider | None = None,
-    logger_provider: LoggerProvider | None = None,
-    models: Mapping[str, ModelOptions] | None = None,
-    model_name: str | Callable[[Any], str] | Unset = UNSET,
-    span_ratio: float | Unset = UNSET,
-    spans_per_second: float | Unset = UNSET,
-    events_per_second: float | Unset = UNSET,
-    latency_threshold_s: float | Unset = UNSET,
-    confidence_floor: float | Unset = UNSET,
-    max_labels: int | Unset = UNSET,
-    max_features: int | Unset = UNSET,
-    buffer_records: int | Unset = UNSET,
-    buffer_bytes: int | Unset = UNSET,
-    flush_interval_s: float | Unset = UNSET,
-    shutdown_timeout_s: float | Unset = UNSET,
-    sentry: SentryMode | Unset = UNSET,
-    sentry_traces_sample_rate: float | Unset | None = UNSET,
-    sentry_dsn: str | Unset = UNSET,
-    onnxruntime_telemetry: bool | Unset = UNSET,
-) -> Handle:
-    """Measure every inference of onnxruntime in this process.
+def _with_parameters_of(constructor: Callable[P, object]) -> Callable[[Callable[..., R]], Callable[P, R]]:
+    """Gives a function that takes any keyword arguments the signature and documentation of the settings' fields."""
+    parameters = [
+        parameter.replace(default={}) if parameter.name == "models" else parameter
+        for parameter in inspect.signature(constructor).parameters.values()
+    ]
 
-    What is not given comes from `OTEL_MLMON_<NAME>`, else from a default. A second call adds its `models` for sessions
-    that have not run yet, and says in a warning which of its other arguments it ignores.
+    def decorate(function: Callable[..., R]) -> Callable[P, R]:
+        signature = inspect.Signature(parameters, return_annotation=function.__annotations__["return"])
+
+        @functools.wraps(function)
+        def checked(*arguments: P.args, **options: P.kwargs) -> R:
+            signature.bind(*arguments, **options)
+            return function(**options)
+
+        checked.__signature__ = signature  # type: ignore[attr-defined]
+        checked.__doc__ = (function.__doc__ or "").replace("        {options}", describe_arguments(constructor))
+        return checked
+
+    return decorate
+
+
+@_with_parameters_of(InstrumentationSettings)
+def instrument(**arguments: Any) -> Handle:  # noqa: D417 - the arguments are the settings' fields
+    """Measures every inference of onnxruntime in this process.
+
+    An option that is not passed comes from its environment variable `OTEL_MLMON_<NAME>`, else from its default. A
+    second call adds its `models` for sessions that have not run yet, and warns of the arguments it ignores.
 
     Args:
         tracer_provider: For spans; else the global one, else one of our own that exports by OTLP.
         meter_provider: For metrics; likewise.
         logger_provider: For events; likewise.
-        models: What is known of a model, by its name.
-        model_name: The model's name, or a function from session to name; empty lets it be found.
-        span_ratio: Share of calls outside any trace that get a span, within [0, 1].
-        spans_per_second: Spans a second at most for those calls.
-        events_per_second: `ml.prediction` events a second at most, and as many `ml.inference.exception`.
-        latency_threshold_s: A call that takes longer gets a span; above 0.
-        confidence_floor: A less confident prediction gets a span, and its event comes first; within [0, 1].
-        max_labels: Labels counted by name; the rest is `_OTHER`.
-        max_features: Input features profiled; 0 looks at no input.
-        buffer_records: Calls that may wait.
-        buffer_bytes: Bytes that they may weigh.
-        flush_interval_s: How often they are aggregated.
-        shutdown_timeout_s: How long the end of the process may wait for the last export.
-        sentry: How inferences get to Sentry; by itself, through Sentry's own tracing once that is initialised.
-        sentry_traces_sample_rate: What Sentry's rate is raised to where it is None or 0, within [0, 1]; 0 or None
-            leaves it alone.
-        sentry_dsn: Where Sentry is, if nobody has initialised it; else `SENTRY_DSN`.
-        onnxruntime_telemetry: False switches off what onnxruntime itself sends to Microsoft; True leaves it as it is.
+        models: Descriptions of models, by name.
+        {options}
 
     Raises:
-        ConfigurationError: Arguments are wrong; says all that is.
+        ConfigurationError: Arguments are wrong; names each fault.
     """
-    arguments = {
-        name: value
-        for name, value in locals().items()
-        if name not in {"tracer_provider", "meter_provider", "logger_provider", "models"}
-    }
-    settings = resolve_settings(arguments, models=models, environ=os.environ)
-    given = Given(tracer=tracer_provider, meter=meter_provider, logger=logger_provider)
+    settings, _ = resolve_settings(InstrumentationSettings, arguments, environ=os.environ)
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return Handle(None, reason="OTEL_SDK_DISABLED is true")
-    with _Current.lock:
-        if _Current.pipeline is not None:
-            _merge(_Current.pipeline, settings, given)
-            return Handle(_Current.pipeline)
+    with _Process.lock:
+        if _Process.running is not None:
+            _merge(_Process.running.pipeline.settings, settings, arguments)
+            return Handle(_Process.running)
         module = onnxruntime.load()
         if module is None:
             _LOG.warning("onnxruntime is not installed: otel_mlmon has nothing to instrument.")
             return Handle(None, reason="onnxruntime is not installed")
-        _Current.pipeline = Pipeline(module, settings, given)
-        return Handle(_Current.pipeline)
+        _Process.running = RunningInstrumentation(InstrumentationPipeline(module, settings))
+        return Handle(_Process.running)
 
 
 def uninstrument() -> None:
-    """Undo `instrument()`; nothing if it was not called."""
-    pipeline = _Current.pipeline
-    if pipeline is not None:
-        _stop(pipeline, pipeline.settings.shutdown_timeout_s)
+    """Undoes `instrument()`; does nothing if it was not called."""
+    running = _Process.running
+    if running is not None:
+        _stop(running, running.pipeline.settings.shutdown_timeout_s)
 
 
 def is_instrumented() -> bool:
     """Whether `instrument()` was called and not undone."""
-    return _Current.pipeline is not None
+    return _Process.running is not None
 
 
-def _merge(running: Pipeline, settings: Settings, given: Given) -> None:
-    running.settings.models.update(settings.models)
-    ignored = running.settings.differences(settings) + running.given.differences(given)
+def _merge(running: InstrumentationSettings, settings: InstrumentationSettings, arguments: Iterable[str]) -> None:
+    running.models.update(settings.models)
+    ignored = differences(running, settings, arguments)
     if ignored:
         _LOG.warning(
             "instrument() was called before: %s of this call is ignored; call uninstrument() first.", ", ".join(ignored)
         )
 
 
-def _stop(pipeline: Pipeline, timeout_s: float) -> bool:
-    with _Current.lock:
-        if _Current.pipeline is not pipeline:
+def _stop(running: RunningInstrumentation, timeout_s: float) -> bool:
+    with _Process.lock:
+        if _Process.running is not running:
             return True
         # Here: another thread's `instrument()` must not patch on top of what is about to be taken off.
-        pipeline.uninstrument()
-        _Current.pipeline = None
-    return pipeline.shutdown(timeout_s)
+        running.pipeline.uninstrument()
+        _Process.running = None
+    return running.shutdown(timeout_s)
+
+
+class ExitHook:
+    """Runs a function at the end of this process, however multiprocessing started it.
+
+    Not where a process ends by `os._exit` or a signal: there no hook runs.
+
+    Args:
+        work: Run at the end, once or twice.
+    """
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+        self._finalizer: Any = None
+        atexit.register(work)
+        process = sys.modules.get("multiprocessing.process")
+        if process is not None and process.parent_process() is not None:
+            self._finalize()
+
+    def after_fork(self) -> None:
+        """Registers the hook anew in a forked child, once multiprocessing, if it forked, has cleared its finalizers."""
+        util = sys.modules.get("multiprocessing.util")
+        if util is not None:
+            util.register_after_fork(self, ExitHook._finalize)
+
+    def cancel(self) -> None:
+        """Removes the hook."""
+        atexit.unregister(self._work)
+        if self._finalizer is not None:
+            self._finalizer.cancel()
+
+    def _finalize(self) -> None:
+        from multiprocessing.util import Finalize
+
+        self._finalizer = Finalize(None, self._work, exitpriority=EXIT_PRIORITY)
+
+
+class ForkHooks:
+    """Holds a lock during every fork, and calls a function in the child.
+
+    Runs on: the thread that forks.
+
+    Args:
+        lock: Returns the lock to hold; called at each fork, since the child makes another.
+        in_child: A bound method, referred to weakly.
+    """
+
+    def __init__(self, *, lock: Callable[[], Any], in_child: Callable[[], None]) -> None:
+        self._lock = lock
+        self._in_child = weakref.WeakMethod(in_child)
+        self._holder: int | None = None
+        if hasattr(os, "register_at_fork"):
+            methods = (self._before, self._after_in_parent, self._after_in_child)
+            before, after, child = map(weakref.WeakMethod, methods)
+            os.register_at_fork(
+                before=lambda: (method := before()) and method(),
+                after_in_parent=lambda: (method := after()) and method(),
+                after_in_child=lambda: (method := child()) and method(),
+            )
+
+    def _before(self) -> None:
+        if self._lock().acquire(timeout=FORK_WAIT_S):
+            self._holder = threading.get_ident()
+
+    def _after_in_parent(self) -> None:
+        if self._holder == threading.get_ident():
+            self._holder = None
+            self._lock().release()
+
+    def _after_in_child(self) -> None:
+        # The thread has the same identifier here, and holds nothing.
+        self._holder = None
+        if (in_child := self._in_child()) is not None:
+            in_child()
 
 
 def _renew_lock() -> None:
-    _Current.lock = threading.Lock()
+    _Process.lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

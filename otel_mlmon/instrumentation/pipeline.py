@@ -1,10 +1,15 @@
-"""The application half put together: the only file that knows all five steps.
+"""Joins the five steps of the application half: capture, queue, decode, aggregate, export.
 
-    Session.run ─▶ capture ─▶ queue ─▶ decode ─┬▶ aggregate ─▶ metrics
-    (host's thread)          (behind)          └▶ spans, events
+    on the application's thread      on the background thread, or on that of a collection of metrics
+    session.run                      drain ──▶ _catch_up ──▶ _decode_chunk:
+      └▶ CallRecorder (capture)                    take_batches (queue) ──▶ Decoder.decode (decode)
+           └▶ CallQueue (queue)                      ├▶ Aggregator.add (aggregate)
+                                                     └▶ SpanQueue.keep
+                                            ──▶ _write_metrics: Aggregator.take ──▶ Metrics.observe (export)
+                                     send  ──▶ SpanQueue.take ──▶ Spans, Events, Exceptions, Sentry (export)
 
-One pipeline a process. It is started by the first record, drained by its thread, by every collection of metrics and by
-`flush`, and reset in a forked child, which shares nothing with its parent.
+One pipeline a process. The first call starts its thread. The thread, every collection of metrics and `flush` drain it.
+A forked child resets it and shares nothing with its parent.
 """
 
 from __future__ import annotations
@@ -27,13 +32,11 @@ from otel_mlmon.instrumentation.decode.decoder import Reader
 from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.decode.model_identity import identify, model_name
 from otel_mlmon.instrumentation.decode.vocabulary import Vocabularies
-from otel_mlmon.instrumentation.exit import AtExit
 from otel_mlmon.instrumentation.export import context as otel_context
 from otel_mlmon.instrumentation.export import providers
 from otel_mlmon.instrumentation.export.sampling import Slownesses, interest
 from otel_mlmon.instrumentation.export.signal_writers import SignalWriters, make_signal_writers, trouble_of
 from otel_mlmon.instrumentation.export.span_queue import SpanBatch, SpanQueue
-from otel_mlmon.instrumentation.fork import Forks
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
 from otel_mlmon.instrumentation.queue.worker import Worker
 from otel_mlmon.instrumentation.queue.yielding import give_way_unless
@@ -42,7 +45,7 @@ from otel_mlmon.instrumentation.runtime.onnxruntime import patches as onnxruntim
 from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import ATTRIBUTE, CallRecorder
 from otel_mlmon.instrumentation.runtime.patch import Patch
 from otel_mlmon.instrumentation.sentry.sentry import Options, Sentry
-from otel_mlmon.instrumentation.settings import Settings
+from otel_mlmon.instrumentation.settings import InstrumentationSettings
 from otel_mlmon.instrumentation.status import Status
 from otel_mlmon.internal_events import JOURNAL, RecordsDropped
 from otel_mlmon.types import ModelKey
@@ -60,23 +63,24 @@ ROUND_WAIT_S: Final = 60.0
 """How long a round waits for another one."""
 
 
-class Pipeline:
-    """From patched methods to signals.
+class InstrumentationPipeline:
+    """Turns calls of patched methods into signals.
 
     Args:
         module: onnxruntime.
-        settings: Every setting.
-        given: Providers to use instead of the global ones.
-        rng: Decides which calls get spans and events.
+        settings: The value of every option.
+        rng: Chooses the calls that get spans and events.
     """
 
     _outlets: SignalWriters | None
 
     def __init__(
-        self, module: ModuleType, settings: Settings, given: providers.Given, *, rng: random.Random | None = None
+        self, module: ModuleType, settings: InstrumentationSettings, *, rng: random.Random | None = None
     ) -> None:
         self.settings = settings
-        self.given = given
+        self._given = providers.Given(
+            tracer=settings.tracer_provider, meter=settings.meter_provider, logger=settings.logger_provider
+        )
         self._rng = rng or random.Random()  # noqa: S311 - a choice of samples, not a secret
         self._worker = Worker(work=self._round, interval_s=settings.flush_interval_s)
         self._ring = CallQueue(
@@ -88,7 +92,10 @@ class Pipeline:
         name = settings.model_name
         self._sentry = Sentry(
             Options(
-                settings.sentry, settings.sentry_traces_sample_rate, settings.sentry_dsn, settings.spans_per_second
+                settings.sentry,
+                settings.sentry_traces_sample_rate or 0.0,
+                settings.sentry_dsn,
+                settings.spans_per_second,
             ),
             plain=otel_context.reader(),
             catch_up=self._catch_up,
@@ -100,14 +107,14 @@ class Pipeline:
             reader=self._sentry.reader,
             model_name=(lambda session: str(name(session))) if callable(name) else (lambda _: name),
             runtime_version=module.__version__,
-            is_whole=lambda session: callable(settings.of(model_name(session)).scores),
+            is_whole=lambda session: callable(settings.options_for(model_name(session)).output_kind),
         )
         for stage in guards():
             stage.reset()
         self._is_closed: bool = False
         self._base: Any = None
         self._reset()
-        is_complete = providers.are_set() or None not in (given.tracer, given.meter, given.logger)
+        is_complete = providers.are_set() or None not in (self._given.tracer, self._given.meter, self._given.logger)
         with guard("signals"):
             if is_complete:
                 # The host's readers may collect before our thread's first round.
@@ -118,12 +125,10 @@ class Pipeline:
             with guard("onnxruntime_telemetry"):
                 onnxruntime.stop_telemetry(module)
         self._patches: dict[str, Patch] = onnxruntime.patch(module, self._observer)
-        self._forks = Forks(lock=lambda: self._draining, in_child=self._after_fork)
-        self._exit = AtExit(self._at_exit)
 
     def drain(self, timeout_s: float = COLLECT_WAIT_S) -> bool:
         """Aggregate what is buffered and add it to the metrics; whether a round under way ended in time."""
-        if not self._draining.acquire(timeout=max(0.0, timeout_s)):
+        if not self.drain_lock.acquire(timeout=max(0.0, timeout_s)):
             return False
         try:
             if self._is_closed or self._has_nothing():
@@ -133,7 +138,7 @@ class Pipeline:
                 self._catch_up(ROUND_WAIT_S, give_way_unless(self._ring.is_long))
                 self._write_metrics(outlets)
         finally:
-            self._draining.release()
+            self.drain_lock.release()
         return True
 
     def flush(self, timeout_s: float) -> bool:
@@ -170,7 +175,6 @@ class Pipeline:
             if outlets.metrics is not None:
                 outlets.metrics.close()
         self._is_closed, self._outlets = True, None
-        self._exit.cancel()
         return is_done
 
     def status(self) -> Status:
@@ -185,27 +189,27 @@ class Pipeline:
         trouble = trouble_of(outlets, is_closed=self._is_closed)
         return Status(
             is_active=bool(self._patches),
-            paths=tuple(self._patches),
-            sessions=len(self._observer.sessions()),
-            buffered=len(self._ring),
-            recorded=self._recorded,
-            suppressed=self._suppressed,
-            dropped=dropped,
-            unsent=self._unsent.lost_batches,
+            patched_methods=tuple(self._patches),
+            active_sessions=len(self._observer.sessions()),
+            waiting_calls=len(self._ring),
+            recorded_calls=self._recorded,
+            suppressed_calls=self._suppressed,
+            dropped_calls=dropped,
+            dropped_span_batches=self._unsent.lost_batches,
             failures=failures,
-            is_bulk=not trouble.values,
-            bulk_reason=trouble.values,
+            bulk_unavailable_reason=trouble.values,
+            exemplars_unavailable_reason=trouble.exemplars,
             metric_readers=outlets.ways() if outlets else {},
-            exemplars_reason=trouble.exemplars,
-            findings=self._findings.all(),
             owned_providers=tuple(type(owned).__name__ for owned in outlets.providers.owned) if outlets else (),
-            sentry=self._sentry.mode,
+            findings=self._findings.all(),
+            sentry_mode=self._sentry.mode,
         )
 
     def _reset(self) -> None:
         """The state of a process that has recorded nothing yet."""
         self._record_stage = guard("record")
-        self._draining = threading.Lock()
+        self.drain_lock = threading.Lock()
+        """Held while calls are decoded and exported; a fork waits for it."""
         # Inside `_draining`, or by itself for `_catch_up`, which cannot wait for an exporter to be imported.
         self._reading = threading.Lock()
         self._counting = threading.Lock()
@@ -227,22 +231,17 @@ class Pipeline:
         self._providers: providers.Providers | None = None
         self._outlets = None
 
-    def _after_fork(self) -> None:
-        """In the child: nothing of the parent's is counted twice, and no lock of a thread that is gone is taken."""
+    def after_fork(self) -> None:
+        """Resets the child of a fork: it counts no call of its parent's, and takes no lock that a lost thread held."""
         outlets = self._outlets
         if outlets is not None and outlets.metrics is not None:
             outlets.metrics.close()
         self._ring.reset()
         self._worker.reset()
         self._observer.loads.clear()
-        self._exit.after_fork()
         JOURNAL.reset()
         self._sentry.reset()
         self._reset()
-
-    def _at_exit(self) -> None:
-        with guard("shutdown"):
-            self.shutdown(self.settings.shutdown_timeout_s)
 
     def _round(self) -> None:
         with guard("sentry"):
@@ -301,7 +300,10 @@ class Pipeline:
             if len(self._readers) >= MAX_READERS:
                 del self._readers[next(iter(self._readers))]
             reader = Reader(
-                plan, options=self.settings.of, max_features=self.settings.max_features, findings=self._findings
+                plan,
+                options=self.settings.options_for,
+                max_features=self.settings.max_features,
+                findings=self._findings,
             )
             self._readers[plan] = reader
             self._announcer.see(plan.session)
@@ -315,15 +317,12 @@ class Pipeline:
     def _write_metrics(self, outlets: SignalWriters) -> None:
         with self._reading:
             loads, snapshots, kept = self._announcer.timed(), self._aggregator.take(), self._unsent.held()
-        for snapshot in snapshots:
-            if outlets.metrics is not None:
+        if outlets.metrics is not None:
+            for snapshot in snapshots:
                 with guard("metrics"):
                     outlets.metrics.observe(snapshot)
-        if outlets.metrics is not None:
             with guard("metrics"):
-                outlets.metrics.observe_loads(
-                    (ModelKey(model.name, model.version), duration_s, error) for model, duration_s, error in loads
-                )
+                outlets.metrics.observe_loads((model.key, duration_s, error) for model, duration_s, error in loads)
         self._unsent.release(kept)
         with self._counting:
             dropped = self._ring.dropped()
@@ -357,7 +356,7 @@ class Pipeline:
 
     def _send_one(self, outlets: SignalWriters, batch: SpanBatch, offset_ns: int) -> None:
         predictions, around = batch
-        said = self.settings.of(predictions.model.name)
+        said = self.settings.options_for(predictions.model.name)
         found = interest(
             predictions,
             slowness=self._slownesses.of(predictions.model.name),
@@ -376,7 +375,9 @@ class Pipeline:
     def _found_outlets(self) -> SignalWriters:
         if self._outlets is None:
             # Kept by itself: what fails after it is tried again at the next round, without more threads of exporters.
-            found = self._providers = self._providers or providers.find(self.given, base=self._base, environ=os.environ)
+            found = self._providers = self._providers or providers.find(
+                self._given, base=self._base, environ=os.environ
+            )
             self._outlets = make_signal_writers(
                 found, self.settings, drain=self.drain, sessions=self._models, rng=self._rng
             )
@@ -393,8 +394,7 @@ class Pipeline:
         return None if info is None else self._model(info)
 
     def _model(self, session: SessionInfo) -> ModelKey:
-        model = identify(session, version=self._version_of(model_name(session)))
-        return ModelKey(model.name, model.version)
+        return identify(session, version=self._version_of(model_name(session))).key
 
     def _version_of(self, model: str) -> str:
-        return self.settings.of(model).version
+        return self.settings.options_for(model).version

@@ -1,4 +1,4 @@
-"""What the instrumentation is doing, for the host to ask; docs/status.md says more of the way metrics take."""
+"""The state of the instrumentation, for the application to read; docs/status.md explains the fields about metrics."""
 
 from __future__ import annotations
 
@@ -7,36 +7,37 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """What the instrumentation is doing."""
+    """Represents what the instrumentation is doing at one moment."""
 
     is_active: bool
-    paths: tuple[str, ...] = ()
-    """Methods patched."""
-    sessions: int = 0
-    buffered: int = 0
-    recorded: int = 0
-    """Calls measured."""
-    suppressed: int = 0
-    """Calls the host had asked not to be measured."""
-    dropped: dict[str, int] = field(default_factory=dict)
-    """Calls not measured, by reason."""
-    unsent: int = 0
-    """Batches whose spans and events were given up, since an exporter blocked."""
+    """Whether methods are patched."""
+    inactive_reason: str = ""
+    """Why `instrument()` patched nothing; empty if it did."""
+    patched_methods: tuple[str, ...] = ()
+    active_sessions: int = 0
+    """Instrumented sessions that are alive."""
+    waiting_calls: int = 0
+    """Calls in the queue."""
+    recorded_calls: int = 0
+    """Calls that were decoded and counted."""
+    suppressed_calls: int = 0
+    """Calls left out since the application had suppressed instrumentation."""
+    dropped_calls: dict[str, int] = field(default_factory=dict)
+    """Calls that were not recorded, by reason."""
+    dropped_span_batches: int = 0
+    """Batches of calls whose spans and events were dropped, since an exporter blocked."""
     failures: dict[str, int] = field(default_factory=dict)
-    """Faults of ours kept from the host, by stage."""
-    is_bulk: bool = False
-    """Whether histograms are filled at once, the fast way; False before the first record too."""
-    bulk_reason: str = ""
-    """Why they are not; empty if they are. One by one, a value costs 7 to 16 µs, behind the host, and features have no
-    negative values."""
+    """Faults of otel_mlmon that were kept from the application, by stage."""
+    bulk_unavailable_reason: str = ""
+    """Why histograms are filled value by value, which costs 7 to 16 µs each on the background thread, and without the
+    negative values of features; empty if they are filled in bulk."""
+    exemplars_unavailable_reason: str = ""
+    """Why metrics have no exemplars of calls with spans; empty if they have."""
     metric_readers: dict[str, str] = field(default_factory=dict)
-    """How the values of features get out of each reader of the meter provider; empty where that cannot be seen."""
-    exemplars_reason: str = ""
-    """Why metrics do not name traces of calls with spans; empty if they do."""
+    """The form in which each reader of the meter provider exports the values of features; empty if unknown."""
     owned_providers: tuple[str, ...] = ()
+    """Classes of the providers that `instrument()` made itself."""
     findings: dict[str, dict[str, str]] = field(default_factory=dict)
-    """What was found out by itself, by model and subject: what each output is, what is not looked at."""
-    sentry: str = "off"
-    """How inferences get to Sentry: `native`, `otlp`, `off`, or `waiting` for the application to initialise it."""
-    reason: str = ""
-    """Why it is not active."""
+    """What was inferred, by model and subject: the kind of each output, and which inputs are not profiled."""
+    sentry_mode: str = "off"
+    """How inferences reach Sentry: `native`, `otlp`, `off`, or `waiting` until the application initialises Sentry."""

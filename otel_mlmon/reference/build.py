@@ -34,7 +34,7 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     Capture,
     plan_input,
 )
-from otel_mlmon.instrumentation.settings import ModelOptions, resolve_settings
+from otel_mlmon.instrumentation.settings import InstrumentationSettings, ModelOptions
 from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.reference.profile import Profile, format_timestamp
 from otel_mlmon.sketch.categories import Categories
@@ -256,9 +256,7 @@ def _per_call(calls: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.
 def _read(sink: _Sink, readers: list[Reader], said: ModelOptions) -> Predictions:
     (batch,) = gather(sink.take, len(sink.queue), is_suppressed=lambda _: False, pause=lambda: None).batches
     if not readers:
-        readers.append(
-            Reader(batch.plan, options=lambda _: said, max_features=resolve_settings({}, environ={}).max_features)
-        )
+        readers.append(Reader(batch.plan, options=lambda _: said, max_features=InstrumentationSettings().max_features))
     return readers[0].read(batch)
 
 

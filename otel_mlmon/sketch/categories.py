@@ -24,7 +24,7 @@ class Categories:
         return sum(self.counts.values())
 
     def merge(self, other: Categories) -> Categories:
-        """Of both sets together; to_units, whatever the order."""
+        """Of both sets together; exact, whatever the order."""
         merged = dict(self.counts)
         for label, count in other.counts.items():
             merged[label] = merged.get(label, 0) + count

@@ -52,7 +52,7 @@ class StreamSketch:
         return moments
 
     def merge(self, other: StreamSketch) -> StreamSketch:
-        """Of both sets together; to_units, whatever the order."""
+        """Of both sets together; exact, whatever the order."""
         explicit = dict(self.explicit)
         for bounds, histogram in other.explicit.items():
             mine = explicit.get(bounds)

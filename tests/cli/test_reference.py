@@ -89,7 +89,7 @@ def test_what_the_application_says_is_said_here_too(folder: Path) -> None:
         (["build", "fraud.onnx", "train.csv", "--columns", "age,sex"], "train.csv has no column sex"),
         (["build", "fraud.onnx", "train.csv", "--columns", "age,income,kind"], "train.csv:2: column kind: "),
         (["build", "fraud.onnx", "train.csv", "--labels", "kind", "--input", "x"], "the model has no input 'x'"),
-        (["build", "fraud.onnx", "train.npz", "--scores", "odds"], "scores must be one of"),
+        (["build", "fraud.onnx", "train.npz", "--output-kind", "odds"], "output_kind must be one of"),
         (["build", "fraud.onnx", "train.npz", "--embed", "none/x.onnx"], "none/x.onnx: No such file"),
         (["build", "fraud.onnx", "train.npz", "-o", "none/x.json"], "none/x.json: No such file"),
         (["build", "fraud.onnx", "train.npz", "-o", "."], ".: Is a directory"),

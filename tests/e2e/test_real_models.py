@@ -18,7 +18,7 @@ from otel_mlmon.testing import Captured, capture
 
 pytestmark = pytest.mark.e2e
 
-TIMED_ONLY = "nothing that can be read, timed only (ModelOptions.scores can say what it is)"
+TIMED_ONLY = "unknown kind, timed only (set ModelOptions.output_kind)"
 COMMAND = "make models"
 
 
@@ -53,7 +53,7 @@ def run(session: ort.InferenceSession, feeds: Iterable[Mapping[str, Any]]) -> li
 
 def findings(captured: Captured) -> dict[str, str]:
     status = captured.handle.status()
-    assert (status.failures, status.dropped) == ({}, {})
+    assert (status.failures, status.dropped_calls) == ({}, {})
     (found,) = status.findings.values()
     return found
 

@@ -95,12 +95,11 @@ def test_opentelemetrys_configuration_file_sets_options_by_name() -> None:
     )
     configuration.configure_instrumentation(said)
     try:
-        from otel_mlmon.instrumentation.lifecycle import _Current
+        from otel_mlmon.instrumentation.lifecycle import _Process
 
-        assert _Current.pipeline is not None
-        settings = _Current.pipeline.settings
+        assert _Process.running is not None
+        settings = _Process.running.pipeline.settings
         assert (settings.span_ratio, settings.max_labels) == (0.25, 7)
         assert settings.models == {"digits": otel_mlmon.ModelOptions(version="9")}
-        assert (settings.origins["span_ratio"], settings.origins["max_features"]) == ("argument", "default")
     finally:
         otel_mlmon.OnnxRuntimeInstrumentor().uninstrument()

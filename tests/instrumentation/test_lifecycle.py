@@ -68,7 +68,7 @@ def test_without_onnxruntime_one_warning(
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
         (logging.WARNING, "onnxruntime is not installed: otel_mlmon has nothing to instrument.")
     ]
-    assert handle.status().reason == "onnxruntime is not installed"
+    assert handle.status().inactive_reason == "onnxruntime is not installed"
     handle.uninstrument()
 
 
@@ -192,9 +192,9 @@ def test_a_call_that_outlives_the_instrumentation_hides_its_session_from_no_late
     caller.join()
     session.may_end = None
     first = captured.handle.status()
-    assert (first.recorded, first.dropped) == (int(has_run), {"shut_down": 1})
+    assert (first.recorded_calls, first.dropped_calls) == (int(has_run), {"shut_down": 1})
     assert "_otel_mlmon" not in session.__dict__
     with capture() as captured:
         session.run(None, feed)
         captured.flush()
-        assert captured.handle.status().recorded == 1
+        assert captured.handle.status().recorded_calls == 1

@@ -20,7 +20,7 @@ from otel_mlmon.instrumentation.decode.decoder import Reader
 from otel_mlmon.instrumentation.export.events import Events
 from otel_mlmon.instrumentation.export.metrics import Metrics
 from otel_mlmon.instrumentation.export.spans import Spans
-from otel_mlmon.instrumentation.pipeline import CHUNK, Pipeline
+from otel_mlmon.instrumentation.pipeline import CHUNK, InstrumentationPipeline
 from otel_mlmon.testing import Captured, capture
 from tests.support import models
 
@@ -197,7 +197,7 @@ def test_regression_sigmoid_images_and_words() -> None:
 
 
 def test_the_developers_word_wins() -> None:
-    said = ModelOptions(scores="logits", labels=["no", "yes"], version="3", features=["x", "y"])
+    said = ModelOptions(output_kind="logits", labels=["no", "yes"], version="3", features=["x", "y"])
     session = ort.InferenceSession(models.softmax(classes=2, name="iris"))
     with capture(models={"iris": said}) as captured:
         session.run(None, {"input": floats([0, 5])})
@@ -213,7 +213,7 @@ def test_suppressed_calls_leave_nothing() -> None:
             session.run(None, {"input": np.zeros((1, 10), np.float32)})
         captured.flush()
         assert (captured.spans, captured.events, points(captured, "ml.inference.duration")) == ((), (), {})
-        assert captured.handle.status().suppressed == 1
+        assert captured.handle.status().suppressed_calls == 1
 
 
 def test_calls_are_recorded_or_dropped_by_reason() -> None:
@@ -233,11 +233,11 @@ def test_calls_are_recorded_or_dropped_by_reason() -> None:
             thread.join()
         captured.flush()
         status = captured.handle.status()
-        assert status.recorded + sum(status.dropped.values()) == calls * threads
+        assert status.recorded_calls + sum(status.dropped_calls.values()) == calls * threads
         (point,) = points(captured, "ml.inference.duration").values()
-        assert point.count == status.recorded
+        assert point.count == status.recorded_calls
         dropped = points(captured, "otel_mlmon.records.dropped")
-        assert {dict(key)["reason"]: n for key, n in dropped.items()} == status.dropped
+        assert {dict(key)["reason"]: n for key, n in dropped.items()} == status.dropped_calls
 
 
 @pytest.mark.guarded
@@ -267,7 +267,7 @@ def test_a_fault_in_any_stage_changes_nothing_for_the_host(
         captured.flush()
         status = captured.handle.status()
         assert status.failures == {stage: 1}
-        assert status.recorded + sum(status.dropped.values()) == 1
+        assert status.recorded_calls + sum(status.dropped_calls.values()) == 1
 
 
 @pytest.mark.guarded
@@ -282,7 +282,7 @@ def test_a_fault_on_the_hosts_thread_is_a_counted_drop(monkeypatch: pytest.Monke
             assert session.run(None, {"input": np.ones((1, 10), np.float32)})[0].shape == (1, 4)
         captured.flush()
         status = captured.handle.status()
-        assert status.dropped == {"capture_failed": 100, "switched_off": 20}
+        assert status.dropped_calls == {"capture_failed": 100, "switched_off": 20}
         assert status.failures == {"call": 100}
 
 
@@ -299,14 +299,14 @@ def test_a_forked_child_counts_only_its_own() -> None:
         if child == 0:
             status = captured.handle.status()
             alive = any(thread.name == "otel_mlmon" for thread in threading.enumerate())
-            os.write(writing, f"{status.buffered} {status.recorded} {alive}".encode())
+            os.write(writing, f"{status.waiting_calls} {status.recorded_calls} {alive}".encode())
             os._exit(0)
         os.close(writing)
         os.waitpid(child, 0)
         with os.fdopen(reading) as stream:
             assert stream.read() == "0 0 False"
         captured.flush()
-        assert captured.handle.status().recorded == 7
+        assert captured.handle.status().recorded_calls == 7
 
 
 def test_the_calls_of_a_session_that_is_gone_before_they_are_read_count() -> None:
@@ -319,18 +319,18 @@ def test_the_calls_of_a_session_that_is_gone_before_they_are_read_count() -> Non
             del session
         counts = points(captured, "ml.inference.duration")
         assert {dict(key)["ml.model.name"]: point.count for key, point in counts.items()} == {"one": 3, "two": 3}
-        assert captured.handle.status().dropped == {}
+        assert captured.handle.status().dropped_calls == {}
 
 
 FEED = {"input": np.ones((1, 10), np.float32)}
 
 
 @contextmanager
-def resting(**options: Any) -> Iterator[tuple[Captured, Pipeline]]:
+def resting(**options: Any) -> Iterator[tuple[Captured, InstrumentationPipeline]]:
     """Instrumented, one call recorded, and the thread behind stopped: nobody but the test reads."""
     with capture(**{"flush_interval_s": 60.0, **options}) as captured:
-        pipeline = captured.handle._pipeline
-        assert pipeline is not None
+        assert captured.handle._running is not None
+        pipeline = captured.handle._running.pipeline
         ort.InferenceSession(models.classifier(name="first")).run(None, FEED)
         assert pipeline._worker.stop(10)
         captured.flush()
@@ -347,7 +347,7 @@ def test_spans_and_events_of_many_models_in_one_round() -> None:
             "predict first", *(f"predict model {number}" for number in range(40)),
         }  # fmt: skip
         status = captured.handle.status()
-        assert (status.unsent, status.dropped) == (0, {})
+        assert (status.dropped_span_batches, status.dropped_calls) == (0, {})
 
 
 def test_whoever_cannot_wait_reads_all_that_waits_and_tells_of_a_model_once() -> None:
@@ -357,7 +357,7 @@ def test_whoever_cannot_wait_reads_all_that_waits_and_tells_of_a_model_once() ->
             session.run(None, FEED)
         pipeline._catch_up(10.0)
         status = captured.handle.status()
-        assert (status.buffered, status.recorded) == (0, CHUNK + 2)
+        assert (status.waiting_calls, status.recorded_calls) == (0, CHUNK + 2)
         captured.flush()
         told = [dict(found.log_record.attributes or {}) for found in captured.events]
         assert [said["ml.model.name"] for said in told] == ["first", "iris"]

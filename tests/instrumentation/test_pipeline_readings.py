@@ -29,7 +29,7 @@ def test_a_function_reads_what_no_kind_describes() -> None:
         return ["far" if row[0] > row[1] else "near" for row in best], best.max(axis=1)
 
     boxes = np.array([[[0.1, 0.7, 0.2], [0.1, 0.1, 0.1]], [[0, 0, 0], [0.9, 0, 0]]], dtype=np.float32)
-    with capture(models={"finder": ModelOptions(scores=read)}) as captured:
+    with capture(models={"finder": ModelOptions(output_kind=read)}) as captured:
         (answer,) = session.run(None, {"input": boxes})
         captured.flush()
         assert points(captured, "ml.predictions", "ml.prediction.label") == {"far": 1, "near": 1}
@@ -48,7 +48,7 @@ def test_what_was_found_out_is_in_the_status_and_said_once(caplog: pytest.LogCap
             first.run(None, {"input": np.eye(7, dtype=np.float32)})
             second.run(None, {"input": np.zeros((1, 2, 5, 5), np.float32)})
         captured.flush()
-        timed_only = "nothing that can be read, timed only (ModelOptions.scores can say what it is)"
+        timed_only = "unknown kind, timed only (set ModelOptions.output_kind)"
         full = "more than may be counted by name (max_labels), the rest is _OTHER"
         assert captured.handle.status().findings == {
             "wide": {

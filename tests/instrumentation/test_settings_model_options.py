@@ -10,14 +10,14 @@ from otel_mlmon.types import OUTPUT_KINDS
 
 
 @pytest.mark.parametrize("said", [None, *OUTPUT_KINDS, {"y": "labels", "z": "none"}, lambda outputs: (None, None)])
-def test_what_scores_may_be(said: Any) -> None:
-    assert ModelOptions(scores=said).scores is said
+def test_what_output_kind_may_be(said: Any) -> None:
+    assert ModelOptions(output_kind=said).output_kind is said
 
 
 @pytest.mark.parametrize("said", ["score", {"y": "sigmoids"}, 5])
-def test_what_scores_may_not_be(said: Any) -> None:
-    with pytest.raises(ConfigurationError, match="scores must be one of probabilities, logits, sigmoid"):
-        ModelOptions(scores=said)
+def test_what_output_kind_may_not_be(said: Any) -> None:
+    with pytest.raises(ConfigurationError, match="output_kind must be one of probabilities, logits, sigmoid"):
+        ModelOptions(output_kind=said)
 
 
 @pytest.mark.parametrize("name", ["labels", "features", "categorical"])

@@ -1,4 +1,4 @@
-"""What `status()` says of the way metrics take."""
+"""The fields of `status()` about metrics."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def used(meter_provider: MeterProvider | None) -> Iterator[Handle]:
         handle.shutdown(10)
 
 
-def way(status: Status) -> tuple[Any, ...]:
-    return status.is_bulk, status.bulk_reason, status.exemplars_reason, status.metric_readers
+def export_of(status: Status) -> tuple[Any, ...]:
+    return status.bulk_unavailable_reason, status.exemplars_unavailable_reason, status.metric_readers
 
 
 def test_before_the_first_record_and_after_the_end() -> None:
@@ -50,28 +50,28 @@ def test_before_the_first_record_and_after_the_end() -> None:
         captured.handle.shutdown()
         handle = otel_mlmon.instrument(span_ratio=0.0)
         try:
-            assert way(handle.status()) == (False, "nothing was recorded yet", "nothing was recorded yet", {})
+            assert export_of(handle.status()) == ("nothing was recorded yet", "nothing was recorded yet", {})
         finally:
             handle.shutdown()
-        assert way(handle.status()) == (False, "it was shut down", "it was shut down", {})
+        assert export_of(handle.status()) == ("it was shut down", "it was shut down", {})
 
 
 def test_the_fast_way_with_exponential_histograms_of_our_own_and_buckets_on_a_provider_of_the_hosts() -> None:
     with capture() as captured:
         ort.InferenceSession(models.softmax()).run(None, {"input": np.zeros((1, 4), np.float32)})
         captured.flush()
-        assert way(captured.handle.status()) == (True, "", "", {"InMemoryMetricReader": "exponential histograms"})
+        assert export_of(captured.handle.status()) == ("", "", {"InMemoryMetricReader": "exponential histograms"})
     provider = sdk.MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False)
     with used(provider) as handle:
         buckets = {"InMemoryMetricReader": "histograms of 68 buckets, -5e+06 … 5e+06"}
-        assert way(handle.status()) == (True, "", "", buckets)
+        assert export_of(handle.status()) == ("", "", buckets)
     provider.shutdown()
 
 
 def test_a_meter_provider_that_is_not_the_sdks() -> None:
     foreign = "the meter provider is not OpenTelemetry's SDK but opentelemetry.metrics.NoOpMeterProvider"
     with used(NoOpMeterProvider()) as handle:
-        assert way(handle.status()) == (False, foreign, foreign, {})
+        assert export_of(handle.status()) == (foreign, foreign, {})
 
 
 @pytest.mark.guarded
@@ -85,7 +85,7 @@ def test_metrics_switched_off_by_the_environment(variable: str, value: str, monk
         "or no exporter can be made (failures: exporters)"
     )
     with used(None) as handle:
-        assert way(handle.status()) == (False, off, off, {})
+        assert export_of(handle.status()) == (off, off, {})
 
 
 def test_a_release_of_the_sdk_laid_out_in_another_way_is_used_by_record(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,8 +96,8 @@ def test_a_release_of_the_sdk_laid_out_in_another_way_is_used_by_record(monkeypa
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.metrics._internal.measurement", None)
     try:
         with used(provider) as handle:
-            is_bulk, reason, exemplars, readers = way(handle.status())
-            assert (is_bulk, exemplars, readers) == (False, reason, {})
+            reason, exemplars, readers = export_of(handle.status())
+            assert (exemplars, readers) == (reason, {})
             assert "is laid out in another way: ModuleNotFoundError" in reason
             data = reader.get_metrics_data()
             assert data is not None

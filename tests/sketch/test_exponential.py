@@ -45,7 +45,7 @@ def test_a_power_of_two_is_the_upper_bound_of_its_bucket(power: int, scale: int)
 
 @settings(deadline=None, max_examples=200)
 @given(MAGNITUDES, st.integers(min_value=MIN_SCALE + 1, max_value=MAX_SCALE))
-def test_a_coarser_index_is_the_finer_one_halve(magnitude: float, scale: int) -> None:
+def test_a_coarser_index_is_the_finer_one_halved(magnitude: float, scale: int) -> None:
     fine, coarse = (int(compute_indices(np.array([magnitude]), each)[0]) for each in (scale, scale - 1))
     assert fine >> 1 == coarse
 

@@ -33,7 +33,7 @@ def tell(calls: int, handle: Handle) -> None:
     """One write of one line, which no other process cuts in two."""
     handle.flush(10)
     status = handle.status()
-    os.write(1, f"{calls} {status.recorded} {sum(status.dropped.values())}\n".encode())
+    os.write(1, f"{calls} {status.recorded_calls} {sum(status.dropped_calls.values())}\n".encode())
 
 
 def main() -> None:

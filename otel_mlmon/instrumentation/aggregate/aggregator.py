@@ -32,7 +32,7 @@ class Aggregator:
 
     def add(self, predictions: Predictions) -> None:
         """Add one batch."""
-        model = ModelKey(predictions.model.name, predictions.model.version)
+        model = predictions.model.key
         self._snapshots.setdefault(model, []).append(self._snapshot(model, predictions))
 
     def take(self) -> list[Snapshot]:

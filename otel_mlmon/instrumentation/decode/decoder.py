@@ -28,7 +28,7 @@ from otel_mlmon.types import OutputKind
 MAX_WORDS: Final = 1000
 """Labels that are strings, of one output, that may leave at most."""
 
-_TIMED_ONLY: Final = "nothing that can be read, timed only (ModelOptions.scores can say what it is)"
+_TIMED_ONLY: Final = "unknown kind, timed only (set ModelOptions.output_kind)"
 
 
 class Said(Protocol):
@@ -39,7 +39,7 @@ class Said(Protocol):
         """The version."""
 
     @property
-    def scores(self) -> OutputKind | Mapping[str, OutputKind] | Function | None:
+    def output_kind(self) -> OutputKind | Mapping[str, OutputKind] | Function | None:
         """What the output of the scores is, or each output by name, or a function that reads them."""
 
     @property
@@ -110,12 +110,12 @@ class Reader:
         )
 
     def _read_outputs(self, columns: Sequence[Items], reading: Reading) -> None:
-        if callable(self._said.scores):
+        if callable(self._said.output_kind):
             tensors = self._plan.outputs
             if tensors:
                 reading.size(_sizes(tensors[0], columns[0]))
             made = list(zip(*map(each, columns), strict=True))
-            reading.labels, reading.confidences = read_with(self._said.scores, tensors, made, self._names)
+            reading.labels, reading.confidences = read_with(self._said.output_kind, tensors, made, self._names)
             return
         for position in self._order:
             self._read_output(position, self._plan.outputs[position], columns[position], reading)
@@ -183,7 +183,7 @@ class Reader:
         return Evidence(tensor, said=said, names=self._names, has_labels=has_labels)
 
     def _said_of(self, tensor: Tensor, *, is_first: bool) -> OutputKind | None:
-        said = self._said.scores
+        said = self._said.output_kind
         if said is None or isinstance(said, Mapping):
             return said.get(tensor.name) if said else None
         scores = [other for other in self._plan.outputs if other.dtype.startswith(("float", "bool"))]

@@ -11,6 +11,7 @@ from pathlib import PurePath
 from typing import Final
 
 from otel_mlmon.instrumentation.runtime.call import SessionInfo
+from otel_mlmon.types import ModelKey
 
 UNKNOWN_VERSION: Final = 2**63 - 1
 """What onnxruntime says where the model says nothing."""
@@ -38,6 +39,11 @@ class Model:
     """Empty if unknown."""
     provider: str
     runtime_version: str
+
+    @property
+    def key(self) -> ModelKey:
+        """The name and version that metrics are kept by."""
+        return ModelKey(self.name, self.version)
 
 
 def identify(session: SessionInfo, *, version: str = "") -> Model:

@@ -18,7 +18,7 @@ from otel_mlmon.instrumentation.export.model_events import ModelEvents
 from otel_mlmon.instrumentation.export.providers import Providers
 from otel_mlmon.instrumentation.export.sampling import Limiter
 from otel_mlmon.instrumentation.export.spans import Spans
-from otel_mlmon.instrumentation.settings import Settings
+from otel_mlmon.instrumentation.settings import InstrumentationSettings
 from otel_mlmon.types import ModelKey
 
 
@@ -63,7 +63,7 @@ def trouble_of(outlets: SignalWriters | None, *, is_closed: bool) -> Trouble:
 
 def make_signal_writers(
     found: Providers,
-    settings: Settings,
+    settings: InstrumentationSettings,
     *,
     drain: Callable[[], object],
     sessions: Callable[[], Iterable[ModelKey]],

@@ -55,7 +55,7 @@ def test_two_classes_of_one_name_are_one_label(codes: list[int]) -> None:
 def test_memory_is_flat_over_a_million_labels_and_categories() -> None:
     """A thousand calls of a thousand rows, every label and every category another one."""
     rows, limit = 1000, 50
-    said = ModelOptions(categorical=["f0"], scores="labels")
+    said = ModelOptions(categorical=["f0"], output_kind="labels")
     first = copied([({"x": np.arange(500).reshape(-1, 1)}, {"y": np.arange(rows)})])
     reader = Reader(first[0][0], options=lambda _: said, max_features=10)
     aggregator = Aggregator(admit=Vocabularies(limit=limit).admit)

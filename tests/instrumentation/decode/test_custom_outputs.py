@@ -26,7 +26,7 @@ def test_it_gets_copies_of_all_outputs_of_a_call_and_says_what_they_are() -> Non
         given["boxes"] += 1  # its own
         return [1, 0, 7], given["scores"]
 
-    found = added_up(copied([({}, outputs)] * 2, is_whole=True), ModelOptions(scores=read, labels=["cat", "dog"]))
+    found = added_up(copied([({}, outputs)] * 2, is_whole=True), ModelOptions(output_kind=read, labels=["cat", "dog"]))
     assert found.labels.counts == {"dog": 2, "cat": 2, "7": 2}
     np.testing.assert_allclose(found.confidences.numbers, [0.9, 1.0] * 2, rtol=1e-6)
     assert found.batch_sizes.numbers.tolist() == [2.0, 2.0]
@@ -40,7 +40,7 @@ def test_it_gets_copies_of_all_outputs_of_a_call_and_says_what_they_are() -> Non
 )
 def test_what_it_may_answer(answer: tuple[Any, Any], labels: dict[str, int], confidences: list[float]) -> None:
     records = copied([({}, {"y": np.zeros((1, 2))})], is_whole=True)
-    found = added_up(records, ModelOptions(scores=lambda _: answer))
+    found = added_up(records, ModelOptions(output_kind=lambda _: answer))
     assert (found.labels.counts, found.confidences.numbers.tolist()) == (labels, confidences)
 
 
@@ -51,7 +51,7 @@ def test_it_reads_whole_rows_however_they_were_copied() -> None:
         return [str(row.tolist()) for row in given["y"]], None
 
     for is_whole in (True, False):
-        found = added_up(copied([({}, {"y": rows})], is_whole=is_whole), ModelOptions(scores=read))
+        found = added_up(copied([({}, {"y": rows})], is_whole=is_whole), ModelOptions(output_kind=read))
         assert found.labels.counts == {"[1.0, 2.0]": 1, "[3.0, 4.0]": 1}
 
 
@@ -66,7 +66,7 @@ def test_a_call_it_fails_for_has_no_labels_and_the_others_have() -> None:
         return ["ok"], None
 
     records = copied([({}, {"y": np.array([[flag]], dtype=np.float32)}) for flag in (0, 1, 0)], is_whole=True)
-    found = added_up(records, ModelOptions(scores=read))
+    found = added_up(records, ModelOptions(output_kind=read))
     assert (found.labels.counts, found.durations_s[""].numbers.size) == ({"ok": 2}, 3)
 
 
@@ -80,7 +80,7 @@ def test_one_that_always_fails_is_switched_off() -> None:
         asked.append(1)
         raise ValueError
 
-    added_up(copied([({}, {"y": np.zeros((1, 1))})] * 300, is_whole=True), ModelOptions(scores=read))
+    added_up(copied([({}, {"y": np.zeros((1, 1))})] * 300, is_whole=True), ModelOptions(output_kind=read))
     assert len(asked) == 100
     stage.reset()
 
@@ -88,5 +88,5 @@ def test_one_that_always_fails_is_switched_off() -> None:
 def test_an_output_too_large_to_copy_is_not_given_in_part() -> None:
     large = np.zeros((1, MAX_WHOLE_BYTES // 4 + 1), np.float32)
     records = copied([({}, {"y": large})], is_whole=True)
-    found = added_up(records, ModelOptions(scores=lambda _: (["seen"], None)))
+    found = added_up(records, ModelOptions(output_kind=lambda _: (["seen"], None)))
     assert (found.labels.counts, found.batch_sizes.numbers.tolist()) == ({}, [1.0])

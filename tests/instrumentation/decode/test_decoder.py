@@ -77,7 +77,7 @@ def test_any_pieces_add_up_to_what_an_oracle_finds(kind: OutputKind, data: st.Da
     width, low, high = CASES[kind]
     batches = data.draw(tables(width, low=low, high=high))
     names = [f"c{index}" for index in range(2 if kind == "sigmoid" else width)]
-    found = added_up(copied(as_calls(batches)), ModelOptions(scores=kind, labels=names), cuts=cuts)
+    found = added_up(copied(as_calls(batches)), ModelOptions(output_kind=kind, labels=names), cuts=cuts)
     labels: Counter[str] = Counter()
     confidences: list[float] = []
     values: list[float] = []
@@ -129,7 +129,7 @@ def test_a_string_output_that_is_no_known_class_leaves_after_it_was_seen_often()
 @given(tables(4, low=-60_000, high=60_000), CUTS)
 def test_numbers_as_inputs(batches: list[np.ndarray], cuts: list[int]) -> None:
     calls = [({"x": batch}, {"out": np.zeros((len(batch), 1), np.float32)}) for batch in batches]
-    found = added_up(copied(calls), ModelOptions(scores="regression", features=["a", "b"]), cuts=cuts)
+    found = added_up(copied(calls), ModelOptions(output_kind="regression", features=["a", "b"]), cuts=cuts)
     every = np.concatenate([batch.astype(np.float64) for batch in batches])
     finite = np.isfinite(every)
     for index, name in enumerate(["a", "b", "f2", "f3"]):
@@ -146,7 +146,7 @@ def test_whole_numbers_of_few_values_as_inputs(data: st.DataObject, dtype: str, 
     elements = st.integers(0, 31)
     batches = data.draw(st.lists(hnp.arrays(dtype, shape, elements=elements), min_size=1, max_size=5))
     calls = [({"x": batch}, {"out": np.zeros((len(batch), 1), np.float32)}) for batch in batches]
-    found = added_up(copied(calls), ModelOptions(scores="none"), cuts=cuts)
+    found = added_up(copied(calls), ModelOptions(output_kind="none"), cuts=cuts)
     every = np.concatenate(batches)
     assert {name: each.counts for name, each in found.categories.items()} == {
         f"f{at}": Counter(map(str, every[:, at].tolist())) for at in range(2)
@@ -163,7 +163,7 @@ def test_strings_as_inputs(data: st.DataObject, cuts: list[int]) -> None:
     shape = st.integers(1, 5).map(lambda size: (size, 2))
     batches = data.draw(st.lists(hnp.arrays(object, shape, elements=TEXTS), min_size=1, max_size=5))
     calls = [({"x": batch}, {"out": np.zeros((len(batch), 1), np.float32)}) for batch in batches]
-    found = added_up(copied(calls), ModelOptions(scores="none"), cuts=cuts)
+    found = added_up(copied(calls), ModelOptions(output_kind="none"), cuts=cuts)
     every = np.concatenate(batches)
     for at in range(2):
         present = [str(value) for value in every[:, at] if value is not None and value == value and value != ""]
@@ -197,9 +197,9 @@ def test_labels_come_from_their_own_output_wherever_it_stands() -> None:
 def test_several_targets_are_told_apart() -> None:
     rows = np.array([[1.0, 2.0], [3.0, np.nan]])
     records = copied([({}, {"y": rows})])
-    found = added_up(records, ModelOptions(scores="regression"))
+    found = added_up(records, ModelOptions(output_kind="regression"))
     assert {name: each.numbers.tolist() for name, each in found.values.items()} == {"y.0": [1.0, 3.0], "y.1": [2.0]}
-    named = added_up(records, ModelOptions(scores={"y": "regression"}, labels=["price", "area"]))
+    named = added_up(records, ModelOptions(output_kind={"y": "regression"}, labels=["price", "area"]))
     assert list(named.values) == ["y.price", "y.area"]
 
 
@@ -227,9 +227,7 @@ def test_what_a_detector_finds_is_not_counted_as_predictions(outputs: dict[str, 
     findings = Findings()
     found = added_up(copied([({}, outputs)]), ModelOptions(), findings=findings)
     assert (found.labels.counts, found.confidences.numbers.size, dict(found.values)) == ({}, 0, {})
-    assert set(findings.all()["m"].values()) == {
-        "nothing that can be read, timed only (ModelOptions.scores can say what it is)"
-    }
+    assert set(findings.all()["m"].values()) == {"unknown kind, timed only (set ModelOptions.output_kind)"}
 
 
 @pytest.mark.parametrize("value", [np.zeros((2, 3, 4, 5)), np.float32(3), np.zeros((1, 7, 9))])
@@ -241,7 +239,7 @@ def test_what_cannot_be_read_is_timed_and_that_is_said_once(value: Any, caplog: 
             found = added_up(records, ModelOptions(), cuts=[1, 2], findings=findings)
     assert (found.durations_s[""].numbers.size, found.labels.counts, dict(found.values)) == (3, {}, {})
     assert [record.getMessage() for record in caplog.records] == [
-        f"Model m, {subject}: nothing that can be read, timed only (ModelOptions.scores can say what it is)."
+        f"Model m, {subject}: unknown kind, timed only (set ModelOptions.output_kind)."
         for subject in findings.all()["m"]
     ]
 
@@ -282,7 +280,7 @@ def test_a_whole_number_that_is_no_category_is_one_feature_from_then_on() -> Non
 
 def test_categories_that_round_to_the_same_word_are_one() -> None:
     values = np.array([[1.0000001], [1.0], [-0.0], [0.0], [123456789.0]])
-    found = added_up(copied([({"x": values}, {"out": values})]), ModelOptions(categorical=["f0"], scores="none"))
+    found = added_up(copied([({"x": values}, {"out": values})]), ModelOptions(categorical=["f0"], output_kind="none"))
     assert found.categories["f0"].counts == {"1": 2, "0": 2, "123456789": 1}
 
 
@@ -303,7 +301,7 @@ def test_inputs_that_say_nothing_are_passed_over() -> None:
 def test_extremes_of_a_type_are_numbers(dtype: str) -> None:
     info = np.finfo(dtype)
     values = np.array([[info.max], [info.min], [info.tiny / 2], [-0.0]], dtype=dtype)
-    found = added_up(copied([({"x": values}, {"y": values})]), ModelOptions(scores="regression"))
+    found = added_up(copied([({"x": values}, {"y": values})]), ModelOptions(output_kind="regression"))
     assert found.values["y"].numbers.tolist() == found.features["f0"].numbers.tolist() == values[:, 0].tolist()
 
 
@@ -323,7 +321,7 @@ def test_class_names_of_the_model_that_are_not_as_many_as_the_classes_name_none(
 def test_a_row_of_strings_that_was_cut_is_not_taken_for_others() -> None:
     row = np.array([["first", *["other"] * 299]], dtype=object)
     calls = [({"x": row}, {"out": np.zeros((1, 1), np.float32)})] * 3
-    found = added_up(copied(calls), ModelOptions(scores="none"))
+    found = added_up(copied(calls), ModelOptions(output_kind="none"))
     assert (dict(found.categories), found.samples) == ({}, 0)
 
 

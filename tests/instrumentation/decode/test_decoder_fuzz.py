@@ -67,7 +67,7 @@ def test_nothing_is_raised_and_every_call_counts(
     ]
     nodes = {name: declared(name, value, free) for name, value in {**made, **first}.items()}
     found = added_up(
-        copied(same, nodes=nodes), ModelOptions(scores=said, labels=labels), cuts=[1, 2], findings=Findings()
+        copied(same, nodes=nodes), ModelOptions(output_kind=said, labels=labels), cuts=[1, 2], findings=Findings()
     )
     assert found.durations_s[""].numbers.size == len(calls)
     confidences = found.confidences.numbers

@@ -264,6 +264,9 @@ def test_a_filter_that_takes_nothing_is_told(session: Any) -> None:
         session.run(None, row(3, 0))
         assert handle.flush(10)
         status = handle.status()
-        assert status.exemplars_reason == "the SDK's exemplar filter is always_off (OTEL_METRICS_EXEMPLAR_FILTER)"
-        assert (status.is_bulk, status.bulk_reason) == (True, "")
+        assert (
+            status.exemplars_unavailable_reason
+            == "the SDK's exemplar filter is always_off (OTEL_METRICS_EXEMPLAR_FILTER)"
+        )
+        assert status.bulk_unavailable_reason == ""
         assert told(metrics_of(reader)["ml.inference.duration"]) == set()

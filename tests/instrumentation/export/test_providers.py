@@ -173,5 +173,5 @@ def test_an_exporter_that_cannot_be_made_leaves_the_other_signals_and_is_not_tri
         "OtelBatchLogRecordProcessor",
         "OtelBatchSpanRecordProcessor",
     ]
-    assert (status.recorded, status.owned_providers) == (3, ("TracerProvider", "LoggerProvider"))
+    assert (status.recorded_calls, status.owned_providers) == (3, ("TracerProvider", "LoggerProvider"))
     assert status.failures == {"exporters": 1}

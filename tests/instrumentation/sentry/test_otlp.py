@@ -43,7 +43,7 @@ def test_an_older_sentry_falls_back(sentry: Endpoint, caplog: Any, monkeypatch: 
     monkeypatch.setattr(sentry_otlp, "is_available", lambda: False)
     initialise(sentry)
     with capture(sentry="otlp") as captured:
-        assert captured.handle.status().sentry == "native"
+        assert captured.handle.status().sentry_mode == "native"
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
         "sentry='otlp' needs a newer sentry-sdk, with its OTLP integration; sentry='native' is used instead."
     ]
@@ -55,7 +55,7 @@ def test_spans_arrive_and_errors_link_to_them(sentry: Endpoint) -> None:
     before = propagate.get_global_textmap()
     session = ort.InferenceSession(models.softmax(name="iris"))
     with capture(sentry="otlp") as captured:
-        assert captured.handle.status().sentry == "otlp"
+        assert captured.handle.status().sentry_mode == "otlp"
         with captured.tracer_provider.get_tracer("host").start_as_current_span("host") as host:
             try:
                 session.run(None, BAD)
@@ -80,7 +80,7 @@ def test_spans_arrive_and_errors_link_to_them(sentry: Endpoint) -> None:
 def test_a_client_that_traces_is_refused(rate: dict[str, Any], sentry: Endpoint, caplog: Any) -> None:
     initialise(sentry, **rate)
     with capture(sentry="otlp") as captured:
-        assert captured.handle.status().sentry == "native"
+        assert captured.handle.status().sentry_mode == "native"
     (warning,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert warning == (
         "sentry='otlp' is refused: Sentry's client has a traces_sample_rate or a traces_sampler, with which errors "
@@ -97,8 +97,8 @@ def test_a_client_that_traces_later_ends_it(sentry: Endpoint, caplog: Any) -> No
         captured.flush()
         sentry.wait("otlp")
         initialise(sentry, traces_sample_rate=1.0)
-        captured.handle._pipeline._round()  # type: ignore[union-attr] # what the thread behind does every second
-        assert captured.handle.status().sentry == "native"
+        captured.handle._running.pipeline._round()  # type: ignore[union-attr] # what the thread behind does every second
+        assert captured.handle.status().sentry_mode == "native"
         session.run(None, FEED)
         captured.flush()
         sentry_sdk.flush()
@@ -117,7 +117,7 @@ session = ort.InferenceSession(models.softmax())
 for _ in range(5):
     session.run(None, {"input": np.zeros((1, 4), np.float32)})
 handle.flush(10)
-print(handle.status().sentry, type(trace.get_tracer_provider()).__name__)
+print(handle.status().sentry_mode, type(trace.get_tracer_provider()).__name__)
 """
 
 

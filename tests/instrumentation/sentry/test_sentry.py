@@ -164,7 +164,7 @@ def test_the_table_of_set_up_orders_and_rates(
         _set_up(order, sentry, said, session)
         captured.flush()
         sentry_sdk.flush()
-        assert (options()["traces_sample_rate"], captured.handle.status().sentry) == (rate, "native")
+        assert (options()["traces_sample_rate"], captured.handle.status().sentry_mode) == (rate, "native")
         since_s = time.time()
         with _root(lifecycle):
             session.run(None, FEED)
@@ -207,7 +207,7 @@ from tests.support import models
 handle = otel_mlmon.instrument(**eval(sys.argv[2]))
 session = ort.InferenceSession(models.softmax())
 session.run(None, {"input": np.zeros((1, 4), np.float32)})
-print(handle.status().sentry)
+print(handle.status().sentry_mode)
 if "sentry_sdk" in sys.modules:
     import sentry_sdk
     print(sentry_sdk.is_initialized(), sentry_sdk.get_client().options.get("traces_sample_rate"))
@@ -225,11 +225,11 @@ feed = {"input": np.zeros((1, 4), np.float32)}
 handle = otel_mlmon.instrument()
 first = ort.InferenceSession(models.softmax())
 first.run(None, feed)
-print("sentry_sdk" in sys.modules, handle.status().sentry)
+print("sentry_sdk" in sys.modules, handle.status().sentry_mode)
 import sentry_sdk
 sentry_sdk.init(sys.argv[2])
 second = ort.InferenceSession(models.softmax())
-print(handle.status().sentry, sentry_sdk.get_client().options["traces_sample_rate"])
+print(handle.status().sentry_mode, sentry_sdk.get_client().options["traces_sample_rate"])
 with sentry_sdk.start_transaction(name="request", op="test", sampled=True):
     first.run(None, feed)
 handle.shutdown()
@@ -652,7 +652,7 @@ def test_a_warning_where_sentry_is_asked_for_and_not_installed(monkeypatch: Any,
         importlib.util, "find_spec", lambda name, *more: None if name == "sentry_sdk" else find(name, *more)
     )
     with capture(sentry="native") as captured:
-        assert captured.handle.status().sentry == "waiting"
+        assert captured.handle.status().sentry_mode == "waiting"
     with capture(sentry="auto"):
         pass
     assert [record.getMessage() for record in caplog.records if "sentry" in record.getMessage()] == [

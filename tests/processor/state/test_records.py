@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from otel_mlmon.sketch.tally import Tally
 
 from otel_mlmon.errors import StoreError
 from otel_mlmon.processor.state.records import decode, encode
@@ -19,6 +18,7 @@ from otel_mlmon.sketch.categories import Categories
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.moments import ExactSum, Moments
+from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import Bools, Counts, Floats, ModelKey
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
@@ -42,7 +42,7 @@ class Example:
     flags: Bools
     by_name: Mapping[str, Counts]
     by_key: dict[ModelKey, int]
-    tally: Tally | None = None
+    sketch: StreamSketch | None = None
     bounds: int | tuple[float, ...] | None = None
     names: frozenset[str] = field(default_factory=frozenset)
 
@@ -64,15 +64,15 @@ class OfCounts:
 @given(values=st.lists(FLOATS), labels=st.dictionaries(st.text(st.characters(codec="utf-8")), st.integers(1, 1 << 50)))
 def test_a_tally_comes_back_bit_for_bit(values: list[float], labels: dict[str, int]) -> None:
     bounds = (-1.0, 0.0, 1e300)
-    tally = Tally(
+    sketch = StreamSketch(
         exponential=ExponentialHistogram.from_values(np.array(values)),
         explicit={bounds: Histogram.from_values(np.array(values), bounds)},
         categories=Categories(counts=labels),
         missing=3,
     )
     for is_compressed in (False, True):
-        stored = decode(encode(tally, is_compressed=is_compressed), Tally)
-        assert stored == tally
+        stored = decode(encode(sketch, is_compressed=is_compressed), StreamSketch)
+        assert stored == sketch
         assert type(stored.moments.exact_sum) is ExactSum
 
 
@@ -111,12 +111,12 @@ def test_what_cannot_be_stored_is_refused(value: object) -> None:
 
 
 def test_what_is_cut_short_is_refused() -> None:
-    tally = Tally(exponential=ExponentialHistogram.from_values(np.array([0.1, 1e9])))
+    sketch = StreamSketch(exponential=ExponentialHistogram.from_values(np.array([0.1, 1e9])))
     for is_compressed in (False, True):
-        blob = encode(tally, is_compressed=is_compressed)
+        blob = encode(sketch, is_compressed=is_compressed)
         for length in range(len(blob)):
-            with pytest.raises(StoreError, match="a stored Tally is damaged"):
-                decode(blob[:length], Tally)
+            with pytest.raises(StoreError, match="a stored StreamSketch is damaged"):
+                decode(blob[:length], StreamSketch)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,4 @@
-"""For tests of applications: what they would have sent, in memory.
-
-with otel_mlmon.testing.capture() as captured:
-    session.run(None, feed)
-    captured.flush()
-    assert captured.spans[0].attributes["ml.prediction.label"] == "cat"
-"""
+"""Captures what an application would send, in memory, for tests of applications."""
 
 from __future__ import annotations
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from otel_mlmon.instrumentation.exit import AtExit
+from otel_mlmon.instrumentation.lifecycle import ExitHook
 
 
 def child(path: str) -> None:
-    AtExit(Path(path).touch)
+    ExitHook(Path(path).touch)
 
 
 def idle() -> None:
@@ -26,8 +26,8 @@ def test_a_child_of_multiprocessing_that_ends_without_atexit_is_asked_too(tmp_pa
     context: Any = multiprocessing.get_context("fork")
     if is_inherited:
         parent = os.getpid()
-        known = AtExit(lambda: None if os.getpid() == parent else path.touch())
-        os.register_at_fork(after_in_child=known.after_fork)
+        hook = ExitHook(lambda: None if os.getpid() == parent else path.touch())
+        os.register_at_fork(after_in_child=hook.after_fork)
         process = context.Process(target=idle)
     else:
         process = context.Process(target=child, args=(str(path),))
@@ -35,4 +35,4 @@ def test_a_child_of_multiprocessing_that_ends_without_atexit_is_asked_too(tmp_pa
     process.join()
     assert (process.exitcode, path.exists()) == (0, True)
     if is_inherited:
-        known.cancel()
+        hook.cancel()

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from otel_mlmon.instrumentation.fork import Forks
+from otel_mlmon.instrumentation.lifecycle import ForkHooks
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
@@ -17,7 +17,7 @@ class StateThread:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.in_child = False
-        self.forks = Forks(lock=lambda: self.lock, in_child=self.renew)
+        self.hooks = ForkHooks(lock=lambda: self.lock, in_child=self.renew)
 
     def renew(self) -> None:
         self.lock, self.in_child = threading.Lock(), True
@@ -54,7 +54,7 @@ def test_a_fork_waits_for_the_round_under_way_and_the_child_has_a_lock_of_its_ow
 
 
 def test_a_fork_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("otel_mlmon.instrumentation.fork.WAIT_S", 0.01)
+    monkeypatch.setattr("otel_mlmon.instrumentation.lifecycle.FORK_WAIT_S", 0.01)
     owner = StateThread()
     with owner.lock:
         assert forked(owner) == 7
@@ -66,7 +66,7 @@ def test_a_fork_in_a_child_lets_go_of_no_lock_that_somebody_else_holds(monkeypat
     owner = StateThread()
     child = os.fork()
     if child == 0:
-        monkeypatch.setattr("otel_mlmon.instrumentation.fork.WAIT_S", 0.01)
+        monkeypatch.setattr("otel_mlmon.instrumentation.lifecycle.FORK_WAIT_S", 0.01)
         with owner.lock:  # as by another thread: this fork does not get it
             if os.fork() == 0:
                 os._exit(0)

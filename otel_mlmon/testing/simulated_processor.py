@@ -1,0 +1,205 @@
+"""Runs the processor's steps in this process, on a clock that the test moves: would my alerts fire?"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+from otel_mlmon import semconv
+from otel_mlmon.processor.alert.alert import Alert
+from otel_mlmon.processor.alert.message import render
+from otel_mlmon.processor.config import load
+from otel_mlmon.processor.pipeline import Pipeline
+from otel_mlmon.processor.receive.decode import Decoded, decode_metrics
+from otel_mlmon.processor.receive.decode_logs import DecodedLogs, decode_logs
+from otel_mlmon.processor.self_telemetry import SelfTelemetry
+from otel_mlmon.processor.settings import Settings
+from otel_mlmon.testing.telemetry import Telemetry
+from otel_mlmon.types import ModelKey
+
+START_NS: Final = 1_767_225_600 * 10**9
+"""When a simulation begins unless told otherwise: 2026-01-01 00:00 UTC, Unix nanoseconds."""
+
+SECOND_NS: Final = 10**9
+
+Request = ExportMetricsServiceRequest | ExportLogsServiceRequest
+
+
+class SimulatedProcessor:
+    """A processor without sockets, threads or waiting: telemetry and time in; states, alerts and messages out.
+
+    What it decides is what a real processor with the same configuration decides of the same telemetry. Its state is
+    in a temporary directory, which `close` removes.
+
+    Runs on: one thread.
+
+    Args:
+        configuration: The processor's configuration as the YAML file has it, as nested mappings; None for the defaults.
+        start_ns: The first moment of the simulated clock, Unix nanoseconds.
+
+    Raises:
+        ConfigurationError: The configuration is wrong; it names every fault.
+    """
+
+    def __init__(self, configuration: Mapping[str, Any] | None = None, *, start_ns: int = START_NS) -> None:
+        self._directory = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        file = Path(self._directory.name) / "mlmon.yaml"
+        storage = {"path": str(Path(self._directory.name) / "data")}
+        file.write_text(json.dumps({**(configuration or {}), "storage": {**_storage(configuration), **storage}}))
+        try:
+            self._config = load(file, {})
+        except BaseException:
+            self._directory.cleanup()
+            raise
+        self.now_ns = start_ns
+        """The simulated clock, Unix nanoseconds. A test may set it; `advance` moves it and does what is due."""
+        self.alerts: list[Alert] = []
+        """Every change of state that a notifier would have been handed, in order; `at_ns` is the simulated time."""
+        self._open()
+
+    @property
+    def messages(self) -> list[str]:
+        """The text of each alert, as a person would read it."""
+        return [render(alert) for alert in self.alerts]
+
+    def receive(self, request: Request) -> Decoded | DecodedLogs:
+        """Takes one OTLP request in, as the receiver would; the result counts what was accepted and rejected."""
+        is_logs = isinstance(request, ExportLogsServiceRequest)
+        decoded = decode_logs(request) if is_logs else decode_metrics(request)
+        self._pipeline.apply(decoded.observations)
+        return decoded
+
+    def send_counts(
+        self,
+        model: str,
+        *,
+        version: str = "1",
+        environment: str = "",
+        sender: str = "sender-1",
+        interval_s: float | None = None,
+        labels: Mapping[str, int] | None = None,
+        confidences: Sequence[float] = (),
+        values: Sequence[float] = (),
+        features: Mapping[str, Sequence[float] | Mapping[str, int]] | None = None,
+        missing: Mapping[str, int] | None = None,
+        durations_s: Sequence[float] = (),
+        failed_durations_s: Sequence[float] = (),
+    ) -> None:
+        """Sends what one process counted of a model in the interval that ends now.
+
+        Args:
+            model: Its name.
+            version: Its version.
+            environment: `deployment.environment.name` of the sender.
+            sender: `service.instance.id` of the process.
+            interval_s: Length of the interval, above 0; by default one pane of the configuration.
+            labels: Predictions by label.
+            confidences: Confidences of predictions, [0, 1].
+            values: Values of a regression.
+            features: By name, the finite values of a numeric feature, or the counts of a categorical one by value.
+            missing: Missing values by feature.
+            durations_s: Seconds of calls that succeeded.
+            failed_durations_s: Seconds of calls that failed.
+        """
+        length_ns = round((self._config.windows.pane_s if interval_s is None else interval_s) * SECOND_NS)
+        telemetry = Telemetry(
+            ModelKey(model, version, environment), sender=sender, start_ns=self.now_ns - length_ns, end_ns=self.now_ns
+        )
+        for label, count in (labels or {}).items():
+            telemetry.add_count(semconv.PREDICTIONS, count, {semconv.PREDICTION_LABEL: label})
+        for feature, count in (missing or {}).items():
+            telemetry.add_count(semconv.MISSING_VALUES, count, {semconv.FEATURE_NAME: feature})
+        numbers: list[tuple[semconv.Metric, Sequence[float], dict[str, str]]] = [
+            (semconv.CONFIDENCE, confidences, {}),
+            (semconv.VALUE, values, {}),
+            (semconv.DURATION, durations_s, {}),
+            (semconv.DURATION, failed_durations_s, {semconv.ERROR_TYPE: "RuntimeError"}),
+        ]
+        for feature, counted in (features or {}).items():
+            attributes = {semconv.FEATURE_NAME: feature}
+            if isinstance(counted, Mapping):
+                for category, count in counted.items():
+                    telemetry.add_count(semconv.CATEGORY, count, {**attributes, semconv.FEATURE_VALUE: category})
+            else:
+                numbers.append((semconv.FEATURE, counted, attributes))
+        for metric, sequence, attributes in numbers:
+            if len(sequence):
+                telemetry.add_values(metric, sequence, attributes)
+        self.receive(telemetry.request)
+
+    def advance(self, seconds: float = 0.0) -> None:
+        """Moves the clock, then closes the panes that are due, evaluates them, and notifies."""
+        self.now_ns += round(seconds * SECOND_NS)
+        self._pipeline.advance()
+        self._pipeline.commit()
+        self._pipeline.committed(is_busy=False)
+
+    def restart(self) -> None:
+        """Ends the processor and starts another one on the same state."""
+        self._pipeline.close()
+        self._open()
+
+    def document(self) -> dict[str, Any]:
+        """What `/api/v1/models` and `/api/v1/alerts` would answer now: `{"models": {…}, "alerts": […]}`."""
+        self._pipeline.committed(is_busy=True)
+        return dict(self._pipeline.read())
+
+    def stream(self, model: str, stream: str) -> dict[str, Any] | None:
+        """The API's document of one stream, such as `prediction.label` or `input.age`; None if it is not there."""
+        return _first(self._model(model)["streams"], "stream", stream)
+
+    def stream_state(self, model: str, stream: str) -> str | None:
+        """The state of a stream: `learning`, `ok`, `weak`, `drift`, `no_data` or `error`; None if it is not there."""
+        document = self.stream(model, stream)
+        return None if document is None else str(document["status"])
+
+    def rule_state(self, model: str, rule: str) -> str | None:
+        """The state of a rule: `ok`, `pending`, `firing`, `no_data` or `error`; None if it was not evaluated yet."""
+        document = _first(self._model(model)["rules"], "rule", rule)
+        return None if document is None else str(document["state"])
+
+    def find_alerts(self, *, rule: str | None = None, about: str | None = None) -> list[Alert]:
+        """The alerts of a rule, and those that name a stream anywhere."""
+        return [
+            alert
+            for alert in self.alerts
+            if (rule is None or alert.rule == rule) and (about is None or about in json.dumps(alert.to_dict()))
+        ]
+
+    def close(self) -> None:
+        """Ends the processor and removes its state."""
+        self._pipeline.close()
+        self._directory.cleanup()
+
+    def __enter__(self) -> SimulatedProcessor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _open(self) -> None:
+        self._pipeline = Pipeline(
+            Settings(self._config),
+            notify=self.alerts.append,
+            telemetry=SelfTelemetry(),
+            clock_ns=lambda: self.now_ns,
+        )
+        self._pipeline.open()
+
+    def _model(self, model: str) -> dict[str, Any]:
+        nothing: dict[str, Any] = {"streams": [], "rules": []}
+        return dict(self.document()["models"].get(model, nothing))
+
+
+def _storage(configuration: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    return (configuration or {}).get("storage") or {}
+
+
+def _first(documents: Iterable[dict[str, Any]], key: str, value: str) -> dict[str, Any] | None:
+    return next((document for document in documents if document[key] == value), None)
