@@ -11,7 +11,7 @@ from typing import Final
 from otel_mlmon import semconv
 from otel_mlmon.backtest.judge import Judge, Trace
 from otel_mlmon.backtest.report import AlertReport, StreamReport, Verdict, WindowPoint
-from otel_mlmon.processor.alert.onset import shares
+from otel_mlmon.processor.alert.cause import shares
 from otel_mlmon.processor.detect.counts import samples_of
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.window.window import Reference, StreamKey
@@ -43,8 +43,8 @@ def stream_report(trace: Trace, judge: Judge, *, name: str, kind: str, when: Whe
         first_alarm=None if alarm is None else when(alarm.end_ns),
         onset_window=None if alarm is None else _window_after(trace, since_ns),
         onset=when(since_ns) if since_ns else None,
-        before=plain_numbers(cause.before) if cause is not None else "",
-        now=plain_numbers(cause.now) if cause is not None else "",
+        before=plain_numbers(cause.reference) if cause is not None else "",
+        now=plain_numbers(cause.current) if cause is not None else "",
         tolerance=trace.tolerance,
         total_variation=_distance("total_variation", reference, window.rolling),
         psi=_distance("psi", reference, window.rolling),
@@ -65,10 +65,10 @@ def alert_reports(judge: Judge, names: Callable[[StreamKey], str], when: When) -
     return tuple(
         AlertReport(
             window=window,
-            at=when(alert.at_ns),
+            at=when(alert.time_ns),
             model=alert.model,
             rule=alert.rule,
-            state="resolved" if alert.is_resolved else alert.state.name.lower(),
+            state="resolved" if alert.is_resolved else alert.state.value,
             severity=alert.severity,
             causes=tuple(
                 names(StreamKey(ModelKey(alert.model, alert.version), cause.stream)) for cause in alert.causes

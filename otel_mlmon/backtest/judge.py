@@ -8,10 +8,9 @@ from typing import Any, Final
 
 from otel_mlmon.backtest.cutting import Budget
 from otel_mlmon.processor.alert.alert import Alert, Cause
-from otel_mlmon.processor.alert.lifecycle import Alerts
-from otel_mlmon.processor.alert.onset import SinceOnset
-from otel_mlmon.processor.alert.rules import judge
-from otel_mlmon.processor.config import Config, FalseAlarms
+from otel_mlmon.processor.alert.cause import OnsetCounts
+from otel_mlmon.processor.config.model import Config
+from otel_mlmon.processor.config.units import FalseAlarms
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.score import Score, Status
@@ -57,9 +56,10 @@ class Trace:
         """The shown window in words, as an alert has it."""
         if self.shown is None or self.score is None or self.shown.reference is None:
             return None
-        told = replace(self.score, status="drift")
-        verdicts = judge({self.key: (self.shown, told)}, settings.rules(self.key.model), SinceOnset())
-        return next((suspect.cause for verdict in verdicts.values() for suspect in verdict.drifting), None)
+        score = replace(self.score, status="drift")
+        rules = settings.rules(self.key.model).of_stream(self.key.stream)
+        outcomes = (rule.judge(self.shown, score, OnsetCounts()) for _, rule in rules)
+        return next((outcome for outcome in outcomes if isinstance(outcome, Cause)), None)
 
 
 def settings_of(*, tolerance: float | None, budget: Budget, window_s: float) -> Settings:
@@ -104,7 +104,7 @@ class Judge:
         self._streams = streams
         self._watches: dict[StreamKey, DetectionPolicy | None] = {}
         self._monitor = Evaluator(statistics={})
-        self._alerts = Alerts(settings.alerts)
+        self._alerts = settings.alerts()
 
     def calibrate(self, windows: list[Window]) -> set[StreamKey]:
         """Take in a part of a window of streams whose design effect is not known yet; of which it still is not."""
@@ -134,7 +134,7 @@ class Judge:
 
     def _watch(self, stream: StreamKey) -> DetectionPolicy | None:
         if stream not in self._watches:
-            self._watches[stream] = self.settings.watch(stream)
+            self._watches[stream] = self.settings.policy(stream)
         return self._watches[stream]
 
     def _remember(self, index: int, window: Window, score: Score) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from otel_mlmon.backtest import pictures
 from otel_mlmon.backtest.report import Report, StreamReport
-from otel_mlmon.processor.alert.explain import percent
+from otel_mlmon.processor.alert.message import format_percent
 
 STYLE: Final = """
 :root{color-scheme:light dark;--paper:#fbfbfa;--card:#fff;--ink:#1c2128;--soft:#667080;--rule:#e3e5e8;
@@ -128,7 +128,7 @@ def _card(stream: StreamReport) -> str:
     shown = "" if not stream.bins else (
         f'<div class="pictures"><div><h3>{legend}</h3>{pictures.bars(stream)}</div>'
         f"<div><h3>Evidence, in powers of ten{_dashed('the alarm line')}</h3>{pictures.evidence(stream)}"
-        f"<h3>Share of the values that moved{_dashed(f'{percent(stream.tolerance)}, tolerated')}</h3>"
+        f"<h3>Share of the values that moved{_dashed(f'{format_percent(stream.tolerance)}, tolerated')}</h3>"
         f"{pictures.effect(stream)}</div></div>"
     )  # fmt: skip
     is_open = " open" if stream.is_alarm else ""
@@ -147,7 +147,7 @@ def _facts(stream: StreamReport) -> str:
     if stream.onset_window is not None:
         facts.append(f"onset in window {stream.onset_window}" + (f" ({stream.onset})" if stream.onset else ""))
     if stream.total_variation is not None:
-        facts.append(f"total variation {percent(stream.total_variation)}, tolerated {percent(stream.tolerance)}")
+        facts.append(f"total variation {format_percent(stream.total_variation)}, tolerated {format_percent(stream.tolerance)}")
     if stream.psi is not None:
         facts.append(f"PSI {stream.psi:.3f}")
     if stream.design_effect is not None:

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Final
 
 from otel_mlmon.backtest.report import StreamReport, WindowPoint
-from otel_mlmon.processor.alert.explain import percent
+from otel_mlmon.processor.alert.message import format_percent
 
 MAX_CELLS: Final = 240
 """Windows that a line of pictures shows one by one; of more, each mark is the worst of several."""
@@ -53,9 +53,9 @@ def bars(stream: StreamReport) -> str:
         for value, kind, offset in ((before, "reference", 4), (now, "now", 15)):
             parts.append(
                 f'<rect class="{kind}" x="{NAME_WIDTH}" y="{y + offset}" width="{max(value * scale, 0.5):.1f}" '
-                f'height="9" rx="1.5"><title>{escape(name)}, {kind}: {percent(value)}</title></rect>'
+                f'height="9" rx="1.5"><title>{escape(name)}, {kind}: {format_percent(value)}</title></rect>'
             )
-            said = percent(value) if before or now else ""
+            said = format_percent(value) if before or now else ""
             parts.append(_text(NAME_WIDTH + value * scale + 6, y + offset + 8, said, "start", "value"))
     if len(rows) > MAX_BARS:
         parts.append(_text(NAME_WIDTH, MAX_BARS * ROW_HEIGHT + 14, f"and {len(rows) - MAX_BARS} that moved less"))

@@ -208,8 +208,8 @@ class News:
     def of(self, moment: Moment) -> list[Document]:
         """What is new in `moment`, oldest first; asked again, nothing."""
         fresh = []
-        for alert in sorted(moment.alerts, key=lambda alert: int(alert["at_ns"])):
-            key = (alert["rule"], alert["state"], alert["at_ns"])
+        for alert in sorted(moment.alerts, key=lambda alert: int(alert["time_ns"])):
+            key = (alert["rule"], alert["state"], alert["time_ns"])
             if key not in self._told:
                 self._told.add(key)
                 fresh.append(alert)
@@ -218,7 +218,7 @@ class News:
 
 def newest(alerts: Iterable[Document]) -> dict[str, Document]:
     """The last alert of each rule."""
-    return {alert["rule"]: alert for alert in sorted(alerts, key=lambda alert: int(alert["at_ns"]))}
+    return {alert["rule"]: alert for alert in sorted(alerts, key=lambda alert: int(alert["time_ns"]))}
 
 
 def expected(moments: Sequence[Moment]) -> tuple[Expectation, ...]:
@@ -313,11 +313,11 @@ def _finding(after: Sequence[Moment], what: Expectation) -> Finding | None:
     return Finding(
         rule=what.rule,
         stream=what.stream,
-        before=cause["before"],
-        now=cause["now"],
+        before=cause["reference"],
+        now=cause["current"],
         value=cause["value"],
         bound=cause["bound"],
-        fired_after_s=after_s(alert["at_ns"]),
+        fired_after_s=after_s(alert["time_ns"]),
         onset_after_s=after_s(cause["onset_ns"]),
-        resolved_after_s=after_s(end["at_ns"]) if end is not None and end["state"] == "ok" else None,
+        resolved_after_s=after_s(end["time_ns"]) if end is not None and end["state"] == "ok" else None,
     )

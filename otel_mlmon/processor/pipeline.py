@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert
-from otel_mlmon.processor.alert.lifecycle import Alerts
+from otel_mlmon.processor.alert.lifecycle import AlertsRecord
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.receive.data_point import ModelLoaded, TelemetryItem
@@ -24,6 +24,7 @@ from otel_mlmon.processor.self_telemetry import SelfTelemetry
 from otel_mlmon.processor.serve import documents
 from otel_mlmon.processor.serve.otlp import GaugeValue
 from otel_mlmon.processor.settings import Settings
+from otel_mlmon.processor.state.records import decode, encode
 from otel_mlmon.processor.state.sqlite import Store
 from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.reference_export import ModelReference
@@ -103,12 +104,10 @@ class Pipeline:
             self._scores[stream] = documents.score_from_dict(saved["score"])
             if saved["state"] is not None:
                 self._monitor.restore(stream, saved["state"])
-        told = self._store.load(ALERTS).get("")
-        settings = self._settings.alerts
-        self._alerts = (
-            Alerts(settings) if told is None else Alerts.from_state(settings, json.loads(told), now_ns=self._clock_ns())
-        )
-        self._outbox = {key: Alert.from_dict(json.loads(blob)) for key, blob in self._store.load(OUTBOX).items()}
+        stored = self._store.load(ALERTS).get("")
+        record = None if stored is None else decode(stored, AlertsRecord)
+        self._alerts = self._settings.alerts(record, now_ns=self._clock_ns())
+        self._outbox = {key: decode(blob, Alert) for key, blob in self._store.load(OUTBOX).items()}
         self.committed(is_busy=True)
 
     def apply(self, received: tuple[TelemetryItem, ...], /) -> None:
@@ -152,13 +151,13 @@ class Pipeline:
         """
         self._panes.save(self._store)
         if self._scored or self._outbox or self._is_forgetting:
-            self._store.put(ALERTS, "", _json(self._alerts.to_state()))
+            self._store.put(ALERTS, "", encode(self._alerts.record()))
         for stream in self._scored:
             self._store.put(EVIDENCE, _key_of(stream), self._evidence(stream))
         for key in self._told:
             self._store.delete(OUTBOX, key)
         for key, alert in self._outbox.items():
-            self._store.put(OUTBOX, key, _json(alert.to_dict()))
+            self._store.put(OUTBOX, key, encode(alert))
         self._store.commit()
         self._told.clear()
         self._is_forgetting = False
@@ -170,7 +169,7 @@ class Pipeline:
         while self._outbox:
             key, alert = self._outbox.popitem()
             self._told.append(key)
-            self._telemetry.add("alerts", rule=alert.rule, state=alert.state.name.lower())
+            self._telemetry.add("alerts", rule=alert.rule, state=alert.state.value)
             with guard("notify"):
                 self._notify(alert)
         if is_changed:
@@ -188,8 +187,8 @@ class Pipeline:
         """The scores of each pane of each model, in the order of time."""
         line = self._settings.alarm_line(self._watched(windows))
         panes: dict[tuple[int, ModelKey], dict[StreamKey, tuple[Window, Score]]] = {}
-        watches = ((window, self._settings.watch(window.stream)) for window in windows)
-        watched = [(window, watch) for window, watch in watches if watch is not None]
+        policies = ((window, self._settings.policy(window.stream)) for window in windows)
+        watched = [(window, policy) for window, policy in policies if policy is not None]
         scores = self._monitor.observe_all(watched, log10_alarm_line=line)
         for (window, _), score in zip(watched, scores, strict=True):
             self._scores[window.stream] = score

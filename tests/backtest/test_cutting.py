@@ -5,7 +5,7 @@ import pytest
 
 from otel_mlmon.backtest.cutting import Budget, Cut, WindowLength, cut_rows, cut_time, read_budget, read_length
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.processor.config import FalseAlarms
+from otel_mlmon.processor.config.units import FalseAlarms
 
 SECOND_NS = 10**9
 

@@ -16,7 +16,7 @@ from otel_mlmon.backtest.report import Report, StreamReport
 from otel_mlmon.backtest.request import Request
 from otel_mlmon.backtest.run import backtest, backtest_tables
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.processor.config import FalseAlarms
+from otel_mlmon.processor.config.units import FalseAlarms
 from otel_mlmon.reference.profile import Profile
 from tests.support.tables import car_loan, judged, normal, table
 

@@ -169,7 +169,8 @@ class Alerts:
             changes += self._end(record, inactive, "The rule is switched off.")
             for name, entry in record.rules.items():
                 self._forget_stale(record, entry)
-                is_due = entry.state is RuleState.FIRING or (entry.state is RuleState.PENDING and not entry.causes)
+                is_over = entry.state in (RuleState.PENDING, RuleState.ERROR) and not entry.causes
+                is_due = is_over or entry.state is RuleState.FIRING
                 if is_due and name in rules.active:
                     changes += self._advance(record, name, rules.active[name])
             if NO_DATA in rules.active and not is_replaced and self._is_silent(record):

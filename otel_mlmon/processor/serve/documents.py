@@ -14,9 +14,8 @@ import numpy as np
 from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert
-from otel_mlmon.processor.alert.explain import describe
 from otel_mlmon.processor.alert.lifecycle import RuleStatus
-from otel_mlmon.processor.alert.message import render
+from otel_mlmon.processor.alert.message import describe_change, format_alert
 from otel_mlmon.processor.detect import accuracy
 from otel_mlmon.processor.detect.score import Score, Statistics, StatisticValue
 from otel_mlmon.processor.serve.otlp import GaugeValue
@@ -54,7 +53,7 @@ def overview(
         older = models.get(key.name, {"versions": []})["versions"]
         document = model_document(summary, scores, by_model.get(key, []))
         models[key.name] = {**document, "versions": [*older, key.version]}
-    return {"models": models, "alerts": [{**alert.to_dict(), "text": render(alert)} for alert in alerts]}
+    return {"models": models, "alerts": [{**alert.to_dict(), "text": format_alert(alert)} for alert in alerts]}
 
 
 def model_document(summary: ModelSummary, scores: Mapping[StreamKey, Score], rules: Iterable[RuleStatus]) -> Document:
@@ -82,7 +81,7 @@ def model_document(summary: ModelSummary, scores: Mapping[StreamKey, Score], rul
         "moved": [stream["stream"] for stream in sorted(streams, key=_margin) if stream["words"]],
         "streams": streams,
         "rules": [
-            {"rule": status.rule, "state": status.state.name.lower(), "since_ns": status.since_ns} for status in rules
+            {"rule": status.rule, "state": status.state.value, "changed_ns": status.changed_ns} for status in rules
         ],
     }
 
@@ -182,14 +181,14 @@ def gauges(document: Document, rules: Iterable[RuleStatus]) -> Iterator[GaugeVal
         attributes = {semconv.MODEL_NAME: status.model.name, semconv.ALERT_RULE: status.rule}
         if status.model.version:
             attributes[semconv.MODEL_VERSION] = status.model.version
-        yield GaugeValue(metric=semconv.ALERT_STATE.name, value=status.state.value, attributes=attributes)
+        yield GaugeValue(metric=semconv.ALERT_STATE.name, value=semconv.ALERT_STATES[status.state.value], attributes=attributes)
 
 
 def _words(stream: StreamSummary) -> tuple[str, ...]:
     means = (stream.reference_mean, stream.current_mean)
     if stream.origin == "budget":
         return ()
-    return describe(stream.stream, stream.bins, stream.reference_shares, stream.current_shares, means=means)
+    return describe_change(stream.stream, stream.bins, stream.reference_shares, stream.current_shares, means=means)
 
 
 def score_to_dict(score: Score) -> Document:

@@ -62,6 +62,8 @@ class Rule(Protocol):
     section: Any
     """An instance of `section_type`."""
 
+    def __init__(self, section: Any) -> None: ...
+
     def policy(self, stream: str) -> DetectionPolicy | None:
         """Returns how evidence about `stream` is collected; None if the rule does not judge this stream."""
 
