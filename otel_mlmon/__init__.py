@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from otel_mlmon.errors import ConfigurationError, MlmonError
     from otel_mlmon.instrumentation.instrumentor import OnnxRuntimeInstrumentor
     from otel_mlmon.instrumentation.lifecycle import Handle, instrument, uninstrument
+    from otel_mlmon.instrumentation.runtime.manual import Prediction, observe
     from otel_mlmon.instrumentation.settings import ModelOptions
     from otel_mlmon.instrumentation.status import Status
 
@@ -38,9 +39,11 @@ __all__ = [
     "MlmonError",
     "ModelOptions",
     "OnnxRuntimeInstrumentor",
+    "Prediction",
     "Status",
     "__version__",
     "instrument",
+    "observe",
     "uninstrument",
 ]
 
@@ -50,8 +53,10 @@ _HOMES: Final = {
     "MlmonError": "otel_mlmon.errors",
     "ModelOptions": "otel_mlmon.instrumentation.settings",
     "OnnxRuntimeInstrumentor": "otel_mlmon.instrumentation.instrumentor",
+    "Prediction": "otel_mlmon.instrumentation.runtime.manual",
     "Status": "otel_mlmon.instrumentation.status",
     "instrument": "otel_mlmon.instrumentation.lifecycle",
+    "observe": "otel_mlmon.instrumentation.runtime.manual",
     "uninstrument": "otel_mlmon.instrumentation.lifecycle",
 }
 

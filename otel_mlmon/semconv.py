@@ -54,6 +54,7 @@ NOTIFIER: Final = "notifier"
 RULE: Final = "rule"
 STATE: Final = "state"
 SERVICE_INSTANCE_ID: Final = "service.instance.id"
+DEPLOYMENT_ENVIRONMENT: Final = "deployment.environment.name"
 
 OTHER: Final = "_OTHER"
 """The value that stands for all labels or categories beyond the first K."""

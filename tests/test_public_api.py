@@ -11,8 +11,8 @@ import pytest
 import otel_mlmon
 
 NAMES = [
-    "ConfigurationError", "Handle", "MlmonError", "ModelOptions", "OnnxRuntimeInstrumentor", "Status", "__version__",
-    "instrument", "uninstrument",
+    "ConfigurationError", "Handle", "MlmonError", "ModelOptions", "OnnxRuntimeInstrumentor", "Prediction", "Status",
+    "__version__", "instrument", "observe", "uninstrument",
 ]  # fmt: skip
 
 HEAVY = ("onnxruntime", "scipy", "grpc", "pydantic", "starlette", "opentelemetry.exporter", "opentelemetry.sdk")

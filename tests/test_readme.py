@@ -24,7 +24,8 @@ COMMANDS = [
 RUN_BY = {
     "make demo": "tests/e2e/test_demo.py",
     "make test": "this very run",
-    'pip install "otel-mlmon[all]"': "make setup, which installs the same extra",
+    'pip install ".[all]"': "make setup, which installs the same extra",
+    "pip wheel --no-deps --wheel-dir dist .": "tests/e2e/test_wheel.py",
     "otel-mlmon processor": "tests/e2e/test_processor.py",
 }
 """A command of the README and what runs it."""

@@ -30,7 +30,7 @@ def test_nothing_else_stands_at_the_top() -> None:
 
 
 def test_tests_mirror_the_package() -> None:
-    own = {"conftest.py", "support", "contracts", "cases", "e2e"}
+    own = {"conftest.py", "support", "contracts", "cases", "tools", "e2e"}
     for name in tracked():
         path = Path(name)
         if path.parts[0] != "tests" or path.parts[1] in own or len(path.parts) == 2:

@@ -13,7 +13,7 @@ from typing import Final
 from otel_mlmon.backtest.judge import Judge
 from otel_mlmon.errors import ConfigurationError, MalformedError
 from otel_mlmon.processor.receive.data_point import DataPoint
-from otel_mlmon.processor.receive.decode import decode_metrics_json
+from otel_mlmon.processor.receive.json import decode_points_json
 from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
 from otel_mlmon.reference.profile import Profile
@@ -38,7 +38,7 @@ def read_otlp(path: Path, progress: Progress) -> list[DataPoint]:
             if not line.strip():
                 continue
             try:
-                observations += decode_metrics_json(line).observations
+                observations += decode_points_json(line)
             except MalformedError as error:
                 raise ConfigurationError(f"{path}:{number}: {error}") from error
     if not observations:

@@ -23,7 +23,6 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from otel_mlmon.guard import guard
 from otel_mlmon.instrumentation.pipeline import InstrumentationPipeline
-from otel_mlmon.instrumentation.runtime.onnxruntime import patches as onnxruntime
 from otel_mlmon.instrumentation.settings import (
     InstrumentationSettings,
     describe_arguments,
@@ -157,11 +156,7 @@ def instrument(**arguments: Any) -> Handle:  # noqa: D417 - the arguments are th
         if _Process.running is not None:
             _merge(_Process.running.pipeline.settings, settings, arguments)
             return Handle(_Process.running)
-        module = onnxruntime.load()
-        if module is None:
-            _LOG.warning("onnxruntime is not installed: otel_mlmon has nothing to instrument.")
-            return Handle(None, reason="onnxruntime is not installed")
-        _Process.running = RunningInstrumentation(InstrumentationPipeline(module, settings))
+        _Process.running = RunningInstrumentation(InstrumentationPipeline(settings))
         return Handle(_Process.running)
 
 

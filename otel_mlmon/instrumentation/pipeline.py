@@ -14,13 +14,13 @@ A forked child resets it and shares nothing with its parent.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import os
 import random
 import threading
 import time
 from collections.abc import Callable, Iterable
-from types import ModuleType
 from typing import Any, Final
 
 from otel_mlmon import semconv
@@ -28,9 +28,9 @@ from otel_mlmon.guard import guard, guards
 from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
 from otel_mlmon.instrumentation.decode.announcements import Announcer
 from otel_mlmon.instrumentation.decode.batching import gather
-from otel_mlmon.instrumentation.decode.decoder import Reader
 from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.decode.model_identity import identify, model_name
+from otel_mlmon.instrumentation.decode.observations import CallReader, make_reader
 from otel_mlmon.instrumentation.decode.vocabulary import Vocabularies
 from otel_mlmon.instrumentation.export import context as otel_context
 from otel_mlmon.instrumentation.export import providers
@@ -38,12 +38,9 @@ from otel_mlmon.instrumentation.export.sampling import Slownesses, interest
 from otel_mlmon.instrumentation.export.signal_writers import SignalWriters, make_signal_writers, trouble_of
 from otel_mlmon.instrumentation.export.span_queue import SpanBatch, SpanQueue
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.queue.worker import Worker
-from otel_mlmon.instrumentation.queue.yielding import give_way_unless
-from otel_mlmon.instrumentation.runtime.call import FIELDS, Plan, SessionInfo
-from otel_mlmon.instrumentation.runtime.onnxruntime import patches as onnxruntime
-from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import ATTRIBUTE, CallRecorder
-from otel_mlmon.instrumentation.runtime.patch import Patch
+from otel_mlmon.instrumentation.queue.worker import Worker, give_way_unless
+from otel_mlmon.instrumentation.runtime.call import FIELDS, Load, Plan, SessionInfo
+from otel_mlmon.instrumentation.runtime.runtime import MAX_LOADS, Capture, Instrumentation, instrument_all, undo_all
 from otel_mlmon.instrumentation.sentry.sentry import Options, Sentry
 from otel_mlmon.instrumentation.settings import InstrumentationSettings
 from otel_mlmon.instrumentation.status import Status
@@ -67,16 +64,13 @@ class InstrumentationPipeline:
     """Turns calls of patched methods into signals.
 
     Args:
-        module: onnxruntime.
         settings: The value of every option.
         rng: Chooses the calls that get spans and events.
     """
 
     _outlets: SignalWriters | None
 
-    def __init__(
-        self, module: ModuleType, settings: InstrumentationSettings, *, rng: random.Random | None = None
-    ) -> None:
+    def __init__(self, settings: InstrumentationSettings, *, rng: random.Random | None = None) -> None:
         self.settings = settings
         self._given = providers.Given(
             tracer=settings.tracer_provider, meter=settings.meter_provider, logger=settings.logger_provider
@@ -102,12 +96,14 @@ class InstrumentationPipeline:
             model_of=self._model_of,
             rng=self._rng,
         )
-        self._observer = CallRecorder(
+        self._loads: collections.deque[Load] = collections.deque(maxlen=MAX_LOADS)
+        capture = Capture(
             sink=self._ring,
-            reader=self._sentry.reader,
+            loads=self._loads,
+            context_reader=self._sentry.reader,
             model_name=(lambda session: str(name(session))) if callable(name) else (lambda _: name),
-            runtime_version=module.__version__,
-            is_whole=lambda session: callable(settings.options_for(model_name(session)).output_kind),
+            has_output_function=lambda session: callable(settings.options_for(model_name(session)).output_kind),
+            allows_telemetry=settings.onnxruntime_telemetry,
         )
         for stage in guards():
             stage.reset()
@@ -121,10 +117,7 @@ class InstrumentationPipeline:
                 self._found_outlets()
             else:
                 self._base = providers.base_resource()
-        if not settings.onnxruntime_telemetry:
-            with guard("onnxruntime_telemetry"):
-                onnxruntime.stop_telemetry(module)
-        self._patches: dict[str, Patch] = onnxruntime.patch(module, self._observer)
+        self._runtimes: dict[str, Instrumentation] = instrument_all(capture)
 
     def drain(self, timeout_s: float = COLLECT_WAIT_S) -> bool:
         """Aggregate what is buffered and add it to the metrics; whether a round under way ended in time."""
@@ -150,13 +143,9 @@ class InstrumentationPipeline:
         return is_done and (outlets is None or outlets.providers.flush(deadline_s - time.monotonic()))
 
     def uninstrument(self) -> bool:
-        """Take the patches off; whether all of them could be, not left as pass-throughs below somebody else's.
-
-        The sessions are let go of at once: whoever instruments them next must not find what copies their calls for us.
-        """
-        undone, self._patches = [patch.undo() for patch in reversed(self._patches.values())], {}
-        self._observer.close()
-        return all(undone)
+        """Restores every runtime; whether nothing of ours is left in any, as below another patch."""
+        runtimes, self._runtimes = self._runtimes, {}
+        return undo_all(runtimes)
 
     def shutdown(self, timeout_s: float) -> bool:
         """Uninstrument, send what is left, and end the thread and our own providers; whether it was done in time."""
@@ -188,9 +177,9 @@ class InstrumentationPipeline:
             dropped = dict(self._ring.dropped())
         trouble = trouble_of(outlets, is_closed=self._is_closed)
         return Status(
-            is_active=bool(self._patches),
-            patched_methods=tuple(self._patches),
-            active_sessions=len(self._observer.sessions()),
+            is_active=bool(self._runtimes),
+            patched_methods={name: runtime.methods for name, runtime in self._runtimes.items()},
+            active_sessions=len(self._sessions()),
             waiting_calls=len(self._ring),
             recorded_calls=self._recorded,
             suppressed_calls=self._suppressed,
@@ -214,14 +203,14 @@ class InstrumentationPipeline:
         self._reading = threading.Lock()
         self._counting = threading.Lock()
         self._sending = threading.Lock()
-        self._readers: dict[Plan, Reader] = {}
+        self._readers: dict[Plan, CallReader] = {}
         self._findings = Findings()
         self._vocabularies = Vocabularies(limit=self.settings.max_labels, on_full=self._findings.full)
         self._aggregator = Aggregator(admit=self._vocabularies.admit)
         self._slownesses = Slownesses()
         self._unsent = SpanQueue()
         self._announcer = Announcer(
-            self._observer.loads,
+            self._loads,
             is_suppressed=otel_context.is_suppressed,
             version_of=self._version_of,
         )
@@ -238,7 +227,7 @@ class InstrumentationPipeline:
             outlets.metrics.close()
         self._ring.reset()
         self._worker.reset()
-        self._observer.loads.clear()
+        self._loads.clear()
         JOURNAL.reset()
         self._sentry.reset()
         self._reset()
@@ -246,7 +235,8 @@ class InstrumentationPipeline:
     def _round(self) -> None:
         with guard("sentry"):
             self._sentry.adopt()
-            self._observer.renew()
+            for runtime in self._runtimes.values():
+                runtime.renew_context()
         self.drain(ROUND_WAIT_S)
         self._send(timeout_s=0.0)
 
@@ -266,7 +256,7 @@ class InstrumentationPipeline:
 
     def _has_nothing(self) -> bool:
         """Whether nothing ever came: a process that runs no model gets no exporters, and ends without their waits."""
-        if self._outlets is not None or self._ring or self._observer.loads:
+        if self._outlets is not None or self._ring or self._loads:
             return False
         with self._counting:
             return not self._ring.dropped()
@@ -294,12 +284,12 @@ class InstrumentationPipeline:
             if not is_read:
                 self._drop("unreadable", calls)
 
-    def _reader(self, plan: Plan) -> Reader:
+    def _reader(self, plan: Plan) -> CallReader:
         reader = self._readers.get(plan)
         if reader is None:
             if len(self._readers) >= MAX_READERS:
                 del self._readers[next(iter(self._readers))]
-            reader = Reader(
+            reader = make_reader(
                 plan,
                 options=self.settings.options_for,
                 max_features=self.settings.max_features,
@@ -387,11 +377,15 @@ class InstrumentationPipeline:
         return self._outlets
 
     def _models(self) -> Iterable[ModelKey]:
-        return [self._model(session) for session in self._observer.sessions()]
+        return map(self._model, self._sessions())
+
+    def _sessions(self) -> list[SessionInfo]:
+        return [session for runtime in self._runtimes.values() for session in runtime.sessions()]
 
     def _model_of(self, session: Any) -> ModelKey | None:
-        info = getattr(session, ATTRIBUTE, {}).get("session")
-        return None if info is None else self._model(info)
+        """The model of a session object of the host's; None of any other object."""
+        infos = (runtime.session_of(session) for runtime in self._runtimes.values())
+        return next((self._model(info) for info in infos if info is not None), None)
 
     def _model(self, session: SessionInfo) -> ModelKey:
         return identify(session, version=self._version_of(model_name(session))).key

@@ -10,10 +10,11 @@ class Status:
     """Represents what the instrumentation is doing at one moment."""
 
     is_active: bool
-    """Whether methods are patched."""
+    """Whether runtimes are instrumented."""
     inactive_reason: str = ""
-    """Why `instrument()` patched nothing; empty if it did."""
-    patched_methods: tuple[str, ...] = ()
+    """Why `instrument()` did nothing; empty if it did something."""
+    patched_methods: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Methods patched, by runtime, such as `onnxruntime`; none of `manual`, which is `observe()`."""
     active_sessions: int = 0
     """Instrumented sessions that are alive."""
     waiting_calls: int = 0

@@ -7,7 +7,7 @@ are as large as the copy takes whole: a live call of more rows is thinned, and h
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -31,9 +31,10 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     MAX_INPUT_BYTES,
     MAX_OUTPUT_BYTES,
     MAX_TEXTS,
-    Capture,
+    CopyCall,
     plan_input,
 )
+from otel_mlmon.instrumentation.runtime.runtime import Capture
 from otel_mlmon.instrumentation.settings import InstrumentationSettings, ModelOptions
 from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.reference.profile import Profile, format_timestamp
@@ -119,18 +120,23 @@ class Model:
         """
         rows = min(map(len, feed.values()))
         sink = _Sink()
-        observer = CallRecorder(
-            sink=sink, reader=lambda: _no_context, model_name=lambda _: name, runtime_version=self._version
+        capture = Capture(
+            sink=sink,
+            loads=deque(),
+            context_reader=lambda: _no_context,
+            model_name=lambda _: name,
+            has_output_function=lambda _: False,
         )
+        recorder = CallRecorder(capture, runtime_version=self._version)
         said = options or ModelOptions()
         readers: list[Reader] = []
         count = _Count(truth)
-        capture: Capture | None = None
+        copy_call: CopyCall | None = None
         done = 0
         for batch in self._batches(feed, rows):
             outputs = self._run(batch, done)
-            capture = capture or observer.attach(self._session, None, batch, outputs)
-            capture(batch, outputs, done, done + 1)  # calls have the position of their first row for a time
+            copy_call = copy_call or recorder.attach_copier(self._session, None, batch, outputs)
+            copy_call(batch, outputs, done, done + 1)  # calls have the position of their first row for a time
             done += min(map(len, batch.values()))
             if len(sink.queue) >= CALLS_A_READ * FIELDS:
                 count.add(_read(sink, readers, said))
@@ -138,7 +144,7 @@ class Model:
         if sink.queue:
             count.add(_read(sink, readers, said))
         progress(done)
-        observer.close()
+        recorder.close()
         if not readers:
             raise DataError(f"{rows} rows do not fill the one batch that the model takes")
         found = readers[0].model

@@ -16,8 +16,8 @@ from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.message import format_alert
 from otel_mlmon.processor.config.load import load_config
 from otel_mlmon.processor.pipeline import Pipeline
-from otel_mlmon.processor.receive.decode import Decoded, decode_metrics
-from otel_mlmon.processor.receive.decode_logs import DecodedLogs, decode_logs
+from otel_mlmon.processor.receive.decode import DecodedRequest, decode_metrics
+from otel_mlmon.processor.receive.decode_logs import decode_logs
 from otel_mlmon.processor.self_telemetry import SelfTelemetry
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.testing.telemetry import Telemetry
@@ -68,11 +68,11 @@ class SimulatedProcessor:
         """The text of each alert, as a person would read it."""
         return [format_alert(alert) for alert in self.alerts]
 
-    def receive(self, request: Request) -> Decoded | DecodedLogs:
+    def receive(self, request: Request) -> DecodedRequest:
         """Takes one OTLP request in, as the receiver would; the result counts what was accepted and rejected."""
         is_logs = isinstance(request, ExportLogsServiceRequest)
         decoded = decode_logs(request) if is_logs else decode_metrics(request)
-        self._pipeline.apply(decoded.observations)
+        self._pipeline.apply(decoded.items)
         return decoded
 
     def send_counts(
@@ -186,7 +186,7 @@ class SimulatedProcessor:
     def _open(self) -> None:
         self._pipeline = Pipeline(
             Settings(self._config),
-            notify=self.alerts.append,
+            notify=lambda alert: self.alerts.append(alert),
             telemetry=SelfTelemetry(),
             clock_ns=lambda: self.now_ns,
         )

@@ -275,7 +275,7 @@ def test_a_fault_on_the_hosts_thread_is_a_counted_drop(monkeypatch: pytest.Monke
     def broken(*_: object) -> None:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr("otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder.capture_of", broken)
+    monkeypatch.setattr("otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder.make_copier", broken)
     session = ort.InferenceSession(models.classifier())
     with capture() as captured:
         for _ in range(120):

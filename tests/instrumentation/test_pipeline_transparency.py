@@ -39,8 +39,8 @@ SLOW = settings(deadline=None, max_examples=40, suppress_health_check=[HealthChe
 FAULTS = st.sampled_from([RuntimeError, KeyError, MemoryError, RecursionError, UnicodeError, AttributeError, OSError])
 HOSTS = st.sampled_from([ValueError, KeyError, AttributeError, StopIteration, KeyboardInterrupt, SystemExit])
 STAGES = [
-    (CallRecorder, "_describe"), (CallRecorder, "_captures"), (CallRecorder, "attach"), (CallRecorder, "tap"),
-    (OrtValueRecorder, "take"),
+    (CallRecorder, "_describe"), (CallRecorder, "_copiers_of"), (CallRecorder, "attach_copier"),
+    (CallRecorder, "value_recorder"), (OrtValueRecorder, "copy_inputs"),
     (OrtValueRecorder, "record"), (CallQueue, "offer"), (Announcer, "take"), (Announcer, "see"), (Announcer, "timed"),
     (Announcer, "announcements"), (Reader, "__init__"), (Reader, "read"), (Aggregator, "add"), (Aggregator, "take"),
     (Metrics, "observe"), (Metrics, "observe_loads"), (Spans, "emit"), (Events, "emit"), (Exceptions, "emit"),

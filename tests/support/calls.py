@@ -16,8 +16,7 @@ from otel_mlmon.instrumentation.decode.decoder import Reader
 from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
 from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Item, Plan, SessionInfo, Side
-from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import _inputs
-from otel_mlmon.instrumentation.runtime.onnxruntime.copies import capture_of, plan_outputs
+from otel_mlmon.instrumentation.runtime.onnxruntime.copies import make_copier, plan_inputs, plan_outputs
 from otel_mlmon.instrumentation.settings import ModelOptions
 
 Arrays = Mapping[str, Any]
@@ -75,7 +74,7 @@ class Sink:
 
 def session(*, name: str = "m", metadata: Mapping[str, str] | None = None) -> SessionInfo:
     return SessionInfo(
-        given_name=name,
+        model_name=name,
         path="",
         digest="",
         graph_name="",
@@ -100,7 +99,7 @@ def planned(
         [said.get(name) or node(name, value) for name, value in feed.items()],
         [said.get(name) or node(name, value) for name, value in made.items()],
     )
-    inputs = _inputs(described, feed)
+    inputs = plan_inputs(described, feed)
     seen = dict(enumerate(zip(described.get_outputs(), made.values(), strict=True)))
     outputs = plan_outputs(seen, is_whole=is_whole)
     plan = Plan(
@@ -108,7 +107,7 @@ def planned(
         operation="run",
         inputs=inputs,
         outputs=tuple(outputs.values()),
-        made=tuple(made),
+        output_names=tuple(made),
     )
     return plan, list(outputs)
 
@@ -117,9 +116,9 @@ def copied(calls: Sequence[tuple[Arrays, Arrays]], **described: Any) -> list[Cal
     """Calls as they would be copied on the host's thread; each is its inputs and its outputs, by name."""
     plan, positions = planned(*calls[0], **described)
     sink = Sink()
-    capture = capture_of(plan, positions, sink=sink, context=lambda _: None)
+    copy_call = make_copier(plan, positions, sink=sink, context=lambda _: None)
     for given, found in calls:
-        capture(given, list(found.values()), 10, 1010)
+        copy_call(given, list(found.values()), 10, 1010)
     return records_of(sink.queue)
 
 

@@ -71,12 +71,15 @@ def label_counts(labels: Labels) -> dict[str, int]:
 
 
 def _durations(predictions: Predictions) -> dict[str, Values]:
-    seconds = predictions.duration_ns / 1e9
+    calls = np.flatnonzero(predictions.duration_ns)
+    if not calls.size:
+        return {}
+    seconds = predictions.duration_ns[calls] / 1e9
     if not any(predictions.errors):
-        return {"": _with_slowest(seconds, predictions, np.arange(len(seconds)))}
-    errors = np.array([error or "" for error in predictions.errors])
+        return {"": _with_slowest(seconds, predictions, calls)}
+    errors = np.array([predictions.errors[call] or "" for call in calls.tolist()])
     return {
-        str(error): _with_slowest(seconds[errors == error], predictions, np.flatnonzero(errors == error))
+        str(error): _with_slowest(seconds[errors == error], predictions, calls[errors == error])
         for error in np.unique(errors)
     }
 

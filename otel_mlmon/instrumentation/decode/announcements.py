@@ -9,8 +9,7 @@ from typing import Final
 
 from otel_mlmon.instrumentation.decode.model_identity import Model
 from otel_mlmon.instrumentation.decode.model_loading import Loaded, model_of, read_load
-from otel_mlmon.instrumentation.runtime.call import SessionInfo
-from otel_mlmon.instrumentation.runtime.load import Load
+from otel_mlmon.instrumentation.runtime.call import Load, SessionInfo
 
 MAX_SESSIONS: Final = 1024
 """Sessions remembered, and loads that wait, at most; of a forgotten one that runs again is told twice."""

@@ -177,7 +177,7 @@ class Reader:
     def _begun(self, position: int, tensor: Tensor) -> Evidence:
         outputs = self._plan.outputs
         said = self._said_of(tensor, is_first=position == 0)
-        if said is None and is_detection([*self._plan.made, *(other.name for other in outputs)]):
+        if said is None and is_detection([*self._plan.output_names, *(other.name for other in outputs)]):
             said = "none"
         has_labels = any(holds_labels(other) for other in outputs if other is not tensor)
         return Evidence(tensor, said=said, names=self._names, has_labels=has_labels)

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Final
 
-from otel_mlmon.instrumentation.runtime.call import SessionInfo
+from otel_mlmon import semconv
+from otel_mlmon.instrumentation.runtime.call import UNKNOWN_VERSION, SessionInfo
 from otel_mlmon.types import ModelKey
-
-UNKNOWN_VERSION: Final = 2**63 - 1
-"""What onnxruntime says where the model says nothing."""
 
 _NAME_KEYS: Final = ("model_name", "name")
 _VERSION_KEYS: Final = ("model_version", "version")
@@ -38,7 +36,19 @@ class Model:
     version: str
     """Empty if unknown."""
     provider: str
+    """The execution provider; empty if the runtime has none."""
     runtime_version: str
+    """Empty if unknown."""
+    runtime_name: str = semconv.RUNTIME_ONNXRUNTIME
+
+    def runtime_attributes(self) -> dict[str, str]:
+        """The attributes that name the runtime, of spans and events; without those that are unknown."""
+        attributes = {
+            semconv.RUNTIME_NAME: self.runtime_name,
+            semconv.RUNTIME_VERSION: self.runtime_version,
+            semconv.EXECUTION_PROVIDER: self.provider,
+        }
+        return {name: value for name, value in attributes.items() if value}
 
     @property
     def key(self) -> ModelKey:
@@ -52,6 +62,7 @@ def identify(session: SessionInfo, *, version: str = "") -> Model:
         name=model_name(session),
         version=version or _version(session),
         provider=session.provider,
+        runtime_name=session.runtime_name,
         runtime_version=session.runtime_version,
     )
 
@@ -61,7 +72,7 @@ def model_name(session: SessionInfo) -> str:
     said = next((session.metadata[key] for key in _NAME_KEYS if session.metadata.get(key, "").strip()), "")
     graph = session.graph_name.strip()
     found = (
-        session.given_name.strip()
+        session.model_name.strip()
         or said.strip()
         or stem(session.path)
         or ("" if _SILENT_NAMES.fullmatch(graph) else graph)

@@ -11,8 +11,7 @@ from typing import Final
 
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.model_identity import Model, identify, model_name, stem
-from otel_mlmon.instrumentation.runtime.call import SessionInfo
-from otel_mlmon.instrumentation.runtime.load import Load, stamp_of
+from otel_mlmon.instrumentation.runtime.call import Load, SessionInfo, stamp_of
 
 MAX_HASHED_BYTES: Final = 64 * 2**20
 """A larger file is not hashed: a tenth of a second of one processor, and part of a file says nothing of its content."""

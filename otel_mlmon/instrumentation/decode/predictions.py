@@ -43,7 +43,7 @@ class Predictions:
     started_ns: Ints
     """Shape (n,), as `time.perf_counter_ns` counts."""
     duration_ns: Ints
-    """Shape (n,), 0 or above."""
+    """Shape (n,), 0 or above; 0 if nobody measured."""
     contexts: Sequence[object]
     """The OpenTelemetry context of each call."""
     errors: Sequence[str | None]

@@ -14,7 +14,7 @@ from opentelemetry.context import Context
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.predictions import Predictions
 from otel_mlmon.instrumentation.export.sampling import Interest, Limiter, attributes_of, choose
-from otel_mlmon.instrumentation.queue.yielding import give_way
+from otel_mlmon.instrumentation.queue.worker import give_way
 from otel_mlmon.version import __version__
 
 

@@ -23,7 +23,7 @@ from otel_mlmon.instrumentation.export import bulk
 from otel_mlmon.instrumentation.export.bulk_self_test import Trouble, self_test
 from otel_mlmon.instrumentation.export.context import NOWHERE
 from otel_mlmon.instrumentation.export.metric_readers import ways
-from otel_mlmon.instrumentation.queue.yielding import give_way
+from otel_mlmon.instrumentation.queue.worker import give_way
 from otel_mlmon.internal_events import JOURNAL, ValuesDropped
 from otel_mlmon.types import ModelKey
 from otel_mlmon.version import __version__

@@ -76,8 +76,7 @@ def loaded_attributes(loaded: Loaded) -> Attributes:
     """What `ml.model.loaded` says; what is not known is not there."""
     said: Attributes = {
         **_runs_on(loaded),
-        semconv.RUNTIME_NAME: semconv.RUNTIME_ONNXRUNTIME,
-        semconv.RUNTIME_VERSION: loaded.model.runtime_version,
+        **loaded.model.runtime_attributes(),
         semconv.MODEL_FILE_SHA256: loaded.sha256,
         semconv.MODEL_REFERENCE: loaded.reference,
     }

@@ -55,7 +55,8 @@ class Slowness:
         if self._recent.size >= MIN_CALLS:
             rank = int(0.99 * (self._recent.size - 1))
             limit_ns = min(limit_ns, float(np.partition(self._recent, rank)[rank]))
-        self._recent = np.concatenate([self._recent, duration_ns[-WINDOW:]])[-WINDOW:]
+        measured_ns = duration_ns[duration_ns > 0]
+        self._recent = np.concatenate([self._recent, measured_ns[-WINDOW:]])[-WINDOW:]
         return np.asarray(duration_ns > limit_ns)
 
 
@@ -149,7 +150,8 @@ def attributes_of(predictions: Predictions, found: Interest, call: int) -> dict[
     attributes: dict[str, str | int | float] = {semconv.MODEL_NAME: model.name}
     if model.version:
         attributes[semconv.MODEL_VERSION] = model.version
-    attributes[semconv.INFERENCE_DURATION] = int(predictions.duration_ns[call]) / 1e9
+    if predictions.duration_ns[call]:
+        attributes[semconv.INFERENCE_DURATION] = int(predictions.duration_ns[call]) / 1e9
     batch = int(predictions.batch_sizes[call])
     if batch:
         attributes[semconv.BATCH_SIZE] = batch

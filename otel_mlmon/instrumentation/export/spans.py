@@ -29,7 +29,7 @@ from opentelemetry.trace import (
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.predictions import Predictions
 from otel_mlmon.instrumentation.export.sampling import Interest, Limiter, attributes_of, choose
-from otel_mlmon.instrumentation.queue.yielding import give_way
+from otel_mlmon.instrumentation.queue.worker import give_way
 from otel_mlmon.version import __version__
 
 if TYPE_CHECKING:
@@ -132,9 +132,7 @@ class Spans:
             kind=SpanKind.INTERNAL,
             attributes={
                 **attributes_of(predictions, found, call),
-                semconv.RUNTIME_NAME: semconv.RUNTIME_ONNXRUNTIME,
-                semconv.RUNTIME_VERSION: model.runtime_version,
-                semconv.EXECUTION_PROVIDER: model.provider,
+                **model.runtime_attributes(),
                 semconv.OPERATION_NAME: predictions.operation,
             },
             start_time=start_ns,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
-class Tally:
+class LockFreeCounter:
     """A count that any thread may raise without a lock, and one thread at a time may read."""
 
     __slots__ = ("_count", "_reads")
@@ -22,18 +22,18 @@ class Tally:
         self._reads = 0
 
     def add(self) -> None:
-        """One more."""
+        """Counts one more."""
         next(self._count)
 
     def value(self) -> int:
-        """How many so far; reading counts too, and is taken off again."""
+        """Reads the count; reading counts too, and is taken off again."""
         value = next(self._count) - self._reads
         self._reads += 1
         return value
 
 
 class CallQueue:
-    """Records, first in first out, each as a fixed number of fields in one flat list.
+    """Holds records, first in first out, each as a fixed number of fields in one flat list.
 
     Flat, since a tuple that waits is one more object for the garbage collector to look at.
 
@@ -44,9 +44,9 @@ class CallQueue:
     Runs on: `offer` and `drop` on any thread, `take` and `dropped` on one at a time.
 
     Args:
-        fields: Of a record.
+        fields: How many fields a record has.
         max_records: Records held at most, above 0.
-        max_bytes: See above.
+        max_bytes: Bytes held at most, see above.
         attend: Called when the queue was empty (False), or is long or a quarter of its bytes heavy (True).
     """
 
@@ -57,8 +57,8 @@ class CallQueue:
         self.high_water = max(1, min(4096, max_records // 2))
         self._fields = fields
         self._attend = attend
-        self._drops: dict[str, Tally] = {}
-        self._no_room = "buffer_full"
+        self._drops: dict[str, LockFreeCounter] = {}
+        self._full_reason = "buffer_full"
 
     def __len__(self) -> int:
         return len(self.queue) // self._fields
@@ -68,10 +68,10 @@ class CallQueue:
         return len(self) >= self.high_water
 
     def offer(self, record: Sequence[Any], size_bytes: int) -> None:
-        """Take `record` in, or drop and count it."""
+        """Takes `record` in, or drops and counts it."""
         length = len(self.queue) // self._fields
         if length >= self.max_records or length * size_bytes > self.max_bytes:
-            self.drop(self._no_room)
+            self.drop(self._full_reason)
         else:
             self.queue.extend(record)
         is_long = length >= self.high_water or length * size_bytes > self.max_bytes // 4
@@ -79,26 +79,26 @@ class CallQueue:
             self._attend(is_long)
 
     def drop(self, reason: str) -> None:
-        """Count a record that is not taken in."""
-        self._drops.setdefault(reason, Tally()).add()
+        """Counts a record that is not taken in."""
+        self._drops.setdefault(reason, LockFreeCounter()).add()
 
     def take(self, limit: int) -> list[Any]:
-        """The fields of the oldest records, at most `limit`, one record after the other."""
+        """Removes the oldest records, at most `limit`, and gives their fields, one record after the other."""
         # Others only add at the end, so the same fields are copied and deleted.
         end = limit * self._fields
-        taken = self.queue[:end]
-        del self.queue[: len(taken)]
-        return taken
+        fields = self.queue[:end]
+        del self.queue[: len(fields)]
+        return fields
 
     def dropped(self) -> Mapping[str, int]:
-        """How many were dropped so far, by reason."""
-        return {reason: tally.value() for reason, tally in list(self._drops.items())}
+        """Counts the records dropped so far, by reason."""
+        return {reason: counter.value() for reason, counter in list(self._drops.items())}
 
     def close(self) -> None:
-        """Drop and count what comes from now on, since nobody takes it."""
-        self.max_records, self._no_room = 0, "shut_down"
+        """Drops and counts what comes from now on, since nobody takes it."""
+        self.max_records, self._full_reason = 0, "shut_down"
 
     def reset(self) -> None:
-        """Forget everything, for a forked child; whoever holds the queue keeps it."""
+        """Forgets everything, for a forked child; whoever holds the queue keeps it."""
         self.queue.clear()
         self._drops.clear()

@@ -1,16 +1,32 @@
-"""OUT Call: one inference call as it was copied on the host's thread.
+"""OUT Call and Load: one inference call, and one model loaded, as they were copied on the host's thread.
 
 Callers reuse input buffers and post-process outputs in place, so an array is copied before the host gets it back; what
-the copies mean is decided behind, from the plan that every call of a session shares.
+the copies mean is decided behind, from the plan that all calls of a session share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
 Shape: TypeAlias = tuple[int, ...]
+
+Scalar: TypeAlias = "str | float | bool | None"
+"""A value of a label, number or feature; whole numbers too."""
+
+
+class ValueRows(NamedTuple):
+    """Values of a batch of observed predictions: one a row, of a large batch at a constant step."""
+
+    size: int
+    """Rows of the batch, copied or not."""
+    values: tuple[Scalar, ...]
+
+
+ObservedItem: TypeAlias = "Scalar | ValueRows | Mapping[str, Scalar | ValueRows]"
+"""A tensor of the layout `values`, in the place of an `Item`: a value, one a row, or the features by name."""
 
 Item: TypeAlias = "bytes | tuple[Shape, bytes | tuple[str, ...]] | None"
 """A copied tensor: `bytes`, the whole array in C order, rows of the plan's shape; or the array's true shape and the
@@ -19,9 +35,9 @@ part of it that was copied; or None, nothing."""
 Side: TypeAlias = "bytes | tuple[Item, ...]"
 """The inputs or outputs of a call: the bytes of a plan's only tensor if it was copied whole, else one item a tensor."""
 
-Layout = Literal["rows", "nchw", "nhwc", "text", "maps", "whole", "shape", "none"]
+Layout = Literal["rows", "nchw", "nhwc", "text", "maps", "whole", "shape", "none", "values"]
 """How a tensor is copied: `rows` along its first axis, an image by pixels, strings, ZipMap's dictionaries, all of it,
-its shape only, or not at all."""
+its shape only, not at all, or Python's `values`, as `observe()` takes them."""
 
 IMAGE_STEP: Final = 8
 SMALL_IMAGE_PIXELS: Final = 64
@@ -29,13 +45,13 @@ SMALL_IMAGE_PIXELS: Final = 64
 
 
 def image_step(height: int, width: int) -> int:
-    """How many pixels, both ways, one copied pixel stands for."""
+    """Computes how many pixels, both ways, one copied pixel stands for."""
     return IMAGE_STEP if min(height, width) >= SMALL_IMAGE_PIXELS else 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
-    """One input or output of a session."""
+    """Describes one input or output of a session."""
 
     name: str
     layout: Layout
@@ -47,21 +63,29 @@ class Tensor:
     """The keys of a ZipMap's dictionaries, in order."""
 
 
+UNKNOWN_VERSION: Final = 2**63 - 1
+"""The version of a model that has none, as onnxruntime gives it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SessionInfo:
-    """What a session says of itself, read once. Holds no reference to the session but a weak one."""
+    """Describes one model in one session, read once; holds no reference to the session but a weak one."""
 
-    given_name: str
-    """What the user's `model_name` says; empty if nothing."""
+    model_name: str
+    """The name that the user gave the model; empty if none."""
     path: str
     """The model's file; empty if it came as bytes. Never leaves the process."""
     digest: str
     """Hexadecimal; of the ends of a model that came as bytes, else empty."""
     graph_name: str
-    version: int
     metadata: dict[str, str]
     provider: str
+    """The execution provider; empty if the runtime has none."""
     runtime_version: str
+    """Empty if unknown."""
+    version: int = UNKNOWN_VERSION
+    runtime_name: str = "onnxruntime"
+    """The value of `ml.runtime.name`."""
     providers: tuple[str, ...] = ()
     """All execution providers, in order; the first is `provider`."""
     content: Callable[[], object] | None = None
@@ -70,19 +94,33 @@ class SessionInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Plan:
-    """What is copied of the calls of one session for one choice of outputs. Equal only to itself."""
+    """Says what is copied of the calls of one session for one choice of outputs. Equal only to itself."""
 
     session: SessionInfo
     operation: str
     """A value of `ml.operation.name`."""
     inputs: tuple[Tensor, ...] = ()
     outputs: tuple[Tensor, ...] = ()
-    made: tuple[str, ...] = ()
-    """Names of all outputs of the model, copied or not; empty if nobody looked."""
+    output_names: tuple[str, ...] = ()
+    """Names of all outputs of the model, copied or not; empty if unknown."""
+    is_observed: bool = False
+    """Whether the calls hold predictions that the host reported itself, by the layout of `OBSERVED_OUTPUTS`."""
+
+
+OBSERVED_INPUTS: Final = (Tensor(name="features", layout="values"),)
+"""What is copied of the inputs of an observed prediction: the mapping of its features, or None."""
+
+OBSERVED_OUTPUTS: Final = (
+    Tensor(name="label", layout="values"),
+    Tensor(name="confidence", layout="values"),
+    Tensor(name="value", layout="values"),
+    Tensor(name="scores", layout="rows", dtype="float64"),
+)
+"""What is copied of the outputs of an observed prediction, each None if it was not given."""
 
 
 class Call(NamedTuple):
-    """One inference call.
+    """Holds one inference call.
 
     On the host's thread it is written as a bare tuple of this layout, which costs 0.2 µs less than the constructor.
     """
@@ -91,6 +129,7 @@ class Call(NamedTuple):
     started_ns: int
     """`time.perf_counter_ns` before the call."""
     ended_ns: int
+    """Equal to `started_ns` if nobody measured."""
     context: object
     """The OpenTelemetry context at the call, opaque here; None where there was none."""
     inputs: Side
@@ -102,11 +141,24 @@ class Call(NamedTuple):
 
 CallTuple: TypeAlias = "tuple[Plan, int, int, object, Side, Side, str | None]"
 FIELDS: Final = len(Call._fields)
-"""Of a call, in the buffer."""
+"""Fields of a call in the queue."""
+
+RECORD_BYTES: Final = 400
+"""What a call weighs besides its data and shapes, rounded up: seven references, two integers, two tuples, the headers
+of bytes objects; half of it where both sides are bare bytes."""
+
+DROP_FAULT: Final = "capture_failed"
+"""The reason of a call that is not recorded since copying it failed."""
+
+DROP_OFF: Final = "switched_off"
+"""The reason of a call that is not recorded since copying failed too often."""
+
+Context = Callable[[None], object]
+"""Gives the OpenTelemetry context of this thread, or its argument where there is none."""
 
 
 class Sink(Protocol):
-    """Where calls go: a flat queue that the host's thread may extend while it is neither empty nor long."""
+    """Takes calls: a flat queue that the host's thread may extend while it is neither empty nor long."""
 
     queue: list[Any]
     """The fields of the calls that wait, `FIELDS` a call. A tuple that is freed at once costs less than one that waits,
@@ -116,7 +168,57 @@ class Sink(Protocol):
     max_bytes: int
 
     def offer(self, record: CallTuple, size_bytes: int) -> None:
-        """Extend with everything that the short way leaves out; or drop, and count it."""
+        """Extends the queue, and does everything that the short way leaves out; or drops the record and counts it."""
 
     def drop(self, reason: str) -> None:
-        """Count a call that is not recorded."""
+        """Counts a call that is not recorded."""
+
+
+FileStamp: TypeAlias = tuple[int, int]
+"""Size in bytes and time of the last change in nanoseconds of a file."""
+
+
+class Load(NamedTuple):
+    """Holds one session created, or not; or put on other execution providers; or first found at a call."""
+
+    session: SessionInfo | None
+    """None if it failed."""
+    path: str
+    """The model's file; empty if it came as bytes. Never leaves the process."""
+    ended_ns: int
+    """As `time.perf_counter_ns` counts."""
+    context: object
+    """The OpenTelemetry context, opaque here; None where there was none."""
+    is_new: bool = True
+    """False if only its execution providers changed."""
+    duration_s: float | None = None
+    """None where nobody watched the session being created."""
+    error_type: str | None = None
+    requested: tuple[str, ...] = ()
+    """The execution providers asked for, in order; empty if that is not known."""
+    stamp: FileStamp | None = None
+    """Of the file before it was loaded; None if it was not read then."""
+
+
+def provider_names(providers: Any) -> tuple[str, ...]:
+    """Reads the argument `providers` of a session: a sequence of names, or of pairs of name and options."""
+    if not isinstance(providers, Sequence) or isinstance(providers, str):
+        return ()
+    return tuple(str(entry[0] if isinstance(entry, tuple) and entry else entry) for entry in providers)
+
+
+def path_of(source: object) -> str:
+    """Reads the argument `path_or_bytes` of a session as a path; empty if it is none."""
+    path = os.fspath(source) if isinstance(source, (str, os.PathLike)) else ""
+    return path if isinstance(path, str) else ""
+
+
+def stamp_of(path: str) -> FileStamp | None:
+    """Reads the stamp of a file; None if there is no file."""
+    if not path:
+        return None
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a Path costs more than the call
+    except (OSError, ValueError):
+        return None
+    return status.st_size, status.st_mtime_ns

@@ -103,9 +103,7 @@ def data_of(predictions: Predictions, found: Interest, call: int) -> dict[str, s
     model = predictions.model
     return {
         **attributes_of(predictions, found, call),
-        semconv.RUNTIME_NAME: semconv.RUNTIME_ONNXRUNTIME,
-        semconv.RUNTIME_VERSION: model.runtime_version,
-        semconv.EXECUTION_PROVIDER: model.provider,
+        **model.runtime_attributes(),
         semconv.OPERATION_NAME: predictions.operation,
     }
 

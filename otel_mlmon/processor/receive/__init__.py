@@ -1,6 +1,5 @@
-"""OTLP, in and out: what the Collector or an SDK sends, checked and in our own types; and results sent on.
+"""Receives OTLP requests over gRPC and HTTP, checks them, and delivers their content in our own types.
 
-In: OTLP requests over gRPC and HTTP. Out: `DataPoint`, delivered in batches, each with an acknowledgement.
-`exporter` is the other direction: values and events of the processor become OTLP again, under a scope that
-`decode` refuses, so that no loop can form.
+In: OTLP requests of a Collector or an SDK. Out: `DataPoint` and `ModelLoaded`, delivered request by request; a request
+is answered when its items are stored.
 """

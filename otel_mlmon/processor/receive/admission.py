@@ -1,10 +1,8 @@
-"""What both receivers hand a request to: admission, parsing, delivery, and the account of every point.
+"""Admits OTLP requests from the receivers, decodes and delivers them, and counts what became of each point.
 
-A log record that says something of a model is of the same account.
-
-Admission goes by bytes in flight and is decided before a request is parsed, since parsing is what costs. A
-fault of ours answers "unavailable", so that the sender keeps the batch and sends it again: one that is
-answered "internal" it drops. A body that fails twice is poison: put aside as a dead letter, and rejected.
+Admission goes by bytes in flight and is decided before a request is parsed, since parsing is what costs. A fault of
+ours is answered with "unavailable", so that the sender keeps the batch and sends it again; senders drop a batch that
+is answered with "internal". A request that fails twice is written to the dead letters and rejected.
 Source: opentelemetry-proto, specification.md (partial success, retryable codes).
 """
 
@@ -18,7 +16,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -28,10 +26,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.receive.data_point import TelemetryItem
-from otel_mlmon.processor.receive.dead_letters import DeadLetters
-from otel_mlmon.processor.receive.decode import Decoded, decode_metrics
-from otel_mlmon.processor.receive.decode_logs import DecodedLogs, decode_logs
-from otel_mlmon.processor.receive.wire import DATA_POINTS, LOG_RECORDS, count_messages
+from otel_mlmon.processor.receive.dead_letters import DeadLetterDirectory
+from otel_mlmon.processor.receive.decode import DecodedRequest, count_points, decode_metrics
+from otel_mlmon.processor.receive.decode_logs import count_records, decode_logs
 
 Signal: TypeAlias = Literal["metrics", "logs", "traces"]
 
@@ -43,19 +40,12 @@ RETRY_AFTER_S: Final = 1.0
 MAX_REMEMBERED_FAILURES: Final = 1024
 
 DEAD_LETTER: Final = "dead_letter"
-"""The reason of points in a request that failed twice by a fault of ours."""
-
-_REQUESTS: Final[Mapping[str, Any]] = {
-    "metrics": ExportMetricsServiceRequest,
-    "logs": ExportLogsServiceRequest,
-    "traces": ExportTraceServiceRequest,
-}
-_COUNTED: Final = {"metrics": DATA_POINTS, "logs": LOG_RECORDS}
+"""The reason for which the points of a request are rejected that failed twice by a fault of ours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What became of a request that was taken: nothing rejected and no message is full success."""
+class ExportResult:
+    """The answer to a request that was taken; without rejected points and message it is full success."""
 
     rejected: int = 0
     """Points that were not taken and must not be sent again."""
@@ -63,45 +53,67 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
-    """The account so far: accepted, rejected, refused, ignored and loop-dropped add up to all points sent."""
+class ReceivedCounts:
+    """Counts of what was received so far.
+
+    Accepted, rejected, refused, ignored and loop-dropped points add up to all points of the requests that were parsed.
+    A log record that tells of a model counts as a point.
+    """
 
     accepted: int
     """Points delivered and acknowledged."""
     rejected: Mapping[str, int]
-    """Points that break the data model, or were put aside, by reason."""
+    """Points that break the data model, or are in the dead letters, by reason."""
     refused: int
-    """Points of requests that were turned away and may be sent again, when they are counted again."""
+    """Points of requests that were refused after parsing; senders send them again, and then they count again."""
     ignored: int
-    """Points that are not ours, and points that say that nothing was recorded."""
+    """Points of other metrics than ours, and points without a recorded value."""
     loop_dropped: int
     """Points that a processor sent."""
     unused: Mapping[str, int]
-    """Log records and spans, by signal: taken, and not used."""
+    """Log records and spans, by signal, of which no use is made."""
+    refused_requests: int
+    """Requests that were refused before parsing since too many bytes were in flight; senders send them again."""
     malformed: int
-    """Requests that could not be read."""
+    """Requests that are not valid protobuf."""
     dead_letters: int
     """Requests that failed twice."""
 
     @property
     def rejected_total(self) -> int:
-        """Over all reasons."""
+        """The rejected points over all reasons."""
         return sum(self.rejected.values())
 
 
-class Admission:
-    """Takes requests from any number of receivers, and hands their observations on.
+class _SignalCodec(NamedTuple):
+    """How the requests of one signal are parsed, decoded, and counted where decoding fails."""
 
-    Runs on: the receivers' threads; delivery is acknowledged on any thread. A lock guards integers only.
+    request: Any
+    decode: Callable[[Any], DecodedRequest]
+    count: Callable[[Any], int]
+
+
+class _PendingRequest(NamedTuple):
+    """A request that is not answered yet."""
+
+    signal: Signal
+    body: bytes
+    result: Future[ExportResult]
+
+
+class Admission:
+    """Takes requests from any number of receivers and delivers their items.
+
+    Runs on: the receivers' threads; a delivery may be acknowledged on any thread. Its lock guards integers only.
 
     Args:
-        deliver: What comes next: takes the observations of one request and answers at once with a future that
-            is done when they are safe. To turn a request away it raises, or ends the future with,
-            `OverloadedError`.
-        max_request_bytes: What a receiver may accept for one request, after decompression.
-        max_pending_bytes: Of all requests that are not answered yet.
+        deliver: Takes the items of one request and returns at once with a future that is done when they are stored.
+            To refuse a request it raises, or ends the future with, `OverloadedError`.
+        max_request_bytes: The largest request that a receiver may accept, after decompression.
+        max_pending_bytes: The limit on all requests together that are not answered yet. A request is admitted above
+            it where no other is pending.
         dead_letters: A directory for requests that failed twice; None to keep none.
-        retry_after_s: What senders are told to wait, in seconds.
+        retry_after_s: The delay that senders are asked for before they try again, in seconds.
     """
 
     def __init__(
@@ -117,25 +129,27 @@ class Admission:
         self.max_pending_bytes: int = max_pending_bytes
         self.retry_after_s: float = retry_after_s
         self._deliver = deliver
-        self._dead_letters = DeadLetters(dead_letters) if dead_letters is not None else None
+        self._dead_letters = DeadLetterDirectory(dead_letters) if dead_letters is not None else None
         self._lock = threading.Lock()
         self._pending_bytes = 0
         self._totals: Counter[str] = Counter()
         self._rejected: Counter[str] = Counter()
         self._unused: Counter[str] = Counter()
         self._failed: OrderedDict[bytes, None] = OrderedDict()
+        """Digests of requests that failed once, the oldest first."""
 
     @property
-    def counts(self) -> Counts:
-        """The account of everything so far, all of one moment."""
+    def counts(self) -> ReceivedCounts:
+        """The counts of everything so far, all of one moment."""
         with self._lock:
-            return Counts(
+            return ReceivedCounts(
                 accepted=self._totals["accepted"],
                 rejected=MappingProxyType(dict(self._rejected)),
                 refused=self._totals["refused"],
                 ignored=self._totals["ignored"],
                 loop_dropped=self._totals["loop_dropped"],
                 unused=MappingProxyType(dict(self._unused)),
+                refused_requests=self._totals["refused_requests"],
                 malformed=self._totals["malformed"],
                 dead_letters=self._totals["dead_letters"],
             )
@@ -145,122 +159,113 @@ class Admission:
         """Bytes of requests that are not answered yet."""
         return self._pending_bytes
 
-    def consume(self, signal: Signal, body: bytes, encoding: Literal["protobuf"] = "protobuf") -> Future[Outcome]:
-        """Take a request; the future is done when its observations are safe, or were not taken.
+    def count_refusal(self) -> None:
+        """Counts a request that a receiver refused before it was handed in, for too many bytes in flight."""
+        with self._lock:
+            self._totals["refused_requests"] += 1
 
-        The future ends with `OverloadedError` if what comes next has no room, with `UnavailableError` if a
-        fault of ours kept the request from being taken; both may be sent again. It cannot be cancelled.
+    def consume(self, signal: Signal, body: bytes) -> Future[ExportResult]:
+        """Takes a request; the future is done when its items are stored, or were not taken.
+
+        The future ends with `OverloadedError` if the next step has no room, with `UnavailableError` if a fault of
+        ours kept the request from being taken; after both it may be sent again. It cannot be cancelled.
 
         Args:
             signal: What the request carries.
-            body: The request, decompressed, of at most `max_request_bytes`.
-            encoding: How it is written.
+            body: The request in protobuf, decompressed, of at most `max_request_bytes`.
 
         Raises:
-            OverloadedError: There is no room; decided before parsing.
+            OverloadedError: Too many bytes are in flight; decided before parsing.
             MalformedError: `body` is not a request of this signal.
         """
-        del encoding  # one so far; part of the signature so that receivers say what they were sent
-        self._admit(signal, body)
-        request = self._parse(signal, body)
-        outcome: Future[Outcome] = Future()
-        outcome.set_running_or_notify_cancel()  # so that nobody can cancel what is being written
-        if signal != "traces":
-            self._take(signal, request, body, outcome)
+        self._reserve(body)
+        message = self._parse(signal, body)
+        request = _PendingRequest(signal, body, Future())
+        request.result.set_running_or_notify_cancel()  # so that nobody can cancel it while it is being stored
+        codec = _CODECS[signal]
+        decoded: DecodedRequest | None = None
+        with guard("receive.decode"):
+            decoded = codec.decode(message)
+        if decoded is None:
+            self._fail(request, codec.count(message))
+        elif not decoded.items:
+            self._succeed(request, decoded)
         else:
-            with self._lock:
-                self._unused[signal] += _span_count(request)
-            self._finish(outcome, body, Outcome())
-        return outcome
+            self._submit(request, decoded)
+        return request.result
 
-    def _admit(self, signal: Signal, body: bytes) -> None:
+    def _reserve(self, body: bytes) -> None:
         with self._lock:
             has_room = not self._pending_bytes or self._pending_bytes + len(body) <= self.max_pending_bytes
             if has_room:
                 self._pending_bytes += len(body)
         if not has_room:
-            points = count_messages(body) if signal == "metrics" else 0  # what a log record is takes parsing
-            with self._lock:
-                self._totals["refused"] += points
-            raise OverloadedError("too many bytes are in flight", retry_after_s=self.retry_after_s)
+            self.count_refusal()
+            message = "The processor works on too many bytes at a time; send the request again later."
+            raise OverloadedError(message, retry_after_s=self.retry_after_s)
 
     def _parse(self, signal: Signal, body: bytes) -> Any:
         try:
-            return _REQUESTS[signal].FromString(body)
+            return _CODECS[signal].request.FromString(body)
         except DecodeError:
             with self._lock:
                 self._totals["malformed"] += 1
                 self._pending_bytes -= len(body)
-            raise MalformedError(f"the body is not an OTLP {signal} request in protobuf") from None
+            raise MalformedError(f"The body is not an OTLP {signal} request in protobuf.") from None
 
-    def _take(self, signal: Signal, request: Any, body: bytes, outcome: Future[Outcome]) -> None:
-        decoded: Decoded | DecodedLogs | None = None
-        with guard("intake.decode"):
-            decoded = decode_metrics(request) if signal == "metrics" else decode_logs(request)
-        if decoded is None:
-            self._fail(body, count_messages(body, _COUNTED[signal]), outcome, signal)
-        elif not decoded.observations:
-            self._succeed(body, decoded, outcome)
-        else:
-            self._hand_on(body, decoded, outcome)
+    def _submit(self, request: _PendingRequest, decoded: DecodedRequest) -> None:
+        def settle(delivery: Future[None]) -> None:
+            """Runs on: the thread that ended the delivery."""
+            self._settle(request, decoded, self._attempt(delivery.result))
 
-    def _hand_on(self, body: bytes, decoded: Decoded | DecodedLogs, outcome: Future[Outcome]) -> None:
-        delivered: Future[None] | None = None
-        overloaded: OverloadedError | None = None
-        with guard("intake.deliver"):
+        fault = self._attempt(lambda: self._deliver(decoded.items).add_done_callback(settle))
+        if fault is not None:
+            self._settle(request, decoded, fault)
+
+    def _attempt(self, step: Callable[[], object]) -> OverloadedError | UnavailableError | None:
+        """Runs one step of a delivery; returns its error, which is `UnavailableError` for a fault of ours."""
+        fault: OverloadedError | UnavailableError | None = self._unavailable()
+        with guard("receive.deliver"):
             try:
-                delivered = self._deliver(decoded.observations)
+                step()
+                fault = None
             except OverloadedError as error:
-                overloaded = error
-        if delivered is not None:
-            delivered.add_done_callback(lambda done: self._settle(done, body, decoded, outcome))
-        elif overloaded is not None:
-            self._refuse(body, decoded.points, outcome, overloaded)
-        else:
-            self._fail(body, decoded.points, outcome, decoded.signal)
+                fault = error
+        return fault
 
     def _settle(
-        self, delivered: Future[None], body: bytes, decoded: Decoded | DecodedLogs, outcome: Future[Outcome]
+        self, request: _PendingRequest, decoded: DecodedRequest, fault: OverloadedError | UnavailableError | None
     ) -> None:
-        """Runs on: whichever thread ended the delivery."""
-        is_safe = False
-        overloaded: OverloadedError | None = None
-        with guard("intake.deliver"):
-            try:
-                delivered.result()
-                is_safe = True
-            except OverloadedError as error:
-                overloaded = error
-        if is_safe:
-            self._succeed(body, decoded, outcome)
-        elif overloaded is not None:
-            self._refuse(body, decoded.points, outcome, overloaded)
+        if fault is None:
+            self._succeed(request, decoded)
+        elif isinstance(fault, OverloadedError):
+            self._refuse(request, decoded.points, fault)
         else:
-            self._fail(body, decoded.points, outcome, decoded.signal)
+            self._fail(request, decoded.points)
 
-    def _succeed(self, body: bytes, decoded: Decoded | DecodedLogs, outcome: Future[Outcome]) -> None:
+    def _succeed(self, request: _PendingRequest, decoded: DecodedRequest) -> None:
         with self._lock:
             self._totals["accepted"] += decoded.accepted
             self._totals["ignored"] += decoded.ignored
             self._totals["loop_dropped"] += decoded.loop_dropped
             if decoded.unused:
-                self._unused["logs"] += decoded.unused
+                self._unused[request.signal] += decoded.unused
             self._rejected.update(decoded.faults)
             if self._failed:
-                self._failed.pop(_digest(body), None)
-        self._finish(outcome, body, Outcome(rejected=decoded.rejected, message=_explain(decoded.faults)))
+                self._failed.pop(_digest(request.body), None)
+        self._answer(request, ExportResult(rejected=decoded.rejected, message=_explain(decoded.faults)))
 
-    def _refuse(self, body: bytes, points: int, outcome: Future[Outcome], error: Exception) -> None:
+    def _refuse(self, request: _PendingRequest, points: int, error: Exception) -> None:
         with self._lock:
             self._totals["refused"] += points
-        self._finish(outcome, body, error)
+        self._answer(request, error)
 
-    def _fail(self, body: bytes, points: int, outcome: Future[Outcome], signal: str) -> None:
-        """A fault of ours: once the request may be sent again, twice it is put aside."""
-        digest = _digest(body)
+    def _fail(self, request: _PendingRequest, points: int) -> None:
+        """Handles a fault of ours: the first time the request may be sent again, the second time it is set aside."""
+        digest = _digest(request.body)
         with self._lock:
-            failed_before = digest in self._failed
-            if failed_before:
+            has_failed_before = digest in self._failed
+            if has_failed_before:
                 del self._failed[digest]
                 self._rejected[DEAD_LETTER] += points
                 self._totals["dead_letters"] += 1
@@ -268,23 +273,26 @@ class Admission:
                 self._failed[digest] = None
                 if len(self._failed) > MAX_REMEMBERED_FAILURES:
                     self._failed.popitem(last=False)
-        if not failed_before:
-            error = UnavailableError("the processor failed to take the request", retry_after_s=self.retry_after_s)
-            self._refuse(body, points, outcome, error)
+        if not has_failed_before:
+            self._refuse(request, points, self._unavailable())
             return
-        with guard("intake.dead_letter"):
+        with guard("receive.dead_letter"):
             if self._dead_letters is not None:
-                self._dead_letters.keep(body, name=f"{signal}-{digest.hex()}")
-        message = "the processor failed twice to take the request and has put it aside"
-        self._finish(outcome, body, Outcome(rejected=points, message=message))
+                self._dead_letters.write(request.body, name=f"{request.signal}-{digest.hex()}")
+        message = "The processor failed twice to take the request and rejected it; do not send it again."
+        self._answer(request, ExportResult(rejected=points, message=message))
 
-    def _finish(self, outcome: Future[Outcome], body: bytes, result: Outcome | Exception) -> None:
+    def _unavailable(self) -> UnavailableError:
+        message = "The processor failed to take the request; send it again."
+        return UnavailableError(message, retry_after_s=self.retry_after_s)
+
+    def _answer(self, request: _PendingRequest, result: ExportResult | Exception) -> None:
         with self._lock:
-            self._pending_bytes -= len(body)
-        if isinstance(result, Outcome):
-            outcome.set_result(result)
+            self._pending_bytes -= len(request.body)
+        if isinstance(result, ExportResult):
+            request.result.set_result(result)
         else:
-            outcome.set_exception(result)
+            request.result.set_exception(result)
 
 
 def _digest(body: bytes) -> bytes:
@@ -292,10 +300,21 @@ def _digest(body: bytes) -> bytes:
 
 
 def _explain(faults: Mapping[str, int]) -> str:
-    """Why points were rejected, the most frequent reason first; empty if none was."""
+    """Lists the reasons for which points were rejected, the most frequent first; empty if there are none."""
     ranked = sorted(faults.items(), key=lambda fault: (-fault[1], fault[0]))
     return ", ".join(f"{reason}: {count}" for reason, count in ranked)
 
 
-def _span_count(request: ExportTraceServiceRequest) -> int:
+def _decode_traces(request: ExportTraceServiceRequest) -> DecodedRequest:
+    return DecodedRequest(unused=_count_spans(request))
+
+
+def _count_spans(request: ExportTraceServiceRequest) -> int:
     return sum(len(scope.spans) for resource in request.resource_spans for scope in resource.scope_spans)
+
+
+_CODECS: Final[Mapping[Signal, _SignalCodec]] = {
+    "metrics": _SignalCodec(ExportMetricsServiceRequest, decode_metrics, count_points),
+    "logs": _SignalCodec(ExportLogsServiceRequest, decode_logs, count_records),
+    "traces": _SignalCodec(ExportTraceServiceRequest, _decode_traces, _count_spans),
+}

@@ -1,4 +1,4 @@
-"""Attribute values: what they are in Python, their text, and the canonical form that a series is named by."""
+"""Converts OTLP attributes to Python values, to text, and to the canonical form that identifies a series."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Attributes: TypeAlias = "dict[str, Value]"
 
 
 def attributes_of(pairs: Iterable[KeyValue]) -> Attributes:
-    """By key; of a key that is there twice, which the protocol forbids, the last."""
+    """Converts attributes to a dictionary; of a repeated key, which the protocol forbids, the last value counts."""
     return {pair.key: pair.value.string_value or _value(pair.value) for pair in pairs}
 
 
@@ -33,21 +33,25 @@ def _value(value: AnyValue) -> Value:
 
 
 def canonical(attributes: Attributes) -> str:
-    """The same text for the same attributes in any order, and another for any other attributes.
+    """Returns a text that is equal for equal attributes in any order, and different for different ones.
 
-    `ascii` tells every kind from every other ("1", 1, 1.0, True, b"1") and, unlike `repr`, does not depend on
+    `ascii` distinguishes every type from every other ("1", 1, 1.0, True, b"1") and, unlike `repr`, does not depend on
     the Unicode tables of the interpreter.
     """
     return ascii(sorted(attributes.items(), key=lambda pair: pair[0]))
 
 
 def first_text(key: str, *levels: Attributes) -> str:
-    """The first text that is not empty."""
-    return next((text for level in levels if (text := text_of(level.get(key)))), "")
+    """Returns the first text of `key` that is not empty."""
+    for level in levels:
+        text = text_of(level.get(key))
+        if text:
+            return text
+    return ""
 
 
 def text_of(value: Value) -> str:
-    """The text of a value: strings as they are, empty for nothing, bytes in base64, the rest as JSON.
+    """Returns the text of a value: a string unchanged, empty for None, bytes in base64, other values as JSON.
 
     Source: opentelemetry-specification, common/README.md, AnyValue representation for non-OTLP protocols.
     """

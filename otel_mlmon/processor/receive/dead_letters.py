@@ -1,4 +1,4 @@
-"""Requests that could not be taken, kept for a person to look at: a directory that cannot fill the disk."""
+"""Stores requests that failed, for a person to look at, in a directory that cannot fill the disk."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ MAX_FILES: Final = 100
 MAX_BYTES: Final = 256 * 2**20
 
 
-class DeadLetters:
-    """A bounded directory: the oldest files make room for new ones.
+class DeadLetterDirectory:
+    """A directory of bounded size, in which the oldest files make room for new ones.
 
     Runs on: any thread; writes one file at a time.
 
     Args:
-        directory: Made when the first letter comes.
-        max_files: Above 0.
-        max_bytes: Of all files together; a larger letter is not kept.
+        directory: Made at the first write.
+        max_files: The most files, above 0.
+        max_bytes: The limit on all files together; a larger body is not written.
     """
 
     def __init__(self, directory: Path, *, max_files: int = MAX_FILES, max_bytes: int = MAX_BYTES) -> None:
@@ -28,8 +28,8 @@ class DeadLetters:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
 
-    def keep(self, body: bytes, *, name: str) -> Path | None:
-        """Write `body` to `<name>.pb`, readable by its owner only; None if it is too large to be kept.
+    def write(self, body: bytes, *, name: str) -> Path | None:
+        """Writes `body` to `<name>.pb`, readable by its owner only; returns None if it is too large.
 
         Raises:
             OSError: The directory cannot be written to.
@@ -44,10 +44,10 @@ class DeadLetters:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(body)
             draft.replace(path)
-            self._make_room()
+            self._remove_oldest()
         return path
 
-    def _make_room(self) -> None:
+    def _remove_oldest(self) -> None:
         newest_first = sorted(
             ((path.stat().st_mtime_ns, path.stat().st_size, path) for path in self._directory.glob("*.pb")),
             reverse=True,

@@ -1,11 +1,11 @@
-"""From an OTLP metrics request to observations: every rule of the data model that a point can break.
+"""Decodes OTLP metrics requests into data points, and checks every rule of the data model that a point can break.
 
-A point becomes an `DataPoint`, or is rejected with a reason, or is ignored (it is not ours, or says that
-nothing was recorded), or is dropped because it is the processor's own output coming back; it is counted once.
+A point becomes a `DataPoint`, or is rejected with a reason, or is ignored (it is of another metric, or has no recorded
+value), or is dropped because it is the processor's own output coming back; each point is counted once.
 
 Source: opentelemetry-proto, metrics.proto; opentelemetry-specification, metrics/data-model.md.
-Choice: a broken point costs itself, never its neighbours; an explicit histogram without buckets is legal and
-has one bucket, open on both sides; extremes that contradict each other are unknown: its counts still hold.
+Choice: a broken point is rejected alone; an explicit histogram without buckets has one, open on both sides; a minimum
+above the maximum makes both unknown.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
-from typing import Any, ClassVar, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -32,30 +32,28 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.receive.attributes import Attributes, attributes_of, canonical, first_text, text_of
-from otel_mlmon.processor.receive.data_point import DataPoint, Sketch
-from otel_mlmon.processor.receive.json import read_json
+from otel_mlmon.processor.receive.data_point import DataPoint, Sketch, TelemetryItem
 from otel_mlmon.sketch.exponential import MAX_SCALE, MIN_SCALE, ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.moments import Moments
 from otel_mlmon.types import ModelKey
 
 MAX_COUNT: Final = 2**53
-"""A larger count is no longer exact as a float; nobody counted that far."""
+"""The largest count that is exact as a float."""
 
 MAX_EXPONENTIAL_BUCKETS: Final = 10_000
-"""Of one range of one point; SDKs send 160."""
+"""The most buckets of one range of a point; SDKs send 160."""
 
 MAX_EXEMPLARS: Final = 4
 
-NAME_CACHE_SIZE: Final = 16_384
-"""Series whose name is remembered, at about 1 KiB each."""
+IDENTITY_CACHE_SIZE: Final = 16_384
+"""How many series' identities are cached, at about 1 KiB each."""
 
-_NO_COUNTS: Final = np.zeros(0, dtype=np.int64)
 _MAX_TIME_NS: Final = 2**63 - 1
 _NO_RECORDED_VALUE: Final = 1
-_CUMULATIVE: Final = 2
+_DELTA, _CUMULATIVE = 1, 2
 
-_OURS: Final[Mapping[str, semconv.Metric]] = {
+_METRICS: Final[Mapping[str, semconv.Metric]] = {
     metric.name: metric
     for metric in (
         semconv.DURATION,
@@ -71,58 +69,64 @@ _OURS: Final[Mapping[str, semconv.Metric]] = {
 }
 _LOOP_PREFIXES: Final = ("ml.drift.", "ml.alert.")
 
-_Point: TypeAlias = HistogramDataPoint | ExponentialHistogramDataPoint | NumberDataPoint
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decoded:
-    """What a request held. `accepted + ignored + loop_dropped + rejected` is the number of its points."""
+class DecodedRequest:
+    """The items of one request, and counts of everything else in it.
 
-    signal: ClassVar[str] = "metrics"
-    observations: tuple[DataPoint, ...]
-    accepted: int
-    """Points that became observations."""
-    ignored: int
-    """Points of metrics that are not ours, and points that say that nothing was recorded."""
-    loop_dropped: int
+    Of a metrics request, `points` is the number of all its points; of a logs or traces request, `points + unused` is
+    the number of its records or spans.
+    """
+
+    items: tuple[TelemetryItem, ...] = ()
+    ignored: int = 0
+    """Points of other metrics than ours, and points without a recorded value."""
+    loop_dropped: int = 0
     """Points that a processor sent."""
-    rejected: int
-    """Points that break the data model: the sum of `faults`."""
-    faults: dict[str, int]
-    """Rejected points by reason."""
     unused: int = 0
-    """Log records, which are of another account; none here."""
+    """Log records and spans of which no use is made."""
+    faults: Mapping[str, int] = field(default_factory=dict)
+    """Rejected points by reason."""
+
+    @property
+    def accepted(self) -> int:
+        """The number of items."""
+        return len(self.items)
+
+    @property
+    def rejected(self) -> int:
+        """The number of points that break the data model, over all reasons."""
+        return sum(self.faults.values())
 
     @property
     def points(self) -> int:
-        """All of them."""
+        """The number of all points."""
         return self.accepted + self.ignored + self.loop_dropped + self.rejected
 
 
 class _PointError(Exception):
-    """A point that is rejected; its text is the reason, a few fixed words joined by underscores."""
+    """A point is rejected; the text is the reason, a few fixed words joined by underscores."""
 
 
 @dataclass(slots=True, kw_only=True)
-class _Tally:
-    observations: list[DataPoint] = field(default_factory=list)
+class _PointCollector:
+    points: list[DataPoint] = field(default_factory=list)
     ignored: int = 0
     loop_dropped: int = 0
     faults: Counter[str] = field(default_factory=Counter)
 
 
-class _Source(NamedTuple):
-    """What every point of one scope of one resource shares."""
+class _ScopeContext(NamedTuple):
+    """The resource and scope that points share; its model fields apply where a point does not have its own."""
 
-    name: str
-    """Of the model, where the point does not say it; empty if nobody does."""
-    version: str
+    model: ModelKey
+    """Its fields are empty where neither scope nor resource sets them."""
     identity: str
-    """Canonical: resource, then scope."""
+    """The canonical text of resource and scope."""
 
 
-class _Named(NamedTuple):
-    """What the attributes of a point say."""
+class _PointIdentity(NamedTuple):
+    """What the attributes of a point identify."""
 
     model: ModelKey
     key: str
@@ -130,103 +134,111 @@ class _Named(NamedTuple):
     series: str
 
 
-def decode_metrics(request: ExportMetricsServiceRequest) -> Decoded:
-    """Every point of `request`, checked.
+def decode_metrics(request: ExportMetricsServiceRequest) -> DecodedRequest:
+    """Decodes and checks every point of `request`.
 
     Runs on: any thread; keeps no state but caches of pure functions.
     """
-    tally = _Tally()
+    collector = _PointCollector()
     for resource_metrics in request.resource_metrics:
         resource = attributes_of(resource_metrics.resource.attributes)
         canonical_resource = canonical(resource)
         for scope_metrics in resource_metrics.scope_metrics:
             if scope_metrics.scope.name == semconv.PROCESSOR_SCOPE:
-                tally.loop_dropped += sum(map(_point_count, scope_metrics.metrics))
+                collector.loop_dropped += sum(map(_metric_size, scope_metrics.metrics))
             else:
-                _scope(tally, scope_metrics, resource, canonical_resource)
-    rejected = sum(tally.faults.values())
-    return Decoded(
-        observations=tuple(tally.observations),
-        accepted=len(tally.observations),
-        ignored=tally.ignored,
-        loop_dropped=tally.loop_dropped,
-        rejected=rejected,
-        faults=dict(tally.faults),
+                _decode_scope(collector, scope_metrics, resource, canonical_resource)
+    return DecodedRequest(
+        items=tuple(collector.points),
+        ignored=collector.ignored,
+        loop_dropped=collector.loop_dropped,
+        faults=dict(collector.faults),
     )
 
 
-def decode_metrics_json(line: str | bytes) -> Decoded:
-    """One request as the Collector's file exporter writes it: OTLP JSON; other signals hold no points.
-
-    Raises:
-        MalformedError: It is not OTLP JSON; says where.
-    """
-    return decode_metrics(read_json(ExportMetricsServiceRequest(), line))
+def count_points(request: ExportMetricsServiceRequest) -> int:
+    """Counts the points of `request` without looking at them."""
+    scopes = (scope for resource in request.resource_metrics for scope in resource.scope_metrics)
+    return sum(_metric_size(metric) for scope in scopes for metric in scope.metrics)
 
 
-def _scope(tally: _Tally, scope_metrics: ScopeMetrics, resource: Attributes, canonical_resource: str) -> None:
-    source: _Source | None = None
+def read_model_key(*levels: Attributes, default: ModelKey) -> ModelKey:
+    """Reads the model that attributes name; the first level that has a field wins, and `default` has the remaining."""
+    return ModelKey(
+        name=first_text(semconv.MODEL_NAME, *levels) or default.name,
+        version=first_text(semconv.MODEL_VERSION, *levels) or default.version,
+        environment=first_text(semconv.DEPLOYMENT_ENVIRONMENT, *levels) or default.environment,
+    )
+
+
+def service_key(resource: Attributes) -> ModelKey:
+    """Returns the key of telemetry that names no model: the service stands for the model."""
+    return ModelKey(first_text("service.name", resource))
+
+
+def _decode_scope(
+    collector: _PointCollector, scope_metrics: ScopeMetrics, resource: Attributes, canonical_resource: str
+) -> None:
+    context: _ScopeContext | None = None
     for metric in scope_metrics.metrics:
-        ours = _OURS.get(metric.name)
-        if ours is not None:
-            source = source or _source(scope_metrics, resource, canonical_resource)
-            _metric(tally, metric, ours, source)
+        definition = _METRICS.get(metric.name)
+        if definition is not None:
+            context = context or _scope_context(scope_metrics, resource, canonical_resource)
+            _decode_metric(collector, metric, definition, context)
         elif metric.name.startswith(_LOOP_PREFIXES):
-            tally.loop_dropped += _point_count(metric)
+            collector.loop_dropped += _metric_size(metric)
         else:
-            tally.ignored += _point_count(metric)
+            collector.ignored += _metric_size(metric)
 
 
-def _source(scope_metrics: ScopeMetrics, resource: Attributes, canonical_resource: str) -> _Source:
+def _scope_context(scope_metrics: ScopeMetrics, resource: Attributes, canonical_resource: str) -> _ScopeContext:
     scope = attributes_of(scope_metrics.scope.attributes)
     parts = (canonical_resource, scope_metrics.scope.name, scope_metrics.scope.version, canonical(scope))
-    return _Source(
-        name=first_text(semconv.MODEL_NAME, scope, resource) or first_text("service.name", resource),
-        version=first_text(semconv.MODEL_VERSION, scope, resource),
-        identity=ascii(parts),
-    )
+    return _ScopeContext(model=read_model_key(scope, resource, default=service_key(resource)), identity=ascii(parts))
 
 
-def _metric(tally: _Tally, metric: Metric, ours: semconv.Metric, source: _Source) -> None:
+def _decode_metric(
+    collector: _PointCollector, metric: Metric, definition: semconv.Metric, context: _ScopeContext
+) -> None:
     kind = metric.WhichOneof("data")
     if kind is None:
         return
     data = getattr(metric, kind)
-    fault = _metric_fault(kind, data, ours)
+    fault = _metric_fault(kind, data, definition)
     if fault is not None:
-        tally.faults[fault] += len(data.data_points)
+        collector.faults[fault] += len(data.data_points)
         return
-    sketch_of = _SKETCHES[kind]
+    decode_sketch = _SKETCHES[kind]
     is_cumulative = data.aggregation_temporality == _CUMULATIVE
     for point in data.data_points:
         if point.flags & _NO_RECORDED_VALUE:
-            tally.ignored += 1
+            collector.ignored += 1
             continue
         try:
-            observation = _observation(point, ours, source, sketch_of, is_cumulative=is_cumulative)
+            decoded = _decode_point(point, definition, context, decode_sketch, is_cumulative=is_cumulative)
         except _PointError as error:
-            tally.faults[str(error)] += 1
+            collector.faults[str(error)] += 1
         else:
-            tally.observations.append(observation)
+            collector.points.append(decoded)
 
 
-def _metric_fault(kind: str, data: Any, ours: semconv.Metric) -> str | None:
-    """Why none of a metric's points can be taken."""
-    is_counter = ours.instrument == "counter"
+def _metric_fault(kind: str, data: Any, definition: semconv.Metric) -> str | None:
+    """Returns the reason for which all points of a metric are rejected, or None."""
+    is_counter = definition.instrument == "counter"
     if kind not in _SKETCHES or (kind == "sum") is not is_counter:
         return "wrong_type"
-    if data.aggregation_temporality not in (1, _CUMULATIVE):
+    if data.aggregation_temporality not in (_DELTA, _CUMULATIVE):
         return "no_temporality"
     if is_counter and not data.is_monotonic:
         return "not_monotonic"
     return None
 
 
-def _observation(
+def _decode_point(
     point: Any,
-    ours: semconv.Metric,
-    source: _Source,
-    sketch_of: Callable[[Any], Sketch],
+    definition: semconv.Metric,
+    context: _ScopeContext,
+    decode_sketch: Callable[[Any], Sketch],
     *,
     is_cumulative: bool,
 ) -> DataPoint:
@@ -236,54 +248,51 @@ def _observation(
         raise _PointError("no_time")
     if time_ns > _MAX_TIME_NS or start_ns > time_ns:
         raise _PointError("bad_time")
-    named = _named(point.attributes, ours, source)
+    identity = _identify(point.attributes, definition, context)
     return DataPoint(
-        model=named.model,
-        metric=ours.name,
-        key=named.key,
-        category=named.category,
-        series=named.series,
+        model=identity.model,
+        metric=definition.name,
+        key=identity.key,
+        category=identity.category,
+        series=identity.series,
         start_ns=start_ns,
         time_ns=time_ns,
         is_cumulative=is_cumulative,
-        sketch=sketch_of(point),
+        sketch=decode_sketch(point),
         exemplars=_trace_ids(point) if point.exemplars else (),
     )
 
 
-def _named(pairs: Iterable[KeyValue], ours: semconv.Metric, source: _Source) -> _Named:
+def _identify(pairs: Iterable[KeyValue], definition: semconv.Metric, context: _ScopeContext) -> _PointIdentity:
     texts = tuple([(pair.key, pair.value.string_value) for pair in pairs])
     if all(text for _, text in texts):
-        return _named_by_texts(texts, ours.name, source)
-    return _name(attributes_of(pairs), ours, source)
+        return _identify_texts(texts, definition.name, context)
+    return _identify_attributes(attributes_of(pairs), definition, context)
 
 
-@functools.lru_cache(maxsize=NAME_CACHE_SIZE)
-def _named_by_texts(texts: tuple[tuple[str, str], ...], metric: str, source: _Source) -> _Named:
-    """Names repeat with every export. Texts only: as keys of a cache, 1, 1.0 and True would be the same."""
-    return _name(dict(texts), _OURS[metric], source)
+@functools.lru_cache(maxsize=IDENTITY_CACHE_SIZE)
+def _identify_texts(texts: tuple[tuple[str, str], ...], metric: str, context: _ScopeContext) -> _PointIdentity:
+    """Caches identities, which repeat with every export; of texts only, since the keys 1, 1.0 and True are equal."""
+    return _identify_attributes(dict(texts), _METRICS[metric], context)
 
 
-def _name(attributes: Attributes, ours: semconv.Metric, source: _Source) -> _Named:
-    name = first_text(semconv.MODEL_NAME, attributes) or source.name
-    if not name:
+def _identify_attributes(attributes: Attributes, definition: semconv.Metric, context: _ScopeContext) -> _PointIdentity:
+    model = read_model_key(attributes, default=context.model)
+    if not model.name:
         raise _PointError("no_model_name")
-    split = ours.attributes
+    split = definition.attributes
     if split and split[0] == semconv.FEATURE_NAME and split[0] not in attributes:
         raise _PointError("no_feature_name")
-    identity = ascii((source.identity, ours.name, canonical(attributes)))
-    return _Named(
-        model=ModelKey(name, first_text(semconv.MODEL_VERSION, attributes) or source.version),
+    identity = ascii((context.identity, definition.name, canonical(attributes)))
+    return _PointIdentity(
+        model=model,
         key=text_of(attributes.get(split[0])) if split else "",
         category=text_of(attributes.get(split[1])) if len(split) > 1 else "",
         series=hashlib.blake2b(identity.encode(), digest_size=16).hexdigest(),
     )
 
 
-# ---------------------------------------------------------------- sketches
-
-
-def _histogram(point: HistogramDataPoint) -> Histogram:
+def _decode_histogram(point: HistogramDataPoint) -> Histogram:
     bounds = tuple(point.explicit_bounds)
     counts = list(point.bucket_counts) or ([] if bounds else [point.count])
     if len(counts) != len(bounds) + 1:
@@ -293,26 +302,26 @@ def _histogram(point: HistogramDataPoint) -> Histogram:
     return Histogram(bounds=bounds, counts=np.array(counts, dtype=np.int64), moments=_moments(point))
 
 
-def _exponential(point: ExponentialHistogramDataPoint) -> ExponentialHistogram:
+def _decode_exponential(point: ExponentialHistogramDataPoint) -> ExponentialHistogram:
     scale = point.scale
     if not MIN_SCALE <= scale <= MAX_SCALE:
         raise _PointError("bad_scale")
     positive, negative = point.positive, point.negative
-    above, below = _range(positive, scale), _range(negative, scale)
-    _check_count(point.count, sum(above) + sum(below) + point.zero_count)
+    positive_counts, negative_counts = _bucket_counts(positive, scale), _bucket_counts(negative, scale)
+    _check_count(point.count, sum(positive_counts) + sum(negative_counts) + point.zero_count)
     return ExponentialHistogram.from_buckets(
         scale=scale,
         zero_count=point.zero_count,
         positive_offset=positive.offset,
-        positive_counts=np.array(above, dtype=np.int64) if above else _NO_COUNTS,
+        positive_counts=np.array(positive_counts, dtype=np.int64),
         negative_offset=negative.offset,
-        negative_counts=np.array(below, dtype=np.int64) if below else _NO_COUNTS,
+        negative_counts=np.array(negative_counts, dtype=np.int64),
         moments=_moments(point),
     )
 
 
-def _range(buckets: ExponentialHistogramDataPoint.Buckets, scale: int) -> list[int]:
-    """The counts of one range; its buckets must lie where a float can: between 2^-1075 and 2^1024."""
+def _bucket_counts(buckets: ExponentialHistogramDataPoint.Buckets, scale: int) -> list[int]:
+    """Returns the counts of one range, whose buckets must lie where a float can: between 2^-1075 and 2^1024."""
     if not buckets.bucket_counts:
         return []
     if len(buckets.bucket_counts) > MAX_EXPONENTIAL_BUCKETS:
@@ -324,7 +333,7 @@ def _range(buckets: ExponentialHistogramDataPoint.Buckets, scale: int) -> list[i
     return counts
 
 
-def _counter(point: NumberDataPoint) -> int:
+def _decode_counter(point: NumberDataPoint) -> int:
     kind = point.WhichOneof("value")
     if kind is None:
         raise _PointError("no_value")
@@ -337,14 +346,14 @@ def _counter(point: NumberDataPoint) -> int:
 
 
 _SKETCHES: Final[Mapping[str, Callable[[Any], Sketch]]] = {
-    "histogram": _histogram,
-    "exponential_histogram": _exponential,
-    "sum": _counter,
+    "histogram": _decode_histogram,
+    "exponential_histogram": _decode_exponential,
+    "sum": _decode_counter,
 }
 
 
-def _check_count(count: int, in_buckets: int) -> None:
-    if count != in_buckets:
+def _check_count(count: int, bucket_total: int) -> None:
+    if count != bucket_total:
         raise _PointError("count_mismatch")
     if count > MAX_COUNT:
         raise _PointError("too_large")
@@ -352,13 +361,12 @@ def _check_count(count: int, in_buckets: int) -> None:
 
 @functools.cache
 def _index_range(scale: int) -> tuple[int, int]:
-    factor = 2.0**scale
-    return math.floor(-1075 * factor) - 1, math.ceil(1024 * factor)
+    return math.floor(-1075 * 2.0**scale) - 1, math.ceil(1024 * 2.0**scale)
 
 
 @functools.lru_cache(maxsize=1024)
 def _checked_bounds(bounds: tuple[float, ...]) -> tuple[float, ...]:
-    """The bounds, one object for all points that share them.
+    """Returns the bounds, as one object for all points that share them.
 
     Raises:
         _PointError: They are not finite and strictly increasing; a NaN compares false, so it fails too.
@@ -371,7 +379,7 @@ def _checked_bounds(bounds: tuple[float, ...]) -> tuple[float, ...]:
 def _moments(point: HistogramDataPoint | ExponentialHistogramDataPoint) -> Moments:
     minimum = point.min if point.HasField("min") else -math.inf
     maximum = point.max if point.HasField("max") else math.inf
-    if not minimum <= maximum:  # NaN, or the wrong way round: they say nothing
+    if not minimum <= maximum:  # NaN, or in the wrong order
         minimum, maximum = -math.inf, math.inf
     return Moments.from_total(
         count=point.count,
@@ -381,11 +389,12 @@ def _moments(point: HistogramDataPoint | ExponentialHistogramDataPoint) -> Momen
     )
 
 
-def _trace_ids(point: _Point) -> tuple[str, ...]:
+def _trace_ids(point: Any) -> tuple[str, ...]:
     ids = (exemplar.trace_id for exemplar in point.exemplars)
-    return tuple(islice(dict.fromkeys(id_.hex() for id_ in ids if len(id_) == 16 and any(id_)), MAX_EXEMPLARS))
+    valid = (trace_id.hex() for trace_id in ids if len(trace_id) == 16 and any(trace_id))
+    return tuple(islice(dict.fromkeys(valid), MAX_EXEMPLARS))
 
 
-def _point_count(metric: Metric) -> int:
+def _metric_size(metric: Metric) -> int:
     kind = metric.WhichOneof("data")
     return len(getattr(metric, kind).data_points) if kind is not None else 0

@@ -1,4 +1,4 @@
-"""OTLP over gRPC: the three collector services and `grpc.health.v1`, on a synchronous server.
+"""Receives OTLP over gRPC: the three collector services and `grpc.health.v1`, on a synchronous server.
 
 Choice: the synchronous server, since it was measured 20 % faster than `grpc.aio`; its handlers take raw
 bytes, since admission is decided before parsing. Retry delays go out in two trailers: Go's exporters read the
@@ -23,16 +23,16 @@ from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
 from otel_mlmon.guard import guard
 from otel_mlmon.processor import address as addresses
 from otel_mlmon.processor.address import Address
-from otel_mlmon.processor.receive import responses as answers
 from otel_mlmon.processor.receive.admission import Admission, Signal
+from otel_mlmon.processor.receive.responses import encode_response, encode_retry_info, encode_status
 
 OPTION: Final = "receiver.grpc"
 WORKERS: Final = 8
 MAX_CONNECTION_AGE_S: Final = 1800.0
-"""A connection is asked to be made anew after this time, so that load balancers can move it."""
+"""After this time clients are asked to connect again, so that load balancers can move them."""
 
 ANSWER_TIMEOUT_S: Final = 30.0
-"""A request whose observations are not safe after this time is answered "unavailable"."""
+"""A request whose points are not stored after this time is answered with "unavailable"."""
 
 SERVICES: Final[Mapping[Signal, str]] = {
     "metrics": "opentelemetry.proto.collector.metrics.v1.MetricsService",
@@ -43,6 +43,8 @@ SERVICES: Final[Mapping[Signal, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Refusal:
+    """A status that a call ends with."""
+
     code: grpc.StatusCode
     message: str
     retry_after_s: float | None = None
@@ -51,26 +53,26 @@ class _Refusal:
 class GrpcReceiver:
     """An OTLP/gRPC server.
 
-    Runs on: `workers` threads of its own. A request holds one of them until its observations are safe.
+    Runs on: `workers` threads of its own. A request holds one of them until its points are stored.
 
     Args:
-        intake: What takes the requests.
+        admission: Where requests are handed in.
         address: `host:port`; port 0 takes any that is free.
-        workers: How many requests are worked on at a time; the others wait unread in their connections.
-        max_connection_age_s: When a connection is ended in good order, in seconds.
-        certificate: Of the server, PEM, with its chain; None for no TLS.
-        key: Of the certificate, PEM.
-        client_ca: Who signs the certificates that clients must show (mTLS); None to ask for none.
-        token: What clients must send as `authorization: Bearer <token>`; None to ask for none.
-        answer_timeout_s: How long a request waits for its observations to be safe, in seconds.
+        workers: How many requests are worked on at a time; more wait unread in their connections.
+        max_connection_age_s: After how many seconds a connection is closed in good order.
+        certificate: The server's certificate chain, a PEM file; None for no TLS.
+        key: The certificate's private key, a PEM file.
+        client_ca: The authority whose client certificates are accepted (mTLS), a PEM file; None to ask for none.
+        token: The token that senders must present as `authorization: Bearer <token>`; None to ask for none.
+        answer_timeout_s: How long a request waits for its points to be stored, in seconds.
 
     Raises:
-        ConfigurationError: `address` is not one.
+        ConfigurationError: `address` is not a `host:port`.
     """
 
     def __init__(
         self,
-        intake: Admission,
+        admission: Admission,
         address: str,
         *,
         workers: int = WORKERS,
@@ -81,24 +83,24 @@ class GrpcReceiver:
         token: str | None = None,
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> None:
-        self._intake = intake
+        self._admission = admission
         self._address = addresses.read(address, option=OPTION)
         self._token = token
         self._answer_timeout_s = answer_timeout_s
         self._credentials = _credentials(certificate, key, client_ca)
         self._threads = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="otlp-grpc")
         self._health = health.HealthServicer()
-        self._server = grpc.server(self._threads, options=_options(intake, max_connection_age_s))
+        self._server = grpc.server(self._threads, options=_options(admission, max_connection_age_s))
         self._server.add_generic_rpc_handlers(
             tuple(self._service(signal) for signal in get_args(Signal)),
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
 
     def start(self) -> str:
-        """Listen, and answer the bound `host:port`.
+        """Starts to listen; returns the bound `host:port`.
 
         Raises:
-            PortUnavailableError: The address is taken or not ours to listen on.
+            PortUnavailableError: The address is in use or not one of this machine.
         """
         addresses.warn_if_exposed(self._address, option=OPTION, is_encrypted=self._credentials is not None)
         try:
@@ -107,14 +109,14 @@ class GrpcReceiver:
             port = 0
         if not port:
             self._threads.shutdown(wait=False)
-            raise addresses.unavailable(self._address, option=OPTION, why="it is taken or not of this machine")
+            raise addresses.unavailable(self._address, option=OPTION, why="it is in use or not one of this machine")
         self._server.start()
         for name in ("", *SERVICES.values()):
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         return str(Address(self._address.host, port))
 
     def stop(self, grace_s: float) -> None:
-        """Take no new requests, let those in progress end within `grace_s` seconds, then cut them off."""
+        """Accepts no new requests, lets those in progress end within `grace_s` seconds, then cuts them off."""
         self._health.enter_graceful_shutdown()
         self._server.stop(grace_s).wait()
         self._threads.shutdown(wait=False)
@@ -140,21 +142,24 @@ class GrpcReceiver:
     def _export(self, signal: Signal, body: bytes, context: Any) -> bytes | _Refusal:
         answer: bytes | _Refusal = _Refusal(
             code=grpc.StatusCode.UNAVAILABLE,
-            message="the processor failed to answer the request",
-            retry_after_s=self._intake.retry_after_s,
+            message="The processor failed to answer the request; send it again.",
+            retry_after_s=self._admission.retry_after_s,
         )
-        with guard("grpc_receiver"):
+        with guard("receive.grpc"):
             if self._is_allowed(context):
                 answer = self._answer(signal, body, context)
             else:
-                answer = _Refusal(code=grpc.StatusCode.UNAUTHENTICATED, message="a bearer token is needed")
+                answer = _Refusal(
+                    code=grpc.StatusCode.UNAUTHENTICATED,
+                    message="A bearer token is required; send it as 'authorization: Bearer <token>'.",
+                )
         return answer
 
     def _answer(self, signal: Signal, body: bytes, context: Any) -> bytes | _Refusal:
         remaining_s: float | None = context.time_remaining()
         timeout_s = self._answer_timeout_s if remaining_s is None else min(remaining_s, self._answer_timeout_s)
         try:
-            outcome = self._intake.consume(signal, body, "protobuf").result(timeout_s)
+            result = self._admission.consume(signal, body).result(timeout_s)
         except MalformedError as error:
             return _Refusal(code=grpc.StatusCode.INVALID_ARGUMENT, message=str(error))
         except OverloadedError as error:
@@ -166,37 +171,37 @@ class GrpcReceiver:
         except FutureTimeoutError:
             return _Refusal(
                 code=grpc.StatusCode.UNAVAILABLE,
-                message="the observations were not safe in time",
-                retry_after_s=self._intake.retry_after_s,
+                message=f"The points were not stored within {timeout_s:g} s; send the request again.",
+                retry_after_s=self._admission.retry_after_s,
             )
-        return answers.response(signal, outcome)
+        return encode_response(signal, result)
 
     def _is_allowed(self, context: Any) -> bool:
         if self._token is None:
             return True
-        sent = dict(context.invocation_metadata()).get("authorization", "")
-        return hmac.compare_digest(str(sent).encode(), f"Bearer {self._token}".encode())
+        credentials = dict(context.invocation_metadata()).get("authorization", "")
+        return hmac.compare_digest(str(credentials).encode(), f"Bearer {self._token}".encode())
 
 
 def _abort(context: Any, refusal: _Refusal) -> NoReturn:
-    """End the call with a status; raises, as gRPC wants it."""
+    """Ends the call with a status; gRPC does that by an exception."""
     trailers: list[tuple[str, bytes]] = [
         (
             "grpc-status-details-bin",
-            answers.status(refusal.code.value[0], refusal.message, retry_after_s=refusal.retry_after_s),
+            encode_status(refusal.code.value[0], refusal.message, retry_after_s=refusal.retry_after_s),
         )
     ]
     if refusal.retry_after_s is not None:
-        trailers.append(("google.rpc.retryinfo-bin", answers.retry_info(refusal.retry_after_s)))
+        trailers.append(("google.rpc.retryinfo-bin", encode_retry_info(refusal.retry_after_s)))
     context.set_trailing_metadata(tuple(trailers))
     context.abort(refusal.code, refusal.message)
     raise AssertionError("abort raises")
 
 
-def _options(intake: Admission, max_connection_age_s: float) -> list[tuple[str, int]]:
+def _options(admission: Admission, max_connection_age_s: float) -> list[tuple[str, int]]:
     return [
-        ("grpc.so_reuseport", 0),  # else a second server on the port would get half of the requests, silently
-        ("grpc.max_receive_message_length", intake.max_request_bytes),  # enforced after decompression
+        ("grpc.so_reuseport", 0),  # else a second server on the port would silently get half of the requests
+        ("grpc.max_receive_message_length", admission.max_request_bytes),  # enforced after decompression
         ("grpc.max_connection_age_ms", round(max_connection_age_s * 1000)),
         ("grpc.max_connection_age_grace_ms", 60_000),
         ("grpc.keepalive_time_ms", 60_000),

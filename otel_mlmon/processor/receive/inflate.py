@@ -1,4 +1,4 @@
-"""Decompression that stops at a limit: a small body must not become a large one in memory."""
+"""Decompresses request bodies up to a limit, so that a small body cannot become a large one in memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from otel_mlmon.errors import MalformedError
 
 ENCODINGS: Final = ("identity", "gzip", "deflate")
-"""What a `Content-Encoding` may be. Source: opentelemetry-proto, specification.md asks for gzip and none."""
+"""The content encodings that are supported. Source: opentelemetry-proto, specification.md asks for gzip and none."""
 
 _GZIP: Final = 31
 _ZLIB: Final = 15
@@ -16,17 +16,17 @@ _RAW: Final = -15
 
 
 class TooLargeError(Exception):
-    """A body is above the limit."""
+    """A body is larger than the limit."""
 
 
 def inflate(body: bytes, encoding: str, *, max_bytes: int) -> bytes:
-    """The body without its `encoding`, one of `ENCODINGS`; several gzip members in a row are one body.
+    """Decompresses a body whose `encoding` is one of `ENCODINGS`; several gzip members in a row are one body.
 
     Choice: `deflate` is the zlib format (RFC 9110, 8.4.1.2), or the raw one that some senders use for it.
 
     Raises:
-        TooLargeError: It is above `max_bytes` when decompressed; no more than that is ever held.
-        MalformedError: It is cut off, or not what `encoding` says.
+        TooLargeError: It is larger than `max_bytes` when decompressed; one byte more is held at most.
+        MalformedError: It is truncated, or not in this encoding.
     """
     if encoding == "identity":
         if len(body) > max_bytes:
@@ -34,14 +34,14 @@ def inflate(body: bytes, encoding: str, *, max_bytes: int) -> bytes:
         return body
     try:
         if encoding == "gzip":
-            return _members(body, _GZIP, max_bytes)
+            return _decompress(body, _GZIP, max_bytes)
         is_zlib = len(body) >= 2 and body[0] & 0x0F == 8 and int.from_bytes(body[:2], "big") % 31 == 0
-        return _members(body, _ZLIB if is_zlib else _RAW, max_bytes)
+        return _decompress(body, _ZLIB if is_zlib else _RAW, max_bytes)
     except zlib.error as error:
-        raise MalformedError(f"the body is not {encoding}") from error
+        raise MalformedError(f"The body is not valid {encoding}.") from error
 
 
-def _members(body: bytes, window_bits: int, max_bytes: int) -> bytes:
+def _decompress(body: bytes, window_bits: int, max_bytes: int) -> bytes:
     parts: list[bytes] = []
     room_bytes = max_bytes
     while True:
@@ -52,7 +52,7 @@ def _members(body: bytes, window_bits: int, max_bytes: int) -> bytes:
             raise TooLargeError
         parts.append(part)
         if not decompressor.eof:
-            raise MalformedError("the compressed body is cut off")
+            raise MalformedError("The compressed body is truncated.")
         body = decompressor.unused_data
         if window_bits != _GZIP or not body:
             return b"".join(parts)

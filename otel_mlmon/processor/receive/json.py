@@ -1,6 +1,7 @@
-"""OTLP's own JSON, which is not protobuf's: trace and span ids are hex, enumerations are numbers only.
+"""Reads OTLP JSON, which differs from protobuf JSON: trace and span ids are hex, enumerations are numbers only.
 
-The rest is protobuf's: camelCase keys, 64-bit numbers as text or number, bytes in base64, unknown keys ignored.
+Everything else is as in protobuf JSON: camelCase keys, 64-bit numbers as text or number, bytes in base64, unknown keys
+ignored.
 Source: opentelemetry-proto, specification.md, JSON Protobuf Encoding. `google.protobuf.json_format` takes hex ids for
 base64 and refuses unknown keys.
 """
@@ -15,19 +16,34 @@ from typing import Any, Final, TypeVar
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from otel_mlmon.errors import MalformedError
+from otel_mlmon.processor.receive.data_point import DataPoint
+from otel_mlmon.processor.receive.decode import decode_metrics
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 HEX_KEYS: Final = frozenset({"traceId", "spanId", "parentSpanId"})
 
 
-def read_json(message: AnyMessage, text: str | bytes) -> AnyMessage:
-    """`message`, filled from a JSON object.
+def decode_points_json(line: str | bytes) -> list[DataPoint]:
+    """Decodes the points of one metrics request in OTLP JSON, as the Collector's file exporter writes it.
+
+    Points that break the data model are left out; requests of other signals have no points.
 
     Raises:
-        MalformedError: The text is not JSON, or a value is not of its key's type; says which.
+        MalformedError: It is not OTLP JSON; the message says where.
+    """
+    decoded = decode_metrics(read_json(ExportMetricsServiceRequest(), line))
+    return [item for item in decoded.items if isinstance(item, DataPoint)]
+
+
+def read_json(message: AnyMessage, text: str | bytes) -> AnyMessage:
+    """Fills `message` from a JSON object and returns it.
+
+    Raises:
+        MalformedError: The text is not JSON, or a value is not of its key's type; the message says which.
     """
     try:
         document = json.loads(text)
@@ -44,38 +60,39 @@ def _fill(message: Message, document: object, path: str) -> None:
         value = document.get(field.json_name)
         if value is None:
             continue
-        where = f"{path}.{field.json_name}" if path else str(field.json_name)
+        field_path = f"{path}.{field.json_name}" if path else str(field.json_name)
         part = getattr(message, field.name)
         if hasattr(part, "extend"):  # repeated; descriptors of protobuf 5 and 6 say so in different ways
             if not isinstance(value, list):
-                raise MalformedError(f"{where}: not an array")
-            _append(part, field, value, where)
+                raise MalformedError(f"{field_path}: not an array")
+            _append(part, field, value, field_path)
         elif field.type == FieldDescriptor.TYPE_MESSAGE:
-            part.SetInParent()  # an empty object is there; nothing is not
-            _fill(part, value, where)
+            part.SetInParent()  # so that an empty object is set, and a missing one is not
+            _fill(part, value, field_path)
         else:
-            setattr(message, field.name, _checked(field, value, where))
+            setattr(message, field.name, _convert(field, value, field_path))
 
 
-def _append(items: Any, field: FieldDescriptor, values: list[object], where: str) -> None:
+def _append(items: Any, field: FieldDescriptor, values: list[object], path: str) -> None:
     for index, value in enumerate(values):
-        at = f"{where}[{index}]"
+        item_path = f"{path}[{index}]"
         if field.type == FieldDescriptor.TYPE_MESSAGE:
-            _fill(items.add(), value, at)
+            _fill(items.add(), value, item_path)
         else:
-            items.append(_checked(field, value, at))
+            items.append(_convert(field, value, item_path))
 
 
-def _checked(field: FieldDescriptor, value: object, where: str) -> Any:
-    checked: Any
+def _convert(field: FieldDescriptor, value: object, path: str) -> Any:
+    is_bytes = field.type == FieldDescriptor.TYPE_BYTES
+    converted: Any
     try:
-        checked = _CHECKS[field.cpp_type](value) if field.type != FieldDescriptor.TYPE_BYTES else _bytes(field, value)
+        converted = _bytes(field, value) if is_bytes else _CONVERTERS[field.cpp_type](value)
     except (ValueError, TypeError, OverflowError) as error:
-        raise MalformedError(f"{where}: {value!r:.60}: {error}") from error
-    allowed: tuple[int, int] | None = _RANGES.get(field.cpp_type)
-    if allowed is not None and not allowed[0] <= checked <= allowed[1]:
-        raise MalformedError(f"{where}: {value!r:.60}: out of range")
-    return checked
+        raise MalformedError(f"{path}: {value!r:.60}: {error}") from error
+    limits: tuple[int, int] | None = _RANGES.get(field.cpp_type)
+    if limits is not None and not limits[0] <= converted <= limits[1]:
+        raise MalformedError(f"{path}: {value!r:.60}: out of range")
+    return converted
 
 
 def _bytes(field: FieldDescriptor, value: object) -> bytes:
@@ -92,7 +109,7 @@ def _bytes(field: FieldDescriptor, value: object) -> bytes:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError("not a string")
-    value.encode()  # half a surrogate pair is JSON, and no text
+    value.encode()  # raises for half a surrogate pair, which is JSON but no text
     return value
 
 
@@ -122,7 +139,7 @@ def _truth(value: object) -> bool:
     return value
 
 
-_CHECKS: Final[Mapping[int, Callable[[object], Any]]] = {
+_CONVERTERS: Final[Mapping[int, Callable[[object], Any]]] = {
     FieldDescriptor.CPPTYPE_INT32: _integer,
     FieldDescriptor.CPPTYPE_INT64: _integer,
     FieldDescriptor.CPPTYPE_UINT32: _integer,

@@ -1,4 +1,4 @@
-"""What OTLP answers: export responses, and statuses with the delay after which to try again."""
+"""Encodes what OTLP answers: export responses, and statuses with the delay after which to try again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from otel_mlmon.processor.receive.admission import Outcome, Signal
+from otel_mlmon.processor.receive.admission import ExportResult, Signal
 
 _RESPONSES: Final[Mapping[str, tuple[Any, str]]] = {
     "metrics": (ExportMetricsServiceResponse, "rejected_data_points"),
@@ -23,26 +23,26 @@ _RESPONSES: Final[Mapping[str, tuple[Any, str]]] = {
 }
 
 
-def response(signal: Signal, outcome: Outcome) -> bytes:
-    """The message of a request that was taken; empty for full success, which has no `partial_success`."""
-    if not outcome.rejected and not outcome.message:
+def encode_response(signal: Signal, result: ExportResult) -> bytes:
+    """Encodes the export response of `signal`; full success has no `partial_success` and is empty."""
+    if not result.rejected and not result.message:
         return b""
     kind, rejected = _RESPONSES[signal]
     message = kind()
-    setattr(message.partial_success, rejected, outcome.rejected)
-    message.partial_success.error_message = outcome.message
+    setattr(message.partial_success, rejected, result.rejected)
+    message.partial_success.error_message = result.message
     serialized: bytes = message.SerializeToString()
     return serialized
 
 
-def retry_info(delay_s: float) -> bytes:
-    """A `google.rpc.RetryInfo`."""
+def encode_retry_info(delay_s: float) -> bytes:
+    """Encodes a `google.rpc.RetryInfo`, which says after how many seconds to try again."""
     serialized: bytes = _retry_info(delay_s).SerializeToString()
     return serialized
 
 
-def status(code: int, message: str, *, retry_after_s: float | None = None) -> bytes:
-    """A `google.rpc.Status`: with a RetryInfo among its details where the request may be sent again."""
+def encode_status(code: int, message: str, *, retry_after_s: float | None = None) -> bytes:
+    """Encodes a `google.rpc.Status`, with a RetryInfo among its details where the request may be sent again."""
     details = []
     if retry_after_s is not None:
         detail = AnyMessage()
@@ -53,5 +53,5 @@ def status(code: int, message: str, *, retry_after_s: float | None = None) -> by
 
 
 def _retry_info(delay_s: float) -> Any:
-    whole_s = math.floor(delay_s)
-    return RetryInfo(retry_delay=Duration(seconds=whole_s, nanos=round((delay_s - whole_s) * 1e9)))
+    seconds = math.floor(delay_s)
+    return RetryInfo(retry_delay=Duration(seconds=seconds, nanos=round((delay_s - seconds) * 1e9)))

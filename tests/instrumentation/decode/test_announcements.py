@@ -4,13 +4,12 @@ from collections import deque
 
 from otel_mlmon.instrumentation.decode import announcements as announcing
 from otel_mlmon.instrumentation.decode.announcements import MAX_SESSIONS, Announcer
-from otel_mlmon.instrumentation.runtime.call import SessionInfo
-from otel_mlmon.instrumentation.runtime.load import Load
+from otel_mlmon.instrumentation.runtime.call import Load, SessionInfo
 
 
 def info(name: str) -> SessionInfo:
     return SessionInfo(
-        given_name=name, path="", digest="", graph_name="", version=1, metadata={}, provider="P", runtime_version="1"
+        model_name=name, path="", digest="", graph_name="", version=1, metadata={}, provider="P", runtime_version="1"
     )
 
 

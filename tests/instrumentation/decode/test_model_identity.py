@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
-from otel_mlmon.instrumentation.decode.model_identity import UNKNOWN_VERSION, class_names, identify
-from otel_mlmon.instrumentation.runtime.call import SessionInfo
+from otel_mlmon.instrumentation.decode.model_identity import class_names, identify
+from otel_mlmon.instrumentation.runtime.call import UNKNOWN_VERSION, SessionInfo
 
 SAID = SessionInfo(
-    given_name="given",
+    model_name="given",
     path="/secret/dir/Iris v2.onnx",
     digest="0123456789abcdef",
     graph_name="fraud_net",
@@ -20,7 +20,7 @@ SAID = SessionInfo(
 
 
 def test_the_name_argument_then_metadata_then_file_then_graph_then_hash() -> None:
-    steps = [{}, {"given_name": ""}, {"metadata": {}}, {"path": ""}, {"graph_name": "torch_jit"}, {"digest": ""}]
+    steps = [{}, {"model_name": ""}, {"metadata": {}}, {"path": ""}, {"graph_name": "torch_jit"}, {"digest": ""}]
     info, names = SAID, []
     for step in steps:
         info = dataclasses.replace(info, **step)  # type: ignore[arg-type]
@@ -30,7 +30,7 @@ def test_the_name_argument_then_metadata_then_file_then_graph_then_hash() -> Non
 
 @pytest.mark.parametrize("graph", ["main_graph", "torch-jit-export", "", "graph", "tf2onnx", "3f" * 16])
 def test_graph_names_of_exporters_say_nothing(graph: str) -> None:
-    info = dataclasses.replace(SAID, given_name="", metadata={}, path="", graph_name=graph)
+    info = dataclasses.replace(SAID, model_name="", metadata={}, path="", graph_name=graph)
     assert identify(info).name == "model-0123456789ab"
 
 

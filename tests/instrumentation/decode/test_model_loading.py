@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 from otel_mlmon.instrumentation.decode import model_loading as loading
-from otel_mlmon.instrumentation.decode.model_identity import UNKNOWN_VERSION, Model
+from otel_mlmon.instrumentation.decode.model_identity import Model
 from otel_mlmon.instrumentation.decode.model_loading import Loaded, read_load
-from otel_mlmon.instrumentation.runtime.call import SessionInfo
-from otel_mlmon.instrumentation.runtime.load import Load, stamp_of
+from otel_mlmon.instrumentation.runtime.call import UNKNOWN_VERSION, Load, SessionInfo, stamp_of
 
 INFO = SessionInfo(
-    given_name="", path="", digest="d", graph_name="iris", version=3, metadata={}, provider="CPUExecutionProvider",
+    model_name="", path="", digest="d", graph_name="iris", version=3, metadata={}, provider="CPUExecutionProvider",
     runtime_version="1.2", providers=("CPUExecutionProvider",),
 )  # fmt: skip
 

@@ -106,7 +106,7 @@ print(sorted(set(sys.modules) - before))
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 @pytest.mark.parametrize("is_listening", [True, False])
 def test_nothing_is_imported_by_an_export(protocol: str, *, is_listening: bool, pytestconfig: pytest.Config) -> None:
-    """A fork during an import leaves a child that waits for ever for that module (docs/decisions, 0061 and 0082)."""
+    """A fork during an import leaves a child that waits for ever for that module (docs/decisions/0010)."""
     with OtlpServer() as server:
         listening = server.http_url if protocol != "grpc" else f"http://{server.grpc_address}"
         refusing = "http://{}:{}".format(*REFUSING)

@@ -5,7 +5,7 @@ import threading
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_mlmon.instrumentation.queue.call_queue import CallQueue, Tally
+from otel_mlmon.instrumentation.queue.call_queue import CallQueue, LockFreeCounter
 
 
 @settings(deadline=None, max_examples=100)
@@ -33,21 +33,21 @@ def test_attends_when_it_was_empty_and_when_it_is_long() -> None:
     assert (len(ring), ring.dropped()) == (0, {})
 
 
-def test_a_tally_loses_nothing_between_threads_and_reads() -> None:
-    tally = Tally()
+def test_a_counter_loses_nothing_between_threads_and_reads() -> None:
+    counter = LockFreeCounter()
 
     def work() -> None:
         for _ in range(2000):
-            tally.add()
+            counter.add()
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
-        assert tally.value() <= 16_000
+        assert counter.value() <= 16_000
     for thread in threads:
         thread.join()
-    assert (tally.value(), tally.value()) == (16_000, 16_000)
+    assert (counter.value(), counter.value()) == (16_000, 16_000)
 
 
 def test_attends_when_a_quarter_of_its_bytes_is_taken() -> None:

@@ -12,7 +12,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
-from otel_mlmon.processor.receive.admission import Admission, Outcome
+from otel_mlmon.processor.receive.admission import Admission, ExportResult
 from otel_mlmon.processor.receive.data_point import ModelLoaded, TelemetryItem
 from otel_mlmon.types import ModelKey
 from tests.support.otlp_requests import counter, histogram, predictions, request
@@ -26,13 +26,13 @@ class Store:
     def __init__(self, *faults: Exception | None, is_slow: bool = False) -> None:
         self.faults = list(faults)
         self.is_slow = is_slow
-        self.observations: list[TelemetryItem] = []
+        self.items: list[TelemetryItem] = []
         self.open: list[Future[None]] = []
 
-    def deliver(self, observations: tuple[TelemetryItem, ...]) -> Future[None]:
+    def deliver(self, items: tuple[TelemetryItem, ...]) -> Future[None]:
         done: Future[None] = Future()
         fault = self.faults.pop(0) if self.faults else None
-        self.observations += observations if fault is None else ()
+        self.items += items if fault is None else ()
         if self.is_slow:
             self.open.append(done)
         elif fault is None:
@@ -42,24 +42,26 @@ class Store:
         return done
 
 
-def test_a_request_is_done_when_its_observations_are_safe() -> None:
+def test_a_request_is_done_when_its_items_are_safe() -> None:
     store = Store(is_slow=True)
-    intake = Admission(store.deliver)
-    outcome = intake.consume("metrics", GOOD)
-    assert (outcome.done(), intake.pending_bytes, intake.counts.accepted) == (False, len(GOOD), 0)
+    admission = Admission(store.deliver)
+    outcome = admission.consume("metrics", GOOD)
+    assert (outcome.done(), admission.pending_bytes, admission.counts.accepted) == (False, len(GOOD), 0)
     assert not outcome.cancel()
     store.open[0].set_result(None)
-    assert outcome.result(0) == Outcome()
-    assert (intake.pending_bytes, intake.counts.accepted, len(store.observations)) == (0, 3, 3)
+    assert outcome.result(0) == ExportResult()
+    assert (admission.pending_bytes, admission.counts.accepted, len(store.items)) == (0, 3, 3)
 
 
 def test_partial_success_says_how_many_and_why() -> None:
     bad = request("ml.inference.duration", "histogram", histogram([1.0], [1]), points=2)
     worse = request("ml.predictions", "sum", counter(-1))
     body = GOOD + bad.SerializeToString() + worse.SerializeToString()
-    intake = Admission(Store().deliver)
-    assert intake.consume("metrics", body).result(0) == Outcome(rejected=3, message="bucket_mismatch: 2, bad_value: 1")
-    assert (intake.counts.accepted, dict(intake.counts.rejected)) == (
+    admission = Admission(Store().deliver)
+    assert admission.consume("metrics", body).result(0) == ExportResult(
+        rejected=3, message="bucket_mismatch: 2, bad_value: 1"
+    )
+    assert (admission.counts.accepted, dict(admission.counts.rejected)) == (
         3,
         {"bucket_mismatch": 2, "bad_value": 1},
     )
@@ -67,8 +69,8 @@ def test_partial_success_says_how_many_and_why() -> None:
 
 def test_an_empty_request_succeeds() -> None:
     store = Store()
-    assert Admission(store.deliver).consume("metrics", b"").result(0) == Outcome()
-    assert store.observations == []
+    assert Admission(store.deliver).consume("metrics", b"").result(0) == ExportResult()
+    assert store.items == []
 
 
 def test_logs_and_traces_are_taken_and_not_used() -> None:
@@ -78,75 +80,76 @@ def test_logs_and_traces_are_taken_and_not_used() -> None:
     spans = traces.resource_spans.add().scope_spans.add().spans
     spans.add()
     spans.add()
-    intake = Admission(Store().deliver)
-    assert intake.consume("logs", logs.SerializeToString()).result(0) == Outcome()
-    assert intake.consume("traces", traces.SerializeToString()).result(0) == Outcome()
-    assert dict(intake.counts.unused) == {"logs": 1, "traces": 2}
-    assert intake.pending_bytes == 0
+    admission = Admission(Store().deliver)
+    assert admission.consume("logs", logs.SerializeToString()).result(0) == ExportResult()
+    assert admission.consume("traces", traces.SerializeToString()).result(0) == ExportResult()
+    assert dict(admission.counts.unused) == {"logs": 1, "traces": 2}
+    assert admission.pending_bytes == 0
 
 
 @pytest.mark.parametrize("signal", ["metrics", "logs", "traces"])
 def test_what_is_not_protobuf_is_malformed(signal: Any) -> None:
-    intake = Admission(Store().deliver)
+    admission = Admission(Store().deliver)
     with pytest.raises(MalformedError):
-        intake.consume(signal, b"\xff\xff\xff")
-    assert (intake.counts.malformed, intake.pending_bytes) == (1, 0)
+        admission.consume(signal, b"\xff\xff\xff")
+    assert (admission.counts.malformed, admission.pending_bytes) == (1, 0)
 
 
 def test_bytes_in_flight_are_bounded_before_parsing() -> None:
     store = Store(is_slow=True)
-    intake = Admission(store.deliver, max_pending_bytes=len(GOOD) + 1, retry_after_s=7.0)
-    intake.consume("metrics", GOOD)
+    admission = Admission(store.deliver, max_pending_bytes=len(GOOD) + 1, retry_after_s=7.0)
+    admission.consume("metrics", GOOD)
     with pytest.raises(OverloadedError) as refused:
-        intake.consume("metrics", GOOD)
+        admission.consume("metrics", GOOD)
     assert refused.value.retry_after_s == 7.0
     with pytest.raises(OverloadedError):
-        intake.consume("metrics", b"\xff\xff")  # not even looked at
-    assert (intake.counts.refused, intake.counts.malformed) == (3, 0)
+        admission.consume("metrics", b"\xff\xff")  # not even looked at
+    counts = admission.counts
+    assert (counts.refused_requests, counts.refused, counts.malformed) == (2, 0, 0)
     store.open[0].set_result(None)
-    intake.consume("metrics", GOOD)
+    admission.consume("metrics", GOOD)
     store.open[1].set_result(None)
-    assert intake.counts.accepted == 6
+    assert admission.counts.accepted == 6
 
 
 def test_a_request_above_the_bound_is_taken_when_it_is_alone() -> None:
-    assert Admission(Store().deliver, max_pending_bytes=1).consume("metrics", GOOD).result(0) == Outcome()
+    assert Admission(Store().deliver, max_pending_bytes=1).consume("metrics", GOOD).result(0) == ExportResult()
 
 
 def test_what_comes_next_may_turn_a_request_away() -> None:
-    def full(observations: tuple[TelemetryItem, ...]) -> Future[None]:
+    def full(items: tuple[TelemetryItem, ...]) -> Future[None]:
         raise OverloadedError("queue is full", retry_after_s=3.0)
 
-    for intake in (Admission(full), Admission(Store(OverloadedError("full", retry_after_s=3.0)).deliver)):
-        outcome = intake.consume("metrics", GOOD)
+    for admission in (Admission(full), Admission(Store(OverloadedError("full", retry_after_s=3.0)).deliver)):
+        outcome = admission.consume("metrics", GOOD)
         error = outcome.exception(0)
         assert isinstance(error, OverloadedError)
         assert error.retry_after_s == 3.0
-        assert (intake.counts.refused, intake.counts.accepted, intake.pending_bytes) == (3, 0, 0)
+        assert (admission.counts.refused, admission.counts.accepted, admission.pending_bytes) == (3, 0, 0)
 
 
 @pytest.mark.guarded
 def test_a_fault_of_ours_may_be_sent_again_and_the_second_time_is_put_aside(tmp_path: Path) -> None:
     store = Store(ZeroDivisionError(), ZeroDivisionError(), ZeroDivisionError())
-    intake = Admission(store.deliver, dead_letters=tmp_path / "letters")
-    assert isinstance(intake.consume("metrics", GOOD).exception(0), UnavailableError)
+    admission = Admission(store.deliver, dead_letters=tmp_path / "letters")
+    assert isinstance(admission.consume("metrics", GOOD).exception(0), UnavailableError)
     assert not (tmp_path / "letters").exists()
-    second = intake.consume("metrics", GOOD).result(0)
+    second = admission.consume("metrics", GOOD).result(0)
     assert second.rejected == 3
-    assert "put it aside" in second.message
+    assert "rejected it" in second.message
     assert [path.read_bytes() for path in (tmp_path / "letters").iterdir()] == [GOOD]
-    counts = intake.counts
+    counts = admission.counts
     assert (counts.refused, dict(counts.rejected), counts.dead_letters) == (3, {"dead_letter": 3}, 1)
-    assert isinstance(intake.consume("metrics", GOOD).exception(0), UnavailableError)  # from the start again
+    assert isinstance(admission.consume("metrics", GOOD).exception(0), UnavailableError)  # from the start again
 
 
 @pytest.mark.guarded
 def test_a_fault_that_passes_is_forgotten() -> None:
     store = Store(ZeroDivisionError(), None, ZeroDivisionError())
-    intake = Admission(store.deliver)
-    assert isinstance(intake.consume("metrics", GOOD).exception(0), UnavailableError)
-    assert intake.consume("metrics", GOOD).result(0) == Outcome()
-    assert isinstance(intake.consume("metrics", GOOD).exception(0), UnavailableError)
+    admission = Admission(store.deliver)
+    assert isinstance(admission.consume("metrics", GOOD).exception(0), UnavailableError)
+    assert admission.consume("metrics", GOOD).result(0) == ExportResult()
+    assert isinstance(admission.consume("metrics", GOOD).exception(0), UnavailableError)
 
 
 @pytest.mark.guarded
@@ -154,13 +157,13 @@ def test_a_dead_letter_that_cannot_be_written_is_still_counted(tmp_path: Path) -
     in_the_way = tmp_path / "file"
     in_the_way.write_text("")
 
-    def broken(observations: tuple[TelemetryItem, ...]) -> Future[None]:
+    def broken(items: tuple[TelemetryItem, ...]) -> Future[None]:
         raise RuntimeError
 
-    intake = Admission(broken, dead_letters=in_the_way)
-    assert isinstance(intake.consume("metrics", GOOD).exception(0), UnavailableError)
-    assert intake.consume("metrics", GOOD).result(0).rejected == 3
-    assert intake.counts.dead_letters == 1
+    admission = Admission(broken, dead_letters=in_the_way)
+    assert isinstance(admission.consume("metrics", GOOD).exception(0), UnavailableError)
+    assert admission.consume("metrics", GOOD).result(0).rejected == 3
+    assert admission.counts.dead_letters == 1
 
 
 @pytest.mark.guarded
@@ -177,7 +180,7 @@ def test_a_dead_letter_that_cannot_be_written_is_still_counted(tmp_path: Path) -
 )
 def test_every_point_sent_is_accounted_for(sendings: list[tuple[str, int, Exception | None]]) -> None:
     store = Store()
-    intake = Admission(store.deliver)
+    admission = Admission(store.deliver)
     sent = 0
     for kind, points, fault in sendings:
         message = {
@@ -188,28 +191,28 @@ def test_every_point_sent_is_accounted_for(sendings: list[tuple[str, int, Except
         }[kind]
         store.faults = [fault]
         sent += points
-        assert intake.consume("metrics", message.SerializeToString()).done()
-    counts = intake.counts
+        assert admission.consume("metrics", message.SerializeToString()).done()
+    counts = admission.counts
     account = counts.accepted + counts.rejected_total + counts.refused + counts.ignored + counts.loop_dropped
-    assert (account, counts.accepted, intake.pending_bytes) == (sent, len(store.observations), 0)
+    assert (account, counts.accepted, admission.pending_bytes) == (sent, len(store.items), 0)
 
 
 def test_many_threads_lose_no_count() -> None:
     lock = threading.Lock()
     seen: list[int] = []
 
-    def deliver(observations: tuple[TelemetryItem, ...]) -> Future[None]:
+    def deliver(items: tuple[TelemetryItem, ...]) -> Future[None]:
         with lock:
-            seen.append(len(observations))
+            seen.append(len(items))
         done: Future[None] = Future()
         done.set_result(None)
         return done
 
-    intake = Admission(deliver)
+    admission = Admission(deliver)
     with ThreadPoolExecutor(max_workers=8) as pool:
-        outcomes = list(pool.map(lambda _: intake.consume("metrics", GOOD).result(5), range(200)))
-    assert outcomes == [Outcome()] * 200
-    assert (intake.counts.accepted, sum(seen), intake.pending_bytes) == (600, 600, 0)
+        outcomes = list(pool.map(lambda _: admission.consume("metrics", GOOD).result(5), range(200)))
+    assert outcomes == [ExportResult()] * 200
+    assert (admission.counts.accepted, sum(seen), admission.pending_bytes) == (600, 600, 0)
 
 
 def loaded(name: str = "fraud") -> bytes:
@@ -224,19 +227,19 @@ def loaded(name: str = "fraud") -> bytes:
 
 def test_a_model_that_was_loaded_is_delivered_and_acknowledged_like_a_point() -> None:
     store = Store(is_slow=True)
-    intake = Admission(store.deliver)
-    outcome = intake.consume("logs", loaded())
-    assert (outcome.done(), intake.counts.accepted) == (False, 0)
+    admission = Admission(store.deliver)
+    outcome = admission.consume("logs", loaded())
+    assert (outcome.done(), admission.counts.accepted) == (False, 0)
     store.open[0].set_result(None)
-    assert outcome.result(0) == Outcome()
-    assert store.observations == [ModelLoaded(model=ModelKey("fraud", ""), reference="")]
-    assert (intake.counts.accepted, dict(intake.counts.unused)) == (1, {"logs": 1})
+    assert outcome.result(0) == ExportResult()
+    assert store.items == [ModelLoaded(model=ModelKey("fraud", ""), reference="")]
+    assert (admission.counts.accepted, dict(admission.counts.unused)) == (1, {"logs": 1})
 
 
 def test_a_loaded_model_without_a_name_is_rejected_with_the_reason() -> None:
-    intake = Admission(Store().deliver)
-    assert intake.consume("logs", loaded("")).result(0) == Outcome(rejected=1, message="no_model_name: 1")
-    assert dict(intake.counts.rejected) == {"no_model_name": 1}
+    admission = Admission(Store().deliver)
+    assert admission.consume("logs", loaded("")).result(0) == ExportResult(rejected=1, message="no_model_name: 1")
+    assert dict(admission.counts.rejected) == {"no_model_name": 1}
 
 
 @pytest.mark.guarded
@@ -244,9 +247,9 @@ def test_logs_that_fail_twice_are_put_aside_as_logs(tmp_path: Path) -> None:
     def broken(received: tuple[TelemetryItem, ...]) -> Future[None]:
         raise RuntimeError("ours")
 
-    intake = Admission(broken, dead_letters=tmp_path)
+    admission = Admission(broken, dead_letters=tmp_path)
     with pytest.raises(UnavailableError):
-        intake.consume("logs", loaded()).result(0)
-    assert intake.consume("logs", loaded()).result(0).rejected == 1
+        admission.consume("logs", loaded()).result(0)
+    assert admission.consume("logs", loaded()).result(0).rejected == 1
     (letter,) = tmp_path.iterdir()
     assert (letter.name.startswith("logs-"), letter.read_bytes()) == (True, loaded())

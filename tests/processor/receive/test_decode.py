@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from otel_mlmon.processor.receive.data_point import DataPoint
-from otel_mlmon.processor.receive.decode import Decoded, decode_metrics
+from otel_mlmon.processor.receive.decode import DecodedRequest, decode_metrics
 from otel_mlmon.sketch.exponential import BIAS, ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.moments import Moments
@@ -31,21 +31,21 @@ LABEL = {"ml.model.name": "fraud", "ml.model.version": "7", "ml.prediction.label
 FEATURE = {"ml.model.name": "fraud", "ml.feature.name": "age"}
 
 
-def only(decoded: Decoded) -> DataPoint:
+def only(decoded: DecodedRequest) -> DataPoint:
     assert (decoded.accepted, decoded.ignored, decoded.loop_dropped, decoded.faults) == (1, 0, 0, {})
-    return decoded.observations[0]
+    (point,) = decoded.items
+    assert isinstance(point, DataPoint)
+    return point
 
 
-def fault(message: ExportMetricsServiceRequest) -> dict[str, int]:
+def fault(message: ExportMetricsServiceRequest) -> Mapping[str, int]:
     decoded = decode_metrics(message)
     assert (decoded.accepted, decoded.ignored, decoded.loop_dropped) == (0, 0, 0)
     return decoded.faults
 
 
 def test_an_empty_request_holds_nothing() -> None:
-    assert decode_metrics(ExportMetricsServiceRequest()) == Decoded(
-        observations=(), accepted=0, ignored=0, loop_dropped=0, rejected=0, faults={}
-    )
+    assert decode_metrics(ExportMetricsServiceRequest()) == DecodedRequest()
 
 
 def test_a_counter_becomes_an_observation() -> None:
@@ -178,7 +178,7 @@ def test_a_value_that_was_not_recorded_is_not_a_zero() -> None:
         point.flags = 1
 
     decoded = decode_metrics(request("ml.input.samples", "sum", fill))
-    assert (decoded.observations, decoded.ignored, decoded.rejected) == ((), 1, 0)
+    assert (decoded.items, decoded.ignored, decoded.rejected) == ((), 1, 0)
 
 
 def test_what_a_processor_sent_is_dropped() -> None:
@@ -317,9 +317,10 @@ def test_every_point_is_counted_once_and_what_is_accepted_is_sound(
     )
     decoded = decode_metrics(message)
     assert decoded.points == sent
-    assert decoded.accepted == len(decoded.observations)
+    assert decoded.accepted == len(decoded.items)
     assert decoded.rejected == sum(decoded.faults.values())
-    for found in decoded.observations:
+    for found in decoded.items:
+        assert isinstance(found, DataPoint)
         assert found.model.name
         total = found.sketch if isinstance(found.sketch, int) else found.sketch.total
         assert 0 <= total <= 2**53

@@ -34,7 +34,7 @@ def request(
 
 def test_a_model_that_was_loaded_says_its_name_version_and_reference() -> None:
     found = decode_logs(request(FRAUD))
-    assert found.observations == (ModelLoaded(model=ModelKey("fraud", "7"), reference="{}"),)
+    assert found.items == (ModelLoaded(model=ModelKey("fraud", "7"), reference="{}"),)
     assert (found.points, found.accepted, found.unused, found.rejected) == (1, 1, 0, 0)
 
 
@@ -53,14 +53,14 @@ def test_the_name_of_the_event_may_be_an_attribute() -> None:
 )
 def test_other_records_are_not_used(attributes: Mapping[str, str], event: str, scope: str) -> None:
     found = decode_logs(request(attributes, event=event, scope=scope))
-    assert (found.observations, found.unused, found.rejected, found.points) == ((), 1, 0, 0)
+    assert (found.items, found.unused, found.rejected, found.points) == ((), 1, 0, 0)
 
 
 def test_the_resource_speaks_where_the_record_does_not() -> None:
     loaded = decode_logs(request({}, resource={"ml.model.name": "fraud", "ml.model.version": "7"}))
-    assert loaded.observations == (ModelLoaded(model=ModelKey("fraud", "7"), reference=""),)
+    assert loaded.items == (ModelLoaded(model=ModelKey("fraud", "7"), reference=""),)
     service = decode_logs(request({}, resource={"service.name": "shop"}))
-    assert service.observations[0].model == ModelKey("shop", "")
+    assert service.items[0].model == ModelKey("shop", "")
 
 
 def test_without_a_name_or_too_large_it_is_rejected_with_the_reason() -> None:

@@ -41,16 +41,16 @@ Deliver = Callable[[tuple[TelemetryItem, ...]], "Future[None]"]
 class Store:
     def __init__(self, *faults: Exception) -> None:
         self.faults = list(faults)
-        self.observations: list[DataPoint] = []
+        self.items: list[DataPoint] = []
         self.arrivals_s: list[float] = []
 
-    def deliver(self, observations: tuple[TelemetryItem, ...]) -> Future[None]:
+    def deliver(self, items: tuple[TelemetryItem, ...]) -> Future[None]:
         self.arrivals_s.append(time.monotonic())
         done: Future[None] = Future()
         if self.faults:
             done.set_exception(self.faults.pop(0))
         else:
-            self.observations += [item for item in observations if isinstance(item, DataPoint)]
+            self.items += [item for item in items if isinstance(item, DataPoint)]
             done.set_result(None)
         return done
 
@@ -59,8 +59,8 @@ class Store:
 def serve() -> Iterator[Callable[..., str]]:
     receivers: list[GrpcReceiver] = []
 
-    def start(deliver: Deliver, *, intake: Admission | None = None, **options: Any) -> str:
-        receivers.append(GrpcReceiver(intake or Admission(deliver), "127.0.0.1:0", **options))
+    def start(deliver: Deliver, *, admission: Admission | None = None, **options: Any) -> str:
+        receivers.append(GrpcReceiver(admission or Admission(deliver), "127.0.0.1:0", **options))
         return receivers[-1].start()
 
     yield start
@@ -102,7 +102,7 @@ def test_the_sdks_exporter_is_understood(serve: Callable[..., str], compression:
     duration = meter.create_histogram("ml.inference.duration", explicit_bucket_boundaries_advisory=[0.1, 1.0])
     duration.record(0.5, {"ml.model.name": "fraud"})
     provider.shutdown()
-    found = {observation.metric: observation for observation in store.observations}
+    found = {observation.metric: observation for observation in store.items}
     assert found["ml.predictions"].sketch == 5
     assert found["ml.predictions"].model.name == "fraud"
     sketch: Any = found["ml.inference.duration"].sketch
@@ -174,13 +174,13 @@ def test_the_sdks_exporter_waits_as_long_as_it_is_told(serve: Callable[..., str]
     provider.force_flush()
     first_s, second_s = store.arrivals_s[:2]
     provider.shutdown()
-    assert store.observations[0].sketch == 5
+    assert store.items[0].sketch == 5
     assert 0.25 < second_s - first_s < 0.75  # its own backoff would be 0.8 s or more
 
 
 def test_the_limit_holds_after_decompression(serve: Callable[..., str]) -> None:
     store = Store()
-    address = serve(store.deliver, intake=Admission(store.deliver, max_request_bytes=10_000))
+    address = serve(store.deliver, admission=Admission(store.deliver, max_request_bytes=10_000))
     body = request("x" * 9_000, "sum", counter(1)).SerializeToString()
     assert export(address, body, compression=grpc.Compression.Gzip) == metrics.ExportMetricsServiceResponse()
     body = request("x" * 10_000, "sum", counter(1)).SerializeToString()
@@ -220,7 +220,7 @@ def test_many_clients_at_once(serve: Callable[..., str]) -> None:
     with ThreadPoolExecutor(max_workers=12) as pool:
         answers = list(pool.map(lambda _: export(address, predictions(points=5)), range(48)))
     assert answers == [metrics.ExportMetricsServiceResponse()] * 48
-    assert len(store.observations) == 240
+    assert len(store.items) == 240
 
 
 def test_stopping_lets_a_request_in_progress_end() -> None:

@@ -34,16 +34,16 @@ BODY = predictions(points=2).SerializeToString()
 class Store:
     def __init__(self, *faults: Exception) -> None:
         self.faults = list(faults)
-        self.observations: list[DataPoint] = []
+        self.items: list[DataPoint] = []
         self.arrivals_s: list[float] = []
 
-    def deliver(self, observations: tuple[TelemetryItem, ...]) -> Future[None]:
+    def deliver(self, items: tuple[TelemetryItem, ...]) -> Future[None]:
         self.arrivals_s.append(time.monotonic())
         done: Future[None] = Future()
         if self.faults:
             done.set_exception(self.faults.pop(0))
         else:
-            self.observations += [item for item in observations if isinstance(item, DataPoint)]
+            self.items += [item for item in items if isinstance(item, DataPoint)]
             done.set_result(None)
         return done
 
@@ -52,8 +52,8 @@ class Store:
 def serve() -> Iterator[Callable[..., str]]:
     receivers: list[HttpReceiver] = []
 
-    def start(deliver: Any, *, intake: Admission | None = None, **options: Any) -> str:
-        receivers.append(HttpReceiver(intake or Admission(deliver), "127.0.0.1:0", **options))
+    def start(deliver: Any, *, admission: Admission | None = None, **options: Any) -> str:
+        receivers.append(HttpReceiver(admission or Admission(deliver), "127.0.0.1:0", **options))
         return receivers[-1].start()
 
     yield start
@@ -88,7 +88,7 @@ def test_the_three_paths_answer_in_protobuf(serve: Callable[..., str]) -> None:
         code, headers, body = post(address, b"", path=path)
         assert (code, headers["content-type"], body) == (200, PROTOBUF, b"")
     assert post(address)[0] == 200
-    assert len(store.observations) == 2
+    assert len(store.items) == 2
 
 
 def test_partial_success_says_how_many_and_why(serve: Callable[..., str]) -> None:
@@ -106,7 +106,7 @@ def test_the_sdks_exporter_is_understood(serve: Callable[..., str], compression:
     provider = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
     provider.get_meter("otel_mlmon").create_counter("ml.predictions").add(5, {"ml.model.name": "fraud"})
     provider.shutdown()
-    assert [(found.metric, found.sketch) for found in store.observations] == [("ml.predictions", 5)]
+    assert [(found.metric, found.sketch) for found in store.items] == [("ml.predictions", 5)]
 
 
 def test_the_sdks_exporter_waits_as_long_as_it_is_told(serve: Callable[..., str]) -> None:
@@ -118,7 +118,7 @@ def test_the_sdks_exporter_waits_as_long_as_it_is_told(serve: Callable[..., str]
     provider.force_flush()
     first_s, second_s = store.arrivals_s[:2]
     provider.shutdown()
-    assert store.observations[0].sketch == 5
+    assert store.items[0].sketch == 5
     assert 1.9 < second_s - first_s < 2.5  # whole seconds, rounded up
 
 
@@ -126,6 +126,7 @@ def test_the_sdks_exporter_waits_as_long_as_it_is_told(serve: Callable[..., str]
     ("path", "method", "headers", "status", "code"),
     [
         ("/v1/profiles", "POST", {}, 404, 12),
+        ("/v1/metrics/", "POST", {}, 404, 12),
         ("/v1/metrics", "GET", {}, 405, 12),
         ("/v1/metrics", "PUT", {}, 405, 12),
         ("/v1/metrics", "POST", {"content_type": "text/plain"}, 415, 3),
@@ -144,7 +145,7 @@ def test_what_is_not_spoken_is_answered_with_a_status(
 
 def test_json_is_answered_in_json_with_what_is_spoken(serve: Callable[..., str]) -> None:
     code, headers, body = post(serve(Store().deliver), b"{}", content_type="application/json; charset=utf-8")
-    message = "application/json is not spoken here, application/x-protobuf is"
+    message = "Content type application/json is not supported; send application/x-protobuf."
     assert (code, headers["content-type"], json.loads(body)) == (
         415,
         "application/json",
@@ -156,12 +157,12 @@ def test_what_is_not_protobuf_is_a_bad_request(serve: Callable[..., str]) -> Non
     address = serve(Store().deliver)
     assert refused(post(address, b"\xff\xff"))[:2] == (400, 3)
     cut_off = gzip.compress(BODY)[:-4]
-    assert refused(post(address, cut_off, content_encoding="gzip"))[2] == "the compressed body is cut off"
+    assert refused(post(address, cut_off, content_encoding="gzip"))[2] == "The compressed body is truncated."
 
 
 def test_the_limit_holds_before_and_after_decompression(serve: Callable[..., str]) -> None:
     store = Store()
-    address = serve(store.deliver, intake=Admission(store.deliver, max_request_bytes=10_000))
+    address = serve(store.deliver, admission=Admission(store.deliver, max_request_bytes=10_000))
     small = request("x" * 9_000, "sum", counter(1)).SerializeToString()
     large = request("x" * 10_000, "sum", counter(1)).SerializeToString()
     for compress, encoding in ((bytes, "identity"), (gzip.compress, "gzip"), (zlib.compress, "deflate")):
@@ -171,7 +172,7 @@ def test_the_limit_holds_before_and_after_decompression(serve: Callable[..., str
 
 def test_a_body_of_unknown_length_is_cut_at_the_limit(serve: Callable[..., str]) -> None:
     store = Store()
-    address = serve(store.deliver, intake=Admission(store.deliver, max_request_bytes=10_000))
+    address = serve(store.deliver, admission=Admission(store.deliver, max_request_bytes=10_000))
     host, port = address.split(":")
     with socket.create_connection((host, int(port)), timeout=10) as client:
         head = f"POST /v1/metrics HTTP/1.1\r\nhost: x\r\ncontent-type: {PROTOBUF}\r\n"
@@ -185,7 +186,7 @@ def test_chunks_are_one_body(serve: Callable[..., str]) -> None:
     connection = http.client.HTTPConnection(serve(store.deliver), timeout=10)
     connection.request("POST", "/v1/metrics", iter([BODY[:7], BODY[7:]]), {"content-type": PROTOBUF})
     answer = connection.getresponse()
-    assert (answer.status, answer.read(), len(store.observations)) == (200, b"", 2)
+    assert (answer.status, answer.read(), len(store.items)) == (200, b"", 2)
     connection.close()
 
 
@@ -209,7 +210,7 @@ def test_what_is_not_safe_in_time_is_unavailable(serve: Callable[..., str]) -> N
 
 def test_bodies_in_arrival_are_bounded_together(serve: Callable[..., str]) -> None:
     store = Store()
-    address = serve(store.deliver, intake=Admission(store.deliver, max_pending_bytes=len(BODY) - 1))
+    address = serve(store.deliver, admission=Admission(store.deliver, max_pending_bytes=len(BODY) - 1))
     found = post(address)
     assert refused(found)[:2] == (429, 8)
     assert found[1]["retry-after"] == "1"
@@ -229,7 +230,7 @@ def test_a_client_that_is_silent_is_timed_out_and_one_that_leaves_is_forgotten(
     with socket.create_connection((host, int(port)), timeout=10) as client:
         client.sendall(head.encode())
     assert post(address)[0] == 200
-    assert len(store.observations) == 2
+    assert len(store.items) == 2
 
 
 def test_a_token_is_demanded(serve: Callable[..., str]) -> None:
@@ -253,7 +254,7 @@ def test_many_clients_at_once(serve: Callable[..., str]) -> None:
     address = serve(store.deliver)
     with ThreadPoolExecutor(max_workers=12) as pool:
         codes = list(pool.map(lambda _: post(address)[0], range(60)))
-    assert (codes, len(store.observations)) == ([200] * 60, 120)
+    assert (codes, len(store.items)) == ([200] * 60, 120)
 
 
 def test_stopping_lets_a_request_in_progress_end(capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""What is copied of a call, decided once a session: a plan of tensors, and a closure that copies them.
+"""Plans what is copied of a session's calls, once, and makes the closure that copies them.
 
 Copying a small array costs 0.04 µs; a large one is thinned. Whole rows are kept at a constant step, since a row is one
 prediction and half of one is none; of an image every eighth pixel both ways, which keeps its mean and contrast.
@@ -19,6 +19,8 @@ from numpy import ndarray
 
 from otel_mlmon.instrumentation.runtime.call import (
     FIELDS,
+    RECORD_BYTES,
+    Context,
     Item,
     Layout,
     Plan,
@@ -29,7 +31,7 @@ from otel_mlmon.instrumentation.runtime.call import (
 )
 
 USEFUL: Final = frozenset({"rows", "text", "maps", "whole"})
-"""The layouts that say something of a prediction."""
+"""The layouts that hold predictions."""
 
 SMALL_BYTES: Final = 1024
 """An input and an output of at most this are copied by the short way."""
@@ -48,17 +50,13 @@ MAX_TEXTS: Final = 64
 MAX_TEXT_CHARACTERS: Final = 256
 """Characters kept of each: what is longer is no category, and is not held on to."""
 
-RECORD_BYTES: Final = 400
-"""What a record weighs besides its data and shapes, rounded up: seven references, two integers, two tuples, the headers
-of bytes objects; half of it where both sides are bare bytes."""
-
 TEXT_BYTES: Final = 60
 """What a string weighs without its characters."""
 
-Context = Callable[[None], object]
-"""Gives the OpenTelemetry context of this thread, or its argument where there is none."""
+Copy = Callable[[Any], Item]
+"""Copies one input or output."""
 
-Capture = Callable[[Mapping[str, Any], Sequence[Any], int, int], None]
+CopyCall = Callable[[Mapping[str, Any], Sequence[Any], int, int], None]
 """Copies one call: feed, outputs, `started_ns`, `ended_ns`."""
 
 _DTYPES: Final = {
@@ -73,7 +71,7 @@ _MAP: Final = re.compile(r"seq\(map\((?:int64|string),tensor\(float\)\)\)")
 
 
 class Node(Protocol):
-    """A session's word on one input or output, as onnxruntime's `NodeArg` gives it."""
+    """Describes one input or output of a session, as onnxruntime's `NodeArg` gives it."""
 
     name: str
     type: str
@@ -81,25 +79,25 @@ class Node(Protocol):
 
 
 def plan_input(node: Node, value: Any) -> Tensor:
-    """How to copy an input of which `value` was the first; images, tables and columns of strings, else its shape."""
+    """Plans how an input is copied, from its first value: images, tables, columns of strings, else its shape."""
     return _plan(node, value, is_input=True)
 
 
 def plan_output(node: Node, value: Any) -> Tensor:
-    """How to copy an output of which `value` was the first; one value or vector a row, else its shape."""
+    """Plans how an output is copied, from its first value: one value or vector a row, else its shape."""
     if _MAP.fullmatch(node.type) and isinstance(value, list) and value and isinstance(value[0], dict):
         return Tensor(name=node.name, layout="maps", dtype="float32", keys=tuple(map(str, value[0])))
     return _plan(node, value, is_input=False)
 
 
-def plan_outputs(seen: Mapping[int, tuple[Node, Any]], *, is_whole: bool) -> dict[int, Tensor]:
-    """The outputs that are worth copying, by their position among the host's.
+def plan_outputs(values: Mapping[int, tuple[Node, Any]], *, is_whole: bool) -> dict[int, Tensor]:
+    """Plans the outputs that are worth copying, by their position among the host's.
 
     Args:
-        seen: What the session says of each, and its first value.
+        values: The description and the first value of each output.
         is_whole: Whether they are copied as they are, for the developer's own function.
     """
-    planned = {position: plan_output(node, value) for position, (node, value) in seen.items()}
+    planned = {position: plan_output(node, value) for position, (node, value) in values.items()}
     if is_whole:
         planned = {position: _as_whole(tensor) for position, tensor in planned.items()}
     return {position: tensor for position, tensor in planned.items() if tensor.layout in USEFUL}
@@ -119,8 +117,10 @@ def _plan(node: Node, value: object, *, is_input: bool) -> Tensor:
     dtype = _DTYPES.get(match[1], "")
     if not dtype or not declared:
         return Tensor(name=node.name, layout="none")
-    seen = value.shape if isinstance(value, ndarray) and value.ndim == len(declared) else declared
-    layout = _layout(tuple(known or size for known, size in zip(declared, seen, strict=True)), is_input=is_input)
+    actual = value.shape if isinstance(value, ndarray) and value.ndim == len(declared) else declared
+    layout = _layout(
+        tuple(size or actual_size for size, actual_size in zip(declared, actual, strict=True)), is_input=is_input
+    )
     row_shape = None if None in declared[1:] else tuple(size for size in declared[1:] if size is not None)
     return Tensor(name=node.name, layout=layout, dtype=dtype, row_shape=row_shape)
 
@@ -131,8 +131,19 @@ def _layout(shape: Sequence[int | None], *, is_input: bool) -> Layout:
             return "nchw"
         return "nhwc" if shape[3] in {1, 3, 4} else "shape"
     # (N, K, 1, 1) is a vector a row too: global pooling leaves it so.
-    wide = sum(1 for size in shape[1:] if size != 1)
-    return "rows" if len(shape) <= 2 or (not is_input and wide <= 1) else "shape"
+    wide_axes = sum(1 for size in shape[1:] if size != 1)
+    return "rows" if len(shape) <= 2 or (not is_input and wide_axes <= 1) else "shape"
+
+
+def plan_inputs(session: Any, feed: Mapping[str, Any]) -> tuple[Tensor, ...]:
+    """Plans the inputs that are worth copying, from the first feed; recurrent states are none."""
+    outputs, nodes = list(session.get_outputs()), session.get_inputs()
+    states = {node.name for node in nodes if len(nodes) > 1 and feeds_back(node, outputs)}
+    inputs = [plan_input(node, feed.get(node.name)) for node in nodes if node.name not in states]
+    profiled = [tensor for tensor in inputs if tensor.layout not in {"none", "shape"}]
+    # Without any input to profile, one shape still tells the batch's size.
+    shapes = [tensor for tensor in inputs if tensor.layout == "shape"][:1]
+    return tuple(profiled or shapes)
 
 
 _STATE_WORDS: Final = re.compile(
@@ -152,63 +163,63 @@ def feeds_back(node: Node, outputs: Sequence[Node]) -> bool:
     )
 
 
-def capture_of(plan: Plan, positions: Sequence[int], *, sink: Sink, context: Context) -> Capture:
-    """The closure that copies the calls of `plan`; `positions` are the planned outputs among the host's."""
+def make_copier(plan: Plan, positions: Sequence[int], *, sink: Sink, context: Context) -> CopyCall:
+    """Makes the closure that copies the calls of `plan`; `positions` are the planned outputs among the host's."""
     general = _general(plan, positions, sink, context)
     if len(plan.inputs) == len(plan.outputs) == 1 and _is_small(plan.inputs[0], plan.outputs[0]):
         return _single(plan, positions[0], sink, context, general)
     return general
 
 
-def _is_small(given: Tensor, made: Tensor) -> bool:
+def _is_small(source: Tensor, result: Tensor) -> bool:
     """Whether an output is never large where the input is small: it is copied before its size is known."""
-    if not given.layout == made.layout == "rows" or given.row_shape is None or made.row_shape is None:
+    if not source.layout == result.layout == "rows" or source.row_shape is None or result.row_shape is None:
         return False
-    rows = SMALL_BYTES // max(_row_bytes(given), 1)
-    return 0 < rows * _row_bytes(made) <= MAX_OUTPUT_BYTES
+    rows = SMALL_BYTES // max(_row_bytes(source), 1)
+    return 0 < rows * _row_bytes(result) <= MAX_OUTPUT_BYTES
 
 
 def _row_bytes(tensor: Tensor) -> int:
     return int(np.dtype(tensor.dtype).itemsize * np.prod(tensor.row_shape or (1,), dtype=np.int64))
 
 
-def _single(plan: Plan, position: int, sink: Sink, context: Context, general: Capture) -> Capture:
+def _single(plan: Plan, position: int, sink: Sink, context: Context, general: CopyCall) -> CopyCall:
     """One table in, one vector a row out: the common small model, without a loop or a call of ours."""
     name, small = plan.inputs[0].name, SMALL_BYTES
     queue, extend = sink.queue, sink.queue.extend
     # Records this small cannot fill the sink's bytes below this length, so their bytes need not be counted here.
-    enough = FIELDS * min(sink.high_water, sink.max_bytes // (2 * SMALL_BYTES + RECORD_BYTES))
+    length_limit = FIELDS * min(sink.high_water, sink.max_bytes // (2 * SMALL_BYTES + RECORD_BYTES))
 
-    def capture(feed: Mapping[str, Any], outputs: Sequence[Any], started_ns: int, ended_ns: int) -> None:
-        given = feed[name]
-        if type(given) is ndarray and given.nbytes <= small and 0 < len(queue) < enough:
-            made = outputs[position].tobytes()
-            if len(made) <= small:
-                extend((plan, started_ns, ended_ns, context(None), given.tobytes(), made, None))
+    def copy_call(feed: Mapping[str, Any], outputs: Sequence[Any], started_ns: int, ended_ns: int) -> None:
+        array = feed[name]
+        if type(array) is ndarray and array.nbytes <= small and 0 < len(queue) < length_limit:
+            output = outputs[position].tobytes()
+            if len(output) <= small:
+                extend((plan, started_ns, ended_ns, context(None), array.tobytes(), output, None))
                 return
         general(feed, outputs, started_ns, ended_ns)
 
-    return capture
+    return copy_call
 
 
-def _general(plan: Plan, positions: Sequence[int], sink: Sink, context: Context) -> Capture:
+def _general(plan: Plan, positions: Sequence[int], sink: Sink, context: Context) -> CopyCall:
     offer = sink.offer
-    takes = [(tensor.name, copier_of(tensor, is_input=True)) for tensor in plan.inputs]
-    gives = [
+    input_copiers = [(tensor.name, copier_of(tensor, is_input=True)) for tensor in plan.inputs]
+    output_copiers = [
         (position, copier_of(tensor, is_input=False)) for position, tensor in zip(positions, plan.outputs, strict=True)
     ]
 
-    def capture(feed: Mapping[str, Any], outputs: Sequence[Any], started_ns: int, ended_ns: int) -> None:
-        given = [copy(feed.get(name)) for name, copy in takes]
-        made = [copy(outputs[position]) for position, copy in gives]
-        record = (plan, started_ns, ended_ns, context(None), side_of(given), side_of(made), None)
-        offer(record, weight_of((*given, *made)))
+    def copy_call(feed: Mapping[str, Any], outputs: Sequence[Any], started_ns: int, ended_ns: int) -> None:
+        inputs = [copy(feed.get(name)) for name, copy in input_copiers]
+        copies = [copy(outputs[position]) for position, copy in output_copiers]
+        record = (plan, started_ns, ended_ns, context(None), side_of(inputs), side_of(copies), None)
+        offer(record, weight_of((*inputs, *copies)))
 
-    return capture
+    return copy_call
 
 
-def copier_of(tensor: Tensor, *, is_input: bool) -> Callable[[Any], Item]:
-    """The function that copies one input or output as planned."""
+def copier_of(tensor: Tensor, *, is_input: bool) -> Copy:
+    """Makes the function that copies one input or output as planned."""
     if tensor.layout == "rows":
         limits = (MAX_INPUT_BYTES, SAMPLE_BYTES) if is_input else (MAX_OUTPUT_BYTES, MAX_OUTPUT_BYTES)
         return _rows_copier(np.dtype(tensor.dtype), *limits, is_static=tensor.row_shape is not None)
@@ -217,9 +228,7 @@ def copier_of(tensor: Tensor, *, is_input: bool) -> Callable[[Any], Item]:
     return {"text": _texts, "maps": _maps, "shape": _shape, "whole": _whole}.get(tensor.layout, _nothing)
 
 
-def _rows_copier(
-    dtype: np.dtype[Any], limit_bytes: int, sample_bytes: int, *, is_static: bool
-) -> Callable[[Any], Item]:
+def _rows_copier(dtype: np.dtype[Any], limit_bytes: int, sample_bytes: int, *, is_static: bool) -> Copy:
     def copy(value: Any) -> Item:
         # A type that differs is an array of Python objects, whose bytes would be pointers, or of foreign byte order.
         if isinstance(value, ndarray) and value.dtype == dtype and value.ndim:
@@ -283,14 +292,14 @@ def _nothing(value: Any) -> Item:  # noqa: ARG001
 
 
 def side_of(items: Sequence[Item]) -> Side:
-    """The inputs or outputs of a call, from one item a tensor."""
+    """Joins the copies of a call, one a tensor, into its inputs or outputs."""
     if len(items) == 1 and type(items[0]) is bytes:
         return items[0]
     return tuple(items)
 
 
 def weight_of(items: Sequence[Item]) -> int:
-    """What a record of these items weighs, in bytes."""
+    """Estimates how many bytes a record of these items takes."""
     weight = RECORD_BYTES
     for item in items:
         if isinstance(item, bytes):

@@ -1,9 +1,12 @@
-"""The methods of onnxruntime that run a model, patched. The only import of onnxruntime.
+"""Patches the methods of onnxruntime that run a model. The only import of onnxruntime.
 
 `run` and its kin live on `Session`, the base of `InferenceSession`; patched there in place, they cover sessions made
 earlier, names imported earlier, subclasses and `onnxruntime.backend`.
 
 Not covered: bound methods taken before, the C++ binding `session._sess`, and runtimes that are not onnxruntime.
+
+Choice: plain functions set on the class, not wrapt's proxies, which cost 1 µs more a call and cannot be taken off once
+somebody else patched the same method on top.
 """
 
 from __future__ import annotations
@@ -11,29 +14,101 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
 
-from otel_mlmon.instrumentation.runtime.load import Stamp, path_of, stamp_of
-from otel_mlmon.instrumentation.runtime.onnxruntime import paths
-from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import ATTRIBUTE, DROP_OFF, CallRecorder
-from otel_mlmon.instrumentation.runtime.onnxruntime.paths import parameters_of
-from otel_mlmon.instrumentation.runtime.patch import Method, Patch, Replacement
+from otel_mlmon.guard import guard
+from otel_mlmon.instrumentation.runtime.call import DROP_OFF, FileStamp, SessionInfo, path_of, stamp_of
+from otel_mlmon.instrumentation.runtime.onnxruntime import run_methods
+from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import ATTRIBUTE, CallRecorder
+from otel_mlmon.instrumentation.runtime.onnxruntime.run_methods import Method, Replacement, parameters_of
+from otel_mlmon.instrumentation.runtime.runtime import Capture
 
 _RUN_PARAMETERS: Final = ("self", "output_names", "input_feed", "run_options")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Path:
-    """One method that is patched."""
+class OnnxRuntime:
+    """The runtime onnxruntime: see `runtime.Runtime`."""
 
-    method: str
-    replace: Callable[[Method, CallRecorder], Replacement]
+    def instrument(self, capture: Capture) -> OnnxRuntimeInstrumentation | None:
+        """Imports onnxruntime and patches it; None if it is not installed."""
+        module = load()
+        if module is None:
+            return None
+        if not capture.allows_telemetry:
+            with guard("onnxruntime_telemetry"):
+                stop_telemetry(module)
+        recorder = CallRecorder(capture, runtime_version=module.__version__)
+        return OnnxRuntimeInstrumentation(recorder, patch(module, recorder))
+
+
+class OnnxRuntimeInstrumentation:
+    """Onnxruntime as it is patched: see `runtime.Instrumentation`.
+
+    Args:
+        recorder: Records the calls.
+        patches: Every method that is patched, by its name.
+    """
+
+    def __init__(self, recorder: CallRecorder, patches: Mapping[str, Patch]) -> None:
+        self._recorder = recorder
+        self._patches = dict(patches)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of the methods that are patched."""
+        return tuple(self._patches)
+
+    def sessions(self) -> list[SessionInfo]:
+        """Lists the sessions that are alive now."""
+        return self._recorder.sessions()
+
+    def session_of(self, model: Any) -> SessionInfo | None:
+        """Describes a session; None of any other object."""
+        return self._recorder.session_of(model)
+
+    def renew_context(self) -> None:
+        """Reads contexts by the function that there is now."""
+        self._recorder.renew_context()
+
+    def undo(self) -> bool:
+        """Takes the patches off; whether all of them could be, not left as pass-throughs below somebody else's.
+
+        The sessions are let go of at once: whoever instruments them next must not find what copies their calls for us.
+        """
+        undone, self._patches = [patch.undo() for patch in reversed(self._patches.values())], {}
+        self._recorder.close()
+        return all(undone)
+
+
+class Patch:
+    """One method of one class, replaced in place, so that it can be undone in any order with the patches of others.
+
+    Args:
+        owner: The class; the method is replaced where its method resolution order defines it, so that patches of others
+            below ours are kept.
+        name: The method.
+        replace: Makes the replacement of the method as it is now.
+    """
+
+    def __init__(self, owner: type, name: str, replace: Callable[[Method], Replacement]) -> None:
+        self._owner = next(base for base in owner.__mro__ if name in base.__dict__)
+        self._name = name
+        self._original: Method = self._owner.__dict__[name]
+        self._replacement = replace(self._original)
+        setattr(self._owner, name, self._replacement.function)
+
+    def undo(self) -> bool:
+        """Takes the patch off; whether the method is the former one, not a pass-through below somebody else's patch."""
+        self._replacement.switch_off()
+        if self._owner.__dict__.get(self._name) is not self._replacement.function:
+            return False
+        setattr(self._owner, self._name, self._original)
+        return True
 
 
 def load() -> ModuleType | None:
-    """onnxruntime, imported now; None if it is not installed, or of it only a folder is left."""
+    """Imports onnxruntime; None if it is not installed, or of it only a folder is left."""
     try:
         import onnxruntime
     except ImportError:
@@ -43,34 +118,37 @@ def load() -> ModuleType | None:
 
 
 def stop_telemetry(module: ModuleType) -> None:
-    """Switch off what the runtime itself sends from now on; nothing in a release that sends nothing."""
+    """Switches off what the runtime itself sends from now on; nothing in a release that sends nothing."""
     stop = getattr(module, "disable_telemetry_events", None)
     if stop is not None:
         stop()
 
 
-def patch(module: ModuleType, observer: CallRecorder) -> dict[str, Patch]:
-    """Every path of `PATHS`, patched, by its method."""
+def patch(module: ModuleType, recorder: CallRecorder) -> dict[str, Patch]:
+    """Patches every method of `METHODS` that this release has, and gives the patches by name."""
+    session = module.InferenceSession
     return {
-        path.method: Patch(module.InferenceSession, path.method, functools.partial(_made, path, observer))
-        for path in PATHS
-        if hasattr(module.InferenceSession, path.method)
+        name: Patch(session, name, functools.partial(_replace, replace, recorder))
+        for name, replace in METHODS.items()
+        if hasattr(session, name)
     }
 
 
-def _made(path: Path, observer: CallRecorder, original: Method) -> Replacement:
-    return path.replace(original, observer)
+def _replace(
+    replace: Callable[[Method, CallRecorder], Replacement], recorder: CallRecorder, original: Method
+) -> Replacement:
+    return replace(original, recorder)
 
 
-def _replace_run(original: Method, observer: CallRecorder) -> Replacement:
+def _replace_run(original: Method, recorder: CallRecorder) -> Replacement:
     is_exact = parameters_of(original) == _RUN_PARAMETERS
-    return _exact_run(original, observer) if is_exact else _any_run(original, observer)
+    return _exact_run(original, recorder) if is_exact else _any_run(original, recorder)
 
 
-def _exact_run(original: Method, observer: CallRecorder) -> Replacement:
+def _exact_run(original: Method, recorder: CallRecorder) -> Replacement:
     # Everything the hot path touches is a cell or a local: a global or an attribute costs 0.02 µs each.
-    clock, stage, attach = time.perf_counter_ns, observer.stage, observer.attach
-    failed, fault, drop = observer.failed, observer.fault, observer.sink.drop
+    clock, stage, attach_copier = time.perf_counter_ns, recorder.stage, recorder.attach_copier
+    record_failure, swallow, drop = recorder.record_failure, recorder.swallow, recorder.sink.drop
     is_on = True
 
     @functools.wraps(original)
@@ -81,7 +159,7 @@ def _exact_run(original: Method, observer: CallRecorder) -> Replacement:
         try:
             outputs = original(self, output_names, input_feed, run_options)
         except BaseException as error:
-            failed(self, started_ns, clock(), error)
+            record_failure(self, started_ns, clock(), error)
             raise
         ended_ns = clock()
         if stage.is_open:
@@ -89,12 +167,12 @@ def _exact_run(original: Method, observer: CallRecorder) -> Replacement:
             return outputs
         try:
             try:
-                capture = self._otel_mlmon[output_names if output_names is None else tuple(output_names)]
+                copy_call = self._otel_mlmon[output_names if output_names is None else tuple(output_names)]
             except (AttributeError, KeyError):
-                capture = attach(self, output_names, input_feed, outputs)
-            capture(input_feed, outputs, started_ns, ended_ns)
+                copy_call = attach_copier(self, output_names, input_feed, outputs)
+            copy_call(input_feed, outputs, started_ns, ended_ns)
         except BaseException as error:
-            if not fault(error):
+            if not swallow(error):
                 raise
         return outputs
 
@@ -105,26 +183,26 @@ def _exact_run(original: Method, observer: CallRecorder) -> Replacement:
     return Replacement(run, switch_off)
 
 
-def _any_run(original: Method, observer: CallRecorder) -> Replacement:
-    """For a `run` that somebody else replaced by one of other parameters, which are handed on as they come."""
+def _any_run(original: Method, recorder: CallRecorder) -> Replacement:
+    """Replaces a `run` that somebody else replaced by one of other parameters, which are handed on as they come."""
 
-    def inner(self: Any, _names: Any, _feed: Any, run_options: Any = None) -> Any:
+    def call_original(self: Any, _names: Any, _feed: Any, run_options: Any = None) -> Any:
         arguments, keywords = run_options
         return original(self, *arguments, **keywords)
 
-    timed, switch_off = _exact_run(inner, observer)
+    exact_run, switch_off = _exact_run(call_original, recorder)
 
     @functools.wraps(original)
     def run(self: Any, *arguments: Any, **keywords: Any) -> Any:
         names = arguments[0] if arguments else keywords.get("output_names")
-        given = (value for value in (*arguments, *keywords.values()) if isinstance(value, Mapping))
-        feed: Mapping[str, Any] = next(given, {})
-        return timed(self, names, feed, (arguments, keywords))
+        mappings = (value for value in (*arguments, *keywords.values()) if isinstance(value, Mapping))
+        feed: Mapping[str, Any] = next(mappings, {})
+        return exact_run(self, names, feed, (arguments, keywords))
 
     return Replacement(run, switch_off)
 
 
-def _replace_init(original: Method, observer: CallRecorder) -> Replacement:
+def _replace_init(original: Method, recorder: CallRecorder) -> Replacement:
     clock = time.perf_counter
     is_on = True
 
@@ -135,16 +213,16 @@ def _replace_init(original: Method, observer: CallRecorder) -> Replacement:
             return
         source = arguments[0] if arguments else keywords.get("path_or_bytes")
         providers = arguments[2] if len(arguments) > 2 else keywords.get("providers")
-        stamp: Stamp | None = None
-        with observer.stage:
+        stamp: FileStamp | None = None
+        with recorder.stage:
             stamp = stamp_of(path_of(source))
         started_s = clock()
         try:
             original(self, *arguments, **keywords)
         except BaseException as error:
-            observer.loaded(self, source, providers, duration_s=clock() - started_s, error=error)
+            recorder.record_load(self, source, providers, duration_s=clock() - started_s, error=error)
             raise
-        observer.loaded(self, source, providers, duration_s=clock() - started_s, error=None, stamp=stamp)
+        recorder.record_load(self, source, providers, duration_s=clock() - started_s, error=None, stamp=stamp)
 
     def switch_off() -> None:
         nonlocal is_on
@@ -153,15 +231,17 @@ def _replace_init(original: Method, observer: CallRecorder) -> Replacement:
     return Replacement(__init__, switch_off)
 
 
-PATHS: Final = (
-    Path(method="run", replace=_replace_run),
-    Path(method="run_async", replace=paths.replace_run_async),
-    Path(method="run_with_iobinding", replace=paths.replace_run_with_iobinding),
-    Path(method="run_with_ort_values", replace=paths.replace_run_with_ort_values),
-    Path(method="run_with_ortvaluevector", replace=paths.replace_run_with_ortvaluevector),
-    Path(method="set_providers", replace=paths.replace_set_providers),
-    Path(method="__init__", replace=_replace_init),
-)
-"""What is patched; one row a method."""
+METHODS: Final[Mapping[str, Callable[[Method, CallRecorder], Replacement]]] = {
+    "run": _replace_run,
+    "run_async": run_methods.replace_run_async,
+    "run_with_iobinding": run_methods.replace_run_with_iobinding,
+    "run_with_ort_values": run_methods.replace_run_with_ort_values,
+    "run_with_ortvaluevector": run_methods.replace_run_with_ortvaluevector,
+    "set_providers": run_methods.replace_set_providers,
+    "__init__": _replace_init,
+}
+"""What replaces each method that is patched."""
+
+RUNTIME: Final = OnnxRuntime()
 
 assert ATTRIBUTE == "_otel_mlmon", "the hot path spells the attribute out"  # noqa: S101

@@ -3,13 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from otel_mlmon.instrumentation.runtime.call import FIELDS, Item, Side, Tensor
+from otel_mlmon.instrumentation.runtime.call import FIELDS, RECORD_BYTES, Item, Side, Tensor
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
-    RECORD_BYTES,
     SMALL_BYTES,
     TEXT_BYTES,
-    capture_of,
     copier_of,
+    make_copier,
     side_of,
     weight_of,
 )
@@ -52,6 +51,6 @@ def test_outputs_of_other_sizes_than_inputs_are_copied_whole(made_rows: int) -> 
     made = np.arange(2 * made_rows, dtype=np.float32).reshape(-1, 2)
     plan, positions = planned({"x": table}, {"y": table})
     sink = Sink(queue=["of another call"] * FIELDS)
-    capture_of(plan, positions, sink=sink, context=lambda _: "here")({"x": table}, [made], 1, 2)
+    make_copier(plan, positions, sink=sink, context=lambda _: "here")({"x": table}, [made], 1, 2)
     _, call = records_of(sink.queue)
     assert call == (plan, 1, 2, "here", table.tobytes(), made.tobytes(), None)

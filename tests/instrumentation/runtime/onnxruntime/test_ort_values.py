@@ -93,11 +93,11 @@ class Picture:
 
 def test_of_outputs_that_are_not_read_one_shape_tells_the_batch() -> None:
     info = SessionInfo(
-        given_name="", path="", digest="", graph_name="", version=1, metadata={}, provider="P", runtime_version="1"
+        model_name="", path="", digest="", graph_name="", version=1, metadata={}, provider="P", runtime_version="1"
     )
     ring = CallQueue(fields=FIELDS, max_records=10, max_bytes=10_000, attend=lambda _: None)
     asked = {0: Picture(), 1: Picture()}
-    tap = OrtValueRecorder(info, "run_with_iobinding", inputs=(), asked=asked, sink=ring, are_values=True)
+    tap = OrtValueRecorder(info, "run_with_iobinding", inputs=(), nodes=asked, sink=ring, are_values=True)
     value = ort.OrtValue.ortvalue_from_numpy(np.zeros((2, 3, 8, 8), np.float32))
     tap.record(1, 2, None, (), [value, value])
     (record,) = records_of(ring.take(10))

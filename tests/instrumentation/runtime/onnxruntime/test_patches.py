@@ -4,6 +4,7 @@ import copy
 import gc
 import inspect
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -13,9 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.runtime.call import FIELDS, Call
+from otel_mlmon.instrumentation.runtime.call import FIELDS, Call, Load
 from otel_mlmon.instrumentation.runtime.onnxruntime import patches as onnxruntime
 from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import CallRecorder
+from otel_mlmon.instrumentation.runtime.runtime import Capture
 from tests.support import models
 from tests.support.calls import copies, records_of
 
@@ -27,10 +29,18 @@ class Watched:
     def __init__(self) -> None:
         self.read: Callable[[None], object] = lambda _: "context"
         self.ring = CallQueue(fields=FIELDS, max_records=100_000, max_bytes=10**9, attend=lambda _: None)
-        self.observer = CallRecorder(
-            sink=self.ring, reader=lambda: self.read, model_name=lambda _: "", runtime_version="1"
+        self.loads: deque[Load] = deque()
+        self.recorder = CallRecorder(
+            Capture(
+                sink=self.ring,
+                loads=self.loads,
+                context_reader=lambda: self.read,
+                model_name=lambda _: "",
+                has_output_function=lambda _: False,
+            ),
+            runtime_version="1",
         )
-        self.patches = onnxruntime.patch(ort, self.observer)
+        self.patches = onnxruntime.patch(ort, self.recorder)
 
     def calls(self) -> list[Call]:
         return list(map(Call._make, records_of(self.ring.take(100_000))))
@@ -45,7 +55,7 @@ def watched() -> Iterator[Watched]:
     found = Watched()
     yield found
     found.undo()
-    found.observer.close()
+    found.recorder.close()
     assert (dict(SESSION.__dict__), ort.InferenceSession.__dict__["__init__"]) == before
 
 
@@ -137,7 +147,7 @@ def test_sessions_made_before_subclasses_copies_and_subsets(watched: Watched) ->
         ]
     finally:
         again.undo()
-        again.observer.close()
+        again.recorder.close()
 
 
 def test_contexts_are_read_by_another_function_from_the_next_round_or_new_session_on(watched: Watched) -> None:
@@ -145,25 +155,25 @@ def test_contexts_are_read_by_another_function_from_the_next_round_or_new_sessio
     first.run(None, FEED)
     watched.read = lambda _: "more"
     first.run(None, FEED)
-    watched.observer.renew()
+    watched.recorder.renew_context()
     first.run(None, FEED)
     watched.read = lambda _: "most"
     second = ort.InferenceSession(models.classifier())
     second.run(None, FEED)
     first.run(None, FEED)
     assert [call.context for call in watched.calls()] == ["context", "context", "more", "most", "most"]
-    assert len(watched.observer.sessions()) == 2
+    assert len(watched.recorder.sessions()) == 2
 
 
 def test_sessions_are_freed(watched: Watched) -> None:
     session = ort.InferenceSession(models.classifier())
     session.run(None, FEED)
     gone = weakref.ref(session)
-    assert len(watched.observer.sessions()) == 1
+    assert len(watched.recorder.sessions()) == 1
     del session
     gc.collect()
     assert gone() is None
-    assert watched.observer.sessions() == []
+    assert watched.recorder.sessions() == []
 
 
 def test_lists_and_large_arrays(watched: Watched) -> None:
@@ -183,7 +193,7 @@ def test_loads_are_noted_failures_too(watched: Watched) -> None:
     ort.InferenceSession(models.classifier())
     with pytest.raises(Exception, match=r"NO_SUCHFILE|doesn't exist"):
         ort.InferenceSession("/nowhere/missing.onnx")
-    good, bad = watched.observer.loads
+    good, bad = watched.loads
     assert (good.session is not None, good.error_type, bad.path, bad.error_type) == (
         True, None, "/nowhere/missing.onnx", "NoSuchFile",
     )  # fmt: skip
@@ -210,13 +220,13 @@ def test_uninstrument_below_a_foreign_patch_is_a_pass_through() -> None:
         assert SESSION.run is foreign
         session.run(None, FEED)
         assert (len(found.calls()), len(seen)) == (0, 2)
-        found.observer.close()
+        found.recorder.close()
         again = Watched()
         session.run(None, FEED)
         assert len(again.calls()) == 1
         assert set(again.undo().values()) == {True}
         assert SESSION.run is foreign
-        again.observer.close()
+        again.recorder.close()
     finally:
         SESSION.run = bare
 
@@ -237,6 +247,6 @@ def test_a_foreign_patch_of_other_parameters_gets_its_own_arguments() -> None:
             session.run(None, FEED, None)
         assert [call.error_type for call in found.calls()] == [None, None, "TypeError"]
         assert set(found.undo().values()) == {True}
-        found.observer.close()
+        found.recorder.close()
     finally:
         SESSION.run = bare

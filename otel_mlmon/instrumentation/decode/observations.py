@@ -1,0 +1,239 @@
+"""Decodes observed predictions: values that the host reported by `observe()`, instead of tensors.
+
+Scores are decoded as the output of any model is. A label or confidence that was reported comes before theirs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol, cast
+
+import numpy as np
+
+from otel_mlmon.instrumentation.decode.batch import Batch, each
+from otel_mlmon.instrumentation.decode.decoder import Reader, Said
+from otel_mlmon.instrumentation.decode.features import Inputs
+from otel_mlmon.instrumentation.decode.findings import Findings
+from otel_mlmon.instrumentation.decode.model_identity import MAX_TEXT, model_name
+from otel_mlmon.instrumentation.decode.outputs import coded, label_of
+from otel_mlmon.instrumentation.decode.predictions import Confidences, Labels, Predictions
+from otel_mlmon.instrumentation.runtime.call import ObservedItem, Plan, Scalar, ValueRows
+from otel_mlmon.internal_events import JOURNAL, ValuesDropped
+from otel_mlmon.types import Floats, Ints
+
+VALUE: Final = "value"
+"""The name of the output that reported numbers are of."""
+
+_NUMBERS: Final = frozenset({int, float, bool, type(None)})
+_ABSENT_TEXTS: Final = frozenset({"", "None", "nan"})
+
+
+class CallReader(Protocol):
+    """Decodes the calls of one plan.
+
+    Runs on: one thread at a time.
+    """
+
+    def read(self, batch: Batch) -> Predictions:
+        """Decodes a batch of at least one call, all of this reader's plan."""
+
+
+def make_reader(
+    plan: Plan, *, options: Callable[[str], Said], max_features: int, findings: Findings | None = None
+) -> CallReader:
+    """Makes the reader of a plan's calls.
+
+    Args:
+        plan: What was copied.
+        options: Gives what the developer configured for a model, by its name.
+        max_features: Features profiled at most.
+        findings: Takes what is found out about the model.
+    """
+    reader = ObservationReader if plan.is_observed else Reader
+    return reader(plan, options=options, max_features=max_features, findings=findings)
+
+
+class ObservationReader:
+    """Decodes observed predictions: see `CallReader`. The arguments are those of `make_reader`."""
+
+    def __init__(
+        self, plan: Plan, *, options: Callable[[str], Said], max_features: int, findings: Findings | None = None
+    ) -> None:
+        model_options = options(model_name(plan.session))
+        scores_plan = dataclasses.replace(plan, inputs=(), outputs=plan.outputs[-1:], is_observed=False)
+        self._scores = Reader(scores_plan, options=options, max_features=0, findings=findings)
+        self._class_names = [str(name)[:MAX_TEXT] for name in model_options.labels]
+        self._categorical = frozenset(model_options.categorical or ())
+        self._max_features = max_features
+        self._are_categories: dict[str, bool | None] = {}
+        """Whether each feature is a category, by name; None until a value shows it."""
+        self._findings = findings or Findings()
+
+    def read(self, batch: Batch) -> Predictions:
+        """Decodes a batch of at least one call."""
+        labels, confidences, values, scores = map(each, batch.outputs)
+        (features,) = map(each, batch.inputs)
+        predictions = self._scores.read(dataclasses.replace(batch, inputs=(), outputs=(scores,)))
+        inputs, input_sizes = self._read_features(cast("Sequence[Any]", features))
+        rows_of_columns = [_flatten(cast("Sequence[Any]", column)) for column in (labels, confidences, values)]
+        sizes = predictions.batch_sizes
+        for column_sizes in (*(rows.sizes for rows in rows_of_columns), input_sizes):
+            sizes = np.where(sizes > 0, sizes, column_sizes)
+        label_rows, confidence_rows, value_rows = rows_of_columns
+        numbers = _numbers(value_rows.values)
+        return dataclasses.replace(
+            predictions,
+            batch_sizes=sizes,
+            labels=_merge_labels(self._read_labels(label_rows), predictions.labels),
+            confidences=_merge_confidences(_read_confidences(confidence_rows), predictions.confidences),
+            values={**predictions.values, VALUE: numbers[np.isfinite(numbers)]} if numbers.size else predictions.values,
+            inputs=inputs,
+        )
+
+    def _read_labels(self, rows: _Rows) -> Labels:
+        codes, table = coded([_label_text(value, self._class_names) for value in rows.values])
+        return Labels(codes, rows.calls, table)
+
+    def _read_features(self, items: Sequence[dict[str, Scalar | ValueRows] | None]) -> tuple[Inputs, Ints]:
+        """The features of all calls, and the rows of each call that they show."""
+        columns: dict[str, list[Scalar]] = {}
+        sizes = np.zeros(len(items), dtype=np.int64)
+        samples = 0
+        for call, features in enumerate(items):
+            copied_rows = 0
+            for name, value in (features or {}).items():
+                if name not in self._are_categories and not self._add_feature(name):
+                    continue
+                column = columns.setdefault(name, [])
+                if isinstance(value, ValueRows):
+                    column.extend(value.values)
+                    copied_rows = max(copied_rows, len(value.values))
+                    sizes[call] = max(sizes[call], value.size)
+                else:
+                    column.append(value)
+                    copied_rows, sizes[call] = max(copied_rows, 1), max(sizes[call], 1)
+            samples += copied_rows
+        inputs = Inputs(samples=samples)
+        for name, values in columns.items():
+            self._profile(name, values, inputs)
+        return inputs, sizes
+
+    def _add_feature(self, name: str) -> bool:
+        if len(self._are_categories) >= self._max_features:
+            if self._max_features:
+                finding = f"more than {self._max_features} features, the first ones are profiled (max_features)"
+                self._findings.note(self._scores.model.name, "inputs", finding)
+            return False
+        self._are_categories[name] = True if name in self._categorical else None
+        return True
+
+    def _profile(self, name: str, values: list[Scalar], inputs: Inputs) -> None:
+        is_category = self._are_categories[name]
+        if is_category is None:
+            first = next((value for value in values if value is not None), None)
+            is_category = self._are_categories[name] = None if first is None else isinstance(first, (str, bool))
+        if is_category:
+            texts = Counter([_category_text(value) for value in values])
+            missing_count = sum(texts.pop(text, 0) for text in _ABSENT_TEXTS)
+            if texts:
+                inputs.categories[name] = texts
+        else:
+            numbers = _numbers(values)
+            finite = numbers[np.isfinite(numbers)]
+            missing_count = len(numbers) - len(finite)
+            if finite.size:
+                inputs.features[name] = finite
+        if missing_count:
+            inputs.missing[name] = missing_count
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Rows:
+    """The values of one column over a batch of n calls, without those that are None."""
+
+    values: list[Scalar]
+    """m values."""
+    calls: Ints
+    """Shape (m,): the call of each, not decreasing."""
+    sizes: Ints
+    """Shape (n,): true rows of each call; 0 if it has none."""
+
+
+def _flatten(items: Sequence[ObservedItem]) -> _Rows:
+    batches = [
+        item
+        if isinstance(item, ValueRows)
+        else ValueRows(0, ())
+        if item is None
+        else ValueRows(1, (cast("Scalar", item),))
+        for item in items
+    ]
+    calls = np.repeat(np.arange(len(items), dtype=np.int64), [len(rows.values) for rows in batches])
+    values = [value for rows in batches for value in rows.values]
+    if None in values:
+        is_present = [value is not None for value in values]
+        calls, values = calls[is_present], [value for value in values if value is not None]
+    return _Rows(values=values, calls=calls, sizes=np.array([rows.size for rows in batches], dtype=np.int64))
+
+
+def _numbers(values: Sequence[Scalar]) -> Floats:
+    """Values as numbers, NaN where they are none."""
+    if _NUMBERS.issuperset(map(type, values)):
+        try:
+            return np.array(values, dtype=np.float64)
+        except OverflowError:
+            pass
+    return np.array([_number(value) for value in values], dtype=np.float64)
+
+
+def _number(value: Scalar) -> float:
+    if value is None or isinstance(value, str):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.nan
+
+
+def _label_text(value: Scalar, class_names: Sequence[str]) -> str:
+    return value[:MAX_TEXT] if isinstance(value, str) else label_of(value, class_names)
+
+
+def _category_text(value: Scalar) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if value is None or not math.isfinite(_number(value)) else label_of(value, ())
+
+
+def _read_confidences(rows: _Rows) -> Confidences:
+    numbers = _numbers(rows.values)
+    is_valid = (numbers >= 0) & (numbers <= 1)
+    invalid_count = len(numbers) - int(is_valid.sum())
+    if invalid_count:
+        JOURNAL.emit(ValuesDropped(reason="confidence_out_of_range", count=invalid_count))
+    return Confidences(numbers[is_valid], rows.calls[is_valid])
+
+
+def _merge_labels(reported: Labels, derived: Labels) -> Labels:
+    """The labels reported, and those of scores of the other calls."""
+    if not derived.calls.size or not reported.calls.size:
+        return reported if reported.calls.size else derived
+    is_other = ~np.isin(derived.calls, reported.calls)
+    calls = np.concatenate([reported.calls, derived.calls[is_other]])
+    codes = np.concatenate([reported.codes, derived.codes[is_other] + len(reported.table)])
+    order = np.argsort(calls, kind="stable")
+    return Labels(codes[order], calls[order], [*reported.table, *derived.table])
+
+
+def _merge_confidences(reported: Confidences, derived: Confidences) -> Confidences:
+    """The confidences reported, and those of scores of the other calls."""
+    if not derived.calls.size or not reported.calls.size:
+        return reported if reported.calls.size else derived
+    is_other = ~np.isin(derived.calls, reported.calls)
+    calls = np.concatenate([reported.calls, derived.calls[is_other]])
+    values = np.concatenate([reported.values, derived.values[is_other]])
+    order = np.argsort(calls, kind="stable")
+    return Confidences(values[order], calls[order])

@@ -1,0 +1,111 @@
+"""The Protocol of a runtime, and the registry of all runtimes.
+
+A runtime is a library that runs models, such as onnxruntime. To add one, write a class that implements `Runtime`, and
+name it in an entry point of your package; nothing here changes:
+
+    [project.entry-points."otel_mlmon.runtimes"]
+    lightgbm = "my_package.lightgbm:RUNTIME"
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from otel_mlmon.guard import guard
+from otel_mlmon.instrumentation.runtime.call import Context, Load, SessionInfo, Sink
+from otel_mlmon.registry import Registry
+
+_LOG: Final = logging.getLogger("otel_mlmon")
+
+MAX_LOADS: Final = 1024
+"""Loads that wait to be announced; the oldest are forgotten."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Capture:
+    """Holds what a runtime records into, and what it may ask."""
+
+    sink: Sink
+    """Takes calls, from any thread of the host's."""
+    loads: deque[Load]
+    """Takes models loaded, from any thread of the host's."""
+    context_reader: Callable[[], Context]
+    """Gives the function that reads the OpenTelemetry context of a call; another one once there is more to read."""
+    model_name: Callable[[Any], str]
+    """The name that the user gives the model of a session object; empty to find it out."""
+    has_output_function: Callable[[SessionInfo], bool]
+    """Whether the developer's own function reads a session's outputs, which are then copied as they are."""
+    allows_telemetry: bool = True
+    """Whether the runtime may send telemetry of its own."""
+
+
+class Instrumentation(Protocol):
+    """A runtime that is instrumented.
+
+    Runs on: `undo`, `sessions` and `renew_context` on any thread; none of them raises because it is called twice.
+    """
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """Names of the methods that are patched; empty if none is."""
+
+    def sessions(self) -> Iterable[SessionInfo]:
+        """Lists the sessions, or models, that are alive now."""
+
+    def session_of(self, model: Any) -> SessionInfo | None:
+        """Describes a session object of the host's; None if it is not one of this runtime, or never ran."""
+
+    def renew_context(self) -> None:
+        """Reads contexts by the function that `Capture.context_reader` gives now."""
+
+    def undo(self) -> bool:
+        """Restores the runtime, and lets go of every session; whether nothing of ours is left in it."""
+
+
+class Runtime(Protocol):
+    """A library that runs models."""
+
+    def instrument(self, capture: Capture) -> Instrumentation | None:
+        """Imports the library and patches it, so that its calls are recorded; None if it is not installed.
+
+        Every call is recorded into `capture.sink`, or dropped there by a reason; no result, exception or signature of
+        the host's changes, and nothing waits. The calls name the runtime in `SessionInfo.runtime_name`.
+        """
+
+
+RUNTIMES: Final[Registry[Runtime]] = Registry(
+    "otel_mlmon.runtimes",
+    {
+        "onnxruntime": "otel_mlmon.instrumentation.runtime.onnxruntime.patches:RUNTIME",
+        "manual": "otel_mlmon.instrumentation.runtime.manual:RUNTIME",
+    },
+)
+"""Every runtime, by name."""
+
+
+def instrument_all(capture: Capture, *, runtimes: Registry[Runtime] = RUNTIMES) -> dict[str, Instrumentation]:
+    """Instruments every runtime that is installed, by name; one that fails is left out, and the fault is counted."""
+    instrumentations: dict[str, Instrumentation] = {}
+    for name in runtimes.names():
+        with guard("runtime"):
+            instrumentation = runtimes.load(name).instrument(capture)
+            if instrumentation is None:
+                _LOG.info("%s is not installed: its calls are not monitored.", name)
+            else:
+                instrumentations[name] = instrumentation
+    return instrumentations
+
+
+def undo_all(instrumentations: Mapping[str, Instrumentation]) -> bool:
+    """Undoes every instrumentation, the last first; whether nothing of ours is left in any runtime."""
+    is_restored = True
+    for instrumentation in reversed(list(instrumentations.values())):
+        is_undone = False
+        with guard("runtime"):
+            is_undone = instrumentation.undo()
+        is_restored = is_restored and is_undone
+    return is_restored

@@ -1,0 +1,147 @@
+"""Copies the Python values of observed predictions: numbers, texts, sequences of them, tables of scores.
+
+A text or number is kept, since it cannot change; of a sequence the values are copied, as many as the bounds here allow.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeAlias, cast
+
+import numpy as np
+
+from otel_mlmon.instrumentation.runtime.call import RECORD_BYTES, Item, Scalar, ValueRows
+
+MAX_FEATURES: Final = 1024
+"""Features of a call that are copied, the first ones; `max_features` decides how many of them are profiled."""
+
+MAX_ROWS: Final = 4096
+"""Rows of a batch that are copied; a larger one is thinned at a constant step, and its size stays true."""
+
+MAX_SCORE_BYTES: Final = 65_536
+"""Bytes of the scores of a batch that are copied; more rows are thinned likewise."""
+
+MAX_CHARACTERS: Final = 256
+"""Characters of a text that are copied."""
+
+VALUE_BYTES: Final = 100
+"""What a value weighs, with its place in a mapping; a text's characters come on top."""
+
+SMALL_FEATURES: Final = 32
+SMALL_BYTES: Final = RECORD_BYTES + (SMALL_FEATURES + 3) * VALUE_BYTES + 4 * MAX_CHARACTERS
+"""What a call of so many numbers, with its label, weighs at most: such a call is appended by the short way."""
+
+Features: TypeAlias = Mapping[str, Any]
+
+Outcome: TypeAlias = tuple[Any, Any, Any, Any]
+"""Label, confidence, value and scores."""
+
+_NUMBERS: Final = frozenset({int, float, bool, type(None)})
+_SCALARS: Final = frozenset({str, *_NUMBERS})
+
+
+def is_small_outcome(outcome: Outcome) -> bool:
+    """Whether an outcome is of one row, and may be kept as it is: a label that is a short text, and numbers."""
+    label = outcome[0]
+    return (
+        type(label) is str
+        and len(label) <= MAX_CHARACTERS
+        and _NUMBERS.issuperset(map(type, outcome[1:3]))
+        and outcome[3] is None
+    )
+
+
+def copy_outcome(outcome: Outcome) -> Outcome:
+    """Copies label, confidence, value and scores.
+
+    Raises:
+        TypeError: One is neither a number nor a text, nor a sequence of them.
+        ValueError: One has too many dimensions.
+    """
+    label, confidence, value, scores = outcome
+    return _copy_value(label), _copy_value(confidence), _copy_value(value), _copy_scores(scores)
+
+
+def copy_features(features: Features | None) -> tuple[Mapping[str, Scalar | ValueRows] | None, bool]:
+    """Copies features by name, the unreadable ones as missing; also whether they are few numbers."""
+    if features is None:
+        return None, True
+    if type(features) is dict and len(features) <= SMALL_FEATURES and _NUMBERS.issuperset(map(type, features.values())):
+        return features.copy(), True
+    items = itertools.islice(dict(features).items(), MAX_FEATURES)
+    return {str(name)[:MAX_CHARACTERS]: _copy_feature(value) for name, value in items}, False
+
+
+def _copy_feature(value: Any) -> Scalar | ValueRows:
+    try:
+        return _copy_value(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _copy_value(value: Any) -> Scalar | ValueRows:
+    """Copies a text or number, or a sequence of them.
+
+    Raises:
+        TypeError: It is neither.
+        ValueError: It is a table of more than one column.
+    """
+    if type(value) in _NUMBERS:
+        return cast("Scalar", value)
+    if isinstance(value, str):
+        return str.__str__(value)[:MAX_CHARACTERS]
+    if isinstance(value, (list, tuple)):
+        values = value[:: -(-len(value) // MAX_ROWS) or 1]
+        if _SCALARS.issuperset(map(type, values)):
+            return ValueRows(len(value), tuple(map(_copy_scalar, values)))
+    array = np.asarray(value)
+    if not array.ndim:
+        return _copy_scalar(array.item())
+    size = len(array)
+    if array.size != size:
+        raise ValueError(f"a sequence of values is expected, not an array of shape {array.shape}")
+    return ValueRows(size, tuple(map(_copy_scalar, array.ravel()[:: -(-size // MAX_ROWS) or 1].tolist())))
+
+
+def _copy_scalar(value: Any) -> Scalar:
+    if type(value) in _NUMBERS:
+        return cast("Scalar", value)
+    if isinstance(value, str):
+        return str.__str__(value)[:MAX_CHARACTERS]
+    if isinstance(value, (int, float)):
+        return float(value) if isinstance(value, float) else int(value)
+    if isinstance(value, np.generic):
+        return _copy_scalar(value.item())
+    raise TypeError(f"a number or a text is expected, not {type(value).__name__}")
+
+
+def _copy_scores(scores: Any) -> Item:
+    """Copies scores as a table of rows, as many of them as fit."""
+    if scores is None:
+        return None
+    table = np.atleast_2d(np.asarray(scores))
+    if table.ndim != 2:
+        raise ValueError(f"scores of shape (k,) or (n, k) are expected, not {table.shape}")
+    size, width = table.shape
+    if width * 8 > MAX_SCORE_BYTES * 16:
+        return table.shape, b""
+    max_rows = max(MAX_SCORE_BYTES // max(width * 8, 1), 1)
+    return table.shape, table[:: -(-size // max_rows) or 1].astype(np.float64).tobytes()
+
+
+def weight_of(features: Mapping[str, Scalar | ValueRows] | None, outcome: Sequence[Any]) -> int:
+    """Estimates how many bytes a call takes."""
+    weight = RECORD_BYTES
+    for item in (*(features or {}).values(), *outcome):
+        if isinstance(item, ValueRows):
+            weight += sum(map(_scalar_weight, item.values))
+        elif isinstance(item, tuple):
+            weight += VALUE_BYTES + len(item[1])
+        else:
+            weight += _scalar_weight(item)
+    return weight
+
+
+def _scalar_weight(value: Any) -> int:
+    return VALUE_BYTES + len(value) if isinstance(value, str) else VALUE_BYTES
