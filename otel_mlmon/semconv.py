@@ -22,7 +22,6 @@ PROCESSOR_SCOPE: Final = "otel_mlmon.processor"
 
 MODEL_NAME: Final = "ml.model.name"
 MODEL_VERSION: Final = "ml.model.version"
-DEPLOYMENT_ENVIRONMENT: Final = "deployment.environment.name"
 MODEL_REFERENCE: Final = "ml.model.reference"
 MODEL_FILE_SHA256: Final = "ml.model.file.sha256"
 MODEL_LOAD_DURATION: Final = "ml.model.load.duration"

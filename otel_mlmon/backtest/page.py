@@ -147,7 +147,9 @@ def _facts(stream: StreamReport) -> str:
     if stream.onset_window is not None:
         facts.append(f"onset in window {stream.onset_window}" + (f" ({stream.onset})" if stream.onset else ""))
     if stream.total_variation is not None:
-        facts.append(f"total variation {format_percent(stream.total_variation)}, tolerated {format_percent(stream.tolerance)}")
+        facts.append(
+            f"total variation {format_percent(stream.total_variation)}, tolerated {format_percent(stream.tolerance)}"
+        )
     if stream.psi is not None:
         facts.append(f"PSI {stream.psi:.3f}")
     if stream.design_effect is not None:

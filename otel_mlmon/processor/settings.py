@@ -53,7 +53,9 @@ class Settings:
         )
         # Needed for every stream of every pane; there are as many names as models.
         self._model = lru_cache(maxsize=_CACHED_MODELS)(config.model)
-        self._rules_of_name = lru_cache(maxsize=_CACHED_MODELS)(lambda name: ModelRules.from_section(config.model(name)))
+        self._rules_of_name = lru_cache(maxsize=_CACHED_MODELS)(
+            lambda name: ModelRules.from_section(config.model(name))
+        )
 
     def model_settings(self, model: ModelKey) -> ModelSettings:
         """Returns the window step's settings of a model."""

@@ -79,7 +79,9 @@ def shares(counts: Counts | tuple[int, ...]) -> tuple[float, ...]:
     return tuple(number / total if total else 0.0 for number in numbers)
 
 
-def ratio_cause(window: Window, reference: Reference, score: Score, counts: BinCounts, *, bound: float, of: str) -> Cause:
+def ratio_cause(
+    window: Window, reference: Reference, score: Score, counts: BinCounts, *, bound: float, of: str
+) -> Cause:
     """Describes a stream whose last bin is what must stay rare: slow or failed calls.
 
     Args:
@@ -136,9 +138,7 @@ def shift_cause(window: Window, reference: Reference, score: Score, counts: BinC
         bins=bins.names,
         reference_shares=reference_shares,
         current_shares=current_shares,
-        details=describe_change(
-            stream, bins, reference_shares, current_shares, means=(reference.mean, counts.mean)
-        ),
+        details=describe_change(stream, bins, reference_shares, current_shares, means=(reference.mean, counts.mean)),
         summary=f"total variation {format_percent(value)}, tolerated {format_percent(bound)} ({sizes})",
         margin=score.margin,
     )

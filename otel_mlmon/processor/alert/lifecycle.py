@@ -332,9 +332,7 @@ def _has_data(window: Window) -> bool:
     return window.pane.size == 0 or bool(window.pane.any())
 
 
-def _judge(
-    rule: Rule, entry: RuleRecord, window: Window, score: Score, counts: OnsetCounts, now_ns: int
-) -> bool:
+def _judge(rule: Rule, entry: RuleRecord, window: Window, score: Score, counts: OnsetCounts, now_ns: int) -> bool:
     """Judges one stream and notes the outcome; whether there was one. A fault is counted by the guard `alert`."""
     stream = window.stream.stream
     outcome: Judgement = None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel, Field, create_model, model_serializer, model_validator
 
 from otel_mlmon.processor.alert.config import AlertSection
-from otel_mlmon.processor.alert.rules.rule import RULES, RuleSection
+from otel_mlmon.processor.alert.rules.rule import RULES
 from otel_mlmon.processor.config.section import Count, Section
 from otel_mlmon.processor.notify.notifier import NOTIFIERS
 from otel_mlmon.processor.receive.config import ReceiverSection
@@ -61,9 +61,11 @@ class ModelSectionBase(Section):
 
 if TYPE_CHECKING:
 
-    class NotifierEntry(NotifierEntryBase): ...
+    class NotifierEntry(NotifierEntryBase):
+        """With a field for every notifier."""
 
-    class ModelSection(ModelSectionBase): ...
+    class ModelSection(ModelSectionBase):
+        """With a field for every rule."""
 
 else:
     NotifierEntry = create_model(

@@ -181,7 +181,9 @@ def gauges(document: Document, rules: Iterable[RuleStatus]) -> Iterator[GaugeVal
         attributes = {semconv.MODEL_NAME: status.model.name, semconv.ALERT_RULE: status.rule}
         if status.model.version:
             attributes[semconv.MODEL_VERSION] = status.model.version
-        yield GaugeValue(metric=semconv.ALERT_STATE.name, value=semconv.ALERT_STATES[status.state.value], attributes=attributes)
+        yield GaugeValue(
+            metric=semconv.ALERT_STATE.name, value=semconv.ALERT_STATES[status.state.value], attributes=attributes
+        )
 
 
 def _words(stream: StreamSummary) -> tuple[str, ...]:

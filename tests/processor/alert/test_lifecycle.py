@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from otel_mlmon.processor.alert.alert import Alert, Link, RuleState
 from otel_mlmon.processor.alert.cause import OnsetCounts
-from otel_mlmon.processor.alert.lifecycle import MAX_EXEMPLARS, MAX_RESOLVED, Alerts, AlertsRecord, rank_causes
+from otel_mlmon.processor.alert.lifecycle import MAX_RESOLVED, AlertsRecord
 from otel_mlmon.processor.alert.rules.data_drift import DataDriftRule
 from otel_mlmon.processor.alert.rules.rule import Judgement
 from otel_mlmon.processor.config.model import Config
@@ -19,7 +19,6 @@ from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.state.records import decode, encode
 from otel_mlmon.processor.window.window import Window
 from otel_mlmon.types import ModelKey
-from tests.support.alerts import CAUSE
 from tests.support.scores import MODEL, SECOND_NS, Judged, judged
 
 Change = tuple[str, RuleState, RuleState]
@@ -44,9 +43,14 @@ class Run:
     """
 
     def __init__(
-        self, *, rules: dict[str, Any] | None = None, limits: dict[str, Any] | None = None, **alerts: Any
+        self,
+        *,
+        for_: str = "0s",
+        rules: dict[str, Any] | None = None,
+        limits: dict[str, Any] | None = None,
+        **alerts: Any,
     ) -> None:
-        self.configure(rules=rules, limits=limits, **alerts)
+        self.configure(rules=rules, limits=limits, **alerts, **{"for": for_})
         self.alerts = self.settings.alerts()
 
     def configure(
@@ -116,7 +120,7 @@ def test_forty_features_are_one_alert_with_forty_causes() -> None:
 
 
 def test_for_is_how_long_drift_must_last() -> None:
-    run = Run(**{"for": "10s"})
+    run = Run(for_="10s")
     assert run.pane(0, DRIFT) == []
     assert run.state("data_drift") is RuleState.PENDING
     assert run.tick(60) == []  # time alone is no evidence
@@ -277,7 +281,7 @@ def test_an_error_lasts_no_longer_than_its_stream(monkeypatch: pytest.MonkeyPatc
 
 
 def test_time_does_not_run_back() -> None:
-    run = Run(**{"for": "10s"})
+    run = Run(for_="10s")
     run.pane(100, DRIFT)
     assert run.pane(50, DRIFT) == []
     (alert,) = run.alerts.evaluate(MODEL, dict([DRIFT]), ns(110))
@@ -343,7 +347,7 @@ step = st.tuples(
 def test_restarted_anywhere_it_says_the_same_and_each_rule_takes_turns(
     steps: list[tuple[ModelKey, list[tuple[str, str]], int, bool]], for_: str, keep_firing_for: str
 ) -> None:
-    options: dict[str, Any] = {"for": for_, "keep_firing_for": keep_firing_for, "limits": {"stale_after": "1000s"}}
+    options: dict[str, Any] = {"for_": for_, "keep_firing_for": keep_firing_for, "limits": {"stale_after": "1000s"}}
     lasting, restarted = Run(**options), Run(**options)
     now_s, last_s, states = 0, 0, dict[str, RuleState]()
     for model, streams, elapsed_s, restarts in steps:

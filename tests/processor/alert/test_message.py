@@ -90,15 +90,11 @@ def test_latency_is_a_share_of_calls() -> None:
 
 
 def test_silence_and_errors_need_no_causes() -> None:
-    silent = format_alert(
-        replace(FIRING, rule="no_data", title="no predictions", state=RuleState.NO_DATA, causes=())
-    )
+    silent = format_alert(replace(FIRING, rule="no_data", title="no predictions", state=RuleState.NO_DATA, causes=()))
     assert silent.startswith("NO DATA · critical · digits 1 · no predictions\n\n  What      no predictions come in\n")
     back = format_alert(replace(RESOLVED, rule="no_data", previous=RuleState.NO_DATA, causes=()))
     assert "What      predictions come in again\n" in back
-    forgotten = format_alert(
-        replace(RESOLVED, previous=RuleState.NO_DATA, causes=(), reason="It was silent for long.")
-    )
+    forgotten = format_alert(replace(RESOLVED, previous=RuleState.NO_DATA, causes=(), reason="It was silent for long."))
     assert "What      it is no longer monitored\n" in forgotten
     assert "Why       It was silent for long." in forgotten
     broken = format_alert(replace(FIRING, state=RuleState.ERROR, causes=(), reason="no such file"))
@@ -123,7 +119,14 @@ def test_without_unicode_all_of_ours_is_ascii() -> None:
 shares = st.lists(st.floats(0, 1), min_size=0, max_size=30)
 
 
-@given(shares, st.integers(0, 50), st.sampled_from(RULES.names()), st.sampled_from(RuleState), st.booleans(), st.text(max_size=40))
+@given(
+    shares,
+    st.integers(0, 50),
+    st.sampled_from(RULES.names()),
+    st.sampled_from(RuleState),
+    st.booleans(),
+    st.text(max_size=40),
+)
 @settings(deadline=None, max_examples=100)
 def test_any_alert_fits_into_25_lines(
     numbers: list[float], others: int, rule: str, state: RuleState, has_unicode: bool, name: str
@@ -137,7 +140,12 @@ def test_any_alert_fits_into_25_lines(
         current_shares=tuple(reversed(numbers)),
     )
     alert = replace(
-        FIRING, rule=rule, state=state, causes=(cause,) * others, exemplars=("t",) * 9, links=(Link(name="a", url="b"),) * 9
+        FIRING,
+        rule=rule,
+        state=state,
+        causes=(cause,) * others,
+        exemplars=("t",) * 9,
+        links=(Link(name="a", url="b"),) * 9,
     )
     assert len(format_alert(alert, is_unicode=has_unicode).split("\n")) <= 25
 
@@ -181,7 +189,9 @@ def test_images_are_described_by_their_looks() -> None:
 
 def test_classes_are_described_by_how_much_they_moved() -> None:
     bins = Bins(names=("ham", "spam", "eggs", "tea", OTHER), is_ordered=False)
-    changes = describe_change("prediction.label", bins, (0.5, 0.3, 0.1, 0.1, 0.0), (0.2, 0.31, 0.1, 0.0, 0.39), means=(NAN, NAN))
+    changes = describe_change(
+        "prediction.label", bins, (0.5, 0.3, 0.1, 0.1, 0.0), (0.2, 0.31, 0.1, 0.0, 0.39), means=(NAN, NAN)
+    )
     assert changes == ("all others: 0 % → 39 %", "class ham: 50 % → 20 %", "class tea: 10 % → 0 %", "1 is gone")
     colour = Bins(names=("red", OTHER, MISSING), is_ordered=False)
     assert describe_change("input.colour", colour, (0.9, 0.1, 0), (0.5, 0.1, 0.4), means=(NAN, NAN)) == (

@@ -212,7 +212,11 @@ models:
         {},
     )
     exact, pattern, other = config.model("fraud-eu"), config.model("fraud-us"), config.model("churn")
-    assert (exact.rule("latency").threshold_s, exact.rule("latency").max_ratio, exact.rule("latency").enabled) == (0.01, 0.05, False)
+    assert (exact.rule("latency").threshold_s, exact.rule("latency").max_ratio, exact.rule("latency").enabled) == (
+        0.01,
+        0.05,
+        False,
+    )
     assert (pattern.rule("latency").threshold_s, pattern.max_labels, pattern.max_features) == (0.05, 7, 11)
     assert (other.rule("latency").threshold_s, other.rule("latency").max_ratio, other.max_labels) == (0.2, 0.03, 9)
     assert exact.rule("errors") == Config().model("x").rule("errors")

@@ -19,7 +19,9 @@ QUICK = DeliverySettings(backoff_s=0.001, max_backoff_s=0.002, breaker_open_s=0.
 
 
 @contextmanager
-def delivery(notifier: ScriptedNotifier, letters: DeadLetterList, settings: DeliverySettings = QUICK) -> Iterator[Delivery]:
+def delivery(
+    notifier: ScriptedNotifier, letters: DeadLetterList, settings: DeliverySettings = QUICK
+) -> Iterator[Delivery]:
     made = Delivery(notifier, name="n", dead_letters=letters, settings=settings, rng=random.Random(1))
     made.start()
     try:
@@ -127,7 +129,10 @@ def test_a_notifier_that_hangs_is_left_behind_and_few_threads_with_it() -> None:
 
 def test_shutdown_tries_once_more_and_buries_the_rest() -> None:
     slow = DeliverySettings(backoff_s=60)
-    notifier, letters = ScriptedNotifier([TransientError("a"), TransientError("b"), TransientError("c")]), DeadLetterList()
+    notifier, letters = (
+        ScriptedNotifier([TransientError("a"), TransientError("b"), TransientError("c")]),
+        DeadLetterList(),
+    )
     made = Delivery(notifier, name="n", dead_letters=letters, settings=slow)
     made.start()
     made.submit(FIRING)

@@ -47,7 +47,9 @@ class DataDriftRule:
         """Judges by the evidence that the distribution moved."""
         tolerance = self.section.tolerance
         return judge_evidence(
-            window, score, lambda reference: shift_cause(window, reference, score, counts.since_onset(window), bound=tolerance)
+            window,
+            score,
+            lambda reference: shift_cause(window, reference, score, counts.since_onset(window), bound=tolerance),
         )
 
     def severity(self, causes: Iterable[Cause]) -> Severity:

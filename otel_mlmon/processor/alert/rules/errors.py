@@ -43,7 +43,11 @@ class ErrorsRule:
         """Judges by the evidence that the ratio has grown."""
         bound = self.section.max_ratio
         return judge_evidence(
-            window, score, lambda reference: ratio_cause(window, reference, score, counts.since_onset(window), bound=bound, of="failed")
+            window,
+            score,
+            lambda reference: ratio_cause(
+                window, reference, score, counts.since_onset(window), bound=bound, of="failed"
+            ),
         )
 
     def severity(self, causes: Iterable[Cause]) -> Severity:

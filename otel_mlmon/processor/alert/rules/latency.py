@@ -24,9 +24,7 @@ POLICY: Final = DetectionPolicy(tolerance=0.0, direction="up")
 class LatencySection(RuleSection):
     """Too many slow calls."""
 
-    threshold_s: Duration = Field(
-        default=0.2, alias="threshold", gt=0, description="A call that takes longer is slow."
-    )
+    threshold_s: Duration = Field(default=0.2, alias="threshold", gt=0, description="A call that takes longer is slow.")
     max_ratio: Ratio = Field(default=0.01, gt=0, lt=1, description="The ratio of calls that may be slow.")
 
 
@@ -46,7 +44,9 @@ class LatencyRule:
         """Judges by the evidence that the ratio has grown."""
         bound, of = self.section.max_ratio, f"over {_format_seconds(self.section.threshold_s)}"
         return judge_evidence(
-            window, score, lambda reference: ratio_cause(window, reference, score, counts.since_onset(window), bound=bound, of=of)
+            window,
+            score,
+            lambda reference: ratio_cause(window, reference, score, counts.since_onset(window), bound=bound, of=of),
         )
 
     def severity(self, causes: Iterable[Cause]) -> Severity:

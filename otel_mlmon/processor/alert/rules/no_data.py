@@ -37,6 +37,6 @@ class NoDataRule:
     def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
         """Returns None: no stream is judged."""
 
-    def severity(self, causes: Iterable[Cause]) -> Severity:
+    def severity(self, causes: Iterable[Cause]) -> Severity:  # noqa: ARG002 (the Protocol's)
         """Returns warning: how much a silence matters is unknown."""
         return "warning"

@@ -1,7 +1,7 @@
 """What an alert rule is, the registry of all rules, and the rules of one model.
 
 A rule is a class that is made from its own section of the configuration. To add one from another package, write it and
-name it in an entry point; its name becomes the key of its section, under `models`, and the `ml.alert.rule` of its alerts:
+name it in an entry point; its name is the key of its section, under `models`, and the `ml.alert.rule` of its alerts:
 
     [project.entry-points."otel_mlmon.rules"]
     slow_start = "my_package.slow_start:SlowStartRule"

@@ -95,7 +95,7 @@ class StatisticRule:
         matching = tuple(threshold for threshold in thresholds if threshold.is_about(stream))
         return DetectionPolicy(tolerance=0.0, direction="both", thresholds=matching) if matching else None
 
-    def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
+    def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:  # noqa: ARG002 (the Protocol's)
         """Judges by the thresholds; `ok` only if the window holds enough values for all of them."""
         breaches = [verdict for verdict in score.thresholds if verdict.verdict == "breached"]
         if breaches and window.reference is not None:
@@ -109,7 +109,7 @@ class StatisticRule:
         is_ok = score.thresholds and all(verdict.verdict == "ok" for verdict in score.thresholds)
         return "ok" if is_ok else None
 
-    def severity(self, causes: Iterable[Cause]) -> Severity:
+    def severity(self, causes: Iterable[Cause]) -> Severity:  # noqa: ARG002 (the Protocol's)
         """Returns warning: what a value means is known to whoever chose the threshold."""
         return "warning"
 

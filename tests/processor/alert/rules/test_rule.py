@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,6 @@ from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.threshold import Threshold
 from tests.support.alerts import CAUSE
 from tests.support.scores import judged
-from dataclasses import replace
 
 THRESHOLDS = {"thresholds": [{"statistic": "psi", "stream": "input.*", "above": 0.2}]}
 PSI = Threshold(statistic="psi", stream="input.*", above=0.2)
