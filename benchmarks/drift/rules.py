@@ -13,11 +13,9 @@ from scipy.special import chdtrc
 
 from otel_mlmon.processor.detect.alternatives import Direction
 from otel_mlmon.processor.detect.counts import samples_of
-from otel_mlmon.processor.detect.evidence import STATUSES, EvidenceBank
-from otel_mlmon.processor.detect.statistics.chi_squared import chi_squared
-from otel_mlmon.processor.detect.statistics.jensen_shannon import jensen_shannon
-from otel_mlmon.processor.detect.statistics.psi import psi
-from otel_mlmon.types import Counts
+from otel_mlmon.processor.detect.evidence import CALIBRATING, DRIFT, EvidenceBank
+from otel_mlmon.processor.detect.statistics.registry import STATISTICS
+from otel_mlmon.types import Counts, Floats
 
 Flags = NDArray[np.bool_]
 Rng = np.random.Generator
@@ -54,7 +52,7 @@ class Tolerant:
     @property
     def is_calibrated(self) -> bool:
         """Whether no stream is still to find its design effect."""
-        return bool((self.bank.status[self.rows] != STATUSES.index("calibrating")).all())
+        return bool((self.bank.status[self.rows] != CALIBRATING).all())
 
     def alarms(self, counts: Counts, /) -> Flags:
         """Of every stream."""
@@ -64,7 +62,7 @@ class Tolerant:
         """The same for some of the streams."""
         rows = self.rows[streams]
         self.bank.update(rows, counts, np.ones(rows.size, dtype=np.int64), self.line)
-        flags: Flags = self.bank.status[rows] == STATUSES.index("drift")
+        flags: Flags = self.bank.status[rows] == DRIFT
         return flags
 
 
@@ -90,6 +88,11 @@ def ours(*, line: float = ARL_LINE, tolerance: float = 0.02, direction: Directio
     return Named(f"**tolerant e-CUSUM**, tolerance {tolerance:g}, ARL {math.exp(line):.3g}", begin)
 
 
+def jensen_shannon(references: Counts, counts: Counts) -> Floats:
+    """The distance in base 2 of each row."""
+    return STATISTICS.load("jensen_shannon").measure(samples_of(references, counts)).value
+
+
 def _stateless(name: str, breached: Callable[[Counts, Counts], Any]) -> Named:
     return Named(name, lambda references, _rng, _items: Distance(references, breached))
 
@@ -102,7 +105,7 @@ def _one_sample(references: Counts, counts: Counts) -> Flags:
 
 
 def _two_samples(references: Counts, counts: Counts) -> Flags:
-    p_value = chi_squared(samples_of(references, counts)).p_value
+    p_value = STATISTICS.load("chi_squared").measure(samples_of(references, counts)).p_value
     assert p_value is not None
     return p_value < 0.05
 
@@ -118,18 +121,18 @@ def _nannyml(references: Counts, rng: Rng, items: int) -> Rule:
     shares = references / references.sum(-1, keepdims=True)
     parts = np.stack([rng.multinomial(items, shares) for _ in range(chunks)])
     whole = parts.sum(0)
-    of_reference = np.stack([jensen_shannon(samples_of(whole, part)).value for part in parts])
+    of_reference = np.stack([jensen_shannon(whole, part) for part in parts])
     threshold = of_reference.mean(0) + 3.0 * of_reference.std(0)
-    return Distance(whole, lambda before, now: jensen_shannon(samples_of(before, now)).value > threshold)
+    return Distance(whole, lambda before, now: jensen_shannon(before, now) > threshold)
 
 
 OTHERS = (
     Named("evidently default, reference ≤ 1000 (one-sample chi² p<.05)", _evidently_small),
     _stateless(
         "evidently default, reference > 1000 (JS natural ≥ .1)",
-        lambda before, now: jensen_shannon(samples_of(before, now)).value * math.sqrt(math.log(2.0)) >= 0.1,
+        lambda before, now: jensen_shannon(before, now) * math.sqrt(math.log(2.0)) >= 0.1,
     ),
-    _stateless("PSI > .2", lambda before, now: psi(samples_of(before, now)).value > 0.2),
+    _stateless("PSI > .2", lambda before, now: STATISTICS.load("psi").measure(samples_of(before, now)).value > 0.2),
     _stateless("chi² two-sample p<.05 (NannyML chi2, alibi-detect)", _two_samples),
     Named("NannyML default (JS > mean + 3 sd of the reference's chunks)", _nannyml),
 )

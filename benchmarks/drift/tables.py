@@ -26,6 +26,7 @@ from otel_mlmon.types import ModelKey
 
 REFERENCE = 10_000
 HORIZON_ITEMS = 60_000
+LOG10_FLEET_LINE = FLEET_LINE / math.log(10.0)
 
 
 def interval(hits: int, trials: int) -> str:
@@ -266,10 +267,11 @@ def confidence(seed: int, scale: float) -> Iterator[str]:
 def cost(seed: int, scale: float) -> Iterator[str]:
     """What a pane costs."""
     yield "Milliseconds for one pane of so many streams of 1,000 items each, median (and least); shared machine."
-    yield "The last column is all of it, from windows to scores: what `DriftMonitor.observe_all` takes."
+    yield "The last column is all of it, from windows to scores: what `Evaluator.evaluate` takes."
     yield ""
     yield "| streams | bins | direction | evidence | ten statistics | windows to scores |"
     yield "|--:|--:|---|--:|--:|--:|"
+    statistics = STATISTICS.load_all().values()
     cases: tuple[tuple[int, int, Direction], ...] = (
         (1, 10, "both"), (21, 10, "both"), (21, 4, "both"), (1, 1_000, "both"),
         (10_000, 2, "up"), (10_000, 10, "down"), (10_000, 10, "both"),
@@ -277,22 +279,22 @@ def cost(seed: int, scale: float) -> Iterator[str]:
     for count, bins, direction in cases:
         rng = np.random.default_rng(seed)
         shares = rng.dirichlet(np.full(bins, 3.0))
-        bank, monitor = EvidenceBank(bins, direction), Evaluator()
+        bank, evaluator = EvidenceBank(bins, direction), _evaluator(direction)
         references = rng.multinomial(REFERENCE, shares, size=count)
         known = [Reference(bins=Bins(names=("",) * bins, is_ordered=True), counts=counts) for counts in references]
         rows = np.array([bank.add(reference, 0.02) for reference in references])
         times: list[list[float]] = [[], [], []]
         for turn in range(12 + max(4, int((8 if count > 1_000 else 100) * scale))):
             panes = rng.multinomial(1_000, shares, size=count)
-            windows = _windows(known, panes, direction, turn)
+            windows = _windows(known, panes, turn)
             start_s = time.perf_counter()
             bank.update(rows, panes, np.full(count, turn), FLEET_LINE)
             counted_s = time.perf_counter()
             samples = samples_of(references, panes)
-            for statistic in STATISTICS.values():
-                statistic(samples)
+            for statistic in statistics:
+                statistic.measure(samples)
             compared_s = time.perf_counter()
-            monitor.observe_all(windows, log10_alarm_line=FLEET_LINE / math.log(10.0))
+            evaluator.evaluate(windows)
             if turn >= 12:
                 times[0].append(counted_s - start_s)
                 times[1].append(compared_s - counted_s)
@@ -301,23 +303,22 @@ def cost(seed: int, scale: float) -> Iterator[str]:
         yield f"| {count:,} | {bins:,} | {direction} | {' | '.join(cells)} |"
 
 
-def _windows(
-    references: list[Reference], panes: NDArray[np.int64], direction: Direction, turn: int
-) -> list[tuple[Window, DetectionPolicy]]:
+def _evaluator(direction: Direction) -> Evaluator:
+    policy = DetectionPolicy(tolerance=0.02, direction=direction)
+    return Evaluator(policy_for=lambda _: policy, alarm_line_for=lambda _: LOG10_FLEET_LINE)
+
+
+def _windows(references: list[Reference], panes: NDArray[np.int64], turn: int) -> list[Window]:
     """One window a stream; its rolling window is the pane itself."""
-    watch = DetectionPolicy(tolerance=0.02, direction=direction)
     return [
-        (
-            Window(
-                stream=StreamKey(ModelKey("cost", ""), f"input.{place}"),
-                start_ns=turn,
-                end_ns=turn + 1,
-                reference=reference,
-                pane=pane,
-                rolling=pane,
-                rolling_start_ns=turn,
-            ),
-            watch,
+        Window(
+            stream=StreamKey(ModelKey("cost", ""), f"input.{place}"),
+            start_ns=turn,
+            end_ns=turn + 1,
+            reference=reference,
+            pane=pane,
+            rolling=pane,
+            rolling_start_ns=turn,
         )
         for place, (reference, pane) in enumerate(zip(references, panes, strict=True))
     ]

@@ -25,7 +25,7 @@ _POWER: Final = re.compile(r"\d(?:\.\d+)?e\+0[3-9]")
 
 def stream_report(trace: Trace, judge: Judge, *, name: str, kind: str, when: When) -> StreamReport:
     """One judged stream."""
-    window, score, reference = trace.shown, trace.score, trace.reference
+    window, score, reference = trace.window, trace.score, trace.reference
     verdict, why = _verdict(trace)
     if window is None or score is None or reference is None:
         return StreamReport(stream=name, model=trace.key.model.name, kind=kind, status="unknown", why=why)
@@ -92,9 +92,9 @@ def _verdict(trace: Trace) -> tuple[Verdict, str]:
     values = sum(point.count for point in trace.points)
     if trace.alarm is not None:
         return ("alarm" if last.status == "drift" else "recovered"), ""
-    if last.status == "learning" or trace.reference is None:
+    if trace.reference is None or (last.status == "learning" and not last.is_calibrating):
         return "unknown", "its reference was still being learned"
-    if last.status == "calibrating":
+    if last.is_calibrating:
         return "unknown", f"too few values to know how they vary: {values}, and 1 000 or more are needed"
     effect = trace.score.design_effect if trace.score is not None else 1.0
     if _radius(trace.reference, trace.tolerance, effect) >= _reach(trace.reference):
@@ -124,7 +124,7 @@ def _window_after(trace: Trace, since_ns: int) -> int:
 
 
 def _distance(statistic: str, reference: Reference, counts: Counts) -> float:
-    return float(STATISTICS[statistic](samples_of(reference.counts, counts)).value)
+    return float(STATISTICS.load(statistic).measure(samples_of(reference.counts, counts)).value)
 
 
 def _points(trace: Trace, reference: Reference) -> tuple[WindowPoint, ...]:
@@ -138,7 +138,7 @@ def _points(trace: Trace, reference: Reference) -> tuple[WindowPoint, ...]:
             total_variation=_distance("total_variation", reference, counts)
             if counts.size == reference.bins.count
             else 0.0,
-            is_calibrating=point.status in ("calibrating", "learning"),
+            is_calibrating=point.status == "learning",
             is_drift=point.status == "drift",
         )
         for point, counts in zip(trace.points, trace.windows, strict=True)

@@ -1,8 +1,8 @@
-"""The processor's drift and alert steps over windows that are already there, and what they said, window by window."""
+"""Runs the processor's detection and alert steps over recorded windows, and keeps their results window by window."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -12,17 +12,16 @@ from otel_mlmon.processor.alert.cause import OnsetCounts
 from otel_mlmon.processor.config.model import Config
 from otel_mlmon.processor.config.units import FalseAlarms
 from otel_mlmon.processor.detect.evaluator import Evaluator
-from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.score import Score, Status
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.window.window import Reference, StreamKey, Window
-from otel_mlmon.types import Counts
+from otel_mlmon.types import Counts, ModelKey
 
-LEAST_PANE_S: Final = 1e-9
+MIN_PANE_S: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
+class TracePoint:
     """One stream after one window."""
 
     window: int
@@ -32,6 +31,7 @@ class Point:
     log10_evidence: float
     log10_alarm_line: float
     status: Status
+    is_calibrating: bool
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,37 +40,37 @@ class Trace:
 
     key: StreamKey
     tolerance: float
-    points: list[Point] = field(default_factory=list)
+    points: list[TracePoint] = field(default_factory=list)
     windows: list[Counts] = field(default_factory=list)
-    """Shape (K,) each: what was counted in the window of each point."""
+    """The counts of the window of each point, shape (K,) each."""
     reference: Reference | None = None
-    """None while it was learned; bins do not change where the rows are at hand."""
+    """None while it was learned; the bins stay the same in a backtest of rows."""
     alarm: int | None = None
-    """The point of the first alarm."""
-    shown: Window | None = None
-    """The window of the first alarm, or the last one."""
+    """The index in `points` of the first alarm."""
+    window: Window | None = None
+    """The window of the first alarm, or without one the last."""
     score: Score | None = None
     """Of that window."""
 
     def cause(self, settings: Settings) -> Cause | None:
-        """The shown window in words, as an alert has it."""
-        if self.shown is None or self.score is None or self.shown.reference is None:
+        """Describes `window` as an alert would; None if there is nothing to describe."""
+        if self.window is None or self.score is None or self.window.reference is None:
             return None
         score = replace(self.score, status="drift")
         rules = settings.rules(self.key.model).of_stream(self.key.stream)
-        outcomes = (rule.judge(self.shown, score, OnsetCounts()) for _, rule in rules)
+        outcomes = (rule.judge(self.window, score, OnsetCounts()) for _, rule in rules)
         return next((outcome for outcome in outcomes if isinstance(outcome, Cause)), None)
 
 
 def settings_of(*, tolerance: float | None, budget: Budget, window_s: float) -> Settings:
-    """What the steps are told: the processor's defaults, but for these.
+    """Builds the settings of a backtest: the processor's defaults, but for these.
 
     Args:
         tolerance: Of every drift rule; None for the defaults.
-        budget: False alarms.
-        window_s: Length of a window; where it is not known, any.
+        budget: How many false alarms are accepted.
+        window_s: Length of a window in seconds; any number if it is not known.
     """
-    window_s = max(window_s, LEAST_PANE_S)
+    window_s = max(window_s, MIN_PANE_S)
     rate = budget.rate or FalseAlarms(count=1.0, per_s=budget.windows * window_s)
     rules = ("prediction_drift", "confidence", "data_drift")
     model: dict[str, Any] = {} if tolerance is None else {rule: {"tolerance": tolerance} for rule in rules}
@@ -89,73 +89,59 @@ def settings_of(*, tolerance: float | None, budget: Budget, window_s: float) -> 
 
 
 class Judge:
-    """Takes windows in the order of time.
+    """Evaluates windows in the order of time, and evaluates the alert rules on their scores.
 
     Args:
-        settings: What the steps are told.
-        streams: How many streams are watched; None to count them as they come, as the processor does.
+        settings: Of the detection and alert steps.
+        streams: How many streams share the false-alarm budget; None to count them as they come, as the processor does.
     """
 
     def __init__(self, settings: Settings, *, streams: int | None = None) -> None:
         self.settings = settings
         self.traces: dict[StreamKey, Trace] = {}
         self.alerts: list[tuple[int, Alert]] = []
-        """Window and alert, each change of state that people would have been told."""
-        self._streams = streams
-        self._watches: dict[StreamKey, DetectionPolicy | None] = {}
-        self._monitor = Evaluator(statistics={})
+        """Window and alert, for each notification that would have been sent."""
+        self._evaluator = Evaluator(
+            policy_for=settings.policy,
+            alarm_line_for=lambda watched: settings.alarm_line(streams or watched),
+            statistics={},
+        )
         self._alerts = settings.alerts()
 
-    def calibrate(self, windows: list[Window]) -> set[StreamKey]:
-        """Take in a part of a window of streams whose design effect is not known yet; of which it still is not."""
-        scores = self._observe(windows)
-        return {stream for stream, score in scores.items() if score.status == "calibrating"}
+    def calibrate(self, windows: Iterable[Window]) -> set[StreamKey]:
+        """Takes in parts of a window of streams that are calibrating; returns the streams that still are."""
+        return {window.stream for window, score in self._evaluator.evaluate(windows) if score.is_calibrating}
 
     def take(self, index: int, windows: Iterable[Window]) -> None:
-        """Take in window `index` of all streams that have one."""
-        judged = [window for window in windows if self._watch(window.stream) is not None]
-        scores = self._observe(judged)
-        by_model: dict[Any, dict[StreamKey, tuple[Window, Score]]] = {}
-        for window in judged:
-            score = scores[window.stream]
-            by_model.setdefault(window.stream.model, {})[window.stream] = (window, score)
-            self._remember(index, window, score)
-        for model, of_model in by_model.items():
-            end_ns = max(window.end_ns for window, _ in of_model.values())
-            self.alerts += [(index, alert) for alert in self._alerts.evaluate(model, of_model, end_ns)]
+        """Takes in window `index` of all streams that have one."""
+        models: dict[ModelKey, dict[StreamKey, tuple[Window, Score]]] = {}
+        for window, score in self._evaluator.evaluate(windows):
+            models.setdefault(window.stream.model, {})[window.stream] = (window, score)
+            self._add_to_trace(index, window, score)
+        for model, scores in models.items():
+            end_ns = max(window.end_ns for window, _ in scores.values())
+            self.alerts += [(index, alert) for alert in self._alerts.evaluate(model, scores, end_ns)]
 
-    def _observe(self, windows: list[Window]) -> Mapping[StreamKey, Score]:
-        known = set(self._monitor.streams())
-        watched = len(known | {window.stream for window in windows if window.reference is not None})
-        line = self.settings.alarm_line(self._streams or watched)
-        judged = [(window, watch) for window in windows if (watch := self._watch(window.stream)) is not None]
-        scores = self._monitor.observe_all(judged, log10_alarm_line=line)
-        return {window.stream: score for (window, _), score in zip(judged, scores, strict=True)}
-
-    def _watch(self, stream: StreamKey) -> DetectionPolicy | None:
-        if stream not in self._watches:
-            self._watches[stream] = self.settings.policy(stream)
-        return self._watches[stream]
-
-    def _remember(self, index: int, window: Window, score: Score) -> None:
+    def _add_to_trace(self, index: int, window: Window, score: Score) -> None:
         trace = self.traces.get(window.stream)
         if trace is None:
-            watch = self._watch(window.stream)
-            tolerance = watch.tolerance if watch is not None else 0.0
+            policy = self._evaluator.policy(window.stream)
+            tolerance = policy.tolerance if policy is not None else 0.0
             trace = self.traces[window.stream] = Trace(key=window.stream, tolerance=tolerance)
         trace.points.append(
-            Point(
+            TracePoint(
                 window=index,
                 end_ns=window.end_ns,
                 count=int(window.rolling.sum()),
                 log10_evidence=score.log10_evidence,
                 log10_alarm_line=score.log10_alarm_line,
                 status=score.status,
+                is_calibrating=score.is_calibrating,
             )
         )
         trace.windows.append(window.rolling)
         trace.reference = window.reference
         if trace.alarm is None:
-            trace.shown, trace.score = window, score
+            trace.window, trace.score = window, score
             if score.status == "drift":
                 trace.alarm = len(trace.points) - 1

@@ -15,7 +15,7 @@ from otel_mlmon.errors import ConfigurationError, MalformedError
 from otel_mlmon.processor.receive.data_point import DataPoint
 from otel_mlmon.processor.receive.json import decode_points_json
 from otel_mlmon.processor.window.aggregator import WindowAggregator
-from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
+from otel_mlmon.processor.window.settings import ModelWindowSettings, WindowSettings
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.table.table import Progress
 
@@ -55,7 +55,7 @@ def replay_otlp(
     """
     now_ns = 0
     panes = WindowAggregator(
-        settings_for=lambda _: ModelSettings(reference=profile),
+        settings_for=lambda _: ModelWindowSettings(profile=profile),
         windows=WindowSettings(pane_s=window_s, rolling_s=window_s, lateness_s=0.0),
         clock_ns=lambda: now_ns,
     )
@@ -76,7 +76,7 @@ def replay_otlp(
 def _close(panes: WindowAggregator, judge: Judge, *, until_ns: int, first: int, pane_ns: int) -> int:
     """Judge what is due; the number of its last pane, 0 if there was none."""
     last = 0
-    for end_ns, of_pane in groupby(panes.close(until_ns), key=lambda window: window.end_ns):
+    for end_ns, of_pane in groupby(panes.close_panes(until_ns), key=lambda window: window.end_ns):
         last = end_ns // pane_ns
         judge.take(last - first, list(of_pane))
     return last

@@ -17,8 +17,8 @@ from otel_mlmon.backtest.cutting import Cut
 from otel_mlmon.backtest.judge import Judge
 from otel_mlmon.backtest.kinds import Choice, confidence_faults
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.processor.window.reference import Baseline
-from otel_mlmon.processor.window.settings import ModelSettings
+from otel_mlmon.processor.window.reference import StreamReference
+from otel_mlmon.processor.window.settings import ModelWindowSettings
 from otel_mlmon.processor.window.window import Reference, StreamKey, Window
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.table.table import Progress, Table
@@ -73,10 +73,10 @@ def row_streams(table: Table, choices: Mapping[str, Choice], profile: Profile) -
     """
     streams: list[RowStream] = []
     faults: list[str] = []
-    settings = ModelSettings(reference=profile)
+    settings = ModelWindowSettings(profile=profile)
     for name, choice in choices.items():
         column = table.columns.get(name)
-        baseline = Baseline(stream=choice.stream, settings=settings)
+        baseline = StreamReference(stream=choice.stream, settings=settings)
         if choice.kind == "ignore" or column is None or baseline.reference is None or baseline.binning is None:
             continue
         if choice.kind == "confidence":

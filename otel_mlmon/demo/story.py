@@ -178,7 +178,7 @@ def is_watching(moment: Moment) -> bool:
     streams = moment.model["streams"] if moment.model else ()
     names = {stream["stream"] for stream in streams}
     return all(what.stream in names for what in (*SHIFTED_STREAMS, CONFIDENCE)) and not any(
-        stream["status"] in ("learning", "calibrating") for stream in streams
+        stream["status"] == "learning" for stream in streams
     )
 
 

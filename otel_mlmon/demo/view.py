@@ -22,7 +22,7 @@ UNKNOWN: Final = "?"
 """The API has null for a number that is not known yet."""
 
 EIGHTHS: Final = " ▏▎▍▌▋▊▉"
-STATUS_STYLES: Final = {"learning": "cyan", "calibrating": "cyan", "ok": "green", "drift": "bold red"}
+STATUS_STYLES: Final = {"learning": "cyan", "ok": "green", "drift": "bold red"}
 STATE_STYLES: Final = {"firing": "bold red", "pending": "yellow", "ok": "green"}
 
 
@@ -147,13 +147,13 @@ def _evidence(streams: Sequence[Document]) -> RenderableType:
 
 def _progress(stream: Document) -> float:
     """How far the stream is: with its reference while it learns, then towards the alarm line."""
-    if stream["status"] in ("learning", "calibrating"):
+    if stream["status"] == "learning":
         return float(stream["learned"] / max(stream["learn"], 1))
     return float(stream["log10_evidence"] / max(stream["log10_alarm_line"], 1e-9))
 
 
 def _evidence_words(stream: Document) -> str:
-    if stream["status"] in ("learning", "calibrating"):
+    if stream["status"] == "learning":
         return f"{stream['learned']} of {stream['learn']}"
     return f"{stream['log10_evidence']:.1f} of {stream['log10_alarm_line']:.1f}"
 

@@ -7,34 +7,46 @@ that was decided is forgotten.
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.lifecycle import AlertsRecord
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.score import Score
+from otel_mlmon.processor.detect.state import StreamState
 from otel_mlmon.processor.receive.data_point import ModelLoaded, TelemetryItem
 from otel_mlmon.processor.self_telemetry import SelfTelemetry
 from otel_mlmon.processor.serve import documents
 from otel_mlmon.processor.serve.otlp import GaugeValue
 from otel_mlmon.processor.settings import Settings
-from otel_mlmon.processor.state.records import decode, encode
-from otel_mlmon.processor.state.sqlite import Store
+from otel_mlmon.processor.state.records import RecordKind
+from otel_mlmon.processor.state.repository import load_records, open_repository, put_records
 from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.reference_export import ModelReference
 from otel_mlmon.processor.window.window import StreamKey, Window
 from otel_mlmon.types import ModelKey
 
-EVIDENCE: Final = "evidence"
-ALERTS: Final = "alerts"
-OUTBOX: Final = "outbox"
+ALERTS: Final = RecordKind("alerts", AlertsRecord)
+OUTBOX: Final = RecordKind("outbox", Alert)
 """Alerts that are committed and not yet handed to the notifiers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamRecord:
+    """What is stored of a stream between turns: its last score, and its evidence if there is any."""
+
+    stream: StreamKey
+    score: Score
+    state: StreamState | None
+
+
+EVIDENCE: Final = RecordKind("evidence", StreamRecord)
 
 
 class Pipeline:
@@ -89,25 +101,23 @@ class Pipeline:
         Raises:
             StoreError: The state on disk cannot be used.
         """
-        self._store = Store(self._settings.storage_path)
-        self._panes = WindowAggregator.load(
-            self._store,
-            settings_for=self._settings.model_settings,
-            windows=self._settings.windows,
-            max_streams=self._settings.max_streams,
+        settings = self._settings
+        self._repository = open_repository(settings.storage_engine, settings.storage_path)
+        self._windows = WindowAggregator(
+            settings_for=settings.model_settings,
+            windows=settings.windows,
+            max_streams=settings.max_streams,
             clock_ns=self._clock_ns,
         )
-        self._monitor = Evaluator()
-        for blob in self._store.load(EVIDENCE).values():
-            saved = json.loads(blob)
-            stream = StreamKey(ModelKey(*saved["model"]), saved["stream"])
-            self._scores[stream] = documents.score_from_dict(saved["score"])
-            if saved["state"] is not None:
-                self._monitor.restore(stream, saved["state"])
-        stored = self._store.load(ALERTS).get("")
-        record = None if stored is None else decode(stored, AlertsRecord)
-        self._alerts = self._settings.alerts(record, now_ns=self._clock_ns())
-        self._outbox = {key: decode(blob, Alert) for key, blob in self._store.load(OUTBOX).items()}
+        self._windows.load(self._repository)
+        self._evaluator = Evaluator(policy_for=settings.policy, alarm_line_for=settings.alarm_line)
+        for record in load_records(self._repository, EVIDENCE).values():
+            self._scores[record.stream] = record.score
+            if record.state is not None:
+                self._evaluator.restore(record.stream, record.state)
+        alerts = load_records(self._repository, ALERTS).get("")
+        self._alerts = settings.alerts(alerts, now_ns=self._clock_ns())
+        self._outbox = load_records(self._repository, OUTBOX)
         self.committed(is_busy=True)
 
     def apply(self, received: tuple[TelemetryItem, ...], /) -> None:
@@ -115,23 +125,23 @@ class Pipeline:
         became: Counter[tuple[str, str]] = Counter()
         for item in received:
             if isinstance(item, ModelLoaded):
-                became["references", self._panes.announce(item)] += 1
+                became["references", self._windows.add_reference(item)] += 1
             else:
-                became["points", self._panes.add(item)] += 1
+                became["points", self._windows.add(item)] += 1
         for (what, outcome), count in became.items():
             self._telemetry.add(what, count, outcome=outcome)
 
     def advance(self) -> None:
         """Close the panes that are due, score them, and judge each by its model's rules, in the order of time."""
         now_ns = self._clock_ns()
-        replaced = self._panes.replaced()
-        windows = self._panes.close(now_ns)
-        forgotten = dict.fromkeys(self._panes.forgotten())
+        replaced = self._windows.pop_replaced_streams()
+        windows = self._windows.close_panes(now_ns)
+        forgotten = dict.fromkeys(self._windows.pop_removed_streams())
         for stream in (*replaced, *forgotten):
-            self._monitor.forget(stream)
+            self._evaluator.forget(stream)
             self._scores.pop(stream, None)
             self._scored.discard(stream)
-            self._store.delete(EVIDENCE, _key_of(stream))
+            self._repository.delete(EVIDENCE.name, [_key_of(stream)])
         alerts: list[Alert] = []
         for gone in dict.fromkeys(stream.model for stream in forgotten):
             alerts += self._alerts.forget(gone, now_ns)
@@ -149,16 +159,14 @@ class Pipeline:
         Raises:
             StoreError: The disk refused it.
         """
-        self._panes.save(self._store)
+        self._windows.save(self._repository)
         if self._scored or self._outbox or self._is_forgetting:
-            self._store.put(ALERTS, "", encode(self._alerts.record()))
-        for stream in self._scored:
-            self._store.put(EVIDENCE, _key_of(stream), self._evidence(stream))
-        for key in self._told:
-            self._store.delete(OUTBOX, key)
-        for key, alert in self._outbox.items():
-            self._store.put(OUTBOX, key, encode(alert))
-        self._store.commit()
+            put_records(self._repository, ALERTS, [("", self._alerts.record())])
+        put_records(self._repository, EVIDENCE, [(_key_of(stream), self._evidence(stream)) for stream in self._scored])
+        if self._told:
+            self._repository.delete(OUTBOX.name, self._told)
+        put_records(self._repository, OUTBOX, self._outbox.items())
+        self._repository.commit()
         self._told.clear()
         self._is_forgetting = False
 
@@ -178,46 +186,29 @@ class Pipeline:
     def close(self) -> None:
         """Close the store; what was told is not told again at the next start."""
         with guard("close"):
-            for key in self._told:
-                self._store.delete(OUTBOX, key)
-            self._store.commit()
-        self._store.close()
+            self._repository.delete(OUTBOX.name, self._told)
+            self._repository.commit()
+        self._repository.close()
 
     def _scored_panes(self, windows: list[Window]) -> dict[tuple[int, ModelKey], dict[StreamKey, tuple[Window, Score]]]:
         """The scores of each pane of each model, in the order of time."""
-        line = self._settings.alarm_line(self._watched(windows))
         panes: dict[tuple[int, ModelKey], dict[StreamKey, tuple[Window, Score]]] = {}
-        policies = ((window, self._settings.policy(window.stream)) for window in windows)
-        watched = [(window, policy) for window, policy in policies if policy is not None]
-        scores = self._monitor.observe_all(watched, log10_alarm_line=line)
-        for (window, _), score in zip(watched, scores, strict=True):
+        for window, score in self._evaluator.evaluate(windows):
             self._scores[window.stream] = score
             self._scored.add(window.stream)
             panes.setdefault((window.end_ns, window.stream.model), {})[window.stream] = (window, score)
         return panes
 
-    def _watched(self, windows: list[Window]) -> int:
-        """How many streams the false-alarm budget is over."""
-        known = set(self._monitor.streams())
-        return len(known | {window.stream for window in windows if window.reference is not None})
-
-    def _evidence(self, stream: StreamKey) -> bytes:
-        is_known = stream in self._monitor.streams()
-        return _json(
-            {
-                "model": list(stream.model),
-                "stream": stream.stream,
-                "state": self._monitor.state(stream) if is_known else None,
-                "score": documents.score_to_dict(self._scores[stream]),
-            }
-        )
+    def _evidence(self, stream: StreamKey) -> StreamRecord:
+        state = self._evaluator.state(stream) if stream in self._evaluator.streams() else None
+        return StreamRecord(stream=stream, score=self._scores[stream], state=state)
 
     def _publish(self) -> None:
         rules = self._alerts.current()
-        summaries = [self._panes.summary(model) for model in self._panes.models]
+        summaries = [self._windows.summary(model) for model in self._windows.models]
         references: dict[str, dict[str, ModelReference]] = {}
-        for model in self._panes.models:
-            references.setdefault(model.name, {})[model.version] = self._panes.reference(model)
+        for model in self._windows.models:
+            references.setdefault(model.name, {})[model.version] = self._windows.reference(model)
         self._references = references
         document = documents.overview(summaries, self._scores, rules, self._alerts.alerts())
         self._document, self._gauges = document, tuple(documents.gauges(document, rules))
@@ -225,7 +216,3 @@ class Pipeline:
 
 def _key_of(stream: StreamKey) -> str:
     return "\0".join((*stream.model, stream.stream))
-
-
-def _json(document: Any) -> bytes:
-    return json.dumps(document, separators=(",", ":")).encode()

@@ -13,7 +13,7 @@ from otel_mlmon.processor.config.model import Config
 from otel_mlmon.processor.detect.alarm_line import log10_alarm_line
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.window.config import ReferenceSection
-from otel_mlmon.processor.window.settings import HistorySettings, ModelSettings, WindowSettings
+from otel_mlmon.processor.window.settings import ModelWindowSettings, MovingReferenceSettings, WindowSettings
 from otel_mlmon.processor.window.window import StreamKey
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.types import ModelKey
@@ -40,16 +40,17 @@ class Settings:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._profiles = _load_profiles(config)
+        self.storage_engine: str = config.storage.engine
         self.storage_path: Path = config.storage.path
         self.max_streams: int = config.limits.max_streams
-        histories = [_history(config.model(name).reference) for name in config.models]
+        references = [_moving_reference(config.model(name).reference) for name in config.models]
         self.windows = WindowSettings(
             pane_s=config.windows.pane_s,
             lateness_s=config.windows.lateness_s,
             rolling_s=config.windows.rolling_s,
             stale_after_s=config.limits.stale_after_s,
             retention_s=config.storage.retention_s,
-            history_hours=max((history.kept_hours for history in histories if history is not None), default=0),
+            history_hours=max((moving.retained_hours for moving in references if moving is not None), default=0),
         )
         # Needed for every stream of every pane; there are as many names as models.
         self._model = lru_cache(maxsize=_CACHED_MODELS)(config.model)
@@ -57,15 +58,15 @@ class Settings:
             lambda name: ModelRules.from_section(config.model(name))
         )
 
-    def model_settings(self, model: ModelKey) -> ModelSettings:
+    def model_settings(self, model: ModelKey) -> ModelWindowSettings:
         """Returns the window step's settings of a model."""
         section = self._model(model.name)
         latency, errors = section.rule("latency"), section.rule("errors")
-        return ModelSettings(
+        return ModelWindowSettings(
             learn=section.reference.learn,
             learn_panes=LEARN_PANES,
-            history=_history(section.reference),
-            reference=self._profiles[section.reference.file] if section.reference.file else None,
+            moving=_moving_reference(section.reference),
+            profile=self._profiles[section.reference.file] if section.reference.file else None,
             latency_threshold_s=latency.threshold_s,
             latency_max_ratio=latency.max_ratio,
             error_max_ratio=errors.max_ratio,
@@ -99,12 +100,12 @@ class Settings:
         )
 
 
-def _history(reference: ReferenceSection) -> HistorySettings | None:
+def _moving_reference(reference: ReferenceSection) -> MovingReferenceSettings | None:
     # A more specific entry with a file lies over a general one that rolls.
     if reference.file is not None or (reference.rolling_s is None and not reference.hour_of_week):
         return None
     rolling_s = HOUR_OF_WEEK_S if reference.rolling_s is None else reference.rolling_s
-    return HistorySettings(
+    return MovingReferenceSettings(
         rolling_hours=round(rolling_s / 3600),
         lag_hours=round(reference.lag_s / 3600),
         hour_of_week=reference.hour_of_week,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from otel_mlmon.backtest.counting import counter_of
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.processor.window.binning import Binning, ClassBins, quantile_bins
+from otel_mlmon.processor.window.binning import Binning, ClassBins, choose_quantile_bins
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.table.table import column_of
@@ -39,7 +39,7 @@ def sketch_of(values: NDArray[np.float64]) -> StreamSketch:
     data=st.lists(st.one_of(VALUES, st.just(math.nan), st.just(math.inf)), max_size=40),
 )
 def test_rows_are_counted_as_their_sketch_is(reference: list[float], data: list[float]) -> None:
-    binning = quantile_bins(sketch_of(np.array(reference)), grid=None, has_missing=True)
+    binning = choose_quantile_bins(sketch_of(np.array(reference)), grid=None, has_missing=True)
     values = np.array(data, dtype=np.float64)
     counter = counter_of(column_of("x", values), binning, place)
     # One value a sketch: the sketch of many may be coarser than the bins, which that of one never is.
@@ -53,7 +53,7 @@ def test_rows_are_counted_as_their_sketch_is(reference: list[float], data: list[
 
 
 def test_an_outlier_moves_no_edge() -> None:
-    binning = quantile_bins(sketch_of(np.linspace(1, 2, 1000)), grid=None, has_missing=True)
+    binning = choose_quantile_bins(sketch_of(np.linspace(1, 2, 1000)), grid=None, has_missing=True)
     counts = counter_of(column_of("x", np.array([1e30, -1e30, 1.5])), binning, place).count(0, 3)
     assert (int(counts[0]), int(counts[-2]), int(counts.sum())) == (1, 1, 3)
 
@@ -96,13 +96,13 @@ def test_where_a_row_stands_is_looked_up_for_faults_only() -> None:
 
 
 def test_words_in_a_column_of_numbers_are_a_fault_with_its_place() -> None:
-    binning = quantile_bins(sketch_of(np.arange(10.0)), grid=None, has_missing=True)
+    binning = choose_quantile_bins(sketch_of(np.arange(10.0)), grid=None, has_missing=True)
     with pytest.raises(ConfigurationError, match=r"^data.csv:3: column 'x': 'many' is not a number"):
         counter_of(column_of("x", [None, "many"]), binning, place)
 
 
 def test_means_are_of_what_is_there() -> None:
-    binning = quantile_bins(sketch_of(np.arange(10.0)), grid=None, has_missing=True)
+    binning = choose_quantile_bins(sketch_of(np.arange(10.0)), grid=None, has_missing=True)
     counter = counter_of(column_of("x", np.array([1.0, math.nan, 3.0, math.inf, math.nan])), binning, place)
     assert counter.mean(0, 4) == 2.0
     assert math.isnan(counter.mean(4, 5))

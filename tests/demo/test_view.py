@@ -80,7 +80,7 @@ def test_what_is_not_known_yet_is_said_so() -> None:
 
 def test_lines() -> None:
     performance = "p50 21 µs  p95 43 µs  p99 1.2 ms  400/s  errors 0.0 %"
-    mixed = [stream_document("a"), stream_document("b", status="calibrating")]
+    mixed = [stream_document("a"), stream_document("b", status="learning")]
     assert [
         view.line(moment("learning", None), LEARNING, 0.5),
         view.line(moment("learning", model_document(status="learning")), LEARNING, 3.0),

@@ -58,7 +58,7 @@ class Bench:
 
     def kill(self) -> None:
         """As `kill -9` leaves it: nothing is said to the store any more."""
-        self.pipeline._store.close()
+        self.pipeline._repository.close()
 
     def pane(self, shares: dict[str, int], *more: DataPoint) -> None:
         """One pane of 100 predictions."""
@@ -244,7 +244,7 @@ def test_a_processor_that_was_down_for_the_retention_forgets_what_waited_too(tmp
     bench.clock.now_ns += 15 * 86_400 * SECOND
     bench.open()
     bench.turn()
-    assert (bench.pipeline._alerts.record().models, bench.pipeline._monitor.streams()) == ([], ())
+    assert (bench.pipeline._alerts.record().models, list(bench.pipeline._evaluator.streams())) == ([], [])
     bench.kill()
 
 
@@ -269,10 +269,11 @@ def test_the_gauges_are_those_of_the_wire_contract(tmp_path: Path) -> None:
 def test_a_disk_that_refuses_is_the_senders_to_know_and_nothing_is_lost(tmp_path: Path) -> None:
     bench = Bench(settings(tmp_path))
     bench.pane(CALM)
-    bench.pipeline._store._database.execute("PRAGMA query_only = ON")
+    database = bench.pipeline._repository._database  # type: ignore[attr-defined]
+    database.execute("PRAGMA query_only = ON")
     with pytest.raises(StoreError):
         bench.pane(CALM)
-    bench.pipeline._store._database.execute("PRAGMA query_only = OFF")
+    database.execute("PRAGMA query_only = OFF")
     bench.turn()
     bench.kill()
     bench.open()
@@ -287,7 +288,7 @@ def test_the_reference_that_a_model_carries_is_what_its_streams_are_judged_by(tm
     bench.load(carried(day=1))
     bench.pane(CALM)
     known = bench.stream()
-    assert (known["origin"], known["reference_count"], known["status"]) == ("model", 9000, "calibrating")
+    assert (known["origin"], known["reference_count"], known["calibrating"]) == ("model", 9000, True)
     for number in range(25):
         bench.pane(DRIFTED if number > 14 else CALM)
     assert changes(bench.told) == [("prediction_drift", RuleState.FIRING)]
@@ -303,7 +304,7 @@ def test_a_learned_reference_gives_way_and_the_evidence_begins_anew(tmp_path: Pa
     bench.load(carried(day=1, labels=DRIFTED))
     bench.pane(DRIFTED)
     after = bench.stream()
-    assert (after["origin"], after["status"], after["current_count"]) == ("model", "calibrating", 100)
+    assert (after["origin"], after["calibrating"], after["current_count"]) == ("model", True, 100)
     assert after["log10_evidence"] < 0.5
     bench.kill()
     bench.open()
@@ -328,7 +329,7 @@ def test_the_later_reference_counts_in_whatever_order_they_come(tmp_path: Path) 
         for reading in bench.telemetry.snapshot()
         if "references" in reading.metric.name
     }
-    assert counts == {"taken": 1, "older": 2, "unchanged": 1}
+    assert counts == {"accepted": 1, "older": 2, "unchanged": 1}
 
 
 def test_a_reference_of_another_version_or_none_at_all_changes_nothing(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ def stream_document(name: str, *, status: str = "ok", reference: float = 0.5, cu
     return {
         "stream": name,
         "status": status,
+        "calibrating": False,
         "learned": 500 if status == "learning" else 2000,
         "learn": 2000,
         "log10_evidence": 9.5 if drifts else 0.3,

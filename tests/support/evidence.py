@@ -1,14 +1,26 @@
-"""A bank of one: the evidence of a single stream."""
+"""A bank of one: the evidence of a single stream, and its state as plain values."""
 
 from __future__ import annotations
 
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.processor.detect.alternatives import Direction
-from otel_mlmon.processor.detect.evidence import STATUSES, EvidenceBank
+from otel_mlmon.processor.detect.evidence import EvidenceBank
+from otel_mlmon.processor.detect.state import EvidenceState
+
+STATUSES = ("calibrating", "ok", "drift")
+"""By code."""
+
+
+def plain(value: object) -> Any:
+    """A state as values that compare: dataclasses as dicts, arrays as lists."""
+    if is_dataclass(value):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 class Evidence:
@@ -40,18 +52,18 @@ class Evidence:
     @property
     def divisor(self) -> float:
         """What the counts of the next pane are divided by."""
-        return float(self.bank._effects.value[self.row])
+        return float(self.bank._effects.divisor[self.row])
 
     @property
     def contributions(self) -> tuple[float, ...]:
         return tuple(self.bank.contributions[self.row].tolist())
 
-    def to_state(self) -> dict[str, Any]:
-        return self.bank.to_state(self.row)
+    def state(self) -> EvidenceState:
+        return self.bank.state(self.row)
 
     @classmethod
-    def from_state(cls, state: dict[str, Any], direction: Direction = "both") -> Evidence:
+    def from_state(cls, state: EvidenceState, direction: Direction = "both") -> Evidence:
         evidence = cls.__new__(cls)
-        evidence.bank = EvidenceBank(len(state["reference"]), direction)
+        evidence.bank = EvidenceBank(state.reference.size, direction)
         evidence.row = evidence.bank.restore(state)
         return evidence

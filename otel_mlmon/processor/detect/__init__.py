@@ -1,9 +1,10 @@
-"""Drift: how sure it is that a stream has left its reference, and by how much.
+"""Drift detection: how sure it is that a stream has left its reference, and by how much.
 
-The decision is an evidence process on counts that may be looked at after every pane (`evidence.py`); the
-statistics people know are reported beside it, one a page. No sample is too small, and none so large that it
-alarms about nothing.
+The decision is an evidence process on counts that may be looked at after every pane (`evidence.py`); the drift
+statistics people know are reported beside it, one a file (`statistics/`). No sample is too small, and none so large
+that it alarms about nothing.
 
-In: `Window`, what one stream counted in one closed pane, beside its rolling window and its reference.
+In: `Window`, what one stream counted in one closed pane, beside its rolling window and its reference; and
+`DetectionPolicy`, how the stream is judged.
 Out: `Score`, the evidence against its alarm line, the onset, each bin's part in it, and the statistics.
 """

@@ -1,4 +1,4 @@
-"""Arrays with one row a stream, that grow together."""
+"""Growing arrays with one row a stream."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-SMALLEST: Final = 4
+from otel_mlmon.types import Indices
 
-Place = slice | NDArray[np.intp]
+INITIAL_CAPACITY: Final = 4
+
+RowIndex = slice | Indices
 """Some of the rows: what an array is indexed by."""
 
 
-class Rows:
-    """Named arrays over the same rows; a row not touched yet is zero.
+class RowArrays:
+    """Named arrays over the same rows; a row that was never written is zero.
 
     Args:
         columns: Shape of a row and its type, by name.
@@ -22,16 +24,16 @@ class Rows:
 
     def __init__(self, **columns: tuple[tuple[int, ...], Any]) -> None:
         self._arrays: dict[str, NDArray[Any]] = {
-            name: np.zeros((SMALLEST, *shape), dtype) for name, (shape, dtype) in columns.items()
+            name: np.zeros((INITIAL_CAPACITY, *shape), dtype) for name, (shape, dtype) in columns.items()
         }
-        self._capacity = SMALLEST
+        self._capacity = INITIAL_CAPACITY
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        """All rows of one array; good until the next `clear`."""
+        """Returns all rows of one array; valid until the next `clear`."""
         return self._arrays[name]
 
     def clear(self, row: int) -> None:
-        """Make `row` zero, and be there."""
+        """Sets `row` of every array to zero, growing them if it is beyond their end."""
         if row >= self._capacity:
             self._grow(max(row + 1, 2 * self._capacity))
         for array in self._arrays.values():
@@ -45,8 +47,8 @@ class Rows:
         self._capacity = capacity
 
 
-def in_one_piece(rows: NDArray[np.intp]) -> Place:
-    """`rows`, as a slice where they follow each other: nothing is copied to read them then."""
+def as_slice(rows: Indices) -> RowIndex:
+    """Returns `rows` as a slice if they follow each other, so that reading them copies nothing."""
     if rows.size and rows[-1] - rows[0] == rows.size - 1 and (rows[1:] > rows[:-1]).all():
         return slice(int(rows[0]), int(rows[-1]) + 1)
     return rows

@@ -1,27 +1,30 @@
-"""Count vectors: what is one, and what the statistics ask of two of them."""
+"""Count vectors: checks that they are counts, and prepares pairs of them for the statistics."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtrc
 
 from otel_mlmon.errors import BinMismatchError
-from otel_mlmon.types import Floats
+from otel_mlmon.types import Bools, Floats, Ints
+
+MIN_EXPECTED: Final = 5
+"""How many values a bin must hold on average before a p-value is believed (Cochran, 1954)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """Two samples over the same bins, for each stream, and what more than one statistic asks of them.
+    """Two samples over the same bins, a pair for each stream, with the quantities that several statistics need.
 
-    Of a pair with an empty sample there is nothing to compare: its counts are taken as zeros, and the value is 0.
+    A pair with an empty sample cannot be compared: its counts are taken as zeros, and every statistic is 0.
     """
 
     counts: Floats
-    """The reference's and the current ones, shape (2, ..., K)."""
+    """Of the reference and of the window, shape (2, ..., K)."""
     totals: Floats
     """N and n, shape (2, ..., 1)."""
     shares: Floats
@@ -29,37 +32,37 @@ class Samples:
     moved: Floats
     """q - p, shape (..., K)."""
     expected: Floats
-    """The share of each bin in both together, shape (..., K); 1 where nothing was counted, to divide by."""
-    freedom: NDArray[np.int64]
-    """Bins in which anything was counted, less one; 0 at least. Shape (...)."""
+    """The share of each bin in the pooled sample, shape (..., K); 1 for a bin that is empty in it, to divide by."""
+    freedom: Ints
+    """Degrees of freedom: bins that are not empty in the pooled sample, less one; 0 or above. Shape (...)."""
     size: Floats
-    """N n / (N + n), shape (...); 0 where there is nothing to compare."""
+    """N n / (N + n), shape (...); 0 for a pair that cannot be compared."""
     unit: Floats
-    """1/N + 1/n, which is 1 / size, shape (...); 0 where there is nothing to compare."""
+    """1/N + 1/n, which is 1 / size, shape (...); 0 for a pair that cannot be compared."""
 
 
 def samples_of(reference: NDArray[Any], current: NDArray[Any]) -> Samples:
-    """Compare shape (S, K) with shape (S, K), row by row; or (K,) with (K,).
+    """Pairs the counts of references and windows: shape (S, K) with (S, K) row by row, or (K,) with (K,).
 
     Raises:
-        BinMismatchError: They are not rows of the same length, as many of either.
+        BinMismatchError: The shapes differ, or there are no bins.
     """
     if not reference.ndim or reference.shape != current.shape:
         raise BinMismatchError(f"counts of shape {current.shape} against a reference of shape {reference.shape}")
     counts = np.array([reference, current], dtype=np.float64)
     totals = np.add.reduce(counts, -1, keepdims=True)
-    is_there = np.logical_and.reduce(totals > 0.0, 0)
-    is_all = is_there.all()
-    if not is_all:
-        counts *= is_there
-        totals *= is_there
-    divisors = totals if is_all else np.where(is_there, totals, 1.0)
+    has_values = np.logical_and.reduce(totals > 0.0, 0)
+    is_comparable = bool(has_values.all())
+    if not is_comparable:
+        counts *= has_values
+        totals *= has_values
+    divisors = totals if is_comparable else np.where(has_values, totals, 1.0)
     shares = counts / divisors
-    both = divisors[0] + divisors[1]
-    expected = (counts[0] + counts[1]) / both
+    pooled_total = divisors[0] + divisors[1]
+    expected = (counts[0] + counts[1]) / pooled_total
     is_counted = expected > 0.0
     expected[~is_counted] = 1.0
-    size = totals[0] * totals[1] / both
+    size = totals[0] * totals[1] / pooled_total
     return Samples(
         counts=counts,
         totals=totals,
@@ -68,17 +71,22 @@ def samples_of(reference: NDArray[Any], current: NDArray[Any]) -> Samples:
         expected=expected,
         freedom=np.maximum(is_counted.sum(-1) - 1, 0),
         size=size[..., 0],
-        unit=np.divide(1.0, size, out=size.copy(), where=is_there)[..., 0],
+        unit=np.divide(1.0, size, out=size.copy(), where=has_values)[..., 0],
     )
 
 
-def chi_squared_tail(value: Floats, freedom: NDArray[np.int64] | int) -> Floats:
-    """P(chi-squared of `freedom` degrees >= value), in [0, 1]; 1 without a degree of freedom, where the value is 0."""
+def pearson_chi_squared(samples: Samples) -> Floats:
+    """Computes Pearson's X² of two samples, in the form that needs no table: N n/(N + n) Σ (q - p)² / expected."""
+    return np.asarray((samples.moved**2 / samples.expected).sum(-1) * samples.size)
+
+
+def chi_squared_tail(value: Floats, freedom: Ints | int) -> Floats:
+    """Returns P(chi-squared of `freedom` degrees >= value), in [0, 1]; 1 for a value of 0 without a degree."""
     return np.asarray(chdtrc(np.maximum(freedom, 1), value))
 
 
-def checked(counts: NDArray[Any], bins: int) -> Floats:
-    """`counts` as float64, shape (S, K).
+def check_counts(counts: NDArray[Any], bins: int) -> Floats:
+    """Returns `counts` as float64, shape (S, K).
 
     Raises:
         BinMismatchError: They are not rows of K counts.
@@ -92,6 +100,6 @@ def checked(counts: NDArray[Any], bins: int) -> Floats:
     return values
 
 
-def are_counts(rows: Floats) -> NDArray[np.bool_]:
-    """Whether each row has only counts, shape (S,)."""
+def are_counts(rows: NDArray[Any]) -> Bools:
+    """Tells of each row whether all its numbers are finite and 0 or above, shape (S,)."""
     return np.asarray((rows.min(-1) >= 0.0) & np.isfinite(rows.sum(-1)))

@@ -1,14 +1,17 @@
-"""One evidence process a stream: what turns windows into scores.
+"""Evaluates windows: from the panes of many streams to their scores, in the processor and in the backtest alike.
+
+Of each stream it looks up the policy, counts the streams that share the false-alarm budget, takes the pane into the
+stream's evidence, and compares the rolling window with the reference by every statistic and threshold.
 
 Streams with as many bins and the same direction share one bank of arrays and are taken in together, so that ten
-thousand cost little more than a hundred. A stream that fails (its pane has other bins than its reference) is told of
-by the guard of stage `drift`, keeps its last evidence, and stops no other.
+thousand cost little more than a hundred. A stream that fails (its pane has other bins than its reference) is reported
+to the guard of stage `drift`, keeps its last evidence, and stops no other.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any, Final
@@ -19,213 +22,237 @@ from numpy.typing import NDArray
 from otel_mlmon.errors import BinMismatchError
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.detect.alternatives import Direction
-from otel_mlmon.processor.detect.counts import are_counts, checked, samples_of
-from otel_mlmon.processor.detect.evidence import STATUSES, EvidenceBank
+from otel_mlmon.processor.detect.counts import are_counts, check_counts, samples_of
+from otel_mlmon.processor.detect.evidence import CALIBRATING, DRIFT, EvidenceBank
 from otel_mlmon.processor.detect.policy import DetectionPolicy
-from otel_mlmon.processor.detect.score import Score, Statistics, StatisticValues, ThresholdVerdict
-from otel_mlmon.processor.detect.statistics.registry import NEEDS_ORDER, STATISTICS, Statistic
+from otel_mlmon.processor.detect.score import Score, Statistics, ThresholdVerdict
+from otel_mlmon.processor.detect.state import StreamState
+from otel_mlmon.processor.detect.statistics.registry import STATISTICS
+from otel_mlmon.processor.detect.statistics.statistic import Measurement, Statistic
 from otel_mlmon.processor.detect.threshold import Threshold
 from otel_mlmon.processor.window.window import Reference, StreamKey, Window
-from otel_mlmon.types import Floats
+from otel_mlmon.types import Floats, Indices
 
 STAGE: Final = "drift"
 
 _GUARD: Final = guard(STAGE)
 _LN_10: Final = math.log(10.0)
 
-Group = tuple[int, Direction]
-"""Bins and direction: what the streams of one bank have in common."""
+BankKey = tuple[int, Direction]
+"""Number of bins and direction: what the streams of one bank have in common."""
 
 
 @dataclass(slots=True, kw_only=True)
-class Watched:
-    """Where one stream's evidence is, and what it is against."""
+class StreamEntry:
+    """Says where the evidence of one stream is kept, and against what it is."""
 
-    group: Group
+    bank: BankKey
     row: int
-    names: tuple[str, ...]
+    bin_names: tuple[str, ...]
     tolerance: float
-    counts: tuple[float, ...]
+    reference_counts: tuple[float, ...]
     reference: Reference | None = None
-    """The very object that was last found to be equal: most panes come with the same one."""
+    """The very object that last compared equal: most panes come with the same one."""
 
-    def is_about(self, reference: Reference, watch: DetectionPolicy) -> bool:
-        """Whether the evidence is against just this."""
-        if self.tolerance != watch.tolerance or self.group[1] != watch.direction:
+    def is_against(self, reference: Reference, policy: DetectionPolicy) -> bool:
+        """Tells whether the evidence is against this very reference, tolerance and direction."""
+        if self.tolerance != policy.tolerance or self.bank[1] != policy.direction:
             return False
         if self.reference is not reference:
-            if self.names != reference.bins.names or self.counts != tuple(reference.counts.tolist()):
+            if self.bin_names != reference.bins.names or self.reference_counts != tuple(reference.counts.tolist()):
                 return False
             self.reference = reference
         return True
 
-    def is_recut(self, reference: Reference, watch: DetectionPolicy) -> bool:
-        """Whether this reference is the same values in other bins, and judged the same way."""
+    def is_rebinned(self, reference: Reference, policy: DetectionPolicy) -> bool:
+        """Tells whether this reference is the same values in other bins, and judged the same way."""
         return (
-            self.tolerance == watch.tolerance
-            and self.group[1] == watch.direction
+            self.tolerance == policy.tolerance
+            and self.bank[1] == policy.direction
             and reference.bins.is_ordered
-            and self.names != reference.bins.names
-            and int(sum(self.counts)) == reference.total
+            and self.bin_names != reference.bins.names
+            and int(sum(self.reference_counts)) == reference.total
         )
 
 
 @dataclass(slots=True)
-class Batch:
-    """One pane of each of several streams of one bank, whose bins are all ordered or all not."""
+class PaneBatch:
+    """Collects one pane of each of several streams of one bank, whose bins are all ordered or all not."""
 
-    group: Group
+    bank: BankKey
     is_ordered: bool
-    places: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    """Of the windows in the call of `evaluate`."""
     windows: list[Window] = field(default_factory=list)
-    watches: list[DetectionPolicy] = field(default_factory=list)
+    policies: list[DetectionPolicy] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
     """Of the bank."""
 
-    def take(self, place: int, window: Window, watch: DetectionPolicy, row: int) -> None:
-        """One stream more."""
-        self.places.append(place)
-        self.windows.append(window)
-        self.watches.append(watch)
-        self.rows.append(row)
-
 
 class Evaluator:
-    """The evidence of every stream.
+    """Keeps the evidence of every stream.
 
     Runs on: one thread at a time.
 
     Args:
-        statistics: What is reported of the rolling window, by name.
+        policy_for: Returns how a stream is judged, None if it is not; asked once a stream, until it is forgotten.
+        alarm_line_for: Returns log10 of the evidence that is an alarm, from how many streams share the budget.
+        statistics: What is reported of the rolling window, by name; every registered one unless given.
+
+    Raises:
+        ConfigurationError: A statistic of a package cannot be imported.
     """
 
-    def __init__(self, *, statistics: Mapping[str, Statistic] = STATISTICS) -> None:
-        self._statistics = dict(statistics)
-        self._watched: dict[StreamKey, Watched] = {}
-        self._banks: dict[Group, EvidenceBank] = {}
+    def __init__(
+        self,
+        *,
+        policy_for: Callable[[StreamKey], DetectionPolicy | None],
+        alarm_line_for: Callable[[int], float],
+        statistics: Mapping[str, Statistic] | None = None,
+    ) -> None:
+        self._policy_for = policy_for
+        self._alarm_line_for = alarm_line_for
+        self._statistics = STATISTICS.load_all() if statistics is None else dict(statistics)
+        self._policies: dict[StreamKey, DetectionPolicy | None] = {}
+        self._entries: dict[StreamKey, StreamEntry] = {}
+        self._banks: dict[BankKey, EvidenceBank] = {}
 
-    def observe_all(self, windows: Iterable[tuple[Window, DetectionPolicy]], *, log10_alarm_line: float) -> list[Score]:
-        """Take in the panes of many streams; of one stream in the order of their time, each once.
+    def evaluate(self, windows: Iterable[Window]) -> list[tuple[Window, Score]]:
+        """Takes in the panes of many streams; of one stream in the order of their time, each once.
 
-        A score does not depend on what else is taken in with it. The same reference over other bins keeps a stream's
-        evidence; another reference, tolerance or direction starts it anew.
-
-        Args:
-            windows: Each pane, beside its rolling window and its reference, and how it is judged.
-            log10_alarm_line: log10 of the W that is an alarm.
+        A score depends on the other windows by the alarm line only. The same reference over other bins keeps a
+        stream's evidence; another reference, tolerance or direction starts it anew.
 
         Returns:
-            One score a window, in the order of `windows`.
+            One score for each window of a stream that has a policy, in the order of `windows`.
         """
-        every = list(windows)
-        scores: list[Score | None] = [None] * len(every)
-        for places in _rounds(every):
-            for batch in self._batches(every, places):
-                for place, score in zip(batch.places, self._observe(batch, log10_alarm_line), strict=True):
-                    scores[place] = score
-        return [score or _learning(window, log10_alarm_line) for score, (window, _) in zip(scores, every, strict=True)]
+        judged = [(window, policy) for window in windows if (policy := self.policy(window.stream)) is not None]
+        log10_alarm_line = self._alarm_line_for(self._count_watched(window for window, _ in judged))
+        scores: list[Score | None] = [None] * len(judged)
+        for positions in _rounds(window.stream for window, _ in judged):
+            for batch in self._batches(judged, positions):
+                for position, score in zip(batch.positions, self._scores(batch, log10_alarm_line), strict=True):
+                    scores[position] = score
+        return [
+            (window, score or _learning(window, log10_alarm_line))
+            for (window, _), score in zip(judged, scores, strict=True)
+        ]
 
-    def observe(self, window: Window, *, tolerance: float, direction: Direction, log10_alarm_line: float) -> Score:
-        """Take in one stream's pane."""
-        watch = DetectionPolicy(tolerance=tolerance, direction=direction)
-        return self.observe_all([(window, watch)], log10_alarm_line=log10_alarm_line)[0]
+    def policy(self, stream: StreamKey) -> DetectionPolicy | None:
+        """Returns how a stream is judged; None if it is not."""
+        if stream not in self._policies:
+            self._policies[stream] = self._policy_for(stream)
+        return self._policies[stream]
 
-    def streams(self) -> tuple[StreamKey, ...]:
-        """Every stream there is evidence of."""
-        return tuple(self._watched)
+    def streams(self) -> KeysView[StreamKey]:
+        """Returns the streams that have evidence, and so a `state`."""
+        return self._entries.keys()
 
-    def state(self, stream: StreamKey) -> dict[str, Any]:
-        """The stream's evidence as JSON has it; `restore` is its inverse.
+    def state(self, stream: StreamKey) -> StreamState:
+        """Returns the stream's evidence to be stored; `restore` is its inverse.
 
         Raises:
             KeyError: There is none.
         """
-        watched = self._watched[stream]
-        return {
-            "bins": list(watched.names),
-            "direction": watched.group[1],
-            "evidence": self._banks[watched.group].to_state(watched.row),
-        }
+        entry = self._entries[stream]
+        return StreamState(
+            bins=entry.bin_names, direction=entry.bank[1], evidence=self._banks[entry.bank].state(entry.row)
+        )
 
-    def restore(self, stream: StreamKey, state: Mapping[str, Any]) -> None:
-        """Put back what `state` gave; the next pane goes on from there as if nothing had been in between.
+    def restore(self, stream: StreamKey, state: StreamState) -> None:
+        """Puts back a stored state; the next pane goes on from there as if nothing had been in between.
 
         Raises:
-            KeyError: The state is not one of `state`.
+            BinMismatchError: The state does not fit together.
         """
-        evidence = state["evidence"]
-        group: Group = (len(evidence["reference"]), state["direction"])
-        row = self._bank(group).restore(evidence)
+        reference_counts = state.evidence.reference
+        bank: BankKey = (reference_counts.size, state.direction)
+        row = self._bank(bank).restore(state.evidence)
         self.forget(stream)
-        self._watched[stream] = Watched(
-            group=group,
+        self._entries[stream] = StreamEntry(
+            bank=bank,
             row=row,
-            names=tuple(state["bins"]),
-            tolerance=evidence["tolerance"],
-            counts=tuple(evidence["reference"]),
+            bin_names=state.bins,
+            tolerance=state.evidence.tolerance,
+            reference_counts=tuple(reference_counts.tolist()),
         )
 
     def forget(self, stream: StreamKey) -> None:
-        """Drop the stream's evidence, if there is any."""
-        watched = self._watched.pop(stream, None)
-        if watched is not None:
-            self._banks[watched.group].remove(watched.row)
+        """Drops the stream's evidence and policy, if there are any."""
+        self._policies.pop(stream, None)
+        self._drop_evidence(stream)
 
-    def _batches(self, every: Sequence[tuple[Window, DetectionPolicy]], places: list[int]) -> Iterable[Batch]:
-        """Who is taken in together; a stream without a reference has no evidence."""
-        batches: dict[tuple[Group, bool], Batch] = {}
-        for place in places:
-            window, watch = every[place]
+    def _drop_evidence(self, stream: StreamKey) -> None:
+        entry = self._entries.pop(stream, None)
+        if entry is not None:
+            self._banks[entry.bank].remove(entry.row)
+
+    def _count_watched(self, windows: Iterable[Window]) -> int:
+        """Counts the streams that the false-alarm budget is over: those with a reference and a policy."""
+        new = {window.stream for window in windows if window.reference is not None} - self._entries.keys()
+        return len(self._entries) + len(new)
+
+    def _batches(
+        self, judged: Sequence[tuple[Window, DetectionPolicy]], positions: Iterable[int]
+    ) -> Iterable[PaneBatch]:
+        """Groups the windows that are taken in together; a stream without a reference has no evidence."""
+        batches: dict[tuple[BankKey, bool], PaneBatch] = {}
+        for position in positions:
+            window, policy = judged[position]
             reference = window.reference
             if reference is None:
-                self.forget(window.stream)
+                self._drop_evidence(window.stream)
                 continue
             with _GUARD:
-                watched = self._watched_against(window.stream, reference, watch)
-                kind = watched.group, reference.bins.is_ordered
-                if kind not in batches:
-                    batches[kind] = Batch(*kind)
-                batches[kind].take(place, window, watch, watched.row)
+                entry = self._entry(window.stream, reference, policy)
+                key = entry.bank, reference.bins.is_ordered
+                batch = batches.get(key)
+                if batch is None:
+                    batch = batches[key] = PaneBatch(*key)
+                batch.positions.append(position)
+                batch.windows.append(window)
+                batch.policies.append(policy)
+                batch.rows.append(entry.row)
         return batches.values()
 
-    def _watched_against(self, stream: StreamKey, reference: Reference, watch: DetectionPolicy) -> Watched:
-        """Where the stream's evidence is, begun anew if it was against something else."""
-        before = self._watched.get(stream)
-        if before is not None and before.is_about(reference, watch):
-            return before
-        is_recut = before is not None and before.is_recut(reference, watch)
-        if not is_recut:
+    def _entry(self, stream: StreamKey, reference: Reference, policy: DetectionPolicy) -> StreamEntry:
+        """Returns where the stream's evidence is, begun anew if it was against something else."""
+        previous = self._entries.get(stream)
+        if previous is not None and previous.is_against(reference, policy):
+            return previous
+        is_rebinned = previous is not None and previous.is_rebinned(reference, policy)
+        if not is_rebinned:
             # First drop: a reference that is refused must not leave the evidence against the one before.
-            self.forget(stream)
-        group: Group = (reference.counts.size, watch.direction)
-        row = self._bank(group).add(reference.counts, watch.tolerance)
-        if before is not None and is_recut:
-            self._bank(group).go_on(row, self._banks[before.group], before.row)
-            self.forget(stream)
-        watched = self._watched[stream] = Watched(
-            group=group,
+            self._drop_evidence(stream)
+        key: BankKey = (reference.counts.size, policy.direction)
+        row = self._bank(key).add(reference.counts, policy.tolerance)
+        if previous is not None and is_rebinned:
+            self._bank(key).continue_from(row, self._banks[previous.bank], previous.row)
+            self._drop_evidence(stream)
+        entry = self._entries[stream] = StreamEntry(
+            bank=key,
             row=row,
-            names=reference.bins.names,
-            tolerance=watch.tolerance,
-            counts=tuple(reference.counts.tolist()),
+            bin_names=reference.bins.names,
+            tolerance=policy.tolerance,
+            reference_counts=tuple(reference.counts.tolist()),
             reference=reference,
         )
-        return watched
+        return entry
 
-    def _bank(self, group: Group) -> EvidenceBank:
-        if group not in self._banks:
-            self._banks[group] = EvidenceBank(*group)
-        return self._banks[group]
+    def _bank(self, key: BankKey) -> EvidenceBank:
+        if key not in self._banks:
+            self._banks[key] = EvidenceBank(*key)
+        return self._banks[key]
 
-    def _observe(self, batch: Batch, log10_alarm_line: float) -> Iterator[Score]:
-        """The score of each stream of a batch."""
-        bank, rows, bins = self._banks[batch.group], np.array(batch.rows), batch.group[0]
-        fitting, panes = _counted("pane", [window.pane for window in batch.windows], bins)
+    def _scores(self, batch: PaneBatch, log10_alarm_line: float) -> Iterator[Score]:
+        """Takes in the panes of a batch and yields the score of each stream."""
+        bank, rows, bins = self._banks[batch.bank], np.array(batch.rows), batch.bank[0]
+        positions, panes = _stack("pane", [window.pane for window in batch.windows], bins)
         end_ns = np.array([window.end_ns for window in batch.windows], dtype=np.int64)
-        bank.update(rows[fitting], panes, end_ns[fitting], log10_alarm_line * _LN_10)
+        bank.update(rows[positions], panes, end_ns[positions], log10_alarm_line * _LN_10)
         columns = zip(
-            batch.watches,
-            self._reported(batch, bank.reference[rows]),
+            batch.policies,
+            self._measure_rolling(batch, bank.reference[rows]),
             bank.status[rows].tolist(),
             bank.log_e[rows].tolist(),
             bank.since_ns[rows].tolist(),
@@ -234,9 +261,10 @@ class Evaluator:
             bank.reference_count[rows].tolist(),
             strict=True,
         )
-        for watch, (count, statistics), status, log_e, since_ns, effect, contributions, reference_count in columns:
+        for policy, (count, statistics), status, log_e, since_ns, effect, contributions, reference_count in columns:
             yield Score(
-                status=STATUSES[status],
+                status="drift" if status == DRIFT else "learning" if status == CALIBRATING else "ok",
+                is_calibrating=status == CALIBRATING,
                 log10_evidence=log_e / _LN_10,
                 log10_alarm_line=log10_alarm_line,
                 design_effect=effect,
@@ -244,85 +272,92 @@ class Evaluator:
                 reference_count=int(reference_count),
                 current_count=count,
                 statistics=statistics,
-                thresholds=_judged(watch.thresholds, statistics, count=count, bins=bins) if watch.thresholds else (),
+                thresholds=_judge(policy.thresholds, statistics, count=count, bins=bins) if policy.thresholds else (),
                 contributions=contributions,
             )
 
-    def _reported(self, batch: Batch, references: Floats) -> list[tuple[int, Statistics]]:
-        """How many each rolling window holds, and how it compares with its reference."""
+    def _measure_rolling(self, batch: PaneBatch, references: Floats) -> list[tuple[int, Statistics]]:
+        """Counts the values of each rolling window and measures it; one that fails has no statistics."""
         rolling = [window.rolling for window in batch.windows]
-        fitting, current = _counted("rolling window", rolling, batch.group[0])
-        if fitting.size == len(rolling):
-            return list(self._compared(references, current, is_ordered=batch.is_ordered))
-        reported = [(int(counts.sum()), Statistics()) for counts in rolling]
-        for place, found in zip(
-            fitting, self._compared(references[fitting], current, is_ordered=batch.is_ordered), strict=True
-        ):
-            reported[place] = found
-        return reported
+        positions, current = _stack("rolling window", rolling, batch.bank[0])
+        if positions.size == len(rolling):
+            return list(self._measure(references, current, is_ordered=batch.is_ordered))
+        results = [(int(counts.sum()), Statistics()) for counts in rolling]
+        measured = self._measure(references[positions], current, is_ordered=batch.is_ordered)
+        for position, result in zip(positions.tolist(), measured, strict=True):
+            results[position] = result
+        return results
 
-    def _compared(
+    def _measure(
         self, references: Floats, current: NDArray[Any], *, is_ordered: bool
     ) -> Iterable[tuple[int, Statistics]]:
-        """How many, and the statistics, row by row."""
+        """Yields the number of values and the statistics, row by row."""
         samples = samples_of(references, current)
-        found: dict[str, StatisticValues] = {}
+        measurements: dict[str, Measurement] = {}
         for name, statistic in self._statistics.items():
-            if is_ordered or name not in NEEDS_ORDER:
-                with _GUARD:
-                    found[name] = statistic(samples)
-        names = tuple(found)
+            with _GUARD:
+                if is_ordered or not statistic.needs_ordered_bins:
+                    measurements[name] = _check_measurement(name, statistic.measure(samples), len(current))
+        names, columns = tuple(measurements), measurements.values()
         rows = zip(
             current.sum(-1).tolist(),
-            _by_row([values.value for values in found.values()], len(current)),
-            _by_row([values.p_value for values in found.values()], len(current)),
-            _by_row([values.noise for values in found.values()], len(current)),
+            _transpose([column.value for column in columns], len(current)),
+            _transpose([column.p_value for column in columns], len(current)),
+            _transpose([column.noise for column in columns], len(current)),
             strict=True,
         )
         for count, values, p_values, noises in rows:
             yield int(count), Statistics(names=names, values=values, p_values=p_values, noises=noises)
 
 
-def _rounds(windows: Iterable[tuple[Window, DetectionPolicy]]) -> list[list[int]]:
-    """The places of `windows` so that no stream is twice in a round, and its panes keep their order."""
-    seen: dict[StreamKey, int] = {}
+def _rounds(streams: Iterable[StreamKey]) -> list[list[int]]:
+    """Splits the positions of `streams` so that no stream is twice in a round, and its panes keep their order."""
+    counts: dict[StreamKey, int] = {}
     rounds: list[list[int]] = []
-    for place, (window, _) in enumerate(windows):
-        turn = seen[window.stream] = seen.get(window.stream, -1) + 1
-        if turn == len(rounds):
+    for position, stream in enumerate(streams):
+        count = counts.get(stream, 0)
+        counts[stream] = count + 1
+        if count == len(rounds):
             rounds.append([])
-        rounds[turn].append(place)
+        rounds[count].append(position)
     return rounds
 
 
-def _counted(what: str, counts: Sequence[NDArray[Any]], bins: int) -> tuple[NDArray[np.intp], NDArray[Any]]:
-    """The places of those that are counts of so many bins, and their rows; the guard is told of the others."""
+def _stack(name: str, counts: Sequence[NDArray[Any]], bins: int) -> tuple[Indices, NDArray[Any]]:
+    """Stacks those that are counts of K bins, after their positions; reports the others to the guard."""
     fitting = []
-    for place, each in enumerate(counts):
-        if each.shape == (bins,):
-            fitting.append(place)
+    for position, row in enumerate(counts):
+        if row.shape == (bins,):
+            fitting.append(position)
             continue
         with _GUARD:
-            raise BinMismatchError(f"a {what} of shape {each.shape} against {bins} bins")
-    places = np.array(fitting, dtype=np.intp)
+            raise BinMismatchError(f"a {name} of shape {row.shape} against {bins} bins")
+    positions = np.array(fitting, dtype=np.intp)
     if not fitting:
-        return places, np.zeros((0, bins))
-    rows = np.concatenate([counts[place] for place in fitting]).reshape(-1, bins)
+        return positions, np.zeros((0, bins))
+    rows = np.concatenate([counts[position] for position in fitting]).reshape(-1, bins)
     is_good = are_counts(rows)
     if is_good.all():
-        return places, rows
+        return positions, rows
     with _GUARD:
-        checked(rows[~is_good], bins)
-    return places[is_good], rows[is_good]
+        check_counts(rows[~is_good], bins)
+    return positions[is_good], rows[is_good]
 
 
-def _by_row(columns: Sequence[Floats | None], rows: int) -> Iterable[tuple[Any, ...]]:
-    """What the columns say of each row, None where there is no column."""
-    there = [repeat(None, rows) if column is None else column.tolist() for column in columns]
-    return zip(*there, strict=True) if there else repeat((), rows)
+def _check_measurement(name: str, measurement: Measurement, rows: int) -> Measurement:
+    for column in (measurement.value, measurement.p_value, measurement.noise):
+        if column is not None and column.shape != (rows,):
+            raise ValueError(f"statistic {name} returned shape {column.shape} for {rows} streams")
+    return measurement
 
 
-def _judged(
+def _transpose(columns: Sequence[Floats | None], rows: int) -> Iterable[tuple[Any, ...]]:
+    """Turns columns into rows, with None where there is no column."""
+    numbers = [repeat(None, rows) if column is None else column.tolist() for column in columns]
+    return zip(*numbers, strict=True) if numbers else repeat((), rows)
+
+
+def _judge(
     thresholds: tuple[Threshold, ...], statistics: Statistics, *, count: int, bins: int
 ) -> tuple[ThresholdVerdict, ...]:
     verdicts = (threshold.judge(statistics, count=count, bins=bins) for threshold in thresholds)

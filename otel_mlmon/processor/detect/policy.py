@@ -1,4 +1,4 @@
-"""How a stream is judged."""
+"""IN DetectionPolicy: how one stream is judged."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from otel_mlmon.processor.detect.threshold import Threshold
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectionPolicy:
-    """What is forgiven of one stream, and which moves of it are drift."""
+    """States what is tolerated of one stream, and in which direction a move is drift."""
 
     tolerance: float
-    """Total variation, [0, 1]."""
+    """The total variation that is tolerated, [0, 1]."""
     direction: Direction
     thresholds: tuple[Threshold, ...] = ()
-    """On the familiar statistics; most owners want none."""
+    """On drift statistics; usually none."""

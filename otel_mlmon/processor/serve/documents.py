@@ -17,9 +17,9 @@ from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.lifecycle import RuleStatus
 from otel_mlmon.processor.alert.message import describe_change, format_alert
 from otel_mlmon.processor.detect import accuracy
-from otel_mlmon.processor.detect.score import Score, Statistics, StatisticValue
+from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.serve.otlp import GaugeValue
-from otel_mlmon.processor.window.model import ModelSummary
+from otel_mlmon.processor.window.model_windows import ModelSummary
 from otel_mlmon.processor.window.stream import StreamSummary
 from otel_mlmon.processor.window.window import StreamKey
 from otel_mlmon.types import ModelKey
@@ -114,6 +114,7 @@ def stream_document(stream: StreamSummary, score: Score) -> Document:
     return {
         "stream": stream.stream,
         "status": score.status,
+        "calibrating": score.is_calibrating,
         "learned": stream.learned,
         "learn": stream.learn,
         "origin": stream.origin,
@@ -136,14 +137,14 @@ def stream_document(stream: StreamSummary, score: Score) -> Document:
                 "is_p_value": verdict.is_p_value,
                 "value": verdict.value,
                 "bound": verdict.bound,
-                "needs": verdict.needs,
+                "needs": verdict.min_count,
                 "verdict": verdict.verdict,
             }
             for verdict in score.thresholds
         ],
         "statistics": {
-            name: {"value": value.value, "p_value": value.p_value, "noise": value.noise}
-            for name, value in score.statistics.items()
+            name: {"value": value, "p_value": p_value, "noise": noise}
+            for name, value, p_value, noise in score.statistics.rows()
         },
     }
 
@@ -161,9 +162,9 @@ def gauges(document: Document, rules: Iterable[RuleStatus]) -> Iterator[GaugeVal
             yield GaugeValue(
                 metric=semconv.DRIFT_WINDOW_COUNT.name, value=stream["current_count"], attributes=of_stream
             )
-            state = "learning" if stream["status"] == "calibrating" else stream["status"]
-            yield GaugeValue(metric=semconv.DRIFT_STATE.name, value=semconv.DRIFT_STATES[state], attributes=of_stream)
-            if stream["status"] == "learning":
+            state = semconv.DRIFT_STATES[stream["status"]]
+            yield GaugeValue(metric=semconv.DRIFT_STATE.name, value=state, attributes=of_stream)
+            if stream["status"] == "learning" and not stream["calibrating"]:
                 continue
             yield GaugeValue(
                 metric=semconv.DRIFT_EVIDENCE.name,
@@ -193,39 +194,13 @@ def _words(stream: StreamSummary) -> tuple[str, ...]:
     return describe_change(stream.stream, stream.bins, stream.reference_shares, stream.current_shares, means=means)
 
 
-def score_to_dict(score: Score) -> Document:
-    """For the state on disk."""
-    return {
-        "status": score.status,
-        "log10_evidence": score.log10_evidence,
-        "log10_alarm_line": score.log10_alarm_line,
-        "design_effect": score.design_effect,
-        "since_ns": score.since_ns,
-        "reference_count": score.reference_count,
-        "current_count": score.current_count,
-        "statistics": {name: [value.value, value.p_value, value.noise] for name, value in score.statistics.items()},
-        "contributions": list(score.contributions),
-    }
-
-
-def score_from_dict(document: Mapping[str, Any]) -> Score:
-    """What `score_to_dict` gave, after its way through JSON."""
-    statistics = {
-        name: StatisticValue(value=value, p_value=p_value, noise=noise)
-        for name, (value, p_value, noise) in document["statistics"].items()
-    }
-    return Score(
-        **{**document, "statistics": Statistics.of(statistics), "contributions": tuple(document["contributions"])}
-    )
-
-
 def _margin(stream: Document) -> tuple[float, str]:
     """The strongest evidence first; capped evidence is equal."""
     return -round(stream["log10_evidence"] - stream["log10_alarm_line"], 2), stream["stream"]
 
 
 def _worst(statuses: Iterable[str]) -> str:
-    """`drift` if any is; else `learning` while any learns or calibrates; else `ok`."""
+    """`drift` if any is; else `learning` while any learns; else `ok`."""
     known = set(statuses)
     if "drift" in known:
         return "drift"

@@ -2,22 +2,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import get_args
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.processor.alert.rules.statistic import WITH_P_VALUE, StatisticName
 from otel_mlmon.processor.config.document import read_document
 from otel_mlmon.processor.config.load import load_config
 from otel_mlmon.processor.config.model import Config
 from otel_mlmon.processor.config.render import default_yaml
 from otel_mlmon.processor.config.units import FalseAlarms
-from otel_mlmon.processor.detect.counts import samples_of
-from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.notify.webhook import WebhookSection
 
 Write = Callable[[str], Path]
@@ -287,9 +282,3 @@ def test_a_rule_that_cannot_be_is_refused_where_it_stands(write: Write, rule: st
     (found,) = faults(write(f"models:\n  fraud:\n    statistic:\n      thresholds:\n      - {rule}\n"))
     assert "models.fraud.statistic.thresholds" in found
     assert fault in found
-
-
-def test_the_statistics_that_rules_may_name_are_those_there_are() -> None:
-    assert set(get_args(StatisticName)) == STATISTICS.keys()
-    samples = samples_of(np.array([5, 7]), np.array([5, 7]))
-    assert {name for name in STATISTICS if STATISTICS[name](samples).p_value is not None} == set(WITH_P_VALUE)

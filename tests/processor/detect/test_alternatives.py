@@ -14,24 +14,24 @@ from otel_mlmon.processor.detect.alternatives import (
     Alternatives,
     Direction,
     alternatives_of,
-    held_by_sets,
+    set_sums,
 )
 from otel_mlmon.types import Floats
 from tests.support.balls import largest_mean_in_ball
 
 
-def ratios_of(moves: Alternatives, reference: Floats, radius: float) -> Floats:
+def ratios_of(alternatives: Alternatives, reference: Floats, radius: float) -> Floats:
     """L of every bet, shape (M·T, K)."""
-    bets = np.arange(moves.count)
+    bets = np.arange(alternatives.count)
     rows = np.broadcast_to(reference, (bets.size, reference.size))
-    return np.exp(moves.log_ratios(bets, held_by_sets(rows), np.full(bets.size, radius)))
+    return np.exp(alternatives.log_ratios(bets, set_sums(rows), np.full(bets.size, radius)))
 
 
-def factors_of(moves: Alternatives, pane: NDArray[Any], reference: Floats, radius: float, idle: float) -> Floats:
+def factors_of(alternatives: Alternatives, pane: NDArray[Any], reference: Floats, radius: float, idle: float) -> Floats:
     """ln Π L^c of every bet of one stream, by tilt and pair."""
-    out = np.empty((1, moves.count))
-    held = held_by_sets(reference[None])
-    moves.log_factors(pane[None].astype(float), held, np.array([radius]), np.array([idle]), out=out)
+    out = np.empty((1, alternatives.count))
+    set_shares = set_sums(reference[None])
+    alternatives.log_factors(pane[None].astype(float), set_shares, np.array([radius]), np.array([idle]), out=out)
     return out.reshape(TILTS.size, -1)
 
 
@@ -58,21 +58,21 @@ def test_one_sided_bets_are_monotone(direction: Direction) -> None:
 
 def test_a_pane_is_the_product_of_its_items() -> None:
     rng = np.random.default_rng(3)
-    moves = alternatives_of(5, "both")
+    alternatives = alternatives_of(5, "both")
     reference, pane, radius = rng.dirichlet(np.full(5, 9.0)), rng.multinomial(80, np.full(5, 0.2)), 0.01
-    factors = factors_of(moves, pane, reference, radius, -1.0).ravel()
-    assert factors == pytest.approx(np.log(ratios_of(moves, reference, radius)) @ pane, rel=1e-12)
+    factors = factors_of(alternatives, pane, reference, radius, -1.0).ravel()
+    assert factors == pytest.approx(np.log(ratios_of(alternatives, reference, radius)) @ pane, rel=1e-12)
 
 
 def test_nothing_is_bet_on_bins_that_the_ball_can_empty() -> None:
     reference = np.array([0.9, 0.08, 0.02])
-    moves = alternatives_of(3, "both")
-    factors = factors_of(moves, np.array([0, 0, 50]), reference, 0.05, -7.0)
-    out_of_the_last = moves.down[:, 2] & ~moves.down[:, 0] & ~moves.down[:, 1]
+    alternatives = alternatives_of(3, "both")
+    factors = factors_of(alternatives, np.array([0, 0, 50]), reference, 0.05, -7.0)
+    out_of_the_last = alternatives.loss_sets[:, 2] & ~alternatives.loss_sets[:, 0] & ~alternatives.loss_sets[:, 1]
     assert out_of_the_last.sum() == 3
     assert (factors[:, out_of_the_last] == -7.0).all()
     assert (factors[:, ~out_of_the_last] != -7.0).all()
-    everything = factors_of(moves, np.ones(3), reference, np.inf, -7.0)
+    everything = factors_of(alternatives, np.ones(3), reference, np.inf, -7.0)
     assert (everything == -7.0).all()
 
 
@@ -89,8 +89,10 @@ def test_nothing_is_bet_on_bins_that_the_ball_can_empty() -> None:
     ],
 )
 def test_the_dictionary(bins: int, direction: Direction, pairs: int) -> None:
-    moves = alternatives_of(bins, direction)
-    assert moves.count == pairs * TILTS.size
-    distinct = {(up.tobytes(), down.tobytes()) for up, down in zip(moves.up, moves.down, strict=True)}
+    alternatives = alternatives_of(bins, direction)
+    assert alternatives.count == pairs * TILTS.size
+    distinct = {
+        (up.tobytes(), down.tobytes()) for up, down in zip(alternatives.gain_sets, alternatives.loss_sets, strict=True)
+    }
     assert len(distinct) == pairs
-    assert not (moves.up & moves.down).any()
+    assert not (alternatives.gain_sets & alternatives.loss_sets).any()

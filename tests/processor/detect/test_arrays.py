@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from otel_mlmon.processor.detect.arrays import Place, Rows, in_one_piece
+from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex, as_slice
 
 
 @pytest.mark.parametrize(
@@ -17,14 +17,14 @@ from otel_mlmon.processor.detect.arrays import Place, Rows, in_one_piece
         ([], None),
     ],
 )
-def test_rows_that_follow_each_other_are_a_slice(rows: list[int], place: Place | None) -> None:
+def test_rows_that_follow_each_other_are_a_slice(rows: list[int], place: RowIndex | None) -> None:
     index = np.array(rows, dtype=np.intp)
-    found = in_one_piece(index)
+    found = as_slice(index)
     assert found is index if place is None else found == place
 
 
 def test_a_row_is_zero_and_keeps_the_others() -> None:
-    rows = Rows(counts=((2,), np.float64), total=((), np.int64))
+    rows = RowArrays(counts=((2,), np.float64), total=((), np.int64))
     rows["counts"][1] = 7.0
     rows["total"][1] = 14
     rows.clear(9)

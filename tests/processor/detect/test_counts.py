@@ -7,7 +7,7 @@ from otel_mlmon.errors import BinMismatchError
 from otel_mlmon.processor.detect.counts import chi_squared_tail, samples_of
 
 
-def test_what_statistics_ask_of_two_samples() -> None:
+def test_the_quantities_of_two_samples() -> None:
     samples = samples_of(np.array([[3, 0, 1], [2, 2, 0]]), np.array([[0, 0, 4], [0, 0, 0]]))
     assert samples.counts.tolist() == [[[3.0, 0.0, 1.0], [0.0, 0.0, 0.0]], [[0.0, 0.0, 4.0], [0.0, 0.0, 0.0]]]
     assert samples.totals.tolist() == [[[4.0], [0.0]], [[4.0], [0.0]]]

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
-import json
 import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +16,15 @@ from otel_mlmon.processor.detect.alternatives import Direction
 from otel_mlmon.processor.detect.counts import Samples, samples_of
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.policy import DetectionPolicy
-from otel_mlmon.processor.detect.score import Score, Statistics, StatisticValue, StatisticValues
-from otel_mlmon.processor.detect.statistics.registry import NEEDS_ORDER, STATISTICS
+from otel_mlmon.processor.detect.score import Score, Statistics, ThresholdVerdict
+from otel_mlmon.processor.detect.state import StreamState
+from otel_mlmon.processor.detect.statistics.registry import STATISTICS
+from otel_mlmon.processor.detect.statistics.statistic import Measurement, Statistic
 from otel_mlmon.processor.detect.threshold import Threshold
+from otel_mlmon.processor.state.records import decode, encode
 from otel_mlmon.processor.window.window import Bins, Reference, StreamKey, Window
 from otel_mlmon.types import ModelKey
+from tests.support.evidence import plain
 
 LABELS = StreamKey(ModelKey("digits", "1"), "prediction.label")
 OTHER = StreamKey(ModelKey("digits", "2"), "prediction.label")
@@ -25,7 +32,46 @@ SHARES = np.array([0.4, 0.3, 0.2, 0.1])
 MOVED = np.array([0.1, 0.2, 0.3, 0.4])
 BINS = Bins(names=("a", "b", "c", "d"), is_ordered=False)
 REFERENCE = Reference(bins=BINS, counts=np.array([4_000, 3_000, 2_000, 1_000]))
+ORDERED = Reference(bins=Bins(names=("low", "middle", "high", "top"), is_ordered=True), counts=REFERENCE.counts)
 LINE = 6.8
+POLICY = DetectionPolicy(tolerance=0.02, direction="both")
+
+
+@dataclass
+class Bench:
+    """An evaluator with a policy for every stream, and the numbers of streams it asked an alarm line for."""
+
+    policies: dict[StreamKey, DetectionPolicy | None] = field(default_factory=dict)
+    statistics: Mapping[str, Statistic] | None = None
+    watched: list[int] = field(default_factory=list)
+    asked: list[StreamKey] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.evaluator = Evaluator(
+            policy_for=self.policy_for, alarm_line_for=self.alarm_line, statistics=self.statistics
+        )
+
+    def policy_for(self, stream: StreamKey) -> DetectionPolicy | None:
+        self.asked.append(stream)
+        return self.policies.get(stream, POLICY)
+
+    def alarm_line(self, streams: int) -> float:
+        self.watched.append(streams)
+        return LINE
+
+    def score(self, pane: Window) -> Score:
+        """The score of the only window."""
+        ((scored, score),) = self.evaluator.evaluate([pane])
+        assert scored is pane
+        return score
+
+    def feed(
+        self, shares: NDArray[np.float64], panes: int, *, seed: int = 0, start: int = 0, stream: StreamKey = LABELS
+    ) -> list[Score]:
+        counts = np.random.default_rng(seed).multinomial(200, shares, size=panes)
+        return [
+            self.score(window(pane, stream=stream, end=(start + index + 1) * 10)) for index, pane in enumerate(counts)
+        ]
 
 
 def window(
@@ -43,64 +89,54 @@ def window(
     )
 
 
-def feed(
-    monitor: Evaluator, shares: NDArray[np.float64], panes: int, *, seed: int = 0, start: int = 0,
-    stream: StreamKey = LABELS,
-) -> list[Score]:  # fmt: skip
-    counts = np.random.default_rng(seed).multinomial(200, shares, size=panes)
-    return [
-        monitor.observe(
-            window(pane, stream=stream, end=(start + index + 1) * 10),
-            tolerance=0.02,
-            direction="both",
-            log10_alarm_line=LINE,
-        )
-        for index, pane in enumerate(counts)
-    ]
-
-
 def faults() -> int:
     totals = JOURNAL.totals(semconv.FAILURES.name)
     return sum(count for attributes, count in totals.items() if ("stage", "drift") in attributes)
 
 
 def test_learning() -> None:
-    score = Evaluator().observe(
-        window(np.zeros(0, dtype=np.int64), reference=None), tolerance=0.02, direction="both", log10_alarm_line=LINE
+    bench = Bench()
+    score = bench.score(window(np.array([4, 1]), reference=None))
+    assert score == Score(
+        status="learning", log10_evidence=0.0, log10_alarm_line=LINE, reference_count=123, current_count=10
     )
-    assert score == Score(status="learning", log10_evidence=0.0, log10_alarm_line=LINE, reference_count=123)
     assert score.margin == -math.inf
+    assert LABELS not in bench.evaluator.streams()
 
 
 def test_calibrating_ok_drift_ok() -> None:
-    monitor = Evaluator()
-    statuses = [score.status for score in feed(monitor, SHARES, 20)]
-    assert statuses == ["calibrating"] * 8 + ["ok"] * 12
-    drifting = feed(monitor, MOVED, 10, start=20)
+    bench = Bench()
+    scores = bench.feed(SHARES, 20)
+    assert [score.status for score in scores] == ["learning"] * 8 + ["ok"] * 12
+    assert [score.is_calibrating for score in scores] == [True] * 8 + [False] * 12
+    assert scores[-1].since_ns == 0
+    drifting = bench.feed(MOVED, 10, start=20)
     alarm = drifting[-1]
     assert [score.status for score in drifting] == ["drift"] * 10
     assert alarm.margin >= 0.0
+    assert alarm.log10_evidence == pytest.approx(LINE + 2.0)
     assert alarm.since_ns == 200
     assert int(np.argmax(alarm.contributions)) == 3
-    assert (alarm.reference_count, alarm.current_count) == (10_000, 400)
-    after = [score.status for score in feed(monitor, SHARES, 60, start=30)]
+    assert (alarm.reference_count, alarm.current_count, alarm.log10_alarm_line) == (10_000, 400, LINE)
+    after = [score.status for score in bench.feed(SHARES, 60, start=30)]
     assert after[0] == "drift"
     assert after[-1] == "ok"
 
 
 def test_reports_the_rolling_window() -> None:
-    monitor = Evaluator()
     pane = np.array([10, 20, 30, 40])
-    score = monitor.observe(window(pane), tolerance=0.02, direction="both", log10_alarm_line=LINE)
-    expected: dict[str, StatisticValue] = {}
-    for name in [name for name in STATISTICS if name not in NEEDS_ORDER]:
-        found = STATISTICS[name](samples_of(REFERENCE.counts, pane * 2))
-        p_value, noise = (None if number is None else float(number) for number in (found.p_value, found.noise))
-        expected[name] = StatisticValue(value=float(found.value), p_value=p_value, noise=noise)
-    assert score.statistics == Statistics.of(expected)
-    ordered = Reference(bins=Bins(names=BINS.names, is_ordered=True), counts=REFERENCE.counts)
-    score = monitor.observe(window(pane, reference=ordered), tolerance=0.02, direction="both", log10_alarm_line=LINE)
-    assert score.statistics.names == tuple(STATISTICS)
+    for reference in (REFERENCE, ORDERED):
+        score = Bench().score(window(pane, reference=reference))
+        rows = {}
+        for name, statistic in STATISTICS.load_all().items():
+            if reference.bins.is_ordered or not statistic.needs_ordered_bins:
+                measurement = statistic.measure(samples_of(REFERENCE.counts, pane * 2))
+                p_value, noise = (
+                    None if number is None else float(number) for number in (measurement.p_value, measurement.noise)
+                )
+                rows[name] = (float(measurement.value), p_value, noise)
+        assert score.statistics == Statistics.from_rows(rows)
+        assert score.current_count == 200
 
 
 @pytest.mark.parametrize(
@@ -111,176 +147,276 @@ def test_reports_the_rolling_window() -> None:
     ],
 )
 def test_another_reference_starts_anew(changed: Reference) -> None:
-    monitor = Evaluator()
-    feed(monitor, SHARES, 20)
-    assert feed(monitor, MOVED, 5)[-1].status == "drift"
-    score = monitor.observe(
-        window(np.array([1, 2, 3, 4]), reference=changed), tolerance=0.02, direction="both", log10_alarm_line=LINE
-    )
-    assert (score.status, score.log10_evidence) == ("calibrating", 0.0)
+    bench = Bench()
+    bench.feed(SHARES, 20)
+    assert bench.feed(MOVED, 5)[-1].status == "drift"
+    score = bench.score(window(np.array([1, 2, 3, 4]), reference=changed))
+    assert (score.status, score.is_calibrating, score.log10_evidence) == ("learning", True, 0.0)
 
 
 def test_an_equal_reference_does_not() -> None:
-    monitor = Evaluator()
-    feed(monitor, SHARES, 20)
+    bench = Bench()
+    bench.feed(SHARES, 20)
     equal = Reference(bins=Bins(names=BINS.names, is_ordered=False), counts=REFERENCE.counts.copy())
-    score = monitor.observe(
-        window(np.array([4, 3, 2, 1]), reference=equal), tolerance=0.02, direction="both", log10_alarm_line=LINE
-    )
-    assert score.status == "ok"
+    assert bench.score(window(np.array([4, 3, 2, 1]), reference=equal)).status == "ok"
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [DetectionPolicy(tolerance=0.03, direction="both"), DetectionPolicy(tolerance=0.02, direction="up")],
+)
+@pytest.mark.parametrize("reference", [REFERENCE, ORDERED])
+def test_another_policy_starts_anew(policy: DetectionPolicy, reference: Reference) -> None:
+    """Also where the bins are others of the same values, which keep their evidence otherwise."""
+    former, bench = Bench(), Bench(policies={LABELS: policy})
+    former.feed(SHARES, 20)
+    bench.evaluator.restore(LABELS, former.evaluator.state(LABELS))
+    score = bench.score(window(np.array([4, 3, 2, 1]), reference=reference))
+    assert (score.status, score.is_calibrating) == ("learning", True)
 
 
 def test_restored_is_uninterrupted() -> None:
-    whole, before, after = Evaluator(), Evaluator(), Evaluator()
-    feed(whole, SHARES, 20)
-    feed(before, SHARES, 20)
-    after.restore(LABELS, json.loads(json.dumps(before.state(LABELS))))
-    assert feed(after, MOVED, 10, start=20) == feed(whole, MOVED, 10, start=20)
-    assert after.state(LABELS) == whole.state(LABELS)
+    uninterrupted, former, bench = Bench(), Bench(), Bench()
+    uninterrupted.feed(SHARES, 20)
+    former.feed(SHARES, 20)
+    bench.evaluator.restore(LABELS, decode(encode(former.evaluator.state(LABELS)), StreamState))
+    assert bench.feed(MOVED, 10, start=20) == uninterrupted.feed(MOVED, 10, start=20)
+    assert plain(bench.evaluator.state(LABELS)) == plain(uninterrupted.evaluator.state(LABELS))
+
+
+def test_what_is_restored_takes_the_place_of_what_was_there() -> None:
+    bench = Bench()
+    bench.feed(SHARES, 20)
+    calibrated = bench.evaluator.state(LABELS)
+    bench.feed(MOVED, 10, start=20)
+    bench.evaluator.restore(LABELS, calibrated)
+    assert plain(bench.evaluator.state(LABELS)) == plain(calibrated)
+    bench.feed(SHARES, 1, stream=OTHER)
+    assert bench.evaluator._banks[4, "both"]._row_count == 2
 
 
 def test_forgotten_starts_anew() -> None:
-    monitor = Evaluator()
-    feed(monitor, SHARES, 20)
-    monitor.forget(LABELS)
-    monitor.forget(LABELS)
-    assert monitor.streams() == ()
+    bench = Bench()
+    bench.feed(SHARES, 20)
+    assert list(bench.evaluator.streams()) == [LABELS]
+    bench.evaluator.forget(LABELS)
+    bench.evaluator.forget(LABELS)
+    assert LABELS not in bench.evaluator.streams()
     with pytest.raises(KeyError):
-        monitor.state(LABELS)
-    assert feed(monitor, SHARES, 1)[0].status == "calibrating"
+        bench.evaluator.state(LABELS)
+    assert bench.feed(SHARES, 1)[0].is_calibrating
+
+
+def test_a_stream_that_loses_its_reference_loses_its_evidence() -> None:
+    bench = Bench()
+    bench.feed(SHARES, 20)
+    assert bench.score(window(np.array([4, 3, 2, 1]), reference=None)).reference_count == 123
+    assert LABELS not in bench.evaluator.streams()
+    assert bench.feed(SHARES, 1)[0].is_calibrating
+
+
+def test_a_stream_without_a_policy_is_not_evaluated() -> None:
+    bench = Bench(policies={OTHER: None})
+    windows = [window(np.array([4, 3, 2, 1]), stream=stream) for stream in (OTHER, LABELS, OTHER)]
+    assert [scored.stream for scored, _ in bench.evaluator.evaluate(windows)] == [LABELS]
+    assert bench.evaluator.policy(OTHER) is None
+    assert bench.watched == [1]
+
+
+def test_a_policy_is_asked_for_once_until_the_stream_is_forgotten() -> None:
+    bench = Bench()
+    bench.feed(SHARES, 3)
+    bench.feed(SHARES, 3, stream=OTHER)
+    assert bench.evaluator.policy(LABELS) == POLICY
+    assert bench.asked == [LABELS, OTHER]
+    bench.evaluator.forget(LABELS)
+    bench.feed(SHARES, 1)
+    assert bench.asked == [LABELS, OTHER, LABELS]
+
+
+def test_the_budget_is_over_every_stream_with_a_reference() -> None:
+    """Those with evidence, and those that get it now; not those that learn."""
+    bench = Bench()
+    pane = np.array([4, 3, 2, 1])
+    learning = StreamKey(ModelKey("digits", "3"), "prediction.label")
+    bench.evaluator.evaluate([window(pane), window(pane), window(pane, stream=learning, reference=None)])
+    bench.evaluator.evaluate([window(pane, stream=OTHER)])
+    bench.evaluator.evaluate([])
+    bench.evaluator.forget(LABELS)
+    bench.evaluator.evaluate([window(pane, stream=OTHER)])
+    assert bench.watched == [1, 2, 2, 1]
 
 
 @pytest.mark.guarded
 def test_a_bad_pane_keeps_its_evidence_and_stops_no_other() -> None:
-    monitor, alone = Evaluator(), Evaluator()
-    for each in (monitor, alone):
-        feed(each, SHARES, 20)
-        feed(each, MOVED, 5, start=20)
-    told = faults()
-    bad = monitor.observe(window(np.array([1, 2, 3])), tolerance=0.02, direction="both", log10_alarm_line=LINE)
-    assert faults() > told
-    assert (bad.status, bad.statistics) == ("drift", Statistics())
-    assert monitor.state(LABELS) == alone.state(LABELS)
-    assert feed(monitor, SHARES, 3, stream=OTHER) == feed(alone, SHARES, 3, stream=OTHER)
+    bench, alone = Bench(), Bench()
+    for one in (bench, alone):
+        one.feed(SHARES, 20)
+        one.feed(MOVED, 5, start=20)
+    before = faults()
+    bad = bench.score(window(np.array([1, 2, 3])))
+    assert faults() == before + 2
+    assert (bad.status, bad.statistics, bad.current_count) == ("drift", Statistics(), 12)
+    assert plain(bench.evaluator.state(LABELS)) == plain(alone.evaluator.state(LABELS))
+    assert bench.feed(SHARES, 3, stream=OTHER) == alone.feed(SHARES, 3, stream=OTHER)
+
+
+@pytest.mark.guarded
+def test_a_bad_rolling_window_has_no_statistics_and_its_neighbours_have_theirs() -> None:
+    pane = np.array([4, 3, 2, 1])
+    streams = [StreamKey(ModelKey("m", str(index)), "input.x") for index in range(3)]
+    windows = [window(pane * (index + 1), stream=stream) for index, stream in enumerate(streams)]
+    windows[1] = replace(windows[1], rolling=np.array([1, 2]))
+    scores = [score for _, score in Bench().evaluator.evaluate(windows)]
+    alone = [Bench().score(windows[index]) for index in (0, 2)]
+    assert [scores[0], scores[2]] == alone
+    assert (scores[1].statistics, scores[1].current_count) == (Statistics(), 3)
 
 
 @pytest.mark.guarded
 def test_a_bad_reference_is_as_if_there_was_none() -> None:
-    monitor = Evaluator()
-    feed(monitor, SHARES, 20)
+    bench = Bench()
+    bench.feed(SHARES, 20)
     impossible = Reference(bins=BINS, counts=np.array([1, 2, 3, -4]))
-    score = monitor.observe(
-        window(np.array([1, 2, 3, 4]), reference=impossible), tolerance=0.02, direction="both", log10_alarm_line=LINE
-    )
-    assert (score.status, score.reference_count) == ("learning", 2)
+    score = bench.score(window(np.array([1, 2, 3, 4]), reference=impossible))
+    assert (score.status, score.is_calibrating, score.reference_count) == ("learning", False, 2)
+    assert LABELS not in bench.evaluator.streams()
+
+
+class Broken:
+    """A statistic that raises, or returns what is no column."""
+
+    needs_ordered_bins = False
+    has_p_value = False
+
+    def __init__(self, value: Any = None) -> None:
+        self.value = value
+
+    def measure(self, _samples: Samples, /) -> Measurement:
+        if self.value is None:
+            raise ZeroDivisionError
+        return Measurement(value=self.value)
+
+    def min_count(self, *, bins: int, threshold: float) -> int:
+        return bins + round(threshold)
 
 
 @pytest.mark.guarded
-def test_a_bad_statistic_takes_nothing_with_it() -> None:
-    def broken(_samples: Samples, /) -> StatisticValues:
-        raise ZeroDivisionError
+@pytest.mark.parametrize("value", [None, np.float64(1.0), np.zeros(2), np.zeros((1, 1))])
+def test_a_bad_statistic_takes_nothing_with_it(value: Any) -> None:
+    bench = Bench(statistics={"broken": Broken(value), "psi": STATISTICS.load("psi")})
+    before = faults()
+    score = bench.feed(SHARES, 1)[0]
+    assert faults() == before + 1
+    assert (score.status, score.statistics.names) == ("learning", ("psi",))
 
-    monitor = Evaluator(statistics={"broken": broken, "psi": STATISTICS["psi"]})
-    score = feed(monitor, SHARES, 1)[0]
-    assert (score.status, score.statistics.names) == ("calibrating", ("psi",))
+
+def test_no_statistics_are_none() -> None:
+    assert Bench(statistics={}).feed(SHARES, 1)[0].statistics == Statistics()
 
 
 def test_an_empty_pane_and_an_empty_reference() -> None:
     empty = Reference(bins=BINS, counts=np.zeros(4, dtype=np.int64))
-    score = Evaluator().observe(
-        window(np.zeros(4, dtype=np.int64), reference=empty), tolerance=0.02, direction="down", log10_alarm_line=LINE
-    )
-    assert (score.status, score.since_ns, score.design_effect) == ("calibrating", 0, 1.0)
-    assert {value.value for _, value in score.statistics.items()} == {0.0}
+    bench = Bench(policies={LABELS: DetectionPolicy(tolerance=0.02, direction="down")})
+    score = bench.score(window(np.zeros(4, dtype=np.int64), reference=empty))
+    assert (score.is_calibrating, score.since_ns, score.design_effect) == (True, 0, 1.0)
+    assert set(score.statistics.values) == {0.0}
 
 
 def test_together_is_one_by_one() -> None:
     """Streams of different bins, directions and references, some with two panes, one that learns: exactly the same."""
     rng = np.random.default_rng(12)
-    together, alone = Evaluator(), Evaluator()
-    kinds = []
+    together, alone = Bench(), Bench()
+    references = {}
     for index in range(12):
         bins = (2, 4, 10)[index % 3]
-        names = tuple(str(place) for place in range(bins))
-        reference = Reference(
+        names = tuple(str(number) for number in range(bins))
+        stream = StreamKey(ModelKey("m", str(index)), "input.x")
+        references[stream] = Reference(
             bins=Bins(names=names, is_ordered=index % 2 == 0), counts=rng.multinomial(5_000, np.full(bins, 1 / bins))
         )
         direction: Direction = ("both", "up", "down")[index % 4 % 3]
-        watch = DetectionPolicy(tolerance=0.02, direction=direction)
-        kinds.append((StreamKey(ModelKey("m", str(index)), "input.x"), reference, watch))
+        for bench in (together, alone):
+            bench.policies[stream] = DetectionPolicy(tolerance=0.02, direction=direction)
     for pane in range(25):
-        batch = []
-        for key, reference, watch in kinds:
+        windows = []
+        for stream, reference in references.items():
             for _ in range(1 + (rng.random() < 0.3)):
-                shares = rng.dirichlet(np.full(reference.bins.count, 300.0 if key.model.version > "5" else 1.0))
+                shares = rng.dirichlet(np.full(reference.bins.count, 300.0 if stream.model.version > "5" else 1.0))
                 counts = rng.multinomial(100, shares)
-                is_learning = key.model.version == "7" and pane < 5
-                batch.append(
-                    (window(counts, stream=key, reference=None if is_learning else reference, end=pane + 1), watch)
+                is_learning = stream.model.version == "7" and pane < 5
+                windows.append(
+                    window(counts, stream=stream, reference=None if is_learning else reference, end=pane + 1)
                 )
-        one_by_one = [
-            alone.observe(each, tolerance=watch.tolerance, direction=watch.direction, log10_alarm_line=LINE)
-            for each, watch in batch
-        ]
-        assert together.observe_all(batch, log10_alarm_line=LINE) == one_by_one
-    assert [together.state(key) for key, _, _ in kinds] == [alone.state(key) for key, _, _ in kinds]
-    assert len({score.status for score in one_by_one}) > 1
+        one_by_one = [(pane, alone.score(pane)) for pane in windows]
+        assert together.evaluator.evaluate(windows) == one_by_one
+    states = [[plain(bench.evaluator.state(stream)) for stream in references] for bench in (together, alone)]
+    assert states[0] == states[1]
+    assert len(Counter(score.status for _, score in one_by_one)) > 1
 
 
 @pytest.mark.guarded
 def test_a_pane_with_negative_counts_stops_no_other() -> None:
-    monitor, alone = Evaluator(), Evaluator()
-    watch = DetectionPolicy(tolerance=0.02, direction="both")
-    good = window(np.array([4, 3, 2, 1]), stream=OTHER)
-    told = faults()
-    bad, score = monitor.observe_all([(window(np.array([4, -3, 2, 1])), watch), (good, watch)], log10_alarm_line=LINE)
-    assert faults() > told
-    assert (bad.status, bad.log10_evidence) == ("calibrating", 0.0)
-    assert [score] == alone.observe_all([(good, watch)], log10_alarm_line=LINE)
+    good, bad = window(np.array([4, 3, 2, 1]), stream=OTHER), window(np.array([4, -3, 2, 1]))
+    before = faults()
+    (_, spoilt), (_, score) = Bench().evaluator.evaluate([bad, good])
+    assert faults() == before + 2
+    assert (spoilt.is_calibrating, spoilt.log10_evidence, spoilt.statistics) == (True, 0.0, Statistics())
+    assert score == Bench().score(good)
 
 
 def test_thresholds_are_judged_on_the_rolling_window() -> None:
-    watch = DetectionPolicy(
-        tolerance=0.02,
-        direction="both",
+    policy = replace(
+        POLICY,
         thresholds=(
             Threshold(statistic="psi", above=0.2),
             Threshold(statistic="chi_squared", p_below=1e-3),
             Threshold(statistic="wasserstein", above=1.0),
         ),
     )
-    few, many = (window(np.array([1, 2, 3, 4]) * times) for times in (1, 10))
-    # Of classes there is no Wasserstein distance.
-    scores = [Evaluator().observe_all([(each, watch)], log10_alarm_line=LINE)[0] for each in (few, many)]
+    # There is no Wasserstein distance of classes.
+    scores = [Bench(policies={LABELS: policy}).score(window(np.array([1, 2, 3, 4]) * times)) for times in (1, 10)]
     assert [[verdict.verdict for verdict in score.thresholds] for score in scores] == [
         ["too few values", "breached"],
         ["breached", "breached"],
     ]
+    psi = scores[1].statistics.values[scores[1].statistics.names.index("psi")]
+    assert scores[1].thresholds[0] == ThresholdVerdict(
+        statistic="psi", is_p_value=False, value=psi, bound=0.2, min_count=60, verdict="breached"
+    )
 
 
 @pytest.mark.parametrize("coarser", [[4_000, 6_000], [4_000, 3_500, 1_500, 1_000]])
-def test_other_cuts_of_the_same_values_keep_what_was_known(coarser: list[int]) -> None:
-    ordered = Reference(bins=Bins(names=("low", "middle", "high", "top"), is_ordered=True), counts=REFERENCE.counts)
+def test_other_bins_of_the_same_values_keep_the_evidence(coarser: list[int]) -> None:
     names = tuple(f"cut {index}" for index in range(len(coarser)))
-    recut = Reference(bins=Bins(names=names, is_ordered=True), counts=np.array(coarser))
-    monitor = Evaluator()
+    rebinned = Reference(bins=Bins(names=names, is_ordered=True), counts=np.array(coarser))
+    bench = Bench()
     for number in range(20):
-        known = monitor.observe(
-            window(np.array([400, 300, 200, 100]), reference=ordered, end=number * 10 + 10),
-            tolerance=0.02, direction="both", log10_alarm_line=LINE,
-        )  # fmt: skip
-    assert known.status == "ok"
+        former = bench.score(window(np.array([400, 300, 200, 100]), reference=ORDERED, end=number * 10 + 10))
+    assert former.status == "ok"
     pane = np.zeros(len(coarser), dtype=np.int64)
     pane[0] = 1_000
-    drifted = monitor.observe(
-        window(pane, reference=recut, end=210), tolerance=0.02, direction="both", log10_alarm_line=LINE
-    )
-    assert (drifted.status, drifted.design_effect) == ("drift", known.design_effect)
-    restored = Evaluator()
-    restored.restore(LABELS, json.loads(json.dumps(monitor.state(LABELS))))
-    again = [
-        each.observe(window(pane, reference=recut, end=220), tolerance=0.02, direction="both", log10_alarm_line=LINE)
-        for each in (monitor, restored)
-    ]
+    drifted = bench.score(window(pane, reference=rebinned, end=210))
+    assert (drifted.status, drifted.design_effect, drifted.since_ns) == ("drift", former.design_effect, 200)
+    restored = Bench()
+    restored.evaluator.restore(LABELS, bench.evaluator.state(LABELS))
+    again = [one.score(window(pane, reference=rebinned, end=220)) for one in (bench, restored)]
     assert again[0] == again[1]
     assert again[0].log10_evidence > drifted.log10_evidence - 1e-9
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Reference(bins=Bins(names=("x", "y", "z", "w"), is_ordered=False), counts=REFERENCE.counts),
+        Reference(bins=Bins(names=("x", "y", "z", "w"), is_ordered=True), counts=REFERENCE.counts + 1),
+        Reference(bins=ORDERED.bins, counts=REFERENCE.counts[::-1]),
+    ],
+    ids=["not ordered", "other values", "same names"],
+)
+def test_what_is_not_the_same_values_in_other_bins_starts_anew(other: Reference) -> None:
+    bench = Bench()
+    for number in range(20):
+        former = bench.score(window(np.array([400, 300, 200, 100]), reference=ORDERED, end=number * 10 + 10))
+    assert former.status == "ok"
+    assert bench.score(window(np.array([400, 300, 200, 100]), reference=other, end=210)).is_calibrating

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks.drift.streams import Sticky
-from otel_mlmon.processor.detect.evidence import STATUSES, EvidenceBank
+from otel_mlmon.processor.detect.evidence import CALIBRATING, DRIFT, EvidenceBank
 from otel_mlmon.types import Floats
 
 pytestmark = pytest.mark.simulation
@@ -19,8 +19,6 @@ SHARES = np.array([0.4, 0.3, 0.2, 0.1])
 ARL_LINE = math.log(1e4)
 FLEET_LINE = math.log(6.7e6)
 """One false alarm in 30 days over 26 streams with panes of 10 s."""
-
-DRIFT = STATUSES.index("drift")
 
 
 def moved(total_variation: float) -> Floats:
@@ -119,7 +117,7 @@ def test_five_points_are_found_where_the_reference_knows_enough() -> None:
 @pytest.mark.parametrize("pane", [50, 500, 1_000])
 def test_ten_points_in_2500_items_as_soon_as_it_is_calibrated(pane: int) -> None:
     runs = Runs(pane + 1, 300, line=FLEET_LINE)
-    while (runs.bank.status[runs.rows] == STATUSES.index("calibrating")).any():
+    while (runs.bank.status[runs.rows] == CALIBRATING).any():
         assert runs.alarms(pane, SHARES, 1) == 0
     items = runs.items_to_alarm(pane, moved(0.10), 20_000)
     assert items.max() < math.inf

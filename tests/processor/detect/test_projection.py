@@ -20,8 +20,8 @@ def two_sided(alternatives: Floats, reference: Floats, radius: float) -> Floats:
     return np.asarray(projection.two_sided(alternatives[None], reference[None], np.array([radius]))[0])
 
 
-def lowest_of(reference: Floats, radius: float) -> Floats:
-    return np.asarray(projection.lowest_of(reference[None], np.array([radius]))[0])
+def lowest_member(reference: Floats, radius: float) -> Floats:
+    return np.asarray(projection.lowest_member(reference[None], np.array([radius]))[0])
 
 
 def one_sided(alternatives: Floats, lowest: Floats) -> Floats:
@@ -90,7 +90,7 @@ def test_two_sided_mean_over_the_ball_is_at_most_one_and_reaches_it(seed: int) -
 @pytest.mark.parametrize("seed", range(12))
 def test_one_sided_mean_over_its_null_set_is_at_most_one_and_reaches_it(seed: int) -> None:
     q, r = random_pair(seed, 3 + seed)
-    lowest = lowest_of(r, 0.03)
+    lowest = lowest_member(r, 0.03)
     ratios = one_sided(q[None], lowest)[0]
     assert largest_mean_not_below(ratios, lowest) == pytest.approx(1.0, abs=1e-12)
 
@@ -98,7 +98,7 @@ def test_one_sided_mean_over_its_null_set_is_at_most_one_and_reaches_it(seed: in
 @pytest.mark.parametrize("seed", range(8))
 def test_one_sided_nearest_member_is_in_the_null_set_and_no_neighbour_is_nearer(seed: int) -> None:
     q, r = random_pair(seed, 6)
-    lowest = lowest_of(r, 0.05)
+    lowest = lowest_member(r, 0.05)
     nearest = q / one_sided(q[None], lowest)[0]
     assert nearest.sum() == pytest.approx(1.0, abs=1e-12)
     assert (np.cumsum(nearest) <= np.cumsum(lowest) + 1e-12).all()
@@ -117,7 +117,7 @@ def test_clip_levels_by_hand() -> None:
 
 
 def test_two_bins_one_sided_is_the_bernoulli_ratio() -> None:
-    lowest = lowest_of(np.array([0.4, 0.6]), 0.1)
+    lowest = lowest_member(np.array([0.4, 0.6]), 0.1)
     assert lowest.tolist() == pytest.approx([0.5, 0.5])
     assert one_sided(np.array([[0.7, 0.3], [0.45, 0.55]]), lowest).tolist() == [
         pytest.approx([1.4, 0.6]),
@@ -150,7 +150,7 @@ def test_one_within_the_ball_and_an_e_value_anywhere(weights: Floats, radius: fl
 def test_one_sided_falls_from_bin_to_bin(weights: Floats, radius: float, seed: int) -> None:
     r = weights / weights.sum()
     q = np.random.default_rng(seed).dirichlet(np.full(r.size, 0.5))
-    lowest = lowest_of(r, radius)
+    lowest = lowest_member(r, radius)
     assert lowest.sum() == pytest.approx(1.0)
     assert lowest.min() >= 0.0
     ratios = one_sided(q[None], lowest)[0]
@@ -161,4 +161,4 @@ def test_one_sided_falls_from_bin_to_bin(weights: Floats, radius: float, seed: i
 def test_a_move_to_the_other_side_is_nothing() -> None:
     r = np.array([0.1, 0.2, 0.3, 0.4])
     up = np.array([[0.0, 0.0, 0.1, 0.9]])
-    assert one_sided(up, lowest_of(r, 0.02)).tolist() == [pytest.approx([1.0] * 4)]
+    assert one_sided(up, lowest_member(r, 0.02)).tolist() == [pytest.approx([1.0] * 4)]

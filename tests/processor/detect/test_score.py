@@ -1,20 +1,25 @@
 from __future__ import annotations
 
-from otel_mlmon.processor.detect.score import Statistics, StatisticValue
+import math
 
-PSI = StatisticValue(value=0.3, p_value=0.01, noise=0.02)
-HELLINGER = StatisticValue(value=0.0)
+import pytest
+
+from otel_mlmon.processor.detect.score import Score, Statistics, Status
 
 
-def test_statistics_are_told_one_by_one() -> None:
-    statistics = Statistics.of({"psi": PSI, "hellinger": HELLINGER})
+def test_statistics_are_columns_of_rows() -> None:
+    statistics = Statistics.from_rows({"psi": (0.3, 0.01, 0.02), "hellinger": (0.0, None, None)})
     assert statistics == Statistics(
         names=("psi", "hellinger"), values=(0.3, 0.0), p_values=(0.01, None), noises=(0.02, None)
     )
-    assert list(statistics.items()) == [("psi", PSI), ("hellinger", HELLINGER)]
-    assert (statistics.get("hellinger"), statistics.get("wasserstein")) == (HELLINGER, None)
+    assert list(statistics.rows()) == [("psi", 0.3, 0.01, 0.02), ("hellinger", 0.0, None, None)]
 
 
 def test_no_statistics() -> None:
-    assert list(Statistics().items()) == []
-    assert Statistics() == Statistics.of({})
+    assert list(Statistics().rows()) == []
+    assert Statistics() == Statistics.from_rows({})
+
+
+@pytest.mark.parametrize(("status", "margin"), [("learning", -math.inf), ("ok", -5.0), ("drift", -5.0)])
+def test_the_margin_is_the_evidence_over_the_line(status: Status, margin: float) -> None:
+    assert Score(status=status, log10_evidence=2.0, log10_alarm_line=7.0).margin == margin

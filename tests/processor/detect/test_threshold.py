@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from otel_mlmon.processor.detect.counts import samples_of
-from otel_mlmon.processor.detect.score import Statistics, StatisticValue, ThresholdVerdict
+from otel_mlmon.processor.detect.score import Statistics, ThresholdVerdict
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.detect.threshold import Threshold
 
@@ -15,9 +15,9 @@ PSI = Threshold(statistic="psi", above=0.2)
 
 def test_psi_is_not_judged_below_four_bins_less_one_over_the_threshold() -> None:
     """n = 4(K - 1)/t: with ten bins and .2, 180."""
-    found = Statistics.of({"psi": StatisticValue(value=0.3)})
+    found = Statistics.from_rows({"psi": (0.3, None, None)})
     expected = ThresholdVerdict(
-        statistic="psi", is_p_value=False, value=0.3, bound=0.2, needs=180, verdict="too few values"
+        statistic="psi", is_p_value=False, value=0.3, bound=0.2, min_count=180, verdict="too few values"
     )
     assert PSI.judge(found, count=179, bins=10) == expected
     enough = PSI.judge(found, count=180, bins=10)
@@ -27,7 +27,7 @@ def test_psi_is_not_judged_below_four_bins_less_one_over_the_threshold() -> None
 
 @pytest.mark.parametrize(("value", "verdict"), [(0.21, "breached"), (0.2, "ok"), (0.0, "ok")])
 def test_above(value: float, verdict: str) -> None:
-    judged = PSI.judge(Statistics.of({"psi": StatisticValue(value=value)}), count=10_000, bins=4)
+    judged = PSI.judge(Statistics.from_rows({"psi": (value, None, None)}), count=10_000, bins=4)
     assert judged is not None
     assert judged.verdict == verdict
 
@@ -38,20 +38,16 @@ def test_above(value: float, verdict: str) -> None:
 )
 def test_p_below(p_value: float, count: int, verdict: Literal["ok", "breached", "too few values"]) -> None:
     threshold = Threshold(statistic="chi_squared", p_below=0.001)
-    judged = threshold.judge(
-        Statistics.of({"chi_squared": StatisticValue(value=9.0, p_value=p_value)}), count=count, bins=4
-    )
+    judged = threshold.judge(Statistics.from_rows({"chi_squared": (9.0, p_value, None)}), count=count, bins=4)
     assert judged == ThresholdVerdict(
-        statistic="chi_squared", is_p_value=True, value=p_value, bound=0.001, needs=20, verdict=verdict
+        statistic="chi_squared", is_p_value=True, value=p_value, bound=0.001, min_count=20, verdict=verdict
     )
 
 
 def test_a_statistic_that_the_stream_has_not_is_not_judged() -> None:
-    assert Threshold(statistic="wasserstein", above=1.0).judge(Statistics.of({}), count=10_000, bins=4) is None
+    assert Threshold(statistic="wasserstein", above=1.0).judge(Statistics(), count=10_000, bins=4) is None
     assert (
-        Threshold(statistic="psi", p_below=0.1).judge(
-            Statistics.of({"psi": StatisticValue(value=1.0)}), count=9, bins=4
-        )
+        Threshold(statistic="psi", p_below=0.1).judge(Statistics.from_rows({"psi": (1.0, None, None)}), count=9, bins=4)
         is None
     )
 
@@ -75,8 +71,8 @@ def test_at_the_smallest_count_noise_is_half_of_the_threshold_at_most(name: str,
     """And a threshold judged there is passed by chance in no more than one window in twenty."""
     rng = np.random.default_rng(bins)
     shares = rng.dirichlet(np.full(bins, 5.0))
-    count = Threshold(statistic=name, above=bound).smallest_count(bins)
+    count = Threshold(statistic=name, above=bound).min_count(bins)
     reference = np.broadcast_to(np.round(shares * 1e9), (400, bins))
-    values = STATISTICS[name](samples_of(reference, rng.multinomial(count, shares, size=400))).value
+    values = STATISTICS.load(name).measure(samples_of(reference, rng.multinomial(count, shares, size=400))).value
     assert values.mean() <= bound / 2.0 * 1.05
     assert (values > bound).mean() <= 0.05 + 3.0 * (0.05 * 0.95 / 400) ** 0.5

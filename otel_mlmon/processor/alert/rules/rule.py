@@ -96,7 +96,6 @@ class ModelRules:
         """The rules that are evaluated, by name."""
         self.no_data_after_s: float = rules[NO_DATA].section.after_s
         """How long a model is silent before it has no data."""
-        self.policy = lru_cache(maxsize=_CACHED_STREAMS)(self._policy)
         self.of_stream = lru_cache(maxsize=_CACHED_STREAMS)(self._of_stream)
 
     @classmethod
@@ -104,7 +103,7 @@ class ModelRules:
         """Makes every rule of the registry from its part of a model's section."""
         return cls({name: rule_type(getattr(section, name)) for name, rule_type in RULES.load_all().items()})
 
-    def _policy(self, stream: str) -> DetectionPolicy | None:
+    def policy(self, stream: str) -> DetectionPolicy | None:
         """Returns how evidence about `stream` is collected; None if no active rule judges it.
 
         One stream has one policy: that of its first active rule. A rule that only sets thresholds adds them to it; if

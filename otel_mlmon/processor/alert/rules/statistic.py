@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.alert.alert import Cause, Severity
@@ -20,32 +20,25 @@ from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection
 from otel_mlmon.processor.config.section import Section
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.score import Score, ThresholdVerdict
+from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.detect.threshold import Threshold
 from otel_mlmon.processor.window.window import Window
-
-StatisticName = Literal[
-    "psi",
-    "chi_squared",
-    "g_test",
-    "jensen_shannon",
-    "hellinger",
-    "total_variation",
-    "l_infinity",
-    "cramers_v",
-    "wasserstein",
-    "kolmogorov_smirnov",
-]
-WITH_P_VALUE: Final = ("psi", "chi_squared", "g_test")
 
 _RATIO_STREAMS: Final = (semconv.STREAM_LATENCY, semconv.STREAM_ERRORS)
 """Their reference is an allowed ratio and no sample that a statistic could compare with."""
 _SMALLEST: Final = 1e-300
 
 
+def _check_statistic(name: str) -> str:
+    if name not in STATISTICS.names():
+        raise ValueError(f"must be one of {', '.join(STATISTICS.names())}")
+    return name
+
+
 class ThresholdSection(Section):
     """A threshold on one statistic."""
 
-    statistic: StatisticName
+    statistic: Annotated[str, AfterValidator(_check_statistic)] = Field(description="Its name, such as psi.")
     stream: str = Field(default="*", min_length=1, description="Which streams, a pattern as in `input.*`.")
     above: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="Breached above this value.")
     p_below: float | None = Field(default=None, gt=0, lt=1, description="Breached below this p-value.")
@@ -54,8 +47,9 @@ class ThresholdSection(Section):
     def _check(self) -> ThresholdSection:
         if (self.above is None) == (self.p_below is None):
             raise ValueError("must have exactly one of above and p_below")
-        if self.p_below is not None and self.statistic not in WITH_P_VALUE:
-            raise ValueError(f"{self.statistic} has no p-value: p_below is for {', '.join(WITH_P_VALUE)}")
+        if self.p_below is not None and not STATISTICS.load(self.statistic).has_p_value:
+            names = ", ".join(name for name, statistic in STATISTICS.load_all().items() if statistic.has_p_value)
+            raise ValueError(f"{self.statistic} has no p-value: p_below is for {names}")
         return self
 
 

@@ -1,28 +1,37 @@
-"""Pearson's chi-squared of two samples: Σ (observed - expected)² / expected, expectations from the pool.
+"""Pearson's chi-squared test of two samples: Σ (observed - expected)² / expected, expectations from the pool.
 
 Bins that are empty in both samples are left out, of the degrees of freedom too.
 Choice: two samples. Taking the reference for exact (one sample) false-alarms in 27 % of drift-free windows at
 a nominal 5 % where the reference is no larger than the window. The value equals
 `scipy.stats.chi2_contingency(correction=False)`.
-Source: Pearson, 1900.
+Source: Pearson, 1900; Cochran, 1954 (five values a bin).
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
-from otel_mlmon.processor.detect.counts import Samples, chi_squared_tail
-from otel_mlmon.processor.detect.score import StatisticValues
-from otel_mlmon.types import Floats
+from otel_mlmon.processor.detect.counts import MIN_EXPECTED, Samples, chi_squared_tail, pearson_chi_squared
+from otel_mlmon.processor.detect.statistics.statistic import Measurement
 
 
-def chi_squared(samples: Samples, /) -> StatisticValues:
-    """X², 0 or above; its p-value, and its mean without drift, which is the degrees of freedom."""
-    value = pearson(samples)
-    p_value = chi_squared_tail(value, samples.freedom)
-    return StatisticValues(value=value, p_value=p_value, noise=samples.freedom.astype(np.float64))
+class ChiSquared:
+    """Measures X², 0 or above; its p-value; and its mean without drift, which is the degrees of freedom."""
+
+    needs_ordered_bins = False
+    has_p_value = True
+
+    def measure(self, samples: Samples, /) -> Measurement:
+        """Measures each row."""
+        value = pearson_chi_squared(samples)
+        p_value = chi_squared_tail(value, samples.freedom)
+        return Measurement(value=value, p_value=p_value, noise=samples.freedom.astype(np.float64))
+
+    def min_count(self, *, bins: int, threshold: float) -> int:  # noqa: ARG002 (part of the Protocol)
+        """Returns five values a bin, whatever the threshold."""
+        return MIN_EXPECTED * bins
 
 
-def pearson(samples: Samples) -> Floats:
-    """X² alone, in the form that needs no table: N n/(N + n) Σ (q - p)² / (share of both together)."""
-    return np.asarray((samples.moved**2 / samples.expected).sum(-1) * samples.size)
+CHI_SQUARED: Final = ChiSquared()

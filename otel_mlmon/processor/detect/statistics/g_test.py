@@ -2,21 +2,36 @@
 
 The likelihood-ratio sister of chi-squared, with the same law without drift. The value equals
 `scipy.stats.chi2_contingency(correction=False, lambda_="log-likelihood")`.
-Source: Woolf, 1957; Sokal and Rohlf, Biometry.
+Source: Woolf, 1957; Sokal and Rohlf, Biometry; Cochran, 1954 (five values a bin).
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from scipy.special import xlogy
 
-from otel_mlmon.processor.detect.counts import Samples, chi_squared_tail
-from otel_mlmon.processor.detect.score import StatisticValues
+from otel_mlmon.processor.detect.counts import MIN_EXPECTED, Samples, chi_squared_tail
+from otel_mlmon.processor.detect.statistics.statistic import Measurement
 
 
-def g_test(samples: Samples, /) -> StatisticValues:
-    """G, 0 or above; its p-value, and its mean without drift, which is the degrees of freedom."""
-    of_each = xlogy(samples.counts, samples.shares / samples.expected).sum(-1)
-    value = np.maximum(2.0 * (of_each[0] + of_each[1]), 0.0)
-    p_value = chi_squared_tail(value, samples.freedom)
-    return StatisticValues(value=value, p_value=p_value, noise=samples.freedom.astype(np.float64))
+class GTest:
+    """Measures G, 0 or above; its p-value; and its mean without drift, which is the degrees of freedom."""
+
+    needs_ordered_bins = False
+    has_p_value = True
+
+    def measure(self, samples: Samples, /) -> Measurement:
+        """Measures each row."""
+        log_likelihoods = xlogy(samples.counts, samples.shares / samples.expected).sum(-1)
+        value = np.maximum(2.0 * (log_likelihoods[0] + log_likelihoods[1]), 0.0)
+        p_value = chi_squared_tail(value, samples.freedom)
+        return Measurement(value=value, p_value=p_value, noise=samples.freedom.astype(np.float64))
+
+    def min_count(self, *, bins: int, threshold: float) -> int:  # noqa: ARG002 (part of the Protocol)
+        """Returns five values a bin, whatever the threshold."""
+        return MIN_EXPECTED * bins
+
+
+G_TEST: Final = GTest()

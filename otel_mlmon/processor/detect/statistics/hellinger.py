@@ -6,14 +6,30 @@ Source: Hellinger, 1909.
 
 from __future__ import annotations
 
+import math
+from typing import Final
+
 import numpy as np
 
 from otel_mlmon.processor.detect.counts import Samples
-from otel_mlmon.processor.detect.score import StatisticValues
+from otel_mlmon.processor.detect.statistics.statistic import Measurement
 
 
-def hellinger(samples: Samples, /) -> StatisticValues:
-    """The distance in [0, 1]."""
-    p, q = np.sqrt(samples.shares)
-    squares = ((p - q) ** 2).sum(-1)
-    return StatisticValues(value=np.minimum(np.sqrt(squares / 2.0), 1.0))
+class Hellinger:
+    """Measures the distance in [0, 1]."""
+
+    needs_ordered_bins = False
+    has_p_value = False
+
+    def measure(self, samples: Samples, /) -> Measurement:
+        """Measures each row."""
+        p, q = np.sqrt(samples.shares)
+        squares = ((p - q) ** 2).sum(-1)
+        return Measurement(value=np.minimum(np.sqrt(squares / 2.0), 1.0))
+
+    def min_count(self, *, bins: int, threshold: float) -> int:
+        """Returns the n from which the noise √((K-1)/8n) is at most half of the threshold."""
+        return math.ceil((bins - 1) / (2.0 * threshold**2))
+
+
+HELLINGER: Final = Hellinger()

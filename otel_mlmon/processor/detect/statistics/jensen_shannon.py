@@ -10,17 +10,31 @@ metric).
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import numpy as np
 from scipy.special import rel_entr
 
 from otel_mlmon.processor.detect.counts import Samples
-from otel_mlmon.processor.detect.score import StatisticValues
+from otel_mlmon.processor.detect.statistics.statistic import Measurement
 
 
-def jensen_shannon(samples: Samples, /) -> StatisticValues:
-    """The distance in [0, 1]."""
-    p, q = samples.shares
-    of_p, of_q = rel_entr(samples.shares, (p + q) / 2.0)
-    divergence_bits = (of_p + of_q).sum(-1) / (2.0 * math.log(2.0))
-    return StatisticValues(value=np.sqrt(np.minimum(np.maximum(divergence_bits, 0.0), 1.0)))
+class JensenShannon:
+    """Measures the distance in [0, 1]."""
+
+    needs_ordered_bins = False
+    has_p_value = False
+
+    def measure(self, samples: Samples, /) -> Measurement:
+        """Measures each row."""
+        p, q = samples.shares
+        entropies = rel_entr(samples.shares, (p + q) / 2.0)
+        divergence_bits = (entropies[0] + entropies[1]).sum(-1) / (2.0 * math.log(2.0))
+        return Measurement(value=np.sqrt(np.minimum(np.maximum(divergence_bits, 0.0), 1.0)))
+
+    def min_count(self, *, bins: int, threshold: float) -> int:
+        """Returns the n from which the noise √((K-1)/8n ln 2) is at most half of the threshold."""
+        return math.ceil((bins - 1) / (2.0 * math.log(2.0) * threshold**2))
+
+
+JENSEN_SHANNON: Final = JensenShannon()

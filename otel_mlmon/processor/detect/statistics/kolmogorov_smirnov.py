@@ -1,19 +1,35 @@
 """Kolmogorov-Smirnov distance of ordered bins: max |P_k - Q_k| of the cumulative shares.
 
-Means something for ordered bins only. Of the values themselves it could be larger: what moves within a bin is
+Means something for ordered bins only. Of the values themselves it could be larger: a move within a bin is
 not seen. No p-value: with ties its law is not the tables', and the tables' would be far too careful.
 Source: Smirnov, 1939.
 """
 
 from __future__ import annotations
 
+import math
+from typing import Final
+
 import numpy as np
 
 from otel_mlmon.processor.detect.counts import Samples
-from otel_mlmon.processor.detect.score import StatisticValues
+from otel_mlmon.processor.detect.statistics.statistic import Measurement
 
 
-def kolmogorov_smirnov(samples: Samples, /) -> StatisticValues:
-    """The distance in [0, 1]."""
-    apart = np.abs(np.add.accumulate(samples.moved, -1)).max(-1, initial=0.0)
-    return StatisticValues(value=np.minimum(apart, 1.0))
+class KolmogorovSmirnov:
+    """Measures the distance in [0, 1]."""
+
+    needs_ordered_bins = True
+    has_p_value = False
+
+    def measure(self, samples: Samples, /) -> Measurement:
+        """Measures each row."""
+        distance = np.abs(np.add.accumulate(samples.moved, -1)).max(-1, initial=0.0)
+        return Measurement(value=np.minimum(distance, 1.0))
+
+    def min_count(self, *, bins: int, threshold: float) -> int:  # noqa: ARG002 (part of the Protocol)
+        """Returns the n from which the noise, at most 1/√n, is at most half of the threshold."""
+        return math.ceil(4.0 / threshold**2)
+
+
+KOLMOGOROV_SMIRNOV: Final = KolmogorovSmirnov()

@@ -1,16 +1,32 @@
-"""L∞ distance: max |p - q|, the bin that changed most.
+"""L∞ distance: max |p - q|, the change of the bin that changed by the largest share.
 
 The default of SageMaker and Vertex for categories.
 """
 
 from __future__ import annotations
 
+import math
+from typing import Final
+
 import numpy as np
 
 from otel_mlmon.processor.detect.counts import Samples
-from otel_mlmon.processor.detect.score import StatisticValues
+from otel_mlmon.processor.detect.statistics.statistic import Measurement
 
 
-def l_infinity(samples: Samples, /) -> StatisticValues:
-    """The distance in [0, 1]."""
-    return StatisticValues(value=np.minimum(np.abs(samples.moved).max(-1, initial=0.0), 1.0))
+class LInfinity:
+    """Measures the distance in [0, 1]."""
+
+    needs_ordered_bins = False
+    has_p_value = False
+
+    def measure(self, samples: Samples, /) -> Measurement:
+        """Measures each row."""
+        return Measurement(value=np.minimum(np.abs(samples.moved).max(-1, initial=0.0), 1.0))
+
+    def min_count(self, *, bins: int, threshold: float) -> int:  # noqa: ARG002 (part of the Protocol)
+        """Returns the n from which the noise, at most 1/√n, is at most half of the threshold."""
+        return math.ceil(4.0 / threshold**2)
+
+
+L_INFINITY: Final = LInfinity()

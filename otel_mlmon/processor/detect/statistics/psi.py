@@ -13,30 +13,31 @@ law).
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import numpy as np
-from scipy.special import chdtri
 
 from otel_mlmon.processor.detect.counts import Samples, chi_squared_tail
-from otel_mlmon.processor.detect.score import StatisticValues
+from otel_mlmon.processor.detect.statistics.statistic import Measurement
 
 
-def psi(samples: Samples, /) -> StatisticValues:
-    """PSI, 0 or above, in nats; its p-value, and its mean without drift (K - 1)(1/N + 1/n)."""
-    bins = samples.counts.shape[-1]
-    p, q = (samples.counts + 0.5) / (samples.totals + bins / 2.0)
-    value = ((q - p) * np.log(q / p)).sum(-1)
-    p_value = chi_squared_tail(value * samples.size, bins - 1)
-    return StatisticValues(value=value, p_value=p_value, noise=(bins - 1) * samples.unit)
+class Psi:
+    """Measures PSI, 0 or above, in nats; its p-value; and its mean without drift, (K - 1)(1/N + 1/n)."""
+
+    needs_ordered_bins = False
+    has_p_value = True
+
+    def measure(self, samples: Samples, /) -> Measurement:
+        """Measures each row."""
+        bins = samples.counts.shape[-1]
+        p, q = (samples.counts + 0.5) / (samples.totals + bins / 2.0)
+        value = ((q - p) * np.log(q / p)).sum(-1)
+        p_value = chi_squared_tail(value * samples.size, bins - 1)
+        return Measurement(value=value, p_value=p_value, noise=(bins - 1) * samples.unit)
+
+    def min_count(self, *, bins: int, threshold: float) -> int:
+        """Returns the n from which the noise (K-1)/n is at most a quarter of the threshold."""
+        return math.ceil(4 * (bins - 1) / threshold)
 
 
-def critical_value(*, bins: int, reference_count: int, current_count: int, alpha: float) -> float:
-    """The PSI that drift-free samples exceed with probability `alpha` in (0, 1)."""
-    if bins < 2:
-        return 0.0
-    return (1.0 / reference_count + 1.0 / current_count) * float(chdtri(bins - 1, alpha))
-
-
-def smallest_count(*, bins: int, threshold: float) -> int:
-    """The n below which a rule `psi > threshold` must not judge: noise would be a quarter of it."""
-    return math.ceil(4 * (bins - 1) / threshold)
+PSI: Final = Psi()

@@ -1,47 +1,33 @@
-"""The familiar statistics by name: what is reported beside the evidence, and what rules may be about."""
+"""The registry of drift statistics: what is reported beside the evidence, and what rules may be about.
+
+A package adds one by an entry point that names an object which implements `Statistic`:
+
+    [project.entry-points."otel_mlmon.statistics"]
+    mine = "my_package.mine:MINE"
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Final
 
-from otel_mlmon.processor.detect.counts import Samples
-from otel_mlmon.processor.detect.score import StatisticValues
-from otel_mlmon.processor.detect.statistics.chi_squared import chi_squared
-from otel_mlmon.processor.detect.statistics.cramers_v import cramers_v
-from otel_mlmon.processor.detect.statistics.g_test import g_test
-from otel_mlmon.processor.detect.statistics.hellinger import hellinger
-from otel_mlmon.processor.detect.statistics.jensen_shannon import jensen_shannon
-from otel_mlmon.processor.detect.statistics.kolmogorov_smirnov import kolmogorov_smirnov
-from otel_mlmon.processor.detect.statistics.l_infinity import l_infinity
-from otel_mlmon.processor.detect.statistics.psi import psi
-from otel_mlmon.processor.detect.statistics.total_variation import total_variation
-from otel_mlmon.processor.detect.statistics.wasserstein import wasserstein
+from otel_mlmon.processor.detect.statistics.statistic import Statistic
+from otel_mlmon.registry import Registry
 
+_FOLDER: Final = "otel_mlmon.processor.detect.statistics"
 
-class Statistic(Protocol):
-    """One familiar statistic: a pure function of two samples over the same bins, a stream in each row."""
-
-    def __call__(self, samples: Samples, /) -> StatisticValues:
-        """Compare them, row by row."""
-
-
-STATISTICS: Final[Mapping[str, Statistic]] = MappingProxyType(
+STATISTICS: Final[Registry[Statistic]] = Registry(
+    "otel_mlmon.statistics",
     {
-        "psi": psi,
-        "chi_squared": chi_squared,
-        "g_test": g_test,
-        "jensen_shannon": jensen_shannon,
-        "hellinger": hellinger,
-        "total_variation": total_variation,
-        "l_infinity": l_infinity,
-        "cramers_v": cramers_v,
-        "wasserstein": wasserstein,
-        "kolmogorov_smirnov": kolmogorov_smirnov,
-    }
+        "psi": f"{_FOLDER}.psi:PSI",
+        "chi_squared": f"{_FOLDER}.chi_squared:CHI_SQUARED",
+        "g_test": f"{_FOLDER}.g_test:G_TEST",
+        "jensen_shannon": f"{_FOLDER}.jensen_shannon:JENSEN_SHANNON",
+        "hellinger": f"{_FOLDER}.hellinger:HELLINGER",
+        "total_variation": f"{_FOLDER}.total_variation:TOTAL_VARIATION",
+        "l_infinity": f"{_FOLDER}.l_infinity:L_INFINITY",
+        "cramers_v": f"{_FOLDER}.cramers_v:CRAMERS_V",
+        "wasserstein": f"{_FOLDER}.wasserstein:WASSERSTEIN",
+        "kolmogorov_smirnov": f"{_FOLDER}.kolmogorov_smirnov:KOLMOGOROV_SMIRNOV",
+    },
 )
-"""Every statistic; the value of `ml.drift.statistic` is its name."""
-
-NEEDS_ORDER: Final = frozenset({"wasserstein", "kolmogorov_smirnov"})
-"""Those that mean nothing where the bins are not ordered, and are not reported there."""
+"""Every statistic by name; the value of `ml.drift.statistic` is its name."""

@@ -8,12 +8,28 @@ Source: Vallender, 1974 (the form by cumulative sums).
 
 from __future__ import annotations
 
+import math
+from typing import Final
+
 import numpy as np
 
 from otel_mlmon.processor.detect.counts import Samples
-from otel_mlmon.processor.detect.score import StatisticValues
+from otel_mlmon.processor.detect.statistics.statistic import Measurement
 
 
-def wasserstein(samples: Samples, /) -> StatisticValues:
-    """The distance in [0, K - 1], in bins."""
-    return StatisticValues(value=np.abs(np.add.accumulate(samples.moved, -1)[..., :-1]).sum(-1))
+class Wasserstein:
+    """Measures the distance in [0, K - 1], in bins."""
+
+    needs_ordered_bins = True
+    has_p_value = False
+
+    def measure(self, samples: Samples, /) -> Measurement:
+        """Measures each row."""
+        return Measurement(value=np.abs(np.add.accumulate(samples.moved, -1)[..., :-1]).sum(-1))
+
+    def min_count(self, *, bins: int, threshold: float) -> int:
+        """Returns the n from which the noise, at most 0.4 (K-1)/√n, is less than half of the threshold."""
+        return math.ceil(((bins - 1) / threshold) ** 2)
+
+
+WASSERSTEIN: Final = Wasserstein()

@@ -25,7 +25,7 @@ RULE = StatisticRule(SECTION)
 
 
 def verdict(**fields: Any) -> ThresholdVerdict:
-    defaults: dict[str, Any] = {"statistic": "psi", "is_p_value": False, "value": 0.31, "bound": 0.2, "needs": 60}
+    defaults: dict[str, Any] = {"statistic": "psi", "is_p_value": False, "value": 0.31, "bound": 0.2, "min_count": 60}
     return ThresholdVerdict(**{**defaults, **fields})
 
 

@@ -27,13 +27,16 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 import otel_mlmon
 from otel_mlmon import semconv
+from otel_mlmon.instrumentation.aggregate.snapshot import Snapshot, Values
 from otel_mlmon.instrumentation.decode.model_identity import Model
-from otel_mlmon.instrumentation.decode.predictions import Predictions
+from otel_mlmon.instrumentation.decode.predictions import Confidences, Labels, Predictions
 from otel_mlmon.instrumentation.export import bulk
-from otel_mlmon.instrumentation.export.exemplars import MOST, Exemplars
-from otel_mlmon.instrumentation.export.sampling import Interest
+from otel_mlmon.instrumentation.export.metrics import MAX_EXEMPLARS, MetricWriter, spread_over_ranks
+from otel_mlmon.instrumentation.export.sampling import prioritize
 from otel_mlmon.instrumentation.lifecycle import Handle
+from otel_mlmon.sketch.categories import Categories
 from otel_mlmon.testing import capture
+from otel_mlmon.types import ModelKey
 from tests.support import models
 from tests.support.otlp_server import OtlpServer
 
@@ -101,7 +104,6 @@ def session() -> Any:
     return ort.InferenceSession(models.softmax(classes=2, name="iris"))
 
 
-@pytest.mark.parametrize("kind", ["cumulative", "delta", "exponential"])
 def calls(session: Any, handle: Handle, tracer_provider: TracerProvider) -> None:
     """One in a trace of the host's, and one outside any, which says something else."""
     with tracer_provider.get_tracer("host").start_as_current_span("request"):
@@ -174,9 +176,9 @@ def sampled(trace_id: int) -> Context:
     return trace.set_span_in_context(span, Context())
 
 
-def test_of_a_batch_a_few_are_told_evenly_over_the_ranks() -> None:
+def test_exemplars_of_a_batch_are_a_few_calls_evenly_over_the_ranks() -> None:
     calls = 101
-    durations_ns = np.random.default_rng(3).permutation(np.arange(calls) * 1_000_000)
+    durations_ns = np.random.default_rng(3).permutation(np.arange(1, calls + 1) * 1_000_000)
     predictions = Predictions(
         model=Model(name="m", version="", runtime_version="", provider=""),
         operation="run",
@@ -185,27 +187,58 @@ def test_of_a_batch_a_few_are_told_evenly_over_the_ranks() -> None:
         contexts=[Context()] * calls,
         errors=[None] * 100 + ["ValueError"],
         batch_sizes=np.ones(calls, dtype=np.int64),
+        confidences=Confidences(np.array([0.0, 0.5]), np.array([7, 9])),
+        labels=Labels(codes=np.array([0, 1, 1, 0]), calls=np.array([3, 4, 5, 100]), table=["cat", "dog"]),
     )
-    nothing = np.zeros(calls, dtype=bool)
-    none = np.full(calls, np.nan)
-    found = Interest(failed=nothing, unsure=nothing, slow=nothing, mean=none, lowest=none)
-    offered: list[tuple[Any, ...]] = []
-    made = {call: sampled(call + 1) for call in range(calls)}
-    Exemplars(lambda *arguments: offered.append(arguments)).tell(predictions, found, made, 7)
-    ordered = sorted(durations_ns[:100].tolist())
-    expected = [ordered[rank] for rank in (0, 14, 28, 42, 56, 70, 84, 99)]
-    assert [value for _, value, attributes, *_ in offered if "error.type" not in attributes] == [
-        duration_ns / 1e9 for duration_ns in expected
+    reader = InMemoryMetricReader()
+    provider = MeterProvider([reader], shutdown_on_exit=False)
+    metrics = MetricWriter(provider, drain=lambda: None, sessions=list)
+    metrics.write(
+        Snapshot(
+            model=ModelKey("m"),
+            durations_s={
+                "": Values(numbers=durations_ns[:100] / 1e9),
+                "ValueError": Values(numbers=durations_ns[100:] / 1e9),
+            },
+            confidences=Values(numbers=np.array([0.0, 0.5])),
+            labels=Categories(counts={"cat": 2, "dog": 2}),
+        )
+    )
+    offers: list[tuple[Any, ...]] = []
+    span_contexts = {call: sampled(call + 1) for call in range(calls) if call != 5}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bulk, "offer_exemplar", lambda instrument, *offer: offers.append((instrument.name, *offer)))
+        metrics.add_exemplars(predictions, prioritize(predictions), span_contexts, offset_ns=7)
+        metrics.add_exemplars(predictions, prioritize(predictions), {}, offset_ns=7)
+    provider.shutdown()
+    base = {"ml.model.name": "m"}
+    order = sorted((duration_ns, call) for call, duration_ns in enumerate(durations_ns[:100].tolist()) if call != 5)
+    ranks = [int(rank) for rank in np.linspace(0, 98, MAX_EXEMPLARS)]
+    assert (ranks[0], ranks[-1], len(ranks)) == (0, 98, MAX_EXEMPLARS)
+
+    def offer(metric: semconv.Metric, value: float, attributes: dict[str, str], call: int) -> tuple[Any, ...]:
+        return metric.name, value, {**base, **attributes}, span_contexts[call], call + int(durations_ns[call]) + 7
+
+    assert offers == [
+        *(offer(semconv.DURATION, order[rank][0] / 1e9, {}, order[rank][1]) for rank in ranks),
+        offer(semconv.DURATION, durations_ns[100] / 1e9, {"error.type": "ValueError"}, 100),
+        offer(semconv.CONFIDENCE, 0.0, {}, 7),
+        offer(semconv.CONFIDENCE, 0.5, {}, 9),
+        offer(semconv.PREDICTIONS, 1.0, {"ml.prediction.label": "cat"}, 100),
+        offer(semconv.PREDICTIONS, 1.0, {"ml.prediction.label": "dog"}, 4),
     ]
-    last = 100
-    assert offered[-1] == (
-        semconv.DURATION,
-        durations_ns[last] / 1e9,
-        {"ml.model.name": "m", "error.type": "ValueError"},
-        made[last],
-        last + durations_ns[last] + 7,
-    )
-    assert len(offered) == MOST + 1
+
+
+@pytest.mark.parametrize("count", [1, MAX_EXEMPLARS, MAX_EXEMPLARS + 1, 1000])
+def test_the_spread_keeps_both_extremes_and_no_more_than_it_may(count: int) -> None:
+    values = [(float(value), value) for value in np.random.default_rng(count).permutation(count).tolist()]
+    spread = spread_over_ranks(values)
+    assert len(spread) == min(count, MAX_EXEMPLARS)
+    assert {min(values), max(values)} <= set(spread) <= set(values)
+    if count <= MAX_EXEMPLARS:
+        assert spread == values
+    else:
+        assert spread == sorted(set(spread))
 
 
 def test_a_span_that_the_sampler_refuses_is_told_nowhere(session: Any) -> None:
@@ -239,9 +272,9 @@ def test_the_hosts_random_state_is_not_touched() -> None:
     random.seed(1)
     before = random.getstate()
     for value in range(1, 50):
-        bulk.inject(histogram, np.array([float(value)]), {}, (float(value), sampled(0xABC)))
-        bulk.offer(histogram, float(value), {}, sampled(0xABC), 1)
-        bulk.offer(counter, 1, {}, sampled(0xABC), 1)
+        bulk.record_at_once(histogram, np.array([float(value)]), {}, (float(value), sampled(0xABC)))
+        bulk.offer_exemplar(histogram, float(value), {}, sampled(0xABC), 1)
+        bulk.offer_exemplar(counter, 1, {}, sampled(0xABC), 1)
     assert random.getstate() == before
     provider.shutdown()
 
@@ -251,7 +284,7 @@ def test_attributes_that_were_not_recorded_get_no_exemplar() -> None:
     provider = MeterProvider([reader], shutdown_on_exit=False)
     counter = provider.get_meter("test").create_counter("c")
     counter.add(5, {"label": "_OTHER"})
-    bulk.offer(counter, 1, {"label": "secret"}, sampled(0xABC), 1)
+    bulk.offer_exemplar(counter, 1, {"label": "secret"}, sampled(0xABC), 1)
     (point,) = metrics_of(reader)["c"]
     assert (dict(point.attributes), point.exemplars) == ({"label": "_OTHER"}, [])
     provider.shutdown()

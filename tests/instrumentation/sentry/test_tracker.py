@@ -27,7 +27,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 
 import otel_mlmon
 from otel_mlmon import ModelOptions
-from otel_mlmon.instrumentation.sentry.sentry import JOINED
+from otel_mlmon.instrumentation.sentry.tracker import MAX_JOINED_CALLS
 from otel_mlmon.testing import capture
 from tests.support import models
 from tests.support.processes import run_python
@@ -131,7 +131,7 @@ def test_the_table_of_what_the_first_two_transactions_are(
         sentry_sdk.flush()
     found = {event["transaction"]: len(predicted(event)) for event in sentry.wait("transaction")}
     assert [found.get(name) for name in ("first", "second")] == spans
-    raised = [record for record in caplog.records if "is raised" in record.getMessage()]
+    raised = [record for record in caplog.records if "raised Sentry's" in record.getMessage()]
     assert len(raised) == order.count("init")
 
 
@@ -304,7 +304,7 @@ def test_tracing_switched_off_in_so_many_words_stays_off(sentry: Endpoint) -> No
         assert options()["traces_sample_rate"] is None
 
 
-def test_one_line_says_what_was_raised(sentry: Endpoint, session: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_line_says_the_new_rate(sentry: Endpoint, session: Any, caplog: pytest.LogCaptureFixture) -> None:
     initialise(sentry, traces_sample_rate=0.0)
     caplog.set_level(logging.INFO, "otel_mlmon")
     with capture() as captured:
@@ -312,7 +312,7 @@ def test_one_line_says_what_was_raised(sentry: Endpoint, session: Any, caplog: p
         captured.flush()
         captured.flush()
     assert [record.getMessage() for record in caplog.records if "Sentry" in record.getMessage()] == [
-        "Sentry's traces_sample_rate is raised from 0.0 to 0.1, so that inference performance is seen there; "
+        "otel_mlmon raised Sentry's traces_sample_rate from 0.0 to 0.1, so that inference performance is seen there; "
         "instrument(sentry_traces_sample_rate=0) leaves it alone."
     ]
 
@@ -542,14 +542,14 @@ def _within(around: str, tracer: Any) -> Any:
 def test_a_process_without_requests_is_not_one_trace(sentry: Endpoint, session: Any) -> None:
     initialise(sentry, traces_sample_rate=1.0)
     with capture() as captured:
-        for _ in range(JOINED + 20):
+        for _ in range(MAX_JOINED_CALLS + 20):
             session.run(None, FEED)
         with pytest.raises(Exception, match="Invalid rank"):
             session.run(None, BAD)
         captured.flush()
     known = sentry_sdk.get_isolation_scope().get_active_propagation_context().trace_id
     joined = [span for span in captured.spans if span.context and f"{span.context.trace_id:032x}" == known]
-    assert len(joined) == JOINED + 1
+    assert len(joined) == MAX_JOINED_CALLS + 1
     assert joined[-1].attributes
     assert joined[-1].attributes["error.type"] == "InvalidArgument"
 
@@ -558,14 +558,14 @@ def test_traces_that_take_turns_are_not_endless_either(sentry: Endpoint, session
     initialise(sentry, traces_sample_rate=1.0)
     scopes = [sentry_sdk.Scope(ty=sentry_sdk.scope.ScopeType.ISOLATION) for _ in range(2)]
     with capture() as captured:
-        for _ in range(JOINED + 20):
+        for _ in range(MAX_JOINED_CALLS + 20):
             for scope in scopes:
                 with sentry_sdk.scope.use_isolation_scope(scope):
                     session.run(None, FEED)
         captured.flush()
     known = [scope.get_active_propagation_context().trace_id for scope in scopes]
     found = [f"{span.context.trace_id:032x}" for span in captured.spans if span.context]
-    assert [found.count(trace_id) for trace_id in known] == [JOINED, JOINED]
+    assert [found.count(trace_id) for trace_id in known] == [MAX_JOINED_CALLS, MAX_JOINED_CALLS]
 
 
 def test_the_sampler_of_the_host_is_asked_before_a_call_joins_a_trace(sentry: Endpoint, session: Any) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 
 import pytest
 from opentelemetry.context import Context
@@ -9,7 +10,7 @@ from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogR
 
 from otel_mlmon.instrumentation.decode.model_identity import Model
 from otel_mlmon.instrumentation.decode.model_loading import Loaded
-from otel_mlmon.instrumentation.export.model_events import ModelEvents
+from otel_mlmon.instrumentation.export.events import EventWriter
 
 LOADED = Loaded(
     model=Model(name="iris", version="7", provider="CPU", runtime_version="1.2"), is_new=True, ended_ns=5,
@@ -29,9 +30,9 @@ def emitted(*loads: Loaded) -> list[tuple[str | None, str | None, int | None, di
     exporter = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
     provider = LoggerProvider(shutdown_on_exit=False)
     provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))
-    events = ModelEvents(provider)
+    events = EventWriter(provider, per_second=1.0, rng=random.Random(1))
     for load in loads:
-        events.emit(load, offset_ns=100)
+        events.write_model(load, offset_ns=100)
     provider.shutdown()
     records = [found.log_record for found in exporter.get_finished_logs()]
     return [(r.event_name, r.severity_text, r.timestamp, dict(r.attributes or {})) for r in records]
@@ -71,7 +72,7 @@ def test_other_providers_are_no_new_model_and_a_failure_is_none(caplog: pytest.L
 
 
 def test_without_a_provider_of_events_the_log_line_stays(caplog: pytest.LogCaptureFixture) -> None:
-    events = ModelEvents(None)
-    events.emit(LOADED, offset_ns=0)
-    events.emit(LOADED, offset_ns=0)
+    events = EventWriter(None, per_second=1.0, rng=random.Random(1))
+    events.write_model(LOADED, offset_ns=0)
+    events.write_model(LOADED, offset_ns=0)
     assert len(caplog.records) == 1

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from otel_mlmon import semconv
 from otel_mlmon.errors import StoreError
 from otel_mlmon.processor.receive.data_point import DataPoint
-from otel_mlmon.processor.state.sqlite import Store
+from otel_mlmon.processor.state.sqlite import SqliteRepository
 from otel_mlmon.processor.window.aggregator import WindowAggregator
-from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
+from otel_mlmon.processor.window.settings import ModelWindowSettings, WindowSettings
 from otel_mlmon.types import ModelKey
 from tests.support.observations import MODEL, SECOND, T0, Bench, durations, facts, label, numbers, point
 
 WINDOWS = WindowSettings(pane_s=10.0, lateness_s=10.0, rolling_s=40.0, short_panes=3)
-SETTINGS = ModelSettings(learn=12, max_labels=2)
+SETTINGS = ModelWindowSettings(learn=12, max_labels=2)
 
 
 def observation(kind: int, size: int, at_s: float, model: ModelKey) -> DataPoint:
@@ -59,8 +59,8 @@ def test_a_restart_is_no_restart(steps: list[tuple[int, int, int, ModelKey]], sa
             now_s = max(now_s + later_s / 2, 2.0)
             each = observation(kind, size, round(now_s) + 0.5, model)
             assert steady.add(each) == killed.add(each)
-            steady.out += steady.panes.close(steady.clock.now_ns)
-            killed.out += killed.panes.close(killed.clock.now_ns)
+            steady.out += steady.panes.close_panes(steady.clock.now_ns)
+            killed.out += killed.panes.close_panes(killed.clock.now_ns)
             if number in saves:
                 restart(killed, directory)
         steady.flush()
@@ -73,15 +73,13 @@ def test_a_restart_is_no_restart(steps: list[tuple[int, int, int, ModelKey]], sa
 
 def restart(bench: Bench, directory: str) -> None:
     """Save, add what is never saved, and start again from the disk."""
-    store = Store(directory, synchronous="OFF")
+    store = SqliteRepository(directory, synchronous="OFF")
     bench.panes.save(store)
     store.commit()
-    store.put("point", "lost", b"")
+    store.put("point", [("lost", b"")])
     store.close()
-    store = Store(directory, synchronous="OFF")
-    bench.panes = WindowAggregator.load(
-        store, settings_for=lambda _: bench.settings, windows=bench.windows, clock_ns=bench.clock
-    )
+    store = SqliteRepository(directory, synchronous="OFF")
+    bench.reload(store)
     store.close()
 
 
@@ -98,25 +96,25 @@ def test_only_what_is_needed_stays(tmp_path: Path) -> None:
     )
     for step in range(1, 30):
         bench.add(label(5, at_s=step * 10))
-        bench.out += bench.panes.close(bench.clock.now_ns)
-        store = Store(tmp_path, synchronous="OFF")
+        bench.out += bench.panes.close_panes(bench.clock.now_ns)
+        store = SqliteRepository(tmp_path, synchronous="OFF")
         bench.panes.save(store)
         store.commit()
         store.close()
-    assert rows(tmp_path) == {"meta": 1, "model": 1, "pane": 5, "series": 1, "stream": 1}
+    assert rows(tmp_path) == {"started": 1, "model": 1, "pane": 5, "series": 1, "stream": 1}
     bench.clock.now_ns += 200_000 * SECOND
-    bench.panes.close(bench.clock.now_ns)
-    store = Store(tmp_path, synchronous="OFF")
+    bench.panes.close_panes(bench.clock.now_ns)
+    store = SqliteRepository(tmp_path, synchronous="OFF")
     bench.panes.save(store)
     store.commit()
     store.close()
-    assert {kind: count for kind, count in rows(tmp_path).items() if kind != "pane"} == {"meta": 1}
+    assert {kind: count for kind, count in rows(tmp_path).items() if kind != "pane"} == {"started": 1}
 
 
 def test_a_save_without_change_writes_nothing(tmp_path: Path) -> None:
     bench = Bench()
     bench.add(label(5, at_s=10))
-    store = Store(tmp_path)
+    store = SqliteRepository(tmp_path)
     bench.panes.save(store)
     store.commit()
     before = store._database.total_changes
@@ -127,15 +125,17 @@ def test_a_save_without_change_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_an_empty_store_is_an_empty_state(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    assert WindowAggregator.load(store).models == []
+    store = SqliteRepository(tmp_path)
+    windows = WindowAggregator()
+    windows.load(store)
+    assert windows.models == []
     store.close()
 
 
 def test_a_save_that_was_rolled_back_is_written_by_the_next(tmp_path: Path) -> None:
     bench = Bench()
     bench.add(label(5, at_s=10))
-    store = Store(tmp_path)
+    store = SqliteRepository(tmp_path)
     bench.panes.save(store)
     deny = 22  # SQLITE_TRANSACTION
     store._database.set_authorizer(lambda action, *_: sqlite3.SQLITE_DENY if action == deny else sqlite3.SQLITE_OK)
@@ -143,24 +143,23 @@ def test_a_save_that_was_rolled_back_is_written_by_the_next(tmp_path: Path) -> N
         store.commit()
     store._database.set_authorizer(None)
     store.close()
-    store = Store(tmp_path)
+    store = SqliteRepository(tmp_path)
     bench.panes.save(store)
     store.commit()
-    loaded = WindowAggregator.load(
-        store, settings_for=lambda _: bench.settings, windows=bench.windows, clock_ns=bench.clock
-    )
-    assert facts(loaded.close(T0 + 3600 * SECOND)) == facts(bench.panes.close(T0 + 3600 * SECOND)) != []
+    before = bench.panes
+    bench.reload(store)
+    assert facts(bench.panes.close_panes(T0 + 3600 * SECOND)) == facts(before.close_panes(T0 + 3600 * SECOND)) != []
     store.close()
 
 
 def test_settings_that_changed_are_followed(tmp_path: Path) -> None:
-    bench = Bench(settings=ModelSettings(learn=5, latency_threshold_s=0.1))
+    bench = Bench(settings=ModelWindowSettings(learn=5, latency_threshold_s=0.1))
     for at_s in (10, 20, 30):
         for name in "ab":
             bench.add(label(5, at_s=at_s, label=name))
         bench.add(point(semconv.DURATION.name, durations(0.2), at_s=at_s))
     bench.flush()
-    bench.settings = ModelSettings(learn=5, latency_threshold_s=0.3, max_labels=1)
+    bench.settings = ModelWindowSettings(learn=5, latency_threshold_s=0.3, max_labels=1)
     restart(bench, str(tmp_path))
     _, latency, labels = bench.panes.summary(MODEL).streams
     assert labels.bins.names == ("a", "_OTHER")
@@ -172,7 +171,7 @@ def test_settings_that_changed_are_followed(tmp_path: Path) -> None:
     ("kind", "key", "blob"),
     [
         ("model", "x", b"{}"),
-        ("series", "x", b"not JSON"),
+        ("series", "x", b"no record"),
         ("pane", "9", b"not compressed"),
         ("point", '["s", 1, 2, 3]', b""),
     ],
@@ -180,10 +179,10 @@ def test_settings_that_changed_are_followed(tmp_path: Path) -> None:
 def test_damaged_state_is_refused(tmp_path: Path, kind: str, key: str, blob: bytes) -> None:
     bench = Bench()
     bench.add(label(5, at_s=10))
-    store = Store(tmp_path)
+    store = SqliteRepository(tmp_path)
     bench.panes.save(store)
-    store.put(kind, key, blob)
+    store.put(kind, [(key, blob)])
     store.commit()
     with pytest.raises(StoreError, match="damaged"):
-        WindowAggregator.load(store)
+        WindowAggregator().load(store)
     store.close()

@@ -1,0 +1,62 @@
+"""What is stored of a stream's evidence, so that a restart goes on bit for bit: dataclasses of numbers and arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from otel_mlmon.processor.detect.alternatives import Direction
+from otel_mlmon.types import Floats, Ints
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DesignEffectState:
+    """Holds one row of `DesignEffects`; L levels of blocks, K bins."""
+
+    items: float
+    is_calibrated: bool
+    long_run: Floats
+    """Shape (K + 1,): fading counts, and their sum."""
+    blocks: Floats
+    """Shape (L, K + 1): counts and items of the unfinished block of each level."""
+    means: Floats
+    """Shape (L, K + 2): the fading mean of the blocks before, as `design_effect.py` keeps it."""
+    differences: Floats
+    """The differences of all levels one after the other, of each level the oldest first; shape (Σ,)."""
+    difference_counts: Ints
+    """How many of them are of each level, shape (L,)."""
+    pending_counts: Ints
+    """How many of each level are since the last pane at which the stream was stable, shape (L,)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EvidenceState:
+    """Holds one row of an `EvidenceBank` of K bins."""
+
+    reference: Floats
+    """Counts, shape (K,)."""
+    tolerance: float
+    is_drift: bool
+    log_e: float
+    since_ns: int
+    last_ns: int
+    history: Floats
+    """Shape (3, K): the exponentially weighted counts of the components that learn."""
+    contributions: Floats
+    """Shape (K,)."""
+    components: Ints
+    """The components whose CUSUM is above 1, shape (C,); all others are at 1."""
+    log_cusums: Floats
+    """Of those, shape (C,)."""
+    onsets_ns: Ints
+    """Of those, shape (C,)."""
+    design_effect: DesignEffectState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StreamState:
+    """Holds the evidence of one stream, and which bins and moves it is about."""
+
+    bins: tuple[str, ...]
+    """Their names."""
+    direction: Direction
+    evidence: EvidenceState
