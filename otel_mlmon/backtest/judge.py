@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from otel_mlmon.backtest.cutting import Budget
+from otel_mlmon.backtest.request import FalseAlarmBudget
 from otel_mlmon.processor.alert.alert import Alert, Cause
 from otel_mlmon.processor.alert.cause import OnsetCounts
 from otel_mlmon.processor.config.model import Config
@@ -62,7 +62,7 @@ class Trace:
         return next((outcome for outcome in outcomes if isinstance(outcome, Cause)), None)
 
 
-def settings_of(*, tolerance: float | None, budget: Budget, window_s: float) -> Settings:
+def settings_of(*, tolerance: float | None, budget: FalseAlarmBudget, window_s: float) -> Settings:
     """Builds the settings of a backtest: the processor's defaults, but for these.
 
     Args:

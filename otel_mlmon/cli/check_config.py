@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
-NAME: Final = "check-config"
 HELP: Final = "check the processor's configuration, or print the defaults"
+EXIT_CODES: Final = "Exit codes: 0 the configuration can be used; 2 it cannot, and every fault is on stderr."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
