@@ -44,7 +44,7 @@ OURS: dict[str, tuple[str, ...]] = {
         "instrumentation.runtime",
         "instrumentation.decode",
     ),
-    "reference.data": (*BASE, "reference", "table"),
+    "reference.model_inputs": (*BASE, "reference", "table"),
     "table": ("types", "errors"),
     "demo": (*BASE, ""),
     "cli": (*BASE, "cli", "demo", "reference", "processor", "instrumentation", "backtest"),
@@ -71,8 +71,9 @@ OURS: dict[str, tuple[str, ...]] = {
     "instrumentation.sentry": (
         *BASE,
         "instrumentation.decode.predictions",
+        "instrumentation.export.error_tracker",
         "instrumentation.export.sampling",
-        "instrumentation.export.context",
+        "instrumentation.settings",
     ),
     # beside the Collector: receive, window, detect, alert, notify
     "processor": BASE,
@@ -83,7 +84,13 @@ OURS: dict[str, tuple[str, ...]] = {
     "processor.pipeline": (*BASE, "processor"),
     "processor.service": (*BASE, "processor"),
     "processor.receive": (*BASE, "processor.address"),
-    "processor.window": (*BASE, "processor.receive.data_point", "processor.state", *PROFILE),
+    "processor.window": (
+        *BASE,
+        "processor.receive.data_point",
+        "processor.state.records",
+        "processor.state.repository",
+        *PROFILE,
+    ),
     "processor.detect": (*BASE, "processor.window.window"),
     "processor.detect.statistics": (*BASE, "processor.detect.counts"),
     "processor.alert": (
@@ -92,14 +99,14 @@ OURS: dict[str, tuple[str, ...]] = {
         "processor.window.window",
     ),
     "processor.notify": (*BASE, "processor.alert.alert", "processor.alert.message"),
-    "processor.state.records": BASE,
-    "processor.state": (*BASE, "processor.receive.data_point", "processor.window", *PROFILE),
-    "processor.serve": (*BASE, "processor.address", "processor.receive.attributes"),
+    "processor.state": BASE,
+    "processor.serve": (*BASE, "processor.address", "processor.self_telemetry"),
     "processor.serve.documents": (*BASE, "processor"),
 }
 
 # A leaf, which is reached through its registry, and the entries that may import it by name all the same.
 LEAVES: dict[str, tuple[str, ...]] = {
+    "processor.state.sqlite": ("processor.state.sqlite",),
     "instrumentation.runtime.onnxruntime": ("instrumentation.runtime.onnxruntime", "reference.build"),
     "instrumentation.runtime.manual": ("instrumentation.runtime.manual",),
 }
@@ -111,7 +118,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
         "instrumentation.decode", "instrumentation.aggregate", "instrumentation.runtime", "instrumentation.export",
         "instrumentation.sentry", "instrumentation.pipeline",
         "processor.receive", "processor.window", "processor.detect", "processor.alert", "processor.pipeline",
-        "processor.state", "processor.serve.documents",
+        "processor.state.records", "processor.serve.documents",
     ),
     "onnxruntime": ("instrumentation.runtime.onnxruntime", "demo.service"),
     "onnx": ("demo.train",),
@@ -126,13 +133,15 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "google": ("processor.receive",),
     "scipy": ("processor.detect", "reference"),
     "msgspec": ("processor.state.records",),
-    "pyarrow": ("table.parquet_file",),
+    "prometheus_client": ("processor.serve.prometheus",),
+    "pyarrow": ("table.read",),
     "pydantic": ("processor.config",),
     "pydantic_core": ("processor.config",),
     "yaml": ("processor.config",),
     "starlette": ("processor.receive.http", "processor.serve"),
     "uvicorn": ("processor.receive.http", "processor.serve"),
-    "httpx": ("processor.notify", "reference.fetch", "cli.demo", "demo"),
+    "httpx": ("processor.notify", "reference.download", "cli.demo", "demo"),
+    "jinja2": ("backtest.page",),
     "rich": ("cli", "demo.view", "backtest.terminal"),
 }  # fmt: skip
 

@@ -32,16 +32,20 @@ from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.decode.model_identity import identify, model_name
 from otel_mlmon.instrumentation.decode.observations import CallReader, make_reader
 from otel_mlmon.instrumentation.decode.vocabulary import Vocabularies
-from otel_mlmon.instrumentation.export import context as otel_context
-from otel_mlmon.instrumentation.export import providers
-from otel_mlmon.instrumentation.export.sampling import Slownesses, interest
-from otel_mlmon.instrumentation.export.signal_writers import SignalWriters, make_signal_writers, trouble_of
-from otel_mlmon.instrumentation.export.span_queue import SpanBatch, SpanQueue
+from otel_mlmon.instrumentation.export.context import is_suppressed, make_context_reader, split_contexts
+from otel_mlmon.instrumentation.export.providers import (
+    Providers,
+    create_resource,
+    find_providers,
+    has_host_providers,
+)
+from otel_mlmon.instrumentation.export.signal_writers import SignalWriters, unavailable_reasons
+from otel_mlmon.instrumentation.export.span_queue import SpanQueue
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
 from otel_mlmon.instrumentation.queue.worker import Worker, give_way_unless
 from otel_mlmon.instrumentation.runtime.call import FIELDS, Load, Plan, SessionInfo
 from otel_mlmon.instrumentation.runtime.runtime import MAX_LOADS, Capture, Instrumentation, instrument_all, undo_all
-from otel_mlmon.instrumentation.sentry.sentry import Options, Sentry
+from otel_mlmon.instrumentation.sentry.tracker import make_error_tracker
 from otel_mlmon.instrumentation.settings import InstrumentationSettings
 from otel_mlmon.instrumentation.status import Status
 from otel_mlmon.internal_events import JOURNAL, RecordsDropped
@@ -68,13 +72,10 @@ class InstrumentationPipeline:
         rng: Chooses the calls that get spans and events.
     """
 
-    _outlets: SignalWriters | None
+    _writers: SignalWriters | None
 
     def __init__(self, settings: InstrumentationSettings, *, rng: random.Random | None = None) -> None:
         self.settings = settings
-        self._given = providers.Given(
-            tracer=settings.tracer_provider, meter=settings.meter_provider, logger=settings.logger_provider
-        )
         self._rng = rng or random.Random()  # noqa: S311 - a choice of samples, not a secret
         self._worker = Worker(work=self._round, interval_s=settings.flush_interval_s)
         self._ring = CallQueue(
@@ -84,14 +85,9 @@ class InstrumentationPipeline:
             attend=self._worker.attend,
         )
         name = settings.model_name
-        self._sentry = Sentry(
-            Options(
-                settings.sentry,
-                settings.sentry_traces_sample_rate or 0.0,
-                settings.sentry_dsn,
-                settings.spans_per_second,
-            ),
-            plain=otel_context.reader(),
+        self._error_tracker = make_error_tracker(
+            settings,
+            read_context=make_context_reader(),
             catch_up=self._catch_up,
             model_of=self._model_of,
             rng=self._rng,
@@ -100,7 +96,7 @@ class InstrumentationPipeline:
         capture = Capture(
             sink=self._ring,
             loads=self._loads,
-            context_reader=self._sentry.reader,
+            context_reader=self._error_tracker.context_reader,
             model_name=(lambda session: str(name(session))) if callable(name) else (lambda _: name),
             has_output_function=lambda session: callable(settings.options_for(model_name(session)).output_kind),
             allows_telemetry=settings.onnxruntime_telemetry,
@@ -108,15 +104,16 @@ class InstrumentationPipeline:
         for stage in guards():
             stage.reset()
         self._is_closed: bool = False
-        self._base: Any = None
+        self._resource: Any = None
         self._reset()
-        is_complete = providers.are_set() or None not in (self._given.tracer, self._given.meter, self._given.logger)
+        arguments = (settings.tracer_provider, settings.meter_provider, settings.logger_provider)
+        is_complete = has_host_providers() or None not in arguments
         with guard("signals"):
             if is_complete:
                 # The host's readers may collect before our thread's first round.
-                self._found_outlets()
+                self._make_writers()
             else:
-                self._base = providers.base_resource()
+                self._resource = create_resource()
         self._runtimes: dict[str, Instrumentation] = instrument_all(capture)
 
     def drain(self, timeout_s: float = COLLECT_WAIT_S) -> bool:
@@ -127,9 +124,9 @@ class InstrumentationPipeline:
             if self._is_closed or self._has_nothing():
                 return True
             with guard("signals"):
-                outlets = self._found_outlets()
+                writers = self._make_writers()
                 self._catch_up(ROUND_WAIT_S, give_way_unless(self._ring.is_long))
-                self._write_metrics(outlets)
+                self._write_metrics(writers)
         finally:
             self.drain_lock.release()
         return True
@@ -138,9 +135,9 @@ class InstrumentationPipeline:
         """Everything that was called before, out of the process; whether it was done in time."""
         deadline_s = time.monotonic() + timeout_s
         is_done = self.drain(timeout_s) and self._send(deadline_s - time.monotonic())
-        self._sentry.flush(deadline_s - time.monotonic())
-        outlets = self._outlets
-        return is_done and (outlets is None or outlets.providers.flush(deadline_s - time.monotonic()))
+        self._error_tracker.flush(deadline_s - time.monotonic())
+        writers = self._writers
+        return is_done and (writers is None or writers.providers.flush(deadline_s - time.monotonic()))
 
     def uninstrument(self) -> bool:
         """Restores every runtime; whether nothing of ours is left in any, as below another patch."""
@@ -155,27 +152,22 @@ class InstrumentationPipeline:
         self._ring.close()
         is_done = is_done and self.drain(deadline_s - time.monotonic())
         is_done = self._send(deadline_s - time.monotonic()) and is_done
-        self._sentry.close(deadline_s - time.monotonic())
-        outlets = self._outlets
-        if outlets is not None:
-            if outlets.process is not None:
-                outlets.process.uninstrument()
-            is_done = outlets.providers.shutdown(deadline_s - time.monotonic()) and is_done
-            if outlets.metrics is not None:
-                outlets.metrics.close()
-        self._is_closed, self._outlets = True, None
+        self._error_tracker.close(deadline_s - time.monotonic())
+        if self._writers is not None:
+            is_done = self._writers.shutdown(deadline_s - time.monotonic()) and is_done
+        self._is_closed, self._writers = True, None
         return is_done
 
     def status(self) -> Status:
         """What is going on."""
-        outlets = self._outlets
+        writers = self._writers
         failures: dict[str, int] = {}
         for attributes, count in JOURNAL.totals(semconv.FAILURES.name).items():
             stage = dict(attributes)[semconv.STAGE]
             failures[stage] = failures.get(stage, 0) + count
         with self._counting:
             dropped = dict(self._ring.dropped())
-        trouble = trouble_of(outlets, is_closed=self._is_closed)
+        reasons = unavailable_reasons(writers, is_closed=self._is_closed)
         return Status(
             is_active=bool(self._runtimes),
             patched_methods={name: runtime.methods for name, runtime in self._runtimes.items()},
@@ -184,14 +176,14 @@ class InstrumentationPipeline:
             recorded_calls=self._recorded,
             suppressed_calls=self._suppressed,
             dropped_calls=dropped,
-            dropped_span_batches=self._unsent.lost_batches,
+            dropped_span_batches=self._span_queue.dropped_batches,
             failures=failures,
-            bulk_unavailable_reason=trouble.values,
-            exemplars_unavailable_reason=trouble.exemplars,
-            metric_readers=outlets.ways() if outlets else {},
-            owned_providers=tuple(type(owned).__name__ for owned in outlets.providers.owned) if outlets else (),
+            bulk_unavailable_reason=reasons.bulk,
+            exemplars_unavailable_reason=reasons.exemplars,
+            metric_readers=writers.describe_readers() if writers else {},
+            owned_providers=tuple(type(provider).__name__ for provider in writers.providers.own) if writers else (),
             findings=self._findings.all(),
-            sentry_mode=self._sentry.mode,
+            sentry_mode=self._error_tracker.mode,
         )
 
     def _reset(self) -> None:
@@ -207,34 +199,32 @@ class InstrumentationPipeline:
         self._findings = Findings()
         self._vocabularies = Vocabularies(limit=self.settings.max_labels, on_full=self._findings.full)
         self._aggregator = Aggregator(admit=self._vocabularies.admit)
-        self._slownesses = Slownesses()
-        self._unsent = SpanQueue()
+        self._span_queue = SpanQueue()
         self._announcer = Announcer(
             self._loads,
-            is_suppressed=otel_context.is_suppressed,
+            is_suppressed=is_suppressed,
             version_of=self._version_of,
         )
         self._recorded = 0
         self._suppressed = 0
         self._told: dict[str, int] = {}
-        self._providers: providers.Providers | None = None
-        self._outlets = None
+        self._providers: Providers | None = None
+        self._writers = None
 
     def after_fork(self) -> None:
         """Resets the child of a fork: it counts no call of its parent's, and takes no lock that a lost thread held."""
-        outlets = self._outlets
-        if outlets is not None and outlets.metrics is not None:
-            outlets.metrics.close()
+        if self._writers is not None:
+            self._writers.close_metrics()
         self._ring.reset()
         self._worker.reset()
         self._loads.clear()
         JOURNAL.reset()
-        self._sentry.reset()
+        self._error_tracker.reset()
         self._reset()
 
     def _round(self) -> None:
         with guard("sentry"):
-            self._sentry.adopt()
+            self._error_tracker.adopt_client()
             for runtime in self._runtimes.values():
                 runtime.renew_context()
         self.drain(ROUND_WAIT_S)
@@ -256,7 +246,7 @@ class InstrumentationPipeline:
 
     def _has_nothing(self) -> bool:
         """Whether nothing ever came: a process that runs no model gets no exporters, and ends without their waits."""
-        if self._outlets is not None or self._ring or self._loads:
+        if self._writers is not None or self._ring or self._loads:
             return False
         with self._counting:
             return not self._ring.dropped()
@@ -265,7 +255,7 @@ class InstrumentationPipeline:
         """The next calls, at most a chunk of them, after the loads of their sessions, which came before."""
         with guard("model_events"):
             self._announcer.take()
-        gathered = gather(self._ring.take, CHUNK, is_suppressed=otel_context.is_suppressed, pause=pause)
+        gathered = gather(self._ring.take, CHUNK, is_suppressed=is_suppressed, pause=pause)
         self._suppressed += gathered.suppressed
         for batch in gathered.batches:
             calls, is_read = len(batch.errors), False
@@ -274,13 +264,13 @@ class InstrumentationPipeline:
                     self._drop("switched_off", calls)
                     continue
                 predictions = self._reader(batch.plan).read(batch)
-                contexts, around = otel_context.split(predictions.contexts)
+                contexts, tracker_contexts = split_contexts(predictions.contexts)
                 predictions = dataclasses.replace(predictions, contexts=contexts)
                 self._aggregator.add(predictions)
                 self._recorded += calls
                 is_read = True
-                self._sentry.keep(predictions, around)
-                self._unsent.keep(predictions, around)
+                self._error_tracker.keep_child_spans(predictions, tracker_contexts)
+                self._span_queue.push(predictions, tracker_contexts)
             if not is_read:
                 self._drop("unreadable", calls)
 
@@ -304,16 +294,12 @@ class InstrumentationPipeline:
             for _ in range(count):
                 self._ring.drop(reason)
 
-    def _write_metrics(self, outlets: SignalWriters) -> None:
+    def _write_metrics(self, writers: SignalWriters) -> None:
         with self._reading:
-            loads, snapshots, kept = self._announcer.timed(), self._aggregator.take(), self._unsent.held()
-        if outlets.metrics is not None:
-            for snapshot in snapshots:
-                with guard("metrics"):
-                    outlets.metrics.observe(snapshot)
-            with guard("metrics"):
-                outlets.metrics.observe_loads((model.key, duration_s, error) for model, duration_s, error in loads)
-        self._unsent.release(kept)
+            loads, snapshots = self._announcer.timed(), self._aggregator.take()
+            batches = self._span_queue.pop_unmeasured()
+        writers.write_metrics(snapshots, ((model.key, duration_s, error) for model, duration_s, error in loads))
+        self._span_queue.push_ready(batches)
         with self._counting:
             dropped = self._ring.dropped()
         for reason, total in dropped.items():
@@ -327,8 +313,8 @@ class InstrumentationPipeline:
 
         Outside any lock that a collection of metrics waits for: the host's span processors may block.
         """
-        outlets = self._outlets
-        if outlets is None:
+        writers = self._writers
+        if writers is None:
             return True
         if not self._sending.acquire(timeout=max(0.0, timeout_s)):
             return False
@@ -336,45 +322,27 @@ class InstrumentationPipeline:
             offset_ns = time.time_ns() - time.perf_counter_ns()
             with guard("model_events"):
                 for loaded in self._announcer.announcements():
-                    outlets.models.emit(loaded, offset_ns=offset_ns)
-            while (batch := self._unsent.take()) is not None:
+                    writers.write_model(loaded, offset_ns=offset_ns)
+            while (batch := self._span_queue.pop()) is not None:
                 with guard("spans_and_events"):
-                    self._send_one(outlets, batch, offset_ns)
+                    writers.write_calls(batch, offset_ns=offset_ns)
         finally:
             self._sending.release()
         return True
 
-    def _send_one(self, outlets: SignalWriters, batch: SpanBatch, offset_ns: int) -> None:
-        predictions, around = batch
-        said = self.settings.options_for(predictions.model.name)
-        found = interest(
-            predictions,
-            slowness=self._slownesses.of(predictions.model.name),
-            budget_s=said.latency_threshold_s,
-            confidence_floor=said.confidence_floor or 0.0,
-        )
-        relative = self._sentry.relative(predictions, around)
-        made = outlets.spans.emit(predictions, found, offset_ns=offset_ns, relative=relative) if outlets.spans else {}
-        if outlets.events is not None:
-            outlets.events.emit(predictions, found, made, offset_ns=offset_ns)
-        if outlets.exceptions is not None and found.failed.any():
-            outlets.exceptions.emit(predictions, found, made, offset_ns=offset_ns)
-        with guard("sentry"):
-            self._sentry.emit(predictions, found, around, made, relative, offset_ns=offset_ns)
-
-    def _found_outlets(self) -> SignalWriters:
-        if self._outlets is None:
-            # Kept by itself: what fails after it is tried again at the next round, without more threads of exporters.
-            found = self._providers = self._providers or providers.find(
-                self._given, base=self._base, environ=os.environ
+    def _make_writers(self) -> SignalWriters:
+        if self._writers is None:
+            # Stored by itself: what fails after it is tried again at the next round, without more exporters' threads.
+            self._providers = self._providers or find_providers(self.settings, base=self._resource, environ=os.environ)
+            self._writers = SignalWriters(
+                self._providers,
+                self.settings,
+                drain=self.drain,
+                sessions=self._models,
+                error_tracker=self._error_tracker,
+                rng=self._rng,
             )
-            self._outlets = make_signal_writers(
-                found, self.settings, drain=self.drain, sessions=self._models, rng=self._rng
-            )
-            if found.tracer is not None:
-                with guard("sentry"):
-                    self._sentry.export_spans(found.tracer, is_own=found.tracer in found.owned)
-        return self._outlets
+        return self._writers
 
     def _models(self) -> Iterable[ModelKey]:
         return map(self._model, self._sessions())

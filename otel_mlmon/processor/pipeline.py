@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.lifecycle import Alerts
@@ -22,18 +23,16 @@ from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.detect.state import StreamState
 from otel_mlmon.processor.receive.data_point import ModelLoaded, TelemetryItem
-from otel_mlmon.processor.self_telemetry import SelfTelemetry
+from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
 from otel_mlmon.processor.serve import documents
-from otel_mlmon.processor.serve.otlp import GaugeValue
 from otel_mlmon.processor.settings import Settings
-from otel_mlmon.processor.state.records import decode, encode
-from otel_mlmon.processor.state.sqlite import Store
+from otel_mlmon.processor.state.records import RecordKind
+from otel_mlmon.processor.state.repository import load_records, open_repository, put_records
 from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.reference_export import ModelReference
 from otel_mlmon.processor.window.window import StreamKey, Window
 from otel_mlmon.types import ModelKey
 
-EVIDENCE: Final = "evidence"
 ALERTS: Final = "alerts"
 OUTBOX: Final = "outbox"
 """Alerts that are committed and not yet handed to the notifiers."""
@@ -46,6 +45,9 @@ class StreamRecord:
     stream: StreamKey
     score: Score
     state: StreamState | None
+
+
+EVIDENCE: Final = RecordKind("evidence", StreamRecord)
 
 
 class Pipeline:
@@ -74,7 +76,7 @@ class Pipeline:
         self._clock_ns = clock_ns
         self._document: documents.Document = {"models": {}, "alerts": []}
         self._references: dict[str, dict[str, ModelReference]] = {}
-        self._gauges: tuple[GaugeValue, ...] = ()
+        self._gauges: tuple[MetricValue, ...] = ()
         self._scores: dict[StreamKey, Score] = {}
         self._scored: set[StreamKey] = set()
         self._outbox: dict[str, Alert] = {}
@@ -87,10 +89,10 @@ class Pipeline:
         return self._document
 
     def references(self) -> Mapping[str, Mapping[str, ModelReference]]:
-        """What each model is judged by since the last turn, by name and version; not to be changed."""
+        """What each model is judged by since the last turn, by id and version; not to be changed."""
         return self._references
 
-    def gauges(self) -> Iterable[GaugeValue]:
+    def gauges(self) -> Iterable[MetricValue]:
         """The gauges of the last turn."""
         return self._gauges
 
@@ -100,50 +102,51 @@ class Pipeline:
         Raises:
             StoreError: The state on disk cannot be used.
         """
-        self._store = Store(self._settings.storage_path)
-        self._panes = WindowAggregator.load(
-            self._store,
-            settings_for=self._settings.model_settings,
-            windows=self._settings.windows,
-            max_streams=self._settings.max_streams,
+        settings = self._settings
+        self._repository = open_repository(settings.storage_engine, settings.storage_path)
+        self._windows = WindowAggregator(
+            settings_for=settings.model_settings,
+            windows=settings.windows,
+            max_streams=settings.max_streams,
             clock_ns=self._clock_ns,
         )
-        self._evaluator = Evaluator(policy_for=self._settings.watch, alarm_line_for=self._settings.alarm_line)
-        for blob in self._store.load(EVIDENCE).values():
-            record = decode(blob, StreamRecord)
+        self._windows.load(self._repository)
+        self._evaluator = Evaluator(policy_for=settings.watch, alarm_line_for=settings.alarm_line)
+        for record in load_records(self._repository, EVIDENCE).values():
             self._scores[record.stream] = record.score
             if record.state is not None:
                 self._evaluator.restore(record.stream, record.state)
-        told = self._store.load(ALERTS).get("")
-        settings = self._settings.alerts
+        told = self._repository.load(ALERTS).get("")
         self._alerts = (
-            Alerts(settings) if told is None else Alerts.from_state(settings, json.loads(told), now_ns=self._clock_ns())
+            Alerts(settings.alerts)
+            if told is None
+            else Alerts.from_state(settings.alerts, json.loads(told), now_ns=self._clock_ns())
         )
-        self._outbox = {key: Alert.from_dict(json.loads(blob)) for key, blob in self._store.load(OUTBOX).items()}
+        self._outbox = {key: Alert.from_dict(json.loads(blob)) for key, blob in self._repository.load(OUTBOX).items()}
         self.committed(is_busy=True)
 
     def apply(self, received: tuple[TelemetryItem, ...], /) -> None:
         """Count the points of one request into their panes, and take the references of models that were loaded."""
-        became: Counter[tuple[str, str]] = Counter()
+        points: Counter[str] = Counter()
         for item in received:
             if isinstance(item, ModelLoaded):
-                became["references", self._panes.announce(item)] += 1
+                self._telemetry.add(semconv.REFERENCES, outcome=self._windows.add_reference(item))
             else:
-                became["points", self._panes.add(item)] += 1
-        for (what, outcome), count in became.items():
-            self._telemetry.add(what, count, outcome=outcome)
+                points[self._windows.add(item)] += 1
+        for outcome, count in points.items():
+            self._telemetry.add(semconv.WINDOW_POINTS, count, outcome=outcome)
 
     def advance(self) -> None:
         """Close the panes that are due, score them, and judge each by its model's rules, in the order of time."""
         now_ns = self._clock_ns()
-        replaced = self._panes.replaced()
-        windows = self._panes.close(now_ns)
-        forgotten = dict.fromkeys(self._panes.forgotten())
+        replaced = self._windows.pop_replaced_streams()
+        windows = self._windows.close_panes(now_ns)
+        forgotten = dict.fromkeys(self._windows.pop_removed_streams())
         for stream in (*replaced, *forgotten):
             self._evaluator.forget(stream)
             self._scores.pop(stream, None)
             self._scored.discard(stream)
-            self._store.delete(EVIDENCE, _key_of(stream))
+            self._repository.delete(EVIDENCE.name, [_key_of(stream)])
         alerts: list[Alert] = []
         for gone in dict.fromkeys(stream.model for stream in forgotten):
             alerts += self._alerts.forget(gone, now_ns)
@@ -161,16 +164,15 @@ class Pipeline:
         Raises:
             StoreError: The disk refused it.
         """
-        self._panes.save(self._store)
+        self._windows.save(self._repository)
         if self._scored or self._outbox or self._is_forgetting:
-            self._store.put(ALERTS, "", _json(self._alerts.to_state()))
-        for stream in self._scored:
-            self._store.put(EVIDENCE, _key_of(stream), self._evidence(stream))
-        for key in self._told:
-            self._store.delete(OUTBOX, key)
+            self._repository.put(ALERTS, [("", _json(self._alerts.to_state()))])
+        put_records(self._repository, EVIDENCE, [(_key_of(stream), self._evidence(stream)) for stream in self._scored])
+        if self._told:
+            self._repository.delete(OUTBOX, self._told)
         for key, alert in self._outbox.items():
-            self._store.put(OUTBOX, key, _json(alert.to_dict()))
-        self._store.commit()
+            self._repository.put(OUTBOX, [(key, _json(alert.to_dict()))])
+        self._repository.commit()
         self._told.clear()
         self._is_forgetting = False
 
@@ -181,7 +183,7 @@ class Pipeline:
         while self._outbox:
             key, alert = self._outbox.popitem()
             self._told.append(key)
-            self._telemetry.add("alerts", rule=alert.rule, state=alert.state.name.lower())
+            self._telemetry.add(semconv.ALERTS, rule=alert.rule, state=alert.state.name.lower())
             with guard("notify"):
                 self._notify(alert)
         if is_changed:
@@ -190,10 +192,9 @@ class Pipeline:
     def close(self) -> None:
         """Close the store; what was told is not told again at the next start."""
         with guard("close"):
-            for key in self._told:
-                self._store.delete(OUTBOX, key)
-            self._store.commit()
-        self._store.close()
+            self._repository.delete(OUTBOX, self._told)
+            self._repository.commit()
+        self._repository.close()
 
     def _scored_panes(self, windows: list[Window]) -> dict[tuple[int, ModelKey], dict[StreamKey, tuple[Window, Score]]]:
         """The scores of each pane of each model, in the order of time."""
@@ -204,19 +205,19 @@ class Pipeline:
             panes.setdefault((window.end_ns, window.stream.model), {})[window.stream] = (window, score)
         return panes
 
-    def _evidence(self, stream: StreamKey) -> bytes:
+    def _evidence(self, stream: StreamKey) -> StreamRecord:
         state = self._evaluator.state(stream) if stream in self._evaluator.streams() else None
-        return encode(StreamRecord(stream=stream, score=self._scores[stream], state=state))
+        return StreamRecord(stream=stream, score=self._scores[stream], state=state)
 
     def _publish(self) -> None:
         rules = self._alerts.current()
-        summaries = [self._panes.summary(model) for model in self._panes.models]
+        summaries = [self._windows.summary(model) for model in self._windows.models]
         references: dict[str, dict[str, ModelReference]] = {}
-        for model in self._panes.models:
-            references.setdefault(model.name, {})[model.version] = self._panes.reference(model)
+        for model in self._windows.models:
+            references.setdefault(documents.model_id(model), {})[model.version] = self._windows.reference(model)
         self._references = references
         document = documents.overview(summaries, self._scores, rules, self._alerts.alerts())
-        self._document, self._gauges = document, tuple(documents.gauges(document, rules))
+        self._document, self._gauges = document, tuple(documents.gauges(document, self._scores, rules))
 
 
 def _key_of(stream: StreamKey) -> str:

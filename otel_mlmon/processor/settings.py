@@ -16,7 +16,7 @@ from otel_mlmon.processor.config import Config, ModelConfig
 from otel_mlmon.processor.detect.alarm_line import log10_alarm_line
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.threshold import Threshold
-from otel_mlmon.processor.window.settings import HistorySettings, ModelSettings, WindowSettings
+from otel_mlmon.processor.window.settings import ModelWindowSettings, MovingReferenceSettings, WindowSettings
 from otel_mlmon.processor.window.window import StreamKey
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.types import ModelKey
@@ -41,6 +41,7 @@ class Settings:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._profiles = _profiles(config)
+        self.storage_engine: str = config.storage.engine
         self.storage_path: Path = config.storage.path
         self.max_streams: int = config.limits.max_streams
         self.windows = WindowSettings(
@@ -49,7 +50,9 @@ class Settings:
             rolling_s=config.windows.rolling_s,
             stale_after_s=config.limits.stale_after_s,
             retention_s=config.storage.retention_s,
-            history_hours=max((moving.kept_hours for moving in map(_history, _models(config)) if moving), default=0),
+            history_hours=max(
+                (moving.retained_hours for moving in map(_history, _models(config)) if moving), default=0
+            ),
         )
         self.alerts = AlertSettings(
             rules_for=self.rules,
@@ -61,14 +64,14 @@ class Settings:
         # Asked for every stream of every pane; the names are as many as there are models.
         self._model = lru_cache(maxsize=1024)(config.model)
 
-    def model_settings(self, model: ModelKey) -> ModelSettings:
+    def model_settings(self, model: ModelKey) -> ModelWindowSettings:
         """What the window step is told of a model."""
         config = self._model(model.name)
-        return ModelSettings(
+        return ModelWindowSettings(
             learn=config.reference.learn,
             learn_panes=LEARN_PANES,
-            history=_history(config),
-            reference=self._profiles[config.reference.file] if config.reference.file else None,
+            moving=_history(config),
+            profile=self._profiles[config.reference.file] if config.reference.file else None,
             latency_threshold_s=config.latency.threshold_s,
             latency_max_ratio=config.latency.max_ratio,
             error_max_ratio=config.errors.max_ratio,
@@ -122,13 +125,13 @@ def _models(config: Config) -> Iterator[ModelConfig]:
     return (config.model(name) for name in config.models)
 
 
-def _history(config: ModelConfig) -> HistorySettings | None:
+def _history(config: ModelConfig) -> MovingReferenceSettings | None:
     reference = config.reference
     # A more specific entry with a file lies over a general one that rolls.
     if reference.file is not None or (reference.rolling_s is None and not reference.hour_of_week):
         return None
     rolling_s = HOUR_OF_WEEK_S if reference.rolling_s is None else reference.rolling_s
-    return HistorySettings(
+    return MovingReferenceSettings(
         rolling_hours=round(rolling_s / 3600),
         lag_hours=round(reference.lag_s / 3600),
         hour_of_week=reference.hour_of_week,

@@ -24,15 +24,15 @@ from opentelemetry.sdk.resources import Resource
 
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.aggregate.snapshot import Snapshot, Values
-from otel_mlmon.instrumentation.export.bulk_self_test import Trouble
-from otel_mlmon.instrumentation.export.metrics import Metrics
+from otel_mlmon.instrumentation.export.bulk_self_test import UnavailableReasons
+from otel_mlmon.instrumentation.export.metrics import MetricWriter
 from otel_mlmon.internal_events import JOURNAL
 from otel_mlmon.sketch.categories import Categories
 from otel_mlmon.types import ModelKey
 from tests.support.otlp_server import OtlpServer
 
 Found = dict[str, Any]
-NONE = Trouble("", "")
+NONE = UnavailableReasons("", "")
 DELTA = {SdkHistogram: AggregationTemporality.DELTA, Counter: AggregationTemporality.DELTA}
 FEATURE, DURATION = semconv.FEATURE.name, semconv.DURATION.name
 
@@ -74,11 +74,11 @@ def histogram(point: Any) -> tuple[Any, ...]:
 
 
 def write(provider: MeterProvider, *, is_bulk: bool, collect: Callable[[], object]) -> None:
-    metrics = Metrics(provider, drain=lambda: None, sessions=lambda: ())
-    assert metrics.trouble == NONE
-    metrics.trouble = NONE if is_bulk else Trouble("asked for", "asked for")
+    metrics = MetricWriter(provider, drain=lambda: None, sessions=lambda: ())
+    assert metrics.unavailable_reasons == NONE
+    metrics.unavailable_reasons = NONE if is_bulk else UnavailableReasons("asked for", "asked for")
     for snapshot in snapshots():
-        metrics.observe(snapshot)
+        metrics.write(snapshot)
         collect()
 
 
@@ -160,11 +160,11 @@ def test_prometheus_gets_features_with_explicit_bounds() -> None:
 
 def test_negative_values_that_record_refuses_are_counted() -> None:
     provider = MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False)
-    metrics = Metrics(provider, drain=lambda: None, sessions=lambda: ())
+    metrics = MetricWriter(provider, drain=lambda: None, sessions=lambda: ())
     negative = Snapshot(model=ModelKey("m", ""), features={"x": Values(numbers=np.array([-1.0, 2.0, -3.0]))})
-    metrics.observe(negative)
+    metrics.write(negative)
     assert JOURNAL.totals(semconv.VALUES_DROPPED.name) == {}
-    metrics.trouble = Trouble("asked for", "asked for")
-    metrics.observe(negative)
+    metrics.unavailable_reasons = UnavailableReasons("asked for", "asked for")
+    metrics.write(negative)
     assert JOURNAL.totals(semconv.VALUES_DROPPED.name) == {((semconv.REASON, "negative"),): 2}
     provider.shutdown()

@@ -17,9 +17,9 @@ from opentelemetry.trace import StatusCode
 from otel_mlmon import ModelOptions, semconv
 from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
 from otel_mlmon.instrumentation.decode.decoder import Reader
-from otel_mlmon.instrumentation.export.events import Events
-from otel_mlmon.instrumentation.export.metrics import Metrics
-from otel_mlmon.instrumentation.export.spans import Spans
+from otel_mlmon.instrumentation.export.events import EventWriter
+from otel_mlmon.instrumentation.export.metrics import MetricWriter
+from otel_mlmon.instrumentation.export.spans import SpanWriter
 from otel_mlmon.instrumentation.pipeline import CHUNK, InstrumentationPipeline
 from otel_mlmon.testing import Captured, capture
 from tests.support import models
@@ -246,9 +246,9 @@ def test_calls_are_recorded_or_dropped_by_reason() -> None:
     [
         (Reader, "read", "record"),
         (Aggregator, "add", "record"),
-        (Metrics, "observe", "metrics"),
-        (Spans, "emit", "spans_and_events"),
-        (Events, "emit", "spans_and_events"),
+        (MetricWriter, "write", "metrics"),
+        (SpanWriter, "write", "spans_and_events"),
+        (EventWriter, "write_predictions", "spans_and_events"),
     ],
 )
 def test_a_fault_in_any_stage_changes_nothing_for_the_host(

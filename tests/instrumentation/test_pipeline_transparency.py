@@ -19,13 +19,10 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
 from otel_mlmon.instrumentation.decode.announcements import Announcer
 from otel_mlmon.instrumentation.decode.decoder import Reader
-from otel_mlmon.instrumentation.export.events import Events
-from otel_mlmon.instrumentation.export.exceptions import Exceptions
-from otel_mlmon.instrumentation.export.exemplars import Exemplars
-from otel_mlmon.instrumentation.export.metrics import Metrics
-from otel_mlmon.instrumentation.export.model_events import ModelEvents
-from otel_mlmon.instrumentation.export.sampling import Limiter
-from otel_mlmon.instrumentation.export.spans import Spans
+from otel_mlmon.instrumentation.export.events import EventWriter
+from otel_mlmon.instrumentation.export.metrics import MetricWriter
+from otel_mlmon.instrumentation.export.sampling import RateLimiter, SlowCallDetector
+from otel_mlmon.instrumentation.export.spans import SpanWriter
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
 from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import CallRecorder
 from otel_mlmon.instrumentation.runtime.onnxruntime.ort_values import OrtValueRecorder
@@ -43,8 +40,9 @@ STAGES = [
     (CallRecorder, "value_recorder"), (OrtValueRecorder, "copy_inputs"),
     (OrtValueRecorder, "record"), (CallQueue, "offer"), (Announcer, "take"), (Announcer, "see"), (Announcer, "timed"),
     (Announcer, "announcements"), (Reader, "__init__"), (Reader, "read"), (Aggregator, "add"), (Aggregator, "take"),
-    (Metrics, "observe"), (Metrics, "observe_loads"), (Spans, "emit"), (Events, "emit"), (Exceptions, "emit"),
-    (ModelEvents, "emit"), (Limiter, "grant"), (Exemplars, "tell"),
+    (MetricWriter, "write"), (MetricWriter, "write_loads"), (MetricWriter, "add_exemplars"), (SpanWriter, "write"),
+    (EventWriter, "write_predictions"), (EventWriter, "write_exceptions"), (EventWriter, "write_model"),
+    (RateLimiter, "grant"), (SlowCallDetector, "detect"),
 ]  # fmt: skip
 
 

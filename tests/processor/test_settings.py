@@ -63,8 +63,8 @@ def test_a_reference_file_is_read_at_the_start(tmp_path: Path) -> None:
     profile = Profile.from_data(model="fraud", version="7", labels=["ok"] * 90 + ["fraud"] * 10)
     profile.write(tmp_path / "fraud.json")
     told = settings(tmp_path, f"models: {{fraud: {{reference: {{file: '{tmp_path}/fraud.json'}}}}}}")
-    assert told.model_settings(FRAUD).reference == profile
-    assert told.model_settings(DIGITS).reference is None
+    assert told.model_settings(FRAUD).profile == profile
+    assert told.model_settings(DIGITS).profile is None
 
 
 def test_every_reference_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:

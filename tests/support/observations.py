@@ -9,8 +9,9 @@ import numpy as np
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.receive.data_point import DataPoint, Sketch
+from otel_mlmon.processor.state.repository import Repository
 from otel_mlmon.processor.window.aggregator import WindowAggregator
-from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
+from otel_mlmon.processor.window.settings import ModelWindowSettings, WindowSettings
 from otel_mlmon.processor.window.window import Window
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
@@ -36,7 +37,7 @@ class Clock:
 class Bench:
     """Panes with a clock; every window that left them."""
 
-    settings: ModelSettings = field(default_factory=lambda: ModelSettings(learn=100))
+    settings: ModelWindowSettings = field(default_factory=lambda: ModelWindowSettings(learn=100))
     windows: WindowSettings = field(
         default_factory=lambda: WindowSettings(pane_s=10.0, lateness_s=20.0, rolling_s=60.0)
     )
@@ -46,7 +47,15 @@ class Bench:
     out: list[Window] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.panes = WindowAggregator(
+        self.panes = self._aggregator()
+
+    def reload(self, repository: Repository) -> None:
+        """Goes on from what was saved, as after a restart."""
+        self.panes = self._aggregator()
+        self.panes.load(repository)
+
+    def _aggregator(self) -> WindowAggregator:
+        return WindowAggregator(
             settings_for=lambda _: self.settings,
             windows=self.windows,
             max_streams=self.max_streams,
@@ -62,7 +71,7 @@ class Bench:
     def flush(self) -> list[Window]:
         """Everything that is open, as if the models went silent."""
         self.clock.now_ns += 3600 * SECOND
-        closed = self.panes.close(self.clock.now_ns)
+        closed = self.panes.close_panes(self.clock.now_ns)
         self.out += closed
         return closed
 

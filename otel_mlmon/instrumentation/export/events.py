@@ -1,62 +1,191 @@
-"""The prediction log: `ml.prediction` events, rate-limited, failed and unsure calls first. Never an input."""
+"""Events, which are log records with an event name: predictions, failed calls, models loaded. Never an input."""
 
 from __future__ import annotations
 
+import logging
 import random
 import uuid
 from collections.abc import Callable, Mapping
-from typing import cast
+from typing import Final, cast
 
 import numpy as np
 from opentelemetry._logs import LoggerProvider, SeverityNumber
 from opentelemetry.context import Context
 
 from otel_mlmon import semconv
+from otel_mlmon.instrumentation.decode.model_loading import Loaded
 from otel_mlmon.instrumentation.decode.predictions import Predictions
-from otel_mlmon.instrumentation.export.sampling import Interest, Limiter, attributes_of, choose
+from otel_mlmon.instrumentation.export.context import otel_context
+from otel_mlmon.instrumentation.export.sampling import (
+    Attributes,
+    CallPriorities,
+    RateLimiter,
+    call_attributes,
+    select_calls,
+)
 from otel_mlmon.instrumentation.queue.worker import give_way
 from otel_mlmon.version import __version__
 
+MAX_LOGGED_FALLBACKS: Final = 1024
+"""Fallbacks of execution providers that are remembered, so that each is logged once."""
 
-class Events:
-    """Writes events.
+_LOG: Final = logging.getLogger("otel_mlmon")
+
+
+class EventWriter:
+    """Writes events, at most so many a second of each kind.
 
     Runs on: the thread behind.
 
     Args:
-        provider: Whose logger is used.
-        limiter: How many a second.
+        provider: Whose logger is used; None where the host switched events off, which leaves the log line of a
+            fallback.
+        per_second: `ml.prediction` events a second at most, and likewise `ml.inference.exception`.
         rng: Our own source of randomness.
         new_id: Makes a prediction's id.
     """
 
     def __init__(
         self,
-        provider: LoggerProvider,
+        provider: LoggerProvider | None,
         *,
-        limiter: Limiter,
+        per_second: float,
         rng: random.Random,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
-        self._logger = provider.get_logger(semconv.SCOPE, __version__)
-        self._limiter = limiter
+        self._logger = provider.get_logger(semconv.SCOPE, __version__) if provider else None
+        self._prediction_limiter = RateLimiter(per_second)
+        self._exception_limiter = RateLimiter(per_second)
         self._rng = rng
         self._new_id = new_id
+        self._logged_fallbacks: set[tuple[str, str, str]] = set()
 
-    def emit(self, predictions: Predictions, found: Interest, spans: Mapping[int, Context], *, offset_ns: int) -> None:
-        """Write the events of a batch, each in the context of its span, or of its call where it has none."""
-        for call in choose(np.arange(len(predictions.errors)), found, self._limiter, self._rng):
-            ended_ns = int(predictions.started_ns[call] + predictions.duration_ns[call])
-            self._logger.emit(
-                timestamp=ended_ns + offset_ns,
-                observed_timestamp=ended_ns + offset_ns,
-                context=spans.get(call) or cast("Context", predictions.contexts[call]),
-                severity_number=SeverityNumber.INFO,
-                severity_text="INFO",
-                event_name=semconv.EVENT_PREDICTION,
-                attributes={
-                    **attributes_of(predictions, found, call),
-                    semconv.PREDICTION_ID: self._new_id(),
-                },
-            )
+    def write_predictions(
+        self,
+        predictions: Predictions,
+        priorities: CallPriorities,
+        span_contexts: Mapping[int, Context],
+        *,
+        offset_ns: int,
+    ) -> None:
+        """Writes the prediction log of a batch: `ml.prediction` events, failed and unsure calls first.
+
+        Args:
+            predictions: The calls.
+            priorities: Which calls come first.
+            span_contexts: The context of the span, by call, of the calls that have one; others take the call's own.
+            offset_ns: Unix time minus `time.perf_counter_ns`.
+        """
+        if self._logger is None:
+            return
+        calls = np.arange(len(predictions.errors))
+        for call in select_calls(calls, priorities, self._prediction_limiter, self._rng):
+            attributes = call_attributes(predictions, priorities, call) | {semconv.PREDICTION_ID: self._new_id()}
+            self._write_call(semconv.EVENT_PREDICTION, predictions, call, attributes, span_contexts, offset_ns)
             give_way()
+
+    def write_exceptions(
+        self,
+        predictions: Predictions,
+        priorities: CallPriorities,
+        span_contexts: Mapping[int, Context],
+        *,
+        offset_ns: int,
+    ) -> None:
+        """Writes an `ml.inference.exception` for each failed call of a batch.
+
+        It carries the exception's type and not its message, which may hold the host's data.
+        """
+        failed_calls = np.flatnonzero(priorities.failed)
+        if self._logger is None or not failed_calls.size:
+            return
+        model = predictions.model
+        version = {semconv.MODEL_VERSION: model.version} if model.version else {}
+        for call in failed_calls[: self._exception_limiter.grant(failed_calls.size)].tolist():
+            attributes: Attributes = {
+                semconv.MODEL_NAME: model.name,
+                **version,
+                semconv.OPERATION_NAME: predictions.operation,
+                semconv.EXCEPTION_TYPE: str(predictions.errors[call]),
+            }
+            self._write_call(semconv.EVENT_INFERENCE_EXCEPTION, predictions, call, attributes, span_contexts, offset_ns)
+
+    def write_model(self, loaded: Loaded, *, offset_ns: int) -> None:
+        """Writes that a model was loaded, and whether it runs on another execution provider than asked for.
+
+        Args:
+            loaded: A model in a session. One that failed to load has no event: its host has the exception.
+            offset_ns: Unix time minus `time.perf_counter_ns`.
+        """
+        if loaded.error_type is not None:
+            return
+        time_ns, context = loaded.ended_ns + offset_ns, otel_context(loaded.context)
+        if loaded.is_new:
+            self._write(semconv.EVENT_MODEL_LOADED, SeverityNumber.INFO, _loaded_attributes(loaded), time_ns, context)
+        if loaded.has_fallen_back:
+            self._log_fallback(loaded)
+            attributes = _provider_attributes(loaded)
+            self._write(semconv.EVENT_PROVIDER_FALLBACK, SeverityNumber.WARN, attributes, time_ns, context)
+
+    def _log_fallback(self, loaded: Loaded) -> None:
+        fallback = (loaded.model.name, loaded.requested[0], loaded.providers[0])
+        if fallback not in self._logged_fallbacks and len(self._logged_fallbacks) < MAX_LOGGED_FALLBACKS:
+            self._logged_fallbacks.add(fallback)
+            _LOG.warning("Model %s was asked to run on %s and runs on %s.", *fallback)
+
+    def _write_call(
+        self,
+        name: str,
+        predictions: Predictions,
+        call: int,
+        attributes: Attributes,
+        span_contexts: Mapping[int, Context],
+        offset_ns: int,
+    ) -> None:
+        severity = SeverityNumber.INFO if name == semconv.EVENT_PREDICTION else SeverityNumber.ERROR
+        ended_ns = int(predictions.started_ns[call] + predictions.duration_ns[call])
+        context = span_contexts.get(call) or predictions.contexts[call]
+        self._write(name, severity, attributes, ended_ns + offset_ns, context)
+
+    def _write(
+        self, name: str, severity: SeverityNumber, attributes: Attributes, time_ns: int, context: object
+    ) -> None:
+        if self._logger is not None:
+            self._logger.emit(
+                timestamp=time_ns,
+                observed_timestamp=time_ns,
+                context=cast("Context", context),
+                severity_number=severity,
+                severity_text=severity.name,
+                event_name=name,
+                attributes=attributes,
+            )
+
+
+def _loaded_attributes(loaded: Loaded) -> Attributes:
+    attributes: Attributes = {
+        **_provider_attributes(loaded),
+        **loaded.model.runtime_attributes(),
+        semconv.MODEL_FILE_SHA256: loaded.sha256,
+        semconv.MODEL_REFERENCE: loaded.reference,
+    }
+    if loaded.duration_s is not None:
+        attributes[semconv.MODEL_LOAD_DURATION] = loaded.duration_s
+    return _without_empty(attributes)
+
+
+def _provider_attributes(loaded: Loaded) -> Attributes:
+    """Builds the attributes of a model's execution providers: lists as text, since back-ends may not search arrays."""
+    return _without_empty(
+        {
+            semconv.MODEL_NAME: loaded.model.name,
+            semconv.MODEL_VERSION: loaded.model.version,
+            semconv.EXECUTION_PROVIDER: loaded.model.provider,
+            semconv.EXECUTION_PROVIDERS: ",".join(loaded.providers),
+            semconv.EXECUTION_PROVIDERS_REQUESTED: ",".join(loaded.requested),
+        }
+    )
+
+
+def _without_empty(attributes: Attributes) -> Attributes:
+    return {name: value for name, value in attributes.items() if value != ""}

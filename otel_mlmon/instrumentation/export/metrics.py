@@ -1,14 +1,20 @@
-"""The instruments of `semconv.APPLICATION_METRICS`, and how a snapshot gets into them.
+"""Writes snapshots into the instruments of `semconv.APPLICATION_METRICS`, with exemplars.
 
 The callback of an observable instrument runs before every collection of any reader: it drains what is buffered, so each
 collection holds every call that ended before it.
+
+An exemplar names, in a histogram's bucket or beside a label's count, the trace of one of the calls that are in it.
+Choice: of calls whose spans were written, with those spans' own ids and the calls' own times, so no exemplar points at
+a span that nobody has; calls outside any trace that were slow, unsure or failed have spans too. A span is written after
+its call was counted, so an exemplar may come one collection after its value. Source: opentelemetry-specification,
+metrics/data-model.md#exemplars.
 """
 
 from __future__ import annotations
 
 import functools
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -19,26 +25,29 @@ from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.instrumentation.aggregate.snapshot import Snapshot, Values
+from otel_mlmon.instrumentation.decode.predictions import Predictions
 from otel_mlmon.instrumentation.export import bulk
-from otel_mlmon.instrumentation.export.bulk_self_test import Trouble, self_test
-from otel_mlmon.instrumentation.export.context import NOWHERE
-from otel_mlmon.instrumentation.export.metric_readers import ways
+from otel_mlmon.instrumentation.export.bulk_self_test import UnavailableReasons, self_test
+from otel_mlmon.instrumentation.export.context import UNTRACED_CONTEXT
+from otel_mlmon.instrumentation.export.sampling import CallPriorities
 from otel_mlmon.instrumentation.queue.worker import give_way
 from otel_mlmon.internal_events import JOURNAL, ValuesDropped
 from otel_mlmon.types import ModelKey
 from otel_mlmon.version import __version__
 
-Instrument = TypeVar("Instrument", Histogram, Counter)
-Attributes = dict[str, str]
-Loads = Iterable[tuple[ModelKey, float, str | None]]
+MAX_EXEMPLARS: Final = 8
+"""Exemplars offered of a batch, metric and set of attributes: each costs as much as a `record` of the SDK's."""
+
+SdkInstrument = TypeVar("SdkInstrument", Histogram, Counter)
+MetricAttributes = dict[str, str]
 
 
 def exponential_views() -> list[View]:
-    """For a meter provider of our own: exponential histograms where the contract has them.
+    """Makes the views that give a meter provider of our own exponential histograms where the contract has them.
 
-    None where values go in one by one: the SDK's own way into them can fail in later collections (see `bulk`).
+    None where values are recorded one by one: the SDK's own way can fail in later collections (see `bulk`).
     """
-    if self_test().values:
+    if self_test().bulk:
         return []
     return [
         View(instrument_name=metric.name, aggregation=ExponentialBucketHistogramAggregation())
@@ -47,14 +56,14 @@ def exponential_views() -> list[View]:
     ]
 
 
-class Metrics:
-    """Writes snapshots into one meter provider.
+class MetricWriter:
+    """Writes metrics through one meter provider.
 
     Runs on: one thread at a time; `close` on any. The callbacks run on the readers' threads.
 
     Args:
         provider: Whose instruments are used.
-        drain: Aggregates what is buffered, and comes back here.
+        drain: Aggregates what is buffered, and calls `write` with it.
         sessions: The models of the sessions alive, one entry a session.
     """
 
@@ -65,15 +74,15 @@ class Metrics:
         drain: Callable[[], object],
         sessions: Callable[[], Iterable[ModelKey]],
     ) -> None:
-        instruments = _instruments(provider)
-        self._instruments = instruments
-        self.trouble = _trouble(provider, instruments)
-        """Why histograms are filled one value after the other, and why there are no exemplars of calls with spans."""
+        instruments = self._instruments = _instruments_of(provider)
+        self.unavailable_reasons = _unavailable_reasons(provider, instruments)
+        """Why values are recorded one by one, and why there are no exemplars of calls with spans."""
+        self._exemplar_stage = guard("exemplars")
         self._drain = drain
         instruments.drain, instruments.sessions = drain, sessions
 
-    def observe(self, snapshot: Snapshot) -> None:
-        """Add one interval of one model."""
+    def write(self, snapshot: Snapshot) -> None:
+        """Adds one interval of one model."""
         base = model_attributes(snapshot.model)
         for error, durations in snapshot.durations_s.items():
             self._record(semconv.DURATION, durations, {**base, semconv.ERROR_TYPE: error} if error else base)
@@ -90,78 +99,127 @@ class Metrics:
                 semconv.CATEGORY, categories.counts, {**base, semconv.FEATURE_NAME: name}, semconv.FEATURE_VALUE
             )
         if snapshot.samples:
-            self._instruments.counters[semconv.SAMPLES.name].add(snapshot.samples, base, NOWHERE)
+            self._instruments.counters[semconv.SAMPLES.name].add(snapshot.samples, base, UNTRACED_CONTEXT)
 
-    def observe_loads(self, loads: Loads) -> None:
-        """Add sessions created: model, seconds, error type of those that were not."""
+    def write_loads(self, loads: Iterable[tuple[ModelKey, float, str | None]]) -> None:
+        """Adds the creation of sessions: model, seconds, and the error type of those that failed."""
         for model, duration_s, error in loads:
             attributes = model_attributes(model)
             if error:
                 attributes[semconv.ERROR_TYPE] = error
             self._record(semconv.LOAD_DURATION, Values(numbers=np.array([duration_s])), attributes)
 
-    def offer(self, metric: semconv.Metric, value: float, attributes: Attributes, context: Context, at_ns: int) -> None:
-        """Let a value observed before be an exemplar of a histogram or a counter (`bulk.offer`)."""
-        if not self.trouble.exemplars:
-            name = metric.name
-            instrument = self._instruments.histograms.get(name) or self._instruments.counters[name]
-            bulk.offer(instrument, value, attributes, context, at_ns)
+    def add_exemplars(
+        self,
+        predictions: Predictions,
+        priorities: CallPriorities,
+        span_contexts: Mapping[int, Context],
+        *,
+        offset_ns: int,
+    ) -> None:
+        """Offers durations, lowest confidences and labels of the calls that have spans as exemplars.
 
-    def ways(self) -> dict[str, str]:
-        """How the values of features get out, by metric reader (`ways.ways`); nothing where that cannot be seen."""
+        Args:
+            predictions: Calls that were written before.
+            priorities: Their confidences.
+            span_contexts: The context of the span, by call, of the calls that have one.
+            offset_ns: Unix time minus `time.perf_counter_ns`.
+        """
+        if not span_contexts or self.unavailable_reasons.exemplars or self._exemplar_stage.is_open:
+            return
+        with self._exemplar_stage:
+            ended_ns = predictions.started_ns + predictions.duration_ns + offset_ns
+            for metric, attributes, values in _exemplar_values(predictions, priorities, span_contexts):
+                instrument = self._instruments.find(metric)
+                for value, call in spread_over_ranks(values):
+                    bulk.offer_exemplar(instrument, value, attributes, span_contexts[call], int(ended_ns[call]))
+
+    def describe_readers(self) -> dict[str, str]:
+        """Describes what each metric reader exports of the values of features; empty where that cannot be seen."""
         with guard("status"):
-            return {} if self.trouble.values else ways(self._instruments.histograms[semconv.FEATURE.name])
+            if not self.unavailable_reasons.bulk:
+                return bulk.describe_readers(self._instruments.histograms[semconv.FEATURE.name])
         return {}
 
     def close(self) -> None:
-        """Observe nothing any more; OpenTelemetry has no way to take a callback off.
+        """Stops observing: OpenTelemetry has no way to take a callback off.
 
-        Unless another one observes through the same provider by now.
+        A successor that observes through the same provider by now goes on.
         """
         if self._instruments.drain is self._drain:
             self._instruments.drain, self._instruments.sessions = None, None
 
-    def _record(self, metric: semconv.Metric, values: Values, attributes: Attributes) -> None:
+    def _record(self, metric: semconv.Metric, values: Values, attributes: MetricAttributes) -> None:
         if not values.numbers.size:
             return
-        write = bulk.record_all if self.trouble.values else bulk.inject
-        refused = write(self._instruments.histograms[metric.name], values.numbers, attributes, values.exemplar)
+        record = bulk.record_one_by_one if self.unavailable_reasons.bulk else bulk.record_at_once
+        refused = record(self._instruments.histograms[metric.name], values.numbers, attributes, values.exemplar)
         give_way()
         if refused:
             JOURNAL.emit(ValuesDropped(reason="negative", count=refused))
 
-    def _count(self, metric: semconv.Metric, counts: Mapping[str, int], base: Attributes, key: str) -> None:
+    def _count(self, metric: semconv.Metric, counts: Mapping[str, int], base: MetricAttributes, key: str) -> None:
         counter = self._instruments.counters[metric.name]
         for name, count in counts.items():
-            counter.add(count, {**base, key: name}, NOWHERE)
+            counter.add(count, {**base, key: name}, UNTRACED_CONTEXT)
 
 
-def model_attributes(model: ModelKey) -> Attributes:
-    """The attributes that every metric of a model carries."""
+def model_attributes(model: ModelKey) -> MetricAttributes:
+    """Builds the attributes that every metric of a model carries."""
     attributes = {semconv.MODEL_NAME: model.name}
     if model.version:
         attributes[semconv.MODEL_VERSION] = model.version
     return attributes
 
 
-def _trouble(provider: MeterProvider, instruments: _Instruments) -> Trouble:
+def _exemplar_values(
+    predictions: Predictions, priorities: CallPriorities, calls: Collection[int]
+) -> Iterable[tuple[semconv.Metric, MetricAttributes, list[tuple[float, int]]]]:
+    """Yields metric, attributes, and the values of these calls, each with its call."""
+    base = model_attributes(ModelKey(predictions.model.name, predictions.model.version))
+    durations: dict[str, list[tuple[float, int]]] = {}
+    for call in calls:
+        if predictions.duration_ns[call]:
+            duration_s = int(predictions.duration_ns[call]) / 1e9
+            durations.setdefault(predictions.errors[call] or "", []).append((duration_s, call))
+    for error, values in durations.items():
+        yield semconv.DURATION, {**base, semconv.ERROR_TYPE: error} if error else base, values
+    confidences = ((float(priorities.min_confidence[call]), call) for call in calls)
+    yield semconv.CONFIDENCE, base, [(confidence, call) for confidence, call in confidences if confidence >= 0]
+    rows = predictions.labels
+    labels: dict[str, list[tuple[float, int]]] = {}
+    for row in np.flatnonzero(np.isin(rows.calls, list(calls))).tolist():
+        labels.setdefault(rows.table[int(rows.codes[row])], []).append((1.0, int(rows.calls[row])))
+    for label, values in labels.items():
+        yield semconv.PREDICTIONS, {**base, semconv.PREDICTION_LABEL: label}, values[-1:]
+
+
+def spread_over_ranks(values: list[tuple[float, int]]) -> list[tuple[float, int]]:
+    """Picks at most `MAX_EXEMPLARS` values, evenly over their ranks and with both extremes: in many buckets."""
+    if len(values) <= MAX_EXEMPLARS:
+        return values
+    ordered = sorted(values)
+    return [ordered[rank] for rank in np.linspace(0, len(ordered) - 1, MAX_EXEMPLARS).astype(int).tolist()]
+
+
+def _unavailable_reasons(provider: MeterProvider, instruments: _Instruments) -> UnavailableReasons:
     if not bulk.is_sdk(instruments.histograms[semconv.DURATION.name]):
         kind = type(provider)
         foreign = f"the meter provider is not OpenTelemetry's SDK but {kind.__module__}.{kind.__qualname__}"
-        return Trouble(foreign, foreign)
-    found = self_test()
-    if not found.exemplars and bulk.has_exemplars_off(instruments.histograms[semconv.DURATION.name]):
-        return found._replace(exemplars="the SDK's exemplar filter is always_off (OTEL_METRICS_EXEMPLAR_FILTER)")
-    return found
+        return UnavailableReasons(foreign, foreign)
+    reasons = self_test()
+    if not reasons.exemplars and bulk.has_exemplars_off(instruments.histograms[semconv.DURATION.name]):
+        return reasons._replace(exemplars="the SDK's exemplar filter is always_off (OTEL_METRICS_EXEMPLAR_FILTER)")
+    return reasons
 
 
-def _real(instrument: Instrument) -> Instrument:
-    """The SDK's instrument: a provider set later stands behind the API's proxy."""
+def _unwrap(instrument: SdkInstrument) -> SdkInstrument:
+    """Returns the SDK's instrument from behind the API's proxy, which a provider set later leaves."""
     return getattr(instrument, "_real_instrument", None) or instrument
 
 
 class _Instruments:
-    """The instruments of one meter provider, made once: the SDK warns of a second of the same name."""
+    """Holds the instruments of one meter provider, created once: the SDK warns of a second of the same name."""
 
     def __init__(self, provider: MeterProvider) -> None:
         self.drain: Callable[[], object] | None = None
@@ -169,7 +227,7 @@ class _Instruments:
         self.histograms: dict[str, Histogram] = {}
         self.counters: dict[str, Counter] = {}
         meter = provider.get_meter(semconv.SCOPE, __version__)
-        make: dict[str, Callable[[Meter, semconv.Metric], None]] = {
+        create: dict[str, Callable[[Meter, semconv.Metric], None]] = {
             "histogram": self._histogram,
             "exponential_histogram": self._histogram,
             "counter": self._counter,
@@ -177,19 +235,22 @@ class _Instruments:
             "observable_up_down_counter": self._up_down,
         }
         for metric in semconv.APPLICATION_METRICS:
-            make[metric.instrument](meter, metric)
+            create[metric.instrument](meter, metric)
+
+    def find(self, metric: semconv.Metric) -> Histogram | Counter:
+        return self.histograms.get(metric.name) or self.counters[metric.name]
 
     def _histogram(self, meter: Meter, metric: semconv.Metric) -> None:
-        made = meter.create_histogram(
+        histogram = meter.create_histogram(
             metric.name,
             metric.unit,
             metric.description,
             explicit_bucket_boundaries_advisory=metric.bounds or semconv.VALUE_BOUNDS,
         )
-        self.histograms[metric.name] = _real(made)
+        self.histograms[metric.name] = _unwrap(histogram)
 
     def _counter(self, meter: Meter, metric: semconv.Metric) -> None:
-        self.counters[metric.name] = _real(meter.create_counter(metric.name, metric.unit, metric.description))
+        self.counters[metric.name] = _unwrap(meter.create_counter(metric.name, metric.unit, metric.description))
 
     def _totals(self, meter: Meter, metric: semconv.Metric) -> None:
         callback = functools.partial(self._observe_totals, metric.name)
@@ -203,22 +264,23 @@ class _Instruments:
             return []
         with guard("metrics"):
             self.drain()
-        return [Observation(total, dict(attributes), NOWHERE) for attributes, total in JOURNAL.totals(name).items()]
+        return [
+            Observation(total, dict(attributes), UNTRACED_CONTEXT) for attributes, total in JOURNAL.totals(name).items()
+        ]
 
     def _observe_sessions(self, _: CallbackOptions) -> list[Observation]:
         counts: dict[ModelKey, int] = {}
         with guard("metrics"):
             for model in self.sessions() if self.sessions else ():
                 counts[model] = counts.get(model, 0) + 1
-        return [Observation(count, model_attributes(model), NOWHERE) for model, count in counts.items()]
+        return [Observation(count, model_attributes(model), UNTRACED_CONTEXT) for model, count in counts.items()]
 
 
-_MADE: Final[weakref.WeakKeyDictionary[Any, _Instruments]] = weakref.WeakKeyDictionary()
+_INSTRUMENTS: Final[weakref.WeakKeyDictionary[Any, _Instruments]] = weakref.WeakKeyDictionary()
 
 
-def _instruments(provider: MeterProvider) -> _Instruments:
-    found = _MADE.get(provider)
-    if found is None:
-        found = _Instruments(provider)
-        _MADE[provider] = found
-    return found
+def _instruments_of(provider: MeterProvider) -> _Instruments:
+    instruments = _INSTRUMENTS.get(provider)
+    if instruments is None:
+        instruments = _INSTRUMENTS[provider] = _Instruments(provider)
+    return instruments

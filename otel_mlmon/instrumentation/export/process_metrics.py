@@ -1,4 +1,4 @@
-"""CPU and memory of the process, by OpenTelemetry's own system-metrics instrumentation, if it is installed."""
+"""Metrics of the process's CPU and memory, by OpenTelemetry's system-metrics instrumentation, if it is installed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROCESS_METRICS: Final[dict[str, list[str] | None]] = {
 
 
 def start(meter_provider: Any) -> Any:
-    """Observe the process through `meter_provider`; the instrumentor, to be undone, or None if it is not installed.
+    """Starts to observe the process; returns the instrumentor, for `uninstrument`, or None if it is not installed.
 
     Its instrumentor is one a process: where the host uses it already, nothing is done.
     """

@@ -1,4 +1,4 @@
-"""Where the signals go: the providers that the host has set, else our own, which export by OTLP.
+"""The providers of each signal: those that the host has set, else our own, which export by OTLP.
 
 Choice: providers of our own stay private. Set as the global ones, they would lock the host out of setting its own,
 since OpenTelemetry accepts only the first; so a host that sets its providers before its first inference gets everything
@@ -27,12 +27,14 @@ from opentelemetry import _logs, metrics, trace
 from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.instrumentation.export.metrics import exponential_views
+from otel_mlmon.instrumentation.settings import InstrumentationSettings
 
 Signal = Literal["traces", "metrics", "logs"]
 P = TypeVar("P")
 
 METRIC_INTERVAL_MS: Final = 10_000
-"""Of our own reader, unless OTEL_METRIC_EXPORT_INTERVAL says another: the default of a minute is late for an alarm."""
+"""Export interval of our own reader, unless OTEL_METRIC_EXPORT_INTERVAL is set: its default of a minute is late for an
+alarm."""
 
 _LOG: Final = logging.getLogger("otel_mlmon")
 _EXPORTERS: Final[dict[Signal, tuple[str, str]]] = {
@@ -40,7 +42,7 @@ _EXPORTERS: Final[dict[Signal, tuple[str, str]]] = {
     "metrics": ("metric_exporter", "OTLPMetricExporter"),
     "logs": ("_log_exporter", "OTLPLogExporter"),
 }
-_NOISY: Final = (
+_EXPORTER_LOGGERS: Final = (
     "opentelemetry.exporter.otlp.common.http",
     "opentelemetry.exporter.otlp.proto.grpc.exporter",
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
@@ -52,81 +54,64 @@ _NOISY: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Given:
-    """Providers given by the caller."""
-
-    tracer: trace.TracerProvider | None = None
-    meter: metrics.MeterProvider | None = None
-    logger: _logs.LoggerProvider | None = None
-
-    def differences(self, other: Given) -> list[str]:
-        """The arguments of `instrument()` by which `other` gives a provider that is not the one here."""
-        pairs = {
-            "tracer_provider": (self.tracer, other.tracer),
-            "meter_provider": (self.meter, other.meter),
-            "logger_provider": (self.logger, other.logger),
-        }
-        return [name for name, (here, there) in pairs.items() if there is not None and there is not here]
-
-
 @dataclass(slots=True, kw_only=True)
 class Providers:
-    """One provider a signal; None where the environment switched the signal off."""
+    """Holds one provider a signal; None where the environment switched the signal off."""
 
     tracer: trace.TracerProvider | None = None
     meter: metrics.MeterProvider | None = None
     logger: _logs.LoggerProvider | None = None
-    owned: list[Any] = field(default_factory=list)
+    own: list[Any] = field(default_factory=list)
     """Those we created, to be flushed and shut down by us."""
     owns_meter: bool = False
     resource: Any = None
     """The SDK's resource of those we created."""
     warn: Callable[[], None] = lambda: None
-    """Says, once in a process's life, that what our own exporters send is not accepted."""
+    """Logs, once in a process's life, that no collector accepts what our own exporters send."""
 
     def flush(self, timeout_s: float) -> bool:
-        """Export what our own providers hold; whether all of it was done in time."""
-        return _all_within(timeout_s, [provider.force_flush for provider in self.owned])
+        """Exports what our own providers hold; returns whether all of it was done in time."""
+        return _run_within(timeout_s, [provider.force_flush for provider in self.own])
 
     def shutdown(self, timeout_s: float) -> bool:
-        """Export the rest and end our own providers; whether it was done in time.
+        """Exports what is left and ends our own providers; returns whether it was done in time.
 
         The SDK waits up to 20 s for a collector that does not answer and ignores its own time-outs, so it is left to
         daemon threads, which end with the process.
         """
-        is_done = _all_within(timeout_s, [provider.shutdown for provider in self.owned])
+        is_done = _run_within(timeout_s, [provider.shutdown for provider in self.own])
         if not is_done:
             self.warn()
         return is_done
 
 
-def find(
-    given: Given,
-    *,
-    base: Any,
-    environ: Mapping[str, str],
-) -> Providers:
-    """The given providers, else the global ones, else our own, of the resource `base`."""
-    resource = base and base.merge(_instance(environ))
-    exporters = Exporters(environ)
-    found = Providers(
-        tracer=given.tracer, meter=given.meter, logger=given.logger, resource=resource, warn=exporters.warn_once
+def find_providers(settings: InstrumentationSettings, *, base: Any, environ: Mapping[str, str]) -> Providers:
+    """Finds the providers of the settings, else the global ones, else creates our own with the resource `base`."""
+    resource = base and base.merge(_instance_resource(environ))
+    exporters = ExporterFactory(environ)
+    providers = Providers(
+        tracer=settings.tracer_provider,
+        meter=settings.meter_provider,
+        logger=settings.logger_provider,
+        resource=resource,
+        warn=exporters.warn_once,
     )
-    if given.tracer is None:
+    if settings.tracer_provider is None:
         current = trace.get_tracer_provider()
-        found.tracer = _own(_own_tracer, found, exporters) if _is_proxy(current) else current
-    if given.meter is None:
+        providers.tracer = _create(_create_tracer, providers, exporters) if _is_proxy(current) else current
+    if settings.meter_provider is None:
         current_meter = metrics.get_meter_provider()
-        found.meter = _own(_own_meter, found, exporters) if _is_proxy(current_meter) else current_meter
-    if given.logger is None:
+        providers.meter = _create(_create_meter, providers, exporters) if _is_proxy(current_meter) else current_meter
+    if settings.logger_provider is None:
         current_logger = _logs.get_logger_provider()
-        found.logger = _own(_own_logger, found, exporters) if _is_proxy(current_logger) else current_logger
-    return found
+        providers.logger = (
+            _create(_create_logger, providers, exporters) if _is_proxy(current_logger) else current_logger
+        )
+    return providers
 
 
-def base_resource() -> Any:
-    """What `find` needs to create providers.
+def create_resource() -> Any:
+    """Creates the resource that `find_providers` needs to create providers.
 
     Made early, with the SDK's modules loaded: its detectors run on threads, which the end of a process refuses, and a
     script may end before its first second.
@@ -138,23 +123,23 @@ def base_resource() -> Any:
     return Resource.create()
 
 
-def are_set() -> bool:
+def has_host_providers() -> bool:
     """Whether the host has set a provider for every signal."""
     return not any(
         map(_is_proxy, (trace.get_tracer_provider(), metrics.get_meter_provider(), _logs.get_logger_provider()))
     )
 
 
-def _instance(environ: Mapping[str, str]) -> Any:
-    """A new `service.instance.id`, so that a forked child is not its parent; what the environment says stays."""
+def _instance_resource(environ: Mapping[str, str]) -> Any:
+    """Makes a new `service.instance.id`, so that a forked child is not its parent, unless the environment has one."""
     from opentelemetry.sdk.resources import Resource
 
-    is_said = semconv.SERVICE_INSTANCE_ID in environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
-    return Resource({} if is_said else {semconv.SERVICE_INSTANCE_ID: str(uuid.uuid4())})
+    has_id = semconv.SERVICE_INSTANCE_ID in environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    return Resource({} if has_id else {semconv.SERVICE_INSTANCE_ID: str(uuid.uuid4())})
 
 
 def _is_proxy(provider: object) -> bool:
-    """Whether nobody set a provider: the API's stand-in, private for metrics and logs, says so by its name."""
+    """Whether nobody set a provider: it is the API's proxy, whose class is private for metrics and logs."""
     return type(provider).__name__.lstrip("_") in {
         "ProxyTracerProvider",
         "ProxyMeterProvider",
@@ -162,8 +147,8 @@ def _is_proxy(provider: object) -> bool:
     }
 
 
-class Exporters:
-    """OTLP exporters by the environment, which fail with one warning instead of a flood.
+class ExporterFactory:
+    """Makes the OTLP exporters that the environment asks for; their failures are one warning instead of many.
 
     Args:
         environ: The environment.
@@ -175,12 +160,12 @@ class Exporters:
         self._has_warned = threading.Event()
 
     def make(self, signal: Signal) -> Any:
-        """The exporter of a signal; None if the environment switched it off or names one that is not ours."""
-        wanted = self._environ.get(f"OTEL_{signal.upper()}_EXPORTER", "").strip().lower() or "otlp"
-        names = {name.strip() for name in wanted.split(",")}
+        """Makes the exporter of a signal; None if the environment switched it off or names one that is not ours."""
+        setting = self._environ.get(f"OTEL_{signal.upper()}_EXPORTER", "").strip().lower() or "otlp"
+        names = {name.strip() for name in setting.split(",")}
         if "otlp" not in names:
             if names != {"none"}:
-                _LOG.warning("OTEL_%s_EXPORTER=%s needs a provider of your own.", signal.upper(), wanted)
+                _LOG.warning("OTEL_%s_EXPORTER=%s needs a provider of your own.", signal.upper(), setting)
             return None
         module, name = _EXPORTERS[signal]
         transport = "grpc" if self._protocol(signal) == "grpc" else "http"
@@ -188,26 +173,26 @@ class Exporters:
             # Else `requests` imports it in its first export, and a fork just then leaves a child that cannot ever.
             importlib.import_module("netrc")
         exporter = getattr(importlib.import_module(f"opentelemetry.exporter.otlp.proto.{transport}.{module}"), name)()
-        exporter.export = self._quiet(exporter.export)
+        exporter.export = self._silence(exporter.export)
         return exporter
 
     def _protocol(self, signal: Signal) -> str:
         for variable in (f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
-            said = self._environ.get(variable, "").strip().lower()
-            if said in {"grpc", "http/protobuf"}:
-                return said
-            if said:
-                _LOG.warning("%s=%s is not supported; grpc is used.", variable, said)
+            protocol = self._environ.get(variable, "").strip().lower()
+            if protocol in {"grpc", "http/protobuf"}:
+                return protocol
+            if protocol:
+                _LOG.warning("%s=%s is not supported; grpc is used.", variable, protocol)
         return "grpc"
 
-    def _quiet(self, export: Callable[..., Any]) -> Callable[..., Any]:
+    def _silence(self, export: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(export)
-        def quiet(*arguments: Any, **keywords: Any) -> Any:
+        def export_silently(*arguments: Any, **keywords: Any) -> Any:
             # A forked child inherits exporters full of its parent's totals, and has its own.
             if os.getpid() != self._pid:
                 return None
             try:
-                with _QUIET:
+                with _SILENCE:
                     result = export(*arguments, **keywords)
             except OSError:
                 # Exporters of 1.39 let through that nobody listens, and the SDK logs its traceback.
@@ -217,10 +202,10 @@ class Exporters:
                 self.warn_once()
             return result
 
-        return quiet
+        return export_silently
 
     def warn_once(self) -> None:
-        """Say that nobody takes telemetry, unless it was said."""
+        """Logs once that no collector accepts telemetry."""
         if self._has_warned.is_set():
             return
         self._has_warned.set()
@@ -232,8 +217,8 @@ class Exporters:
         )
 
 
-class _Quiet(threading.local):
-    """While one of our exporters exports on a thread, the exporters' loggers are silent there, and there only.
+class _Silence(threading.local):
+    """Silences the exporters' loggers on a thread while one of our exporters exports there, and there only.
 
     The loggers are shared with the host's own exporters, so a level would silence those too.
     """
@@ -241,7 +226,7 @@ class _Quiet(threading.local):
     depth = 0
 
     def __enter__(self) -> None:
-        for name in _NOISY:
+        for name in _EXPORTER_LOGGERS:
             logger = logging.getLogger(name)
             if self.filter not in logger.filters:
                 logger.addFilter(self.filter)
@@ -252,23 +237,25 @@ class _Quiet(threading.local):
 
     @staticmethod
     def filter(_: logging.LogRecord) -> bool:
-        return not _QUIET.depth
+        return not _SILENCE.depth
 
 
-_QUIET: Final = _Quiet()
+_SILENCE: Final = _Silence()
 
 
-def _own(make: Callable[[Providers, Exporters], P | None], found: Providers, exporters: Exporters) -> P | None:
-    """A provider of our own; None if its exporter cannot be made, as by a variable that the SDK cannot read.
+def _create(
+    create: Callable[[Providers, ExporterFactory], P | None], providers: Providers, exporters: ExporterFactory
+) -> P | None:
+    """Creates a provider; None if its exporter cannot be made, as by a variable that the SDK cannot read.
 
     Not tried again: each try leaves threads, and the other signals would wait for it.
     """
     with guard("exporters"):
-        return make(found, exporters)
+        return create(providers, exporters)
     return None
 
 
-def _own_tracer(found: Providers, exporters: Exporters) -> trace.TracerProvider | None:
+def _create_tracer(providers: Providers, exporters: ExporterFactory) -> trace.TracerProvider | None:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
@@ -276,46 +263,51 @@ def _own_tracer(found: Providers, exporters: Exporters) -> trace.TracerProvider 
     if exporter is None:
         return None
     # The SDK's default sampler takes every call that we chose, or what OTEL_TRACES_SAMPLER says.
-    provider = TracerProvider(resource=found.resource, shutdown_on_exit=False)
+    provider = TracerProvider(resource=providers.resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(exporter))
-    found.owned.append(provider)
+    providers.own.append(provider)
     return provider
 
 
-def _own_meter(found: Providers, exporters: Exporters) -> metrics.MeterProvider | None:
+def _create_meter(providers: Providers, exporters: ExporterFactory) -> metrics.MeterProvider | None:
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
     exporter = exporters.make("metrics")
     if exporter is None:
         return None
-    is_said = bool(os.environ.get("OTEL_METRIC_EXPORT_INTERVAL", "").strip())
-    reader = PeriodicExportingMetricReader(exporter, export_interval_millis=None if is_said else METRIC_INTERVAL_MS)
-    provider = MeterProvider(
-        metric_readers=[reader], resource=found.resource, views=exponential_views(), shutdown_on_exit=False
+    has_interval = bool(os.environ.get("OTEL_METRIC_EXPORT_INTERVAL", "").strip())
+    reader = PeriodicExportingMetricReader(
+        exporter, export_interval_millis=None if has_interval else METRIC_INTERVAL_MS
     )
-    found.owned.append(provider)
-    found.owns_meter = True
+    provider = MeterProvider(
+        metric_readers=[reader], resource=providers.resource, views=exponential_views(), shutdown_on_exit=False
+    )
+    providers.own.append(provider)
+    providers.owns_meter = True
     return provider
 
 
-def _own_logger(found: Providers, exporters: Exporters) -> _logs.LoggerProvider | None:
+def _create_logger(providers: Providers, exporters: ExporterFactory) -> _logs.LoggerProvider | None:
     from opentelemetry.sdk._logs import LoggerProvider
     from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 
     exporter = exporters.make("logs")
     if exporter is None:
         return None
-    provider = LoggerProvider(resource=found.resource, shutdown_on_exit=False)
+    provider = LoggerProvider(resource=providers.resource, shutdown_on_exit=False)
     provider.add_log_record_processor(BatchLogRecordProcessor(exporter))
-    found.owned.append(provider)
+    providers.own.append(provider)
     return provider
 
 
-def _all_within(timeout_s: float, works: list[Callable[[], Any]]) -> bool:
-    """Do all `works` at once on daemon threads; whether they ended in time. Those that did not are left alone."""
+def _run_within(timeout_s: float, functions: list[Callable[[], Any]]) -> bool:
+    """Runs functions at once on daemon threads; returns whether they ended in time. Those that did not run on."""
     deadline_s = time.monotonic() + timeout_s
-    threads = [threading.Thread(target=_quietly, args=(work,), daemon=True, name="otel_mlmon-exit") for work in works]
+    threads = [
+        threading.Thread(target=_run_silently, args=(function,), daemon=True, name="otel_mlmon-exit")
+        for function in functions
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -323,6 +315,6 @@ def _all_within(timeout_s: float, works: list[Callable[[], Any]]) -> bool:
     return not any(thread.is_alive() for thread in threads)
 
 
-def _quietly(work: Callable[[], Any]) -> None:
-    with guard("export"), _QUIET:
-        work()
+def _run_silently(function: Callable[[], Any]) -> None:
+    with guard("export"), _SILENCE:
+        function()

@@ -1,4 +1,4 @@
-"""Which calls are worth a span or an event of their own, and what those say of a call."""
+"""Which calls deserve a span or an event of their own, and the attributes that these have."""
 
 from __future__ import annotations
 
@@ -9,104 +9,88 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.predictions import Confidences, Predictions
-from otel_mlmon.types import Bools, Floats
+from otel_mlmon.types import Bools, Floats, Ints
 
-WINDOW: Final = 2048
-"""Calls whose 99th percentile is the running one."""
+LATENCY_WINDOW: Final = 2048
+"""Latest calls of a model whose 99th percentile decides which calls are slow."""
 
-MIN_CALLS: Final = 500
-"""Below this many the 99th percentile is one of the few slowest, and says nothing."""
+MIN_LATENCIES: Final = 500
+"""Calls of a model before its 99th percentile is used: of fewer it is one of the few slowest."""
 
 MAX_MODELS: Final = 1024
-"""Models whose running 99th percentile is known, 16 KiB each; of a forgotten one it begins anew."""
+"""Models whose latencies are kept, 16 KiB each; beyond it the oldest begins anew."""
+
+Attributes = dict[str, "str | int | float"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Interest:
-    """What is special about each of n calls."""
+class CallPriorities:
+    """Holds for each of n calls why it deserves to be sent before others."""
 
     failed: Bools
     unsure: Bools
     slow: Bools
-    mean: Floats
-    """Mean confidence of the call's rows; NaN if there is none."""
-    lowest: Floats
-    """Lowest confidence of the call's rows; NaN if there is none."""
+    mean_confidence: Floats
+    """Mean confidence of the call's rows; NaN if it has none."""
+    min_confidence: Floats
+    """Lowest confidence of the call's rows; NaN if it has none."""
 
     @property
-    def any(self) -> Bools:
-        """Failed, unsure or slow."""
+    def is_priority(self) -> Bools:
+        """Whether the call failed, was unsure or was slow."""
         return self.failed | self.unsure | self.slow
 
 
-class Slowness:
-    """The running 99th percentile of a model's durations."""
+def prioritize(predictions: Predictions, *, slow: Bools | None = None, confidence_floor: float = 0.0) -> CallPriorities:
+    """Decides which calls of a batch deserve to be sent before others.
 
-    def __init__(self) -> None:
-        self._recent: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
-
-    def slow(self, duration_ns: NDArray[np.int64], budget_s: float | None) -> Bools:
-        """Which calls exceed the budget, or the 99th percentile of those before."""
-        limit_ns = np.inf if budget_s is None else budget_s * 1e9
-        if self._recent.size >= MIN_CALLS:
-            rank = int(0.99 * (self._recent.size - 1))
-            limit_ns = min(limit_ns, float(np.partition(self._recent, rank)[rank]))
-        measured_ns = duration_ns[duration_ns > 0]
-        self._recent = np.concatenate([self._recent, measured_ns[-WINDOW:]])[-WINDOW:]
-        return np.asarray(duration_ns > limit_ns)
-
-
-class Slownesses:
-    """One a model, of the latest `MAX_MODELS` models: a process may name models without end."""
-
-    def __init__(self) -> None:
-        self._of: dict[str, Slowness] = {}
-
-    def of(self, model: str) -> Slowness:
-        """That of a model, by its name."""
-        found = self._of.get(model)
-        if found is None:
-            if len(self._of) >= MAX_MODELS:
-                del self._of[next(iter(self._of))]
-            found = self._of[model] = Slowness()
-        return found
-
-
-def interest(
-    predictions: Predictions, *, slowness: Slowness, budget_s: float | None, confidence_floor: float
-) -> Interest:
-    """What is special about each call of a batch."""
-    errors = predictions.errors
-    mean, lowest = _by_call(predictions.confidences, len(errors))
-    is_failed = [error is not None for error in errors] if any(errors) else np.zeros(len(errors))
-    return Interest(
-        failed=np.array(is_failed, dtype=bool),
-        unsure=lowest < confidence_floor,
-        slow=slowness.slow(predictions.duration_ns, budget_s),
-        mean=mean,
-        lowest=lowest,
+    Args:
+        predictions: n calls.
+        slow: Shape (n,), from `SlowCallDetector`; None if none is slow.
+        confidence_floor: A call with a row of lower confidence is unsure; within [0, 1].
+    """
+    calls = len(predictions.errors)
+    mean_confidence, min_confidence = _confidence_by_call(predictions.confidences, calls)
+    return CallPriorities(
+        failed=np.fromiter((error is not None for error in predictions.errors), dtype=bool, count=calls),
+        unsure=min_confidence < confidence_floor,
+        slow=np.zeros(calls, dtype=bool) if slow is None else slow,
+        mean_confidence=mean_confidence,
+        min_confidence=min_confidence,
     )
 
 
-def _by_call(confidences: Confidences, calls: int) -> tuple[Floats, Floats]:
-    """Mean and lowest of the rows of each call; NaN if it has none."""
-    values, of = confidences
-    rows = np.bincount(of, minlength=calls)
-    if (rows == 1).all():
-        return values, values
-    lowest = np.full(calls, np.inf)
-    np.minimum.at(lowest, of, values)
-    with np.errstate(invalid="ignore"):
-        mean = np.bincount(of, weights=values, minlength=calls) / rows
-    return mean, np.where(rows > 0, lowest, np.nan)
+class SlowCallDetector:
+    """Finds slow calls by a threshold and by the running 99th percentile of each model's durations."""
+
+    def __init__(self) -> None:
+        self._durations_ns: dict[str, Ints] = {}
+
+    def detect(self, model: str, durations_ns: Ints, threshold_s: float | None) -> Bools:
+        """Marks the calls that took longer than the threshold, or than 99 % of the model's calls before them.
+
+        Args:
+            model: Name of the model.
+            durations_ns: Shape (n,); remembered for the next batch. 0 if nobody measured, which is never slow.
+            threshold_s: In seconds, above 0; None to use the percentile alone.
+        """
+        limit_ns = np.inf if threshold_s is None else threshold_s * 1e9
+        past_ns = self._durations_ns.get(model, durations_ns[:0])
+        if past_ns.size >= MIN_LATENCIES:
+            rank = int(0.99 * (past_ns.size - 1))
+            limit_ns = min(limit_ns, float(np.partition(past_ns, rank)[rank]))
+        if model not in self._durations_ns and len(self._durations_ns) >= MAX_MODELS:
+            del self._durations_ns[next(iter(self._durations_ns))]
+        measured_ns = durations_ns[durations_ns > 0]
+        self._durations_ns[model] = np.concatenate([past_ns, measured_ns[-LATENCY_WINDOW:]])[-LATENCY_WINDOW:]
+        return np.asarray(durations_ns > limit_ns)
 
 
-class Limiter:
-    """At most so many a second, with up to one second's worth saved up (token bucket).
+class RateLimiter:
+    """Grants at most so many a second, with up to one second's worth saved up (token bucket).
 
     Args:
         per_second: 0 or above.
@@ -114,55 +98,88 @@ class Limiter:
     """
 
     def __init__(self, per_second: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._rate = per_second
+        self._per_second = per_second
         self._clock = clock
-        self._most = max(per_second, 1.0) if per_second else 0.0
-        self._tokens = self._most
-        self._at_s = clock()
+        self._max_tokens = max(per_second, 1.0) if per_second else 0.0
+        self._tokens = self._max_tokens
+        self._refilled_at_s = clock()
 
-    def grant(self, wanted: int) -> int:
-        """How many of `wanted` may pass now."""
+    def grant(self, requested: int) -> int:
+        """Returns how many of `requested` may pass now."""
         now_s = self._clock()
-        self._tokens = min(self._most, self._tokens + (now_s - self._at_s) * self._rate)
-        self._at_s = now_s
-        granted = min(wanted, int(self._tokens))
+        self._tokens = min(self._max_tokens, self._tokens + (now_s - self._refilled_at_s) * self._per_second)
+        self._refilled_at_s = now_s
+        granted = min(requested, int(self._tokens))
         self._tokens -= granted
         return granted
 
 
-def choose(candidates: NDArray[np.int64], found: Interest, limiter: Limiter, rng: random.Random) -> list[int]:
-    """As many candidates as the limiter grants, in order: failed, then unsure, then slow, then any of the rest."""
+def select_calls(candidates: Ints, priorities: CallPriorities, limiter: RateLimiter, rng: random.Random) -> list[int]:
+    """Selects as many candidates as the limiter grants: failed calls first, then unsure, then slow, then any others.
+
+    Args:
+        candidates: Positions of calls, ascending.
+        priorities: Of all calls of the batch.
+        limiter: Grants a number of calls.
+        rng: Draws among calls of one priority where not all are granted.
+
+    Returns:
+        Positions, ascending.
+    """
     granted = limiter.grant(candidates.size)
     if granted in {0, candidates.size}:
         return [int(call) for call in candidates[:granted]]
-    chosen: list[int] = []
-    for marked in (found.failed, found.unsure, found.slow, np.ones_like(found.failed)):
-        is_marked = marked[candidates]
-        special, candidates = candidates[is_marked], candidates[~is_marked]
-        left = granted - len(chosen)
-        chosen += special.tolist() if special.size <= left else special[rng.sample(range(special.size), left)].tolist()
-    return sorted(chosen)
+    selected: list[int] = []
+    for criterion in (priorities.failed, priorities.unsure, priorities.slow, np.ones_like(priorities.failed)):
+        is_match = criterion[candidates]
+        matches, candidates = candidates[is_match], candidates[~is_match]
+        free = granted - len(selected)
+        selected += (
+            matches.tolist() if matches.size <= free else matches[rng.sample(range(matches.size), free)].tolist()
+        )
+    return sorted(selected)
 
 
-def attributes_of(predictions: Predictions, found: Interest, call: int) -> dict[str, str | int | float]:
-    """What a span or an event says of one call: scalars, and nothing of its inputs or raw outputs."""
-    model, said = predictions.model, predictions.labels
-    attributes: dict[str, str | int | float] = {semconv.MODEL_NAME: model.name}
+def call_attributes(predictions: Predictions, priorities: CallPriorities, call: int) -> Attributes:
+    """Builds the attributes of a call for a span or an event: scalars, and nothing of its inputs or raw outputs."""
+    model, labels = predictions.model, predictions.labels
+    attributes: Attributes = {semconv.MODEL_NAME: model.name}
     if model.version:
         attributes[semconv.MODEL_VERSION] = model.version
     if predictions.duration_ns[call]:
         attributes[semconv.INFERENCE_DURATION] = int(predictions.duration_ns[call]) / 1e9
-    batch = int(predictions.batch_sizes[call])
-    if batch:
-        attributes[semconv.BATCH_SIZE] = batch
-    row = int(np.searchsorted(said.calls, call))
-    if batch == 1 and row < said.calls.size and said.calls[row] == call:
-        attributes[semconv.PREDICTION_LABEL] = said.table[int(said.codes[row])]
-    if found.mean[call] == found.mean[call]:  # not NaN
-        attributes[semconv.PREDICTION_CONFIDENCE] = float(found.mean[call])
-        if batch > 1:
-            attributes[semconv.PREDICTION_CONFIDENCE_MIN] = float(found.lowest[call])
+    batch_size = int(predictions.batch_sizes[call])
+    if batch_size:
+        attributes[semconv.BATCH_SIZE] = batch_size
+    row = int(np.searchsorted(labels.calls, call))
+    if batch_size == 1 and row < labels.calls.size and labels.calls[row] == call:
+        attributes[semconv.PREDICTION_LABEL] = labels.table[int(labels.codes[row])]
+    if not np.isnan(priorities.mean_confidence[call]):
+        attributes[semconv.PREDICTION_CONFIDENCE] = float(priorities.mean_confidence[call])
+        if batch_size > 1:
+            attributes[semconv.PREDICTION_CONFIDENCE_MIN] = float(priorities.min_confidence[call])
     error = predictions.errors[call]
     if error:
         attributes[semconv.ERROR_TYPE] = error
     return attributes
+
+
+def span_attributes(predictions: Predictions, priorities: CallPriorities, call: int) -> Attributes:
+    """Builds the attributes of a call's span: those of `call_attributes`, and what ran it."""
+    return {
+        **call_attributes(predictions, priorities, call),
+        **predictions.model.runtime_attributes(),
+        semconv.OPERATION_NAME: predictions.operation,
+    }
+
+
+def _confidence_by_call(confidences: Confidences, calls: int) -> tuple[Floats, Floats]:
+    """Computes mean and lowest of the rows of each call; NaN if it has none."""
+    rows = np.bincount(confidences.calls, minlength=calls)
+    if (rows == 1).all():
+        return confidences.values, confidences.values
+    lowest = np.full(calls, np.inf)
+    np.minimum.at(lowest, confidences.calls, confidences.values)
+    with np.errstate(invalid="ignore"):
+        mean = np.bincount(confidences.calls, weights=confidences.values, minlength=calls) / rows
+    return mean, np.where(rows > 0, lowest, np.nan)

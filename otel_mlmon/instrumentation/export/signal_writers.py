@@ -1,94 +1,142 @@
-"""Where a process's signals go."""
+"""Writes everything that leaves the process: metrics, spans, events, and what goes to an error tracker."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from otel_mlmon.guard import guard
-from otel_mlmon.instrumentation.export import process_metrics as resource
-from otel_mlmon.instrumentation.export.bulk_self_test import Trouble
-from otel_mlmon.instrumentation.export.events import Events
-from otel_mlmon.instrumentation.export.exceptions import Exceptions
-from otel_mlmon.instrumentation.export.exemplars import Exemplars
-from otel_mlmon.instrumentation.export.metrics import Metrics
-from otel_mlmon.instrumentation.export.model_events import ModelEvents
+from otel_mlmon.instrumentation.aggregate.snapshot import Snapshot
+from otel_mlmon.instrumentation.decode.model_loading import Loaded
+from otel_mlmon.instrumentation.export import process_metrics
+from otel_mlmon.instrumentation.export.bulk_self_test import UnavailableReasons
+from otel_mlmon.instrumentation.export.error_tracker import ErrorTracker
+from otel_mlmon.instrumentation.export.events import EventWriter
+from otel_mlmon.instrumentation.export.metrics import MetricWriter
 from otel_mlmon.instrumentation.export.providers import Providers
-from otel_mlmon.instrumentation.export.sampling import Limiter
-from otel_mlmon.instrumentation.export.spans import Spans
+from otel_mlmon.instrumentation.export.sampling import RateLimiter, SlowCallDetector, prioritize
+from otel_mlmon.instrumentation.export.span_queue import SpanBatch
+from otel_mlmon.instrumentation.export.spans import SpanWriter
 from otel_mlmon.instrumentation.settings import InstrumentationSettings
 from otel_mlmon.types import ModelKey
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
 class SignalWriters:
-    """One for each signal that has a provider."""
+    """Writes the signals of a process through one set of providers.
 
-    providers: Providers
-    models: ModelEvents
-    metrics: Metrics | None = None
-    spans: Spans | None = None
-    events: Events | None = None
-    exceptions: Exceptions | None = None
-    process: Any = None
-    """What measures the process's CPU and memory, to be uninstrumented; None if it is not ours to measure."""
-
-    def trouble(self) -> Trouble:
-        """Why metrics are not filled at once, and why they name no traces; each empty if they are and do."""
-        if self.metrics is None:
-            off = _without("meter", "OTEL_METRICS_EXPORTER leaves metrics")
-            return Trouble(off, off)
-        if self.spans is None and not self.metrics.trouble.exemplars:
-            return self.metrics.trouble._replace(exemplars=_without("tracer", "OTEL_TRACES_EXPORTER leaves spans"))
-        return self.metrics.trouble
-
-    def ways(self) -> dict[str, str]:
-        """How the values of features get out, by metric reader."""
-        return self.metrics.ways() if self.metrics is not None else {}
-
-
-def _without(kind: str, leaves: str) -> str:
-    return f"there is no {kind} provider: {leaves} to one of your own, or no exporter can be made (failures: exporters)"
-
-
-def trouble_of(outlets: SignalWriters | None, *, is_closed: bool) -> Trouble:
-    """`Outlets.trouble`, also where there are no outlets: before the first record, and after the end."""
-    if outlets is not None:
-        return outlets.trouble()
-    nothing = "it was shut down" if is_closed else "nothing was recorded yet"
-    return Trouble(nothing, nothing)
-
-
-def make_signal_writers(
-    found: Providers,
-    settings: InstrumentationSettings,
-    *,
-    drain: Callable[[], object],
-    sessions: Callable[[], Iterable[ModelKey]],
-    rng: random.Random,
-) -> SignalWriters:
-    """The outlets of `found`.
+    Runs on: `write_metrics` on one thread at a time; `write_calls` and `write_model` likewise, beside it.
 
     Args:
-        found: One provider a signal.
-        settings: How much a second.
+        providers: One a signal.
+        settings: How much a second, and what makes a call slow or unsure.
         drain: Brings everything recorded so far into the metrics; called before each collection.
-        sessions: The model of every session alive.
+        sessions: Gives the model of every session alive.
+        error_tracker: Gets the calls too.
         rng: Decides which calls get spans and events.
     """
-    outlets = SignalWriters(providers=found, models=ModelEvents(found.logger))
-    if found.meter is not None:
-        outlets.metrics = Metrics(found.meter, drain=drain, sessions=sessions)
-    if found.tracer is not None:
-        exemplars = Exemplars(outlets.metrics.offer if outlets.metrics else lambda *_: None)
-        limiter = Limiter(settings.spans_per_second)
-        outlets.spans = Spans(found.tracer, ratio=settings.span_ratio, limiter=limiter, rng=rng, tell=exemplars.tell)
-    if found.logger is not None:
-        outlets.events = Events(found.logger, limiter=Limiter(settings.events_per_second), rng=rng)
-        outlets.exceptions = Exceptions(found.logger, limiter=Limiter(settings.events_per_second))
-    if found.owns_meter:
-        with guard("resource"):
-            outlets.process = resource.start(found.meter)
-    return outlets
+
+    def __init__(
+        self,
+        providers: Providers,
+        settings: InstrumentationSettings,
+        *,
+        drain: Callable[[], object],
+        sessions: Callable[[], Iterable[ModelKey]],
+        error_tracker: ErrorTracker,
+        rng: random.Random,
+    ) -> None:
+        self.providers = providers
+        self._settings = settings
+        self._error_tracker = error_tracker
+        self._slow_calls = SlowCallDetector()
+        self._events = EventWriter(providers.logger, per_second=settings.events_per_second, rng=rng)
+        self._metrics: MetricWriter | None = None
+        self._spans: SpanWriter | None = None
+        self._process_metrics: Any = None
+        if providers.meter is not None:
+            self._metrics = MetricWriter(providers.meter, drain=drain, sessions=sessions)
+        if providers.tracer is not None:
+            limiter = RateLimiter(settings.spans_per_second)
+            self._spans = SpanWriter(providers.tracer, ratio=settings.span_ratio, limiter=limiter, rng=rng)
+        if providers.owns_meter:
+            with guard("resource"):
+                self._process_metrics = process_metrics.start(providers.meter)
+        if providers.tracer is not None:
+            with guard("sentry"):
+                error_tracker.export_spans(providers.tracer, is_own=providers.tracer in providers.own)
+
+    def write_metrics(self, snapshots: Iterable[Snapshot], loads: Iterable[tuple[ModelKey, float, str | None]]) -> None:
+        """Adds what was aggregated to the metrics, and the model, seconds and error type of sessions created."""
+        if self._metrics is None:
+            return
+        for snapshot in snapshots:
+            with guard("metrics"):
+                self._metrics.write(snapshot)
+        with guard("metrics"):
+            self._metrics.write_loads(loads)
+
+    def write_model(self, loaded: Loaded, *, offset_ns: int) -> None:
+        """Writes the events of a model that was loaded; `offset_ns` is Unix time minus `time.perf_counter_ns`."""
+        self._events.write_model(loaded, offset_ns=offset_ns)
+
+    def write_calls(self, batch: SpanBatch, *, offset_ns: int) -> None:
+        """Writes the spans, exemplars and events of a batch whose calls the metrics hold.
+
+        The host's span processors run here, and may block.
+        """
+        predictions, tracker_contexts = batch
+        options = self._settings.options_for(predictions.model.name)
+        slow = self._slow_calls.detect(predictions.model.name, predictions.duration_ns, options.latency_threshold_s)
+        priorities = prioritize(predictions, slow=slow, confidence_floor=options.confidence_floor or 0.0)
+        related_spans = self._error_tracker.related_spans(predictions, tracker_contexts)
+        span_contexts = {}
+        if self._spans is not None:
+            span_contexts = self._spans.write(predictions, priorities, offset_ns=offset_ns, related_spans=related_spans)
+            if self._metrics is not None:
+                self._metrics.add_exemplars(predictions, priorities, span_contexts, offset_ns=offset_ns)
+        self._events.write_predictions(predictions, priorities, span_contexts, offset_ns=offset_ns)
+        self._events.write_exceptions(predictions, priorities, span_contexts, offset_ns=offset_ns)
+        with guard("sentry"):
+            self._error_tracker.emit(
+                predictions, priorities, tracker_contexts, span_contexts, related_spans, offset_ns=offset_ns
+            )
+
+    def unavailable_reasons(self) -> UnavailableReasons:
+        """Why values are recorded one by one, and why metrics name no traces; each empty if it is not so."""
+        if self._metrics is None:
+            reason = _missing_provider("meter", "OTEL_METRICS_EXPORTER leaves metrics")
+            return UnavailableReasons(reason, reason)
+        reasons = self._metrics.unavailable_reasons
+        if self._spans is None and not reasons.exemplars:
+            return reasons._replace(exemplars=_missing_provider("tracer", "OTEL_TRACES_EXPORTER leaves spans"))
+        return reasons
+
+    def describe_readers(self) -> dict[str, str]:
+        """Describes what each metric reader exports of the values of features."""
+        return self._metrics.describe_readers() if self._metrics is not None else {}
+
+    def close_metrics(self) -> None:
+        """Stops observing; providers stay as they are."""
+        if self._metrics is not None:
+            self._metrics.close()
+
+    def shutdown(self, timeout_s: float) -> bool:
+        """Exports what is left and ends our own providers; returns whether it was done in time."""
+        if self._process_metrics is not None:
+            self._process_metrics.uninstrument()
+        is_done = self.providers.shutdown(timeout_s)
+        self.close_metrics()
+        return is_done
+
+
+def unavailable_reasons(writers: SignalWriters | None, *, is_closed: bool) -> UnavailableReasons:
+    """Returns `SignalWriters.unavailable_reasons`, also before the first record and after the end."""
+    if writers is not None:
+        return writers.unavailable_reasons()
+    reason = "it was shut down" if is_closed else "nothing was recorded yet"
+    return UnavailableReasons(reason, reason)
+
+
+def _missing_provider(kind: str, cause: str) -> str:
+    return f"there is no {kind} provider: {cause} to one of your own, or no exporter can be made (failures: exporters)"

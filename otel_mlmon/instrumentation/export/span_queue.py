@@ -1,4 +1,4 @@
-"""Batches of calls between their reading and their spans and events."""
+"""Batches of calls that wait for their spans and events to be written."""
 
 from __future__ import annotations
 
@@ -14,73 +14,74 @@ from otel_mlmon.internal_events import JOURNAL, RecordsDropped
 MAX_CALLS: Final = 65_536
 """Calls that wait at most, while an exporter of the host's blocks."""
 
-LEAST_CALLS: Final = 64
-"""A batch weighs as much as so many calls at least, so that 1,024 batches wait at most."""
+MIN_BATCH_WEIGHT: Final = 64
+"""Calls that a batch counts as at least, so that at most 1,024 batches wait."""
 
 
 class SpanBatch(NamedTuple):
-    """Calls whose spans and events are to be made."""
+    """Holds calls whose spans and events are to be written."""
 
     predictions: Predictions
-    """Without values and inputs, of which no span says anything."""
-    around: Sequence[object]
-    """What else was around each call (`context.split`)."""
+    """Without values and inputs, which no span carries."""
+    tracker_contexts: Sequence[object]
+    """The error tracker's own context around each call; empty if no call had one."""
 
 
 class SpanQueue:
-    """Batches that wait: until the metrics hold them, then until they are sent.
+    """Queues batches until the metrics hold their calls, then until their spans are written.
 
-    In this order, since a span offers its exemplar to metrics that hold its call.
+    In this order, since a span's exemplar goes to a metric that holds its call.
 
-    No lock: who ends a transaction of Sentry's in a signal handler comes here too. Each of the counts has one writer.
+    No lock: a signal handler may end a transaction of Sentry's, which pushes here too. Each counter has one writer.
 
-    Runs on: `keep` and `held` on one thread at a time; `release` likewise, and `take` likewise, beside them.
+    Runs on: `push` and `pop_unmeasured` on one thread at a time; `push_ready` likewise, and `pop` likewise, beside
+    them.
     """
 
     def __init__(self) -> None:
-        self._early: deque[SpanBatch] = deque()
+        self._unmeasured: deque[SpanBatch] = deque()
         self._ready: deque[SpanBatch] = deque()
-        self._kept = 0
-        self._lost = 0
-        self._taken = 0
-        self.lost_batches = 0
-        """Batches given up, the oldest first, since too many waited."""
+        self._pushed_weight = 0
+        self._dropped_weight = 0
+        self._popped_weight = 0
+        self.dropped_batches = 0
+        """Batches dropped, the oldest first, since too many waited."""
 
-    def keep(self, predictions: Predictions, around: Sequence[object]) -> None:
-        """Keep a batch until the metrics hold it."""
-        batch = SpanBatch(dataclasses.replace(predictions, values={}, inputs=Inputs()), around)
-        self._early.append(batch)
-        self._kept += _weight(batch)
-        while self._kept - self._lost - self._taken > MAX_CALLS:
-            oldest = _first(self._ready) or _first(self._early)
+    def push(self, predictions: Predictions, tracker_contexts: Sequence[object]) -> None:
+        """Queues a batch that the metrics do not hold yet, and drops the oldest batches if too many calls wait."""
+        batch = SpanBatch(dataclasses.replace(predictions, values={}, inputs=Inputs()), tracker_contexts)
+        self._unmeasured.append(batch)
+        self._pushed_weight += _weight(batch)
+        while self._pushed_weight - self._dropped_weight - self._popped_weight > MAX_CALLS:
+            oldest = _pop_first(self._ready) or _pop_first(self._unmeasured)
             if oldest is None:
                 return
-            self._lost += _weight(oldest)
-            self.lost_batches += 1
+            self._dropped_weight += _weight(oldest)
+            self.dropped_batches += 1
             JOURNAL.emit(RecordsDropped(reason="exporter_blocked", count=len(oldest.predictions.errors)))
 
-    def held(self) -> Iterable[SpanBatch]:
-        """What was kept since the last time, to be released once the metrics hold it."""
-        early, self._early = self._early, deque()
-        return early
+    def pop_unmeasured(self) -> Iterable[SpanBatch]:
+        """Takes out the batches pushed since the last time, for `push_ready` once the metrics hold them."""
+        batches, self._unmeasured = self._unmeasured, deque()
+        return batches
 
-    def release(self, batches: Iterable[SpanBatch]) -> None:
-        """Let `batches` be sent."""
+    def push_ready(self, batches: Iterable[SpanBatch]) -> None:
+        """Queues batches whose calls the metrics hold."""
         self._ready.extend(batches)
 
-    def take(self) -> SpanBatch | None:
-        """The oldest batch that may be sent; None if there is none."""
-        batch = _first(self._ready)
+    def pop(self) -> SpanBatch | None:
+        """Takes out the oldest batch whose spans may be written; None if there is none."""
+        batch = _pop_first(self._ready)
         if batch is not None:
-            self._taken += _weight(batch)
+            self._popped_weight += _weight(batch)
         return batch
 
 
 def _weight(batch: SpanBatch) -> int:
-    return max(len(batch.predictions.errors), LEAST_CALLS)
+    return max(len(batch.predictions.errors), MIN_BATCH_WEIGHT)
 
 
-def _first(batches: deque[SpanBatch]) -> SpanBatch | None:
+def _pop_first(batches: deque[SpanBatch]) -> SpanBatch | None:
     try:
         return batches.popleft()
     except IndexError:

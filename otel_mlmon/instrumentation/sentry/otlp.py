@@ -1,4 +1,4 @@
-"""OpenTelemetry's spans sent to Sentry by OTLP.
+"""Sends OpenTelemetry's spans to Sentry by OTLP.
 
 Source: docs.sentry.io, Python, OTLP: the integration links errors to OpenTelemetry's spans as long as the client has
 no trace sample rate at all; with one, even 0.0, an error inside a transaction of Sentry's links to Sentry's own trace.
@@ -33,7 +33,7 @@ def is_available() -> bool:
 
 
 def link_errors() -> Callable[[], None]:
-    """Link errors to OpenTelemetry's spans, touching no propagator, provider or client; gives the undo."""
+    """Links errors to OpenTelemetry's spans, touching no propagator, provider or client; returns the undo."""
     from sentry_sdk.integrations.otlp import OTLPIntegration
     from sentry_sdk.scope import has_external_propagation_context, remove_external_propagation_context
 
@@ -54,13 +54,13 @@ def has_rate(client: Any) -> bool:
     return options.get("traces_sample_rate") is not None or options.get("traces_sampler") is not None
 
 
-class SentryProcessor(SpanProcessor):
-    """Sends spans to Sentry for as long as `is_on` says.
+class SentrySpanProcessor(SpanProcessor):
+    """Sends spans to Sentry for as long as `is_on` allows.
 
     Args:
         dsn: Where to.
         ratio: Share of traces sent, within [0, 1], chosen by trace id as `TraceIdRatioBased` does.
-        is_on: Whether OTLP is still the way.
+        is_on: Whether spans are still sent by OTLP.
     """
 
     def __init__(self, dsn: str, *, ratio: float, is_on: Callable[[], bool]) -> None:
@@ -73,19 +73,19 @@ class SentryProcessor(SpanProcessor):
             endpoint=auth.get_api_url(EndpointType.OTLP_TRACES), headers={"X-Sentry-Auth": auth.to_header()}
         )
         self._batch = BatchSpanProcessor(exporter)
-        self._bound = int(ratio * (1 << 64))
+        self._trace_id_bound = int(ratio * (1 << 64))
         self._is_on = is_on
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Queue the span."""
+        """Queues the span."""
         context = span.get_span_context()
-        if context is not None and (context.trace_id & _MASK) < self._bound and self._is_on():
+        if context is not None and (context.trace_id & _MASK) < self._trace_id_bound and self._is_on():
             self._batch.on_end(span)
 
     def shutdown(self) -> None:
-        """Send the rest."""
+        """Sends what is queued and ends the exporter."""
         self._batch.shutdown()  # type: ignore[no-untyped-call]
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Send what is queued."""
+        """Sends what is queued."""
         return bool(self._batch.force_flush(timeout_millis))

@@ -1,4 +1,4 @@
-"""What of Sentry's was around a call, read on the host's thread as cheaply as can be, and understood behind."""
+"""Sentry's span or trace around a call: read on the host's thread as cheaply as can be, interpreted behind."""
 
 from __future__ import annotations
 
@@ -7,101 +7,102 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from otel_mlmon.guard import guard
+from otel_mlmon.instrumentation.export.error_tracker import ContextReader, SpanIds
 
 MODULE: Final = "sentry_sdk.scope"
-"""Once it is imported, there may be something of Sentry's around a call."""
+"""The module that keeps Sentry's scopes; until it is imported, no call is in a span of Sentry's."""
 
-MAX_KNOWN: Final = 64
-"""Traces outside any span whose ids are kept: one a thread, and some that are over."""
+MAX_CACHED_TRACES: Final = 64
+"""Traces outside any span whose ids are cached: one a thread, and some that have ended."""
 
-Ids: TypeAlias = "tuple[str, str]"
+HexIds: TypeAlias = "tuple[str, str]"
 """Trace and span id of a propagation context, in hexadecimal."""
 
-_Pair: TypeAlias = "tuple[None, Ids]"
-"""What is given where there is no context of OpenTelemetry's."""
+_IdsOnly: TypeAlias = "tuple[None, HexIds]"
+"""A captured context without OpenTelemetry's."""
 
-_Get: TypeAlias = Callable[[None], Any]
+_GetScope: TypeAlias = Callable[[None], Any]
 
 
-def reader(
-    plain: Callable[[None], object],
+def make_context_reader(
+    read_context: ContextReader,
     *,
-    seen: Callable[[], None],
-    is_wanted: Callable[[], bool],
+    on_client: Callable[[], None],
+    is_enabled: Callable[[], bool],
     is_open: Callable[[Any], bool],
-) -> Callable[[None], object]:
-    """A function that gives `plain(None)`, or a pair of it and what of Sentry's is around the call: a span, or `Ids`.
+) -> ContextReader:
+    """Returns a function that reads OpenTelemetry's context, or a pair of it and Sentry's: a span, or `HexIds`.
 
     Sentry's own `get_current_span` costs 1 µs; its context variables cost a tenth. They are private to it, so they are
-    used only if they are there, and nothing is carried otherwise.
+    used only if they are there, and only OpenTelemetry's context is read otherwise.
 
-    Outside any span the ids stay the same for thousands of calls, and so does the pair that is given: nothing is made,
-    and the garbage collector does not walk what holds strings only.
+    Outside any span the ids stay the same for thousands of calls, and so does the pair that is returned: nothing is
+    allocated, and the garbage collector does not walk what holds strings only.
 
     Args:
-        plain: Gives OpenTelemetry's context, or its argument where there is none.
-        seen: Called at the first call that finds Sentry imported, and at one that finds another client than before.
-        is_wanted: Whether anything but `plain(None)` is to be given. If so, a thread that Sentry knows nothing of yet
-            gets a trace id of its own, which Sentry would give to the first error there.
+        read_context: Reads OpenTelemetry's context, or gives back its argument where there is none.
+        on_client: Called at the first call after Sentry is imported, and at the first with another client than before.
+        is_enabled: Whether Sentry's context is read. If so, a thread that Sentry knows nothing of yet gets a trace id
+            of its own, which Sentry would give to the first error there.
         is_open: Whether the span around a call belongs to a transaction that has not ended.
     """
-    modules, scopes, recall = sys.modules, _Scopes(seen), _recall()
+    modules, scopes, cached_pair = sys.modules, _SentryScopes(on_client), _make_cache()
     current, isolation, root, client = scopes.current, scopes.isolation, scopes.root, scopes.client
-    last: _Pair = (None, ("", ""))
+    last: _IdsOnly = (None, ("", ""))
 
-    def aside() -> object:
-        """Where Sentry has another client, no scope or no ids, or nothing is wanted."""
+    def read_slowly() -> object:
+        """Reads the context where Sentry has another client, no scope or no ids, or is not enabled."""
         nonlocal current, isolation, root, client
-        if MODULE not in modules or not scopes.look() or not is_wanted():
-            current = _nowhere
-            return plain(None)
+        if MODULE not in modules or not scopes.refresh() or not is_enabled():
+            current = _no_scope
+            return read_context(None)
         isolation, root, client = scopes.isolation, scopes.root, scopes.client
         current = scopes.current  # last: a thread that has this one reads the others
-        return read(None) if scopes.make() else plain(None)
+        return read(None) if scopes.create_ids() else read_context(None)
 
     def read(absent: None) -> object:
         nonlocal last
         scope = current(None)
         if scope is None or root.client is not client:
-            return aside()
+            return read_slowly()
         span = scope._span
         if span is not None:
-            return (plain(absent), span) if is_open(span) else plain(absent)
-        around = scope._propagation_context
-        if around is None:
+            return (read_context(absent), span) if is_open(span) else read_context(absent)
+        propagation = scope._propagation_context
+        if propagation is None:
             outer = isolation(None)
-            around = None if outer is None else outer._propagation_context
-            if around is None:
-                return aside()
+            propagation = None if outer is None else outer._propagation_context
+            if propagation is None:
+                return read_slowly()
         pair = last
         ids = pair[1]
-        if around._span_id is not ids[1] or around._trace_id is not ids[0]:
-            pair = last = recall(around)
-        context = plain(absent)
+        if propagation._span_id is not ids[1] or propagation._trace_id is not ids[0]:
+            pair = last = cached_pair(propagation)
+        context = read_context(absent)
         return pair if context is None else (context, pair[1])
 
     return read
 
 
-def _nowhere(_: None) -> None:
-    """No scope."""
+def _no_scope(_: None) -> None:
+    """Stands in for a context variable that holds no scope."""
 
 
-class _Scopes:
-    """Where Sentry keeps its scopes and its client."""
+class _SentryScopes:
+    """Looks up where Sentry keeps its scopes and its client."""
 
-    def __init__(self, seen: Callable[[], None]) -> None:
-        self._seen = seen
+    def __init__(self, on_client: Callable[[], None]) -> None:
+        self._on_client = on_client
         self._is_bound = False
-        self.current: _Get = _nowhere
-        self.isolation: _Get = _nowhere
+        self.current: _GetScope = _no_scope
+        self.isolation: _GetScope = _no_scope
         self.root: Any = None
-        """The scope of `sentry_sdk.init`; None if it was not found."""
+        """The scope of `sentry_sdk.init`; None in a version that keeps it elsewhere."""
         self.client: Any = None
-        """The one of `root` when it was last looked at."""
+        """The client of `root` at the last `refresh`."""
 
-    def look(self) -> bool:
-        """Look at Sentry, which is imported, and tell of another client; whether its scopes are where they were."""
+    def refresh(self) -> bool:
+        """Examines Sentry, which is imported, and reports another client; returns whether its scopes can be read."""
         if not self._is_bound:
             module = sys.modules[MODULE]
             # One that is being imported on another thread is not complete yet.
@@ -115,11 +116,11 @@ class _Scopes:
         if self.root.client is not self.client:
             self.client = self.root.client
             with guard("sentry"):
-                self._seen()
+                self._on_client()
         return True
 
-    def make(self) -> bool:
-        """The scopes of a thread that Sentry knew nothing of, and ids; whether there are some."""
+    def create_ids(self) -> bool:
+        """Creates scopes and ids on a thread that Sentry knew nothing of; returns whether it has some now."""
         scope = type(self.root)
         scope.get_current_scope()
         outer = scope.get_isolation_scope()
@@ -128,37 +129,37 @@ class _Scopes:
 
     def _bind(self, module: Any) -> None:
         probe = module.Scope()
-        around = getattr(probe, "_propagation_context", None)
-        slots = ((module, "_current_scope"), (module, "_isolation_scope"), (probe, "_span"), (around, "_span_id"))
-        if all(hasattr(where, slot) for where, slot in slots):
+        propagation = getattr(probe, "_propagation_context", None)
+        slots = ((module, "_current_scope"), (module, "_isolation_scope"), (probe, "_span"), (propagation, "_span_id"))
+        if all(hasattr(owner, slot) for owner, slot in slots):
             self.current, self.isolation = module._current_scope.get, module._isolation_scope.get
             self.root = module.Scope.get_global_scope()
         else:
-            self._seen()
+            self._on_client()
 
 
-def _recall() -> Callable[[Any], _Pair]:
-    known: dict[str, _Pair] = {}
+def _make_cache() -> Callable[[Any], _IdsOnly]:
+    cache: dict[str, _IdsOnly] = {}
 
-    def recall(around: Any) -> _Pair:
-        """The pair of a propagation context.
+    def cached_pair(propagation: Any) -> _IdsOnly:
+        """Returns the one pair of a propagation context.
 
-        That makes its ids when it is first asked, without a lock: asked by the host and behind at once, it would give
-        each another trace.
+        That creates its ids when it is first asked, without a lock: asked by the host and behind at once, it would
+        give each another trace.
         """
-        ids = around.trace_id, around.span_id
-        pair = known.get(ids[1])
+        ids = propagation.trace_id, propagation.span_id
+        pair = cache.get(ids[1])
         if pair is None or pair[1] != ids:
-            if len(known) >= MAX_KNOWN:
-                known.clear()
-            pair = known[ids[1]] = (None, ids)
+            if len(cache) >= MAX_CACHED_TRACES:
+                cache.clear()
+            pair = cache[ids[1]] = (None, ids)
         return pair
 
-    return recall
+    return cached_pair
 
 
-class Parent(NamedTuple):
-    """The span of Sentry's that was active at a call."""
+class ParentSpan(NamedTuple):
+    """Holds the span of Sentry's that was active at a call."""
 
     span: Any
     trace_id: str
@@ -175,27 +176,26 @@ def is_streamed(span: Any) -> bool:
     return traces is not None and isinstance(span, traces.StreamedSpan)
 
 
-def parent_of(around: Any) -> Parent | None:
-    """The span that was around a call; None if there was none."""
-    if not hasattr(around, "sampled"):
+def parent_span(context: Any) -> ParentSpan | None:
+    """Reads the span from Sentry's context around a call; None if it holds none."""
+    if not hasattr(context, "sampled"):
         return None
-    if is_streamed(around):
-        is_sampled = bool(around.sampled)
-        return Parent(around, around.trace_id, around.span_id, "", is_sampled, is_streamed=True)
-    transaction = around.containing_transaction
+    if is_streamed(context):
+        is_sampled = bool(context.sampled)
+        return ParentSpan(context, context.trace_id, context.span_id, "", is_sampled, is_streamed=True)
+    transaction = context.containing_transaction
     if transaction is None:
-        return Parent(around, around.trace_id, around.span_id, "", is_sampled=False, is_streamed=False)
+        return ParentSpan(context, context.trace_id, context.span_id, "", is_sampled=False, is_streamed=False)
     is_sampled, root_id = bool(transaction.sampled), transaction.span_id
-    return Parent(around, around.trace_id, around.span_id, root_id, is_sampled, is_streamed=False)
+    return ParentSpan(context, context.trace_id, context.span_id, root_id, is_sampled, is_streamed=False)
 
 
-def ids_of(around: Any) -> tuple[int, int] | None:
-    """Trace and span id of a span or of `Ids`, as OpenTelemetry counts them; None of nothing, and of what is no id."""
-    trace_id, span_id = (
-        around if isinstance(around, tuple) else (getattr(around, "trace_id", None), getattr(around, "span_id", None))
-    )
+def span_ids(context: Any) -> SpanIds | None:
+    """Reads the ids from Sentry's context around a call; None if it holds no valid ids."""
+    if not isinstance(context, tuple):
+        context = getattr(context, "trace_id", None), getattr(context, "span_id", None)
     try:
-        found = int(str(trace_id), 16), int(str(span_id), 16)
+        trace_id, span_id = (int(str(part), 16) for part in context)
     except ValueError:
         return None
-    return found if all(found) else None
+    return (trace_id, span_id) if trace_id and span_id else None

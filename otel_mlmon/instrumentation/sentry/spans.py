@@ -1,9 +1,9 @@
-"""Sentry's spans and transactions of inference calls, made behind.
+"""Sentry's spans and transactions of inference calls, made behind the host.
 
-A call inside a sampled transaction becomes a child span: kept here, and put into the transaction's event when that is
+A call inside a sampled transaction becomes a child span: stored here, and put into the transaction's event when that is
 captured, since a finished transaction takes no more children. The host's thread pays for a look at the active span, not
 for a span. A call outside any becomes a transaction of its own, by the rate that Sentry's client has. With streamed
-spans, which Sentry takes at any time, both are made behind.
+spans, which Sentry takes at any time, both are sent at once.
 
 Source: develop.sentry.dev, SDK, Event Payloads, Span and Transaction.
 Choice: `op` is `ml.predict`. Sentry's list of operations has none for classic models, and `ai.*` or `gen_ai.*` would
@@ -22,67 +22,68 @@ from typing import Any, Final
 
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.predictions import Predictions
-from otel_mlmon.instrumentation.export.sampling import Interest, attributes_of
-from otel_mlmon.instrumentation.sentry.scope import Parent
+from otel_mlmon.instrumentation.export.error_tracker import SpanIds
+from otel_mlmon.instrumentation.export.sampling import CallPriorities, span_attributes
+from otel_mlmon.instrumentation.sentry.scope import ParentSpan
 
 OP: Final = "ml.predict"
 ORIGIN: Final = "auto.ml.otel_mlmon"
 """Source: develop.sentry.dev, SDK, Trace Origin."""
 
-FAILED: Final = "internal_error"
-MAX_SPANS: Final = 1000
+FAILED_STATUS: Final = "internal_error"
+MAX_CHILD_SPANS: Final = 1000
 """Children of one transaction, as many as Sentry's own limit."""
 
 MAX_TRANSACTIONS: Final = 256
-"""Unfinished transactions whose children are kept; beyond it the oldest is forgotten."""
+"""Unfinished transactions whose child spans are stored; beyond it the oldest loses them."""
 
 
-class Children:
-    """The child spans of transactions that are not captured yet.
+class ChildSpans:
+    """Stores the child spans of transactions that are not captured yet.
 
     Runs on: any thread.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._of: OrderedDict[str, list[dict[str, Any]]] = OrderedDict()
+        self._spans: OrderedDict[str, list[dict[str, Any]]] = OrderedDict()
         self._expected: set[str] = set()
 
     def expect(self, root_id: str) -> None:
-        """Note that a call was inside that transaction. Takes no lock: a signal handler may run a model."""
+        """Notes that a call was inside a transaction. Takes no lock: a signal handler may run a model."""
         expected = self._expected
         expected.add(root_id)
         if len(expected) > 16 * MAX_TRANSACTIONS:
             expected.clear()  # transactions that never end
 
     def is_expected(self, root_id: str) -> bool:
-        """Whether calls were inside that transaction."""
+        """Whether calls were inside a transaction."""
         return root_id in self._expected
 
     def has_room(self, root_id: str) -> bool:
-        """Whether that transaction takes another span."""
-        return len(self._of.get(root_id, ())) < MAX_SPANS
+        """Whether a transaction takes another span."""
+        return len(self._spans.get(root_id, ())) < MAX_CHILD_SPANS
 
     def add(self, root_id: str, span: dict[str, Any]) -> None:
-        """Keep `span` for the transaction of that span id."""
+        """Stores a span for the transaction whose span id is `root_id`."""
         with self._lock:
             if self.has_room(root_id):
-                self._of.setdefault(root_id, []).append(span)
-            if len(self._of) > MAX_TRANSACTIONS:
-                self._of.popitem(last=False)
+                self._spans.setdefault(root_id, []).append(span)
+            if len(self._spans) > MAX_TRANSACTIONS:
+                self._spans.popitem(last=False)
 
-    def take(self, root_id: str) -> list[dict[str, Any]]:
-        """The spans of that transaction, once."""
+    def pop(self, root_id: str) -> list[dict[str, Any]]:
+        """Takes out the spans of a transaction."""
         self._expected.discard(root_id)
         with self._lock:
-            return self._of.pop(root_id, [])
+            return self._spans.pop(root_id, [])
 
 
-def child(
-    predictions: Predictions, data: Mapping[str, Any], call: int, parent: Parent, offset_ns: int
+def child_span(
+    predictions: Predictions, priorities: CallPriorities, call: int, parent: ParentSpan, offset_ns: int
 ) -> dict[str, Any]:
-    """The span of one call as Sentry's protocol has it."""
-    started, ended = times(predictions, call, offset_ns)
+    """Builds the span of one call as Sentry's protocol has it."""
+    started_at, ended_at = _times(predictions, call, offset_ns)
     return {
         "trace_id": parent.trace_id,
         "span_id": uuid.uuid4().hex[16:],
@@ -90,119 +91,113 @@ def child(
         "same_process_as_parent": True,
         "op": OP,
         "description": f"predict {predictions.model.name}",
-        "start_timestamp": started,
-        "timestamp": ended,
+        "start_timestamp": started_at,
+        "timestamp": ended_at,
         "origin": ORIGIN,
-        "status": FAILED if predictions.errors[call] else "ok",
-        "data": dict(data),
+        "status": FAILED_STATUS if predictions.errors[call] else "ok",
+        "data": span_attributes(predictions, priorities, call),
     }
 
 
-def data_of(predictions: Predictions, found: Interest, call: int) -> dict[str, str | int | float]:
-    """What a span says of one call: the attributes of OpenTelemetry's."""
-    model = predictions.model
-    return {
-        **attributes_of(predictions, found, call),
-        **model.runtime_attributes(),
-        semconv.OPERATION_NAME: predictions.operation,
-    }
-
-
-def times(predictions: Predictions, call: int, offset_ns: int) -> tuple[datetime, datetime]:
-    """When the call began and ended."""
+def _times(predictions: Predictions, call: int, offset_ns: int) -> tuple[datetime, datetime]:
+    """Computes when a call began and ended."""
     start_ns = int(predictions.started_ns[call]) + offset_ns
     end_ns = start_ns + int(predictions.duration_ns[call])
     return datetime.fromtimestamp(start_ns / 1e9, timezone.utc), datetime.fromtimestamp(end_ns / 1e9, timezone.utc)
 
 
-class Writer:
-    """Makes transactions, and streamed spans.
+def send_transactions(
+    predictions: Predictions,
+    priorities: CallPriorities,
+    calls: Sequence[int],
+    ids: Mapping[int, SpanIds],
+    *,
+    offset_ns: int,
+) -> None:
+    """Sends a transaction of its own for each of `calls`; sampled by what Sentry's client says.
 
     Runs on: the thread behind.
+
+    Args:
+        predictions: A batch.
+        priorities: The confidences of its calls.
+        calls: Positions in the batch.
+        ids: Trace and span id that a call's transaction continues; without, it has a trace of its own.
+        offset_ns: Unix time minus `time.perf_counter_ns`.
     """
+    import sentry_sdk
 
-    def transactions(
-        self,
-        predictions: Predictions,
-        found: Interest,
-        ids: Mapping[int, tuple[int, int]],
-        calls: Sequence[int],
-        *,
-        offset_ns: int,
-    ) -> None:
-        """A transaction of its own for each of `calls`; sampled by what Sentry's client says.
+    model = predictions.model
+    with _clean_scope():
+        for call in calls:
+            started_at, ended_at = _times(predictions, call, offset_ns)
+            trace_id, parent_id = ids.get(call, (0, 0))
+            parent: dict[str, Any] = (
+                {"trace_id": f"{trace_id:032x}", "parent_span_id": f"{parent_id:016x}"} if trace_id else {}
+            )
+            transaction = sentry_sdk.start_transaction(
+                op=OP,
+                name=f"predict {model.name}",
+                source="task",
+                origin=ORIGIN,
+                start_timestamp=started_at,
+                **parent,
+            )
+            if transaction.sampled:
+                for name, value in span_attributes(predictions, priorities, call).items():
+                    transaction.set_data(name, value)
+                transaction.set_tag(semconv.MODEL_NAME, model.name)
+                if model.version:
+                    transaction.set_tag(semconv.MODEL_VERSION, model.version)
+                transaction.set_status(FAILED_STATUS if predictions.errors[call] else "ok")
+            transaction.finish(end_timestamp=ended_at)
 
-        Args:
-            predictions: The calls.
-            found: What is special about them.
-            ids: Trace and span id that a call's transaction continues.
-            calls: Which calls.
-            offset_ns: Unix time minus `time.perf_counter_ns`.
-        """
-        import sentry_sdk
 
-        with _clean_scope():
-            for call in calls:
-                started, ended = times(predictions, call, offset_ns)
-                trace_id, parent_id = ids.get(call, (0, 0))
-                related: dict[str, Any] = (
-                    {"trace_id": f"{trace_id:032x}", "parent_span_id": f"{parent_id:016x}"} if trace_id else {}
-                )
-                made = sentry_sdk.start_transaction(
-                    op=OP,
-                    name=f"predict {predictions.model.name}",
-                    source="task",
-                    origin=ORIGIN,
-                    start_timestamp=started,
-                    **related,
-                )
-                if made.sampled:
-                    for key, value in data_of(predictions, found, call).items():
-                        made.set_data(key, value)
-                    made.set_tag(semconv.MODEL_NAME, predictions.model.name)
-                    if predictions.model.version:
-                        made.set_tag(semconv.MODEL_VERSION, predictions.model.version)
-                    made.set_status(FAILED if predictions.errors[call] else "ok")
-                made.finish(end_timestamp=ended)
+def send_streamed_spans(
+    predictions: Predictions,
+    priorities: CallPriorities,
+    parents: Mapping[int, ParentSpan | SpanIds | None],
+    *,
+    offset_ns: int,
+) -> None:
+    """Sends a streamed span for each call of `parents`.
 
-    def streamed(
-        self,
-        predictions: Predictions,
-        found: Interest,
-        around: Mapping[int, Parent | tuple[int, int] | None],
-        *,
-        offset_ns: int,
-    ) -> None:
-        """A streamed span for each call, in the span or continuing the trace and span id that it has in `around`."""
-        from sentry_sdk import traces
+    Runs on: the thread behind.
 
-        with _clean_scope():
-            for call, parent in around.items():
-                started, ended = times(predictions, call, offset_ns)
-                span = None
-                if isinstance(parent, Parent):
-                    span = parent.span
-                elif parent:
-                    traces.continue_trace({"sentry-trace": f"{parent[0]:032x}-{parent[1]:016x}"})
-                else:
-                    traces.new_trace()
-                attributes: dict[str, Any] = {
+    Args:
+        predictions: A batch.
+        priorities: The confidences of its calls.
+        parents: By call, the span it was in, or trace and span id to continue, or None for a new trace.
+        offset_ns: Unix time minus `time.perf_counter_ns`.
+    """
+    from sentry_sdk import traces
+
+    with _clean_scope():
+        for call, parent in parents.items():
+            started_at, ended_at = _times(predictions, call, offset_ns)
+            if parent is None:
+                traces.new_trace()
+            elif not isinstance(parent, ParentSpan):
+                traces.continue_trace({"sentry-trace": f"{parent[0]:032x}-{parent[1]:016x}"})
+            span = traces.start_span(
+                f"predict {predictions.model.name}",
+                attributes={
                     "sentry.op": OP,
                     "sentry.origin": ORIGIN,
-                    **data_of(predictions, found, call),
-                }
-                made = traces.start_span(
-                    f"predict {predictions.model.name}", attributes=attributes, parent_span=span, active=False
-                )
-                if predictions.errors[call]:
-                    made.status = "error"
-                if hasattr(made, "_start_timestamp"):
-                    made._start_timestamp = started  # no public way: the span began before it is made
-                made.end(ended)
+                    **span_attributes(predictions, priorities, call),
+                },
+                parent_span=parent.span if isinstance(parent, ParentSpan) else None,
+                active=False,
+            )
+            if predictions.errors[call]:
+                span.status = "error"
+            if hasattr(span, "_start_timestamp"):
+                span._start_timestamp = started_at  # no public way: the span began before it is made
+            span.end(ended_at)
 
 
 def _clean_scope() -> ExitStack:
-    """Scopes with nothing of a request's: the thread behind was started by one, and inherits its user and tags."""
+    """Enters scopes without a request's user and tags, which the thread behind inherits from whoever started it."""
     import sentry_sdk
 
     stack = ExitStack()

@@ -108,6 +108,7 @@ class StorageConfig(_Part):
     path: Path = Field(
         default=Path("mlmon-data"), description="A directory of this processor alone, made if it is missing."
     )
+    engine: str = Field(default="sqlite", description="sqlite, or the name of a repository that a package adds.")
     retention_s: Duration = Field(
         default=14 * 86400.0, alias="retention", gt=0, description="How long closed panes are kept."
     )

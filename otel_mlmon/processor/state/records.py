@@ -10,7 +10,8 @@ Source: https://github.com/msgpack/msgpack/blob/master/spec.md; https://jcristha
 from __future__ import annotations
 
 import zlib
-from typing import Any, Final, TypeVar, get_args, get_origin
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar, get_args, get_origin
 
 import msgspec
 import numpy as np
@@ -28,6 +29,16 @@ _DECODERS: Final[dict[Any, msgspec.msgpack.Decoder[Any]]] = {}
 
 _COMPRESSED: Final = b"\xc1"
 """Begins a compressed record: the one byte that MessagePack never uses."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordKind(Generic[T]):
+    """Names one kind of records and the type of their values."""
+
+    name: str
+    type: type[T]
+    is_compressed: bool = False
+    """Whether the bytes of a value are compressed: for values that are large and written seldom."""
 
 
 def encode(value: object, *, is_compressed: bool = False) -> bytes:

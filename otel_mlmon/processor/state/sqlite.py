@@ -1,8 +1,8 @@
-"""State on disk: keyed blobs in one SQLite database, one transaction a commit.
+"""The repository in one SQLite database, one transaction a commit.
 
-SQLite in write-ahead mode. After `commit` returns, `kill -9` loses nothing under any `synchronous`; a power
-cut loses nothing under `FULL` only, which waits for the disk once a commit. Whoever acknowledges requests
-commits many at once.
+SQLite runs in write-ahead mode. After `commit` returns, `kill -9` loses nothing under any `synchronous`; a power cut
+loses nothing under `FULL` only, which waits for the disk once a commit. Whoever acknowledges requests commits many at
+once.
 Source: https://www.sqlite.org/pragma.html#pragma_synchronous, https://www.sqlite.org/wal.html.
 """
 
@@ -16,146 +16,135 @@ from pathlib import Path
 from typing import Final, Literal
 
 from otel_mlmon.errors import StoreError
+from otel_mlmon.processor.state.repository import FORMAT_VERSION
 
-SCHEMA_VERSION: Final = 2
 APPLICATION_ID: Final = 0x6D6C6D6E
-"""`mlmn`: a database of somebody else is never written to."""
+"""`mlmn`: a database of another program is never written to."""
 FILE_NAME: Final = "mlmon.sqlite3"
 
 Synchronous = Literal["FULL", "NORMAL", "OFF"]
 
 
-class Store:
-    """Blobs by kind and key, kept in a directory that one process owns.
+class SqliteRepository:
+    """Keeps records in a directory that one process owns.
 
-    Runs on: the thread that made it, and no other.
+    Runs on: the thread that opened it, and no other.
 
     Args:
-        path: The directory; made if it is not there.
-        synchronous: What a commit waits for, see the module.
+        directory: Made if it is missing.
+        synchronous: What a commit waits for, as the module says.
+        format_version: The version of the records.
 
     Raises:
-        StoreError: The directory cannot be used, is in use, or holds state of another version or of
-        somebody else.
+        StoreError: The directory cannot be used, is in use, or holds state of another format or another program.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, synchronous: Synchronous = "FULL") -> None:
-        self._directory = Path(path)
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        synchronous: Synchronous = "FULL",
+        format_version: int = FORMAT_VERSION,
+    ) -> None:
+        self._directory = Path(directory)
         self._undo: list[Callable[[], None]] = []
-        with self._told("cannot be opened"):
+        with self._store_errors("cannot be opened"):
             self._directory.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(self._directory / FILE_NAME, timeout=0.0, isolation_level=None)
         try:
-            with self._told("cannot be opened"):
-                self._open(synchronous)
+            with self._store_errors("cannot be opened"):
+                self._open(synchronous, format_version)
         except StoreError:
             self._database.close()
             raise
 
-    def put(self, kind: str, key: str, value: bytes) -> None:
-        """Set one blob; durable after `commit`.
+    def put(self, kind: str, records: Iterable[tuple[str, bytes]], /) -> None:
+        """Adds or replaces records of one kind.
 
         Raises:
-            StoreError: The disk refused it.
+            StoreError: The disk refused one; those before it are put.
         """
-        self.put_many(kind, ((key, value),))
-
-    def put_many(self, kind: str, blobs: Iterable[tuple[str, bytes]]) -> None:
-        """Set blobs of one kind, each a key and a value; durable after `commit`.
-
-        Raises:
-            StoreError: The disk refused one; those before it are set.
-        """
-        with self._told("cannot be written"):
+        with self._store_errors("cannot be written"):
             self._begin()
-            rows = ((kind, key, value) for key, value in blobs)
+            rows = ((kind, key, value) for key, value in records)
             self._database.executemany("INSERT OR REPLACE INTO state VALUES (?, ?, ?)", rows)
 
-    def delete(self, kind: str, key: str) -> None:
-        """Remove one blob, if it is there; durable after `commit`.
+    def delete(self, kind: str, keys: Iterable[str], /) -> None:
+        """Removes the records of these keys.
 
         Raises:
             StoreError: The disk refused it.
         """
-        self.delete_many(kind, (key,))
-
-    def delete_many(self, kind: str, keys: Iterable[str]) -> None:
-        """Remove blobs of one kind, those that are there; durable after `commit`.
-
-        Raises:
-            StoreError: The disk refused it.
-        """
-        with self._told("cannot be written"):
+        with self._store_errors("cannot be written"):
             self._begin()
             rows = ((kind, key) for key in keys)
             self._database.executemany("DELETE FROM state WHERE kind = ? AND key = ?", rows)
 
-    def prune(self, kind: str, before: str) -> int:
-        """Remove the blobs of a kind whose keys sort before `before`; how many they were.
+    def prune(self, kind: str, before: str, /) -> int:
+        """Removes the records whose keys sort before `before`, and returns how many they were.
 
         Raises:
             StoreError: The disk refused it.
         """
-        with self._told("cannot be written"):
+        with self._store_errors("cannot be written"):
             self._begin()
             statement = "DELETE FROM state WHERE kind = ? AND key < ?"
             return self._database.execute(statement, (kind, before)).rowcount
 
-    def load(self, kind: str, since: str = "") -> dict[str, bytes]:
-        """All blobs of a kind by key, in the order of keys, from key `since` on.
+    def load(self, kind: str, since: str = "", /) -> dict[str, bytes]:
+        """Returns the records of a kind by key, in the order of their keys.
 
         Raises:
             StoreError: The disk refused it, or the database is damaged.
         """
-        with self._told("cannot be read"):
+        with self._store_errors("cannot be read"):
             statement = "SELECT key, value FROM state WHERE kind = ? AND key >= ? ORDER BY key"
             return dict(self._database.execute(statement, (kind, since)))
 
-    def on_rollback(self, undo: Callable[[], None]) -> None:
-        """Call `undo` if the next commit fails."""
+    def on_rollback(self, undo: Callable[[], None], /) -> None:
+        """Calls `undo` if the next commit fails."""
         self._undo.append(undo)
 
     def commit(self) -> None:
-        """Make everything since the last commit durable, all of it or nothing.
+        """Makes all changes since the last commit durable, or none of them.
 
         Raises:
-            StoreError: The disk refused it; nothing of it is kept.
+            StoreError: The disk refused it; all changes are rolled back.
         """
         undos, self._undo = self._undo, []
         try:
-            with self._told("cannot be written"):
+            with self._store_errors("cannot be written"):
                 if self._database.in_transaction:
                     self._database.execute("COMMIT")
         except StoreError:
-            self._roll_back(undos)
+            with suppress(sqlite3.Error):
+                self._database.execute("ROLLBACK")
+            for undo in undos:
+                undo()
             raise
 
-    def _roll_back(self, undos: list[Callable[[], None]]) -> None:
-        with suppress(sqlite3.Error):
-            self._database.execute("ROLLBACK")
-        for undo in undos:
-            undo()
-
     def close(self) -> None:
-        """Forget what is not committed, and release the directory; may be called again."""
+        """Drops the changes since the last commit, and releases the directory."""
         self._database.close()
 
     def _begin(self) -> None:
         if not self._database.in_transaction:
             self._database.execute("BEGIN")
 
-    def _open(self, synchronous: Synchronous) -> None:
+    def _open(self, synchronous: Synchronous, format_version: int) -> None:
         run = self._database.execute
-        # Held until the connection or the process ends, however it ends.
+        # The lock is held until the connection or the process ends, however it ends.
         run("PRAGMA locking_mode = EXCLUSIVE")
         run("BEGIN EXCLUSIVE")
-        owner, version = (run(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
+        application_id, version = (run(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
+        path = self._directory / FILE_NAME
         is_new = not run("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if not is_new and owner != APPLICATION_ID:
-            raise StoreError(f"{self._directory / FILE_NAME} is a database of another program")
-        if not is_new and version != SCHEMA_VERSION:
+        if not is_new and application_id != APPLICATION_ID:
+            raise StoreError(f"{path} is a database of another program: set storage.path to another directory")
+        if not is_new and version != format_version:
             raise StoreError(
-                f"{self._directory / FILE_NAME} is of version {version}; this release knows {SCHEMA_VERSION}"
+                f"{path} has state of format {version}, and this release reads format {format_version}: run the release"
+                " that wrote it, or move the directory away to start without what was learned"
             )
         if is_new:
             run(
@@ -163,17 +152,17 @@ class Store:
                 " PRIMARY KEY (kind, key)) WITHOUT ROWID"
             )
             run(f"PRAGMA application_id = {APPLICATION_ID}")
-            run(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            run(f"PRAGMA user_version = {format_version}")
         run("COMMIT")
         run("PRAGMA journal_mode = WAL")
         run(f"PRAGMA synchronous = {synchronous}")
 
     @contextmanager
-    def _told(self, what: str) -> Iterator[None]:
+    def _store_errors(self, problem: str) -> Iterator[None]:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
             code = getattr(error, "sqlite_errorname", "")
             if code.startswith("SQLITE_BUSY") or "locked" in str(error):
                 raise StoreError(f"{self._directory} is in use by another processor") from error
-            raise StoreError(f"{self._directory} {what}: {error}") from error
+            raise StoreError(f"{self._directory} {problem}: {error}") from error

@@ -1,10 +1,10 @@
-"""Panes: takes points, and turns each closed pane of event time into one window a stream.
+"""Collects points into panes of event time, and turns each closed pane into one window a stream.
 
-A pane (start, end] holds the points taken in it, since a point counts what came before its time. It closes
-when the model's watermark, the largest event time seen, is the lateness bound past its end, or when the
-model has been silent for that long. What comes for a closed pane is late: counted, and no evidence.
+A pane (start, end] holds the points whose time is in it, since a point counts what came before its time. It closes when
+the model's watermark, the largest event time of its points, is the allowed lateness past its end, or when no point was
+received for that long. A point for a closed pane is late: counted, and no evidence.
 
-Runs on: one thread, the owner of the state.
+Runs on: the state thread.
 """
 
 from __future__ import annotations
@@ -18,46 +18,59 @@ from typing import Final, Literal, TypeAlias
 from otel_mlmon import semconv
 from otel_mlmon.errors import ProfileError
 from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded
-from otel_mlmon.processor.state.saving import load, save
-from otel_mlmon.processor.state.sqlite import Store
-from otel_mlmon.processor.window.model import Model, ModelSummary
+from otel_mlmon.processor.state.repository import Repository
+from otel_mlmon.processor.window.model_windows import ModelProgress, ModelSummary, ModelWindows
 from otel_mlmon.processor.window.reference_export import ModelReference, model_reference
-from otel_mlmon.processor.window.series import DELTA, Point, PointKey, Series, SeriesKey
-from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
-from otel_mlmon.processor.window.state import MAX_ANNOUNCED, Announced, State
-from otel_mlmon.processor.window.streams import COUNTERS, streams_of
+from otel_mlmon.processor.window.series import (
+    COUNTERS,
+    DELTA,
+    Point,
+    PointValue,
+    Series,
+    SeriesKey,
+    SeriesState,
+    list_streams,
+)
+from otel_mlmon.processor.window.settings import ModelWindowSettings, WindowSettings
+from otel_mlmon.processor.window.state import (
+    MAX_EMBEDDED_REFERENCES,
+    EmbeddedReference,
+    WindowState,
+    load_state,
+    save_state,
+)
 from otel_mlmon.processor.window.window import StreamKey, Window
 from otel_mlmon.reference.embedding import decode_profile
+from otel_mlmon.reference.profile import Profile
 from otel_mlmon.types import ModelKey
 
 _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
-Outcome: TypeAlias = Literal["accepted", "out_of_order", "reset", "duplicate", "late", "overflow", "mismatch", "unused"]
-"""What became of a point. `out_of_order`: taken, though a later one of its series was there before.
-`reset`: taken, and its series began anew. `overflow`: dropped, there are too many series or streams.
-`mismatch`: dropped, a histogram where
-a counter is expected or the reverse. `unused`: of a metric that no stream is made of."""
+PointOutcome: TypeAlias = Literal[
+    "accepted", "out_of_order", "reset", "duplicate", "late", "overflow", "mismatch", "unused"
+]
+"""What happened to a point. `out_of_order`: accepted, though a later one of its series came first. `reset`: accepted,
+and its series began anew. `overflow`: dropped, there are too many series or streams. `mismatch`: dropped, a histogram
+where a counter is expected or the reverse. `unused`: of a metric that no stream is made of."""
 
-Announcement: TypeAlias = Literal["taken", "unchanged", "older", "none", "refused", "overflow"]
-"""What became of the reference of a model that was loaded. `older`: another one was made later. `none`: it carries
-none. `refused`: it is none, or of another version. `overflow`: dropped, too many models announced one and sent no
-point."""
-
-TAKEN: Final[frozenset[Outcome]] = frozenset({"accepted", "out_of_order", "reset"})
+ReferenceOutcome: TypeAlias = Literal["accepted", "unchanged", "older", "none", "refused", "overflow"]
+"""What happened to the reference of a model that was loaded. `older`: another one was made later. `none`: the model
+carries none. `refused`: it cannot be read, or is of another version. `overflow`: dropped, too many models without
+points carry one."""
 
 CLOCK_SLACK_NS: Final = 5_000_000_000
 """A writer's clock may be this far ahead of ours, or behind it, and count as right."""
-EXPIRY_NS: Final = 60_000_000_000
+EXPIRY_INTERVAL_NS: Final = 60_000_000_000
 """Stale series are looked for at most once in this time."""
 
 
 class WindowAggregator:
-    """Open panes, series, references and rolling windows of all models.
+    """Makes the windows of all models from their points.
 
     Args:
-        settings_for: What a model is told; asked once a model.
+        settings_for: Returns the settings of a model; called once a model.
         windows: Lengths of time.
-        max_streams: Drift streams over all models; new ones beyond are dropped, old ones go on.
+        max_streams: Drift streams over all models; new ones beyond are dropped.
         max_series: Series over all writers, likewise.
         clock_ns: Unix nanoseconds.
     """
@@ -65,172 +78,141 @@ class WindowAggregator:
     def __init__(
         self,
         *,
-        settings_for: Callable[[ModelKey], ModelSettings] = lambda _: ModelSettings(),
+        settings_for: Callable[[ModelKey], ModelWindowSettings] = lambda _: ModelWindowSettings(),
         windows: WindowSettings | None = None,
         max_streams: int = 10_000,
         max_series: int = 100_000,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        self._state = State(settings_for=settings_for, windows=windows or WindowSettings(), started_ns=clock_ns())
+        self._state = WindowState(settings_for=settings_for, windows=windows or WindowSettings(), started_ns=clock_ns())
         self._max_streams = max_streams
         self._max_series = max_series
         self._clock_ns = clock_ns
-        self._forgotten: list[StreamKey] = []
-        self._replaced: list[StreamKey] = []
+        self._removed_streams: list[StreamKey] = []
+        self._replaced_streams: list[StreamKey] = []
         self._expires_ns = 0
-        self.counts: Counter[Outcome] = Counter()
-        """Points by what became of them, since this process started."""
+        self.counts: Counter[PointOutcome] = Counter()
+        """Points by outcome, since this process started."""
         self.clamped = 0
-        """Points from the future, taken as of now."""
+        """Points from the future, counted as of now."""
         self.resets = 0
-        """Running totals that fell or changed their buckets."""
+        """Totals that fell or changed their buckets."""
 
-    @classmethod
-    def load(
-        cls,
-        store: Store,
-        *,
-        settings_for: Callable[[ModelKey], ModelSettings] = lambda _: ModelSettings(),
-        windows: WindowSettings | None = None,
-        max_streams: int = 10_000,
-        max_series: int = 100_000,
-        clock_ns: Callable[[], int] = time.time_ns,
-    ) -> WindowAggregator:
-        """As `save` left it; empty if nothing was saved. Settings that changed since are followed.
+    def load(self, repository: Repository) -> None:
+        """Continues from what was saved, if anything was, with the present settings.
 
         Raises:
-            StoreError: The store cannot be read, or what it holds is damaged.
+            StoreError: The repository cannot be read, or a record in it is damaged.
         """
-        panes = cls(
-            settings_for=settings_for,
-            windows=windows,
-            max_streams=max_streams,
-            max_series=max_series,
-            clock_ns=clock_ns,
-        )
-        load(panes._state, store)
-        return panes
+        load_state(self._state, repository)
 
-    def save(self, store: Store) -> None:
-        """Write what changed since the last save; durable after `store.commit()`.
+    def save(self, repository: Repository) -> None:
+        """Writes what changed since the last save; durable after `repository.commit()`.
 
         Raises:
-            StoreError: The disk refused it. What changed is written again by the next save.
+            StoreError: The repository refused it. What changed is written again by the next save.
         """
-        save(self._state, store, now_ns=self._clock_ns())
+        save_state(self._state, repository, now_ns=self._clock_ns())
 
-    def add(self, point: DataPoint) -> Outcome:
-        """Take a point, or say why not."""
+    def add(self, point: DataPoint) -> PointOutcome:
+        """Adds a point to its pane, or drops it, and says which."""
         outcome = self._add(point, self._clock_ns())
         self.counts[outcome] += 1
         return outcome
 
-    def announce(self, loaded: ModelLoaded) -> Announcement:
-        """Take the reference that a model carries, or say why not.
+    def add_reference(self, loaded: ModelLoaded) -> ReferenceOutcome:
+        """Uses the reference that a model carries, or refuses it, and says which.
 
         Of two references of one model version the one that was made later counts, in whatever order and however often
-        they come. Evidence against what the streams went by before is no evidence against it.
+        they come. Evidence against the earlier reference of a stream is no evidence against the later one.
         """
         if not loaded.reference:
             return "none"
-        known = self._state.announced.get(loaded.model)
-        if known is not None and known.text == loaded.reference:
+        present = self._state.embedded.get(loaded.model)
+        if present is not None and present[0].text == loaded.reference:
             return "unchanged"
-        try:
-            announced = Announced(loaded.reference, decode_profile(loaded.reference), self._clock_ns())
-        except ProfileError as error:
-            _LOG.warning(
-                "The reference that model %s %s carries is refused: %s", loaded.model.name, loaded.model.version, error
-            )
+        profile = _decode_reference(loaded)
+        if profile is None:
             return "refused"
-        version = announced.profile.version
-        if version and loaded.model.version and version != loaded.model.version:
-            _LOG.warning(
-                "Model %s %s carries the reference of version %s: it is refused.",
-                loaded.model.name,
-                loaded.model.version,
-                version,
-            )
-            return "refused"
-        if known is not None and announced.rank < known.rank:
+        reference = EmbeddedReference(loaded.model, loaded.reference, self._clock_ns())
+        if present is not None and (profile.created, reference.text) < (present[1].created, present[0].text):
             return "older"
-        if loaded.model not in self._state.models and len(self._state.announced) >= MAX_ANNOUNCED:
+        if loaded.model not in self._state.models and len(self._state.embedded) >= MAX_EMBEDDED_REFERENCES:
             return "overflow"
-        streams = self._state.announce(loaded.model, announced)
-        self._replaced += [stream.key for stream in streams]
+        self._replaced_streams += self._state.add_embedded(reference, profile)
         _LOG.info(
-            "Model %s %s carries a reference, made %s.",
+            "Model %s %s carries a reference, made %s: its streams are judged by it.",
             loaded.model.name,
             loaded.model.version,
-            announced.profile.created,
+            profile.created,
         )
-        return "taken"
+        return "accepted"
 
-    def replaced(self) -> list[StreamKey]:
-        """Streams that got another reference since this was last asked, other than by learning one."""
-        replaced, self._replaced = self._replaced, []
-        return replaced
-
-    def close(self, now_ns: int) -> list[Window]:
-        """Windows of every pane that is due, in event order; a stream is never ahead of another by a pane.
+    def close_panes(self, now_ns: int) -> list[Window]:
+        """Closes the panes that the watermark has passed, and returns their windows, in the order of event time.
 
         Args:
             now_ns: The time by our clock, Unix nanoseconds.
         """
         state, windows = self._state, list[Window]()
         for model in state.models.values():
-            due = model.due(now_ns)
-            if due:
+            for end_ns in model.advance_watermark(now_ns):
+                closed = model.close_pane(end_ns, is_complete=self._is_complete)
+                windows += closed.windows
+                state.changes.panes.append(closed.pane)
+                state.changes.streams.update(closed.changed)
                 state.changes.models.add(model.key)
-            for end_ns in due:
-                of_pane, closed = model.close_pane(
-                    end_ns, keeps_first=self._keeps_first, taken=self._taken, changed=state.stream_changed
-                )
-                windows += of_pane
-                state.changes.panes.append(closed)
+                for series, key in closed.consumed:
+                    self._note_consumed(series)
+                    state.note_consumed(series, key)
         if now_ns >= self._expires_ns:
-            self._expires_ns = now_ns + EXPIRY_NS
+            self._expires_ns = now_ns + EXPIRY_INTERVAL_NS
             self._expire(now_ns)
         return sorted(windows, key=lambda window: (window.end_ns, window.stream))
 
+    def pop_replaced_streams(self) -> list[StreamKey]:
+        """Returns the streams that got another reference since the last call, other than by learning one."""
+        streams, self._replaced_streams = self._replaced_streams, []
+        return streams
+
+    def pop_removed_streams(self) -> list[StreamKey]:
+        """Returns the streams that were removed since the last call, so that other steps can drop them too."""
+        streams, self._removed_streams = self._removed_streams, []
+        return streams
+
     @property
     def models(self) -> list[ModelKey]:
-        """Every model version that a point was taken of, sorted."""
+        """Every model version with points, sorted."""
         return sorted(self._state.models)
 
     @property
     def series_count(self) -> int:
-        """Series that are followed."""
+        """How many series there are."""
         return len(self._state.series)
 
     @property
     def stream_count(self) -> int:
-        """Drift streams that are watched."""
+        """How many drift streams are watched."""
         return sum(len(model.streams) for model in self._state.models.values())
 
     def summary(self, model: ModelKey) -> ModelSummary:
-        """One model version as it stands.
+        """Summarises one model version for people.
 
         Raises:
-            KeyError: No point of it was ever taken.
+            KeyError: There is no point of it.
         """
         return self._state.models[model].summary()
 
     def reference(self, model: ModelKey) -> ModelReference:
-        """What one model version is judged by.
+        """Returns the reference that one model version is judged by.
 
         Raises:
-            KeyError: No point of it was ever taken.
+            KeyError: There is no point of it.
         """
-        found = self._state.models[model]
-        return model_reference(model, found.settings, found.streams)
+        windows = self._state.models[model]
+        return model_reference(model, windows.settings, windows.streams)
 
-    def forgotten(self) -> list[StreamKey]:
-        """Streams that were forgotten since this was last asked, so that others may forget them too."""
-        forgotten, self._forgotten = self._forgotten, []
-        return forgotten
-
-    def _add(self, point: DataPoint, now_ns: int) -> Outcome:
+    def _add(self, point: DataPoint, now_ns: int) -> PointOutcome:
         state = self._state
         time_ns = point.time_ns
         if time_ns > now_ns + CLOCK_SLACK_NS:
@@ -240,91 +222,110 @@ class WindowAggregator:
         key = SeriesKey(point.series, point.start_ns if point.is_cumulative else DELTA)
         point_key = (point.start_ns, point.time_ns)
         series, model = state.series.get(key), state.models.get(point.model)
-        if series is not None and (point_key in series.waiting or point_key in series.taken):
+        if series is not None and series.has_point(point_key):
             return "duplicate"
         if isinstance(point.sketch, int) is not (point.metric in COUNTERS):
-            return "mismatch" if streams_of(point.metric, point.key) else "unused"
-        if model is not None and end_ns <= model.closed_ns:
-            return "late" if series is not None or streams_of(point.metric, point.key) else "unused"
-        outcome: Outcome = "accepted"
+            return "mismatch" if list_streams(point.metric, point.key) else "unused"
+        if model is not None and end_ns <= model.progress.closed_ns:
+            return "late" if series is not None or list_streams(point.metric, point.key) else "unused"
+        outcome: PointOutcome = "accepted"
         if series is None:
             refusal = self._refusal(point, model)
             if refusal is not None:
                 return refusal
-            series = self._begin(key, point, now_ns)
+            series = self._add_series(key, point, now_ns)
             outcome = "reset" if state.add_series(series) else "accepted"
-        elif point.time_ns < series.newest_ns:
+        elif point.time_ns < series.state.newest_ns:
             outcome = "out_of_order"
-        series.newest_ns = max(series.newest_ns, point.time_ns)
-        series.waiting[point_key] = Point(end_ns, point.sketch, point.exemplars)
-        state.changes.points.add((key, point_key))
-        state.changes.models.add(point.model)
-        state.models[point.model].arrived(series, end_ns, time_ns, now_ns)
+        state.add_point(series, point_key, Point(end_ns, PointValue.from_sketch(point.sketch), point.exemplars))
+        state.models[point.model].add_point(series, end_ns, time_ns, now_ns)
         return outcome
 
-    def _refusal(self, point: DataPoint, model: Model | None) -> Outcome | None:
-        """Why a new series cannot be taken; None if it can."""
-        names = streams_of(point.metric, point.key)
+    def _refusal(self, point: DataPoint, model: ModelWindows | None) -> PointOutcome | None:
+        """Why a new series cannot be added; None if it can."""
+        names = list_streams(point.metric, point.key)
         if not names:
             return "unused"
-        known = model.streams if model is not None else {}
-        added = [name for name in names if name not in known]
+        present = model.streams if model is not None else {}
+        added = [name for name in names if name not in present]
         if len(self._state.series) >= self._max_series:
             return "overflow"
         if added and self.stream_count + len(added) > self._max_streams:
             return "overflow"
-        inputs = sum(name.startswith(semconv.STREAM_INPUT_PREFIX) for name in (*known, *added))
+        inputs = sum(name.startswith(semconv.STREAM_INPUT_PREFIX) for name in (*present, *added))
         settings = model.settings if model is not None else self._state.settings_of(point.model)
         is_input = any(name.startswith(semconv.STREAM_INPUT_PREFIX) for name in added)
         return "overflow" if is_input and inputs > settings.max_features else None
 
-    def _begin(self, key: SeriesKey, point: DataPoint, now_ns: int) -> Series:
+    def _add_series(self, key: SeriesKey, point: DataPoint, now_ns: int) -> Series:
         state = self._state
-        model = state.models.get(point.model)
-        if model is None:
-            model = state.models[point.model] = Model(
-                key=point.model,
+        if point.model not in state.models:
+            state.models[point.model] = ModelWindows(
+                progress=ModelProgress(model=point.model, received_ns=now_ns),
                 settings=state.settings_of(point.model),
                 windows=state.windows,
-                arrived_ns=now_ns,
             )
-        for name in streams_of(point.metric, point.key):
+        model = state.models[point.model]
+        for name in list_streams(point.metric, point.key):
             if name not in model.streams:
-                state.stream_changed(model.watch(name))
+                state.changes.streams.add(model.ensure_stream(name).key)
         state.changes.series.add(key)
         return Series(
-            key=key,
-            model=point.model,
-            metric=point.metric,
-            name=point.key,
-            category=point.category,
-            seen_ns=now_ns,
+            SeriesState(
+                key=key,
+                model=point.model,
+                metric=point.metric,
+                name=point.key,
+                category=point.category,
+                updated_ns=now_ns,
+            )
         )
 
-    def _keeps_first(self, start_ns: int, time_ns: int) -> bool:
-        """Whether a first running total was all counted under our eyes.
+    def _is_complete(self, start_ns: int, time_ns: int) -> bool:
+        """Whether a first total was counted since this process started.
 
-        One that began longer ago than a series is remembered may be that of a series that was forgotten.
+        One that began longer ago than a series is remembered may be that of a series that was removed.
         """
-        is_ours = start_ns >= self._state.started_ns - CLOCK_SLACK_NS
+        is_since_start = start_ns >= self._state.started_ns - CLOCK_SLACK_NS
         is_recent = time_ns - start_ns <= self._state.windows.stale_after_ns
-        return is_ours and is_recent and 0 < start_ns < time_ns
+        return is_since_start and is_recent and 0 < start_ns < time_ns
 
-    def _taken(self, series: Series, key: PointKey, point: Point) -> None:
-        series.seen_ns = self._clock_ns()
+    def _note_consumed(self, key: SeriesKey) -> None:
+        series = self._state.series[key]
+        series.state.updated_ns = self._clock_ns()
         self.resets += series.resets
         series.resets = 0
-        self._state.point_taken(series, key, point)
 
     def _expire(self, now_ns: int) -> None:
+        """Removes models and series without points for too long."""
         state = self._state
         stale_ns, retention_ns = now_ns - state.windows.stale_after_ns, now_ns - state.windows.retention_ns
-        for name in [name for name, one in state.models.items() if one.arrived_ns < retention_ns]:
-            self._forgotten += state.forget_model(name)
-        for name in [name for name, one in state.announced.items() if one.arrived_ns < retention_ns]:
-            if name not in state.models:
-                state.forget_announced(name)
-        for key, one in list(state.series.items()):
-            if one.model not in state.models or (one.seen_ns < stale_ns and not one.waiting):
-                state.forget_series(key)
+        for model in [key for key, model in state.models.items() if model.progress.received_ns < retention_ns]:
+            self._removed_streams += state.remove_model(model)
+        for model in [key for key, (reference, _) in state.embedded.items() if reference.received_ns < retention_ns]:
+            if model not in state.models:
+                state.remove_embedded(model)
+        for key, series in list(state.series.items()):
+            is_stale = series.state.updated_ns < stale_ns and not series.pending
+            if is_stale or series.state.model not in state.models:
+                state.remove_series(key)
         state.prune_panes()
+
+
+def _decode_reference(loaded: ModelLoaded) -> Profile | None:
+    """The profile that a model carries; None, and a warning, if it is no profile or that of another version."""
+    model = loaded.model
+    try:
+        profile = decode_profile(loaded.reference)
+    except ProfileError as error:
+        _LOG.warning("The reference that model %s %s carries is refused: %s", model.name, model.version, error)
+        return None
+    if profile.version and model.version and profile.version != model.version:
+        _LOG.warning(
+            "Model %s %s carries the reference of version %s: it is refused.",
+            model.name,
+            model.version,
+            profile.version,
+        )
+        return None
+    return profile

@@ -1,7 +1,7 @@
-"""Whether what was learned so far can be a reference: is it enough, and is it one thing.
+"""Decides whether the values learned so far can be a reference: are there enough, and are they homogeneous.
 
 The first tenth of the values chooses bins; what comes after is counted over them in blocks of successive panes. The
-blocks answer two questions when the values asked for are there:
+blocks answer two questions when the required values are there:
 
 - φ, the design effect: for neighbouring blocks with shares s, s' of n, n' values, |s - s'|² / ((1/n + 1/n') Σ p(1-p))
   is φ on average, and about φ χ²_ν/ν with ν = (Σλ)²/Σλ², λ the eigenvalues of diag(p) - p pᵀ. Its median over at
@@ -10,84 +10,92 @@ blocks answer two questions when the values asked for are there:
 - Are the halves alike: the two-sample chi-squared of the first half of the blocks against the second, over φ, against
   its quantile at `LEVEL`. A reference that moved while it was learned is none.
 
-Learning goes on until N/φ is a fifth of what was asked for (1,000 of 5,000), 20 times as long at most; and while the
-halves differ, 4 times as long at most. Then the reference is used all the same, and says so.
+Learning goes on until N/φ is a fifth of the required values (1,000 of 5,000), 20 times as long at most; and while the
+halves differ, 4 times as long at most. Then the reference is used all the same, and reported as such.
 
 Source: Kish, Survey Sampling, 1965; Satterthwaite 1946; Wilson & Hilferty 1931 for the quantiles of chi-squared: at
 `LEVEL` 7 % too large with one degree of freedom, 4 % with three, 1 % with ten.
-Choice: the estimate of the drift step (`drift.design_effect`) is not asked: it is downstream, and remembers what is of
-use while it watches, whereas here all blocks are at hand at once.
+Choice: the estimate of the detect step (`detect.design_effect`) is not used: it is downstream, and made for blocks that
+come one by one, whereas here all blocks are at hand at once.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.processor.window.binning import Binning, ClassBins, NumberBins
+from otel_mlmon.processor.window.binning import ClassBins, NumberBins
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import Counts
 
-CHOOSING: Final = 0.1
-"""Share of the values asked for that chooses the bins."""
+CHOOSING_SHARE: Final = 0.1
+"""Share of the required values that chooses the bins."""
 MIN_BLOCK: Final = 50
 """Values in a block at least."""
 MAX_BLOCKS: Final = 64
 """More are joined two by two."""
 MIN_PAIRS: Final = 8
 """Pairs of blocks that φ is read from at least."""
-EFFECTIVE: Final = 0.2
-"""N/φ at least, as a share of the values asked for."""
+EFFECTIVE_SHARE: Final = 0.2
+"""N/φ at least, as a share of the required values."""
 MAX_UNSTATIONARY: Final = 4
 MAX_BURSTY: Final = 20
-"""How many times the values asked for learning may take."""
+"""Learning takes at most so many times the required values."""
 LEVEL_Z: Final = 3.719
 """The standard normal quantile at 1 - `LEVEL`."""
 LEVEL: Final = 1e-4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What the blocks say; None where they are too few."""
+class BlockStatistics:
+    """Says how the values of successive blocks differ; None where there are too few blocks."""
 
     design_effect: float | None = None
     is_stationary: bool | None = None
 
 
 @dataclass(slots=True, kw_only=True)
-class Learning:
-    """The blocks of one stream while it learns.
+class LearningBlocks:
+    """Counts blocks of successive panes while one stream learns its reference.
 
     Memory: `MAX_BLOCKS` count vectors.
     """
 
-    binning: Binning | None = None
-    """What the blocks are counted over; None before it is chosen."""
+    class_bins: ClassBins | None = None
+    number_bins: NumberBins | None = None
+    """The blocks are counted over one of the two; both are None before it is chosen."""
     blocks: list[list[int]] = field(default_factory=list)
     block_items: int = MIN_BLOCK
     """Values that fill a block."""
     panes: int = 0
     """Panes with values."""
 
-    def add(self, sketch: StreamSketch, binning: Binning | None) -> None:
-        """Count a pane.
+    @property
+    def binning(self) -> ClassBins | NumberBins | None:
+        """What the blocks are counted over; None before it is chosen."""
+        return self.class_bins if self.class_bins is not None else self.number_bins
+
+    def add(self, sketch: StreamSketch, binning: ClassBins | NumberBins | None) -> None:
+        """Counts a pane.
 
         Args:
             sketch: Its values.
-            binning: What to count over from the next pane on, where there is none yet, or the one there is cannot
-                hold `sketch`; then the blocks begin anew.
+            binning: What to count over from the next pane on, where there is none yet, or the present one cannot hold
+                `sketch`; then the blocks begin anew.
         """
         self.panes += 1
         if self.binning is None or self.binning.misfit(sketch) is not None:
-            self.binning, self.blocks, self.block_items = binning, [], MIN_BLOCK
+            self.class_bins = binning if isinstance(binning, ClassBins) else None
+            self.number_bins = binning if isinstance(binning, NumberBins) else None
+            self.blocks, self.block_items = [], MIN_BLOCK
             return
         counts = self.binning.count(sketch).tolist()
         if self.blocks and sum(self.blocks[-1]) < self.block_items:
-            self.blocks[-1] = [one + other for one, other in zip(self.blocks[-1], counts, strict=True)]
+            self.blocks[-1] = [block + pane for block, pane in zip(self.blocks[-1], counts, strict=True)]
         else:
             self.blocks.append(counts)
         if len(self.blocks) > MAX_BLOCKS:
@@ -95,46 +103,27 @@ class Learning:
             self.blocks = [*table.tolist(), *self.blocks[MAX_BLOCKS:]]
             self.block_items *= 2
 
-    def verdict(self) -> Verdict:
-        """What the full blocks say."""
+    def statistics(self) -> BlockStatistics:
+        """Computes the statistics of the full blocks."""
         table = np.array([block for block in self.blocks if sum(block) >= self.block_items], dtype=np.int64)
         phi = design_effect(table)
         if phi is None:
-            return Verdict()
-        return Verdict(design_effect=phi, is_stationary=are_alike(table, phi))
-
-    def to_state(self) -> dict[str, Any]:
-        """As JSON has it; `from_state` is its inverse."""
-        return {
-            "binning": _binning_state(self.binning),
-            "blocks": self.blocks,
-            "block_items": self.block_items,
-            "panes": self.panes,
-        }
-
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Learning:
-        """From `to_state`."""
-        return cls(
-            binning=_binning_from(state["binning"]),
-            blocks=[list(block) for block in state["blocks"]],
-            block_items=state["block_items"],
-            panes=state["panes"],
-        )
+            return BlockStatistics()
+        return BlockStatistics(design_effect=phi, is_stationary=are_halves_alike(table, phi))
 
 
-def is_enough(count: int, verdict: Verdict, *, asked: int) -> bool:
-    """Whether `count` values are a reference where `asked` were asked for."""
-    if count < asked:
+def is_learned(count: int, statistics: BlockStatistics, *, required: int) -> bool:
+    """Whether `count` values are enough for a reference of which `required` values are asked."""
+    if count < required:
         return False
-    if verdict.is_stationary is False and count < MAX_UNSTATIONARY * asked:
+    if statistics.is_stationary is False and count < MAX_UNSTATIONARY * required:
         return False
-    effective = count / (verdict.design_effect or 1.0)
-    return effective >= EFFECTIVE * asked or count >= MAX_BURSTY * asked
+    effective = count / (statistics.design_effect or 1.0)
+    return effective >= EFFECTIVE_SHARE * required or count >= MAX_BURSTY * required
 
 
 def design_effect(blocks: Counts) -> float | None:
-    """φ of blocks, shape (B, K), each with values, 1 or above; None of fewer than `MIN_PAIRS` + 1."""
+    """Estimates φ, 1 or above, of blocks with values, shape (B, K); None of fewer than `MIN_PAIRS` + 1."""
     if len(blocks) <= MIN_PAIRS:
         return None
     shares = blocks.sum(axis=0) / blocks.sum()
@@ -152,7 +141,7 @@ def design_effect(blocks: Counts) -> float | None:
     return largest
 
 
-def are_alike(blocks: Counts, phi: float) -> bool:
+def are_halves_alike(blocks: Counts, phi: float) -> bool:
     """Whether the first half of the blocks, shape (B, K), is like the second, at `LEVEL`."""
     middle = int(np.searchsorted(np.cumsum(blocks.sum(axis=1)), blocks.sum() / 2)) + 1
     halves = np.stack([blocks[:middle].sum(axis=0), blocks[middle:].sum(axis=0)]).astype(np.float64)
@@ -165,42 +154,14 @@ def are_alike(blocks: Counts, phi: float) -> bool:
 
 
 def chi_squared_quantile(freedom: float, z: float) -> float:
-    """The quantile of chi-squared where the standard normal has `z`, by Wilson and Hilferty."""
+    """Computes the quantile of chi-squared where the standard normal has `z`, by Wilson and Hilferty."""
     tail = 2.0 / (9.0 * freedom)
     return freedom * max(0.0, 1.0 - tail + z * math.sqrt(tail)) ** 3
 
 
 def _median_ratio(shares: NDArray[np.float64]) -> float:
-    """The median of χ²_ν/ν, ν of multinomial shares."""
+    """Computes the median of χ²_ν/ν, ν of multinomial shares."""
     squares, cubes = float(shares @ shares), float(shares**2 @ shares)
     trace = squares - 2.0 * cubes + squares**2
     freedom = (1.0 - squares) ** 2 / trace if trace > 0.0 else 1.0
     return chi_squared_quantile(freedom, 0.0) / freedom
-
-
-def _binning_state(binning: Binning | None) -> dict[str, Any] | None:
-    if isinstance(binning, ClassBins):
-        return {"labels": list(binning.labels), "has_missing": binning.has_missing}
-    if isinstance(binning, NumberBins):
-        return {
-            "edges": list(binning.edges),
-            "cuts": list(binning.cuts),
-            "scale": binning.scale,
-            "has_missing": binning.has_missing,
-            "is_fixed": binning.is_fixed,
-        }
-    return None
-
-
-def _binning_from(state: dict[str, Any] | None) -> Binning | None:
-    if state is None:
-        return None
-    if "labels" in state:
-        return ClassBins(labels=tuple(state["labels"]), has_missing=state["has_missing"])
-    return NumberBins(
-        edges=tuple(state["edges"]),
-        cuts=tuple(state["cuts"]),
-        scale=state["scale"],
-        has_missing=state["has_missing"],
-        is_fixed=state["is_fixed"],
-    )

@@ -1,9 +1,9 @@
-"""References of time that moves: the last days, or the same hour of the weeks before; both of stored hours.
+"""References that move with time: the last days, or the same hour of the weeks before; both from stored hours.
 
 A stream's first reference gives the bins, and they stay. What it counts is kept by the hour, and a reference is made of
 the hours of `rolling` that end `lag` before the present epoch. Epochs are as long as `lag` and begin at its multiples
-in Unix time, so a reference stands for one epoch, holds nothing that is less than `lag` older than what it judges, and
-is the same after a restart. Until those hours hold what learning asks for, the first reference goes on.
+in Unix time, so a reference stands for one epoch, holds nothing that is less than `lag` older than the panes it judges,
+and is the same after a restart. Until those hours hold the values that learning requires, the first reference goes on.
 
 **Hour of the week.** Evidence is gathered against one reference; one that changed every hour would begin it anew every
 hour. So the counts are brought to the reference instead. With r the shares over all hours and s those of this hour of
@@ -28,8 +28,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from otel_mlmon.processor.window.settings import HistorySettings
-from otel_mlmon.processor.window.window import Bins, Origin, Reference
+from otel_mlmon.processor.window.pane import PaneCounts
+from otel_mlmon.processor.window.settings import MovingReferenceSettings
+from otel_mlmon.processor.window.window import Bins, Reference, ReferenceOrigin
 from otel_mlmon.sketch.moments import ExactSum, Moments
 from otel_mlmon.types import Counts, Floats
 
@@ -41,18 +42,8 @@ EPOCH_HOUR_OF_WEEK: Final = 72
 SHRINKAGE: Final = 200.0
 
 
-class Hour(NamedTuple):
-    """What a stream counted in one hour."""
-
-    counts: Counts
-    """Shape (K,)."""
-    numbers: int
-    exact_sum: int
-    """Of the numbers, as `Moments` has it."""
-
-
-class Season(NamedTuple):
-    """A reference for one epoch."""
+class EpochReference(NamedTuple):
+    """Holds the reference of one epoch."""
 
     epoch: int
     reference: Reference | None
@@ -62,90 +53,93 @@ class Season(NamedTuple):
 
 
 @dataclass(slots=True, kw_only=True)
-class History:
-    """The hours of one stream.
+class MovingReference:
+    """Makes the references of one stream from the counts of its hours.
 
     Memory: a count vector an hour of `rolling` + 2 `lag`.
     """
 
-    settings: HistorySettings
+    settings: MovingReferenceSettings
     name: str
-    """Of model and stream: what the draws are seeded by."""
-    learn: int
+    """Names model and stream; the draws are seeded by it."""
+    min_values: int
     """Values that a reference is made of at least."""
-    hours: dict[int, Hour] = field(default_factory=dict)
+    hours: dict[int, PaneCounts] = field(default_factory=dict)
     """By hours since the Unix epoch."""
-    season: Season | None = None
+    epoch_reference: EpochReference | None = None
 
-    def add(self, end_ns: int, counts: Counts, numbers: int, exact_sum: int) -> int:
-        """Count a pane, as it was seen; its hour."""
-        hour = (end_ns - 1) // HOUR_NS
-        known = self.hours.get(hour)
-        if known is not None:
-            counts, numbers, exact_sum = known.counts + counts, known.numbers + numbers, known.exact_sum + exact_sum
-        else:
-            oldest = hour - self.settings.kept_hours
-            self.hours = {key: value for key, value in self.hours.items() if key >= oldest}
-        self.hours[hour] = Hour(counts, numbers, exact_sum)
-        return hour
+    def add(self, pane: PaneCounts) -> None:
+        """Counts a pane, as it was seen, into its hour."""
+        hour = hour_of(pane.end_ns)
+        if hour in self.hours:
+            self.hours[hour] = self.hours[hour].merge(pane)
+            return
+        oldest = hour - self.settings.retained_hours
+        self.hours = {key: counts for key, counts in self.hours.items() if key >= oldest}
+        self.hours[hour] = pane
 
     def clear(self) -> None:
-        """Forget all hours: their bins are no longer those of the reference."""
-        self.hours, self.season = {}, None
+        """Removes all hours: their bins are no longer those of the reference."""
+        self.hours, self.epoch_reference = {}, None
 
     def reference(self, end_ns: int, bins: Bins) -> Reference | None:
-        """The reference of the epoch that `end_ns` is in; None while the first one goes on."""
+        """Returns the reference of the epoch that `end_ns` is in; None while the first one goes on."""
         lag_ns = self.settings.lag_hours * HOUR_NS
         epoch = (end_ns - 1) // lag_ns
-        if self.season is None or self.season.epoch != epoch:
-            self.season = self._season(epoch, bins)
-        return self.season.reference
+        if self.epoch_reference is None or self.epoch_reference.epoch != epoch:
+            self.epoch_reference = self._make(epoch, bins)
+        return self.epoch_reference.reference
 
-    def adjusted(self, end_ns: int, counts: Counts) -> Counts:
-        """A pane's counts, shape (K,), as they would be at no hour in particular; the sum stays."""
-        if self.season is None or self.season.reference is None:
+    def adjust(self, end_ns: int, counts: Counts) -> Counts:
+        """Adjusts a pane's counts, shape (K,), to those of an average hour; the sum stays."""
+        if self.epoch_reference is None or self.epoch_reference.reference is None:
             return counts
-        shares = self.season.hours.get(hour_of_week((end_ns - 1) // HOUR_NS))
+        shares = self.epoch_reference.hours.get(hour_of_week(hour_of(end_ns)))
         if shares is None:
             return counts
-        reference = self.season.reference.counts / self.season.reference.total
+        reference = self.epoch_reference.reference.counts / self.epoch_reference.reference.total
         seed = hashlib.blake2b(f"{self.name}\0{end_ns}".encode(), digest_size=16).digest()
-        return coupled(counts, shares, reference, np.random.default_rng(int.from_bytes(seed, "little")))
+        return couple(counts, shares, reference, np.random.default_rng(int.from_bytes(seed, "little")))
 
-    def _season(self, epoch: int, bins: Bins) -> Season:
+    def _make(self, epoch: int, bins: Bins) -> EpochReference:
         end = (epoch - 1) * self.settings.lag_hours
-        chosen = {hour: self.hours[hour] for hour in self.hours if end - self.settings.rolling_hours <= hour < end}
-        total = sum(int(hour.counts.sum()) for hour in chosen.values())
-        weeks_seen = end - min(chosen, default=end) >= WEEK_HOURS
-        if not total or total < self.learn or (self.settings.hour_of_week and not weeks_seen):
-            return Season(epoch, None, {})
-        counts = np.sum([hour.counts for hour in chosen.values()], axis=0)
+        epoch_hours = {hour: self.hours[hour] for hour in self.hours if end - self.settings.rolling_hours <= hour < end}
+        total = sum(int(hour.counts.sum()) for hour in epoch_hours.values())
+        is_week_complete = end - min(epoch_hours, default=end) >= WEEK_HOURS
+        if not total or total < self.min_values or (self.settings.hour_of_week and not is_week_complete):
+            return EpochReference(epoch, None, {})
+        counts = np.sum([hour.counts for hour in epoch_hours.values()], axis=0)
         moments = Moments(
-            count=sum(hour.numbers for hour in chosen.values()),
-            exact_sum=ExactSum(sum(hour.exact_sum for hour in chosen.values())),
+            count=sum(hour.number_count for hour in epoch_hours.values()),
+            exact_sum=sum((hour.exact_sum for hour in epoch_hours.values()), ExactSum()),
         )
         hours: dict[int, Floats] = {}
-        origin: Origin = "rolling"
+        origin: ReferenceOrigin = "rolling"
         if self.settings.hour_of_week:
-            hours, known = _by_hour_of_week(chosen, counts / total)
-            counts, origin = np.rint(counts * (known / total)).astype(np.int64), "hour_of_week"
+            hours, effective = _by_hour_of_week(epoch_hours, counts / total)
+            counts, origin = np.rint(counts * (effective / total)).astype(np.int64), "hour_of_week"
         reference = Reference(bins=bins, counts=counts, mean=moments.mean, origin=origin)
-        return Season(epoch, reference if reference.total else None, hours)
+        return EpochReference(epoch, reference if reference.total else None, hours)
+
+
+def hour_of(end_ns: int) -> int:
+    """Returns the hour of a pane that ends at `end_ns`, counted from the Unix epoch."""
+    return (end_ns - 1) // HOUR_NS
 
 
 def hour_of_week(hour: int) -> int:
-    """0 is the hour from Monday 00:00 UTC on."""
+    """Returns the hour of the week, where 0 is the hour from Monday 00:00 UTC on."""
     return (hour + EPOCH_HOUR_OF_WEEK) % WEEK_HOURS
 
 
-def coupled(counts: Counts, before: Floats, after: Floats, rng: np.random.Generator) -> Counts:
-    """Counts of values with shares `before`, shape (K,) each, as those of values with shares `after`.
+def couple(counts: Counts, before: Floats, after: Floats, rng: np.random.Generator) -> Counts:
+    """Draws counts of values with shares `after` from those of values with shares `before`, shape (K,) each.
 
     Args:
-        counts: What was seen.
+        counts: Of values with shares `before`.
         before: Shares above 0 that sum to 1.
         after: Shares that sum to 1.
-        rng: What the draws are from.
+        rng: The source of the draws.
     """
     gains = np.maximum(after - before, 0.0)
     if not gains.sum():
@@ -156,10 +150,10 @@ def coupled(counts: Counts, before: Floats, after: Floats, rng: np.random.Genera
     return moved
 
 
-def _by_hour_of_week(chosen: Mapping[int, Hour], overall: Floats) -> tuple[dict[int, Floats], float]:
-    """Shares by hour of the week, shrunk to `overall`; and the N of an hour, on average over the traffic."""
+def _by_hour_of_week(epoch_hours: Mapping[int, PaneCounts], overall: Floats) -> tuple[dict[int, Floats], float]:
+    """Computes shares by hour of the week, shrunk to `overall`, and the N of an hour, on average over the traffic."""
     totals: dict[int, Counts] = {}
-    for number, hour in chosen.items():
+    for number, hour in epoch_hours.items():
         key = hour_of_week(number)
         totals[key] = totals[key] + hour.counts if key in totals else hour.counts
     # An empty bin would have no way back: half a value over all bins is spread.

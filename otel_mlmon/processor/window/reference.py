@@ -1,178 +1,177 @@
-"""The reference of one stream: learned and then frozen, given by a file or by the model itself, or a budget.
+"""The reference of one stream: learned and then frozen, fixed by a profile, or an allowance for latency and errors.
 
-It never learns what it judges. A reference keeps the sketch it was made from. Where later numbers come in
-coarser buckets than its edges stand on, it is binned anew from that sketch on the coarser grid: another
-reference, for which the evidence starts again.
+It never learns what it judges. A reference keeps the sketch it was made from. Where later numbers come in coarser
+buckets than its edges stand on, it is binned anew from that sketch on the coarser grid: another reference, for which
+the evidence starts again.
 """
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.window.binning import (
     Binning,
-    BudgetBins,
     ClassBins,
     Grid,
     NumberBins,
-    quantile_bins,
+    ThresholdBins,
+    choose_quantile_bins,
 )
-from otel_mlmon.processor.window.learning import CHOOSING, Learning, Verdict, is_enough
-from otel_mlmon.processor.window.settings import ModelSettings
-from otel_mlmon.processor.window.streams import FAILED, OK
-from otel_mlmon.processor.window.window import Origin, Reference
+from otel_mlmon.processor.window.learning import (
+    CHOOSING_SHARE,
+    BlockStatistics,
+    LearningBlocks,
+    is_learned,
+)
+from otel_mlmon.processor.window.series import FAILED, OK
+from otel_mlmon.processor.window.settings import ModelWindowSettings
+from otel_mlmon.processor.window.window import Reference, ReferenceOrigin
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 
-BUDGET_COUNT: Final = 1_000_000_000
-"""The size of a budget's reference: an allowance is known exactly, so nothing is due to a finite sample."""
+ALLOWANCE_COUNT: Final = 1_000_000_000
+"""The size of an allowance's reference: it is known exactly, so nothing is due to a finite sample."""
 
 _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
 
 @dataclass(slots=True, kw_only=True)
-class Baseline:
-    """The reference of one stream, or the way to it."""
+class ReferenceState:
+    """Holds what is stored of one stream's reference."""
 
-    stream: str
-    settings: ModelSettings
     sketch: StreamSketch = field(default_factory=StreamSketch)
-    """What was learned, or given."""
+    """What was learned, or the counts of the profile."""
     is_frozen: bool = False
-    verdict: Verdict = field(default_factory=Verdict)
-    """What was found of a learned reference when it was frozen."""
-    learning: Learning = field(default_factory=Learning)
+    """Whether learning is over."""
+    statistics: BlockStatistics = field(default_factory=BlockStatistics)
+    """Of a learned reference, when it was frozen."""
+    blocks: LearningBlocks = field(default_factory=LearningBlocks)
     grid: Grid = None
+    """Where the edges of the bins may stand."""
     generation: int = 0
     """Grows with every change of the bins: counts of different generations do not add up."""
+
+
+@dataclass(slots=True, kw_only=True)
+class StreamReference:
+    """The reference of one stream, or what was learned towards it so far."""
+
+    stream: str
+    settings: ModelWindowSettings
+    state: ReferenceState = field(default_factory=ReferenceState)
     reference: Reference | None = None
+    """None while it is learned."""
     binning: Binning | None = None
 
     def __post_init__(self) -> None:
         share = _allowed_share(self.stream, self.settings)
-        given = self.settings.given(self.stream)
+        profile = self.settings.find_profile(self.stream)
         if share is not None:
-            self.binning = _budget_binning(self.stream, self.settings)
-            over = round(share * BUDGET_COUNT)
-            counts = np.array([BUDGET_COUNT - over, over], dtype=np.int64)
+            self.binning = _allowance_binning(self.stream, self.settings)
+            over = round(share * ALLOWANCE_COUNT)
+            counts = np.array([ALLOWANCE_COUNT - over, over], dtype=np.int64)
             self.reference = Reference(bins=self.binning.bins, counts=counts, origin="budget")
-        elif given is not None:
-            self.sketch, origin = given
+        elif profile is not None:
+            self.state.sketch, origin = profile
             self._bin(origin)
-        elif self.is_frozen:
+        elif self.state.is_frozen:
             self._bin("learned")
 
-    def learn(self, stream_sketch: StreamSketch) -> None:
-        """Add a pane, and freeze if that is enough and one thing."""
-        self.sketch = self.sketch.merge(stream_sketch)
-        if stream_sketch.total:
-            self._gather(stream_sketch)
-        is_due = self.sketch.total >= self.settings.learn and self.learning.panes >= self.settings.learn_panes
-        verdict = self.learning.verdict() if is_due else Verdict()
-        if is_due and is_enough(self.sketch.total, verdict, asked=self.settings.learn):
-            self.verdict, self.is_frozen, self.learning = verdict, True, Learning()
-            if verdict.is_stationary is False:
-                _LOG.warning(
-                    "Stream %s moved while its reference was learned from %d values: it is used, and may alarm early.",
-                    self.stream,
-                    self.sketch.total,
-                )
-            self._bin("learned")
+    def learn(self, sketch: StreamSketch) -> None:
+        """Adds a pane, and freezes the reference if there are enough values and they are homogeneous."""
+        state, settings = self.state, self.settings
+        state.sketch = state.sketch.merge(sketch)
+        count = state.sketch.total
+        if sketch.total:
+            self._add_block(sketch)
+        if count < settings.learn or state.blocks.panes < settings.learn_panes:
+            return
+        statistics = state.blocks.statistics()
+        if not is_learned(count, statistics, required=settings.learn):
+            return
+        state.statistics, state.is_frozen, state.blocks = statistics, True, LearningBlocks()
+        if statistics.is_stationary is False:
+            _LOG.warning(
+                "Stream %s moved while its reference was learned from %d values: it is used, and may alarm early.",
+                self.stream,
+                count,
+            )
+        self._bin("learned")
 
-    def _gather(self, stream_sketch: StreamSketch) -> None:
-        binning = self.learning.binning
-        if (
-            binning is None or binning.misfit(stream_sketch) is not None
-        ) and self.sketch.total >= CHOOSING * self.settings.learn:
-            binning = _binning(self.stream, self.sketch, grid=None, settings=self.settings)
-        self.learning.add(stream_sketch, binning)
+    def replace(self, settings: ModelWindowSettings) -> StreamReference | None:
+        """Applies other settings, and returns the other reference that they ask for; None if this one stays.
 
-    def replaced(self, settings: ModelSettings) -> Baseline | None:
-        """The reference under other settings that give another one; None if this one stays, under them.
-
-        Bins go on to stand where those who count can tell numbers apart.
+        Bins go on to stand where the writers can tell numbers apart.
         """
         self.settings = settings
-        given = settings.given(self.stream)
+        profile = settings.find_profile(self.stream)
         origin = self.reference.origin if self.reference is not None else None
-        stays = origin in ("budget", "file") or (given is None and origin != "model")
-        if stays or (given is not None and given[1] == origin and given[0] == self.sketch):
+        is_kept = origin in ("budget", "file") or (profile is None and origin != "model")
+        if is_kept or (profile is not None and profile == (self.state.sketch, origin)):
             return None
-        return Baseline(stream=self.stream, settings=settings, grid=self.grid, generation=self.generation + 1)
+        state = ReferenceState(grid=self.state.grid, generation=self.state.generation + 1)
+        return StreamReference(stream=self.stream, settings=settings, state=state)
 
-    def fit(self, stream_sketch: StreamSketch) -> bool:
-        """Bin the reference anew if its edges do not stand on the buckets of `stream_sketch`; whether that was so."""
-        grid = self.binning.misfit(stream_sketch) if self.binning is not None else None
+    def fit(self, sketch: StreamSketch) -> bool:
+        """Bins the reference anew if its edges do not stand on the buckets of `sketch`; whether that was so."""
+        grid = self.binning.misfit(sketch) if self.binning is not None else None
         if grid is None:
             return False
-        if isinstance(grid, tuple) and isinstance(self.grid, tuple):
-            # Writers with different bounds would move the edges to and fro: only what all have stays.
-            grid = tuple(sorted(set(grid) & set(self.grid)))
-        self.grid = grid
-        self.generation += 1
+        if isinstance(grid, tuple) and isinstance(self.state.grid, tuple):
+            # Writers with different bounds would move the edges to and fro: only bounds that all have stay.
+            grid = tuple(sorted(set(grid) & set(self.state.grid)))
+        self.state.grid = grid
+        self.state.generation += 1
         self._bin(self.reference.origin if self.reference is not None else "learned")
         return True
 
-    def to_state(self) -> dict[str, Any]:
-        """As JSON has it; `restore` is its inverse."""
-        grid = list(self.grid) if isinstance(self.grid, tuple) else self.grid
-        return {**self._learned_state(), "grid": grid, "generation": self.generation}
+    def stored_state(self) -> ReferenceState:
+        """Returns the state that `StreamReference` is made of again: without counts that a profile has."""
+        if self.reference is None or self.reference.origin == "learned":
+            return self.state
+        return ReferenceState(grid=self.state.grid, generation=self.state.generation)
 
-    @classmethod
-    def restore(cls, state: dict[str, Any], *, stream: str, settings: ModelSettings) -> Baseline:
-        """From `to_state`; a budget or a profile that was changed since is followed."""
-        grid = state["grid"]
-        design_effect, is_stationary = state.get("verdict", (None, None))
-        return cls(
-            stream=stream,
-            settings=settings,
-            sketch=StreamSketch.from_dict(state.get("sketch", {})),
-            is_frozen=state.get("is_frozen", False),
-            verdict=Verdict(design_effect=design_effect, is_stationary=is_stationary),
-            learning=Learning.from_state(state["learning"]) if "learning" in state else Learning(),
-            grid=tuple(grid) if isinstance(grid, list) else grid,
-            generation=state["generation"],
-        )
+    def _add_block(self, sketch: StreamSketch) -> None:
+        binning = self.state.blocks.binning
+        is_unfit = binning is None or binning.misfit(sketch) is not None
+        if is_unfit and self.state.sketch.total >= CHOOSING_SHARE * self.settings.learn:
+            binning = _choose_binning(self.stream, self.state.sketch, grid=None, settings=self.settings)
+        self.state.blocks.add(sketch, binning)
 
-    def _learned_state(self) -> dict[str, Any]:
-        if self.reference is None:
-            return {"sketch": self.sketch.to_dict(), "learning": self.learning.to_state()}
-        if self.reference.origin != "learned":
-            return {}
-        verdict = [self.verdict.design_effect, self.verdict.is_stationary]
-        return {"sketch": self.sketch.to_dict(), "is_frozen": True, "verdict": verdict}
-
-    def _bin(self, origin: Origin) -> None:
-        self.binning = _binning(self.stream, self.sketch, grid=self.grid, settings=self.settings)
+    def _bin(self, origin: ReferenceOrigin) -> None:
+        state = self.state
+        self.binning = _choose_binning(self.stream, state.sketch, grid=state.grid, settings=self.settings)
         self.reference = Reference(
             bins=self.binning.bins,
-            counts=self.binning.count(self.sketch),
-            mean=self.sketch.moments.mean,
+            counts=self.binning.count(state.sketch),
+            mean=state.sketch.moments.mean,
             origin=origin,
-            is_stationary=self.verdict.is_stationary if origin == "learned" else None,
+            is_stationary=state.statistics.is_stationary if origin == "learned" else None,
         )
 
 
-def _allowed_share(stream: str, settings: ModelSettings) -> float | None:
+def _allowed_share(stream: str, settings: ModelWindowSettings) -> float | None:
     if stream == semconv.STREAM_LATENCY:
         return settings.latency_max_ratio
     return settings.error_max_ratio if stream == semconv.STREAM_ERRORS else None
 
 
-def _budget_binning(stream: str, settings: ModelSettings) -> Binning:
+def _allowance_binning(stream: str, settings: ModelWindowSettings) -> Binning:
     if stream == semconv.STREAM_LATENCY:
-        return BudgetBins(budget_s=settings.latency_threshold_s)
+        return ThresholdBins(threshold_s=settings.latency_threshold_s)
     return ClassBins(labels=(OK, FAILED))
 
 
-def _binning(stream: str, stream_sketch: StreamSketch, *, grid: Grid, settings: ModelSettings) -> Binning:
+def _choose_binning(
+    stream: str, sketch: StreamSketch, *, grid: Grid, settings: ModelWindowSettings
+) -> ClassBins | NumberBins:
     if stream == semconv.STREAM_CONFIDENCE:
         return NumberBins(edges=semconv.CONFIDENCE_EDGES, is_fixed=True)
     is_input = stream.startswith(semconv.STREAM_INPUT_PREFIX)
-    if stream_sketch.categories.total > stream_sketch.numbers or stream == semconv.STREAM_LABEL:
-        return ClassBins.of(stream_sketch, limit=settings.max_labels, has_missing=is_input)
-    return quantile_bins(stream_sketch, grid=grid, has_missing=is_input)
+    if sketch.categories.total > sketch.numbers or stream == semconv.STREAM_LABEL:
+        return ClassBins.choose(sketch, limit=settings.max_labels, has_missing=is_input)
+    return choose_quantile_bins(sketch, grid=grid, has_missing=is_input)

@@ -1,65 +1,118 @@
-"""From the points of one series to what was counted in each pane.
+"""Turns the points of one time series into the increments of each pane, and those into sketches of the drift streams.
 
-Points wait until their pane closes and are then taken in the order of their time, so the order and the
-number of times in which they arrive change nothing. A cumulative series is told apart by its start time as
-well: a new start is a new count. Rules:
+Points are pending until their pane closes and are then consumed in the order of their time, so the order and the number
+of times in which they arrive change nothing. A cumulative series is identified by its start time as well: a new start
+is a new series. Rules:
 
-- The first point of a cumulative series is kept whole only if counting began after this process did, else
-it only
+- The first total of a cumulative series is an increment only if counting began after this process did; else it only
   says where counting stands (`initial_value: auto` of the Collector's `cumulative_to_delta`).
-- A running total that falls was reset; all of it is new.
-- A running total in other buckets than before says only where counting stands now.
-- Choice: delta points of one series that overlap without being equal are all kept. The Collector drops
-them; but they
-  come from workers forked under one resource identity, and what those counted did happen.
+- A total that falls was reset; all of it is an increment.
+- A total in other buckets than before only says where counting stands now.
+- Choice: delta points of one series that overlap without being equal are all counted. The Collector drops them; but
+  they come from workers forked under one resource identity, and what those counted did happen.
 
 Source: opentelemetry-specification, metrics/data-model.md, Resets and Gaps, Overlap.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from otel_mlmon.errors import BinMismatchError
+from otel_mlmon import semconv
 from otel_mlmon.processor.receive.data_point import Sketch
+from otel_mlmon.sketch.categories import Categories
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
+from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import ModelKey
 
-REMEMBERED: Final = 8
-"""Taken points that a repeated one is still recognised by; older ones count as late."""
+MAX_CONSUMED_KEYS: Final = 8
+"""Consumed points by which a repeated one is still recognised as a duplicate; older ones count as late."""
+
+DELTA: Final = -1
+"""The start of a series of deltas, in its key."""
+
+OK: Final = "ok"
+FAILED: Final = "failed"
+
+COUNTERS: Final = frozenset(metric.name for metric in (semconv.PREDICTIONS, semconv.MISSING_VALUES, semconv.CATEGORY))
+"""Metrics whose points are whole numbers; those of the others are histograms."""
+
+_SINGLE_STREAMS: Final = {
+    semconv.PREDICTIONS.name: (semconv.STREAM_LABEL,),
+    semconv.CONFIDENCE.name: (semconv.STREAM_CONFIDENCE,),
+    semconv.VALUE.name: (semconv.STREAM_VALUE,),
+    semconv.DURATION.name: (semconv.STREAM_LATENCY, semconv.STREAM_ERRORS),
+}
+_INPUTS: Final = frozenset(metric.name for metric in (semconv.FEATURE, semconv.MISSING_VALUES, semconv.CATEGORY))
 
 
 class SeriesKey(NamedTuple):
-    """One count by one writer."""
+    """Identifies one time series of one writer."""
 
     series: str
     start_ns: int
-    """When a cumulative count began, 0 if unknown; `DELTA` for a series of deltas."""
+    """When a cumulative series began, 0 if unknown; `DELTA` for a series of deltas."""
 
-
-DELTA: Final = -1
 
 PointKey = tuple[int, int]
-"""Start and time, Unix nanoseconds."""
+"""Start and time of a point, Unix nanoseconds."""
 
 
-@dataclass(slots=True)
-class Point:
-    """A point that waits for its pane to close."""
+class PointValue(NamedTuple):
+    """Holds the value of a point in the one of three forms that it has; the others are None."""
+
+    counter: int | None = None
+    explicit: Histogram | None = None
+    exponential: ExponentialHistogram | None = None
+
+    @classmethod
+    def from_sketch(cls, sketch: Sketch) -> PointValue:
+        """Wraps the value of a data point."""
+        if isinstance(sketch, Histogram):
+            return cls(explicit=sketch)
+        return cls(counter=sketch) if isinstance(sketch, int) else cls(exponential=sketch)
+
+    @property
+    def total(self) -> int:
+        """How many values it counts."""
+        if self.counter is not None:
+            return self.counter
+        sketch = self.explicit if self.explicit is not None else self.exponential
+        return sketch.total if sketch is not None else 0
+
+    def has_form_of(self, other: PointValue) -> bool:
+        """Whether one total can be subtracted from the other: the same kind of sketch, over the same bounds."""
+        if self.explicit is not None and other.explicit is not None:
+            return self.explicit.bounds == other.explicit.bounds
+        return [part is None for part in self] == [part is None for part in other]
+
+    def subtract(self, earlier: PointValue) -> PointValue | None:
+        """Returns the counts after `earlier`, a former total of the same form; None if it was reset."""
+        if self.counter is not None and earlier.counter is not None:
+            return PointValue(counter=self.counter - earlier.counter) if self.counter >= earlier.counter else None
+        if self.explicit is not None and earlier.explicit is not None:
+            explicit = self.explicit.subtract(earlier.explicit)
+            return PointValue(explicit=explicit) if explicit is not None else None
+        if self.exponential is not None and earlier.exponential is not None:
+            exponential = self.exponential.subtract(earlier.exponential)
+            return PointValue(exponential=exponential) if exponential is not None else None
+        return None
+
+
+class Point(NamedTuple):
+    """Holds a point until its pane closes."""
 
     pane_end_ns: int
-    sketch: Sketch
-    exemplars: tuple[str, ...]
-    is_stored: bool = False
+    value: PointValue
+    exemplars: tuple[str, ...] = ()
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class Series:
-    """One series: where it stands, and its points that wait."""
+@dataclass(slots=True, kw_only=True)
+class SeriesState:
+    """Holds what is stored of a series: where counting stands."""
 
     key: SeriesKey
     model: ModelKey
@@ -67,66 +120,104 @@ class Series:
     name: str
     """The label, feature, output or error type; empty if the metric is not split."""
     category: str
-    seen_ns: int
-    """When a point was last taken, by our clock."""
-    base: Sketch | None = None
-    """The running total that was taken last."""
-    base_ns: int = 0
-    """Its time."""
+    updated_ns: int
+    """When a point was last consumed, by our clock."""
     newest_ns: int = 0
-    waiting: dict[PointKey, Point] = field(default_factory=dict)
-    taken: deque[PointKey] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
-    resets: int = 0
-    """Restarts found while taking."""
+    """The largest time of its points."""
+    total: PointValue | None = None
+    """The total that was consumed last."""
+    total_ns: int = 0
+    """Its time."""
+    consumed: list[PointKey] = field(default_factory=list)
+    """The last `MAX_CONSUMED_KEYS` points that were consumed."""
 
-    def take(
-        self, pane_end_ns: int, *, keeps_first: Callable[[int, int], bool]
-    ) -> Iterator[tuple[PointKey, Point, Sketch | None]]:
-        """Remove the points of panes up to `pane_end_ns`, with what each adds; None if it adds nothing.
+
+@dataclass(slots=True, eq=False)
+class Series:
+    """One time series: where counting stands, and its pending points."""
+
+    state: SeriesState
+    pending: dict[PointKey, Point] = field(default_factory=dict)
+    resets: int = 0
+    """Resets since the caller last set it to 0."""
+
+    def has_point(self, key: PointKey) -> bool:
+        """Whether the point is pending, or one of the last that were consumed."""
+        return key in self.pending or key in self.state.consumed
+
+    def consume(
+        self, pane_end_ns: int, *, is_complete: Callable[[int, int], bool]
+    ) -> Iterator[tuple[PointKey, Point, PointValue | None]]:
+        """Removes the points of panes up to `pane_end_ns`, and yields each with its increment; None if it has none.
 
         Args:
             pane_end_ns: End of the pane that closes.
-            keeps_first: Whether a first running total, of a start and a time, was all counted under our eyes.
+            is_complete: Whether a first total, of a start and a time, was counted since this process started.
         """
-        due = [key for key, point in self.waiting.items() if point.pane_end_ns <= pane_end_ns]
-        for key in sorted(due, key=lambda key: (key[1], key[0])):
-            point = self.waiting.pop(key)
-            self.taken.append(key)
-            is_delta = self.key.start_ns == DELTA
-            yield key, point, point.sketch if is_delta else self._increment(key, point.sketch, keeps_first)
+        keys = [key for key, point in self.pending.items() if point.pane_end_ns <= pane_end_ns]
+        for key in sorted(keys, key=lambda key: (key[1], key[0])):
+            point = self.pending.pop(key)
+            self.state.consumed = [*self.state.consumed, key][-MAX_CONSUMED_KEYS:]
+            is_delta = self.state.key.start_ns == DELTA
+            yield key, point, point.value if is_delta else self._increment(key, point.value, is_complete)
 
-    def _increment(self, key: PointKey, total: Sketch, keeps_first: Callable[[int, int], bool]) -> Sketch | None:
+    def _increment(
+        self, key: PointKey, total: PointValue, is_complete: Callable[[int, int], bool]
+    ) -> PointValue | None:
         start_ns, time_ns = key
-        if time_ns <= self.base_ns:
-            return None  # a clock that was in the future: its later point was taken first, and holds this one
-        before, self.base, self.base_ns = self.base, total, time_ns
-        if before is None:
-            return total if keeps_first(start_ns, time_ns) else None
-        if _ways(before) != _ways(total):
+        if time_ns <= self.state.total_ns:
+            return None  # a clock that was in the future: its later point was consumed first, and includes this one
+        earlier, self.state.total, self.state.total_ns = self.state.total, total, time_ns
+        if earlier is None:
+            return total if is_complete(start_ns, time_ns) else None
+        if not total.has_form_of(earlier):
             self.resets += 1
             return None
-        added = _since(total, before)
-        if added is None:
+        increment = total.subtract(earlier)
+        if increment is None:
             self.resets += 1
             return total
-        return added
+        return increment
 
 
-def count_of(sketch: Sketch) -> int:
-    """How many values a sketch holds."""
-    return sketch if isinstance(sketch, int) else sketch.total
+def list_streams(metric: str, name: str) -> tuple[str, ...]:
+    """Returns the names of the streams that a metric feeds; empty if it feeds none.
+
+    Args:
+        metric: Its name.
+        name: What it is split by: for inputs the feature.
+    """
+    if metric in _INPUTS:
+        return (f"{semconv.STREAM_INPUT_PREFIX}{name}",)
+    return _SINGLE_STREAMS.get(metric, ())
 
 
-def _ways(sketch: Sketch) -> object:
-    """What must be equal for one running total to be taken from another."""
-    return sketch.bounds if isinstance(sketch, Histogram) else type(sketch)
+def sketch_streams(metric: str, name: str, category: str, increment: PointValue) -> dict[str, StreamSketch]:
+    """Converts an increment into a sketch for each of the streams that its metric feeds."""
+    return dict(zip(list_streams(metric, name), _sketches(metric, name, category, increment), strict=True))
 
 
-def _since(total: Sketch, before: Sketch) -> Sketch | None:
-    if isinstance(total, int) and isinstance(before, int):
-        return total - before if total >= before else None
-    if isinstance(total, Histogram) and isinstance(before, Histogram):
-        return total.subtract(before)
-    if isinstance(total, ExponentialHistogram) and isinstance(before, ExponentialHistogram):
-        return total.subtract(before)
-    raise BinMismatchError(f"{type(total).__name__} against {type(before).__name__}")
+def merge_streams(panes: Iterable[Mapping[str, StreamSketch]]) -> dict[str, StreamSketch]:
+    """Merges parts of a pane, stream by stream: bit for bit what one process that saw all of it would hold."""
+    merged: dict[str, StreamSketch] = {}
+    for pane in panes:
+        for stream, sketch in pane.items():
+            merged[stream] = merged[stream].merge(sketch) if stream in merged else sketch
+    return merged
+
+
+def _sketches(metric: str, name: str, category: str, increment: PointValue) -> tuple[StreamSketch, ...]:
+    if increment.counter is None:
+        explicit = {increment.explicit.bounds: increment.explicit} if increment.explicit is not None else {}
+        numbers = StreamSketch(explicit=explicit, exponential=increment.exponential)
+        if metric != semconv.DURATION.name:
+            return (numbers,)
+        # The metric of a failed call carries its error type, and nothing else splits it.
+        return numbers, _count_class(FAILED if name else OK, numbers.numbers)
+    if metric == semconv.MISSING_VALUES.name:
+        return (StreamSketch(missing=increment.counter),)
+    return (_count_class(category if metric == semconv.CATEGORY.name else name, increment.counter),)
+
+
+def _count_class(label: str, count: int) -> StreamSketch:
+    return StreamSketch(categories=Categories(counts={label: count} if count else {}))

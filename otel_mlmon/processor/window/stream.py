@@ -1,23 +1,23 @@
-"""One stream of one model: its reference, its rolling window, and what each closed pane makes of them."""
+"""One stream of one model: its reference, its rolling window, and the window that each closed pane makes of them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 
-from otel_mlmon.processor.window.moving_reference import History
-from otel_mlmon.processor.window.reference import Baseline
-from otel_mlmon.processor.window.rolling import Rolling, Slot
-from otel_mlmon.processor.window.settings import ModelSettings
-from otel_mlmon.processor.window.window import Bins, Origin, Reference, StreamKey, Window
+from otel_mlmon.processor.window.moving_reference import MovingReference
+from otel_mlmon.processor.window.pane import PaneCounts, RollingWindow
+from otel_mlmon.processor.window.reference import StreamReference
+from otel_mlmon.processor.window.settings import ModelWindowSettings
+from otel_mlmon.processor.window.window import Bins, Reference, ReferenceOrigin, StreamKey, Window
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import Counts
 
-_NONE = np.zeros(0, dtype=np.int64)
-_EMPTY = StreamSketch()
-_NO_BINS = Bins(names=(), is_ordered=False)
+_NO_COUNTS: Final = np.zeros(0, dtype=np.int64)
+_EMPTY: Final = StreamSketch()
+_NO_BINS: Final = Bins(names=(), is_ordered=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,10 +26,10 @@ class StreamSummary:
 
     stream: str
     learned: int
-    """Values seen towards the reference; all it was made of, once there is one."""
+    """Values that the reference is learned from so far, or was learned from."""
     learn: int
-    """Values it takes."""
-    origin: Origin | Literal[""]
+    """Values that learning takes."""
+    origin: ReferenceOrigin | Literal[""]
     """Empty while it is learned."""
     is_stationary: bool | None
     """Of a learned reference: whether its halves are alike; None where that is not known."""
@@ -42,84 +42,102 @@ class StreamSummary:
     current_shares: tuple[float, ...]
     """Zeros while the rolling window is empty."""
     current_counts: tuple[int, ...]
-    """What the rolling window holds, by bin; empty while there are no bins."""
+    """The counts of the rolling window, by bin; empty while there are no bins."""
     reference_mean: float
     """In the stream's own unit, NaN if unknown."""
     current_mean: float
 
 
 @dataclass(slots=True, kw_only=True)
-class Stream:
-    """Reference and rolling window of one stream."""
+class StreamWindows:
+    """Makes the windows of one stream, from its reference and its rolling window."""
 
     key: StreamKey
-    baseline: Baseline
-    rolling: Rolling
-    history: History | None = None
-    """What a reference of moving time is made of; None for one that stays."""
+    learned: StreamReference
+    """The first reference, which gives the bins."""
+    rolling: RollingWindow
+    moving: MovingReference | None = None
+    """None for a reference that does not move with time."""
 
     @property
     def reference(self) -> Reference | None:
-        """What is judged by now."""
-        season = self.history.season if self.history is not None else None
-        moving = season.reference if season is not None else None
-        return moving if moving is not None else self.baseline.reference
+        """The reference that panes are judged by at present."""
+        epoch = self.moving.epoch_reference if self.moving is not None else None
+        reference = epoch.reference if epoch is not None else None
+        return reference if reference is not None else self.learned.reference
 
-    def close(
+    def close_pane(
         self, sketch: StreamSketch | None, *, start_ns: int, end_ns: int, exemplars: tuple[str, ...] = ()
     ) -> tuple[Window | None, bool]:
-        """The window of a pane, and whether the reference changed.
+        """Makes the window of a pane, and says whether the reference changed.
 
-        Choice: a pane without values makes a window of zeros while the rolling window still holds any, so
-        that a feature that went silent is seen to; after that it makes none.
+        Choice: a pane without values makes a window of zeros while the rolling window still holds any, so that a
+        feature that went silent is noticed; after that it makes none.
         """
         self.rolling.evict(end_ns)
         if sketch is None or not sketch.total:
             sketch = _EMPTY
             if not self.rolling.total:
                 return None, False
-        if self.baseline.reference is None:
+        if self.learned.reference is None:
             # Judging the pane that completes the reference against it would count the pane twice.
-            self.baseline.learn(sketch)
-            learned = self.baseline.sketch.total
-            return self._window(sketch, _NONE, start_ns, end_ns, exemplars, learned=learned), True
-        changed = self.baseline.fit(sketch)
-        if changed:
-            self._forget_counts()
-        pane = self._count(sketch)
+            self.learned.learn(sketch)
+            learned = self.learned.state.sketch.total
+            return self._window(sketch, _NO_COUNTS, start_ns, end_ns, exemplars, learned=learned), True
+        is_changed = self.learned.fit(sketch)
+        if is_changed:
+            self._clear()
         moments = sketch.moments
-        if self.history is not None:
-            self.turn(end_ns)
+        pane = PaneCounts(
+            start_ns=start_ns,
+            end_ns=end_ns,
+            generation=self.learned.state.generation,
+            counts=self._count(sketch),
+            number_count=moments.count,
+            exact_sum=moments.exact_sum,
+        )
+        if self.moving is not None:
+            self.update_reference(end_ns)
             if sketch.total:
-                self.history.add(end_ns, pane, moments.count, moments.exact_sum)
-            pane = self.history.adjusted(end_ns, pane)
+                self.moving.add(pane)
+            pane = pane._replace(counts=self.moving.adjust(end_ns, pane.counts))
         if sketch.total:
-            self.rolling.add(Slot(start_ns, end_ns, pane, moments.count, moments.exact_sum))
-        return self._window(sketch, pane, start_ns, end_ns, exemplars), changed
+            self.rolling.add(pane)
+        return self._window(sketch, pane.counts, start_ns, end_ns, exemplars), is_changed
 
-    def follow(self, settings: ModelSettings) -> bool:
-        """Go by other settings; whether the reference is another one now."""
-        baseline = self.baseline.replaced(settings)
-        if baseline is None:
+    def apply_settings(self, settings: ModelWindowSettings) -> bool:
+        """Applies other settings; whether the reference is another one now."""
+        reference = self.learned.replace(settings)
+        if reference is None:
             return False
-        self.baseline = baseline
-        self._forget_counts()
+        self.learned = reference
+        self._clear()
         return True
 
-    def turn(self, end_ns: int) -> None:
-        """Go by the reference of the time of a pane that ends at `end_ns`."""
-        if self.history is not None and self.baseline.reference is not None:
-            self.history.reference(end_ns, self.baseline.reference.bins)
+    def update_reference(self, end_ns: int) -> None:
+        """Moves a reference that moves with time to the epoch of a pane that ends at `end_ns`."""
+        if self.moving is not None and self.learned.reference is not None:
+            self.moving.reference(end_ns, self.learned.reference.bins)
+
+    def restore_pane(self, pane: PaneCounts) -> None:
+        """Adds a stored pane to the rolling window, if its counts are over the present bins."""
+        if self._has_bins_of(pane):
+            self.rolling.add(pane)
+
+    def restore_hour(self, hour: int, counts: PaneCounts) -> None:
+        """Adds a stored hour to the moving reference, if its counts are over the present bins."""
+        if self.moving is not None and self._has_bins_of(counts):
+            self.moving.hours[hour] = counts
 
     def summary(self) -> StreamSummary:
-        """For people."""
-        baseline, reference = self.baseline, self.reference
+        """Summarises the stream for people."""
+        reference = self.reference
         is_empty = reference is not None and not self.rolling.counts.size
         current = self._count(_EMPTY) if is_empty else self.rolling.counts
         return StreamSummary(
             stream=self.key.stream,
-            learned=baseline.sketch.total,
-            learn=baseline.settings.learn,
+            learned=self.learned.state.sketch.total,
+            learn=self.learned.settings.learn,
             origin=reference.origin if reference is not None else "",
             is_stationary=reference.is_stationary if reference is not None else None,
             reference_count=reference.total if reference is not None else 0,
@@ -132,19 +150,25 @@ class Stream:
             current_mean=self.rolling.mean,
         )
 
-    def _forget_counts(self) -> None:
-        """The bins are others now."""
+    def _has_bins_of(self, pane: PaneCounts) -> bool:
+        """Whether the counts are over the present bins: the reference or the settings may have changed since."""
+        reference = self.learned.reference
+        is_same_size = reference is not None and pane.counts.size == reference.bins.count
+        return is_same_size and pane.generation == self.learned.state.generation
+
+    def _clear(self) -> None:
+        """Removes all counts: the bins are others now."""
         self.rolling.clear()
-        if self.history is not None:
-            self.history.clear()
+        if self.moving is not None:
+            self.moving.clear()
 
     def _count(self, sketch: StreamSketch) -> Counts:
-        return self.baseline.binning.count(sketch) if self.baseline.binning is not None else _NONE
+        return self.learned.binning.count(sketch) if self.learned.binning is not None else _NO_COUNTS
 
     def _window(
         self,
         sketch: StreamSketch,
-        pane: Counts,
+        counts: Counts,
         start_ns: int,
         end_ns: int,
         exemplars: tuple[str, ...],
@@ -158,9 +182,9 @@ class Stream:
             end_ns=end_ns,
             reference=None if is_learning else self.reference,
             learned=learned or 0,
-            pane=pane,
+            pane=counts,
             pane_mean=sketch.moments.mean,
-            rolling=_NONE if is_learning else self.rolling.counts,
+            rolling=_NO_COUNTS if is_learning else self.rolling.counts,
             rolling_start_ns=start_ns if is_learning else self.rolling.start_ns(start_ns),
             rolling_mean=float("nan") if is_learning else self.rolling.mean,
             exemplars=exemplars,

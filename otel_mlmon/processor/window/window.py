@@ -1,4 +1,4 @@
-"""OUT Window: what one stream counted in one closed pane, beside its rolling window and its reference."""
+"""Defines what leaves the step: `Window`, with the counts of one stream in one closed pane beside its reference."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Literal, NamedTuple
 
 from otel_mlmon.types import Counts, ModelKey
 
-Origin = Literal["learned", "file", "model", "budget", "rolling", "hour_of_week"]
-"""Where a reference is from: the first predictions, the operator's file, the model's own metadata, a share that is
-allowed (latency and errors), the panes of a time that moves, or those of the same hour in the weeks before."""
+ReferenceOrigin = Literal["learned", "file", "model", "budget", "rolling", "hour_of_week"]
+"""Source of a reference: the first predictions, the operator's file, the model's own metadata, an allowance (of
+latency and errors), the panes of a time that moves, or those of the same hour in the weeks before."""
 
 
 class StreamKey(NamedTuple):
-    """What drift is looked for in: one stream of one model version."""
+    """Identifies one stream of one model version."""
 
     model: ModelKey
     stream: str
@@ -39,14 +39,14 @@ class Bins:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """What a stream counted when all was well, frozen."""
+    """Holds the counts that a stream is judged by."""
 
     bins: Bins
     counts: Counts
     """Shape (K,), int64."""
     mean: float = float("nan")
     """Of the values, in their own unit; NaN where the stream has no values or they are unknown."""
-    origin: Origin = "learned"
+    origin: ReferenceOrigin = "learned"
     is_stationary: bool | None = None
     """Of a learned one: whether its halves are alike; None where that is not known."""
 
@@ -58,7 +58,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """One stream after one pane."""
+    """Holds the counts of one stream in one closed pane and in the rolling window that ends with it."""
 
     stream: StreamKey
     start_ns: int

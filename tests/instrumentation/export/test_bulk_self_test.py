@@ -8,7 +8,7 @@ import pytest
 from opentelemetry.sdk.version import __version__
 
 from otel_mlmon.instrumentation.export import bulk
-from otel_mlmon.instrumentation.export.bulk_self_test import Trouble, self_test
+from otel_mlmon.instrumentation.export.bulk_self_test import UnavailableReasons, self_test
 from otel_mlmon.instrumentation.export.metrics import exponential_views
 from otel_mlmon.types import Floats
 
@@ -25,7 +25,7 @@ def _anew() -> Iterator[None]:
 
 
 def test_this_release_is_one_that_is_known() -> None:
-    assert self_test() == Trouble("", "")
+    assert self_test() == UnavailableReasons("", "")
     assert len(exponential_views()) == 2
 
 
@@ -33,12 +33,12 @@ def test_a_release_with_a_module_elsewhere_is_told(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.metrics._internal.measurement", None)
-    trouble, exemplars = self_test()
-    assert trouble == exemplars
-    assert trouble.startswith(f"{SDK} is laid out in another way: ModuleNotFoundError: ")
-    assert trouble.count("_internal.measurement") == 1
+    reason, exemplars = self_test()
+    assert reason == exemplars
+    assert reason.startswith(f"{SDK} is laid out in another way: ModuleNotFoundError: ")
+    assert reason.count("_internal.measurement") == 1
     assert exponential_views() == []
-    line = f"Values go into metrics one after the other, which takes 500 times as long: {trouble}."
+    line = f"Values are recorded in metrics one by one, which takes 500 times as long: {reason}."
     assert [record.getMessage() for record in caplog.records] == [line]
 
 
@@ -50,12 +50,14 @@ def test_a_release_that_counts_in_another_way_is_told(monkeypatch: pytest.Monkey
     fill = bulk._fill_explicit
     monkeypatch.setattr(bulk, "_fill_explicit", twice)
     said = f"{SDK} gives other explicit histograms than by `record`"
-    assert self_test() == Trouble(said, said)
+    assert self_test() == UnavailableReasons(said, said)
 
 
 def test_without_a_way_to_exemplars_values_still_go_in_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "offer", lambda *_: None)
-    assert self_test() == Trouble("", f"{SDK} gives other explicit and exponential histograms than by `record`")
+    monkeypatch.setattr(bulk, "offer_exemplar", lambda *_: None)
+    assert self_test() == UnavailableReasons(
+        "", f"{SDK} gives other explicit and exponential histograms than by `record`"
+    )
     assert len(exponential_views()) == 2
 
 
@@ -64,6 +66,6 @@ def test_whatever_the_sdk_raises_is_no_ones_fault_but_its_own(monkeypatch: pytes
     def divide(*_: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(bulk, "_split", divide)
+    monkeypatch.setattr(bulk, "_split_extremes", divide)
     said = f"{SDK} fails in the self-test"
-    assert self_test() == Trouble(said, said)
+    assert self_test() == UnavailableReasons(said, said)

@@ -5,13 +5,19 @@ import contextvars
 import pytest
 from opentelemetry import context
 
-from otel_mlmon.instrumentation.export.context import EMPTY, is_suppressed, plain, reader, split
+from otel_mlmon.instrumentation.export.context import (
+    EMPTY_CONTEXT,
+    is_suppressed,
+    make_context_reader,
+    otel_context,
+    split_contexts,
+)
 
 SPAN = context.Context({"span": 1})
 
 
 def test_the_context_is_read_past_the_api_and_is_none_where_nothing_was_attached() -> None:
-    read = reader()
+    read = make_context_reader()
     assert getattr(read, "__self__", None) is context._RUNTIME_CONTEXT._current_context  # type: ignore[attr-defined]
     found = []
 
@@ -42,7 +48,7 @@ def test_of_a_runtime_of_another_kind_the_api_is_asked(monkeypatch: pytest.Monke
             self.current = token
 
     monkeypatch.setattr(context, "_RUNTIME_CONTEXT", Foreign())
-    read = reader()
+    read = make_context_reader()
     before = read(None)
     token = context.attach(SPAN)
     during = read(None)
@@ -51,18 +57,22 @@ def test_of_a_runtime_of_another_kind_the_api_is_asked(monkeypatch: pytest.Monke
 
 
 def test_what_is_carried_beside_a_context_is_told_apart() -> None:
-    assert split([None, None]) == ([EMPTY, EMPTY], ())
-    assert split([None, SPAN]) == ([EMPTY, SPAN], ())
-    assert split([None, SPAN, (SPAN, "around"), (None, "alone")]) == (
-        [EMPTY, SPAN, SPAN, EMPTY],
+    assert split_contexts([None, None]) == ([EMPTY_CONTEXT, EMPTY_CONTEXT], ())
+    assert split_contexts([None, SPAN]) == ([EMPTY_CONTEXT, SPAN], ())
+    assert split_contexts([None, SPAN, (SPAN, "around"), (None, "alone")]) == (
+        [EMPTY_CONTEXT, SPAN, SPAN, EMPTY_CONTEXT],
         [None, None, "around", "alone"],
     )
-    assert [plain(found) for found in (None, SPAN, (None, "alone"))] == [EMPTY, SPAN, EMPTY]
+    assert [otel_context(captured) for captured in (None, SPAN, (None, "alone"))] == [
+        EMPTY_CONTEXT,
+        SPAN,
+        EMPTY_CONTEXT,
+    ]
 
 
 def test_suppression_is_seen_beside_anything() -> None:
     quiet = context.Context({"suppress_instrumentation": True})
-    assert [is_suppressed(found) for found in (None, SPAN, quiet, (quiet, "around"), (None, "alone"))] == [
+    assert [is_suppressed(captured) for captured in (None, SPAN, quiet, (quiet, "around"), (None, "alone"))] == [
         False,
         False,
         True,

@@ -5,7 +5,7 @@ from typing import Any
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from otel_mlmon.instrumentation.export.metrics import Metrics
+from otel_mlmon.instrumentation.export.metrics import MetricWriter
 from otel_mlmon.types import ModelKey
 
 
@@ -13,8 +13,8 @@ def test_whoever_closes_leaves_its_successor_on_the_same_provider_alone() -> Non
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader], shutdown_on_exit=False)
     drained: list[str] = []
-    first = Metrics(provider, drain=lambda: drained.append("first"), sessions=list)
-    second = Metrics(provider, drain=lambda: drained.append("second"), sessions=lambda: [ModelKey("m", "")])
+    first = MetricWriter(provider, drain=lambda: drained.append("first"), sessions=list)
+    second = MetricWriter(provider, drain=lambda: drained.append("second"), sessions=lambda: [ModelKey("m", "")])
 
     def active() -> list[Any]:
         data = reader.get_metrics_data()

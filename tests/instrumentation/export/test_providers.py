@@ -16,6 +16,7 @@ from opentelemetry.sdk.resources import Resource
 
 import otel_mlmon
 from otel_mlmon.instrumentation.export import providers
+from otel_mlmon.instrumentation.settings import InstrumentationSettings, resolve_settings
 from tests.support import models
 from tests.support.otlp_server import OtlpServer
 
@@ -23,22 +24,23 @@ REFUSING = ("127.0.0.1", 1)
 """Where nobody listens: a port for which one has to be root, and which no program uses."""
 
 
-def _find(environ: dict[str, str], **given: Any) -> providers.Providers:
-    return providers.find(providers.Given(**given), base=Resource.create(), environ=environ)
+def _find(environ: dict[str, str], **arguments: Any) -> providers.Providers:
+    settings, _ = resolve_settings(InstrumentationSettings, arguments, environ={})
+    return providers.find_providers(settings, base=Resource.create(), environ=environ)
 
 
 def test_signals_switched_off_by_the_environment_have_no_provider() -> None:
     environ = {f"OTEL_{name}_EXPORTER": "none" for name in ("TRACES", "METRICS", "LOGS")}
     found = _find(environ)
-    assert (found.tracer, found.meter, found.logger, found.owned) == (None, None, None, [])
+    assert (found.tracer, found.meter, found.logger, found.own) == (None, None, None, [])
     assert found.flush(1.0)
     assert found.shutdown(1.0)
 
 
 def test_given_providers_are_used_and_not_owned(caplog: pytest.LogCaptureFixture) -> None:
     meter = MeterProvider(shutdown_on_exit=False)
-    found = _find({"OTEL_TRACES_EXPORTER": "console", "OTEL_LOGS_EXPORTER": "none"}, meter=meter)
-    assert (found.meter, found.owned) == (meter, [])
+    found = _find({"OTEL_TRACES_EXPORTER": "console", "OTEL_LOGS_EXPORTER": "none"}, meter_provider=meter)
+    assert (found.meter, found.own) == (meter, [])
     assert [record.getMessage() for record in caplog.records] == [
         "OTEL_TRACES_EXPORTER=console needs a provider of your own."
     ]
@@ -47,7 +49,7 @@ def test_given_providers_are_used_and_not_owned(caplog: pytest.LogCaptureFixture
 @pytest.mark.parametrize(("protocol", "transport"), [("", "grpc"), ("grpc", "grpc"), ("http/protobuf", "http")])
 def test_the_protocol_of_a_signal_wins_over_the_common_one(protocol: str, transport: str) -> None:
     environ = {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf", "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": protocol or "grpc"}
-    exporter = providers.Exporters(environ).make("logs")
+    exporter = providers.ExporterFactory(environ).make("logs")
     assert type(exporter).__module__.startswith(f"opentelemetry.exporter.otlp.proto.{transport}")
     exporter.shutdown()
 
@@ -64,7 +66,7 @@ def test_failures_of_our_exporters_are_one_warning_and_those_of_others_stay(
         noisy.error("Failed to export")
         return Result()
 
-    quiet = providers.Exporters({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:1"})._quiet(export)
+    quiet = providers.ExporterFactory({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:1"})._silence(export)
     quiet([])
     quiet([])
     noisy.error("The host's own")
@@ -81,7 +83,7 @@ def test_an_exporter_that_lets_a_refused_connection_through_is_one_warning_too(
     def export(_: object) -> None:
         socket.create_connection(REFUSING)
 
-    quiet = providers.Exporters({})._quiet(export)
+    quiet = providers.ExporterFactory({})._silence(export)
     assert [quiet([]), quiet([])] == [None, None]
     (said,) = [record.getMessage() for record in caplog.records]
     assert said.startswith("No collector accepts telemetry at the default OTLP endpoint")
@@ -91,8 +93,10 @@ EXPORT = """
 import os, sys
 from otel_mlmon.instrumentation.export import process_metrics as resource
 from otel_mlmon.instrumentation.export import providers
+from otel_mlmon.instrumentation.settings import InstrumentationSettings, resolve_settings
 from tests.support.otlp_server import OtlpServer
-found = providers.find(providers.Given(), base=providers.base_resource(), environ=os.environ)
+settings, _ = resolve_settings(InstrumentationSettings, {}, environ={})
+found = providers.find_providers(settings, base=providers.create_resource(), environ=os.environ)
 process = resource.start(found.meter)
 before = set(sys.modules)
 found.meter.get_meter("m").create_histogram("h").record(1.0)
@@ -128,7 +132,7 @@ def test_nothing_is_imported_by_an_export(protocol: str, *, is_listening: bool, 
 
 def test_a_forked_childs_inherited_exporter_is_mute(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[object] = []
-    quiet = providers.Exporters({})._quiet(sent.append)
+    quiet = providers.ExporterFactory({})._silence(sent.append)
     quiet("parent")
     monkeypatch.setattr(os, "getpid", lambda: -1)
     quiet("child")
@@ -144,7 +148,7 @@ def test_a_shutdown_that_hangs_is_left_behind_at_the_deadline() -> None:
         def shutdown(self) -> None:
             release.wait(10)
 
-    found = providers.Providers(owned=[Hangs()])
+    found = providers.Providers(own=[Hangs()])
     assert not found.shutdown(0.05)
     release.set()
 

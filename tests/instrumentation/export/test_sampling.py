@@ -1,42 +1,250 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from otel_mlmon.instrumentation.export.sampling import MAX_MODELS, Interest, Limiter, Slowness, Slownesses, choose
+from otel_mlmon.instrumentation.decode.model_identity import Model
+from otel_mlmon.instrumentation.decode.predictions import Confidences, Labels, Predictions
+from otel_mlmon.instrumentation.export.sampling import (
+    LATENCY_WINDOW,
+    MAX_MODELS,
+    MIN_LATENCIES,
+    CallPriorities,
+    RateLimiter,
+    SlowCallDetector,
+    call_attributes,
+    prioritize,
+    select_calls,
+    span_attributes,
+)
+
+NAN = float("nan")
+
+
+def batch(
+    confidences: Sequence[Sequence[float]],
+    *,
+    errors: Sequence[str | None] = (),
+    labels: Labels | None = None,
+    batch_sizes: Sequence[int] = (),
+    version: str = "2",
+) -> Predictions:
+    """Calls of the model `m`, with the confidences of the rows of each."""
+    calls = len(confidences)
+    return Predictions(
+        model=Model(name="m", version=version, provider="CPU", runtime_version="1.2"),
+        operation="run",
+        started_ns=np.zeros(calls, dtype=np.int64),
+        duration_ns=np.arange(1, calls + 1, dtype=np.int64) * 500_000_000,
+        contexts=[None] * calls,
+        errors=errors or [None] * calls,
+        batch_sizes=np.array(batch_sizes or [len(rows) for rows in confidences], dtype=np.int64),
+        labels=labels or Labels(),
+        confidences=Confidences(
+            np.array([value for rows in confidences for value in rows], dtype=np.float64),
+            np.array([call for call, rows in enumerate(confidences) for _ in rows], dtype=np.int64),
+        ),
+    )
+
+
+def marks(*positions: int, of: int) -> np.ndarray:
+    """Whether each position is one of these."""
+    return np.isin(np.arange(of), positions)
+
+
+def priorities(calls: int, *, failed: int, unsure: int, slow: int) -> CallPriorities:
+    """Calls of which one is failed, one unsure and one slow."""
+    confidences = np.zeros(calls)
+    return CallPriorities(
+        failed=marks(failed, of=calls),
+        unsure=marks(unsure, of=calls),
+        slow=marks(slow, of=calls),
+        mean_confidence=confidences,
+        min_confidence=confidences,
+    )
+
+
+def test_mean_and_lowest_confidence_are_of_each_calls_own_rows() -> None:
+    of_rows = prioritize(batch([[0.25, 0.75, 0.5], [], [0.5], [0.125, 0.375]]))
+    np.testing.assert_array_equal(of_rows.mean_confidence, [0.5, NAN, 0.5, 0.25])
+    np.testing.assert_array_equal(of_rows.min_confidence, [0.25, NAN, 0.5, 0.125])
+    single_rows = prioritize(batch([[0.25], [0.75]]))
+    np.testing.assert_array_equal(single_rows.mean_confidence, [0.25, 0.75])
+    np.testing.assert_array_equal(single_rows.min_confidence, [0.25, 0.75])
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.floats(0, 1), max_size=4), min_size=1, max_size=8), st.floats(0, 1))
+def test_confidences_by_call_are_those_of_a_loop(confidences: list[list[float]], floor: float) -> None:
+    actual = prioritize(batch(confidences), confidence_floor=floor)
+    for call, rows in enumerate(confidences):
+        mean, lowest = (sum(rows) / len(rows), min(rows)) if rows else (NAN, NAN)
+        assert actual.mean_confidence[call] == pytest.approx(mean, nan_ok=True)
+        assert actual.min_confidence[call] == pytest.approx(lowest, nan_ok=True)
+        assert actual.unsure[call] == (bool(rows) and lowest < floor)
+
+
+def test_a_call_has_priority_that_failed_is_unsure_or_slow() -> None:
+    predictions = batch([[0.9], [0.5], [0.49], [0.9]], errors=["ValueError", None, None, None])
+    actual = prioritize(predictions, slow=marks(3, of=4), confidence_floor=0.5)
+    assert actual.failed.tolist() == [True, False, False, False]
+    assert actual.unsure.tolist() == [False, False, True, False]
+    assert actual.slow.tolist() == [False, False, False, True]
+    assert actual.is_priority.tolist() == [True, False, True, True]
+    plain = prioritize(batch([[0.0], [1.0]]))
+    assert plain.is_priority.tolist() == [False, False]
+    assert {plain.failed.dtype.name, plain.slow.dtype.name} == {"bool"}
+
+
+def test_a_call_is_slow_above_the_threshold_and_not_at_it() -> None:
+    durations_ns = np.array([1_000_000, 1_000_001, 2_000_000])
+    assert SlowCallDetector().detect("m", durations_ns, 0.001).tolist() == [False, True, True]
+    assert SlowCallDetector().detect("m", durations_ns, None).tolist() == [False, False, False]
+
+
+def test_a_call_is_slow_above_the_99th_percentile_of_enough_calls_before() -> None:
+    detector = SlowCallDetector()
+    ascending = np.arange(1, MIN_LATENCIES, dtype=np.int64)
+    detector.detect("m", ascending, None)
+    one_more = np.array([MIN_LATENCIES])
+    assert detector.detect("m", one_more, None).tolist() == [False]  # 499 calls before are too few
+    # Of 1 to 500 the 99th percentile is 495; after it of 501 values 1 … 500 and 495 it is 495 again.
+    assert detector.detect("m", np.array([495]), None).tolist() == [False]
+    assert detector.detect("m", np.array([496, 495]), None).tolist() == [True, False]
+    # A threshold below the percentile decides, one above it does not.
+    assert detector.detect("m", np.array([401, 400]), 400e-9).tolist() == [True, False]
+    assert detector.detect("m", np.array([499]), 1.0).tolist() == [True]
+
+
+def test_the_percentile_is_of_the_latest_calls() -> None:
+    detector = SlowCallDetector()
+    detector.detect("m", np.full(LATENCY_WINDOW, 100), None)
+    detector.detect("m", np.full(LATENCY_WINDOW - 1, 1), None)
+    # One of the first is left, beyond the percentile of 2,048 values.
+    assert detector.detect("m", np.array([2, 1]), None).tolist() == [True, False]
+    fresh = SlowCallDetector()
+    fresh.detect("m", np.concatenate([np.full(100, 10**9), np.full(LATENCY_WINDOW, 1)]), None)
+    assert fresh.detect("m", np.array([2]), None).tolist() == [True]  # of a long batch the last calls count
+    # Of exactly the latest 2,048: with 21 of 2,048 above, the percentile is below them, with 22 not.
+    for slow_calls, is_slow in ((20, True), (21, True), (22, False)):
+        exact = SlowCallDetector()
+        exact.detect("m", np.full(slow_calls, 1000), None)
+        exact.detect("m", np.full(LATENCY_WINDOW - slow_calls, 1), None)
+        assert exact.detect("m", np.array([999]), None).tolist() == [is_slow]
+    for later_calls, is_slow in ((LATENCY_WINDOW - 22, False), (LATENCY_WINDOW - 21, True)):
+        exact = SlowCallDetector()
+        exact.detect("m", np.full(22, 1000), None)
+        exact.detect("m", np.full(later_calls, 1), None)
+        assert exact.detect("m", np.array([999]), None).tolist() == [is_slow]
+
+
+def test_models_have_percentiles_of_their_own_and_the_oldest_begins_anew() -> None:
+    detector = SlowCallDetector()
+    fast = np.full(MIN_LATENCIES, 1)
+    for model in range(MAX_MODELS):
+        detector.detect(str(model), fast, None)
+    two = np.array([2])
+    detector.detect("0", two, None)  # a model that is there takes nobody's place
+    assert detector.detect("1", two, None).tolist() == [True]
+    assert detector.detect("0", two, None).tolist() == [True]
+    assert detector.detect("new", two, None).tolist() == [False]
+    assert detector.detect("0", two, None).tolist() == [False]
+    assert detector.detect("2", two, None).tolist() == [True]
 
 
 def test_a_limiter_grants_its_rate_and_saves_up_one_second() -> None:
     now = [0.0]
-    limiter = Limiter(10.0, clock=lambda: now[0])
+    limiter = RateLimiter(10.0, clock=lambda: now[0])
     assert [limiter.grant(6), limiter.grant(6), limiter.grant(6)] == [6, 4, 0]
     now[0] = 0.3
-    assert limiter.grant(9) == 3
+    assert [limiter.grant(9), limiter.grant(1)] == [3, 0]
     now[0] = 100.0
-    assert limiter.grant(99) == 10
-    assert Limiter(0.0, clock=lambda: now[0]).grant(5) == 0
+    assert [limiter.grant(99), limiter.grant(1)] == [10, 0]
+    assert RateLimiter(0.0, clock=lambda: now[0]).grant(5) == 0
 
 
-def test_failed_then_unsure_then_slow_come_first() -> None:
-    marks = np.eye(4, dtype=bool)
-    found = Interest(failed=marks[3], unsure=marks[1], slow=marks[2], mean=np.zeros(4), lowest=np.zeros(4))
+def test_a_limiter_of_less_than_one_a_second_saves_up_one() -> None:
+    now = [0.0]
+    limiter = RateLimiter(0.5, clock=lambda: now[0])
+    assert [limiter.grant(3), limiter.grant(1)] == [1, 0]
+    now[0] = 1.0
+    assert limiter.grant(1) == 0
+    now[0] = 2.0
+    assert [limiter.grant(1), limiter.grant(1)] == [1, 0]
+    now[0] = 100.0
+    assert [limiter.grant(3), limiter.grant(1)] == [1, 0]
+
+
+def test_a_limiter_of_zero_never_grants() -> None:
+    now = [0.0]
+    limiter = RateLimiter(0.0, clock=lambda: now[0])
+    now[0] = 1e6
+    assert limiter.grant(1) == 0
+
+
+def test_failed_then_unsure_then_slow_calls_come_first() -> None:
+    of_four = priorities(4, failed=3, unsure=1, slow=2)
     rng = random.Random(1)
-    chosen = [choose(np.arange(4), found, Limiter(float(rate), clock=lambda: 0.0), rng) for rate in range(5)]
-    assert chosen == [[], [3], [1, 3], [1, 2, 3], [0, 1, 2, 3]]
+    selected = [
+        select_calls(np.arange(4), of_four, RateLimiter(float(rate), clock=lambda: 0.0), rng) for rate in range(5)
+    ]
+    assert selected == [[], [3], [1, 3], [1, 2, 3], [0, 1, 2, 3]]
 
 
-def test_slow_is_beyond_the_budget_or_the_running_99th_percentile() -> None:
-    slowness = Slowness()
-    calls = np.arange(1, 1001) * 1000
-    assert slowness.slow(calls, 0.0009995).sum() == 1
-    assert slowness.slow(np.array([985_000, 995_000]), None).tolist() == [False, True]
+def test_calls_that_are_no_candidates_are_never_selected() -> None:
+    of_six = priorities(6, failed=0, unsure=2, slow=4)
+    candidates = np.array([1, 2, 3, 5])
+    rng = random.Random(1)
+    assert select_calls(candidates, of_six, RateLimiter(1.0, clock=lambda: 0.0), rng) == [2]
+    two = select_calls(candidates, of_six, RateLimiter(2.0, clock=lambda: 0.0), rng)
+    assert (len(two), 2 in two, set(two) <= {1, 2, 3, 5}) == (2, True, True)
+    assert select_calls(candidates, of_six, RateLimiter(4.0, clock=lambda: 0.0), rng) == [1, 2, 3, 5]
 
 
-def test_models_without_end_are_not_remembered_without_end() -> None:
-    slownesses = Slownesses()
-    first, second = slownesses.of("0"), slownesses.of("1")
-    for number in range(2, MAX_MODELS + 1):
-        slownesses.of(str(number))
-    assert slownesses.of("1") is second
-    assert slownesses.of("0") is not first
+def test_among_equals_the_draw_is_fair() -> None:
+    calls = 10
+    equals = priorities(calls, failed=-1, unsure=-1, slow=-1)
+    rng = random.Random(2)
+    counts = np.zeros(calls)
+    for _ in range(3000):
+        selected = select_calls(np.arange(calls), equals, RateLimiter(3.0, clock=lambda: 0.0), rng)
+        assert (len(selected), selected == sorted(set(selected))) == (3, True)
+        counts[selected] += 1
+    # 900 expected of each, with a standard deviation of 25.
+    assert abs(counts - 900).max() < 125
+
+
+def test_the_attributes_of_a_call_are_what_is_known_of_it() -> None:
+    labels = Labels(codes=np.array([1, 0, 1, 0]), calls=np.array([0, 1, 1, 3]), table=["cat", "dog"])
+    predictions = batch(
+        [[0.25], [0.25, 0.75], [], [0.5]], errors=[None, None, "ValueError", None], labels=labels,
+        batch_sizes=[1, 2, 0, 1],
+    )  # fmt: skip
+    of_all = prioritize(predictions)
+    model = {"ml.model.name": "m", "ml.model.version": "2"}
+    assert [call_attributes(predictions, of_all, call) for call in range(4)] == [
+        {**model, "ml.inference.duration": 0.5, "ml.batch.size": 1, "ml.prediction.label": "dog",
+         "ml.prediction.confidence": 0.25},
+        {**model, "ml.inference.duration": 1.0, "ml.batch.size": 2, "ml.prediction.confidence": 0.5,
+         "ml.prediction.confidence.min": 0.25},
+        {**model, "ml.inference.duration": 1.5, "error.type": "ValueError"},
+        {**model, "ml.inference.duration": 2.0, "ml.batch.size": 1, "ml.prediction.label": "cat",
+         "ml.prediction.confidence": 0.5},
+    ]  # fmt: skip
+    assert span_attributes(predictions, of_all, 2) == {
+        **model, "ml.inference.duration": 1.5, "error.type": "ValueError", "ml.runtime.name": "onnxruntime",
+        "ml.runtime.version": "1.2", "ml.execution_provider": "CPU", "ml.operation.name": "run",
+    }  # fmt: skip
+
+
+def test_a_row_without_a_label_has_none_and_a_model_without_a_version_has_none() -> None:
+    labels = Labels(codes=np.array([0]), calls=np.array([1]), table=["cat"])
+    predictions = batch([[0.5], [0.5], [0.5]], labels=labels, version="")
+    actual = [call_attributes(predictions, prioritize(predictions), call) for call in range(3)]
+    assert ["ml.prediction.label" in attributes for attributes in actual] == [False, True, False]
+    assert not any("ml.model.version" in attributes for attributes in actual)

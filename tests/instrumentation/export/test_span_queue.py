@@ -8,7 +8,7 @@ from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.features import Inputs
 from otel_mlmon.instrumentation.decode.model_identity import Model
 from otel_mlmon.instrumentation.decode.predictions import Predictions
-from otel_mlmon.instrumentation.export.span_queue import LEAST_CALLS, MAX_CALLS, SpanBatch, SpanQueue
+from otel_mlmon.instrumentation.export.span_queue import MAX_CALLS, MIN_BATCH_WEIGHT, SpanBatch, SpanQueue
 from otel_mlmon.internal_events import JOURNAL
 
 
@@ -26,28 +26,28 @@ def predictions(calls: int, name: str = "m") -> Predictions:
     )
 
 
-def names(unsent: SpanQueue) -> list[str]:
+def names(queue: SpanQueue) -> list[str]:
     found: list[str] = []
-    while (batch := unsent.take()) is not None:
+    while (batch := queue.pop()) is not None:
         found.append(batch.predictions.model.name)
     return found
 
 
 def test_a_batch_is_taken_once_and_not_before_it_is_released() -> None:
-    unsent = SpanQueue()
-    unsent.keep(predictions(1, "one"), ())
-    held = unsent.held()
-    unsent.keep(predictions(1, "two"), ("span",))
-    assert names(unsent) == []
-    unsent.release(held)
-    assert names(unsent) == ["one"]
-    unsent.release(unsent.held())
-    batch = unsent.take()
+    queue = SpanQueue()
+    queue.push(predictions(1, "one"), ())
+    held = queue.pop_unmeasured()
+    queue.push(predictions(1, "two"), ("span",))
+    assert names(queue) == []
+    queue.push_ready(held)
+    assert names(queue) == ["one"]
+    queue.push_ready(queue.pop_unmeasured())
+    batch = queue.pop()
     assert batch is not None
-    assert (batch.predictions.model.name, batch.around) == ("two", ("span",))
+    assert (batch.predictions.model.name, batch.tracker_contexts) == ("two", ("span",))
     # No span tells of these, and they are most of a batch's bytes.
     assert (batch.predictions.values, batch.predictions.inputs) == ({}, Inputs())
-    assert (unsent.take(), unsent.lost_batches) == (None, 0)
+    assert (queue.pop(), queue.dropped_batches) == (None, 0)
 
 
 @settings(deadline=None, max_examples=60)
@@ -56,35 +56,35 @@ def test_a_batch_is_taken_once_and_not_before_it_is_released() -> None:
 )
 def test_every_batch_is_taken_waits_or_is_given_up_and_what_waits_is_bounded(steps: list[str | int]) -> None:
     JOURNAL.reset()
-    unsent, held = SpanQueue(), list[SpanBatch]()
+    queue, held = SpanQueue(), list[SpanBatch]()
     kept, taken, calls = 0, 0, 0
     for step in steps:
         if isinstance(step, int):
-            unsent.keep(predictions(step), ())
+            queue.push(predictions(step), ())
             kept, calls = kept + 1, calls + step
         elif step == "held":
-            held += unsent.held()
+            held += queue.pop_unmeasured()
         elif step == "release":
-            unsent.release(held)
+            queue.push_ready(held)
             held = []
-        elif (batch := unsent.take()) is not None:
+        elif (batch := queue.pop()) is not None:
             taken, calls = taken + 1, calls - len(batch.predictions.errors)
-    unsent.release([*held, *unsent.held()])
+    queue.push_ready([*held, *queue.pop_unmeasured()])
     waiting: list[int] = []
-    while (batch := unsent.take()) is not None:
+    while (batch := queue.pop()) is not None:
         waiting.append(len(batch.predictions.errors))
-    assert kept == taken + len(waiting) + unsent.lost_batches
+    assert kept == taken + len(waiting) + queue.dropped_batches
     given_up = JOURNAL.totals(semconv.RECORDS_DROPPED.name).get(((semconv.REASON, "exporter_blocked"),), 0)
     assert calls == sum(waiting) + given_up
     assert sum(waiting) <= MAX_CALLS + 30_000 * len(held)
 
 
 def test_small_batches_are_bounded_too_the_oldest_are_given_up() -> None:
-    unsent, most = SpanQueue(), MAX_CALLS // LEAST_CALLS
+    queue, most = SpanQueue(), MAX_CALLS // MIN_BATCH_WEIGHT
     for number in range(most + 3):
-        unsent.keep(predictions(1, str(number)), ())
+        queue.push(predictions(1, str(number)), ())
         if number == most // 2:
-            unsent.release(unsent.held())
-    assert unsent.lost_batches == 3
-    unsent.release(unsent.held())
-    assert names(unsent) == [str(number) for number in range(3, most + 3)]
+            queue.push_ready(queue.pop_unmeasured())
+    assert queue.dropped_batches == 3
+    queue.push_ready(queue.pop_unmeasured())
+    assert names(queue) == [str(number) for number in range(3, most + 3)]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_mlmon.instrumentation.sentry.errors import MAX_TAG, session_of, tag
+from otel_mlmon.instrumentation.sentry.errors import MAX_TAG, session_of, tag_model
 from otel_mlmon.types import ModelKey
 
 CALL = """
@@ -47,7 +47,7 @@ def test_causes_in_a_circle_end() -> None:
 @given(st.text(), st.text())
 def test_tags_are_what_sentry_takes(name: str, version: str) -> None:
     event: dict[str, Any] = {}
-    tag(event, failed(object()), lambda _: ModelKey(name, version))
+    tag_model(event, failed(object()), lambda _: ModelKey(name, version))
     for value in event["tags"].values():
         assert len(value) <= MAX_TAG
         assert "\n" not in value
@@ -55,7 +55,7 @@ def test_tags_are_what_sentry_takes(name: str, version: str) -> None:
 
 def test_what_the_application_says_wins() -> None:
     event: dict[str, Any] = {"tags": {"ml.model.name": "mine"}, "exception": {"values": [None, {"stacktrace": None}]}}
-    tag(event, failed(object()), lambda _: ModelKey("iris", "7"))
+    tag_model(event, failed(object()), lambda _: ModelKey("iris", "7"))
     assert event["tags"] == {"ml.model.name": "mine", "ml.model.version": "7"}
 
 
@@ -63,7 +63,7 @@ def test_our_frames_lose_their_variables_and_the_hosts_keep_theirs() -> None:
     ours = {"module": "otel_mlmon.instrumentation.runtime.onnxruntime.patches", "vars": {"input_feed": 1}}
     host = {"module": "app", "vars": {"x": 1}}
     event: dict[str, Any] = {"exception": {"values": [{"stacktrace": {"frames": [host, ours]}}]}}
-    tag(event, failed(object()), lambda _: ModelKey("iris", ""))
+    tag_model(event, failed(object()), lambda _: ModelKey("iris", ""))
     assert event == {
         "tags": {"ml.model.name": "iris"},
         "exception": {

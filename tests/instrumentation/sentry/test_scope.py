@@ -15,7 +15,7 @@ import sentry_sdk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_mlmon.instrumentation.sentry.scope import MAX_KNOWN, ids_of, reader
+from otel_mlmon.instrumentation.sentry.scope import MAX_CACHED_TRACES, make_context_reader, span_ids
 from tests.support.sentry_endpoint import no_sentry
 
 CONTEXT: ContextVar[object] = ContextVar("context", default=None)
@@ -38,11 +38,11 @@ def initialise() -> None:
 
 def reading(
     *,
-    seen: Callable[[], None] = lambda: None,
-    is_wanted: Callable[[], bool] = lambda: True,
+    on_client: Callable[[], None] = lambda: None,
+    is_enabled: Callable[[], bool] = lambda: True,
     is_open: Callable[[Any], bool] = lambda _: True,
 ) -> Callable[[None], Any]:
-    return reader(CONTEXT.get, seen=seen, is_wanted=is_wanted, is_open=is_open)
+    return make_context_reader(CONTEXT.get, on_client=on_client, is_enabled=is_enabled, is_open=is_open)
 
 
 def said() -> tuple[str, str]:
@@ -125,12 +125,12 @@ def test_more_traces_than_are_kept() -> None:
     initialise()
     read = reading()
     first, found = read(None), set()
-    for _ in range(3 * MAX_KNOWN):
+    for _ in range(3 * MAX_CACHED_TRACES):
         with sentry_sdk.isolation_scope() as scope:
             scope.set_new_propagation_context()
             assert read(None)[1] == said()
             found.add(read(None)[1])
-    assert len(found) == 3 * MAX_KNOWN
+    assert len(found) == 3 * MAX_CACHED_TRACES
     again = read(None)
     assert again == first
     assert again is not first  # forgotten, not kept for ever
@@ -163,7 +163,8 @@ def test_a_span_that_is_over_is_not_around() -> None:
 def test_another_client_is_told_of_by_the_next_call() -> None:
     clients: list[Any] = []
     read = reading(
-        seen=lambda: clients.append(sentry_sdk.get_client()), is_wanted=lambda: sentry_sdk.get_client().is_active()
+        on_client=lambda: clients.append(sentry_sdk.get_client()),
+        is_enabled=lambda: sentry_sdk.get_client().is_active(),
     )
     assert [read(None), read(None)] == [None, None]
     assert not clients.pop().is_active()  # Sentry is imported
@@ -177,7 +178,7 @@ def test_another_client_is_told_of_by_the_next_call() -> None:
 def test_nothing_is_given_while_nothing_is_wanted() -> None:
     initialise()
     wanted: list[bool] = []
-    read = reading(is_wanted=lambda: bool(wanted))
+    read = reading(is_enabled=lambda: bool(wanted))
     with sentry_sdk.start_transaction(name="request") as span:
         assert read(None) is None
         wanted.append(True)
@@ -192,7 +193,7 @@ def test_nothing_is_given_while_nothing_is_wanted() -> None:
 def test_a_version_that_keeps_its_scopes_elsewhere(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     initialise()
     seen: list[None] = []
-    read = reading(seen=lambda: seen.append(None))
+    read = reading(on_client=lambda: seen.append(None))
     with monkeypatch.context() as patch:
         patch.delattr(sentry_sdk.scope, name)
         assert [read(None), read(None)] == [None, None]
@@ -201,7 +202,7 @@ def test_a_version_that_keeps_its_scopes_elsewhere(name: str, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    ("around", "ids"),
+    ("context", "ids"),
     [
         (("0" * 31 + "f", "0" * 15 + "a"), (15, 10)),
         (("0" * 32, "a" * 16), None),
@@ -210,5 +211,5 @@ def test_a_version_that_keeps_its_scopes_elsewhere(name: str, monkeypatch: pytes
         (None, None),
     ],
 )
-def test_ids_as_numbers(around: object, ids: tuple[int, int] | None) -> None:
-    assert ids_of(around) == ids
+def test_ids_as_numbers(context: object, ids: tuple[int, int] | None) -> None:
+    assert span_ids(context) == ids

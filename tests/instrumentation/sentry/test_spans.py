@@ -1,31 +1,31 @@
 from __future__ import annotations
 
-from otel_mlmon.instrumentation.sentry.spans import MAX_SPANS, MAX_TRANSACTIONS, Children
+from otel_mlmon.instrumentation.sentry.spans import MAX_CHILD_SPANS, MAX_TRANSACTIONS, ChildSpans
 
 
 def test_spans_are_given_once() -> None:
-    children = Children()
-    children.expect("a")
-    children.add("a", {"op": "1"})
-    children.add("b", {"op": "2"})
-    assert children.is_expected("a")
-    assert not children.is_expected("b")
-    assert children.take("a") == [{"op": "1"}]
-    assert children.take("a") == []
-    assert not children.is_expected("a")
+    child_spans = ChildSpans()
+    child_spans.expect("a")
+    child_spans.add("a", {"op": "1"})
+    child_spans.add("b", {"op": "2"})
+    assert child_spans.is_expected("a")
+    assert not child_spans.is_expected("b")
+    assert child_spans.pop("a") == [{"op": "1"}]
+    assert child_spans.pop("a") == []
+    assert not child_spans.is_expected("a")
 
 
 def test_transactions_that_never_end_are_forgotten() -> None:
-    children = Children()
+    child_spans = ChildSpans()
     for index in range(20 * MAX_TRANSACTIONS):
-        children.expect(str(index))
-        children.add(str(index), {})
-    assert sum(len(children.take(str(index))) for index in range(20 * MAX_TRANSACTIONS)) == MAX_TRANSACTIONS
-    assert children.take(str(20 * MAX_TRANSACTIONS - 1)) == []
+        child_spans.expect(str(index))
+        child_spans.add(str(index), {})
+    assert sum(len(child_spans.pop(str(index))) for index in range(20 * MAX_TRANSACTIONS)) == MAX_TRANSACTIONS
+    assert child_spans.pop(str(20 * MAX_TRANSACTIONS - 1)) == []
 
 
 def test_a_transaction_is_bounded() -> None:
-    children = Children()
-    for index in range(2 * MAX_SPANS):
-        children.add("a", {"index": index})
-    assert [span["index"] for span in children.take("a")] == list(range(MAX_SPANS))
+    child_spans = ChildSpans()
+    for index in range(2 * MAX_CHILD_SPANS):
+        child_spans.add("a", {"index": index})
+    assert [span["index"] for span in child_spans.pop("a")] == list(range(MAX_CHILD_SPANS))

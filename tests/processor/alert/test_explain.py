@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon.processor.alert.explain import describe, percent, quantile
-from otel_mlmon.processor.window.binning import range_names
+from otel_mlmon.processor.window.binning import name_ranges
 from otel_mlmon.processor.window.window import Bins
 from otel_mlmon.semconv import MISSING, OTHER
 
 NAN = float("nan")
 EDGES = (0.0, 1.0, 2.0, 3.0, 4.0)
-AGE = Bins(names=(*range_names(EDGES), MISSING), is_ordered=True, edges=EDGES)
+AGE = Bins(names=(*name_ranges(EDGES), MISSING), is_ordered=True, edges=EDGES)
 WAS = (0.0, 0.25, 0.25, 0.25, 0.25, 0.0, 0.0)
 
 
@@ -30,7 +30,7 @@ def test_a_feature_that_grew_and_went_missing_is_told_in_its_own_unit() -> None:
 
 def test_images_are_told_by_their_looks() -> None:
     edges = (0.0, 320.0, 640.0, 1280.0)
-    bins = Bins(names=(*range_names(edges), MISSING), is_ordered=True, edges=edges)
+    bins = Bins(names=(*name_ranges(edges), MISSING), is_ordered=True, edges=edges)
     told = describe("input.image.width", bins, (0, 0, 1, 0, 0, 0), (0, 1, 0, 0, 0, 0), means=(640, 320))
     assert told == ("images are less wide", "mean 640 → 320 px", "middle half 400 … 560 → 80 … 240 px")
     dim = describe("input.image.brightness", AGE, WAS, (0.9, 0.1, 0, 0, 0, 0, 0), means=(0.31, 0.17))
@@ -71,7 +71,7 @@ def test_shares_are_told_to_two_digits(share: float, text: str) -> None:
 @given(st.lists(st.floats(0.001, 3.999), min_size=1, max_size=60), st.floats(0.01, 0.99))
 @settings(deadline=None, max_examples=100)
 def test_a_quantile_from_bins_is_in_the_bin_of_the_true_one(values: list[float], q: float) -> None:
-    bins = Bins(names=range_names(EDGES), is_ordered=True, edges=EDGES)
+    bins = Bins(names=name_ranges(EDGES), is_ordered=True, edges=EDGES)
     counts = np.bincount(np.searchsorted(EDGES, values), minlength=6)
     found = quantile(bins, (counts / counts.sum()).tolist(), q)
     truth = float(np.quantile(values, q, method="inverted_cdf"))

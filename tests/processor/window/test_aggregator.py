@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.window.aggregator import CLOCK_SLACK_NS
-from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
-from otel_mlmon.processor.window.streams import merged, stream_sketches
+from otel_mlmon.processor.window.series import PointValue, merge_streams, sketch_streams
+from otel_mlmon.processor.window.settings import ModelWindowSettings, WindowSettings
 from otel_mlmon.processor.window.window import StreamKey, Window
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.semconv import MISSING, OTHER
@@ -41,23 +41,23 @@ def test_a_pane_closes_when_the_watermark_is_past_its_lateness() -> None:
     bench.add(label(3, at_s=10))
     bench.add(label(4, at_s=10.001))
     bench.add(label(1, at_s=29.999))
-    assert bench.panes.close(bench.clock.now_ns) == []
+    assert bench.panes.close_panes(bench.clock.now_ns) == []
     bench.add(label(1, at_s=30))
-    (window,) = bench.panes.close(bench.clock.now_ns)
+    (window,) = bench.panes.close_panes(bench.clock.now_ns)
     assert (window.start_ns, window.end_ns, window.learned) == (T0, T0 + 10 * SECOND, 3)
-    assert bench.panes.close(bench.clock.now_ns) == []
+    assert bench.panes.close_panes(bench.clock.now_ns) == []
 
 
 def test_a_silent_model_closes_by_the_wall_clock() -> None:
     bench = Bench()
     bench.add(label(3, at_s=5))
-    assert bench.panes.close(bench.clock.now_ns + 30 * SECOND - 1) == []
-    (window,) = bench.panes.close(bench.clock.now_ns + 30 * SECOND)
+    assert bench.panes.close_panes(bench.clock.now_ns + 30 * SECOND - 1) == []
+    (window,) = bench.panes.close_panes(bench.clock.now_ns + 30 * SECOND)
     assert window.learned == 3
 
 
 def test_learned_then_frozen_and_rolling() -> None:
-    bench = Bench(settings=ModelSettings(learn=40))
+    bench = Bench(settings=ModelWindowSettings(learn=40))
     for step in range(1, 13):
         bench.add(label(15, at_s=step * 10, label="a", exemplars=("1" * 32, "0" * 32)))
         bench.add(label(5, at_s=step * 10, label="b"))
@@ -78,7 +78,7 @@ def test_learned_then_frozen_and_rolling() -> None:
 
 
 def test_latency_and_errors_have_a_budget_and_do_not_learn() -> None:
-    bench = Bench(settings=ModelSettings(latency_threshold_s=0.1, latency_max_ratio=0.05, error_max_ratio=0.02))
+    bench = Bench(settings=ModelWindowSettings(latency_threshold_s=0.1, latency_max_ratio=0.05, error_max_ratio=0.02))
     bench.add(point(semconv.DURATION.name, durations(0.01, 0.02, 0.3), at_s=10))
     bench.add(point(semconv.DURATION.name, durations(0.5), at_s=10, key="ValueError"))
     bench.flush()
@@ -103,7 +103,7 @@ def test_a_given_reference_wins() -> None:
     rng = np.random.default_rng(1)
     ages = rng.normal(50.0, 10.0, 5000)
     profile = Profile.from_data(model="digits", labels=["x"] * 9 + ["y"], features={"age": ages})
-    bench = Bench(settings=ModelSettings(reference=profile))
+    bench = Bench(settings=ModelWindowSettings(profile=profile))
     bench.add(label(5, at_s=10, label="y"))
     bench.add(point(semconv.FEATURE.name, numbers(*ages[:100], 1e9), at_s=10, key="age"))
     bench.add(point(semconv.MISSING_VALUES.name, 7, at_s=10, key="age"))
@@ -121,7 +121,7 @@ def test_a_given_reference_wins() -> None:
 
 
 def test_coarser_numbers_bin_the_reference_anew_and_the_window_with_it() -> None:
-    bench = Bench(settings=ModelSettings(learn=100))
+    bench = Bench(settings=ModelWindowSettings(learn=100))
     fine = numbers(*np.linspace(100.0, 200.0, 100))
     for at_s in (10, 20):
         bench.add(point(semconv.FEATURE.name, fine, at_s=at_s, key="age"))
@@ -139,7 +139,7 @@ def test_coarser_numbers_bin_the_reference_anew_and_the_window_with_it() -> None
 
 
 def test_confidence_has_ten_equal_bins() -> None:
-    bench = Bench(settings=ModelSettings(learn=3))
+    bench = Bench(settings=ModelWindowSettings(learn=3))
     sketch = durations(0.05, 0.55, 0.999, bounds=semconv.CONFIDENCE_BOUNDS)
     for at_s in (10, 20):
         bench.add(point(semconv.CONFIDENCE.name, sketch, at_s=at_s))
@@ -152,7 +152,7 @@ def test_confidence_has_ten_equal_bins() -> None:
 
 
 def test_a_categorical_feature_and_its_missing_values() -> None:
-    bench = Bench(settings=ModelSettings(learn=10, max_labels=1))
+    bench = Bench(settings=ModelWindowSettings(learn=10, max_labels=1))
     for at_s in (10, 20):
         for city, count in (("Rome", 8), ("Bern", 2)):
             bench.add(point(semconv.CATEGORY.name, count, at_s=at_s, key="city", category=city))
@@ -165,7 +165,7 @@ def test_a_categorical_feature_and_its_missing_values() -> None:
 
 
 def test_a_new_version_starts_its_own_reference() -> None:
-    bench = Bench(settings=ModelSettings(learn=10))
+    bench = Bench(settings=ModelWindowSettings(learn=10))
     for at_s in (10, 20):
         bench.add(label(10, at_s=at_s))
     bench.add(label(10, at_s=20, model=ModelKey("digits", "2")))
@@ -178,7 +178,7 @@ def test_a_new_version_starts_its_own_reference() -> None:
 
 
 def test_a_stream_that_went_silent_shrinks_to_nothing_and_then_is_quiet() -> None:
-    bench = Bench(settings=ModelSettings(learn=1), windows=WindowSettings(pane_s=10, lateness_s=0, rolling_s=20))
+    bench = Bench(settings=ModelWindowSettings(learn=1), windows=WindowSettings(pane_s=10, lateness_s=0, rolling_s=20))
     for step in range(1, 9):
         bench.add(label(2, at_s=step * 10))
         if step <= 2:
@@ -223,7 +223,7 @@ def test_new_series_and_streams_beyond_the_limits_are_dropped_and_old_ones_go_on
     assert bench.add(label(1, at_s=5)) == "accepted"
     assert bench.add(label(1, at_s=5, label="b")) == "accepted"
     assert bench.panes.stream_count == 1
-    bench = Bench(settings=ModelSettings(max_features=2))
+    bench = Bench(settings=ModelWindowSettings(max_features=2))
     feature = [bench.add(point(semconv.FEATURE.name, numbers(1.0), at_s=5, key=name)) for name in "abc"]
     assert feature == ["accepted", "accepted", "overflow"]
     assert bench.add(point(semconv.MISSING_VALUES.name, 1, at_s=5, key="a")) == "accepted"
@@ -234,19 +234,19 @@ def test_stale_series_and_silent_models_are_forgotten() -> None:
     bench.add(label(5, at_s=10))
     bench.flush()
     assert bench.panes.series_count == 1
-    bench.panes.close(bench.clock.now_ns + 7300 * SECOND)
+    bench.panes.close_panes(bench.clock.now_ns + 7300 * SECOND)
     assert (bench.panes.series_count, bench.panes.models) == (0, [MODEL])
-    bench.panes.close(bench.clock.now_ns + 90_000 * SECOND)
+    bench.panes.close_panes(bench.clock.now_ns + 90_000 * SECOND)
     assert bench.panes.models == []
-    assert bench.panes.forgotten() == [StreamKey(MODEL, semconv.STREAM_LABEL)]
-    assert bench.panes.forgotten() == []
+    assert bench.panes.pop_removed_streams() == [StreamKey(MODEL, semconv.STREAM_LABEL)]
+    assert bench.panes.pop_removed_streams() == []
 
 
 def test_a_model_that_was_forgotten_before_its_series_may_come_back() -> None:
     bench = Bench(windows=WindowSettings(stale_after_s=1e6, retention_s=60))
     bench.add(label(5, at_s=10))
     bench.flush()
-    bench.panes.close(bench.clock.now_ns + 70 * SECOND)
+    bench.panes.close_panes(bench.clock.now_ns + 70 * SECOND)
     assert (bench.panes.models, bench.panes.series_count) == ([], 0)
     assert bench.add(label(5, at_s=5000)) == "accepted"
     bench.flush()
@@ -258,7 +258,7 @@ def test_a_total_that_may_have_been_forgotten_is_not_counted_twice() -> None:
     total: dict[str, Any] = {"since_s": 1.0, "series": "s", "is_cumulative": True}
     bench.add(label(5, at_s=10, **total))
     bench.flush()
-    bench.panes.close(bench.clock.now_ns + 200 * SECOND)
+    bench.panes.close_panes(bench.clock.now_ns + 200 * SECOND)
     bench.clock.now_ns += 200 * SECOND
     bench.add(label(7, at_s=5000, **total))
     bench.add(label(9, at_s=5010, **total))
@@ -267,7 +267,7 @@ def test_a_total_that_may_have_been_forgotten_is_not_counted_twice() -> None:
 
 
 def test_the_summary() -> None:
-    bench = Bench(settings=ModelSettings(learn=10, latency_threshold_s=0.1))
+    bench = Bench(settings=ModelWindowSettings(learn=10, latency_threshold_s=0.1))
     for at_s in range(10, 130, 10):
         bench.add(point(semconv.DURATION.name, durations(*[0.02] * 96, *[0.3] * 3), at_s=at_s))
         bench.add(point(semconv.DURATION.name, durations(0.3), at_s=at_s, key="E"))
@@ -318,12 +318,14 @@ def test_panes_of_shards_merge_to_that_of_one(writers: list[list[tuple[str, floa
         parts = []
         for calls in some:
             for name, value in calls:
-                parts.append(dict(stream_sketches(semconv.PREDICTIONS.name, name, "", 1)))
-                parts.append(dict(stream_sketches(semconv.FEATURE.name, name, "", numbers(value, -value))))
-                parts.append(dict(stream_sketches(semconv.DURATION.name, "", "", durations(value))))
-        return merged(parts)
+                parts.append(sketch_streams(semconv.PREDICTIONS.name, name, "", PointValue(counter=1)))
+                feature = PointValue.from_sketch(numbers(value, -value))
+                parts.append(sketch_streams(semconv.FEATURE.name, name, "", feature))
+                duration = PointValue.from_sketch(durations(value))
+                parts.append(sketch_streams(semconv.DURATION.name, "", "", duration))
+        return merge_streams(parts)
 
-    assert merged(pane(writers[shard::shards]) for shard in range(shards)) == pane(writers)
+    assert merge_streams(pane(writers[shard::shards]) for shard in range(shards)) == pane(writers)
 
 
 def test_facts_tell_windows_apart() -> None:

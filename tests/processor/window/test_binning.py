@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.window.binning import (
-    BudgetBins,
     ClassBins,
     NumberBins,
-    quantile_bins,
-    range_names,
+    ThresholdBins,
+    choose_quantile_bins,
+    name_ranges,
 )
 from otel_mlmon.semconv import MISSING, OTHER
 from otel_mlmon.sketch.categories import Categories
@@ -36,19 +36,19 @@ def explicit(*values: float, bounds: tuple[float, ...] = semconv.VALUE_BOUNDS) -
 
 def test_numbers_get_ten_even_bins_and_three_for_what_is_odd() -> None:
     reference = exponential(*np.linspace(100.0, 200.0, 1001))
-    binning = quantile_bins(reference, grid=None, has_missing=True)
+    binning = choose_quantile_bins(reference, grid=None, has_missing=True)
     counts = binning.count(reference)
     assert binning.bins.count == 13
     assert (counts[0], counts[-2], counts[-1]) == (0, 0, 0)
     assert all(90 <= count <= 110 for count in counts[1:-2])
     odd = exponential(-5.0, 0.0, 1.0, 1e9, 1e9, missing=4)
-    coarse = quantile_bins(reference, grid=binning.misfit(odd), has_missing=True)
+    coarse = choose_quantile_bins(reference, grid=binning.misfit(odd), has_missing=True)
     assert coarse.count(odd).tolist()[0] + coarse.count(odd).tolist()[-2] == 5
     assert coarse.count(odd)[-1] == 4
 
 
 def test_an_outlier_in_coarse_buckets_is_told_as_a_misfit() -> None:
-    binning = quantile_bins(exponential(*np.linspace(100.0, 200.0, 1001)), grid=None, has_missing=False)
+    binning = choose_quantile_bins(exponential(*np.linspace(100.0, 200.0, 1001)), grid=None, has_missing=False)
     outlier = exponential(100.0, 1e-300)
     assert outlier.exponential is not None
     assert binning.misfit(outlier) == outlier.exponential.scale
@@ -60,11 +60,13 @@ def test_an_outlier_in_coarse_buckets_is_told_as_a_misfit() -> None:
 @given(reference=VALUES, current=VALUES, has_missing=st.booleans())
 def test_every_value_is_in_exactly_one_bin(reference: list[float], current: list[float], has_missing: bool) -> None:
     for of in (exponential, explicit):
-        binning = quantile_bins(of(*reference), grid=None, has_missing=has_missing)
+        binning = choose_quantile_bins(of(*reference), grid=None, has_missing=has_missing)
         bins = binning.bins
         for sketch in (of(*reference), of(*current), exponential(*current), explicit(*current)):
             grid = binning.misfit(sketch)
-            fitting = binning if grid is None else quantile_bins(of(*reference), grid=grid, has_missing=has_missing)
+            fitting = (
+                binning if grid is None else choose_quantile_bins(of(*reference), grid=grid, has_missing=has_missing)
+            )
             counts = fitting.count(sketch)
             assert counts.shape == (fitting.bins.count,)
             assert counts.sum() == sketch.numbers
@@ -79,7 +81,7 @@ def test_a_coarser_grid_still_holds_the_reference(reference: list[float], scale_
     sketch = exponential(*reference)
     assert sketch.exponential is not None
     grid = sketch.exponential.scale - scale_steps
-    binning = quantile_bins(sketch, grid=grid, has_missing=False)
+    binning = choose_quantile_bins(sketch, grid=grid, has_missing=False)
     assert binning.scale in (None, grid)
     assert binning.count(sketch).sum() == len(reference)
     assert binning.misfit(StreamSketch(exponential=sketch.exponential.at_scale(grid))) is None
@@ -87,9 +89,9 @@ def test_a_coarser_grid_still_holds_the_reference(reference: list[float], scale_
 
 def test_a_reference_in_exponential_buckets_follows_explicit_ones() -> None:
     reference = exponential(*np.linspace(1.0, 1000.0, 1000))
-    grid = quantile_bins(reference, grid=None, has_missing=False).misfit(explicit(5.0))
+    grid = choose_quantile_bins(reference, grid=None, has_missing=False).misfit(explicit(5.0))
     assert grid == semconv.VALUE_BOUNDS
-    binning = quantile_bins(reference, grid=grid, has_missing=False)
+    binning = choose_quantile_bins(reference, grid=grid, has_missing=False)
     assert set(binning.edges) <= set(semconv.VALUE_BOUNDS)
     # Buckets of about 1 % straddle a bound; no more than that is misplaced.
     live = explicit(*np.linspace(1.0, 1000.0, 1000))
@@ -110,26 +112,26 @@ def test_a_reference_in_exponential_buckets_follows_explicit_ones() -> None:
     ],
 )
 def test_degenerate_references_are_legal(reference: StreamSketch, names: int) -> None:
-    binning = quantile_bins(reference, grid=None, has_missing=True)
+    binning = choose_quantile_bins(reference, grid=None, has_missing=True)
     assert binning.bins.count == names
     assert len(set(binning.bins.names)) == names
     assert binning.count(reference).sum() == reference.total
     grid = binning.misfit(exponential(1.0, 2.0, 3.0))
-    assert quantile_bins(reference, grid=grid, has_missing=True).count(exponential(1.0, 2.0, 3.0)).sum() == 3
+    assert choose_quantile_bins(reference, grid=grid, has_missing=True).count(exponential(1.0, 2.0, 3.0)).sum() == 3
 
 
 def test_a_constant_that_changes_leaves_its_bin() -> None:
     reference = exponential(*[5.0] * 100)
     moved = exponential(*[6.0] * 100)
     both = reference.merge(moved)
-    grid = quantile_bins(reference, grid=None, has_missing=False).misfit(both)
-    binning = quantile_bins(reference, grid=grid, has_missing=False)
+    grid = choose_quantile_bins(reference, grid=None, has_missing=False).misfit(both)
+    binning = choose_quantile_bins(reference, grid=grid, has_missing=False)
     assert binning.count(both).tolist() == [0, 100, 100]
 
 
 def test_classes_beyond_the_first_are_other() -> None:
     reference = StreamSketch(categories=Categories(counts={"a": 5, "b": 3, "c": 1}))
-    binning = ClassBins.of(reference, limit=2, has_missing=True)
+    binning = ClassBins.choose(reference, limit=2, has_missing=True)
     assert binning.bins.names == ("a", "b", OTHER, MISSING)
     seen = StreamSketch(categories=Categories(counts={"a": 1, "new": 2, OTHER: 3}), missing=4)
     assert binning.count(seen).tolist() == [1, 0, 5, 4]
@@ -141,14 +143,14 @@ def test_classes_beyond_the_first_are_other() -> None:
 )
 def test_the_bucket_that_holds_the_budget_is_within(budget_s: float, expected: list[int]) -> None:
     calls = explicit(0.001, 0.04, 0.09, 0.3, bounds=semconv.DURATION_BOUNDS_S)
-    assert BudgetBins(budget_s=budget_s).count(calls).tolist() == expected
+    assert ThresholdBins(threshold_s=budget_s).count(calls).tolist() == expected
 
 
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.floats(min_value=1e-6, max_value=1e3), max_size=30), st.floats(min_value=1e-6, max_value=1e3))
 def test_a_call_over_the_budget_by_a_bucket_is_over(seconds: list[float], budget_s: float) -> None:
     calls = exponential(*seconds)
-    within, over = BudgetBins(budget_s=budget_s).count(calls).tolist()
+    within, over = ThresholdBins(threshold_s=budget_s).count(calls).tolist()
     assert within + over == len(seconds)
     assert over <= sum(value > budget_s for value in seconds)
     assert calls.exponential is not None
@@ -164,8 +166,8 @@ def test_fixed_edges_count_any_sketch() -> None:
 
 
 def test_names_have_as_many_digits_as_they_need() -> None:
-    assert range_names((0.1, 0.2)) == ("≤ 0.1", "0.1 … 0.2", "> 0.2")
-    assert range_names((280.01234, 280.01239)) == ("≤ 280.0123", "280.0123 … 280.0124", "> 280.0124")
-    assert range_names((0.0, 0.0, 1.0)) == ("≤ 0", "0", "0 … 1", "> 1")
-    assert range_names(()) == ("any value",)
-    assert range_names((math.inf,)) == ("≤ inf", "> inf")
+    assert name_ranges((0.1, 0.2)) == ("≤ 0.1", "0.1 … 0.2", "> 0.2")
+    assert name_ranges((280.01234, 280.01239)) == ("≤ 280.0123", "280.0123 … 280.0124", "> 280.0124")
+    assert name_ranges((0.0, 0.0, 1.0)) == ("≤ 0", "0", "0 … 1", "> 1")
+    assert name_ranges(()) == ("any value",)
+    assert name_ranges((math.inf,)) == ("≤ inf", "> inf")

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,17 +7,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-from otel_mlmon.processor.window.binning import ClassBins, NumberBins, quantile_bins
+from otel_mlmon.processor.state.records import decode, encode
+from otel_mlmon.processor.window.binning import ClassBins, NumberBins, choose_quantile_bins
 from otel_mlmon.processor.window.learning import (
     LEVEL,
     LEVEL_Z,
     MAX_BLOCKS,
-    Learning,
-    Verdict,
-    are_alike,
+    BlockStatistics,
+    LearningBlocks,
+    are_halves_alike,
     chi_squared_quantile,
     design_effect,
-    is_enough,
+    is_learned,
 )
 from otel_mlmon.sketch.categories import Categories
 from otel_mlmon.sketch.exponential import ExponentialHistogram
@@ -66,9 +65,9 @@ def test_quiet_halves_are_alike_and_moved_ones_are_not(run: int) -> None:
             phi = design_effect(table)
             assert phi is not None
             if is_broken:
-                broken += not are_alike(table, phi)
+                broken += not are_halves_alike(table, phi)
             else:
-                quiet += are_alike(table, phi)
+                quiet += are_halves_alike(table, phi)
     assert quiet == 100  # a hundredth of one is expected to differ
     assert broken >= 97
 
@@ -80,49 +79,49 @@ def test_the_quantile_is_that_of_chi_squared_and_never_below(freedom: int, withi
 
 
 @pytest.mark.parametrize(
-    ("count", "verdict", "enough"),
+    ("count", "statistics", "enough"),
     [
-        (4999, Verdict(), False),
-        (5000, Verdict(), True),
-        (5000, Verdict(design_effect=1.0, is_stationary=True), True),
-        (5000, Verdict(design_effect=5.0, is_stationary=True), True),
-        (5000, Verdict(design_effect=5.1, is_stationary=True), False),
-        (20_000, Verdict(design_effect=20.0, is_stationary=True), True),
-        (99_999, Verdict(design_effect=1e9, is_stationary=True), False),
-        (100_000, Verdict(design_effect=1e9, is_stationary=True), True),
-        (19_999, Verdict(design_effect=1.0, is_stationary=False), False),
-        (20_000, Verdict(design_effect=1.0, is_stationary=False), True),
+        (4999, BlockStatistics(), False),
+        (5000, BlockStatistics(), True),
+        (5000, BlockStatistics(design_effect=1.0, is_stationary=True), True),
+        (5000, BlockStatistics(design_effect=5.0, is_stationary=True), True),
+        (5000, BlockStatistics(design_effect=5.1, is_stationary=True), False),
+        (20_000, BlockStatistics(design_effect=20.0, is_stationary=True), True),
+        (99_999, BlockStatistics(design_effect=1e9, is_stationary=True), False),
+        (100_000, BlockStatistics(design_effect=1e9, is_stationary=True), True),
+        (19_999, BlockStatistics(design_effect=1.0, is_stationary=False), False),
+        (20_000, BlockStatistics(design_effect=1.0, is_stationary=False), True),
     ],
 )
-def test_how_long_is_learned(count: int, verdict: Verdict, enough: bool) -> None:
-    assert is_enough(count, verdict, asked=5000) is enough
+def test_how_long_is_learned(count: int, statistics: BlockStatistics, enough: bool) -> None:
+    assert is_learned(count, statistics, required=5000) is enough
 
 
 def test_few_blocks_say_nothing() -> None:
-    learning = Learning(binning=BINS)
+    learning = LearningBlocks(class_bins=BINS)
     for _ in range(8):
         learning.add(sketch(40, 30, 20, 10), BINS)
-    assert learning.verdict() == Verdict()
+    assert learning.statistics() == BlockStatistics()
     learning.add(sketch(40, 30, 20, 10), BINS)
-    assert learning.verdict() == Verdict(design_effect=1.0, is_stationary=True)
+    assert learning.statistics() == BlockStatistics(design_effect=1.0, is_stationary=True)
 
 
 def test_a_constant_stream_is_one_thing() -> None:
     table = np.full((20, 1), 100)
-    assert (design_effect(table), are_alike(table, 1.0)) == (1.0, True)
+    assert (design_effect(table), are_halves_alike(table, 1.0)) == (1.0, True)
     wide = np.hstack([table, np.zeros_like(table)])
-    assert (design_effect(wide), are_alike(wide, 1.0)) == (1.0, True)
+    assert (design_effect(wide), are_halves_alike(wide, 1.0)) == (1.0, True)
 
 
 def test_numbers_that_the_bins_cannot_hold_begin_the_blocks_anew() -> None:
     fine = ExponentialHistogram.from_values(np.linspace(1, 1.01, 100))
     coarse = ExponentialHistogram.from_values(np.geomspace(1e-6, 1e6, 100))
     assert coarse.scale < fine.scale
-    bins = quantile_bins(StreamSketch(exponential=fine), grid=None, has_missing=True)
-    learning = Learning(binning=bins)
+    bins = choose_quantile_bins(StreamSketch(exponential=fine), grid=None, has_missing=True)
+    learning = LearningBlocks(number_bins=bins)
     learning.add(StreamSketch(exponential=fine), bins)
     assert learning.blocks != []
-    other = quantile_bins(StreamSketch(exponential=coarse), grid=None, has_missing=True)
+    other = choose_quantile_bins(StreamSketch(exponential=coarse), grid=None, has_missing=True)
     learning.add(StreamSketch(exponential=coarse), other)
     assert (learning.blocks, learning.binning, learning.panes) == ([], other, 2)
 
@@ -130,7 +129,7 @@ def test_numbers_that_the_bins_cannot_hold_begin_the_blocks_anew() -> None:
 @given(st.lists(st.tuples(*[st.integers(0, 40)] * 4), max_size=200))
 @settings(deadline=None, max_examples=50)
 def test_blocks_are_bounded_and_lose_no_value(panes: list[tuple[int, int, int, int]]) -> None:
-    learning = Learning(binning=BINS)
+    learning = LearningBlocks(class_bins=BINS)
     for pane in panes:
         learning.add(sketch(*pane), BINS)
     assert len(learning.blocks) <= MAX_BLOCKS
@@ -139,14 +138,13 @@ def test_blocks_are_bounded_and_lose_no_value(panes: list[tuple[int, int, int, i
 
 
 @pytest.mark.parametrize(
-    "binning",
+    "blocks",
     [
-        None,
-        BINS,
-        NumberBins(edges=(0.1, 0.2), is_fixed=True),
-        NumberBins(edges=(1.0,), cuts=(5,), scale=3, has_missing=True),
+        LearningBlocks(),
+        LearningBlocks(class_bins=BINS, blocks=[[1, 2], [3, 4]], block_items=100, panes=7),
+        LearningBlocks(number_bins=NumberBins(edges=(0.1, 0.2), is_fixed=True)),
+        LearningBlocks(number_bins=NumberBins(edges=(1.0,), cuts=(5,), scale=3, has_missing=True), panes=1),
     ],
 )
-def test_the_state_comes_back_through_json(binning: NumberBins | ClassBins | None) -> None:
-    learning = Learning(binning=binning, blocks=[[1, 2], [3, 4]], block_items=100, panes=7)
-    assert Learning.from_state(json.loads(json.dumps(learning.to_state()))) == learning
+def test_the_state_comes_back_from_its_record(blocks: LearningBlocks) -> None:
+    assert decode(encode(blocks), LearningBlocks) == blocks

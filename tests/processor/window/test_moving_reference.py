@@ -12,16 +12,17 @@ from numpy.typing import NDArray
 
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.policy import DetectionPolicy
-from otel_mlmon.processor.state.sqlite import Store
-from otel_mlmon.processor.window.aggregator import WindowAggregator
-from otel_mlmon.processor.window.moving_reference import HOUR_NS, SHRINKAGE, History, coupled, hour_of_week
-from otel_mlmon.processor.window.settings import HistorySettings, ModelSettings, WindowSettings
+from otel_mlmon.processor.state.sqlite import SqliteRepository
+from otel_mlmon.processor.window.moving_reference import HOUR_NS, SHRINKAGE, MovingReference, couple, hour_of_week
+from otel_mlmon.processor.window.pane import PaneCounts
+from otel_mlmon.processor.window.settings import ModelWindowSettings, MovingReferenceSettings, WindowSettings
 from otel_mlmon.processor.window.window import Bins, Window
+from otel_mlmon.sketch.moments import ExactSum
 from otel_mlmon.types import ModelKey
 from tests.support.observations import SECOND, T0, Bench, facts, label
 
 BINS = Bins(names=("a", "b", "_OTHER"), is_ordered=False)
-DAILY = HistorySettings(rolling_hours=48, lag_hours=24)
+DAILY = MovingReferenceSettings(rolling_hours=48, lag_hours=24)
 SHARES = arrays(np.float64, 4, elements=st.floats(0.01, 1.0)).map(lambda numbers: numbers / numbers.sum())
 
 
@@ -29,8 +30,20 @@ def whole(*numbers: int) -> NDArray[np.int64]:
     return np.array(numbers, dtype=np.int64)
 
 
-def history(of: HistorySettings = DAILY, learn: int = 100) -> History:
-    return History(settings=of, name="m", learn=learn)
+def history(of: MovingReferenceSettings = DAILY, learn: int = 100) -> MovingReference:
+    return MovingReference(settings=of, name="m", min_values=learn)
+
+
+def hour(number: int, *counts: int) -> PaneCounts:
+    """A pane that is one whole hour, the `number`th since the Unix epoch."""
+    return PaneCounts(
+        start_ns=number * HOUR_NS,
+        end_ns=(number + 1) * HOUR_NS,
+        generation=0,
+        counts=whole(*counts),
+        number_count=0,
+        exact_sum=ExactSum(),
+    )
 
 
 def test_the_epoch_begins_on_a_thursday() -> None:
@@ -39,8 +52,8 @@ def test_the_epoch_begins_on_a_thursday() -> None:
 
 def test_a_reference_holds_what_ends_a_lag_before_its_epoch_and_nothing_later() -> None:
     kept = history()
-    for hour in range(24 * 6):
-        kept.add((hour + 1) * HOUR_NS, whole(hour, 0, 1), 0, 0)
+    for number in range(24 * 6):
+        kept.add(hour(number, number, 0, 1))
     reference = kept.reference(24 * 5 * HOUR_NS + 1, BINS)  # the sixth day: days three and four are judged by
     assert reference is not None
     assert reference.counts.tolist() == [sum(range(48, 96)), 0, 48]
@@ -54,20 +67,20 @@ def test_a_reference_holds_what_ends_a_lag_before_its_epoch_and_nothing_later() 
 
 def test_too_few_values_make_no_reference() -> None:
     kept = history(learn=100)
-    kept.add(HOUR_NS, whole(99, 0, 0), 0, 0)
+    kept.add(hour(0, 99, 0, 0))
     assert kept.reference(72 * HOUR_NS, BINS) is None
-    weekly = history(HistorySettings(rolling_hours=500, lag_hours=24, hour_of_week=True), learn=1)
-    for hour in range(167):
-        weekly.add((hour + 1) * HOUR_NS, whole(1, 1, 1), 0, 0)
+    weekly = history(MovingReferenceSettings(rolling_hours=500, lag_hours=24, hour_of_week=True), learn=1)
+    for number in range(167):
+        weekly.add(hour(number, 1, 1, 1))
     assert weekly.reference(192 * HOUR_NS, BINS) is None
     assert weekly.reference(193 * HOUR_NS, BINS) is not None  # by then a week is a lag ago
 
 
 def test_hours_are_forgotten_when_no_reference_will_need_them() -> None:
     kept = history()
-    for hour in range(1000):
-        kept.add((hour + 1) * HOUR_NS, whole(1, 0, 0), 0, 0)
-    assert (len(kept.hours), min(kept.hours), DAILY.kept_hours) == (97, 903, 96)
+    for number in range(1000):
+        kept.add(hour(number, 1, 0, 0))
+    assert (len(kept.hours), min(kept.hours), DAILY.retained_hours) == (97, 903, 96)
 
 
 @given(SHARES, SHARES, SHARES)
@@ -83,38 +96,41 @@ def test_a_coupling_takes_one_to_the_other_and_widens_no_distance(
     assert np.abs(seen @ kernel - after).sum() <= np.abs(seen - before).sum() + 1e-12
     # And that kernel is what is drawn from.
     counts = np.rint(seen * 100_000).astype(np.int64)
-    moved = coupled(counts, before, after, np.random.default_rng(0))
+    moved = couple(counts, before, after, np.random.default_rng(0))
     assert moved.sum() == counts.sum()
     assert moved / counts.sum() == pytest.approx(seen @ kernel, abs=6 * math.sqrt(0.25 / 100_000))
 
 
 def test_an_hour_that_was_seldom_seen_is_taken_almost_as_it_is() -> None:
-    of = HistorySettings(rolling_hours=24 * 14, lag_hours=24, hour_of_week=True)
+    of = MovingReferenceSettings(rolling_hours=24 * 14, lag_hours=24, hour_of_week=True)
     kept = history(of)
-    for hour in range(24 * 14):
-        usual = whole(800, 100, 100)
-        kept.add((hour + 1) * HOUR_NS, whole(0, 5, 0) if hour_of_week(hour) == 7 else usual, 0, 0)
+    for number in range(24 * 14):
+        counts = (0, 5, 0) if hour_of_week(number) == 7 else (800, 100, 100)
+        kept.add(hour(number, *counts))
     end_ns = 24 * 16 * HOUR_NS
     reference = kept.reference(end_ns - 1, BINS)
     assert reference is not None
-    assert (reference.origin, kept.season is not None and len(kept.season.hours)) == ("hour_of_week", 168)
+    assert (reference.origin, kept.epoch_reference is not None and len(kept.epoch_reference.hours)) == (
+        "hour_of_week",
+        168,
+    )
     # 167 hours of 2,000 values each, and the pseudo-observations.
     assert reference.total == pytest.approx(2000 + SHRINKAGE, rel=0.05)
-    assert kept.season is not None
-    assert kept.season.hours[7] == pytest.approx([0.76, 0.14, 0.1], abs=0.02)
+    assert kept.epoch_reference is not None
+    assert kept.epoch_reference.hours[7] == pytest.approx([0.76, 0.14, 0.1], abs=0.02)
 
 
 def test_a_pane_is_adjusted_the_same_whenever_it_is() -> None:
-    of = HistorySettings(rolling_hours=24 * 14, lag_hours=24, hour_of_week=True)
+    of = MovingReferenceSettings(rolling_hours=24 * 14, lag_hours=24, hour_of_week=True)
     kept = history(of)
-    for hour in range(24 * 14):
-        kept.add((hour + 1) * HOUR_NS, whole(900, 100, 0) if hour % 24 < 12 else whole(100, 900, 0), 0, 0)
+    for number in range(24 * 14):
+        kept.add(hour(number, *((900, 100, 0) if number % 24 < 12 else (100, 900, 0))))
     end_ns = 24 * 15 * HOUR_NS + 600 * SECOND
     kept.reference(end_ns, BINS)
-    one, other = (kept.adjusted(end_ns, whole(910, 90, 0)).tolist() for _ in range(2))
+    one, other = (kept.adjust(end_ns, whole(910, 90, 0)).tolist() for _ in range(2))
     assert one == other
     assert one[0] == pytest.approx(500, abs=80)
-    assert kept.adjusted(end_ns + 1, whole(910, 90, 0)).tolist() != one
+    assert kept.adjust(end_ns + 1, whole(910, 90, 0)).tolist() != one
 
 
 def week(bench: Bench, *, days: range, restart: str = "", moved_from: int | None = None) -> list[Window]:
@@ -128,7 +144,7 @@ def week(bench: Bench, *, days: range, restart: str = "", moved_from: int | None
         count = int(rng.binomial(500, share))
         for name, number in (("a", count), ("b", 500 - count)):
             bench.add(label(number, at_s=at_s, since_s=at_s - 1800, label=name))
-        windows += bench.panes.close(bench.clock.now_ns)
+        windows += bench.panes.close_panes(bench.clock.now_ns)
         if restart and half_hour % 3 == 0:
             with_store(bench, restart)
     return windows
@@ -136,18 +152,16 @@ def week(bench: Bench, *, days: range, restart: str = "", moved_from: int | None
 
 def with_store(bench: Bench, path: str) -> None:
     """Save, and go on from what was saved."""
-    store = Store(path, synchronous="OFF")
+    store = SqliteRepository(path, synchronous="OFF")
     bench.panes.save(store)
     store.commit()
-    bench.panes = WindowAggregator.load(
-        store, settings_for=lambda _: bench.settings, windows=bench.windows, clock_ns=bench.clock
-    )
+    bench.reload(store)
     store.close()
 
 
-def bench_of(of: HistorySettings | None) -> Bench:
+def bench_of(of: MovingReferenceSettings | None) -> Bench:
     windows = WindowSettings(pane_s=1800, lateness_s=0, rolling_s=7200, stale_after_s=1e9, history_hours=10_000)
-    return Bench(settings=ModelSettings(learn=5000, history=of), windows=windows)
+    return Bench(settings=ModelWindowSettings(learn=5000, moving=of), windows=windows)
 
 
 def alarms(windows: list[Window], *, since_s: float) -> list[int]:
@@ -162,7 +176,7 @@ def alarms(windows: list[Window], *, since_s: float) -> list[int]:
     return found
 
 
-WEEKLY = HistorySettings(rolling_hours=24 * 21, lag_hours=24, hour_of_week=True)
+WEEKLY = MovingReferenceSettings(rolling_hours=24 * 21, lag_hours=24, hour_of_week=True)
 
 
 @pytest.mark.simulation
@@ -183,9 +197,11 @@ def test_a_drift_on_top_of_the_cycle_is_found() -> None:
 
 
 def test_a_restart_is_no_restart(tmp_path: Path) -> None:
-    whole_run = week(bench_of(HistorySettings(rolling_hours=24, lag_hours=24)), days=range(5))
+    whole_run = week(bench_of(MovingReferenceSettings(rolling_hours=24, lag_hours=24)), days=range(5))
     broken = week(
-        bench_of(HistorySettings(rolling_hours=24, lag_hours=24)), days=range(5), restart=str(tmp_path / "state")
+        bench_of(MovingReferenceSettings(rolling_hours=24, lag_hours=24)),
+        days=range(5),
+        restart=str(tmp_path / "state"),
     )
     assert facts(broken) == facts(whole_run)
     assert {window.reference.origin for window in whole_run if window.reference} == {"learned", "rolling"}
@@ -195,5 +211,5 @@ def test_budgets_do_not_move() -> None:
     bench = bench_of(DAILY)
     bench.add(label(5, at_s=1800))
     model = bench.panes._state.models[ModelKey("digits", "1")]
-    assert model.watch("latency").history is None
-    assert model.watch("prediction.label").history is not None
+    assert model.ensure_stream("latency").moving is None
+    assert model.ensure_stream("prediction.label").moving is not None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.receive.data_point import DataPoint
-from otel_mlmon.processor.window.settings import HistorySettings, ModelSettings, WindowSettings
+from otel_mlmon.processor.window.settings import ModelWindowSettings, MovingReferenceSettings, WindowSettings
 from otel_mlmon.processor.window.window import Reference, Window
 from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.reference.profile import Profile
@@ -45,11 +45,11 @@ def last(windows: list[Window], stream: str) -> Window:
 @settings(deadline=None)
 @given(first=VALUES, later=st.lists(VALUES, min_size=1, max_size=3))
 def test_another_processor_has_the_same_bins_and_counts(first: list[float], later: list[list[float]]) -> None:
-    bench = Bench(settings=ModelSettings(learn=1))
+    bench = Bench(settings=ModelWindowSettings(learn=1))
     for number, values in enumerate((first, *later)):
         bench.add(feature(values, at_s=10.0 + 8000 * number))
         bench.flush()  # a later pane of coarser buckets moves the edges
-    other = Bench(settings=ModelSettings(learn=1, reference=Profile.from_dict(document(bench))))
+    other = Bench(settings=ModelWindowSettings(learn=1, profile=Profile.from_dict(document(bench))))
     for processor in (bench, other):
         processor.add(feature([1.0], at_s=100_000.0))
         processor.flush()
@@ -103,7 +103,7 @@ def test_what_was_given_goes_out_as_it_came_and_what_was_learned_beside_it() -> 
         now=lambda: datetime(2025, 1, 1, tzinfo=timezone.utc),
     )
     carried = Profile.from_data(model=MODEL.name, labels=["b"] * 70, now=lambda: NOW)
-    bench = Bench(settings=ModelSettings(learn=2, reference=given, announced=carried))
+    bench = Bench(settings=ModelWindowSettings(learn=2, profile=given, embedded_profile=carried))
     bench.add(label(100, at_s=10))
     bench.flush()
     assert document(bench) == given.to_dict()
@@ -117,18 +117,18 @@ def test_what_was_given_goes_out_as_it_came_and_what_was_learned_beside_it() -> 
 
 @pytest.mark.parametrize("hours", [0.5, 1, 4])
 def test_a_reference_that_moves_or_will_is_named(hours: float) -> None:
-    history = HistorySettings(rolling_hours=2, lag_hours=1)
-    bench = Bench(settings=ModelSettings(learn=300, history=history), windows=WindowSettings(lateness_s=0.0))
+    history = MovingReferenceSettings(rolling_hours=2, lag_hours=1)
+    bench = Bench(settings=ModelWindowSettings(learn=300, moving=history), windows=WindowSettings(lateness_s=0.0))
     for number in range(round(hours * 2)):
         bench.add(label(200, at_s=1800.0 * number + 10, since_s=1800.0 * number))
         bench.add(point(semconv.DURATION.name, durations(0.001), at_s=1800.0 * number + 10))
-        bench.panes.close(bench.clock.now_ns)
+        bench.panes.close_panes(bench.clock.now_ns)
     # While it learns, while the learned one goes on until hours that are old enough were seen, and then.
     assert bench.panes.reference(MODEL).moving == ("prediction.label",)
 
 
 def test_what_moved_while_it_was_learned_is_said_and_stays_said() -> None:
-    bench = Bench(settings=ModelSettings(learn=1000))
+    bench = Bench(settings=ModelWindowSettings(learn=1000))
     for number in range(40):
         at_s = 10.0 * (number + 1)
         for name, count in (("a", 90), ("b", 10)) if number < 5 else (("b", 90), ("c", 10 + number)):
@@ -140,11 +140,11 @@ def test_what_moved_while_it_was_learned_is_said_and_stays_said() -> None:
     # Of two that were given, that of the operator counts for what both have.
     calm = Profile.from_data(model=MODEL.name, labels=["a"] * 50, now=lambda: NOW)
     for first, second, expected in ((profile, calm, ("prediction.label",)), (calm, profile, ())):
-        other = Bench(settings=ModelSettings(learn=5, reference=first, announced=second))
+        other = Bench(settings=ModelWindowSettings(learn=5, profile=first, embedded_profile=second))
         other.add(label(10, at_s=10))
         other.flush()
         assert Profile.from_dict(document(other)).unstationary == expected
-    alone = Bench(settings=ModelSettings(reference=profile))
+    alone = Bench(settings=ModelWindowSettings(profile=profile))
     alone.add(label(10, at_s=10))
     alone.flush()
     assert document(alone) == profile.to_dict()

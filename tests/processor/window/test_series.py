@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.receive.data_point import DataPoint
-from otel_mlmon.processor.window.settings import ModelSettings, WindowSettings
+from otel_mlmon.processor.window.settings import ModelWindowSettings, WindowSettings
 from tests.support.observations import SECOND, T0, Bench, durations, facts, label, numbers, point
 
 
@@ -99,7 +99,7 @@ def test_what_comes_for_a_closed_pane_is_late() -> None:
     bench = Bench()
     bench.add(label(3, at_s=10))
     bench.add(label(3, at_s=60))
-    bench.out += bench.panes.close(bench.clock.now_ns)
+    bench.out += bench.panes.close_panes(bench.clock.now_ns)
     assert bench.add(label(5, at_s=15)) == "late"
     assert bench.add(label(5, at_s=15, label="new")) == "late"
     assert learned(bench) == [3, 6]
@@ -109,7 +109,7 @@ def test_a_late_total_is_in_the_next_one() -> None:
     bench = Bench()
     bench.add(cumulative(3, at_s=10))
     bench.add(label(1, at_s=60))
-    bench.out += bench.panes.close(bench.clock.now_ns)
+    bench.out += bench.panes.close_panes(bench.clock.now_ns)
     assert bench.add(cumulative(5, at_s=15)) == "late"
     assert bench.add(cumulative(9, at_s=55)) == "accepted"
     assert learned(bench)[-1] == 10
@@ -163,7 +163,7 @@ def test_order_batches_and_repetition_change_nothing(
     for each in again:
         shuffled.add(each)
         if not at_once:
-            shuffled.out += shuffled.panes.close(shuffled.clock.now_ns)
+            shuffled.out += shuffled.panes.close_panes(shuffled.clock.now_ns)
     straight.flush()
     shuffled.flush()
     assert facts(shuffled.out) == facts(straight.out)
@@ -185,7 +185,7 @@ def test_deltas_and_totals_are_the_same(increments: list[int]) -> None:
 def patient() -> Bench:
     """Panes that wait longer than any point here takes."""
     return Bench(
-        settings=ModelSettings(learn=10),
+        settings=ModelWindowSettings(learn=10),
         windows=WindowSettings(pane_s=10.0, lateness_s=1000.0, rolling_s=40.0),
     )
 

@@ -1,0 +1,124 @@
+"""What the pipeline asks of an error tracker such as Sentry, and one that does nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
+
+from opentelemetry.context import Context
+
+from otel_mlmon.instrumentation.decode.predictions import Predictions
+from otel_mlmon.instrumentation.export.sampling import CallPriorities
+
+ContextReader: TypeAlias = Callable[[None], object]
+"""Reads the host's context around a call: OpenTelemetry's or None, or a pair of it and the error tracker's own."""
+
+SpanIds: TypeAlias = "tuple[int, int]"
+"""Trace id and span id as OpenTelemetry writes them."""
+
+RelatedSpans: TypeAlias = "Callable[[int], SpanIds | None]"
+"""Looks up the error tracker's span that a call, by its position in the batch, belongs to; None if there is none."""
+
+
+class ErrorTracker(Protocol):
+    """Sends inference calls to an error tracker, beside OpenTelemetry, and links its errors to them.
+
+    Runs on: the function that `context_reader` returns on the host's threads; all else on the thread behind.
+    """
+
+    @property
+    def mode(self) -> str:
+        """How calls reach the error tracker, for `status()`: `off`, `waiting`, or the name of a protocol."""
+
+    def context_reader(self) -> ContextReader:
+        """Returns the function that reads the host's context around each call."""
+
+    def adopt_client(self) -> None:
+        """Starts to use the client that the application has initialised since the last time."""
+
+    def keep_child_spans(self, predictions: Predictions, contexts: Sequence[object]) -> None:
+        """Keeps the calls that ran inside a transaction, until that transaction is sent."""
+
+    def related_spans(self, predictions: Predictions, contexts: Sequence[object]) -> RelatedSpans:
+        """Finds the error tracker's span that each call of a batch belongs to."""
+
+    def emit(
+        self,
+        predictions: Predictions,
+        priorities: CallPriorities,
+        contexts: Sequence[object],
+        span_contexts: Mapping[int, Context],
+        related_spans: RelatedSpans,
+        *,
+        offset_ns: int,
+    ) -> None:
+        """Sends the calls that ran outside any transaction.
+
+        Args:
+            predictions: The calls.
+            priorities: How much each call deserves to be sent.
+            contexts: The error tracker's own context around each call; empty if no call had one.
+            span_contexts: The context of OpenTelemetry's span, by call, of the calls that have one.
+            related_spans: The result of `related_spans` for the same batch.
+            offset_ns: Unix time minus `time.perf_counter_ns`.
+        """
+
+    def export_spans(self, provider: Any, *, is_own: bool) -> None:
+        """Exports OpenTelemetry's spans of `provider` to the error tracker, where its mode asks for that."""
+
+    def flush(self, timeout_s: float) -> None:
+        """Sends what is queued, within the time."""
+
+    def close(self, timeout_s: float, /) -> None:
+        """Sends what is queued and undoes every change made to the application's client."""
+
+    def reset(self) -> None:
+        """Forgets every call, in a forked child."""
+
+
+class NullErrorTracker:
+    """Stands in where no error tracker is used.
+
+    Args:
+        read_context: Reads OpenTelemetry's context.
+        mode: Reported by `status()`.
+    """
+
+    def __init__(self, read_context: ContextReader, mode: str = "off") -> None:
+        self.mode: str = mode
+        self._read_context = read_context
+
+    def context_reader(self) -> ContextReader:
+        """Returns the reader of OpenTelemetry's context alone."""
+        return self._read_context
+
+    def adopt_client(self) -> None:
+        """Does nothing."""
+
+    def keep_child_spans(self, predictions: Predictions, contexts: Sequence[object]) -> None:
+        """Does nothing."""
+
+    def related_spans(self, *_: object) -> RelatedSpans:
+        """Relates no call to any span."""
+        return no_related_span
+
+    def emit(self, *_: object, **__: object) -> None:
+        """Does nothing."""
+
+    def export_spans(self, provider: Any, *, is_own: bool) -> None:
+        """Does nothing."""
+
+    def flush(self, timeout_s: float) -> None:
+        """Does nothing."""
+
+    def close(self, _timeout_s: float, /) -> None:
+        """Does nothing but switch its mode to `off`."""
+        self.mode = "off"
+
+    def reset(self) -> None:
+        """Does nothing."""
+
+
+def no_related_span(_: int) -> SpanIds | None:
+    """Relates no call to any span."""
+    return None

@@ -1,0 +1,385 @@
+"""Sentry: inference calls as its spans and transactions, and errors linked to their model and their trace.
+
+In mode `native` calls go through Sentry's own tracing, in `otlp` OpenTelemetry's spans are exported to it. Until an
+application initialises Sentry there is nothing to do, and a call costs a few look-ups more; none where it is not
+installed.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import logging
+import os
+import random
+import sys
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from opentelemetry import trace
+from opentelemetry.context import Context
+
+from otel_mlmon.guard import guard
+from otel_mlmon.instrumentation.decode.predictions import Predictions
+from otel_mlmon.instrumentation.export.error_tracker import (
+    ContextReader,
+    ErrorTracker,
+    NullErrorTracker,
+    RelatedSpans,
+    SpanIds,
+    no_related_span,
+)
+from otel_mlmon.instrumentation.export.sampling import CallPriorities, RateLimiter, prioritize, select_calls
+from otel_mlmon.instrumentation.sentry import errors as sentry_errors
+from otel_mlmon.instrumentation.sentry import otlp as sentry_otlp
+from otel_mlmon.instrumentation.sentry.client import INSTALL, SentryClients, active_client, has_tracing, is_streaming
+from otel_mlmon.instrumentation.sentry.scope import MODULE, ParentSpan, make_context_reader, parent_span, span_ids
+from otel_mlmon.instrumentation.sentry.spans import ChildSpans, child_span, send_streamed_spans, send_transactions
+from otel_mlmon.instrumentation.settings import InstrumentationSettings
+from otel_mlmon.types import ModelKey
+
+CATCH_UP_S: Final = 0.5
+"""Seconds that a transaction that ends waits for the calls inside it to be decoded."""
+
+MAX_JOINED_CALLS: Final = 100
+"""Calls outside any span that join the trace Sentry has for the thread, so that errors after them link: a request has
+fewer, and a script without end does not become one trace without end."""
+
+MAX_JOINED_TRACES: Final = 1024
+"""Traces whose calls are counted for that, the latest ones: each thread has its own."""
+
+_OUTSIDE: Final = frozenset({tuple, type(None)})
+"""Types of Sentry's context around calls in no span."""
+
+_LOG: Final = logging.getLogger("otel_mlmon")
+
+
+def make_error_tracker(
+    settings: InstrumentationSettings,
+    *,
+    read_context: ContextReader,
+    catch_up: Callable[[float], object],
+    model_of: Callable[[Any], ModelKey | None],
+    rng: random.Random,
+) -> ErrorTracker:
+    """Makes the tracker that the settings ask for: Sentry's, or one that does nothing.
+
+    Args:
+        settings: Those that begin with `sentry`, and `spans_per_second`.
+        read_context: Reads OpenTelemetry's context, or gives back its argument where there is none.
+        catch_up: Decodes the calls that wait, within so many seconds.
+        model_of: Gives the model of a session; None if it has none.
+        rng: Selects calls.
+    """
+    if settings.sentry == "off":
+        return NullErrorTracker(read_context)
+    with guard("sentry"):
+        if importlib.util.find_spec("sentry_sdk") is not None:
+            return SentryTracker(settings, read_context=read_context, catch_up=catch_up, model_of=model_of, rng=rng)
+        if settings.sentry_dsn or settings.sentry != "auto":
+            _LOG.warning(INSTALL)
+    return NullErrorTracker(read_context, mode="waiting")
+
+
+class SentryTracker:
+    """Sends inference calls to Sentry; the arguments are those of `make_error_tracker`.
+
+    Runs on: the function of `context_reader` and `process_event` on the host's threads; all else on the thread behind.
+    """
+
+    def __init__(
+        self,
+        settings: InstrumentationSettings,
+        *,
+        read_context: ContextReader,
+        catch_up: Callable[[float], object],
+        model_of: Callable[[Any], ModelKey | None],
+        rng: random.Random,
+    ) -> None:
+        self._settings = settings
+        self._sample_rate = settings.sentry_traces_sample_rate or 0.0
+        self._read_context = read_context
+        self._read_both_contexts: ContextReader | None = None
+        self._catch_up = catch_up
+        self._model_of = model_of
+        self._rng = rng
+        self._clients = SentryClients(self._sample_rate)
+        self._client: Any = None
+        self._span_processor: sentry_otlp.SentrySpanProcessor | None = None
+        self._unlink_errors: Callable[[], None] = _do_nothing
+        self.mode: str = "waiting"
+        self.reset()
+        with guard("sentry"):
+            self._start()
+
+    def reset(self) -> None:
+        """Forgets every call, in a forked child."""
+        self._adopting = threading.Lock()
+        self._child_spans = ChildSpans()
+        self._limiter = RateLimiter(self._settings.spans_per_second)
+        self._joined_calls: OrderedDict[str, int] = OrderedDict()
+        self._has_unflushed = False
+
+    def context_reader(self) -> ContextReader:
+        """Returns what reads the context of a call; with Sentry's, once Sentry is imported."""
+        if self._read_both_contexts is None and MODULE in sys.modules:
+            self._read_both_contexts = make_context_reader(
+                self._read_context, on_client=self.adopt_client, is_enabled=self._is_native, is_open=self._is_open
+            )
+        return self._read_both_contexts or self._read_context
+
+    def adopt_client(self) -> None:
+        """Starts to use Sentry's client, if there is one that was not examined."""
+        # No waiting: a signal handler may run a model, and whoever is at it already finds the same client.
+        if not self._adopting.acquire(blocking=False):
+            return
+        try:
+            client = active_client()
+            if client is not None and self._clients.is_new(client):
+                self._use_client(client)
+        finally:
+            self._adopting.release()
+
+    def keep_child_spans(self, predictions: Predictions, contexts: Sequence[object]) -> None:
+        """Stores the spans of calls that ran inside sampled transactions, for the events of these."""
+        if not contexts or self.mode != "native":
+            return
+        with guard("sentry"):
+            offset_ns = time.time_ns() - time.perf_counter_ns()
+            priorities: CallPriorities | None = None
+            for call, parent in _parent_spans(contexts).items():
+                # Somebody waits for what is built here: at most the spans that are sent.
+                if parent.is_sampled and parent.root_id and self._child_spans.has_room(parent.root_id):
+                    priorities = priorities or prioritize(predictions)
+                    span = child_span(predictions, priorities, call, parent, offset_ns)
+                    self._child_spans.add(parent.root_id, span)
+
+    def related_spans(self, predictions: Predictions, contexts: Sequence[object]) -> RelatedSpans:
+        """Finds Sentry's span that each call belongs to, for OpenTelemetry's span to join."""
+        if not contexts or self.mode != "native":
+            return no_related_span
+        parents = _parent_spans(contexts)
+
+        @functools.cache
+        def related_span(call: int) -> SpanIds | None:
+            context = contexts[call]
+            return span_ids(context) if call in parents or self._joins_trace(predictions, call, context) else None
+
+        return related_span
+
+    def emit(
+        self,
+        predictions: Predictions,
+        priorities: CallPriorities,
+        contexts: Sequence[object],
+        span_contexts: Mapping[int, Context],
+        related_spans: RelatedSpans,
+        *,
+        offset_ns: int,
+    ) -> None:
+        """Sends the transactions of calls outside any, and streamed spans; see `ErrorTracker.emit`."""
+        client = self._client
+        if self.mode != "native" or client is None or not has_tracing(client):
+            return
+        # A span without a transaction is never sent by Sentry; the call gets a transaction in its trace.
+        parents = {
+            call: parent for call, parent in _parent_spans(contexts).items() if parent.root_id or parent.is_streamed
+        }
+        calls = len(predictions.errors)
+        if len(parents) == calls and not is_streaming(client):
+            return
+        outside = np.delete(np.arange(calls), list(parents))
+        selected = select_calls(outside, priorities, self._limiter, self._rng)
+        ids = {call: _otel_span_ids(span_contexts.get(call)) or related_spans(call) for call in selected}
+        if is_streaming(client):
+            sampled_parents = {call: parent for call, parent in parents.items() if parent.is_sampled}
+            send_streamed_spans(predictions, priorities, {**sampled_parents, **ids}, offset_ns=offset_ns)
+            self._has_unflushed = True
+        elif selected:
+            continued = {call: pair for call, pair in ids.items() if pair}
+            send_transactions(predictions, priorities, selected, continued, offset_ns=offset_ns)
+            self._has_unflushed = True
+
+    def export_spans(self, provider: Any, *, is_own: bool) -> None:
+        """Exports the spans of `provider` to Sentry in mode `otlp`; of a host's own provider all that it samples."""
+        client = self._client
+        if self.mode != "otlp" or sentry_otlp.has_integration(client) or not hasattr(provider, "add_span_processor"):
+            return
+        ratio = self._sample_rate if is_own else 1.0
+        self._span_processor = sentry_otlp.SentrySpanProcessor(
+            client.options["dsn"], ratio=ratio, is_on=lambda: self.mode == "otlp"
+        )
+        provider.add_span_processor(self._span_processor)
+
+    def flush(self, timeout_s: float) -> None:
+        """Sends what Sentry's client holds of ours."""
+        with guard("sentry"):
+            if self._span_processor is not None:
+                self._span_processor.force_flush(max(0, int(timeout_s * 1000)))
+            if self._has_unflushed and timeout_s > 0 and self._client is not None:
+                self._has_unflushed = False
+                self._client.flush(timeout=timeout_s)
+
+    def close(self, timeout_s: float, /) -> None:
+        """Sends what is queued and restores the application's client."""
+        self.flush(timeout_s)
+        with guard("sentry"):
+            self.mode = "off"
+            _stop_processing_events(self)
+            self._unlink_errors()
+            if self._span_processor is not None:
+                self._span_processor.shutdown()
+            self._clients.restore(max(0.0, timeout_s))
+            self._client = None
+
+    def process_event(self, event: Any, hint: Any) -> None:
+        """Adds child spans to a transaction, and model and trace to an error, before Sentry sends the event.
+
+        Args:
+            event: Sentry's event, changed in place.
+            hint: What Sentry knows besides, such as the exception.
+        """
+        kind = event.get("type")
+        if kind == "transaction":
+            if self.mode == "native":
+                self._add_child_spans(event)
+        elif kind is None:
+            if "exception" in event:
+                sentry_errors.tag_model(event, (hint.get("exc_info") or (None, None))[1], self._model_of)
+            if self.mode == "native":
+                sentry_errors.link_trace(event, is_in_span=self._is_in_span())
+
+    def _start(self) -> None:
+        dsn = self._settings.sentry_dsn or os.environ.get("SENTRY_DSN", "").strip()
+        if dsn and active_client() is None:
+            is_native = self._settings.sentry != "otlp" or not sentry_otlp.is_available()
+            self._clients.initialise(dsn, self._sample_rate or None if is_native else None)
+        self.adopt_client()
+
+    def _use_client(self, client: Any) -> None:
+        self._client = client
+        _process_events_for(self)
+        if self._settings.sentry == "otlp" and not self._refuses_otlp(client):
+            self.mode = "otlp"
+            if not sentry_otlp.has_integration(client):
+                self._unlink_errors = sentry_otlp.link_errors()
+            return
+        self._unlink_errors()
+        self._clients.raise_rate(client)
+        self.mode = "native"
+
+    def _refuses_otlp(self, client: Any) -> bool:
+        if not sentry_otlp.is_available():
+            _LOG.warning(sentry_otlp.TOO_OLD)
+            return True
+        if not sentry_otlp.has_rate(client):
+            return False
+        _LOG.warning(
+            "sentry='otlp' is refused: Sentry's client has a traces_sample_rate or a traces_sampler, with which errors "
+            "link to the wrong trace. Leave both out of sentry_sdk.init() to use it; sentry='native' is used instead."
+        )
+        return True
+
+    def _joins_trace(self, predictions: Predictions, call: int, context: object) -> bool:
+        """Whether a call outside any span joins the trace that Sentry has for its thread."""
+        if not isinstance(context, tuple) or _otel_span_ids(predictions.contexts[call]):
+            return False
+        trace_id = context[0]
+        count = self._joined_calls.pop(trace_id, 0) + 1
+        self._joined_calls[trace_id] = count
+        if len(self._joined_calls) > MAX_JOINED_TRACES:
+            self._joined_calls.popitem(last=False)
+        return bool(predictions.errors[call]) or count <= MAX_JOINED_CALLS
+
+    def _add_child_spans(self, event: Any) -> None:
+        trace_context = (event.get("contexts") or {}).get("trace") or {}
+        root_id, spans = str(trace_context.get("span_id")), event.get("spans")
+        if not self._child_spans.is_expected(root_id):
+            return
+        self._catch_up(CATCH_UP_S)
+        child_spans = self._child_spans.pop(root_id)
+        if isinstance(spans, list):
+            spans.extend(child_spans)
+
+    def _is_native(self) -> bool:
+        return self.mode == "native"
+
+    def _is_open(self, span: Any) -> bool:
+        """Whether a call with `span` active is inside it; a sampled transaction of that then waits for the call.
+
+        A thread of a pool keeps the span of whoever started it. Asked at the call: clocks compared later differ.
+        """
+        transaction = getattr(span, "containing_transaction", None)
+        if transaction is not None:
+            if transaction.timestamp is not None:
+                return False
+            if transaction.sampled:
+                self._child_spans.expect(transaction.span_id)
+        return True
+
+    def _is_in_span(self) -> bool:
+        import sentry_sdk
+
+        scope = sentry_sdk.get_current_scope()
+        span = scope.span or getattr(scope, "streamed_span", None)
+        return span is not None and self._client is not None and has_tracing(self._client)
+
+
+def _parent_spans(contexts: Sequence[object]) -> dict[int, ParentSpan]:
+    """Reads the span that each call was inside; calls of one request share it, so it is read once."""
+    if set(map(type, contexts)) <= _OUTSIDE:
+        return {}
+    parents: dict[int, ParentSpan] = {}
+    previous: object = None
+    parent: ParentSpan | None = None
+    for call, context in enumerate(contexts):
+        if context is not previous:
+            previous, parent = context, parent_span(context)
+        if parent is not None:
+            parents[call] = parent
+    return parents
+
+
+def _do_nothing() -> None:
+    """Undoes nothing."""
+
+
+def _otel_span_ids(context: Any) -> SpanIds | None:
+    if context is None:
+        return None
+    span_context = trace.get_current_span(context).get_span_context()
+    return (span_context.trace_id, span_context.span_id) if span_context.is_valid else None
+
+
+class _EventProcessing:
+    """Holds the tracker whose event processor is active: Sentry cannot remove one, so one is registered for good."""
+
+    tracker: weakref.ReferenceType[SentryTracker] | None = None
+    is_registered = False
+
+
+def _process_events_for(tracker: SentryTracker) -> None:
+    from sentry_sdk.scope import add_global_event_processor
+
+    _EventProcessing.tracker = weakref.ref(tracker)
+    if not _EventProcessing.is_registered:
+        _EventProcessing.is_registered = True
+        add_global_event_processor(_process_event)
+
+
+def _stop_processing_events(tracker: SentryTracker) -> None:
+    if _EventProcessing.tracker is not None and _EventProcessing.tracker() is tracker:
+        _EventProcessing.tracker = None
+
+
+def _process_event(event: Any, hint: Any) -> Any:
+    tracker = _EventProcessing.tracker() if _EventProcessing.tracker is not None else None
+    if tracker is not None:
+        with guard("sentry"):
+            tracker.process_event(event, hint)
+    return event

@@ -1,0 +1,245 @@
+"""One model version: its open panes, its streams, and its last panes for latency and throughput."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from otel_mlmon import semconv
+from otel_mlmon.guard import guard
+from otel_mlmon.processor.window.binning import count_over_threshold
+from otel_mlmon.processor.window.moving_reference import MovingReference
+from otel_mlmon.processor.window.pane import ModelPane, RollingWindow
+from otel_mlmon.processor.window.reference import ReferenceState, StreamReference
+from otel_mlmon.processor.window.series import FAILED, PointKey, Series, SeriesKey, merge_streams, sketch_streams
+from otel_mlmon.processor.window.settings import ModelWindowSettings, WindowSettings
+from otel_mlmon.processor.window.stream import StreamSummary, StreamWindows
+from otel_mlmon.processor.window.window import StreamKey, Window
+from otel_mlmon.reference.calibration import Calibration
+from otel_mlmon.sketch.stream_sketch import StreamSketch
+from otel_mlmon.types import ModelKey
+
+MAX_EXEMPLARS: Final = 4
+"""Trace ids of a window: the smallest, which is a random choice, and the same whatever the order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSummary:
+    """One model version as it stands, for people."""
+
+    model: ModelKey
+    updated_ns: int
+    """End of the last closed pane, Unix nanoseconds; 0 before the first."""
+    duration: StreamSketch
+    """Of the calls in the last `short_panes` panes, seconds."""
+    p50_s: float
+    """NaN without calls."""
+    p95_s: float
+    p99_s: float
+    latency_threshold_s: float
+    over_ratio: float
+    """Share of those calls over the latency threshold, [0, 1]; NaN without calls."""
+    error_ratio: float
+    """Share of those calls that failed, [0, 1]; NaN without calls."""
+    calls: int
+    calls_per_s: float
+    predictions: int
+    """Counted in closed panes since the first point of this version."""
+    streams: tuple[StreamSummary, ...]
+    """By name."""
+    calibration: Calibration | None = None
+    """How often this version was right on labelled data; None if that is not known."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ModelProgress:
+    """Holds what is stored of one model version: how far its panes are closed."""
+
+    model: ModelKey
+    received_ns: int
+    """When its last point was received, by our clock."""
+    watermark_ns: int = 0
+    """The largest event time of its points."""
+    closed_ns: int = 0
+    """Panes up to here are closed, and points for them are late."""
+    first_ns: int = 0
+    """Start of the first pane with points."""
+    last_ns: int = 0
+    """End of the last pane with points."""
+    predictions: int = 0
+
+
+class ClosedPane(NamedTuple):
+    """What closing one pane gives."""
+
+    windows: list[Window]
+    """One a stream with values in the pane or in its rolling window, by name."""
+    pane: ModelPane
+    consumed: list[tuple[SeriesKey, PointKey]]
+    """The points of the pane."""
+    changed: list[StreamKey]
+    """Streams whose reference grew or changed."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ModelWindows:
+    """Makes the windows of all streams of one model version, pane by pane."""
+
+    progress: ModelProgress
+    settings: ModelWindowSettings
+    windows: WindowSettings
+    open_panes: dict[int, dict[SeriesKey, Series]] = field(default_factory=dict)
+    """By end of the pane: the series that have points in it."""
+    streams: dict[str, StreamWindows] = field(default_factory=dict)
+    last_panes: deque[ModelPane] = field(default_factory=deque)
+
+    @property
+    def key(self) -> ModelKey:
+        """The model version."""
+        return self.progress.model
+
+    def add_point(self, series: Series, end_ns: int, time_ns: int, now_ns: int) -> None:
+        """Notes that a point of `series` is pending for the pane that ends at `end_ns`."""
+        self.open_panes.setdefault(end_ns, {})[series.state.key] = series
+        self.progress.watermark_ns = max(self.progress.watermark_ns, time_ns)
+        self.progress.received_ns = now_ns
+
+    def advance_watermark(self, now_ns: int) -> list[int]:
+        """Returns the ends of the open panes that close now: those the allowed lateness before the watermark.
+
+        All of them close when no point was received for as long as a pane and the allowed lateness.
+        """
+        pane_ns, lateness_ns = self.windows.pane_ns, self.windows.lateness_ns
+        until_ns = (self.progress.watermark_ns - lateness_ns) // pane_ns * pane_ns
+        if self.open_panes and now_ns - self.progress.received_ns >= pane_ns + lateness_ns:
+            until_ns = max(until_ns, *self.open_panes)
+        self.progress.closed_ns = max(self.progress.closed_ns, until_ns)
+        return sorted(end_ns for end_ns in self.open_panes if end_ns <= self.progress.closed_ns)
+
+    def ensure_stream(self, name: str, state: ReferenceState | None = None) -> StreamWindows:
+        """Returns the stream of that name, added if it is not there yet.
+
+        Args:
+            name: Of the stream.
+            state: What was stored of its reference.
+        """
+        if name in self.streams:
+            return self.streams[name]
+        moving, is_allowance = self.settings.moving, name in (semconv.STREAM_LATENCY, semconv.STREAM_ERRORS)
+        stream = self.streams[name] = StreamWindows(
+            key=StreamKey(self.key, name),
+            learned=StreamReference(stream=name, settings=self.settings, state=state or ReferenceState()),
+            rolling=RollingWindow(self.windows.rolling_ns),
+        )
+        if moving is not None and not is_allowance:
+            identity = "\0".join((*self.key, name))
+            stream.moving = MovingReference(settings=moving, name=identity, min_values=self.settings.learn)
+        return stream
+
+    def apply_settings(self, settings: ModelWindowSettings) -> list[StreamKey]:
+        """Applies other settings, and returns the streams whose reference is another one now."""
+        self.settings = settings
+        return [stream.key for stream in self.streams.values() if stream.apply_settings(settings)]
+
+    def close_pane(self, end_ns: int, *, is_complete: Callable[[int, int], bool]) -> ClosedPane:
+        """Closes one pane; panes close in the order of time.
+
+        Args:
+            end_ns: End of the pane.
+            is_complete: As `Series.consume` has it.
+        """
+        sketches, exemplars, consumed = self._consume_points(end_ns, is_complete)
+        start_ns = end_ns - self.windows.pane_ns
+        self.progress.first_ns = self.progress.first_ns or start_ns
+        self.progress.last_ns = end_ns
+        windows: list[Window] = []
+        changed: list[StreamKey] = []
+        for name in sorted({*self.streams, *sketches}):
+            with guard("window"):
+                stream = self.ensure_stream(name)
+                window, is_changed = stream.close_pane(
+                    sketches.get(name),
+                    start_ns=start_ns,
+                    end_ns=end_ns,
+                    exemplars=tuple(sorted(exemplars.get(name, ()))[:MAX_EXEMPLARS]),
+                )
+                windows += [window] if window is not None else []
+                changed += [stream.key] if is_changed else []
+        labels, values = sketches.get(semconv.STREAM_LABEL), sketches.get(semconv.STREAM_VALUE)
+        self.progress.predictions += labels.total if labels is not None else values.total if values is not None else 0
+        pane = ModelPane(
+            model=self.key,
+            start_ns=start_ns,
+            end_ns=end_ns,
+            duration=sketches.get(semconv.STREAM_LATENCY, StreamSketch()),
+            failed=sketches.get(semconv.STREAM_ERRORS, StreamSketch()).categories.counts.get(FAILED, 0),
+            streams={
+                name: stream.rolling.panes[-1]
+                for name, stream in self.streams.items()
+                if stream.rolling.panes and stream.rolling.panes[-1].end_ns == end_ns
+            },
+        )
+        self._add_pane(pane)
+        return ClosedPane(windows, pane, consumed, changed)
+
+    def restore_pane(self, pane: ModelPane) -> None:
+        """Adds a stored pane to the rolling windows and to the summary; panes come in the order of time."""
+        self._add_pane(pane)
+        for name, counts in pane.streams.items():
+            if name in self.streams:
+                self.streams[name].restore_pane(counts)
+
+    def finish_restore(self) -> None:
+        """Brings rolling windows and moving references to the time of the last closed pane."""
+        for stream in self.streams.values():
+            stream.rolling.evict(self.progress.last_ns)
+            stream.update_reference(self.progress.last_ns)
+
+    def summary(self) -> ModelSummary:
+        """Summarises the model for people."""
+        duration = merge_streams({"": pane.duration} for pane in self.last_panes).get("", StreamSketch())
+        calls, progress = duration.numbers, self.progress
+        covered_ns = min(self.windows.short_panes * self.windows.pane_ns, progress.last_ns - progress.first_ns)
+        over = int(count_over_threshold(duration, self.settings.latency_threshold_s)[1])
+        return ModelSummary(
+            model=self.key,
+            updated_ns=progress.last_ns,
+            duration=duration,
+            p50_s=duration.quantile(0.5),
+            p95_s=duration.quantile(0.95),
+            p99_s=duration.quantile(0.99),
+            latency_threshold_s=self.settings.latency_threshold_s,
+            over_ratio=over / calls if calls else float("nan"),
+            error_ratio=sum(pane.failed for pane in self.last_panes) / calls if calls else float("nan"),
+            calls=calls,
+            calls_per_s=calls / (covered_ns / 1e9) if covered_ns else 0.0,
+            predictions=progress.predictions,
+            streams=tuple(self.streams[name].summary() for name in sorted(self.streams)),
+            calibration=self.settings.calibration,
+        )
+
+    def _add_pane(self, pane: ModelPane) -> None:
+        self.last_panes.append(pane)
+        while self.last_panes[0].end_ns <= pane.end_ns - self.windows.short_panes * self.windows.pane_ns:
+            self.last_panes.popleft()
+
+    def _consume_points(
+        self, end_ns: int, is_complete: Callable[[int, int], bool]
+    ) -> tuple[dict[str, StreamSketch], dict[str, set[str]], list[tuple[SeriesKey, PointKey]]]:
+        """Sketch and trace ids of each stream in a pane, and the points they are from."""
+        increments: list[dict[str, StreamSketch]] = []
+        exemplars: dict[str, set[str]] = {}
+        consumed: list[tuple[SeriesKey, PointKey]] = []
+        for series in self.open_panes.pop(end_ns).values():
+            state = series.state
+            for key, point, increment in series.consume(end_ns, is_complete=is_complete):
+                consumed.append((state.key, key))
+                if increment is None or not increment.total:
+                    continue
+                sketches = sketch_streams(state.metric, state.name, state.category, increment)
+                increments.append(sketches)
+                for stream in sketches if point.exemplars else ():
+                    exemplars.setdefault(stream, set()).update(point.exemplars)
+        return merge_streams(increments), exemplars, consumed

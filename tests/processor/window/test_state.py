@@ -1,0 +1,188 @@
+"""A restart at any point is no restart: windows and summaries equal bit for bit."""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otel_mlmon import semconv
+from otel_mlmon.errors import StoreError
+from otel_mlmon.processor.receive.data_point import DataPoint
+from otel_mlmon.processor.state.sqlite import SqliteRepository
+from otel_mlmon.processor.window.aggregator import WindowAggregator
+from otel_mlmon.processor.window.settings import ModelWindowSettings, WindowSettings
+from otel_mlmon.types import ModelKey
+from tests.support.observations import MODEL, SECOND, T0, Bench, durations, facts, label, numbers, point
+
+WINDOWS = WindowSettings(pane_s=10.0, lateness_s=10.0, rolling_s=40.0, short_panes=3)
+SETTINGS = ModelWindowSettings(learn=12, max_labels=2)
+
+
+def observation(kind: int, size: int, at_s: float, model: ModelKey) -> DataPoint:
+    """One of the ways in which a writer counts; totals begin with the first point."""
+    total: dict[str, Any] = {"since_s": 1.0, "is_cumulative": True}
+    makers = (
+        lambda: label(size, at_s=at_s, label="abcd"[size % 4], model=model, exemplars=(f"{size:032x}",)),
+        lambda: label(size + int(at_s), at_s=at_s, series=f"t{model.name}", model=model, **total),
+        lambda: point(semconv.DURATION.name, durations(*[0.01 * size] * size), at_s=at_s, model=model),
+        lambda: point(
+            semconv.DURATION.name, durations(*[0.1] * (size + int(at_s))), at_s=at_s, key="E", model=model, **total
+        ),
+        lambda: point(semconv.FEATURE.name, numbers(*[size * 1.1, 10.0**-size]), at_s=at_s, key="x", model=model),
+        lambda: point(semconv.FEATURE.name, numbers(*[3.0] * int(at_s), 5.0), at_s=at_s, key="y", model=model, **total),
+        lambda: point(semconv.MISSING_VALUES.name, size, at_s=at_s, key="x", model=model),
+        lambda: point(semconv.CATEGORY.name, size, at_s=at_s, key="c", category="uvw"[size % 3], model=model),
+    )
+    return makers[kind]()
+
+
+STEPS = st.lists(
+    st.tuples(st.integers(0, 7), st.integers(1, 9), st.integers(-12, 15), st.sampled_from([MODEL, ModelKey("b", "")])),
+    max_size=40,
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(steps=STEPS, saves=st.sets(st.integers(0, 40), max_size=6))
+def test_a_restart_is_no_restart(steps: list[tuple[int, int, int, ModelKey]], saves: set[int]) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        steady = Bench(settings=SETTINGS, windows=WINDOWS)
+        killed = Bench(settings=SETTINGS, windows=WINDOWS)
+        now_s = 20.0
+        for number, (kind, size, later_s, model) in enumerate(steps):
+            now_s = max(now_s + later_s / 2, 2.0)
+            each = observation(kind, size, round(now_s) + 0.5, model)
+            assert steady.add(each) == killed.add(each)
+            steady.out += steady.panes.close_panes(steady.clock.now_ns)
+            killed.out += killed.panes.close_panes(killed.clock.now_ns)
+            if number in saves:
+                restart(killed, directory)
+        steady.flush()
+        killed.flush()
+        assert facts(killed.out) == facts(steady.out)
+        assert killed.panes.models == steady.panes.models
+        for model in steady.panes.models:
+            assert repr(killed.panes.summary(model)) == repr(steady.panes.summary(model))
+
+
+def restart(bench: Bench, directory: str) -> None:
+    """Save, add what is never saved, and start again from the disk."""
+    store = SqliteRepository(directory, synchronous="OFF")
+    bench.panes.save(store)
+    store.commit()
+    store.put("point", [("lost", b"")])
+    store.close()
+    store = SqliteRepository(directory, synchronous="OFF")
+    bench.reload(store)
+    store.close()
+
+
+def rows(directory: Path) -> dict[str, int]:
+    database = sqlite3.connect(directory / "mlmon.sqlite3")
+    counted = dict(database.execute("SELECT kind, count(*) FROM state GROUP BY kind"))
+    database.close()
+    return counted
+
+
+def test_only_what_is_needed_stays(tmp_path: Path) -> None:
+    bench = Bench(
+        settings=SETTINGS, windows=WindowSettings(pane_s=10, lateness_s=0, rolling_s=40, stored_s=0, retention_s=1e5)
+    )
+    for step in range(1, 30):
+        bench.add(label(5, at_s=step * 10))
+        bench.out += bench.panes.close_panes(bench.clock.now_ns)
+        store = SqliteRepository(tmp_path, synchronous="OFF")
+        bench.panes.save(store)
+        store.commit()
+        store.close()
+    assert rows(tmp_path) == {"started": 1, "model": 1, "pane": 5, "series": 1, "stream": 1}
+    bench.clock.now_ns += 200_000 * SECOND
+    bench.panes.close_panes(bench.clock.now_ns)
+    store = SqliteRepository(tmp_path, synchronous="OFF")
+    bench.panes.save(store)
+    store.commit()
+    store.close()
+    assert {kind: count for kind, count in rows(tmp_path).items() if kind != "pane"} == {"started": 1}
+
+
+def test_a_save_without_change_writes_nothing(tmp_path: Path) -> None:
+    bench = Bench()
+    bench.add(label(5, at_s=10))
+    store = SqliteRepository(tmp_path)
+    bench.panes.save(store)
+    store.commit()
+    before = store._database.total_changes
+    bench.panes.save(store)
+    store.commit()
+    assert store._database.total_changes == before
+    store.close()
+
+
+def test_an_empty_store_is_an_empty_state(tmp_path: Path) -> None:
+    store = SqliteRepository(tmp_path)
+    windows = WindowAggregator()
+    windows.load(store)
+    assert windows.models == []
+    store.close()
+
+
+def test_a_save_that_was_rolled_back_is_written_by_the_next(tmp_path: Path) -> None:
+    bench = Bench()
+    bench.add(label(5, at_s=10))
+    store = SqliteRepository(tmp_path)
+    bench.panes.save(store)
+    deny = 22  # SQLITE_TRANSACTION
+    store._database.set_authorizer(lambda action, *_: sqlite3.SQLITE_DENY if action == deny else sqlite3.SQLITE_OK)
+    with pytest.raises(StoreError):
+        store.commit()
+    store._database.set_authorizer(None)
+    store.close()
+    store = SqliteRepository(tmp_path)
+    bench.panes.save(store)
+    store.commit()
+    before = bench.panes
+    bench.reload(store)
+    assert facts(bench.panes.close_panes(T0 + 3600 * SECOND)) == facts(before.close_panes(T0 + 3600 * SECOND)) != []
+    store.close()
+
+
+def test_settings_that_changed_are_followed(tmp_path: Path) -> None:
+    bench = Bench(settings=ModelWindowSettings(learn=5, latency_threshold_s=0.1))
+    for at_s in (10, 20, 30):
+        for name in "ab":
+            bench.add(label(5, at_s=at_s, label=name))
+        bench.add(point(semconv.DURATION.name, durations(0.2), at_s=at_s))
+    bench.flush()
+    bench.settings = ModelWindowSettings(learn=5, latency_threshold_s=0.3, max_labels=1)
+    restart(bench, str(tmp_path))
+    _, latency, labels = bench.panes.summary(MODEL).streams
+    assert labels.bins.names == ("a", "_OTHER")
+    assert (labels.current_count, labels.reference_count) == (0, 10)
+    assert latency.origin == "budget"
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "blob"),
+    [
+        ("model", "x", b"{}"),
+        ("series", "x", b"no record"),
+        ("pane", "9", b"not compressed"),
+        ("point", '["s", 1, 2, 3]', b""),
+    ],
+)
+def test_damaged_state_is_refused(tmp_path: Path, kind: str, key: str, blob: bytes) -> None:
+    bench = Bench()
+    bench.add(label(5, at_s=10))
+    store = SqliteRepository(tmp_path)
+    bench.panes.save(store)
+    store.put(kind, [(key, blob)])
+    store.commit()
+    with pytest.raises(StoreError, match="damaged"):
+        WindowAggregator().load(store)
+    store.close()
