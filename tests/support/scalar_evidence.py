@@ -39,10 +39,10 @@ def log_ratios(q: Sequence[float], r: Sequence[float], d: float, direction: Dire
 def _one_sided(q: Sequence[float], r: Sequence[float], d: float) -> list[float]:
     lowest, removed = list(r), d
     for k in reversed(range(1, len(r))):
-        taken = min(lowest[k], removed)
-        lowest[k] -= taken
-        lowest[0] += taken
-        removed -= taken
+        moved = min(lowest[k], removed)
+        lowest[k] -= moved
+        lowest[0] += moved
+        removed -= moved
     sums = [(sum(q[: k + 1]), sum(lowest[: k + 1])) for k in range(len(r) - 1)]
     if not any(of_q > of_g for of_q, of_g in sums):
         return [0.0] * len(r)
