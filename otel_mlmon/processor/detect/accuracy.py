@@ -70,7 +70,7 @@ class Accuracy:
     n: int
     """Predictions in the window."""
     supported_ratio: float
-    """Share of them in bins in which `MIN_SUPPORT` predictions or more are labelled; of the others the prior decides."""
+    """Share of them in bins with `MIN_SUPPORT` labelled predictions or more; of the others the prior decides."""
 
 
 def estimate(right: Counts, total: Counts, window: Counts, *, design_effect: float = 1.0) -> Accuracy | None:
