@@ -231,7 +231,7 @@ METHODS: Final[Mapping[str, Callable[[Method, CallRecorder], Replacement]]] = {
     "set_providers": run_methods.replace_set_providers,
     "__init__": _replace_init,
 }
-"""What replaces each method that is patched."""
+"""The function that replaces each method that is patched."""
 
 RUNTIME: Final = OnnxRuntime()
 
