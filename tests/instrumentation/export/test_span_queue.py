@@ -105,7 +105,7 @@ def test_as_many_calls_wait_as_may_and_one_more_drops_the_oldest_batch() -> None
 def test_a_batch_that_was_popped_leaves_room_for_as_many_calls() -> None:
     queue = SpanQueue()
     queue.push(predictions(1, "small"), ())
-    queue.push(predictions(MAX_CALLS - MIN_BATCH_WEIGHT, "large"), ())
+    queue.push(predictions(65_536 - 64, "large"), ())
     queue.push_ready(queue.pop_unmeasured())
     assert queue.pop() is not None
     queue.push(predictions(MIN_BATCH_WEIGHT, "medium"), ())
