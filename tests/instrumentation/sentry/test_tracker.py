@@ -304,9 +304,7 @@ def test_tracing_switched_off_in_so_many_words_stays_off(sentry: Endpoint) -> No
         assert options()["traces_sample_rate"] is None
 
 
-def test_one_line_says_the_new_rate(
-    sentry: Endpoint, session: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_one_line_says_the_new_rate(sentry: Endpoint, session: Any, caplog: pytest.LogCaptureFixture) -> None:
     initialise(sentry, traces_sample_rate=0.0)
     caplog.set_level(logging.INFO, "otel_mlmon")
     with capture() as captured:
