@@ -123,7 +123,7 @@ class Pipeline:
             else Alerts.from_state(settings.alerts, json.loads(told), now_ns=self._clock_ns())
         )
         self._outbox = {key: Alert.from_dict(json.loads(blob)) for key, blob in self._repository.load(OUTBOX).items()}
-        self.committed(is_busy=True)
+        self.publish(is_busy=True)
 
     def apply(self, received: tuple[TelemetryItem, ...], /) -> None:
         """Count the points of one request into their panes, and take the references of models that were loaded."""
@@ -176,7 +176,7 @@ class Pipeline:
         self._told.clear()
         self._is_forgetting = False
 
-    def committed(self, *, is_busy: bool) -> None:
+    def publish(self, *, is_busy: bool) -> None:
         """Hand committed alerts to the notifiers, and publish the documents."""
         is_changed = is_busy or bool(self._scored or self._outbox)
         self._scored.clear()

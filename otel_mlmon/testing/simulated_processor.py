@@ -138,7 +138,7 @@ class SimulatedProcessor:
         self.now_ns += round(seconds * SECOND_NS)
         self._pipeline.advance()
         self._pipeline.commit()
-        self._pipeline.committed(is_busy=False)
+        self._pipeline.publish(is_busy=False)
 
     def restart(self) -> None:
         """Ends the processor and starts another one on the same state."""
@@ -147,7 +147,7 @@ class SimulatedProcessor:
 
     def document(self) -> dict[str, Any]:
         """What `/api/v1/models` and `/api/v1/alerts` would answer now: `{"models": {…}, "alerts": […]}`."""
-        self._pipeline.committed(is_busy=True)
+        self._pipeline.publish(is_busy=True)
         return dict(self._pipeline.read())
 
     def stream(self, model: str, stream: str) -> dict[str, Any] | None:

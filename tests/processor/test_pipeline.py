@@ -76,7 +76,7 @@ class Bench:
         self.pipeline.apply(points)
         self.pipeline.advance()
         self.pipeline.commit()
-        self.pipeline.committed(is_busy=True)
+        self.pipeline.publish(is_busy=True)
 
     def stream(self, name: str = "prediction.label") -> dict[str, Any]:
         (model,) = self.pipeline.read()["models"].values()
