@@ -296,6 +296,11 @@ RECEIVED_UNUSED: Final = _counter(
 REQUESTS_MALFORMED: Final = _counter(
     "otel_mlmon.processor.requests.malformed", "{request}", "Requests that could not be decoded."
 )
+REQUESTS_REFUSED: Final = _counter(
+    "otel_mlmon.processor.requests.refused",
+    "{request}",
+    "Requests refused before parsing, since too many bytes were in flight; senders send them again.",
+)
 REQUESTS_DEAD_LETTERS: Final = _counter(
     "otel_mlmon.processor.requests.dead_letters", "{request}", "Requests that failed twice and were put aside."
 )
@@ -322,8 +327,9 @@ NOTIFICATIONS_PENDING: Final = _gauge(
 )
 
 PROCESSOR_SELF_METRICS: Final = (
-    RECEIVED_POINTS, REJECTED_POINTS, RECEIVED_UNUSED, REQUESTS_MALFORMED, REQUESTS_DEAD_LETTERS, REQUESTS_PENDING,
-    WINDOW_POINTS, REFERENCES, ALERTS, NOTIFICATIONS, NOTIFICATIONS_PENDING, FAILURES,
+    RECEIVED_POINTS, REJECTED_POINTS, RECEIVED_UNUSED, REQUESTS_MALFORMED, REQUESTS_REFUSED,
+    REQUESTS_DEAD_LETTERS, REQUESTS_PENDING, WINDOW_POINTS, REFERENCES, ALERTS, NOTIFICATIONS,
+    NOTIFICATIONS_PENDING, FAILURES,
 )  # fmt: skip
 """What the processor counts of itself, at `/metrics`; running totals are counters."""
 
@@ -385,12 +391,6 @@ CONFIDENCE_EDGES: Final = tuple(step / 10 for step in range(1, 10))
 # ---------------------------------------------------------------- image features
 
 IMAGE_FEATURES: Final = (
-    "image.brightness",
-    "image.contrast",
-    "image.width",
-    "image.height",
-    "image.aspect_ratio",
-    "image.red",
-    "image.green",
-    "image.blue",
-)
+    "image.brightness", "image.contrast", "image.width", "image.height", "image.aspect_ratio",
+    "image.red", "image.green", "image.blue",
+)  # fmt: skip

@@ -44,7 +44,7 @@ OURS: dict[str, tuple[str, ...]] = {
         "instrumentation.runtime",
         "instrumentation.decode",
     ),
-    "reference.data": (*BASE, "reference", "table"),
+    "reference.model_inputs": (*BASE, "reference", "table"),
     "table": ("types", "errors"),
     "demo": (*BASE, ""),
     "cli": (*BASE, "cli", "demo", "reference", "processor", "instrumentation", "backtest"),
@@ -100,7 +100,7 @@ OURS: dict[str, tuple[str, ...]] = {
     ),
     "processor.notify": (*BASE, "processor.alert.alert", "processor.alert.message"),
     "processor.state": BASE,
-    "processor.serve": (*BASE, "processor.address", "processor.receive.attributes"),
+    "processor.serve": (*BASE, "processor.address", "processor.self_telemetry"),
     "processor.serve.documents": (*BASE, "processor"),
 }
 
@@ -133,13 +133,15 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "google": ("processor.receive",),
     "scipy": ("processor.detect", "reference"),
     "msgspec": ("processor.state.records",),
-    "pyarrow": ("table.parquet_file",),
+    "prometheus_client": ("processor.serve.prometheus",),
+    "pyarrow": ("table.read",),
     "pydantic": ("processor.config",),
     "pydantic_core": ("processor.config",),
     "yaml": ("processor.config",),
     "starlette": ("processor.receive.http", "processor.serve"),
     "uvicorn": ("processor.receive.http", "processor.serve"),
-    "httpx": ("processor.notify", "reference.fetch", "cli.demo", "demo"),
+    "httpx": ("processor.notify", "reference.download", "cli.demo", "demo"),
+    "jinja2": ("backtest.page",),
     "rich": ("cli", "demo.view", "backtest.terminal"),
 }  # fmt: skip
 

@@ -19,14 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from otel_mlmon.backtest.cutting import WindowLength
-from otel_mlmon.backtest.kinds import choose
-from otel_mlmon.backtest.profiles import profile_of
-from otel_mlmon.backtest.replay_table import report_of_rows
-from otel_mlmon.backtest.request import Request
-from otel_mlmon.backtest.rows import row_streams
-from otel_mlmon.table.csv_file import read_csv
-from otel_mlmon.table.table import Table, column_of, no_progress
+from otel_mlmon.backtest.columns import build_profile, choose_columns
+from otel_mlmon.backtest.replay_table import build_streams, replay_table
+from otel_mlmon.backtest.request import BacktestRequest, WindowLength
+from otel_mlmon.table.read import read_table
+from otel_mlmon.table.table import Table, build_column, ignore_progress
 
 README = Path(__file__).parent / "README.md"
 WINDOW = 10_000
@@ -36,18 +33,18 @@ FEATURES = 20
 def table_of(rows: int, seed: int) -> Table:
     """One class column and the features."""
     generator = np.random.default_rng(seed)
-    columns = {"class": column_of("class", generator.choice(4, size=rows, p=[0.4, 0.3, 0.2, 0.1]))}
+    columns = {"class": build_column("class", generator.choice(4, size=rows, p=[0.4, 0.3, 0.2, 0.1]))}
     for number in range(FEATURES):
-        columns[f"f{number}"] = column_of(f"f{number}", generator.normal(size=rows))
+        columns[f"f{number}"] = build_column(f"f{number}", generator.normal(size=rows))
     return Table(source="memory", columns=columns, rows=rows)
 
 
 def parts_of(rows: int, folder: Path) -> Mapping[str, Callable[[], object]]:
     """What is measured, by name."""
     reference, data = table_of(WINDOW, 1), table_of(rows, 2)
-    choices = choose(reference, {}, timestamp=None)
-    profile = profile_of(reference, choices)
-    request = Request(reference=Path("ref"), data=Path("data"), window=WindowLength(rows=WINDOW))
+    choices = choose_columns(reference, {}, timestamp=None)
+    profile = build_profile(reference, choices)
+    request = BacktestRequest(reference=Path("ref"), data=Path("data"), window=WindowLength(rows=WINDOW))
     values = [column.numbers for column in data.columns.values() if column.numbers is not None]
     edges = np.linspace(-2.0, 2.0, 10)
     path = folder / "rows.csv"
@@ -60,18 +57,18 @@ def parts_of(rows: int, folder: Path) -> Mapping[str, Callable[[], object]]:
                 np.bincount(np.searchsorted(edges, column[start : start + WINDOW]), minlength=11)
 
     def counting() -> None:
-        for stream in row_streams(data, choices, profile):
+        for stream in build_streams(data, choices, profile):
             for start in range(0, rows, WINDOW):
                 stream.counter.count(start, start + WINDOW)
 
     return {
         "plain numpy: searchsorted and bincount": plain,
         "counting over the reference's bins": counting,
-        "the whole: counting, evidence, alerts, report": lambda: report_of_rows(
-            request, data, profile, choices, no_progress
+        "the whole: counting, evidence, alerts, report": lambda: replay_table(
+            request, data, profile, choices, ignore_progress
         ),
-        "the reference's profile of 10,000 rows": lambda: profile_of(reference, choices),
-        "reading a CSV of 50,000 rows and 10 columns": lambda: read_csv(path, no_progress),
+        "the reference's profile of 10,000 rows": lambda: build_profile(reference, choices),
+        "reading a CSV of 50,000 rows and 10 columns": lambda: read_table(path, ignore_progress),
     }
 
 

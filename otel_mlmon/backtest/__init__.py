@@ -1,8 +1,6 @@
-"""Backtests: what the processor would have said of data that is already there: whether, when and about what.
+"""Backtests: would the processor have raised an alarm on data that exists already, when, and about which streams?
 
-The rows are cut into windows and counted over the bins of the reference; from there on it is the processor's own
-way: its references and bins, its evidence, its alarm line, its alerts.
-
-In: a reference (rows, or a profile) and data (rows, or OTLP as the Collector's file exporter writes it).
-Out: `Report`, one entry a column or stream, and the pages that show it.
+In: a reference (a table or a profile) and data (a table, or OTLP as the Collector's file exporter writes it). Rows are
+cut into windows and counted over the bins of the reference; from there on the processor's own steps run: its evidence,
+its alarm line, its alerts. Out: `BacktestReport`, one entry a stream, which `page` and `terminal` show.
 """

@@ -1,8 +1,8 @@
-"""From rows to counts over the bins of a reference: what a sketch of those rows would have counted, without it.
+"""Counts of rows over the bins of a reference, without a sketch between.
 
-With the rows at hand the reference's own edges are enough, so no sketch of a window can be coarser than they are:
-an outlier in the data changes nothing. Of ten edges, ten comparisons of a whole block that stays in the cache are
-four times as fast as a binary search for each value.
+The counts are those that a sketch of the same rows would give. With the rows at hand the reference's own edges are
+enough, so no outlier in the data can make a window coarser than its reference. For ten edges, ten comparisons of a
+whole block that stays in the cache are four times as fast as a binary search for each value.
 """
 
 from __future__ import annotations
@@ -18,49 +18,49 @@ from numpy.typing import NDArray
 
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.window.binning import Binning, ClassBins, NumberBins
-from otel_mlmon.table.cells import as_number, word_of
-from otel_mlmon.table.table import Column
+from otel_mlmon.table.cells import format_label, normalize_label
+from otel_mlmon.table.table import TableColumn
 from otel_mlmon.types import Counts, Floats
 
 
-class Counter(Protocol):
-    """The rows of one column, ready to be counted."""
+class RowCounter(Protocol):
+    """Counts the rows of one column over the bins of its reference."""
 
     def count(self, start: int, end: int) -> Counts:
-        """Shape (K,): rows `start` up to, not with, `end`."""
+        """Counts the rows from `start` to before `end`, shape (K,)."""
 
     def mean(self, start: int, end: int) -> float:
-        """Of the numbers in these rows; NaN of none."""
+        """Returns the mean of the finite numbers in these rows; NaN if there are none."""
 
 
-def counter_of(column: Column, binning: Binning, place: Callable[[int], str]) -> Counter:
-    """What counts `column` over the bins of `binning`.
+def build_counter(column: TableColumn, binning: Binning, locate: Callable[[int], str]) -> RowCounter:
+    """Builds the counter of `column` over the bins of `binning`.
 
     Args:
         column: The rows.
-        binning: Of the reference.
-        place: Where a row, from 0, is found; asked of the first cell that is not a number, since to find it costs a
-            reading of the file.
+        binning: The bins of the reference.
+        locate: The place of a row, from 0, in its file; called for a fault only, since it may read the file again.
 
     Raises:
-        ConfigurationError: Numbers are needed, and there are words.
+        ConfigurationError: The reference is numeric and the column is not.
     """
     if isinstance(binning, ClassBins):
-        return _Classes(codes=_codes(column, binning), bins=binning.bins.count)
+        return _ClassCounter(codes=_encode(column, binning), bins=binning.bins.count)
     if not isinstance(binning, NumberBins) or column.numbers is None:
-        row = max(column.first_word, 0)
-        word = (column.words or ("",))[row]
+        place = locate(max(column.first_text_row, 0))
         raise ConfigurationError(
-            f"{place(row)}: column {column.name!r}: {word!r} is not a number, and its reference is numeric"
+            f"{place}: column {column.name!r}: {column.first_text!r} is not a number, and its reference is numeric"
         )
-    return _Values(values=column.numbers, thresholds=thresholds(binning), has_missing=binning.has_missing)
+    return _NumberCounter(
+        values=column.numbers, thresholds=compute_thresholds(binning), has_missing=binning.has_missing
+    )
 
 
-def thresholds(binning: NumberBins) -> tuple[float, ...]:
-    """For each edge the t such that a value is above the edge if and only if it is greater than t.
+def compute_thresholds(binning: NumberBins) -> tuple[float, ...]:
+    """Computes for each edge the number t such that a value is above the edge if and only if it is greater than t.
 
     Buckets of negative values include their lower bound and not their upper one, and zeros are a bucket between
-    the two ranges. The largest float below an edge says both.
+    the two ranges. The largest float below an edge expresses both.
     """
     cuts = binning.cuts or (1,) * len(binning.edges)
     return tuple(
@@ -69,7 +69,7 @@ def thresholds(binning: NumberBins) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Values:
+class _NumberCounter:
     values: Floats
     thresholds: tuple[float, ...]
     has_missing: bool
@@ -80,7 +80,7 @@ class _Values:
         if present < block.size:
             block = block[np.isfinite(block)]
         above = [present, *(int(np.count_nonzero(block > threshold)) for threshold in self.thresholds), 0]
-        counts = [more - less for more, less in pairwise(above)]
+        counts = [lower - upper for lower, upper in pairwise(above)]
         return np.array(counts + [end - start - present] * self.has_missing, dtype=np.int64)
 
     def mean(self, start: int, end: int) -> float:
@@ -94,9 +94,9 @@ class _Values:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Classes:
+class _ClassCounter:
     codes: NDArray[np.intp]
-    """The bin of each row; `bins` for what is in none."""
+    """The bin of each row; `bins` for a row in no bin."""
     bins: int
 
     def count(self, start: int, end: int) -> Counts:
@@ -106,43 +106,41 @@ class _Classes:
         return math.nan
 
 
-def _codes(column: Column, binning: ClassBins) -> NDArray[np.intp]:
+def _encode(column: TableColumn, binning: ClassBins) -> NDArray[np.intp]:
     labels = binning.labels
     other = len(labels) - 1
     missing = other + 1  # the bin of missing values where there is one, and in no bin where there is none
-    known: dict[str | None, int] = {label: position for position, label in enumerate(labels)}
-    known[None] = missing
-    # A column may be numbers in one file and, for one odd cell, words in the other, where 1 is spelled `1.0`.
-    for position, label in enumerate(labels):
-        known.setdefault(as_number(label), position)
-    if column.words is not None:
-        codes = {word: _code(word, known, other) for word in set(column.words)}
-        return np.fromiter(map(codes.__getitem__, column.words), dtype=np.intp, count=column.rows)
-    return _number_codes(column.numbers if column.numbers is not None else np.zeros(0), known, other)
+    codes: dict[str | None, int] = {label: code for code, label in enumerate(labels)}
+    codes[None] = missing
+    # A column may be numbers in one file and, for one odd cell, text in the other, where 1 is spelled `1.0`.
+    for code, label in enumerate(labels):
+        codes.setdefault(normalize_label(label), code)
+    if column.texts is not None:
+        text_codes = {text: _encode_text(text, codes, other) for text in set(column.texts)}
+        return np.fromiter(map(text_codes.__getitem__, column.texts), dtype=np.intp, count=column.rows)
+    return _encode_numbers(column.numbers if column.numbers is not None else np.zeros(0), codes, other)
 
 
-def _code(word: str | None, known: dict[str | None, int], other: int) -> int:
-    found = known.get(word)
-    return known.get(as_number(word or ""), other) if found is None else found
+def _encode_text(text: str | None, codes: dict[str | None, int], other: int) -> int:
+    code = codes.get(text)
+    return codes.get(normalize_label(text or ""), other) if code is None else code
 
 
-def _number_codes(numbers: Floats, known: dict[str | None, int], other: int) -> NDArray[np.intp]:
-    values: NDArray[Any]
-    values, where = _distinct(numbers)
-    positions = np.array([known.get(word_of(value), other) for value in values.tolist()], dtype=np.intp)
-    return positions[where]
+def _encode_numbers(numbers: Floats, codes: dict[str | None, int], other: int) -> NDArray[np.intp]:
+    values, positions = _find_distinct(numbers)
+    value_codes = np.array([codes.get(format_label(value), other) for value in values.tolist()], dtype=np.intp)
+    return value_codes[positions]
 
 
-def _distinct(numbers: Floats) -> tuple[NDArray[Any], NDArray[np.intp]]:
-    """The different values, and which of them each row holds; small whole numbers need no sorting."""
+def _find_distinct(numbers: Floats) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """Returns the distinct values and the position of each row among them; small whole numbers need no sorting."""
     if numbers.size and np.isfinite(numbers).all():
         low, high = float(numbers.min()), float(numbers.max())
         if (
             high - low < 4096
             and max(-low, high) < 2**53  # beyond, whole numbers have gaps, and then no place among 64 bits
-            and (whole := numbers.astype(np.int64) - math.floor(low)).size
             and (numbers % 1 == 0).all()
         ):
-            return np.arange(math.floor(low), math.floor(high) + 1, dtype=np.float64), whole.astype(np.intp)
-    values, where = np.unique(numbers, return_inverse=True)
-    return values, where
+            return np.arange(low, high + 1, dtype=np.float64), (numbers - low).astype(np.intp)
+    values, positions = np.unique(numbers, return_inverse=True)
+    return values, positions

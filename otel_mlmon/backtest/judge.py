@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from otel_mlmon.backtest.cutting import Budget
+from otel_mlmon.backtest.request import FalseAlarmBudget
 from otel_mlmon.processor.alert.alert import Alert, Cause
 from otel_mlmon.processor.alert.lifecycle import Alerts
 from otel_mlmon.processor.alert.onset import SinceOnset
@@ -62,7 +62,7 @@ class Trace:
         return next((suspect.cause for verdict in verdicts.values() for suspect in verdict.drifting), None)
 
 
-def settings_of(*, tolerance: float | None, budget: Budget, window_s: float) -> Settings:
+def settings_of(*, tolerance: float | None, budget: FalseAlarmBudget, window_s: float) -> Settings:
     """Builds the settings of a backtest: the processor's defaults, but for these.
 
     Args:

@@ -1,4 +1,4 @@
-"""OUT Report: whether there would have been an alarm, when, and about what."""
+"""OUT BacktestReport: whether there would have been an alarm, when, and about which streams."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
-Verdict: TypeAlias = Literal["alarm", "recovered", "ok", "unknown", "left out"]
-"""`alarm`: there was one and the drift still goes on at the end. `recovered`: there was one. `unknown`: nothing can be
-said, and `why` says why. `left out`: not judged."""
+BacktestState: TypeAlias = Literal["alarm", "recovered", "weak", "ok", "unknown", "left_out"]
+"""The state of a stream after a backtest.
+
+`alarm`: there was an alarm, and the drift lasts until the end. `recovered`: there was an alarm, and the drift ended.
+`ok`: no alarm. `weak`: no alarm, but a drift of a usual size would not have been found. `unknown`: the stream could not
+be judged. `left_out`: the stream was not judged on purpose. The `reason` of a report says why for the last three.
+"""
+
+STATE_ORDER: tuple[BacktestState, ...] = ("alarm", "recovered", "weak", "ok", "unknown", "left_out")
+"""The order of the streams in a report; alarms stand together, whether they recovered or not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,43 +29,49 @@ class WindowPoint:
     log10_evidence: float
     log10_alarm_line: float
     total_variation: float
-    """Of the window from the reference, [0, 1]."""
-    is_calibrating: bool = False
-    """Whether nothing can be said yet."""
+    """Total variation between the window and the reference, [0, 1]."""
+    is_learning: bool = False
+    """Whether the stream cannot be judged yet."""
     is_drift: bool = False
-    """Whether it is in alarm."""
+    """Whether the stream is in alarm."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamReport:
-    """One column or stream. What is compared is the window of the first alarm, or without one the last."""
+    """One column or stream.
+
+    What is compared with the reference is the window of the first alarm, or without an alarm the last window.
+    """
 
     stream: str
     """The column, or the processor's name of a stream of telemetry."""
     model: str = ""
-    """Where the telemetry names it."""
+    """The model, if the data is telemetry."""
     kind: str
-    status: Verdict
-    why: str = ""
+    """A `ColumnKind`; empty if unknown."""
+    state: BacktestState
+    reason: str = ""
     first_alarm_window: int | None = None
     """From 0."""
     first_alarm: str | None = None
-    """When that window ended, RFC 3339, where it is known; such a text also below."""
+    """When that window ended, RFC 3339; None if the data has no times."""
     onset_window: int | None = None
-    """The first window of which rows are after the onset."""
+    """The first window with rows after the onset."""
     onset: str | None = None
+    """The time of the onset, RFC 3339; None if the data has no times."""
     before: str = ""
-    """What it was in the reference: `mean 0.31`, `value red: 10 %`."""
+    """The reference in words: `mean 0.31`, `value red: 10 %`."""
     now: str = ""
+    """The compared window in the same words."""
     tolerance: float = 0.0
-    """Total variation that is forgiven."""
+    """The total variation that is tolerated."""
     total_variation: float | None = None
     psi: float | None = None
     design_effect: float | None = None
-    """φ: how many rows tell as much as one independent one."""
+    """φ: the number of rows that carry as much information as one independent row."""
     reference_count: int = 0
     count: int = 0
-    """Values in the window that is compared."""
+    """Values in the compared window."""
     compared_window: int | None = None
     is_ordered: bool = False
     bins: tuple[str, ...] = ()
@@ -74,35 +87,37 @@ class StreamReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertReport:
-    """What people would have been told."""
+    """One notification that the processor would have sent."""
 
     window: int
     at: str | None
+    """When the window ended, RFC 3339; None if the data has no times."""
     model: str
     rule: str
     state: str
     severity: str
     causes: tuple[str, ...]
-    """Streams, the strongest evidence first."""
+    """Streams, the one with the strongest evidence first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """All of it."""
+class BacktestReport:
+    """The outcome of a backtest."""
 
     reference: str
     data: str
     window: str
-    """Its length."""
+    """The length of a window, as people write it."""
     windows: int
     rows: int | None
-    """None where the data is counts."""
+    """None if the data is counts."""
     false_alarms: str
+    """The accepted false alarms, as people write them."""
     streams: tuple[StreamReport, ...]
-    """Those with an alarm first, in the order of their alarms."""
+    """Alarms first, in the order of their windows."""
     alerts: tuple[AlertReport, ...]
     notes: tuple[str, ...]
-    """Sentences that a reader should know."""
+    """Sentences about the data that a reader should know."""
 
     @property
     def alarmed(self) -> tuple[StreamReport, ...]:
@@ -111,32 +126,31 @@ class Report:
 
     @property
     def judged(self) -> tuple[StreamReport, ...]:
-        """The streams that were judged."""
-        return tuple(stream for stream in self.streams if stream.status != "left out")
+        """The streams that are not left out."""
+        return tuple(stream for stream in self.streams if stream.state != "left_out")
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it; numbers that are not finite are null."""
-        document: dict[str, Any] = _finite(asdict(self))
+        """Returns a JSON object; numbers that are not finite become null."""
+        document: dict[str, Any] = _replace_infinite(asdict(self))
         return document
 
 
-def in_order(streams: Iterable[StreamReport]) -> tuple[StreamReport, ...]:
-    """Alarms first, by window and size; then what is ok, unknown and left out, as the file has them."""
-    ranks: dict[Verdict, int] = {"alarm": 0, "recovered": 0, "ok": 1, "unknown": 2, "left out": 3}
+def sort_streams(streams: Iterable[StreamReport]) -> tuple[StreamReport, ...]:
+    """Sorts alarms first, by window and size; then by state, and within a state as the file has them."""
 
     def key(stream: StreamReport) -> tuple[int, int, float]:
-        window = stream.first_alarm_window
-        moved = stream.total_variation or 0.0
-        return ranks[stream.status], window or 0, -moved if window is not None else 0.0
+        if stream.first_alarm_window is not None:
+            return 0, stream.first_alarm_window, -(stream.total_variation or 0.0)
+        return STATE_ORDER.index(stream.state), 0, 0.0
 
     return tuple(sorted(streams, key=key))
 
 
-def _finite(value: Any) -> Any:
+def _replace_infinite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _replace_infinite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [_replace_infinite(item) for item in value]
     return value

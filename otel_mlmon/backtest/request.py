@@ -1,26 +1,106 @@
-"""What a backtest is asked."""
+"""The request of a backtest: the files, the windows, the columns, and how many false alarms are accepted."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
-from otel_mlmon.backtest.cutting import Budget, WindowLength
-from otel_mlmon.backtest.kinds import Kind
+from otel_mlmon.backtest.columns import ColumnKind
+from otel_mlmon.errors import ConfigurationError
+from otel_mlmon.processor.config.units import FalseAlarms, duration_s, duration_text, false_alarms, false_alarms_text
+
+MAX_WINDOW_S: Final = 36_500 * 86_400.0
+"""The longest window in seconds: three times as much does not fit into nanoseconds of 64 bits."""
+
+_WINDOW_BUDGET: Final = re.compile(r"(?:1\s+per\s+)?(\d+)(?:\s*windows?)?")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What is asked; None is the default."""
+class WindowLength:
+    """The length of a window, either in rows or in seconds."""
+
+    rows: int = 0
+    time_s: float = 0.0
+
+    @property
+    def text(self) -> str:
+        """The length as people write it: `1 000 rows`, `1h`."""
+        return f"{self.rows:,} rows".replace(",", " ") if self.rows else duration_text(self.time_s)
+
+
+DEFAULT_WINDOW: Final = WindowLength(rows=1000)
+DEFAULT_OTLP_WINDOW: Final = WindowLength(time_s=10.0)
+"""The length of the processor's panes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FalseAlarmBudget:
+    """The accepted number of false alarms, either one in a number of windows or a rate in time."""
+
+    windows: int = 0
+    rate: FalseAlarms | None = None
+
+    @property
+    def text(self) -> str:
+        """The budget as people write it: `1 per 30d`, `1 per 10000 windows`."""
+        return false_alarms_text(self.rate) if self.rate is not None else f"1 per {self.windows} windows"
+
+
+DEFAULT_BUDGET: Final = FalseAlarmBudget(windows=10_000)
+"""The budget for data without times."""
+DEFAULT_TIMED_BUDGET: Final = FalseAlarmBudget(rate=FalseAlarms(count=1.0, per_s=30 * 86400.0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BacktestRequest:
+    """What to compare and how; None stands for the default."""
 
     reference: Path
     data: Path
     window: WindowLength | None = None
-    columns: Mapping[str, Kind] = field(default_factory=dict)
-    """What the user says a column is."""
+    columns: Mapping[str, ColumnKind] = field(default_factory=dict)
+    """The kinds of columns that the user sets."""
     timestamp: str | None = None
-    """The column that says when; rows are put in its order."""
+    """The column with the time of each row; rows are sorted by it."""
     tolerance: float | None = None
-    """Total variation that is forgiven, [0, 1); by default the processor's, which differs by rule."""
-    budget: Budget | None = None
+    """The total variation that is tolerated, [0, 1); by default the processor's, which differs by rule."""
+    budget: FalseAlarmBudget | None = None
+
+
+def parse_window_length(text: str) -> WindowLength:
+    """Parses the value of `--window`: `1000` is rows, `1h` is time.
+
+    Raises:
+        ConfigurationError: It is neither, or the time is too short or too long.
+    """
+    if text.isascii() and text.isdigit() and int(text):
+        return WindowLength(rows=int(text))
+    try:
+        time_s = duration_s(text)
+    except ValueError:
+        time_s = 0.0
+    if not time_s:
+        raise ConfigurationError(f"--window: {text!r} is neither rows, such as 1000, nor a time, such as 1h")
+    if not 1e-9 <= time_s <= MAX_WINDOW_S:
+        raise ConfigurationError(f"--window: {text!r} is not within 1ns and {duration_text(MAX_WINDOW_S)}")
+    return WindowLength(time_s=time_s)
+
+
+def parse_budget(text: str) -> FalseAlarmBudget:
+    """Parses the value of `--false-alarms`: `1 per 30d`, or `10000`, `10000 windows`, `1 per 10000 windows`.
+
+    Raises:
+        ConfigurationError: It is none of these.
+    """
+    match = _WINDOW_BUDGET.fullmatch(text.strip())
+    if match is not None and int(match[1]):
+        return FalseAlarmBudget(windows=int(match[1]))
+    try:
+        return FalseAlarmBudget(rate=false_alarms(text))
+    except ValueError:
+        raise ConfigurationError(
+            f"--false-alarms: {text!r} is neither a rate, such as `1 per 30d`, nor windows, such as `10000`"
+        ) from None

@@ -1,4 +1,4 @@
-"""From files to the report: which reader, and which way."""
+"""The backtest of two files, by their endings."""
 
 from __future__ import annotations
 
@@ -6,59 +6,60 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from otel_mlmon.backtest.kinds import Choice, choose
-from otel_mlmon.backtest.profiles import choices_of, profile_of
-from otel_mlmon.backtest.replay_otlp import report_of_otlp
-from otel_mlmon.backtest.replay_table import report_of_rows
-from otel_mlmon.backtest.report import Report
-from otel_mlmon.backtest.request import Request
+from otel_mlmon.backtest.columns import ColumnChoice, build_profile, choose_columns, match_columns
+from otel_mlmon.backtest.replay_otlp import replay_otlp
+from otel_mlmon.backtest.replay_table import replay_table
+from otel_mlmon.backtest.report import BacktestReport
+from otel_mlmon.backtest.request import BacktestRequest
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.reference.profile import Profile
-from otel_mlmon.table.files import TABLE_SUFFIXES, read_table
-from otel_mlmon.table.table import Progress, Table, no_progress
+from otel_mlmon.table.read import TABLE_SUFFIXES, read_table
+from otel_mlmon.table.table import ProgressCallback, Table, ignore_progress
 
 JSON_SUFFIXES: Final = (".json", ".jsonl", ".ndjson")
 
 
-def backtest(request: Request, progress: Progress = no_progress) -> Report:
-    """The report of a reference file and a data file.
+def run_backtest(request: BacktestRequest, progress: ProgressCallback = ignore_progress) -> BacktestReport:
+    """Judges a data file against a reference file.
 
     Raises:
-        ConfigurationError: What is asked is not possible, or the columns of the files do not fit; says where.
-        DataError: A file of rows is not what it should be; says where.
+        ConfigurationError: The request cannot be met, or the columns of the files do not fit; names the place.
+        DataError: A table cannot be read; names the place.
         DependencyMissingError: A file is Parquet, and pyarrow is not installed.
-        ProfileError: A reference profile is not one.
+        ProfileError: A reference profile cannot be read.
     """
     for path in (request.reference, request.data):
         if not path.is_file():
             raise ConfigurationError(f"{path}: {'is a directory' if path.is_dir() else 'no such file'}")
-    choices: Mapping[str, Choice] | None = None
+    choices: Mapping[str, ColumnChoice] | None = None
     if request.reference.suffix.lower() in JSON_SUFFIXES:
         if request.columns:
-            raise ConfigurationError("--columns: a reference profile says itself what its streams are")
+            raise ConfigurationError("--columns: a reference profile already says what its streams are")
         profile = Profile.read(request.reference)
     else:
-        reference = _table(request.reference, progress)
-        choices = choose(reference, request.columns, timestamp=request.timestamp)
-        profile = profile_of(reference, choices)
+        reference = _read_table(request.reference, progress)
+        choices = choose_columns(reference, request.columns, timestamp=request.timestamp)
+        profile = build_profile(reference, choices)
     if request.data.suffix.lower() in JSON_SUFFIXES:
-        return report_of_otlp(request, profile, progress)
-    data = _table(request.data, progress)
-    return report_of_rows(request, data, profile, choices or choices_of(profile, data), progress)
+        return replay_otlp(request, profile, progress)
+    data = _read_table(request.data, progress)
+    return replay_table(request, data, profile, choices or match_columns(profile, data), progress)
 
 
-def backtest_tables(reference: Table, data: Table, request: Request, progress: Progress = no_progress) -> Report:
-    """The same of rows in memory; the files of `request` are names only.
+def run_backtest_of_tables(
+    reference: Table, data: Table, request: BacktestRequest, progress: ProgressCallback = ignore_progress
+) -> BacktestReport:
+    """Judges a table in memory against another; the files of `request` are names only.
 
     Raises:
-        ConfigurationError: What is asked is not possible.
+        ConfigurationError: The request cannot be met.
     """
-    choices = choose(reference, request.columns, timestamp=request.timestamp)
-    return report_of_rows(request, data, profile_of(reference, choices), choices, progress)
+    choices = choose_columns(reference, request.columns, timestamp=request.timestamp)
+    return replay_table(request, data, build_profile(reference, choices), choices, progress)
 
 
-def _table(path: Path, progress: Progress) -> Table:
+def _read_table(path: Path, progress: ProgressCallback) -> Table:
     if path.suffix.lower() in TABLE_SUFFIXES:
         return read_table(path, progress)
-    known = " ".join((*TABLE_SUFFIXES, *JSON_SUFFIXES))
-    raise ConfigurationError(f"{path}: what it is must be told by its ending, one of {known}")
+    suffixes = " ".join((*TABLE_SUFFIXES, *JSON_SUFFIXES))
+    raise ConfigurationError(f"{path}: the file name must end with one of {suffixes}")

@@ -12,73 +12,73 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from otel_mlmon.backtest.report import Report, StreamReport, Verdict
-from otel_mlmon.table.table import Progress as Tell
+from otel_mlmon.backtest.report import BacktestReport, BacktestState, StreamReport
+from otel_mlmon.table.table import ProgressCallback, ignore_progress
 
-STYLES: Final[dict[Verdict, str]] = {
+STATE_STYLES: Final[dict[BacktestState, str]] = {
     "alarm": "bold red",
     "recovered": "yellow",
+    "weak": "magenta",
     "ok": "green",
     "unknown": "cyan",
-    "left out": "dim",
+    "left_out": "dim",
 }
 NARROW_CELLS: Final = 100
-"""Below it statistics of less use are left out."""
+"""On a terminal of fewer cells the kind, PSI and φ are not shown."""
 
 
-def show(report: Report, console: Console) -> None:
-    """Print the report."""
-    console.print(Text(summary(report), "bold red" if report.alarmed else "bold"))
-    details = f"{_count(report)} in {report.windows} windows of {report.window} against {report.reference}"
+def print_report(report: BacktestReport, console: Console) -> None:
+    """Prints the report."""
+    console.print(Text(summarize(report), "bold red" if report.alarmed else "bold"))
+    details = f"{_format_rows(report)} in {report.windows} windows of {report.window} against {report.reference}"
     console.print(Text(f"{details}; {report.false_alarms} false alarms accepted over all.", "dim"))
     if report.judged:
-        console.print(_table(report, is_narrow=console.width < NARROW_CELLS))
+        console.print(_build_table(report, is_narrow=console.width < NARROW_CELLS))
     for stream in report.streams:
-        if stream.status == "unknown":
-            console.print(
-                Text.assemble((f"{stream.stream}: ", STYLES["unknown"]), f"nothing can be said: {stream.why}.")
-            )
-    left_out = [f"{stream.stream} ({stream.why})" for stream in report.streams if stream.status == "left out"]
+        if stream.state in ("unknown", "weak"):
+            style = STATE_STYLES[stream.state]
+            console.print(Text.assemble((f"{stream.stream}: {stream.state}: ", style), f"{stream.reason}."))
+    left_out = [f"{stream.stream} ({stream.reason})" for stream in report.streams if stream.state == "left_out"]
     if left_out:
         console.print(Text(f"Left out: {'; '.join(left_out)}.", "dim"))
     for note in report.notes:
         console.print(Text(note, "dim"))
 
 
-def summary(report: Report) -> str:
-    """One sentence: whether it would have alerted, when, and about what."""
+def summarize(report: BacktestReport) -> str:
+    """Says in one sentence whether there would have been an alarm, when, and about which streams."""
     if not report.alarmed:
-        judged = sum(stream.status == "ok" for stream in report.streams)
+        judged = sum(stream.state in ("ok", "weak") for stream in report.streams)
         return f"No alarm in {judged} of {judged} streams." if judged else "Nothing could be judged."
     first = report.alarmed[0]
     names = ", ".join(stream.stream for stream in report.alarmed)
-    when = f" ({first.first_alarm})" if first.first_alarm else ""
-    return f"It would have alerted, first in window {first.first_alarm_window}{when}: {names}."
+    time = f" ({first.first_alarm})" if first.first_alarm else ""
+    return f"It would have alerted, first in window {first.first_alarm_window}{time}: {names}."
 
 
 @contextmanager
-def progress_bar(console: Console) -> Iterator[Tell]:
-    """A bar for each part of the work, while it goes on; nothing where nobody looks."""
+def show_progress(console: Console) -> Iterator[ProgressCallback]:
+    """Shows a bar for each part of the work while it runs; nothing if the console is no terminal."""
     if not console.is_terminal:
-        yield lambda _what, _done, _total: None
+        yield ignore_progress
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         tasks: dict[str, int] = {}
 
-        def tell(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what)
-            bar.update(tasks[what], completed=done, total=total)  # type: ignore[arg-type]
+        def update(part: str, done: int, total: int) -> None:
+            if part not in tasks:
+                tasks[part] = bar.add_task(part)
+            bar.update(tasks[part], completed=done, total=total)  # type: ignore[arg-type]
 
-        yield tell
+        yield update
 
 
-def _count(report: Report) -> str:
+def _format_rows(report: BacktestReport) -> str:
     return f"{report.data}" if report.rows is None else f"{report.data}: {report.rows:,} rows".replace(",", " ")
 
 
-def _table(report: Report, *, is_narrow: bool) -> Table:
+def _build_table(report: BacktestReport, *, is_narrow: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     table.add_column("stream", overflow="fold")
     if not is_narrow:
@@ -90,25 +90,25 @@ def _table(report: Report, *, is_narrow: bool) -> Table:
     if not is_narrow:
         table.add_column("PSI", justify="right")
         table.add_column("φ", justify="right")
-    table.add_column("status")
+    table.add_column("state")
     for stream in report.judged:
-        table.add_row(*_cells(stream, is_narrow=is_narrow))
+        table.add_row(*_format_stream(stream, is_narrow=is_narrow))
     return table
 
 
-def _cells(stream: StreamReport, *, is_narrow: bool) -> list[str | Text]:
+def _format_stream(stream: StreamReport, *, is_narrow: bool) -> list[str | Text]:
     name = f"{stream.model} {stream.stream}".strip()
-    moved = f"{stream.before} → {stream.now}" if stream.before else ""
+    change = f"{stream.before} → {stream.now}" if stream.before else ""
     cells: list[str | Text] = [Text(name), Text(stream.kind)]
-    cells += [_window(stream.first_alarm_window), _window(stream.onset_window), Text(moved)]
-    cells += [_digits(stream.total_variation), _digits(stream.psi), _digits(stream.design_effect, ".1f")]
-    cells.append(Text(stream.status, STYLES[stream.status]))
+    cells += [_format_window(stream.first_alarm_window), _format_window(stream.onset_window), Text(change)]
+    cells += [_format_number(stream.total_variation), _format_number(stream.psi)]
+    cells += [_format_number(stream.design_effect, ".1f"), Text(stream.state, STATE_STYLES[stream.state])]
     return [cell for position, cell in enumerate(cells) if not is_narrow or position not in (1, 6, 7)]
 
 
-def _window(number: int | None) -> str:
+def _format_window(number: int | None) -> str:
     return "–" if number is None else str(number)
 
 
-def _digits(number: float | None, form: str = ".3f") -> str:
-    return "" if number is None else format(number, form)
+def _format_number(number: float | None, spec: str = ".3f") -> str:
+    return "" if number is None else format(number, spec)

@@ -1,8 +1,9 @@
-"""The command line, `otel-mlmon`: one file a command.
+"""The command line, `otel-mlmon`: one module a command.
 
-In: arguments. Out: an exit code: 0 it is done, or the answer is yes; 1 the answer is no; 2 it was called or
-configured wrongly, or cannot run here. A command is a module with `NAME`, `HELP`, `add_arguments(parser)` and
-`run(arguments) -> int`; it is imported when it is called, so none pays for what another needs.
+Exit codes: 0 success; 1 the command ran, and its answer is negative (an alarm, a failed demo, an incomplete shutdown);
+2 the arguments, a file or the installation cannot be used. A command is a module with `HELP`, `EXIT_CODES`,
+`add_arguments(parser)` and `run(arguments) -> int`. It is imported when it is called, so that no command pays for what
+another needs.
 """
 
 from __future__ import annotations
@@ -25,40 +26,40 @@ COMMANDS: Final[Mapping[str, str]] = {
     "reference": "otel_mlmon.cli.reference",
     "settings": "otel_mlmon.cli.settings",
 }
-"""Name and module of each command, in the order of the help."""
+"""The name and the module of each command, in the order of the help."""
 
-OK: Final = 0
-NO: Final = 1
-WRONG: Final = 2
+USAGE_ERROR: Final = 2
 INTERRUPTED: Final = 130
-"""128 and the number of SIGINT, as shells have it."""
+"""128 and the number of SIGINT, the convention of shells."""
 BROKEN_PIPE: Final = 141
-"""128 and the number of SIGPIPE, likewise."""
+"""128 and the number of SIGPIPE."""
 
 
 class Command(Protocol):
-    """What a command's module has."""
+    """The content of a command's module."""
 
-    NAME: str
     HELP: str
+    """One line, for the list of commands and above the options."""
+    EXIT_CODES: str
+    """The sentence below the options."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declare the command's arguments."""
+        """Declares the arguments."""
 
     def run(self, arguments: argparse.Namespace) -> int:
-        """Do it; the exit code."""
+        """Runs the command and returns the exit code."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; what we, or the system, refuse is a sentence on stderr and never a traceback.
+    """Runs one command and returns the exit code; errors are a sentence on stderr, never a traceback.
 
     Args:
-        argv: Without the program's name; None is the process's own.
+        argv: The arguments without the program's name; None for those of the process.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        arguments = _parser(words).parse_args(words)
-        code = _command(arguments.command).run(arguments)
+        namespace = _build_parser(arguments).parse_args(arguments)
+        code = _import_command(namespace.command).run(namespace)
         print(end="", flush=True)  # and not `sys.stdout.flush()`: it is None where it was closed before we began
     except ConfigurationError as error:
         print(*error.faults, sep="\n", file=sys.stderr)
@@ -76,33 +77,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except OSError as error:
-        return _without_output(error)
+        return _close_output(error)
     else:
         return code
-    return WRONG
+    return USAGE_ERROR
 
 
-def _without_output(error: OSError) -> int:
-    """The exit code where nothing more can be written, or the system refused something else."""
-    # The interpreter's own flush at the end must not fail on it again.
+def _close_output(error: OSError) -> int:
+    """Returns the exit code after an error of the system, and makes sure that the interpreter's last flush works."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if isinstance(error, BrokenPipeError):
-        return BROKEN_PIPE  # whoever read us, such as `head`, has enough
+        return BROKEN_PIPE  # the reader of the pipe, such as `head`, has ended
     print(f"otel-mlmon: {error}", file=sys.stderr)
-    return WRONG
+    return USAGE_ERROR
 
 
-def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
-    """A parser of the command that is called; of all of them when help is wanted, or it is none of them."""
-    parser = argparse.ArgumentParser(prog="otel-mlmon", description="Watch models for drift over OpenTelemetry.")
+def _build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """Builds the parser of the command that is called; of all commands for the help, or if there is no such command."""
+    parser = argparse.ArgumentParser(
+        prog="otel-mlmon",
+        description="Monitors machine-learning models for drift with OpenTelemetry.",
+        epilog="`otel-mlmon COMMAND --help` explains a command. Exit codes: 0 success, 1 the answer is negative, "
+        "2 the arguments, a file or the installation cannot be used.",
+    )
     parser.add_argument("--version", action="version", version=f"otel-mlmon {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="command", required=True)
-    called = [name for name in COMMANDS if words[:1] == [name]]
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    called = [name for name in COMMANDS if arguments[:1] == [name]]
     for name in called or COMMANDS:
-        command = _command(name)
-        command.add_arguments(commands.add_parser(name, help=command.HELP, description=command.HELP))
+        command = _import_command(name)
+        description = f"{command.HELP[0].upper()}{command.HELP[1:]}."
+        command.add_arguments(
+            commands.add_parser(name, help=command.HELP, description=description, epilog=command.EXIT_CODES)
+        )
     return parser
 
 
-def _command(name: str) -> Command:
+def _import_command(name: str) -> Command:
     return cast("Command", importlib.import_module(COMMANDS[name]))

@@ -1,8 +1,4 @@
-"""`otel-mlmon backtest`: would this data have raised an alarm, when, and about what?
-
-Exit code 0 when it is judged, whatever came of it; 1 with `--fail-on-alarm` if there was an alarm; 2 if a file or
-an argument is wrong.
-"""
+"""`otel-mlmon backtest`: tells whether existing data would have raised an alarm, when, and about which columns."""
 
 from __future__ import annotations
 
@@ -12,87 +8,85 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from otel_mlmon.backtest.kinds import Kind
-    from otel_mlmon.backtest.request import Request
+    from otel_mlmon.backtest.columns import ColumnKind
+    from otel_mlmon.backtest.request import BacktestRequest
 
-NAME: Final = "backtest"
-HELP: Final = "tell whether data that is already there would have raised an alarm, when, and about what"
+HELP: Final = "tell whether existing data would have raised an alarm, when, and about which columns"
+EXIT_CODES: Final = (
+    "Exit codes: 0 the data was judged; 1 there was an alarm, with --fail-on-alarm only; "
+    "2 a file or an argument cannot be used."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
+    """Declares the arguments."""
     add = parser.add_argument
     add("--reference", type=Path, required=True, metavar="FILE", help="CSV, Parquet, or a reference profile (JSON)")
     add(
-        "--data",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="CSV, Parquet, or OTLP as the Collector's file exporter writes it (JSON)",
-    )
+        "--data", type=Path, required=True, metavar="FILE",
+        help="CSV, Parquet, or OTLP metrics as the Collector's file exporter writes them (JSON)",
+    )  # fmt: skip
     add(
-        "--window",
-        metavar="N|TIME",
-        help="rows, such as 1000 (default), or a time, such as 1h, which needs --timestamp",
-    )
+        "--window", metavar="N|TIME",
+        help="length of a window: a number of rows, such as 1000 (default), or a time, such as 1h, which needs "
+        "--timestamp",
+    )  # fmt: skip
     add(
         "--columns", action="append", default=[], metavar="NAME:KIND,…",
-        help="what a column is: numeric, category, ignore, or what the model said: label, confidence, value",
+        help="kinds of columns, where the inferred ones are wrong: numeric, category, ignore, or for outputs of the "
+        "model: label, confidence, value",
     )  # fmt: skip
-    add("--timestamp", metavar="COLUMN", help="the column that says when; rows are put in its order")
+    add("--timestamp", metavar="COLUMN", help="the column with the time of each row; rows are sorted by it")
     add(
-        "--tolerance", metavar="SHARE", help="total variation that is forgiven, such as 5%% (default: as the processor)"
-    )
+        "--tolerance", metavar="SHARE",
+        help="share of the values that may change without being drift (total variation), such as 5%% (default: as in "
+        "the processor)",
+    )  # fmt: skip
     add(
-        "--false-alarms",
-        metavar="RATE",
-        help="accepted over all streams: `1 per 30d`, or one in so many windows, such as 10000",
-    )
+        "--false-alarms", metavar="RATE",
+        help="accepted false alarms over all columns: `1 per 30d`, or one in a number of windows, such as 10000",
+    )  # fmt: skip
     add("--json", action="store_true", help="print the report as JSON")
     add("--html", type=Path, metavar="FILE", help="write the report as one HTML page")
-    add("--fail-on-alarm", action="store_true", help="exit with 1 if there was an alarm")
+    add("--fail-on-alarm", action="store_true", help="exit with code 1 if there was an alarm")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Judge, and say so.
+    """Runs the backtest and prints the report.
 
     Raises:
-        MlmonError: A file or an argument is wrong.
+        MlmonError: A file or an argument cannot be used.
     """
     from rich.console import Console
 
-    from otel_mlmon.backtest import terminal
-    from otel_mlmon.backtest.page import page
-    from otel_mlmon.backtest.run import backtest
-    from otel_mlmon.errors import ConfigurationError
+    from otel_mlmon.backtest.run import run_backtest
+    from otel_mlmon.backtest.terminal import print_report, show_progress
 
-    request = request_of(arguments)
-    with terminal.progress_bar(Console(stderr=True)) as progress:
-        report = backtest(request, progress)
+    request = parse_request(arguments)
+    with show_progress(Console(stderr=True)) as progress:
+        report = run_backtest(request, progress)
     if arguments.html is not None:
-        try:
-            arguments.html.write_text(page(report), encoding="utf-8")
-        except OSError as error:
-            raise ConfigurationError(f"--html: {arguments.html}: {error.strerror}") from error
+        from otel_mlmon.backtest.page import render_page
+
+        _write(arguments.html, render_page(report))
     if arguments.json:
         print(json.dumps(report.to_dict(), allow_nan=False, ensure_ascii=False))
     else:
         console = Console(highlight=False)
-        # Printed by ourselves: rich would end the program with 1, an alarm, where the reader of a pipe has enough.
-        with console.capture() as shown:
-            terminal.show(report, console)
-        print(shown.get(), end="")
+        # Printed by ourselves: rich would end the program with 1, an alarm, where the reader of a pipe has ended.
+        with console.capture() as capture:
+            print_report(report, console)
+        print(capture.get(), end="")
     return 1 if arguments.fail_on_alarm and report.alarmed else 0
 
 
-def request_of(arguments: argparse.Namespace) -> Request:
-    """What was asked.
+def parse_request(arguments: argparse.Namespace) -> BacktestRequest:
+    """Parses the arguments.
 
     Raises:
-        ConfigurationError: An argument is not what it should be; all such faults.
+        ConfigurationError: An argument cannot be used.
     """
-    from otel_mlmon.backtest import cutting
-    from otel_mlmon.backtest.request import Request
+    from otel_mlmon.backtest.request import BacktestRequest, parse_budget, parse_window_length
     from otel_mlmon.errors import ConfigurationError
     from otel_mlmon.processor.config import units
 
@@ -104,34 +98,43 @@ def request_of(arguments: argparse.Namespace) -> Request:
             raise ConfigurationError(f"--tolerance: {arguments.tolerance!r} {error}") from error
         if tolerance >= 1:
             raise ConfigurationError("--tolerance: must be below 100%, or nothing could ever be found")
-    return Request(
+    return BacktestRequest(
         reference=arguments.reference,
         data=arguments.data,
-        window=cutting.read_length(arguments.window) if arguments.window is not None else None,
-        columns=columns_of(arguments.columns),
+        window=parse_window_length(arguments.window) if arguments.window is not None else None,
+        columns=parse_columns(arguments.columns),
         timestamp=arguments.timestamp,
         tolerance=tolerance,
-        budget=cutting.read_budget(arguments.false_alarms) if arguments.false_alarms is not None else None,
+        budget=parse_budget(arguments.false_alarms) if arguments.false_alarms is not None else None,
     )
 
 
-def columns_of(given: list[str]) -> dict[str, Kind]:
-    """`name:kind,other:kind`, once or several times. A name may hold colons; one with a comma cannot be given.
+def parse_columns(values: list[str]) -> dict[str, ColumnKind]:
+    """Parses `NAME:KIND,NAME:KIND`, once or several times; a name may hold colons, but no comma.
 
     Raises:
-        ConfigurationError: A kind is not one, or there is none.
+        ConfigurationError: A kind is unknown or missing; names all such entries.
     """
-    from otel_mlmon.backtest.kinds import KINDS
+    from otel_mlmon.backtest.columns import COLUMN_KINDS
     from otel_mlmon.errors import ConfigurationError
 
-    columns: dict[str, Kind] = {}
+    columns: dict[str, ColumnKind] = {}
     faults: list[str] = []
-    for entry in ",".join(given).split(",") if given else []:
+    for entry in ",".join(values).split(",") if values else []:
         name, colon, kind = entry.strip().rpartition(":")
-        if not colon or kind not in KINDS:
-            faults.append(f"--columns: {entry.strip()!r} is not NAME:KIND with a kind of {', '.join(KINDS)}")
+        if not colon or kind not in COLUMN_KINDS:
+            faults.append(f"--columns: {entry.strip()!r} is not NAME:KIND with a kind of {', '.join(COLUMN_KINDS)}")
         else:
             columns[name] = kind
     if faults:
         raise ConfigurationError(*faults)
     return columns
+
+
+def _write(path: Path, page: str) -> None:
+    from otel_mlmon.errors import ConfigurationError
+
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"--html: {path}: {error.strerror}") from error

@@ -1,15 +1,12 @@
-"""`otel-mlmon check-config`: whether a configuration is right, and what is wrong with it.
-
-Exit code 0 if it is right; 2 if it is not, as the processor would exit with it.
-"""
+"""`otel-mlmon check-config`: whether a configuration is right, and what is wrong with it."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Final
 
-NAME: Final = "check-config"
 HELP: Final = "check the processor's configuration, or print the defaults"
+EXIT_CODES: Final = "Exit codes: 0 the configuration can be used; 2 it cannot, and every fault is on stderr."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,8 +1,8 @@
-"""`otel-mlmon demo`: a real model drifts, and is caught, on this machine and in less than a minute.
+"""`otel-mlmon demo`: shows how drift of a real model is detected, on this machine and in less than a minute.
 
-Two child processes: the served model (`otel_mlmon.demo.service`) and the processor, OTLP over loopback
-between them as in any installation. This process changes the acts, reads the processor's API, shows it, and
-judges.
+Two child processes run: the served model (`otel_mlmon.demo.service`) and the processor, with OTLP over loopback
+between them as in any installation. This process starts the acts, reads and shows the processor's API, and checks
+that the expected alerts came.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ from types import FrameType
 from typing import Any, Final
 
 from otel_mlmon.demo import story
-from otel_mlmon.demo.child import Child, ChildFailedError, started
+from otel_mlmon.demo.child import Child, ChildFailedError, start_child
 from otel_mlmon.errors import DependencyMissingError
 
-NAME: Final = "demo"
-HELP: Final = "watch a real model drift and be caught, in less than a minute"
+HELP: Final = "show how drift of a real model is detected, on this machine and in less than a minute"
+EXIT_CODES: Final = (
+    "Exit codes: 0 every expected alert came, and no other; 1 not as expected; 2 a package that the demo needs is not "
+    "installed."
+)
 
 SECONDS_PER_ACT: Final = 8.0
 EXPORT_INTERVAL_MS: Final = 500
@@ -47,88 +50,88 @@ REQUIRED_MODULES: Final = (
     "uvicorn",
     "yaml",
 )
-"""What the three processes need beyond the core."""
+"""Packages of the three processes beyond the core."""
 
 Show = Callable[[story.Moment, story.Act], None]
-"""Puts a moment before the person who watches."""
+"""Shows a moment."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
-    parser.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+    """Declares the arguments."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document in place of the screen")
     parser.add_argument(
         "--seconds-per-act",
-        type=_positive,
+        type=_parse_positive,
         default=SECONDS_PER_ACT,
         metavar="S",
-        help="how long an act is given (default: %(default)g); the whole takes at most seven times this",
+        help="length of an act in seconds (default: %(default)g); the demo takes at most seven times this",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the demo: 0 if everything expected was seen, 1 if not.
+    """Runs the demo and returns the exit code.
 
     Raises:
-        DependencyMissingError: It cannot run here.
-        KeyboardInterrupt: Ctrl-C or SIGTERM; the children have ended by then.
+        DependencyMissingError: A package is not installed.
+        KeyboardInterrupt: Ctrl-C or SIGTERM came; the children have ended.
     """
-    require(REQUIRED_MODULES)
-    with _terminate_is_interrupt(), tempfile.TemporaryDirectory(prefix="otel-mlmon-demo-") as folder:
-        verdict, observed = perform(Path(folder), arguments.seconds_per_act, is_shown=not arguments.json)
+    check_modules(REQUIRED_MODULES)
+    with _interrupt_on_sigterm(), tempfile.TemporaryDirectory(prefix="otel-mlmon-demo-") as folder:
+        outcome, record = perform(Path(folder), arguments.seconds_per_act, is_shown=not arguments.json)
     if arguments.json:
-        print(json.dumps(verdict.to_dict() | observed, indent=2, ensure_ascii=False))
+        print(json.dumps(outcome.to_dict() | record, indent=2, ensure_ascii=False))
     else:
         from otel_mlmon.demo import view
 
-        print(view.verdict_text(verdict))
-    return 0 if verdict.passed else 1
+        print(view.format_outcome(outcome))
+    return 0 if outcome.passed else 1
 
 
-def require(modules: Iterable[str]) -> None:
-    """Nothing, if all the modules are installed.
+def check_modules(modules: Iterable[str]) -> None:
+    """Checks that all modules are installed.
 
     Raises:
-        DependencyMissingError: Not all are; says which, and what to do.
+        DependencyMissingError: Some are not; names them, and what to do.
     """
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
         raise DependencyMissingError(f'The demo needs {", ".join(missing)}: pip install "otel-mlmon[all]"')
 
 
-def perform(folder: Path, seconds_per_act: float, *, is_shown: bool) -> tuple[story.Verdict, dict[str, Any]]:
-    """Start the processes, play the story, judge it, end the processes.
+def perform(folder: Path, seconds_per_act: float, *, is_shown: bool) -> tuple[story.DemoOutcome, dict[str, Any]]:
+    """Starts the processes, plays the story, checks it, and ends the processes.
 
-    What the processes wrote to standard error is shown if the verdict is not what it should be.
+    The standard error of the processes is printed if the outcome is not as expected.
 
     Args:
-        folder: For the children's configuration, state and output.
-        seconds_per_act: See `story.acts`.
-        is_shown: Whether a person watches.
+        folder: The folder for the children's configuration, state and output.
+        seconds_per_act: See `story.plan_acts`.
+        is_shown: Whether to show the moments.
 
     Returns:
-        The verdict, and what it rests on as a JSON document.
+        The outcome, and the observations behind it as a JSON object.
     """
     children: list[Child] = []
-    observed: dict[str, Any] = {}
+    record: dict[str, Any] = {}
     try:
         with ExitStack() as stack:
-            web = _start(stack, children, folder)
+            address = _start(stack, children, folder)
             show: Show = stack.enter_context(_screen()) if is_shown else _show_nothing
-            read = stack.enter_context(reader(f"http://{web}"))
-            verdict, observed = _play(children, read, seconds_per_act, show)
+            read = stack.enter_context(open_reader(f"http://{address}"))
+            outcome, record = _play(children, read, seconds_per_act, show)
     except ChildFailedError as error:
-        verdict = story.Verdict(missing=(str(error),), findings=())
-    if not verdict.passed:
+        outcome = story.DemoOutcome(problems=(str(error),), alerts=())
+    if not outcome.passed:
         for child in children:
-            print(f"--- the {child.name} said:\n{child.output('stderr')[-4000:]}", file=sys.stderr)
-    return verdict, observed
+            print(f"--- standard error of the {child.name}:\n{child.output('stderr')[-4000:]}", file=sys.stderr)
+    return outcome, record
 
 
-def processor_config(state: Path) -> dict[str, Any]:
-    """The processor's configuration: free ports on loopback, and a small model's pace.
+def build_config(state: Path) -> dict[str, Any]:
+    """Builds the processor's configuration: free ports on loopback, and short windows.
 
     Args:
-        state: Where it keeps its state.
+        state: The folder for its state.
     """
     return {
         "receiver": {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0"},
@@ -140,16 +143,16 @@ def processor_config(state: Path) -> dict[str, Any]:
     }
 
 
-def environment(inherited: Mapping[str, str], *, endpoint: str | None = None) -> dict[str, str]:
-    """A child's environment: what is inherited, but for the settings of the user's own telemetry.
+def build_environment(inherited: Mapping[str, str], *, endpoint: str | None = None) -> dict[str, str]:
+    """Builds a child's environment: the inherited one without the settings of the user's own telemetry.
 
     Args:
-        inherited: This process's own.
-        endpoint: Where the child's telemetry goes; None for a child that has none.
+        inherited: The environment of this process.
+        endpoint: The address for the child's telemetry; None for a child without.
     """
-    own = ("OTEL_", "SENTRY_")
-    environ = {name: value for name, value in inherited.items() if not name.startswith(own)}
-    # A proxy for the world outside must not catch what stays on this machine; gRPC has a variable of its own.
+    prefixes = ("OTEL_", "SENTRY_")
+    environ = {name: value for name, value in inherited.items() if not name.startswith(prefixes)}
+    # A proxy must not be used on this machine; gRPC has a variable of its own.
     environ |= dict.fromkeys(("no_grpc_proxy", "no_proxy", "NO_PROXY"), "127.0.0.1")
     if endpoint is not None:
         environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = endpoint
@@ -159,15 +162,15 @@ def environment(inherited: Mapping[str, str], *, endpoint: str | None = None) ->
 
 
 def _start(stack: ExitStack, children: list[Child], folder: Path) -> str:
-    """Start processor and service, in this order; the address of the processor's API."""
+    """Starts processor and service, in this order, and returns the address of the processor's API."""
     config = folder / "mlmon.yaml"
     # Every JSON document is a YAML document.
-    config.write_text(json.dumps(processor_config(folder / "state"), indent=2))
+    config.write_text(json.dumps(build_config(folder / "state"), indent=2))
 
     def start(name: str, arguments: Sequence[str], endpoint: str | None = None) -> Child:
         command = [sys.executable, "-m", *arguments]
-        environ = environment(os.environ, endpoint=endpoint)
-        child = stack.enter_context(started(name, command, folder=folder, environ=environ))
+        environ = build_environment(os.environ, endpoint=endpoint)
+        child = stack.enter_context(start_child(name, command, folder=folder, environ=environ))
         children.append(child)
         return child
 
@@ -180,34 +183,36 @@ def _start(stack: ExitStack, children: list[Child], folder: Path) -> str:
 
 def _play(
     children: Sequence[Child], read: Callable[[str], story.Moment], seconds_per_act: float, show: Show
-) -> tuple[story.Verdict, dict[str, Any]]:
+) -> tuple[story.DemoOutcome, dict[str, Any]]:
     _, service = children
     acts: list[dict[str, Any]] = []
 
     def begin(act: story.Act) -> None:
-        service.say(act.name)
+        service.send_line(act.name)
         acts.append({"act": act.name, "at_ns": time.time_ns()})
 
-    def look(act: story.Act) -> story.Moment:
+    def observe(act: story.Act) -> story.Moment:
         for child in children:
             child.check()
         moment = read(act.name)
         show(moment, act)
         return moment
 
-    moments = story.play(story.acts(seconds_per_act), begin=begin, look=look, pause=lambda: time.sleep(POLL_S))
-    service.hang_up()
+    moments = story.play(
+        story.plan_acts(seconds_per_act), begin=begin, observe=observe, pause=lambda: time.sleep(POLL_S)
+    )
+    service.close_input()
     served = service.wait_for("done", timeout_s=ANSWER_S)["predictions"]
     last = moments[-1]
-    observed = {"acts": acts, "served": served, "model": last.model, "alerts": list(last.alerts)}
-    return story.judge(moments), observed
+    record = {"acts": acts, "served": served, "model": last.model, "alerts": list(last.alerts)}
+    return story.check(moments), record
 
 
 @contextmanager
-def reader(address: str) -> Iterator[Callable[[str], story.Moment]]:
-    """A function from the name of the act that is on to the moment, as the processor at `address` tells it.
+def open_reader(address: str) -> Iterator[Callable[[str], story.Moment]]:
+    """Yields a function that reads the present moment of an act from the processor's API at `address`.
 
-    It raises `ChildFailedError` if the processor does not answer, or not with what it should.
+    It raises `ChildFailedError` if the processor does not answer, or with an error.
     """
     import httpx
 
@@ -217,8 +222,8 @@ def reader(address: str) -> Iterator[Callable[[str], story.Moment]]:
             try:
                 model = client.get("/api/v1/models/digits")
                 alerts = client.get("/api/v1/alerts").raise_for_status()
-                known = model.status_code != httpx.codes.NOT_FOUND
-                document = model.raise_for_status().json() if known else None
+                is_known = model.status_code != httpx.codes.NOT_FOUND
+                document = model.raise_for_status().json() if is_known else None
             except httpx.HTTPError as error:
                 raise ChildFailedError(f"The processor does not answer: {error}") from error
             return story.Moment(at_ns=time.time_ns(), act=act, model=document, alerts=tuple(alerts.json()["alerts"]))
@@ -228,7 +233,7 @@ def reader(address: str) -> Iterator[Callable[[str], story.Moment]]:
 
 @contextmanager
 def _screen() -> Iterator[Show]:
-    """A live screen on a terminal, else lines."""
+    """Shows moments on a live screen on a terminal, else as lines."""
     from rich.console import Console
     from rich.live import Live
 
@@ -236,52 +241,52 @@ def _screen() -> Iterator[Show]:
 
     console = Console()
     if not console.is_terminal:
-        yield Lines()
+        yield LinePrinter()
         return
-    news = story.News()
+    news = story.AlertFeed()
     began_s = time.monotonic()
     with Live(console=console, auto_refresh=False) as live:
 
         def show(moment: story.Moment, act: story.Act) -> None:
-            for alert in news.of(moment):
+            for alert in news.take_new(moment):
                 live.console.print(alert["text"], markup=False, highlight=False)
             live.update(view.render(moment, act, time.monotonic() - began_s), refresh=True)
 
         yield show
 
 
-class Lines:
-    """Shows moments as lines, one a second, and whole alerts when they come: for pipes and logs."""
+class LinePrinter:
+    """Prints moments as lines, one a second, and new alerts in full: for pipes and logs."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._news = story.News()
+        self._alerts = story.AlertFeed()
         self._began_s = clock()
         self._act = ""
         self._next_s = 0.0
 
     def __call__(self, moment: story.Moment, act: story.Act) -> None:
-        """Print what is new in the moment."""
+        """Prints the news of the moment."""
         from otel_mlmon.demo import view
 
         elapsed_s = self._clock() - self._began_s
         if act.name != self._act:
             self._act, self._next_s = act.name, elapsed_s
             print(f"--- {act.headline}", flush=True)
-        for alert in self._news.of(moment):
+        for alert in self._alerts.take_new(moment):
             print(alert["text"], flush=True)
         if elapsed_s >= self._next_s:
             self._next_s = elapsed_s + PLAIN_LINE_S
-            print(view.line(moment, act, elapsed_s), flush=True)
+            print(view.format_line(moment, act, elapsed_s), flush=True)
 
 
 def _show_nothing(moment: story.Moment, act: story.Act) -> None:
-    """For `--json`: nothing but the document is printed."""
+    """Shows nothing, for `--json`."""
 
 
 @contextmanager
-def _terminate_is_interrupt() -> Iterator[None]:
-    """SIGTERM ends the demo as Ctrl-C does, and so its children too."""
+def _interrupt_on_sigterm() -> Iterator[None]:
+    """Makes SIGTERM end the demo, and so its children, as Ctrl-C does."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -289,14 +294,14 @@ def _terminate_is_interrupt() -> Iterator[None]:
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    handler = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, handler)
 
 
-def _positive(text: str) -> float:
+def _parse_positive(text: str) -> float:
     value = float(text)
     if not 0.0 < value < float("inf"):
         raise argparse.ArgumentTypeError("must be above 0")

@@ -1,7 +1,4 @@
-"""`otel-mlmon processor`: run the processor until it is told to stop.
-
-Exit codes: 0 stopped in order, 1 stopped with something not kept or told in time, 2 it could not start.
-"""
+"""`otel-mlmon processor`: runs the processor until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -17,22 +14,25 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-NAME: Final = "processor"
-HELP: Final = "receive prediction telemetry over OTLP, find drift, and tell"
+HELP: Final = "receive prediction telemetry over OTLP, find drift, and send alerts"
+EXIT_CODES: Final = (
+    "Stops on SIGTERM or SIGINT. Exit codes: 0 stopped in order; 1 stopped before everything was stored and sent; "
+    "2 could not start."
+)
 
 SHUTDOWN_S: Final = 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
-    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML; without it every key is at its default")
+    """Declares the arguments."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML (default: every key at its default)")
     parser.add_argument(
-        "--ready-json", action="store_true", help="print one line of JSON with the bound addresses when ready"
+        "--ready-json", action="store_true", help="print one line of JSON with the addresses in use when ready"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run until SIGTERM or SIGINT.
+    """Runs the processor and returns the exit code.
 
     Raises:
         MlmonError: The configuration, the state or an address cannot be used.
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     config = load(arguments.config, os.environ)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line a request, with the webhook's address in it
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request with the webhook's address
     stopping = threading.Event()
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -52,8 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
         signal.signal(number, stop)
     service = Service(config)
     addresses = asdict(service.start())
-    where = ", ".join(f"{name} on {address}" for name, address in addresses.items() if address)
-    logging.getLogger("otel_mlmon.processor").info("Listening: %s.", where)
+    listeners = ", ".join(f"{name} on {address}" for name, address in addresses.items() if address)
+    logging.getLogger("otel_mlmon.processor").info("Listening: %s.", listeners)
     if arguments.ready_json:
         print(json.dumps({"event": "ready", **addresses}), flush=True)
     stopping.wait()

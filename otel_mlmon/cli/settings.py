@@ -10,13 +10,13 @@ from typing import Any
 from otel_mlmon.instrumentation.settings import InstrumentationSettings, resolve_settings
 from otel_mlmon.options import options_of
 
-NAME = "settings"
-HELP = "show every setting of the application half, its value, and where it comes from"
+HELP = "show every option of instrument(), its value in this environment, and the source of the value"
+EXIT_CODES = "Exit codes: 0 success; 2 a value in the environment cannot be used."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command's arguments."""
-    parser.add_argument("--json", action="store_true", help="as one JSON object by name")
+    """Declares the arguments."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object, by the name of the option")
 
 
 def run(arguments: argparse.Namespace, *, settings_type: type[Any] = InstrumentationSettings) -> int:
@@ -32,17 +32,23 @@ def run(arguments: argparse.Namespace, *, settings_type: type[Any] = Instrumenta
     }
     if arguments.json:
         # JSON has no infinity.
-        print(json.dumps({name: {**row, "value": _finite(row["value"])} for name, row in rows.items()}, indent=2))
+        print(
+            json.dumps(
+                {name: {**row, "value": _replace_infinity(row["value"])} for name, row in rows.items()}, indent=2
+            )
+        )
         return 0
-    widths = [max(len(str(cell)) for cell in column) for column in zip(*map(_cells, rows, rows.values()), strict=True)]
+    widths = [
+        max(len(str(cell)) for cell in column) for column in zip(*map(_format_row, rows, rows.values()), strict=True)
+    ]
     for name, row in rows.items():
-        print("  ".join(cell.ljust(width) for cell, width in zip(_cells(name, row), widths, strict=True)).rstrip())
+        print("  ".join(cell.ljust(width) for cell, width in zip(_format_row(name, row), widths, strict=True)).rstrip())
     return 0
 
 
-def _cells(name: str, row: dict[str, object]) -> tuple[str, str, str, str]:
+def _format_row(name: str, row: dict[str, object]) -> tuple[str, str, str, str]:
     return name, repr(row["value"]), str(row["origin"]), str(row["variable"])
 
 
-def _finite(value: object) -> object:
+def _replace_infinity(value: object) -> object:
     return None if value == float("inf") else value

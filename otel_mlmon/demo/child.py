@@ -1,6 +1,6 @@
-"""A child process of the demo: started, told what to do, listened to, and always ended.
+"""A child process of the demo, which is always ended with the demo.
 
-Its output goes to files, so nothing has to be read for it to go on, and all of it is there when it fails.
+Its output goes to files, so that it never waits for a reader, and all of it is available when it fails.
 """
 
 from __future__ import annotations
@@ -17,56 +17,56 @@ from typing import Any, Final
 from otel_mlmon.errors import MlmonError
 
 STOP_S: Final = 5.0
-"""A child that was asked to end and has not after this time is killed."""
+"""How long a child may take to end before it is killed."""
 
-LOOK_S: Final = 0.02
+POLL_S: Final = 0.02
 
 
 class ChildFailedError(MlmonError):
-    """A child process ended, did not say what it must, or does not answer."""
+    """A child process ended early, did not print an expected event, or does not answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Child:
-    """A running child process; `started` makes one."""
+    """Represents a running child process; `start_child` starts one."""
 
     name: str
-    """What messages call it; also the stem of its files."""
+    """The name in messages, and the stem of its files."""
     process: subprocess.Popen[bytes]
     folder: Path
-    """Where its output is."""
+    """The folder of its output."""
 
-    def say(self, line: str) -> None:
-        """Write one line to its standard input; to a process that has ended, nothing."""
+    def send_line(self, line: str) -> None:
+        """Writes one line to its standard input, unless it has ended."""
         if self.process.stdin:
             with suppress(BrokenPipeError):
                 self.process.stdin.write(f"{line}\n".encode())
 
-    def hang_up(self) -> None:
-        """End its standard input."""
+    def close_input(self) -> None:
+        """Closes its standard input."""
         if self.process.stdin:
             self.process.stdin.close()
 
     def wait_for(self, event: str, *, timeout_s: float) -> dict[str, Any]:
-        """The JSON object with `"event": event` that it prints on a line of its standard output.
+        """Waits for a line of its standard output that is a JSON object with `"event": event`, and returns the object.
 
         Raises:
-            ChildFailedError: It ended without, or the time is over.
+            ChildFailedError: It ended without such a line, or the time is over.
         """
         deadline_s = time.monotonic() + timeout_s
         while time.monotonic() < deadline_s:
             has_ended = self.process.poll() is not None
             # Read after the poll: what it printed before it ended is not missed.
-            for answer in map(_json_object, self.output("stdout").splitlines()):
-                if answer.get("event") == event:
-                    return answer
+            for document in map(_parse_object, self.output("stdout").splitlines()):
+                if document.get("event") == event:
+                    return document
             if has_ended:
                 self.check()
-            time.sleep(LOOK_S)
-        raise ChildFailedError(f"The {self.name} did not say {event!r} within {timeout_s:g} s.")
+            time.sleep(POLL_S)
+        raise ChildFailedError(f"The {self.name} did not print the event {event!r} within {timeout_s:g} s.")
 
     def check(self) -> None:
-        """Nothing, if it runs.
+        """Checks that it runs.
 
         Raises:
             ChildFailedError: It has ended.
@@ -76,21 +76,21 @@ class Child:
             raise ChildFailedError(f"The {self.name} ended with exit code {code}.")
 
     def output(self, stream: str) -> str:
-        """All that it wrote to `stdout` or `stderr` so far."""
+        """Returns what it has written to `stdout` or `stderr` so far."""
         return _file(self.folder, self.name, stream).read_text(errors="replace")
 
 
 @contextmanager
-def started(name: str, command: Sequence[str], *, folder: Path, environ: Mapping[str, str]) -> Iterator[Child]:
-    """Start a child process, and end it when the block ends.
+def start_child(name: str, command: Sequence[str], *, folder: Path, environ: Mapping[str, str]) -> Iterator[Child]:
+    """Starts a child process, and ends it when the block ends.
 
     It gets a session of its own: Ctrl-C reaches the demo alone, which then ends its children in order.
 
     Args:
-        name: What messages call it.
+        name: The name in messages.
         command: Program and arguments.
-        folder: Where its output goes.
-        environ: Its whole environment.
+        folder: The folder for its output.
+        environ: Its environment, in full.
     """
     with (
         _file(folder, name, "stdout").open("wb") as stdout,
@@ -120,7 +120,7 @@ def _file(folder: Path, name: str, stream: str) -> Path:
     return folder / f"{name}.{stream}"
 
 
-def _json_object(line: str) -> dict[str, Any]:
+def _parse_object(line: str) -> dict[str, Any]:
     with suppress(ValueError):
         value = json.loads(line)
         if isinstance(value, dict):

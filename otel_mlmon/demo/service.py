@@ -1,8 +1,8 @@
-"""`python -m otel_mlmon.demo.service`: an ordinary program around onnxruntime, with one line of ours.
+"""`python -m otel_mlmon.demo.service`: an ordinary program that serves a model, instrumented by one line.
 
-Protocol: it prints `{"event": "ready"}` when the model is loaded, then serves images at a steady rate. A line
-on standard input is the name of the act from then on; the end of input ends the program, which prints how
-many images it served. Where the telemetry goes is in the standard `OTEL_*` variables.
+Protocol: it prints `{"event": "ready"}` when the model is loaded, then serves images at a steady rate. A line on
+standard input names the act from then on; the end of input ends the program, which prints the number of images it
+served. The standard `OTEL_*` variables say where the telemetry goes.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from otel_mlmon.demo.traffic import SCENES, Traffic, load_images
 MODEL_FILE: Final = Path(__file__).with_name("digits.onnx")
 RATE_PER_S: Final = 400
 GROUP_S: Final = 0.01
-"""Images come in small groups, this far apart: a timer for each would be coarser than the calls are long."""
+"""The time between small groups of images: a timer for each image would be coarser than a call is long."""
 
 SEED: Final = 20
 
 
-class Acts:
-    """The act that is on, as told line by line.
+class ActReader:
+    """Holds the present act, which it reads line by line.
 
-    Runs on: `follow` on a thread of its own, the rest on any.
+    Runs on: `follow` on a thread of its own, everything else on any thread.
     """
 
     def __init__(self, first: str = "learning") -> None:
@@ -42,7 +42,7 @@ class Acts:
         """Set when the input has ended."""
 
     def follow(self, lines: Iterable[str]) -> None:
-        """Change acts as the lines say, until they end. A line that names no act is passed over."""
+        """Changes the act with every line until the lines end; a line that names no act is ignored."""
         try:
             for line in lines:
                 name = line.strip()
@@ -55,17 +55,17 @@ class Acts:
 def serve(
     predict: Callable[[NDArray[np.float32]], object],
     traffic: Traffic,
-    acts: Acts,
+    acts: ActReader,
     *,
     rate_per_s: float = RATE_PER_S,
     clock: Callable[[], float] = time.monotonic,
 ) -> int:
-    """Give `predict` one image at a time, shape (1, 1, 8, 8), at `rate_per_s`, until the acts are over.
+    """Calls `predict` with one image at a time, shape (1, 1, 8, 8), at `rate_per_s`, until the acts are over.
 
-    A delay of the machine is not made up for by a burst: what was missed stays missed.
+    After a delay of the machine no burst follows.
 
     Returns:
-        How many images were served.
+        The number of images served.
     """
     served = 0
     per_group = max(1, round(rate_per_s * GROUP_S))
@@ -78,22 +78,22 @@ def serve(
     return served
 
 
-def main(lines: TextIO = sys.stdin, answers: TextIO = sys.stdout) -> None:
-    """Load the model, say so, serve until `lines` end, say how much."""
+def main(lines: TextIO = sys.stdin, output: TextIO = sys.stdout) -> None:
+    """Loads the model, serves until `lines` end, and prints an event after either."""
     handle = otel_mlmon.instrument()
     session = onnxruntime.InferenceSession(str(MODEL_FILE), providers=["CPUExecutionProvider"])
     traffic = Traffic(*load_images(), np.random.default_rng(SEED))
-    acts = Acts()
+    acts = ActReader()
     threading.Thread(target=acts.follow, args=(lines,), name="acts", daemon=True).start()
-    _tell(answers, event="ready")
+    _print_event(output, event="ready")
     served = serve(lambda image: session.run(None, {"image": image}), traffic, acts)
     handle.shutdown(2.0)
-    _tell(answers, event="done", predictions=served)
+    _print_event(output, event="done", predictions=served)
 
 
-def _tell(answers: TextIO, **facts: object) -> None:
-    answers.write(json.dumps(facts) + "\n")
-    answers.flush()
+def _print_event(output: TextIO, **fields: object) -> None:
+    output.write(json.dumps(fields) + "\n")
+    output.flush()
 
 
 if __name__ == "__main__":

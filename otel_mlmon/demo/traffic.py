@@ -1,6 +1,6 @@
-"""Traffic: images as a camera would send them, and how the world in front of it changes.
+"""The traffic of the demo: images as from a camera, and the scenes in front of it.
 
-Images are drawn independently and with replacement, so nothing but a change of scene makes the streams move.
+Images are drawn independently and with replacement, so nothing but a change of scene makes the streams drift.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ COMMON_DIGIT: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """What the camera sees."""
+    """Describes the images of an act."""
 
     brightness_ratio: float = 1.0
-    """Every value of an image is multiplied by this; (0, 1]."""
+    """The factor for every pixel; (0, 1]."""
     common_ratio: float = 0.0
-    """Share of the images that show `COMMON_DIGIT` besides its fair share of the rest; [0, 1)."""
+    """The share of additional images that show `COMMON_DIGIT`; [0, 1)."""
 
 
 CALM: Final = Scene()
@@ -39,20 +39,20 @@ SCENES: Final[Mapping[str, Scene]] = MappingProxyType(
 
 
 def load_images(path: Path = IMAGES_FILE) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The images, shape (M, 1, 8, 8), 0 … 16, and their digits, shape (M,)."""
+    """Loads the images, shape (M, 1, 8, 8), 0 … 16, and their digits, shape (M,)."""
     with np.load(path, allow_pickle=False) as archive:
         return archive["images"], archive["labels"]
 
 
 class Traffic:
-    """An endless supply of images.
+    """Draws images without end.
 
     Runs on: one thread.
 
     Args:
         images: Shape (M, 1, 8, 8), values 0 … 16.
-        labels: Shape (M,): which digit each shows; `COMMON_DIGIT` among them.
-        rng: Decides which images come.
+        labels: The digit that each image shows, shape (M,); `COMMON_DIGIT` is among them.
+        rng: The random generator.
     """
 
     def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.uint8], rng: np.random.Generator) -> None:
@@ -61,13 +61,13 @@ class Traffic:
         self._rng = rng
 
     def draw(self, n: int, act: str) -> NDArray[np.float32]:
-        """The next `n` images of an act, shape (n, 1, 8, 8), values in [0, 1].
+        """Draws the next `n` images of an act, shape (n, 1, 8, 8), values in [0, 1].
 
         Raises:
             KeyError: There is no such act.
         """
         scene = SCENES[act]
-        chosen = self._rng.integers(len(self._images), size=n)
-        common = self._rng.random(n) < scene.common_ratio
-        chosen[common] = self._rng.choice(self._common, size=int(common.sum()))
-        return self._images[chosen] * np.float32(scene.brightness_ratio)
+        indices = self._rng.integers(len(self._images), size=n)
+        is_common = self._rng.random(n) < scene.common_ratio
+        indices[is_common] = self._rng.choice(self._common, size=int(is_common.sum()))
+        return self._images[indices] * np.float32(scene.brightness_ratio)

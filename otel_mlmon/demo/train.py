@@ -1,7 +1,7 @@
-"""`python -m otel_mlmon.demo.train [folder]` makes the demo's model and traffic. Needs scikit-learn and onnx.
+"""`python -m otel_mlmon.demo.train [folder]` trains the demo's model. Needs scikit-learn and onnx.
 
-A perceptron with one hidden layer learns scikit-learn's handwritten digits; the images it never saw become
-the traffic. The seed is fixed, so the same versions of the libraries write the same model.
+A perceptron with one hidden layer learns scikit-learn's handwritten digits; the test images become the traffic. The
+seed is fixed, so the same versions of the libraries write the same model.
 
 Choice: weights are written with `onnx.helper`, five nodes in all; a converter would be one dependency more.
 Source: E. Alpaydin, C. Kaynak, Optical Recognition of Handwritten Digits, UCI repository, 1998.
@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 SEED: Final = 7
 HIDDEN_UNITS: Final = 48
 TRAFFIC_RATIO: Final = 0.4
-"""Share of the images that is kept from training and becomes traffic."""
+"""The share of the images that are not used for training, but become traffic."""
 
 GREY_LEVELS: Final = 16
-"""The images' values are 0 … 16."""
+"""Pixels are 0 … 16."""
 
 OPSET: Final = 17
 IR_VERSION: Final = 8
@@ -32,29 +32,29 @@ IR_VERSION: Final = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """One dense layer: shape (inputs, outputs) and shape (outputs,)."""
+    """Holds the parameters of one dense layer: shape (inputs, outputs) and shape (outputs,)."""
 
     weight: NDArray[np.float32]
     bias: NDArray[np.float32]
 
 
 def train(folder: Path) -> float:
-    """Write `digits.onnx` and `digits.npz` to `folder`.
+    """Writes `digits.onnx` and `digits.npz` to `folder`.
 
     Returns:
-        The share of the traffic's images that the model names rightly, [0, 1].
+        The accuracy of the model on the images of the traffic, [0, 1].
     """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
     from sklearn.neural_network import MLPClassifier
 
     digits = load_digits()
-    seen, unseen, seen_labels, unseen_labels = train_test_split(
+    images, test_images, labels, test_labels = train_test_split(
         digits.data, digits.target, test_size=TRAFFIC_RATIO, stratify=digits.target, random_state=SEED
     )
     classifier = MLPClassifier((HIDDEN_UNITS,), alpha=0.1, max_iter=2000, random_state=SEED)
-    classifier.fit(seen / GREY_LEVELS, seen_labels)
-    accuracy = float(classifier.score(unseen / GREY_LEVELS, unseen_labels))
+    classifier.fit(images / GREY_LEVELS, labels)
+    accuracy = float(classifier.score(test_images / GREY_LEVELS, test_labels))
 
     layers = [
         Layer(weight=weight.astype(np.float32), bias=bias.astype(np.float32))
@@ -63,14 +63,14 @@ def train(folder: Path) -> float:
     write_model(folder / "digits.onnx", layers, accuracy=accuracy)
     np.savez_compressed(
         folder / "digits.npz",
-        images=unseen.reshape(-1, 1, 8, 8).astype(np.uint8),
-        labels=unseen_labels.astype(np.uint8),
+        images=test_images.reshape(-1, 1, 8, 8).astype(np.uint8),
+        labels=test_labels.astype(np.uint8),
     )
     return accuracy
 
 
 def write_model(path: Path, layers: list[Layer], *, accuracy: float) -> None:
-    """Write a perceptron as ONNX: `image` (N, 1, 8, 8) in [0, 1] to `probabilities` (N, 10)."""
+    """Writes a perceptron as ONNX: `image` (N, 1, 8, 8) in [0, 1] to `probabilities` (N, 10)."""
     from onnx import TensorProto, checker, helper, save_model
 
     first, second = layers

@@ -1,7 +1,7 @@
-"""Where a server of the processor listens: `host:port` read and bound, with a warning where the network can reach it.
+"""Parses and binds the addresses that the processor listens on, and warns of those that the network can reach.
 
-Sockets are bound here rather than by the servers, so that port 0 works, its number is known at once, and a port that is
-taken is our error, naming the option, and not the end of the process.
+Sockets are bound here rather than by the servers, so that port 0 works, its number is known at once, and a port in use
+raises our error, with the option's name, instead of ending the process.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ _LOG: Final = logging.getLogger("otel_mlmon.receiver")
 
 
 class Address(NamedTuple):
-    """A host, without brackets, and a port; port 0 is any that is free."""
+    """Represents a host, without brackets, and a port; port 0 is any that is free."""
 
     host: str
     port: int
 
     def __str__(self) -> str:
-        """As `read` takes it."""
+        """Returns `host:port`, as `parse` reads it."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine can reach it. A name other than `localhost` may be anything."""
+        """Whether only this machine can reach it; a name other than `localhost` counts as reachable by others."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return self.host == "localhost"
 
 
-def read(text: str, *, option: str) -> Address:
-    """`host:port`, an IPv6 host in brackets.
+def parse(text: str, *, option: str) -> Address:
+    """Parses `host:port`, with an IPv6 host in brackets.
 
     Raises:
-        ConfigurationError: It is not one.
+        ConfigurationError: `text` is not a `host:port`.
     """
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
@@ -49,10 +49,10 @@ def read(text: str, *, option: str) -> Address:
 
 
 def listen(address: Address, *, option: str, backlog: int) -> tuple[socket.socket, Address]:
-    """A listening TCP socket, and the address with its real port.
+    """Opens a listening TCP socket; returns it and the address with its real port.
 
     Raises:
-        PortUnavailableError: The address is taken, or not of this machine.
+        PortUnavailableError: The address is in use or not one of this machine.
     """
     try:
         family, kind, protocol, _, target = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
@@ -60,7 +60,7 @@ def listen(address: Address, *, option: str, backlog: int) -> tuple[socket.socke
     except OSError as error:
         raise unavailable(address, option=option, why=str(error)) from error
     try:
-        # A restart need not wait for old connections; it does not let two listen at once.
+        # So that a restart need not wait for old connections; two servers still cannot listen at once.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(target)
         listener.listen(backlog)
@@ -71,12 +71,12 @@ def listen(address: Address, *, option: str, backlog: int) -> tuple[socket.socke
 
 
 def unavailable(address: Address, *, option: str, why: str) -> PortUnavailableError:
-    """The error that says which address cannot be listened on, why, and what sets it."""
+    """Returns the error for an address that cannot be listened on, with the reason and the option to change."""
     return PortUnavailableError(f"cannot listen on {address} ({why}); set {option} to another address")
 
 
 def warn_if_exposed(address: Address, *, option: str, is_encrypted: bool) -> None:
-    """Warn of an address that others can reach, where what is sent there is not encrypted."""
+    """Warns of an address that others can reach over an unencrypted connection."""
     if not address.is_loopback and not is_encrypted:
         _LOG.warning(
             "%s listens on %s without TLS: anybody who can reach this address can read and send telemetry. "

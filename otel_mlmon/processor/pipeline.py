@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.lifecycle import Alerts
@@ -22,9 +23,8 @@ from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.detect.state import StreamState
 from otel_mlmon.processor.receive.data_point import ModelLoaded, TelemetryItem
-from otel_mlmon.processor.self_telemetry import SelfTelemetry
+from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
 from otel_mlmon.processor.serve import documents
-from otel_mlmon.processor.serve.otlp import GaugeValue
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.state.records import RecordKind
 from otel_mlmon.processor.state.repository import load_records, open_repository, put_records
@@ -76,7 +76,7 @@ class Pipeline:
         self._clock_ns = clock_ns
         self._document: documents.Document = {"models": {}, "alerts": []}
         self._references: dict[str, dict[str, ModelReference]] = {}
-        self._gauges: tuple[GaugeValue, ...] = ()
+        self._gauges: tuple[MetricValue, ...] = ()
         self._scores: dict[StreamKey, Score] = {}
         self._scored: set[StreamKey] = set()
         self._outbox: dict[str, Alert] = {}
@@ -89,10 +89,10 @@ class Pipeline:
         return self._document
 
     def references(self) -> Mapping[str, Mapping[str, ModelReference]]:
-        """What each model is judged by since the last turn, by name and version; not to be changed."""
+        """What each model is judged by since the last turn, by id and version; not to be changed."""
         return self._references
 
-    def gauges(self) -> Iterable[GaugeValue]:
+    def gauges(self) -> Iterable[MetricValue]:
         """The gauges of the last turn."""
         return self._gauges
 
@@ -127,14 +127,14 @@ class Pipeline:
 
     def apply(self, received: tuple[TelemetryItem, ...], /) -> None:
         """Count the points of one request into their panes, and take the references of models that were loaded."""
-        became: Counter[tuple[str, str]] = Counter()
+        points: Counter[str] = Counter()
         for item in received:
             if isinstance(item, ModelLoaded):
-                became["references", self._windows.add_reference(item)] += 1
+                self._telemetry.add(semconv.REFERENCES, outcome=self._windows.add_reference(item))
             else:
-                became["points", self._windows.add(item)] += 1
-        for (what, outcome), count in became.items():
-            self._telemetry.add(what, count, outcome=outcome)
+                points[self._windows.add(item)] += 1
+        for outcome, count in points.items():
+            self._telemetry.add(semconv.WINDOW_POINTS, count, outcome=outcome)
 
     def advance(self) -> None:
         """Close the panes that are due, score them, and judge each by its model's rules, in the order of time."""
@@ -183,7 +183,7 @@ class Pipeline:
         while self._outbox:
             key, alert = self._outbox.popitem()
             self._told.append(key)
-            self._telemetry.add("alerts", rule=alert.rule, state=alert.state.name.lower())
+            self._telemetry.add(semconv.ALERTS, rule=alert.rule, state=alert.state.name.lower())
             with guard("notify"):
                 self._notify(alert)
         if is_changed:
@@ -214,10 +214,10 @@ class Pipeline:
         summaries = [self._windows.summary(model) for model in self._windows.models]
         references: dict[str, dict[str, ModelReference]] = {}
         for model in self._windows.models:
-            references.setdefault(model.name, {})[model.version] = self._windows.reference(model)
+            references.setdefault(documents.model_id(model), {})[model.version] = self._windows.reference(model)
         self._references = references
         document = documents.overview(summaries, self._scores, rules, self._alerts.alerts())
-        self._document, self._gauges = document, tuple(documents.gauges(document, rules))
+        self._document, self._gauges = document, tuple(documents.gauges(document, self._scores, rules))
 
 
 def _key_of(stream: StreamKey) -> str:

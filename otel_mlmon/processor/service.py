@@ -1,7 +1,7 @@
-"""The processor as a process has it: sockets, notifiers, exporter and web port around one pipeline.
+"""Runs a whole processor: sockets, notifiers, exporter and web port around one pipeline.
 
-Started from the inside out, so that nothing arrives before it can be kept; stopped from the outside in, so that
-everything that arrived is kept: receivers, then the state, then what tells others, then the web port.
+It starts from the inside out, so that nothing arrives before it can be stored, and stops from the outside in, so that
+everything that arrived is stored: receivers, then the state, then notifiers and exporter, then the web port.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from otel_mlmon import semconv
 from otel_mlmon.internal_events import JOURNAL
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.config import Config, NotifierConfig
@@ -26,22 +27,20 @@ from otel_mlmon.processor.receive.admission import Admission
 from otel_mlmon.processor.receive.data_point import TelemetryItem
 from otel_mlmon.processor.receive.grpc import GrpcReceiver
 from otel_mlmon.processor.receive.http import HttpReceiver
-from otel_mlmon.processor.self_telemetry import SelfTelemetry
+from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
 from otel_mlmon.processor.serve.api import create_app
 from otel_mlmon.processor.serve.otlp import Exporter
-from otel_mlmon.processor.serve.prometheus import Sample, render
+from otel_mlmon.processor.serve.prometheus import create_page
 from otel_mlmon.processor.serve.server import WebServer
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.state.thread import TICK_S, StateThread
-from otel_mlmon.semconv import FAILURES, PROCESSOR_METRICS
 
 DEAD_LETTERS: Final = "dead-letters"
-_METRICS: Final = {metric.name: metric for metric in PROCESSOR_METRICS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    """Where the processor listens; None where it does not."""
+    """The addresses that the processor listens on; None for a socket that is switched off."""
 
     grpc: str | None
     http: str | None
@@ -52,7 +51,7 @@ class Service:
     """A whole processor.
 
     Args:
-        config: What the operator wrote.
+        config: The configuration file.
 
     Raises:
         ConfigurationError: A reference profile or an address in it cannot be used.
@@ -62,35 +61,40 @@ class Service:
         settings = Settings(config)
         self._telemetry = SelfTelemetry()
         self._pipeline = Pipeline(settings, notify=self._notify, telemetry=self._telemetry)
-        self._owner: StateThread[tuple[TelemetryItem, ...]] = StateThread(
+        self._state_thread: StateThread[tuple[TelemetryItem, ...]] = StateThread(
             self._pipeline,
             commit_interval_s=config.storage.commit_interval_s,
             tick_s=min(TICK_S, config.windows.pane_s / 2),
         )
-        self._intake = Admission(
-            self._owner.submit,
+        self._admission = Admission(
+            self._state_thread.submit,
             max_request_bytes=config.receiver.max_request_bytes,
             max_pending_bytes=config.receiver.max_pending_bytes,
             dead_letters=config.storage.path / DEAD_LETTERS / "requests",
         )
-        self._grpc = GrpcReceiver(self._intake, config.receiver.grpc) if config.receiver.grpc else None
-        self._http = HttpReceiver(self._intake, config.receiver.http) if config.receiver.http else None
-        app = create_app(self._pipeline.read, self._page, lambda: self._owner.is_ready, self._pipeline.references)
+        self._grpc = GrpcReceiver(self._admission, config.receiver.grpc) if config.receiver.grpc else None
+        self._http = HttpReceiver(self._admission, config.receiver.http) if config.receiver.http else None
+        app = create_app(
+            self._pipeline.read,
+            create_page(self._metric_values),
+            lambda: self._state_thread.is_ready,
+            self._pipeline.references,
+        )
         self._web = WebServer(app, config.web.listen) if config.web.listen else None
         self._config = config
         self._exporter: Exporter | None = None
         self._deliveries: list[Delivery] = []
 
     def start(self) -> Addresses:
-        """Load the state, then listen.
+        """Loads the state, then listens.
 
         Raises:
             StoreError: The state cannot be used.
-            PortUnavailableError: An address cannot be listened on. What was started is stopped again.
+            PortUnavailableError: An address cannot be listened on. Every part that was started is stopped again.
         """
         try:
-            self._start_telling()
-            self._owner.start()
+            self._start_outputs()
+            self._state_thread.start()
             return Addresses(
                 web=self._web.start() if self._web else None,
                 grpc=self._grpc.start() if self._grpc else None,
@@ -101,25 +105,25 @@ class Service:
             raise
 
     def shutdown(self, timeout_s: float) -> bool:
-        """Stop in order, within the deadline; whether everything that arrived was kept and told."""
+        """Stops in order, within `timeout_s` seconds; returns whether everything was stored, notified and exported."""
         ends_s = time.monotonic() + timeout_s
 
-        def left_s() -> float:
+        def remaining_s() -> float:
             return max(0.0, ends_s - time.monotonic())
 
         for receiver in (self._grpc, self._http):
             if receiver is not None:
-                receiver.stop(min(1.0, left_s()))
-        is_whole = self._owner.shutdown(left_s())
+                receiver.stop(min(1.0, remaining_s()))
+        is_complete = self._state_thread.shutdown(remaining_s())
         for delivery in self._deliveries:
-            is_whole &= delivery.shutdown(left_s())
+            is_complete &= delivery.shutdown(remaining_s())
         if self._exporter is not None:
-            is_whole &= self._exporter.shutdown(left_s())
+            is_complete &= self._exporter.shutdown(remaining_s())
         if self._web is not None:
-            self._web.stop(max(0.1, left_s()))
-        return is_whole
+            self._web.stop(max(0.1, remaining_s()))
+        return is_complete
 
-    def _start_telling(self) -> None:
+    def _start_outputs(self) -> None:
         forward = self._config.forward
         if forward.endpoint:
             self._exporter = Exporter(
@@ -131,16 +135,16 @@ class Service:
             )
         dead_letters = DeadLetters(self._config.storage.path / DEAD_LETTERS / "alerts.jsonl")
         for index, config in enumerate(self._config.alerts.notify):
-            named = self._notifier(config)
-            if named is None:
+            created = self._create_notifier(config)
+            if created is None:
                 continue
-            kind, notifier = named
+            kind, notifier = created
             delivery = Delivery(notifier, name=f"{kind}-{index}", dead_letters=dead_letters)
             delivery.start()
             self._deliveries.append(delivery)
 
-    def _notifier(self, config: NotifierConfig) -> tuple[str, Notifier] | None:
-        """The notifier and its kind; None for OTLP events that have nowhere to go."""
+    def _create_notifier(self, config: NotifierConfig) -> tuple[str, Notifier] | None:
+        """Returns the kind and the notifier; None for OTLP events without an endpoint to send them to."""
         if config.webhook is not None:
             secret = config.webhook.secret
             headers = {name: value.get_secret_value() for name, value in config.webhook.headers.items()}
@@ -158,32 +162,37 @@ class Service:
         for delivery in self._deliveries:
             delivery.submit(alert)
 
-    def _page(self) -> str:
-        """`/metrics`."""
-        self._count_self()
-        return render([*self._samples(), *(Sample(*reading) for reading in self._telemetry.snapshot())])
-
-    def _samples(self) -> Iterator[Sample]:
-        for gauge in self._pipeline.gauges():
-            yield Sample(_METRICS[gauge.metric], gauge.attributes, gauge.value)
-        for attributes, total in JOURNAL.totals(FAILURES.name).items():
-            yield Sample(FAILURES, dict(attributes), total)
-
-    def _count_self(self) -> None:
-        """What others count, read when somebody asks."""
-        counts = self._intake.counts
-        told = self._telemetry.set
-        told("requests.pending.bytes", self._intake.pending_bytes)
-        told("requests.malformed", counts.malformed)
-        told("requests.dead_letters", counts.dead_letters)
-        for name in ("accepted", "refused", "ignored", "loop_dropped"):
-            told("received.points", getattr(counts, name), outcome=name)
-        told("received.points", counts.rejected_total, outcome="rejected")
-        for reason, count in counts.rejected.items():
-            told("rejected.points", count, reason=reason)
-        for signal, count in counts.unused.items():
-            told("received.unused", count, signal=signal)
+    def _metric_values(self) -> Iterator[MetricValue]:
+        yield from self._pipeline.gauges()
+        for failure, total in JOURNAL.totals(semconv.FAILURES.name).items():
+            yield MetricValue(metric=semconv.FAILURES, value=total, attributes=dict(failure))
+        yield from self._telemetry.values()
+        yield from self._receiver_values()
         for delivery in self._deliveries:
-            told("notifications.pending", delivery.pending(), notifier=delivery.name)
+            attributes = {semconv.NOTIFIER: delivery.name}
+            pending = delivery.pending()
+            yield MetricValue(metric=semconv.NOTIFICATIONS_PENDING, value=pending, attributes=attributes)
             for outcome, count in delivery.outcomes().items():
-                told("notifications", count, notifier=delivery.name, outcome=outcome)
+                outcome_attributes = {**attributes, semconv.OUTCOME: outcome}
+                yield MetricValue(metric=semconv.NOTIFICATIONS, value=count, attributes=outcome_attributes)
+
+    def _receiver_values(self) -> Iterator[MetricValue]:
+        counts = self._admission.counts
+        yield MetricValue(metric=semconv.REQUESTS_PENDING, value=self._admission.pending_bytes)
+        yield MetricValue(metric=semconv.REQUESTS_REFUSED, value=counts.refused_requests)
+        yield MetricValue(metric=semconv.REQUESTS_MALFORMED, value=counts.malformed)
+        yield MetricValue(metric=semconv.REQUESTS_DEAD_LETTERS, value=counts.dead_letters)
+        points = {
+            "accepted": counts.accepted,
+            "refused": counts.refused,
+            "ignored": counts.ignored,
+            "loop_dropped": counts.loop_dropped,
+            "rejected": counts.rejected_total,
+        }
+        for metric, key, totals in (
+            (semconv.RECEIVED_POINTS, semconv.OUTCOME, points),
+            (semconv.REJECTED_POINTS, semconv.REASON, counts.rejected),
+            (semconv.RECEIVED_UNUSED, semconv.SIGNAL, counts.unused),
+        ):
+            for value, total in totals.items():
+                yield MetricValue(metric=metric, value=total, attributes={key: value})

@@ -1,8 +1,9 @@
-"""Runs a model over data and profiles inputs and outputs, by the very code that profiles them in the application.
+"""The reference profile of an ONNX model, made by running the model on data.
 
-Each batch is copied by `instrumentation.runtime` and read by `instrumentation.decode` as a live call is: what counts
-as a label, a confidence, a missing value or an image's brightness, and what a stream is called, cannot differ. Batches
-are as large as the copy takes whole: a live call of more rows is thinned, and here every row counts.
+Inputs and outputs are copied by `instrumentation.runtime` and decoded by `instrumentation.decode`, as live calls are:
+labels, confidences, missing values, the brightness of an image and the names of streams cannot differ between the
+reference and production. A live call that is too large is copied in part; here batches are small enough that every row
+is copied.
 """
 
 from __future__ import annotations
@@ -43,8 +44,9 @@ from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 
-MAX_BATCH: Final = 1_024
-CALLS_A_READ: Final = 256
+MAX_BATCH_ROWS: Final = 1_024
+CALLS_A_BATCH: Final = 256
+"""Calls that are decoded together."""
 
 Feed = Mapping[str, NDArray[Any]]
 
@@ -54,25 +56,25 @@ def _utc_now() -> datetime:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Built:
-    """A profile, and what was not put into it."""
+class BuiltReference:
+    """A profile, and the number of rows it is made of."""
 
     profile: Profile
     rows: int
-    """Rows that the model was run over."""
-    left_out: int
-    """Rows at the end that do not fill a batch, where the model takes a fixed number."""
+    """Rows that the model was run on."""
+    skipped_rows: int
+    """Rows at the end that do not fill a batch, if the model takes batches of a fixed size."""
 
 
-class Model:
-    """An ONNX model, loaded.
+class OnnxModel:
+    """An ONNX model that is loaded and can be profiled.
 
     Args:
-        path: Its file.
+        path: The file of the model.
 
     Raises:
         DependencyMissingError: onnxruntime is not installed.
-        DataError: It is not a model that onnxruntime can run.
+        DataError: onnxruntime cannot load the model.
     """
 
     def __init__(self, path: Path) -> None:
@@ -81,18 +83,18 @@ class Model:
             raise DependencyMissingError('A model needs onnxruntime: pip install "otel-mlmon[onnxruntime]"')
         if not path.is_file():
             raise DataError(f"{path}: {'Is a directory' if path.is_dir() else 'No such file'}")
-        self._faults = _faults(module)
+        self._errors = _list_errors(module)
         self._version = str(module.__version__)
         options = module.SessionOptions()
-        options.log_severity_level = 3  # what is wrong is raised; warnings are about speed
+        options.log_severity_level = 3  # errors are raised, and warnings are about speed
         try:
             self._session = module.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except self._faults as error:
+        except self._errors as error:
             raise DataError(f"{path}: {error}") from error
 
     @property
     def inputs(self) -> list[Any]:
-        """Name, type and shape of each."""
+        """The inputs, with name, type and shape."""
         return list(self._session.get_inputs())
 
     def profile(
@@ -104,169 +106,173 @@ class Model:
         truth: Sequence[str | None] | None = None,
         progress: Callable[[int], None] = lambda _: None,
         now: Callable[[], datetime] = _utc_now,
-    ) -> Built:
-        """Run over all rows and count.
+    ) -> BuiltReference:
+        """Runs the model on all rows and builds the profile of its streams.
 
         Args:
             feed: An array for each input, shape (n, …).
-            name: What the application calls the model; empty to find it as the application does.
-            options: What the application says of it.
-            truth: The right label of each row, None where it is not known.
-            progress: Told how many rows were done, now and then.
-            now: The time of making.
+            name: The name of the model in the application; empty to find it as the application does.
+            options: The options of the model in the application.
+            truth: The true label of each row, None where it is unknown.
+            progress: Called with the number of rows that are done.
+            now: The clock.
 
         Raises:
-            DataError: The model cannot be run over the data, or never predicts a label that `truth` has.
+            DataError: The model cannot be run on the data, or never predicts a label that `truth` has.
         """
         rows = min(map(len, feed.values()))
-        sink = _Sink()
+        calls = _CallList()
         capture = Capture(
-            sink=sink,
+            sink=calls,
             loads=deque(),
             context_reader=lambda: _no_context,
             model_name=lambda _: name,
             has_output_function=lambda _: False,
         )
         recorder = CallRecorder(capture, runtime_version=self._version)
-        said = options or ModelOptions()
-        readers: list[Reader] = []
-        count = _Count(truth)
+        options = options or ModelOptions()
+        decoders: list[Reader] = []
+        counts = _StreamCounts(truth)
         copy_call: CopyCall | None = None
         done = 0
         for batch in self._batches(feed, rows):
             outputs = self._run(batch, done)
             copy_call = copy_call or recorder.attach_copier(self._session, None, batch, outputs)
-            copy_call(batch, outputs, done, done + 1)  # calls have the position of their first row for a time
+            copy_call(batch, outputs, done, done + 1)  # the time of a call is the number of its first row
             done += min(map(len, batch.values()))
-            if len(sink.queue) >= CALLS_A_READ * FIELDS:
-                count.add(_read(sink, readers, said))
+            if len(calls.queue) >= CALLS_A_BATCH * FIELDS:
+                counts.add(_decode(calls, decoders, options))
                 progress(done)
-        if sink.queue:
-            count.add(_read(sink, readers, said))
+        if calls.queue:
+            counts.add(_decode(calls, decoders, options))
         progress(done)
         recorder.close()
-        if not readers:
+        if not decoders:
             raise DataError(f"{rows} rows do not fill the one batch that the model takes")
-        found = readers[0].model
+        model = decoders[0].model
         profile = Profile(
-            model=found.name,
-            version=found.version,
+            model=model.name,
+            version=model.version,
             created=format_timestamp(now()),
-            streams=count.streams,
-            calibration=count.calibration(),
+            streams=counts.streams,
+            calibration=counts.calibration(),
         )
-        return Built(profile=profile, rows=done, left_out=rows - done)
+        return BuiltReference(profile=profile, rows=done, skipped_rows=rows - done)
 
     def _run(self, batch: Feed, row: int) -> Sequence[Any]:
         try:
             outputs: Sequence[Any] = self._session.run(None, dict(batch))
-        except self._faults as error:
-            raise DataError(f"the model cannot be run over the rows from {row} on: {error}") from error
+        except self._errors as error:
+            raise DataError(f"the model cannot be run on the rows from {row} on: {error}") from error
         return outputs
 
     def _batches(self, feed: Feed, rows: int) -> Iterator[dict[str, NDArray[Any]]]:
         fixed = [node.shape[0] for node in self.inputs if node.shape and isinstance(node.shape[0], int)]
-        size = max(fixed) if fixed else min(self._whole(feed), rows)
+        size = max(fixed) if fixed else min(self._max_batch_rows(feed), rows)
         for start in range(0, rows - size + 1 if fixed else rows, size):
             yield {name: values[start : start + size] for name, values in feed.items()}
 
-    def _whole(self, feed: Feed) -> int:
-        """The most rows of which everything is copied."""
+    def _max_batch_rows(self, feed: Feed) -> int:
+        """Returns the largest number of rows that are copied in full."""
         first = {name: values[:1] for name, values in feed.items()}
         outputs = self._run(first, 0)
-        limits = [_input_rows(plan_input(node, first[node.name]), first[node.name]) for node in self.inputs]
-        return max(1, min(MAX_BATCH, *limits, *map(_output_rows, outputs)))
+        limits = [_max_input_rows(plan_input(node, first[node.name]), first[node.name]) for node in self.inputs]
+        return max(1, min(MAX_BATCH_ROWS, *limits, *map(_max_output_rows, outputs)))
 
 
 def _no_context(_: None) -> None:
-    """Of no trace."""
+    """Returns no trace context."""
 
 
-class _Sink:
-    """Where calls go: a queue that is read in turn."""
+class _CallList:
+    """Collects captured calls until they are decoded."""
 
     def __init__(self) -> None:
         self.queue: list[Any] = []
-        self.high_water: int = 2 * CALLS_A_READ
+        self.high_water: int = 2 * CALLS_A_BATCH
         self.max_bytes: int = 1 << 62
 
     def offer(self, record: CallTuple, size_bytes: int) -> None:  # noqa: ARG002 - the Protocol's
         self.queue.extend(record)
 
     def take(self, limit: int) -> list[Any]:
-        taken = self.queue[: limit * FIELDS]
-        del self.queue[: len(taken)]
-        return taken
+        calls = self.queue[: limit * FIELDS]
+        del self.queue[: len(calls)]
+        return calls
 
     def drop(self, reason: str) -> None:
         raise DataError(f"a batch could not be copied: {reason}")
 
 
-class _Count:
-    """What the batches said so far."""
+class _StreamCounts:
+    """Adds up the predictions of all batches."""
 
     def __init__(self, truth: Sequence[str | None] | None) -> None:
         self.streams: dict[str, StreamSketch] = {}
         self._truth = truth
         self._calibration: Calibration | None = None
-        self._met = truth is None
-        self._table: dict[str, None] = {}
+        self._has_match = truth is None
+        self._labels: dict[str, None] = {}
 
     def add(self, predictions: Predictions) -> None:
-        for stream, sketch in _stream_sketches(predictions):
-            known = self.streams.get(stream)
-            self.streams[stream] = sketch if known is None else known.merge(sketch)
+        for stream, sketch in _sketch_streams(predictions):
+            total = self.streams.get(stream)
+            self.streams[stream] = sketch if total is None else total.merge(sketch)
         if self._truth is not None:
             self._compare(predictions, self._truth)
 
     def calibration(self) -> Calibration | None:
-        """Raises: DataError: There were labels, and none is one that the model predicts."""
-        if self._truth is None:
-            return None
-        if not self._met:
-            have = list(dict.fromkeys(label for label in self._truth if label is not None))
+        """Returns how often the model was right; None without true labels.
+
+        Raises:
+            DataError: The model predicts none of the true labels.
+        """
+        if not self._has_match:
+            labels = list(dict.fromkeys(label for label in self._truth or () if label is not None))
             raise DataError(
-                f"no label is one that the model predicts: it predicts {_some(list(self._table))}; "
-                f"the labels are {_some(have)}"
+                f"no label is one that the model predicts: it predicts {_shorten(list(self._labels))}; "
+                f"the labels are {_shorten(labels)}"
             )
         return self._calibration
 
     def _compare(self, predictions: Predictions, truth: Sequence[str | None]) -> None:
         labels, confidences, sizes = predictions.labels, predictions.confidences, predictions.batch_sizes
-        self._table.update(dict.fromkeys(labels.table))
+        self._labels.update(dict.fromkeys(labels.table))
         # Rows pair up in calls of which every row has a label and a confidence: a score that is NaN has neither.
-        whole = (_per_call(labels.calls, sizes) == sizes) & (_per_call(confidences.calls, sizes) == sizes)
+        is_complete = (_count_rows(labels.calls, sizes) == sizes) & (_count_rows(confidences.calls, sizes) == sizes)
         starts = predictions.started_ns
-        rows = [row for call in np.flatnonzero(whole) for row in range(starts[call], starts[call] + sizes[call])]
-        codes = labels.codes[whole[labels.calls]].tolist()
-        values = confidences.values[whole[confidences.calls]]
-        right = [_meant(truth[row], labels.table) for row in rows]
-        is_known = np.array([label is not None for label in right], dtype=bool)
-        is_right = np.array([labels.table[code] == label for code, label in zip(codes, right, strict=True)], dtype=bool)
+        rows = [row for call in np.flatnonzero(is_complete) for row in range(starts[call], starts[call] + sizes[call])]
+        codes = labels.codes[is_complete[labels.calls]].tolist()
+        values = confidences.values[is_complete[confidences.calls]]
+        true_labels = [_resolve_label(truth[row], labels.table) for row in rows]
+        is_known = np.array([label is not None for label in true_labels], dtype=bool)
+        pairs = zip(codes, true_labels, strict=True)
+        is_right = np.array([labels.table[code] == label for code, label in pairs], dtype=bool)
         part = Calibration.from_predictions(values[is_known], is_right[is_known])
         self._calibration = part if self._calibration is None else self._calibration.merge(part)
-        self._met = self._met or bool(set(right) & set(labels.table))
+        self._has_match = self._has_match or bool(set(true_labels) & set(labels.table))
 
 
-def _meant(label: str | None, table: Sequence[str]) -> str | None:
-    """The label in the model's words: a number that is none of them is the position of one."""
+def _resolve_label(label: str | None, table: Sequence[str]) -> str | None:
+    """Returns the label as the model names it: a number that is no label is the position of one."""
     if label is not None and label not in table and label.isdecimal() and int(label) < len(table):
         return table[int(label)]
     return label
 
 
-def _per_call(calls: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+def _count_rows(calls: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.bincount(calls, minlength=len(sizes)).astype(np.int64)
 
 
-def _read(sink: _Sink, readers: list[Reader], said: ModelOptions) -> Predictions:
-    (batch,) = gather(sink.take, len(sink.queue), is_suppressed=lambda _: False, pause=lambda: None).batches
-    if not readers:
-        readers.append(Reader(batch.plan, options=lambda _: said, max_features=InstrumentationSettings().max_features))
-    return readers[0].read(batch)
+def _decode(calls: _CallList, decoders: list[Reader], options: ModelOptions) -> Predictions:
+    (batch,) = gather(calls.take, len(calls.queue), is_suppressed=lambda _: False, pause=lambda: None).batches
+    if not decoders:
+        max_features = InstrumentationSettings().max_features
+        decoders.append(Reader(batch.plan, options=lambda _: options, max_features=max_features))
+    return decoders[0].read(batch)
 
 
-def _stream_sketches(predictions: Predictions) -> Iterator[tuple[str, StreamSketch]]:
+def _sketch_streams(predictions: Predictions) -> Iterator[tuple[str, StreamSketch]]:
     labels, inputs = predictions.labels, predictions.inputs
     if labels.codes.size:
         counts = Counter({labels.table[code]: int(n) for code, n in enumerate(np.bincount(labels.codes)) if n})
@@ -277,19 +283,19 @@ def _stream_sketches(predictions: Predictions) -> Iterator[tuple[str, StreamSket
     for values in predictions.values.values():
         yield semconv.STREAM_VALUE, StreamSketch(exponential=ExponentialHistogram.from_values(values))
     for name, column in inputs.features.items():
-        yield _input(name), StreamSketch(exponential=ExponentialHistogram.from_values(column))
-    for name, words in inputs.categories.items():
-        yield _input(name), StreamSketch(categories=Categories(counts=words))
+        yield _name_input(name), StreamSketch(exponential=ExponentialHistogram.from_values(column))
+    for name, categories in inputs.categories.items():
+        yield _name_input(name), StreamSketch(categories=Categories(counts=categories))
     for name, missing in inputs.missing.items():
-        yield _input(name), StreamSketch(missing=missing)
+        yield _name_input(name), StreamSketch(missing=missing)
 
 
-def _input(feature: str) -> str:
+def _name_input(feature: str) -> str:
     return f"{semconv.STREAM_INPUT_PREFIX}{feature}"
 
 
-def _input_rows(tensor: Tensor, row: NDArray[Any]) -> int:
-    """Rows of an input that are copied whole."""
+def _max_input_rows(tensor: Tensor, row: NDArray[Any]) -> int:
+    """Returns the number of rows of an input that are copied in full."""
     if tensor.layout == "text":
         return MAX_TEXTS // max(row.size, 1)
     if tensor.layout == "rows":
@@ -297,13 +303,13 @@ def _input_rows(tensor: Tensor, row: NDArray[Any]) -> int:
     if tensor.layout in {"nchw", "nhwc"}:
         height, width = row.shape[2:] if tensor.layout == "nchw" else row.shape[1:3]
         step = image_step(height, width)
-        thin_bytes = row.nbytes // max(height * width, 1) * -(-height // step) * -(-width // step)
-        return MAX_IMAGE_BYTES // max(int(thin_bytes), 1)
-    return MAX_BATCH
+        copy_bytes = row.nbytes // max(height * width, 1) * -(-height // step) * -(-width // step)
+        return MAX_IMAGE_BYTES // max(int(copy_bytes), 1)
+    return MAX_BATCH_ROWS
 
 
-def _output_rows(value: Any) -> int:
-    """Rows of an output that are copied whole."""
+def _max_output_rows(value: Any) -> int:
+    """Returns the number of rows of an output that are copied in full."""
     if isinstance(value, list):  # ZipMap's dictionaries
         return MAX_OUTPUT_BYTES // (4 * max(len(value[0]), 1)) if value and isinstance(value[0], dict) else MAX_TEXTS
     if not isinstance(value, np.ndarray) or value.dtype.kind in "OU":
@@ -311,11 +317,11 @@ def _output_rows(value: Any) -> int:
     return MAX_OUTPUT_BYTES // max(int(value.nbytes), 1)
 
 
-def _faults(module: ModuleType) -> tuple[type[Exception], ...]:
-    """What onnxruntime raises: they have no base of their own. `ValueError` is for names that it does not know."""
-    kinds = vars(module.capi.onnxruntime_pybind11_state).values()
-    return (ValueError, *(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Exception)))
+def _list_errors(module: ModuleType) -> tuple[type[Exception], ...]:
+    """Lists the exceptions of onnxruntime, which have no common base; unknown names raise `ValueError`."""
+    values = vars(module.capi.onnxruntime_pybind11_state).values()
+    return (ValueError, *(value for value in values if isinstance(value, type) and issubclass(value, Exception)))
 
 
-def _some(words: Sequence[str], limit: int = 5) -> str:
-    return ", ".join(words[:limit]) + (", …" if len(words) > limit else "") or "none"
+def _shorten(labels: Sequence[str], limit: int = 5) -> str:
+    return ", ".join(labels[:limit]) + (", …" if len(labels) > limit else "") or "none"

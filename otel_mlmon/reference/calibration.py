@@ -1,7 +1,7 @@
-"""How often a model was right at each confidence, counted on labelled data.
+"""The calibration of a model: how often it is right at each confidence, counted on labelled data.
 
-Predictions are counted over the 10 equal bins of confidence that the processor judges too, so that a window's
-confidence histogram and a calibration meet bin by bin. Counts add up over parts of the data.
+Predictions are counted over the 10 equal bins of confidence that the processor uses too, so that a calibration can be
+applied to the confidence histogram of a window bin by bin. Counts of parts of the data add up.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BINS: Final = len(semconv.CONFIDENCE_EDGES) + 1
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Calibration:
-    """Right predictions and all predictions with a known label, by bin of confidence."""
+    """Holds the right predictions and all predictions with a known label, by bin of confidence."""
 
     right: Counts
     """Shape (10,), int64, never above `total`."""
@@ -31,7 +31,7 @@ class Calibration:
 
     @classmethod
     def from_predictions(cls, confidences: NDArray[np.floating[Any]], is_right: NDArray[np.bool_]) -> Calibration:
-        """From predictions, shape (n,) each; confidences within [0, 1]."""
+        """Counts predictions, shape (n,) each, with confidences within [0, 1]."""
         bins = np.searchsorted(semconv.CONFIDENCE_EDGES, confidences, side="left")
         return cls(
             right=np.bincount(bins[is_right], minlength=BINS).astype(np.int64),
@@ -40,26 +40,26 @@ class Calibration:
 
     @property
     def accuracy(self) -> float:
-        """The share that was right; NaN of none."""
+        """The share of right predictions; NaN without predictions."""
         labelled = int(self.total.sum())
         return int(self.right.sum()) / labelled if labelled else float("nan")
 
     def merge(self, other: Calibration) -> Calibration:
-        """Of both sets together."""
+        """Returns the counts of both sets together."""
         return Calibration(right=self.right + other.right, total=self.total + other.total)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it; `from_dict` is its inverse."""
+        """Returns a JSON object; `from_dict` is the inverse."""
         return {"right": self.right.tolist(), "total": self.total.tolist()}
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Calibration:
-        """From `to_dict`.
+        """Parses the result of `to_dict`.
 
         Raises:
             KeyError: A key is missing.
             TypeError: A value is of another type.
-            ValueError: There are not 10 bins, or more were right than there were.
+            ValueError: There are not 10 bins, or more right predictions than predictions.
         """
         unknown = sorted(set(document) - {"right", "total"})
         if unknown:
@@ -68,11 +68,11 @@ class Calibration:
         if right.size != BINS or total.size != BINS:
             raise ValueError(f"there must be {BINS} bins")
         if (right > total).any():
-            raise ValueError("more were right than there were")
+            raise ValueError("more right predictions than predictions")
         return cls(right=right, total=total)
 
     def __eq__(self, other: object) -> bool:
-        """Same counts."""
+        """Returns whether the counts are equal."""
         return (
             isinstance(other, Calibration)
             and bool(np.array_equal(self.right, other.right))

@@ -1,12 +1,12 @@
-"""A reference profile inside the model it belongs to: one entry of its ONNX metadata.
+"""A reference profile inside the ONNX model it belongs to, as one entry of the model's metadata.
 
-The value is one text, the same in the file, in the `ml.model.reference` attribute of `ml.model.loaded`, and in the
-processor's state: compact JSON, or, where that is long, `zlib:` and the base64 of its zlib compression.
+The value is one text, the same in the model, in the `ml.model.reference` attribute of `ml.model.loaded`, and in the
+processor's state: compact JSON, or, if that is long, `zlib:` and the base64 of its zlib compression.
 
 Embedding appends. A `ModelProto` is a sequence of fields in any order, so the bytes of a `metadata_props` entry after
-those of a model are that model with one entry more. Of the model only the outermost field headers are read, to find
-an entry of our key that was there before and leave it out (onnx's checker refuses two of one key); weights, operators
-and extensions stay bit for bit as they are, whatever their version, and no package of onnx is needed.
+those of a model are that model with one entry more. Only the outermost field
+headers of the model are read, to drop an older entry of our key (onnx's checker refuses two of one key); weights,
+operators and extensions stay as they are, bit for bit, whatever their version, and the onnx package is not needed.
 Source: https://protobuf.dev/programming-guides/encoding/ (order, wire types); onnx.proto3, `ModelProto` field 14,
 `StringStringEntryProto` fields 1 and 2.
 """
@@ -29,10 +29,10 @@ MAX_PLAIN_CHARACTERS: Final = 2_048
 """A longer text is compressed."""
 
 MAX_BYTES: Final = 32 * 2**20
-"""A profile that is larger when it is unpacked is refused: it may come from anywhere."""
+"""The largest profile that is unpacked, in bytes: a profile may come from an untrusted model."""
 
 MAX_MODEL_BYTES: Final = 2**31 - 1
-"""What a protobuf message may weigh; larger models keep their weights in files beside them."""
+"""The largest protobuf message; larger models keep their weights in files beside them."""
 
 _METADATA_PROPS: Final = 14
 _KEY: Final = 1
@@ -42,7 +42,7 @@ _FIXED_SIZES: Final = {_FIXED_64: 8, _FIXED_32: 4}
 
 
 def encode_profile(profile: Profile) -> str:
-    """One line of ASCII; `decode_profile` is its inverse."""
+    """Encodes a profile as one line of ASCII; `decode_profile` is the inverse."""
     plain = json.dumps(profile.to_dict(), separators=(",", ":"), allow_nan=False)
     if len(plain) <= MAX_PLAIN_CHARACTERS:
         return plain
@@ -50,10 +50,10 @@ def encode_profile(profile: Profile) -> str:
 
 
 def decode_profile(text: str) -> Profile:
-    """A profile from its text.
+    """Decodes the text of a profile.
 
     Raises:
-        ProfileError: It is not one, or too large.
+        ProfileError: The text is not a profile, or too large.
     """
     plain = text.encode("utf-8", "surrogatepass")
     if text.startswith(COMPRESSED):
@@ -69,48 +69,50 @@ def decode_profile(text: str) -> Profile:
 
 
 def find_profile(metadata: Mapping[str, str]) -> Profile | None:
-    """The profile in a model's metadata, as `onnxruntime` has it in `custom_metadata_map`; None if there is none.
+    """Finds the profile in a model's metadata, onnxruntime's `custom_metadata_map`; None if there is none.
 
     Raises:
-        ProfileError: What is there is not a profile.
+        ProfileError: The entry is not a profile.
     """
     text = metadata.get(REFERENCE_METADATA_KEY, "")
     return decode_profile(text) if text else None
 
 
 def read_metadata(model: bytes) -> dict[str, str]:
-    """The metadata of a serialized `ModelProto`.
+    """Reads the metadata of a serialized `ModelProto`.
 
     Raises:
-        ProfileError: `model` is not one.
+        ProfileError: `model` is not a serialized model.
     """
-    return dict(_entry(model, field) for field in _fields(model) if field.number == _METADATA_PROPS)
+    return dict(_read_entry(model, field) for field in _iterate_fields(model) if field.number == _METADATA_PROPS)
 
 
 def embed_profile(model: bytes, profile: Profile) -> bytes:
-    """A model with `profile` in its metadata, in place of one that was there.
+    """Returns a model with `profile` in its metadata, in place of any other.
 
     Args:
         model: A serialized `ModelProto`.
-        profile: What it is to carry.
+        profile: The profile to embed.
 
     Raises:
-        ProfileError: `model` is not one, or is larger with its profile than a protobuf message may be.
+        ProfileError: `model` is not a serialized model, or is too large for a protobuf message with its profile.
     """
-    parts, kept = [], 0
-    for field in _fields(model):
-        if field.number == _METADATA_PROPS and _entry(model, field)[0] == REFERENCE_METADATA_KEY:
-            parts.append(model[kept : field.start])
-            kept = field.end
-    entry = _field(_KEY, REFERENCE_METADATA_KEY.encode()) + _field(_VALUE, encode_profile(profile).encode())
-    whole = b"".join([*parts, model[kept:], _field(_METADATA_PROPS, entry)])
-    if len(whole) > MAX_MODEL_BYTES:
+    parts, start = [], 0
+    for field in _iterate_fields(model):
+        if field.number == _METADATA_PROPS and _read_entry(model, field)[0] == REFERENCE_METADATA_KEY:
+            parts.append(model[start : field.start])
+            start = field.end
+    entry = _encode_field(_KEY, REFERENCE_METADATA_KEY.encode()) + _encode_field(
+        _VALUE, encode_profile(profile).encode()
+    )
+    content = b"".join([*parts, model[start:], _encode_field(_METADATA_PROPS, entry)])
+    if len(content) > MAX_MODEL_BYTES:
         raise ProfileError(f"model and profile are larger than {MAX_MODEL_BYTES} bytes together")
-    return whole
+    return content
 
 
 class _Field(NamedTuple):
-    """Where a field of a message lies."""
+    """Holds the number of a field and the positions of its start, content and end."""
 
     number: int
     start: int
@@ -118,29 +120,29 @@ class _Field(NamedTuple):
     end: int
 
 
-def _fields(message: bytes, start: int = 0, end: int | None = None) -> Iterator[_Field]:
-    """The fields of a message, without what is in them."""
-    at, end = start, len(message) if end is None else end
-    while at < end:
-        begin = at
-        tag, at = _read_varint(message, at)
+def _iterate_fields(message: bytes, start: int = 0, end: int | None = None) -> Iterator[_Field]:
+    """Yields the fields of a message without decoding their content."""
+    position, end = start, len(message) if end is None else end
+    while position < end:
+        begin = position
+        tag, position = _read_varint(message, position)
         number, wire = tag >> 3, tag & 7
-        content = at
+        content = position
         if wire == _BYTES:
-            length, content = _read_varint(message, at)
-            at = content + length
+            length, content = _read_varint(message, position)
+            position = content + length
         elif wire == _VARINT:
-            _, at = _read_varint(message, at)
+            _, position = _read_varint(message, position)
         else:
-            at += _FIXED_SIZES.get(wire, end + 1)
-        if not number or at > end:
+            position += _FIXED_SIZES.get(wire, end + 1)
+        if not number or position > end:
             raise ProfileError("not an ONNX model")
-        yield _Field(number, begin, content, at)
+        yield _Field(number, begin, content, position)
 
 
-def _entry(model: bytes, field: _Field) -> tuple[str, str]:
-    """Key and value of one entry of the metadata."""
-    parts = {part.number: model[part.content : part.end] for part in _fields(model, field.content, field.end)}
+def _read_entry(model: bytes, field: _Field) -> tuple[str, str]:
+    """Returns the key and the value of one entry of the metadata."""
+    parts = {part.number: model[part.content : part.end] for part in _iterate_fields(model, field.content, field.end)}
     return parts.get(_KEY, b"").decode("utf-8", "replace"), parts.get(_VALUE, b"").decode("utf-8", "replace")
 
 
@@ -158,12 +160,12 @@ def _inflate(text: str) -> bytes:
     return plain
 
 
-def _field(number: int, content: bytes) -> bytes:
-    return _varint(number << 3 | _BYTES) + _varint(len(content)) + content
+def _encode_field(number: int, content: bytes) -> bytes:
+    return _encode_varint(number << 3 | _BYTES) + _encode_varint(len(content)) + content
 
 
-def _varint(number: int) -> bytes:
-    """Base 128, the least significant group first; all but the last with the high bit set."""
+def _encode_varint(number: int) -> bytes:
+    """Encodes a number in base 128, the least significant group first; all but the last have the high bit set."""
     groups = []
     while number > 127:
         groups.append(number & 127 | 128)
@@ -171,15 +173,15 @@ def _varint(number: int) -> bytes:
     return bytes([*groups, number])
 
 
-def _read_varint(message: bytes, at: int) -> tuple[int, int]:
-    """The number at `at`, and where it ends."""
+def _read_varint(message: bytes, position: int) -> tuple[int, int]:
+    """Returns the number at a position, and the position of its end."""
     number = 0
     for shift in range(0, 70, 7):
-        if at >= len(message):
+        if position >= len(message):
             break
-        group = message[at]
+        group = message[position]
         number |= (group & 127) << shift
-        at += 1
+        position += 1
         if group < 128:
-            return number, at
+            return number, position
     raise ProfileError("not an ONNX model")

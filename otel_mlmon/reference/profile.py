@@ -6,8 +6,9 @@
      {…}}},
      "calibration": {"right": [0, …, 81], "total": [0, …, 84]}, "unstationary": ["input.age"]}
 
-`calibration` is there if the data had labels, `unstationary` if a processor learned it and a stream moved. It holds
-counts, never a row of the data. Sums are exact, so profiles of parts of the data merge to that of the whole.
+`calibration` is there if the data had labels, `unstationary` if a processor learned the profile and a stream drifted
+meanwhile. A profile holds counts, never a row of the data. Sums are exact, so profiles of parts of the data merge to
+the profile of all of it, bit for bit.
 """
 
 from __future__ import annotations
@@ -47,19 +48,19 @@ def _utc_now() -> datetime:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """What each stream of one model version counted."""
+    """Represents the distributions of the streams of one model version."""
 
     model: str
     version: str = ""
-    """Of the model; empty if unknown."""
+    """The version of the model; empty if unknown."""
     created: str
     """RFC 3339, UTC."""
     streams: Mapping[str, StreamSketch] = field(default_factory=dict)
-    """By stream name, as `semconv` has it."""
+    """By stream name, as `semconv` lists them."""
     calibration: Calibration | None = None
-    """How often predictions were right, by confidence; None if no label was known."""
+    """How often predictions were right, by confidence; None without true labels."""
     unstationary: tuple[str, ...] = ()
-    """Streams that moved while a processor learned them, sorted: what is judged by them may alarm early."""
+    """Streams that drifted while a processor learned them, sorted; comparisons with them may raise false alarms."""
 
     @classmethod
     def from_data(
@@ -74,40 +75,40 @@ class Profile:
         calibration: Calibration | None = None,
         now: Callable[[], datetime] = _utc_now,
     ) -> Profile:
-        """From what a model was given and answered.
+        """Builds a profile from the inputs and outputs of a model.
 
         Args:
-            model: Its name.
-            version: Its version; empty if unknown.
+            model: The name of the model.
+            version: The version of the model; empty if unknown.
             labels: Predicted labels, one a row.
             confidences: Shape (n,), in [0, 1]; those that are not finite are left out.
-            values: Of a regression output, any shape; those that are not finite are left out.
-            features: By name, shape (n,) each. Numbers are profiled as numbers, NaN and infinite ones as
-            missing;
-                text as categories, None and NaN as missing.
+            values: Values of a regression output, any shape; those that are not finite are left out.
+            features: By name, shape (n,) each. Numbers are profiled as numbers, NaN and infinite ones as missing;
+                texts as categories, None and NaN as missing.
             calibration: How often the predictions were right.
-            now: The time of making.
+            now: The clock.
         """
         streams: dict[str, StreamSketch] = {}
         if labels is not None:
             streams[semconv.STREAM_LABEL] = StreamSketch(categories=Categories(counts=Counter(map(str, labels))))
         if confidences is not None:
-            histogram = Histogram.from_values(_finite(confidences), semconv.CONFIDENCE_BOUNDS)
+            histogram = Histogram.from_values(_drop_infinite(confidences), semconv.CONFIDENCE_BOUNDS)
             streams[semconv.STREAM_CONFIDENCE] = StreamSketch(explicit={histogram.bounds: histogram})
         if values is not None:
-            streams[semconv.STREAM_VALUE] = StreamSketch(exponential=ExponentialHistogram.from_values(_finite(values)))
+            sketch = ExponentialHistogram.from_values(_drop_infinite(values))
+            streams[semconv.STREAM_VALUE] = StreamSketch(exponential=sketch)
         for name, column in (features or {}).items():
-            streams[f"{semconv.STREAM_INPUT_PREFIX}{name}"] = _feature(np.asarray(column).ravel())
+            streams[f"{semconv.STREAM_INPUT_PREFIX}{name}"] = _sketch_feature(np.asarray(column).ravel())
         return cls(
             model=model, version=version, created=format_timestamp(now()), streams=streams, calibration=calibration
         )
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Profile:
-        """From a file.
+        """Reads a profile from a file.
 
         Raises:
-            ProfileError: It cannot be read, or is not a profile; says what and where.
+            ProfileError: The file cannot be read, or is not a profile; names the fault and its place.
         """
         try:
             document = json.loads(Path(path).read_bytes())
@@ -121,68 +122,69 @@ class Profile:
             raise ProfileError(f"{path}: {error}") from error
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """To a file, which is replaced whole or not at all.
+        """Writes the profile to a file, atomically.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: The file cannot be written.
         """
         text = json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
         replace_file(Path(path), text.encode())
 
     def merge(self, other: Profile) -> Profile:
-        """Of both data sets together; name, version and time are this one's."""
+        """Returns the profile of both data sets together, with the name, version and time of this one."""
         streams = dict(self.streams)
-        for name, stream_sketch in other.streams.items():
-            streams[name] = streams[name].merge(stream_sketch) if name in streams else stream_sketch
-        mine, others = self.calibration, other.calibration
-        calibration = mine.merge(others) if mine is not None and others is not None else mine or others
+        for name, sketch in other.streams.items():
+            streams[name] = streams[name].merge(sketch) if name in streams else sketch
+        calibration = self.calibration or other.calibration
+        if self.calibration is not None and other.calibration is not None:
+            calibration = self.calibration.merge(other.calibration)
         unstationary = tuple(sorted({*self.unstationary, *other.unstationary}))
         return replace(self, streams=streams, calibration=calibration, unstationary=unstationary)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it; `from_dict` is its inverse."""
+        """Returns a JSON object; `from_dict` is the inverse."""
         return {
             "format": FORMAT,
             "version": VERSION,
             "model": {"name": self.model, "version": self.version},
             "created": self.created,
-            "streams": {name: stream_sketch.to_dict() for name, stream_sketch in sorted(self.streams.items())},
+            "streams": {name: sketch.to_dict() for name, sketch in sorted(self.streams.items())},
             **({"calibration": self.calibration.to_dict()} if self.calibration is not None else {}),
             **({"unstationary": list(self.unstationary)} if self.unstationary else {}),
         }
 
     @classmethod
     def from_dict(cls, document: object) -> Profile:
-        """From `to_dict`.
+        """Parses the result of `to_dict`.
 
         Raises:
-            ProfileError: It is not a profile, or of a version this release does not know; says what and
-            where.
+            ProfileError: It is not a profile, or of a version this release does not know; names the fault and its
+                place.
         """
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise ProfileError(f"not a reference profile: format is not {FORMAT!r}")
         if document.get("version") != VERSION:
             raise ProfileError(f"version: {document.get('version')!r} is unknown, this release reads {VERSION}")
-        odd = sorted(map(str, set(document) - set(_OPTIONAL_KEYS) ^ set(_KEYS)))
-        if odd:
-            raise ProfileError(f"{odd[0]}: {'missing' if odd[0] in _KEYS else 'unknown key'}")
-        model = _mapping(document["model"], "model")
-        streams = _mapping(document["streams"], "streams")
+        wrong = sorted(map(str, set(document) - set(_OPTIONAL_KEYS) ^ set(_KEYS)))
+        if wrong:
+            raise ProfileError(f"{wrong[0]}: {'missing' if wrong[0] in _KEYS else 'unknown key'}")
+        model = _parse_object(document["model"], "model")
+        streams = _parse_object(document["streams"], "streams")
         return cls(
-            model=_text(model.get("name"), "model.name"),
-            version=_text(model.get("version", ""), "model.version"),
-            created=_text(document["created"], "created"),
-            streams={name: _read_stream_sketch(part, f"streams[{name!r}]") for name, part in streams.items()},
-            calibration=_calibration(document["calibration"]) if "calibration" in document else None,
-            unstationary=_names(document.get("unstationary", []), "unstationary"),
+            model=_parse_text(model.get("name"), "model.name"),
+            version=_parse_text(model.get("version", ""), "model.version"),
+            created=_parse_text(document["created"], "created"),
+            streams={name: _parse_sketch(part, f"streams[{name!r}]") for name, part in streams.items()},
+            calibration=_parse_calibration(document["calibration"]) if "calibration" in document else None,
+            unstationary=_parse_names(document.get("unstationary", []), "unstationary"),
         )
 
 
 def replace_file(target: Path, content: bytes) -> None:
-    """Replace a file, whole or not at all.
+    """Replaces a file atomically: a reader sees the old content or the new, never a part.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     if not target.name:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
@@ -195,18 +197,18 @@ def replace_file(target: Path, content: bytes) -> None:
 
 
 def format_timestamp(moment: datetime) -> str:
-    """RFC 3339 in UTC, to the second: two of them sort as their times do."""
+    """Formats a time as RFC 3339 in UTC, to the second, so that texts sort as their times do."""
     return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _finite(numbers: NDArray[Any]) -> NDArray[np.float64]:
+def _drop_infinite(numbers: NDArray[Any]) -> NDArray[np.float64]:
     flat = np.asarray(numbers, dtype=np.float64).ravel()
     return flat[np.isfinite(flat)]
 
 
-def _feature(column: NDArray[Any]) -> StreamSketch:
+def _sketch_feature(column: NDArray[Any]) -> StreamSketch:
     if column.dtype.kind in "biuf":
-        finite = _finite(column)
+        finite = _drop_infinite(column)
         sketch = ExponentialHistogram.from_values(finite)
         return StreamSketch(exponential=sketch, missing=int(column.size - finite.size))
     # NaN is the one value that differs from itself.
@@ -214,37 +216,37 @@ def _feature(column: NDArray[Any]) -> StreamSketch:
     return StreamSketch(categories=Categories(counts=Counter(present)), missing=column.size - len(present))
 
 
-def _mapping(value: object, where: str) -> dict[str, Any]:
+def _parse_object(value: object, place: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ProfileError(f"{where}: not an object")
+        raise ProfileError(f"{place}: not an object")
     return value
 
 
-def _text(value: object, where: str) -> str:
+def _parse_text(value: object, place: str) -> str:
     if not isinstance(value, str):
-        raise ProfileError(f"{where}: not a text")
+        raise ProfileError(f"{place}: not a text")
     return value
 
 
-def _names(value: object, where: str) -> tuple[str, ...]:
+def _parse_names(value: object, place: str) -> tuple[str, ...]:
     if not isinstance(value, list):
-        raise ProfileError(f"{where}: not a list")
-    return tuple(sorted({_text(name, f"{where}[{place}]") for place, name in enumerate(value)}))
+        raise ProfileError(f"{place}: not a list")
+    return tuple(sorted({_parse_text(name, f"{place}[{index}]") for index, name in enumerate(value)}))
 
 
-def _read_stream_sketch(value: object, where: str) -> StreamSketch:
-    return _read(StreamSketch.from_dict, value, where)
+def _parse_sketch(value: object, place: str) -> StreamSketch:
+    return _parse(StreamSketch.from_dict, value, place)
 
 
-def _calibration(value: object) -> Calibration:
-    return _read(Calibration.from_dict, value, "calibration")
+def _parse_calibration(value: object) -> Calibration:
+    return _parse(Calibration.from_dict, value, "calibration")
 
 
-def _read(from_dict: Callable[[dict[str, Any]], Part], value: object, where: str) -> Part:
-    document = _mapping(value, where)
+def _parse(from_dict: Callable[[dict[str, Any]], Part], value: object, place: str) -> Part:
+    document = _parse_object(value, place)
     try:
         return from_dict(document)
     except KeyError as error:
-        raise ProfileError(f"{where}: {error} is missing") from error
+        raise ProfileError(f"{place}: {error} is missing") from error
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ProfileError(f"{where}: {error}") from error
+        raise ProfileError(f"{place}: {error}") from error

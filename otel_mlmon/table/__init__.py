@@ -1,5 +1,4 @@
-"""Tables: rows of data from files, one reader for whoever needs them.
+"""Tables of rows in files, CSV or Parquet, as columns: what a reference is built of and a backtest judges.
 
-In: CSV or Parquet. Out: `Table`, columns of numbers or of words, and where each row is found. What counts as a missing
-value is said once, in `cells`, for arrays too.
+In: a file. Out: `Table`. There is one list of the texts for a missing value, in `cells`.
 """

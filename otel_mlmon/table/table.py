@@ -1,46 +1,51 @@
-"""OUT Table: rows as columns of numbers or of words, whatever file they came from."""
+"""OUT Table: rows as columns of numbers or of texts, whatever file they came from."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.errors import DataError
-from otel_mlmon.table.cells import word_of
+from otel_mlmon.table.cells import format_label
 from otel_mlmon.types import Floats
 
-Progress = Callable[[str, int, int], None]
-"""Told what is done, how much of it is, and how much there is; in bytes or windows, whatever suits."""
+ProgressCallback = Callable[[str, int, int], None]
+"""Called with the name of a part of the work, how much of it is done, and how much there is, in any unit."""
 
 
-def no_progress(_what: str, _done: int, _total: int) -> None:
-    """Nothing is shown."""
+def ignore_progress(_part: str, _done: int, _total: int) -> None:
+    """Shows nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
-    """One column: `numbers`, or `words` if any of its cells is not a number."""
+class TableColumn:
+    """One column: `numbers`, or `texts` if any of its cells is not a number."""
 
     name: str
     numbers: Floats | None = None
-    """Shape (n,), NaN where missing; infinite ones count as missing too."""
-    words: tuple[str | None, ...] | None = None
+    """Shape (n,), NaN where missing; infinite numbers count as missing too."""
+    texts: tuple[str | None, ...] | None = None
     """None where missing."""
-    first_word: int = -1
+    first_text_row: int = -1
     """The row, from 0, of the first cell that is not a number."""
-    is_truth: bool = False
-    """Whether the words are true and false, which is a category even where it is written 0 and 1."""
+    is_boolean: bool = False
+    """Whether the texts are true and false, which is a category even where it is written 0 and 1."""
     times_ns: NDArray[np.int64] | None = None
-    """Unix nanoseconds, where the file itself says that these are points in time."""
+    """Unix nanoseconds, if the file itself says that these are points in time."""
 
     @property
     def rows(self) -> int:
-        """How many."""
-        return len(self.numbers) if self.numbers is not None else len(self.words or ())
+        """The number of rows."""
+        return len(self.numbers) if self.numbers is not None else len(self.texts or ())
+
+    @property
+    def first_text(self) -> str | None:
+        """The first cell that is not a number."""
+        return (self.texts or ("",))[max(self.first_text_row, 0)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,37 +53,42 @@ class Table:
     """Columns of equal length."""
 
     source: str
-    """The file, as it was named."""
-    columns: Mapping[str, Column]
+    """The file, as the user named it."""
+    columns: Mapping[str, TableColumn]
     rows: int
-    place: Callable[[int], str] = field(default=lambda row: f"row {row}")
-    """Where a row, from 0, is found: `ref.csv:17`."""
+    locate: Callable[[int], str] = field(default=lambda row: f"row {row}")
+    """Returns the place of a row, from 0, in its file: `ref.csv:17`."""
 
 
-def column_of(name: str, values: NDArray[np.generic] | Sequence[object]) -> Column:
-    """A column of values as numpy or Python has them.
+def build_column(name: str, values: NDArray[np.generic] | Sequence[object]) -> TableColumn:
+    """Builds a column of values as numpy or Python has them.
 
     Args:
-        name: Of the column.
-        values: Shape (n,): numbers, truth values, points in time, or anything else as words; None and the words for it
-            are missing.
+        name: The name of the column.
+        values: Shape (n,): numbers, booleans, points in time, or anything else as texts; None and the texts for a
+            missing value are missing.
     """
     array = np.asarray(values)
     if array.dtype.kind == "M":
-        times = array.astype("datetime64[ns]").astype(np.int64)
-        return Column(name=name, numbers=times.astype(np.float64), times_ns=times)
+        times_ns = array.astype("datetime64[ns]").astype(np.int64)
+        return TableColumn(name=name, numbers=times_ns.astype(np.float64), times_ns=times_ns)
     if array.dtype.kind in "iuf":
-        return Column(name=name, numbers=np.ascontiguousarray(array, dtype=np.float64))
-    words = tuple(map(word_of, array.tolist()))
-    first = next((row for row, word in enumerate(words) if word is not None), 0)
-    return Column(name=name, words=words, first_word=first, is_truth=array.dtype.kind == "b")
+        return TableColumn(name=name, numbers=np.ascontiguousarray(array, dtype=np.float64))
+    return build_text_column(name, map(format_label, array.tolist()), is_boolean=array.dtype.kind == "b")
 
 
-def demand_different(names: Sequence[str], place: str) -> None:
-    """Of the columns of a file.
+def build_text_column(name: str, cells: Iterable[str | None], *, is_boolean: bool = False) -> TableColumn:
+    """Builds a column of texts, None where missing."""
+    texts = tuple(cells)
+    first = next((row for row, text in enumerate(texts) if text is not None), 0)
+    return TableColumn(name=name, texts=texts, first_text_row=first, is_boolean=is_boolean)
+
+
+def check_column_names(names: Sequence[str], place: str) -> None:
+    """Checks that the names of the columns in a file differ.
 
     Raises:
-        DataError: Two have one name.
+        DataError: Two are equal.
     """
     repeated = next((name for name, times in Counter(names).items() if times > 1), None)
     if repeated is not None:

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from otel_mlmon.backtest.counting import counter_of
+from otel_mlmon.backtest.counting import build_counter
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.window.binning import Binning, ClassBins, choose_quantile_bins
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.stream_sketch import StreamSketch
-from otel_mlmon.table.table import column_of
+from otel_mlmon.table.table import build_column
 
 # Powers of two are bounds of buckets; their neighbours and zeros are where a comparison could go wrong.
 VALUES = st.one_of(
@@ -41,7 +41,7 @@ def sketch_of(values: NDArray[np.float64]) -> StreamSketch:
 def test_rows_are_counted_as_their_sketch_is(reference: list[float], data: list[float]) -> None:
     binning = choose_quantile_bins(sketch_of(np.array(reference)), grid=None, has_missing=True)
     values = np.array(data, dtype=np.float64)
-    counter = counter_of(column_of("x", values), binning, place)
+    counter = build_counter(build_column("x", values), binning, place)
     # One value a sketch: the sketch of many may be coarser than the bins, which that of one never is.
     expected = np.zeros(binning.bins.count, dtype=np.int64)
     for row in range(values.size):
@@ -54,7 +54,7 @@ def test_rows_are_counted_as_their_sketch_is(reference: list[float], data: list[
 
 def test_an_outlier_moves_no_edge() -> None:
     binning = choose_quantile_bins(sketch_of(np.linspace(1, 2, 1000)), grid=None, has_missing=True)
-    counts = counter_of(column_of("x", np.array([1e30, -1e30, 1.5])), binning, place).count(0, 3)
+    counts = build_counter(build_column("x", np.array([1e30, -1e30, 1.5])), binning, place).count(0, 3)
     assert (int(counts[0]), int(counts[-2]), int(counts.sum())) == (1, 1, 3)
 
 
@@ -70,13 +70,13 @@ def test_an_outlier_moves_no_edge() -> None:
 )
 def test_classes_unseen_and_missing(values: list[object], *, has_missing: bool) -> None:
     binning: Binning = ClassBins(labels=("2", "1", "_OTHER"), has_missing=has_missing)
-    counter = counter_of(column_of("x", values), binning, place)
+    counter = build_counter(build_column("x", values), binning, place)
     assert counter.count(0, 5).tolist() == [2, 1, 1] + [1] * has_missing
     assert math.isnan(counter.mean(0, 5))
 
 
 def test_small_whole_numbers_are_looked_up() -> None:
-    counter = counter_of(column_of("x", np.array([-3, 5, 5, 4])), ClassBins(labels=("5", "-3", "_OTHER")), place)
+    counter = build_counter(build_column("x", np.array([-3, 5, 5, 4])), ClassBins(labels=("5", "-3", "_OTHER")), place)
     assert counter.count(0, 4).tolist() == [2, 1, 1]
     assert counter.count(1, 3).tolist() == [2, 0, 0]
 
@@ -84,26 +84,26 @@ def test_small_whole_numbers_are_looked_up() -> None:
 @pytest.mark.parametrize("value", [1e19, -1e19, 1e300])
 def test_whole_numbers_beyond_64_bits_are_classes_too(value: float) -> None:
     bins = ClassBins(labels=(f"{int(value)}", "_OTHER"))
-    assert counter_of(column_of("x", np.full(3, value)), bins, place).count(0, 3).tolist() == [3, 0]
+    assert build_counter(build_column("x", np.full(3, value)), bins, place).count(0, 3).tolist() == [3, 0]
 
 
 def test_where_a_row_stands_is_looked_up_for_faults_only() -> None:
     def never(row: int) -> str:
         raise AssertionError(row)
 
-    counter = counter_of(column_of("x", ["a", "b"]), ClassBins(labels=("a", "_OTHER")), never)
+    counter = build_counter(build_column("x", ["a", "b"]), ClassBins(labels=("a", "_OTHER")), never)
     assert counter.count(0, 2).tolist() == [1, 1]
 
 
 def test_words_in_a_column_of_numbers_are_a_fault_with_its_place() -> None:
     binning = choose_quantile_bins(sketch_of(np.arange(10.0)), grid=None, has_missing=True)
     with pytest.raises(ConfigurationError, match=r"^data.csv:3: column 'x': 'many' is not a number"):
-        counter_of(column_of("x", [None, "many"]), binning, place)
+        build_counter(build_column("x", [None, "many"]), binning, place)
 
 
 def test_means_are_of_what_is_there() -> None:
     binning = choose_quantile_bins(sketch_of(np.arange(10.0)), grid=None, has_missing=True)
-    counter = counter_of(column_of("x", np.array([1.0, math.nan, 3.0, math.inf, math.nan])), binning, place)
+    counter = build_counter(build_column("x", np.array([1.0, math.nan, 3.0, math.inf, math.nan])), binning, place)
     assert counter.mean(0, 4) == 2.0
     assert math.isnan(counter.mean(4, 5))
 
@@ -119,5 +119,5 @@ def test_means_are_of_what_is_there() -> None:
 def test_a_label_is_the_number_it_is_spelled_as(
     labels: tuple[str, ...], values: list[object], counts: list[int]
 ) -> None:
-    counter = counter_of(column_of("x", values), ClassBins(labels=labels), place)
+    counter = build_counter(build_column("x", values), ClassBins(labels=labels), place)
     assert counter.count(0, len(values)).tolist() == counts

@@ -7,15 +7,15 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from otel_mlmon.backtest.page import page
-from otel_mlmon.backtest.report import Report
+from otel_mlmon.backtest.page import render_page
+from otel_mlmon.backtest.report import BacktestReport
 from tests.support.tables import judged, normal
 
 NASTY = '<script>alert("x")</script>&'
 
 
 @pytest.fixture(scope="module")
-def drifted() -> Report:
+def drifted() -> BacktestReport:
     data = np.concatenate([normal(5_000, seed=2), normal(5_000, seed=3, mean=1.0)])
     words = [NASTY, "b"] * 5_000
     return judged({"x": normal(5_000, seed=1), NASTY: words}, {"x": data, NASTY: words})
@@ -25,8 +25,8 @@ def pictures(text: str) -> list[ET.Element]:
     return [ET.fromstring(found) for found in re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)]
 
 
-def test_it_is_one_page_without_network_or_script(drifted: Report) -> None:
-    text = page(drifted)
+def test_it_is_one_page_without_network_or_script(drifted: BacktestReport) -> None:
+    text = render_page(drifted)
     assert text.startswith("<!doctype html>")
     assert "<script" not in text
     assert re.findall(r"(?:src|href|url|@import)\s*[=(]", text) == []
@@ -34,7 +34,7 @@ def test_it_is_one_page_without_network_or_script(drifted: Report) -> None:
     assert "prefers-color-scheme:dark" in text
 
 
-def test_every_tag_that_opens_closes(drifted: Report) -> None:
+def test_every_tag_that_opens_closes(drifted: BacktestReport) -> None:
     open_tags: list[str] = []
 
     class Checker(HTMLParser):
@@ -48,19 +48,19 @@ def test_every_tag_that_opens_closes(drifted: Report) -> None:
         def handle_endtag(self, tag: str) -> None:
             assert open_tags.pop() == tag
 
-    Checker().feed(page(drifted))
+    Checker().feed(render_page(drifted))
     assert open_tags == []
 
 
-def test_it_says_whether_when_and_about_what(drifted: Report) -> None:
-    text = page(drifted)
+def test_it_says_whether_when_and_about_what(drifted: BacktestReport) -> None:
+    text = render_page(drifted)
     assert "<h1>An alarm in window 5, 1 of 2 streams</h1>" in text
     assert "<dt>Windows</dt><dd>10 of 1 000 rows</dd>" in text
     assert "<td>5</td><td>–</td><td>firing</td>" in text
 
 
-def test_the_pictures_hold_every_window_and_the_alarm_line(drifted: Report) -> None:
-    timeline, *of_streams = pictures(page(drifted))
+def test_the_pictures_hold_every_window_and_the_alarm_line(drifted: BacktestReport) -> None:
+    timeline, *of_streams = pictures(render_page(drifted))
     marks = [element.get("class") for element in timeline.iter("{http://www.w3.org/2000/svg}rect")]
     assert marks == ["quiet0"] * 5 + ["drift"] * 5 + ["quiet0"] * 10
     assert len(of_streams) == 6
@@ -72,13 +72,13 @@ def test_the_pictures_hold_every_window_and_the_alarm_line(drifted: Report) -> N
 
 
 def test_nothing_to_judge_is_a_page_too() -> None:
-    text = page(judged({"x": [1.0, 2.0]}, {"y": [1.0, 2.0]}))
+    text = render_page(judged({"x": [1.0, 2.0]}, {"y": [1.0, 2.0]}))
     assert "<h1>Nothing could be judged</h1>" in text
-    assert "<td>y</td><td>not in the reference</td>" in text
+    assert "<td>y</td><td>left_out</td><td>not in the reference</td>" in text
     assert pictures(text) == []
 
 
 def test_thousands_of_windows_stay_a_small_page() -> None:
     report = judged({"x": normal(5_000, seed=1)}, {"x": normal(60_000, seed=2)}, rows=10)
     assert report.windows == 6_000
-    assert len(page(report)) < 150_000
+    assert len(render_page(report)) < 150_000

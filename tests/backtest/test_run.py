@@ -11,17 +11,16 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from otel_mlmon.backtest.cutting import Budget, WindowLength
-from otel_mlmon.backtest.report import Report, StreamReport
-from otel_mlmon.backtest.request import Request
-from otel_mlmon.backtest.run import backtest, backtest_tables
+from otel_mlmon.backtest.report import BacktestReport, StreamReport
+from otel_mlmon.backtest.request import BacktestRequest, FalseAlarmBudget, WindowLength
+from otel_mlmon.backtest.run import run_backtest, run_backtest_of_tables
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.config import FalseAlarms
 from otel_mlmon.reference.profile import Profile
 from tests.support.tables import car_loan, judged, normal, table
 
 
-def stream(report: Report, name: str) -> StreamReport:
+def stream(report: BacktestReport, name: str) -> StreamReport:
     return next(entry for entry in report.streams if entry.stream == name)
 
 
@@ -29,8 +28,10 @@ def stream(report: Report, name: str) -> StreamReport:
 
 
 def test_car_loans_drift_at_window_25_where_they_do_and_nowhere_else() -> None:
-    request = Request(reference=car_loan("reference"), data=car_loan("analysis"), window=WindowLength(rows=1000))
-    report = backtest(request)
+    request = BacktestRequest(
+        reference=car_loan("reference"), data=car_loan("analysis"), window=WindowLength(rows=1000)
+    )
+    report = run_backtest(request)
     assert {entry.stream: entry.first_alarm_window for entry in report.streams} == {
         "y_pred_proba": 25,
         "car_value": 25,
@@ -46,7 +47,7 @@ def test_car_loans_drift_at_window_25_where_they_do_and_nowhere_else() -> None:
         "repaid": None,
     }
     assert {entry.onset_window for entry in report.alarmed} == {25}
-    left_out = {entry.stream: entry.why for entry in report.streams if entry.status == "left out"}
+    left_out = {entry.stream: entry.reason for entry in report.streams if entry.state == "left_out"}
     assert left_out == {
         "id": "an identifier: 50000 different values in 50000 rows",
         "timestamp": "points in time",
@@ -61,7 +62,7 @@ def test_the_reference_of_the_car_loans_does_not_drift_from_itself(tmp_path: Pat
     first, second = tmp_path / "first.csv", tmp_path / "second.csv"
     first.write_text("".join(lines[:25_001]), encoding="utf-8")
     second.write_text("".join([lines[0], *lines[25_001:]]), encoding="utf-8")
-    assert backtest(Request(reference=first, data=second)).alarmed == ()
+    assert run_backtest(BacktestRequest(reference=first, data=second)).alarmed == ()
 
 
 def test_brighter_digits_are_found_within_a_window() -> None:
@@ -78,7 +79,7 @@ def test_brighter_digits_are_found_within_a_window() -> None:
     report = judged(columns(images[order[:900]]), columns(shown), rows=200)
     found = stream(report, "image.brightness")
     assert (found.first_alarm_window, found.onset_window) == (10, 10)
-    assert stream(report, "image.contrast").status == "ok"
+    assert stream(report, "image.contrast").state == "ok"
 
 
 # ---------------------------------------------------------------- what is found
@@ -94,13 +95,13 @@ def test_no_drift_is_no_alarm_in_many_windows() -> None:
     data = {f"x{column}": normal(200_000, seed=100 + column) for column in range(5)}
     report = judged(columns, data)
     assert (report.windows, report.alarmed, report.alerts) == (200, (), ())
-    assert {entry.status for entry in report.streams} == {"ok"}
+    assert {entry.state for entry in report.streams} == {"ok"}
 
 
 def test_the_end_of_a_drift_is_a_recovery() -> None:
     data = np.concatenate([normal(5_000, seed=2), normal(3_000, seed=3, mean=1.0), normal(20_000, seed=4)])
     report = judged({"x": normal(10_000, seed=1)}, {"x": data})
-    assert (stream(report, "x").status, stream(report, "x").first_alarm_window) == ("recovered", 5)
+    assert (stream(report, "x").state, stream(report, "x").first_alarm_window) == ("recovered", 5)
     assert [alert.state for alert in report.alerts] == ["firing", "resolved"]
 
 
@@ -118,10 +119,10 @@ def test_what_the_model_said_is_judged_as_the_processor_does() -> None:
     reference = {"class": generator.choice(["a", "b"], 10_000), "sure": generator.beta(8, 2, 10_000)}
     surer = {"class": generator.choice(["a", "b"], 6_000, p=[0.6, 0.4]), "sure": generator.beta(20, 2, 6_000)}
     report = judged(reference, surer, columns=kinds)
-    assert (stream(report, "class").status, stream(report, "class").tolerance) == ("alarm", 0.02)
-    assert stream(report, "sure").status == "ok"  # more of it is no collapse
+    assert (stream(report, "class").state, stream(report, "class").tolerance) == ("alarm", 0.02)
+    assert stream(report, "sure").state == "ok"  # more of it is no collapse
     unsure = {**surer, "sure": generator.beta(5, 5, 6_000)}
-    assert stream(judged(reference, unsure, columns=kinds), "sure").status == "alarm"
+    assert stream(judged(reference, unsure, columns=kinds), "sure").state == "alarm"
 
 
 @pytest.mark.parametrize("which", ["ref", "data"])
@@ -133,7 +134,7 @@ def test_confidences_in_per_cent_are_a_fault_and_not_one_bin(which: str) -> None
         judged(reference, data, columns={"p": "confidence"})
     assert caught.value.faults == ("row 21: column 'p': 1.05053 is no confidence, which is within 0 and 1",)
     mixed = {"p": np.random.default_rng(1).permutation(shares["p"])}
-    assert stream(judged(shares, mixed, columns={"p": "confidence"}), "p").status == "ok"
+    assert stream(judged(shares, mixed, columns={"p": "confidence"}), "p").state == "ok"
 
 
 def test_the_tolerance_is_what_is_forgiven() -> None:
@@ -149,7 +150,7 @@ def test_bursts_are_no_drift() -> None:
     sessions = np.repeat(generator.choice(["a", "b", "c", "d"], 3_000, p=[0.4, 0.3, 0.2, 0.1]), 20)
     reference = {"x": generator.choice(["a", "b", "c", "d"], 20_000, p=[0.4, 0.3, 0.2, 0.1])}
     report = judged(reference, {"x": sessions})
-    assert stream(report, "x").status == "ok"
+    assert stream(report, "x").state == "ok"
     assert (stream(report, "x").design_effect or 0.0) > 10.0
 
 
@@ -168,7 +169,7 @@ def test_bursts_are_no_drift() -> None:
             [3.0],
             np.arange(3000.0),
             "unknown",
-            "the reference of 1 values is too small: no move could be told from chance",
+            "the reference of 1 values is too small: no drift could be told from chance",
             id="one row of reference",
         ),
         pytest.param(
@@ -182,14 +183,14 @@ def test_bursts_are_no_drift() -> None:
             ["x"],
             ["y"] * 3000,
             "unknown",
-            "the reference of 1 values is too small: no move could be told from chance",
+            "the reference of 1 values is too small: no drift could be told from chance",
             id="one word of reference",
         ),
     ],
 )
 def test_where_nothing_can_be_said_the_report_says_why(reference: Any, data: Any, status: str, why: str) -> None:
     found = stream(judged({"x": reference}, {"x": data}), "x")
-    assert (found.status, found.why, found.first_alarm_window) == (status, why, None)
+    assert (found.state, found.reason, found.first_alarm_window) == (status, why, None)
 
 
 def test_a_thousand_classes_are_no_alarm() -> None:
@@ -201,7 +202,7 @@ def test_a_thousand_classes_are_no_alarm() -> None:
         {"x": generator.choice(labels, 10_000, p=shares)}, {"x": generator.choice(labels, 60_000, p=shares)}
     )
     found = stream(report, "x")
-    assert (found.kind, found.status, len(found.bins)) == ("category", "ok", 52)
+    assert (found.kind, found.state, len(found.bins)) == ("category", "ok", 52)
     rotated = {"x": generator.choice(np.roll(labels, 3), 10_000, p=shares)}
     assert judged({"x": generator.choice(labels, 10_000, p=shares)}, rotated).alarmed
 
@@ -211,9 +212,9 @@ def test_an_outlier_changes_nothing() -> None:
     plain = judged({"x": reference}, {"x": data})
     data[5_000], data[7_000] = 1e30, -1e30
     wild = stream(judged({"x": reference}, {"x": data}), "x")
-    assert (wild.status, wild.bins) == ("ok", stream(plain, "x").bins)
+    assert (wild.state, wild.bins) == ("ok", stream(plain, "x").bins)
     reference[17] = 1e30
-    assert stream(judged({"x": reference}, {"x": data}), "x").status == "ok"
+    assert stream(judged({"x": reference}, {"x": data}), "x").state == "ok"
     drifted = {"x": np.append(data + 1.0, 1e30)}
     assert stream(judged({"x": reference}, drifted), "x").first_alarm_window == 1
 
@@ -233,9 +234,11 @@ def test_windows_of_time_in_the_order_of_time() -> None:
     values = normal(6_000, seed=2)
     values[3_000:] += 1.0
     order = np.random.default_rng(8).permutation(6_000)
-    request = Request(reference=Path("ref"), data=Path("data"), window=WindowLength(time_s=3600.0), timestamp="at")
+    request = BacktestRequest(
+        reference=Path("ref"), data=Path("data"), window=WindowLength(time_s=3600.0), timestamp="at"
+    )
     data = table({"at": times[order], "x": values[order]})
-    report = backtest_tables(table({"x": normal(10_000, seed=1)}), data, request)
+    report = run_backtest_of_tables(table({"x": normal(10_000, seed=1)}), data, request)
     found = stream(report, "x")
     assert (report.windows, found.first_alarm_window, found.onset_window) == (6, 3, 3)
     assert (found.first_alarm, report.false_alarms) == ("2026-01-01T03:59:56Z", "1 per 30d")
@@ -251,13 +254,13 @@ def test_a_column_of_times_that_runs_back_says_nothing() -> None:
 def test_times_that_cannot_be_judged_do_not_date_the_rows() -> None:
     values = normal(2_000, seed=2)
     report = judged({"x": values}, {"until": ["2026-01-01"] * 1_999 + ["9999-12-31"], "x": values})
-    assert (report.false_alarms, stream(report, "x").status) == ("1 per 10000 windows", "ok")
+    assert (report.false_alarms, stream(report, "x").state) == ("1 per 10000 windows", "ok")
 
 
 def test_time_that_is_not_there_cannot_be_asked_for() -> None:
     columns = {"x": normal(2_000, seed=1)}
     with pytest.raises(ConfigurationError, match="--false-alarms: `1 per 30d` needs --timestamp"):
-        judged(columns, columns, budget=Budget(rate=FalseAlarms(count=1.0, per_s=30 * 86400.0)))
+        judged(columns, columns, budget=FalseAlarmBudget(rate=FalseAlarms(count=1.0, per_s=30 * 86400.0)))
 
 
 # ---------------------------------------------------------------- files
@@ -276,12 +279,12 @@ def test_a_profile_is_a_reference(tmp_path: Path) -> None:
     data.write_text(
         "age,prediction,extra\n" + "".join(f"{age},{word},1\n" for age, word in zip(ages, said, strict=True))
     )
-    report = backtest(Request(reference=tmp_path / "fraud.reference.json", data=data))
-    assert {entry.stream: (entry.kind, entry.status, entry.why) for entry in report.streams} == {
+    report = run_backtest(BacktestRequest(reference=tmp_path / "fraud.reference.json", data=data))
+    assert {entry.stream: (entry.kind, entry.state, entry.reason) for entry in report.streams} == {
         "age": ("numeric", "alarm", ""),
         "prediction": ("label", "ok", ""),
-        "gone": ("numeric", "left out", "not in the data"),
-        "extra": ("", "left out", "not in the reference"),
+        "gone": ("numeric", "left_out", "not in the data"),
+        "extra": ("", "left_out", "not in the reference"),
     }
 
 
@@ -294,7 +297,7 @@ def test_csv_and_parquet_are_the_same(tmp_path: Path) -> None:
         rows = zip(*columns.values(), strict=True)
         (tmp_path / f"{name}.csv").write_text("x,word\n" + "".join(f"{x!r},{word}\n" for x, word in rows))
     csv, arrow = (
-        backtest(Request(reference=tmp_path / f"ref.{end}", data=tmp_path / f"data.{end}"))
+        run_backtest(BacktestRequest(reference=tmp_path / f"ref.{end}", data=tmp_path / f"data.{end}"))
         for end in ("csv", "parquet")
     )
     assert csv.streams == arrow.streams
@@ -304,7 +307,7 @@ def test_csv_and_parquet_are_the_same(tmp_path: Path) -> None:
     ("reference", "data", "fault"),
     [
         ("nobody.csv", "data.csv", "nobody.csv: no such file"),
-        ("data.xls", "data.csv", "data.xls: what it is must be told by its ending"),
+        ("data.xls", "data.csv", "data.xls: the file name must end with one of"),
         ("data.csv", "words.csv", "words.csv:3: column 'x': 'many' is not a number, and its reference is numeric"),
     ],
 )
@@ -313,7 +316,7 @@ def test_a_wrong_file_is_told_with_its_place(tmp_path: Path, reference: str, dat
     (tmp_path / "words.csv").write_text("x\n0.5\nmany\n")
     (tmp_path / "data.xls").write_text("x")
     with pytest.raises(ConfigurationError) as caught:
-        backtest(Request(reference=tmp_path / reference, data=tmp_path / data))
+        run_backtest(BacktestRequest(reference=tmp_path / reference, data=tmp_path / data))
     assert fault in str(caught.value)
 
 
@@ -321,5 +324,5 @@ def test_a_word_late_in_a_long_file_is_no_drift(tmp_path: Path) -> None:
     rows = [f"{code}.0\n" for code in np.random.default_rng(7).integers(0, 3, 45_000)]
     (tmp_path / "ref.csv").write_text("class\n" + "".join(rows[:20_000]))
     (tmp_path / "data.csv").write_text("class\n" + "".join([*rows[20_000:], "unheard of\n"]))
-    report = backtest(Request(reference=tmp_path / "ref.csv", data=tmp_path / "data.csv"))
-    assert [(entry.stream, entry.status) for entry in report.streams] == [("class", "ok")]
+    report = run_backtest(BacktestRequest(reference=tmp_path / "ref.csv", data=tmp_path / "data.csv"))
+    assert [(entry.stream, entry.state) for entry in report.streams] == [("class", "ok")]

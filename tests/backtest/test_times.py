@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from otel_mlmon.backtest.times import text_of, times_of
+from otel_mlmon.backtest.times import format_time, parse_times
 from otel_mlmon.errors import ConfigurationError
 from tests.support.tables import table
 
@@ -28,7 +28,7 @@ BEYOND = "beyond the years 1678 to 2261, which are those that can be judged in n
     ],
 )
 def test_points_in_time_as_they_are_written(values: Sequence[object]) -> None:
-    assert times_of(table({"t": values}), "t").tolist() == [JANUARY_NS]
+    assert parse_times(table({"t": values}), "t").tolist() == [JANUARY_NS]
 
 
 @pytest.mark.parametrize(
@@ -36,11 +36,11 @@ def test_points_in_time_as_they_are_written(values: Sequence[object]) -> None:
     [("1678-01-01", -9_214_560_000 * 10**9), ("2261-12-31T23:59:59.999999", 9_214_646_400 * 10**9 - 1000)],
 )
 def test_the_first_and_the_last_moment(word: str, time_ns: int) -> None:
-    assert times_of(table({"t": [word]}), "t").tolist() == [time_ns]
+    assert parse_times(table({"t": [word]}), "t").tolist() == [time_ns]
 
 
 def test_text_is_utc() -> None:
-    assert text_of(JANUARY_NS) == "2026-01-01T00:00:00Z"
+    assert format_time(JANUARY_NS) == "2026-01-01T00:00:00Z"
 
 
 @pytest.mark.parametrize(
@@ -58,10 +58,10 @@ def test_text_is_utc() -> None:
 )
 def test_what_is_no_point_in_time_is_told_with_its_place(values: Sequence[object], fault: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        times_of(table({"t": values}), "t")
+        parse_times(table({"t": values}), "t")
     assert caught.value.faults == (fault,)
 
 
 def test_a_column_that_is_not_there() -> None:
     with pytest.raises(ConfigurationError, match="there is no column 'u' for --timestamp"):
-        times_of(table({"t": [1.0]}), "u")
+        parse_times(table({"t": [1.0]}), "u")

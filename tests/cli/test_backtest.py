@@ -28,10 +28,10 @@ def test_json_has_a_row_a_column(files: list[str], capsys: pytest.CaptureFixture
     document = json.loads(out)
     assert err == ""
     assert [
-        (row["stream"], row["first_alarm_window"], row["onset_window"], row["status"]) for row in document["streams"]
+        (row["stream"], row["first_alarm_window"], row["onset_window"], row["state"]) for row in document["streams"]
     ] == [
         ("x", 3, 3, "alarm"),
-        ("id", None, None, "left out"),
+        ("id", None, None, "left_out"),
     ]
     assert (document["windows"], document["rows"], document["false_alarms"]) == (6, 6000, "1 per 10000 windows")
 
@@ -71,7 +71,7 @@ def test_the_page_is_written(files: list[str], tmp_path: Path) -> None:
     ("asked", "fault"),
     [
         (["--window", "soon"], "--window: 'soon' is neither rows, such as 1000, nor a time, such as 1h"),
-        (["--window", "1h"], "--window: a time needs --timestamp, the column that says when"),
+        (["--window", "1h"], "--window: a time needs --timestamp, the column with the time of each row"),
         (["--tolerance", "2"], "--tolerance: '2' must be a share within 0% and 100%"),
         (["--tolerance", "100%"], "--tolerance: must be below 100%, or nothing could ever be found"),
         (["--false-alarms", "never"], "--false-alarms: 'never' is neither a rate"),

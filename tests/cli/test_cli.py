@@ -51,7 +51,7 @@ def test_an_output_that_takes_nothing_is_a_sentence() -> None:
         done = subprocess.run(
             [*PROGRAM, "settings"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False
         )
-    assert (done.returncode, done.stderr) == (cli.WRONG, "otel-mlmon: [Errno 28] No space left on device\n")
+    assert (done.returncode, done.stderr) == (cli.USAGE_ERROR, "otel-mlmon: [Errno 28] No space left on device\n")
 
 
 def test_an_output_that_is_closed_is_done_without() -> None:

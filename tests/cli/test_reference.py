@@ -34,7 +34,7 @@ def test_from_a_model_and_a_table_to_a_profile(folder: Path, capsys: pytest.Capt
     assert cli.main(["reference", "build", "fraud.onnx", "train.csv", "--labels", "kind"]) == 0
     out, err = capsys.readouterr()
     assert out == "fraud: 120 rows, 5 streams: fraud.reference.json\naccuracy 99.17 % of 120 labelled rows\n"
-    assert "Features are called f0 (age) and so on" in err
+    assert "The features are named f0 (age) and so on" in err
     profile = Profile.read("fraud.reference.json")
     assert sorted(profile.streams) == [
         "input.f0", "input.f1", "input.f2", "prediction.confidence", "prediction.label",

@@ -136,7 +136,7 @@ def test_what_moved_while_it_was_learned_is_said_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], first_ns: int
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    told = "Moved while it was learned: prediction.label. What is judged by it may alarm early.\n"
+    told = "Drifted while the reference was learned: prediction.label. Comparisons with it may raise false alarms.\n"
     with service(tmp_path / "data") as running:
         shares = [CALM] * 5 + [DRIFTED] * 15 + [{"a": 10, "b": 10, "c": 70, "d": 10}] * 20
         send(running, *(pane(first_ns + number * PANE_NS, labels, ages=0) for number, labels in enumerate(shares)))
@@ -156,7 +156,7 @@ def test_one_that_will_move_is_refused_before_it_does(
         assert export(running, "--partial", "-o", str(tmp_path / "none.json")) == 2
         assert capsys.readouterr().err == (
             f"otel-mlmon: http://{running.web}: The reference of model 'digits/small' moves with time "
-            "(prediction.label): there is none that stays.\n"
+            "(prediction.label) and cannot be exported.\n"
         )
 
 
@@ -164,7 +164,7 @@ def test_what_cannot_be_had_is_said_and_the_code_is_2(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], first_ns: int
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    learns = "Model 'digits/small' still learns its reference"
+    learns = "Model 'digits/small' is still learning its reference"
 
     def told(addresses: Addresses, *words: str) -> str:
         assert export(addresses, *words) == 2
@@ -173,11 +173,11 @@ def test_what_cannot_be_had_is_said_and_the_code_is_2(
         return err.removeprefix("otel-mlmon: ").removeprefix(f"http://{addresses.web}: ").rstrip("\n")
 
     with service(tmp_path / "data") as running:
-        assert told(running) == "There is no model 'digits/small': none was heard of yet."
+        assert told(running) == "There is no model 'digits/small'. No telemetry has arrived yet."
         send(running, pane(first_ns, CALM, ages=0))
         streams(running, 100)
         one = f"{learns}: prediction.label has 100 of 1000 values."
-        assert told(running) == f"{one} --partial takes the streams that have one."
+        assert told(running) == f"{one} Use --partial for the streams that have a reference."
         assert told(running, "--partial") == one
         send(running, *(pane(first_ns + number * PANE_NS, CALM, ages=1) for number in range(1, LEARNED)))
         streams(running, 100 * LEARNED)
@@ -187,12 +187,13 @@ def test_what_cannot_be_had_is_said_and_the_code_is_2(
             f"Left out. {learns}: input.age has 9 of 1000 values.\n",
         )
         assert list(Profile.read("part.json").streams) == ["prediction.label"]
-        assert told(running, "--model-version", "3") == "Model 'digits/small' has no version '3': there is 1."
+        assert told(running, "--model-version", "3") == "Model 'digits/small' has no version '3'. Known versions: 1."
         assert told(running, "--partial", "-o", "none/x.json") == "none/x.json: No such file or directory"
         send(running, pane(first_ns + LEARNED * PANE_NS, CALM, version="2", ages=0))
         streams(running, 100)
         assert told(running) == (
-            "Model 'digits/small' has 2 versions, 1, 2: it must be said which. --model-version says which."
+            "Model 'digits/small' has 2 versions: 1, 2. Choose one with the parameter version. "
+            "In this command that is --model-version."
         )
         assert export(running, "--model-version", "1", "--partial") == 0
     assert Profile.read("digits_small.reference.json").version == "1"

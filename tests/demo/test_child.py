@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from otel_mlmon.demo.child import Child, ChildFailedError, started
+from otel_mlmon.demo.child import Child, ChildFailedError, start_child
 
 ECHO = """
 import json, sys
@@ -28,16 +28,16 @@ while True: time.sleep(60)
 
 
 def run_child(tmp_path: Path, program: str) -> AbstractContextManager[Child]:
-    return started("child", [sys.executable, "-c", program], folder=tmp_path, environ=dict(os.environ))
+    return start_child("child", [sys.executable, "-c", program], folder=tmp_path, environ=dict(os.environ))
 
 
 def test_a_child_says_hears_and_ends(tmp_path: Path) -> None:
     with run_child(tmp_path, ECHO) as child:
         assert child.wait_for("ready", timeout_s=10) == {"event": "ready", "web": "127.0.0.1:1"}
         child.check()
-        child.say("calm")
-        child.say("shift")
-        child.hang_up()
+        child.send_line("calm")
+        child.send_line("shift")
+        child.close_input()
         assert child.wait_for("done", timeout_s=10) == {"event": "done", "heard": ["calm", "shift"]}
     assert child.process.returncode is not None
 
@@ -54,7 +54,7 @@ def test_a_child_that_ends_early_is_told_of_with_its_errors(tmp_path: Path) -> N
 def test_what_is_said_to_a_child_that_has_ended_is_lost(tmp_path: Path) -> None:
     with run_child(tmp_path, "") as child:
         child.process.wait(10)
-        child.say("nobody hears this")
+        child.send_line("nobody hears this")
         with pytest.raises(ChildFailedError, match=r"The child ended with exit code 0\."):
             child.check()
 
@@ -67,7 +67,7 @@ def test_what_a_child_said_before_it_ended_counts(tmp_path: Path) -> None:
 
 def test_a_silent_child_is_not_waited_for_longer_than_said(tmp_path: Path) -> None:
     with (
-        pytest.raises(ChildFailedError, match=r"The child did not say 'ready' within 0\.1 s\."),
+        pytest.raises(ChildFailedError, match=r"The child did not print the event 'ready' within 0\.1 s\."),
         run_child(tmp_path, "import sys; sys.stdin.read()") as child,
     ):
         child.wait_for("ready", timeout_s=0.1)
@@ -93,6 +93,6 @@ def test_a_child_has_a_session_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_program_that_is_not_there_is_an_error_at_once(tmp_path: Path) -> None:
-    absent = started("child", [str(tmp_path / "none")], folder=tmp_path, environ={})
+    absent = start_child("child", [str(tmp_path / "none")], folder=tmp_path, environ={})
     with pytest.raises(FileNotFoundError):
         absent.__enter__()

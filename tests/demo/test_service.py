@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from otel_mlmon.demo.service import Acts, serve
+from otel_mlmon.demo.service import ActReader, serve
 from otel_mlmon.demo.traffic import Traffic, load_images
 
 
@@ -17,7 +17,7 @@ def make_traffic() -> Traffic:
 
 
 def test_acts_follow_the_lines_to_their_end() -> None:
-    acts = Acts()
+    acts = ActReader()
     seen: list[str] = []
 
     def lines() -> Iterator[str]:
@@ -31,7 +31,7 @@ def test_acts_follow_the_lines_to_their_end() -> None:
 
 
 def test_acts_are_over_when_the_input_breaks() -> None:
-    acts = Acts()
+    acts = ActReader()
 
     def broken() -> Iterator[str]:
         yield "calm\n"
@@ -43,7 +43,7 @@ def test_acts_are_over_when_the_input_breaks() -> None:
 
 
 def test_images_are_served_one_by_one_at_the_rate() -> None:
-    acts = Acts()
+    acts = ActReader()
     shapes: list[tuple[int, ...]] = []
 
     def predict(image: np.ndarray) -> None:
@@ -59,7 +59,7 @@ def test_images_are_served_one_by_one_at_the_rate() -> None:
 
 
 def test_the_act_decides_what_is_seen() -> None:
-    acts = Acts(first="shift")
+    acts = ActReader(first="shift")
     brightest: list[float] = []
 
     def predict(image: np.ndarray) -> None:
@@ -72,7 +72,7 @@ def test_the_act_decides_what_is_seen() -> None:
 
 
 def test_a_delay_is_not_made_up_for_by_a_burst() -> None:
-    acts = Acts()
+    acts = ActReader()
     now_s = [0.0]
     called_at_s: list[float] = []
 

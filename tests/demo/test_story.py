@@ -9,17 +9,17 @@ import pytest
 
 from otel_mlmon.demo.story import (
     Act,
-    Finding,
+    AlertFeed,
+    DemoOutcome,
+    ExpectedAlert,
     Moment,
-    News,
-    Verdict,
-    acts,
-    expected,
-    firing,
+    check,
     is_quiet,
     is_watching,
-    judge,
-    newest,
+    latest_alerts,
+    list_expectations,
+    list_firing,
+    plan_acts,
     play,
 )
 from tests.support.api_documents import SECOND_NS, START_NS, alert_document, model_document
@@ -57,7 +57,7 @@ GOOD = (
 def test_the_story_as_it_should_be_passes() -> None:
     times = {"before": "3: 10 %", "now": "3: 55 %", "value": 0.45, "bound": 0.02}
     findings = tuple(
-        Finding(
+        ExpectedAlert(
             rule=rule,
             stream=stream,
             fired_after_s=2.0,
@@ -71,8 +71,8 @@ def test_the_story_as_it_should_be_passes() -> None:
             ("confidence", "prediction.confidence"),
         )
     )
-    assert judge(GOOD) == Verdict(missing=(), findings=findings)
-    assert judge(GOOD).passed
+    assert check(GOOD) == DemoOutcome(problems=(), alerts=findings)
+    assert check(GOOD).passed
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_the_story_as_it_should_be_passes() -> None:
         pytest.param(
             (),
             (
-                "The processor never saw the model.",
+                "The processor received no telemetry of the model.",
                 "No prediction_drift alert named prediction.label.",
                 "No data_drift alert named input.image.brightness.",
                 "The story did not reach its end.",
@@ -90,12 +90,12 @@ def test_the_story_as_it_should_be_passes() -> None:
         ),
         pytest.param(
             (*GOOD[:2], *GOOD[4:]),
-            ("The processor had not learned a reference for every stream when the camera dimmed.",),
+            ("The processor had not learned a reference for every stream when the shift began.",),
             id="not learned",
         ),
         pytest.param(
             (*GOOD[:3], moment("calm", -1, model_document(firing=("latency",))), *GOOD[4:]),
-            ("The latency alert fired while all was well.",),
+            ("The latency alert fired before the shift.",),
             id="false alarm in the model",
         ),
         pytest.param(
@@ -104,7 +104,7 @@ def test_the_story_as_it_should_be_passes() -> None:
                 moment("calm", -1, model_document(), (alert_document("data_drift", after_s=-3),)),
                 *GOOD[4:],
             ),
-            ("The data_drift alert fired while all was well.",),
+            ("The data_drift alert fired before the shift.",),
             id="false alarm in the alerts",
         ),
         pytest.param(
@@ -127,12 +127,12 @@ def test_the_story_as_it_should_be_passes() -> None:
         ),
         pytest.param(
             (*GOOD[:5], shifted(3, confidence=0.945), GOOD[6]),
-            ("The confidence alert fired, and nothing that it watches had changed.",),
+            ("The confidence alert fired, but its streams had not changed.",),
             id="confidence did not fall",
         ),
         pytest.param(
             (*GOOD[:5], shifted(3, (*RULES, "errors")), GOOD[6]),
-            ("The errors alert fired, and nothing that it watches had changed.",),
+            ("The errors alert fired, but its streams had not changed.",),
             id="another alert",
         ),
         pytest.param(
@@ -152,8 +152,8 @@ def test_the_story_as_it_should_be_passes() -> None:
     ],
 )
 def test_the_verdict_names_what_is_missing(moments: tuple[Moment, ...], missing: tuple[str, ...]) -> None:
-    assert judge(moments).missing == missing
-    assert not judge(moments).passed
+    assert check(moments).problems == missing
+    assert not check(moments).passed
 
 
 def test_an_alert_about_another_stream_does_not_count() -> None:
@@ -161,32 +161,32 @@ def test_an_alert_about_another_stream_does_not_count() -> None:
     other["causes"][0]["stream"] = "input.image.contrast"
     good = GOOD[5]
     wrong = replace(good, alerts=(*[a for a in good.alerts if a["rule"] != "data_drift"], other))
-    assert "No data_drift alert named input.image.brightness." in judge((*GOOD[:5], wrong, GOOD[6])).missing
+    assert "No data_drift alert named input.image.brightness." in check((*GOOD[:5], wrong, GOOD[6])).problems
 
 
 def test_an_alert_that_is_never_resolved_has_no_time_of_it() -> None:
-    verdict = judge((*GOOD[:6], replace(shifted(10), act="recovery")))
-    assert [finding.resolved_after_s for finding in verdict.findings] == [None] * 3
+    verdict = check((*GOOD[:6], replace(shifted(10), act="recovery")))
+    assert [finding.resolved_after_s for finding in verdict.alerts] == [None] * 3
 
 
 def test_a_finding_is_the_alert_as_it_came() -> None:
     later = shifted(5)
     for alert in later.alerts:
         alert["causes"][0] |= {"value": 0.01, "now": "3: 11 %"}
-    verdict = judge((*GOOD[:6], later, GOOD[6]))
-    assert verdict == judge(GOOD)
+    verdict = check((*GOOD[:6], later, GOOD[6]))
+    assert verdict == check(GOOD)
 
 
 def test_a_small_fall_of_confidence_makes_its_alert_neither_wanted_nor_wrong() -> None:
     rest = ("data_drift", "prediction_drift")
-    assert judge((*GOOD[:5], shifted(3, RULES, confidence=0.92), GOOD[6])).passed
-    assert judge((*GOOD[:5], shifted(3, rest, confidence=0.92), recovered(10, rest))).passed
+    assert check((*GOOD[:5], shifted(3, RULES, confidence=0.92), GOOD[6])).passed
+    assert check((*GOOD[:5], shifted(3, rest, confidence=0.92), recovered(10, rest))).passed
 
 
 def test_expected_takes_confidence_from_the_shift_alone() -> None:
     calm = moment("calm", -1, model_document(confidence=0.5))
-    assert [what.rule for what in expected((calm,))] == ["prediction_drift", "data_drift"]
-    assert [what.rule for what in expected((calm, shifted(3)))] == [
+    assert [what.rule for what in list_expectations((calm,))] == ["prediction_drift", "data_drift"]
+    assert [what.rule for what in list_expectations((calm, shifted(3)))] == [
         "prediction_drift",
         "data_drift",
         "confidence",
@@ -196,16 +196,16 @@ def test_expected_takes_confidence_from_the_shift_alone() -> None:
 def test_means_that_are_not_known_are_no_fall() -> None:
     model = model_document(drifting=DRIFTING)
     model["streams"][1]["mean"] = {"reference": None, "current": None}
-    assert [what.rule for what in expected((moment("shift", 1, model),))] == [
+    assert [what.rule for what in list_expectations((moment("shift", 1, model),))] == [
         "prediction_drift",
         "data_drift",
     ]
 
 
 def test_the_verdict_as_a_document() -> None:
-    document = judge(GOOD).to_dict()
-    assert (document["passed"], document["missing"]) == (True, [])
-    assert document["findings"][1] == {
+    document = check(GOOD).to_dict()
+    assert (document["passed"], document["problems"]) == (True, [])
+    assert document["expected_alerts"][1] == {
         "rule": "data_drift",
         "stream": "input.image.brightness",
         "before": "3: 10 %",
@@ -221,7 +221,7 @@ def test_the_verdict_as_a_document() -> None:
 def test_states_of_a_moment() -> None:
     assert [is_watching(each) for each in GOOD] == [False, False, True, True, True, True, True]
     assert [is_quiet(each) for each in GOOD] == [False, True, True, True, True, False, True]
-    assert [sorted(firing(each)) for each in GOOD[4:]] == [[], sorted(RULES), []]
+    assert [sorted(list_firing(each)) for each in GOOD[4:]] == [[], sorted(RULES), []]
 
 
 def test_a_model_without_an_expected_stream_is_not_watched_yet() -> None:
@@ -235,19 +235,19 @@ def test_the_newest_alert_of_a_rule_wins_in_any_order() -> None:
         alert_document("data_drift", after_s=1),
         alert_document("data_drift", state="ok", after_s=2),
     )
-    assert newest((fired, resolved)) == newest((resolved, fired)) == {"data_drift": resolved}
+    assert latest_alerts((fired, resolved)) == latest_alerts((resolved, fired)) == {"data_drift": resolved}
 
 
 def test_news_tells_each_change_once_and_oldest_first() -> None:
-    news = News()
+    news = AlertFeed()
     fired, resolved = (
         alert_document("data_drift", after_s=1),
         alert_document("data_drift", state="ok", after_s=2),
     )
-    assert news.of(moment("shift", 1, None, (fired,))) == [fired]
-    assert news.of(moment("shift", 2, None, (fired,))) == []
-    assert news.of(moment("recovery", 3, None, (resolved, fired))) == [resolved]
-    assert News().of(moment("recovery", 3, None, (resolved, fired))) == [fired, resolved]
+    assert news.take_new(moment("shift", 1, None, (fired,))) == [fired]
+    assert news.take_new(moment("shift", 2, None, (fired,))) == []
+    assert news.take_new(moment("recovery", 3, None, (resolved, fired))) == [resolved]
+    assert AlertFeed().take_new(moment("recovery", 3, None, (resolved, fired))) == [fired, resolved]
 
 
 def played(story: tuple[Act, ...], world: dict[str, list[Moment]]) -> tuple[list[str], list[Moment], float]:
@@ -261,16 +261,16 @@ def played(story: tuple[Act, ...], world: dict[str, list[Moment]]) -> tuple[list
         moments = world[act.name]
         return moments.pop(0) if len(moments) > 1 else moments[0]
 
-    moments = play(story, begin=lambda act: begun.append(act.name), look=look, pause=pause, clock=lambda: now_s[0])
+    moments = play(story, begin=lambda act: begun.append(act.name), observe=look, pause=pause, clock=lambda: now_s[0])
     return begun, moments, now_s[0]
 
 
 def test_acts_follow_one_another_as_soon_as_they_are_done() -> None:
     world = {"learning": [*GOOD[:3]], "calm": [GOOD[3]], "shift": [GOOD[4], GOOD[5]], "recovery": [GOOD[6]]}
-    begun, moments, elapsed_s = played(acts(8.0), world)
+    begun, moments, elapsed_s = played(plan_acts(8.0), world)
     assert begun == ["learning", "calm", "shift", "recovery"]
     assert elapsed_s == 0.5 + 6.0 + 6.0 + 4.0
-    assert judge(moments).passed
+    assert check(moments).passed
 
 
 def test_acts_end_when_their_time_is_over() -> None:
@@ -280,7 +280,7 @@ def test_acts_end_when_their_time_is_over() -> None:
         "shift": [GOOD[4]],
         "recovery": [replace(GOOD[5], act="recovery")],
     }
-    begun, _, elapsed_s = played(acts(8.0), world)
+    begun, _, elapsed_s = played(plan_acts(8.0), world)
     assert begun == ["learning", "calm", "shift", "recovery"]
     assert elapsed_s == 7.0 * 8.0
     assert elapsed_s < 60

@@ -23,10 +23,10 @@ def test_the_demo_sees_what_happens_and_nothing_else() -> None:
     )
     elapsed_s = time.monotonic() - began_s
     document = json.loads(done.stdout)
-    assert (done.returncode, document["passed"], document["missing"], done.stderr) == (0, True, [], "")
+    assert (done.returncode, document["passed"], document["problems"], done.stderr) == (0, True, [], "")
     assert elapsed_s < 60
-    findings = {finding["rule"]: finding for finding in document["findings"]}
-    assert set(findings) == {"prediction_drift", "data_drift", "confidence"}
-    assert all(0 < finding["fired_after_s"] < finding["resolved_after_s"] for finding in findings.values())
+    alerts = {alert["rule"]: alert for alert in document["expected_alerts"]}
+    assert set(alerts) == {"prediction_drift", "data_drift", "confidence"}
+    assert all(0 < alert["fired_after_s"] < alert["resolved_after_s"] for alert in alerts.values())
     assert [act["act"] for act in document["acts"]] == ["learning", "calm", "shift", "recovery"]
     assert 0 < document["model"]["predictions"] <= document["served"]

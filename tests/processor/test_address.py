@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.processor.address import Address, read, warn_if_exposed
+from otel_mlmon.processor.address import Address, parse, warn_if_exposed
 
 
 @pytest.mark.parametrize(
@@ -17,14 +17,14 @@ from otel_mlmon.processor.address import Address, read, warn_if_exposed
     ],
 )
 def test_an_address_is_read_and_written(text: str, address: Address) -> None:
-    assert read(text, option="receiver.grpc") == address
+    assert parse(text, option="receiver.grpc") == address
     assert str(address) == text
 
 
 @pytest.mark.parametrize("text", ["", "4317", ":4317", "host", "host:", "host:x", "host:65536", "host:-1", "h:²"])
 def test_what_is_no_address_names_the_option(text: str) -> None:
     with pytest.raises(ConfigurationError, match=r"receiver\.grpc must be host:port"):
-        read(text, option="receiver.grpc")
+        parse(text, option="receiver.grpc")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from otel_mlmon.processor.self_telemetry import SelfTelemetry
+from otel_mlmon import semconv
+from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
 
 
 def test_counts_of_all_threads_add_up() -> None:
@@ -10,31 +11,24 @@ def test_counts_of_all_threads_add_up() -> None:
 
     def count() -> None:
         for _ in range(1000):
-            telemetry.add("points.accepted", 2, signal="metrics")
+            telemetry.add(semconv.WINDOW_POINTS, 2, outcome="counted")
 
     with ThreadPoolExecutor(8) as pool:
         for _ in range(8):
             pool.submit(count)
-    (reading,) = telemetry.snapshot()
-    assert (reading.metric.name, reading.metric.instrument, reading.attributes, reading.value) == (
-        "otel_mlmon.processor.points.accepted",
-        "counter",
-        {"signal": "metrics"},
-        16000,
-    )
+    assert telemetry.values() == [
+        MetricValue(metric=semconv.WINDOW_POINTS, attributes={"outcome": "counted"}, value=16000)
+    ]
 
 
-def test_gauges_are_set_and_all_is_sorted_with_its_words_and_unit() -> None:
-    telemetry = SelfTelemetry(descriptions={"commit": "Time of a commit."}, units={"commit": "s"})
-    telemetry.set("streams", 3)
-    telemetry.set("streams", 4)
-    telemetry.add("commit", 0.5, b="2", a="1")
-    telemetry.add("commit", 0.25, a="1", b="2")
-    first, second = telemetry.snapshot()
-    assert (first.metric.description, first.metric.unit, first.attributes, first.value) == (
-        "Time of a commit.",
-        "s",
-        {"a": "1", "b": "2"},
-        0.75,
-    )
-    assert (second.metric.instrument, second.value) == ("gauge", 4)
+def test_totals_are_sorted_by_name_and_attributes() -> None:
+    telemetry = SelfTelemetry()
+    telemetry.add(semconv.REFERENCES, outcome="taken")
+    telemetry.add(semconv.ALERTS, rule="latency", state="ok")
+    telemetry.add(semconv.ALERTS, state="firing", rule="latency")
+    telemetry.add(semconv.ALERTS, 0, rule="latency", state="firing")
+    assert telemetry.values() == [
+        MetricValue(metric=semconv.ALERTS, attributes={"rule": "latency", "state": "firing"}, value=1),
+        MetricValue(metric=semconv.ALERTS, attributes={"rule": "latency", "state": "ok"}, value=1),
+        MetricValue(metric=semconv.REFERENCES, attributes={"outcome": "taken"}, value=1),
+    ]

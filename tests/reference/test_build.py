@@ -10,7 +10,7 @@ import pytest
 from otel_mlmon import semconv, testing
 from otel_mlmon.errors import DataError
 from otel_mlmon.instrumentation.settings import ModelOptions
-from otel_mlmon.reference.build import Built, Model
+from otel_mlmon.reference.build import BuiltReference, OnnxModel
 from otel_mlmon.reference.calibration import Calibration
 from tests.support import models
 
@@ -23,8 +23,10 @@ def model(folder: Path, content: bytes, name: str = "fraud") -> Path:
     return path
 
 
-def profiled(path: Path, *, options: ModelOptions | None = None, truth: Any = None, **feed: np.ndarray) -> Built:
-    return Model(path).profile(feed, options=options, truth=truth)
+def profiled(
+    path: Path, *, options: ModelOptions | None = None, truth: Any = None, **feed: np.ndarray
+) -> BuiltReference:
+    return OnnxModel(path).profile(feed, options=options, truth=truth)
 
 
 def test_what_is_profiled_is_what_the_application_sends(tmp_path: Path) -> None:
@@ -53,7 +55,7 @@ def test_what_is_profiled_is_what_the_application_sends(tmp_path: Path) -> None:
         assert (moments.count, moments.minimum, moments.maximum) == (point.count, point.min, point.max)
     said = sent["ml.predictions"][0].attributes
     assert (built.profile.model, built.profile.version) == (said["ml.model.name"], said["ml.model.version"])
-    assert (built.rows, built.left_out) == (700, 0)
+    assert (built.rows, built.skipped_rows) == (700, 0)
 
 
 def test_every_row_counts_however_wide_they_are(tmp_path: Path) -> None:
@@ -132,15 +134,15 @@ def test_a_model_of_a_fixed_batch_leaves_out_what_does_not_fill_one(tmp_path: Pa
         value.type.tensor_type.shape.dim[0].dim_value = 8
     path = model(tmp_path, content.SerializeToString())
     built = profiled(path, input=np.zeros((20, 2), dtype=np.float32))
-    assert (built.rows, built.left_out, built.profile.streams["prediction.label"].total) == (16, 4, 16)
+    assert (built.rows, built.skipped_rows, built.profile.streams["prediction.label"].total) == (16, 4, 16)
     with pytest.raises(DataError, match="3 rows do not fill the one batch"):
         profiled(path, input=np.zeros((3, 2), dtype=np.float32))
 
 
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No such file"):
-        Model(tmp_path / "none.onnx")
+        OnnxModel(tmp_path / "none.onnx")
     with pytest.raises(DataError, match=r"fraud\.onnx: "):
-        Model(model(tmp_path, b"not a model"))
-    with pytest.raises(DataError, match="the model cannot be run over the rows from 0 on"):
+        OnnxModel(model(tmp_path, b"not a model"))
+    with pytest.raises(DataError, match="the model cannot be run on the rows from 0 on"):
         profiled(model(tmp_path, models.softmax(classes=3)), input=np.zeros((5, 2), dtype=np.float32))

@@ -39,7 +39,7 @@ def test_of_nothing_the_accuracy_is_unknown() -> None:
     [
         ({"right": [0] * 10}, "calibration: 'total' is missing"),
         ({"right": [0] * 10, "total": [0] * 9}, "calibration: there must be 10 bins"),
-        ({"right": [1] + [0] * 9, "total": [0] * 10}, "calibration: more were right than there were"),
+        ({"right": [1] + [0] * 9, "total": [0] * 10}, "calibration: more right predictions than predictions"),
         ({"right": [0.5] * 10, "total": [1] * 10}, "calibration: a count is not a whole number"),
         ({"right": [0] * 10, "total": [0] * 10, "bins": 10}, "calibration: unknown key 'bins'"),
         ([], "calibration: not an object"),

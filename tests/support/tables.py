@@ -12,18 +12,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from otel_mlmon.backtest.cutting import WindowLength
-from otel_mlmon.backtest.report import Report
-from otel_mlmon.backtest.request import Request
-from otel_mlmon.backtest.run import backtest_tables
-from otel_mlmon.table.table import Table, column_of
+from otel_mlmon.backtest.report import BacktestReport
+from otel_mlmon.backtest.request import BacktestRequest, WindowLength
+from otel_mlmon.backtest.run import run_backtest_of_tables
+from otel_mlmon.table.table import Table, build_column
 
 SETUP = "pip install --no-deps nannyml==0.13.1"
 
 
 def table(columns: Mapping[str, NDArray[Any] | Sequence[object]]) -> Table:
     """A table of these columns."""
-    built = {name: column_of(name, values) for name, values in columns.items()}
+    built = {name: build_column(name, values) for name, values in columns.items()}
     return Table(source="memory", columns=built, rows=next(iter(built.values())).rows)
 
 
@@ -33,10 +32,10 @@ def judged(
     *,
     rows: int = 1000,
     **asked: Any,
-) -> Report:
+) -> BacktestReport:
     """The report of columns in memory."""
-    request = Request(reference=Path("ref"), data=Path("data"), window=WindowLength(rows=rows), **asked)
-    return backtest_tables(table(reference), table(data), request)
+    request = BacktestRequest(reference=Path("ref"), data=Path("data"), window=WindowLength(rows=rows), **asked)
+    return run_backtest_of_tables(table(reference), table(data), request)
 
 
 def car_loan(part: str) -> Path:

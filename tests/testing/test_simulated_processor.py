@@ -65,7 +65,7 @@ def test_every_kind_of_count_reaches_its_stream() -> None:
             )
             processor.advance(30)
         model = processor.document()["models"]["m"]
-        counts = {stream["stream"]: stream["learned"] for stream in model["streams"] if stream["learned"]}
+        counts = {stream["stream"]: stream["learned_count"] for stream in model["streams"] if stream["learned_count"]}
         assert model["version"] == "7"
         assert model["error_ratio"] == pytest.approx(1 / 3)
     assert counts == {

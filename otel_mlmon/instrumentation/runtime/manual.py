@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, overload
 
@@ -48,8 +48,6 @@ DEFAULT_RUNTIME: Final = "manual"
 MAX_MODELS: Final = 1024
 """Models, versions and runtimes that are told apart; beyond it the oldest is forgotten."""
 
-Label: TypeAlias = "str | int | bool | Sequence[str] | Sequence[int] | ArrayLike"
-Number: TypeAlias = "float | Sequence[float] | ArrayLike"
 ModelId: TypeAlias = tuple[str, str, str]
 """The model's name and version, and the name of its runtime."""
 
@@ -65,11 +63,11 @@ class Prediction:
     def __init__(self, model: ModelId, features: Features | None) -> None:
         self._model = model
         self._started_ns = 0
-        self.label: Label | None = None
+        self.label: ArrayLike | None = None
         """The class, or one a row of a batch."""
-        self.confidence: Number | None = None
+        self.confidence: ArrayLike | None = None
         """Probability of the label, within [0, 1]; or one a row."""
-        self.value: Number | None = None
+        self.value: ArrayLike | None = None
         """The number that a regression gives; or one a row."""
         self.scores: ArrayLike | None = None
         """A probability or score a class, shape (k,), or (n, k) of a batch."""
@@ -110,9 +108,9 @@ def observe(
 def observe(
     model: str,
     *,
-    label: Label | None = None,
-    confidence: Number | None = None,
-    value: Number | None = None,
+    label: ArrayLike | None = None,
+    confidence: ArrayLike | None = None,
+    value: ArrayLike | None = None,
     scores: ArrayLike | None = None,
     features: Features | None = None,
     duration_s: float | None = None,
@@ -124,9 +122,9 @@ def observe(
 def observe(
     model: str,
     *,
-    label: Label | None = None,
-    confidence: Number | None = None,
-    value: Number | None = None,
+    label: ArrayLike | None = None,
+    confidence: ArrayLike | None = None,
+    value: ArrayLike | None = None,
     scores: ArrayLike | None = None,
     features: Features | None = None,
     duration_s: float | None = None,
@@ -262,7 +260,8 @@ class ManualRecorder:
                     started_ns = ended_ns - _nanoseconds(duration_s)
                 copies, is_small = copy_features(features)
                 if not is_small_outcome(outcome):
-                    outcome, is_small = copy_outcome(outcome), False
+                    outcome = copy_outcome(outcome)
+                    is_small = is_small and is_small_outcome(outcome)
                 call: Any = (plan, started_ns, ended_ns, context(None), (copies,), outcome, None)
                 if is_small and 0 < len(queue) < length_limit:
                     extend(call)

@@ -29,8 +29,9 @@ VALUE_BYTES: Final = 100
 """What a value weighs, with its place in a mapping; a text's characters come on top."""
 
 SMALL_FEATURES: Final = 32
-SMALL_BYTES: Final = RECORD_BYTES + (SMALL_FEATURES + 3) * VALUE_BYTES + 4 * MAX_CHARACTERS
-"""What a call of so many numbers, with its label, weighs at most: such a call is appended by the short way."""
+SMALL_BYTES: Final = RECORD_BYTES + (SMALL_FEATURES + 3) * VALUE_BYTES + 2 * 4 * MAX_CHARACTERS
+"""What a call of so many features weighs at most, if its label and all their texts together are short: such a call is
+appended by the short way."""
 
 Features: TypeAlias = Mapping[str, Any]
 
@@ -42,11 +43,10 @@ _SCALARS: Final = frozenset({str, *_NUMBERS})
 
 
 def is_small_outcome(outcome: Outcome) -> bool:
-    """Whether an outcome is of one row, and may be kept as it is: a label that is a short text, and numbers."""
+    """Whether an outcome is of one row, and may be kept as it is: a number or a short text as label, and numbers."""
     label = outcome[0]
     return (
-        type(label) is str
-        and len(label) <= MAX_CHARACTERS
+        (len(label) <= MAX_CHARACTERS if type(label) is str else type(label) in _NUMBERS)
         and _NUMBERS.issuperset(map(type, outcome[1:3]))
         and outcome[3] is None
     )
@@ -64,11 +64,17 @@ def copy_outcome(outcome: Outcome) -> Outcome:
 
 
 def copy_features(features: Features | None) -> tuple[Mapping[str, Scalar | ValueRows] | None, bool]:
-    """Copies features by name, the unreadable ones as missing; also whether they are few numbers."""
+    """Copies features by name, the unreadable ones as missing; also whether they are few, of one row, and short."""
     if features is None:
         return None, True
-    if type(features) is dict and len(features) <= SMALL_FEATURES and _NUMBERS.issuperset(map(type, features.values())):
-        return features.copy(), True
+    if type(features) is dict and len(features) <= SMALL_FEATURES:
+        values = features.values()
+        if _NUMBERS.issuperset(map(type, values)):
+            return features.copy(), True
+        if _SCALARS.issuperset(map(type, values)):
+            characters = sum([len(value) for value in values if type(value) is str])
+            if characters <= MAX_CHARACTERS:
+                return features.copy(), True
     items = itertools.islice(dict(features).items(), MAX_FEATURES)
     return {str(name)[:MAX_CHARACTERS]: _copy_feature(value) for name, value in items}, False
 
@@ -87,10 +93,8 @@ def _copy_value(value: Any) -> Scalar | ValueRows:
         TypeError: It is neither.
         ValueError: It is a table of more than one column.
     """
-    if type(value) in _NUMBERS:
-        return cast("Scalar", value)
-    if isinstance(value, str):
-        return str.__str__(value)[:MAX_CHARACTERS]
+    if value is None or isinstance(value, (str, int, float, np.generic)):
+        return _copy_scalar(value)
     if isinstance(value, (list, tuple)):
         values = value[:: -(-len(value) // MAX_ROWS) or 1]
         if _SCALARS.issuperset(map(type, values)):

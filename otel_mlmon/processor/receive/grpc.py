@@ -84,7 +84,7 @@ class GrpcReceiver:
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> None:
         self._admission = admission
-        self._address = addresses.read(address, option=OPTION)
+        self._address = addresses.parse(address, option=OPTION)
         self._token = token
         self._answer_timeout_s = answer_timeout_s
         self._credentials = _credentials(certificate, key, client_ca)

@@ -119,7 +119,7 @@ class HttpReceiver:
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> None:
         self._admission = admission
-        self._address = addresses.read(address, option=OPTION)
+        self._address = addresses.parse(address, option=OPTION)
         self._token = token
         self._body_timeout_s = body_timeout_s
         self._answer_timeout_s = answer_timeout_s

@@ -1,4 +1,4 @@
-"""The read-only web port: JSON for programs, Prometheus for dashboards, health for orchestrators.
+"""Serves results: the read-only web port (JSON, Prometheus, health) and the OTLP exporter.
 
-In: functions that say what is known now. Out: HTTP answers. Nothing here can change the processor's state.
+In: functions that return the present results. Out: HTTP answers and OTLP. Nothing here changes the processor's state.
 """

@@ -1,7 +1,7 @@
-"""What is known, as JSON (`/api/v1/models`, `/api/v1/references/{name}`, `/api/v1/alerts`) and at `/metrics`.
+"""Serves the processor's results as JSON (`/api/v1/models`, `/api/v1/references`, `/api/v1/alerts`) and `/metrics`.
 
-Every answer is read afresh and may not be cached; every fault is JSON too. Numbers that are not finite are
-null, since JSON has none. No cross-origin header is sent: a page of another origin cannot read this.
+Answers may not be cached; errors are JSON too. Numbers that are not finite are null, since JSON has none. No
+cross-origin header is sent, so that a page of another origin cannot read the answers.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from otel_mlmon.guard import guard
-from otel_mlmon.processor.serve import health, references
+from otel_mlmon.processor.serve import health
 from otel_mlmon.processor.serve.prometheus import CONTENT_TYPE
-from otel_mlmon.processor.serve.references import References
+from otel_mlmon.processor.serve.references import References, find_reference
 
 Overview: TypeAlias = dict[str, Any]
-"""`{"models": {name: {…}}, "alerts": [{…}, …]}`, all of it JSON."""
+"""`{"models": {id: {…}}, "alerts": [{…}, …]}`, made of JSON values."""
 
 SECURITY_HEADERS: Final = {
     "Cache-Control": "no-store",
@@ -39,86 +39,86 @@ SECURITY_HEADERS: Final = {
 
 def create_app(
     read: Callable[[], Overview],
-    metrics: Callable[[], str],
-    ready: Callable[[], bool],
-    known: Callable[[], References],
+    metrics: Callable[[], bytes],
+    is_ready: Callable[[], bool],
+    references: Callable[[], References],
 ) -> Starlette:
-    """The application.
+    """Creates the application.
 
     Args:
-        read: What is known now. Like the others it runs on a thread of the server's pool and may wait.
-        metrics: The page for Prometheus.
-        ready: Whether telemetry is taken.
-        known: The references of every model.
+        read: Returns the present overview. Like the others it runs on a thread of the server's pool and may wait.
+        metrics: Renders the page for Prometheus.
+        is_ready: Returns whether telemetry is accepted.
+        references: Returns the references of all models.
     """
 
     def models(_: Request) -> Response:
         return _answer(lambda: {"models": read()["models"]})
 
     def model(request: Request) -> Response:
-        name = request.path_params["name"]
-        return _answer(lambda: read()["models"].get(name), missing=f"There is no model {name!r}.")
+        model_id = request.path_params["id"]
+        return _answer(lambda: read()["models"].get(model_id), missing_message=f"There is no model {model_id!r}.")
 
     def reference(request: Request) -> Response:
-        name, query = request.path_params["name"], request.query_params
-        with guard("web"):
+        model_id, query = request.path_params["id"], request.query_params
+        with guard("serve.api"):
             is_partial = query.get("partial") == "true"
-            status, document = references.answer(known(), name, query.get("version"), is_partial=is_partial)
+            status, document = find_reference(references(), model_id, query.get("version"), is_partial=is_partial)
             return JSONResponse(document, status_code=status)
-        return _fault(503, "The state cannot be read now.")
+        return _error(503, "The processor failed to read its state; try again.")
 
     def alerts(_: Request) -> Response:
         return _answer(lambda: {"alerts": read()["alerts"]})
 
     def prometheus(_: Request) -> Response:
-        with guard("web"):
+        with guard("serve.api"):
             return Response(metrics(), media_type=CONTENT_TYPE)
-        return _fault(503, "The metrics cannot be read now.")
+        return _error(503, "The processor failed to read its metrics; try again.")
 
     return Starlette(
         routes=[
             Route("/api/v1/models", models),
-            Route("/api/v1/models/{name:path}", model),
-            Route("/api/v1/references/{name:path}", reference),
+            Route("/api/v1/models/{id:path}", model),
+            Route("/api/v1/references/{id:path}", reference),
             Route("/api/v1/alerts", alerts),
             Route("/metrics", prometheus),
-            *health.routes(ready),
+            *health.routes(is_ready),
         ],
         middleware=[Middleware(_SecurityHeaders)],
-        exception_handlers={HTTPException: _http_fault},
+        exception_handlers={HTTPException: _http_error},
     )
 
 
-def _answer(read: Callable[[], Any], *, missing: str = "") -> Response:
-    with guard("web"):
+def _answer(read: Callable[[], Any], *, missing_message: str = "") -> Response:
+    with guard("serve.api"):
         document = read()
-        return _fault(404, missing) if document is None else JSONResponse(_finite(document))
-    return _fault(503, "The state cannot be read now.")
+        return _error(404, missing_message) if document is None else JSONResponse(_finite(document))
+    return _error(503, "The processor failed to read its state; try again.")
 
 
-def _fault(status: int, message: str) -> JSONResponse:
+def _error(status: int, message: str) -> JSONResponse:
     return JSONResponse({"error": message}, status_code=status)
 
 
-async def _http_fault(_: Request, error: Exception) -> Response:
+async def _http_error(_: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     headers = error.headers if isinstance(error, HTTPException) else None
-    words = {404: "There is nothing at this path.", 405: "This port is read-only: GET and HEAD are answered."}
-    return JSONResponse({"error": words.get(status, "Failed.")}, status_code=status, headers=headers)
+    messages = {404: "There is no such path.", 405: "This port is read-only; use GET or HEAD."}
+    return JSONResponse({"error": messages.get(status, "The request failed.")}, status_code=status, headers=headers)
 
 
 def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _finite(below) for key, below in value.items()}
+        return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(below) for below in value]
+        return [_finite(item) for item in value]
     return value
 
 
 class _SecurityHeaders:
-    """Adds `SECURITY_HEADERS` to every answer, errors too."""
+    """Adds `SECURITY_HEADERS` to every answer, including errors."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

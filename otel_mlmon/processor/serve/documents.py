@@ -1,6 +1,6 @@
-"""What the processor knows, as documents: the JSON of the web port and the gauges of `/metrics` and OTLP.
+"""Builds the JSON documents of the web port, and the gauges of `/metrics` and OTLP, from the results of the steps.
 
-Pure functions of what the steps last said; nothing here decides anything.
+Pure functions; nothing here decides anything.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
+from urllib.parse import quote
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from otel_mlmon.processor.alert.lifecycle import RuleStatus
 from otel_mlmon.processor.alert.message import render
 from otel_mlmon.processor.detect import accuracy
 from otel_mlmon.processor.detect.score import Score
-from otel_mlmon.processor.serve.otlp import GaugeValue
+from otel_mlmon.processor.self_telemetry import MetricValue
 from otel_mlmon.processor.window.model_windows import ModelSummary
 from otel_mlmon.processor.window.stream import StreamSummary
 from otel_mlmon.processor.window.window import StreamKey
@@ -32,7 +33,16 @@ _ACCURACY: Final = (
     (semconv.ACCURACY_LOW, "low"),
     (semconv.ACCURACY_HIGH, "high"),
 )
-_NOTHING_YET: Final = Score(status="learning", log10_evidence=0.0, log10_alarm_line=0.0)
+_UNSCORED: Final = Score(status="learning", log10_evidence=0.0, log10_alarm_line=0.0)
+
+
+def model_id(model: ModelKey) -> str:
+    """Returns the text that identifies a model of one environment in the API: `fraud`, or `fraud@staging`.
+
+    A name that contains an `@` is always followed by another one, so that no two models have the same text.
+    """
+    has_suffix = model.environment or "@" in model.name
+    return f"{model.name}@{quote(model.environment, safe='')}" if has_suffix else model.name
 
 
 def overview(
@@ -41,45 +51,46 @@ def overview(
     rules: Iterable[RuleStatus],
     alerts: Iterable[Alert],
 ) -> Document:
-    """`{"models": {name: document}, "alerts": [document]}`.
+    """Builds `{"models": {id: document}, "alerts": [document]}`.
 
-    A model's document is of the version that was updated last; `versions` names all that are known.
+    A model's document is of the version that was updated last; `versions` names all versions.
     """
-    by_model: dict[ModelKey, list[RuleStatus]] = {}
+    rules_by_model: dict[ModelKey, list[RuleStatus]] = {}
     for status in rules:
-        by_model.setdefault(status.model, []).append(status)
+        rules_by_model.setdefault(status.model, []).append(status)
     models: dict[str, Document] = {}
     for summary in sorted(summaries, key=lambda summary: summary.updated_ns):
-        key = summary.model
-        older = models.get(key.name, {"versions": []})["versions"]
-        document = model_document(summary, scores, by_model.get(key, []))
-        models[key.name] = {**document, "versions": [*older, key.version]}
+        key = model_id(summary.model)
+        versions = models.get(key, {"versions": []})["versions"]
+        document = model_document(summary, scores, rules_by_model.get(summary.model, []))
+        models[key] = {**document, "versions": [*versions, summary.model.version]}
     return {"models": models, "alerts": [{**alert.to_dict(), "text": render(alert)} for alert in alerts]}
 
 
 def model_document(summary: ModelSummary, scores: Mapping[StreamKey, Score], rules: Iterable[RuleStatus]) -> Document:
-    """One version of one model."""
+    """Builds the document of one model version."""
     streams = [
-        stream_document(stream, scores.get(StreamKey(summary.model, stream.stream), _NOTHING_YET))
+        stream_document(stream, scores.get(StreamKey(summary.model, stream.stream), _UNSCORED))
         for stream in summary.streams
     ]
     return {
         "name": summary.model.name,
         "version": summary.model.version,
-        "status": _worst(stream["status"] for stream in streams),
+        "environment": summary.model.environment,
+        "status": _model_status(stream["status"] for stream in streams),
         "updated_ns": summary.updated_ns,
         "latency": {
             "p50_s": summary.p50_s,
             "p95_s": summary.p95_s,
             "p99_s": summary.p99_s,
-            "budget_s": summary.latency_threshold_s,
+            "threshold_s": summary.latency_threshold_s,
             "over_ratio": summary.over_ratio,
         },
         "throughput_per_s": summary.calls_per_s,
         "error_ratio": summary.error_ratio,
         "predictions": summary.predictions,
         "accuracy": accuracy_document(summary, scores),
-        "moved": [stream["stream"] for stream in sorted(streams, key=_margin) if stream["words"]],
+        "drifting_streams": [stream["stream"] for stream in sorted(streams, key=_drift_rank) if stream["changes"]],
         "streams": streams,
         "rules": [
             {"rule": status.rule, "state": status.state.name.lower(), "since_ns": status.since_ns} for status in rules
@@ -88,36 +99,36 @@ def model_document(summary: ModelSummary, scores: Mapping[StreamKey, Score], rul
 
 
 def accuracy_document(summary: ModelSummary, scores: Mapping[StreamKey, Score]) -> Document | None:
-    """The accuracy to expect of the rolling window; None without labelled data or confidences."""
+    """Builds the estimated accuracy of the rolling window; None without labelled data or confidences."""
     calibration = summary.calibration
     stream = next((stream for stream in summary.streams if stream.stream == semconv.STREAM_CONFIDENCE), None)
     if calibration is None or stream is None or len(stream.current_counts) != calibration.total.size:
         return None
-    score = scores.get(StreamKey(summary.model, stream.stream), _NOTHING_YET)
-    window = np.array(stream.current_counts, dtype=np.int64)
-    with guard("accuracy"):
-        found = accuracy.estimate(calibration.right, calibration.total, window, design_effect=score.design_effect)
-        if found is not None:
+    score = scores.get(StreamKey(summary.model, stream.stream), _UNSCORED)
+    counts = np.array(stream.current_counts, dtype=np.int64)
+    with guard("serve.accuracy"):
+        estimate = accuracy.estimate(calibration.right, calibration.total, counts, design_effect=score.design_effect)
+        if estimate is not None:
             return {
-                "estimated": found.estimated,
-                "low": found.low,
-                "high": found.high,
+                "estimated": estimate.estimated,
+                "low": estimate.low,
+                "high": estimate.high,
                 "level": accuracy.LEVEL,
-                "n": found.n,
-                "supported_ratio": found.supported_ratio,
+                "n": estimate.n,
+                "supported_ratio": estimate.supported_ratio,
                 "labelled": {"accuracy": calibration.accuracy, "n": int(calibration.total.sum())},
             }
     return None
 
 
 def stream_document(stream: StreamSummary, score: Score) -> Document:
-    """One stream."""
+    """Builds the document of one stream."""
     return {
         "stream": stream.stream,
         "status": score.status,
         "calibrating": score.is_calibrating,
-        "learned": stream.learned,
-        "learn": stream.learn,
+        "learned_count": stream.learned,
+        "required_count": stream.learn,
         "origin": stream.origin,
         "stationary": stream.is_stationary,
         "log10_evidence": score.log10_evidence,
@@ -128,7 +139,7 @@ def stream_document(stream: StreamSummary, score: Score) -> Document:
         "current_count": stream.current_count,
         "mean": {"reference": stream.reference_mean, "current": stream.current_mean},
         "bins": list(stream.bins.names),
-        "words": list(_words(stream)) if score.status == "drift" else [],
+        "changes": list(_describe_changes(stream)) if score.status == "drift" else [],
         "reference_shares": list(stream.reference_shares),
         "current_shares": list(stream.current_shares),
         "contributions": list(score.contributions),
@@ -150,57 +161,56 @@ def stream_document(stream: StreamSummary, score: Score) -> Document:
     }
 
 
-def gauges(document: Document, rules: Iterable[RuleStatus]) -> Iterator[GaugeValue]:
-    """What is sent on: scores, evidence, window counts, states."""
-    for model in document["models"].values():
-        common = {semconv.MODEL_NAME: model["name"]}
-        if model["version"]:
-            common[semconv.MODEL_VERSION] = model["version"]
-        for metric, key in _ACCURACY if model["accuracy"] is not None else ():
-            yield GaugeValue(metric=metric.name, value=model["accuracy"][key], attributes=common)
-        for stream in model["streams"]:
-            of_stream = {**common, semconv.DRIFT_STREAM: stream["stream"]}
-            yield GaugeValue(
-                metric=semconv.DRIFT_WINDOW_COUNT.name, value=stream["current_count"], attributes=of_stream
-            )
-            state = semconv.DRIFT_STATES[stream["status"]]
-            yield GaugeValue(metric=semconv.DRIFT_STATE.name, value=state, attributes=of_stream)
-            if stream["status"] == "learning" and not stream["calibrating"]:
+def gauges(document: Document, scores: Mapping[StreamKey, Score], rules: Iterable[RuleStatus]) -> Iterator[MetricValue]:
+    """Yields the gauges of an `overview`: states, evidence, statistics and window counts of every stream and rule."""
+    for model_values in document["models"].values():
+        model = ModelKey(model_values["name"], model_values["version"], model_values["environment"])
+        model_attributes = _model_attributes(model)
+        for metric, key in _ACCURACY if model_values["accuracy"] is not None else ():
+            yield MetricValue(metric=metric, value=model_values["accuracy"][key], attributes=model_attributes)
+        for stream in model_values["streams"]:
+            attributes = {**model_attributes, semconv.DRIFT_STREAM: stream["stream"]}
+            count, state = stream["current_count"], semconv.DRIFT_STATES[stream["status"]]
+            yield MetricValue(metric=semconv.DRIFT_WINDOW_COUNT, value=count, attributes=attributes)
+            yield MetricValue(metric=semconv.DRIFT_STATE, value=state, attributes=attributes)
+            score = scores.get(StreamKey(model, stream["stream"]), _UNSCORED)
+            if score.status == "learning" and not score.is_calibrating:
                 continue
-            yield GaugeValue(
-                metric=semconv.DRIFT_EVIDENCE.name,
-                value=stream["log10_evidence"] - stream["log10_alarm_line"],
-                attributes=of_stream,
-            )
-            for name, statistic in stream["statistics"].items():
-                if math.isfinite(statistic["value"]):
-                    yield GaugeValue(
-                        metric=semconv.DRIFT_SCORE.name,
-                        value=statistic["value"],
-                        attributes={**of_stream, semconv.DRIFT_STATISTIC: name},
-                    )
+            evidence = score.log10_evidence - score.log10_alarm_line
+            yield MetricValue(metric=semconv.DRIFT_EVIDENCE, value=evidence, attributes=attributes)
+            for name, value, _, _ in score.statistics.rows():
+                if math.isfinite(value):
+                    statistic = {**attributes, semconv.DRIFT_STATISTIC: name}
+                    yield MetricValue(metric=semconv.DRIFT_SCORE, value=value, attributes=statistic)
     for status in rules:
-        attributes = {semconv.MODEL_NAME: status.model.name, semconv.ALERT_RULE: status.rule}
-        if status.model.version:
-            attributes[semconv.MODEL_VERSION] = status.model.version
-        yield GaugeValue(metric=semconv.ALERT_STATE.name, value=status.state.value, attributes=attributes)
+        attributes = {**_model_attributes(status.model), semconv.ALERT_RULE: status.rule}
+        yield MetricValue(metric=semconv.ALERT_STATE, value=status.state.value, attributes=attributes)
 
 
-def _words(stream: StreamSummary) -> tuple[str, ...]:
+def _model_attributes(model: ModelKey) -> dict[str, str]:
+    attributes = {
+        semconv.MODEL_NAME: model.name,
+        semconv.MODEL_VERSION: model.version,
+        semconv.DEPLOYMENT_ENVIRONMENT: model.environment,
+    }
+    return {key: value for key, value in attributes.items() if value}
+
+
+def _describe_changes(stream: StreamSummary) -> tuple[str, ...]:
     means = (stream.reference_mean, stream.current_mean)
     if stream.origin == "budget":
         return ()
     return describe(stream.stream, stream.bins, stream.reference_shares, stream.current_shares, means=means)
 
 
-def _margin(stream: Document) -> tuple[float, str]:
-    """The strongest evidence first; capped evidence is equal."""
+def _drift_rank(stream: Document) -> tuple[float, str]:
+    """Returns the rank by evidence, the strongest first; capped evidence is equal."""
     return -round(stream["log10_evidence"] - stream["log10_alarm_line"], 2), stream["stream"]
 
 
-def _worst(statuses: Iterable[str]) -> str:
-    """`drift` if any is; else `learning` while any learns; else `ok`."""
-    known = set(statuses)
-    if "drift" in known:
+def _model_status(statuses: Iterable[str]) -> str:
+    """Returns `drift` if any stream drifts, else `learning` while any learns, else `ok`."""
+    distinct = set(statuses)
+    if "drift" in distinct:
         return "drift"
-    return "ok" if known == {"ok"} else "learning"
+    return "ok" if distinct == {"ok"} else "learning"

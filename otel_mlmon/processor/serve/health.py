@@ -1,4 +1,4 @@
-"""`/healthz`: the process answers. `/readyz`: it takes telemetry; 503 while it does not."""
+"""Answers health checks: `/healthz` while the process runs, `/readyz` while it accepts telemetry (otherwise 503)."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 
-def routes(ready: Callable[[], bool]) -> list[Route]:
-    """Both routes.
+def routes(is_ready: Callable[[], bool]) -> list[Route]:
+    """Returns both routes.
 
     Args:
-        ready: Whether the receivers listen and the state is loaded.
+        is_ready: Returns whether telemetry is accepted.
     """
 
     def healthz(_: Request) -> JSONResponse:
         return JSONResponse({"status": "ok"})
 
     def readyz(_: Request) -> JSONResponse:
-        if ready():
+        if is_ready():
             return JSONResponse({"status": "ok"})
         return JSONResponse({"status": "not ready"}, status_code=503)
 

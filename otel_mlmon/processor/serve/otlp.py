@@ -1,7 +1,7 @@
-"""Results sent on as OTLP, by the SDK's own exporters: gauges read at an interval, and events.
+"""Exports results as OTLP with the SDK's exporters: gauges at an interval, and events.
 
-In: `GaugeValue` and events of the processor. Out: OTLP under the scope `otel_mlmon.processor`, which `decode`
-refuses, so that a Collector that sends it back makes no loop.
+In: `MetricValue` and events of the processor. Out: OTLP under the scope `otel_mlmon.processor`, which the receiver
+drops, so that a Collector that sends it back makes no loop.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from opentelemetry._logs import LogRecord, SeverityNumber
@@ -26,13 +25,14 @@ from opentelemetry.sdk.resources import Resource
 
 from otel_mlmon import semconv
 from otel_mlmon.guard import guard
+from otel_mlmon.processor.self_telemetry import MetricValue
 from otel_mlmon.version import __version__
 
 Protocol = Literal["grpc", "http/protobuf"]
 
 EXPORT_TIMEOUT_S: Final = 10.0
 EVENT_DELAY_S: Final = 1.0
-"""An event waits at most this long for others to travel with."""
+"""How long an event waits at most to be sent together with others."""
 
 _SEVERITIES: Final = {
     "INFO": SeverityNumber.INFO,
@@ -41,28 +41,18 @@ _SEVERITIES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GaugeValue:
-    """One value of one gauge."""
-
-    metric: str
-    """A name of `semconv.PROCESSOR_METRICS`."""
-    value: float
-    attributes: Mapping[str, str] = field(default_factory=dict)
-
-
 class Exporter:
     """Sends gauges every `interval_s` seconds, and events soon after they happen.
 
-    Runs on: two threads of the SDK. An endpoint that is down costs what was not sent, not the caller's time.
+    Runs on: two threads of the SDK. While an endpoint is down data is lost, but callers never wait.
 
     Args:
         endpoint: `http://host:port` or `https://host:port`; without a scheme it is http.
-        protocol: What the endpoint speaks.
-        read: Every value that there is now; what it no longer yields is no longer sent. Called once a gauge.
+        protocol: The protocol of the endpoint.
+        read: Returns all present values; a series that it no longer returns is no longer sent. Called once a gauge.
         interval_s: Between two exports of the gauges, in seconds, above 0.
-        resource: Attributes of the sender; `service.instance.id` must be of this process alone, since every
-            series has one writer.
+        resource: Resource attributes of the processor; `service.instance.id` must be unique to this process, since
+            every series has one writer.
     """
 
     def __init__(
@@ -70,15 +60,15 @@ class Exporter:
         endpoint: str,
         *,
         protocol: Protocol,
-        read: Callable[[], Iterable[GaugeValue]],
+        read: Callable[[], Iterable[MetricValue]],
         interval_s: float,
         resource: Mapping[str, str],
     ) -> None:
         self._read = read
         self._metric_exporter, self._log_exporter = _exporters(endpoint, protocol)
-        sender = Resource.create(dict(resource))
+        sdk_resource = Resource.create(dict(resource))
         self._meters = MeterProvider(
-            resource=sender,
+            resource=sdk_resource,
             shutdown_on_exit=False,
             metric_readers=[
                 PeriodicExportingMetricReader(
@@ -88,7 +78,7 @@ class Exporter:
                 )
             ],
         )
-        self._loggers = LoggerProvider(resource=sender, shutdown_on_exit=False)
+        self._loggers = LoggerProvider(resource=sdk_resource, shutdown_on_exit=False)
         self._loggers.add_log_record_processor(
             BatchLogRecordProcessor(self._log_exporter, schedule_delay_millis=EVENT_DELAY_S * 1000)
         )
@@ -97,7 +87,7 @@ class Exporter:
         for metric in semconv.PROCESSOR_METRICS:
             meter.create_observable_gauge(
                 metric.name,
-                callbacks=[self._observer(metric.name)],
+                callbacks=[self._observer(metric)],
                 unit=metric.unit,
                 description=metric.description,
             )
@@ -110,11 +100,11 @@ class Exporter:
         attributes: Mapping[str, str | int | float | bool],
         time_ns: int,
     ) -> None:
-        """Queue an event, a log record with an event name; the oldest is dropped where the queue is full.
+        """Queues an event, a log record with an event name; the oldest is dropped where the queue is full.
 
         Runs on: any thread; does not wait.
         """
-        with guard("exporter.event"):
+        with guard("serve.otlp.event"):
             self._logger.emit(
                 LogRecord(
                     timestamp=time_ns,
@@ -128,13 +118,13 @@ class Exporter:
             )
 
     def shutdown(self, timeout_s: float) -> bool:
-        """Send what there is, and stop, within `timeout_s` seconds; whether it came to an end by itself.
+        """Sends the remaining data and stops, within `timeout_s` seconds; returns whether it ended in time.
 
-        The SDK's own time-outs do not bound a call to a dead endpoint, so that runs on threads left behind.
+        The SDK's own time-outs do not bound a call to a dead endpoint, so such a call is left behind on its thread.
         """
         deadline = time.monotonic() + timeout_s
-        work = (lambda: self._meters.shutdown(timeout_millis=timeout_s * 1000), self._loggers.shutdown)
-        threads = [threading.Thread(target=_guarded, args=(part,), daemon=True) for part in work]
+        steps = (lambda: self._meters.shutdown(timeout_millis=timeout_s * 1000), self._loggers.shutdown)
+        threads = [threading.Thread(target=_guarded, args=(step,), daemon=True) for step in steps]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -144,9 +134,9 @@ class Exporter:
             threading.Thread(target=_guarded, args=(self._abandon,), daemon=True).start()
         return is_done
 
-    def _observer(self, metric: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def _observer(self, metric: semconv.Metric) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
-            with guard("exporter.read"):
+            with guard("serve.otlp.read"):
                 return [
                     Observation(entry.value, dict(entry.attributes)) for entry in self._read() if entry.metric == metric
                 ]
@@ -155,18 +145,18 @@ class Exporter:
         return observe
 
     def _abandon(self) -> None:
-        """End the retries of a call that hangs."""
+        """Ends the retries of a call that hangs."""
         self._log_exporter.shutdown()
         self._metric_exporter.shutdown()
 
 
-def _guarded(work: Callable[[], Any]) -> None:
-    with guard("exporter.shutdown"):
-        work()
+def _guarded(step: Callable[[], Any]) -> None:
+    with guard("serve.otlp.shutdown"):
+        step()
 
 
 def _exporters(endpoint: str, protocol: Protocol) -> tuple[Any, Any]:
-    """For metrics and for logs."""
+    """Creates the exporters of metrics and of logs."""
     url = endpoint if "://" in endpoint else f"http://{endpoint}"
     if protocol == "grpc":
         is_insecure = not url.startswith("https://")

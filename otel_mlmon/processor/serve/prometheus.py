@@ -1,47 +1,45 @@
-"""The Prometheus text format 0.0.4, from OpenTelemetry's names.
+"""Renders metrics as a Prometheus page by prometheus_client, under the names that OpenTelemetry's rules give them.
 
-Dots become underscores and the unit a suffix; counters end in `_total`. Sources: Prometheus, exposition
-formats; OpenTelemetry specification, compatibility/prometheus_and_openmetrics.md (units in braces have no
-suffix).
+Dots become underscores and the unit a suffix; counters end in `_total`. Source: OpenTelemetry specification,
+compatibility/prometheus_and_openmetrics.md (units in braces have no suffix; values of labels that collide are joined).
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
 
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
+
+from otel_mlmon.processor.self_telemetry import MetricValue
 from otel_mlmon.semconv import Metric
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
-_SUFFIXES: Final = {"s": "seconds", "ms": "milliseconds", "By": "bytes", "1": "ratio"}
-_ESCAPES: Final = str.maketrans({"\\": r"\\", "\n": r"\n", '"': r"\""})
-_HELP_ESCAPES: Final = str.maketrans({"\\": r"\\", "\n": r"\n"})
-_NOT_IN_NAME: Final = re.compile(r"[^a-zA-Z0-9_]")
+_UNIT_SUFFIXES: Final = {"s": "seconds", "ms": "milliseconds", "By": "bytes", "1": "ratio"}
+_INVALID_CHARACTERS: Final = re.compile(r"[^a-zA-Z0-9_]")
+
+_Family = CounterMetricFamily | GaugeMetricFamily
 
 
-class Sample(NamedTuple):
-    """One number."""
+def create_page(read: Callable[[], Iterable[MetricValue]]) -> Callable[[], bytes]:
+    """Returns a function that renders the page, with the values that `read` returns at that moment.
 
-    metric: Metric
-    attributes: Mapping[str, str]
-    value: float
-
-
-def render(samples: Iterable[Sample]) -> str:
-    """`samples` as a page, each metric's together, in the order of first appearance."""
-    by_name: dict[str, list[Sample]] = {}
-    for sample in samples:
-        by_name.setdefault(name_of(sample.metric), []).append(sample)
-    return "".join(f"{line}\n" for name, group in by_name.items() for line in _family(name, group))
+    A metric's series are listed together; metrics are in the order of their first value.
+    """
+    registry = CollectorRegistry()
+    registry.register(_ValueCollector(read))
+    return lambda: generate_latest(registry)
 
 
-def name_of(metric: Metric) -> str:
-    """`ml.inference.duration` in seconds is `ml_inference_duration_seconds`."""
-    name = _clean(metric.name)
-    suffix = _SUFFIXES.get(metric.unit)
+def prometheus_name(metric: Metric) -> str:
+    """Returns the name of a metric's samples: `ml.inference.duration` in s is `ml_inference_duration_seconds`."""
+    name = _sanitize(metric.name)
+    suffix = _UNIT_SUFFIXES.get(metric.unit)
     if suffix == "ratio" and _is_counter(metric):
         suffix = None
     if suffix and not name.endswith(f"_{suffix}"):
@@ -49,35 +47,32 @@ def name_of(metric: Metric) -> str:
     return f"{name}_total" if _is_counter(metric) and not name.endswith("_total") else name
 
 
-def _family(name: str, samples: list[Sample]) -> Iterator[str]:
-    metric = samples[0].metric
-    yield f"# HELP {name} {metric.description.translate(_HELP_ESCAPES)}"
-    yield f"# TYPE {name} {'counter' if _is_counter(metric) else 'gauge'}"
-    for sample in samples:
-        yield f"{name}{_labels(sample.attributes)} {_number(sample.value)}"
+class _ValueCollector(Collector):
+    def __init__(self, read: Callable[[], Iterable[MetricValue]]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[_Family]:
+        families: dict[str, _Family] = {}
+        for entry in self._read():
+            name = prometheus_name(entry.metric)
+            if name not in families:
+                kind = CounterMetricFamily if _is_counter(entry.metric) else GaugeMetricFamily
+                families[name] = kind(name, entry.metric.description)
+            families[name].samples.append(Sample(name, _labels(entry.attributes), entry.value))
+        return families.values()
 
 
-def _labels(attributes: Mapping[str, str]) -> str:
+def _labels(attributes: Mapping[str, str]) -> dict[str, str]:
     labels: dict[str, str] = {}
     for key, value in sorted(attributes.items()):
-        # Two keys may become one label; the specification joins their values.
-        label = _clean(key)
+        label = _sanitize(key)
         labels[label] = f"{labels[label]};{value}" if label in labels else value
-    inside = ",".join(f'{label}="{value.translate(_ESCAPES)}"' for label, value in labels.items())
-    return f"{{{inside}}}" if inside else ""
+    return labels
 
 
-def _clean(name: str) -> str:
-    cleaned = re.sub("_{2,}", "_", _NOT_IN_NAME.sub("_", name))
-    return f"_{cleaned}" if cleaned[:1].isdigit() else cleaned
-
-
-def _number(value: float) -> str:
-    if math.isnan(value):
-        return "NaN"
-    if math.isinf(value):
-        return "+Inf" if value > 0 else "-Inf"
-    return str(int(value)) if value == int(value) and abs(value) < 2**53 else repr(float(value))
+def _sanitize(name: str) -> str:
+    sanitized = re.sub("_{2,}", "_", _INVALID_CHARACTERS.sub("_", name))
+    return f"_{sanitized}" if sanitized[:1].isdigit() else sanitized
 
 
 def _is_counter(metric: Metric) -> bool:

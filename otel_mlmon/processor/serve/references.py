@@ -1,6 +1,7 @@
-"""`/api/v1/references/{name}`: the reference of a model as a profile, or why there is none to have.
+"""Finds the reference of a model for `/api/v1/references/{id}`: its profile, or the reason why there is none.
 
-An answer other than the profile is `{"error": words, "reason": one of REASONS}`, and for several versions `versions`.
+An answer other than the profile is `{"error": message, "reason": one of REASONS}`, with `versions` where there are
+several.
 """
 
 from __future__ import annotations
@@ -13,75 +14,81 @@ REASONS: Final = ("unknown_model", "unknown_version", "several_versions", "learn
 FOUND: Final = 200
 NOT_FOUND: Final = 404
 CONFLICT: Final = 409
-MAX_NAMED: Final = 5
-"""Streams, models or versions that an error names."""
+MAX_LISTED: Final = 5
+"""How many streams, models or versions an error message lists."""
 
 
 class Exportable(Protocol):
-    """One model version's reference as it stands."""
+    """The present reference of one model version."""
 
     @property
     def learning(self) -> Mapping[str, tuple[int, int]]:
-        """By stream that has none yet: values seen, and how many it takes at least."""
+        """The values counted and the values required, by stream, of streams without a reference."""
 
     @property
     def moving(self) -> Sequence[str]:
-        """Streams whose reference moves with time."""
+        """The streams whose reference moves with time."""
 
     def document(self) -> dict[str, Any] | None:
-        """The profile as JSON has it; None if no stream has one."""
+        """Returns the profile as a JSON document; None if no stream has a reference."""
 
 
 References = Mapping[str, Mapping[str, Exportable]]
-"""By name and version of a model."""
+"""Exportable references by the id and the version of a model."""
 
 
-def answer(known: References, name: str, version: str | None, *, is_partial: bool) -> tuple[int, dict[str, Any]]:
-    """Status and document.
+def find_reference(
+    references: References, model: str, version: str | None, *, is_partial: bool
+) -> tuple[int, dict[str, Any]]:
+    """Returns the HTTP status and the document of a model's reference.
 
     Args:
-        known: Every model.
-        name: The model.
-        version: Which one; None where there is one only.
-        is_partial: Whether streams that still learn are left out; else there is none to have.
+        references: The references of all models.
+        model: The model's id.
+        version: The model's version; None where it has only one.
+        is_partial: Whether streams without a reference are left out; otherwise they make the reference unavailable.
     """
-    versions = known.get(name)
+    versions = references.get(model)
     if versions is None:
-        there = f"there is {_some(sorted(known))}" if known else "none was heard of yet"
-        return _refusal(NOT_FOUND, "unknown_model", f"There is no model {name!r}: {there}.")
+        hint = f"Known models: {_list(sorted(references))}." if references else "No telemetry has arrived yet."
+        return _refusal(NOT_FOUND, "unknown_model", f"There is no model {model!r}. {hint}")
     if version is None and len(versions) > 1:
-        words = f"Model {name!r} has {len(versions)} versions, {_some(sorted(versions))}: it must be said which."
-        status, document = _refusal(CONFLICT, "several_versions", words)
+        listed = _list(sorted(versions))
+        message = f"Model {model!r} has {len(versions)} versions: {listed}. Choose one with the parameter version."
+        status, document = _refusal(CONFLICT, "several_versions", message)
         return status, {**document, "versions": sorted(versions)}
-    found = versions.get(version) if version is not None else next(iter(versions.values()))
-    if found is None:
-        words = f"Model {name!r} has no version {version!r}: there is {_some(sorted(versions))}."
-        return _refusal(NOT_FOUND, "unknown_version", words)
-    return _of_version(name, found, is_partial=is_partial)
+    reference = versions.get(version) if version is not None else next(iter(versions.values()))
+    if reference is None:
+        message = f"Model {model!r} has no version {version!r}. Known versions: {_list(sorted(versions))}."
+        return _refusal(NOT_FOUND, "unknown_version", message)
+    return _export(model, reference, is_partial=is_partial)
 
 
-def _of_version(name: str, found: Exportable, *, is_partial: bool) -> tuple[int, dict[str, Any]]:
-    if found.moving:
-        words = f"The reference of model {name!r} moves with time ({_some(found.moving)}): there is none that stays."
-        return _refusal(CONFLICT, "moving", words)
-    document = None if found.learning and not is_partial else found.document()
+def _export(model: str, reference: Exportable, *, is_partial: bool) -> tuple[int, dict[str, Any]]:
+    if reference.moving:
+        streams = _list(reference.moving)
+        message = f"The reference of model {model!r} moves with time ({streams}) and cannot be exported."
+        return _refusal(CONFLICT, "moving", message)
+    document = None if reference.learning and not is_partial else reference.document()
     if document is not None:
         return FOUND, document
-    seen = [_progress(stream, count, asked) for stream, (count, asked) in sorted(found.learning.items())]
-    words = f"Model {name!r} still learns its reference: {_some(seen) if seen else 'nothing was predicted yet'}."
-    return _refusal(CONFLICT, "learning", words)
+    progress = [_progress(stream, *counts) for stream, counts in sorted(reference.learning.items())]
+    message = (
+        f"Model {model!r} is still learning its reference: {_list(progress) if progress else 'no predictions yet'}."
+    )
+    return _refusal(CONFLICT, "learning", message)
 
 
-def _progress(stream: str, count: int, asked: int) -> str:
-    if count < asked:
-        return f"{stream} has {count} of {asked} values"
-    return f"{stream} has {asked} values, and is still to show how bursty and how steady they are"
+def _progress(stream: str, count: int, required: int) -> str:
+    if count < required:
+        return f"{stream} has {count} of {required} values"
+    return f"{stream} has {required} values, but its burstiness or steadiness is not estimated yet"
 
 
-def _refusal(status: int, reason: str, words: str) -> tuple[int, dict[str, Any]]:
-    return status, {"error": words, "reason": reason}
+def _refusal(status: int, reason: str, message: str) -> tuple[int, dict[str, Any]]:
+    return status, {"error": message, "reason": reason}
 
 
-def _some(words: Sequence[str]) -> str:
-    shown = ", ".join(word or "one without a name" for word in words[:MAX_NAMED])
-    return f"{shown} and {len(words) - MAX_NAMED} more" if len(words) > MAX_NAMED else shown
+def _list(names: Sequence[str]) -> str:
+    listed = ", ".join(name or "(no version)" for name in names[:MAX_LISTED])
+    return f"{listed} and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else listed

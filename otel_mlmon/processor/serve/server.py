@@ -1,4 +1,4 @@
-"""An ASGI application on a socket of ours and a thread of its own."""
+"""Serves an ASGI application with uvicorn on a thread of its own."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ GRACE_S: Final = 1
 class WebServer:
     """Serves `app` until it is stopped; installs no signal handler and prints nothing.
 
-    The socket is bound here rather than by uvicorn, so that port 0 works, its number is known at once, and a
-    port that is taken is our error and not an exit of the process.
+    The socket is bound here rather than by uvicorn, so that port 0 works, its number is known at once, and a port in
+    use raises our error instead of ending the process.
 
     Args:
-        app: What answers.
-        address: `host:port`, an IPv6 host in brackets; port 0 is any that is free.
-        option: What sets the address, for the error.
+        app: The application.
+        address: `host:port`, an IPv6 host in brackets; port 0 takes any that is free.
+        option: The configuration key of the address, for error messages.
 
     Raises:
-        ConfigurationError: `address` is not one.
+        ConfigurationError: `address` is not a `host:port`.
     """
 
     def __init__(self, app: ASGIApp, address: str, *, option: str = "web.listen") -> None:
-        self._address = addresses.read(address, option=option)
+        self._address = addresses.parse(address, option=option)
         self._option = option
         self._server = uvicorn.Server(
             uvicorn.Config(
@@ -55,10 +55,10 @@ class WebServer:
         self._thread: threading.Thread | None = None
 
     def start(self) -> str:
-        """Listen; the address that was bound, with its real port.
+        """Starts to listen; returns the bound `host:port`.
 
         Raises:
-            PortUnavailableError: The address is taken, or is not this machine's.
+            PortUnavailableError: The address is in use or not one of this machine.
         """
         addresses.warn_if_exposed(self._address, option=self._option, is_encrypted=False)
         listener, bound = addresses.listen(self._address, option=self._option, backlog=BACKLOG)
@@ -68,10 +68,9 @@ class WebServer:
         return str(bound)
 
     def stop(self, timeout_s: float = 5.0) -> bool:
-        """Answer what is being asked, then close; safe before `start`, and twice.
+        """Completes the requests in progress, then closes; returns whether it did so in time.
 
-        Returns:
-            Whether it was closed in time.
+        Safe before `start`, and twice.
         """
         self._server.should_exit = True
         if self._thread is None or self._socket is None:

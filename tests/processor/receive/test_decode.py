@@ -211,6 +211,23 @@ def test_the_model_is_looked_for_on_the_point_then_the_scope_then_the_resource()
     assert only(decode_metrics(message)).model == ModelKey("of-point", "1")
 
 
+def test_the_environment_is_part_of_the_model_and_the_point_wins_over_scope_and_resource() -> None:
+    message = request(
+        "ml.input.samples",
+        "sum",
+        counter(1),
+        attributes={"ml.model.name": "fraud", "ml.model.version": "7"},
+        resource={"deployment.environment.name": "of-resource", "service.name": "shop"},
+    )
+    assert only(decode_metrics(message)).model == ModelKey("fraud", "7", "of-resource")
+    scope = message.resource_metrics[0].scope_metrics[0].scope
+    scope.attributes.add(key="deployment.environment.name").value.string_value = "of-scope"
+    assert only(decode_metrics(message)).model == ModelKey("fraud", "7", "of-scope")
+    point = message.resource_metrics[0].scope_metrics[0].metrics[0].sum.data_points[0]
+    point.attributes.add(key="deployment.environment.name").value.string_value = "of-point"
+    assert only(decode_metrics(message)).model == ModelKey("fraud", "7", "of-point")
+
+
 def test_the_service_stands_in_for_a_model_without_a_name() -> None:
     named = request("ml.input.samples", "sum", counter(1), attributes={}, resource={"service.name": "shop"})
     assert only(decode_metrics(named)).model == ModelKey("shop", "")

@@ -63,6 +63,13 @@ def test_the_resource_speaks_where_the_record_does_not() -> None:
     assert service.items[0].model == ModelKey("shop", "")
 
 
+def test_the_environment_is_read_from_the_record_and_else_from_the_resource() -> None:
+    staging = {"deployment.environment.name": "staging"}
+    assert decode_logs(request(FRAUD, resource=staging)).items[0].model == ModelKey("fraud", "7", "staging")
+    both = request({**FRAUD, **staging}, resource={"deployment.environment.name": "production"})
+    assert decode_logs(both).items[0].model == ModelKey("fraud", "7", "staging")
+
+
 def test_without_a_name_or_too_large_it_is_rejected_with_the_reason() -> None:
     large = {**FRAUD, "ml.model.reference": "x" * (MAX_REFERENCE_CHARACTERS + 1)}
     message = request({"ml.model.version": "7"})

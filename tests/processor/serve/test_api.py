@@ -38,7 +38,7 @@ class Known:
     """What the processor would say; each may be changed by a test."""
 
     read: Callable[[], dict[str, Any]] = overview
-    metrics: Callable[[], str] = lambda: "a 1\n"
+    metrics: Callable[[], bytes] = lambda: b"a 1\n"
     ready: Callable[[], bool] = lambda: True
     references: Callable[[], References] = dict
 
@@ -102,7 +102,7 @@ def test_what_is_not_there_is_404_in_json(client: httpx.Client) -> None:
     unknown = client.get("/api/v1/models/churn")
     assert (unknown.status_code, unknown.json()) == (404, {"error": "There is no model 'churn'."})
     nowhere = client.get("/nowhere")
-    assert (nowhere.status_code, nowhere.json()) == (404, {"error": "There is nothing at this path."})
+    assert (nowhere.status_code, nowhere.json()) == (404, {"error": "There is no such path."})
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
@@ -180,13 +180,13 @@ def test_a_port_that_is_taken_is_named_with_its_option() -> None:
         taken.listen()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(PortUnavailableError, match=rf"cannot listen on {address} .*set web\.listen"):
-            WebServer(create_app(overview, lambda: "", lambda: True, dict), address).start()
+            WebServer(create_app(overview, lambda: b"", lambda: True, dict), address).start()
 
 
 def test_stop_is_safe_before_start_at_once_after_it_and_twice() -> None:
-    server = WebServer(create_app(overview, lambda: "", lambda: True, dict), "127.0.0.1:0")
+    server = WebServer(create_app(overview, lambda: b"", lambda: True, dict), "127.0.0.1:0")
     assert server.stop()
-    server = WebServer(create_app(overview, lambda: "", lambda: True, dict), "127.0.0.1:0")
+    server = WebServer(create_app(overview, lambda: b"", lambda: True, dict), "127.0.0.1:0")
     address = server.start()
     assert server.stop()
     assert server.stop()

@@ -4,11 +4,16 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from otel_mlmon.processor.alert.alert import State
+from otel_mlmon.processor.alert.lifecycle import RuleStatus
 from otel_mlmon.processor.detect.score import Score, Statistics
-from otel_mlmon.processor.serve.documents import overview
+from otel_mlmon.processor.serve.documents import gauges, model_id, overview
 from otel_mlmon.processor.window.window import StreamKey
-from tests.support.observations import MODEL, Bench, durations, label, point
+from otel_mlmon.types import ModelKey
+from tests.support.observations import MODEL, T0, Bench, durations, label, point
 
 
 def test_a_model_is_described_by_what_it_did_and_what_was_said_of_it() -> None:
@@ -27,8 +32,10 @@ def test_a_model_is_described_by_what_it_did_and_what_was_said_of_it() -> None:
     scores = {StreamKey(MODEL, "prediction.label"): score}
     document = overview([bench.panes.summary(MODEL)], scores, [], [])
     model = document["models"]["digits"]
-    assert {key: model[key] for key in ("name", "version", "versions", "status", "predictions", "error_ratio")} == {
-        "name": "digits", "version": "1", "versions": ["1"], "status": "drift", "predictions": 100, "error_ratio": 0.0,
+    keys = ("name", "environment", "version", "versions", "status", "predictions", "error_ratio")
+    assert {key: model[key] for key in keys} == {
+        "name": "digits", "environment": "", "version": "1", "versions": ["1"], "status": "drift", "predictions": 100,
+        "error_ratio": 0.0,
     }  # fmt: skip
     assert model["latency"]["over_ratio"] == pytest.approx(0.01)
     assert model["latency"]["p50_s"] == pytest.approx(0.001, rel=0.6)
@@ -37,6 +44,71 @@ def test_a_model_is_described_by_what_it_did_and_what_was_said_of_it() -> None:
     assert named["prediction.label"]["status"] == "drift"
     assert named["prediction.label"]["statistics"] == {"psi": {"value": 0.3, "p_value": None, "noise": None}}
     assert named["latency"]["status"] == "learning"
+
+
+@given(
+    st.lists(st.builds(ModelKey, st.text("a@%/", max_size=4), st.just(""), st.text("a@%/ ", max_size=4)), max_size=8)
+)
+def test_no_two_models_have_the_same_id(models: list[ModelKey]) -> None:
+    assert len({model_id(model) for model in models}) == len(set(models))
+
+
+@pytest.mark.parametrize(
+    ("name", "environment", "text"),
+    [
+        ("fraud", "", "fraud"),
+        ("fraud", "staging", "fraud@staging"),
+        ("a/b", "eu west/1", "a/b@eu%20west%2F1"),
+        ("me@home", "", "me@home@"),
+    ],
+)
+def test_an_id_names_the_model_and_its_environment(name: str, environment: str, text: str) -> None:
+    assert model_id(ModelKey(name, "1", environment)) == text
+
+
+def test_environments_of_a_model_are_apart_in_documents_and_gauges() -> None:
+    bench = Bench()
+    models = [
+        ModelKey("digits", "1", "staging"),
+        ModelKey("digits", "1", "production"),
+        ModelKey("digits", "2", "staging"),
+    ]
+    for model, count in zip(models, (50, 70, 90), strict=True):
+        bench.add(label(count, at_s=10, model=model))
+    bench.flush()
+    rules = [
+        RuleStatus(model=model, rule="latency", state=State.FIRING, since_ns=T0, severity="critical", causes=())
+        for model in models[:2]
+    ]
+    score = Score(status="learning", is_calibrating=True, log10_evidence=1.0, log10_alarm_line=7.0)
+    scores = {StreamKey(models[1], "prediction.label"): score}
+    summaries = [bench.panes.summary(model) for model in models]
+    document = overview(summaries, scores, rules, [])
+    assert {
+        key: (model["name"], model["environment"], model["versions"], model["predictions"], model["rules"])
+        for key, model in document["models"].items()
+    } == {
+        "digits@staging": ("digits", "staging", ["1", "2"], 90, []),
+        "digits@production": (
+            "digits", "production", ["1"], 70, [{"rule": "latency", "state": "firing", "since_ns": T0}],
+        ),
+    }  # fmt: skip
+    staging = {"ml.model.name": "digits", "ml.model.version": "2", "deployment.environment.name": "staging"}
+    production = {"ml.model.name": "digits", "ml.model.version": "1", "deployment.environment.name": "production"}
+    stream = {"ml.drift.stream": "prediction.label"}
+    assert [
+        (value.metric.name, value.value, value.attributes)
+        for value in gauges(document, scores, rules)
+        if value.attributes.get("ml.drift.stream") != "errors"
+    ] == [
+        ("ml.drift.window.count", 0, {**staging, **stream}),
+        ("ml.drift.state", 2, {**staging, **stream}),
+        ("ml.drift.window.count", 0, {**production, **stream}),
+        ("ml.drift.state", 2, {**production, **stream}),
+        ("ml.drift.evidence", -6.0, {**production, **stream}),
+        ("ml.alert.state", 2, {**staging, "ml.model.version": "1", "ml.alert.rule": "latency"}),
+        ("ml.alert.state", 2, {**production, "ml.alert.rule": "latency"}),
+    ]
 
 
 def test_the_documents_have_just_the_keys_that_are_documented() -> None:

@@ -10,15 +10,16 @@ import pytest
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.receive.decode import decode_metrics
-from otel_mlmon.processor.serve.otlp import Exporter, GaugeValue, Protocol
+from otel_mlmon.processor.self_telemetry import MetricValue
+from otel_mlmon.processor.serve.otlp import Exporter, Protocol
 from tests.support.otlp_requests import NOW_NS
 from tests.support.otlp_server import Fault, OtlpServer
 
 RESOURCE = {"service.name": "otel-mlmon-processor", "service.instance.id": "p1"}
 GAUGES = [
-    GaugeValue(metric="ml.drift.score", value=0.25, attributes={"ml.drift.stream": "latency"}),
-    GaugeValue(metric="ml.drift.score", value=0.5, attributes={"ml.drift.stream": "errors"}),
-    GaugeValue(metric="ml.alert.state", value=2, attributes={"ml.alert.rule": "latency"}),
+    MetricValue(metric=semconv.DRIFT_SCORE, value=0.25, attributes={"ml.drift.stream": "latency"}),
+    MetricValue(metric=semconv.DRIFT_SCORE, value=0.5, attributes={"ml.drift.stream": "errors"}),
+    MetricValue(metric=semconv.ALERT_STATE, value=2, attributes={"ml.alert.rule": "latency"}),
 ]
 
 
@@ -69,7 +70,7 @@ def test_what_is_sent_on_is_dropped_when_it_comes_back() -> None:
 def test_gauges_are_read_again_at_every_interval() -> None:
     calls: list[int] = []
 
-    def read() -> Iterable[GaugeValue]:
+    def read() -> Iterable[MetricValue]:
         calls.append(1)
         return GAUGES if len(calls) <= len(semconv.PROCESSOR_METRICS) else GAUGES[:1]
 
@@ -86,7 +87,7 @@ def test_gauges_are_read_again_at_every_interval() -> None:
 
 @pytest.mark.guarded
 def test_a_reader_that_fails_sends_nothing_and_harms_nobody() -> None:
-    def read() -> Iterable[GaugeValue]:
+    def read() -> Iterable[MetricValue]:
         raise ZeroDivisionError
 
     with OtlpServer() as server:

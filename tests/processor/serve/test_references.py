@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from otel_mlmon.processor.serve.references import REASONS, References, answer
+from otel_mlmon.processor.serve.references import REASONS, References, find_reference
 from tests.support.standing import Standing
 
 PROFILE = {"format": "profile"}
@@ -24,45 +24,48 @@ KNOWN: References = {
     ("name", "version", "is_partial"),
     [("calm", None, False), ("calm", "1", True), ("two", "1", False), ("half", "1", True)],
 )
-def test_the_profile_is_the_answer(name: str, version: str | None, is_partial: bool) -> None:
-    assert answer(KNOWN, name, version, is_partial=is_partial) == (200, PROFILE)
+def test_the_profile_is_the_find_reference(name: str, version: str | None, is_partial: bool) -> None:
+    assert find_reference(KNOWN, name, version, is_partial=is_partial) == (200, PROFILE)
 
 
 @pytest.mark.parametrize(
     ("name", "version", "is_partial", "status", "reason", "words"),
     [
         ("x", None, False, 404, "unknown_model",
-         "There is no model 'x': there is calm, half, late, new, rolling and 3 more."),
-        ("calm", "2", False, 404, "unknown_version", "Model 'calm' has no version '2': there is 1."),
+         "There is no model 'x'. Known models: calm, half, late, new, rolling and 3 more."),
+        ("calm", "2", False, 404, "unknown_version", "Model 'calm' has no version '2'. Known versions: 1."),
         ("two", None, True, 409, "several_versions",
-         "Model 'two' has 2 versions, one without a name, 1: it must be said which."),
+         "Model 'two' has 2 versions: (no version), 1. Choose one with the parameter version."),
         ("new", None, True, 409, "learning",
-         "Model 'new' still learns its reference: "
+         "Model 'new' is still learning its reference: "
          "input.age has 0 of 5000 values, prediction.label has 300 of 5000 values."),
         ("half", None, False, 409, "learning",
-         "Model 'half' still learns its reference: input.age has 12 of 100 values."),
+         "Model 'half' is still learning its reference: input.age has 12 of 100 values."),
         ("late", None, False, 409, "learning",
-         "Model 'late' still learns its reference: "
-         "input.age has 100 values, and is still to show how bursty and how steady they are."),
+         "Model 'late' is still learning its reference: "
+         "input.age has 100 values, but its burstiness or steadiness is not estimated yet."),
         ("silent", None, False, 409, "learning",
-         "Model 'silent' still learns its reference: nothing was predicted yet."),
+         "Model 'silent' is still learning its reference: no predictions yet."),
         ("rolling", None, True, 409, "moving",
-         "The reference of model 'rolling' moves with time (prediction.label): there is none that stays."),
+         "The reference of model 'rolling' moves with time (prediction.label) and cannot be exported."),
     ],
 )  # fmt: skip
 def test_what_cannot_be_had_is_said_with_why(
     name: str, version: str | None, is_partial: bool, status: int, reason: str, words: str
 ) -> None:
-    code, document = answer(KNOWN, name, version, is_partial=is_partial)
+    code, document = find_reference(KNOWN, name, version, is_partial=is_partial)
     versions: dict[str, Any] = {"versions": ["", "1"]} if reason == "several_versions" else {}
     assert (code, document) == (status, {"error": words, "reason": reason, **versions})
     assert reason in REASONS
 
 
 def test_before_the_first_point_there_is_no_model() -> None:
-    assert answer({}, "x", None, is_partial=False)[1]["error"] == "There is no model 'x': none was heard of yet."
+    assert (
+        find_reference({}, "x", None, is_partial=False)[1]["error"]
+        == "There is no model 'x'. No telemetry has arrived yet."
+    )
 
 
 def test_of_many_streams_some_are_named() -> None:
-    words = answer(KNOWN, "wide", None, is_partial=False)[1]["error"]
+    words = find_reference(KNOWN, "wide", None, is_partial=False)[1]["error"]
     assert words.endswith("input.f4 has 0 of 5 values and 2 more.")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from otel_mlmon.backtest.kinds import choose
+from otel_mlmon.backtest.columns import choose_columns
 from otel_mlmon.errors import ConfigurationError
 from tests.support.tables import normal, table
 
@@ -42,14 +42,14 @@ WHOLE = np.arange(N)
     ],
 )
 def test_the_kind_of_a_column(name: str, values: NDArray[Any] | Sequence[object], kind: str) -> None:
-    chosen = choose(table({name: values}), {}, timestamp=None)
+    chosen = choose_columns(table({name: values}), {}, timestamp=None)
     assert chosen[name].kind == kind
-    assert bool(chosen[name].why) is (kind == "ignore")
+    assert bool(chosen[name].reason) is (kind == "ignore")
 
 
 def test_what_the_user_says_goes_before() -> None:
     columns = {"id": WHOLE, "score": WHOLE % 7 / 6, "class": WHOLE % 3, "other": WHOLE % 3}
-    chosen = choose(
+    chosen = choose_columns(
         table(columns), {"id": "numeric", "score": "confidence", "class": "label", "other": "ignore"}, timestamp=None
     )
     assert {name: choice.stream for name, choice in chosen.items()} == {
@@ -58,13 +58,15 @@ def test_what_the_user_says_goes_before() -> None:
         "class": "prediction.label",
         "other": "input.other",
     }
-    assert chosen["other"].why == "as told"
+    assert chosen["other"].reason == "ignored by --columns"
 
 
 def test_all_faults_are_told_at_once() -> None:
     columns = {"a": ["x", "y"], "b": ["1", "z"], "c": ["1", "z"]}
     with pytest.raises(ConfigurationError) as caught:
-        choose(table(columns), {"nobody": "numeric", "a": "numeric", "b": "label", "c": "label"}, timestamp=None)
+        choose_columns(
+            table(columns), {"nobody": "numeric", "a": "numeric", "b": "label", "c": "label"}, timestamp=None
+        )
     assert caught.value.faults == (
         "memory: there is no column 'nobody'",
         "row 0: column 'a': 'x' is not a number",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from otel_mlmon.errors import DataError
-from otel_mlmon.table.files import TABLE_SUFFIXES, read_table
+from otel_mlmon.table.read import TABLE_SUFFIXES, read_table
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.TSV", "a.txt", "a.parquet", "a.PQ"])

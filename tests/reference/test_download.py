@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from otel_mlmon.errors import ConfigurationError, ProfileError
-from otel_mlmon.reference.fetch import PATH, fetch
+from otel_mlmon.reference.download import PATH, download_reference
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -35,7 +35,7 @@ def elsewhere(tmp_path: Path) -> Iterator[str]:
 
 def refused(address: str) -> str:
     with pytest.raises(ProfileError) as caught:
-        fetch(address, "digits", version=None, is_partial=False, timeout_s=5.0)
+        download_reference(address, "digits", version=None, is_partial=False, timeout_s=5.0)
     return str(caught.value)
 
 
@@ -45,7 +45,7 @@ def test_where_nobody_listens_it_says_so_and_what_sets_the_address() -> None:
         address = f"http://127.0.0.1:{probe.getsockname()[1]}"
         told = refused(address)
     assert told.startswith(f"{address}: no processor answers there: ")
-    assert told.endswith("; --from says where one does")
+    assert told.endswith("; give the address of one with --from")
 
 
 def test_who_never_answers_is_given_up() -> None:
@@ -53,7 +53,9 @@ def test_who_never_answers_is_given_up() -> None:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         with pytest.raises(ProfileError, match="no processor answers there: timed out"):
-            fetch(f"127.0.0.1:{silent.getsockname()[1]}", "m", version=None, is_partial=False, timeout_s=0.05)
+            download_reference(
+                f"127.0.0.1:{silent.getsockname()[1]}", "m", version=None, is_partial=False, timeout_s=0.05
+            )
 
 
 def test_another_server_is_no_processor(elsewhere: str, tmp_path: Path) -> None:
@@ -73,4 +75,4 @@ def test_another_server_is_no_processor(elsewhere: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("address", ["ftp://host", "http://", "http://host:port", "http://[::1"])
 def test_what_is_no_address_is_said(address: str) -> None:
     with pytest.raises(ConfigurationError, match=r"--from: .* is no address of a web port"):
-        fetch(address, "m", version=None, is_partial=False, timeout_s=1.0)
+        download_reference(address, "m", version=None, is_partial=False, timeout_s=1.0)

@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from otel_mlmon.backtest.cutting import WindowLength
-from otel_mlmon.backtest.report import Report
-from otel_mlmon.backtest.request import Request
-from otel_mlmon.backtest.run import backtest
+from otel_mlmon.backtest.report import BacktestReport
+from otel_mlmon.backtest.request import BacktestRequest, WindowLength
+from otel_mlmon.backtest.run import run_backtest
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.reference.profile import Profile
 from tests.support.otlp_lines import START_S, feature, labels, line
@@ -44,9 +43,9 @@ def exports(tmp_path: Path, *, shift_from: int) -> Path:
     return path
 
 
-def judged(tmp_path: Path, *, shift_from: int, window_s: float = 10.0) -> Report:
-    return backtest(
-        Request(
+def judged(tmp_path: Path, *, shift_from: int, window_s: float = 10.0) -> BacktestReport:
+    return run_backtest(
+        BacktestRequest(
             reference=reference(tmp_path),
             data=exports(tmp_path, shift_from=shift_from),
             window=WindowLength(time_s=window_s),
@@ -59,12 +58,12 @@ def test_kept_telemetry_is_judged_as_it_would_have_been(tmp_path: Path) -> None:
     found = {entry.stream: entry for entry in report.streams}
     label = found["prediction.label"]
     assert (report.windows, report.rows, report.window, report.notes) == (30, None, "10s", ())
-    assert (label.model, label.kind, label.status) == ("fraud", "label", "alarm")
+    assert (label.model, label.kind, label.state) == ("fraud", "label", "alarm")
     assert (label.first_alarm_window, label.onset_window) == (20, 20)
     assert (label.first_alarm, label.onset) == ("2026-01-01T00:03:30Z", "2026-01-01T00:03:20Z")
     assert [point.count for point in label.points] == [400] * 30
-    assert (found["input.age"].status, found["input.age"].kind) == ("ok", "numeric")
-    assert (found["input.gone"].status, found["input.gone"].why) == ("left out", "not in the data")
+    assert (found["input.age"].state, found["input.age"].kind) == ("ok", "numeric")
+    assert (found["input.gone"].state, found["input.gone"].reason) == ("left_out", "not in the data")
     assert [(alert.window, alert.rule, alert.causes) for alert in report.alerts] == [
         (20, "prediction_drift", ("prediction.label",))
     ]
@@ -79,9 +78,9 @@ def test_a_stream_without_a_reference_learns_one(tmp_path: Path) -> None:
     Profile(model="fraud", created="2026-01-01T00:00:00Z").write(empty)
     data = exports(tmp_path, shift_from=40)
     # Of 60 windows 25 are learned from, and the design effect of two classes takes 20.
-    report = backtest(Request(reference=empty, data=data, window=WindowLength(time_s=5.0)))
+    report = run_backtest(BacktestRequest(reference=empty, data=data, window=WindowLength(time_s=5.0)))
     assert report.notes == ("Not in the reference, so learned from the data itself: input.age, prediction.label.",)
-    assert {entry.stream: entry.status for entry in report.streams} == {"prediction.label": "alarm", "input.age": "ok"}
+    assert {entry.stream: entry.state for entry in report.streams} == {"prediction.label": "alarm", "input.age": "ok"}
 
 
 @pytest.mark.parametrize(
@@ -97,7 +96,7 @@ def test_a_file_that_is_none_is_told_with_its_line(tmp_path: Path, text: str, fa
     data = tmp_path / "telemetry.json"
     data.write_text(text)
     with pytest.raises(ConfigurationError) as caught:
-        backtest(Request(reference=reference(tmp_path), data=data))
+        run_backtest(BacktestRequest(reference=reference(tmp_path), data=data))
     assert str(caught.value).startswith(f"{data}{fault}")
 
 
@@ -106,11 +105,11 @@ def test_a_file_that_is_none_is_told_with_its_line(tmp_path: Path, text: str, fa
     [
         ({"window": WindowLength(rows=1000)}, "--window: OTLP holds counts and not rows"),
         ({"timestamp": "at"}, "--timestamp: OTLP has the time of every point already"),
-        ({"columns": {"age": "numeric"}}, "--columns: a reference profile says itself"),
+        ({"columns": {"age": "numeric"}}, "--columns: a reference profile already says"),
     ],
 )
 def test_what_telemetry_cannot_be_asked(tmp_path: Path, asked: dict[str, object], fault: str) -> None:
     data = tmp_path / "telemetry.json"
     data.write_text(json.dumps({}))
     with pytest.raises(ConfigurationError, match=fault):
-        backtest(Request(reference=reference(tmp_path), data=data, **asked))  # type: ignore[arg-type]
+        run_backtest(BacktestRequest(reference=reference(tmp_path), data=data, **asked))  # type: ignore[arg-type]

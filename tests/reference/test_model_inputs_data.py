@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from otel_mlmon.errors import DataError
-from otel_mlmon.reference.data import Data, numbers, read, texts
+from otel_mlmon.reference.model_inputs import InputData, read_data, read_labels, read_numbers
 
 
 def written(folder: Path, content: str | bytes, name: str = "train.csv") -> Path:
@@ -17,18 +17,18 @@ def written(folder: Path, content: str | bytes, name: str = "train.csv") -> Path
 
 
 def test_a_table_of_text_is_columns_by_name(tmp_path: Path) -> None:
-    data = read(written(tmp_path, '\ufeffage,city,code\n41,"Aachen, old",01\n\n NaN ,,02\n1e3,Bonn,null\n'))
+    data = read_data(written(tmp_path, '\ufeffage,city,code\n41,"Aachen, old",01\n\n NaN ,,02\n1e3,Bonn,null\n'))
     assert (data.rows, data.is_table, list(data.columns)) == (3, True, ["age", "city", "code"])
-    assert numbers(data, "age").tolist()[::2] == [41.0, 1000.0]
-    assert math.isnan(numbers(data, "age")[1])
-    assert texts(data, "city") == ["Aachen, old", None, "Bonn"]
-    assert texts(data, "code") == ["01", "02", None]
+    assert read_numbers(data, "age").tolist()[::2] == [41.0, 1000.0]
+    assert math.isnan(read_numbers(data, "age")[1])
+    assert read_labels(data, "city") == ["Aachen, old", None, "Bonn"]
+    assert read_labels(data, "code") == ["01", "02", None]
 
 
 def test_a_value_that_is_no_number_is_named_with_its_line(tmp_path: Path) -> None:
     path = written(tmp_path, "age,x\n1,a\n\nold,b\n")
     with pytest.raises(DataError) as caught:
-        numbers(read(path), "age")
+        read_numbers(read_data(path), "age")
     assert str(caught.value) == f"{path}:4: column age: 'old' is not a number"
 
 
@@ -44,25 +44,25 @@ def test_a_value_that_is_no_number_is_named_with_its_line(tmp_path: Path) -> Non
 def test_a_table_that_cannot_be_read_says_where(tmp_path: Path, content: str | bytes, message: str) -> None:
     path = written(tmp_path, content)
     with pytest.raises(DataError) as caught:
-        read(path)
+        read_data(path)
     assert str(caught.value).startswith(str(path))
     assert str(caught.value).endswith(message)
 
 
 def test_arrays_by_name(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=np.ones((3, 2)), y=np.array([1.0, 2.5, np.nan]), z=np.array(["a", "b", ""]))
-    data = read(tmp_path / "a.npz")
+    data = read_data(tmp_path / "a.npz")
     assert (data.rows, data.is_table, sorted(data.columns)) == (3, False, ["x", "y", "z"])
-    assert texts(data, "y") == ["1", "2.5", None]
-    assert texts(data, "z") == ["a", "b", None]
+    assert read_labels(data, "y") == ["1", "2.5", None]
+    assert read_labels(data, "z") == ["a", "b", None]
     np.save(tmp_path / "labels.npy", np.arange(3))
-    assert texts(read(tmp_path / "labels.npy"), "labels") == ["0", "1", "2"]
+    assert read_labels(read_data(tmp_path / "labels.npy"), "labels") == ["0", "1", "2"]
 
 
 def test_arrays_of_other_lengths_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=np.ones((3, 2)), y=np.ones(2))
     with pytest.raises(DataError, match="not of one length: x 3, y 2"):
-        read(tmp_path / "a.npz")
+        read_data(tmp_path / "a.npz")
 
 
 @pytest.mark.parametrize(
@@ -71,32 +71,32 @@ def test_arrays_of_other_lengths_are_refused(tmp_path: Path) -> None:
         ("a.npz", b"no archive", "a.npz"),
         ("a.npy", b"no array", "a.npy"),
         ("a.npy", b"", "a.npy: No data left in file"),
-        ("a.xlsx", b"", "the ending must be one of .csv .tsv .txt .parquet .pq .npz .npy"),
+        ("a.xlsx", b"", "the file name must end with one of .csv .tsv .txt .parquet .pq .npz .npy"),
     ],
 )
 def test_files_of_another_kind_are_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        read(written(tmp_path, content, name))
+        read_data(written(tmp_path, content, name))
 
 
 def test_pickled_objects_are_never_loaded(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=np.array([{}], dtype=object))
     with pytest.raises(DataError, match="allow_pickle"):
-        read(tmp_path / "a.npz")
+        read_data(tmp_path / "a.npz")
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     for name in ("none.csv", "none.npz"):
         with pytest.raises(DataError, match="No such file"):
-            read(tmp_path / name)
+            read_data(tmp_path / name)
 
 
 def test_a_column_that_is_not_there_is_named() -> None:
-    data = Data(name="d.csv", columns={"a": np.ones(1), "b": np.ones(1)}, is_table=True, place=str)
-    assert list(data.only(["b", "a"]).columns) == ["b", "a"]
-    assert list(data.without("a").columns) == ["b"]
+    data = InputData(name="d.csv", columns={"a": np.ones(1), "b": np.ones(1)}, is_table=True, locate=str)
+    assert list(data.select(["b", "a"]).columns) == ["b", "a"]
+    assert list(data.drop("a").columns) == ["b"]
     with pytest.raises(DataError, match=r"d.csv has no column c; it has a, b"):
-        data.only(["c"])
+        data.select(["c"])
 
 
 def test_parquet_gives_what_csv_gives(tmp_path: Path) -> None:
@@ -105,15 +105,15 @@ def test_parquet_gives_what_csv_gives(tmp_path: Path) -> None:
 
     columns = {"age": [41, None, 3], "city": ["Aachen", None, "Bonn"], "ok": [True, False, True], "x": [0.5, 1.5, 2.5]}
     parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
-    data = read(tmp_path / "t.parquet")
-    csv = read(written(tmp_path, "age,city,ok,x\n41,Aachen,True,0.5\n,,False,1.5\n3,Bonn,True,2.5\n"))
+    data = read_data(tmp_path / "t.parquet")
+    csv = read_data(written(tmp_path, "age,city,ok,x\n41,Aachen,True,0.5\n,,False,1.5\n3,Bonn,True,2.5\n"))
     assert list(data.columns) == list(csv.columns)
     for name in ("age", "x"):
-        assert np.array_equal(numbers(data, name), numbers(csv, name), equal_nan=True)
+        assert np.array_equal(read_numbers(data, name), read_numbers(csv, name), equal_nan=True)
     for name in ("age", "city", "ok"):
-        assert texts(data, name) == texts(csv, name)
+        assert read_labels(data, name) == read_labels(csv, name)
     with pytest.raises(DataError):
-        read(written(tmp_path, b"PAR1 no table", "bad.parquet"))
+        read_data(written(tmp_path, b"PAR1 no table", "bad.parquet"))
 
 
 def test_truth_and_time_of_parquet_are_what_they_say(tmp_path: Path) -> None:
@@ -122,8 +122,8 @@ def test_truth_and_time_of_parquet_are_what_they_say(tmp_path: Path) -> None:
 
     when = np.array(["2026-01-02T03:04:05", "NaT"], dtype="datetime64[us]")
     parquet.write_table(pyarrow.table({"ok": [True, None], "when": when}), tmp_path / "t.parquet")
-    data = read(tmp_path / "t.parquet")
-    assert np.array_equal(numbers(data, "ok"), [1.0, np.nan], equal_nan=True)
-    assert (texts(data, "ok"), texts(data, "when")) == (["True", None], ["2026-01-02 03:04:05", None])
+    data = read_data(tmp_path / "t.parquet")
+    assert np.array_equal(read_numbers(data, "ok"), [1.0, np.nan], equal_nan=True)
+    assert (read_labels(data, "ok"), read_labels(data, "when")) == (["True", None], ["2026-01-02 03:04:05", None])
     with pytest.raises(DataError, match=r"t\.parquet: row 0: column when: '2026-01-02 03:04:05' is not a number"):
-        numbers(data, "when")
+        read_numbers(data, "when")

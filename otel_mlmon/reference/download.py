@@ -1,0 +1,94 @@
+"""The download of a model's reference from a running processor (`GET /api/v1/references/{name}` on its web port)."""
+
+from __future__ import annotations
+
+from typing import Any, Final, NamedTuple
+from urllib.parse import quote
+
+import httpx
+
+from otel_mlmon.errors import ConfigurationError, ProfileError
+from otel_mlmon.reference.profile import Profile
+
+PATH: Final = "/api/v1/references/"
+
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+
+_ADVICE: Final = {
+    "several_versions": " In this command that is --model-version.",
+    "learning": " Use --partial for the streams that have a reference.",
+}
+"""What to do, by the reason for which the processor returns no reference."""
+
+
+class DownloadedReference(NamedTuple):
+    """A profile, and what it lacks."""
+
+    profile: Profile
+    missing: str
+    """The processor's sentence about streams that are still learning; empty if there are none."""
+
+
+class _Reply(NamedTuple):
+    profile: Profile | None
+    reason: str
+    message: str
+
+
+def download_reference(
+    address: str, model: str, *, version: str | None, is_partial: bool, timeout_s: float
+) -> DownloadedReference:
+    """Downloads the reference that a processor compares a model with.
+
+    Args:
+        address: The processor's web port, with or without `http://`.
+        model: The name of the model in the application.
+        version: Its version; None if the processor knows only one.
+        is_partial: Whether streams that are still learning are left out; otherwise they are an error.
+        timeout_s: How long each step of a request may take, above 0.
+
+    Raises:
+        ConfigurationError: `address` is no address.
+        ProfileError: Nothing answers there, it is no processor, or it has no such reference; says which and why.
+    """
+    base = (address if "://" in address else f"http://{address}").rstrip("/")
+    query = {} if version is None else {"version": version}
+    try:
+        # A proxy of the environment is for the world outside, and would be asked for 127.0.0.1 too.
+        is_local = httpx.URL(base).host in LOOPBACK
+        with httpx.Client(timeout=timeout_s, trust_env=not is_local) as client:
+            reply = _request(client, base, model, query)
+            missing = reply.message if reply.reason == "learning" and is_partial else ""
+            if missing:
+                reply = _request(client, base, model, {**query, "partial": "true"})
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise ConfigurationError(f"--from: {address!r} is no address of a web port: {error}") from error
+    except httpx.HTTPError as error:
+        cause = str(error) or type(error).__name__
+        raise ProfileError(
+            f"{base}: no processor answers there: {cause}; give the address of one with --from"
+        ) from error
+    if reply.profile is None:
+        advice = "" if reply.reason == "learning" and is_partial else _ADVICE.get(reply.reason, "")
+        raise ProfileError(f"{base}: {reply.message}{advice}")
+    return DownloadedReference(reply.profile, missing)
+
+
+def _request(client: httpx.Client, base: str, model: str, query: dict[str, str]) -> _Reply:
+    response = client.get(f"{base}{PATH}{quote(model, safe='')}", params=query)
+    document = _parse(response)
+    if response.status_code == httpx.codes.OK:
+        try:
+            return _Reply(Profile.from_dict(document), "", "")
+        except ProfileError as error:
+            raise ProfileError(f"{base}: {error}") from error
+    if not isinstance(document, dict) or not isinstance(document.get("error"), str):
+        raise ProfileError(f"{base}: answers {response.status_code}, and is no processor's web port")
+    return _Reply(None, str(document.get("reason", "")), document["error"])
+
+
+def _parse(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,303 @@
+"""The inputs of a model from a file: columns of a table, or arrays by name (npz, npy).
+
+Arrays go to the inputs of their names; an only array goes to an only input whatever it is called. A column of a table
+goes to the input of its name, and `<input>.f0`, `<input>.f1`, … make up a wider one; the remaining columns, in the
+order of the file, are those of the one remaining input.
+
+A column of a CSV file stays text until its use is known: `01` may be a number or a postcode.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otel_mlmon.errors import DataError
+from otel_mlmon.table.cells import format_label, parse_numbers
+from otel_mlmon.table.read import TABLE_SUFFIXES, read_table
+from otel_mlmon.table.table import TableColumn
+
+ARRAY_SUFFIXES: Final = (".npz", ".npy")
+
+_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - a file's time is as it stands there, of whatever zone
+
+_DTYPES: Final = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(bool)": "bool",
+    "tensor(string)": "object",
+    **{f"tensor({sign}int{bits})": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
+
+
+class ModelInput(Protocol):
+    """An input of a model, as onnxruntime's `NodeArg` describes it."""
+
+    name: str
+    type: str
+    shape: Sequence[object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class InputData:
+    """The content of a file, by column or array."""
+
+    name: str
+    """The file, for messages."""
+    columns: Mapping[str, NDArray[Any]]
+    """By name, of one length. Those of a table have shape (n,), texts are objects with None where missing."""
+    is_table: bool
+    locate: Callable[[int], str]
+    """Returns the place of a row, from 0, in its file."""
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        return len(next(iter(self.columns.values()), ()))
+
+    def drop(self, column: str) -> InputData:
+        """Returns all columns but one."""
+        columns = {name: values for name, values in self.columns.items() if name != column}
+        return replace(self, columns=columns)
+
+    def select(self, columns: Sequence[str]) -> InputData:
+        """Returns these columns, in this order.
+
+        Raises:
+            DataError: One does not exist.
+        """
+        absent = next((name for name in columns if name not in self.columns), None)
+        if absent is not None:
+            raise DataError(f"{self.name} has no column {absent}; it has {', '.join(self.columns)}")
+        return replace(self, columns={name: self.columns[name] for name in columns})
+
+
+class ModelFeed(NamedTuple):
+    """The arrays that a model is run on."""
+
+    arrays: dict[str, NDArray[Any]]
+    """By input, shape (n, …) each."""
+    columns: tuple[str, ...]
+    """The columns of a table in the order of the inputs; empty for arrays."""
+
+
+def read_data(path: Path) -> InputData:
+    """Reads a file by its ending.
+
+    Raises:
+        DataError: The file cannot be read, holds no rows, or its arrays are not of one length.
+        DependencyMissingError: It is Parquet and pyarrow is not installed.
+    """
+    suffix = path.suffix.lower()
+    if suffix in TABLE_SUFFIXES:
+        table = read_table(path, is_text=True)
+        columns = {name: _convert_column(column) for name, column in table.columns.items()}
+        data = InputData(name=table.source, columns=columns, is_table=True, locate=table.locate)
+    elif suffix in ARRAY_SUFFIXES:
+        arrays = _read_arrays(path)
+        data = InputData(name=str(path), columns=arrays, is_table=False, locate=lambda row: f"{path}: row {row}")
+    else:
+        raise DataError(f"{path}: the file name must end with one of {' '.join((*TABLE_SUFFIXES, *ARRAY_SUFFIXES))}")
+    if not data.rows:
+        raise DataError(f"{path}: holds no rows")
+    if len({len(values) for values in data.columns.values()}) > 1:
+        lengths = ", ".join(f"{name} {len(values)}" for name, values in data.columns.items())
+        raise DataError(f"{path}: the arrays are not of one length: {lengths}")
+    return data
+
+
+def read_labels(data: InputData, column: str) -> list[str | None]:
+    """Reads a column as texts; None where one is missing, and a whole number without a point."""
+    return [format_label(value) for value in data.columns[column].ravel().tolist()]
+
+
+def read_numbers(data: InputData, column: str) -> NDArray[np.float64]:
+    """Reads a column as numbers, shape (n,), NaN where one is missing; booleans of Parquet are 1 and 0.
+
+    Raises:
+        DataError: A value is no number; names its place.
+    """
+    values = data.columns[column]
+    if values.dtype.kind in "biuf":
+        return values.astype(np.float64)
+    cells = [value if isinstance(value, str) else _format_cell(value) for value in values.tolist()]
+    numbers = parse_numbers(cells)
+    if isinstance(numbers, int):
+        raise DataError(f"{data.locate(numbers)}: column {column}: {cells[numbers]!r} is not a number")
+    return numbers
+
+
+def arrange_inputs(inputs: Sequence[ModelInput], data: InputData, *, main: str = "") -> ModelFeed:
+    """Builds an array for every input of a model.
+
+    Args:
+        inputs: The model's inputs.
+        data: The data, without labels.
+        main: The input for the columns of a table that are not named as one; empty to find it.
+
+    Raises:
+        DataError: The data does not fit; says what the model takes and what the file has.
+    """
+    if main and main not in [node.name for node in inputs]:
+        raise DataError(f"the model has no input {main!r}; it takes {_format_inputs(inputs)}")
+    columns = _assign_columns(inputs, data, main) if data.is_table else _assign_arrays(inputs, data)
+    return ModelFeed(
+        arrays={node.name: _build_array(node, data, columns[node.name]) for node in inputs},
+        columns=tuple(name for node in inputs for name in columns[node.name]) if data.is_table else (),
+    )
+
+
+def _convert_column(column: TableColumn) -> NDArray[Any]:
+    """Converts a column of a table to numbers, booleans or texts."""
+    if column.times_ns is not None:
+        return _build_objects([_format_moment(time_ns) for time_ns in column.times_ns.tolist()])
+    if column.numbers is not None:
+        return column.numbers
+    texts = column.texts or ()
+    if column.is_boolean:
+        return _build_objects([None if text is None else text == "True" for text in texts])
+    return _build_objects(texts)
+
+
+def _format_moment(time_ns: int) -> str | None:
+    is_missing = time_ns == np.iinfo(np.int64).min
+    return None if is_missing else str(_EPOCH + timedelta(microseconds=time_ns // 1000))
+
+
+def _format_cell(value: object) -> str:
+    if isinstance(value, bool):
+        return str(int(value))
+    return "nan" if value is None else str(value)
+
+
+def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        content = np.load(path, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return {path.stem: np.atleast_1d(content)}
+        with content as archive:
+            return {name: np.atleast_1d(archive[name]) for name in archive.files}
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _build_objects(values: Sequence[object]) -> NDArray[Any]:
+    column = np.empty(len(values), dtype=object)
+    column[:] = values
+    return column
+
+
+def _assign_arrays(inputs: Sequence[ModelInput], data: InputData) -> dict[str, list[str]]:
+    if len(inputs) == 1 and len(data.columns) == 1:
+        return {inputs[0].name: list(data.columns)}
+    if any(node.name not in data.columns for node in inputs):
+        raise DataError(f"{data.name} has {_format_columns(data)}; the model takes {_format_inputs(inputs)}")
+    return {node.name: [node.name] for node in inputs}
+
+
+def _assign_columns(inputs: Sequence[ModelInput], data: InputData, main: str) -> dict[str, list[str]]:
+    columns: dict[str, list[str]] = {}
+    unassigned = list(data.columns)
+    for node in inputs:
+        own = [name for name in unassigned if name == node.name] or _find_parts(node.name, unassigned)
+        # An only column that is named as a wide input would be one of its columns, not all of them.
+        if node.name != main and own and (_count_columns(node) or len(own)) == len(own):
+            columns[node.name] = own
+            unassigned = [name for name in unassigned if name not in own]
+    open_inputs = [node for node in inputs if node.name not in columns]
+    if len(open_inputs) > 1:
+        raise DataError(f"{data.name} has {_format_columns(data)}; the model takes {_format_inputs(inputs)}")
+    for node in open_inputs:
+        columns[node.name] = unassigned
+        width = _count_columns(node)
+        if not unassigned or (width and width != len(unassigned)):
+            raise DataError(
+                f"{data.name} has {len(unassigned)} columns for the input {node.name} "
+                f"({', '.join(unassigned) or 'none'}); it takes {width or 'at least 1'}. "
+                "Name the columns with --columns, in the model's order."
+            )
+    return columns
+
+
+def _find_parts(name: str, columns: Sequence[str]) -> list[str]:
+    parts: list[str] = []
+    while f"{name}.f{len(parts)}" in columns:
+        parts.append(f"{name}.f{len(parts)}")
+    return parts
+
+
+def _build_array(node: ModelInput, data: InputData, columns: Sequence[str]) -> NDArray[Any]:
+    dtype = _DTYPES.get(node.type)
+    if dtype is None:
+        raise DataError(f"the input {node.name} is of type {node.type}, which no file holds")
+    parts = [_cast(node, data, column, dtype) for column in columns]
+    array = parts[0] if not data.is_table else np.stack(parts, axis=1)
+    row_shape = tuple(size if isinstance(size, int) and size > 0 else 0 for size in node.shape[1:])
+    fits = len(row_shape) == array.ndim - 1 and all(
+        size in (0, actual) for size, actual in zip(row_shape, array.shape[1:], strict=True)
+    )
+    if not fits and 0 not in row_shape and int(np.prod(row_shape)) == array[0].size:
+        return array.reshape(len(array), *row_shape)
+    if not fits:
+        raise DataError(
+            f"{data.name}: {', '.join(columns)} is of shape {array.shape}; the model takes {_format_inputs([node])}"
+        )
+    return np.ascontiguousarray(array)
+
+
+def _cast(node: ModelInput, data: InputData, column: str, dtype: str) -> NDArray[Any]:
+    values = data.columns[column]
+    if dtype == "object":
+        texts = np.array([label if label is not None else "" for label in read_labels(data, column)], dtype=object)
+        return texts.reshape(values.shape)
+    if values.dtype.kind in "biuf" and dtype.startswith("float"):
+        return values.astype(dtype)
+    numbers = read_numbers(data, column) if values.ndim == 1 or values.dtype.kind in "biuf" else values
+    if numbers.dtype.kind not in "biuf":
+        raise DataError(f"{data.name}: {column} holds no numbers; the model takes {_format_inputs([node])}")
+    if not dtype.startswith("float"):
+        _check_integers(node, data, column, numbers)
+    with np.errstate(over="ignore"):
+        return numbers.astype(dtype)
+
+
+def _check_integers(node: ModelInput, data: InputData, column: str, numbers: NDArray[Any]) -> None:
+    flat = numbers.reshape(len(numbers), -1)
+    fractional = np.flatnonzero(~(np.isfinite(flat) & (flat == np.floor(flat))).all(axis=1))
+    if fractional.size:
+        row = int(fractional[0])
+        (value,) = data.columns[column][row : row + 1].tolist()
+        fault = "is missing" if np.isnan(flat[row]).any() else f"{value!r} is not a whole number"
+        raise DataError(f"{data.locate(row)}: column {column}: {fault}; the input {node.name} is of type {node.type}")
+
+
+def _count_columns(node: ModelInput) -> int:
+    """Returns the number of columns that an input takes; 0 if any number."""
+    sizes = node.shape[1:]
+    if not all(isinstance(size, int) and size > 0 for size in sizes):
+        return 0
+    return int(np.prod([size for size in sizes if isinstance(size, int)], dtype=np.int64))
+
+
+def _format_inputs(inputs: Sequence[ModelInput]) -> str:
+    def shape(node: ModelInput) -> str:
+        return " × ".join(str(size) if isinstance(size, int) else "n" for size in node.shape)
+
+    return ", ".join(f"{node.name} ({node.type.removeprefix('tensor(').rstrip(')')}, {shape(node)})" for node in inputs)
+
+
+def _format_columns(data: InputData) -> str:
+    def shape(values: NDArray[Any]) -> str:
+        return "" if data.is_table else f" ({' × '.join(map(str, values.shape))})"
+
+    return ", ".join(f"{name}{shape(values)}" for name, values in data.columns.items()) or "no columns"
