@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_mlmon.processor.alert.alert import State
+from otel_mlmon.processor.alert.alert import RuleState
 from otel_mlmon.processor.alert.lifecycle import RuleStatus
 from otel_mlmon.processor.detect.score import Score, Statistics
 from otel_mlmon.processor.serve.documents import gauges, model_id, overview
@@ -77,7 +77,7 @@ def test_environments_of_a_model_are_apart_in_documents_and_gauges() -> None:
         bench.add(label(count, at_s=10, model=model))
     bench.flush()
     rules = [
-        RuleStatus(model=model, rule="latency", state=State.FIRING, since_ns=T0, severity="critical", causes=())
+        RuleStatus(model=model, rule="latency", state=RuleState.FIRING, changed_ns=T0, severity="critical", causes=())
         for model in models[:2]
     ]
     score = Score(status="learning", is_calibrating=True, log10_evidence=1.0, log10_alarm_line=7.0)
@@ -90,7 +90,7 @@ def test_environments_of_a_model_are_apart_in_documents_and_gauges() -> None:
     } == {
         "digits@staging": ("digits", "staging", ["1", "2"], 90, []),
         "digits@production": (
-            "digits", "production", ["1"], 70, [{"rule": "latency", "state": "firing", "since_ns": T0}],
+            "digits", "production", ["1"], 70, [{"rule": "latency", "state": "firing", "changed_ns": T0}],
         ),
     }  # fmt: skip
     staging = {"ml.model.name": "digits", "ml.model.version": "2", "deployment.environment.name": "staging"}

@@ -152,10 +152,11 @@ def test_a_block_counts_when_it_is_full(last: int, phi: float | None) -> None:
 
 def test_the_bins_of_the_blocks_are_chosen_from_the_first_tenth() -> None:
     reference = StreamReference(stream="prediction.label", settings=ModelWindowSettings(learn=1000, max_labels=1))
-    reference.learn(sketch(60, 39))
-    assert reference.state.blocks.binning is None
-    reference.learn(sketch(0, 1))
-    assert reference.state.blocks.binning == ClassBins(labels=("a", "_OTHER"))
+    binnings = []
+    for pane in (sketch(60, 39), sketch(0, 1)):
+        reference.learn(pane)
+        binnings.append(reference.state.blocks.binning)
+    assert binnings == [None, ClassBins(labels=("a", "_OTHER"))]
     reference.learn(sketch(3, 4))
     assert (reference.state.blocks.blocks, reference.state.blocks.panes) == ([[3, 4]], 3)
     reference.learn(StreamSketch())
