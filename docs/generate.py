@@ -29,6 +29,19 @@ def bounds_of(metric: semconv.Metric) -> str:
     return "" if metric.bounds is None else " ".join(f"{bound:g}" for bound in metric.bounds)
 
 
+def names(of: Iterable[str]) -> str:
+    """Names as code."""
+    return " ".join(f"`{name}`" for name in of)
+
+
+def attributes(of: Iterable[semconv.Attribute]) -> str:
+    """A table of attributes."""
+    return table(
+        ("attribute", "type", "when"),
+        ((f"`{attribute.name}`", attribute.type, attribute.when) for attribute in of),
+    )
+
+
 def metrics(of: Sequence[semconv.Metric]) -> str:
     """A table of metrics."""
     return table(
@@ -38,7 +51,7 @@ def metrics(of: Sequence[semconv.Metric]) -> str:
                 f"`{metric.name}`",
                 metric.instrument.replace("_", " "),
                 f"`{metric.unit}`",
-                " ".join(f"`{name}`" for name in metric.attributes),
+                names(metric.attributes),
                 metric.description,
                 bounds_of(metric),
             )
@@ -58,11 +71,18 @@ Scope of the application half: `{semconv.SCOPE}`; of the processor: `{semconv.PR
 
 One for an inference call, named `predict {{{semconv.MODEL_NAME}}}`, of kind INTERNAL.
 
-{table(("attribute", "type", "when"), ((f"`{a.name}`", a.type, a.when) for a in semconv.SPAN_ATTRIBUTES))}
+{attributes(semconv.SPAN_ATTRIBUTES)}
+
+## Resource
+
+{attributes(semconv.RESOURCE_ATTRIBUTES)}
 
 ## Metrics of the application
 
-Every one carries `{semconv.MODEL_NAME}` and, where known, `{semconv.MODEL_VERSION}`.
+Every one of a model carries `{semconv.MODEL_NAME}` and, where known, `{
+        semconv.MODEL_VERSION
+    }`. With a meter provider of
+our own, OpenTelemetry's system-metrics instrumentation adds `process.cpu.*` and `process.memory.*`, if installed.
 
 {metrics(semconv.APPLICATION_METRICS)}
 
@@ -78,13 +98,27 @@ At `/metrics` only.
 
 ## Events
 
-Log records with an event name.
+Log records with an event name. An attribute whose value is unknown is left out.
 
-{table(("event", "severity", "when"), ((f"`{e.name}`", e.severity, e.when) for e in semconv.EVENTS))}
+{
+        table(
+            ("event", "severity", "when", "attributes"),
+            ((f"`{event.name}`", event.severity, event.when, names(event.attributes)) for event in semconv.EVENTS),
+        )
+    }
+
+## Streams
+
+{
+        table(
+            ("stream", "metrics"),
+            ((f"`{stream}`", names(metrics.split(", "))) for stream, metrics in semconv.STREAMS.items()),
+        )
+    }
 
 ## Image features
 
-{" ".join(f"`{name}`" for name in semconv.IMAGE_FEATURES)}
+{names(semconv.IMAGE_FEATURES)}
 """
 
 

@@ -1,7 +1,7 @@
-"""What this package tells of itself: one class an event, which is one rate-limited log line and one metric.
+"""Internal events: what this package reports of itself, each as one metric and one rate-limited log line.
 
-A call site says `JOURNAL.emit(RecordsDropped(reason="buffer_full", count=12))` and nothing more. The totals are read
-by whoever exports them: the application half through observable instruments, the processor at `/metrics`.
+A call site writes `JOURNAL.emit(RecordsDropped(reason="buffer_full", count=12))` and nothing more. The application
+half exports the totals through observable instruments, the processor at `/metrics`.
 
 Choice: totals are kept here as integers instead of in instruments of the SDK, whose `add` costs 13 µs and takes locks
 that a fork may leave held.
@@ -19,31 +19,31 @@ from typing import ClassVar, Final, Protocol
 from otel_mlmon import semconv
 
 LOG_INTERVAL_S: Final = 60.0
-"""The same event with the same attributes is logged at most once in this time."""
+"""Time in which the same event with the same attributes is logged at most once."""
 
 Attributes = tuple[tuple[str, str], ...]
 
 
 class InternalEvent(Protocol):
-    """What `Journal.emit` takes."""
+    """Anything that `Journal.emit` counts and logs."""
 
     metric: ClassVar[str]
     level: ClassVar[int]
 
     @property
     def count(self) -> int:
-        """By how much the metric grows; 0 or above."""
+        """How much the metric grows by; 0 or above."""
 
     def attributes(self) -> Mapping[str, str]:
-        """The metric's attributes, few and of few values."""
+        """Returns the metric's attributes, few and of few values."""
 
     def message(self) -> str:
-        """The log line: a sentence, with nothing of the host's data."""
+        """Returns the log line: a sentence, with nothing of the host's data."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordsDropped:
-    """Calls that ran but were not measured; with `exporter_blocked`, measured but without their spans and events."""
+    """Reports calls that ran but were not measured; of `exporter_blocked`, measured but without span and event."""
 
     metric: ClassVar[str] = semconv.RECORDS_DROPPED.name
     level: ClassVar[int] = logging.WARNING
@@ -51,17 +51,17 @@ class RecordsDropped:
     count: int
 
     def attributes(self) -> Mapping[str, str]:
-        """The reason."""
+        """Returns the reason."""
         return {semconv.REASON: self.reason}
 
     def message(self) -> str:
-        """How many, and why."""
+        """Says how many, and why."""
         return f"{self.count} inference records were dropped: {self.reason}."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValuesDropped:
-    """Values of calls that were measured, which no histogram takes."""
+    """Reports values of measured calls that no histogram takes."""
 
     metric: ClassVar[str] = semconv.VALUES_DROPPED.name
     level: ClassVar[int] = logging.WARNING
@@ -69,11 +69,11 @@ class ValuesDropped:
     count: int
 
     def attributes(self) -> Mapping[str, str]:
-        """The reason."""
+        """Returns the reason."""
         return {semconv.REASON: self.reason}
 
     def message(self) -> str:
-        """How many, and why."""
+        """Says how many, and why."""
         return (
             f"{self.count} values of features or outputs were dropped: {self.reason}; status() says how metrics go in."
         )
@@ -81,39 +81,41 @@ class ValuesDropped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageFailed:
-    """A fault of ours that the guard kept from the host."""
+    """Reports an error of ours that the guard kept from the host."""
 
     metric: ClassVar[str] = semconv.FAILURES.name
     level: ClassVar[int] = logging.WARNING
     stage: str
     error_type: str
-    detail: str = ""
-    switched_off: bool = False
+    function: str = ""
+    """Name of the function that raised; empty if unknown."""
+    is_switched_off: bool = False
+    """Whether the stage is switched off from now on."""
     count: int = 1
 
     def attributes(self) -> Mapping[str, str]:
-        """Stage and type of the error."""
+        """Returns stage and type of the error."""
         return {semconv.STAGE: self.stage, semconv.ERROR_TYPE: self.error_type}
 
     def message(self) -> str:
-        """What failed, and that the host is not touched by it."""
-        after = " The stage is switched off until instrument() is called again." if self.switched_off else ""
-        detail = f" ({self.detail})" if self.detail else ""
+        """Says what failed, and that the host is not affected."""
+        consequence = " The stage is switched off until instrument() is called again." if self.is_switched_off else ""
+        place = f" in {self.function}" if self.function else ""
         return (
-            f"otel_mlmon failed in stage {self.stage!r} with {self.error_type}{detail}. "
-            f"Your code runs on, with less telemetry.{after}"
+            f"otel_mlmon failed in stage {self.stage!r} with {self.error_type}{place}. "
+            f"Your code runs on, with less telemetry.{consequence}"
         )
 
 
 class Journal:
-    """Totals of internal events, and their rate-limited log.
+    """Keeps the totals of internal events, and writes their rate-limited log.
 
     Runs on: any thread. `emit` takes a lock of its own for a dictionary update; nothing under it waits.
 
     Args:
         clock: Seconds, monotonic.
-        log: Where the lines go.
-        interval_s: At most one line an event and attributes in this time.
+        log: Takes the log lines.
+        interval_s: Time in which an event with the same attributes is logged at most once, in seconds.
     """
 
     def __init__(
@@ -129,28 +131,28 @@ class Journal:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all totals, with a new lock: for a forked child, and for tests."""
+        """Forgets all totals and takes a new lock, in a forked child and in tests."""
         # Reentrant: a signal handler may run a model while its thread stands in here.
         self._lock = threading.RLock()
         self._totals: dict[str, dict[Attributes, int]] = {}
-        self._logged_at: dict[tuple[str, Attributes], float] = {}
+        self._logged_at_s: dict[tuple[str, Attributes], float] = {}
 
     def emit(self, event: InternalEvent) -> None:
-        """Count `event`, and log it unless the same was logged a short while ago."""
+        """Counts `event`, and logs it unless the same was logged within `interval_s`."""
         key: Attributes = tuple(sorted(event.attributes().items()))
-        now = self._clock()
+        now_s = self._clock()
         with self._lock:
             totals = self._totals.setdefault(event.metric, {})
             totals[key] = totals.get(key, 0) + event.count
-            last = self._logged_at.get((event.metric, key))
-            due = last is None or now - last >= self._interval_s
-            if due:
-                self._logged_at[(event.metric, key)] = now
-        if due:
+            logged_at_s = self._logged_at_s.get((event.metric, key))
+            is_due = logged_at_s is None or now_s - logged_at_s >= self._interval_s
+            if is_due:
+                self._logged_at_s[(event.metric, key)] = now_s
+        if is_due:
             self._log.log(event.level, "%s", event.message())
 
     def totals(self, metric: str) -> dict[Attributes, int]:
-        """The totals of one metric so far, by its sorted attributes."""
+        """Returns the totals of one metric so far, by its sorted attributes."""
         with self._lock:
             return dict(self._totals.get(metric, {}))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 SCOPE: Final = "otel_mlmon"
 """Instrumentation scope of the application half."""
@@ -18,8 +18,7 @@ SCOPE: Final = "otel_mlmon"
 PROCESSOR_SCOPE: Final = "otel_mlmon.processor"
 """Instrumentation scope of the processor's own output; the processor ignores it on input, so there are no loops."""
 
-# ---------------------------------------------------------------- attributes
-
+# ---- attributes
 MODEL_NAME: Final = "ml.model.name"
 MODEL_VERSION: Final = "ml.model.version"
 MODEL_REFERENCE: Final = "ml.model.reference"
@@ -67,9 +66,8 @@ REFERENCE_METADATA_KEY: Final = "otel_mlmon.reference"
 """Key of a model's ONNX metadata whose value is its reference profile; `ml.model.reference` is that value, unread."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attribute:
-    """One attribute: its type on the wire and when it is there."""
+class Attribute(NamedTuple):
+    """Describes one attribute: its type on the wire and when it is there."""
 
     name: str
     type: Literal["string", "double", "int"]
@@ -77,26 +75,29 @@ class Attribute:
 
 
 SPAN_ATTRIBUTES: Final = (
-    Attribute(name=MODEL_NAME, type="string", when="always"),
-    Attribute(name=MODEL_VERSION, type="string", when="if known"),
-    Attribute(name=RUNTIME_NAME, type="string", when="always; `onnxruntime`"),
-    Attribute(name=RUNTIME_VERSION, type="string", when="always"),
-    Attribute(name=EXECUTION_PROVIDER, type="string", when="always"),
-    Attribute(name=OPERATION_NAME, type="string", when="always; the method that ran, such as `run`"),
-    Attribute(name=INFERENCE_DURATION, type="double", when="always; seconds"),
-    Attribute(name=BATCH_SIZE, type="int", when="if known"),
-    Attribute(name=PREDICTION_LABEL, type="string", when="classification of one row"),
-    Attribute(
-        name=PREDICTION_CONFIDENCE,
-        type="double",
-        when="classification; [0, 1]: of the row, or the mean over the batch",
-    ),
-    Attribute(name=PREDICTION_CONFIDENCE_MIN, type="double", when="classification, batch above 1"),
-    Attribute(name=ERROR_TYPE, type="string", when="the call failed; the span's status is ERROR"),
+    Attribute(MODEL_NAME, "string", "always"),
+    Attribute(MODEL_VERSION, "string", "if known"),
+    Attribute(RUNTIME_NAME, "string", "always; `onnxruntime`, or the runtime that `observe()` is told, else `manual`"),
+    Attribute(RUNTIME_VERSION, "string", "if known"),
+    Attribute(EXECUTION_PROVIDER, "string", "of `onnxruntime`"),
+    Attribute(OPERATION_NAME, "string", "always; the method that ran, such as `run`, or `observe`"),
+    Attribute(INFERENCE_DURATION, "double", "if measured; seconds"),
+    Attribute(BATCH_SIZE, "int", "if known"),
+    Attribute(PREDICTION_LABEL, "string", "classification of one row"),
+    Attribute(PREDICTION_CONFIDENCE, "double", "classification; [0, 1]: of the row, or the mean over the batch"),
+    Attribute(PREDICTION_CONFIDENCE_MIN, "double", "classification, batch above 1"),
+    Attribute(ERROR_TYPE, "string", "the call failed; the span's status is ERROR"),
 )
-"""What a `predict {ml.model.name}` span carries. Scalars only: some back-ends cannot search arrays."""
+"""The attributes of a `predict {ml.model.name}` span. Scalars only: some back-ends cannot search arrays."""
 
-# ---------------------------------------------------------------- metrics
+RESOURCE_ATTRIBUTES: Final = (
+    Attribute(SERVICE_INSTANCE_ID, "string", "of providers of our own, unless the environment has one: a new UUID"),
+    Attribute(DEPLOYMENT_ENVIRONMENT, "string", "if set by the operator; part of the model's key in the processor"),
+)
+"""The resource attributes that this contract has a use for."""
+
+# ---- metrics
+Bounds = tuple[float, ...]
 
 Instrument = Literal[
     "histogram", "exponential_histogram", "counter", "observable_counter", "observable_up_down_counter", "gauge"
@@ -105,64 +106,41 @@ Instrument = Literal[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One metric: instrument, unit, attributes besides the model's name and version, bucket bounds."""
+    """Describes one metric: instrument, unit, attributes besides the model's name and version, bucket bounds."""
 
     name: str
     instrument: Instrument
     unit: str
     description: str
     attributes: tuple[str, ...] = ()
-    bounds: tuple[float, ...] | None = None
+    bounds: Bounds | None = None
     """Upper, inclusive bucket bounds, strictly increasing; only for explicit histograms."""
 
 
 def _metric(
-    instrument: Instrument,
-    name: str,
-    unit: str,
-    description: str,
-    *attributes: str,
-    bounds: tuple[float, ...] | None = None,
+    instrument: Instrument, name: str, unit: str, description: str, *attributes: str, bounds: Bounds | None = None
 ) -> Metric:
     return Metric(
         name=name, instrument=instrument, unit=unit, description=description, attributes=attributes, bounds=bounds
     )
 
 
-_counter = functools.partial(_metric, "counter")
-_gauge = functools.partial(_metric, "gauge")
+_counter, _gauge = functools.partial(_metric, "counter"), functools.partial(_metric, "gauge")
 _histogram = functools.partial(_metric, "histogram")
 _exponential_histogram = functools.partial(_metric, "exponential_histogram")
 _observable_counter = functools.partial(_metric, "observable_counter")
 
-DURATION_BOUNDS_S: Final = (
-    *(float(f"{digit}e{exponent}") for exponent in range(-5, 1) for digit in ("1", "2.5", "5")),
-    10.0,
-)
-"""1e-5 … 10 seconds in 1-2.5-5 steps: the usual defaults begin at 5 ms, blind to small models."""
 
+def _decade_bounds(first: int, last: int) -> Bounds:
+    """Computes bounds from 10^first to 10^last in 1-2.5-5 steps."""
+    steps = (f"{digit}e{exponent}" for exponent in range(first, last) for digit in ("1", "2.5", "5"))
+    return (*map(float, steps), 10.0**last)
+
+
+DURATION_BOUNDS_S: Final = _decade_bounds(-5, 1)
+"""10 µs … 10 s: the usual bounds begin at 5 ms, blind to small models."""
 CONFIDENCE_BOUNDS: Final = (*(round(0.05 * step, 2) for step in range(1, 20)), 0.975, 0.99, 0.995, 0.999)
 BATCH_SIZE_BOUNDS: Final = tuple(float(2**power) for power in range(11))
-
-LOAD_DURATION_BOUNDS_S: Final = (
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1.0,
-    2.5,
-    5.0,
-    10.0,
-    25.0,
-    50.0,
-    100.0,
-)
-"""1 ms … 100 s in 1-2.5-5 steps."""
 
 _SIGNED_BOUNDS = tuple(float(f"{digit}e{exponent}") for exponent in range(-4, 7) for digit in ("1", "2", "5"))
 VALUE_BOUNDS: Final = (*(-bound for bound in reversed(_SIGNED_BOUNDS)), 0.0, *_SIGNED_BOUNDS)
@@ -203,7 +181,7 @@ CATEGORY: Final = _counter(
 )
 SAMPLES: Final = _counter("ml.input.samples", "{sample}", "Rows whose inputs were profiled.")
 LOAD_DURATION: Final = _histogram(
-    MODEL_LOAD_DURATION, "s", "Duration of creating a session.", ERROR_TYPE, bounds=LOAD_DURATION_BOUNDS_S
+    MODEL_LOAD_DURATION, "s", "Duration of creating a session.", ERROR_TYPE, bounds=_decade_bounds(-3, 2)
 )
 SESSIONS: Final = _metric(
     "observable_up_down_counter", "ml.sessions.active", "{session}", "Sessions alive in this process."
@@ -288,18 +266,13 @@ REJECTED_POINTS: Final = _counter(
     "otel_mlmon.processor.rejected.points", "{point}", "Data points that break the data model, by reason.", REASON
 )
 RECEIVED_UNUSED: Final = _counter(
-    "otel_mlmon.processor.received.unused",
-    "{record}",
-    "Log records and spans received, of which no use is made.",
-    SIGNAL,
+    "otel_mlmon.processor.received.unused", "{record}", "Log records and spans received and not used.", SIGNAL
 )
 REQUESTS_MALFORMED: Final = _counter(
     "otel_mlmon.processor.requests.malformed", "{request}", "Requests that could not be decoded."
 )
 REQUESTS_REFUSED: Final = _counter(
-    "otel_mlmon.processor.requests.refused",
-    "{request}",
-    "Requests refused before parsing, since too many bytes were in flight; senders send them again.",
+    "otel_mlmon.processor.requests.refused", "{request}", "Requests refused unread, for their sender to send again."
 )
 REQUESTS_DEAD_LETTERS: Final = _counter(
     "otel_mlmon.processor.requests.dead_letters", "{request}", "Requests that failed twice and were put aside."
@@ -311,10 +284,7 @@ WINDOW_POINTS: Final = _counter(
     "otel_mlmon.processor.points", "{point}", "Data points that reached the windows, by what became of them.", OUTCOME
 )
 REFERENCES: Final = _counter(
-    "otel_mlmon.processor.references",
-    "{reference}",
-    "Reference profiles that came with models, by what became of them.",
-    OUTCOME,
+    "otel_mlmon.processor.references", "{reference}", "Reference profiles that came with models, by outcome.", OUTCOME
 )
 ALERTS: Final = _counter(
     "otel_mlmon.processor.alerts", "{alert}", "Alerts handed to the notifiers, by rule and new state.", RULE, STATE
@@ -327,70 +297,94 @@ NOTIFICATIONS_PENDING: Final = _gauge(
 )
 
 PROCESSOR_SELF_METRICS: Final = (
-    RECEIVED_POINTS, REJECTED_POINTS, RECEIVED_UNUSED, REQUESTS_MALFORMED, REQUESTS_REFUSED,
-    REQUESTS_DEAD_LETTERS, REQUESTS_PENDING, WINDOW_POINTS, REFERENCES, ALERTS, NOTIFICATIONS,
-    NOTIFICATIONS_PENDING, FAILURES,
+    RECEIVED_POINTS, REJECTED_POINTS, RECEIVED_UNUSED, REQUESTS_MALFORMED, REQUESTS_REFUSED, REQUESTS_DEAD_LETTERS,
+    REQUESTS_PENDING, WINDOW_POINTS, REFERENCES, ALERTS, NOTIFICATIONS, NOTIFICATIONS_PENDING, FAILURES,
 )  # fmt: skip
 """What the processor counts of itself, at `/metrics`; running totals are counters."""
 
-# ---------------------------------------------------------------- events
-
+# ---- events
 EVENT_PREDICTION: Final = "ml.prediction"
 EVENT_MODEL_LOADED: Final = "ml.model.loaded"
 EVENT_PROVIDER_FALLBACK: Final = "ml.execution_provider.fallback"
 EVENT_INFERENCE_EXCEPTION: Final = "ml.inference.exception"
 EVENT_ALERT: Final = "ml.alert"
 
+ALERT_ATTRIBUTES: Final = (
+    "ml.alert.state", "ml.alert.previous", "ml.alert.severity", "ml.alert.fingerprint", "ml.alert.onset",
+    "ml.alert.causes", "ml.alert.value", "ml.alert.bound", "ml.alert.reference", "ml.alert.current",
+)  # fmt: skip
+"""The attributes of `ml.alert` besides model, rule and stream."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventKind:
-    """One event, a log record with an event name."""
+
+class EventKind(NamedTuple):
+    """Describes one event, a log record with an event name."""
 
     name: str
     severity: Literal["INFO", "WARN", "ERROR"]
     when: str
+    attributes: tuple[str, ...]
+    """All that it may carry; what is unknown is left out."""
 
+
+_MODEL: Final = (MODEL_NAME, MODEL_VERSION)
+_PROVIDERS: Final = (EXECUTION_PROVIDER, EXECUTION_PROVIDERS, EXECUTION_PROVIDERS_REQUESTED)
 
 EVENTS: Final = (
     EventKind(
-        name=EVENT_PREDICTION,
-        severity="INFO",
-        when="the prediction log: model, label, confidence, trace context; rate-limited, unsure and failed first",
+        EVENT_PREDICTION,
+        "INFO",
+        "the prediction log of calls, with their trace context; rate-limited, failed and unsure calls first",
+        (*_MODEL, PREDICTION_ID, INFERENCE_DURATION, BATCH_SIZE, PREDICTION_LABEL, PREDICTION_CONFIDENCE,
+         PREDICTION_CONFIDENCE_MIN, ERROR_TYPE),
     ),
     EventKind(
-        name=EVENT_MODEL_LOADED,
-        severity="INFO",
-        when="a session was created; `ml.model.reference` is the reference profile that the model carries, if any",
+        EVENT_MODEL_LOADED,
+        "INFO",
+        "a session was created; `ml.model.reference` is the reference profile that the model carries, if any",
+        (*_MODEL, *_PROVIDERS, RUNTIME_NAME, RUNTIME_VERSION, MODEL_FILE_SHA256, MODEL_LOAD_DURATION, MODEL_REFERENCE),
     ),
     EventKind(
-        name=EVENT_PROVIDER_FALLBACK,
-        severity="WARN",
-        when="a session runs on another execution provider than the one asked for first",
+        EVENT_PROVIDER_FALLBACK,
+        "WARN",
+        "a session runs on another execution provider than the one asked for first",
+        (*_MODEL, *_PROVIDERS),
     ),
     EventKind(
-        name=EVENT_INFERENCE_EXCEPTION,
-        severity="ERROR",
-        when="a call failed: `exception.type` and the call's trace context, never the message; rate-limited",
+        EVENT_INFERENCE_EXCEPTION,
+        "ERROR",
+        "a call failed, with its trace context and never the exception's message; rate-limited",
+        (*_MODEL, OPERATION_NAME, EXCEPTION_TYPE),
     ),
-    EventKind(name=EVENT_ALERT, severity="WARN", when="an alert changed its state"),
-)
+    EventKind(
+        EVENT_ALERT,
+        "WARN",
+        "an alert changed its state; INFO once resolved, ERROR if critical; stream, value, bound, reference and "
+        "current are those of the first cause",
+        (*_MODEL, DEPLOYMENT_ENVIRONMENT, ALERT_RULE, DRIFT_STREAM, *ALERT_ATTRIBUTES),
+    ),
+)  # fmt: skip
 
-# ---------------------------------------------------------------- streams
-
+# ---- streams
 STREAM_LABEL: Final = "prediction.label"
 STREAM_CONFIDENCE: Final = "prediction.confidence"
 STREAM_VALUE: Final = "prediction.value"
 STREAM_LATENCY: Final = "latency"
 STREAM_ERRORS: Final = "errors"
 STREAM_INPUT_PREFIX: Final = "input."
-"""A stream is what drift is looked for in; a feature's is `input.<feature>`."""
+
+STREAMS: Final[Mapping[str, str]] = {
+    STREAM_LABEL: PREDICTIONS.name,
+    STREAM_CONFIDENCE: CONFIDENCE.name,
+    STREAM_VALUE: VALUE.name,
+    f"{STREAM_INPUT_PREFIX}<feature>": f"{FEATURE.name}, {CATEGORY.name}",
+    STREAM_LATENCY: DURATION.name,
+    STREAM_ERRORS: DURATION.name,
+}
+"""The streams that drift is looked for in, and the metrics that each is made of."""
 
 CONFIDENCE_EDGES: Final = tuple(step / 10 for step in range(1, 10))
 """10 equal bins that confidence is judged and calibrated in; they nest in `CONFIDENCE_BOUNDS`."""
 
-# ---------------------------------------------------------------- image features
-
-IMAGE_FEATURES: Final = (
-    "image.brightness", "image.contrast", "image.width", "image.height", "image.aspect_ratio",
-    "image.red", "image.green", "image.blue",
-)  # fmt: skip
+_IMAGE_PROPERTIES: Final = ("brightness", "contrast", "width", "height", "aspect_ratio", "red", "green", "blue")
+IMAGE_FEATURES: Final = tuple(f"image.{name}" for name in _IMAGE_PROPERTIES)
+"""The features that an image input is profiled by."""

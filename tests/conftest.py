@@ -28,20 +28,20 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _guards(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A fault of ours fails the test, unless it provokes one (`guarded`); the journal shows those on other threads."""
+    """Fails the test on an error of ours, unless it is marked `guarded`; the journal has those of other threads."""
     JOURNAL.reset()
     for stage in guards():
         stage.reset()
-        stage.on_error = None
     is_guarded = request.node.get_closest_marker("guarded") is not None
     if not is_guarded:
-        caught = Guard._caught
+        swallow = Guard.swallow
 
-        def caught_and_raised(stage: Guard, error: Exception) -> None:
-            caught(stage, error)
-            raise error
+        def swallow_and_raise(stage: Guard, error: BaseException) -> bool:
+            if swallow(stage, error):
+                raise error
+            return False
 
-        monkeypatch.setattr(Guard, "_caught", caught_and_raised)
+        monkeypatch.setattr(Guard, "swallow", swallow_and_raise)
     yield
     failures = JOURNAL.totals(semconv.FAILURES.name)
     JOURNAL.reset()

@@ -66,9 +66,8 @@ OURS: dict[str, tuple[str, ...]] = {
         "instrumentation.settings",
         "instrumentation.queue.worker",
         "instrumentation.decode.predictions",
-        "instrumentation.decode.features",
         "instrumentation.decode.model_loading",
-        "instrumentation.aggregate.snapshot",
+        "instrumentation.aggregate.aggregator",
     ),
     "instrumentation.sentry": (
         *BASE,

@@ -2,26 +2,94 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import httpx
+import pytest
 
+from otel_mlmon.testing import capture
 from tests.support.processes import environment, free_port, run_python, until
 from tests.support.sentry_endpoint import endpoint
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
+OBSERVE = Path(__file__).parent.parent / "docs" / "observe.md"
 
 
 def test_every_example_is_run_here() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {"one_line.py", "sentry_fastapi.py", "webhook.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {
+        "observe_sklearn.py", "observe_torch.py", "observe_xgboost.py", "one_line.py", "sentry_fastapi.py",
+        "webhook.py",
+    }  # fmt: skip
 
 
 def test_one_line(tmp_path: Path) -> None:
     done = run_python([str(EXAMPLES / "one_line.py")], cwd=tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9")
     assert (done.returncode, done.stdout) == (0, "100 inferences, measured.\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "package", "model", "calls", "rows", "outputs"),
+    [
+        ("observe_sklearn.py", "sklearn", "scikit-learn", "iris", 150, 150, {"setosa", "versicolor", "virginica"}),
+        ("observe_xgboost.py", "xgboost", "xgboost", "progression", 2, 400, {"value"}),
+        ("observe_torch.py", "torch", "torch", "net", 100, 100, {"ant", "bee", "cow"}),
+    ],
+)
+def test_observe(
+    name: str,
+    module: str,
+    package: str,
+    model: str,
+    calls: int,
+    rows: int,
+    outputs: set[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip(module, reason=f"pip install {package}", exc_type=ImportError)
+    with capture() as captured:  # the example's own `instrument()` finds that this one was there before
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        captured.flush()
+        metrics = captured.metrics()
+        spans = [dict(span.attributes or {}) for span in captured.spans]
+    assert capsys.readouterr().out.endswith(", reported.\n")
+    assert len(spans) == calls
+    version = importlib.import_module(module).__version__
+    for span in spans:
+        assert (span["ml.model.name"], span["ml.model.version"], span["ml.operation.name"]) == (model, "1", "observe")
+        assert (span["ml.runtime.name"], span["ml.runtime.version"]) == (module, version)
+    kind, key = (
+        ("ml.prediction.value", "ml.output.name") if len(outputs) == 1 else ("ml.predictions", "ml.prediction.label")
+    )
+    points: list[Any] = list(metrics[kind].data.data_points)
+    assert {point.attributes[key] for point in points} <= outputs
+    assert sum(getattr(point, "count", getattr(point, "value", 0)) for point in points) == rows
+    (samples,) = metrics["ml.input.samples"].data.data_points
+    assert samples.value == rows  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("heading", "module", "calls"),
+    [
+        ("scikit-learn", "sklearn", 150),
+        ("XGBoost", "xgboost", 1),
+        ("PyTorch", "torch", 100),
+        ("Without a block", "", 1),
+    ],
+)
+def test_the_page_on_observe(heading: str, module: str, calls: int) -> None:
+    if module:
+        pytest.importorskip(module, reason=f"pip install {module}", exc_type=ImportError)
+    section = OBSERVE.read_text(encoding="utf-8").split(f"## {heading}\n")[1]
+    with capture() as captured:
+        exec(section.split("```python\n")[1].split("```")[0], {})
+        captured.flush()
+        assert captured.handle.status().recorded_calls == calls
 
 
 def test_webhook() -> None:

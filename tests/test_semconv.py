@@ -1,9 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+import onnxruntime as ort
 import pytest
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.alert.alert import RuleState
+from otel_mlmon.processor.notify.otlp import event_attributes
+from otel_mlmon.testing import capture
+from tests.support import models
+from tests.support.alerts import FIRING
 
 EVERY_METRIC = (*semconv.APPLICATION_METRICS, *semconv.PROCESSOR_METRICS, *semconv.PROCESSOR_SELF_METRICS)
 
@@ -34,3 +42,40 @@ def test_a_metric_has_a_unit_a_sentence_and_ascending_bounds(metric: semconv.Met
 def test_running_totals_of_the_processor_are_counters() -> None:
     gauges = {metric.name for metric in semconv.PROCESSOR_SELF_METRICS if metric.instrument == "gauge"}
     assert gauges == {"otel_mlmon.processor.requests.pending", "otel_mlmon.processor.notifications.pending"}
+
+
+def test_events_of_the_application_carry_the_attributes_of_the_contract_and_no_others() -> None:
+    session = ort.InferenceSession(models.classifier())
+    with capture() as captured:
+        failing_session = ort.InferenceSession(models.classifier(), providers=["CPUExecutionProvider"])
+        for rows in (1, 3):
+            session.run(None, {"input": np.ones((rows, 10), np.float32)})
+        with pytest.raises(Exception, match=r"invalid dimensions|Got: 2"):
+            failing_session.run(None, {"input": np.ones((1, 2), np.float32)})
+        captured.flush()
+        events = [event.log_record for event in captured.events]
+        spans = captured.spans
+    attributes: dict[str, set[str]] = {}
+    for event in events:
+        attributes.setdefault(str(event.event_name), set()).update(event.attributes or {})
+    contract = {kind.name: set(kind.attributes) for kind in semconv.EVENTS}
+    unknown = {semconv.MODEL_VERSION, semconv.MODEL_REFERENCE, semconv.MODEL_FILE_SHA256}
+    assert {name: contract[name] - names for name, names in attributes.items()} == {
+        semconv.EVENT_PREDICTION: {semconv.MODEL_VERSION},
+        semconv.EVENT_INFERENCE_EXCEPTION: {semconv.MODEL_VERSION},
+        semconv.EVENT_MODEL_LOADED: contract[semconv.EVENT_MODEL_LOADED] & unknown - attributes["ml.model.loaded"],
+    }
+    assert all(names <= contract[name] for name, names in attributes.items())
+    severities = {kind.name: kind.severity for kind in semconv.EVENTS}
+    assert all(event.severity_text == severities[str(event.event_name)] for event in events)
+    on_spans = {name for span in spans for name in span.attributes or {}}
+    assert {attribute.name for attribute in semconv.SPAN_ATTRIBUTES} - on_spans == {semconv.MODEL_VERSION}
+    assert on_spans <= {attribute.name for attribute in semconv.SPAN_ATTRIBUTES}
+    kinds = {"string": str, "double": float, "int": int}
+    types = {attribute.name: kinds[attribute.type] for attribute in semconv.SPAN_ATTRIBUTES}
+    assert all(type(value) is types[name] for span in spans for name, value in (span.attributes or {}).items())
+
+
+def test_the_event_of_an_alert_carries_the_attributes_of_the_contract() -> None:
+    (contract,) = [kind for kind in semconv.EVENTS if kind.name == semconv.EVENT_ALERT]
+    assert set(event_attributes(replace(FIRING, environment="staging"))) == set(contract.attributes)

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from otel_mlmon import semconv
 from otel_mlmon.errors import DataError, DependencyMissingError
-from otel_mlmon.instrumentation.decode.batching import gather
-from otel_mlmon.instrumentation.decode.decoder import Reader
+from otel_mlmon.instrumentation.decode.batch import take_batches
+from otel_mlmon.instrumentation.decode.decoder import Decoder
 from otel_mlmon.instrumentation.decode.predictions import Predictions
 from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Tensor, image_step
 from otel_mlmon.instrumentation.runtime.onnxruntime import patches as onnxruntime
@@ -131,7 +131,7 @@ class OnnxModel:
         )
         recorder = CallRecorder(capture, runtime_version=self._version)
         options = options or ModelOptions()
-        decoders: list[Reader] = []
+        decoders: list[Decoder] = []
         counts = _StreamCounts(truth)
         copy_call: CopyCall | None = None
         done = 0
@@ -264,12 +264,12 @@ def _count_rows(calls: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[n
     return np.bincount(calls, minlength=len(sizes)).astype(np.int64)
 
 
-def _decode(calls: _CallList, decoders: list[Reader], options: ModelOptions) -> Predictions:
-    (batch,) = gather(calls.take, len(calls.queue), is_suppressed=lambda _: False, pause=lambda: None).batches
+def _decode(calls: _CallList, decoders: list[Decoder], options: ModelOptions) -> Predictions:
+    (batch,), _ = take_batches(calls.take, len(calls.queue), is_suppressed=lambda _: False, pause=lambda: None)
     if not decoders:
         max_features = InstrumentationSettings().max_features
-        decoders.append(Reader(batch.plan, options=lambda _: options, max_features=max_features))
-    return decoders[0].read(batch)
+        decoders.append(Decoder(batch.plan, options=lambda _: options, max_features=max_features))
+    return decoders[0].decode(batch)
 
 
 def _sketch_streams(predictions: Predictions) -> Iterator[tuple[str, StreamSketch]]:

@@ -23,11 +23,11 @@ from opentelemetry.sdk.metrics.view import (
 from opentelemetry.sdk.resources import Resource
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.aggregate.snapshot import Snapshot, Values
+from otel_mlmon.instrumentation.aggregate.aggregator import Snapshot
+from otel_mlmon.instrumentation.decode.predictions import InputSummary
 from otel_mlmon.instrumentation.export.bulk_self_test import UnavailableReasons
 from otel_mlmon.instrumentation.export.metrics import MetricWriter
 from otel_mlmon.internal_events import JOURNAL
-from otel_mlmon.sketch.categories import Categories
 from otel_mlmon.types import ModelKey
 from tests.support.otlp_server import OtlpServer
 
@@ -53,10 +53,9 @@ def snapshots() -> list[Snapshot]:
     return [
         Snapshot(
             model=ModelKey("m", "1"),
-            durations_s={"": Values(numbers=rng.lognormal(-9, 1, 300))},
-            labels=Categories(counts={"a": 200, "b": 100}),
-            features={name: Values(numbers=rng.lognormal(0, 2, 300)) for name in ("x", "y")},
-            samples=300,
+            durations_s={"": rng.lognormal(-9, 1, 300)},
+            labels={"a": 200, "b": 100},
+            inputs=InputSummary(features={name: rng.lognormal(0, 2, 300) for name in ("x", "y")}, samples=300),
         )
         for _ in range(2)
     ]
@@ -161,7 +160,7 @@ def test_prometheus_gets_features_with_explicit_bounds() -> None:
 def test_negative_values_that_record_refuses_are_counted() -> None:
     provider = MeterProvider([InMemoryMetricReader()], shutdown_on_exit=False)
     metrics = MetricWriter(provider, drain=lambda: None, sessions=lambda: ())
-    negative = Snapshot(model=ModelKey("m", ""), features={"x": Values(numbers=np.array([-1.0, 2.0, -3.0]))})
+    negative = Snapshot(model=ModelKey("m", ""), inputs=InputSummary(features={"x": np.array([-1.0, 2.0, -3.0])}))
     metrics.write(negative)
     assert JOURNAL.totals(semconv.VALUES_DROPPED.name) == {}
     metrics.unavailable_reasons = UnavailableReasons("asked for", "asked for")

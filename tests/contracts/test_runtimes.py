@@ -157,7 +157,7 @@ def manual_subject() -> Subject:
 
 
 def toy_subject() -> Subject:
-    import toy_library  # type: ignore[import-not-found]
+    import toy_library
 
     model = toy_library.Model()
     attributes = {"ml.runtime.name": "toy"}

@@ -16,11 +16,11 @@ from opentelemetry.trace import StatusCode
 
 from otel_mlmon import ModelOptions, semconv
 from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
-from otel_mlmon.instrumentation.decode.decoder import Reader
+from otel_mlmon.instrumentation.decode.decoder import Decoder
 from otel_mlmon.instrumentation.export.events import EventWriter
 from otel_mlmon.instrumentation.export.metrics import MetricWriter
 from otel_mlmon.instrumentation.export.spans import SpanWriter
-from otel_mlmon.instrumentation.pipeline import CHUNK, InstrumentationPipeline
+from otel_mlmon.instrumentation.pipeline import CHUNK_CALLS, InstrumentationPipeline
 from otel_mlmon.testing import Captured, capture
 from tests.support import models
 
@@ -244,7 +244,7 @@ def test_calls_are_recorded_or_dropped_by_reason() -> None:
 @pytest.mark.parametrize(
     ("owner", "method", "stage"),
     [
-        (Reader, "read", "record"),
+        (Decoder, "decode", "record"),
         (Aggregator, "add", "record"),
         (MetricWriter, "write", "metrics"),
         (SpanWriter, "write", "spans_and_events"),
@@ -351,13 +351,13 @@ def test_spans_and_events_of_many_models_in_one_round() -> None:
 
 
 def test_whoever_cannot_wait_reads_all_that_waits_and_tells_of_a_model_once() -> None:
-    with resting(span_ratio=0.0, events_per_second=0.0, buffer_records=2 * CHUNK) as (captured, pipeline):
+    with resting(span_ratio=0.0, events_per_second=0.0, buffer_records=2 * CHUNK_CALLS) as (captured, pipeline):
         session = ort.InferenceSession(models.classifier(name="iris"))
-        for _ in range(CHUNK + 1):
+        for _ in range(CHUNK_CALLS + 1):
             session.run(None, FEED)
         pipeline._catch_up(10.0)
         status = captured.handle.status()
-        assert (status.waiting_calls, status.recorded_calls) == (0, CHUNK + 2)
+        assert (status.waiting_calls, status.recorded_calls) == (0, CHUNK_CALLS + 2)
         captured.flush()
         told = [dict(found.log_record.attributes or {}) for found in captured.events]
         assert [said["ml.model.name"] for said in told] == ["first", "iris"]

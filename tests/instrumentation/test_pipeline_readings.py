@@ -49,7 +49,7 @@ def test_what_was_found_out_is_in_the_status_and_said_once(caplog: pytest.LogCap
             second.run(None, {"input": np.zeros((1, 2, 5, 5), np.float32)})
         captured.flush()
         timed_only = "unknown kind, timed only (set ModelOptions.output_kind)"
-        full = "more than may be counted by name (max_labels), the rest is _OTHER"
+        full = "more than max_labels, the others are counted as _OTHER"
         assert captured.handle.status().findings == {
             "wide": {
                 "output output": "probabilities",

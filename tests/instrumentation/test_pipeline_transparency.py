@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
-from otel_mlmon.instrumentation.decode.announcements import Announcer
-from otel_mlmon.instrumentation.decode.decoder import Reader
+from otel_mlmon.instrumentation.decode.decoder import Decoder
+from otel_mlmon.instrumentation.decode.model_loading import LoadTracker
 from otel_mlmon.instrumentation.export.events import EventWriter
 from otel_mlmon.instrumentation.export.metrics import MetricWriter
 from otel_mlmon.instrumentation.export.sampling import RateLimiter, SlowCallDetector
@@ -38,8 +38,9 @@ HOSTS = st.sampled_from([ValueError, KeyError, AttributeError, StopIteration, Ke
 STAGES = [
     (CallRecorder, "_describe"), (CallRecorder, "_copiers_of"), (CallRecorder, "attach_copier"),
     (CallRecorder, "value_recorder"), (OrtValueRecorder, "copy_inputs"),
-    (OrtValueRecorder, "record"), (CallQueue, "offer"), (Announcer, "take"), (Announcer, "see"), (Announcer, "timed"),
-    (Announcer, "announcements"), (Reader, "__init__"), (Reader, "read"), (Aggregator, "add"), (Aggregator, "take"),
+    (OrtValueRecorder, "record"), (CallQueue, "offer"), (LoadTracker, "take"), (LoadTracker, "add_session"),
+    (LoadTracker, "durations"), (LoadTracker, "announcements"), (Decoder, "__init__"), (Decoder, "decode"),
+    (Aggregator, "add"), (Aggregator, "take"),
     (MetricWriter, "write"), (MetricWriter, "write_loads"), (MetricWriter, "add_exemplars"), (SpanWriter, "write"),
     (EventWriter, "write_predictions"), (EventWriter, "write_exceptions"), (EventWriter, "write_model"),
     (RateLimiter, "grant"), (SlowCallDetector, "detect"),
@@ -212,13 +213,13 @@ def test_calls_of_eight_threads_are_recorded_suppressed_or_dropped(count: int) -
 
 def test_a_full_buffer_drops_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     session = ort.InferenceSession(models.classifier())
-    may_go_on, read = threading.Event(), Reader.read
+    may_go_on, decode = threading.Event(), Decoder.decode
 
-    def stuck(self: Reader, calls: Any) -> Any:
+    def stuck(self: Decoder, batch: Any) -> Any:
         assert may_go_on.wait(30)
-        return read(self, calls)
+        return decode(self, batch)
 
-    monkeypatch.setattr(Reader, "read", stuck)
+    monkeypatch.setattr(Decoder, "decode", stuck)
     with capture(buffer_records=50, events_per_second=0.0, spans_per_second=0.0) as captured:
         in_threads(8, 200, session)
         may_go_on.set()

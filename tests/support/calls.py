@@ -1,4 +1,4 @@
-"""Calls of a session that exists only on paper: described, copied by the real copiers, and read."""
+"""Calls of a session that exists only on paper: described, copy_calls by the real copiers, and read."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
-from otel_mlmon.instrumentation.aggregate.snapshot import Snapshot
-from otel_mlmon.instrumentation.decode.batch import Batch
-from otel_mlmon.instrumentation.decode.batching import gather
-from otel_mlmon.instrumentation.decode.decoder import Reader
+from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator, Snapshot
+from otel_mlmon.instrumentation.decode.batch import CallBatch, take_batches
+from otel_mlmon.instrumentation.decode.decoder import Decoder
 from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
 from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Item, Plan, SessionInfo, Side
@@ -93,7 +91,7 @@ def planned(
     metadata: Mapping[str, str] | None = None,
     is_whole: bool = False,
 ) -> tuple[Plan, list[int]]:
-    """What is copied of a session of which this is the first call, and the positions of the outputs copied."""
+    """What is copy_calls of a session of which this is the first call, and the positions of the outputs copy_calls."""
     said = nodes or {}
     described = Described(
         [said.get(name) or node(name, value) for name, value in feed.items()],
@@ -112,8 +110,8 @@ def planned(
     return plan, list(outputs)
 
 
-def copied(calls: Sequence[tuple[Arrays, Arrays]], **described: Any) -> list[CallTuple]:
-    """Calls as they would be copied on the host's thread; each is its inputs and its outputs, by name."""
+def copy_calls(calls: Sequence[tuple[Arrays, Arrays]], **described: Any) -> list[CallTuple]:
+    """Calls as they would be copy_calls on the host's thread; each is its inputs and its outputs, by name."""
     plan, positions = planned(*calls[0], **described)
     sink = Sink()
     copy_call = make_copier(plan, positions, sink=sink, context=lambda _: None)
@@ -132,30 +130,30 @@ def copies(side: Side) -> tuple[Item, ...]:
     return (side,) if isinstance(side, bytes) else side
 
 
-def batch_of(records: Sequence[CallTuple]) -> Batch:
+def batch_of(records: Sequence[CallTuple]) -> CallBatch:
     """Calls of one plan, as they are gathered from the buffer."""
     ring = CallQueue(fields=FIELDS, max_records=len(records) + 1, max_bytes=1 << 40, attend=lambda _: None)
     for record in records:
         ring.offer(record, 1)
-    (batch,) = gather(ring.take, len(records), is_suppressed=lambda _: False, pause=lambda: None).batches
+    (batch,), _ = take_batches(ring.take, len(records), is_suppressed=lambda _: False, pause=lambda: None)
     return batch
 
 
-def added_up(
+def summarize(
     records: Sequence[CallTuple],
-    said: ModelOptions,
+    options: ModelOptions,
     *,
     cuts: Sequence[int] = (),
     findings: Findings | None = None,
     admit: Callable[[str, str, Mapping[str, int]], Mapping[str, int]] = lambda _, __, counts: counts,
 ) -> Snapshot:
     """What the records add up to, read in pieces that end at `cuts`."""
-    reader = Reader(records[0][0], options=lambda _: said, max_features=100, findings=findings)
+    decoder = Decoder(records[0][0], options=lambda _: options, max_features=100, findings=findings)
     aggregator = Aggregator(admit=admit)
     ends = [*sorted({cut % len(records) for cut in cuts} - {0}), len(records)]
     start = 0
     for end in ends:
-        aggregator.add(reader.read(batch_of(records[start:end])))
+        aggregator.add(decoder.decode(batch_of(records[start:end])))
         start = end
     (snapshot,) = aggregator.take()
     return snapshot

@@ -1,4 +1,4 @@
-"""Step 4: many batches as one.
+"""Step 4: adds batches up.
 
-In: `Predictions`. Out: one `Snapshot` a model: what an interval added up to, ready for the metrics.
+In: `Predictions`. Out: one `Snapshot` a model: the sum of an interval, ready for the metrics.
 """

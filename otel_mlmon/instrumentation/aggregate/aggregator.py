@@ -1,29 +1,48 @@
-"""Adds predictions up, one array operation a batch and column."""
+"""OUT Snapshot: what an interval of one model's calls adds up to.
+
+Choice: values that go into a histogram are kept as they are until the end of the interval, at most one queue of them,
+since only the reader of the metrics knows its buckets: the views of the application's meter provider may set others.
+"""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from otel_mlmon.instrumentation.aggregate.snapshot import Snapshot, Values
-from otel_mlmon.instrumentation.decode.predictions import Labels, Predictions
-from otel_mlmon.sketch.categories import Categories
+from otel_mlmon.instrumentation.decode.predictions import InputSummary, Labels, Predictions
 from otel_mlmon.types import Floats, ModelKey
 
 Admit = Callable[[str, str, Mapping[str, int]], Mapping[str, int]]
-"""Model's name, feature's name or empty for labels, counts; gives the counts that may leave."""
+"""Returns the counts that may leave the process, from the name of the model, of the feature, empty for labels, and the
+counts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Snapshot:
+    """Holds counts and finite values of one model; a shape (n,) each."""
+
+    model: ModelKey
+    durations_s: Mapping[str, Floats] = field(default_factory=dict)
+    """By error type; empty of calls that succeeded."""
+    slowest_calls: Mapping[str, tuple[float, object]] = field(default_factory=dict)
+    """By error type: the longest duration, and the OpenTelemetry context of its call."""
+    batch_sizes: Floats = field(default_factory=lambda: np.zeros(0))
+    labels: Mapping[str, int] = field(default_factory=dict)
+    confidences: Floats = field(default_factory=lambda: np.zeros(0))
+    values: Mapping[str, Floats] = field(default_factory=dict)
+    """By output."""
+    inputs: InputSummary = field(default_factory=InputSummary)
 
 
 class Aggregator:
-    """One snapshot a model.
+    """Adds predictions up to one snapshot a model, by one array operation a batch and column.
 
     Runs on: one thread at a time.
 
     Args:
-        admit: Which labels and categories may be counted by name.
+        admit: Decides which labels and categories are counted by name.
     """
 
     def __init__(self, *, admit: Admit) -> None:
@@ -31,59 +50,97 @@ class Aggregator:
         self._snapshots: dict[ModelKey, list[Snapshot]] = {}
 
     def add(self, predictions: Predictions) -> None:
-        """Add one batch."""
-        model = predictions.model.key
-        self._snapshots.setdefault(model, []).append(self._snapshot(model, predictions))
+        """Adds one batch."""
+        snapshot = self._summarize(predictions)
+        self._snapshots.setdefault(snapshot.model, []).append(snapshot)
 
     def take(self) -> list[Snapshot]:
-        """What was added since the last time."""
-        taken, self._snapshots = self._snapshots, {}
-        return [functools.reduce(Snapshot.merge, parts) for parts in taken.values()]
+        """Returns what was added since the last time."""
+        snapshots, self._snapshots = self._snapshots, {}
+        return [merge_snapshots(parts) for parts in snapshots.values()]
 
-    def _snapshot(self, model: ModelKey, predictions: Predictions) -> Snapshot:
-        inputs = predictions.inputs
-        sizes = predictions.batch_sizes
+    def _summarize(self, predictions: Predictions) -> Snapshot:
+        model, inputs, sizes = predictions.model.key, predictions.inputs, predictions.batch_sizes
+        durations_s, slowest_calls = _durations_by_error(predictions)
         return Snapshot(
             model=model,
-            durations_s=_durations(predictions),
-            batch_sizes=Values(numbers=sizes[sizes > 0].astype(np.float64)),
-            labels=Categories(counts=self._admit(model.name, "", label_counts(predictions.labels))),
-            confidences=Values(numbers=predictions.confidences.values),
-            values={name: Values(numbers=numbers) for name, numbers in predictions.values.items()},
-            features={name: Values(numbers=numbers) for name, numbers in inputs.features.items()},
-            missing=Categories(counts=inputs.missing),
-            categories={
-                name: Categories(counts=self._admit(model.name, name, counts))
-                for name, counts in inputs.categories.items()
-            },
-            samples=inputs.samples,
+            durations_s=durations_s,
+            slowest_calls=slowest_calls,
+            batch_sizes=sizes[sizes > 0].astype(np.float64),
+            labels=self._admit(model.name, "", label_counts(predictions.labels)),
+            confidences=predictions.confidences.values,
+            values=predictions.values,
+            inputs=InputSummary(
+                features=inputs.features,
+                missing=inputs.missing,
+                categories={name: self._admit(model.name, name, counts) for name, counts in inputs.categories.items()},
+                samples=inputs.samples,
+            ),
         )
 
 
+def merge_snapshots(snapshots: Sequence[Snapshot]) -> Snapshot:
+    """Merges the snapshots, at least one, of one model."""
+    if len(snapshots) == 1:
+        return snapshots[0]
+    inputs = [snapshot.inputs for snapshot in snapshots]
+    # Backwards: of equally slow calls the first is kept.
+    calls = [call for snapshot in reversed(snapshots) for call in snapshot.slowest_calls.items()]
+    return Snapshot(
+        model=snapshots[0].model,
+        durations_s=_concatenate(snapshot.durations_s for snapshot in snapshots),
+        slowest_calls=dict(sorted(calls, key=lambda call: call[1][0])),
+        batch_sizes=np.concatenate([snapshot.batch_sizes for snapshot in snapshots]),
+        labels=_add_counts(snapshot.labels for snapshot in snapshots),
+        confidences=np.concatenate([snapshot.confidences for snapshot in snapshots]),
+        values=_concatenate(snapshot.values for snapshot in snapshots),
+        inputs=InputSummary(
+            features=_concatenate(summary.features for summary in inputs),
+            missing=_add_counts(summary.missing for summary in inputs),
+            categories={
+                name: _add_counts(summary.categories.get(name, {}) for summary in inputs)
+                for name in dict.fromkeys(name for summary in inputs for name in summary.categories)
+            },
+            samples=sum(summary.samples for summary in inputs),
+        ),
+    )
+
+
 def label_counts(labels: Labels) -> dict[str, int]:
-    """How often each label came; two classes of one name are one label."""
+    """Counts each label; two classes of one name are one label."""
     counts: dict[str, int] = {}
-    found = np.bincount(labels.codes, minlength=1)
-    for code in np.flatnonzero(found).tolist():
+    counts_by_code = np.bincount(labels.codes, minlength=1)
+    for code in np.flatnonzero(counts_by_code).tolist():
         label = labels.table[code]
-        counts[label] = counts.get(label, 0) + int(found[code])
+        counts[label] = counts.get(label, 0) + int(counts_by_code[code])
     return counts
 
 
-def _durations(predictions: Predictions) -> dict[str, Values]:
-    calls = np.flatnonzero(predictions.duration_ns)
-    if not calls.size:
-        return {}
-    seconds = predictions.duration_ns[calls] / 1e9
-    if not any(predictions.errors):
-        return {"": _with_slowest(seconds, predictions, calls)}
-    errors = np.array([predictions.errors[call] or "" for call in calls.tolist()])
-    return {
-        str(error): _with_slowest(seconds[errors == error], predictions, calls[errors == error])
-        for error in np.unique(errors)
-    }
+def _durations_by_error(predictions: Predictions) -> tuple[dict[str, Floats], dict[str, tuple[float, object]]]:
+    seconds = predictions.duration_ns / 1e9
+    measured = np.flatnonzero(seconds)
+    positions = {"": measured} if measured.size else {}
+    if any(predictions.errors):
+        errors = np.array([predictions.errors[call] or "" for call in measured.tolist()])
+        positions = {str(error): measured[errors == error] for error in np.unique(errors)}
+    slowest = {error: int(calls[seconds[calls].argmax()]) for error, calls in positions.items()}
+    return (
+        {error: seconds[calls] for error, calls in positions.items()},
+        {error: (float(seconds[call]), predictions.contexts[call]) for error, call in slowest.items()},
+    )
 
 
-def _with_slowest(seconds: Floats, predictions: Predictions, calls: NDArray[np.intp]) -> Values:
-    slowest = int(seconds.argmax())
-    return Values(numbers=seconds, exemplar=(float(seconds[slowest]), predictions.contexts[int(calls[slowest])]))
+def _concatenate(columns: Iterable[Mapping[str, Floats]]) -> dict[str, Floats]:
+    parts: dict[str, list[Floats]] = {}
+    for column in columns:
+        for name, values in column.items():
+            parts.setdefault(name, []).append(values)
+    return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def _add_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    totals: dict[str, int] = {}
+    for part in counts:
+        for name, count in part.items():
+            totals[name] = totals.get(name, 0) + count
+    return totals

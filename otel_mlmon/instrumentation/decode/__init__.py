@@ -1,4 +1,4 @@
-"""Step 2: what the copied bytes mean.
+"""Step 3: decodes the copied bytes of calls.
 
 In: `Call`s of one session, in batches. Out: `Predictions`: durations, labels, confidences, values and features as
 columns. Raw inputs and outputs end here.

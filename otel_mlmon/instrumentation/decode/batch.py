@@ -1,25 +1,41 @@
-"""Many calls of one plan, field by field."""
+"""Batches of calls: takes them out of the queue, grouped by plan, and joins the copies of a tensor into one array.
+
+Calls are taken a few at a time, since this work holds the interpreter. They are freed at once, and the application's
+threads may run in between.
+"""
 
 from __future__ import annotations
 
+import collections
 import itertools
-from collections.abc import Sequence
+import math
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from otel_mlmon.instrumentation.runtime.call import Item, Plan
+from otel_mlmon.instrumentation.runtime.call import FIELDS, Call, CallTuple, Item, Plan, Side, Tensor
 from otel_mlmon.types import Ints
+
+PIECE_CALLS: Final = 128
+"""Calls taken at a time: some 0.1 ms of work."""
+
+_CONTEXT: Final = Call._fields.index("context")
+
+CallColumns: TypeAlias = "Sequence[Sequence[Any]]"
+"""Calls by field: one sequence a field of `Call`, in order."""
 
 
 class PackedTensor(NamedTuple):
-    """A tensor that was copied whole at each of n calls: rows of the plan's shape, in C order."""
+    """Holds a tensor that was copied completely at each of n calls: rows of the plan's shape, in C order."""
 
     data: bytes
     """The copies, one after the other."""
     lengths: Ints
-    """Shape (n,): bytes of each."""
+    """Shape (n,): bytes of each copy."""
 
 
 Items: TypeAlias = "PackedTensor | Sequence[Item]"
@@ -27,8 +43,8 @@ Items: TypeAlias = "PackedTensor | Sequence[Item]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Batch:
-    """n calls, in the order in which they ended up in the buffer."""
+class CallBatch:
+    """Holds n calls of one plan, field by field, in the order of the queue."""
 
     plan: Plan
     started_ns: Ints
@@ -43,9 +59,235 @@ class Batch:
     outputs: Sequence[Items]
 
 
-def each(items: Items) -> Sequence[Item]:
-    """The copies call by call."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TensorRows:
+    """Holds the rows of one tensor over a batch of calls, as far as they were copied."""
+
+    rows: NDArray[Any]
+    """Shape (m, k): one row a prediction or sample."""
+    calls: Ints
+    """Shape (m,): the call that a row belongs to, not decreasing."""
+    sizes: Ints
+    """Shape (n,): rows of each call, copied or not; 0 if unknown."""
+    is_ragged: bool = False
+    """Whether rows of another width were left out."""
+
+
+def take_batches(
+    take: Callable[[int], Sequence[Any]],
+    limit: int,
+    *,
+    is_suppressed: Callable[[object], bool],
+    pause: Callable[[], object],
+) -> tuple[list[CallBatch], int]:
+    """Takes the oldest calls out of the queue, at most `limit`, as one batch a plan.
+
+    Runs on: one thread at a time.
+
+    Args:
+        take: Takes the fields of at most so many calls, one call after the other.
+        limit: Above 0.
+        is_suppressed: Whether the application had suppressed instrumentation in a context.
+        pause: Called after each piece: lets the application's threads run first.
+
+    Returns:
+        The batches, and the number of suppressed calls, which are in none.
+    """
+    builders: dict[Plan, _BatchBuilder] = collections.defaultdict(_BatchBuilder)
+    suppressed = 0
+    for first in range(0, limit, PIECE_CALLS):
+        size = min(PIECE_CALLS, limit - first)
+        fields = take(size)
+        calls = len(fields) // FIELDS
+        columns = _without_suppressed([fields[position::FIELDS] for position in range(FIELDS)], is_suppressed)
+        suppressed += calls - len(columns[0])
+        for plan, plan_columns in _group_by_plan(columns):
+            builders[plan].add(plan_columns)
+        if calls < size:
+            break
+        del fields, columns
+        pause()
+    return [builder.build(plan) for plan, builder in builders.items()], suppressed
+
+
+def split_calls(items: Items) -> Sequence[Item]:
+    """Returns the copies call by call."""
     if not isinstance(items, PackedTensor):
         return items
     ends = np.cumsum(items.lengths).tolist()
     return [items.data[start:end] for start, end in itertools.pairwise([0, *ends])]
+
+
+def join_rows(tensor: Tensor, items: Items, *, width: int = 0) -> TensorRows:
+    """Joins the copies of a tensor of layout `rows` or `maps`; rows of another width than the first are left out.
+
+    Args:
+        tensor: The tensor.
+        items: Its copies.
+        width: The width to join instead of the first row's; 0 for the first's.
+    """
+    dtype = np.dtype(tensor.dtype)
+    rows = _packed_rows(tensor, items) if isinstance(items, PackedTensor) else _equal_rows(dtype, items, width)
+    return rows or _ragged_rows(dtype, tensor, split_calls(items), width)
+
+
+def row_bytes(tensor: Tensor) -> int:
+    """Computes the bytes of one row of the plan's shape."""
+    return math.prod(tensor.row_shape or ()) * np.dtype(tensor.dtype).itemsize
+
+
+class _BatchBuilder:
+    """Adds up the calls of one plan."""
+
+    def __init__(self) -> None:
+        self._started = array("q")
+        self._ended = array("q")
+        self._contexts: list[object] = []
+        self._errors: list[str | None] = []
+        self._inputs = _SideBuilder()
+        self._outputs = _SideBuilder()
+
+    def add(self, columns: CallColumns) -> None:
+        _, started, ended, contexts, inputs, outputs, errors = columns
+        self._started.extend(started)
+        self._ended.extend(ended)
+        self._contexts.extend(contexts)
+        self._errors.extend(errors)
+        self._inputs.add(inputs)
+        self._outputs.add(outputs)
+
+    def build(self, plan: Plan) -> CallBatch:
+        return CallBatch(
+            plan=plan,
+            started_ns=np.frombuffer(self._started, dtype=np.int64),
+            ended_ns=np.frombuffer(self._ended, dtype=np.int64),
+            contexts=self._contexts,
+            errors=self._errors,
+            inputs=self._inputs.build(len(plan.inputs)),
+            outputs=self._outputs.build(len(plan.outputs)),
+        )
+
+
+class _SideBuilder:
+    """Adds up the inputs or outputs of calls: packed as long as each is the bytes of one tensor."""
+
+    def __init__(self) -> None:
+        self._packed: list[bytes] = []
+        self._lengths = array("q")
+        self._sides: list[Side] = []
+
+    def add(self, sides: Sequence[Side]) -> None:
+        if not self._sides and set(map(type, sides)) == {bytes}:
+            self._packed.append(b"".join(sides))  # type: ignore[arg-type]
+            self._lengths.extend(map(len, sides))
+            return
+        if self._packed:
+            self._sides, self._packed = list(split_calls(self._tensor())), []  # type: ignore[arg-type]
+        self._sides.extend(sides)
+
+    def build(self, tensors: int) -> list[Items]:
+        if not self._sides:
+            return [self._tensor()]
+        return [_items_at(self._sides, position) for position in range(tensors)]
+
+    def _tensor(self) -> PackedTensor:
+        return PackedTensor(b"".join(self._packed), np.frombuffer(self._lengths, dtype=np.int64))
+
+
+def _items_at(sides: Sequence[Side], position: int) -> Sequence[Item]:
+    """Returns the copy of the tensor at `position` of each call; None for a call that failed."""
+    return [side if type(side) is bytes else (side[position] if side else None) for side in sides]  # type: ignore[misc]
+
+
+def _without_suppressed(columns: CallColumns, is_suppressed: Callable[[object], bool]) -> CallColumns:
+    # Most calls have no context at all, or one that many share.
+    contexts = columns[_CONTEXT]
+    if not any(contexts):
+        return columns
+    distinct = {id(context): context for context in contexts}
+    suppressed = {key for key, context in distinct.items() if is_suppressed(context)}
+    if not suppressed:
+        return columns
+    is_wanted = [id(context) not in suppressed for context in contexts]
+    return [list(itertools.compress(column, is_wanted)) for column in columns]
+
+
+def _group_by_plan(columns: CallColumns) -> Iterator[tuple[Plan, CallColumns]]:
+    plans = columns[0]
+    if len(set(plans)) == 1:  # the common case, in one step
+        yield plans[0], columns
+        return
+    groups: dict[Plan, list[CallTuple]] = {}
+    for call in zip(*columns, strict=True):
+        groups.setdefault(call[0], []).append(call)
+    for plan, group in groups.items():
+        yield plan, list(zip(*group, strict=True))
+
+
+def _packed_rows(tensor: Tensor, items: PackedTensor) -> TensorRows | None:
+    """Joins copies of complete rows; None if one is not: onnxruntime only warns of an output of an undeclared shape."""
+    size_bytes, dtype = row_bytes(tensor), np.dtype(tensor.dtype)
+    if not size_bytes:
+        return None
+    sizes = items.lengths // size_bytes
+    if (sizes * size_bytes != items.lengths).any():
+        return None
+    calls = np.arange(len(sizes), dtype=np.int64)
+    return TensorRows(
+        rows=np.frombuffer(items.data, dtype=dtype).reshape(-1, size_bytes // dtype.itemsize),
+        calls=calls if (sizes == 1).all() else np.repeat(calls, sizes),
+        sizes=sizes,
+    )
+
+
+def _equal_rows(dtype: np.dtype[Any], items: Sequence[Item], wanted_width: int) -> TensorRows | None:
+    """Joins copies of one shape and length, such as calls of one batch size; None for others."""
+    if set(map(type, items)) != {tuple}:
+        return None
+    shapes, parts = zip(*items, strict=True)
+    if len(set(shapes)) > 1 or set(map(type, parts)) != {bytes} or len(set(map(len, parts))) > 1:
+        return None
+    width = math.prod(shapes[0][1:])
+    size_bytes = width * dtype.itemsize
+    if not size_bytes or not parts[0] or len(parts[0]) % size_bytes or wanted_width not in {0, width}:
+        return None
+    return TensorRows(
+        rows=np.frombuffer(b"".join(parts), dtype=dtype).reshape(-1, width),
+        calls=np.repeat(np.arange(len(items), dtype=np.int64), len(parts[0]) // size_bytes),
+        sizes=np.full(len(items), shapes[0][0], dtype=np.int64),
+    )
+
+
+def _ragged_rows(dtype: np.dtype[Any], tensor: Tensor, items: Sequence[Item], wanted_width: int) -> TensorRows:
+    declared_width = -1 if tensor.row_shape is None else math.prod(tensor.row_shape)
+    sizes = [0] * len(items)
+    copied_rows = [0] * len(items)
+    parts: list[bytes] = []
+    is_ragged = False
+    for call, item in enumerate(items):
+        if item is None:
+            continue
+        width, data = (declared_width, item) if isinstance(item, bytes) else (math.prod(item[0][1:]), item[1])
+        size_bytes = max(width, 0) * dtype.itemsize
+        if not isinstance(data, bytes) or not size_bytes:
+            data = b""
+        if data and len(data) % size_bytes:
+            is_ragged = True
+            continue
+        sizes[call] = item[0][0] if isinstance(item, tuple) else len(data) // max(size_bytes, 1)
+        if not data:
+            continue
+        wanted_width = wanted_width or width
+        if width != wanted_width:
+            is_ragged = True
+            continue
+        parts.append(data)
+        copied_rows[call] = len(data) // size_bytes
+    return TensorRows(
+        rows=np.frombuffer(b"".join(parts), dtype=dtype).reshape(-1, wanted_width)
+        if parts
+        else np.zeros((0, max(wanted_width, declared_width, 0)), dtype=dtype),
+        calls=np.repeat(np.arange(len(items), dtype=np.int64), copied_rows),
+        sizes=np.array(sizes, dtype=np.int64),
+        is_ragged=is_ragged,
+    )

@@ -1,4 +1,4 @@
-"""What was found out about each model by itself: said once in the log, and to whoever asks."""
+"""Keeps what was inferred about each model: logged once, and reported by `status()`."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ _LOG: Final = logging.getLogger("otel_mlmon")
 
 
 class Findings:
-    """One sentence a model and subject, the last one of each.
+    """Keeps one sentence a model and subject, the latest of each.
 
     Runs on: `note` on one thread at a time, `all` on any.
     """
 
     def __init__(self) -> None:
-        self._of: dict[tuple[str, str], str] = {}
+        self._texts: dict[tuple[str, str], str] = {}
 
     def note(self, model: str, subject: str, finding: str, *, is_logged: bool = True) -> None:
-        """Keep `finding`, and log it if it is new, however many sessions of the model find it."""
+        """Keeps a finding, and logs it if it is new, however many sessions of the model have it."""
         key = (model, subject)
-        if self._of.get(key) == finding or (key not in self._of and len(self._of) >= MAX_FINDINGS):
+        if self._texts.get(key) == finding or (key not in self._texts and len(self._texts) >= MAX_FINDINGS):
             return
-        self._of[key] = finding
+        self._texts[key] = finding
         if is_logged:
             _LOG.info("Model %s, %s: %s.", model, subject, finding)
 
-    def full(self, model: str, feature: str) -> None:
-        """Note that there are more labels, or values of a feature, than are counted by name."""
+    def note_full_vocabulary(self, model: str, feature: str) -> None:
+        """Notes that there are more labels, or values of a feature, than are counted by name."""
         subject = f"values of {feature}" if feature else "labels"
-        self.note(model, subject, "more than may be counted by name (max_labels), the rest is _OTHER")
+        self.note(model, subject, "more than max_labels, the others are counted as _OTHER")
 
     def all(self) -> dict[str, dict[str, str]]:
-        """Findings by model and subject."""
-        found: dict[str, dict[str, str]] = {}
-        for (model, subject), finding in list(self._of.items()):
-            found.setdefault(model, {})[subject] = finding
-        return found
+        """Returns the findings by model and subject."""
+        by_model: dict[str, dict[str, str]] = {}
+        for (model, subject), finding in list(self._texts.items()):
+            by_model.setdefault(model, {})[subject] = finding
+        return by_model

@@ -1,11 +1,11 @@
-"""What a model is called, which version it is, and how its classes are called."""
+"""Identifies a model: its name, its version and the names of its classes."""
 
 from __future__ import annotations
 
 import ast
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Final
@@ -17,11 +17,11 @@ from otel_mlmon.types import ModelKey
 _NAME_KEYS: Final = ("model_name", "name")
 _VERSION_KEYS: Final = ("model_version", "version")
 _LABEL_KEYS: Final = ("names", "classes", "labels", "class_names", "id2label", "character")
-_SILENT_NAMES: Final = re.compile(
+_EXPORTER_NAMES: Final = re.compile(
     r"|main(_graph)?|torch[-_]jit([-_]export)?|graph|model|onnx[-_]?graph|tf2onnx.*|\w*[0-9a-f]{32}\w*",
     re.IGNORECASE,
 )
-"""Graph names that exporters write for every model."""
+"""Names of graphs that exporters write for every model."""
 
 MAX_TEXT: Final = 128
 MAX_NAMES_CHARACTERS: Final = 1_000_000
@@ -29,8 +29,8 @@ MAX_NAMES_CHARACTERS: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
-    """One model as it runs, in the words that every signal carries."""
+class ModelIdentity:
+    """Identifies one model as it runs, by the attributes that every signal carries."""
 
     name: str
     version: str
@@ -41,8 +41,13 @@ class Model:
     """Empty if unknown."""
     runtime_name: str = semconv.RUNTIME_ONNXRUNTIME
 
+    @property
+    def key(self) -> ModelKey:
+        """The name and version that metrics are kept by."""
+        return ModelKey(self.name, self.version)
+
     def runtime_attributes(self) -> dict[str, str]:
-        """The attributes that name the runtime, of spans and events; without those that are unknown."""
+        """Returns the attributes of spans and events that name the runtime, as far as they are known."""
         attributes = {
             semconv.RUNTIME_NAME: self.runtime_name,
             semconv.RUNTIME_VERSION: self.runtime_version,
@@ -50,15 +55,10 @@ class Model:
         }
         return {name: value for name, value in attributes.items() if value}
 
-    @property
-    def key(self) -> ModelKey:
-        """The name and version that metrics are kept by."""
-        return ModelKey(self.name, self.version)
 
-
-def identify(session: SessionInfo, *, version: str = "") -> Model:
-    """The model of a session: argument, then metadata, file stem, graph name if it says something, then a hash."""
-    return Model(
+def identify(session: SessionInfo, *, version: str = "") -> ModelIdentity:
+    """Identifies the model of a session; `version` is the developer's, empty if there is none."""
+    return ModelIdentity(
         name=model_name(session),
         version=version or _version(session),
         provider=session.provider,
@@ -68,32 +68,38 @@ def identify(session: SessionInfo, *, version: str = "") -> Model:
 
 
 def model_name(session: SessionInfo) -> str:
-    """The name, of 1 to 128 characters."""
-    said = next((session.metadata[key] for key in _NAME_KEYS if session.metadata.get(key, "").strip()), "")
+    """Finds the name of a model, of 1 to 128 characters.
+
+    The first of: the application's name, the metadata, the file's stem, the graph's name unless exporters write it for
+    every model, the digest.
+    """
     graph = session.graph_name.strip()
-    found = (
+    name = (
         session.model_name.strip()
-        or said.strip()
+        or _metadata_value(session, _NAME_KEYS)
         or stem(session.path)
-        or ("" if _SILENT_NAMES.fullmatch(graph) else graph)
+        or ("" if _EXPORTER_NAMES.fullmatch(graph) else graph)
     )
-    return found[:MAX_TEXT] or f"model-{session.digest[:12] or 'unknown'}"
+    return name[:MAX_TEXT] or f"model-{session.digest[:12] or 'unknown'}"
 
 
 def stem(path: str) -> str:
-    """The file's name without directories and ending: a path never leaves the process."""
+    """Returns the file's name without directories and suffix: a path never leaves the process."""
     return PurePath(path.replace("\\", "/")).stem
 
 
 def _version(session: SessionInfo) -> str:
-    said = next((session.metadata[key] for key in _VERSION_KEYS if session.metadata.get(key, "").strip()), "")
-    if said:
-        return said.strip()[:MAX_TEXT]
-    return "" if session.version == UNKNOWN_VERSION else str(session.version)
+    version = _metadata_value(session, _VERSION_KEYS)[:MAX_TEXT]
+    return version or ("" if session.version == UNKNOWN_VERSION else str(session.version))
+
+
+def _metadata_value(session: SessionInfo, keys: Sequence[str]) -> str:
+    values = (session.metadata.get(key, "").strip() for key in keys)
+    return next((value for value in values if value), "")
 
 
 def class_names(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """Class names in the order of the scores; empty if none.
+    """Reads class names from a model's metadata, in the order of the scores; empty if there are none.
 
     A list or a mapping by index, JSON or Python; else text of several lines, one a name; else separated by commas.
     """
@@ -101,14 +107,14 @@ def class_names(metadata: Mapping[str, str]) -> tuple[str, ...]:
         text = metadata.get(key, "")
         if not text or len(text) > MAX_NAMES_CHARACTERS:
             continue
-        names = _ordered(_literal(text)) or _separated(text)
+        names = _names_of(_parse_literal(text)) or _split_names(text)
         if names:
             return names
     return ()
 
 
-def _separated(text: str) -> tuple[str, ...]:
-    if text.lstrip()[:1] in {"{", "[", "("}:  # a literal that could not be read
+def _split_names(text: str) -> tuple[str, ...]:
+    if text.lstrip()[:1] in {"{", "[", "("}:  # a literal that could not be parsed
         return ()
     lines = text.removesuffix("\n").split("\n")
     names = (
@@ -117,7 +123,7 @@ def _separated(text: str) -> tuple[str, ...]:
     return tuple(name[:MAX_TEXT] for name in names) if len(names) > 1 and all(names) else ()
 
 
-def _literal(text: str) -> object:
+def _parse_literal(text: str) -> object:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -128,7 +134,7 @@ def _literal(text: str) -> object:
         return None
 
 
-def _ordered(value: object) -> tuple[str, ...]:
+def _names_of(value: object) -> tuple[str, ...]:
     if isinstance(value, dict):
         try:
             by_index = {int(key): name for key, name in value.items()}

@@ -1,20 +1,28 @@
-"""OUT Loaded: a model that came into the process, in the words of its event."""
+"""OUT ModelLoad: a model that was loaded into the process, as its event describes it; each session once.
+
+A session is announced when it is created, else at its first call that is decoded.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.decode.model_identity import Model, identify, model_name, stem
+from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity, identify, model_name, stem
 from otel_mlmon.instrumentation.runtime.call import Load, SessionInfo, stamp_of
 
+MAX_SESSIONS: Final = 1024
+"""Sessions remembered, and loads that wait, at most; a session that is no longer remembered is announced again."""
+
 MAX_HASHED_BYTES: Final = 64 * 2**20
-"""A larger file is not hashed: a tenth of a second of one processor, and part of a file says nothing of its content."""
+"""A larger file is not hashed: it takes a tenth of a second of a core, and a hash of a part identifies nothing."""
 
 MAX_REFERENCE_CHARACTERS: Final = 3 * 2**20
 """A longer reference is not sent: receivers of OTLP over gRPC refuse messages above 4 MiB."""
@@ -23,27 +31,27 @@ _LOG: Final = logging.getLogger("otel_mlmon")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
-    """One model in one session, or one that could not be loaded."""
+class ModelLoad:
+    """Describes one model in one session, or one that could not be loaded."""
 
-    model: Model
+    model: ModelIdentity
     is_new: bool
     """False if only the session's execution providers changed."""
     ended_ns: int
     """As `time.perf_counter_ns` counts."""
     context: object
-    """The OpenTelemetry context of the loading."""
+    """The OpenTelemetry context of the load."""
     duration_s: float | None
-    """None where nobody saw the session being created."""
+    """None if the creation of the session was not observed."""
     error_type: str | None
     requested: tuple[str, ...]
-    """Execution providers asked for, in order; empty if not known or none."""
+    """Execution providers asked for, in order; empty if unknown or none."""
     providers: tuple[str, ...]
-    """Those the session has, in order."""
+    """The session's execution providers, in order."""
     sha256: str
-    """Hexadecimal, of all bytes of the model's file; empty if that cannot be said."""
+    """Hexadecimal, of all bytes of the model's file; empty if unknown."""
     reference: str
-    """The reference profile that the model carries, as it is; empty if none."""
+    """The reference profile in the model's metadata, unchanged; empty if there is none."""
 
     @property
     def has_fallen_back(self) -> bool:
@@ -51,18 +59,89 @@ class Loaded:
         return bool(self.requested and self.providers) and self.requested[0] != self.providers[0]
 
 
-def read_load(load: Load, *, version_of: Callable[[str], str]) -> Loaded:
-    """What a load says, the model's file hashed.
+class LoadDuration(NamedTuple):
+    """Holds how long a model took to load."""
 
-    Runs on: the thread behind; reads a file.
+    model: ModelIdentity
+    duration_s: float
+    error_type: str | None
+    """The class of the exception if it was not loaded."""
+
+
+class LoadTracker:
+    """Takes loads over from the application's threads, and hands them to metrics and to events.
+
+    Runs on: `take`, `add_session` and `durations` on one thread at a time; `announcements` likewise, beside them.
 
     Args:
-        load: As the host's thread saw it.
-        version_of: What the developer says of the version of the model of a name; empty if nothing.
+        loads: The queue of the application's threads.
+        is_suppressed: Whether the application had suppressed instrumentation in a context; such a load is ignored.
+        version_of: Returns the version that the developer declared for the model of a name; empty if none.
+    """
+
+    def __init__(
+        self,
+        loads: deque[Load],
+        *,
+        is_suppressed: Callable[[object], bool],
+        version_of: Callable[[str], str],
+    ) -> None:
+        self._loads = loads
+        self._is_suppressed = is_suppressed
+        self._version_of = version_of
+        self._announced: dict[SessionInfo, None] = {}
+        self._without_duration: deque[Load] = deque(maxlen=MAX_SESSIONS)
+        self._without_event: deque[Load] = deque(maxlen=MAX_SESSIONS)
+
+    def take(self) -> None:
+        """Takes the waiting loads over; to be called before the calls that followed them are decoded."""
+        for load in [self._loads.popleft() for _ in range(len(self._loads))]:
+            if not self._is_suppressed(load.context):
+                self._without_duration.append(load)
+                self._announce(load)
+
+    def add_session(self, session: SessionInfo) -> None:
+        """Announces the session of a call unless it was announced when it was created.
+
+        It was created before the instrumentation, before a fork, or while instrumentation was suppressed.
+        """
+        if session not in self._announced:
+            self._announce(Load(session, session.path, time.perf_counter_ns(), None))
+
+    def durations(self) -> list[LoadDuration]:
+        """Returns the durations of the loads since the last time, where they are known."""
+        loads = [self._without_duration.popleft() for _ in range(len(self._without_duration))]
+        return [
+            LoadDuration(_model_of(load, self._version_of), load.duration_s, load.error_type)
+            for load in loads
+            if load.duration_s is not None
+        ]
+
+    def announcements(self) -> Iterator[ModelLoad]:
+        """Yields the loads whose event was not sent yet, each once; reads files."""
+        while self._without_event:
+            yield describe_load(self._without_event.popleft(), version_of=self._version_of)
+
+    def _announce(self, load: Load) -> None:
+        if load.session is not None:
+            if len(self._announced) >= MAX_SESSIONS:
+                del self._announced[next(iter(self._announced))]
+            self._announced[load.session] = None
+        self._without_event.append(load)
+
+
+def describe_load(load: Load, *, version_of: Callable[[str], str]) -> ModelLoad:
+    """Describes a load, with the hash of the model's file.
+
+    Runs on: the background thread; reads a file.
+
+    Args:
+        load: The load as the application's thread recorded it.
+        version_of: Returns the version that the developer declared for the model of a name; empty if none.
     """
     session = load.session
-    return Loaded(
-        model=model_of(load, version_of=version_of),
+    return ModelLoad(
+        model=_model_of(load, version_of),
         is_new=load.is_new,
         ended_ns=load.ended_ns,
         context=load.context,
@@ -75,30 +154,33 @@ def read_load(load: Load, *, version_of: Callable[[str], str]) -> Loaded:
     )
 
 
-def model_of(load: Load, *, version_of: Callable[[str], str]) -> Model:
-    """The model that was loaded; of a session that was not created, what its file's name says."""
+def _model_of(load: Load, version_of: Callable[[str], str]) -> ModelIdentity:
     if load.session is not None:
         return identify(load.session, version=version_of(model_name(load.session)))
-    return Model(name=stem(load.path) or "unknown", version="", provider="", runtime_version="")
+    return ModelIdentity(name=stem(load.path) or "unknown", version="", provider="", runtime_version="")
 
 
 def _reference(session: SessionInfo) -> str:
     text = session.metadata.get(semconv.REFERENCE_METADATA_KEY, "")
     if len(text) <= MAX_REFERENCE_CHARACTERS:
         return text
-    _LOG.warning("The reference profile of %s is too long to be announced.", model_name(session))
+    _LOG.warning(
+        "Model %s: its reference profile is longer than %d characters and is not sent.",
+        model_name(session),
+        MAX_REFERENCE_CHARACTERS,
+    )
     return ""
 
 
 def _sha256(session: SessionInfo, load: Load) -> str:
-    """Of the bytes that were loaded, or of the file if it is still the one that was."""
+    """Hashes the bytes that were loaded, or the file if it did not change since."""
     content = session.content() if session.content is not None else None
     if isinstance(content, bytes):
         return hashlib.sha256(content).hexdigest() if len(content) <= MAX_HASHED_BYTES else ""
     if load.stamp is None or load.stamp[0] > MAX_HASHED_BYTES or stamp_of(load.path) != load.stamp:
         return ""
     try:
-        found = hashlib.sha256(Path(load.path).read_bytes()).hexdigest()
+        digest = hashlib.sha256(Path(load.path).read_bytes()).hexdigest()
     except OSError:
         return ""
-    return found if stamp_of(load.path) == load.stamp else ""
+    return digest if stamp_of(load.path) == load.stamp else ""

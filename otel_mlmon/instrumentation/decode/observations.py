@@ -9,17 +9,22 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 
 import numpy as np
 
-from otel_mlmon.instrumentation.decode.batch import Batch, each
-from otel_mlmon.instrumentation.decode.decoder import Reader, Said
-from otel_mlmon.instrumentation.decode.features import Inputs
+from otel_mlmon.instrumentation.decode.batch import CallBatch, split_calls
+from otel_mlmon.instrumentation.decode.decoder import CallDecoder, DeclaredModel, Decoder
 from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.decode.model_identity import MAX_TEXT, model_name
-from otel_mlmon.instrumentation.decode.outputs import coded, label_of
-from otel_mlmon.instrumentation.decode.predictions import Confidences, Labels, Predictions
+from otel_mlmon.instrumentation.decode.predictions import (
+    Confidences,
+    InputSummary,
+    Labels,
+    Predictions,
+    encode_texts,
+    label_of,
+)
 from otel_mlmon.instrumentation.runtime.call import ObservedItem, Plan, Scalar, ValueRows
 from otel_mlmon.internal_events import JOURNAL, ValuesDropped
 from otel_mlmon.types import Floats, Ints
@@ -31,20 +36,10 @@ _NUMBERS: Final = frozenset({int, float, bool, type(None)})
 _ABSENT_TEXTS: Final = frozenset({"", "None", "nan"})
 
 
-class CallReader(Protocol):
-    """Decodes the calls of one plan.
-
-    Runs on: one thread at a time.
-    """
-
-    def read(self, batch: Batch) -> Predictions:
-        """Decodes a batch of at least one call, all of this reader's plan."""
-
-
-def make_reader(
-    plan: Plan, *, options: Callable[[str], Said], max_features: int, findings: Findings | None = None
-) -> CallReader:
-    """Makes the reader of a plan's calls.
+def make_decoder(
+    plan: Plan, *, options: Callable[[str], DeclaredModel], max_features: int, findings: Findings | None = None
+) -> CallDecoder:
+    """Makes the decoder of a plan's calls.
 
     Args:
         plan: What was copied.
@@ -52,19 +47,24 @@ def make_reader(
         max_features: Features profiled at most.
         findings: Takes what is found out about the model.
     """
-    reader = ObservationReader if plan.is_observed else Reader
-    return reader(plan, options=options, max_features=max_features, findings=findings)
+    decoder = ObservationDecoder if plan.is_observed else Decoder
+    return decoder(plan, options=options, max_features=max_features, findings=findings)
 
 
-class ObservationReader:
-    """Decodes observed predictions: see `CallReader`. The arguments are those of `make_reader`."""
+class ObservationDecoder:
+    """Decodes observed predictions: see `CallDecoder`. The arguments are those of `make_decoder`."""
 
     def __init__(
-        self, plan: Plan, *, options: Callable[[str], Said], max_features: int, findings: Findings | None = None
+        self,
+        plan: Plan,
+        *,
+        options: Callable[[str], DeclaredModel],
+        max_features: int,
+        findings: Findings | None = None,
     ) -> None:
         model_options = options(model_name(plan.session))
         scores_plan = dataclasses.replace(plan, inputs=(), outputs=plan.outputs[-1:], is_observed=False)
-        self._scores = Reader(scores_plan, options=options, max_features=0, findings=findings)
+        self._scores = Decoder(scores_plan, options=options, max_features=0, findings=findings)
         self._class_names = [str(name)[:MAX_TEXT] for name in model_options.labels]
         self._categorical = frozenset(model_options.categorical or ())
         self._max_features = max_features
@@ -72,11 +72,11 @@ class ObservationReader:
         """Whether each feature is a category, by name; None until a value shows it."""
         self._findings = findings or Findings()
 
-    def read(self, batch: Batch) -> Predictions:
+    def decode(self, batch: CallBatch) -> Predictions:
         """Decodes a batch of at least one call."""
-        labels, confidences, values, scores = map(each, batch.outputs)
-        (features,) = map(each, batch.inputs)
-        predictions = self._scores.read(dataclasses.replace(batch, inputs=(), outputs=(scores,)))
+        labels, confidences, values, scores = map(split_calls, batch.outputs)
+        (features,) = map(split_calls, batch.inputs)
+        predictions = self._scores.decode(dataclasses.replace(batch, inputs=(), outputs=(scores,)))
         inputs, input_sizes = self._read_features(cast("Sequence[Any]", features))
         rows_of_columns = [_flatten(cast("Sequence[Any]", column)) for column in (labels, confidences, values)]
         sizes = predictions.batch_sizes
@@ -94,10 +94,10 @@ class ObservationReader:
         )
 
     def _read_labels(self, rows: _Rows) -> Labels:
-        codes, table = coded([_label_text(value, self._class_names) for value in rows.values])
+        codes, table = encode_texts([_label_text(value, self._class_names) for value in rows.values])
         return Labels(codes, rows.calls, table)
 
-    def _read_features(self, items: Sequence[dict[str, Scalar | ValueRows] | None]) -> tuple[Inputs, Ints]:
+    def _read_features(self, items: Sequence[dict[str, Scalar | ValueRows] | None]) -> tuple[InputSummary, Ints]:
         """The features of all calls, and the rows of each call that they show."""
         columns: dict[str, list[Scalar]] = {}
         sizes = np.zeros(len(items), dtype=np.int64)
@@ -116,7 +116,7 @@ class ObservationReader:
                     column.append(value)
                     copied_rows, sizes[call] = max(copied_rows, 1), max(sizes[call], 1)
             samples += copied_rows
-        inputs = Inputs(samples=samples)
+        inputs = InputSummary(samples=samples)
         for name, values in columns.items():
             self._profile(name, values, inputs)
         return inputs, sizes
@@ -130,7 +130,7 @@ class ObservationReader:
         self._are_categories[name] = True if name in self._categorical else None
         return True
 
-    def _profile(self, name: str, values: list[Scalar], inputs: Inputs) -> None:
+    def _profile(self, name: str, values: list[Scalar], inputs: InputSummary) -> None:
         is_category = self._are_categories[name]
         if is_category is None:
             first = next((value for value in values if value is not None), None)

@@ -1,10 +1,10 @@
-"""What text of the host's may become the value of an attribute: a bounded vocabulary of short words seen often.
+"""Decides which of the application's strings may become values of attributes: a bounded vocabulary of frequent words.
 
-A name, an address or a sentence in a string input is seen once or twice and never leaves; a category is seen again and
-again. Only the counts of the first leave, as `_OTHER`.
+A name, an address or a sentence in a string input comes once or twice and never leaves the process; a category comes
+again and again. Of the others only the count leaves, as `_OTHER`.
 
 Candidates are counted as by Misra and Gries (Finding repeated elements, 1982): in bounded memory, never above the true
-count, and whatever is frequent is found among any number of values seen once.
+count, and a frequent word is found among any number of words that come once.
 """
 
 from __future__ import annotations
@@ -14,94 +14,94 @@ from typing import Final
 
 from otel_mlmon import semconv
 
-MIN_SEEN: Final = 5
-"""How often a value of an input is seen before it may leave."""
+MIN_COUNT: Final = 5
+"""Number of times that a value of an input must come before it may leave."""
 
-MAX_WORD: Final = 64
+MAX_WORD_CHARACTERS: Final = 64
 """Characters of a value that may leave."""
 
 CANDIDATES_PER_WORD: Final = 20
 
 MAX_VOCABULARIES: Final = 4096
-"""Models and features that have one; a process that names more forgets the oldest, whose values are learned anew."""
+"""Models and features that have one; a process that names more loses the oldest, whose values are learned anew."""
 
 
 class Vocabulary:
-    """The values that may leave, at most `limit`; a value that was let out stays so.
+    """Holds the values that may leave, at most `limit`; a value that was admitted stays so.
 
     Args:
-        limit: Values at most.
-        min_seen: How often a value must have been seen; 1 for words that are the model's own.
-        known: Values that may leave from the start, as the developer said.
+        limit: Number of values at most.
+        min_count: Number of times that a value must come first; 1 for labels, which are the model's own.
+        initial_words: Values that may leave from the start, as the developer declared them.
     """
 
-    def __init__(self, *, limit: int, min_seen: int, known: Collection[str] = ()) -> None:
+    def __init__(self, *, limit: int, min_count: int, initial_words: Collection[str] = ()) -> None:
         self._limit = limit
-        self._min_seen = min_seen
-        self._words: set[str] = set(list(known)[:limit])
-        self._seen: dict[str, int] = {}
+        self._min_count = min_count
+        self._words: set[str] = set(list(initial_words)[:limit])
+        self._candidates: dict[str, int] = {}
 
     @property
     def is_full(self) -> bool:
-        """Whether no further value will be let out."""
+        """Whether no further value will be admitted."""
         return len(self._words) >= self._limit
 
     def __contains__(self, word: str) -> bool:
         return word in self._words
 
     def admit(self, counts: Mapping[str, int]) -> dict[str, int]:
-        """`counts` with every value that may not leave added to `_OTHER`."""
+        """Returns `counts` with all values that may not leave added up as `_OTHER`."""
         if self.is_full:
-            kept = {word: counts[word] for word in counts.keys() & self._words}
-            rest = sum(counts.values()) - sum(kept.values())
-            return {**kept, semconv.OTHER: kept.get(semconv.OTHER, 0) + rest} if rest else kept
-        kept = {}
+            admitted = {word: counts[word] for word in counts.keys() & self._words}
+            others = sum(counts.values()) - sum(admitted.values())
+            return {**admitted, semconv.OTHER: admitted.get(semconv.OTHER, 0) + others} if others else admitted
+        admitted = {}
         for word, count in counts.items():
             name = word if word in self._words or self._learn(word, count) else semconv.OTHER
-            kept[name] = kept.get(name, 0) + count
-        return kept
+            admitted[name] = admitted.get(name, 0) + count
+        return admitted
 
     def _learn(self, word: str, count: int) -> bool:
-        if len(self._words) >= self._limit or len(word) > MAX_WORD or not word.isprintable():
+        if self.is_full or len(word) > MAX_WORD_CHARACTERS or not word.isprintable():
             return False
-        seen = self._seen.get(word, 0) + count
-        if seen >= self._min_seen:
+        total = self._candidates.get(word, 0) + count
+        if total >= self._min_count:
             self._words.add(word)
-            self._seen.pop(word, None)
+            self._candidates.pop(word, None)
             return True
-        if word not in self._seen and len(self._seen) >= self._limit * CANDIDATES_PER_WORD:
-            self._forget()
+        if word not in self._candidates and len(self._candidates) >= self._limit * CANDIDATES_PER_WORD:
+            self._decrement_candidates()
         else:
-            self._seen[word] = seen
+            self._candidates[word] = total
         return False
 
-    def _forget(self) -> None:
-        """Make room: every candidate is taken one sighting back, so that words seen once do not keep others out."""
-        self._seen = {word: seen - 1 for word, seen in self._seen.items() if seen > 1}
+    def _decrement_candidates(self) -> None:
+        """Makes room: words that came once do not keep others out."""
+        self._candidates = {word: count - 1 for word, count in self._candidates.items() if count > 1}
 
 
 class Vocabularies:
-    """One vocabulary a model and feature, shared by all of the model's sessions.
+    """Keeps one vocabulary a model and feature, shared by all sessions of the model.
 
     Args:
-        limit: Values of each at most.
-        on_full: Told the model and feature when values beyond the limit come for the first time.
+        limit: Number of values of each at most.
+        on_full: Called with model and feature when values beyond the limit come.
     """
 
     def __init__(self, *, limit: int, on_full: Callable[[str, str], None] = lambda _, __: None) -> None:
         self._limit = limit
         self._on_full = on_full
-        self._of: dict[tuple[str, str], Vocabulary] = {}
+        self._vocabularies: dict[tuple[str, str], Vocabulary] = {}
 
     def admit(self, model: str, feature: str, counts: Mapping[str, int]) -> dict[str, int]:
-        """`counts` with what may not leave as `_OTHER`; an empty `feature` means the model's own labels."""
-        found = self._of.get((model, feature))
-        if found is None:
-            if len(self._of) >= MAX_VOCABULARIES:
-                del self._of[next(iter(self._of))]
-            found = Vocabulary(limit=self._limit, min_seen=MIN_SEEN if feature else 1)
-            self._of[(model, feature)] = found
-        kept = found.admit(counts)
-        if found.is_full and semconv.OTHER in kept:
+        """Returns `counts` with all values that may not leave as `_OTHER`; an empty `feature` means labels."""
+        vocabulary = self._vocabularies.get((model, feature))
+        if vocabulary is None:
+            if len(self._vocabularies) >= MAX_VOCABULARIES:
+                del self._vocabularies[next(iter(self._vocabularies))]
+            vocabulary = Vocabulary(limit=self._limit, min_count=MIN_COUNT if feature else 1)
+            self._vocabularies[(model, feature)] = vocabulary
+        admitted = vocabulary.admit(counts)
+        if vocabulary.is_full and semconv.OTHER in admitted:
             self._on_full(model, feature)
-        return kept
+        return admitted

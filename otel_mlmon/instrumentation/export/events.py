@@ -1,4 +1,4 @@
-"""Events, which are log records with an event name: predictions, failed calls, models loaded. Never an input."""
+"""Events, which are log records with an event name: predictions, failed calls, models load. Never an input."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from opentelemetry._logs import LoggerProvider, SeverityNumber
 from opentelemetry.context import Context
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.decode.model_loading import Loaded
+from otel_mlmon.instrumentation.decode.model_loading import ModelLoad
 from otel_mlmon.instrumentation.decode.predictions import Predictions
 from otel_mlmon.instrumentation.export.context import otel_context
 from otel_mlmon.instrumentation.export.sampling import (
@@ -110,25 +110,25 @@ class EventWriter:
             }
             self._write_call(semconv.EVENT_INFERENCE_EXCEPTION, predictions, call, attributes, span_contexts, offset_ns)
 
-    def write_model(self, loaded: Loaded, *, offset_ns: int) -> None:
-        """Writes that a model was loaded, and whether it runs on another execution provider than asked for.
+    def write_model(self, load: ModelLoad, *, offset_ns: int) -> None:
+        """Writes that a model was load, and whether it runs on another execution provider than asked for.
 
         Args:
-            loaded: A model in a session. One that failed to load has no event: its host has the exception.
+            load: A model in a session. One that failed to load has no event: its host has the exception.
             offset_ns: Unix time minus `time.perf_counter_ns`.
         """
-        if loaded.error_type is not None:
+        if load.error_type is not None:
             return
-        time_ns, context = loaded.ended_ns + offset_ns, otel_context(loaded.context)
-        if loaded.is_new:
-            self._write(semconv.EVENT_MODEL_LOADED, SeverityNumber.INFO, _loaded_attributes(loaded), time_ns, context)
-        if loaded.has_fallen_back:
-            self._log_fallback(loaded)
-            attributes = _provider_attributes(loaded)
+        time_ns, context = load.ended_ns + offset_ns, otel_context(load.context)
+        if load.is_new:
+            self._write(semconv.EVENT_MODEL_LOADED, SeverityNumber.INFO, _loaded_attributes(load), time_ns, context)
+        if load.has_fallen_back:
+            self._log_fallback(load)
+            attributes = _provider_attributes(load)
             self._write(semconv.EVENT_PROVIDER_FALLBACK, SeverityNumber.WARN, attributes, time_ns, context)
 
-    def _log_fallback(self, loaded: Loaded) -> None:
-        fallback = (loaded.model.name, loaded.requested[0], loaded.providers[0])
+    def _log_fallback(self, load: ModelLoad) -> None:
+        fallback = (load.model.name, load.requested[0], load.providers[0])
         if fallback not in self._logged_fallbacks and len(self._logged_fallbacks) < MAX_LOGGED_FALLBACKS:
             self._logged_fallbacks.add(fallback)
             _LOG.warning("Model %s was asked to run on %s and runs on %s.", *fallback)
@@ -162,27 +162,27 @@ class EventWriter:
             )
 
 
-def _loaded_attributes(loaded: Loaded) -> Attributes:
+def _loaded_attributes(load: ModelLoad) -> Attributes:
     attributes: Attributes = {
-        **_provider_attributes(loaded),
-        **loaded.model.runtime_attributes(),
-        semconv.MODEL_FILE_SHA256: loaded.sha256,
-        semconv.MODEL_REFERENCE: loaded.reference,
+        **_provider_attributes(load),
+        **load.model.runtime_attributes(),
+        semconv.MODEL_FILE_SHA256: load.sha256,
+        semconv.MODEL_REFERENCE: load.reference,
     }
-    if loaded.duration_s is not None:
-        attributes[semconv.MODEL_LOAD_DURATION] = loaded.duration_s
+    if load.duration_s is not None:
+        attributes[semconv.MODEL_LOAD_DURATION] = load.duration_s
     return _without_empty(attributes)
 
 
-def _provider_attributes(loaded: Loaded) -> Attributes:
+def _provider_attributes(load: ModelLoad) -> Attributes:
     """Builds the attributes of a model's execution providers: lists as text, since back-ends may not search arrays."""
     return _without_empty(
         {
-            semconv.MODEL_NAME: loaded.model.name,
-            semconv.MODEL_VERSION: loaded.model.version,
-            semconv.EXECUTION_PROVIDER: loaded.model.provider,
-            semconv.EXECUTION_PROVIDERS: ",".join(loaded.providers),
-            semconv.EXECUTION_PROVIDERS_REQUESTED: ",".join(loaded.requested),
+            semconv.MODEL_NAME: load.model.name,
+            semconv.MODEL_VERSION: load.model.version,
+            semconv.EXECUTION_PROVIDER: load.model.provider,
+            semconv.EXECUTION_PROVIDERS: ",".join(load.providers),
+            semconv.EXECUTION_PROVIDERS_REQUESTED: ",".join(load.requested),
         }
     )
 

@@ -24,7 +24,7 @@ from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation
 
 from otel_mlmon import semconv
 from otel_mlmon.guard import guard
-from otel_mlmon.instrumentation.aggregate.snapshot import Snapshot, Values
+from otel_mlmon.instrumentation.aggregate.aggregator import Snapshot
 from otel_mlmon.instrumentation.decode.predictions import Predictions
 from otel_mlmon.instrumentation.export import bulk
 from otel_mlmon.instrumentation.export.bulk_self_test import UnavailableReasons, self_test
@@ -32,7 +32,7 @@ from otel_mlmon.instrumentation.export.context import UNTRACED_CONTEXT
 from otel_mlmon.instrumentation.export.sampling import CallPriorities
 from otel_mlmon.instrumentation.queue.worker import give_way
 from otel_mlmon.internal_events import JOURNAL, ValuesDropped
-from otel_mlmon.types import ModelKey
+from otel_mlmon.types import Floats, ModelKey
 from otel_mlmon.version import __version__
 
 MAX_EXEMPLARS: Final = 8
@@ -85,21 +85,20 @@ class MetricWriter:
         """Adds one interval of one model."""
         base = model_attributes(snapshot.model)
         for error, durations in snapshot.durations_s.items():
-            self._record(semconv.DURATION, durations, {**base, semconv.ERROR_TYPE: error} if error else base)
+            attributes = {**base, semconv.ERROR_TYPE: error} if error else base
+            self._record(semconv.DURATION, durations, attributes, snapshot.slowest_calls.get(error))
         self._record(semconv.BATCH, snapshot.batch_sizes, base)
         self._record(semconv.CONFIDENCE, snapshot.confidences, base)
         for name, values in snapshot.values.items():
             self._record(semconv.VALUE, values, {**base, semconv.OUTPUT_NAME: name})
-        for name, values in snapshot.features.items():
+        for name, values in snapshot.inputs.features.items():
             self._record(semconv.FEATURE, values, {**base, semconv.FEATURE_NAME: name})
-        self._count(semconv.PREDICTIONS, snapshot.labels.counts, base, semconv.PREDICTION_LABEL)
-        self._count(semconv.MISSING_VALUES, snapshot.missing.counts, base, semconv.FEATURE_NAME)
-        for name, categories in snapshot.categories.items():
-            self._count(
-                semconv.CATEGORY, categories.counts, {**base, semconv.FEATURE_NAME: name}, semconv.FEATURE_VALUE
-            )
-        if snapshot.samples:
-            self._instruments.counters[semconv.SAMPLES.name].add(snapshot.samples, base, UNTRACED_CONTEXT)
+        self._count(semconv.PREDICTIONS, snapshot.labels, base, semconv.PREDICTION_LABEL)
+        self._count(semconv.MISSING_VALUES, snapshot.inputs.missing, base, semconv.FEATURE_NAME)
+        for name, categories in snapshot.inputs.categories.items():
+            self._count(semconv.CATEGORY, categories, {**base, semconv.FEATURE_NAME: name}, semconv.FEATURE_VALUE)
+        if snapshot.inputs.samples:
+            self._instruments.counters[semconv.SAMPLES.name].add(snapshot.inputs.samples, base, UNTRACED_CONTEXT)
 
     def write_loads(self, loads: Iterable[tuple[ModelKey, float, str | None]]) -> None:
         """Adds the creation of sessions: model, seconds, and the error type of those that failed."""
@@ -107,7 +106,7 @@ class MetricWriter:
             attributes = model_attributes(model)
             if error:
                 attributes[semconv.ERROR_TYPE] = error
-            self._record(semconv.LOAD_DURATION, Values(numbers=np.array([duration_s])), attributes)
+            self._record(semconv.LOAD_DURATION, np.array([duration_s]), attributes)
 
     def add_exemplars(
         self,
@@ -149,11 +148,17 @@ class MetricWriter:
         if self._instruments.drain is self._drain:
             self._instruments.drain, self._instruments.sessions = None, None
 
-    def _record(self, metric: semconv.Metric, values: Values, attributes: MetricAttributes) -> None:
-        if not values.numbers.size:
+    def _record(
+        self,
+        metric: semconv.Metric,
+        values: Floats,
+        attributes: MetricAttributes,
+        exemplar: tuple[float, object] | None = None,
+    ) -> None:
+        if not values.size:
             return
         record = bulk.record_one_by_one if self.unavailable_reasons.bulk else bulk.record_at_once
-        refused = record(self._instruments.histograms[metric.name], values.numbers, attributes, values.exemplar)
+        refused = record(self._instruments.histograms[metric.name], values, attributes, exemplar)
         give_way()
         if refused:
             JOURNAL.emit(ValuesDropped(reason="negative", count=refused))

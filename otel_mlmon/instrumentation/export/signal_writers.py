@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from otel_mlmon.guard import guard
-from otel_mlmon.instrumentation.aggregate.snapshot import Snapshot
-from otel_mlmon.instrumentation.decode.model_loading import Loaded
+from otel_mlmon.instrumentation.aggregate.aggregator import Snapshot
+from otel_mlmon.instrumentation.decode.model_loading import ModelLoad
 from otel_mlmon.instrumentation.export import process_metrics
 from otel_mlmon.instrumentation.export.bulk_self_test import UnavailableReasons
 from otel_mlmon.instrumentation.export.error_tracker import ErrorTracker
@@ -76,9 +76,9 @@ class SignalWriters:
         with guard("metrics"):
             self._metrics.write_loads(loads)
 
-    def write_model(self, loaded: Loaded, *, offset_ns: int) -> None:
+    def write_model(self, load: ModelLoad, *, offset_ns: int) -> None:
         """Writes the events of a model that was loaded; `offset_ns` is Unix time minus `time.perf_counter_ns`."""
-        self._events.write_model(loaded, offset_ns=offset_ns)
+        self._events.write_model(load, offset_ns=offset_ns)
 
     def write_calls(self, batch: SpanBatch, *, offset_ns: int) -> None:
         """Writes the spans, exemplars and events of a batch whose calls the metrics hold.

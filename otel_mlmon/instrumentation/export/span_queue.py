@@ -7,8 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from otel_mlmon.instrumentation.decode.features import Inputs
-from otel_mlmon.instrumentation.decode.predictions import Predictions
+from otel_mlmon.instrumentation.decode.predictions import InputSummary, Predictions
 from otel_mlmon.internal_events import JOURNAL, RecordsDropped
 
 MAX_CALLS: Final = 65_536
@@ -49,7 +48,7 @@ class SpanQueue:
 
     def push(self, predictions: Predictions, tracker_contexts: Sequence[object]) -> None:
         """Queues a batch that the metrics do not hold yet, and drops the oldest batches if too many calls wait."""
-        batch = SpanBatch(dataclasses.replace(predictions, values={}, inputs=Inputs()), tracker_contexts)
+        batch = SpanBatch(dataclasses.replace(predictions, values={}, inputs=InputSummary()), tracker_contexts)
         self._unmeasured.append(batch)
         self._pushed_weight += _weight(batch)
         while self._pushed_weight - self._dropped_weight - self._popped_weight > MAX_CALLS:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections import Counter
 
@@ -8,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator, label_counts
-from otel_mlmon.instrumentation.decode.decoder import Reader
-from otel_mlmon.instrumentation.decode.predictions import Labels
+from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator, Snapshot, label_counts, merge_snapshots
+from otel_mlmon.instrumentation.decode.decoder import Decoder
+from otel_mlmon.instrumentation.decode.predictions import InputSummary, Labels
 from otel_mlmon.instrumentation.decode.vocabulary import Vocabularies
 from otel_mlmon.instrumentation.runtime.call import CallTuple
 from otel_mlmon.instrumentation.settings import ModelOptions
-from tests.support.calls import added_up, batch_of, copied
+from otel_mlmon.types import ModelKey
+from tests.support.calls import batch_of, copy_calls, summarize
 
 FAILED = "ValueError"
 
@@ -31,17 +33,17 @@ def with_errors(records: list[CallTuple], errors: list[bool]) -> list[CallTuple]
 @given(st.lists(st.booleans(), min_size=1, max_size=8), st.lists(st.integers(0, 8), max_size=3))
 def test_durations_by_error_with_the_slowest_call_of_each(errors: list[bool], cuts: list[int]) -> None:
     calls = [({"x": np.ones((2, 1))}, {"y": np.full((2, 1), 3.0)}) for _ in errors]
-    found = added_up(with_errors(copied(calls), errors), ModelOptions(), cuts=cuts)
+    snapshot = summarize(with_errors(copy_calls(calls), errors), ModelOptions(), cuts=cuts)
     seconds = [(1000 + 1000 * at) / 1e9 for at in range(len(errors))]
     for name, is_bad in (("", False), (FAILED, True)):
         mine = [second for second, bad in zip(seconds, errors, strict=True) if bad is is_bad]
         if not mine:
-            assert name not in found.durations_s
+            assert name not in snapshot.durations_s
             continue
-        assert found.durations_s[name].numbers.tolist() == mine
-        assert found.durations_s[name].exemplar == (max(mine), seconds.index(max(mine)))
-    assert found.samples == 2 * errors.count(False)
-    assert found.batch_sizes.numbers.tolist() == [2.0] * errors.count(False)
+        assert snapshot.durations_s[name].tolist() == mine
+        assert snapshot.slowest_calls[name] == (max(mine), seconds.index(max(mine)))
+    assert snapshot.inputs.samples == 2 * errors.count(False)
+    assert snapshot.batch_sizes.tolist() == [2.0] * errors.count(False)
 
 
 @given(st.lists(st.integers(0, 3), max_size=20))
@@ -55,9 +57,9 @@ def test_two_classes_of_one_name_are_one_label(codes: list[int]) -> None:
 def test_memory_is_flat_over_a_million_labels_and_categories() -> None:
     """A thousand calls of a thousand rows, every label and every category another one."""
     rows, limit = 1000, 50
-    said = ModelOptions(categorical=["f0"], output_kind="labels")
-    first = copied([({"x": np.arange(500).reshape(-1, 1)}, {"y": np.arange(rows)})])
-    reader = Reader(first[0][0], options=lambda _: said, max_features=10)
+    options = ModelOptions(categorical=["f0"], output_kind="labels")
+    first = copy_calls([({"x": np.arange(500).reshape(-1, 1)}, {"y": np.arange(rows)})])
+    decoder = Decoder(first[0][0], options=lambda _: options, max_features=10)
     aggregator = Aggregator(admit=Vocabularies(limit=limit).admit)
     blocks: list[int] = []
     names: set[str] = set()
@@ -65,12 +67,87 @@ def test_memory_is_flat_over_a_million_labels_and_categories() -> None:
     for call in range(1000):
         numbers = np.arange(call * rows, (call + 1) * rows)
         record = (*first[0][:4], numbers[:500].tobytes(), numbers.tobytes(), None)
-        aggregator.add(reader.read(batch_of([record])))
+        aggregator.add(decoder.decode(batch_of([record])))
         if call % 100 == 99:
             (snapshot,) = aggregator.take()
-            total += snapshot.labels.total
-            names |= set(snapshot.labels.counts) | set(snapshot.categories["f0"].counts)
+            total += sum(snapshot.labels.values())
+            names |= set(snapshot.labels) | set(snapshot.inputs.categories["f0"])
             blocks.append(sys.getallocatedblocks())
     assert total == 1_000_000
     assert (len(names), semconv.OTHER in names) == (limit + 1, True)
     assert blocks[-1] - blocks[1] < 1000
+
+
+def as_snapshot(numbers: list[float], counts: dict[str, int], samples: int) -> Snapshot:
+    values = np.array(numbers)
+    return Snapshot(
+        model=ModelKey("m", ""),
+        durations_s={"": values} if numbers else {},
+        slowest_calls={"": (max(numbers), f"context of {max(numbers)}")} if numbers else {},
+        batch_sizes=values + 1,
+        labels=counts,
+        confidences=values + 2,
+        values={"y": values + 3},
+        inputs=InputSummary(
+            features={"f0": values + 4},
+            missing={"f1": samples},
+            categories={"f2": counts, f"only {samples}": {"x": 1}},
+            samples=samples,
+        ),
+    )
+
+
+def as_tuple(snapshot: Snapshot) -> tuple[object, ...]:
+    inputs = snapshot.inputs
+    return (
+        snapshot.model,
+        {error: values.tolist() for error, values in snapshot.durations_s.items()},
+        snapshot.slowest_calls,
+        snapshot.batch_sizes.tolist(),
+        snapshot.labels,
+        snapshot.confidences.tolist(),
+        {name: values.tolist() for name, values in snapshot.values.items()},
+        {name: values.tolist() for name, values in inputs.features.items()},
+        inputs.missing,
+        inputs.categories,
+        inputs.samples,
+    )
+
+
+SNAPSHOTS = st.builds(
+    as_snapshot,
+    st.lists(st.floats(0, 100), max_size=5),
+    st.dictionaries(st.sampled_from("abc"), st.integers(1, 9)),
+    st.integers(0, 9),
+)
+
+
+@settings(deadline=None, max_examples=50)
+@given(SNAPSHOTS, SNAPSHOTS, SNAPSHOTS)
+def test_merging_is_associative(a: Snapshot, b: Snapshot, c: Snapshot) -> None:
+    merged = as_tuple(merge_snapshots([a, b, c]))
+    assert merged == as_tuple(merge_snapshots([merge_snapshots([a, b]), c]))
+    assert merged == as_tuple(merge_snapshots([a, merge_snapshots([b, c])]))
+
+
+def test_merging_adds_everything_up_and_keeps_the_slowest_call() -> None:
+    merged = merge_snapshots([as_snapshot([1.0, 3.0], {"a": 2}, 2), as_snapshot([2.0], {"a": 1, "b": 5}, 1)])
+    assert as_tuple(merged) == (
+        ModelKey("m", ""),
+        {"": [1.0, 3.0, 2.0]},
+        {"": (3.0, "context of 3.0")},
+        [2.0, 4.0, 3.0],
+        {"a": 3, "b": 5},
+        [3.0, 5.0, 4.0],
+        {"y": [4.0, 6.0, 5.0]},
+        {"f0": [5.0, 7.0, 6.0]},
+        {"f1": 3},
+        {"f2": {"a": 3, "b": 5}, "only 2": {"x": 1}, "only 1": {"x": 1}},
+        3,
+    )
+
+
+def test_of_equally_slow_calls_the_first_is_kept() -> None:
+    first = as_snapshot([2.0], {}, 0)
+    later = dataclasses.replace(first, slowest_calls={"": (2.0, "later")})
+    assert merge_snapshots([first, later]).slowest_calls == {"": (2.0, "context of 2.0")}

@@ -9,7 +9,7 @@ from otel_mlmon import guard
 from otel_mlmon.instrumentation.decode.custom_outputs import STAGE
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import MAX_WHOLE_BYTES
 from otel_mlmon.instrumentation.settings import ModelOptions
-from tests.support.calls import added_up, copied
+from tests.support.calls import copy_calls, summarize
 
 
 def test_it_gets_copies_of_all_outputs_of_a_call_and_says_what_they_are() -> None:
@@ -26,10 +26,12 @@ def test_it_gets_copies_of_all_outputs_of_a_call_and_says_what_they_are() -> Non
         given["boxes"] += 1  # its own
         return [1, 0, 7], given["scores"]
 
-    found = added_up(copied([({}, outputs)] * 2, is_whole=True), ModelOptions(output_kind=read, labels=["cat", "dog"]))
-    assert found.labels.counts == {"dog": 2, "cat": 2, "7": 2}
-    np.testing.assert_allclose(found.confidences.numbers, [0.9, 1.0] * 2, rtol=1e-6)
-    assert found.batch_sizes.numbers.tolist() == [2.0, 2.0]
+    snapshot = summarize(
+        copy_calls([({}, outputs)] * 2, is_whole=True), ModelOptions(output_kind=read, labels=["cat", "dog"])
+    )
+    assert snapshot.labels == {"dog": 2, "cat": 2, "7": 2}
+    np.testing.assert_allclose(snapshot.confidences, [0.9, 1.0] * 2, rtol=1e-6)
+    assert snapshot.batch_sizes.tolist() == [2.0, 2.0]
     assert [sorted(given) for given in seen] == [["boxes", "scores", "word"]] * 2
     assert np.array_equal(seen[1]["boxes"], boxes + 1)
 
@@ -39,9 +41,9 @@ def test_it_gets_copies_of_all_outputs_of_a_call_and_says_what_they_are() -> Non
     [((None, 0.5), {}, [0.5]), ((["a", "a"], None), {"a": 2}, []), ((np.array([True]), None), {"1": 1}, [])],
 )
 def test_what_it_may_answer(answer: tuple[Any, Any], labels: dict[str, int], confidences: list[float]) -> None:
-    records = copied([({}, {"y": np.zeros((1, 2))})], is_whole=True)
-    found = added_up(records, ModelOptions(output_kind=lambda _: answer))
-    assert (found.labels.counts, found.confidences.numbers.tolist()) == (labels, confidences)
+    records = copy_calls([({}, {"y": np.zeros((1, 2))})], is_whole=True)
+    snapshot = summarize(records, ModelOptions(output_kind=lambda _: answer))
+    assert (snapshot.labels, snapshot.confidences.tolist()) == (labels, confidences)
 
 
 def test_it_reads_whole_rows_however_they_were_copied() -> None:
@@ -51,8 +53,8 @@ def test_it_reads_whole_rows_however_they_were_copied() -> None:
         return [str(row.tolist()) for row in given["y"]], None
 
     for is_whole in (True, False):
-        found = added_up(copied([({}, {"y": rows})], is_whole=is_whole), ModelOptions(output_kind=read))
-        assert found.labels.counts == {"[1.0, 2.0]": 1, "[3.0, 4.0]": 1}
+        snapshot = summarize(copy_calls([({}, {"y": rows})], is_whole=is_whole), ModelOptions(output_kind=read))
+        assert snapshot.labels == {"[1.0, 2.0]": 1, "[3.0, 4.0]": 1}
 
 
 @pytest.mark.guarded
@@ -65,9 +67,9 @@ def test_a_call_it_fails_for_has_no_labels_and_the_others_have() -> None:
             raise ValueError("not today")
         return ["ok"], None
 
-    records = copied([({}, {"y": np.array([[flag]], dtype=np.float32)}) for flag in (0, 1, 0)], is_whole=True)
-    found = added_up(records, ModelOptions(output_kind=read))
-    assert (found.labels.counts, found.durations_s[""].numbers.size) == ({"ok": 2}, 3)
+    records = copy_calls([({}, {"y": np.array([[flag]], dtype=np.float32)}) for flag in (0, 1, 0)], is_whole=True)
+    snapshot = summarize(records, ModelOptions(output_kind=read))
+    assert (snapshot.labels, snapshot.durations_s[""].size) == ({"ok": 2}, 3)
 
 
 @pytest.mark.guarded
@@ -80,13 +82,13 @@ def test_one_that_always_fails_is_switched_off() -> None:
         asked.append(1)
         raise ValueError
 
-    added_up(copied([({}, {"y": np.zeros((1, 1))})] * 300, is_whole=True), ModelOptions(output_kind=read))
+    summarize(copy_calls([({}, {"y": np.zeros((1, 1))})] * 300, is_whole=True), ModelOptions(output_kind=read))
     assert len(asked) == 100
     stage.reset()
 
 
 def test_an_output_too_large_to_copy_is_not_given_in_part() -> None:
     large = np.zeros((1, MAX_WHOLE_BYTES // 4 + 1), np.float32)
-    records = copied([({}, {"y": large})], is_whole=True)
-    found = added_up(records, ModelOptions(output_kind=lambda _: (["seen"], None)))
-    assert (found.labels.counts, found.batch_sizes.numbers.tolist()) == ({}, [1.0])
+    records = copy_calls([({}, {"y": large})], is_whole=True)
+    snapshot = summarize(records, ModelOptions(output_kind=lambda _: (["seen"], None)))
+    assert (snapshot.labels, snapshot.batch_sizes.tolist()) == ({}, [1.0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.settings import ModelOptions
 from otel_mlmon.types import OutputKind
-from tests.support.calls import Node, added_up, copied
+from tests.support.calls import Node, copy_calls, summarize
 
 CUTS = st.lists(st.integers(0, 100), max_size=3)
 ODD = [np.nan, np.inf, -np.inf, -0.0, 0.0, 5e-324, 1.0, 0.5]
@@ -48,7 +49,7 @@ def oracle(kind: OutputKind, row: np.ndarray, names: list[str]) -> tuple[list[st
     if not np.isfinite(row).all():
         return [], [], []
     if kind == "embedding":
-        return [], [], [float(np.sqrt((row**2).sum()))]
+        return [], [], [math.hypot(*row)]
     if kind == "multi_label":
         clipped = np.clip(row, 0, 1)
         certainty = float(np.mean([max(p, 1 - p) for p in clipped]))
@@ -77,7 +78,7 @@ def test_any_pieces_add_up_to_what_an_oracle_finds(kind: OutputKind, data: st.Da
     width, low, high = CASES[kind]
     batches = data.draw(tables(width, low=low, high=high))
     names = [f"c{index}" for index in range(2 if kind == "sigmoid" else width)]
-    found = added_up(copied(as_calls(batches)), ModelOptions(output_kind=kind, labels=names), cuts=cuts)
+    snapshot = summarize(copy_calls(as_calls(batches)), ModelOptions(output_kind=kind, labels=names), cuts=cuts)
     labels: Counter[str] = Counter()
     confidences: list[float] = []
     values: list[float] = []
@@ -86,11 +87,11 @@ def test_any_pieces_add_up_to_what_an_oracle_finds(kind: OutputKind, data: st.Da
         labels.update(said)
         confidences += sure
         values += numbers
-    assert found.labels.counts == labels
-    np.testing.assert_allclose(np.sort(found.confidences.numbers), sorted(confidences), rtol=1e-12)
-    got = [number for numbers in found.values.values() for number in numbers.numbers.tolist()]
+    assert snapshot.labels == labels
+    np.testing.assert_allclose(np.sort(snapshot.confidences), sorted(confidences), rtol=1e-12)
+    got = [number for numbers in snapshot.values.values() for number in numbers.tolist()]
     np.testing.assert_allclose(sorted(got), sorted(values), rtol=1e-12)
-    assert found.batch_sizes.numbers.tolist() == [len(batch) for batch in batches if len(batch)]
+    assert snapshot.batch_sizes.tolist() == [len(batch) for batch in batches if len(batch)]
 
 
 INTEGERS = st.sampled_from(["int8", "int16", "int32", "int64", "uint8", "uint64"])
@@ -103,10 +104,10 @@ def test_labels_that_are_numbers(data: st.DataObject, dtype: str, cuts: list[int
     elements = st.one_of(st.integers(max(0, info.min), 4), st.sampled_from([int(info.min), int(info.max)]))
     shape = st.integers(0, 5).map(lambda size: (size,) if flat else (size, 1))
     batches = data.draw(st.lists(hnp.arrays(dtype, shape, elements=elements), min_size=1, max_size=5))
-    found = added_up(copied(as_calls(batches)), ModelOptions(labels=["zero", "one"]), cuts=cuts)
-    every = [value for batch in batches for value in batch.ravel().tolist()]
+    snapshot = summarize(copy_calls(as_calls(batches)), ModelOptions(labels=["zero", "one"]), cuts=cuts)
+    rows = [value for batch in batches for value in batch.ravel().tolist()]
     names = {0: "zero", 1: "one"}
-    assert found.labels.counts == Counter(names.get(value, str(value)) for value in every)
+    assert snapshot.labels == Counter(names.get(value, str(value)) for value in rows)
 
 
 @settings(deadline=None, max_examples=60)
@@ -114,29 +115,29 @@ def test_labels_that_are_numbers(data: st.DataObject, dtype: str, cuts: list[int
 def test_labels_that_are_strings_of_the_models_own(batches: list[list[str]], cuts: list[int]) -> None:
     arrays = [np.array(batch, dtype=object) for batch in batches]
     said = ModelOptions(labels=["ant", "bee", "", "côté"])
-    found = added_up(copied(as_calls(arrays)), said, cuts=cuts)
-    assert found.labels.counts == Counter(label for batch in batches for label in batch)
+    snapshot = summarize(copy_calls(as_calls(arrays)), said, cuts=cuts)
+    assert snapshot.labels == Counter(label for batch in batches for label in batch)
 
 
 def test_a_string_output_that_is_no_known_class_leaves_after_it_was_seen_often() -> None:
     words = ["Ada Lovelace", *["cat"] * 6, "x" * 300]
-    records = copied(as_calls([np.array([word], dtype=object) for word in words]))
-    found = added_up(records, ModelOptions(), cuts=range(1, 20))
-    assert found.labels.counts == {"_OTHER": 6, "cat": 2}
+    records = copy_calls(as_calls([np.array([word], dtype=object) for word in words]))
+    snapshot = summarize(records, ModelOptions(), cuts=range(1, 20))
+    assert snapshot.labels == {"_OTHER": 6, "cat": 2}
 
 
 @settings(deadline=None, max_examples=60)
 @given(tables(4, low=-60_000, high=60_000), CUTS)
 def test_numbers_as_inputs(batches: list[np.ndarray], cuts: list[int]) -> None:
     calls = [({"x": batch}, {"out": np.zeros((len(batch), 1), np.float32)}) for batch in batches]
-    found = added_up(copied(calls), ModelOptions(output_kind="regression", features=["a", "b"]), cuts=cuts)
-    every = np.concatenate([batch.astype(np.float64) for batch in batches])
-    finite = np.isfinite(every)
+    snapshot = summarize(copy_calls(calls), ModelOptions(output_kind="regression", features=["a", "b"]), cuts=cuts)
+    rows = np.concatenate([batch.astype(np.float64) for batch in batches])
+    finite = np.isfinite(rows)
     for index, name in enumerate(["a", "b", "f2", "f3"]):
-        assert sorted(found.features[name].numbers.tolist()) == sorted(every[finite[:, index], index].tolist())
+        assert sorted(snapshot.inputs.features[name].tolist()) == sorted(rows[finite[:, index], index].tolist())
     missing = {name: int((~finite[:, at]).sum()) for at, name in enumerate(["a", "b", "f2", "f3"])}
-    assert found.missing.counts == {name: count for name, count in missing.items() if count}
-    assert found.samples == len(every)
+    assert snapshot.inputs.missing == {name: count for name, count in missing.items() if count}
+    assert snapshot.inputs.samples == len(rows)
 
 
 @settings(deadline=None, max_examples=60)
@@ -146,12 +147,10 @@ def test_whole_numbers_of_few_values_as_inputs(data: st.DataObject, dtype: str, 
     elements = st.integers(0, 31)
     batches = data.draw(st.lists(hnp.arrays(dtype, shape, elements=elements), min_size=1, max_size=5))
     calls = [({"x": batch}, {"out": np.zeros((len(batch), 1), np.float32)}) for batch in batches]
-    found = added_up(copied(calls), ModelOptions(output_kind="none"), cuts=cuts)
-    every = np.concatenate(batches)
-    assert {name: each.counts for name, each in found.categories.items()} == {
-        f"f{at}": Counter(map(str, every[:, at].tolist())) for at in range(2)
-    }
-    assert (dict(found.features), found.samples) == ({}, len(every))
+    snapshot = summarize(copy_calls(calls), ModelOptions(output_kind="none"), cuts=cuts)
+    rows = np.concatenate(batches)
+    assert snapshot.inputs.categories == {f"f{at}": Counter(map(str, rows[:, at].tolist())) for at in range(2)}
+    assert (snapshot.inputs.features, snapshot.inputs.samples) == ({}, len(rows))
 
 
 TEXTS = st.sampled_from(["red", "blue", "", None, float("nan"), 7])
@@ -163,43 +162,43 @@ def test_strings_as_inputs(data: st.DataObject, cuts: list[int]) -> None:
     shape = st.integers(1, 5).map(lambda size: (size, 2))
     batches = data.draw(st.lists(hnp.arrays(object, shape, elements=TEXTS), min_size=1, max_size=5))
     calls = [({"x": batch}, {"out": np.zeros((len(batch), 1), np.float32)}) for batch in batches]
-    found = added_up(copied(calls), ModelOptions(output_kind="none"), cuts=cuts)
-    every = np.concatenate(batches)
+    snapshot = summarize(copy_calls(calls), ModelOptions(output_kind="none"), cuts=cuts)
+    rows = np.concatenate(batches)
     for at in range(2):
-        present = [str(value) for value in every[:, at] if value is not None and value == value and value != ""]
-        categories = found.categories[f"f{at}"].counts if present else {}
+        present = [str(value) for value in rows[:, at] if value is not None and value == value and value != ""]
+        categories = snapshot.inputs.categories[f"f{at}"] if present else {}
         assert categories == Counter(present)
-        assert found.missing.counts.get(f"f{at}", 0) == len(every) - len(present)
+        assert snapshot.inputs.missing.get(f"f{at}", 0) == len(rows) - len(present)
 
 
 def test_several_heads_the_first_is_the_prediction_and_the_others_say_how_sure_they_are() -> None:
     colour, size = np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])
-    records = copied([({}, {"colour": colour, "size": size, "num_items": np.array([[1], [2]])})])
-    found = added_up(records, ModelOptions())
-    assert found.labels.counts == {"0": 1, "1": 1}
-    assert found.confidences.numbers.tolist() == [0.9, 0.8]
-    assert {name: each.numbers.tolist() for name, each in found.values.items()} == {"size.confidence": [0.5, 0.8]}
+    records = copy_calls([({}, {"colour": colour, "size": size, "num_items": np.array([[1], [2]])})])
+    snapshot = summarize(records, ModelOptions())
+    assert snapshot.labels == {"0": 1, "1": 1}
+    assert snapshot.confidences.tolist() == [0.9, 0.8]
+    assert {name: values.tolist() for name, values in snapshot.values.items()} == {"size.confidence": [0.5, 0.8]}
 
 
 def test_logits_beside_their_probabilities_are_one_prediction() -> None:
     logits = np.array([[1.0, 3.0], [2.0, 0.0]])
     shares = np.array([softmax(row) for row in logits])
-    found = added_up(copied([({}, {"logits": logits, "probs": shares})]), ModelOptions())
-    assert (found.labels.counts, dict(found.values)) == ({"1": 1, "0": 1}, {})
+    snapshot = summarize(copy_calls([({}, {"logits": logits, "probs": shares})]), ModelOptions())
+    assert (snapshot.labels, dict(snapshot.values)) == ({"1": 1, "0": 1}, {})
 
 
 def test_labels_come_from_their_own_output_wherever_it_stands() -> None:
     shares, labels = np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([70, 80])
-    found = added_up(copied([({}, {"probabilities": shares, "label": labels})]), ModelOptions())
-    assert (found.labels.counts, found.confidences.numbers.tolist()) == ({"70": 1, "80": 1}, [0.9, 0.8])
+    snapshot = summarize(copy_calls([({}, {"probabilities": shares, "label": labels})]), ModelOptions())
+    assert (snapshot.labels, snapshot.confidences.tolist()) == ({"70": 1, "80": 1}, [0.9, 0.8])
 
 
 def test_several_targets_are_told_apart() -> None:
     rows = np.array([[1.0, 2.0], [3.0, np.nan]])
-    records = copied([({}, {"y": rows})])
-    found = added_up(records, ModelOptions(output_kind="regression"))
-    assert {name: each.numbers.tolist() for name, each in found.values.items()} == {"y.0": [1.0, 3.0], "y.1": [2.0]}
-    named = added_up(records, ModelOptions(output_kind={"y": "regression"}, labels=["price", "area"]))
+    records = copy_calls([({}, {"y": rows})])
+    snapshot = summarize(records, ModelOptions(output_kind="regression"))
+    assert {name: values.tolist() for name, values in snapshot.values.items()} == {"y.0": [1.0, 3.0], "y.1": [2.0]}
+    named = summarize(records, ModelOptions(output_kind={"y": "regression"}, labels=["price", "area"]))
     assert list(named.values) == ["y.price", "y.area"]
 
 
@@ -210,8 +209,8 @@ def test_several_targets_are_told_apart() -> None:
 def test_labels_too_few_too_many_and_twice(labels: list[str], counts: dict[str, int]) -> None:
     rows = np.array([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]])
     findings = Findings()
-    found = added_up(copied([({}, {"p": rows})]), ModelOptions(labels=labels), findings=findings)
-    assert found.labels.counts == counts
+    snapshot = summarize(copy_calls([({}, {"p": rows})]), ModelOptions(labels=labels), findings=findings)
+    assert snapshot.labels == counts
     said = {} if len(labels) == 3 else {"labels": f"{len(labels)} given for 3 classes"}
     assert findings.all() == {"m": {"output p": "probabilities", **said}}
 
@@ -225,19 +224,19 @@ def test_labels_too_few_too_many_and_twice(labels: list[str], counts: dict[str, 
 )
 def test_what_a_detector_finds_is_not_counted_as_predictions(outputs: dict[str, np.ndarray]) -> None:
     findings = Findings()
-    found = added_up(copied([({}, outputs)]), ModelOptions(), findings=findings)
-    assert (found.labels.counts, found.confidences.numbers.size, dict(found.values)) == ({}, 0, {})
+    snapshot = summarize(copy_calls([({}, outputs)]), ModelOptions(), findings=findings)
+    assert (snapshot.labels, snapshot.confidences.size, dict(snapshot.values)) == ({}, 0, {})
     assert set(findings.all()["m"].values()) == {"unknown kind, timed only (set ModelOptions.output_kind)"}
 
 
 @pytest.mark.parametrize("value", [np.zeros((2, 3, 4, 5)), np.float32(3), np.zeros((1, 7, 9))])
 def test_what_cannot_be_read_is_timed_and_that_is_said_once(value: Any, caplog: pytest.LogCaptureFixture) -> None:
-    records = copied([({"x": np.zeros((2, 3))}, {"out": value})] * 3)
+    records = copy_calls([({"x": np.zeros((2, 3))}, {"out": value})] * 3)
     findings = Findings()
     with caplog.at_level(logging.INFO, logger="otel_mlmon"):
         for _ in range(3):
-            found = added_up(records, ModelOptions(), cuts=[1, 2], findings=findings)
-    assert (found.durations_s[""].numbers.size, found.labels.counts, dict(found.values)) == (3, {}, {})
+            snapshot = summarize(records, ModelOptions(), cuts=[1, 2], findings=findings)
+    assert (snapshot.durations_s[""].size, snapshot.labels, dict(snapshot.values)) == (3, {}, {})
     assert [record.getMessage() for record in caplog.records] == [
         f"Model m, {subject}: unknown kind, timed only (set ModelOptions.output_kind)."
         for subject in findings.all()["m"]
@@ -249,10 +248,10 @@ def test_a_sequence_of_free_width_is_no_table() -> None:
         return {name: Node(name=name, type=f"tensor({dtype})", shape=["N", "length"])}
 
     out = {"out": np.zeros((1, 1), np.float32)}
-    sound = copied([({"x": np.zeros((1, 512), np.float32)}, out)], nodes=nodes("float", "x"))
-    tokens = copied([({"input_ids": np.zeros((1, 7), np.int64)}, out)], nodes=nodes("int64", "input_ids"))
-    table = copied([({"x": np.zeros((1, 3), np.float32)}, out)], nodes=nodes("float", "x"))
-    assert [sorted(added_up(records, ModelOptions()).features) for records in (sound, tokens, table)] == [
+    sound = copy_calls([({"x": np.zeros((1, 512), np.float32)}, out)], nodes=nodes("float", "x"))
+    tokens = copy_calls([({"input_ids": np.zeros((1, 7), np.int64)}, out)], nodes=nodes("int64", "input_ids"))
+    table = copy_calls([({"x": np.zeros((1, 3), np.float32)}, out)], nodes=nodes("float", "x"))
+    assert [sorted(summarize(records, ModelOptions()).inputs.features) for records in (sound, tokens, table)] == [
         [],
         [],
         ["f0", "f1", "f2"],
@@ -263,25 +262,27 @@ def test_a_table_whose_width_changes_is_a_sequence_after_all() -> None:
     nodes = {"x": Node(name="x", type="tensor(float)", shape=["N", "length"])}
     calls = [({"x": np.ones((1, width), np.float32)}, {"out": np.zeros((1, 1))}) for width in (3, 3, 5, 3)]
     findings = Findings()
-    found = added_up(copied(calls, nodes=nodes), ModelOptions(), cuts=[1, 2, 3], findings=findings)
-    assert found.features["f0"].numbers.size == 2
-    assert findings.all()["m"]["inputs"] == "x is as wide as it comes, a sequence, and not profiled"
+    snapshot = summarize(copy_calls(calls, nodes=nodes), ModelOptions(), cuts=[1, 2, 3], findings=findings)
+    assert snapshot.inputs.features["f0"].size == 2
+    assert findings.all()["m"]["inputs"] == "x varies in width, as a sequence does, and is not profiled"
 
 
 def test_a_whole_number_that_is_no_category_is_one_feature_from_then_on() -> None:
     calls = [({"age": np.array([[age]])}, {"out": np.zeros((1, 1))}) for age in (30, 45, 20)]
     findings = Findings()
-    found = added_up(copied(calls), ModelOptions(), cuts=[1, 2], findings=findings)
-    assert (found.categories["f0"].counts, found.features["f0"].numbers.tolist()) == ({"30": 1}, [45.0, 20.0])
+    snapshot = summarize(copy_calls(calls), ModelOptions(), cuts=[1, 2], findings=findings)
+    assert (snapshot.inputs.categories["f0"], snapshot.inputs.features["f0"].tolist()) == ({"30": 1}, [45.0, 20.0])
     assert findings.all()["m"]["inputs"] == "f0 is a number"
-    said = added_up(copied(calls), ModelOptions(categorical=[]), cuts=[1, 2])
-    assert (dict(said.categories), said.features["f0"].numbers.tolist()) == ({}, [30.0, 45.0, 20.0])
+    said = summarize(copy_calls(calls), ModelOptions(categorical=[]), cuts=[1, 2])
+    assert (said.inputs.categories, said.inputs.features["f0"].tolist()) == ({}, [30.0, 45.0, 20.0])
 
 
 def test_categories_that_round_to_the_same_word_are_one() -> None:
     values = np.array([[1.0000001], [1.0], [-0.0], [0.0], [123456789.0]])
-    found = added_up(copied([({"x": values}, {"out": values})]), ModelOptions(categorical=["f0"], output_kind="none"))
-    assert found.categories["f0"].counts == {"1": 2, "0": 2, "123456789": 1}
+    snapshot = summarize(
+        copy_calls([({"x": values}, {"out": values})]), ModelOptions(categorical=["f0"], output_kind="none")
+    )
+    assert snapshot.inputs.categories["f0"] == {"1": 2, "0": 2, "123456789": 1}
 
 
 def test_inputs_that_say_nothing_are_passed_over() -> None:
@@ -292,43 +293,43 @@ def test_inputs_that_say_nothing_are_passed_over() -> None:
         "flag": np.array([True]),
         "row": np.array([1.5], np.float16),
     }
-    found = added_up(copied([(feed, {"out": np.zeros((1, 1))})]), ModelOptions())
-    assert {name: each.numbers.tolist() for name, each in found.features.items()} == {"row": [1.5]}
-    assert {name: each.counts for name, each in found.categories.items()} == {"flag": {"1": 1}}
+    snapshot = summarize(copy_calls([(feed, {"out": np.zeros((1, 1))})]), ModelOptions())
+    assert {name: values.tolist() for name, values in snapshot.inputs.features.items()} == {"row": [1.5]}
+    assert snapshot.inputs.categories == {"flag": {"1": 1}}
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
 def test_extremes_of_a_type_are_numbers(dtype: str) -> None:
     info = np.finfo(dtype)
     values = np.array([[info.max], [info.min], [info.tiny / 2], [-0.0]], dtype=dtype)
-    found = added_up(copied([({"x": values}, {"y": values})]), ModelOptions(output_kind="regression"))
-    assert found.values["y"].numbers.tolist() == found.features["f0"].numbers.tolist() == values[:, 0].tolist()
+    snapshot = summarize(copy_calls([({"x": values}, {"y": values})]), ModelOptions(output_kind="regression"))
+    assert snapshot.values["y"].tolist() == snapshot.inputs.features["f0"].tolist() == values[:, 0].tolist()
 
 
 def test_a_row_too_large_to_copy_still_counts() -> None:
     wide = np.ones((2, 30_000), np.float32)
-    found = added_up(copied([({"x": wide}, {"out": wide})]), ModelOptions())
-    assert (found.batch_sizes.numbers.tolist(), found.samples) == ([2.0], 0)
+    snapshot = summarize(copy_calls([({"x": wide}, {"out": wide})]), ModelOptions())
+    assert (snapshot.batch_sizes.tolist(), snapshot.inputs.samples) == ([2.0], 0)
 
 
 def test_class_names_of_the_model_that_are_not_as_many_as_the_classes_name_none() -> None:
     rows = np.array([[0.2, 0.8]])
     for names, label in (("a,b", "b"), ("a,b,c", "1")):
-        found = added_up(copied([({}, {"p": rows})], metadata={"names": names}), ModelOptions())
-        assert found.labels.counts == {label: 1}
+        snapshot = summarize(copy_calls([({}, {"p": rows})], metadata={"names": names}), ModelOptions())
+        assert snapshot.labels == {label: 1}
 
 
 def test_a_row_of_strings_that_was_cut_is_not_taken_for_others() -> None:
     row = np.array([["first", *["other"] * 299]], dtype=object)
     calls = [({"x": row}, {"out": np.zeros((1, 1), np.float32)})] * 3
-    found = added_up(copied(calls), ModelOptions(output_kind="none"))
-    assert (dict(found.categories), found.samples) == ({}, 0)
+    snapshot = summarize(copy_calls(calls), ModelOptions(output_kind="none"))
+    assert (snapshot.inputs.categories, snapshot.inputs.samples) == ({}, 0)
 
 
 def test_a_single_tensor_may_come_with_a_tuple_around_it() -> None:
     rows = np.array([[0.2, 0.8]], np.float32)
-    records = copied([({"x": rows}, {"p": rows})] * 2)
+    records = copy_calls([({"x": rows}, {"p": rows})] * 2)
     around: list[Any] = [records[0], *((*record[:4], (record[4],), (record[5],), None) for record in records[1:])]
-    found, same = added_up(records, ModelOptions()), added_up(around, ModelOptions())
-    assert same.labels.counts == found.labels.counts == {"1": 2}
-    assert (same.samples, same.features["f1"].numbers.tolist()) == (2, found.features["f1"].numbers.tolist())
+    snapshot, same = summarize(records, ModelOptions()), summarize(around, ModelOptions())
+    assert same.labels == snapshot.labels == {"1": 2}
+    assert (same.inputs.samples, same.inputs.features["f1"].tolist()) == (2, snapshot.inputs.features["f1"].tolist())

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.settings import ModelOptions
 from otel_mlmon.types import OUTPUT_KINDS
-from tests.support.calls import Node, added_up, copied, node
+from tests.support.calls import Node, copy_calls, node, summarize
 
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
 NAMES = st.sampled_from(["x", "output", "logits", "label", "scores", "embedding", "boxes", "num_items", "tags", "hn"])
@@ -28,21 +28,30 @@ def arrays(draw: st.DrawFn) -> np.ndarray:
     shape = draw(SHAPES)
     if draw(st.integers(0, 4)) == 0:
         size = int(np.prod(shape, dtype=int))
-        found = np.empty(size, dtype=object)
+        snapshot = np.empty(size, dtype=object)
         for at in range(size):
-            found[at] = draw(OBJECTS)
-        return found.reshape(shape)
+            snapshot[at] = draw(OBJECTS)
+        return snapshot.reshape(shape)
     return draw(hnp.arrays(draw(st.sampled_from(DTYPES)), shape))
 
 
 def declared(name: str, value: np.ndarray, free: list[bool]) -> Node:
     """As a model would declare it, with some of its axes free."""
-    found = node(name, value)
+    snapshot = node(name, value)
     shape = ["free" if is_free else size for size, is_free in zip(value.shape, free, strict=False)]
-    return Node(name=name, type=found.type, shape=shape)
+    return Node(name=name, type=snapshot.type, shape=shape)
+
+
+LARGE = np.array([[9.48e153, 9.48e153], [-1.7e308, 1.7e308]])
+"""Numbers whose squares, sums and differences are beyond the largest number."""
 
 
 @settings(deadline=None, max_examples=200)
+@example([({}, {"x": LARGE[:1]})], [False] * 4, None, [])
+@example([({"x": LARGE}, {"x": LARGE})], [False] * 4, "logits", [])
+@example([({}, {"x": LARGE})], [False] * 4, "probabilities", [])
+@example([({}, {"x": LARGE})], [False] * 4, "embedding", [])
+@example([({}, {"x": LARGE})], [False] * 4, "multi_label", [])
 @given(
     st.lists(
         st.tuples(st.dictionaries(NAMES, arrays(), max_size=3), st.dictionaries(NAMES, arrays(), max_size=3)),
@@ -66,16 +75,17 @@ def test_nothing_is_raised_and_every_call_counts(
         for given, out in calls
     ]
     nodes = {name: declared(name, value, free) for name, value in {**made, **first}.items()}
-    found = added_up(
-        copied(same, nodes=nodes), ModelOptions(output_kind=said, labels=labels), cuts=[1, 2], findings=Findings()
+    snapshot = summarize(
+        copy_calls(same, nodes=nodes), ModelOptions(output_kind=said, labels=labels), cuts=[1, 2], findings=Findings()
     )
-    assert found.durations_s[""].numbers.size == len(calls)
-    confidences = found.confidences.numbers
+    assert snapshot.durations_s[""].size == len(calls)
+    confidences = snapshot.confidences
     assert ((confidences >= 0) & (confidences <= 1)).all()
-    for values in [*found.values.values(), *found.features.values()]:
-        assert values.numbers.dtype == np.float64
-        assert np.isfinite(values.numbers).all()
-    for counts in [found.labels.counts, found.missing.counts, *(each.counts for each in found.categories.values())]:
+    inputs = snapshot.inputs
+    for values in [*snapshot.values.values(), *inputs.features.values()]:
+        assert values.dtype == np.float64
+        assert np.isfinite(values).all()
+    for counts in [snapshot.labels, inputs.missing, *inputs.categories.values()]:
         assert all(count > 0 and isinstance(count, int) for count in counts.values())
         assert all(isinstance(name, str) for name in counts)
 
@@ -83,15 +93,15 @@ def test_nothing_is_raised_and_every_call_counts(
 def test_ragged_lists_are_of_no_shape() -> None:
     words = [["a", "b"], ["c"]]
     node_of = {"x": Node(name="x", type="tensor(string)", shape=["N", "M"])}
-    found = added_up(copied([({"x": words}, {"y": np.zeros((1, 1))})], nodes=node_of), ModelOptions())
-    assert found.durations_s[""].numbers.size == 1
+    snapshot = summarize(copy_calls([({"x": words}, {"y": np.zeros((1, 1))})], nodes=node_of), ModelOptions())
+    assert snapshot.durations_s[""].size == 1
 
 
 def test_an_output_of_another_shape_than_declared_spoils_no_other() -> None:
     nodes = {"y": Node(name="y", type="tensor(float)", shape=["N", 3])}
     right, wrong = np.array([[0.2, 0.3, 0.5]], np.float32), np.array([[0.5, 0.5]], np.float32)
-    records = copied(
+    records = copy_calls(
         [({"x": np.zeros((1, 1), np.float32)}, {"y": value}) for value in (right, wrong, right)], nodes=nodes
     )
-    found = added_up(records, ModelOptions())
-    assert (found.labels.counts, found.durations_s[""].numbers.size) == ({"2": 2}, 3)
+    snapshot = summarize(records, ModelOptions())
+    assert (snapshot.labels, snapshot.durations_s[""].size) == ({"2": 2}, 3)

@@ -10,20 +10,20 @@ from otel_mlmon.instrumentation.decode.findings import MAX_FINDINGS, Findings
 def test_a_finding_is_logged_once_and_again_when_it_changes(caplog: pytest.LogCaptureFixture) -> None:
     findings = Findings()
     with caplog.at_level(logging.INFO, logger="otel_mlmon"):
-        for finding in ("logits", "logits", "regression after all"):
+        for finding in ("logits", "logits", "regression, revised"):
             findings.note("m", "output y", finding)
         findings.note("m", "inputs", "quiet", is_logged=False)
-        findings.full("m", "colour")
+        findings.note_full_vocabulary("m", "colour")
     assert [record.getMessage() for record in caplog.records] == [
         "Model m, output y: logits.",
-        "Model m, output y: regression after all.",
-        "Model m, values of colour: more than may be counted by name (max_labels), the rest is _OTHER.",
+        "Model m, output y: regression, revised.",
+        "Model m, values of colour: more than max_labels, the others are counted as _OTHER.",
     ]
     assert findings.all() == {
         "m": {
-            "output y": "regression after all",
+            "output y": "regression, revised",
             "inputs": "quiet",
-            "values of colour": "more than may be counted by name (max_labels), the rest is _OTHER",
+            "values of colour": "more than max_labels, the others are counted as _OTHER",
         }
     }
 

@@ -3,13 +3,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+from collections import deque
 from pathlib import Path
 
 import pytest
 
 from otel_mlmon.instrumentation.decode import model_loading as loading
-from otel_mlmon.instrumentation.decode.model_identity import Model
-from otel_mlmon.instrumentation.decode.model_loading import Loaded, read_load
+from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity
+from otel_mlmon.instrumentation.decode.model_loading import LoadTracker, ModelLoad, describe_load
 from otel_mlmon.instrumentation.runtime.call import UNKNOWN_VERSION, Load, SessionInfo, stamp_of
 
 INFO = SessionInfo(
@@ -18,8 +19,8 @@ INFO = SessionInfo(
 )  # fmt: skip
 
 
-def read(load: Load) -> Loaded:
-    return read_load(load, version_of=lambda _: "")
+def read(load: Load) -> ModelLoad:
+    return describe_load(load, version_of=lambda _: "")
 
 
 def of_file(path: Path, **changes: object) -> Load:
@@ -31,9 +32,9 @@ def test_a_load_in_words() -> None:
     info = dataclasses.replace(INFO, content=lambda: b"bytes", metadata={"otel_mlmon.reference": "text"})
     requested = ("CUDAExecutionProvider", "CPUExecutionProvider")
     load = Load(info, "", 5, "context", duration_s=0.5, requested=requested)
-    found = read_load(load, version_of={"iris": "9"}.__getitem__)
-    assert found == Loaded(
-        model=Model(name="iris", version="9", provider="CPUExecutionProvider", runtime_version="1.2"),
+    found = describe_load(load, version_of={"iris": "9"}.__getitem__)
+    assert found == ModelLoad(
+        model=ModelIdentity(name="iris", version="9", provider="CPUExecutionProvider", runtime_version="1.2"),
         is_new=True, ended_ns=5, context="context", duration_s=0.5, error_type=None,
         requested=requested, providers=("CPUExecutionProvider",),
         sha256=hashlib.sha256(b"bytes").hexdigest(), reference="text",
@@ -54,7 +55,7 @@ def test_a_fallback_is_another_first_provider(requested: tuple[str, ...], got: t
 def test_what_was_not_loaded_is_named_by_its_file_and_nothing_is_read(tmp_path: Path) -> None:
     found = read(Load(None, str(tmp_path / "fraud.onnx"), 0, None, duration_s=1.0, error_type="NoSuchFile"))
     assert (found.model, found.error_type, found.sha256, found.reference) == (
-        Model(name="fraud", version="", provider="", runtime_version=""), "NoSuchFile", "", "",
+        ModelIdentity(name="fraud", version="", provider="", runtime_version=""), "NoSuchFile", "", "",
     )  # fmt: skip
     assert read(Load(None, "", 0, None, error_type="X")).model.name == "unknown"
 
@@ -113,9 +114,65 @@ def test_a_reference_is_passed_on_unread_up_to_a_length(
     }
     assert texts == {"": "", "{x": "{x", "{xy": "{xy", "{xyz": ""}
     assert [record.getMessage() for record in caplog.records] == [
-        "The reference profile of iris is too long to be announced."
+        "Model iris: its reference profile is longer than 3 characters and is not sent."
     ]
 
 
 def test_an_unknown_version_is_none() -> None:
     assert read(Load(dataclasses.replace(INFO, version=UNKNOWN_VERSION), "", 0, None)).model.version == ""
+
+
+def info(name: str) -> SessionInfo:
+    return SessionInfo(
+        model_name=name, path="", digest="", graph_name="", version=1, metadata={}, provider="P", runtime_version="1"
+    )
+
+
+def tracker_of(loads: deque[Load]) -> LoadTracker:
+    return LoadTracker(loads, is_suppressed=lambda context: context == "suppressed", version_of=lambda _: "7")
+
+
+def announced(tracker: LoadTracker) -> list[tuple[str, object, float | None]]:
+    return [(loaded.model.name, loaded.context, loaded.duration_s) for loaded in tracker.announcements()]
+
+
+def test_a_session_is_announced_once_at_its_creation_or_at_its_first_call() -> None:
+    loads: deque[Load] = deque()
+    tracker = tracker_of(loads)
+    a, b = info("a"), info("b")
+    loads.append(Load(a, "", 1, "here", duration_s=0.5))
+    tracker.take()
+    for session in (a, b, a, b):
+        tracker.add_session(session)
+    assert announced(tracker) == [("a", "here", 0.5), ("b", None, None)]
+    assert announced(tracker) == []
+    assert [(model.name, model.version, seconds, error) for model, seconds, error in tracker.durations()] == [
+        ("a", "7", 0.5, None)
+    ]
+    assert tracker.durations() == []
+    assert not loads
+
+
+def test_a_suppressed_load_is_announced_at_the_first_call_that_is_not() -> None:
+    loads = deque([Load(a := info("a"), "", 1, "suppressed", duration_s=0.5)])
+    tracker = tracker_of(loads)
+    tracker.take()
+    assert (announced(tracker), tracker.durations()) == ([], [])
+    tracker.add_session(a)
+    assert announced(tracker) == [("a", None, None)]
+
+
+def test_a_failed_load_is_timed_by_its_error() -> None:
+    tracker = tracker_of(deque([Load(None, "/models/fraud.onnx", 1, None, duration_s=2.0, error_type="NoSuchFile")]))
+    tracker.take()
+    assert [(model.name, seconds, error) for model, seconds, error in tracker.durations()] == [
+        ("fraud", 2.0, "NoSuchFile")
+    ]
+
+
+def test_sessions_without_end_are_bounded() -> None:
+    tracker = tracker_of(deque())
+    for number in range(loading.MAX_SESSIONS + 5):
+        tracker.add_session(info(str(number)))
+    assert len(announced(tracker)) == loading.MAX_SESSIONS
+    assert len(tracker._announced) == loading.MAX_SESSIONS

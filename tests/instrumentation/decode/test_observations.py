@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.decode.batching import PIECE, gather
+from otel_mlmon.instrumentation.decode.batch import PIECE_CALLS, take_batches
 from otel_mlmon.instrumentation.decode.findings import Findings
-from otel_mlmon.instrumentation.decode.observations import make_reader
+from otel_mlmon.instrumentation.decode.observations import make_decoder
 from otel_mlmon.instrumentation.decode.predictions import Predictions
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
 from otel_mlmon.instrumentation.runtime.call import FIELDS, OBSERVED_INPUTS, OBSERVED_OUTPUTS, Plan
@@ -46,11 +46,11 @@ def decoded(
         outcome: Any = tuple(call.get(name) for name in OUTCOME)
         sides = (copy_features(call.get("features"))[0],), copy_outcome(outcome)
         queue.offer((plan, 1, 4, None, *sides, None), 1)
-    (batch,) = gather(queue.take, len(calls), is_suppressed=lambda _: False, pause=lambda: None).batches
-    reader = make_reader(
+    (batch,), _ = take_batches(queue.take, len(calls), is_suppressed=lambda _: False, pause=lambda: None)
+    decoder = make_decoder(
         plan, options=lambda _: options or ModelOptions(), max_features=max_features, findings=findings
     )
-    return reader.read(batch)
+    return decoder.decode(batch)
 
 
 def labels_of(predictions: Predictions) -> list[tuple[int, str]]:
@@ -153,7 +153,7 @@ def test_the_developers_own_function_reads_scores() -> None:
             ),
         ),
         min_size=1,
-        max_size=3 * PIECE,
+        max_size=3 * PIECE_CALLS,
     )
 )
 def test_nothing_is_lost_or_moved_between_calls(calls: list[dict[str, Any] | None]) -> None:
@@ -176,8 +176,8 @@ def test_nothing_is_lost_or_moved_between_calls(calls: list[dict[str, Any] | Non
     assert Counter(error is None for error in predictions.errors) == Counter(call is not None for call in calls)
 
 
-@pytest.mark.parametrize("calls", [PIECE - 1, PIECE, PIECE + 1, 5 * PIECE + 3])
-def test_more_calls_than_are_gathered_at_a_time(calls: int) -> None:
+@pytest.mark.parametrize("calls", [PIECE_CALLS - 1, PIECE_CALLS, PIECE_CALLS + 1, 5 * PIECE_CALLS + 3])
+def test_more_calls_than_are_taken_at_a_time(calls: int) -> None:
     predictions = decoded([{"label": str(index % 7), "features": {"x": index}} for index in range(calls)])
     assert labels_of(predictions) == [(index, str(index % 7)) for index in range(calls)]
     assert np.array_equal(predictions.inputs.features["x"], np.arange(calls))

@@ -2,15 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
-from otel_mlmon.instrumentation.decode.output_kind import classify, contradicts, decide, norms, tag
+from otel_mlmon.instrumentation.decode.output_kind import KindEvidence, infer_kind
 from otel_mlmon.instrumentation.runtime.call import Tensor
 from otel_mlmon.types import OutputKind
-
-ROWS = hnp.arrays(np.float64, st.tuples(st.integers(1, 8), st.integers(2, 6)), elements=st.floats(-50, 50))
 
 
 @pytest.mark.parametrize(
@@ -41,12 +36,12 @@ ROWS = hnp.arrays(np.float64, st.tuples(st.integers(1, 8), st.integers(2, 6)), e
         ("score", [[0.0]], (), False, "sigmoid"),
     ],
 )
-def test_decides(
+def test_kinds_of_numbers(
     name: str, rows: list[list[float]], names: tuple[str, ...], has_labels: bool, kind: OutputKind | None
 ) -> None:
     tensor = Tensor(name=name, layout="rows", dtype="float32")
     values = np.array(rows, dtype=np.float32)
-    assert decide(tensor, values, names=names, has_labels=has_labels, seen=1) == kind
+    assert infer_kind(tensor, values, class_names=names, has_labels=has_labels, row_count=1) == kind
 
 
 @pytest.mark.parametrize(
@@ -62,43 +57,54 @@ def test_decides(
 )
 def test_whole_numbers_are_labels_if_there_is_one_a_row(name: str, rows: np.ndarray, kind: OutputKind) -> None:
     tensor = Tensor(name=name, layout="rows", dtype=rows.dtype.name)
-    assert decide(tensor, rows, names=(), has_labels=False) == kind
+    assert infer_kind(tensor, rows, class_names=(), has_labels=False) == kind
 
 
-@settings(deadline=None, max_examples=100)
-@given(ROWS)
-def test_softmax_of_logits_is_that_of_an_oracle(rows: np.ndarray) -> None:
-    found = classify("logits", rows)
-    exponentials = np.exp(rows - rows.max(axis=1, keepdims=True))
-    oracle = exponentials / exponentials.sum(axis=1, keepdims=True)
-    assert found.codes.tolist() == rows.argmax(axis=1).tolist()
-    np.testing.assert_allclose(found.confidences, oracle.max(axis=1), rtol=1e-12)
+def evidence_of(name: str = "output", declared: OutputKind | None = None, names: tuple[str, ...] = ()) -> KindEvidence:
+    tensor = Tensor(name=name, layout="rows", dtype="float32")
+    return KindEvidence(tensor, declared_kind=declared, class_names=names, has_labels=False)
 
 
-def test_rows_that_hold_no_number_have_no_label() -> None:
-    found = classify("probabilities", np.array([[0.1, 0.9], [np.nan, 0.5], [np.inf, 0.0]]))
-    assert found.codes.tolist() == [1, -1, -1]
-    np.testing.assert_array_equal(found.confidences, [0.9, np.nan, np.nan])
+def kinds(evidence: KindEvidence, *batches: list[list[float]]) -> list[OutputKind | None]:
+    return [evidence.update(np.array(batch, dtype=np.float32)) for batch in batches]
 
 
-def test_a_score_is_of_two_classes_until_it_leaves_the_unit() -> None:
-    found = classify("sigmoid", np.array([[0.5], [0.2]]))
-    assert (found.codes.tolist(), found.confidences.tolist()) == ([1, 0], [0.5, 0.8])
-    assert not contradicts("sigmoid", np.array([[1.0], [0.0], [np.nan]]))
-    assert contradicts("sigmoid", np.array([[1.5]]))
+NAN = float("nan")
 
 
-def test_a_single_logit_is_the_logarithm_of_its_odds() -> None:
-    found = classify("logits", np.array([[0.0], [2.0], [-2.0], [1e4]]))
-    assert found.codes.tolist() == [1, 1, 0, 1]
-    np.testing.assert_allclose(found.confidences, [0.5, 1 / (1 + np.exp(-2)), 1 / (1 + np.exp(-2)), 1.0])
+@pytest.mark.parametrize(
+    ("batches", "expected"),
+    [
+        # nothing that tells, then something
+        ([[[0, 0]], [[NAN, 1]], [[0.2, 0.8]]], [None, None, "probabilities"]),
+        ([[[0]], [[NAN]], [[3]]], [None, None, "regression"]),
+        # one row that could be many things, then one that shows which
+        ([[[1, 0, 0]], [[3, -1, 0]], [[0.2, 0.3, 0.5]]], ["probabilities", "logits", "logits"]),
+        ([[[0.3]], [[7.5]], [[0.3]]], ["sigmoid", "regression", "regression"]),
+        # within [0, 1] but not summing to 1: eight rows make it sure, and one beyond shows the contrary
+        ([[[0.9, 0.8, 0.1]] * 7, [[0.9, 0.8, 0.1]]], [None, "multi_label"]),
+        ([[[0.9, 0.8, 0.1]], [[4, -2, 0.1]]], [None, "logits"]),
+        ([[[0.9, 0.8, 0.1]] * 8, [[4, -2, 0.1]], [[0.9, 0.8, 0.1]]], ["multi_label", "logits", "logits"]),
+        # contradicted twice: given up, for good
+        (
+            [[[1, 0, 0]], [[0.9, 0.8, 0.1]] * 8, [[4, -2, 0]], [[1, 0, 0]]],
+            ["probabilities", "multi_label", "none", "none"],
+        ),
+        # a sequence: as many columns as there are steps
+        ([[[1, 0, 0]], [[1, 0]], [[1, 0, 0]]], ["probabilities", "none", "none"]),
+        # what holds no number contradicts nothing
+        ([[[0.2, 0.8]], [[NAN, 5]], [[0, 0]]], ["probabilities"] * 3),
+    ],
+)
+def test_it_waits_for_rows_that_tell_and_is_revised_once(batches: list[list[list[float]]], expected: list[str]) -> None:
+    assert kinds(evidence_of(), *batches) == expected
 
 
-def test_tags_are_none_one_or_several_the_most_probable_first() -> None:
-    found = tag(np.array([[0.6, 0.1, 0.9], [0.2, 0.5, 0.0], [np.nan, 1.0, 1.0]]))
-    assert (found.codes.tolist(), found.rows.tolist()) == ([2, 0], [0, 0])
-    np.testing.assert_allclose(found.confidences, [0.8, (0.8 + 0.5 + 1.0) / 3, np.nan])
+def test_the_developers_word_is_never_revised() -> None:
+    assert kinds(evidence_of(declared="sigmoid"), [[NAN]], [[0.3]], [[8]]) == ["sigmoid"] * 3
 
 
-def test_lengths_that_overflow_are_left_out() -> None:
-    assert norms(np.array([[3.0, 4.0], [1e200, 1e200], [np.nan, 1.0]])).tolist() == [5.0]
+def test_whether_it_was_revised() -> None:
+    evidence = evidence_of()
+    assert [(kind, evidence.is_revised) for kind in kinds(evidence, [[0.3]])] == [("sigmoid", False)]
+    assert [(kind, evidence.is_revised) for kind in kinds(evidence, [[3]])] == [("regression", True)]

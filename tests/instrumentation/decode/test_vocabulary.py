@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from otel_mlmon.instrumentation.decode.vocabulary import MAX_VOCABULARIES, MIN_SEEN, Vocabularies, Vocabulary
+from otel_mlmon.instrumentation.decode.vocabulary import MAX_VOCABULARIES, MIN_COUNT, Vocabularies, Vocabulary
 
 
 def test_a_value_leaves_only_after_it_was_seen_often_and_stays_out() -> None:
-    words = Vocabulary(limit=2, min_seen=5)
+    words = Vocabulary(limit=2, min_count=5)
     assert words.admit({"red": 4, "a@b.example": 1}) == {"_OTHER": 5}
     assert words.admit({"red": 1}) == {"red": 1}
     assert words.admit({"blue": 5, "green": 50, "red": 1}) == {"blue": 5, "_OTHER": 50, "red": 1}
@@ -22,14 +22,14 @@ def test_labels_leave_at_once_and_each_model_has_its_own() -> None:
 
 @pytest.mark.parametrize("at_once", [1, 1000])
 def test_a_million_values_are_remembered_in_bounded_memory_and_a_frequent_one_is_found(at_once: int) -> None:
-    words = Vocabulary(limit=2, min_seen=5)
+    words = Vocabulary(limit=2, min_count=5)
     leaving = 0
     for start in range(0, 1_000_000, 1000):
         for first in range(start, start + 1000, at_once) if start < 20_000 else (start,):
             leaving += len(
                 words.admit({str(number): 1 for number in range(first, first + at_once)}).keys() - {"_OTHER"}
             )
-        assert len(words._seen) <= 40
+        assert len(words._candidates) <= 40
     assert leaving == 0
     words.admit({"red": 3})
     assert [words.admit({"red": 1}) for _ in range(2)] == [{"_OTHER": 1}, {"red": 1}]
@@ -45,16 +45,16 @@ def test_that_there_are_more_values_than_leave_is_told() -> None:
 
 
 def test_making_room_takes_one_sighting_back() -> None:
-    words = Vocabulary(limit=1, min_seen=5)
+    words = Vocabulary(limit=1, min_count=5)
     words.admit({"red": 4, "blue": 2})
     words.admit({f"once {number}": 1 for number in range(19)})  # eighteen fill it up, the nineteenth makes room
-    assert words._seen == {"red": 3, "blue": 1}
+    assert words._candidates == {"red": 3, "blue": 1}
     assert [words.admit({"red": 1}) for _ in range(2)] == [{"_OTHER": 1}, {"red": 1}]
 
 
 def test_models_without_end_are_not_remembered_without_end() -> None:
     words = Vocabularies(limit=1)
-    often = {"red": MIN_SEEN}
+    often = {"red": MIN_COUNT}
     assert [words.admit("0", "f", often), words.admit("1", "f", often)] == [often, often]
     for number in range(2, MAX_VOCABULARIES + 1):
         words.admit(str(number), "", {})

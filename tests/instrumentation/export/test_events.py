@@ -8,12 +8,12 @@ from opentelemetry.context import Context
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
 
-from otel_mlmon.instrumentation.decode.model_identity import Model
-from otel_mlmon.instrumentation.decode.model_loading import Loaded
+from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity
+from otel_mlmon.instrumentation.decode.model_loading import ModelLoad
 from otel_mlmon.instrumentation.export.events import EventWriter
 
-LOADED = Loaded(
-    model=Model(name="iris", version="7", provider="CPU", runtime_version="1.2"), is_new=True, ended_ns=5,
+LOADED = ModelLoad(
+    model=ModelIdentity(name="iris", version="7", provider="CPU", runtime_version="1.2"), is_new=True, ended_ns=5,
     context=Context(), duration_s=0.5, error_type=None, requested=("CUDA", "CPU"), providers=("CPU",), sha256="ab",
     reference="{}",
 )  # fmt: skip
@@ -26,7 +26,7 @@ RUNS_ON = {
 }
 
 
-def emitted(*loads: Loaded) -> list[tuple[str | None, str | None, int | None, dict[str, object]]]:
+def emitted(*loads: ModelLoad) -> list[tuple[str | None, str | None, int | None, dict[str, object]]]:
     exporter = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
     provider = LoggerProvider(shutdown_on_exit=False)
     provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))

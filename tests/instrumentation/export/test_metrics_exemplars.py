@@ -27,14 +27,13 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 import otel_mlmon
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.aggregate.snapshot import Snapshot, Values
-from otel_mlmon.instrumentation.decode.model_identity import Model
+from otel_mlmon.instrumentation.aggregate.aggregator import Snapshot
+from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity
 from otel_mlmon.instrumentation.decode.predictions import Confidences, Labels, Predictions
 from otel_mlmon.instrumentation.export import bulk
 from otel_mlmon.instrumentation.export.metrics import MAX_EXEMPLARS, MetricWriter, spread_over_ranks
 from otel_mlmon.instrumentation.export.sampling import prioritize
 from otel_mlmon.instrumentation.lifecycle import Handle
-from otel_mlmon.sketch.categories import Categories
 from otel_mlmon.testing import capture
 from otel_mlmon.types import ModelKey
 from tests.support import models
@@ -180,7 +179,7 @@ def test_exemplars_of_a_batch_are_a_few_calls_evenly_over_the_ranks() -> None:
     calls = 101
     durations_ns = np.random.default_rng(3).permutation(np.arange(1, calls + 1) * 1_000_000)
     predictions = Predictions(
-        model=Model(name="m", version="", runtime_version="", provider=""),
+        model=ModelIdentity(name="m", version="", runtime_version="", provider=""),
         operation="run",
         started_ns=np.arange(calls),
         duration_ns=durations_ns,
@@ -197,11 +196,11 @@ def test_exemplars_of_a_batch_are_a_few_calls_evenly_over_the_ranks() -> None:
         Snapshot(
             model=ModelKey("m"),
             durations_s={
-                "": Values(numbers=durations_ns[:100] / 1e9),
-                "ValueError": Values(numbers=durations_ns[100:] / 1e9),
+                "": durations_ns[:100] / 1e9,
+                "ValueError": durations_ns[100:] / 1e9,
             },
-            confidences=Values(numbers=np.array([0.0, 0.5])),
-            labels=Categories(counts={"cat": 2, "dog": 2}),
+            confidences=np.array([0.0, 0.5]),
+            labels={"cat": 2, "dog": 2},
         )
     )
     offers: list[tuple[Any, ...]] = []

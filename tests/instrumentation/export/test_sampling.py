@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_mlmon.instrumentation.decode.model_identity import Model
+from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity
 from otel_mlmon.instrumentation.decode.predictions import Confidences, Labels, Predictions
 from otel_mlmon.instrumentation.export.sampling import (
     LATENCY_WINDOW,
@@ -37,7 +37,7 @@ def batch(
     """Calls of the model `m`, with the confidences of the rows of each."""
     calls = len(confidences)
     return Predictions(
-        model=Model(name="m", version=version, provider="CPU", runtime_version="1.2"),
+        model=ModelIdentity(name="m", version=version, provider="CPU", runtime_version="1.2"),
         operation="run",
         started_ns=np.zeros(calls, dtype=np.int64),
         duration_ns=np.arange(1, calls + 1, dtype=np.int64) * 500_000_000,

@@ -5,16 +5,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.decode.features import Inputs
-from otel_mlmon.instrumentation.decode.model_identity import Model
-from otel_mlmon.instrumentation.decode.predictions import Predictions
+from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity
+from otel_mlmon.instrumentation.decode.predictions import InputSummary, Predictions
 from otel_mlmon.instrumentation.export.span_queue import MAX_CALLS, MIN_BATCH_WEIGHT, SpanBatch, SpanQueue
 from otel_mlmon.internal_events import JOURNAL
 
 
 def predictions(calls: int, name: str = "m") -> Predictions:
     return Predictions(
-        model=Model(name=name, version="", provider="", runtime_version=""),
+        model=ModelIdentity(name=name, version="", provider="", runtime_version=""),
         operation="run",
         started_ns=np.zeros(calls, dtype=np.int64),
         duration_ns=np.zeros(calls, dtype=np.int64),
@@ -22,7 +21,7 @@ def predictions(calls: int, name: str = "m") -> Predictions:
         errors=[None] * calls,
         batch_sizes=np.zeros(calls, dtype=np.int64),
         values={"y": np.zeros(calls)},
-        inputs=Inputs(features={"f0": np.zeros(calls)}, samples=calls),
+        inputs=InputSummary(features={"f0": np.zeros(calls)}, samples=calls),
     )
 
 
@@ -46,7 +45,7 @@ def test_a_batch_is_taken_once_and_not_before_it_is_released() -> None:
     assert batch is not None
     assert (batch.predictions.model.name, batch.tracker_contexts) == ("two", ("span",))
     # No span tells of these, and they are most of a batch's bytes.
-    assert (batch.predictions.values, batch.predictions.inputs) == ({}, Inputs())
+    assert (batch.predictions.values, batch.predictions.inputs) == ({}, InputSummary())
     assert (queue.pop(), queue.dropped_batches) == (None, 0)
 
 
@@ -57,23 +56,23 @@ def test_a_batch_is_taken_once_and_not_before_it_is_released() -> None:
 def test_every_batch_is_taken_waits_or_is_given_up_and_what_waits_is_bounded(steps: list[str | int]) -> None:
     JOURNAL.reset()
     queue, held = SpanQueue(), list[SpanBatch]()
-    kept, taken, calls = 0, 0, 0
+    pushed, popped, calls = 0, 0, 0
     for step in steps:
         if isinstance(step, int):
             queue.push(predictions(step), ())
-            kept, calls = kept + 1, calls + step
+            pushed, calls = pushed + 1, calls + step
         elif step == "held":
             held += queue.pop_unmeasured()
         elif step == "release":
             queue.push_ready(held)
             held = []
         elif (batch := queue.pop()) is not None:
-            taken, calls = taken + 1, calls - len(batch.predictions.errors)
+            popped, calls = popped + 1, calls - len(batch.predictions.errors)
     queue.push_ready([*held, *queue.pop_unmeasured()])
     waiting: list[int] = []
     while (batch := queue.pop()) is not None:
         waiting.append(len(batch.predictions.errors))
-    assert kept == taken + len(waiting) + queue.dropped_batches
+    assert pushed == popped + len(waiting) + queue.dropped_batches
     given_up = JOURNAL.totals(semconv.RECORDS_DROPPED.name).get(((semconv.REASON, "exporter_blocked"),), 0)
     assert calls == sum(waiting) + given_up
     assert sum(waiting) <= MAX_CALLS + 30_000 * len(held)
@@ -88,3 +87,57 @@ def test_small_batches_are_bounded_too_the_oldest_are_given_up() -> None:
     assert queue.dropped_batches == 3
     queue.push_ready(queue.pop_unmeasured())
     assert names(queue) == [str(number) for number in range(3, most + 3)]
+
+
+def test_as_many_calls_wait_as_may_and_one_more_drops_the_oldest_batch() -> None:
+    JOURNAL.reset()
+    queue = SpanQueue()
+    queue.push(predictions(1000, "first"), ())
+    queue.push(predictions(MAX_CALLS - 1000, "second"), ())
+    assert queue.dropped_batches == 0
+    queue.push(predictions(1, "third"), ())  # weighs 64
+    queue.push_ready(queue.pop_unmeasured())
+    assert (names(queue), queue.dropped_batches) == (["second", "third"], 1)
+    totals = JOURNAL.totals(semconv.RECORDS_DROPPED.name)
+    assert totals == {((semconv.REASON, "exporter_blocked"),): 1000}
+
+
+def test_a_batch_that_was_popped_leaves_room_for_as_many_calls() -> None:
+    queue = SpanQueue()
+    queue.push(predictions(1, "small"), ())
+    queue.push(predictions(MAX_CALLS - MIN_BATCH_WEIGHT, "large"), ())
+    queue.push_ready(queue.pop_unmeasured())
+    assert queue.pop() is not None
+    queue.push(predictions(MIN_BATCH_WEIGHT, "medium"), ())
+    assert queue.dropped_batches == 0
+    queue.push(predictions(1, "one more"), ())
+    assert queue.dropped_batches == 1
+    queue.push_ready(queue.pop_unmeasured())
+    assert names(queue) == ["medium", "one more"]
+
+
+def test_a_batch_larger_than_may_wait_is_dropped_itself() -> None:
+    queue = SpanQueue()
+    queue.push(predictions(MAX_CALLS + 1), ())
+    assert (queue.dropped_batches, list(queue.pop_unmeasured()), queue.pop()) == (1, [], None)
+
+
+def test_ready_batches_are_dropped_before_those_that_the_metrics_do_not_hold() -> None:
+    queue = SpanQueue()
+    queue.push(predictions(1000, "ready"), ())
+    batches = queue.pop_unmeasured()
+    queue.push(predictions(1000, "unmeasured"), ())
+    queue.push_ready(batches)
+    queue.push(predictions(MAX_CALLS - 1000, "newest"), ())
+    queue.push_ready(queue.pop_unmeasured())
+    assert names(queue) == ["unmeasured", "newest"]
+
+
+def test_batches_that_somebody_holds_between_both_queues_cannot_be_dropped() -> None:
+    queue = SpanQueue()
+    queue.push(predictions(MAX_CALLS, "held"), ())
+    batches = queue.pop_unmeasured()
+    queue.push(predictions(1, "dropped"), ())
+    assert queue.dropped_batches == 1
+    queue.push_ready(batches)
+    assert names(queue) == ["held"]

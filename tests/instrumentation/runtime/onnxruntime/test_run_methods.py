@@ -242,7 +242,7 @@ def test_outputs_on_another_device_are_shapes_only(watched: Watched) -> None:
             return "Cuda"
 
         def numpy(self) -> np.ndarray:
-            raise AssertionError("device memory was copied")
+            raise AssertionError("device memory was copy_calls")
 
     session = ort.InferenceSession(models.classifier())
     value = Remote(ort.OrtValue.ortvalue_from_numpy(np.ones((3, 10), np.float32)))
