@@ -56,9 +56,9 @@ class Tolerant:
 
     def alarms(self, counts: Counts, /) -> Flags:
         """Of every stream."""
-        return self.of(np.arange(self.rows.size), counts)
+        return self.update(np.arange(self.rows.size), counts)
 
-    def of(self, streams: NDArray[np.intp], counts: Counts) -> Flags:
+    def update(self, streams: NDArray[np.intp], counts: Counts) -> Flags:
         """The same for some of the streams."""
         rows = self.rows[streams]
         self.bank.update(rows, counts, np.ones(rows.size, dtype=np.int64), self.line)
@@ -79,7 +79,7 @@ class Distance:
         return flags
 
 
-def ours(*, line: float = ARL_LINE, tolerance: float = 0.02, direction: Direction = "both") -> Named:
+def tolerant(*, line: float = ARL_LINE, tolerance: float = 0.02, direction: Direction = "both") -> Named:
     """Ours, by its alarm line and tolerance."""
 
     def begin(references: Counts, _rng: Rng, _items: int) -> Rule:
@@ -120,19 +120,21 @@ def _nannyml(references: Counts, rng: Rng, items: int) -> Rule:
     chunks = max(1, int(references.sum(-1).min()) // items)
     shares = references / references.sum(-1, keepdims=True)
     parts = np.stack([rng.multinomial(items, shares) for _ in range(chunks)])
-    whole = parts.sum(0)
-    of_reference = np.stack([jensen_shannon(whole, part) for part in parts])
+    pooled = parts.sum(0)
+    of_reference = np.stack([jensen_shannon(pooled, part) for part in parts])
     threshold = of_reference.mean(0) + 3.0 * of_reference.std(0)
-    return Distance(whole, lambda before, now: jensen_shannon(before, now) > threshold)
+    return Distance(pooled, lambda reference, window: jensen_shannon(reference, window) > threshold)
 
 
-OTHERS = (
+PEER_RULES = (
     Named("evidently default, reference ≤ 1000 (one-sample chi² p<.05)", _evidently_small),
     _stateless(
         "evidently default, reference > 1000 (JS natural ≥ .1)",
-        lambda before, now: jensen_shannon(before, now) * math.sqrt(math.log(2.0)) >= 0.1,
+        lambda reference, window: jensen_shannon(reference, window) * math.sqrt(math.log(2.0)) >= 0.1,
     ),
-    _stateless("PSI > .2", lambda before, now: STATISTICS.load("psi").measure(samples_of(before, now)).value > 0.2),
+    _stateless(
+        "PSI > .2", lambda reference, window: STATISTICS.load("psi").measure(samples_of(reference, window)).value > 0.2
+    ),
     _stateless("chi² two-sample p<.05 (NannyML chi2, alibi-detect)", _two_samples),
     Named("NannyML default (JS > mean + 3 sd of the reference's chunks)", _nannyml),
 )

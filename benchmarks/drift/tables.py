@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv
 
 from benchmarks.drift import streams
-from benchmarks.drift.rules import ARL_LINE, FLEET_LINE, OTHERS, Named, Rule, Tolerant, ours
+from benchmarks.drift.rules import ARL_LINE, FLEET_LINE, PEER_RULES, Named, Rule, Tolerant, tolerant
 from benchmarks.drift.streams import SHARES, Autoregressive, Sticky, Traffic
 from otel_mlmon.processor.detect.alternatives import Direction
 from otel_mlmon.processor.detect.counts import samples_of
@@ -61,14 +61,14 @@ def false_alarms(seed: int, scale: float) -> Iterator[str]:
     yield ""
     yield "| rule | n = 500 | 1,000 | 10,000 |"
     yield "|---|--:|--:|--:|"
-    for rule in (*OTHERS, ours()):
+    for rule in (*PEER_RULES, tolerant()):
         cells = []
         for items in (500, 1_000, 10_000):
             rng = np.random.default_rng([seed, items])
-            found = windows_in_alarm(
+            in_alarm = windows_in_alarm(
                 rule.begin(references_of(rng, runs), rng, items), streams.independent(SHARES, items), rng, runs, 100
             )
-            cells.append(f"{share(int(found.any(0).sum()), runs)}; {found.mean():.2g} a window")
+            cells.append(f"{share(int(in_alarm.any(0).sum()), runs)}; {in_alarm.mean():.2g} a window")
         yield f"| {rule.name} | {' | '.join(cells)} |"
 
 
@@ -76,11 +76,15 @@ def _delays(named: Named, items: int, drift: float, seed: int, runs: int) -> tup
     """Mean delay in windows of those found within 50, the share not found, and how many alarmed before."""
     rng = np.random.default_rng([seed, items, round(drift * 100)])
     rule = named.begin(references_of(rng, runs), rng, items)
-    before = windows_in_alarm(rule, streams.independent(SHARES, items), rng, runs, 12)
-    found = windows_in_alarm(rule, streams.independent(streams.moved(drift), items), rng, runs, 50)
-    is_found = found.any(0)
-    delays = found.argmax(0)[is_found] + 1
-    return float(delays.mean()) if delays.size else math.nan, 1.0 - float(is_found.mean()), int(before.any(0).sum())
+    quiet_alarms = windows_in_alarm(rule, streams.independent(SHARES, items), rng, runs, 12)
+    in_alarm = windows_in_alarm(rule, streams.independent(streams.moved(drift), items), rng, runs, 50)
+    is_found = in_alarm.any(0)
+    delays = in_alarm.argmax(0)[is_found] + 1
+    return (
+        float(delays.mean()) if delays.size else math.nan,
+        1.0 - float(is_found.mean()),
+        int(quiet_alarms.any(0).sum()),
+    )
 
 
 def delays_in_windows(seed: int, scale: float) -> Iterator[str]:
@@ -93,7 +97,7 @@ def delays_in_windows(seed: int, scale: float) -> Iterator[str]:
     yield ""
     yield "| rule | n | " + " | ".join(f"TV {drift:.2f}" for drift in drifts) + " |"
     yield "|---|--:|" + "--:|" * len(drifts)
-    for rule in (*OTHERS, ours(), ours(line=FLEET_LINE)):
+    for rule in (*PEER_RULES, tolerant(), tolerant(line=FLEET_LINE)):
         for items in (500, 1_000, 10_000):
             cells = []
             for drift in drifts:
@@ -132,14 +136,14 @@ def _items(
     while not rule.is_calibrated if is_at_once else quiet < max(30, 6_000 // before):
         rule.alarms(rng.multinomial(before, SHARES, size=runs))
         quiet += 1
-    waiting, found = np.arange(runs), []
+    waiting, delays = np.arange(runs), []
     for done in range(pane, HORIZON_ITEMS + 1, pane):
-        is_found = rule.of(waiting, rng.multinomial(pane, streams.moved(drift), size=waiting.size))
-        found += [done] * int(is_found.sum())
+        is_found = rule.update(waiting, rng.multinomial(pane, streams.moved(drift), size=waiting.size))
+        delays += [done] * int(is_found.sum())
         waiting = waiting[~is_found]
         if not waiting.size:
             break
-    mean = f"{plain.fmean(found):,.0f}" if found else "–"
+    mean = f"{plain.fmean(delays):,.0f}" if delays else "–"
     return f"{mean} / {share(int(waiting.size), runs) if waiting.size else '0'}"
 
 
@@ -176,7 +180,7 @@ def not_independent(seed: int, scale: float) -> Iterator[str]:
     yield "(95 % interval). Of sticky sessions the reference is as bursty: 10,000 items for every item of a mean run."
     yield "The last row moves by more than is forgiven: a cycle that large needs the hour-of-week reference."
     yield ""
-    rules = (OTHERS[1], OTHERS[2], OTHERS[3], OTHERS[4], ours(), ours(line=FLEET_LINE))
+    rules = (PEER_RULES[1], PEER_RULES[2], PEER_RULES[3], PEER_RULES[4], tolerant(), tolerant(line=FLEET_LINE))
     yield "| stream | " + " | ".join(rule.name for rule in rules) + " |"
     yield "|---|" + "--:|" * len(rules)
     kinds: tuple[tuple[str, Traffic], ...] = (
@@ -197,8 +201,8 @@ def not_independent(seed: int, scale: float) -> Iterator[str]:
             if isinstance(traffic, Sticky):
                 traffic.last = None
                 references = traffic.of(rng, runs, REFERENCE * traffic.mean_run)
-            found = windows_in_alarm(rule.begin(references, rng, 1_000), traffic, rng, runs, 100)
-            cells.append(share(int(found.any(0).sum()), runs))
+            in_alarm = windows_in_alarm(rule.begin(references, rng, 1_000), traffic, rng, runs, 100)
+            cells.append(share(int(in_alarm.any(0).sum()), runs))
         yield f"| {name} | {' | '.join(cells)} |"
 
 
@@ -224,13 +228,13 @@ def _episodes(traffic: Sticky, drift: float, seed: int, runs: int) -> Iterator[s
     for _ in range(int(20_000 * effect) // traffic.items):
         rule.alarms(traffic(rng, runs, 0))
     for _ in range(5):
-        found = np.array([
+        in_alarm = np.array([
             rule.alarms(traffic.of(rng, runs, traffic.items, streams.moved(drift)))
             for _ in range(int(5_000 * effect) // traffic.items)
         ])  # fmt: skip
         # One that was in alarm from before has not found anything.
-        is_found = found.any(0) & ~found.all(0) if traffic.items < 1_000 else found.any(0)
-        mean = f"{(found.argmax(0)[is_found] + 1).mean() * traffic.items / effect:,.0f}" if is_found.any() else "–"
+        is_found = in_alarm.any(0) & ~in_alarm.all(0) if traffic.items < 1_000 else in_alarm.any(0)
+        mean = f"{(in_alarm.argmax(0)[is_found] + 1).mean() * traffic.items / effect:,.0f}" if is_found.any() else "–"
         yield f"{mean} / {1.0 - is_found.mean():.2g}"
         for _ in range(int(10_000 * effect) // traffic.items):
             rule.alarms(traffic(rng, runs, 0))
@@ -246,27 +250,31 @@ def confidence(seed: int, scale: float) -> Iterator[str]:
     yield "| rule | window | false alarm | " + " | ".join(f"−{fall:.2f}" for fall in falls) + " |"
     yield "|---|--:|--:|" + "--:|" * len(falls)
     quiet = streams.confidence(0.9)
-    rules = [(ours(direction="down"), 50), (ours(tolerance=0.0, direction="down"), 50), (ours(direction="down"), 500)]
-    rules += [(rule, items) for items in (50, 500) for rule in OTHERS[1:4]]
+    rules = [
+        (tolerant(direction="down"), 50),
+        (tolerant(tolerance=0.0, direction="down"), 50),
+        (tolerant(direction="down"), 500),
+    ]
+    rules += [(rule, items) for items in (50, 500) for rule in PEER_RULES[1:4]]
     for named, items in rules:
         cells, alarms = [], 0
         for fall in falls:
             rng = np.random.default_rng([seed, items, round(fall * 100)])
             rule = named.begin(references_of(rng, runs, quiet), rng, items)
-            before = windows_in_alarm(rule, streams.independent(quiet, items), rng, runs, 20_000 // items)
-            alarms = int(before.any(0).sum())
-            found = windows_in_alarm(
+            quiet_alarms = windows_in_alarm(rule, streams.independent(quiet, items), rng, runs, 20_000 // items)
+            alarms = int(quiet_alarms.any(0).sum())
+            in_alarm = windows_in_alarm(
                 rule, streams.independent(streams.confidence(0.9 - fall), items), rng, runs, 20_000 // items
             )
-            is_found = found.any(0)
-            mean = f"{(found.argmax(0)[is_found] + 1).mean() * items:,.0f}" if is_found.any() else "–"
+            is_found = in_alarm.any(0)
+            mean = f"{(in_alarm.argmax(0)[is_found] + 1).mean() * items:,.0f}" if is_found.any() else "–"
             cells.append(f"{mean} / {1.0 - is_found.mean():.2g}")
         yield f"| {named.name} | {items} | {share(alarms, runs)} | {' | '.join(cells)} |"
 
 
 def cost(seed: int, scale: float) -> Iterator[str]:
     """What a pane costs."""
-    yield "Milliseconds for one pane of so many streams of 1,000 items each, median (and least); shared machine."
+    yield "Millieach for one pane of so many streams of 1,000 items seconds, median (and least); shared machine."
     yield "The last column is all of it, from windows to scores: what `Evaluator.evaluate` takes."
     yield ""
     yield "| streams | bins | direction | evidence | ten statistics | windows to scores |"
@@ -281,12 +289,14 @@ def cost(seed: int, scale: float) -> Iterator[str]:
         shares = rng.dirichlet(np.full(bins, 3.0))
         bank, evaluator = EvidenceBank(bins, direction), _evaluator(direction)
         references = rng.multinomial(REFERENCE, shares, size=count)
-        known = [Reference(bins=Bins(names=("",) * bins, is_ordered=True), counts=counts) for counts in references]
+        known_references = [
+            Reference(bins=Bins(names=("",) * bins, is_ordered=True), counts=counts) for counts in references
+        ]
         rows = np.array([bank.add(reference, 0.02) for reference in references])
         times: list[list[float]] = [[], [], []]
         for turn in range(12 + max(4, int((8 if count > 1_000 else 100) * scale))):
             panes = rng.multinomial(1_000, shares, size=count)
-            windows = _windows(known, panes, turn)
+            windows = _windows(known_references, panes, turn)
             start_s = time.perf_counter()
             bank.update(rows, panes, np.full(count, turn), FLEET_LINE)
             counted_s = time.perf_counter()
@@ -299,7 +309,7 @@ def cost(seed: int, scale: float) -> Iterator[str]:
                 times[0].append(counted_s - start_s)
                 times[1].append(compared_s - counted_s)
                 times[2].append(time.perf_counter() - compared_s)
-        cells = [f"{plain.median(each) * 1e3:.2f} ({min(each) * 1e3:.2f})" for each in times]
+        cells = [f"{plain.median(seconds) * 1e3:.2f} ({min(seconds) * 1e3:.2f})" for seconds in times]
         yield f"| {count:,} | {bins:,} | {direction} | {' | '.join(cells)} |"
 
 

@@ -1,4 +1,4 @@
-"""The accuracy to expect of a window of predictions nobody labelled, from its confidences and a calibration.
+"""Estimates the accuracy of a window of unlabelled predictions, from its confidences and a calibration.
 
 With n_b of n predictions in confidence bin b, and r_b of t_b right there on labelled data, the share that is right in a
 bin is θ_b ~ Beta(r_b + ½ + c_b, t_b - r_b + 1½ - c_b): Jeffreys' prior, and one pseudo-observation that the model is as
@@ -7,9 +7,9 @@ right as it says, c_b being the middle of the bin. How many of the n_b are right
     E = Σ n_b m_b / n        V = Σ (φ n_b E[θ_b (1 - θ_b)] + n_b² Var θ_b) / n²        m_b = E θ_b
 
 the first term being due to a finite window, the second to a finite calibration. φ, the design effect, is by how much
-right answers that come in bursts vary more than independent ones. Two things more are added that the bins alone hide:
+right answers that come in bursts vary more than independent ones. Two errors are added that the bins alone hide:
 
-- What the prior says of a bin may be wrong of all bins alike: a model that is too sure is so everywhere. A prior of
+- The prior may be wrong in the same direction in all bins: a model that is too sure is so everywhere. A prior of
   weight 2 moves m_b by up to 2 / (t_b + 2) of its own error, of standard deviation √(c_b (1 - c_b) / 3). These are
   added up over the bins before they are squared, not after.
 - Confidence moves inside a bin too. If the window's density over the calibration's is e^(gx) within a bin of width 1/K,
@@ -18,11 +18,11 @@ right answers that come in bursts vary more than independent ones. Two things mo
   that, and never by more. E moves by the mean of these over the window, and 1.5 times the mean of their sizes is the
   standard error of it.
 
-The interval is that of the beta distribution of mean E and variance V, which stays in [0, 1] and leans the way a share
-near 1 does, and half a prediction more on either side, since a count cannot lie between two. It is one for the share
+The interval is that of the beta distribution of mean E and variance V, which stays in [0, 1] and is skewed as a share
+near 1 is, and half a prediction more on either side, since a count cannot lie between two. It is one for the share
 that *is* right in this window, not for its mean.
 
-What it rests on: a prediction of a given confidence is as often right as it was on the labelled data. That holds when
+Assumption: a prediction of a given confidence is as often right as it was on the labelled data. That holds when
 inputs move among what the model knows (covariate shift); it fails when the meaning of inputs changes.
 Source: Guo et al., On Calibration of Modern Neural Networks, 2017 (binned calibration); Garg et al., arXiv 2201.04234
 (accuracy from confidences, and that no such method can hold without an assumption); Johnson, Kotz & Kemp, Univariate
@@ -41,26 +41,27 @@ from otel_mlmon.errors import BinMismatchError
 from otel_mlmon.types import Counts, Floats
 
 LEVEL: Final = 0.95
-"""How often the interval is to hold the share that is right."""
+"""The probability with which the interval contains the accuracy of the window."""
 
 JEFFREYS: Final = 0.5
-"""Of each outcome, so many pseudo-observations a bin, besides the one of the model's own word."""
+"""Pseudo-observations of each outcome in a bin, besides the one of the model's own confidence."""
 
 PRIOR: Final = 2.0 * JEFFREYS + 1.0
 """Pseudo-observations in a bin."""
 
-MOVE_DOUBT: Final = 1.5
-"""The standard error of a correction for confidence that moved inside its bin, over its size."""
+SHIFT_ERROR: Final = 1.5
+"""The standard error of a correction for confidence that moved inside its bin, over the correction."""
 
-LARGEST_MOVE: Final = 0.5
-"""Of the width of a bin: the mean of a bin lies within it."""
+MAX_SHIFT: Final = 0.5
+"""By how much of the width of a bin its mean confidence can move: the mean of a bin lies within it."""
 
-SUPPORT: Final = 10
+MIN_SUPPORT: Final = 10
+"""Labelled predictions from which on a bin counts as supported by data rather than by the prior."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """What share of a window is right, [0, 1] each."""
+    """The estimated accuracy of a window and its interval, [0, 1] each."""
 
     estimated: float
     low: float
@@ -69,18 +70,18 @@ class Accuracy:
     n: int
     """Predictions in the window."""
     supported_ratio: float
-    """Share of them in bins of which `SUPPORT` predictions or more were labelled; the rest is the prior's word."""
+    """Share of them in bins with `MIN_SUPPORT` labelled predictions or more; of the others the prior decides."""
 
 
 def estimate(right: Counts, total: Counts, window: Counts, *, design_effect: float = 1.0) -> Accuracy | None:
-    """From calibration counts and a window's counts, shape (K,) each, over equal bins of [0, 1].
+    """Estimates the accuracy of a window from counts of shape (K,) each, over equal bins of confidence in [0, 1].
 
-    None of an empty window, or where no label is known.
+    Returns None for an empty window, or if no label is known.
 
     Args:
-        right: Labelled predictions that were right.
-        total: Labelled predictions.
-        window: Predictions to judge.
+        right: Correct labelled predictions by bin.
+        total: Labelled predictions by bin.
+        window: Predictions of the window by bin.
         design_effect: φ of the window, 1 or above.
 
     Raises:
@@ -94,14 +95,14 @@ def estimate(right: Counts, total: Counts, window: Counts, *, design_effect: flo
     middles = (np.arange(total.size) + 0.5) / total.size
     weights = total + PRIOR
     means = (right + JEFFREYS + middles) / weights
-    of_calibration = means * (1.0 - means) / (weights + 1.0)
-    of_window = means * (1.0 - means) - of_calibration  # E θ(1-θ) = m(1-m) - Var θ
-    of_prior = PRIOR / weights * np.sqrt(middles * (1.0 - middles) / 3.0)
-    moves = _moves(total, window, means)
-    mean = float(window @ (means + moves)) / n
-    doubt = float(window @ of_prior) ** 2 + MOVE_DOUBT**2 * float(window @ np.abs(moves)) ** 2
-    sampling = float(window @ of_window * design_effect + window.astype(np.float64) ** 2 @ of_calibration)
-    variance = (sampling + doubt) / n**2
+    calibration_variance = means * (1.0 - means) / (weights + 1.0)
+    binomial_variance = means * (1.0 - means) - calibration_variance  # E θ(1-θ) = m(1-m) - Var θ
+    prior_error = PRIOR / weights * np.sqrt(middles * (1.0 - middles) / 3.0)
+    shifts = _shifts(total, window, means)
+    mean = float(window @ (means + shifts)) / n
+    hidden_variance = float(window @ prior_error) ** 2 + SHIFT_ERROR**2 * float(window @ np.abs(shifts)) ** 2
+    sampling = float(window @ binomial_variance * design_effect + window.astype(np.float64) ** 2 @ calibration_variance)
+    variance = (sampling + hidden_variance) / n**2
     # A share cannot vary more than a coin that shows 1 with this mean.
     variance = min(variance, mean * (1.0 - mean) * (1.0 - 1e-9))
     size = mean * (1.0 - mean) / variance - 1.0
@@ -113,19 +114,19 @@ def estimate(right: Counts, total: Counts, window: Counts, *, design_effect: flo
         low=max(0.0, min(low, mean) - half),
         high=min(1.0, max(high, mean) + half),
         n=n,
-        supported_ratio=int(window[total >= SUPPORT].sum()) / n,
+        supported_ratio=int(window[total >= MIN_SUPPORT].sum()) / n,
     )
 
 
-def _moves(total: Counts, window: Counts, means: Floats) -> Floats:
-    """By how much more is right in each bin since the window's confidences lie higher in it than the calibration's."""
+def _shifts(total: Counts, window: Counts, means: Floats) -> Floats:
+    """Computes how much higher the accuracy of each bin is, since confidence moved up inside it."""
     bins = total.size
     if bins < 2:
         return np.zeros(bins)
     middles = (np.arange(bins) + 0.5) / bins
-    # One prediction more in each bin of either: an empty bin has no slope of its own.
-    ratio = np.log1p(window) - np.log1p(total * (window.sum() / total.sum()))
-    higher = np.clip(np.gradient(ratio) / (12.0 * bins), -LARGEST_MOVE / bins, LARGEST_MOVE / bins)
+    # One prediction is added to each bin of either: an empty bin has no slope.
+    log_ratio = np.log1p(window) - np.log1p(total * (window.sum() / total.sum()))
+    confidence_shifts = np.clip(np.gradient(log_ratio) / (12.0 * bins), -MAX_SHIFT / bins, MAX_SHIFT / bins)
     slopes = np.minimum(means * (1.0 - means) / (middles * (1.0 - middles)), 1.0)
-    moves: Floats = np.clip(slopes * higher, -means / 2.0, (1.0 - means) / 2.0)
-    return moves
+    shifts: Floats = np.clip(slopes * confidence_shifts, -means / 2.0, (1.0 - means) / 2.0)
+    return shifts

@@ -129,7 +129,7 @@ class Evaluator:
         judged = [(window, policy) for window in windows if (policy := self.policy(window.stream)) is not None]
         log10_alarm_line = self._alarm_line_for(self._count_watched(window for window, _ in judged))
         scores: list[Score | None] = [None] * len(judged)
-        for positions in _rounds(window.stream for window, _ in judged):
+        for positions in _rounds([window.stream for window, _ in judged]):
             for batch in self._batches(judged, positions):
                 for position, score in zip(batch.positions, self._scores(batch, log10_alarm_line), strict=True):
                     scores[position] = score
@@ -310,8 +310,10 @@ class Evaluator:
             yield int(count), Statistics(names=names, values=values, p_values=p_values, noises=noises)
 
 
-def _rounds(streams: Iterable[StreamKey]) -> list[list[int]]:
+def _rounds(streams: Sequence[StreamKey]) -> Sequence[Sequence[int]]:
     """Splits the positions of `streams` so that no stream is twice in a round, and its panes keep their order."""
+    if len(set(streams)) == len(streams):
+        return [range(len(streams))]
     counts: dict[StreamKey, int] = {}
     rounds: list[list[int]] = []
     for position, stream in enumerate(streams):

@@ -17,7 +17,7 @@ LOGITS = np.log(CONFIDENCES / (1.0 - CONFIDENCES))
 COUNTS = arrays(np.int64, 10, elements=st.integers(0, 10_000))
 
 
-def whole(*numbers: int) -> NDArray[np.int64]:
+def counts_of(*numbers: int) -> NDArray[np.int64]:
     return np.array(numbers, dtype=np.int64)
 
 
@@ -42,27 +42,27 @@ def of_bins(values: Floats) -> Floats:
 
 def test_one_bin_by_hand() -> None:
     # Middle .5: θ ~ Beta(80 + 1, 20 + 1), m = 81/102; of 50 predictions, all in that bin.
-    found = estimate(whole(80), whole(100), whole(50))
-    assert found is not None
+    accuracy = estimate(counts_of(80), counts_of(100), counts_of(50))
+    assert accuracy is not None
     m = 81 / 102
     of_calibration = m * (1 - m) / 103
     of_prior = 2 / 102 * (0.25 / 3) ** 0.5
     variance = (50 * (m * (1 - m) - of_calibration) + 50**2 * of_calibration) / 50**2 + of_prior**2
-    assert found.estimated == pytest.approx(m)
-    assert (found.n, found.supported_ratio) == (50, 1.0)
+    assert accuracy.estimated == pytest.approx(m)
+    assert (accuracy.n, accuracy.supported_ratio) == (50, 1.0)
     size = m * (1 - m) / variance - 1
     expected = beta(m * size, (1 - m) * size).ppf([0.025, 0.975])
-    assert (found.low, found.high) == pytest.approx((expected[0] - 0.01, expected[1] + 0.01))
+    assert (accuracy.low, accuracy.high) == pytest.approx((expected[0] - 0.01, expected[1] + 0.01))
 
 
 def test_confidence_that_moved_inside_its_bin_by_hand() -> None:
     # Labelled alike in both bins, the window's are four in five in the upper one: g = 2 ln 4, but for the one more.
-    found = estimate(whole(25_000, 75_000), whole(100_000, 100_000), whole(20_000, 80_000))
-    assert found is not None
+    accuracy = estimate(counts_of(25_000, 75_000), counts_of(100_000, 100_000), counts_of(20_000, 80_000))
+    assert accuracy is not None
     higher = 2 * (np.log(80_001 / 20_001)) / (12 * 2**2)
     # Of both bins m (1 - m) is c (1 - c): accuracy rises as confidence does.
-    assert found.estimated == pytest.approx(0.2 * 0.25 + 0.8 * 0.75 + higher, abs=1e-4)
-    assert found.high - found.low == pytest.approx(2 * 1.96 * 1.5 * higher, rel=0.02)
+    assert accuracy.estimated == pytest.approx(0.2 * 0.25 + 0.8 * 0.75 + higher, abs=1e-4)
+    assert accuracy.high - accuracy.low == pytest.approx(2 * 1.96 * 1.5 * higher, rel=0.02)
 
 
 RAMP = beta_mixture((1, 2, 1))
@@ -97,34 +97,34 @@ def test_the_interval_holds_what_is_right_as_often_as_it_says(
     of_seen, of_now = (of_bins(density * right) / of_bins(density) for density in (seen, now))
     for _ in range(repeats):
         total, window = rng.multinomial(labelled, of_bins(seen)), rng.multinomial(n, of_bins(now))
-        found = estimate(rng.binomial(total, of_seen), total, window)
-        assert found is not None
-        held += found.low <= rng.binomial(window, of_now).sum() / n <= found.high
+        accuracy = estimate(rng.binomial(total, of_seen), total, window)
+        assert accuracy is not None
+        held += accuracy.low <= rng.binomial(window, of_now).sum() / n <= accuracy.high
     # Three standard deviations of a binomial below.
     assert held / repeats >= 0.94 - 3 * (0.94 * 0.06 / repeats) ** 0.5
 
 
 def test_bursts_widen_the_interval() -> None:
-    counts = [estimate(whole(80), whole(100), whole(50), design_effect=phi) for phi in (1.0, 9.0)]
-    widths = [found.high - found.low for found in counts if found is not None]
+    counts = [estimate(counts_of(80), counts_of(100), counts_of(50), design_effect=phi) for phi in (1.0, 9.0)]
+    widths = [accuracy.high - accuracy.low for accuracy in counts if accuracy is not None]
     assert widths[1] > 2 * widths[0]
 
 
 def test_a_bin_without_labels_is_the_priors_word_and_says_so() -> None:
-    found = estimate(whole(0, 90), whole(0, 100), whole(50, 50))
-    assert found is not None
-    assert found.supported_ratio == 0.5
-    assert found.high - found.low > 0.3
+    accuracy = estimate(counts_of(0, 90), counts_of(0, 100), counts_of(50, 50))
+    assert accuracy is not None
+    assert accuracy.supported_ratio == 0.5
+    assert accuracy.high - accuracy.low > 0.3
 
 
 def test_without_labels_or_without_a_window_there_is_nothing_to_say() -> None:
-    assert estimate(whole(0, 0), whole(0, 0), whole(5, 5)) is None
-    assert estimate(whole(1, 1), whole(2, 2), whole(0, 0)) is None
+    assert estimate(counts_of(0, 0), counts_of(0, 0), counts_of(5, 5)) is None
+    assert estimate(counts_of(1, 1), counts_of(2, 2), counts_of(0, 0)) is None
 
 
 def test_other_bins_are_refused() -> None:
     with pytest.raises(BinMismatchError):
-        estimate(whole(1, 1), whole(2, 2), whole(1, 1, 1))
+        estimate(counts_of(1, 1), counts_of(2, 2), counts_of(1, 1, 1))
 
 
 @given(COUNTS, st.floats(0, 1), COUNTS, st.floats(1, 1e6))
@@ -132,6 +132,6 @@ def test_other_bins_are_refused() -> None:
 def test_whatever_is_counted_the_ends_enclose_the_estimate(
     total: NDArray[np.int64], share: float, window: NDArray[np.int64], phi: float
 ) -> None:
-    found = estimate((total * share).astype(np.int64), total, window, design_effect=phi)
-    if found is not None:
-        assert 0 <= found.low <= found.estimated <= found.high <= 1
+    accuracy = estimate((total * share).astype(np.int64), total, window, design_effect=phi)
+    if accuracy is not None:
+        assert 0 <= accuracy.low <= accuracy.estimated <= accuracy.high <= 1

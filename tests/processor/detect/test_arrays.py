@@ -19,8 +19,8 @@ from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex, as_slice
 )
 def test_rows_that_follow_each_other_are_a_slice(rows: list[int], place: RowIndex | None) -> None:
     index = np.array(rows, dtype=np.intp)
-    found = as_slice(index)
-    assert found is index if place is None else found == place
+    selection = as_slice(index)
+    assert selection is index if place is None else selection == place
 
 
 def test_a_row_is_zero_and_keeps_the_others() -> None:

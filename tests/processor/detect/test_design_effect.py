@@ -72,8 +72,8 @@ def test_what_is_left_out_is_given_back(differences: int) -> None:
     rows = np.arange(streams)
     for _ in range(differences + 1):
         effects.add(rows, rng.multinomial(1_000, SHARES, size=streams).astype(np.float64), np.full(streams, 1_000.0))
-    found = effects.level_estimates[:streams, 2]
-    assert float(found.mean()) == pytest.approx(1.0, abs=0.02 + 3.0 * float(found.std()) / streams**0.5)
+    estimates = effects.level_estimates[:streams, 2]
+    assert float(estimates.mean()) == pytest.approx(1.0, abs=0.02 + 3.0 * float(estimates.std()) / streams**0.5)
 
 
 @pytest.mark.parametrize("pane", [1, 7, 100, 1_000])
@@ -203,13 +203,15 @@ def test_a_constant_stream_is_one() -> None:
 def test_state_restores_it_bit_for_bit() -> None:
     rng = np.random.default_rng(8)
     labels = in_runs(rng, 4, 20_000)
-    whole, cut = DesignEffect(SHARES), DesignEffect(SHARES)
-    feed(whole, labels, 37)
+    uninterrupted, cut = DesignEffect(SHARES), DesignEffect(SHARES)
+    feed(uninterrupted, labels, 37)
     feed(cut, labels[: 37 * 200], 37)
     restored = DesignEffect.from_state(SHARES, cut.state())
     feed(restored, labels[37 * 200 :], 37)
-    assert plain(restored.state()) == plain(whole.state())
-    assert repr((restored.divisor, restored.level_estimates)) == repr((whole.divisor, whole.level_estimates))
+    assert plain(restored.state()) == plain(uninterrupted.state())
+    assert repr((restored.divisor, restored.level_estimates)) == repr(
+        (uninterrupted.divisor, uninterrupted.level_estimates)
+    )
 
 
 def test_a_row_does_not_depend_on_those_it_is_taken_in_with() -> None:
