@@ -3,16 +3,16 @@
     import otel_mlmon
     otel_mlmon.instrument()
 
-The way of the data, one folder a step:
+The flow of the data, one folder a step:
 
-    in the application                                    beside the Collector
-    ──────────────────                                    ────────────────────
-    instrumentation/                                      processor/
-      call       what ran, copied on the host's thread      otlp     observations, out of OTLP
-      buffer     a bounded queue, and a thread behind       window   what was counted over time
-      record     what the bytes say: labels, features       drift    scores and evidence against a reference
-      aggregate  many calls as one                          alert    rules, states, routing
-      signals    metrics, spans, events  ───── OTLP ─────▶  notify   to people
+    in the application                                       beside the Collector
+    ──────────────────                                       ────────────────────
+    instrumentation/                                         processor/
+      runtime    copies calls on the application's thread      receive  reads telemetry, out of OTLP
+      queue      bounded, with a thread behind it              window   counts over time, beside a reference
+      decode     finds labels, confidences and features        detect   computes statistics and evidence of drift
+      aggregate  adds calls up until the next collection       alert    decides by rules what fires
+      export     metrics, spans, events  ────── OTLP ─────▶    notify   tells people
 
 Importing this package reads no environment, file or network, and loads neither onnxruntime nor an exporter; the names
 below are loaded when they are first used (PEP 562).
