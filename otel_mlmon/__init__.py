@@ -3,16 +3,16 @@
     import otel_mlmon
     otel_mlmon.instrument()
 
-The flow of the data, one folder a step:
+Where the data goes, one folder a step:
 
-    in the application                                       beside the Collector
-    ──────────────────                                       ────────────────────
-    instrumentation/                                         processor/
-      runtime    copies calls on the application's thread      receive  reads telemetry, out of OTLP
-      queue      bounded, with a thread behind it              window   counts over time, beside a reference
-      decode     finds labels, confidences and features        detect   computes statistics and evidence of drift
-      aggregate  adds calls up until the next collection       alert    decides by rules what fires
-      export     metrics, spans, events  ────── OTLP ─────▶    notify   tells people
+    in the application                                    beside the Collector
+    ──────────────────                                    ────────────────────
+    instrumentation/                                      processor/
+      runtime    calls, copied on the caller's thread       receive  data points, out of OTLP
+      queue      a bounded queue, and a thread behind       window   counts over time, and a reference
+      decode     labels, confidences, values, features      detect   evidence against the reference
+      aggregate  many calls as one                          alert    rules and their states
+      export     spans, metrics, events ───── OTLP ─────▶   notify   messages to people
 
 Importing this package reads no environment, file or network, and loads neither onnxruntime nor an exporter; the names
 below are loaded when they are first used (PEP 562).
