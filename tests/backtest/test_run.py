@@ -15,7 +15,7 @@ from otel_mlmon.backtest.report import BacktestReport, StreamReport
 from otel_mlmon.backtest.request import BacktestRequest, FalseAlarmBudget, WindowLength
 from otel_mlmon.backtest.run import run_backtest
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.processor.config import FalseAlarms
+from otel_mlmon.processor.config.units import FalseAlarms
 from otel_mlmon.reference.profile import Profile
 from tests.support.tables import car_loan, judged, judged_tables, normal, table
 
