@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from otel_mlmon.processor.state.records import decode, encode
 from otel_mlmon.sketch.categories import Categories
@@ -26,8 +27,8 @@ PARTS = st.lists(st.lists(FLOATS, max_size=12), min_size=1, max_size=5)
 def spread(seed: int, size: int, octaves: int) -> list[float]:
     """Positive and negative values over so many powers of two, more than array arithmetic or a scale has room for."""
     rng = np.random.default_rng(seed)
-    values = rng.choice((-1.0, 1.0), size) * np.exp2(rng.uniform(-octaves, octaves, size))
-    return values.tolist()
+    values: NDArray[np.float64] = rng.choice((-1.0, 1.0), size) * np.exp2(rng.uniform(-octaves, octaves, size))
+    return list(map(float, values))
 
 
 LARGE_PARTS = st.lists(
