@@ -12,7 +12,7 @@ from typing import Any
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.settings import OPTIONS
 from otel_mlmon.options import Option
-from otel_mlmon.processor.config import default_yaml
+from otel_mlmon.processor.config.render import default_yaml
 
 ROOT = Path(__file__).parent.parent
 

@@ -1,18 +1,23 @@
-"""Every exception this package raises on purpose.
+"""All exceptions that this package raises on purpose.
 
     MlmonError
-    ├── ConfigurationError      what the operator or developer wrote is wrong; carries every fault
-    ├── DependencyMissingError  an extra is needed and is not installed
-    ├── BinMismatchError        two sketches or count vectors do not share their bins
-    ├── ProfileError            a reference profile cannot be read
-    ├── DataError               a file of data, or the model it is for, cannot be used
-    ├── StoreError              the state on disk cannot be used
-    ├── PortUnavailableError    an address cannot be listened on
-    ├── OverloadedError         there is no room for a request now; it may be sent again
-    ├── UnavailableError        a fault of ours kept a request from being taken; it may be sent again
-    └── MalformedError          a request is not what it says it is; sending it again cannot help
+    ├── ConfigurationError      a setting, an argument or a configuration file cannot be used (also a ValueError)
+    ├── DependencyMissingError  an optional dependency is needed and not installed (also an ImportError)
+    ├── BinMismatchError        two sketches do not have the same bins (also a ValueError)
+    ├── ProfileError            a reference profile cannot be read or downloaded (also a ValueError)
+    ├── DataError               a file of data, or a model, cannot be used (also a ValueError)
+    ├── StoreError              the state on disk cannot be used (also a RuntimeError)
+    ├── PortUnavailableError    an address cannot be listened on (also an OSError)
+    ├── MalformedError          a request cannot be parsed; sending it again does not help (also a ValueError)
+    ├── RetryableError          a request was not accepted now, and may be sent again (also a RuntimeError)
+    │   ├── OverloadedError     there is no room for it
+    │   └── UnavailableError    an internal error prevented it
+    ├── TransientError          a notification failed and is sent again (in processor.notify.notifier)
+    ├── PermanentError          a notification failed for good (in processor.notify.notifier)
+    └── ChildFailedError        a process of `otel-mlmon demo` failed (in demo.child)
 
-Only `ConfigurationError` can reach the application that calls `instrument()`; the others are the processor's.
+Only `ConfigurationError` reaches the application that calls `instrument()`; the others belong to the processor and the
+command line.
 """
 
 from __future__ import annotations
@@ -23,10 +28,10 @@ class MlmonError(Exception):
 
 
 class ConfigurationError(MlmonError, ValueError):
-    """What the operator or developer wrote is wrong.
+    """A setting, an argument or a configuration file cannot be used.
 
     Args:
-        faults: One sentence a fault; at least one. For a file, each begins with `file:line: key`.
+        faults: One sentence for each fault, at least one. For a file, each begins with `file:line: key`.
     """
 
     def __init__(self, *faults: str) -> None:
@@ -35,52 +40,49 @@ class ConfigurationError(MlmonError, ValueError):
 
 
 class DependencyMissingError(MlmonError, ImportError):
-    """An optional part of the package is needed whose dependencies are not installed."""
+    """An optional dependency is needed and not installed; the message says how to install it."""
 
 
 class BinMismatchError(MlmonError, ValueError):
-    """Two sketches, or a reference and a window, do not share their bins."""
+    """Two sketches do not have the same bins."""
 
 
 class ProfileError(MlmonError, ValueError):
-    """A reference profile is not one, is of a version this release does not know, or cannot be had."""
+    """A reference profile cannot be parsed, is of an unknown version, or cannot be downloaded."""
 
 
 class DataError(MlmonError, ValueError):
-    """A file of data cannot be read, or does not fit the model that it is for; says what and where."""
+    """A file of data, or a model, cannot be read, or the two do not fit; names the place."""
 
 
 class StoreError(MlmonError, RuntimeError):
-    """The state on disk is of an unknown version, locked by another process, or not ours."""
+    """The state on disk is damaged, of an unknown version, of another program, or locked by another process."""
 
 
 class PortUnavailableError(MlmonError, OSError):
     """An address cannot be listened on; names the address and the option that sets it."""
 
 
-class OverloadedError(MlmonError, RuntimeError):
-    """There is no room for a request now.
-
-    Args:
-        retry_after_s: When the sender may try again, in seconds, above 0.
-    """
-
-    def __init__(self, reason: str, *, retry_after_s: float) -> None:
-        super().__init__(reason)
-        self.retry_after_s: float = retry_after_s
-
-
-class UnavailableError(MlmonError, RuntimeError):
-    """A fault of ours kept a request from being taken.
-
-    Args:
-        retry_after_s: When the sender may try again, in seconds, above 0.
-    """
-
-    def __init__(self, reason: str, *, retry_after_s: float) -> None:
-        super().__init__(reason)
-        self.retry_after_s: float = retry_after_s
-
-
 class MalformedError(MlmonError, ValueError):
-    """A request cannot be read: it is not a message of the protocol. Sending it again cannot help."""
+    """A request cannot be parsed as a message of the protocol; sending it again does not help."""
+
+
+class RetryableError(MlmonError, RuntimeError):
+    """A request was not accepted now, and may be sent again.
+
+    Args:
+        reason: One sentence.
+        retry_after_s: When the sender may try again, in seconds, above 0.
+    """
+
+    def __init__(self, reason: str, *, retry_after_s: float) -> None:
+        super().__init__(reason)
+        self.retry_after_s: float = retry_after_s
+
+
+class OverloadedError(RetryableError):
+    """There is no room for a request now."""
+
+
+class UnavailableError(RetryableError):
+    """An internal error prevented a request from being accepted."""

@@ -310,8 +310,8 @@ EVENT_INFERENCE_EXCEPTION: Final = "ml.inference.exception"
 EVENT_ALERT: Final = "ml.alert"
 
 ALERT_ATTRIBUTES: Final = (
-    "ml.alert.state", "ml.alert.previous", "ml.alert.severity", "ml.alert.fingerprint", "ml.alert.since",
-    "ml.alert.causes", "ml.alert.value", "ml.alert.bound", "ml.alert.before", "ml.alert.now",
+    "ml.alert.state", "ml.alert.previous", "ml.alert.severity", "ml.alert.fingerprint", "ml.alert.onset",
+    "ml.alert.causes", "ml.alert.value", "ml.alert.bound", "ml.alert.reference", "ml.alert.current",
 )  # fmt: skip
 """The attributes of `ml.alert` besides model, rule and stream."""
 
@@ -358,9 +358,9 @@ EVENTS: Final = (
     EventKind(
         EVENT_ALERT,
         "WARN",
-        "an alert changed its state; INFO once resolved, ERROR if critical; stream, value, bound, before and now are "
-        "those of the first cause",
-        (*_MODEL, ALERT_RULE, DRIFT_STREAM, *ALERT_ATTRIBUTES),
+        "an alert changed its state; INFO once resolved, ERROR if critical; stream, value, bound, reference and "
+        "current are those of the first cause",
+        (*_MODEL, DEPLOYMENT_ENVIRONMENT, ALERT_RULE, DRIFT_STREAM, *ALERT_ATTRIBUTES),
     ),
 )  # fmt: skip
 

@@ -19,6 +19,8 @@ MAX_LINES = 400
 
 BASE = ("types", "semconv", "errors", "options", "sketch", "internal_events", "guard", "registry", "version")
 
+SECTION = ("processor.config.section", "processor.config.units")
+
 PROFILE = ("reference.profile", "reference.embedding", "reference.calibration")
 
 # An entry and what of ours it may import besides itself. A module belongs to the longest entry that begins its name.
@@ -76,7 +78,24 @@ OURS: dict[str, tuple[str, ...]] = {
     ),
     # beside the Collector: receive, window, detect, alert, notify
     "processor": BASE,
-    "processor.config": (*BASE, "processor.detect.statistics.registry"),
+    # Every step brings its sections of the configuration; `config` joins them, with those of all rules and notifiers.
+    "processor.config": BASE,
+    "processor.config.model": (
+        *BASE,
+        "processor.config",
+        "processor.receive.config",
+        "processor.window.config",
+        "processor.state.config",
+        "processor.serve.config",
+        "processor.alert.config",
+        "processor.alert.rules.rule",
+        "processor.notify.notifier",
+    ),
+    "processor.receive.config": SECTION,
+    "processor.window.config": SECTION,
+    "processor.state.config": SECTION,
+    "processor.serve.config": SECTION,
+    "processor.alert.config": SECTION,
     "processor.self_telemetry": BASE,
     "processor.address": BASE,
     "processor.settings": (*BASE, "processor", *PROFILE),
@@ -97,7 +116,19 @@ OURS: dict[str, tuple[str, ...]] = {
         "processor.detect.score",
         "processor.window.window",
     ),
-    "processor.notify": (*BASE, "processor.alert.alert", "processor.alert.message"),
+    "processor.alert.rules": (
+        *BASE,
+        *SECTION,
+        "processor.alert.alert",
+        "processor.alert.cause",
+        "processor.alert.message",
+        "processor.detect.policy",
+        "processor.detect.score",
+        "processor.detect.statistics.registry",
+        "processor.detect.threshold",
+        "processor.window.window",
+    ),
+    "processor.notify": (*BASE, *SECTION, "processor.alert.alert", "processor.alert.message"),
     "processor.state": BASE,
     "processor.serve": (*BASE, "processor.address", "processor.self_telemetry"),
     "processor.serve.documents": (*BASE, "processor"),
@@ -108,6 +139,7 @@ LEAVES: dict[str, tuple[str, ...]] = {
     "processor.state.sqlite": ("processor.state.sqlite",),
     "instrumentation.runtime.onnxruntime": ("instrumentation.runtime.onnxruntime", "reference.build"),
     "instrumentation.runtime.manual": ("instrumentation.runtime.manual",),
+    "instrumentation.sentry": ("instrumentation.sentry", "instrumentation.pipeline"),
 }
 
 # A third party and the entries it is at home in. What is not listed may be imported nowhere.
@@ -134,7 +166,10 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "msgspec": ("processor.state.records",),
     "prometheus_client": ("processor.serve.prometheus",),
     "pyarrow": ("table.read",),
-    "pydantic": ("processor.config",),
+    "pydantic": (
+        "processor.config", "processor.receive.config", "processor.window.config", "processor.state.config",
+        "processor.serve.config", "processor.alert.config", "processor.alert.rules", "processor.notify",
+    ),
     "pydantic_core": ("processor.config",),
     "yaml": ("processor.config",),
     "starlette": ("processor.receive.http", "processor.serve"),
@@ -287,3 +322,13 @@ def test_the_two_halves_never_meet() -> None:
         if other:
             names = [full for _, full in imports_of(path.read_text(encoding="utf-8"))]
             assert not [name for name in names if name.startswith(f"otel_mlmon.{other}")], module
+
+
+def test_rules_and_notifiers_are_reached_through_their_registry_alone() -> None:
+    from otel_mlmon.processor.alert.rules.rule import RULES
+    from otel_mlmon.processor.notify.notifier import NOTIFIERS
+
+    parts = {part.__module__ for part in (*RULES.load_all().values(), *NOTIFIERS.load_all().values())}
+    for module, path in MODULES.items():
+        imports = {full.rpartition(".")[0] for _, full in imports_of(path.read_text(encoding="utf-8"))}
+        assert not imports & parts, module

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnxruntime as ort
 import pytest
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.alert.alert import Alert, Cause, State
-from otel_mlmon.processor.notify.otlp import attributes_of
+from otel_mlmon.processor.alert.alert import RuleState
+from otel_mlmon.processor.notify.otlp import event_attributes
 from otel_mlmon.testing import capture
 from tests.support import models
+from tests.support.alerts import FIRING
 
 EVERY_METRIC = (*semconv.APPLICATION_METRICS, *semconv.PROCESSOR_METRICS, *semconv.PROCESSOR_SELF_METRICS)
 
@@ -16,7 +19,7 @@ EVERY_METRIC = (*semconv.APPLICATION_METRICS, *semconv.PROCESSOR_METRICS, *semco
 def test_the_states_have_the_values_of_the_contract() -> None:
     assert semconv.ALERT_STATES == {"ok": 0, "pending": 1, "firing": 2, "no_data": 3, "error": 4}
     assert semconv.DRIFT_STATES == {"ok": 0, "drift": 1, "learning": 2, "weak": 3, "no_data": 4, "error": 5}
-    assert {state.name.lower(): state.value for state in State} == semconv.ALERT_STATES
+    assert [state.value for state in RuleState] == list(semconv.ALERT_STATES)
     assert semconv.DRIFT_STATE.description.endswith("0 ok, 1 drift, 2 learning, 3 weak, 4 no data, 5 error.")
 
 
@@ -74,12 +77,5 @@ def test_events_of_the_application_carry_the_attributes_of_the_contract_and_no_o
 
 
 def test_the_event_of_an_alert_carries_the_attributes_of_the_contract() -> None:
-    cause = Cause(
-        stream="latency", value=0.5, bound=0.1, before="1 %", now="50 %", n=100, reference_count=100, onset_ns=1
-    )
-    alert = Alert(
-        rule="latency", model="m", version="1", state=State.FIRING, previous=State.OK, severity="critical", since_ns=1,
-        at_ns=2, causes=(cause,),
-    )  # fmt: skip
     (contract,) = [kind for kind in semconv.EVENTS if kind.name == semconv.EVENT_ALERT]
-    assert set(attributes_of(alert)) == set(contract.attributes)
+    assert set(event_attributes(replace(FIRING, environment="staging"))) == set(contract.attributes)

@@ -11,7 +11,7 @@ from typing import Final
 from otel_mlmon import semconv
 from otel_mlmon.backtest.judge import Judge, Trace
 from otel_mlmon.backtest.report import AlertReport, BacktestState, StreamReport, WindowPoint
-from otel_mlmon.processor.alert.onset import shares
+from otel_mlmon.processor.alert.cause import shares
 from otel_mlmon.processor.detect.counts import samples_of
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.window.window import Reference, StreamKey
@@ -51,8 +51,8 @@ def describe_stream(trace: Trace, judge: Judge, *, name: str, kind: str, clock: 
         first_alarm=None if alarm is None else clock(alarm.end_ns),
         onset_window=None if alarm is None else _find_window(trace, since_ns),
         onset=clock(since_ns) if since_ns else None,
-        before=expand_powers(cause.before) if cause is not None else "",
-        now=expand_powers(cause.now) if cause is not None else "",
+        before=expand_powers(cause.reference) if cause is not None else "",
+        now=expand_powers(cause.current) if cause is not None else "",
         tolerance=trace.tolerance,
         total_variation=_distance("total_variation", reference, window.rolling),
         psi=_distance("psi", reference, window.rolling),
@@ -79,10 +79,10 @@ def describe_alerts(judge: Judge, name: Callable[[StreamKey], str], clock: Clock
     return tuple(
         AlertReport(
             window=window,
-            at=clock(alert.at_ns),
+            at=clock(alert.time_ns),
             model=alert.model,
             rule=alert.rule,
-            state="resolved" if alert.is_resolved else alert.state.name.lower(),
+            state="resolved" if alert.is_resolved else alert.state.value,
             severity=alert.severity,
             causes=tuple(name(StreamKey(ModelKey(alert.model, alert.version), cause.stream)) for cause in alert.causes),
         )

@@ -8,10 +8,9 @@ from typing import Any, Final
 
 from otel_mlmon.backtest.request import FalseAlarmBudget
 from otel_mlmon.processor.alert.alert import Alert, Cause
-from otel_mlmon.processor.alert.lifecycle import Alerts
-from otel_mlmon.processor.alert.onset import SinceOnset
-from otel_mlmon.processor.alert.rules import judge
-from otel_mlmon.processor.config import Config, FalseAlarms
+from otel_mlmon.processor.alert.cause import OnsetCounts
+from otel_mlmon.processor.config.model import Config
+from otel_mlmon.processor.config.units import FalseAlarms
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.score import Score, Status
 from otel_mlmon.processor.settings import Settings
@@ -58,8 +57,9 @@ class Trace:
         if self.window is None or self.score is None or self.window.reference is None:
             return None
         score = replace(self.score, status="drift")
-        verdicts = judge({self.key: (self.window, score)}, settings.rules(self.key.model), SinceOnset())
-        return next((suspect.cause for verdict in verdicts.values() for suspect in verdict.drifting), None)
+        rules = settings.rules(self.key.model).of_stream(self.key.stream)
+        outcomes = (rule.judge(self.window, score, OnsetCounts()) for _, rule in rules)
+        return next((outcome for outcome in outcomes if isinstance(outcome, Cause)), None)
 
 
 def settings_of(*, tolerance: float | None, budget: FalseAlarmBudget, window_s: float) -> Settings:
@@ -102,11 +102,11 @@ class Judge:
         self.alerts: list[tuple[int, Alert]] = []
         """Window and alert, for each notification that would have been sent."""
         self._evaluator = Evaluator(
-            policy_for=settings.watch,
+            policy_for=settings.policy,
             alarm_line_for=lambda watched: settings.alarm_line(streams or watched),
             statistics={},
         )
-        self._alerts = Alerts(settings.alerts)
+        self._alerts = settings.alerts()
 
     def calibrate(self, windows: Iterable[Window]) -> set[StreamKey]:
         """Takes in parts of a window of streams that are calibrating; returns the streams that still are."""

@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from otel_mlmon.backtest import pictures
 from otel_mlmon.backtest.report import BacktestReport, StreamReport
-from otel_mlmon.processor.alert.explain import percent
+from otel_mlmon.processor.alert.message import format_percent
 
 
 def render_page(report: BacktestReport) -> str:
@@ -20,7 +20,7 @@ def render_page(report: BacktestReport) -> str:
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["percent"] = percent
+    environment.filters["percent"] = format_percent
     return environment.get_template("report.html.j2").render(
         report=report,
         title=_summarize(report),
@@ -60,7 +60,9 @@ def _list_facts(stream: StreamReport) -> list[str]:
     if stream.onset_window is not None:
         facts.append(f"onset in window {stream.onset_window}" + (f" ({stream.onset})" if stream.onset else ""))
     if stream.total_variation is not None:
-        facts.append(f"total variation {percent(stream.total_variation)}, tolerated {percent(stream.tolerance)}")
+        facts.append(
+            f"total variation {format_percent(stream.total_variation)}, tolerated {format_percent(stream.tolerance)}"
+        )
     if stream.psi is not None:
         facts.append(f"PSI {stream.psi:.3f}")
     if stream.design_effect is not None:

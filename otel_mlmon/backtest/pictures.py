@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Final
 
 from otel_mlmon.backtest.report import StreamReport, WindowPoint
-from otel_mlmon.processor.alert.explain import percent
+from otel_mlmon.processor.alert.message import format_percent
 
 MAX_CELLS: Final = 240
 """The most windows that are drawn one by one; of more, each mark is the strongest of several."""
@@ -51,9 +51,9 @@ def draw_bars(stream: StreamReport) -> str:
         for share, css_class, offset in ((before, "reference", 4), (now, "now", 15)):
             parts.append(
                 f'<rect class="{css_class}" x="{NAME_WIDTH}" y="{y + offset}" width="{max(share * scale, 0.5):.1f}" '
-                f'height="9" rx="1.5"><title>{escape(name)}, {css_class}: {percent(share)}</title></rect>'
+                f'height="9" rx="1.5"><title>{escape(name)}, {css_class}: {format_percent(share)}</title></rect>'
             )
-            text = percent(share) if before or now else ""
+            text = format_percent(share) if before or now else ""
             parts.append(_text(NAME_WIDTH + share * scale + 6, y + offset + 8, text, "start", "value"))
     if len(rows) > MAX_BARS:
         parts.append(

@@ -24,7 +24,7 @@ from otel_mlmon.backtest.report import BacktestReport, StreamReport, sort_stream
 from otel_mlmon.backtest.request import BacktestRequest, FalseAlarmBudget
 from otel_mlmon.backtest.times import TimesNs, format_time, is_time_column, parse_times
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.processor.config.units import duration_text
+from otel_mlmon.processor.config.units import format_duration
 from otel_mlmon.processor.window.reference import StreamReference
 from otel_mlmon.processor.window.settings import ModelWindowSettings
 from otel_mlmon.processor.window.window import Reference, StreamKey, Window
@@ -185,7 +185,7 @@ def cut_time(times_ns: TimesNs, length_s: float) -> list[RowRange]:
     numbers -= numbers[0]
     if int(numbers[-1]) >= MAX_WINDOWS:
         raise ConfigurationError(
-            f"--window: {duration_text(length_s)} makes more than {MAX_WINDOWS} windows of this data"
+            f"--window: {format_duration(length_s)} makes more than {MAX_WINDOWS} windows of this data"
         )
     starts = np.flatnonzero(np.diff(numbers, prepend=-1))
     ends = np.append(starts[1:], times_ns.size)

@@ -10,7 +10,13 @@ from typing import Final
 
 from otel_mlmon.backtest.columns import ColumnKind
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.processor.config.units import FalseAlarms, duration_s, duration_text, false_alarms, false_alarms_text
+from otel_mlmon.processor.config.units import (
+    FalseAlarms,
+    format_duration,
+    format_false_alarms,
+    parse_duration,
+    parse_false_alarms,
+)
 
 MAX_WINDOW_S: Final = 36_500 * 86_400.0
 """The longest window in seconds: three times as much does not fit into nanoseconds of 64 bits."""
@@ -28,7 +34,7 @@ class WindowLength:
     @property
     def text(self) -> str:
         """The length as people write it: `1 000 rows`, `1h`."""
-        return f"{self.rows:,} rows".replace(",", " ") if self.rows else duration_text(self.time_s)
+        return f"{self.rows:,} rows".replace(",", " ") if self.rows else format_duration(self.time_s)
 
 
 DEFAULT_WINDOW: Final = WindowLength(rows=1000)
@@ -46,7 +52,7 @@ class FalseAlarmBudget:
     @property
     def text(self) -> str:
         """The budget as people write it: `1 per 30d`, `1 per 10000 windows`."""
-        return false_alarms_text(self.rate) if self.rate is not None else f"1 per {self.windows} windows"
+        return format_false_alarms(self.rate) if self.rate is not None else f"1 per {self.windows} windows"
 
 
 DEFAULT_BUDGET: Final = FalseAlarmBudget(windows=10_000)
@@ -79,13 +85,13 @@ def parse_window_length(text: str) -> WindowLength:
     if text.isascii() and text.isdigit() and int(text):
         return WindowLength(rows=int(text))
     try:
-        time_s = duration_s(text)
+        time_s = parse_duration(text)
     except ValueError:
         time_s = 0.0
     if not time_s:
         raise ConfigurationError(f"--window: {text!r} is neither rows, such as 1000, nor a time, such as 1h")
     if not 1e-9 <= time_s <= MAX_WINDOW_S:
-        raise ConfigurationError(f"--window: {text!r} is not within 1ns and {duration_text(MAX_WINDOW_S)}")
+        raise ConfigurationError(f"--window: {text!r} is not within 1ns and {format_duration(MAX_WINDOW_S)}")
     return WindowLength(time_s=time_s)
 
 
@@ -99,7 +105,7 @@ def parse_budget(text: str) -> FalseAlarmBudget:
     if match is not None and int(match[1]):
         return FalseAlarmBudget(windows=int(match[1]))
     try:
-        return FalseAlarmBudget(rate=false_alarms(text))
+        return FalseAlarmBudget(rate=parse_false_alarms(text))
     except ValueError:
         raise ConfigurationError(
             f"--false-alarms: {text!r} is neither a rate, such as `1 per 30d`, nor windows, such as `10000`"

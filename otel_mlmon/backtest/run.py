@@ -46,18 +46,6 @@ def run_backtest(request: BacktestRequest, progress: ProgressCallback = ignore_p
     return replay_table(request, data, profile, choices or match_columns(profile, data), progress)
 
 
-def run_backtest_of_tables(
-    reference: Table, data: Table, request: BacktestRequest, progress: ProgressCallback = ignore_progress
-) -> BacktestReport:
-    """Judges a table in memory against another; the files of `request` are names only.
-
-    Raises:
-        ConfigurationError: The request cannot be met.
-    """
-    choices = choose_columns(reference, request.columns, timestamp=request.timestamp)
-    return replay_table(request, data, build_profile(reference, choices), choices, progress)
-
-
 def _read_table(path: Path, progress: ProgressCallback) -> Table:
     if path.suffix.lower() in TABLE_SUFFIXES:
         return read_table(path, progress)

@@ -93,7 +93,7 @@ def parse_request(arguments: argparse.Namespace) -> BacktestRequest:
     tolerance = None
     if arguments.tolerance is not None:
         try:
-            tolerance = units.share(arguments.tolerance)
+            tolerance = units.parse_ratio(arguments.tolerance)
         except ValueError as error:
             raise ConfigurationError(f"--tolerance: {arguments.tolerance!r} {error}") from error
         if tolerance >= 1:

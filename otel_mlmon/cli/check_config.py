@@ -1,4 +1,7 @@
-"""`otel-mlmon check-config`: whether a configuration is right, and what is wrong with it."""
+"""`otel-mlmon check-config`: checks a configuration file, or prints the defaults.
+
+Exit code 0 if the file is valid; 2 if it is not, as the processor would exit with it.
+"""
 
 from __future__ import annotations
 
@@ -10,27 +13,28 @@ EXIT_CODES: Final = "Exit codes: 0 the configuration can be used; 2 it cannot, a
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's arguments."""
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--config", metavar="FILE", help="the file to check; without it the defaults are")
-    what.add_argument(
+    """Adds the command's arguments."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--config", metavar="FILE", help="the file to check; by default the defaults")
+    group.add_argument(
         "--print-defaults", action="store_true", help="print a commented file with every key at its default"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check or print.
+    """Checks or prints.
 
     Raises:
         ConfigurationError: The file is wrong; its faults name file, line and key.
     """
-    from otel_mlmon.processor import config
+    from otel_mlmon.processor.config.load import load_config
+    from otel_mlmon.processor.config.render import default_yaml
 
     if arguments.print_defaults:
-        print(config.default_yaml(), end="")
+        print(default_yaml(), end="")
         return 0
-    loaded = config.load(arguments.config)
-    notifiers = ", ".join(next(iter(entry.model_dump())) for entry in loaded.alerts.notify) or "nobody"
-    models = ", ".join(loaded.models) or "*"
-    print(f"{arguments.config or 'the defaults'}: right. Models: {models}. Told: {notifiers}.")
+    config = load_config(arguments.config)
+    notifiers = ", ".join(entry.name for entry in config.alerts.notify) or "none"
+    models = ", ".join(config.models) or "*"
+    print(f"{arguments.config or 'the defaults'}: valid. Models: {models}. Notifiers: {notifiers}.")
     return 0

@@ -37,10 +37,10 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         MlmonError: The configuration, the state or an address cannot be used.
     """
-    from otel_mlmon.processor.config import load
+    from otel_mlmon.processor.config.load import load_config
     from otel_mlmon.processor.service import Service
 
-    config = load(arguments.config, os.environ)
+    config = load_config(arguments.config, os.environ)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request with the webhook's address
     stopping = threading.Event()

@@ -210,8 +210,8 @@ class AlertFeed:
     def take_new(self, moment: Moment) -> list[Document]:
         """Returns the alerts of `moment` that no call has returned before, oldest first."""
         alerts = []
-        for alert in sorted(moment.alerts, key=lambda alert: int(alert["at_ns"])):
-            key = (alert["rule"], alert["state"], alert["at_ns"])
+        for alert in sorted(moment.alerts, key=lambda alert: int(alert["time_ns"])):
+            key = (alert["rule"], alert["state"], alert["time_ns"])
             if key not in self._known:
                 self._known.add(key)
                 alerts.append(alert)
@@ -220,7 +220,7 @@ class AlertFeed:
 
 def latest_alerts(alerts: Iterable[Document]) -> dict[str, Document]:
     """Returns the last alert of each rule."""
-    return {alert["rule"]: alert for alert in sorted(alerts, key=lambda alert: int(alert["at_ns"]))}
+    return {alert["rule"]: alert for alert in sorted(alerts, key=lambda alert: int(alert["time_ns"]))}
 
 
 def list_expectations(moments: Sequence[Moment]) -> tuple[Expectation, ...]:
@@ -319,11 +319,11 @@ def _describe_alert(after: Sequence[Moment], expectation: Expectation) -> Expect
     return ExpectedAlert(
         rule=expectation.rule,
         stream=expectation.stream,
-        before=cause["before"],
-        now=cause["now"],
+        before=cause["reference"],
+        now=cause["current"],
         value=cause["value"],
         bound=cause["bound"],
-        fired_after_s=after_s(alert["at_ns"]),
+        fired_after_s=after_s(alert["time_ns"]),
         onset_after_s=after_s(cause["onset_ns"]),
-        resolved_after_s=after_s(end["at_ns"]) if end is not None and end["state"] == "ok" else None,
+        resolved_after_s=after_s(end["time_ns"]) if end is not None and end["state"] == "ok" else None,
     )

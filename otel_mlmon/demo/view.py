@@ -167,7 +167,7 @@ def _format_mean(mean: Document) -> str:
 
 def _render_alert(alert: Document) -> RenderableType:
     state = "resolved" if alert["state"] == "ok" else alert["state"]
-    causes = "; ".join(f"{c['stream']}: {c['before']} → {c['now']}" for c in alert["causes"][:2])
+    causes = "; ".join(f"{c['stream']}: {c['reference']} → {c['current']}" for c in alert["causes"][:2])
     return Text.assemble((f"{state} {alert['rule']}", STATE_STYLES.get(alert["state"], "yellow")), f"  {causes}")
 
 

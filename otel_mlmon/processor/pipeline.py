@@ -7,18 +7,17 @@ that was decided is forgotten.
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert
-from otel_mlmon.processor.alert.lifecycle import Alerts
+from otel_mlmon.processor.alert.lifecycle import AlertsRecord
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.detect.state import StreamState
@@ -33,8 +32,8 @@ from otel_mlmon.processor.window.reference_export import ModelReference
 from otel_mlmon.processor.window.window import StreamKey, Window
 from otel_mlmon.types import ModelKey
 
-ALERTS: Final = "alerts"
-OUTBOX: Final = "outbox"
+ALERTS: Final = RecordKind("alerts", AlertsRecord)
+OUTBOX: Final = RecordKind("outbox", Alert)
 """Alerts that are committed and not yet handed to the notifiers."""
 
 
@@ -111,18 +110,14 @@ class Pipeline:
             clock_ns=self._clock_ns,
         )
         self._windows.load(self._repository)
-        self._evaluator = Evaluator(policy_for=settings.watch, alarm_line_for=settings.alarm_line)
+        self._evaluator = Evaluator(policy_for=settings.policy, alarm_line_for=settings.alarm_line)
         for record in load_records(self._repository, EVIDENCE).values():
             self._scores[record.stream] = record.score
             if record.state is not None:
                 self._evaluator.restore(record.stream, record.state)
-        told = self._repository.load(ALERTS).get("")
-        self._alerts = (
-            Alerts(settings.alerts)
-            if told is None
-            else Alerts.from_state(settings.alerts, json.loads(told), now_ns=self._clock_ns())
-        )
-        self._outbox = {key: Alert.from_dict(json.loads(blob)) for key, blob in self._repository.load(OUTBOX).items()}
+        alerts = load_records(self._repository, ALERTS).get("")
+        self._alerts = settings.alerts(alerts, now_ns=self._clock_ns())
+        self._outbox = load_records(self._repository, OUTBOX)
         self.committed(is_busy=True)
 
     def apply(self, received: tuple[TelemetryItem, ...], /) -> None:
@@ -166,12 +161,11 @@ class Pipeline:
         """
         self._windows.save(self._repository)
         if self._scored or self._outbox or self._is_forgetting:
-            self._repository.put(ALERTS, [("", _json(self._alerts.to_state()))])
+            put_records(self._repository, ALERTS, [("", self._alerts.record())])
         put_records(self._repository, EVIDENCE, [(_key_of(stream), self._evidence(stream)) for stream in self._scored])
         if self._told:
-            self._repository.delete(OUTBOX, self._told)
-        for key, alert in self._outbox.items():
-            self._repository.put(OUTBOX, [(key, _json(alert.to_dict()))])
+            self._repository.delete(OUTBOX.name, self._told)
+        put_records(self._repository, OUTBOX, self._outbox.items())
         self._repository.commit()
         self._told.clear()
         self._is_forgetting = False
@@ -183,7 +177,7 @@ class Pipeline:
         while self._outbox:
             key, alert = self._outbox.popitem()
             self._told.append(key)
-            self._telemetry.add(semconv.ALERTS, rule=alert.rule, state=alert.state.name.lower())
+            self._telemetry.add(semconv.ALERTS, rule=alert.rule, state=alert.state.value)
             with guard("notify"):
                 self._notify(alert)
         if is_changed:
@@ -192,7 +186,7 @@ class Pipeline:
     def close(self) -> None:
         """Close the store; what was told is not told again at the next start."""
         with guard("close"):
-            self._repository.delete(OUTBOX, self._told)
+            self._repository.delete(OUTBOX.name, self._told)
             self._repository.commit()
         self._repository.close()
 
@@ -222,7 +216,3 @@ class Pipeline:
 
 def _key_of(stream: StreamKey) -> str:
     return "\0".join((*stream.model, stream.stream))
-
-
-def _json(document: Any) -> bytes:
-    return json.dumps(document, separators=(",", ":")).encode()

@@ -15,13 +15,10 @@ from typing import Final
 from otel_mlmon import semconv
 from otel_mlmon.internal_events import JOURNAL
 from otel_mlmon.processor.alert.alert import Alert
-from otel_mlmon.processor.config import Config, NotifierConfig
-from otel_mlmon.processor.notify.dead_letters import DeadLetters
+from otel_mlmon.processor.config.model import Config
+from otel_mlmon.processor.notify.dead_letters import AlertDeadLetters
 from otel_mlmon.processor.notify.delivery import Delivery
-from otel_mlmon.processor.notify.log import LogNotifier
-from otel_mlmon.processor.notify.notifier import Notifier
-from otel_mlmon.processor.notify.otlp import OtlpNotifier
-from otel_mlmon.processor.notify.webhook import WebhookNotifier
+from otel_mlmon.processor.notify.notifier import NOTIFIERS
 from otel_mlmon.processor.pipeline import Pipeline
 from otel_mlmon.processor.receive.admission import Admission
 from otel_mlmon.processor.receive.data_point import TelemetryItem
@@ -133,30 +130,14 @@ class Service:
                 interval_s=forward.interval_s,
                 resource={"service.name": "otel-mlmon-processor", "service.instance.id": uuid.uuid4().hex},
             )
-        dead_letters = DeadLetters(self._config.storage.path / DEAD_LETTERS / "alerts.jsonl")
-        for index, config in enumerate(self._config.alerts.notify):
-            created = self._create_notifier(config)
-            if created is None:
-                continue
-            kind, notifier = created
-            delivery = Delivery(notifier, name=f"{kind}-{index}", dead_letters=dead_letters)
-            delivery.start()
-            self._deliveries.append(delivery)
-
-    def _create_notifier(self, config: NotifierConfig) -> tuple[str, Notifier] | None:
-        """Returns the kind and the notifier; None for OTLP events without an endpoint to send them to."""
-        if config.webhook is not None:
-            secret = config.webhook.secret
-            headers = {name: value.get_secret_value() for name, value in config.webhook.headers.items()}
-            return "webhook", WebhookNotifier(
-                config.webhook.url,
-                headers=headers,
-                timeout_s=config.webhook.timeout_s,
-                secret=secret.get_secret_value() if secret is not None else None,
-            )
-        if config.otlp is not None:
-            return ("otlp", OtlpNotifier(self._exporter.emit_event)) if self._exporter else None
-        return "log", LogNotifier()
+        emit_event = self._exporter.emit_event if self._exporter else None
+        dead_letters = AlertDeadLetters(self._config.storage.path / DEAD_LETTERS / "alerts.jsonl")
+        for index, entry in enumerate(self._config.alerts.notify):
+            notifier = NOTIFIERS.load(entry.name).create(entry.section, emit_event)
+            if notifier is not None:
+                delivery = Delivery(notifier, name=f"{entry.name}-{index}", dead_letters=dead_letters)
+                delivery.start()
+                self._deliveries.append(delivery)
 
     def _notify(self, alert: Alert) -> None:
         for delivery in self._deliveries:

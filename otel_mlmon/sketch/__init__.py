@@ -1,6 +1,5 @@
-"""Mergeable summaries, numpy only: what both halves count in.
+"""Mergeable summaries of values, which both halves of the package count in. Needs numpy only.
 
-In: values, or the counts of others. Out: counts that add up. Merging is associative, commutative and exact,
-so any two processes that saw parts of the traffic merge to what one that saw all of it would hold, bit for
-bit.
+In: values, or counts of another program. Out: counts that can be merged. Merging is associative, commutative and exact:
+the summaries of parts of the traffic, merged in any order, are the summary of all of it, bit for bit.
 """

@@ -1,13 +1,12 @@
-"""Counts over buckets that grow by a constant factor, as OTLP's exponential histogram has them.
+"""Counts over buckets that grow by a constant factor, the same buckets as those of OTLP's exponential histogram.
 
-With base = 2^(2^-scale), bucket i holds (base^i, base^(i+1)]; the negative range mirrors it, and zeros are
-counted by themselves. One step of scale down joins buckets 2j and 2j+1 into j (`index >> 1`), so any two
-histograms merge exactly at the smaller of their scales. Source: opentelemetry-specification, metrics/data-
-model.md, ExponentialHistogram.
+With base = 2^(2^-scale), bucket i counts values in (base^i, base^(i+1)]; the negative range mirrors the positive one,
+and zeros are counted apart. A scale that is smaller by 1 joins buckets 2j and 2j+1 into j (`index >> 1`), so two
+histograms can be merged exactly at the smaller of their scales. Source: opentelemetry-specification,
+metrics/data-model.md, ExponentialHistogram.
 
-Every bucket has an *ordinal*, an integer that grows with the values it holds: -(i + BIAS) for bucket i of
-the negative range, 0 for zeros, i + BIAS for bucket i of the positive range. Bins over ordinals are bins
-over values.
+Every bucket has an *ordinal*, an integer that increases with its values: -(i + BIAS) for bucket i of the negative
+range, 0 for zeros, i + BIAS for bucket i of the positive range. So bins of ordinals are bins of values.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ from otel_mlmon.sketch.moments import Moments
 from otel_mlmon.types import Counts
 
 BIAS: Final = 1 << 40
-"""Above any bucket index: at scale 20 they reach 2^10 · 2^20."""
+"""Larger than any bucket index, which is below 2^10 · 2^20 at scale 20, so that ordinals keep the order of values."""
 
 MAX_BUCKETS: Final = 320
-"""A range that holds more is brought to a smaller scale; twice the SDK's 160, for two side by side."""
+"""The widest range in buckets, else the scale is reduced; twice the SDK's 160, for two ranges side by side."""
 
 MAX_SCALE: Final = 20
 MIN_SCALE: Final = -10
@@ -35,21 +34,22 @@ MIN_SCALE: Final = -10
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ExponentialHistogram:
-    """Sparse counts by ordinal at one scale.
+    """Holds sparse counts by ordinal at one scale.
 
     Memory: at most 2 × `MAX_BUCKETS` + 1 ordinals and counts of 8 bytes each.
     """
 
     scale: int = MAX_SCALE
     ordinals: Counts = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    """Shape (m,), strictly increasing: the buckets that are not empty."""
+    """The buckets that are not empty, shape (m,), strictly increasing."""
     counts: Counts = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-    """Shape (m,), above 0."""
+    """The values in each of these buckets, shape (m,), above 0."""
     moments: Moments = field(default_factory=Moments)
+    """Count, sum and extremes of the same values."""
 
     @classmethod
     def from_values(cls, values: NDArray[np.floating[Any]]) -> ExponentialHistogram:
-        """Of finite values, shape (n,), at the largest scale that `MAX_BUCKETS` allows."""
+        """Counts finite values, shape (n,), at the largest scale at which `MAX_BUCKETS` are enough."""
         numbers = np.asarray(values, dtype=np.float64)
         return cls._limited(
             scale=MAX_SCALE,
@@ -70,11 +70,11 @@ class ExponentialHistogram:
         negative_counts: Counts,
         moments: Moments,
     ) -> ExponentialHistogram:
-        """From dense buckets as they stand on the wire; each counts array has shape (any,)."""
+        """Builds a histogram from the dense buckets of an OTLP data point; each array of counts has any length."""
         filled = np.flatnonzero(positive_counts)
         ordinals, counts = filled + (positive_offset + BIAS), positive_counts[filled]
         if zero_count or negative_counts.size:
-            # From the most negative value to the most positive one, so that ordinals stand in order already.
+            # From the most negative value to the most positive one, so that the ordinals are in order already.
             below = np.flatnonzero(negative_counts)[::-1]
             zeros = np.array([zero_count] if zero_count else [], dtype=np.int64)
             ordinals = np.concatenate([-(below + (negative_offset + BIAS)), 0 * zeros, ordinals])
@@ -85,7 +85,7 @@ class ExponentialHistogram:
 
     @classmethod
     def _limited(cls, *, scale: int, ordinals: Counts, counts: Counts, moments: Moments) -> ExponentialHistogram:
-        """Sorted, summed, without empty buckets, at a scale at which both ranges fit."""
+        """Sorts and sums buckets, drops empty ones, and reduces the scale until both ranges fit."""
         keep = counts > 0
         ordinals, counts = ordinals[keep], counts[keep]
         if (ordinals[1:] < ordinals[:-1]).any():
@@ -101,14 +101,14 @@ class ExponentialHistogram:
 
     @property
     def total(self) -> int:
-        """How many values."""
+        """The number of values."""
         return int(self.counts.sum())
 
     def at_scale(self, scale: int) -> ExponentialHistogram:
-        """The same counts at `scale`, which must not be above this one's.
+        """Returns the same counts at a smaller or equal `scale`.
 
         Raises:
-            ValueError: `scale` is finer than what was counted.
+            ValueError: `scale` is finer than the histogram.
         """
         if scale > self.scale:
             raise ValueError(f"scale {scale} is finer than {self.scale}")
@@ -120,7 +120,7 @@ class ExponentialHistogram:
         return self._limited(scale=scale, ordinals=ordinals, counts=self.counts, moments=self.moments)
 
     def merge(self, other: ExponentialHistogram) -> ExponentialHistogram:
-        """Of both sets together, at the smaller of their scales or below."""
+        """Returns the histogram of both sets together, at the smaller of their scales or below."""
         scale = min(self.scale, other.scale) if self.counts.size and other.counts.size else None
         if scale is None:
             one = self if self.counts.size else other
@@ -141,7 +141,7 @@ class ExponentialHistogram:
         )
 
     def subtract(self, earlier: ExponentialHistogram) -> ExponentialHistogram | None:
-        """What was added after `earlier`, a former state of the same running total; None if it was reset."""
+        """Returns what a running total counted after `earlier`, its former state; None if it was reset meanwhile."""
         if not earlier.counts.size:
             return ExponentialHistogram(
                 scale=self.scale,
@@ -154,11 +154,11 @@ class ExponentialHistogram:
         before = earlier.at_scale(self.scale)
         if before.scale < self.scale:
             return None
-        where = np.searchsorted(self.ordinals, before.ordinals)
-        if where.size and (where.max() >= self.ordinals.size or (self.ordinals[where] != before.ordinals).any()):
+        positions = np.searchsorted(self.ordinals, before.ordinals)
+        if positions.max() >= self.ordinals.size or (self.ordinals[positions] != before.ordinals).any():
             return None
         counts = self.counts.copy()
-        counts[where] -= before.counts
+        counts[positions] -= before.counts
         if (counts < 0).any():
             return None
         return self._limited(
@@ -169,15 +169,15 @@ class ExponentialHistogram:
         )
 
     def rebin(self, cuts: Counts) -> Counts:
-        """Counts over bins of ordinals, shape (m,) -> (m + 1,): bin j holds (cuts[j-1], cuts[j]]."""
+        """Returns counts over bins of ordinals, shape (m,) -> (m + 1,): bin j is (cuts[j-1], cuts[j]]."""
         counts = np.zeros(cuts.size + 1, dtype=np.int64)
         np.add.at(counts, np.searchsorted(cuts, self.ordinals, side="left"), self.counts)
         return counts
 
     def quantile(self, q: float) -> float:
-        """The value below which a share `q` in [0, 1] lies: the middle of its bucket; NaN of no values.
+        """Estimates the q-quantile, `q` in [0, 1], as the middle of its bucket; NaN without values.
 
-        Never beyond the extremes, where they are known.
+        The estimate is never beyond the extremes if they are known.
         """
         if not self.counts.size:
             return math.nan
@@ -190,7 +190,7 @@ class ExponentialHistogram:
         return min(middle, self.moments.maximum) if math.isfinite(self.moments.maximum) else middle
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it; `from_dict` is its inverse."""
+        """Returns a JSON object; `from_dict` is the inverse."""
         return {
             "scale": self.scale,
             "ordinals": self.ordinals.tolist(),
@@ -200,12 +200,12 @@ class ExponentialHistogram:
 
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> ExponentialHistogram:
-        """From `to_dict`.
+        """Parses the result of `to_dict`.
 
         Raises:
             KeyError: A key is missing.
             TypeError: A value is of another type.
-            ValueError: The ordinals do not increase or lie too far apart, or the scale is not one.
+            ValueError: The ordinals do not increase or are too far apart, or the scale is out of range.
         """
         scale, ordinals = document["scale"], np.array(document["ordinals"], dtype=np.int64)
         if not all(type(number) is int for number in (scale, *document["ordinals"])):
@@ -225,7 +225,7 @@ class ExponentialHistogram:
         )
 
     def __eq__(self, other: object) -> bool:
-        """Same scale, buckets and moments."""
+        """Returns whether scale, buckets and moments are equal."""
         return (
             isinstance(other, ExponentialHistogram)
             and self.scale == other.scale
@@ -238,7 +238,7 @@ class ExponentialHistogram:
 
 
 def bucket_range(ordinal: int, scale: int) -> tuple[float, float]:
-    """Lower and upper bound of the values in a bucket; (0, 0) for zeros."""
+    """Returns the lower and the upper bound of the values in a bucket; (0, 0) for zeros."""
     if ordinal == 0:
         return 0.0, 0.0
     index = abs(ordinal) - BIAS
@@ -247,13 +247,13 @@ def bucket_range(ordinal: int, scale: int) -> tuple[float, float]:
 
 
 def compute_indices(magnitudes: NDArray[np.float64], scale: int) -> Counts:
-    """Bucket index of each magnitude, shape (n,), above 0: the i with base^i < magnitude <= base^(i+1)."""
+    """Returns the bucket index of each magnitude, shape (n,), above 0: the i with base^i < magnitude <= base^(i+1)."""
     mantissa, exponent = np.frexp(magnitudes)  # magnitude = mantissa * 2^exponent, mantissa in [0.5, 1)
     if scale <= 0:
         # A power of two belongs to the bucket below it, since upper bounds are inclusive.
-        whole = exponent.astype(np.int64) - 1 - (mantissa == 0.5)
-        floored: Counts = whole >> -scale
-        return floored
+        octaves = exponent.astype(np.int64) - 1 - (mantissa == 0.5)
+        indices: Counts = octaves >> -scale
+        return indices
     scaled = (np.log2(mantissa) + exponent) * float(1 << scale)
     rounded = np.rint(scaled)
     # The logarithm of an exact bound may fall on either side of its integer.
@@ -263,7 +263,7 @@ def compute_indices(magnitudes: NDArray[np.float64], scale: int) -> Counts:
 
 
 def compute_ordinals(values: NDArray[np.float64], scale: int) -> Counts:
-    """Ordinal of each value, shape (n,), all finite."""
+    """Returns the ordinal of each value, shape (n,), all finite."""
     ordinals = np.zeros(values.size, dtype=np.int64)
     filled = values != 0
     magnitudes = np.abs(values[filled])
@@ -278,8 +278,8 @@ def _halve(ordinals: Counts) -> Counts:
 
 
 def _width(ordinals: Counts) -> int:
-    """Buckets from the first to the last of the wider of the two ranges; the ordinals are sorted."""
-    negative, nonpositive = (int(where) for where in np.searchsorted(ordinals, (0, 1)))
+    """Returns the number of buckets from the first to the last of the wider range; the ordinals are sorted."""
+    negative, nonpositive = (int(position) for position in np.searchsorted(ordinals, (0, 1)))
     below = int(ordinals[negative - 1] - ordinals[0]) + 1 if negative else 0
     above = int(ordinals[-1] - ordinals[nonpositive]) + 1 if nonpositive < ordinals.size else 0
     return max(below, above)

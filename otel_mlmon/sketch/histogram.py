@@ -1,7 +1,7 @@
-"""Counts over fixed bounds, as OTLP's explicit-bounds histogram has them.
+"""Counts over explicit bounds, the same buckets as those of OTLP's histogram.
 
-Bucket i holds (bounds[i-1], bounds[i]]; the first is open below, the last open above.
-Source: opentelemetry-proto, metrics.proto, HistogramDataPoint.
+Bucket i counts values in (bounds[i-1], bounds[i]]; the first bucket has no lower bound, the last no upper bound.
+Source: opentelemetry-proto, metrics.proto, HistogramDataPoint.explicit_bounds.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from otel_mlmon.sketch.moments import Moments
 from otel_mlmon.types import Counts
 
 MAX_VALUES: Final = 1 << 62
-"""What a document may count: any two still add up in 64 bits. What came in points of 2^53 each is far below."""
+"""The most values in a stored sketch, 2^62: the counts of any two still fit into 64 bits when they are added."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Histogram:
-    """k bounds and k + 1 counts.
+    """Holds k bounds and k + 1 counts.
 
-    Memory: 8 bytes a bound and a count.
+    Memory: 8 bytes for each bound and each count.
     """
 
     bounds: tuple[float, ...]
-    """Shape (k,), strictly increasing, upper and inclusive."""
+    """Upper, inclusive bounds, shape (k,), strictly increasing."""
     counts: Counts
-    """Shape (k + 1,), int64, 0 or above."""
+    """Values in each bucket, shape (k + 1,), int64, 0 or above."""
     moments: Moments = field(default_factory=Moments)
-    """Of the same values; `moments.count` equals `counts.sum()`."""
+    """Count, sum and extremes of the same values; `moments.count` equals `counts.sum()`."""
 
     @classmethod
     def empty(cls, bounds: Sequence[float]) -> Histogram:
-        """No values."""
+        """Returns a histogram without values."""
         return cls(bounds=tuple(bounds), counts=np.zeros(len(bounds) + 1, dtype=np.int64))
 
     @classmethod
     def from_values(cls, values: NDArray[np.floating[Any]], bounds: Sequence[float]) -> Histogram:
-        """Of finite values, shape (n,)."""
+        """Counts finite values, shape (n,)."""
         where = np.searchsorted(np.asarray(bounds, dtype=np.float64), values, side="left")
         return cls(
             bounds=tuple(bounds),
@@ -54,37 +54,37 @@ class Histogram:
 
     @property
     def total(self) -> int:
-        """How many values."""
+        """The number of values."""
         return int(self.counts.sum())
 
     def merge(self, other: Histogram) -> Histogram:
-        """Of both sets together.
+        """Returns the histogram of both sets together.
 
         Raises:
             BinMismatchError: The bounds differ.
         """
-        self._demand_same_bounds(other)
+        self._check_bounds(other)
         return Histogram(
             bounds=self.bounds, counts=self.counts + other.counts, moments=self.moments.merge(other.moments)
         )
 
     def subtract(self, earlier: Histogram) -> Histogram | None:
-        """What was added after `earlier`, a former state of the same running total; None if it was reset.
+        """Returns what a running total counted after `earlier`, its former state; None if it was reset meanwhile.
 
         Raises:
             BinMismatchError: The bounds differ.
         """
-        self._demand_same_bounds(earlier)
+        self._check_bounds(earlier)
         counts = self.counts - earlier.counts
         if (counts < 0).any():
             return None
         return Histogram(bounds=self.bounds, counts=counts, moments=self.moments.subtract(earlier.moments))
 
     def rebin(self, edges: Sequence[float]) -> Counts:
-        """Counts over coarser `edges`, shape (m,) -> (m + 1,).
+        """Returns counts over coarser `edges`, shape (m,) -> (m + 1,).
 
-        Each bucket goes whole into the bin of its upper bound: exact where every edge is one of the bounds.
-        The open last bucket goes into the last bin.
+        A bucket is counted in the bin that holds its upper bound, which is exact if every edge is one of the bounds.
+        The last bucket is counted in the last bin.
         """
         where = np.searchsorted(np.asarray(edges, dtype=np.float64), np.asarray(self.bounds), side="left")
         bins = np.append(where, len(edges))
@@ -93,9 +93,10 @@ class Histogram:
         return counts
 
     def quantile(self, q: float) -> float:
-        """The value below which a share `q` in [0, 1] lies, linear within its bucket; NaN of no values.
+        """Estimates the q-quantile, `q` in [0, 1], by linear interpolation within its bucket; NaN without values.
 
-        The open buckets are closed by the extremes where they are known, else by the nearest bound.
+        A bucket without a bound ends at the extreme value if that is known, else at its other bound. With c the count
+        of the bucket (low, high] and b that of the buckets below: low + (high - low) · (q · total - b) / c.
         """
         total = self.total
         if not total:
@@ -113,15 +114,15 @@ class Histogram:
             high = min(high, max(self.moments.maximum, low))
         before = float(cumulative[bucket] - self.counts[bucket])
         share = min(1.0, max(0.0, (rank - before) / float(self.counts[bucket])))
-        return float(min(high, low + (high - low) * share))  # rounding may lead past the end
+        return float(min(high, low + (high - low) * share))  # rounding may exceed the upper end
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it; `from_dict` is its inverse."""
+        """Returns a JSON object; `from_dict` is the inverse."""
         return {"bounds": list(self.bounds), "counts": self.counts.tolist(), **self.moments.to_dict()}
 
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> Histogram:
-        """From `to_dict`.
+        """Parses the result of `to_dict`.
 
         Raises:
             KeyError: A key is missing.
@@ -137,7 +138,7 @@ class Histogram:
         return cls(bounds=bounds, counts=counts, moments=Moments.from_dict(document, count=int(counts.sum())))
 
     def __eq__(self, other: object) -> bool:
-        """Same bounds, counts and moments."""
+        """Returns whether bounds, counts and moments are equal."""
         return (
             isinstance(other, Histogram)
             and self.bounds == other.bounds
@@ -147,17 +148,17 @@ class Histogram:
 
     __hash__ = None  # type: ignore[assignment]
 
-    def _demand_same_bounds(self, other: Histogram) -> None:
+    def _check_bounds(self, other: Histogram) -> None:
         if self.bounds != other.bounds:
             raise BinMismatchError(f"{len(self.bounds)} bounds against {len(other.bounds)} others")
 
 
 def parse_counts(numbers: Sequence[int]) -> Counts:
-    """Counts as a document has them, shape (n,).
+    """Parses the counts of a JSON document, shape (n,).
 
     Raises:
-        TypeError: One is not a whole number.
-        ValueError: One is below 0, or they are more than `MAX_VALUES` together.
+        TypeError: A count is not a whole number.
+        ValueError: A count is below 0, or their sum is above `MAX_VALUES`.
     """
     if not all(type(number) is int for number in numbers):
         raise TypeError("a count is not a whole number")

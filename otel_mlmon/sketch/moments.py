@@ -1,6 +1,6 @@
-"""Count, exact sum and extremes of a set of numbers.
+"""The count, the exact sum and the extremes of a set of numbers.
 
-Floating-point addition is not associative, so two processors that add the same numbers in another order
+Floating-point addition is not associative: two processors that add the same numbers in another order
 would differ in the last bit. Every finite float is an integer multiple of 2^-1074, so the sum is kept as
 that integer: exact, and the same in any order. Source: IEEE 754-2019, binary64 (smallest subnormal
 2^-1074).
@@ -20,7 +20,7 @@ _UNIT_BITS: Final = 1074
 _HALF_BITS: Final = 26
 _PIECE: Final = 1 << 20
 MANY: Final = 64
-"""Values in an array from which on array arithmetic is faster than one by one."""
+"""Arrays of at least this many values are summed by array arithmetic, which is faster from there on."""
 
 
 class ExactSum(int):
@@ -43,7 +43,7 @@ class ExactSum(int):
 
 
 def to_units(value: float) -> int:
-    """`value` in units of 2^-1074.
+    """Returns `value` in units of 2^-1074.
 
     Raises:
         ValueError: `value` is NaN or infinite.
@@ -55,10 +55,10 @@ def to_units(value: float) -> int:
 
 
 def sum_exactly(values: NDArray[np.float64]) -> int:
-    """The sum of finite values, shape (n,), in units of 2^-1074, by array arithmetic that rounds nothing.
+    """Returns the sum of finite values, shape (n,), in units of 2^-1074, by array arithmetic that rounds nothing.
 
-    A float is a whole number of 53 bits times a power of two. Whole numbers of the same power are added up in two
-    halves, of which 2^20 stay below 2^53.
+    A float is a whole number of 53 bits times a power of two. Whole numbers of the same power are added in two
+    halves of 27 and 26 bits, so that the sum of 2^20 of them stays below 2^53 and is exact in a float.
     """
     total = 0
     for start in range(0, values.size, _PIECE):
@@ -75,7 +75,7 @@ def sum_exactly(values: NDArray[np.float64]) -> int:
 
 
 def format_exact(units: int) -> str:
-    """A whole number of units of 2^-1074 as an exact hexadecimal floating-point literal, such as `0x3p-1`."""
+    """Formats a whole number of units of 2^-1074 as a hexadecimal floating-point literal, such as `0x3p-1`."""
     if not units:
         return "0x0p+0"
     shift = (units & -units).bit_length() - 1
@@ -83,13 +83,13 @@ def format_exact(units: int) -> str:
 
 
 def parse_exact(text: str) -> int:
-    """The inverse of `format_exact`.
+    """Parses the result of `format_exact`.
 
     Raises:
-        ValueError: `text` is not such a literal, or of another range than sums have.
+        ValueError: `text` is not such a literal, or beyond the range of sums.
     """
-    mantissa, found, exponent = text.partition("p")
-    shift = int(exponent) + _UNIT_BITS if found else -1
+    mantissa, separator, exponent = text.partition("p")
+    shift = int(exponent) + _UNIT_BITS if separator else -1
     # The range of a float is 2^2098 units; a sum of 2^64 of them stays far below 2^4096.
     if not 0 <= shift <= 4096:
         raise ValueError(f"{text!r} is not an exact sum")
@@ -101,20 +101,20 @@ _NO_SUM: Final = ExactSum(0)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moments:
-    """How many numbers, their sum, and their extremes.
+    """Holds the count, the sum and the extremes of numbers.
 
-    `minimum` is +inf and `maximum` is -inf where they are unknown or there are no numbers.
+    `minimum` is +inf and `maximum` is -inf if they are unknown or there are no numbers.
     """
 
     count: int = 0
     exact_sum: ExactSum = _NO_SUM
-    """In units of 2^-1074."""
+    """The sum in units of 2^-1074."""
     minimum: float = math.inf
     maximum: float = -math.inf
 
     @classmethod
     def from_total(cls, *, count: int, total: float, minimum: float = math.inf, maximum: float = -math.inf) -> Moments:
-        """From a sum that somebody else made; a sum that is not finite counts as 0."""
+        """Builds the moments of numbers whose sum another program computed; a sum that is not finite counts as 0."""
         return cls(
             count=count,
             exact_sum=ExactSum(to_units(total) if math.isfinite(total) else 0),
@@ -124,10 +124,10 @@ class Moments:
 
     @classmethod
     def from_values(cls, values: Iterable[float] | NDArray[np.floating[Any]]) -> Moments:
-        """From finite numbers; an array is shape (n,).
+        """Summarizes finite numbers; an array has shape (n,).
 
         Raises:
-            ValueError: One is NaN or infinite.
+            ValueError: A number is NaN or infinite.
         """
         if isinstance(values, np.ndarray):
             array = values.astype(np.float64, copy=False)
@@ -153,7 +153,7 @@ class Moments:
 
     @property
     def sum(self) -> float:
-        """The sum, correctly rounded; ±inf beyond the range of a float."""
+        """The sum as a float, rounded once; ±inf beyond the range of a float."""
         try:
             return self.exact_sum / (1 << _UNIT_BITS)
         except OverflowError:
@@ -161,7 +161,7 @@ class Moments:
 
     @property
     def mean(self) -> float:
-        """The mean; NaN of no numbers."""
+        """The mean as a float, rounded once; NaN without numbers."""
         if not self.count:
             return math.nan
         try:
@@ -170,7 +170,7 @@ class Moments:
             return math.inf if self.exact_sum > 0 else -math.inf
 
     def merge(self, other: Moments) -> Moments:
-        """Of both sets together."""
+        """Returns the moments of both sets together."""
         return Moments(
             count=self.count + other.count,
             exact_sum=self.exact_sum + other.exact_sum,
@@ -179,7 +179,7 @@ class Moments:
         )
 
     def subtract(self, earlier: Moments) -> Moments:
-        """What was added after `earlier`, a former state of the same running total.
+        """Returns what a running total added after `earlier`, its former state.
 
         The extremes of the difference are unknown; those of the running total are kept as bounds.
         """
@@ -191,7 +191,7 @@ class Moments:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it, without the count; `from_dict` is its inverse. Unknown extremes are null."""
+        """Returns a JSON object without the count; `from_dict` is the inverse. Unknown extremes are null."""
         return {
             "sum": format_exact(self.exact_sum),
             "minimum": self.minimum if math.isfinite(self.minimum) else None,
@@ -200,12 +200,12 @@ class Moments:
 
     @classmethod
     def from_dict(cls, document: dict[str, Any], *, count: int) -> Moments:
-        """From `to_dict`.
+        """Parses the result of `to_dict`.
 
         Raises:
             KeyError: A key is missing.
             TypeError: A value is of another type.
-            ValueError: The sum is not one.
+            ValueError: The sum cannot be parsed.
         """
         minimum, maximum = document["minimum"], document["maximum"]
         return cls(

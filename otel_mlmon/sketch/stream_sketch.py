@@ -1,7 +1,7 @@
-"""What one stream counted: numbers, classes and missing values side by side, so that any two add up.
+"""The summary of one stream: numbers, classes and missing values side by side, so that any two can be merged.
 
-Writers may count one stream in different ways: explicit buckets of other bounds, exponential buckets. A
-stream_sketch keeps one sketch a way and never brings one to another, which could not be undone.
+Senders may count one stream in different ways: explicit buckets of other bounds, or exponential buckets. A sketch for
+each way is kept, since a conversion of one into another would lose precision for good.
 """
 
 from __future__ import annotations
@@ -19,44 +19,47 @@ from otel_mlmon.sketch.histogram import MAX_VALUES, Histogram, parse_counts
 from otel_mlmon.sketch.moments import Moments
 
 Bounds = tuple[float, ...]
+"""The upper bounds of explicit buckets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamSketch:
-    """Mergeable counts of one stream."""
+    """Holds the mergeable counts of one stream."""
 
     exponential: ExponentialHistogram | None = None
+    """Numbers in exponential buckets; None if no sender uses them."""
     explicit: Mapping[Bounds, Histogram] = field(default_factory=dict)
-    """By bounds; one entry unless writers disagree."""
+    """Numbers in explicit buckets, by bounds; more than one entry only if senders use different bounds."""
     categories: Categories = field(default_factory=Categories)
+    """Classes."""
     missing: int = 0
     """Values that are NaN, None or infinite."""
 
     @property
     def numbers(self) -> int:
-        """How many numeric values."""
+        """The number of numeric values."""
         explicit = sum(histogram.total for histogram in self.explicit.values())
         return explicit + (self.exponential.total if self.exponential is not None else 0)
 
     @property
     def total(self) -> int:
-        """How many values, missing ones included."""
+        """The number of values, missing ones included."""
         return self.numbers + self.categories.total + self.missing
 
     @property
     def moments(self) -> Moments:
-        """Of the numeric values."""
+        """Count, sum and extremes of the numeric values."""
         moments = Moments() if self.exponential is None else self.exponential.moments
         for histogram in self.explicit.values():
             moments = moments.merge(histogram.moments)
         return moments
 
     def merge(self, other: StreamSketch) -> StreamSketch:
-        """Of both sets together; exact, whatever the order."""
+        """Returns the sketch of both sets together."""
         explicit = dict(self.explicit)
         for bounds, histogram in other.explicit.items():
-            mine = explicit.get(bounds)
-            explicit[bounds] = histogram if mine is None else mine.merge(histogram)
+            present = explicit.get(bounds)
+            explicit[bounds] = histogram if present is None else present.merge(histogram)
         if self.exponential is None or other.exponential is None:
             exponential = other.exponential if self.exponential is None else self.exponential
         else:
@@ -69,10 +72,9 @@ class StreamSketch:
         )
 
     def quantile(self, q: float) -> float:
-        """The number below which a share `q` in [0, 1] of the numbers lies; NaN of none.
+        """Estimates the q-quantile of the numbers, `q` in [0, 1]; NaN without numbers.
 
-        Where writers count in different ways it is the upper bound of a bucket, else as the one sketch has
-        it.
+        If senders count in different ways it is the upper bound of a bucket, else the estimate of the one sketch.
         """
         sketches: list[Histogram | ExponentialHistogram] = [*self.explicit.values()]
         if self.exponential is not None:
@@ -80,15 +82,15 @@ class StreamSketch:
         if len(sketches) == 1:
             return sketches[0].quantile(q)
         atoms = sorted(atom for sketch in sketches for atom in _upper_bounds(sketch))
-        rank, seen = q * sum(count for _, count in atoms), 0
+        rank, cumulative = q * sum(count for _, count in atoms), 0
         for upper, count in atoms:
-            seen += count
-            if seen >= rank:
+            cumulative += count
+            if cumulative >= rank:
                 return upper
         return math.nan
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON has it, without what is empty; `from_dict` is its inverse."""
+        """Returns a JSON object without empty parts; `from_dict` is the inverse."""
         document: dict[str, Any] = {}
         if self.exponential is not None:
             document["exponential"] = self.exponential.to_dict()
@@ -102,7 +104,7 @@ class StreamSketch:
 
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> StreamSketch:
-        """From `to_dict`.
+        """Parses the result of `to_dict`.
 
         Raises:
             KeyError: A key of a sketch is missing.
@@ -116,19 +118,19 @@ class StreamSketch:
         explicit = [Histogram.from_dict(part) for part in document.get("explicit", [])]
         categories, missing = document.get("categories", {}), document.get("missing", 0)
         parse_counts([*categories.values(), missing])
-        stream_sketch = cls(
+        sketch = cls(
             exponential=None if exponential is None else ExponentialHistogram.from_dict(exponential),
             explicit={histogram.bounds: histogram for histogram in explicit},
             categories=Categories(counts={label: count for label, count in categories.items() if count}),
             missing=missing,
         )
-        if stream_sketch.total > MAX_VALUES:
+        if sketch.total > MAX_VALUES:
             raise ValueError(f"more than {MAX_VALUES} values")
-        return stream_sketch
+        return sketch
 
 
 def _upper_bounds(sketch: Histogram | ExponentialHistogram) -> list[tuple[float, int]]:
-    """Upper bound and count of each bucket that is not empty."""
+    """Returns the upper bound and the count of each bucket that is not empty."""
     if isinstance(sketch, ExponentialHistogram):
         return [
             (bucket_range(ordinal, sketch.scale)[1], count)

@@ -13,8 +13,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.alert.alert import Alert
-from otel_mlmon.processor.alert.message import render
-from otel_mlmon.processor.config import load
+from otel_mlmon.processor.alert.message import format_alert
+from otel_mlmon.processor.config.load import load_config
 from otel_mlmon.processor.pipeline import Pipeline
 from otel_mlmon.processor.receive.decode import DecodedRequest, decode_metrics
 from otel_mlmon.processor.receive.decode_logs import decode_logs
@@ -53,20 +53,20 @@ class SimulatedProcessor:
         storage = {"path": str(Path(self._directory.name) / "data")}
         file.write_text(json.dumps({**(configuration or {}), "storage": {**_storage(configuration), **storage}}))
         try:
-            self._config = load(file, {})
+            self._config = load_config(file, {})
         except BaseException:
             self._directory.cleanup()
             raise
         self.now_ns = start_ns
         """The simulated clock, Unix nanoseconds. A test may set it; `advance` moves it and does what is due."""
         self.alerts: list[Alert] = []
-        """Every change of state that a notifier would have been handed, in order; `at_ns` is the simulated time."""
+        """Every change of state that a notifier would have been handed, in order; `time_ns` is the simulated time."""
         self._open()
 
     @property
     def messages(self) -> list[str]:
         """The text of each alert, as a person would read it."""
-        return [render(alert) for alert in self.alerts]
+        return [format_alert(alert) for alert in self.alerts]
 
     def receive(self, request: Request) -> DecodedRequest:
         """Takes one OTLP request in, as the receiver would; the result counts what was accepted and rejected."""

@@ -9,7 +9,7 @@ from otel_mlmon.backtest.request import (
     parse_window_length,
 )
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.processor.config import FalseAlarms
+from otel_mlmon.processor.config.units import FalseAlarms
 
 
 @pytest.mark.parametrize(

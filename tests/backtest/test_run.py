@@ -13,11 +13,11 @@ from sklearn.datasets import load_digits
 
 from otel_mlmon.backtest.report import BacktestReport, StreamReport
 from otel_mlmon.backtest.request import BacktestRequest, FalseAlarmBudget, WindowLength
-from otel_mlmon.backtest.run import run_backtest, run_backtest_of_tables
+from otel_mlmon.backtest.run import run_backtest
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.processor.config import FalseAlarms
+from otel_mlmon.processor.config.units import FalseAlarms
 from otel_mlmon.reference.profile import Profile
-from tests.support.tables import car_loan, judged, normal, table
+from tests.support.tables import car_loan, judged, judged_tables, normal, table
 
 
 def stream(report: BacktestReport, name: str) -> StreamReport:
@@ -238,7 +238,7 @@ def test_windows_of_time_in_the_order_of_time() -> None:
         reference=Path("ref"), data=Path("data"), window=WindowLength(time_s=3600.0), timestamp="at"
     )
     data = table({"at": times[order], "x": values[order]})
-    report = run_backtest_of_tables(table({"x": normal(10_000, seed=1)}), data, request)
+    report = judged_tables(table({"x": normal(10_000, seed=1)}), data, request)
     found = stream(report, "x")
     assert (report.windows, found.first_alarm_window, found.onset_window) == (6, 3, 3)
     assert (found.first_alarm, report.false_alarms) == ("2026-01-01T03:59:56Z", "1 per 30d")

@@ -7,19 +7,19 @@ from pathlib import Path
 import pytest
 
 from otel_mlmon import cli
-from otel_mlmon.processor.config import default_yaml
+from otel_mlmon.processor.config.render import default_yaml
 
 
 def test_a_right_file_is_right(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "mlmon.yaml"
     path.write_text("models: {fraud: {}}\n")
     assert cli.main(["check-config", "--config", str(path)]) == 0
-    assert capsys.readouterr() == (f"{path}: right. Models: fraud. Told: log, otlp.\n", "")
+    assert capsys.readouterr() == (f"{path}: valid. Models: fraud. Notifiers: log, otlp.\n", "")
 
 
 def test_no_file_is_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check-config"]) == 0
-    assert capsys.readouterr().out == "the defaults: right. Models: *. Told: log, otlp.\n"
+    assert capsys.readouterr().out == "the defaults: valid. Models: *. Notifiers: log, otlp.\n"
 
 
 def test_all_faults_go_to_stderr_and_the_code_is_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

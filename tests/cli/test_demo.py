@@ -22,7 +22,7 @@ from otel_mlmon.cli import INTERRUPTED, demo, main
 from otel_mlmon.demo import story
 from otel_mlmon.demo.child import ChildFailedError
 from otel_mlmon.errors import DependencyMissingError
-from otel_mlmon.processor.config import load
+from otel_mlmon.processor.config.load import load_config
 from tests.support.api_documents import alert_document, model_document
 
 
@@ -107,7 +107,7 @@ def test_the_configuration_uses_free_ports_on_loopback_only(tmp_path: Path) -> N
 def test_the_processor_takes_the_configuration(tmp_path: Path) -> None:
     file = tmp_path / "mlmon.yaml"
     file.write_text(json.dumps(demo.build_config(tmp_path / "state"), indent=2))
-    loaded = load(file, {})
+    loaded = load_config(file, {})
     assert (loaded.windows.pane_s, loaded.windows.lateness_s, loaded.windows.rolling_s) == (0.5, 0.5, 5.0)
     assert loaded.model("digits").reference.learn == 2000
 

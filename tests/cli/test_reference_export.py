@@ -16,7 +16,7 @@ import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from otel_mlmon import cli
-from otel_mlmon.processor.config import load
+from otel_mlmon.processor.config.load import load_config
 from otel_mlmon.processor.service import Addresses, Service
 from otel_mlmon.reference.embedding import find_profile, read_metadata
 from otel_mlmon.reference.profile import Profile
@@ -44,7 +44,7 @@ def service(folder: Path, **reference: Any) -> Iterator[Addresses]:
         "models": {"*": {"reference": {"learn": 1000, **reference}}},
     }
     path.write_text(json.dumps(document), encoding="utf-8")
-    running = Service(load(path, {}))
+    running = Service(load_config(path, {}))
     try:
         yield running.start()
     finally:

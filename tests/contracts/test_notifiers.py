@@ -1,4 +1,4 @@
-"""What holds for every notifier behind its delivery."""
+"""What holds for every notifier behind its delivery, each made as the service makes it; and how a package adds one."""
 
 from __future__ import annotations
 
@@ -7,36 +7,37 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from otel_mlmon.processor.config.section import Section
 from otel_mlmon.processor.notify.delivery import Delivery, DeliverySettings
-from otel_mlmon.processor.notify.log import LogNotifier
-from otel_mlmon.processor.notify.notifier import Notifier, PermanentError, TransientError
-from otel_mlmon.processor.notify.otlp import OtlpNotifier
-from otel_mlmon.processor.notify.webhook import WebhookNotifier
+from otel_mlmon.processor.notify.notifier import NOTIFIERS, EmitEvent, Notifier, PermanentError, TransientError
 from tests.support.alerts import FIRING, RESOLVED
-from tests.support.notifiers import Letters, Scripted
+from tests.support.notifiers import DeadLetterList, ScriptedNotifier
+from tests.support.packages import install, run_beside
 from tests.support.webhook_server import Answer, webhook_server
 
 QUICK = DeliverySettings(timeout_s=0.3, backoff_s=0.001, max_backoff_s=0.002, breaker_open_s=0.001)
 
 
 @dataclass(frozen=True)
-class Addressee:
-    """A notifier, and the states it told its addressee, once they are so many."""
+class Recipient:
+    """A notifier, and the states of the alerts that arrived, once there are so many."""
 
     notifier: Notifier
-    wait: Callable[[int], list[str]]
+    wait_for: Callable[[int], list[str]]
 
 
-Make = Callable[[str], Addressee]
+Make = Callable[[str], Recipient]
 
 
-class Lines(logging.Handler):
+class ScriptedHandler(logging.Handler):
     """A log one can wait for; its faults are those of `script`."""
 
-    def __init__(self, script: Scripted) -> None:
+    def __init__(self, script: ScriptedNotifier) -> None:
         super().__init__()
         self.script = script
 
@@ -49,62 +50,84 @@ class Lines(logging.Handler):
         self.script.notify(FIRING if "FIRING" in record.getMessage() else RESOLVED)
 
 
-def script_of(fault: str, gate: threading.Event) -> Scripted:
+def create(name: str, section: dict[str, Any], emit_event: EmitEvent | None = None) -> Notifier:
+    notifier_type = NOTIFIERS.load(name)
+    notifier = notifier_type.create(notifier_type.section_type.model_validate(section), emit_event)
+    assert notifier is not None
+    return notifier
+
+
+def script_of(fault: str, gate: threading.Event) -> ScriptedNotifier:
     faults: dict[str, list[Exception | threading.Event]] = {
         "none": [],
         "transient": [TransientError("HTTP 503")],
         "permanent": [PermanentError("HTTP 404")],
         "hang": [gate],
     }
-    return Scripted(faults[fault])
+    return ScriptedNotifier(faults[fault])
 
 
-@pytest.fixture(params=["log", "otlp", "webhook"])
+def make_log(fault: str, gate: threading.Event, stack: ExitStack) -> Recipient:
+    script, logger = script_of(fault, gate), logging.getLogger("otel_mlmon.alerts")
+    handler, level = ScriptedHandler(script), logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    stack.callback(logger.setLevel, level)
+    stack.callback(logger.removeHandler, handler)
+    return Recipient(create("log", {}), states_of(script))
+
+
+def make_otlp(fault: str, gate: threading.Event, stack: ExitStack) -> Recipient:
+    del stack
+    script = script_of(fault, gate)
+    notifier = create("otlp", {}, lambda *event: script.notify(FIRING if event[1] == "ERROR" else RESOLVED))
+    return Recipient(notifier, states_of(script))
+
+
+def make_webhook(fault: str, gate: threading.Event, stack: ExitStack) -> Recipient:
+    del gate
+    first = {
+        "none": Answer(),
+        "transient": Answer(status=503),
+        "permanent": Answer(status=404),
+        "hang": Answer(waits=True),
+    }[fault]
+    server = stack.enter_context(webhook_server(first, Answer()))
+
+    def states(count: int) -> list[str]:
+        skipped = int(fault in ("transient", "permanent"))
+        requests = server.wait_for(count + skipped)[skipped:]
+        return ["firing" if b'"state": "firing"' in request.body else "ok" for request in requests]
+
+    return Recipient(create("webhook", {"url": server.url, "timeout": "30s"}), states)
+
+
+def states_of(script: ScriptedNotifier) -> Callable[[int], list[str]]:
+    return lambda count: [alert.state.value for alert in script.wait_for(count)]
+
+
+RECIPIENTS = {"log": make_log, "otlp": make_otlp, "webhook": make_webhook}
+
+
+@pytest.fixture(params=NOTIFIERS.names())
 def make(request: pytest.FixtureRequest) -> Iterator[Make]:
-    """Makes the notifier with a fault at the first attempt."""
+    """Makes the notifier with a fault at the first attempt; a new one needs an entry in `RECIPIENTS`."""
     gate = threading.Event()
     with ExitStack() as stack:
         stack.callback(gate.set)
-
-        def states(script: Scripted) -> Callable[[int], list[str]]:
-            return lambda count: [alert.state.name for alert in script.wait_told(count)]
-
-        def log(fault: str) -> Addressee:
-            script, logger = script_of(fault, gate), logging.getLogger("otel_mlmon.alerts")
-            handler = Lines(script)
-            level = logger.level
-            logger.setLevel(logging.INFO)
-            logger.addHandler(handler)
-            stack.callback(logger.setLevel, level)
-            stack.callback(logger.removeHandler, handler)
-            return Addressee(LogNotifier(), states(script))
-
-        def otlp(fault: str) -> Addressee:
-            script = script_of(fault, gate)
-            notifier = OtlpNotifier(lambda *event: script.notify(FIRING if event[1] == "ERROR" else RESOLVED))
-            return Addressee(notifier, states(script))
-
-        def webhook(fault: str) -> Addressee:
-            first = {
-                "none": Answer(),
-                "transient": Answer(status=503),
-                "permanent": Answer(status=404),
-                "hang": Answer(waits=True),
-            }[fault]
-            server = stack.enter_context(webhook_server(first, Answer()))
-
-            def told(count: int) -> list[str]:
-                skipped = int(fault in ("transient", "permanent"))
-                requests = server.wait_for(count + skipped)[skipped:]
-                return ["FIRING" if b'"state": "firing"' in request.body else "OK" for request in requests]
-
-            return Addressee(WebhookNotifier(server.url, timeout_s=30), told)
-
-        yield {"log": log, "otlp": otlp, "webhook": webhook}[request.param]
+        yield lambda fault: RECIPIENTS[request.param](fault, gate, stack)
 
 
-def run(addressee: Addressee, letters: Letters) -> Delivery:
-    delivery = Delivery(addressee.notifier, name="n", dead_letters=letters, settings=QUICK)
+@pytest.mark.parametrize("name", NOTIFIERS.names())
+def test_its_section_explains_itself(name: str) -> None:
+    section_type = NOTIFIERS.load(name).section_type
+    assert issubclass(section_type, Section)
+    assert section_type.__doc__
+    assert all(field.description for field in section_type.model_fields.values())
+
+
+def run(recipient: Recipient, letters: DeadLetterList) -> Delivery:
+    delivery = Delivery(recipient.notifier, name="n", dead_letters=letters, settings=QUICK)
     delivery.start()
     delivery.submit(FIRING)
     delivery.submit(RESOLVED)
@@ -112,41 +135,130 @@ def run(addressee: Addressee, letters: Letters) -> Delivery:
 
 
 def test_it_delivers_in_order(make: Make) -> None:
-    letters = Letters()
-    addressee = make("none")
-    delivery = run(addressee, letters)
-    assert addressee.wait(2) == ["FIRING", "OK"]
+    letters = DeadLetterList()
+    recipient = make("none")
+    delivery = run(recipient, letters)
+    assert recipient.wait_for(2) == ["firing", "ok"]
     assert delivery.shutdown(10)
-    assert (delivery.outcomes(), letters.kept) == ({"delivered": 2}, [])
+    assert (delivery.outcomes(), letters.letters) == ({"delivered": 2}, [])
 
 
-def test_a_transient_fault_is_tried_again_and_told_once(make: Make) -> None:
-    letters = Letters()
-    addressee = make("transient")
-    delivery = run(addressee, letters)
-    assert addressee.wait(2) == ["FIRING", "OK"]
+def test_after_a_transient_fault_it_is_attempted_again_and_sent_once(make: Make) -> None:
+    letters = DeadLetterList()
+    recipient = make("transient")
+    delivery = run(recipient, letters)
+    assert recipient.wait_for(2) == ["firing", "ok"]
     assert delivery.shutdown(10)
-    assert (delivery.outcomes(), letters.kept) == ({"transient": 1, "delivered": 2}, [])
+    assert (delivery.outcomes(), letters.letters) == ({"transient": 1, "delivered": 2}, [])
 
 
-def test_a_permanent_fault_is_a_dead_letter_and_the_next_is_told(make: Make) -> None:
-    letters = Letters()
-    addressee = make("permanent")
-    delivery = run(addressee, letters)
-    assert addressee.wait(1) == ["OK"]
+def test_a_permanent_fault_is_a_dead_letter_and_the_next_alert_is_sent(make: Make) -> None:
+    letters = DeadLetterList()
+    recipient = make("permanent")
+    delivery = run(recipient, letters)
+    assert recipient.wait_for(1) == ["ok"]
     assert delivery.shutdown(10)
-    assert letters.kept == [(FIRING, "n", "permanent", "HTTP 404")]
+    assert letters.letters == [(FIRING, "n", "permanent", "HTTP 404")]
 
 
 def test_one_that_hangs_runs_into_its_time_out_and_the_others_do_not_wait(make: Make) -> None:
-    letters, other = Letters(), Scripted()
+    letters, other = DeadLetterList(), ScriptedNotifier()
     neighbour = Delivery(other, name="other", dead_letters=letters, settings=QUICK)
     neighbour.start()
-    addressee = make("hang")
-    delivery = run(addressee, letters)
+    recipient = make("hang")
+    delivery = run(recipient, letters)
     neighbour.submit(FIRING)
-    assert other.wait_told(1, timeout_s=5) == [FIRING]
-    addressee.wait(2)
+    assert other.wait_for(1, timeout_s=5) == [FIRING]
+    recipient.wait_for(2)
     assert delivery.shutdown(10)
     assert neighbour.shutdown(10)
     assert delivery.outcomes() == {"timeout": 1, "delivered": 2}
+
+
+ADDED_NOTIFIER = '''
+import json
+from pathlib import Path
+
+from pydantic import Field
+
+from otel_mlmon.processor.config.section import Section
+
+
+class FileSection(Section):
+    """Alerts as lines of a file."""
+
+    path: Path = Field(description="The file.")
+
+
+class FileNotifier:
+    section_type = FileSection
+
+    def __init__(self, path):
+        self.path = path
+
+    @classmethod
+    def create(cls, section, emit_event):
+        return cls(section.path)
+
+    def notify(self, alert):
+        with self.path.open("a") as file:
+            file.write(json.dumps(alert.to_dict()) + "\\n")
+'''
+
+USE_OF_IT = """
+import json
+import time
+from pathlib import Path
+
+import httpx
+
+from otel_mlmon.errors import ConfigurationError
+from otel_mlmon.processor.config.load import load_config
+from otel_mlmon.processor.config.render import default_yaml
+from otel_mlmon.processor.service import Service
+from otel_mlmon.testing import SimulatedProcessor
+from otel_mlmon.testing.telemetry import Telemetry
+from otel_mlmon.types import ModelKey
+
+try:
+    SimulatedProcessor({"alerts": {"notify": [{"file": {"pth": "x"}}]}})
+except ConfigurationError as error:
+    faults = sorted(fault.partition(": ")[2] for fault in error.faults)
+
+configuration = {
+    "receiver": {"grpc": "", "http": "127.0.0.1:0"},
+    "web": {"listen": ""},
+    "windows": {"pane": "200ms", "lateness": "0s", "rolling": "1s"},
+    "alerts": {"notify": [{"file": {"path": "alerts.jsonl"}}]},
+    "models": {"*": {"no_data": {"after": "500ms"}}},
+}
+Path("mlmon.yaml").write_text(json.dumps(configuration))
+service = Service(load_config("mlmon.yaml", {}))
+address = service.start().http
+now_ns = time.time_ns()
+telemetry = Telemetry(ModelKey("fraud", "1"), sender="s", start_ns=now_ns - 100_000_000, end_ns=now_ns)
+telemetry.add_count(PREDICTIONS, 10, {"ml.prediction.label": "ham"})
+httpx.post(
+    f"http://{address}/v1/metrics",
+    content=telemetry.request.SerializeToString(),
+    headers={"Content-Type": "application/x-protobuf"},
+).raise_for_status()
+deadline_s = time.monotonic() + 30
+while not Path("alerts.jsonl").exists() and time.monotonic() < deadline_s:
+    time.sleep(0.05)
+service.shutdown(10)
+alerts = [json.loads(line) for line in Path("alerts.jsonl").read_text().splitlines()]
+print(json.dumps({"faults": faults, "defaults": default_yaml(), "alerts": alerts}))
+"""
+
+
+def test_a_package_adds_a_notifier_by_one_file_and_an_entry_point(tmp_path: Path) -> None:
+    install(tmp_path, ADDED_NOTIFIER, group="otel_mlmon.notifiers", name="file", attribute="FileNotifier")
+    result = run_beside(tmp_path, "from otel_mlmon.semconv import PREDICTIONS\n" + USE_OF_IT)
+    assert result["faults"] == [
+        "alerts.notify[0].file.path: is needed",
+        "alerts.notify[0].file.pth: is not a known key (did you mean `path`?)",
+    ]
+    assert "`file: {path: …}`" in " ".join(result["defaults"].replace("#", " ").split())
+    alert = result["alerts"][0]
+    assert (alert["model"], alert["rule"], alert["state"]) == ("fraud", "no_data", "no_data")

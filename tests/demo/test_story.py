@@ -172,7 +172,7 @@ def test_an_alert_that_is_never_resolved_has_no_time_of_it() -> None:
 def test_a_finding_is_the_alert_as_it_came() -> None:
     later = shifted(5)
     for alert in later.alerts:
-        alert["causes"][0] |= {"value": 0.01, "now": "3: 11 %"}
+        alert["causes"][0] |= {"value": 0.01, "current": "3: 11 %"}
     verdict = check((*GOOD[:6], later, GOOD[6]))
     assert verdict == check(GOOD)
 

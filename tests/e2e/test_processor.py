@@ -97,8 +97,8 @@ def test_it_learns_alerts_and_comes_back_after_kill_9_with_all_it_knew(tmp_path:
         running.kill()
         running.start()
         (again,) = firing()
-        assert (again["fingerprint"], again["at_ns"], again["since_ns"]) == (
-            alert["fingerprint"], alert["at_ns"], alert["since_ns"],
+        assert (again["fingerprint"], again["time_ns"], again["onset_ns"]) == (
+            alert["fingerprint"], alert["time_ns"], alert["onset_ns"],
         )  # fmt: skip
         assert label()["status"] == "drift"
 

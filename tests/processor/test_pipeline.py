@@ -11,8 +11,8 @@ import pytest
 
 from otel_mlmon import semconv
 from otel_mlmon.errors import StoreError
-from otel_mlmon.processor.alert.alert import Alert, State
-from otel_mlmon.processor.config import load
+from otel_mlmon.processor.alert.alert import Alert, RuleState
+from otel_mlmon.processor.config.load import load_config
 from otel_mlmon.processor.pipeline import Pipeline
 from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, TelemetryItem
 from otel_mlmon.processor.self_telemetry import SelfTelemetry
@@ -36,7 +36,7 @@ def settings(folder: Path, **models: Any) -> Settings:
         "models": {"*": {"reference": {"learn": 1000}, **models}},
     }
     path.write_text(json.dumps(document), encoding="utf-8")
-    return Settings(load(path, {}))
+    return Settings(load_config(path, {}))
 
 
 @dataclass
@@ -107,7 +107,7 @@ def facts(bench: Bench) -> str:
     return json.dumps(bench.pipeline.read(), sort_keys=True)
 
 
-def changes(alerts: list[Alert]) -> list[tuple[str, State]]:
+def changes(alerts: list[Alert]) -> list[tuple[str, RuleState]]:
     return [(alert.rule, alert.state) for alert in alerts]
 
 
@@ -124,11 +124,11 @@ def play(bench: Bench, *, restart_after: frozenset[int] = frozenset()) -> Bench:
 
 def test_a_drift_is_told_once_with_its_onset_and_so_is_its_end(tmp_path: Path) -> None:
     bench = play(Bench(settings(tmp_path)))
-    assert changes(bench.told) == [("prediction_drift", State.FIRING), ("prediction_drift", State.OK)]
+    assert changes(bench.told) == [("prediction_drift", RuleState.FIRING), ("prediction_drift", RuleState.OK)]
     fired = bench.told[0]
-    assert fired.since_ns == T0 + 300 * SECOND
+    assert fired.onset_ns == T0 + 300 * SECOND
     (cause,) = fired.causes
-    assert (cause.stream, cause.before, cause.now) == ("prediction.label", "class d: 10 %", "40 %")
+    assert (cause.stream, cause.reference, cause.current) == ("prediction.label", "class d: 10 %", "40 %")
 
 
 @pytest.mark.parametrize("restart_after", [{0}, {5}, {15, 16}, {29}, {31}, {34, 40}, set(range(90))], ids=str)
@@ -138,7 +138,7 @@ def test_a_restart_at_any_time_is_no_restart(tmp_path: Path, restart_after: set[
     whole = play(Bench(settings(tmp_path / "one")))
     broken = play(Bench(settings(tmp_path / "other")), restart_after=frozenset(restart_after))
     # Told at least once: what is told again after a restart has the same identity, and receivers know it by that.
-    assert list({alert.at_ns: alert.to_dict() for alert in broken.told}.values()) == [
+    assert list({alert.time_ns: alert.to_dict() for alert in broken.told}.values()) == [
         alert.to_dict() for alert in whole.told
     ]
     assert facts(broken) == facts(whole)
@@ -198,11 +198,11 @@ def test_a_moved_feature_is_told_by_its_mean(tmp_path: Path) -> None:
         feature = point(semconv.FEATURE.name, numbers(*values), at_s=at_s, since_s=at_s - 10, key="image.brightness")
         bench.pane(CALM, feature)
     (fired,) = bench.told
-    assert (fired.rule, fired.state) == ("data_drift", State.FIRING)
+    assert (fired.rule, fired.state) == ("data_drift", RuleState.FIRING)
     (cause,) = fired.causes
     assert cause.stream == "input.image.brightness"
-    assert cause.before.startswith("mean 0.6")
-    assert 0.28 < float(cause.now.removeprefix("mean ")) < 0.32
+    assert cause.reference.startswith("mean 0.6")
+    assert 0.28 < float(cause.current.removeprefix("mean ")) < 0.32
     bench.kill()
 
 
@@ -212,11 +212,11 @@ def test_silence_is_told_as_no_data(tmp_path: Path) -> None:
         bench.pane(CALM)
     bench.clock.now_ns += 120 * SECOND
     bench.turn()
-    assert changes(bench.told) == [("no_data", State.NO_DATA)]
+    assert changes(bench.told) == [("no_data", RuleState.NO_DATA)]
     bench.number += 12
     bench.pane(CALM)
     bench.pane(CALM)
-    assert changes(bench.told) == [("no_data", State.NO_DATA), ("no_data", State.OK)]
+    assert changes(bench.told) == [("no_data", RuleState.NO_DATA), ("no_data", RuleState.OK)]
     bench.kill()
 
 
@@ -227,9 +227,9 @@ def test_a_model_that_was_silent_for_the_retention_is_forgotten_by_every_step(tm
     for after_s in (700, 15 * 86_400):
         bench.clock.now_ns += after_s * SECOND
         bench.turn()
-    assert changes(bench.told) == [("no_data", State.NO_DATA), ("no_data", State.OK)]
+    assert changes(bench.told) == [("no_data", RuleState.NO_DATA), ("no_data", RuleState.OK)]
     for _ in range(2):
-        assert (bench.pipeline.read()["models"], bench.pipeline._alerts.to_state()["models"]) == ({}, [])
+        assert (bench.pipeline.read()["models"], bench.pipeline._alerts.record().models) == ({}, [])
         bench.kill()
         bench.open()
     bench.kill()
@@ -244,7 +244,7 @@ def test_a_processor_that_was_down_for_the_retention_forgets_what_waited_too(tmp
     bench.clock.now_ns += 15 * 86_400 * SECOND
     bench.open()
     bench.turn()
-    assert (bench.pipeline._alerts.to_state()["models"], list(bench.pipeline._evaluator.streams())) == ([], [])
+    assert (bench.pipeline._alerts.record().models, list(bench.pipeline._evaluator.streams())) == ([], [])
     bench.kill()
 
 
@@ -291,7 +291,7 @@ def test_the_reference_that_a_model_carries_is_what_its_streams_are_judged_by(tm
     assert (known["origin"], known["reference_count"], known["calibrating"]) == ("model", 9000, True)
     for number in range(25):
         bench.pane(DRIFTED if number > 14 else CALM)
-    assert changes(bench.told) == [("prediction_drift", State.FIRING)]
+    assert changes(bench.told) == [("prediction_drift", RuleState.FIRING)]
     bench.kill()
 
 

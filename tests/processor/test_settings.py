@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.processor.config import load
+from otel_mlmon.processor.config.load import load_config
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.window.window import StreamKey
@@ -16,14 +16,14 @@ DIGITS = ModelKey("digits", "1")
 FRAUD = ModelKey("fraud", "7")
 
 
-def settings(folder: Path, text: str = "") -> Settings:
+def settings_of(folder: Path, text: str = "") -> Settings:
     path = folder / "mlmon.yaml"
     path.write_text(text, encoding="utf-8")
-    return Settings(load(path, {}))
+    return Settings(load_config(path, {}))
 
 
 @pytest.mark.parametrize(
-    ("stream", "watch"),
+    ("stream", "policy"),
     [
         ("prediction.label", DetectionPolicy(tolerance=0.02, direction="both")),
         ("prediction.value", DetectionPolicy(tolerance=0.02, direction="both")),
@@ -33,8 +33,8 @@ def settings(folder: Path, text: str = "") -> Settings:
         ("errors", DetectionPolicy(tolerance=0.0, direction="up")),
     ],
 )
-def test_each_stream_is_judged_as_its_rule_says(tmp_path: Path, stream: str, watch: DetectionPolicy) -> None:
-    assert settings(tmp_path).watch(StreamKey(DIGITS, stream)) == watch
+def test_each_stream_is_judged_as_its_rule_says(tmp_path: Path, stream: str, policy: DetectionPolicy) -> None:
+    assert settings_of(tmp_path).policy(StreamKey(DIGITS, stream)) == policy
 
 
 def test_a_model_has_its_own_bounds_and_the_rest_from_the_star(tmp_path: Path) -> None:
@@ -43,28 +43,28 @@ models:
   "*": {data_drift: {tolerance: 8%}, max_labels: 20}
   fraud: {latency: {threshold: 50ms, max_ratio: 5%}, prediction_drift: {enabled: false}}
 """
-    told = settings(tmp_path, text)
-    assert told.watch(StreamKey(FRAUD, "prediction.label")) is None
-    assert told.watch(StreamKey(FRAUD, "input.amount")) == DetectionPolicy(tolerance=0.08, direction="both")
-    fraud, digits = told.model_settings(FRAUD), told.model_settings(DIGITS)
+    settings = settings_of(tmp_path, text)
+    assert settings.policy(StreamKey(FRAUD, "prediction.label")) is None
+    assert settings.policy(StreamKey(FRAUD, "input.amount")) == DetectionPolicy(tolerance=0.08, direction="both")
+    fraud, digits = settings.model_settings(FRAUD), settings.model_settings(DIGITS)
     assert (fraud.latency_threshold_s, fraud.latency_max_ratio, fraud.max_labels) == (0.05, 0.05, 20)
     assert (digits.latency_threshold_s, digits.latency_max_ratio, digits.max_labels) == (0.2, 0.01, 20)
-    assert "prediction_drift" not in told.rules(FRAUD).enabled
-    assert "prediction_drift" in told.rules(DIGITS).enabled
+    assert "prediction_drift" not in settings.rules(FRAUD).active
+    assert "prediction_drift" in settings.rules(DIGITS).active
 
 
 def test_the_false_alarm_budget_becomes_the_alarm_line(tmp_path: Path) -> None:
-    told = settings(tmp_path, "alerts: {false_alarms: 1 per 30d}\nwindows: {pane: 10s}")
-    assert told.alarm_line(26) == pytest.approx(6.8286, abs=1e-4)
-    assert told.alarm_line(260) == pytest.approx(7.8286, abs=1e-4)
+    settings = settings_of(tmp_path, "alerts: {false_alarms: 1 per 30d}\nwindows: {pane: 10s}")
+    assert settings.alarm_line(26) == pytest.approx(6.8286, abs=1e-4)
+    assert settings.alarm_line(260) == pytest.approx(7.8286, abs=1e-4)
 
 
 def test_a_reference_file_is_read_at_the_start(tmp_path: Path) -> None:
     profile = Profile.from_data(model="fraud", version="7", labels=["ok"] * 90 + ["fraud"] * 10)
     profile.write(tmp_path / "fraud.json")
-    told = settings(tmp_path, f"models: {{fraud: {{reference: {{file: '{tmp_path}/fraud.json'}}}}}}")
-    assert told.model_settings(FRAUD).profile == profile
-    assert told.model_settings(DIGITS).profile is None
+    settings = settings_of(tmp_path, f"models: {{fraud: {{reference: {{file: '{tmp_path}/fraud.json'}}}}}}")
+    assert settings.model_settings(FRAUD).profile == profile
+    assert settings.model_settings(DIGITS).profile is None
 
 
 def test_every_reference_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_every_reference_file_that_cannot_be_read_is_said(tmp_path: Path) -> Non
         f"b: {{reference: {{file: '{tmp_path}/not.json'}}}}}}"
     )
     with pytest.raises(ConfigurationError) as error:
-        settings(tmp_path, text)
+        settings_of(tmp_path, text)
     assert [fault.partition(":")[0] for fault in error.value.faults] == [
         "models.a.reference.file", "models.b.reference.file",
     ]  # fmt: skip

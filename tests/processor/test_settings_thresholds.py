@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from otel_mlmon.processor.config import Config
+from otel_mlmon.processor.config.model import Config
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.threshold import Threshold
 from otel_mlmon.processor.settings import Settings
@@ -16,41 +16,41 @@ RULES = [
 ]
 
 
-def settings(**model: Any) -> Settings:
+def settings_of(**model: Any) -> Settings:
     return Settings(Config.model_validate({"models": {"fraud": model}}))
 
 
-def watch(found: Settings, stream: str) -> DetectionPolicy | None:
-    return found.watch(StreamKey(MODEL, stream))
+def policy(settings: Settings, stream: str) -> DetectionPolicy | None:
+    return settings.policy(StreamKey(MODEL, stream))
 
 
 def test_without_rules_there_are_no_thresholds_and_the_rule_is_off() -> None:
-    found = settings()
-    assert watch(found, "prediction.label") == DetectionPolicy(tolerance=0.02, direction="both")
-    assert "statistic" not in found.rules(MODEL).enabled
+    settings = settings_of()
+    assert policy(settings, "prediction.label") == DetectionPolicy(tolerance=0.02, direction="both")
+    assert "statistic" not in settings.rules(MODEL).active
 
 
 def test_rules_are_thresholds_of_the_streams_they_name() -> None:
-    found = settings(statistic={"thresholds": RULES})
+    settings = settings_of(statistic={"thresholds": RULES})
     psi = Threshold(statistic="psi", stream="prediction.label", above=0.2)
     chi_squared = Threshold(statistic="chi_squared", p_below=0.001)
-    assert "statistic" in found.rules(MODEL).enabled
-    assert "statistic" not in found.rules(ModelKey("other", "1")).enabled
-    label, feature = watch(found, "prediction.label"), watch(found, "input.age")
+    assert "statistic" in settings.rules(MODEL).active
+    assert "statistic" not in settings.rules(ModelKey("other", "1")).active
+    label, feature = policy(settings, "prediction.label"), policy(settings, "input.age")
     assert label == DetectionPolicy(tolerance=0.02, direction="both", thresholds=(psi, chi_squared))
     assert feature == DetectionPolicy(tolerance=0.05, direction="both", thresholds=(chi_squared,))
 
 
 def test_a_budget_is_no_sample_to_compare_with() -> None:
-    found = settings(statistic={"thresholds": RULES})
-    assert watch(found, "latency") == DetectionPolicy(tolerance=0.0, direction="up")
-    assert watch(found, "errors") == DetectionPolicy(tolerance=0.0, direction="up")
+    settings = settings_of(statistic={"thresholds": RULES})
+    assert policy(settings, "latency") == DetectionPolicy(tolerance=0.0, direction="up")
+    assert policy(settings, "errors") == DetectionPolicy(tolerance=0.0, direction="up")
 
 
 def test_a_stream_is_watched_for_its_thresholds_alone() -> None:
     off = {"data_drift": {"enabled": False}}
-    assert watch(settings(**off), "input.age") is None
-    only = watch(settings(**off, statistic={"thresholds": RULES}), "input.age")
+    assert policy(settings_of(**off), "input.age") is None
+    only = policy(settings_of(**off, statistic={"thresholds": RULES}), "input.age")
     assert only is not None
     assert len(only.thresholds) == 1
-    assert "data_drift" not in settings(**off, statistic={"thresholds": RULES}).rules(MODEL).enabled
+    assert "data_drift" not in settings_of(**off, statistic={"thresholds": RULES}).rules(MODEL).active

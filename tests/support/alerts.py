@@ -4,34 +4,36 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from otel_mlmon.processor.alert.alert import Alert, Cause, State
+from otel_mlmon.processor.alert.alert import Alert, Cause, RuleState
 
-AT_NS = 1_763_820_012_000_000_000
+TIME_NS = 1_763_820_012_000_000_000
 
 CAUSE = Cause(
     stream="prediction.label",
     value=0.35,
     bound=0.02,
-    before="class 3: 10 %",
-    now="45 %",
-    n=4210,
+    reference="class 3: 10 %",
+    current="45 %",
+    current_count=4210,
     reference_count=5000,
-    onset_ns=AT_NS - 12_000_000_000,
+    onset_ns=TIME_NS - 12_000_000_000,
     bins=tuple("0123456789"),
     reference_shares=(0.1,) * 10,
     current_shares=(0.06, 0.07, 0.05, 0.45, 0.06, 0.06, 0.07, 0.06, 0.06, 0.06),
+    summary="total variation 35 %, tolerated 2 % (n = 4 210, reference n = 5 000)",
 )
 
 FIRING = Alert(
     model="digits",
     version="1",
     rule="prediction_drift",
-    state=State.FIRING,
-    previous=State.OK,
+    title="prediction drift",
+    state=RuleState.FIRING,
+    previous=RuleState.OK,
     severity="critical",
-    at_ns=AT_NS,
-    since_ns=AT_NS - 12_000_000_000,
+    time_ns=TIME_NS,
+    onset_ns=TIME_NS - 12_000_000_000,
     causes=(CAUSE,),
 )
 
-RESOLVED = replace(FIRING, state=State.OK, previous=State.FIRING, at_ns=AT_NS + 60_000_000_000)
+RESOLVED = replace(FIRING, state=RuleState.OK, previous=RuleState.FIRING, time_ns=TIME_NS + 60_000_000_000)

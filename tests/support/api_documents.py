@@ -70,7 +70,7 @@ def model_document(
             stream("prediction.confidence", reference=0.95, current=confidence),
             stream("input.image.brightness", reference=0.31, current=0.17 if drifting else 0.31),
         ],
-        "rules": [{"rule": rule, "state": "firing" if rule in firing else "ok", "since_ns": 0} for rule in RULES],
+        "rules": [{"rule": rule, "state": "firing" if rule in firing else "ok", "changed_ns": 0} for rule in RULES],
     }
 
 
@@ -85,16 +85,16 @@ def alert_document(rule: str, *, state: str = "firing", after_s: float = 0.0, on
         "state": state,
         "previous": "ok" if state == "firing" else "firing",
         "severity": "critical",
-        "at_ns": START_NS + round(after_s * SECOND_NS),
-        "since_ns": onset_ns,
+        "time_ns": START_NS + round(after_s * SECOND_NS),
+        "onset_ns": onset_ns,
         "causes": [
             {
                 "stream": STREAM_OF.get(rule, rule),
                 "value": 0.45,
                 "bound": 0.02,
-                "before": "3: 10 %",
-                "now": "3: 55 %",
-                "n": 1800,
+                "reference": "3: 10 %",
+                "current": "3: 55 %",
+                "current_count": 1800,
                 "reference_count": 2000,
                 "onset_ns": onset_ns,
                 "bins": [],

@@ -5,18 +5,26 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from otel_mlmon.processor.alert.alert import Alert
+from otel_mlmon.processor.config.section import Section
 
 
 @dataclass(slots=True)
-class Scripted:
+class ScriptedNotifier:
     """Raises the next of `script` until it is used up; an event in it is waited for."""
 
     script: list[Exception | threading.Event] = field(default_factory=list)
-    told: list[Alert] = field(default_factory=list)
+    alerts: list[Alert] = field(default_factory=list)
     calls: int = 0
     changed: threading.Condition = field(default_factory=threading.Condition)
+
+    section_type: ClassVar = Section
+
+    @classmethod
+    def create(cls, section: Section, emit_event: Any) -> ScriptedNotifier:
+        return cls()
 
     def notify(self, alert: Alert) -> None:
         with self.changed:
@@ -28,35 +36,35 @@ class Scripted:
         if step is not None:
             step.wait(30)
         with self.changed:
-            self.told.append(alert)
+            self.alerts.append(alert)
             self.changed.notify_all()
 
-    def wait_told(self, count: int, timeout_s: float = 10.0) -> Sequence[Alert]:
-        """What was told, once it is `count`."""
+    def wait_for(self, count: int, timeout_s: float = 10.0) -> Sequence[Alert]:
+        """Returns the alerts that were sent, once there are `count`."""
         with self.changed:
-            assert self.changed.wait_for(lambda: len(self.told) >= count, timeout_s), self.told
-            return list(self.told)
+            assert self.changed.wait_for(lambda: len(self.alerts) >= count, timeout_s), self.alerts
+            return list(self.alerts)
 
     def wait_calls(self, count: int, timeout_s: float = 10.0) -> None:
-        """Until it was called `count` times."""
+        """Waits until it was called `count` times."""
         with self.changed:
             assert self.changed.wait_for(lambda: self.calls >= count, timeout_s), self.calls
 
 
 @dataclass(slots=True)
-class Letters:
+class DeadLetterList:
     """Dead letters in memory."""
 
-    kept: list[tuple[Alert, str, str, str]] = field(default_factory=list)
+    letters: list[tuple[Alert, str, str, str]] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=threading.Condition)
 
-    def keep(self, alert: Alert, *, notifier: str, reason: str, detail: str) -> None:
+    def write(self, alert: Alert, *, notifier: str, reason: str, detail: str) -> None:
         with self.changed:
-            self.kept.append((alert, notifier, reason, detail))
+            self.letters.append((alert, notifier, reason, detail))
             self.changed.notify_all()
 
     def wait_for(self, count: int, timeout_s: float = 10.0) -> list[tuple[Alert, str, str, str]]:
-        """The letters, once there are `count`."""
+        """Returns the letters, once there are `count`."""
         with self.changed:
-            assert self.changed.wait_for(lambda: len(self.kept) >= count, timeout_s), self.kept
-            return list(self.kept)
+            assert self.changed.wait_for(lambda: len(self.letters) >= count, timeout_s), self.letters
+            return list(self.letters)

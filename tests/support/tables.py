@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from otel_mlmon.backtest.columns import build_profile, choose_columns
+from otel_mlmon.backtest.replay_table import replay_table
 from otel_mlmon.backtest.report import BacktestReport
 from otel_mlmon.backtest.request import BacktestRequest, WindowLength
-from otel_mlmon.backtest.run import run_backtest_of_tables
-from otel_mlmon.table.table import Table, build_column
+from otel_mlmon.table.table import Table, build_column, ignore_progress
 
 SETUP = "pip install --no-deps nannyml==0.13.1"
 
@@ -35,7 +36,13 @@ def judged(
 ) -> BacktestReport:
     """The report of columns in memory."""
     request = BacktestRequest(reference=Path("ref"), data=Path("data"), window=WindowLength(rows=rows), **asked)
-    return run_backtest_of_tables(table(reference), table(data), request)
+    return judged_tables(table(reference), table(data), request)
+
+
+def judged_tables(reference: Table, data: Table, request: BacktestRequest) -> BacktestReport:
+    """The report of two tables; the files of `request` are names only."""
+    choices = choose_columns(reference, request.columns, timestamp=request.timestamp)
+    return replay_table(request, data, build_profile(reference, choices), choices, ignore_progress)
 
 
 def car_loan(part: str) -> Path:

@@ -32,7 +32,7 @@ def test_a_shift_of_the_classes_fires_says_what_moved_and_ends() -> None:
         assert processor.rule_state("fraud", "prediction_drift") == "firing"
         (alert,) = processor.find_alerts(rule="prediction_drift", about="prediction.label")
         assert (alert.model, alert.version, alert.state.name) == ("fraud", "1", "FIRING")
-        assert begin_ns < alert.at_ns < processor.now_ns
+        assert begin_ns < alert.time_ns < processor.now_ns
         assert "fraud" in processor.messages[0]
         run(processor, 200, STEADY)
         assert [alert.state.name for alert in processor.alerts] == ["FIRING", "OK"]

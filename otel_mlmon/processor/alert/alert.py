@@ -3,143 +3,110 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any, Literal
 
-RuleName = Literal["latency", "errors", "prediction_drift", "confidence", "data_drift", "statistic", "no_data"]
 Severity = Literal["warning", "critical"]
 
 
-class State(Enum):
-    """What a rule is in. The value is what `ml.alert.state` carries."""
+class RuleState(str, Enum):
+    """The state of a rule; the values are those of the API and of `semconv.ALERT_STATES`."""
 
-    OK = 0
-    PENDING = 1
-    FIRING = 2
-    NO_DATA = 3
-    ERROR = 4
+    OK = "ok"
+    PENDING = "pending"
+    FIRING = "firing"
+    NO_DATA = "no_data"
+    ERROR = "error"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cause:
-    """One stream that moved, in words people use."""
+    """One stream that breaches a rule: how much it moved, in numbers and in words."""
 
     stream: str
     value: float
-    """Total variation of what was counted from the reference, [0, 1]; for latency and errors, the share."""
+    """What the rule compares with `bound`: a total variation or a ratio in [0, 1], or a statistic."""
     bound: float
-    """What is tolerated of it."""
-    before: str
-    """What it was in the reference: `mean 0.31`, `label 3: 10 %`."""
-    now: str
-    n: int
-    """Values counted: since the onset, or in the rolling window where that is shorter."""
+    """The largest value that is tolerated; the smallest, if the value is a p-value."""
+    reference: str
+    """The reference in words: `mean 0.31`, `label 3: 10 %`."""
+    current: str
+    """The same of the current data."""
+    current_count: int
+    """Values counted since the onset, or in the rolling window if that holds fewer."""
     reference_count: int
     onset_ns: int
+    """When the stream began to move, Unix nanoseconds; 0 if that is unknown."""
     bins: tuple[str, ...] = ()
+    """K names of bins, which the shares below belong to."""
     reference_shares: tuple[float, ...] = ()
     current_shares: tuple[float, ...] = ()
     details: tuple[str, ...] = ()
     """What moved, in words: mean, middle half, missing values, classes."""
-    statistic: str = ""
-    """Of rule `statistic`: which one `value` and `bound` are of, `p of …` if they are p-values; empty otherwise."""
+    summary: str = ""
+    """How much it moved, in words: `total variation 35 %, tolerated 2 % (n = 4 210, reference n = 5 000)`."""
+    margin: float = 0.0
+    """log10 of the evidence over the alarm line, or of the value over its bound: ranks causes."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As the API, the webhook and the state on disk have it."""
-        return {
-            "stream": self.stream,
-            "value": self.value,
-            "bound": self.bound,
-            "before": self.before,
-            "now": self.now,
-            "n": self.n,
-            "reference_count": self.reference_count,
-            "onset_ns": self.onset_ns,
-            "bins": list(self.bins),
-            "reference_shares": list(self.reference_shares),
-            "current_shares": list(self.current_shares),
-            "details": list(self.details),
-            "statistic": self.statistic,
-        }
+        """Returns the fields as the API and the webhook have them; JSON can hold them."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Cause:
-        """What `to_dict` gave, also after a way through JSON."""
-        fields: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
-        }
-        return cls(**fields)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """An address to open for more: a dashboard, a runbook."""
+
+    name: str
+    url: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """One change of state. Firing and resolved alerts leave the step; pending is seen in the API only."""
+    """One change of state of one rule. Those that fire or end are notified; pending is seen in the API only."""
 
     model: str
     version: str
     """Empty if unknown."""
-    rule: RuleName
-    state: State
-    previous: State
+    environment: str = ""
+    """The `deployment.environment.name` of the model; empty if unknown."""
+    rule: str
+    title: str
+    """What the rule is about, in words: `prediction drift`."""
+    state: RuleState
+    previous: RuleState
     severity: Severity
-    at_ns: int
+    time_ns: int
     """When the state changed, Unix nanoseconds."""
-    since_ns: int
-    """The onset of what the alert is about; 0 if there is none."""
+    onset_ns: int
+    """When the cause of the alert began, Unix nanoseconds; 0 if that is unknown."""
     causes: tuple[Cause, ...] = ()
     """Ranked, the largest contribution first."""
     exemplars: tuple[str, ...] = ()
     """Trace ids to look at."""
-    links: tuple[tuple[str, str], ...] = ()
-    """Name and address: dashboard, runbook."""
-    attributes: dict[str, str] = field(default_factory=dict)
-    """Anything else a person should read: `reason` of an error."""
+    links: tuple[Link, ...] = ()
+    reason: str = ""
+    """Why a rule is in error, or why an alert ended other than by itself."""
 
     @property
     def fingerprint(self) -> str:
-        """The same for every alert of this model, version and rule: 16 hex digits, no values in them."""
-        text = "\0".join((self.model, self.version, self.rule))
+        """Identifies every alert of this model, version, environment and rule: 16 hex digits, no values in them."""
+        text = "\0".join((self.model, self.version, self.environment, self.rule))
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     @property
     def is_resolved(self) -> bool:
         """Whether this change ends what was firing."""
-        return self.state is State.OK
+        return self.state is RuleState.OK
 
     def to_dict(self) -> dict[str, Any]:
-        """As the API, the webhook and the state on disk have it."""
+        """Returns the fields and the fingerprint as the API and the webhook have them; JSON can hold them."""
         return {
             "fingerprint": self.fingerprint,
-            "model": self.model,
-            "version": self.version,
-            "rule": self.rule,
-            "state": self.state.name.lower(),
-            "previous": self.previous.name.lower(),
-            "severity": self.severity,
-            "at_ns": self.at_ns,
-            "since_ns": self.since_ns,
+            **{field.name: getattr(self, field.name) for field in fields(self)},
+            "state": self.state.value,
+            "previous": self.previous.value,
             "causes": [cause.to_dict() for cause in self.causes],
-            "exemplars": list(self.exemplars),
-            "links": [{"name": name, "url": url} for name, url in self.links],
-            "attributes": dict(self.attributes),
+            "links": [{"name": link.name, "url": link.url} for link in self.links],
         }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Alert:
-        """What `to_dict` gave, also after a way through JSON."""
-        return cls(
-            model=data["model"],
-            version=data["version"],
-            rule=data["rule"],
-            state=State[data["state"].upper()],
-            previous=State[data["previous"].upper()],
-            severity=data["severity"],
-            at_ns=data["at_ns"],
-            since_ns=data["since_ns"],
-            causes=tuple(Cause.from_dict(cause) for cause in data["causes"]),
-            exemplars=tuple(data["exemplars"]),
-            links=tuple((link["name"], link["url"]) for link in data["links"]),
-            attributes=dict(data["attributes"]),
-        )

@@ -1,22 +1,24 @@
-"""When a breached rule is told: ok → pending (`for`) → firing → (`keep_firing_for`) → ok, no data, and error.
+"""The states of alert rules: ok → pending (`for`) → firing → (`keep_firing_for`) → ok, and no data and error.
 
-A rule fires once and is resolved once, however long it lasts and however often the processor restarts.
-Silence is no proof of health: a model without predictions is in `no data`, and what fires keeps firing.
-Sources: Prometheus alerting rules (`for`, `keep_firing_for`, state restored after a restart); Grafana
-alerting (no data and error as states of their own). Choice: no model is silent while the processor is down.
+A rule fires once and is resolved once, however long the breach lasts and however often the processor restarts.
+Silence is no proof of health: a model without predictions is in `no_data`, and what fires keeps firing. A rule is in
+`error` while it fails to judge a stream and no other stream breaches it.
+Sources: Prometheus alerting rules (`for`, `keep_firing_for`, state restored after a restart); Grafana alerting (no data
+and error as states of their own). Choice: no model counts as silent while the processor is down.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Final
 
-from otel_mlmon.errors import StoreError
-from otel_mlmon.processor.alert.alert import Alert, Cause, RuleName, Severity, State
-from otel_mlmon.processor.alert.onset import SinceOnset
-from otel_mlmon.processor.alert.rules import RULES, ModelRules, Suspect, Verdict, judge, ranked, severity_of
+from otel_mlmon.guard import guard
+from otel_mlmon.processor.alert.alert import Alert, Cause, Link, RuleState, Severity
+from otel_mlmon.processor.alert.cause import BinCounts, OnsetCounts
+from otel_mlmon.processor.alert.config import AlertSection
+from otel_mlmon.processor.alert.rules.rule import NO_DATA, Judgement, ModelRules, Rule
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.window.window import StreamKey, Window
 from otel_mlmon.types import ModelKey
@@ -25,287 +27,304 @@ MAX_EXEMPLARS: Final = 5
 MAX_RESOLVED: Final = 100
 """Resolved alerts that `Alerts.alerts` still shows."""
 
-STATE_VERSION: Final = 1
-_ACTIVE: Final = frozenset({State.FIRING, State.NO_DATA, State.ERROR})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AlertSettings:
-    """What holds for all models, and where a model's own rules are found."""
-
-    rules_for: Callable[[ModelKey], ModelRules] = lambda _: ModelRules()
-    for_s: float = 0.0
-    keep_firing_for_s: float = 0.0
-    stale_after_s: float = 86400.0
-    """A stream that vanished from a live model, or a version that another replaced, is then forgotten."""
-    links: tuple[tuple[str, str], ...] = ()
+_ACTIVE: Final = frozenset({RuleState.FIRING, RuleState.NO_DATA, RuleState.ERROR})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleStatus:
-    """Where one rule of one model stands."""
+    """The state of one rule of one model."""
 
     model: ModelKey
-    rule: RuleName
-    state: State
-    since_ns: int
-    """When this state began, Unix nanoseconds; 0 if it always was."""
+    rule: str
+    state: RuleState
+    changed_ns: int
+    """When this state began, Unix nanoseconds; 0 if it never changed."""
     severity: Severity
     causes: tuple[Cause, ...]
 
 
 @dataclass(slots=True, kw_only=True)
-class _Rule:
-    state: State = State.OK
+class RuleRecord:
+    """The state of one rule of one model, and what led to it, as it is stored."""
+
+    state: RuleState = RuleState.OK
     changed_ns: int = 0
     breached_ns: int = 0
+    """When the breach began; 0 if there was none."""
     quiet_ns: int = 0
     """Since when all streams are ok while this is still firing; 0 while they are not."""
-    suspects: dict[str, Suspect] = field(default_factory=dict)
-    seen_ns: dict[str, int] = field(default_factory=dict)
-    """When each suspect was last judged."""
+    causes: dict[str, Cause] = field(default_factory=dict)
+    """By stream: those in breach."""
+    failed: list[str] = field(default_factory=list)
+    """The streams that the rule failed to judge."""
+    judged_ns: dict[str, int] = field(default_factory=dict)
+    """When each stream in breach or failed was last judged."""
     exemplars: tuple[str, ...] = ()
     alert: Alert | None = None
-    """What was last told."""
+    """The last one that was notified."""
 
 
 @dataclass(slots=True, kw_only=True)
-class _Model:
-    seen_ns: int = 0
-    since: SinceOnset = field(default_factory=SinceOnset)
-    rules: dict[RuleName, _Rule] = field(default_factory=dict)
+class ModelRecord:
+    """What is stored of one model: the states of its rules, and the counts since each stream's onset."""
 
-    def rule(self, name: RuleName) -> _Rule:
-        return self.rules.setdefault(name, _Rule())
+    model: ModelKey
+    data_ns: int = 0
+    """When data last came, Unix nanoseconds; 0 if none ever did."""
+    onset_counts: dict[str, BinCounts] = field(default_factory=dict)
+    rules: dict[str, RuleRecord] = field(default_factory=dict)
+
+    def rule(self, name: str) -> RuleRecord:
+        """Returns the record of a rule, a new one if there is none."""
+        return self.rules.setdefault(name, RuleRecord())
+
+
+@dataclass(slots=True, kw_only=True)
+class AlertsRecord:
+    """What is stored of all alerts."""
+
+    time_ns: int = 0
+    """The latest time that was seen, Unix nanoseconds."""
+    models: list[ModelRecord] = field(default_factory=list)
+    resolved: list[Alert] = field(default_factory=list)
 
 
 class Alerts:
-    """The rules of all models, and what each is in.
+    """The rules of all models, and the state of each.
 
     Runs on: the thread that owns the state. Time never runs back: an earlier `now_ns` counts as the last one.
+
+    Args:
+        section: When an alert fires and ends, the same for all models.
+        rules_of: Returns the rules of a model.
+        stale_after_s: When a stream that vanished from a live model, or a version that another one replaced, is
+            forgotten.
+        record: What `record` returned before a restart, which goes on at `now_ns`.
+        now_ns: The time of the restart, Unix nanoseconds.
     """
 
-    def __init__(self, settings: AlertSettings) -> None:
-        self._settings = settings
-        self._models: dict[ModelKey, _Model] = {}
-        self._resolved: deque[Alert] = deque(maxlen=MAX_RESOLVED)
-        self._now_ns = 0
+    def __init__(
+        self,
+        section: AlertSection,
+        *,
+        rules_of: Callable[[ModelKey], ModelRules],
+        stale_after_s: float,
+        record: AlertsRecord | None = None,
+        now_ns: int = 0,
+    ) -> None:
+        self._section = section
+        self._rules_of = rules_of
+        self._stale_after_s = stale_after_s
+        self._links = tuple(Link(name=name, url=url) for name, url in section.links.items())
+        record = record or AlertsRecord()
+        self._models: dict[ModelKey, ModelRecord] = {entry.model: entry for entry in record.models}
+        self._resolved: deque[Alert] = deque(record.resolved, maxlen=MAX_RESOLVED)
+        self._now_ns = max(now_ns, record.time_ns)
+        down_ns = self._now_ns - record.time_ns
+        for entry in record.models:
+            entry.data_ns += down_ns
+            for rule in entry.rules.values():
+                rule.judged_ns = {stream: judged_ns + down_ns for stream, judged_ns in rule.judged_ns.items()}
+
+    def record(self) -> AlertsRecord:
+        """Returns everything that must survive a restart; valid until the next call changes it."""
+        return AlertsRecord(time_ns=self._now_ns, models=list(self._models.values()), resolved=list(self._resolved))
 
     def evaluate(self, model: ModelKey, scores: Mapping[StreamKey, tuple[Window, Score]], now_ns: int) -> list[Alert]:
-        """Judge what one closed pane said about `model`; streams that are not in it stay what they were."""
+        """Judges one closed pane of `model`, and returns what changed; streams without a score keep their state."""
         self._now_ns = max(self._now_ns, now_ns)
-        watched = self._models.setdefault(model, _Model())
-        changed: list[Alert] = []
+        record = self._models.setdefault(model, ModelRecord(model=model))
+        rules = self._rules_of(model)
+        changes: list[Alert] = []
         if any(_has_data(window) for window, _ in scores.values()):
-            watched.seen_ns = self._now_ns
-            changed += self._data_is_back(model.name)
+            record.data_ns = self._now_ns
+            changes += self._end_silence(model)
+        counts = OnsetCounts(record.onset_counts)
+        judged: set[str] = set()
         for window, score in scores.values():
-            watched.since.add(window, score)
-        for name, verdict in judge(scores, self._settings.rules_for(model), watched.since).items():
-            rule = watched.rule(name)
-            _remember(rule, verdict, self._now_ns)
-            changed += self._advance(model, name, rule)
-        return changed
+            counts.add(window, score)
+            for name, rule in rules.of_stream(window.stream.stream):
+                if _judge(rule, record.rule(name), window, score, counts, self._now_ns):
+                    judged.add(name)
+        for name in rules.active:
+            if name in judged:
+                changes += self._advance(record, name, rules.active[name])
+        return changes
 
     def tick(self, now_ns: int) -> list[Alert]:
-        """What time alone changes: silence, quiet that lasted long enough, what is no longer watched."""
+        """Returns what time alone changes: silence, quiet that lasted long enough, what is no longer monitored."""
         self._now_ns = max(self._now_ns, now_ns)
-        changed: list[Alert] = []
-        newest_ns: dict[str, int] = {}
-        for model, watched in self._models.items():
-            newest_ns[model.name] = max(newest_ns.get(model.name, 0), watched.seen_ns)
-        for model, watched in list(self._models.items()):
-            enabled = self._settings.rules_for(model).enabled
-            is_replaced = watched.seen_ns < newest_ns[model.name]
-            if is_replaced and self._age_s(watched.seen_ns) >= self._settings.stale_after_s:
-                changed += self._forget(model, "Another version has replaced it.")
+        changes: list[Alert] = []
+        newest_ns: dict[tuple[str, str], int] = {}
+        for model, record in self._models.items():
+            key = model.name, model.environment
+            newest_ns[key] = max(newest_ns.get(key, 0), record.data_ns)
+        for model, record in list(self._models.items()):
+            rules = self._rules_of(model)
+            is_replaced = record.data_ns < newest_ns[model.name, model.environment]
+            if is_replaced and self._age_s(record.data_ns) >= self._stale_after_s:
+                changes += self._forget(model, "Another version replaced it.")
                 continue
-            off = {name: rule for name, rule in watched.rules.items() if name not in enabled}
-            changed += self._end(model, off, "The rule is switched off.")
-            for name, rule in watched.rules.items():
-                self._forget_stale(watched, rule)
-                if rule.state is State.FIRING or (rule.state is State.PENDING and not rule.suspects):
-                    changed += self._advance(model, name, rule)
-            if "no_data" in enabled and not is_replaced and self._is_silent(model):
-                rule = watched.rule("no_data")
-                if rule.state is not State.NO_DATA:
-                    changed += self._enter(model, "no_data", rule, State.NO_DATA)
-        return changed
+            inactive = {name: entry for name, entry in record.rules.items() if name not in rules.active}
+            changes += self._end(record, inactive, "The rule is switched off.")
+            for name, entry in record.rules.items():
+                self._forget_stale(record, entry)
+                is_over = entry.state in (RuleState.PENDING, RuleState.ERROR) and not entry.causes
+                is_due = is_over or entry.state is RuleState.FIRING
+                if is_due and name in rules.active:
+                    changes += self._advance(record, name, rules.active[name])
+            if NO_DATA in rules.active and not is_replaced and self._is_silent(record):
+                entry = record.rule(NO_DATA)
+                if entry.state is not RuleState.NO_DATA:
+                    changes += self._enter(record, NO_DATA, rules.active[NO_DATA], RuleState.NO_DATA)
+        return changes
 
     def forget(self, model: ModelKey, now_ns: int) -> list[Alert]:
-        """Watch a model no longer that has been silent for as long as anything is known of it; what that ends."""
+        """Forgets a model that was silent for longer than anything is stored of it, and returns what that ends."""
         self._now_ns = max(self._now_ns, now_ns)
-        return self._forget(model, "It was silent for so long that it is forgotten.") if model in self._models else []
-
-    def fault(self, model: ModelKey, name: RuleName, reason: str, now_ns: int) -> list[Alert]:
-        """Say that `name` cannot be judged, such as without its reference file, until it is judged again."""
-        self._now_ns = max(self._now_ns, now_ns)
-        rule = self._models.setdefault(model, _Model(seen_ns=self._now_ns)).rule(name)
-        if rule.state is State.ERROR:
-            return []
-        return self._enter(model, name, rule, State.ERROR, reason=reason)
+        reason = "It was silent for so long that it is forgotten."
+        return self._forget(model, reason) if model in self._models else []
 
     def current(self) -> list[RuleStatus]:
-        """Every rule that is switched on, of every model; a silent model's quiet rules are in `no data`."""
-        result = []
-        for model, watched in sorted(self._models.items()):
-            enabled = self._settings.rules_for(model).enabled
-            is_silent = self._is_silent(model)
-            for name in RULES:
-                if name not in enabled:
-                    continue
-                rule = watched.rules.get(name, _Rule())
-                state, since_ns = rule.state, rule.changed_ns
-                if is_silent and state in (State.OK, State.PENDING):
-                    state, since_ns = State.NO_DATA, watched.seen_ns
-                causes = ranked(rule.suspects.values())
-                result.append(
+        """Returns the state of every active rule of every model; quiet rules of a silent model are in `no_data`."""
+        statuses = []
+        for model, record in sorted(self._models.items()):
+            is_silent = self._is_silent(record)
+            for name, rule in self._rules_of(model).active.items():
+                entry = record.rules.get(name, RuleRecord())
+                state, changed_ns = entry.state, entry.changed_ns
+                if is_silent and state in (RuleState.OK, RuleState.PENDING):
+                    state, changed_ns = RuleState.NO_DATA, record.data_ns
+                causes = rank_causes(entry.causes.values())
+                statuses.append(
                     RuleStatus(
                         model=model,
                         rule=name,
                         state=state,
-                        since_ns=since_ns,
-                        severity=severity_of(name, causes),
+                        changed_ns=changed_ns,
+                        severity=rule.severity(causes),
                         causes=causes,
                     )
                 )
-        return result
+        return statuses
 
     def alerts(self) -> list[Alert]:
-        """What is active, with its causes as they are now, and what was resolved of late; newest first."""
+        """Returns active alerts, with their causes as they are now, and those resolved of late; newest first."""
         active = [
-            _refreshed(rule.alert, rule)
-            for watched in self._models.values()
-            for rule in watched.rules.values()
-            if rule.alert is not None and rule.state in _ACTIVE
+            self._refresh(record, name, entry.alert)
+            for record in self._models.values()
+            for name, entry in record.rules.items()
+            if entry.alert is not None and entry.state in _ACTIVE
         ]
-        return sorted([*active, *self._resolved], key=lambda alert: alert.at_ns, reverse=True)
+        return sorted([*active, *self._resolved], key=lambda alert: alert.time_ns, reverse=True)
 
-    def to_state(self) -> dict[str, Any]:
-        """Everything, for JSON."""
-        return {
-            "version": STATE_VERSION,
-            "now_ns": self._now_ns,
-            "models": [
-                {
-                    "name": model.name,
-                    "version": model.version,
-                    "seen_ns": watched.seen_ns,
-                    "since": watched.since.to_state(),
-                    "rules": {name: _rule_to_state(rule) for name, rule in watched.rules.items()},
-                }
-                for model, watched in self._models.items()
-            ],
-            "resolved": [alert.to_dict() for alert in self._resolved],
-        }
-
-    @classmethod
-    def from_state(cls, settings: AlertSettings, state: Mapping[str, Any], *, now_ns: int) -> Alerts:
-        """What `to_state` gave, going on at `now_ns`.
-
-        Raises:
-            StoreError: The state is of a version that this release does not know.
-        """
-        if state.get("version") != STATE_VERSION:
-            raise StoreError(f"The stored alerts are of version {state.get('version')!r}, not {STATE_VERSION}.")
-        result = cls(settings)
-        result._now_ns = max(now_ns, state["now_ns"])
-        down_ns = result._now_ns - state["now_ns"]
-        for entry in state["models"]:
-            result._models[ModelKey(entry["name"], entry["version"])] = _Model(
-                seen_ns=entry["seen_ns"] + down_ns,
-                since=SinceOnset.from_state(entry["since"]),
-                rules={name: _rule_from_state(rule, down_ns) for name, rule in entry["rules"].items()},
-            )
-        result._resolved.extend(Alert.from_dict(alert) for alert in state["resolved"])
-        return result
-
-    def _advance(self, model: ModelKey, name: RuleName, rule: _Rule) -> Iterator[Alert]:
-        """One step of the state machine, by whether any stream is in drift."""
-        if rule.suspects:
-            rule.quiet_ns = 0
-            if rule.state in (State.OK, State.ERROR):
-                rule.breached_ns = self._now_ns
-            if rule.state is State.FIRING:
+    def _advance(self, record: ModelRecord, name: str, rule: Rule) -> Iterator[Alert]:
+        """Takes one step of the state machine, by whether any stream is in breach."""
+        entry = record.rule(name)
+        if entry.causes:
+            entry.quiet_ns = 0
+            if entry.state in (RuleState.OK, RuleState.ERROR):
+                entry.breached_ns = self._now_ns
+            if entry.state is RuleState.FIRING:
                 return
-            if self._age_s(rule.breached_ns) >= self._settings.for_s:
-                yield from self._enter(model, name, rule, State.FIRING)
-            elif rule.state is not State.PENDING:
-                yield from self._enter(model, name, rule, State.PENDING)
+            if self._age_s(entry.breached_ns) >= self._section.for_s:
+                yield from self._enter(record, name, rule, RuleState.FIRING)
+            elif entry.state is not RuleState.PENDING:
+                yield from self._enter(record, name, rule, RuleState.PENDING)
             return
-        if rule.state is State.FIRING:
-            rule.quiet_ns = rule.quiet_ns or self._now_ns
-            if self._age_s(rule.quiet_ns) < self._settings.keep_firing_for_s:
+        if entry.state is RuleState.FIRING:
+            entry.quiet_ns = entry.quiet_ns or self._now_ns
+            if self._age_s(entry.quiet_ns) < self._section.keep_firing_for_s:
                 return
-        if rule.state is not State.OK:
-            yield from self._enter(model, name, rule, State.OK)
+        state = RuleState.ERROR if entry.failed else RuleState.OK
+        if entry.state is not state:
+            reason = f"It failed to judge {', '.join(entry.failed)}; the log says why." if entry.failed else ""
+            yield from self._enter(record, name, rule, state, reason=reason)
 
-    def _enter(self, model: ModelKey, name: RuleName, rule: _Rule, state: State, *, reason: str = "") -> list[Alert]:
-        """Change the state, and tell it unless it is only about what was or will be pending."""
-        previous, rule.state, rule.changed_ns, rule.quiet_ns = rule.state, state, self._now_ns, 0
-        is_end = state is State.OK
-        was_told = rule.alert is not None and rule.alert.state in _ACTIVE
-        if state not in _ACTIVE and not (is_end and was_told):
-            return []
-        alert = self._alert(model, name, rule, previous)
-        if is_end and rule.alert is not None:
+    def _enter(
+        self, record: ModelRecord, name: str, rule: Rule | None, state: RuleState, *, reason: str = ""
+    ) -> list[Alert]:
+        """Changes the state; the alert of it, unless only `pending` was left or entered, which is not notified."""
+        entry = record.rule(name)
+        previous, entry.state, entry.changed_ns, entry.quiet_ns = entry.state, state, self._now_ns, 0
+        last = entry.alert
+        if state is RuleState.OK:
+            entry.causes, entry.failed, entry.judged_ns, entry.exemplars = {}, [], {}, ()
+            if last is None or last.state not in _ACTIVE:
+                return []
             # What it was about: by now every stream is ok, and there is nothing to show of it.
-            alert = replace(rule.alert, state=state, previous=previous, at_ns=self._now_ns)
-            rule.suspects, rule.seen_ns, rule.exemplars = {}, {}, ()
-        if reason:
-            alert = replace(alert, attributes={"reason": reason})
-        if is_end:
+            alert = replace(last, state=state, previous=previous, time_ns=self._now_ns, reason=reason)
             self._resolved.append(alert)
-        rule.alert = alert
+        elif state in _ACTIVE and rule is not None:
+            alert = self._new_alert(record, name, rule, previous, reason)
+        else:
+            return []
+        entry.alert = alert
         return [alert]
 
-    def _alert(self, model: ModelKey, name: RuleName, rule: _Rule, previous: State) -> Alert:
-        causes = ranked(rule.suspects.values())
-        onsets_ns = [cause.onset_ns for cause in causes if cause.onset_ns]
-        onset_ns = self._models[model].seen_ns if rule.state is State.NO_DATA else min(onsets_ns, default=0)
+    def _new_alert(self, record: ModelRecord, name: str, rule: Rule, previous: RuleState, reason: str) -> Alert:
+        entry, model = record.rule(name), record.model
+        causes = rank_causes(entry.causes.values())
+        onset_ns = min((cause.onset_ns for cause in causes if cause.onset_ns), default=0)
         return Alert(
             model=model.name,
             version=model.version,
+            environment=model.environment,
             rule=name,
-            state=rule.state,
+            title=rule.title,
+            state=entry.state,
             previous=previous,
-            severity=severity_of(name, causes),
-            at_ns=self._now_ns,
-            since_ns=onset_ns,
+            severity=rule.severity(causes),
+            time_ns=self._now_ns,
+            onset_ns=record.data_ns if entry.state is RuleState.NO_DATA else onset_ns,
             causes=causes,
-            exemplars=rule.exemplars,
-            links=self._settings.links,
+            exemplars=entry.exemplars,
+            links=self._links,
+            reason=reason,
         )
 
-    def _data_is_back(self, name: str) -> Iterator[Alert]:
-        """Data of any version end the silence of the name."""
-        for model, watched in self._models.items():
-            rule = watched.rules.get("no_data")
-            if model.name == name and rule is not None and rule.state is State.NO_DATA:
-                yield from self._enter(model, "no_data", rule, State.OK)
+    def _refresh(self, record: ModelRecord, name: str, alert: Alert) -> Alert:
+        """Returns the alert with its causes as they are now."""
+        entry, rule = record.rule(name), self._rules_of(record.model).active.get(name)
+        causes = rank_causes(entry.causes.values()) or alert.causes
+        severity = alert.severity if rule is None else rule.severity(causes)
+        return replace(alert, causes=causes, severity=severity, exemplars=entry.exemplars)
+
+    def _end_silence(self, model: ModelKey) -> Iterator[Alert]:
+        """Ends the silence of a model's name: data of any version does."""
+        for other, record in self._models.items():
+            if (other.name, other.environment) == (model.name, model.environment) and NO_DATA in record.rules:
+                yield from self._end(record, {NO_DATA: record.rules[NO_DATA]}, "")
 
     def _forget(self, model: ModelKey, reason: str) -> list[Alert]:
-        ended = list(self._end(model, self._models[model].rules, reason))
-        del self._models[model]
-        return ended
+        record = self._models.pop(model)
+        return list(self._end(record, record.rules, reason))
 
-    def _end(self, model: ModelKey, rules: Mapping[RuleName, _Rule], reason: str) -> Iterator[Alert]:
-        for name, rule in rules.items():
-            if rule.state is not State.OK:
-                yield from self._enter(model, name, rule, State.OK, reason=reason)
+    def _end(self, record: ModelRecord, entries: Mapping[str, RuleRecord], reason: str) -> Iterator[Alert]:
+        for name, entry in entries.items():
+            if entry.state is not RuleState.OK:
+                yield from self._enter(record, name, None, RuleState.OK, reason=reason)
 
-    def _forget_stale(self, watched: _Model, rule: _Rule) -> None:
-        """Drop suspects that the model, itself alive, has not been judged by for long."""
-        stale_ns = watched.seen_ns - round(self._settings.stale_after_s * 1e9)
-        for stream in [stream for stream, seen_ns in rule.seen_ns.items() if seen_ns <= stale_ns]:
-            del rule.suspects[stream], rule.seen_ns[stream]
+    def _forget_stale(self, record: ModelRecord, entry: RuleRecord) -> None:
+        """Drops streams of a live model that have not been judged for long."""
+        stale_ns = record.data_ns - round(self._stale_after_s * 1e9)
+        for stream in [stream for stream, judged_ns in entry.judged_ns.items() if judged_ns <= stale_ns]:
+            _drop(entry, stream)
 
-    def _is_silent(self, model: ModelKey) -> bool:
-        seen_ns = self._models[model].seen_ns
-        return seen_ns > 0 and self._age_s(seen_ns) >= self._settings.rules_for(model).no_data_after_s
+    def _is_silent(self, record: ModelRecord) -> bool:
+        after_s = self._rules_of(record.model).no_data_after_s
+        return record.data_ns > 0 and self._age_s(record.data_ns) >= after_s
 
-    def _age_s(self, then_ns: int) -> float:
-        return (self._now_ns - then_ns) / 1e9
+    def _age_s(self, time_ns: int) -> float:
+        return (self._now_ns - time_ns) / 1e9
+
+
+def rank_causes(causes: Iterable[Cause]) -> tuple[Cause, ...]:
+    """Sorts causes, the strongest evidence first; evidence is capped, so among equals the largest move.
+
+    Margins are compared to a hundredth of a decade: below that the order would be noise.
+    """
+    return tuple(sorted(causes, key=lambda cause: (-round(cause.margin, 2), -cause.value, cause.stream)))
 
 
 def _has_data(window: Window) -> bool:
@@ -313,48 +332,32 @@ def _has_data(window: Window) -> bool:
     return window.pane.size == 0 or bool(window.pane.any())
 
 
-def _remember(rule: _Rule, verdict: Verdict, now_ns: int) -> None:
-    for suspect in verdict.drifting:
-        rule.suspects[suspect.cause.stream] = suspect
-        rule.seen_ns[suspect.cause.stream] = now_ns
-    for stream in verdict.quiet:
-        rule.suspects.pop(stream, None)
-        rule.seen_ns.pop(stream, None)
-    # The newest first: an old trace may be gone from where it is looked up.
-    rule.exemplars = tuple(dict.fromkeys((*verdict.exemplars, *rule.exemplars)))[:MAX_EXEMPLARS]
+def _judge(rule: Rule, entry: RuleRecord, window: Window, score: Score, counts: OnsetCounts, now_ns: int) -> bool:
+    """Judges one stream and notes the outcome; whether there was one. A fault is counted by the guard `alert`."""
+    stream = window.stream.stream
+    outcome: Judgement = None
+    has_failed = True
+    with guard("alert"):
+        outcome = rule.judge(window, score, counts)
+        has_failed = False
+    if has_failed:
+        if stream not in entry.failed:
+            entry.failed.append(stream)
+        entry.judged_ns[stream] = now_ns
+        return True
+    if outcome is None:
+        return False
+    _drop(entry, stream)
+    if isinstance(outcome, Cause):
+        entry.causes[stream] = outcome
+        entry.judged_ns[stream] = now_ns
+        # The newest first: an old trace may be gone from where it is looked up.
+        entry.exemplars = tuple(dict.fromkeys((*window.exemplars, *entry.exemplars)))[:MAX_EXEMPLARS]
+    return True
 
 
-def _refreshed(alert: Alert, rule: _Rule) -> Alert:
-    causes = ranked(rule.suspects.values()) or alert.causes
-    return replace(alert, causes=causes, severity=severity_of(alert.rule, causes), exemplars=rule.exemplars)
-
-
-def _rule_to_state(rule: _Rule) -> dict[str, Any]:
-    return {
-        "state": rule.state.name.lower(),
-        "changed_ns": rule.changed_ns,
-        "breached_ns": rule.breached_ns,
-        "quiet_ns": rule.quiet_ns,
-        "suspects": [
-            {"cause": suspect.cause.to_dict(), "margin": suspect.margin, "seen_ns": rule.seen_ns[stream]}
-            for stream, suspect in rule.suspects.items()
-        ],
-        "exemplars": list(rule.exemplars),
-        "alert": None if rule.alert is None else rule.alert.to_dict(),
-    }
-
-
-def _rule_from_state(state: Mapping[str, Any], down_ns: int) -> _Rule:
-    rule = _Rule(
-        state=State[state["state"].upper()],
-        changed_ns=state["changed_ns"],
-        breached_ns=state["breached_ns"],
-        quiet_ns=state["quiet_ns"],
-        exemplars=tuple(state["exemplars"]),
-        alert=None if state["alert"] is None else Alert.from_dict(state["alert"]),
-    )
-    for entry in state["suspects"]:
-        cause = Cause.from_dict(entry["cause"])
-        rule.suspects[cause.stream] = Suspect(cause=cause, margin=entry["margin"])
-        rule.seen_ns[cause.stream] = entry["seen_ns"] + down_ns
-    return rule
+def _drop(entry: RuleRecord, stream: str) -> None:
+    entry.causes.pop(stream, None)
+    entry.judged_ns.pop(stream, None)
+    if stream in entry.failed:
+        entry.failed.remove(stream)

@@ -1,7 +1,7 @@
-"""YAML into plain values that still know their lines, with `${env:NAME}` filled in.
+"""Reads YAML into plain values with the line of each, and replaces `${env:NAME}`.
 
 Nodes are walked by hand because a constructed mapping has lost where its keys stood, and silently keeps the
-last of two equal ones. What the environment gives is text and never parsed as YAML: a password may be `0123`.
+last of two equal ones. The value of an environment variable is text and never parsed as YAML: it may be `0123`.
 Sources: YAML 1.1 as PyYAML reads it; `${env:NAME:-default}` and `$$` as in the OpenTelemetry Collector.
 """
 
@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import yaml
 
-Path = tuple[str | int, ...]
+KeyPath: TypeAlias = tuple[str | int, ...]
 """Keys and list positions from the root."""
 
 _REFERENCE: Final = re.compile(
@@ -24,41 +24,41 @@ _REFERENCE: Final = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """Something wrong at a place."""
+    """A mistake in the file, and where it is."""
 
     line: int
     """From 1."""
-    path: Path
+    path: KeyPath
     text: str
 
 
 @dataclass(slots=True, kw_only=True)
 class Document:
-    """A file's values and where they stand."""
+    """The values of a file, and the line of each."""
 
     value: Any = None
     """Mappings, lists and scalars; None for an empty file."""
-    lines: dict[Path, int] = field(default_factory=dict)
+    lines: dict[KeyPath, int] = field(default_factory=dict)
     """Of each key and list item, from 1."""
-    written: dict[Path, str] = field(default_factory=dict)
-    """The text of each scalar as it stands in the file, with nothing filled in."""
+    sources: dict[KeyPath, str] = field(default_factory=dict)
+    """The text of each scalar as it stands in the file, before variables are replaced."""
     faults: list[Fault] = field(default_factory=list)
 
-    def line(self, path: Path) -> int:
-        """Of `path`, or of the nearest part around it."""
+    def line(self, path: KeyPath) -> int:
+        """Returns the line of `path`, or of the nearest section that has one."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 1)
 
 
-def read(text: str, environ: Mapping[str, str]) -> Document:
-    """Read one YAML document. What is wrong with it is in `faults`, never raised."""
+def read_document(text: str, environ: Mapping[str, str]) -> Document:
+    """Reads one YAML document. What is wrong with it is in `faults`, never raised."""
     document = Document()
     try:
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
         if root is not None:
-            document.value = _Walk(loader, environ, document).value(root, ())
+            document.value = _Reader(loader, environ, document).value(root, ())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         document.faults.append(
@@ -74,34 +74,34 @@ def read(text: str, environ: Mapping[str, str]) -> Document:
     return document
 
 
-class _Walk:
-    """One pass over the nodes of one document."""
+class _Reader:
+    """Reads the nodes of one document."""
 
     def __init__(self, loader: yaml.SafeLoader, environ: Mapping[str, str], document: Document) -> None:
         self._loader = loader
         self._environ = environ
         self._document = document
-        self._inside: set[int] = set()
+        self._open_nodes: set[int] = set()
 
-    def value(self, node: yaml.Node, path: Path) -> Any:
+    def value(self, node: yaml.Node, path: KeyPath) -> Any:
         self._document.lines.setdefault(path, node.start_mark.line + 1)
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path)
-        if id(node) in self._inside:
-            self._fault(path, "holds itself")
+        if id(node) in self._open_nodes:
+            self._fault(path, "contains itself")
             return None
-        self._inside.add(id(node))
+        self._open_nodes.add(id(node))
         if isinstance(node, yaml.MappingNode):
             result: Any = self._mapping(node, path)
         else:
             result = [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
-        self._inside.discard(id(node))
+        self._open_nodes.discard(id(node))
         return result
 
-    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
-        own = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key in sorted({key for key in own if own.count(key) > 1}):
-            self._fault((*path, key), "is written twice", line=_line_of_last(node, key))
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in sorted({key for key in keys if keys.count(key) > 1}):
+            self._fault((*path, key), "is written twice", line=_last_line(node, key))
         self._loader.flatten_mapping(node)  # `<<: *anchor`
         result: dict[str, Any] = {}
         for key, value in node.value:
@@ -109,42 +109,42 @@ class _Walk:
                 self._fault(path, "has a key that is not a word", line=key.start_mark.line + 1)
                 continue
             # The key as written: `on` and `1` are names here, not a boolean and a number.
-            below = (*path, key.value)
-            self._document.lines[below] = key.start_mark.line + 1
-            result[key.value] = self.value(value, below)
+            value_path = (*path, key.value)
+            self._document.lines[value_path] = key.start_mark.line + 1
+            result[key.value] = self.value(value, value_path)
         return result
 
-    def _scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
-        self._document.written[path] = node.value
+    def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
+        self._document.sources[path] = node.value
         if "${" not in node.value:
-            return self._plain(node, path)
+            return self._constant(node, path)
 
-        def fill(match: re.Match[str]) -> str:
+        def replace(match: re.Match[str]) -> str:
             if match["wrong"]:
                 self._fault(path, f"{match['wrong']} is not understood; write ${{env:NAME}} or ${{env:NAME:-default}}")
                 return ""
             if not match["name"]:
                 return "$"
-            found = self._environ.get(match["name"]) or match["default"]
-            if found is None:
+            value = self._environ.get(match["name"]) or match["default"]
+            if value is None:
                 self._fault(path, f"the environment variable {match['name']} is not set")
                 return ""
-            return found
+            return value
 
-        return _REFERENCE.sub(fill, node.value)
+        return _REFERENCE.sub(replace, node.value)
 
-    def _plain(self, node: yaml.ScalarNode, path: Path) -> Any:
+    def _constant(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
         try:
             return self._loader.construct_object(node)
-        except ValueError as error:  # what looks like a date or number and is none: `2026-02-31`
+        except ValueError as error:  # it looks like a date or number and is none: `2026-02-31`
             self._fault(path, f"is not YAML: {error}; put it in quotes if it is text")
             return None
 
-    def _fault(self, path: Path, text: str, *, line: int | None = None) -> None:
+    def _fault(self, path: KeyPath, text: str, *, line: int | None = None) -> None:
         self._document.faults.append(
             Fault(line=line if line is not None else self._document.line(path), path=path, text=text)
         )
 
 
-def _line_of_last(node: yaml.MappingNode, key: str) -> int:
+def _last_line(node: yaml.MappingNode, key: str) -> int:
     return max(int(name.start_mark.line) + 1 for name, _ in node.value if name.value == key)

@@ -1,4 +1,4 @@
-"""From a file to a `Config`, or to the list of everything that is wrong with it."""
+"""Reads a configuration file into a `Config`, or lists everything that is wrong with it."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import difflib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.processor.config import document as yaml_document
-from otel_mlmon.processor.config.document import Document, Fault
+from otel_mlmon.processor.config.document import Document, Fault, KeyPath, read_document
 from otel_mlmon.processor.config.model import Config
 
-_SECRET_KEYS: Final = frozenset({"webhook"})
-"""Nothing that is written below them is told: an address may hold a token as well as a header does."""
-_WORDS: Final = {
+_SECRET_SECTION: Final = ("alerts", "notify")
+"""No value below it is repeated in a message: an address may hold a token as well as a header does."""
+
+_MESSAGES: Final = {
     "missing": "is needed",
     "greater_than": "must be above {gt:g}",
     "greater_than_equal": "must be {ge:g} or above",
@@ -38,15 +38,15 @@ _WORDS: Final = {
     "tuple_type": "must be a list",
     "value_error": "{error}",
 }
-"""Our words for pydantic's kinds of error; its limits are in seconds, bytes and ratios."""
+"""Our message for each of pydantic's kinds of error; its limits are in seconds, bytes and ratios."""
 
 
-def load(path: Path | str | None = None, environ: Mapping[str, str] = os.environ) -> Config:
-    """Read and check a configuration file.
+def load_config(path: Path | str | None = None, environ: Mapping[str, str] = os.environ) -> Config:
+    """Reads and checks a configuration file.
 
     Args:
         path: The file; None is the defaults.
-        environ: What `${env:NAME}` is filled in from.
+        environ: The variables that `${env:NAME}` stands for.
 
     Raises:
         ConfigurationError: The file cannot be read, or is wrong; all faults at once, by line.
@@ -59,82 +59,75 @@ def load(path: Path | str | None = None, environ: Mapping[str, str] = os.environ
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path}: cannot be read: byte {error.start} is not UTF-8") from None
-    document = yaml_document.read(text, environ)
+    document = read_document(text, environ)
     faults = list(document.faults)
     config = None
     if document.value is not None or not faults:
         try:
             config = Config.model_validate(document.value)
         except ValidationError as error:
-            known = {fault.path for fault in faults}
-            faults += [fault for fault in _faults(error, document) if fault.path not in known]
+            faulty_paths = {fault.path for fault in faults}
+            faults += [fault for fault in _faults(error, document) if fault.path not in faulty_paths]
     if config is None or faults:
+        faults.sort(key=lambda fault: (fault.line, _format_path(fault.path)))
         # From None: the chain would print values that may be secret.
-        raise ConfigurationError(*(_sentence(str(path), fault) for fault in sorted(faults, key=_place))) from None
+        raise ConfigurationError(*(_format_fault(str(path), fault) for fault in faults)) from None
     return config
 
 
-def _place(fault: Fault) -> tuple[int, str]:
-    return fault.line, _dotted(fault.path)
+def _format_fault(name: str, fault: Fault) -> str:
+    path = f"{_format_path(fault.path)}: " if fault.path else ""
+    return f"{name}:{fault.line}: {path}{fault.text}"
 
 
-def _sentence(name: str, fault: Fault) -> str:
-    where = f"{_dotted(fault.path)}: " if fault.path else ""
-    return f"{name}:{fault.line}: {where}{fault.text}"
-
-
-def _dotted(path: yaml_document.Path) -> str:
+def _format_path(path: KeyPath) -> str:
     text = ""
     for step in path:
         if isinstance(step, int):
             text += f"[{step}]"
         else:
-            word = f'"{step}"' if "." in step or not step else step
-            text += f".{word}" if text else word
+            key = f'"{step}"' if "." in step or not step else step
+            text += f".{key}" if text else key
     return text
 
 
 def _faults(error: ValidationError, document: Document) -> Iterator[Fault]:
     for detail in error.errors(include_url=False, include_input=False):
         path = detail["loc"]
-        yield Fault(line=document.line(path), path=path, text=_text(detail, document))
+        yield Fault(line=document.line(path), path=path, text=_describe(detail, document))
 
 
-def _text(detail: ErrorDetails, document: Document) -> str:
+def _describe(detail: ErrorDetails, document: Document) -> str:
     path = detail["loc"]
     if detail["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(path[-1]), _keys(path[:-1]), n=1)
-        return "is not a known key" + (f" (did you mean `{near[0]}`?)" if near else "")
-    words = _WORDS.get(detail["type"])
-    text = words.format(**detail.get("ctx", {})) if words else detail["msg"]
-    # As written, so that what came from the environment stays there; nothing of what its key says is secret.
-    written = document.written.get(path)
-    if written is None or _SECRET_KEYS.intersection(map(str, path)):
+        similar = difflib.get_close_matches(str(path[-1]), _keys(path[:-1]), n=1)
+        return "is not a known key" + (f" (did you mean `{similar[0]}`?)" if similar else "")
+    message = _MESSAGES.get(detail["type"])
+    text = message.format(**detail.get("ctx", {})) if message else detail["msg"]
+    # As written in the file, so that what came from the environment stays there.
+    source = document.sources.get(path)
+    if source is None or path[:2] == _SECRET_SECTION:
         return text
-    return f"{text}, got {written!r}"
+    return f"{text}, got {source!r}"
 
 
-def _keys(path: yaml_document.Path) -> list[str]:
-    """The keys that are known at `path`."""
-    here: Any = Config
+def _keys(path: KeyPath) -> list[str]:
+    """Returns the keys that are known at `path`."""
+    annotation: Any = Config
     for step in path:
-        if isinstance(here, type) and issubclass(here, BaseModel):
-            fields = here.model_fields
-            here = next((row.annotation for name, row in fields.items() if (row.alias or name) == step), None)
-        else:  # an item of a list or a value of a mapping
-            here = next((part for part in get_args(here) if _model_in(part)), None)
-        here = _model_in(here) or here
-    model = _model_in(here)
-    return [field.alias or name for name, field in model.model_fields.items()] if model else []
+        section = _section_in(annotation)
+        if section is None:  # an item of a list or a value of a mapping
+            annotation = get_args(annotation)[-1 if get_origin(annotation) is dict else 0]
+        else:
+            fields = section.model_fields.items()
+            annotation = next((field.annotation for name, field in fields if (field.alias or name) == step), None)
+    section = _section_in(annotation)
+    return [field.alias or name for name, field in section.model_fields.items()] if section else []
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The section that `annotation` is, or may be besides None."""
-    for part in (annotation, *get_args(annotation)):
-        if isinstance(part, type) and issubclass(part, BaseModel) and not _is_container(annotation):
-            return part
-    return None
-
-
-def _is_container(annotation: Any) -> bool:
-    return getattr(annotation, "__origin__", None) in (dict, tuple, list)
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """Returns the section that `annotation` is, or may be besides None."""
+    if get_origin(annotation) in (dict, tuple):
+        return None
+    parts = (annotation, *get_args(annotation))
+    return next((part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)), None)

@@ -1,4 +1,4 @@
-"""The file with every key at its default, each under the sentence that explains it."""
+"""Writes the default configuration file, with a comment above every key."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ HEAD: Final = """\
 
 
 def default_yaml() -> str:
-    """A commented file that loads back to the defaults."""
-    return HEAD + "\n".join(_section(Config(), indent="")) + "\n"
+    """Returns a commented file that loads back to the defaults."""
+    return HEAD + "\n".join(_lines(Config(), indent="")) + "\n"
 
 
-def _section(section: BaseModel, *, indent: str) -> Iterator[str]:
-    written = section.model_dump(mode="json", by_alias=True)
+def _lines(section: BaseModel, *, indent: str) -> Iterator[str]:
+    values = section.model_dump(mode="json", by_alias=True)
     for name, field in type(section).model_fields.items():
         key = field.alias or name
         value = getattr(section, name)
@@ -35,14 +35,14 @@ def _section(section: BaseModel, *, indent: str) -> Iterator[str]:
         )
         if isinstance(value, BaseModel):
             yield f"{indent}{key}:"
-            yield from _section(value, indent=indent + "  ")
+            yield from _lines(value, indent=indent + "  ")
         elif isinstance(value, dict) and value:
             yield f"{indent}{key}:"
-            for entry, below in value.items():
-                yield f"{indent}  {_inline(entry)}:"
-                yield from _section(below, indent=indent + "    ")
+            for pattern, entry in value.items():
+                yield f"{indent}  {_inline(pattern)}:"
+                yield from _lines(entry, indent=indent + "    ")
         else:
-            yield f"{indent}{key}: {_inline(written[key])}"
+            yield f"{indent}{key}: {_inline(values[key])}"
 
 
 def _inline(value: Any) -> str:

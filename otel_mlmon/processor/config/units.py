@@ -1,6 +1,7 @@
-"""Quantities as people write them: `10s`, `64MiB`, `2%`, `1 per 30d`; each way there and back.
+"""Parses quantities as people write them, `10s`, `64MiB`, `2%`, `1 per 30d`, and formats them the same way.
 
-Numbers are read as decimals, so `200ms` is the float 0.2 and not a neighbour of it.
+Numbers are read as decimals, so `200ms` is the float 0.2 and not a neighbour of it. Every parser takes a value of a
+YAML file and raises ValueError with a sentence that says what was expected.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _NUMBER: Final = re.compile(r"\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FalseAlarms:
-    """How many false alarms are accepted in a time, over everything that is watched."""
+    """How many false alarms are accepted in which time, over everything that is monitored."""
 
     count: float
     """Above 0."""
@@ -49,11 +50,11 @@ class FalseAlarms:
     """Seconds, above 0."""
 
 
-def duration_s(value: object) -> float:
-    """Seconds from `10s`, `200ms`, `1h30m`; a bare number only if it is 0.
+def parse_duration(value: object) -> float:
+    """Parses `10s`, `200ms`, `1h30m` into seconds; a bare number only if it is 0.
 
     Raises:
-        ValueError: `value` is no duration.
+        ValueError: `value` is not a duration.
     """
     if isinstance(value, str) and _DURATION.fullmatch(value.strip()):
         return float(sum(Decimal(number) * _SECONDS[unit] for number, unit in _PART.findall(value)))
@@ -62,23 +63,23 @@ def duration_s(value: object) -> float:
     raise ValueError("must be a duration with its unit, such as 200ms, 10s, 5m, 1h or 14d")
 
 
-def duration_text(seconds: float) -> str:
-    """`seconds` in the largest unit that needs no fraction; exact to a nanosecond."""
+def format_duration(seconds: float) -> str:
+    """Formats seconds in the largest unit that needs no fraction; exact to a nanosecond."""
     nanoseconds = round(Decimal(repr(seconds)) * 10**9)
     if nanoseconds == 0:
         return "0s"
     for unit, length_s in _SECONDS.items():
-        count, rest = divmod(nanoseconds, int(length_s * 10**9))
-        if rest == 0 and unit != "w":
+        count, remainder = divmod(nanoseconds, int(length_s * 10**9))
+        if remainder == 0 and unit != "w":
             return f"{count}{unit}"
     raise AssertionError("a whole number of nanoseconds has a unit")  # pragma: no cover
 
 
-def size_bytes(value: object) -> int:
-    """Bytes from `64MiB`, `10MB`, `512B`; a bare whole number is bytes.
+def parse_size(value: object) -> int:
+    """Parses `64MiB`, `10MB`, `512B` into bytes; a bare whole number is bytes.
 
     Raises:
-        ValueError: `value` is no size.
+        ValueError: `value` is not a size.
     """
     if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
         return int(Decimal(match[1]) * _BYTES[match[2]])
@@ -89,19 +90,19 @@ def size_bytes(value: object) -> int:
     raise ValueError("must be a size, such as 64MiB")
 
 
-def size_text(count: int) -> str:
-    """`count` bytes in the largest binary unit that needs no fraction."""
+def format_size(count: int) -> str:
+    """Formats a number of bytes in the largest binary unit that needs no fraction."""
     for unit in ("GiB", "MiB", "KiB"):
         if count and count % _BYTES[unit] == 0:
             return f"{count // _BYTES[unit]}{unit}"
     return f"{count}B"
 
 
-def share(value: object) -> float:
-    """A share in [0, 1] from `2%` or `0.02`.
+def parse_ratio(value: object) -> float:
+    """Parses `2%` or `0.02` into a ratio in [0, 1].
 
     Raises:
-        ValueError: `value` is no share, or outside [0, 1].
+        ValueError: `value` is not a ratio, or outside [0, 1].
     """
     if isinstance(value, str) and (match := _PERCENT.fullmatch(value.strip())):
         number = Decimal(match[1]) / 100
@@ -110,44 +111,44 @@ def share(value: object) -> float:
     elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         number = Decimal(repr(value))
     else:
-        raise ValueError("must be a share, such as 2% or 0.02")
+        raise ValueError("must be a ratio, such as 2% or 0.02")
     if not 0 <= number <= 1:
-        raise ValueError("must be a share within 0% and 100%; a bare number is a ratio, so 2% is 0.02")
+        raise ValueError("must be a ratio within 0% and 100%; a bare number is not per cent, so 2% is 0.02")
     return float(number)
 
 
-def share_text(value: float) -> str:
-    """`value` in per cent."""
+def format_ratio(value: float) -> str:
+    """Formats a ratio in per cent."""
     return f"{(Decimal(repr(value)) * 100).normalize():f}%"
 
 
-def false_alarms(value: object) -> FalseAlarms:
-    """A rate from `1 per 30d`.
+def parse_false_alarms(value: object) -> FalseAlarms:
+    """Parses a rate such as `1 per 30d`.
 
     Raises:
-        ValueError: `value` is no such rate, or not above 0.
+        ValueError: `value` is not such a rate, or not above 0.
     """
     if isinstance(value, FalseAlarms):
         return value
     match = _RATE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         raise ValueError("must be a number per time, such as `1 per 30d`")
-    rate = FalseAlarms(count=float(match[1]), per_s=duration_s(match[2]))
+    rate = FalseAlarms(count=float(match[1]), per_s=parse_duration(match[2]))
     if rate.count <= 0 or rate.per_s <= 0:
         raise ValueError("must be above 0 on both sides, such as `1 per 30d`")
     return rate
 
 
-def false_alarms_text(rate: FalseAlarms) -> str:
-    """As it is read."""
-    return f"{rate.count:g} per {duration_text(rate.per_s)}"
+def format_false_alarms(rate: FalseAlarms) -> str:
+    """Formats a rate as `parse_false_alarms` reads it."""
+    return f"{rate.count:g} per {format_duration(rate.per_s)}"
 
 
-def address(value: object) -> str:
-    """A `host:port` with a port within 0 and 65535; an IPv6 host in brackets.
+def parse_address(value: object) -> str:
+    """Parses a `host:port` with a port within 0 and 65535; an IPv6 host is in brackets.
 
     Raises:
-        ValueError: `value` is no such address.
+        ValueError: `value` is not such an address.
     """
     host, separator, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
     is_bare_ipv6 = ":" in host and not (host.startswith("[") and host.endswith("]"))
@@ -156,20 +157,20 @@ def address(value: object) -> str:
     return f"{host}:{int(port)}"
 
 
-def http_url(value: object) -> str:
-    """An address that begins with http:// or https:// and names a host.
+def parse_http_url(value: object) -> str:
+    """Checks that an address begins with http:// or https:// and names a host, and returns it.
 
     Raises:
-        ValueError: `value` is no such address.
+        ValueError: `value` is not such an address.
     """
-    fault = ValueError("must be an address that begins with http:// or https://")
+    error = ValueError("must be an address that begins with http:// or https://")
     if not isinstance(value, str):
-        raise fault
+        raise error
     try:
         parts = urlsplit(value)
-        is_sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        is_valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        raise fault from None
-    if not is_sound or any(character.isspace() for character in value):
-        raise fault
+        raise error from None
+    if not is_valid or any(character.isspace() for character in value):
+        raise error
     return value

@@ -1,4 +1,4 @@
-"""Alerts that could not be told, as JSON lines for a person to read: two files that cannot fill the disk."""
+"""Writes alerts that could not be sent as JSON lines for a person to read: two files that cannot fill the disk."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ MAX_BYTES: Final = 2**20
 _LOG: Final = logging.getLogger("otel_mlmon.alerts")
 
 
-class DeadLetters:
-    """A file of JSON lines; when it is full it becomes `<name>.1`, and the `<name>.1` before is gone.
+class AlertDeadLetters:
+    """A file of JSON lines; when it is full it becomes `<name>.1`, and the earlier `<name>.1` is deleted.
 
     Runs on: any thread; writes one line at a time.
 
     Args:
-        path: Made when the first letter comes, readable by its owner only.
+        path: Created when the first alert comes, readable by its owner only.
         max_bytes: Of one file; the two together hold up to twice as much.
         clock: Seconds since the epoch.
     """
@@ -35,18 +35,21 @@ class DeadLetters:
         self._clock = clock
         self._lock = threading.Lock()
 
-    def keep(self, alert: Alert, *, notifier: str, reason: str, detail: str) -> None:
-        """Append `alert`, and why it was not told. A disk that takes nothing is logged, never raised."""
-        at = datetime.fromtimestamp(self._clock(), tz=timezone.utc).isoformat(timespec="seconds")
+    def write(self, alert: Alert, *, notifier: str, reason: str, detail: str) -> None:
+        """Appends `alert`, and why it was not sent. A disk that takes nothing is logged, never raised."""
+        time_utc = datetime.fromtimestamp(self._clock(), tz=timezone.utc).isoformat(timespec="seconds")
         letter = {
-            "at": at,
+            "time": time_utc,
             "notifier": notifier,
             "reason": reason,
             "detail": detail,
             "alert": alert.to_dict(),
         }
         line = json.dumps(letter, ensure_ascii=False).encode() + b"\n"
-        _LOG.error("An alert was not told to %s (%s): %s", notifier, reason, detail or "no more is known")
+        _LOG.error(
+            "Notifier %s could not send an alert (%s: %s); it is in %s.",
+            notifier, reason, detail or "no details", self._path,
+        )  # fmt: skip
         try:
             with self._lock:
                 self._append(line)

@@ -1,10 +1,9 @@
-"""One notifier's queue, time-out, retries, circuit breaker and dead letters, on threads of its own.
+"""Delivers alerts to one notifier: a queue, time-outs, retries, a circuit breaker and dead letters, on own threads.
 
-An alert given to a delivery ends in exactly one of two places, its addressee or the dead letters, and giving
-it never waits. Alerts of one notifier stay in order, so "resolved" is never told before "firing"; notifiers
-know nothing of each other. Delivery is at least once: an attempt that ran into its time-out may still have
-been heard, hence the idempotency key of the webhook. Source: AWS Architecture Blog, "Exponential Backoff And
-Jitter" (equal jitter).
+An alert handed to a delivery ends in exactly one of two places, its recipient or the dead letters, and handing it over
+never waits. Alerts of one notifier stay in order, so "resolved" is never sent before "firing"; notifiers do not affect
+each other. Delivery is at least once: an attempt that timed out may still have arrived, hence the idempotency key of
+the webhook. Source: AWS Architecture Blog, "Exponential Backoff And Jitter" (equal jitter).
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.notify.notifier import Notifier, PermanentError, TransientError
 
 MAX_HANGING: Final = 3
-"""Attempts that ran into their time-out and never came back; beyond it no new one is made until one does."""
+"""Attempts that timed out and never came back; at so many, no new one is made until one of them does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,17 +40,17 @@ class DeliverySettings:
     breaker_failures: int = 5
     """Failed attempts in a row, of any alerts, that open the circuit."""
     breaker_open_s: float = 30.0
-    """How long nothing is tried then; after it one attempt decides."""
+    """How long nothing is attempted then; after it one attempt decides."""
 
 
-class Graveyard(Protocol):
-    """Where alerts go that could not be told."""
+class AlertSink(Protocol):
+    """Takes alerts that could not be sent."""
 
-    def keep(self, alert: Alert, *, notifier: str, reason: str, detail: str) -> None:
-        """Keep `alert`; never raises."""
+    def write(self, alert: Alert, *, notifier: str, reason: str, detail: str) -> None:
+        """Stores `alert`; never raises."""
 
 
-Outcome = Literal["delivered", "transient", "timeout", "permanent", "error"]
+AttemptOutcome = Literal["delivered", "transient", "timeout", "permanent", "error"]
 """Of one attempt. `error` is a fault of ours in the notifier."""
 
 
@@ -59,7 +58,7 @@ Outcome = Literal["delivered", "transient", "timeout", "permanent", "error"]
 class _Attempt:
     """One call of a notifier, on a thread that may never come back."""
 
-    outcome: Outcome = "error"
+    outcome: AttemptOutcome = "error"
     detail: str = "the notifier failed; see the log"
     retry_after_s: float | None = None
 
@@ -78,15 +77,16 @@ class _Attempt:
 class Delivery:
     """Delivers alerts to one notifier.
 
-    Runs on: `submit` on any thread; the rest on daemon threads of its own, the first made by `start`.
+    Runs on: `submit` on any thread; everything else on daemon threads of its own, the first made by `start`.
 
     Args:
-        notifier: Who tells.
+        notifier: Sends one alert.
         name: Of the notifier, for counts and dead letters.
-        dead_letters: Where an alert goes that could not be told.
+        dead_letters: Takes the alerts that could not be sent.
         settings: How hard it tries.
         clock: Seconds, monotonic.
         rng: Of the jitter.
+        wait: Lets so many seconds pass; None waits, and less when the delivery is shut down.
     """
 
     def __init__(
@@ -94,10 +94,11 @@ class Delivery:
         notifier: Notifier,
         *,
         name: str,
-        dead_letters: Graveyard,
+        dead_letters: AlertSink,
         settings: DeliverySettings | None = None,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
+        wait: Callable[[float], None] | None = None,
     ) -> None:
         self.name = name
         self._notifier = notifier
@@ -105,23 +106,24 @@ class Delivery:
         self._settings = settings or DeliverySettings()
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 (jitter, no secret)
+        self._wait = wait or self._wait_or_stop
         self._queue: deque[Alert] = deque()
         self._current: Alert | None = None
         self._changed = threading.Condition()
-        self._stopping = False
+        self._is_stopping = False
         self._outcomes: Counter[str] = Counter()
         self._hanging: list[threading.Thread] = []
         self._failures = 0
         self._thread = threading.Thread(target=self._work, name=f"otel_mlmon-notify-{name}", daemon=True)
 
     def start(self) -> None:
-        """Begin to deliver."""
+        """Starts to deliver."""
         self._thread.start()
 
     def submit(self, alert: Alert) -> None:
-        """Give `alert` to the queue. Never waits for the notifier, never raises."""
+        """Queues `alert`. Never waits for the notifier, never raises."""
         with self._changed:
-            if self._stopping:
+            if self._is_stopping:
                 refused: Alert | None = alert
             else:
                 is_full = len(self._queue) >= self._settings.capacity
@@ -129,41 +131,41 @@ class Delivery:
                 self._queue.append(alert)
                 self._changed.notify_all()
         if refused is not None:
-            self._bury(refused, "shutdown" if refused is alert else "overflow", "")
+            self._give_up(refused, "shutdown" if refused is alert else "overflow", "")
 
     def shutdown(self, timeout_s: float) -> bool:
-        """Try what waits once more, then stop; what is not told by the deadline is a dead letter.
+        """Attempts what waits once more, then stops; what is not sent by the deadline is a dead letter.
 
         Returns:
-            Whether everything was told or buried by the delivery itself in time.
+            Whether the delivery itself has sent everything or given it up in time.
         """
         with self._changed:
-            self._stopping = True
+            self._is_stopping = True
             self._changed.notify_all()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
         with self._changed:
-            left = [alert for alert in (self._current, *self._queue) if alert is not None]
+            waiting = [alert for alert in (self._current, *self._queue) if alert is not None]
             self._current = None
             self._queue.clear()
-        for alert in left:
-            self._bury(alert, "shutdown", "")
-        return not left
+        for alert in waiting:
+            self._give_up(alert, "shutdown", "")
+        return not waiting
 
     def outcomes(self) -> dict[str, int]:
-        """Counts so far: attempts by outcome, and dead letters as `dead_letter.<reason>`."""
+        """Returns the counts so far: attempts by outcome, and dead letters as `dead_letter.<reason>`."""
         with self._changed:
             return dict(self._outcomes)
 
     def pending(self) -> int:
-        """Alerts that wait, the one in delivery included."""
+        """Returns how many alerts wait, the one in delivery included."""
         with self._changed:
             return len(self._queue) + (self._current is not None)
 
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._queue or self._stopping)
+                self._changed.wait_for(lambda: self._queue or self._is_stopping)
                 if not self._queue:
                     return
                 alert = self._current = self._queue.popleft()
@@ -171,10 +173,10 @@ class Delivery:
             with self._changed:
                 is_ours, self._current = self._current is alert, None
             if reason and is_ours:
-                self._bury(alert, reason, detail)
+                self._give_up(alert, reason, detail)
 
     def _deliver(self, alert: Alert) -> tuple[str, str]:
-        """Try until it is told or given up; the reason and detail of giving up, empty if it was told."""
+        """Tries until the alert is sent or given up; the reason and detail of giving up, empty if it was sent."""
         begin_s = self._clock()
         backoff_s = self._settings.backoff_s
         while True:
@@ -192,7 +194,7 @@ class Delivery:
             delay_s = backoff_s * self._rng.uniform(0.5, 1.0)
             if attempt.retry_after_s is not None:
                 delay_s = max(delay_s, attempt.retry_after_s)
-            if self._stopping:
+            if self._is_stopping:
                 return "shutdown", attempt.detail
             if self._clock() + delay_s - begin_s > self._settings.give_up_after_s:
                 return "given_up", attempt.detail
@@ -215,12 +217,11 @@ class Delivery:
             return _Attempt("timeout", f"no answer within {self._settings.timeout_s:g} s")
         return attempt
 
-    def _wait(self, delay_s: float) -> None:
-        """Let `delay_s` pass, less when the delivery is being stopped."""
+    def _wait_or_stop(self, delay_s: float) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._stopping, timeout=delay_s)
+            self._changed.wait_for(lambda: self._is_stopping, timeout=delay_s)
 
-    def _bury(self, alert: Alert, reason: str, detail: str) -> None:
+    def _give_up(self, alert: Alert, reason: str, detail: str) -> None:
         with self._changed:
             self._outcomes[f"dead_letter.{reason}"] += 1
-        self._dead_letters.keep(alert, notifier=self.name, reason=reason, detail=detail)
+        self._dead_letters.write(alert, notifier=self.name, reason=reason, detail=detail)

@@ -1,16 +1,21 @@
-"""Alerts as lines of the log `otel_mlmon.alerts`: critical is ERROR, warning is WARNING, resolved is INFO."""
+"""Writes alerts as text to the log `otel_mlmon.alerts`: critical is ERROR, warning is WARNING, resolved is INFO."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, ClassVar, Final
 
 from otel_mlmon.processor.alert.alert import Alert, Severity
-from otel_mlmon.processor.alert.message import render
+from otel_mlmon.processor.alert.message import format_alert
+from otel_mlmon.processor.config.section import Section
 
 LOGGER: Final = "otel_mlmon.alerts"
 _LEVELS: Final[Mapping[Severity, int]] = {"warning": logging.WARNING, "critical": logging.ERROR}
+
+
+class LogSection(Section):
+    """Alerts in the processor's log."""
 
 
 class LogNotifier:
@@ -20,11 +25,18 @@ class LogNotifier:
         is_unicode: Whether the log's readers can show blocks and arrows.
     """
 
+    section_type: ClassVar = LogSection
+
     def __init__(self, *, is_unicode: bool = True) -> None:
         self._is_unicode = is_unicode
         self._log = logging.getLogger(LOGGER)
 
+    @classmethod
+    def create(cls, section: LogSection, emit_event: Any) -> LogNotifier:  # noqa: ARG003 (the Protocol's)
+        """Makes the notifier."""
+        return cls()
+
     def notify(self, alert: Alert) -> None:
-        """Log `alert`; cannot fail."""
+        """Logs `alert`; cannot fail."""
         level = logging.INFO if alert.is_resolved else _LEVELS[alert.severity]
-        self._log.log(level, "%s", render(alert, is_unicode=self._is_unicode))
+        self._log.log(level, "%s", format_alert(alert, is_unicode=self._is_unicode))

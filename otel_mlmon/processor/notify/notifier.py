@@ -1,33 +1,62 @@
-"""What a notifier is: one method, two ways to fail."""
+"""What a notifier is, its two kinds of failure, and the registry of all notifiers.
+
+A notifier is a class that is made from its own section of the configuration. To add one from another package, write it
+and name it in an entry point; its name is the key of its section under `alerts.notify`:
+
+    [project.entry-points."otel_mlmon.notifiers"]
+    pager = "my_package.pager:PagerNotifier"
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, ClassVar, Final, Literal, Protocol, TypeAlias
 
 from otel_mlmon.errors import MlmonError
 from otel_mlmon.processor.alert.alert import Alert
+from otel_mlmon.processor.config.section import Section
+from otel_mlmon.registry import Registry
+
+LogSeverity: TypeAlias = Literal["INFO", "WARN", "ERROR"]
+
+EmitEvent: TypeAlias = Callable[[str, LogSeverity, str, dict[str, str | int | float | bool], int], None]
+"""Sends an OTLP event, and returns at once: name, severity, body, attributes, time in Unix nanoseconds."""
 
 
 class Notifier(Protocol):
-    """Tells one alert to one addressee."""
+    """Sends one alert to one recipient."""
+
+    section_type: ClassVar[type[Section]]
+
+    @classmethod
+    def create(cls, section: Any, emit_event: EmitEvent | None) -> Notifier | None:
+        """Makes the notifier.
+
+        Args:
+            section: An instance of `section_type`.
+            emit_event: Sends OTLP events to `forward.endpoint`; None while that is null.
+
+        Returns:
+            The notifier; None if it has nowhere to send alerts to, and none is notified.
+        """
 
     def notify(self, alert: Alert) -> None:
-        """Tell `alert`; may block, may be called again with the same alert.
+        """Sends `alert`; may block, and may be called again with the same alert.
 
         Runs on: a thread of its delivery.
 
         Raises:
-            TransientError: It was not told; the same again may work.
-            PermanentError: It was not told, and never will be.
+            TransientError: It was not sent; another attempt may succeed.
+            PermanentError: It was not sent, and no attempt will succeed.
         """
 
 
 class TransientError(MlmonError):
-    """An alert was not told; the same again may work.
+    """An alert was not sent; another attempt may succeed.
 
     Args:
         reason: What happened, with no secret in it.
-        retry_after_s: When the addressee asks to be tried again, in seconds, 0 or above; None if not said.
+        retry_after_s: When the recipient asks for another attempt, in seconds, 0 or above; None if it does not say.
     """
 
     def __init__(self, reason: str, *, retry_after_s: float | None = None) -> None:
@@ -36,4 +65,17 @@ class TransientError(MlmonError):
 
 
 class PermanentError(MlmonError):
-    """An alert was not told, and never will be."""
+    """An alert was not sent, and no attempt will succeed."""
+
+
+_FOLDER: Final = "otel_mlmon.processor.notify"
+
+NOTIFIERS: Final[Registry[type[Notifier]]] = Registry(
+    "otel_mlmon.notifiers",
+    {
+        "log": f"{_FOLDER}.log:LogNotifier",
+        "otlp": f"{_FOLDER}.otlp:OtlpNotifier",
+        "webhook": f"{_FOLDER}.webhook:WebhookNotifier",
+    },
+)
+"""Every notifier by name."""

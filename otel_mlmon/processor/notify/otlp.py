@@ -1,58 +1,68 @@
-"""Alerts as OTLP events `ml.alert`. How an event is sent is a parameter; no OpenTelemetry is imported."""
+"""Sends alerts as OTLP events `ml.alert`. How an event is sent is a parameter; no OpenTelemetry is imported."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Final, Literal, TypeAlias
+from collections.abc import Mapping
+from typing import ClassVar, Final
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.alert.alert import Alert, Severity
-from otel_mlmon.processor.alert.message import title
-
-LogSeverity: TypeAlias = Literal["INFO", "WARN", "ERROR"]
-
-EmitEvent: TypeAlias = Callable[[str, LogSeverity, str, dict[str, str | int | float | bool], int], None]
-"""Name, severity, body, attributes, time in Unix nanoseconds."""
+from otel_mlmon.processor.alert.message import format_title
+from otel_mlmon.processor.config.section import Section
+from otel_mlmon.processor.notify.notifier import EmitEvent, LogSeverity
 
 PREFIX: Final = "ml.alert."
 _SEVERITIES: Final[Mapping[Severity, LogSeverity]] = {"warning": "WARN", "critical": "ERROR"}
 
 
+class OtlpSection(Section):
+    """Alerts as OTLP events to `forward.endpoint`; none while that is null."""
+
+
 class OtlpNotifier:
-    """Hands an alert to `emit` as one event.
+    """Sends an alert as one event.
 
     Args:
-        emit: Sends an event; returns at once.
+        emit_event: Sends an event; returns at once.
     """
 
-    def __init__(self, emit: EmitEvent) -> None:
-        self._emit = emit
+    section_type: ClassVar = OtlpSection
+
+    def __init__(self, emit_event: EmitEvent) -> None:
+        self._emit_event = emit_event
+
+    @classmethod
+    def create(cls, section: OtlpSection, emit_event: EmitEvent | None) -> OtlpNotifier | None:  # noqa: ARG003
+        """Makes the notifier; None while there is no endpoint."""
+        return None if emit_event is None else cls(emit_event)
 
     def notify(self, alert: Alert) -> None:
-        """Emit `alert`."""
+        """Sends `alert`."""
         severity: LogSeverity = "INFO" if alert.is_resolved else _SEVERITIES[alert.severity]
-        self._emit(semconv.EVENT_ALERT, severity, title(alert), attributes_of(alert), alert.at_ns)
+        self._emit_event(semconv.EVENT_ALERT, severity, format_title(alert), event_attributes(alert), alert.time_ns)
 
 
-def attributes_of(alert: Alert) -> dict[str, str | int | float | bool]:
-    """What the event carries: scalars, the first cause spelled out."""
+def event_attributes(alert: Alert) -> dict[str, str | int | float | bool]:
+    """Returns the attributes of the event: scalars, the first cause spelled out."""
     attributes: dict[str, str | int | float | bool] = {
         semconv.MODEL_NAME: alert.model,
         semconv.ALERT_RULE: alert.rule,
-        f"{PREFIX}state": alert.state.name.lower(),
-        f"{PREFIX}previous": alert.previous.name.lower(),
+        f"{PREFIX}state": alert.state.value,
+        f"{PREFIX}previous": alert.previous.value,
         f"{PREFIX}severity": alert.severity,
         f"{PREFIX}fingerprint": alert.fingerprint,
-        f"{PREFIX}since": alert.since_ns,
+        f"{PREFIX}onset": alert.onset_ns,
         f"{PREFIX}causes": len(alert.causes),
     }
     if alert.version:
         attributes[semconv.MODEL_VERSION] = alert.version
+    if alert.environment:
+        attributes[semconv.DEPLOYMENT_ENVIRONMENT] = alert.environment
     if alert.causes:
         cause = alert.causes[0]
         attributes[semconv.DRIFT_STREAM] = cause.stream
         attributes[f"{PREFIX}value"] = cause.value
         attributes[f"{PREFIX}bound"] = cause.bound
-        attributes[f"{PREFIX}before"] = cause.before
-        attributes[f"{PREFIX}now"] = cause.now
+        attributes[f"{PREFIX}reference"] = cause.reference
+        attributes[f"{PREFIX}current"] = cause.current
     return attributes

@@ -1,6 +1,6 @@
-"""Alerts as JSON to an address.
+"""Posts alerts as JSON to an address.
 
-The body is `Alert.to_dict()` with `title` and `text` for people. Headers: `Idempotency-Key`, the same for
+The body is `Alert.to_dict()` with the keys `subject` and `text` for people. Headers: `Idempotency-Key`, the same for
 every attempt of one change of state; with a secret also `X-Mlmon-Timestamp` (Unix seconds) and
 `X-Mlmon-Signature`, which is `v1=` and the hex HMAC-SHA256 of timestamp, a full stop and the body, so neither
 can be changed nor replayed later. Sources: RFC 9110 (Retry-After, status codes); RFC 2104 (HMAC);
@@ -16,17 +16,28 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Any, ClassVar, Final
 
 import httpx
+from pydantic import Field, SecretStr
 
 from otel_mlmon.processor.alert.alert import Alert
-from otel_mlmon.processor.alert.message import render, title
+from otel_mlmon.processor.alert.message import format_alert, format_title
+from otel_mlmon.processor.config.section import Duration, Section, Url
 from otel_mlmon.processor.notify.notifier import PermanentError, TransientError
 from otel_mlmon.version import __version__
 
-TRANSIENT: Final = frozenset({408, 425, 429})
-"""Client errors that pass; so do all of 500 and above."""
+TRANSIENT_STATUSES: Final = frozenset({408, 425, 429})
+"""Client errors after which another attempt may succeed; it may too after all of 500 and above."""
+
+
+class WebhookSection(Section):
+    """Alerts as JSON to an address."""
+
+    url: Url = Field(repr=False, description="The address. It may hold a token, so it is never printed.")
+    headers: dict[str, SecretStr] = Field(default_factory=dict, description="Sent with every request.")
+    timeout_s: Duration = Field(default=5.0, alias="timeout", gt=0, description="For one attempt.")
+    secret: SecretStr | None = Field(default=None, description="Key of the HMAC-SHA256 signature.")
 
 
 class WebhookNotifier:
@@ -39,6 +50,8 @@ class WebhookNotifier:
         secret: Key of the signature; None sends none.
         clock: Seconds since the epoch.
     """
+
+    section_type: ClassVar = WebhookSection
 
     def __init__(
         self,
@@ -57,22 +70,32 @@ class WebhookNotifier:
         # Reading the certificates costs 20 ms: once, not each alert.
         self._certificates = httpx.create_ssl_context()
 
+    @classmethod
+    def create(cls, section: WebhookSection, emit_event: Any) -> WebhookNotifier:  # noqa: ARG003 (the Protocol's)
+        """Makes the notifier."""
+        return cls(
+            section.url,
+            headers={name: value.get_secret_value() for name, value in section.headers.items()},
+            timeout_s=section.timeout_s,
+            secret=section.secret.get_secret_value() if section.secret is not None else None,
+        )
+
     def notify(self, alert: Alert) -> None:
-        """Post `alert`; redirects are not followed, and what is answered is not read."""
-        body = body_of(alert)
-        headers = {**self._headers, **self._own_headers(alert, body)}
+        """Posts `alert`; redirects are not followed, and the body of the response is not read."""
+        body = encode_body(alert)
+        headers = {**self._headers, **self._standard_headers(alert, body)}
         try:
             with (
                 httpx.Client(verify=self._certificates, timeout=self._timeout_s) as client,
                 client.stream("POST", self._url, content=body, headers=headers) as response,
             ):
-                self._judge(response)
+                self._check(response)
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise PermanentError(type(error).__name__) from None
         except httpx.TransportError as error:
             raise TransientError(type(error).__name__) from None
 
-    def _own_headers(self, alert: Alert, body: bytes) -> dict[str, str]:
+    def _standard_headers(self, alert: Alert, body: bytes) -> dict[str, str]:
         headers = {
             "Content-Type": "application/json",
             "User-Agent": f"otel-mlmon/{__version__}",
@@ -84,41 +107,41 @@ class WebhookNotifier:
             headers["X-Mlmon-Signature"] = signature(self._secret, timestamp, body)
         return headers
 
-    def _judge(self, response: httpx.Response) -> None:
+    def _check(self, response: httpx.Response) -> None:
         if response.is_success:
             return
         status = response.status_code
-        if status in TRANSIENT or status >= 500:
-            after_s = _retry_after_s(response.headers.get("Retry-After"), self._clock())
-            raise TransientError(f"HTTP {status}", retry_after_s=after_s)
+        if status in TRANSIENT_STATUSES or status >= 500:
+            retry_after_s = _parse_retry_after(response.headers.get("Retry-After"), self._clock())
+            raise TransientError(f"HTTP {status}", retry_after_s=retry_after_s)
         raise PermanentError(f"HTTP {status}")
 
 
-def body_of(alert: Alert) -> bytes:
-    """The JSON document that is posted, UTF-8; the same bytes each time."""
-    document = {**alert.to_dict(), "title": title(alert), "text": render(alert)}
+def encode_body(alert: Alert) -> bytes:
+    """Encodes the JSON document that is posted, UTF-8; always the same bytes for the same alert."""
+    document = {**alert.to_dict(), "subject": format_title(alert), "text": format_alert(alert)}
     return json.dumps(document, ensure_ascii=False, sort_keys=True).encode()
 
 
 def idempotency_key(alert: Alert) -> str:
-    """One for each change of state."""
-    return f"{alert.fingerprint}-{alert.state.name.lower()}-{alert.at_ns}"
+    """Returns a key that is the same for every attempt of one change of state."""
+    return f"{alert.fingerprint}-{alert.state.value}-{alert.time_ns}"
 
 
 def signature(secret: bytes, timestamp: str, body: bytes) -> str:
-    """`v1=` and 64 hex digits; a receiver computes the same and compares in constant time."""
+    """Computes `v1=` and 64 hex digits; a receiver computes the same and compares in constant time."""
     return "v1=" + hmac.new(secret, timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
 
 
-def _retry_after_s(value: str | None, now_s: float) -> float | None:
-    """Seconds, from a number of them or from a date; None if it is neither."""
+def _parse_retry_after(value: str | None, now_s: float) -> float | None:
+    """Parses a number of seconds or a date into seconds; None if it is neither."""
     if value is None:
         return None
     if value.strip().isascii() and value.strip().isdigit():
         return float(value)
     try:
-        at = parsedate_to_datetime(value)
+        date = parsedate_to_datetime(value)
     except ValueError:
         return None
-    at = at if at.tzinfo else at.replace(tzinfo=timezone.utc)
-    return max(0.0, (at - datetime.fromtimestamp(now_s, tz=timezone.utc)).total_seconds())
+    date = date if date.tzinfo else date.replace(tzinfo=timezone.utc)
+    return max(0.0, (date - datetime.fromtimestamp(now_s, tz=timezone.utc)).total_seconds())

@@ -15,9 +15,8 @@ import numpy as np
 from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert
-from otel_mlmon.processor.alert.explain import describe
 from otel_mlmon.processor.alert.lifecycle import RuleStatus
-from otel_mlmon.processor.alert.message import render
+from otel_mlmon.processor.alert.message import describe_change, format_alert
 from otel_mlmon.processor.detect import accuracy
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.self_telemetry import MetricValue
@@ -64,7 +63,7 @@ def overview(
         versions = models.get(key, {"versions": []})["versions"]
         document = model_document(summary, scores, rules_by_model.get(summary.model, []))
         models[key] = {**document, "versions": [*versions, summary.model.version]}
-    return {"models": models, "alerts": [{**alert.to_dict(), "text": render(alert)} for alert in alerts]}
+    return {"models": models, "alerts": [{**alert.to_dict(), "text": format_alert(alert)} for alert in alerts]}
 
 
 def model_document(summary: ModelSummary, scores: Mapping[StreamKey, Score], rules: Iterable[RuleStatus]) -> Document:
@@ -93,7 +92,7 @@ def model_document(summary: ModelSummary, scores: Mapping[StreamKey, Score], rul
         "drifting_streams": [stream["stream"] for stream in sorted(streams, key=_drift_rank) if stream["changes"]],
         "streams": streams,
         "rules": [
-            {"rule": status.rule, "state": status.state.name.lower(), "since_ns": status.since_ns} for status in rules
+            {"rule": status.rule, "state": status.state.value, "changed_ns": status.changed_ns} for status in rules
         ],
     }
 
@@ -184,7 +183,9 @@ def gauges(document: Document, scores: Mapping[StreamKey, Score], rules: Iterabl
                     yield MetricValue(metric=semconv.DRIFT_SCORE, value=value, attributes=statistic)
     for status in rules:
         attributes = {**_model_attributes(status.model), semconv.ALERT_RULE: status.rule}
-        yield MetricValue(metric=semconv.ALERT_STATE, value=status.state.value, attributes=attributes)
+        yield MetricValue(
+            metric=semconv.ALERT_STATE, value=semconv.ALERT_STATES[status.state.value], attributes=attributes
+        )
 
 
 def _model_attributes(model: ModelKey) -> dict[str, str]:
@@ -200,7 +201,7 @@ def _describe_changes(stream: StreamSummary) -> tuple[str, ...]:
     means = (stream.reference_mean, stream.current_mean)
     if stream.origin == "budget":
         return ()
-    return describe(stream.stream, stream.bins, stream.reference_shares, stream.current_shares, means=means)
+    return describe_change(stream.stream, stream.bins, stream.reference_shares, stream.current_shares, means=means)
 
 
 def _drift_rank(stream: Document) -> tuple[float, str]:

@@ -46,9 +46,9 @@ def run(seed: int) -> tuple[float | None, str | None, list[str | None]]:
             if pane >= QUIET_DAYS * PANES_A_DAY and (pane + 1) % PANES_A_DAY == 0:
                 days.append(processor.stream_state("shop", "prediction.label"))
         told = [
-            alert.at_ns
+            alert.time_ns
             for alert in processor.find_alerts(rule="prediction_drift")
-            if alert.state.name == "FIRING" and alert.at_ns >= shifted_ns
+            if alert.state.name == "FIRING" and alert.time_ns >= shifted_ns
         ]
     return (told[0] - shifted_ns) / 3600e9 if told else None, days[0], days
 

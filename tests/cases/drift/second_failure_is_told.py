@@ -45,7 +45,7 @@ def run(seed: int) -> tuple[bool, bool, str | None]:
             processor.advance()
         second_ns = began + SECOND_H * 3600 * support.SECOND_NS
         first = bool(processor.find_alerts(about="input.f1"))
-        second = any(alert.at_ns >= second_ns for alert in processor.find_alerts(about="input.f2"))
+        second = any(alert.time_ns >= second_ns for alert in processor.find_alerts(about="input.f2"))
         return first, second, processor.stream_state("shop", "input.f2")
 
 

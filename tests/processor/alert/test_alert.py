@@ -3,21 +3,61 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from otel_mlmon.processor.alert.alert import Alert, State
-from tests.support.alerts import CAUSE, FIRING
+from otel_mlmon.processor.alert.alert import Alert, Link, RuleState
+from otel_mlmon.processor.state.records import decode, encode
+from tests.support.alerts import CAUSE, FIRING, TIME_NS
+
+FULL = replace(FIRING, environment="staging", reason="x", links=(Link(name="a", url="https://a"),), exemplars=("t",))
 
 
-def test_an_alert_goes_through_json_unchanged() -> None:
-    alert = replace(FIRING, attributes={"reason": "x"}, links=(("a", "https://a"),), exemplars=("t",))
-    assert Alert.from_dict(json.loads(json.dumps(alert.to_dict()))) == alert
+def test_the_json_of_an_alert_has_plain_keys_and_states_by_name() -> None:
+    assert json.loads(json.dumps(FULL.to_dict())) == {
+        "fingerprint": FULL.fingerprint,
+        "model": "digits",
+        "version": "1",
+        "environment": "staging",
+        "rule": "prediction_drift",
+        "title": "prediction drift",
+        "state": "firing",
+        "previous": "ok",
+        "severity": "critical",
+        "time_ns": TIME_NS,
+        "onset_ns": TIME_NS - 12_000_000_000,
+        "causes": [
+            {
+                "stream": "prediction.label",
+                "value": 0.35,
+                "bound": 0.02,
+                "reference": "class 3: 10 %",
+                "current": "45 %",
+                "current_count": 4210,
+                "reference_count": 5000,
+                "onset_ns": TIME_NS - 12_000_000_000,
+                "bins": list("0123456789"),
+                "reference_shares": [0.1] * 10,
+                "current_shares": [0.06, 0.07, 0.05, 0.45, 0.06, 0.06, 0.07, 0.06, 0.06, 0.06],
+                "details": [],
+                "summary": "total variation 35 %, tolerated 2 % (n = 4 210, reference n = 5 000)",
+                "margin": 0.0,
+            }
+        ],
+        "exemplars": ["t"],
+        "links": [{"name": "a", "url": "https://a"}],
+        "reason": "x",
+    }
 
 
-def test_the_fingerprint_is_of_model_version_and_rule_only() -> None:
-    other = replace(FIRING, state=State.OK, severity="warning", causes=(), at_ns=1, since_ns=2)
+def test_an_alert_is_stored_and_read_back_unchanged() -> None:
+    assert decode(encode(FULL), Alert) == FULL
+
+
+def test_the_fingerprint_is_of_model_version_environment_and_rule_only() -> None:
+    other = replace(FIRING, state=RuleState.OK, severity="warning", causes=(), time_ns=1, onset_ns=2, title="x")
     assert other.fingerprint == FIRING.fingerprint
     for change in (
         replace(FIRING, model="m"),
         replace(FIRING, version="2"),
+        replace(FIRING, environment="staging"),
         replace(FIRING, rule="latency"),
         replace(FIRING, model="digits\0" + FIRING.version, version=""),
     ):
@@ -25,5 +65,5 @@ def test_the_fingerprint_is_of_model_version_and_rule_only() -> None:
 
 
 def test_only_ok_resolves() -> None:
-    assert [state for state in State if replace(FIRING, state=state).is_resolved] == [State.OK]
+    assert [state for state in RuleState if replace(FIRING, state=state).is_resolved] == [RuleState.OK]
     assert FIRING.causes == (CAUSE,)

@@ -1,21 +1,27 @@
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_mlmon.errors import StoreError
-from otel_mlmon.processor.alert.alert import Alert, RuleName, State
-from otel_mlmon.processor.alert.lifecycle import MAX_RESOLVED, Alerts, AlertSettings
-from otel_mlmon.processor.alert.rules import RULES, ModelRules
+from otel_mlmon.processor.alert.alert import Alert, Link, RuleState
+from otel_mlmon.processor.alert.cause import OnsetCounts
+from otel_mlmon.processor.alert.lifecycle import MAX_RESOLVED, AlertsRecord
+from otel_mlmon.processor.alert.rules.data_drift import DataDriftRule
+from otel_mlmon.processor.alert.rules.rule import Judgement
+from otel_mlmon.processor.config.model import Config
+from otel_mlmon.processor.detect.score import Score
+from otel_mlmon.processor.settings import Settings
+from otel_mlmon.processor.state.records import decode, encode
+from otel_mlmon.processor.window.window import Window
 from otel_mlmon.types import ModelKey
 from tests.support.scores import MODEL, SECOND_NS, Judged, judged
 
-SETTINGS = AlertSettings()
-Change = tuple[RuleName, State, State]
+Change = tuple[str, RuleState, RuleState]
 
 
 def ns(at_s: float) -> int:
@@ -28,11 +34,30 @@ def changes(alerts: list[Alert]) -> list[Change]:
 
 
 class Run:
-    """Alerts, a clock in seconds, and a restart whenever it is asked for."""
+    """Alerts, a clock in seconds, and a restart whenever it is asked for.
 
-    def __init__(self, settings: AlertSettings = SETTINGS) -> None:
-        self.settings = settings
-        self.alerts = Alerts(settings)
+    Args:
+        rules: The sections of all models.
+        limits: The section `limits`.
+        alerts: The section `alerts`.
+    """
+
+    def __init__(
+        self,
+        *,
+        for_: str = "0s",
+        rules: dict[str, Any] | None = None,
+        limits: dict[str, Any] | None = None,
+        **alerts: Any,
+    ) -> None:
+        self.configure(rules=rules, limits=limits, **alerts, **{"for": for_})
+        self.alerts = self.settings.alerts()
+
+    def configure(
+        self, *, rules: dict[str, Any] | None = None, limits: dict[str, Any] | None = None, **alerts: Any
+    ) -> None:
+        models = {"*": rules or {}}
+        self.settings = Settings(Config.model_validate({"models": models, "limits": limits, "alerts": alerts}))
 
     def pane(self, at_s: float, *entries: Judged, model: ModelKey = MODEL) -> list[Change]:
         return changes(self.alerts.evaluate(model, dict(entries), ns(at_s)))
@@ -41,19 +66,19 @@ class Run:
         return changes(self.alerts.tick(ns(at_s)))
 
     def restart(self, at_s: float) -> None:
-        state = json.loads(json.dumps(self.alerts.to_state(), allow_nan=False))
-        self.alerts = Alerts.from_state(self.settings, state, now_ns=ns(at_s))
+        record = decode(encode(self.alerts.record()), AlertsRecord)
+        self.alerts = self.settings.alerts(record, now_ns=ns(at_s))
 
-    def state(self, rule: RuleName, model: ModelKey = MODEL) -> State:
+    def state(self, rule: str, model: ModelKey = MODEL) -> RuleState:
         return {(status.model, status.rule): status.state for status in self.alerts.current()}[model, rule]
 
 
 DRIFT = judged("input.a", "drift")
 QUIET = judged("input.a", "ok")
-FIRES: Change = ("data_drift", State.OK, State.FIRING)
-RESOLVES: Change = ("data_drift", State.FIRING, State.OK)
-FALLS_SILENT: Change = ("no_data", State.OK, State.NO_DATA)
-COMES_BACK: Change = ("no_data", State.NO_DATA, State.OK)
+FIRES: Change = ("data_drift", RuleState.OK, RuleState.FIRING)
+RESOLVES: Change = ("data_drift", RuleState.FIRING, RuleState.OK)
+FALLS_SILENT: Change = ("no_data", RuleState.OK, RuleState.NO_DATA)
+COMES_BACK: Change = ("no_data", RuleState.NO_DATA, RuleState.OK)
 
 
 def test_drift_fires_once_and_is_resolved_once() -> None:
@@ -66,14 +91,14 @@ def test_drift_fires_once_and_is_resolved_once() -> None:
 
 
 def test_the_alert_says_when_who_and_where_to_look() -> None:
-    run = Run(AlertSettings(links=(("runbook", "https://wiki"),)))
+    run = Run(links={"runbook": "https://wiki"})
     entry = judged("input.a", "drift", since_ns=3 * SECOND_NS, exemplars=("t1", "t2"))
     (alert,) = run.alerts.evaluate(MODEL, dict([entry]), ns(7))
-    assert (alert.model, alert.version, alert.at_ns, alert.since_ns) == ("digits", "1", ns(7), 3 * SECOND_NS)
-    assert (alert.exemplars, alert.links) == (("t1", "t2"), (("runbook", "https://wiki"),))
+    assert (alert.model, alert.version, alert.time_ns, alert.onset_ns) == ("digits", "1", ns(7), 3 * SECOND_NS)
+    assert (alert.exemplars, alert.links) == (("t1", "t2"), (Link(name="runbook", url="https://wiki"),))
     assert [cause.stream for cause in alert.causes] == ["input.a"]
     (resolved,) = run.alerts.evaluate(MODEL, dict([QUIET]), ns(9))
-    assert resolved == replace(alert, state=State.OK, previous=State.FIRING, at_ns=ns(9))
+    assert resolved == replace(alert, state=RuleState.OK, previous=RuleState.FIRING, time_ns=ns(9))
     assert run.alerts.alerts() == [resolved]
 
 
@@ -95,19 +120,19 @@ def test_forty_features_are_one_alert_with_forty_causes() -> None:
 
 
 def test_for_is_how_long_drift_must_last() -> None:
-    run = Run(AlertSettings(for_s=10))
+    run = Run(for_="10s")
     assert run.pane(0, DRIFT) == []
-    assert run.state("data_drift") is State.PENDING
+    assert run.state("data_drift") is RuleState.PENDING
     assert run.tick(60) == []  # time alone is no evidence
     assert run.pane(61, QUIET) == []
-    assert run.state("data_drift") is State.OK
+    assert run.state("data_drift") is RuleState.OK
     assert run.pane(62, DRIFT) == []
     assert run.pane(71, DRIFT) == []
-    assert run.pane(72, DRIFT) == [("data_drift", State.PENDING, State.FIRING)]
+    assert run.pane(72, DRIFT) == [("data_drift", RuleState.PENDING, RuleState.FIRING)]
 
 
 def test_keep_firing_for_is_how_long_quiet_must_last() -> None:
-    run = Run(AlertSettings(keep_firing_for_s=10))
+    run = Run(keep_firing_for="10s")
     assert run.pane(0, DRIFT) == [FIRES]
     assert run.pane(1, QUIET) == []
     assert run.pane(5, DRIFT) == []
@@ -120,19 +145,19 @@ def test_silence_is_told_once_and_never_looks_like_ok() -> None:
     run = Run()
     run.pane(0, QUIET, judged("latency", "ok"))
     assert run.tick(599) == []
-    assert run.state("data_drift") is State.OK
+    assert run.state("data_drift") is RuleState.OK
     assert run.tick(600) == [FALLS_SILENT]
     assert run.tick(601) == []
-    assert {status.state for status in run.alerts.current()} == {State.NO_DATA}
+    assert {status.state for status in run.alerts.current()} == {RuleState.NO_DATA}
     assert run.pane(700, judged("latency", "ok")) == [COMES_BACK]
-    assert run.state("data_drift") is State.OK
+    assert run.state("data_drift") is RuleState.OK
 
 
 def test_what_fires_keeps_firing_through_silence() -> None:
     run = Run()
     run.pane(0, DRIFT)
     assert run.tick(3 * 86400) == [FALLS_SILENT]
-    assert run.state("data_drift") is State.FIRING
+    assert run.state("data_drift") is RuleState.FIRING
     assert run.pane(3 * 86400 + 1, DRIFT) == [COMES_BACK]
 
 
@@ -150,7 +175,7 @@ def test_a_new_version_raises_no_alarm_about_the_old_one() -> None:
     run.pane(300, judged("latency", "ok", model=new), model=new)
     run.pane(800, judged("latency", "ok", model=new), model=new)
     assert run.tick(900) == []
-    assert run.state("latency") is State.NO_DATA  # of the old one: not ok, and not told
+    assert run.state("latency") is RuleState.NO_DATA  # of the old one: not ok, and not told
     # A day later the old version is forgotten, and with it what it fired.
     run.pane(86400, judged("latency", "ok", model=new), model=new)
     assert run.tick(86400) == [RESOLVES]
@@ -163,9 +188,9 @@ def test_a_model_that_is_forgotten_ends_what_it_told_and_is_gone() -> None:
     assert run.tick(14 * 86400) == [FALLS_SILENT]
     ended = run.alerts.forget(MODEL, ns(14 * 86400))
     assert changes(ended) == [RESOLVES, COMES_BACK]
-    reason = {"reason": "It was silent for so long that it is forgotten."}
-    assert [alert.attributes for alert in (*ended, *run.alerts.alerts())] == [reason] * 4
-    assert (run.alerts.current(), run.alerts.to_state()["models"]) == ([], [])
+    reason = "It was silent for so long that it is forgotten."
+    assert [alert.reason for alert in (*ended, *run.alerts.alerts())] == [reason] * 4
+    assert (run.alerts.current(), run.alerts.record().models) == ([], [])
     assert run.alerts.forget(MODEL, ns(14 * 86400)) == []
     assert run.tick(15 * 86400) == []
 
@@ -191,8 +216,7 @@ def test_a_stream_that_vanished_from_a_live_model_is_forgotten() -> None:
 def test_a_rule_that_is_switched_off_is_not_judged_and_ends_what_it_fired() -> None:
     run = Run()
     run.pane(0, DRIFT)
-    off = ModelRules(enabled=frozenset(RULES) - {"data_drift", "no_data"})
-    run.settings = AlertSettings(rules_for=lambda _: off)
+    run.configure(rules={"data_drift": {"enabled": False}, "no_data": {"enabled": False}})
     run.restart(1)
     assert run.tick(2) == [RESOLVES]
     assert run.pane(3, DRIFT) == []
@@ -200,22 +224,68 @@ def test_a_rule_that_is_switched_off_is_not_judged_and_ends_what_it_fired() -> N
     assert "data_drift" not in {status.rule for status in run.alerts.current()}
 
 
-def test_a_rule_that_cannot_be_judged_is_an_error_until_it_is() -> None:
-    run = Run()
-    (alert,) = run.alerts.fault(MODEL, "data_drift", "reference.json: no such file", ns(1))
-    assert (alert.state, alert.attributes) == (State.ERROR, {"reason": "reference.json: no such file"})
-    assert run.alerts.fault(MODEL, "data_drift", "again", ns(1)) == []
-    assert run.pane(2, judged("input.a", "learning")) == []
-    assert run.state("data_drift") is State.ERROR
-    assert run.pane(3, QUIET) == [("data_drift", State.ERROR, State.OK)]
+class BrokenAge:
+    """Makes the rule `data_drift` fail on `input.age` while it is switched on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_on = True
+        judge: Callable[..., Judgement] = DataDriftRule.judge
+
+        def broken(rule: DataDriftRule, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
+            if self.is_on and window.stream.stream == "input.age":
+                raise ZeroDivisionError
+            return judge(rule, window, score, counts)
+
+        monkeypatch.setattr(DataDriftRule, "judge", broken)
+
+
+@pytest.mark.guarded
+def test_a_rule_that_fails_on_a_stream_is_in_error_until_it_can_judge_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, broken = Run(), BrokenAge(monkeypatch)
+    age = judged("input.age", "ok")
+    (alert,) = run.alerts.evaluate(MODEL, dict([age, QUIET]), ns(1))
+    assert (alert.state, alert.severity, alert.causes) == (RuleState.ERROR, "warning", ())
+    assert alert.reason == "It failed to judge input.age; the log says why."
+    assert (run.pane(2, age, QUIET), run.tick(2)) == ([], [])
+    assert run.alerts.alerts() == [alert]
+    run.restart(2)
+    broken.is_on = False
+    assert run.pane(3, judged("input.age", "learning"), QUIET) == []
+    assert run.state("data_drift") is RuleState.ERROR
+    assert run.pane(4, age) == [("data_drift", RuleState.ERROR, RuleState.OK)]
+    assert run.pane(5, age) == []
+
+
+@pytest.mark.guarded
+def test_a_failure_hides_no_breach_of_another_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, broken = Run(), BrokenAge(monkeypatch)
+    assert run.pane(1, judged("input.age", "drift"), DRIFT, judged("errors", "drift")) == [
+        ("errors", RuleState.OK, RuleState.FIRING), FIRES,
+    ]  # fmt: skip
+    assert run.pane(2, judged("input.age", "ok"), QUIET) == [("data_drift", RuleState.FIRING, RuleState.ERROR)]
+    assert run.pane(3, DRIFT) == [("data_drift", RuleState.ERROR, RuleState.FIRING)]
+    broken.is_on = False
+    assert run.pane(4, judged("input.age", "ok")) == []
+    assert run.pane(5, QUIET) == [RESOLVES]
+
+
+@pytest.mark.guarded
+def test_an_error_lasts_no_longer_than_its_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, _ = Run(), BrokenAge(monkeypatch)
+    latency = judged("latency", "ok")
+    assert run.pane(0, judged("input.age", "ok")) == [("data_drift", RuleState.OK, RuleState.ERROR)]
+    run.pane(86399, latency)
+    assert run.tick(86399) == []
+    run.pane(86400, latency)
+    assert run.tick(86400) == [("data_drift", RuleState.ERROR, RuleState.OK)]
 
 
 def test_time_does_not_run_back() -> None:
-    run = Run(AlertSettings(for_s=10))
+    run = Run(for_="10s")
     run.pane(100, DRIFT)
     assert run.pane(50, DRIFT) == []
     (alert,) = run.alerts.evaluate(MODEL, dict([DRIFT]), ns(110))
-    assert alert.at_ns == ns(110)
+    assert alert.time_ns == ns(110)
 
 
 def test_active_alerts_show_their_causes_as_they_are_now() -> None:
@@ -223,8 +293,8 @@ def test_active_alerts_show_their_causes_as_they_are_now() -> None:
     run.pane(1, judged("input.a", "drift", pane=(60, 40)))
     run.pane(2, judged("input.a", "drift", pane=(100, 0), exemplars=("new",)), judged("input.b", "drift"))
     (alert,) = run.alerts.alerts()
-    assert (alert.at_ns, alert.severity, alert.exemplars) == (ns(1), "critical", ("new",))
-    assert [(cause.stream, cause.now) for cause in alert.causes] == [("input.a", "100 %"), ("input.b", "90 %")]
+    assert (alert.time_ns, alert.severity, alert.exemplars) == (ns(1), "critical", ("new",))
+    assert [(cause.stream, cause.current) for cause in alert.causes] == [("input.a", "100 %"), ("input.b", "90 %")]
 
 
 def test_resolved_alerts_are_kept_newest_first_and_few() -> None:
@@ -233,7 +303,7 @@ def test_resolved_alerts_are_kept_newest_first_and_few() -> None:
         run.pane(second, DRIFT)
         run.pane(second + 1, QUIET)
     run.pane(400, DRIFT)
-    at_ns = [alert.at_ns for alert in run.alerts.alerts()]
+    at_ns = [alert.time_ns for alert in run.alerts.alerts()]
     assert (len(at_ns), at_ns[0]) == (MAX_RESOLVED + 1, ns(400))
     assert at_ns == sorted(at_ns, reverse=True)
 
@@ -257,11 +327,6 @@ def test_while_the_processor_was_down_no_model_was_silent() -> None:
     assert run.tick(5500) == [FALLS_SILENT]
 
 
-def test_a_state_of_another_version_is_refused() -> None:
-    with pytest.raises(StoreError, match="version 2"):
-        Alerts.from_state(SETTINGS, {**Alerts(SETTINGS).to_state(), "version": 2}, now_ns=0)
-
-
 MODELS = (ModelKey("a", "1"), ModelKey("a", "2"), ModelKey("b", ""))
 step = st.tuples(
     st.sampled_from(MODELS),
@@ -277,27 +342,27 @@ step = st.tuples(
 )
 
 
-@given(st.lists(step, max_size=25), st.sampled_from([0, 3]), st.sampled_from([0, 3]))
+@given(st.lists(step, max_size=25), st.sampled_from(["0s", "3s"]), st.sampled_from(["0s", "3s"]))
 @settings(deadline=None, max_examples=150)
 def test_restarted_anywhere_it_says_the_same_and_each_rule_takes_turns(
-    steps: list[tuple[ModelKey, list[tuple[str, str]], int, bool]], for_s: float, keep_s: float
+    steps: list[tuple[ModelKey, list[tuple[str, str]], int, bool]], for_: str, keep_firing_for: str
 ) -> None:
-    settings_ = AlertSettings(for_s=for_s, keep_firing_for_s=keep_s, stale_after_s=1000)
-    whole, cut = Run(settings_), Run(settings_)
-    now_s, last_s, told = 0, 0, dict[str, State]()
+    options: dict[str, Any] = {"for_": for_, "keep_firing_for": keep_firing_for, "limits": {"stale_after": "1000s"}}
+    lasting, restarted = Run(**options), Run(**options)
+    now_s, last_s, states = 0, 0, dict[str, RuleState]()
     for model, streams, elapsed_s, restarts in steps:
         last_s, now_s = now_s, now_s + elapsed_s
         if restarts:
             # Down for no time at all, so that silence is the same.
-            cut.restart(last_s)
+            restarted.restart(last_s)
         entries = dict(judged(stream, status, model=model) for stream, status in streams)  # type: ignore[arg-type]
         now_ns = ns(now_s)
-        alerts = whole.alerts.evaluate(model, entries, now_ns) + whole.alerts.tick(now_ns)
-        assert cut.alerts.evaluate(model, entries, now_ns) + cut.alerts.tick(now_ns) == alerts
-        assert cut.alerts.current() == whole.alerts.current()
+        alerts = lasting.alerts.evaluate(model, entries, now_ns) + lasting.alerts.tick(now_ns)
+        assert restarted.alerts.evaluate(model, entries, now_ns) + restarted.alerts.tick(now_ns) == alerts
+        assert restarted.alerts.current() == lasting.alerts.current()
         for alert in alerts:
-            # What is told alternates: never fired twice, never resolved without having fired.
-            was = told.get(alert.fingerprint, State.OK)
-            assert (was is State.OK) != (alert.state is State.OK)
-            told[alert.fingerprint] = alert.state
-    assert cut.alerts.to_state() == whole.alerts.to_state()
+            # Notifications alternate: never fired twice, never resolved without having fired.
+            previous = states.get(alert.fingerprint, RuleState.OK)
+            assert (previous is RuleState.OK) != (alert.state is RuleState.OK)
+            states[alert.fingerprint] = alert.state
+    assert repr(restarted.alerts.record()) == repr(lasting.alerts.record())

@@ -8,8 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.processor.config import Config, FalseAlarms, default_yaml, load
-from otel_mlmon.processor.config.document import read
+from otel_mlmon.processor.config.document import read_document
+from otel_mlmon.processor.config.load import load_config
+from otel_mlmon.processor.config.model import Config
+from otel_mlmon.processor.config.render import default_yaml
+from otel_mlmon.processor.config.units import FalseAlarms
+from otel_mlmon.processor.notify.webhook import WebhookSection
 
 Write = Callable[[str], Path]
 
@@ -26,12 +30,12 @@ def write(tmp_path: Path) -> Write:
 
 def faults(path: Path, environ: Mapping[str, str] | None = None) -> list[str]:
     with pytest.raises(ConfigurationError) as caught:
-        load(path, environ or {})
+        load_config(path, environ or {})
     return [fault.removeprefix(f"{path}:") for fault in caught.value.faults]
 
 
 def test_without_a_file_all_is_default() -> None:
-    config = load(None, {})
+    config = load_config(None, {})
     assert config == Config()
     assert (config.receiver.grpc, config.receiver.http, config.web.listen) == (
         "127.0.0.1:4317",
@@ -50,14 +54,14 @@ def test_without_a_file_all_is_default() -> None:
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "storage:\nmodels: {}\n", "{}"])
 def test_an_empty_file_or_section_is_the_defaults(write: Write, text: str) -> None:
-    config = load(write(text), {})
+    config = load_config(write(text), {})
     assert config.storage == Config().storage
     assert config.model("any") == Config().model("any")
 
 
 def test_the_printed_defaults_load_back_and_name_every_key(write: Write) -> None:
     text = default_yaml()
-    assert load(write(text), {}) == Config()
+    assert load_config(write(text), {}) == Config()
     for key in (
         "max_pending:",
         "commit_interval: 50ms",
@@ -97,9 +101,9 @@ models:
         "9: alerts.notify[0].webhook.heders: is not a known key (did you mean `headers`?)",
         "9: alerts.notify[0].webhook.url: is needed",
         "10: alerts.notify[1].slack: is not a known key",
-        "11: alerts.notify[2]: must have exactly one key: log, webhook or otlp",
-        "13: models.*.latency.max_ratio: must be a share within 0% and 100%; a bare number is a ratio, "
-        "so 2% is 0.02, got '2'",
+        "11: alerts.notify[2]: must have exactly one key, one of log, otlp, webhook",
+        "13: models.*.latency.max_ratio: must be a ratio within 0% and 100%; "
+        "a bare number is not per cent, so 2% is 0.02, got '2'",
         "13: models.*.latency.threshold: must be above 0, got '0s'",
         "13: models.*.max_labels: must be a whole number, got 'true'",
         '14: models."fraud.v1".latncy: is not a known key (did you mean `latency`?)',
@@ -122,7 +126,7 @@ models:
         ("models: {a: {reference: {learn: 0}}}", "1: models.a.reference.learn: must be 1 or above, got '0'"),
         ("receiver: {grpc: [}", "1: is not YAML: expected the node content, but found '}'"),
         ("a: 1\n---\nb: 2\n", "2: is not YAML: but found another document"),
-        ("models: &a {x: *a}", "1: models.x: holds itself"),
+        ("models: &a {x: *a}", "1: models.x: contains itself"),
         ("? [a]\n: 1\n", "1: has a key that is not a word"),
         ("web: \x07", "1: is not YAML: unacceptable character #x0007: special characters are not allowed"),
         ("\nweb: 2026-02-31", "2: web: is not YAML: day is out of range for month; put it in quotes if it is text"),
@@ -136,11 +140,11 @@ def test_each_kind_of_fault_has_its_words(write: Write, text: str, fault: str) -
 def test_a_file_that_cannot_be_read_says_so(tmp_path: Path) -> None:
     missing = tmp_path / "none.yaml"
     with pytest.raises(ConfigurationError, match=r"none\.yaml: cannot be read: No such file"):
-        load(missing, {})
+        load_config(missing, {})
     broken = tmp_path / "latin.yaml"
     broken.write_bytes(b"a: \xff")
     with pytest.raises(ConfigurationError, match="byte 3 is not UTF-8"):
-        load(broken, {})
+        load_config(broken, {})
 
 
 def test_the_environment_fills_in_text_that_is_never_parsed_as_yaml(write: Write) -> None:
@@ -160,11 +164,11 @@ alerts: {notify: [{webhook: {url: "${env:URL}", secret: "${env:SECRET}", headers
         "URL": "https://x/a#b",
         "SECRET": "0123",
     }
-    config = load(path, environ)
+    config = load_config(path, environ)
     assert (config.storage.path, config.web.listen) == (Path("/data/mlmon"), "127.0.0.1:81")
-    assert (config.model("m").reference.learn, config.model("m").latency.enabled) == (7, False)
-    webhook = config.alerts.notify[0].webhook
-    assert webhook is not None
+    assert (config.model("m").reference.learn, config.model("m").rule("latency").enabled) == (7, False)
+    webhook = config.alerts.notify[0].section
+    assert isinstance(webhook, WebhookSection)
     assert webhook.secret is not None
     assert (webhook.secret.get_secret_value(), webhook.headers["X"].get_secret_value()) == (
         "0123",
@@ -182,7 +186,7 @@ def test_a_variable_that_is_missing_or_misspelt_is_one_fault(write: Write) -> No
 
 def test_no_secret_is_printed_in_any_way(write: Write) -> None:
     good = write("alerts: {notify: [{webhook: {url: 'https://u:hunter2@x', secret: hunter2, headers: {A: hunter2}}}]}")
-    assert "hunter2" not in repr(load(good, {}))
+    assert "hunter2" not in repr(load_config(good, {}))
     bad = write("alerts: {notify: [{webhook: {url: 'ftp://hunter2', secret: [hunter2], headers: {A: [hunter2]}}}]}")
     assert "hunter2" not in "".join(faults(bad))
     assert "hunter2" not in "".join(faults(write("alerts: {notify: [{webhook: hunter2}]}")))
@@ -191,7 +195,7 @@ def test_no_secret_is_printed_in_any_way(write: Write) -> None:
 
 
 def test_entries_lie_over_each_other_from_the_least_to_the_most_specific(write: Write) -> None:
-    config = load(
+    config = load_config(
         write(
             """\
 models:
@@ -203,21 +207,25 @@ models:
         {},
     )
     exact, pattern, other = config.model("fraud-eu"), config.model("fraud-us"), config.model("churn")
-    assert (exact.latency.threshold_s, exact.latency.max_ratio, exact.latency.enabled) == (0.01, 0.05, False)
-    assert (pattern.latency.threshold_s, pattern.max_labels, pattern.max_features) == (0.05, 7, 11)
-    assert (other.latency.threshold_s, other.latency.max_ratio, other.max_labels) == (0.2, 0.03, 9)
-    assert exact.errors == Config().model("x").errors
+    assert (exact.rule("latency").threshold_s, exact.rule("latency").max_ratio, exact.rule("latency").enabled) == (
+        0.01,
+        0.05,
+        False,
+    )
+    assert (pattern.rule("latency").threshold_s, pattern.max_labels, pattern.max_features) == (0.05, 7, 11)
+    assert (other.rule("latency").threshold_s, other.rule("latency").max_ratio, other.max_labels) == (0.2, 0.03, 9)
+    assert exact.rule("errors") == Config().model("x").rule("errors")
 
 
 def test_anchors_and_merges_are_yaml_as_usual(write: Write) -> None:
-    config = load(write("models:\n  a: &a {max_labels: 3}\n  b:\n    <<: *a\n    max_features: 4\n"), {})
+    config = load_config(write("models:\n  a: &a {max_labels: 3}\n  b:\n    <<: *a\n    max_features: 4\n"), {})
     assert (config.model("b").max_labels, config.model("b").max_features) == (3, 4)
 
 
 @given(st.text(max_size=60))
 @settings(deadline=None, max_examples=200)
 def test_any_text_is_a_document_or_faults_and_never_another_error(text: str) -> None:
-    document = read(text, {})
+    document = read_document(text, {})
     assert document.value is None or not document.faults or document.lines
     assert all(fault.line >= 1 for fault in document.faults)
 
@@ -228,15 +236,15 @@ def test_a_reference_that_moves_and_one_that_stays(tmp_path: Path) -> None:
         'models:\n  "*": {reference: {rolling: 7d, lag: 1d}}\n'
         "  weekly: {reference: {rolling: 28d, hour_of_week: true}}\n"
     )
-    config = load(path, {})
+    config = load_config(path, {})
     weekly = config.model("weekly").reference
     assert (weekly.rolling_s, weekly.lag_s, weekly.hour_of_week) == (28 * 86400.0, 86400.0, True)
     assert config.model("other").reference.rolling_s == 7 * 86400.0
     path.write_text("models:\n  a: {reference: {file: a.json, rolling: 7d}}\n  b: {reference: {rolling: 30m}}\n")
     with pytest.raises(ConfigurationError) as caught:
-        load(path, {})
+        load_config(path, {})
     assert caught.value.faults == (
-        f"{path}:2: models.a.reference: file is a reference that stays; it cannot be rolling too",
+        f"{path}:2: models.a.reference: file is a fixed reference; it cannot be rolling too",
         f"{path}:3: models.b.reference.rolling: must be 3600 or above, got '30m'",
     )
 
@@ -252,10 +260,10 @@ models:
       - {statistic: chi_squared, p_below: 0.001}
 """
     )
-    first, second = load(path, {}).model("fraud").statistic.thresholds
+    first, second = load_config(path, {}).model("fraud").rule("statistic").thresholds
     assert (first.statistic, first.stream, first.above, first.p_below) == ("psi", "prediction.label", 0.2, None)
     assert (second.statistic, second.stream, second.above, second.p_below) == ("chi_squared", "*", None, 0.001)
-    assert load(path, {}).model("other").statistic.thresholds == ()
+    assert load_config(path, {}).model("other").rule("statistic").thresholds == ()
 
 
 @pytest.mark.parametrize(

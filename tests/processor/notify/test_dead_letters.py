@@ -7,33 +7,32 @@ from pathlib import Path
 
 import pytest
 
-from otel_mlmon.processor.alert.alert import Alert
-from otel_mlmon.processor.notify.dead_letters import DeadLetters
+from otel_mlmon.processor.notify.dead_letters import AlertDeadLetters
 from tests.support.alerts import FIRING, RESOLVED
 
 
 def test_a_letter_is_one_line_of_json_for_its_owner(tmp_path: Path) -> None:
     path = tmp_path / "new" / "alerts.jsonl"
-    letters = DeadLetters(path, clock=lambda: 1_763_820_000.0)
-    letters.keep(FIRING, notifier="webhook", reason="permanent", detail="HTTP 404")
-    letters.keep(RESOLVED, notifier="log", reason="shutdown", detail="")
+    letters = AlertDeadLetters(path, clock=lambda: 1_763_820_000.0)
+    letters.write(FIRING, notifier="webhook", reason="permanent", detail="HTTP 404")
+    letters.write(RESOLVED, notifier="log", reason="shutdown", detail="")
     first, second = [json.loads(line) for line in path.read_text().splitlines()]
-    assert Alert.from_dict(first.pop("alert")) == FIRING
+    assert first.pop("alert") == json.loads(json.dumps(FIRING.to_dict()))
     assert first == {
-        "at": "2025-11-22T14:00:00+00:00",
+        "time": "2025-11-22T14:00:00+00:00",
         "notifier": "webhook",
         "reason": "permanent",
         "detail": "HTTP 404",
     }
-    assert Alert.from_dict(second["alert"]) == RESOLVED
+    assert second["alert"] == json.loads(json.dumps(RESOLVED.to_dict()))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_two_files_are_all_there_ever_is(tmp_path: Path) -> None:
     path = tmp_path / "alerts.jsonl"
-    letters = DeadLetters(path, max_bytes=4000)
+    letters = AlertDeadLetters(path, max_bytes=4000)
     for number in range(50):
-        letters.keep(FIRING, notifier=str(number), reason="permanent", detail="")
+        letters.write(FIRING, notifier=str(number), reason="permanent", detail="")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["alerts.jsonl", "alerts.jsonl.1"]
     assert all(file.stat().st_size <= 4000 for file in tmp_path.iterdir())
     assert json.loads(path.read_text().splitlines()[-1])["notifier"] == "49"
@@ -42,6 +41,8 @@ def test_two_files_are_all_there_ever_is(tmp_path: Path) -> None:
 def test_a_disk_that_takes_nothing_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").write_text("")
     with caplog.at_level(logging.ERROR, logger="otel_mlmon.alerts"):
-        DeadLetters(tmp_path / "file" / "alerts.jsonl").keep(FIRING, notifier="n", reason="r", detail="d")
-    assert caplog.records[0].getMessage() == "An alert was not told to n (r): d"
+        AlertDeadLetters(tmp_path / "file" / "alerts.jsonl").write(FIRING, notifier="n", reason="r", detail="d")
+    assert caplog.records[0].getMessage() == (
+        f"Notifier n could not send an alert (r: d); it is in {tmp_path / 'file' / 'alerts.jsonl'}."
+    )
     assert "cannot be written" in caplog.text

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from otel_mlmon.processor.alert.message import render
+from otel_mlmon.processor.alert.message import format_alert
 from otel_mlmon.processor.notify.log import LogNotifier
 from tests.support.alerts import FIRING, RESOLVED
 
@@ -17,8 +17,8 @@ def test_severity_is_the_level_and_the_text_the_line(caplog: pytest.LogCaptureFi
             LogNotifier().notify(alert)
         LogNotifier(is_unicode=False).notify(FIRING)
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
-        (logging.ERROR, render(FIRING)),
-        (logging.WARNING, render(warning)),
-        (logging.INFO, render(RESOLVED)),
-        (logging.ERROR, render(FIRING, is_unicode=False)),
+        (logging.ERROR, format_alert(FIRING)),
+        (logging.WARNING, format_alert(warning)),
+        (logging.INFO, format_alert(RESOLVED)),
+        (logging.ERROR, format_alert(FIRING, is_unicode=False)),
     ]

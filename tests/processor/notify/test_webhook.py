@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from otel_mlmon.processor.alert.message import render, title
+from otel_mlmon.processor.alert.message import format_alert, format_title
 from otel_mlmon.processor.notify.notifier import PermanentError, TransientError
 from otel_mlmon.processor.notify.webhook import WebhookNotifier
 from tests.support.alerts import FIRING, RESOLVED
@@ -22,7 +22,8 @@ def test_an_alert_is_posted_as_json_with_its_text() -> None:
         WebhookNotifier(server.url, headers={"Authorization": "Bearer t"}).notify(FIRING)
         (request,) = server.wait_for(1)
     assert request.path == "/hook"
-    assert json.loads(request.body) == {**FIRING.to_dict(), "title": title(FIRING), "text": render(FIRING)}
+    document = json.loads(json.dumps(FIRING.to_dict()))
+    assert json.loads(request.body) == {**document, "subject": format_title(FIRING), "text": format_alert(FIRING)}
     assert (request.headers["content-type"], request.headers["authorization"]) == ("application/json", "Bearer t")
     assert "x-mlmon-signature" not in request.headers
 
@@ -38,14 +39,14 @@ def test_the_signature_is_over_timestamp_and_body() -> None:
 
 
 def test_each_change_of_state_has_one_idempotency_key_and_one_body() -> None:
-    later = replace(FIRING, at_ns=FIRING.at_ns + 1)
+    later = replace(FIRING, time_ns=FIRING.time_ns + 1)
     with webhook_server() as server:
         notifier = WebhookNotifier(server.url)
         for alert in (FIRING, FIRING, RESOLVED, later):
             notifier.notify(alert)
         requests = server.wait_for(4)
     keys = [request.headers["idempotency-key"] for request in requests]
-    assert keys[0] == keys[1] == f"{FIRING.fingerprint}-firing-{FIRING.at_ns}"
+    assert keys[0] == keys[1] == f"{FIRING.fingerprint}-firing-{FIRING.time_ns}"
     assert len(set(keys)) == 3
     assert requests[0].body == requests[1].body
 

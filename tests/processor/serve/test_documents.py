@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_mlmon.processor.alert.alert import State
+from otel_mlmon.processor.alert.alert import RuleState
 from otel_mlmon.processor.alert.lifecycle import RuleStatus
 from otel_mlmon.processor.detect.score import Score, Statistics
 from otel_mlmon.processor.serve.documents import gauges, model_id, overview
 from otel_mlmon.processor.window.window import StreamKey
 from otel_mlmon.types import ModelKey
+from tests.support.alerts import FIRING
 from tests.support.observations import MODEL, T0, Bench, durations, label, point
 
 
@@ -77,7 +78,7 @@ def test_environments_of_a_model_are_apart_in_documents_and_gauges() -> None:
         bench.add(label(count, at_s=10, model=model))
     bench.flush()
     rules = [
-        RuleStatus(model=model, rule="latency", state=State.FIRING, since_ns=T0, severity="critical", causes=())
+        RuleStatus(model=model, rule="latency", state=RuleState.FIRING, changed_ns=T0, severity="critical", causes=())
         for model in models[:2]
     ]
     score = Score(status="learning", is_calibrating=True, log10_evidence=1.0, log10_alarm_line=7.0)
@@ -90,7 +91,7 @@ def test_environments_of_a_model_are_apart_in_documents_and_gauges() -> None:
     } == {
         "digits@staging": ("digits", "staging", ["1", "2"], 90, []),
         "digits@production": (
-            "digits", "production", ["1"], 70, [{"rule": "latency", "state": "firing", "since_ns": T0}],
+            "digits", "production", ["1"], 70, [{"rule": "latency", "state": "firing", "changed_ns": T0}],
         ),
     }  # fmt: skip
     staging = {"ml.model.name": "digits", "ml.model.version": "2", "deployment.environment.name": "staging"}
@@ -117,8 +118,14 @@ def test_the_documents_have_just_the_keys_that_are_documented() -> None:
     bench.flush()
     (model,) = overview([bench.panes.summary(MODEL)], {}, [], [])["models"].values()
     page = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
-    of_model, of_stream = page.partition("## A model's document")[2].split("## A stream")
-    named = [set(re.findall(r"`(\w+)`", row.split("|")[1])) for row in of_model.splitlines() if row.startswith("| `")]
-    assert set().union(*named) == set(model)
-    named = [set(re.findall(r"`(\w+)`", row.split("|")[1])) for row in of_stream.splitlines() if row.startswith("| `")]
-    assert set().union(*named) == set(model["streams"][0])
+    (document,) = overview([], {}, [], [FIRING])["alerts"]
+    assert keys_of(page, "A model's document") == set(model)
+    assert keys_of(page, "A stream") == set(model["streams"][0])
+    assert keys_of(page, "An alert") == {*document, "subject"}
+
+
+def keys_of(page: str, heading: str) -> set[str]:
+    """The keys in the first column of the table under a heading."""
+    section = page.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    rows = [row.split("|")[1] for row in section.splitlines() if row.startswith("| `")]
+    return {key for row in rows for key in re.findall(r"`(\w+)`", row)}

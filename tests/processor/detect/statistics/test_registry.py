@@ -14,7 +14,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.stats import chi2, chi2_contingency, wasserstein_distance
 
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.processor.config.load import load
+from otel_mlmon.processor.config.load import load_config
 from otel_mlmon.processor.detect.counts import samples_of
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
@@ -162,8 +162,8 @@ YAML = """models:
 def test_a_statistic_of_a_package_is_reported_and_may_be_named_in_a_rule(tmp_path: Path) -> None:
     path = tmp_path / "processor.yaml"
     path.write_text(YAML)
-    settings = Settings(load(path))
-    evaluator = Evaluator(policy_for=settings.watch, alarm_line_for=settings.alarm_line)
+    settings = Settings(load_config(path))
+    evaluator = Evaluator(policy_for=settings.policy, alarm_line_for=settings.alarm_line)
     _, (window, _) = judged("prediction.label", "ok", reference=(500, 500), pane=(90, 10))
     ((_, score),) = evaluator.evaluate([window])
     assert score.statistics.names[-1] == "mine"
@@ -185,4 +185,4 @@ def test_a_rule_on_a_statistic_that_cannot_be_is_refused(tmp_path: Path, rule: s
     path = tmp_path / "processor.yaml"
     path.write_text(YAML.replace("statistic: mine, above: 0.3", rule))
     with pytest.raises(ConfigurationError, match=fault):
-        load(path)
+        load_config(path)

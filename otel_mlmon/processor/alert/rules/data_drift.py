@@ -1,0 +1,57 @@
+"""Rule `data_drift`: inputs are distributed differently from the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from pydantic import Field
+
+from otel_mlmon import semconv
+from otel_mlmon.processor.alert.alert import Cause, Severity
+from otel_mlmon.processor.alert.cause import OnsetCounts, shift_cause
+from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection, drift_severity, judge_evidence
+from otel_mlmon.processor.config.section import Ratio
+from otel_mlmon.processor.detect.policy import DetectionPolicy
+from otel_mlmon.processor.detect.score import Score
+from otel_mlmon.processor.window.window import Window
+
+_OUTPUT_STREAMS: Final = frozenset({
+    semconv.STREAM_LABEL, semconv.STREAM_VALUE, semconv.STREAM_CONFIDENCE, semconv.STREAM_LATENCY,
+    semconv.STREAM_ERRORS,
+})  # fmt: skip
+
+
+class DataDriftSection(RuleSection):
+    """Inputs are distributed differently."""
+
+    tolerance: Ratio = Field(default=0.05, lt=1, description="The total variation that is tolerated, of every feature.")
+
+
+@dataclass(frozen=True, slots=True)
+class DataDriftRule:
+    """Judges the distribution of every input feature."""
+
+    section: DataDriftSection
+    section_type: ClassVar = DataDriftSection
+    title: ClassVar = "data drift"
+
+    def policy(self, stream: str) -> DetectionPolicy | None:
+        """Returns the policy of every stream that is not one of the model's outputs or calls."""
+        if stream in _OUTPUT_STREAMS:
+            return None
+        return DetectionPolicy(tolerance=self.section.tolerance, direction="both")
+
+    def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
+        """Judges by the evidence that the distribution moved."""
+        tolerance = self.section.tolerance
+        return judge_evidence(
+            window,
+            score,
+            lambda reference: shift_cause(window, reference, score, counts.since_onset(window), bound=tolerance),
+        )
+
+    def severity(self, causes: Iterable[Cause]) -> Severity:
+        """Returns the severity by how much of the data moved."""
+        return drift_severity(causes)

@@ -1,0 +1,61 @@
+"""Rule `latency`: too many calls are slow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+from pydantic import Field
+
+from otel_mlmon import semconv
+from otel_mlmon.processor.alert.alert import Cause, Severity
+from otel_mlmon.processor.alert.cause import OnsetCounts, ratio_cause
+from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection, judge_evidence, ratio_severity
+from otel_mlmon.processor.config.section import Duration, Ratio
+from otel_mlmon.processor.detect.policy import DetectionPolicy
+from otel_mlmon.processor.detect.score import Score
+from otel_mlmon.processor.window.window import Window
+
+POLICY: Final = DetectionPolicy(tolerance=0.0, direction="up")
+"""The reference is the ratio that is allowed: nothing beyond it is tolerated, and only growth is a breach."""
+
+
+class LatencySection(RuleSection):
+    """Too many slow calls."""
+
+    threshold_s: Duration = Field(default=0.2, alias="threshold", gt=0, description="A call that takes longer is slow.")
+    max_ratio: Ratio = Field(default=0.01, gt=0, lt=1, description="The ratio of calls that may be slow.")
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyRule:
+    """Judges the ratio of slow calls."""
+
+    section: LatencySection
+    section_type: ClassVar = LatencySection
+    title: ClassVar = "latency"
+
+    def policy(self, stream: str) -> DetectionPolicy | None:
+        """Returns the policy of the stream `latency`."""
+        return POLICY if stream == semconv.STREAM_LATENCY else None
+
+    def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
+        """Judges by the evidence that the ratio has grown."""
+        bound, of = self.section.max_ratio, f"over {_format_seconds(self.section.threshold_s)}"
+        return judge_evidence(
+            window,
+            score,
+            lambda reference: ratio_cause(window, reference, score, counts.since_onset(window), bound=bound, of=of),
+        )
+
+    def severity(self, causes: Iterable[Cause]) -> Severity:
+        """Returns the severity by how far the allowed ratio is exceeded."""
+        return ratio_severity(causes)
+
+
+def _format_seconds(seconds: float) -> str:
+    for unit, length_s in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= length_s:
+            return f"{seconds / length_s:g} {unit}"
+    return f"{seconds / 1e-6:g} µs"

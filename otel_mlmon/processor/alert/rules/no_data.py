@@ -1,0 +1,42 @@
+"""Rule `no_data`: a model has sent no predictions for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pydantic import Field
+
+from otel_mlmon.processor.alert.alert import Cause, Severity
+from otel_mlmon.processor.alert.cause import OnsetCounts
+from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection
+from otel_mlmon.processor.config.section import Duration
+from otel_mlmon.processor.detect.policy import DetectionPolicy
+from otel_mlmon.processor.detect.score import Score
+from otel_mlmon.processor.window.window import Window
+
+
+class NoDataSection(RuleSection):
+    """The model has sent no predictions for a while."""
+
+    after_s: Duration = Field(default=600.0, alias="after", gt=0, description="How long without predictions.")
+
+
+@dataclass(frozen=True, slots=True)
+class NoDataRule:
+    """Alerts when a model falls silent: time alone breaches it (`lifecycle.py`), and no stream."""
+
+    section: NoDataSection
+    section_type: ClassVar = NoDataSection
+    title: ClassVar = "no predictions"
+
+    def policy(self, stream: str) -> DetectionPolicy | None:
+        """Returns None: no stream is judged."""
+
+    def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
+        """Returns None: no stream is judged."""
+
+    def severity(self, causes: Iterable[Cause]) -> Severity:  # noqa: ARG002 (the Protocol's)
+        """Returns warning: how much a silence matters is unknown."""
+        return "warning"

@@ -1,0 +1,52 @@
+"""Rule `prediction_drift`: predicted labels or values are distributed differently from the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pydantic import Field
+
+from otel_mlmon import semconv
+from otel_mlmon.processor.alert.alert import Cause, Severity
+from otel_mlmon.processor.alert.cause import OnsetCounts, shift_cause
+from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection, drift_severity, judge_evidence
+from otel_mlmon.processor.config.section import Ratio
+from otel_mlmon.processor.detect.policy import DetectionPolicy
+from otel_mlmon.processor.detect.score import Score
+from otel_mlmon.processor.window.window import Window
+
+
+class PredictionDriftSection(RuleSection):
+    """Predicted labels or values are distributed differently."""
+
+    tolerance: Ratio = Field(default=0.02, lt=1, description="The total variation that is tolerated.")
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionDriftRule:
+    """Judges the distribution of predicted labels and of predicted values."""
+
+    section: PredictionDriftSection
+    section_type: ClassVar = PredictionDriftSection
+    title: ClassVar = "prediction drift"
+
+    def policy(self, stream: str) -> DetectionPolicy | None:
+        """Returns the policy of predicted labels and values."""
+        if stream not in (semconv.STREAM_LABEL, semconv.STREAM_VALUE):
+            return None
+        return DetectionPolicy(tolerance=self.section.tolerance, direction="both")
+
+    def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
+        """Judges by the evidence that the distribution moved."""
+        tolerance = self.section.tolerance
+        return judge_evidence(
+            window,
+            score,
+            lambda reference: shift_cause(window, reference, score, counts.since_onset(window), bound=tolerance),
+        )
+
+    def severity(self, causes: Iterable[Cause]) -> Severity:
+        """Returns the severity by how much of the data moved."""
+        return drift_severity(causes)

@@ -1,0 +1,158 @@
+"""What an alert rule is, the registry of all rules, and the rules of one model.
+
+A rule is a class that is made from its own section of the configuration. To add one from another package, write it and
+name it in an entry point; its name is the key of its section, under `models`, and the `ml.alert.rule` of its alerts:
+
+    [project.entry-points."otel_mlmon.rules"]
+    slow_start = "my_package.slow_start:SlowStartRule"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, ClassVar, Final, Literal, Protocol, TypeAlias
+
+from pydantic import Field
+
+from otel_mlmon.processor.alert.alert import Cause, Severity
+from otel_mlmon.processor.alert.cause import OnsetCounts
+from otel_mlmon.processor.config.section import Section
+from otel_mlmon.processor.detect.policy import DetectionPolicy
+from otel_mlmon.processor.detect.score import Score
+from otel_mlmon.processor.window.window import Reference, Window
+from otel_mlmon.registry import Registry
+
+Judgement: TypeAlias = Cause | Literal["ok"] | None
+"""Of one stream by one rule: the cause of an alert if it is breached, `ok` if not, None if that cannot be told yet."""
+
+CRITICAL_TOTAL_VARIATION: Final = 0.25
+"""A drift is critical if a quarter of the data moved."""
+
+CRITICAL_RATIO_FACTOR: Final = 5.0
+"""Slow or failed calls are critical at five times the ratio that is allowed."""
+
+NO_DATA: Final = "no_data"
+"""The rule that time alone breaches, and no stream."""
+
+_CACHED_STREAMS: Final = 4096
+
+
+class RuleSection(Section):
+    """What every rule's section of the configuration has; its docstring is the comment above it in the file."""
+
+    enabled: bool = Field(default=True, description="Whether the rule is evaluated.")
+
+    @property
+    def is_active(self) -> bool:
+        """Whether there is anything to evaluate."""
+        return self.enabled
+
+
+class Rule(Protocol):
+    """Decides for one model which streams breach it. Made from its section: `rule_type(section)`.
+
+    Runs on: the thread that owns the state.
+    """
+
+    section_type: ClassVar[type[RuleSection]]
+    title: ClassVar[str]
+    """What an alert is about, in words: `prediction drift`."""
+    section: Any
+    """An instance of `section_type`."""
+
+    def __init__(self, section: Any) -> None: ...
+
+    def policy(self, stream: str) -> DetectionPolicy | None:
+        """Returns how evidence about `stream` is collected; None if the rule does not judge this stream."""
+
+    def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
+        """Judges one stream after one pane.
+
+        Args:
+            window: The pane, the rolling window and the reference.
+            score: The evidence and the statistics.
+            counts: The counts since the onset of every stream's drift.
+
+        Raises:
+            Exception: Any; the rule is then in state `error` until it can judge the stream again.
+        """
+
+    def severity(self, causes: Iterable[Cause]) -> Severity:
+        """Returns how severe a breach is, by the size of its effect and never by the amount of evidence."""
+
+
+class ModelRules:
+    """The rules of one model.
+
+    Args:
+        rules: Every rule by name, those that are switched off too.
+    """
+
+    def __init__(self, rules: Mapping[str, Rule]) -> None:
+        self._rules = dict(rules)
+        self.active: dict[str, Rule] = {name: rule for name, rule in rules.items() if rule.section.is_active}
+        """The rules that are evaluated, by name."""
+        self.no_data_after_s: float = rules[NO_DATA].section.after_s
+        """How long a model is silent before it has no data."""
+        self.of_stream = lru_cache(maxsize=_CACHED_STREAMS)(self._of_stream)
+
+    @classmethod
+    def from_section(cls, section: object) -> ModelRules:
+        """Makes every rule of the registry from its part of a model's section."""
+        return cls({name: rule_type(getattr(section, name)) for name, rule_type in RULES.load_all().items()})
+
+    def policy(self, stream: str) -> DetectionPolicy | None:
+        """Returns how evidence about `stream` is collected; None if no active rule judges it.
+
+        One stream has one policy: that of its first active rule. A rule that only sets thresholds adds them to it; if
+        no other is active, the evidence is collected, though nobody is alerted by it.
+        """
+        policies = {name: rule.policy(stream) for name, rule in self._rules.items()}
+        active = [policy for name, policy in policies.items() if policy is not None and name in self.active]
+        if not active:
+            return None
+        others = [policy for name, policy in policies.items() if policy is not None and name not in self.active]
+        first = min((*active, *others), key=lambda policy: bool(policy.thresholds))
+        return replace(first, thresholds=tuple(threshold for policy in active for threshold in policy.thresholds))
+
+    def _of_stream(self, stream: str) -> tuple[tuple[str, Rule], ...]:
+        """Returns name and rule of the active rules that judge `stream`."""
+        return tuple((name, rule) for name, rule in self.active.items() if rule.policy(stream) is not None)
+
+
+def judge_evidence(window: Window, score: Score, describe: Callable[[Reference], Cause]) -> Judgement:
+    """Judges by the evidence alone: breached from the alarm line on until the evidence has fallen back to 1."""
+    if score.status == "drift" and window.reference is not None:
+        return describe(window.reference)
+    return "ok" if score.status == "ok" else None
+
+
+def drift_severity(causes: Iterable[Cause]) -> Severity:
+    """Returns how severe a drift is: critical from a total variation of a quarter on."""
+    is_critical = any(cause.value >= CRITICAL_TOTAL_VARIATION for cause in causes)
+    return "critical" if is_critical else "warning"
+
+
+def ratio_severity(causes: Iterable[Cause]) -> Severity:
+    """Returns how severe slow or failed calls are: critical from five times the allowed ratio on."""
+    is_critical = any(cause.value >= CRITICAL_RATIO_FACTOR * cause.bound for cause in causes)
+    return "critical" if is_critical else "warning"
+
+
+_FOLDER: Final = "otel_mlmon.processor.alert.rules"
+
+RULES: Final[Registry[type[Rule]]] = Registry(
+    "otel_mlmon.rules",
+    {
+        "latency": f"{_FOLDER}.latency:LatencyRule",
+        "errors": f"{_FOLDER}.errors:ErrorsRule",
+        "prediction_drift": f"{_FOLDER}.prediction_drift:PredictionDriftRule",
+        "confidence": f"{_FOLDER}.confidence:ConfidenceRule",
+        "data_drift": f"{_FOLDER}.data_drift:DataDriftRule",
+        "statistic": f"{_FOLDER}.statistic:StatisticRule",
+        NO_DATA: f"{_FOLDER}.no_data:NoDataRule",
+    },
+)
+"""Every rule by name, in the order in which they are evaluated and listed."""

@@ -1,0 +1,31 @@
+"""The section `receiver` of the configuration file."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from otel_mlmon.processor.config.section import OptionalAddress, Section, Size
+
+
+class ReceiverSection(Section):
+    """Where telemetry comes in."""
+
+    grpc: OptionalAddress = Field(default="127.0.0.1:4317", description='OTLP over gRPC; "" switches it off.')
+    http: OptionalAddress = Field(default="127.0.0.1:4318", description='OTLP over HTTP; "" switches it off.')
+    max_request_bytes: Size = Field(
+        default=64 * 2**20, alias="max_request", gt=0, description="The largest request, after decompression."
+    )
+    max_pending_bytes: Size = Field(
+        default=256 * 2**20,
+        alias="max_pending",
+        gt=0,
+        description="All requests in progress together; beyond it senders are asked to try again later.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> ReceiverSection:
+        if self.grpc is None and self.http is None:
+            raise ValueError("grpc and http are both off: nothing could come in")
+        if self.max_pending_bytes < self.max_request_bytes:
+            raise ValueError("max_pending must be at least max_request")
+        return self

@@ -1,0 +1,67 @@
+"""The sections `windows` and `limits` of the configuration file, and `reference` of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from otel_mlmon.processor.config.section import Count, Duration, Section
+
+
+class WindowsSection(Section):
+    """How time is divided."""
+
+    pane_s: Duration = Field(default=10.0, alias="pane", gt=0, description="Length of a pane, the unit of evidence.")
+    lateness_s: Duration = Field(
+        default=15.0, alias="lateness", ge=0, description="How long a pane waits for late data."
+    )
+    rolling_s: Duration = Field(
+        default=3600.0, alias="rolling", gt=0, description="Length of the rolling window that is reported and drawn."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> WindowsSection:
+        if self.rolling_s < self.pane_s:
+            raise ValueError("rolling must be at least pane")
+        return self
+
+
+class LimitsSection(Section):
+    """What keeps memory bounded."""
+
+    max_streams: Count = Field(default=10_000, ge=1, description="Streams monitored at once, over all models.")
+    stale_after_s: Duration = Field(
+        default=86400.0, alias="stale_after", gt=0, description="A stream without data for this long is forgotten."
+    )
+
+
+class ReferenceSection(Section):
+    """What drift is measured against."""
+
+    learn: Count = Field(
+        default=5000, ge=1, description="Predictions of a model version from which its reference is learned."
+    )
+    file: Path | None = Field(default=None, description="A reference profile, used instead of learning.")
+    rolling_s: Duration | None = Field(
+        default=None,
+        alias="rolling",
+        ge=3600,
+        description="After learning, compare with this much of the past, such as 7d; null keeps what was learned.",
+    )
+    lag_s: Duration = Field(
+        default=86400.0,
+        alias="lag",
+        ge=3600,
+        description="A rolling reference is older than what is compared with it by at least this.",
+    )
+    hour_of_week: bool = Field(
+        default=False,
+        description="Compare with the same hour of the weeks before, over `rolling` or, without it, 28d.",
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> ReferenceSection:
+        if self.file is not None and (self.rolling_s is not None or self.hour_of_week):
+            raise ValueError("file is a fixed reference; it cannot be rolling too")
+        return self

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+
+from otel_mlmon.processor.alert.alert import Cause
+from otel_mlmon.processor.alert.cause import OnsetCounts
+from otel_mlmon.processor.alert.rules.latency import LatencyRule, LatencySection
+from tests.support.scores import SECOND_NS, Judged, judged
+
+
+def judge(entry: Judged, section: LatencySection | None = None) -> object:
+    _, (window, score) = entry
+    return LatencyRule(section or LatencySection()).judge(window, score, OnsetCounts())
+
+
+def test_the_ratio_of_slow_calls_in_numbers_and_words() -> None:
+    assert judge(judged("latency", "drift", names=("within", "over"), reference=(990, 10), pane=(93, 7))) == Cause(
+        stream="latency",
+        value=0.07,
+        bound=0.01,
+        reference="1 % over 200 ms",
+        current="7 %",
+        current_count=100,
+        reference_count=1000,
+        onset_ns=5 * SECOND_NS,
+        bins=("within", "over"),
+        reference_shares=(0.99, 0.01),
+        current_shares=(0.93, 0.07),
+        summary="share 7 %, tolerated 1 % (n = 100)",
+        margin=0.5,
+    )
+
+
+@pytest.mark.parametrize(
+    ("threshold", "words"),
+    [("50us", "50 µs"), ("1ms", "1 ms"), ("200ms", "200 ms"), ("1s", "1 s"), ("1500ms", "1.5 s"), ("999ms", "999 ms")],
+)
+def test_the_threshold_is_named_in_its_unit(threshold: str, words: str) -> None:
+    section = LatencySection.model_validate({"threshold": threshold, "max_ratio": "20%"})
+    cause = judge(judged("latency", "drift", names=("within", "over")), section)
+    assert isinstance(cause, Cause)
+    assert (cause.reference, cause.bound) == (f"50 % over {words}", 0.2)

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from otel_mlmon.processor.alert.rules.rule import (
+    RULES,
+    ModelRules,
+    drift_severity,
+    judge_evidence,
+    ratio_severity,
+)
+from otel_mlmon.processor.config.model import Config
+from otel_mlmon.processor.detect.policy import DetectionPolicy
+from otel_mlmon.processor.detect.threshold import Threshold
+from tests.support.alerts import CAUSE
+from tests.support.scores import judged
+
+THRESHOLDS = {"thresholds": [{"statistic": "psi", "stream": "input.*", "above": 0.2}]}
+PSI = Threshold(statistic="psi", stream="input.*", above=0.2)
+
+
+def rules_of(**model: Any) -> ModelRules:
+    config = Config.model_validate({"models": {"*": model}})
+    return ModelRules.from_section(config.model("fraud"))
+
+
+@pytest.mark.parametrize(
+    ("stream", "rule", "policy"),
+    [
+        ("prediction.label", "prediction_drift", DetectionPolicy(tolerance=0.02, direction="both")),
+        ("prediction.value", "prediction_drift", DetectionPolicy(tolerance=0.02, direction="both")),
+        ("prediction.confidence", "confidence", DetectionPolicy(tolerance=0.02, direction="down")),
+        ("input.age", "data_drift", DetectionPolicy(tolerance=0.05, direction="both")),
+        ("input.latency", "data_drift", DetectionPolicy(tolerance=0.05, direction="both")),
+        ("latency", "latency", DetectionPolicy(tolerance=0.0, direction="up")),
+        ("errors", "errors", DetectionPolicy(tolerance=0.0, direction="up")),
+    ],
+)
+def test_every_stream_has_its_rule_and_policy(stream: str, rule: str, policy: DetectionPolicy) -> None:
+    rules = rules_of()
+    assert [name for name, _ in rules.of_stream(stream)] == [rule]
+    assert rules.policy(stream) == policy
+
+
+def test_the_active_rules_are_listed_in_the_order_of_the_registry() -> None:
+    assert list(rules_of().active) == ["latency", "errors", "prediction_drift", "confidence", "data_drift", "no_data"]
+    assert tuple(rules_of(statistic=THRESHOLDS).active) == RULES.names()
+
+
+@pytest.mark.parametrize("name", [name for name in RULES.names() if name != "statistic"])
+def test_a_rule_that_is_switched_off_is_left_out_and_hides_no_other(name: str) -> None:
+    rules = rules_of(**{name: {"enabled": False}})
+    assert list(rules.active) == [other for other in rules_of().active if other != name]
+    streams = ("latency", "errors", "prediction.label", "prediction.confidence", "input.age")
+    judging = [rule for stream in streams for rule, _ in rules.of_stream(stream)]
+    assert judging == [other for other in rules.active if other != "no_data"]
+
+
+def test_a_stream_without_an_active_rule_is_not_evaluated() -> None:
+    assert rules_of(data_drift={"enabled": False}).policy("input.age") is None
+
+
+def test_thresholds_are_added_to_the_policy_of_the_first_rule() -> None:
+    rules = rules_of(data_drift={"tolerance": "8%"}, statistic=THRESHOLDS)
+    assert rules.policy("input.age") == DetectionPolicy(tolerance=0.08, direction="both", thresholds=(PSI,))
+    assert [name for name, _ in rules.of_stream("input.age")] == ["data_drift", "statistic"]
+    off = rules_of(data_drift={"tolerance": "8%", "enabled": False}, statistic=THRESHOLDS)
+    assert off.policy("input.age") == DetectionPolicy(tolerance=0.08, direction="both", thresholds=(PSI,))
+    assert [name for name, _ in off.of_stream("input.age")] == ["statistic"]
+    without = rules_of(data_drift={"tolerance": "8%"}, statistic={**THRESHOLDS, "enabled": False})
+    assert without.policy("input.age") == DetectionPolicy(tolerance=0.08, direction="both")
+
+
+def test_silence_is_known_though_its_rule_is_switched_off() -> None:
+    assert rules_of(no_data={"after": "5m", "enabled": False}).no_data_after_s == 300.0
+
+
+@pytest.mark.parametrize(
+    ("value", "severity"), [(0.0, "warning"), (0.2499, "warning"), (0.25, "critical"), (1.0, "critical")]
+)
+def test_a_drift_is_critical_from_a_quarter_on(value: float, severity: str) -> None:
+    assert drift_severity([replace(CAUSE, value=0.1), replace(CAUSE, value=value)]) == severity
+
+
+@pytest.mark.parametrize(
+    ("value", "severity"), [(0.011, "warning"), (0.0499, "warning"), (0.05, "critical"), (1.0, "critical")]
+)
+def test_a_ratio_is_critical_from_five_times_the_allowed_on(value: float, severity: str) -> None:
+    assert ratio_severity([replace(CAUSE, value=0.01, bound=0.01), replace(CAUSE, value=value, bound=0.01)]) == severity
+
+
+def test_nothing_is_a_warning() -> None:
+    assert (drift_severity([]), ratio_severity([])) == ("warning", "warning")
+
+
+@pytest.mark.parametrize(("status", "outcome"), [("drift", CAUSE), ("ok", "ok"), ("learning", None)])
+def test_the_evidence_decides(status: Any, outcome: object) -> None:
+    _, (window, score) = judged("input.x", status)
+    assert judge_evidence(window, score, lambda _: CAUSE) == outcome
+    if status == "drift":
+        assert judge_evidence(replace(window, reference=None), score, lambda _: CAUSE) is None
