@@ -3,16 +3,16 @@
     import otel_mlmon
     otel_mlmon.instrument()
 
-The way of the data, one folder a step:
+Where the data goes, one folder a step:
 
     in the application                                    beside the Collector
     ──────────────────                                    ────────────────────
     instrumentation/                                      processor/
-      call       what ran, copied on the host's thread      otlp     observations, out of OTLP
-      buffer     a bounded queue, and a thread behind       window   what was counted over time
-      record     what the bytes say: labels, features       drift    scores and evidence against a reference
-      aggregate  many calls as one                          alert    rules, states, routing
-      signals    metrics, spans, events  ───── OTLP ─────▶  notify   to people
+      runtime    calls, copied on the caller's thread       receive  data points, out of OTLP
+      queue      a bounded queue, and a thread behind       window   counts over time, and a reference
+      decode     labels, confidences, values, features      detect   evidence against the reference
+      aggregate  many calls as one                          alert    rules and their states
+      export     spans, metrics, events ───── OTLP ─────▶   notify   messages to people
 
 Importing this package reads no environment, file or network, and loads neither onnxruntime nor an exporter; the names
 below are loaded when they are first used (PEP 562).

@@ -74,9 +74,8 @@ class ValuesDropped:
 
     def message(self) -> str:
         """Says how many, and why."""
-        return (
-            f"{self.count} values of features or outputs were dropped: {self.reason}; status() says how metrics go in."
-        )
+        hint = "see bulk_unavailable_reason of status()"
+        return f"{self.count} values of features or outputs were dropped: {self.reason}; {hint}."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -139,6 +139,7 @@ LEAVES: dict[str, tuple[str, ...]] = {
     "processor.state.sqlite": ("processor.state.sqlite",),
     "instrumentation.runtime.onnxruntime": ("instrumentation.runtime.onnxruntime", "reference.build"),
     "instrumentation.runtime.manual": ("instrumentation.runtime.manual",),
+    "instrumentation.sentry": ("instrumentation.sentry", "instrumentation.pipeline"),
 }
 
 # A third party and the entries it is at home in. What is not listed may be imported nowhere.

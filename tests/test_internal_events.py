@@ -52,5 +52,5 @@ def test_the_same_event_is_logged_once_in_the_interval_and_counted_every_time(ca
     journal.emit(ValuesDropped(reason="negative", count=5))
     assert journal.totals(semconv.RECORDS_DROPPED.name) == {}
     assert caplog.records[-1].getMessage() == (
-        "5 values of features or outputs were dropped: negative; status() says how metrics go in."
+        "5 values of features or outputs were dropped: negative; see bulk_unavailable_reason of status()."
     )

@@ -264,7 +264,7 @@ class InstrumentationPipeline:
                 self._aggregator.add(predictions)
                 self._recorded_calls += calls
                 is_recorded = True
-                self._error_tracker.keep_child_spans(predictions, tracker_contexts)
+                self._error_tracker.store_child_spans(predictions, tracker_contexts)
                 self._span_queue.push(predictions, tracker_contexts)
             if not is_recorded:
                 self._drop("unreadable", calls)

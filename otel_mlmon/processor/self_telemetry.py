@@ -1,4 +1,4 @@
-"""Counts what the processor does, for `/metrics`."""
+"""Counts the processor's own work in the metrics of `semconv.PROCESSOR_SELF_METRICS`, for `/metrics`."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
+import sentry_sdk
 from opentelemetry.instrumentation.utils import suppress_instrumentation
 
 import otel_mlmon
@@ -21,6 +22,7 @@ from otel_mlmon.instrumentation.queue.call_queue import CallQueue
 from otel_mlmon.instrumentation.runtime.runtime import RUNTIMES
 from otel_mlmon.testing import Captured, capture
 from tests.support import models
+from tests.support.sentry_endpoint import endpoint, initialise, no_sentry
 
 CLASSES = ("ant", "bee", "cow")
 OPTIONS: dict[str, Any] = {
@@ -259,6 +261,30 @@ def test_the_same_calls_make_the_same_signals(subject: Subject) -> None:
     assert (failed.status.status_code.name, one.status.status_code.name) == ("ERROR", "UNSET")
     names = ["ml.model.loaded", "ml.prediction", "ml.prediction", "ml.prediction", "ml.inference.exception"]
     assert sorted(str(event.event_name) for event in events) == sorted(names)
+
+
+def test_sentry_gets_the_same_spans(subject: Subject) -> None:
+    with no_sentry(), endpoint() as sentry:
+        initialise(sentry, traces_sample_rate=1.0)
+        with capture(**OPTIONS) as captured:
+            with sentry_sdk.start_transaction(name="request"):
+                subject.predict(ROWS[:1])
+                with contextlib.suppress(Exception):
+                    subject.predict(WRONG)
+            captured.flush()
+            sentry_sdk.flush()
+            (request,) = sentry.wait("transaction", 1, where=lambda event: event["transaction"] == "request")
+    good, bad = [span for span in request["spans"] if span["op"] == "ml.predict"]
+    assert (good["description"], good["status"], bad["status"]) == ("predict classifier", "ok", "internal_error")
+    expected = {
+        "ml.model.name": "classifier",
+        "ml.model.version": "3",
+        "ml.operation.name": subject.operation,
+        "ml.prediction.label": "ant",
+        "ml.batch.size": 1,
+        **subject.attributes,
+    }
+    assert {name: good["data"].get(name) for name in expected} == expected
 
 
 def test_results_and_exceptions_are_the_hosts(subject: Subject) -> None:

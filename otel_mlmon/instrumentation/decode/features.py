@@ -103,7 +103,7 @@ class FeatureProfiler:
             if tensor.layout in {"nchw", "nhwc"} and free
         ]
         for position, tensor, width in tables:
-            default_names = _default_names(tensor.name, min(width, self._limit), is_only=len(tables) == 1)
+            default_names = _default_names(tensor.name, width, limit=self._limit, is_only=len(tables) == 1)
             declared_names, names = names[:width], names[width:]
             column_names = (*declared_names, *default_names[len(declared_names) :])[:free]
             free -= len(column_names)
@@ -156,10 +156,11 @@ def _is_sequence(tensor: Tensor, width: int) -> bool:
     return tensor.row_shape is None and ("int" in tensor.dtype or width > MAX_FREE_WIDTH)
 
 
-def _default_names(tensor_name: str, width: int, *, is_only: bool) -> list[str]:
-    if is_only:
-        return [f"f{index}" for index in range(width)]
-    return [tensor_name] if width == 1 else [f"{tensor_name}.f{index}" for index in range(width)]
+def _default_names(tensor_name: str, width: int, *, limit: int, is_only: bool) -> list[str]:
+    if width == 1 and not is_only:
+        return [tensor_name]
+    prefix = "" if is_only else f"{tensor_name}."
+    return [f"{prefix}f{index}" for index in range(min(width, limit))]
 
 
 def _width(tensor: Tensor, items: Items) -> int:

@@ -1,5 +1,5 @@
-"""Step 5: into OpenTelemetry.
+"""Step 5: exports metrics, spans and events through OpenTelemetry.
 
-In: `Snapshot`s for the metrics, `Predictions` for spans and events. Out: instruments, spans and log records of the
-providers that the host has set, or of our own where it has none.
+In: `Snapshot`s for the metrics, `Predictions` for spans and events. Out: what the providers of the host export, or our
+own where it has set none; an error tracker, behind the Protocol `ErrorTracker`, gets the calls too.
 """

@@ -17,7 +17,7 @@ SpanIds: TypeAlias = "tuple[int, int]"
 """Trace id and span id as OpenTelemetry writes them."""
 
 RelatedSpans: TypeAlias = "Callable[[int], SpanIds | None]"
-"""Looks up the error tracker's span that a call, by its position in the batch, belongs to; None if there is none."""
+"""Looks up the error tracker's span that a call, by its position in the batch, belongs to; None if it has none."""
 
 
 class ErrorTracker(Protocol):
@@ -36,11 +36,11 @@ class ErrorTracker(Protocol):
     def adopt_client(self) -> None:
         """Starts to use the client that the application has initialised since the last time."""
 
-    def keep_child_spans(self, predictions: Predictions, contexts: Sequence[object]) -> None:
-        """Keeps the calls that ran inside a transaction, until that transaction is sent."""
+    def store_child_spans(self, predictions: Predictions, contexts: Sequence[object]) -> None:
+        """Stores the calls that ran inside a transaction, until that transaction is sent."""
 
-    def related_spans(self, predictions: Predictions, contexts: Sequence[object]) -> RelatedSpans:
-        """Finds the error tracker's span that each call of a batch belongs to."""
+    def related_spans(self, predictions: Predictions, contexts: Sequence[object]) -> RelatedSpans | None:
+        """Finds the error tracker's span that each call of a batch belongs to; None if no call has one."""
 
     def emit(
         self,
@@ -48,7 +48,7 @@ class ErrorTracker(Protocol):
         priorities: CallPriorities,
         contexts: Sequence[object],
         span_contexts: Mapping[int, Context],
-        related_spans: RelatedSpans,
+        related_spans: RelatedSpans | None,
         *,
         offset_ns: int,
     ) -> None:
@@ -95,12 +95,11 @@ class NullErrorTracker:
     def adopt_client(self) -> None:
         """Does nothing."""
 
-    def keep_child_spans(self, predictions: Predictions, contexts: Sequence[object]) -> None:
+    def store_child_spans(self, predictions: Predictions, contexts: Sequence[object]) -> None:
         """Does nothing."""
 
-    def related_spans(self, *_: object) -> RelatedSpans:
+    def related_spans(self, *_: object) -> None:
         """Relates no call to any span."""
-        return no_related_span
 
     def emit(self, *_: object, **__: object) -> None:
         """Does nothing."""
@@ -117,8 +116,3 @@ class NullErrorTracker:
 
     def reset(self) -> None:
         """Does nothing."""
-
-
-def no_related_span(_: int) -> SpanIds | None:
-    """Relates no call to any span."""
-    return None

@@ -26,7 +26,7 @@ from opentelemetry.trace import (
 
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.predictions import Predictions
-from otel_mlmon.instrumentation.export.error_tracker import RelatedSpans, SpanIds, no_related_span
+from otel_mlmon.instrumentation.export.error_tracker import RelatedSpans, SpanIds
 from otel_mlmon.instrumentation.export.sampling import CallPriorities, RateLimiter, select_calls, span_attributes
 from otel_mlmon.instrumentation.queue.worker import give_way
 from otel_mlmon.types import Bools
@@ -61,7 +61,7 @@ class SpanWriter:
         priorities: CallPriorities,
         *,
         offset_ns: int,
-        related_spans: RelatedSpans = no_related_span,
+        related_spans: RelatedSpans | None = None,
     ) -> dict[int, Context]:
         """Writes the spans of a batch.
 
@@ -70,7 +70,7 @@ class SpanWriter:
             priorities: Which calls outside any trace come first.
             offset_ns: Unix time minus `time.perf_counter_ns`.
             related_spans: The error tracker's span that a call belongs to: the parent of its span if it is outside any
-                trace of OpenTelemetry's, else a link.
+                trace of OpenTelemetry's, else a link. None if no call has one.
 
         Returns:
             The context of the span, by call, of the calls that got one.
@@ -87,7 +87,9 @@ class SpanWriter:
                     sampled_calls.append(call)
         sampled_calls += select_calls(np.flatnonzero(is_candidate), priorities, self._limiter, self._rng)
         return {
-            call: self._write_span(predictions, priorities, call, offset_ns, related_spans(call))
+            call: self._write_span(
+                predictions, priorities, call, offset_ns, related_spans(call) if related_spans else None
+            )
             for call in sorted(sampled_calls)
         }
 

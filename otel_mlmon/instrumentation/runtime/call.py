@@ -108,7 +108,7 @@ class Plan:
 
 
 OBSERVED_INPUTS: Final = (Tensor(name="features", layout="values"),)
-"""What is copied of the inputs of an observed prediction: the mapping of its features, or None."""
+"""The inputs of an observed prediction: the mapping of its features, or None."""
 
 OBSERVED_OUTPUTS: Final = (
     Tensor(name="label", layout="values"),
@@ -116,7 +116,7 @@ OBSERVED_OUTPUTS: Final = (
     Tensor(name="value", layout="values"),
     Tensor(name="scores", layout="rows", dtype="float64"),
 )
-"""What is copied of the outputs of an observed prediction, each None if it was not given."""
+"""The outputs of an observed prediction, each None if it was not given."""
 
 
 class Call(NamedTuple):
@@ -133,7 +133,7 @@ class Call(NamedTuple):
     context: object
     """The OpenTelemetry context at the call, opaque here; None where there was none."""
     inputs: Side
-    """Of the inputs of the plan; empty if the call failed."""
+    """Copies of the inputs of the plan; empty if the call failed."""
     outputs: Side
     error_type: str | None
     """The name of the exception's class; never the exception, which holds the host's frames."""
@@ -144,7 +144,7 @@ FIELDS: Final = len(Call._fields)
 """Fields of a call in the queue."""
 
 RECORD_BYTES: Final = 400
-"""What a call weighs besides its data and shapes, rounded up: seven references, two integers, two tuples, the headers
+"""Bytes of a call besides its data and shapes, rounded up: seven references, two integers, two tuples, the headers
 of bytes objects; half of it where both sides are bare bytes."""
 
 DROP_FAULT: Final = "capture_failed"
@@ -186,7 +186,7 @@ class Load(NamedTuple):
     path: str
     """The model's file; empty if it came as bytes. Never leaves the process."""
     ended_ns: int
-    """As `time.perf_counter_ns` counts."""
+    """By `time.perf_counter_ns`."""
     context: object
     """The OpenTelemetry context, opaque here; None where there was none."""
     is_new: bool = True
@@ -197,7 +197,7 @@ class Load(NamedTuple):
     requested: tuple[str, ...] = ()
     """The execution providers asked for, in order; empty if that is not known."""
     stamp: FileStamp | None = None
-    """Of the file before it was loaded; None if it was not read then."""
+    """The stamp of the file before it was loaded; None if it was not read then."""
 
 
 def provider_names(providers: Any) -> tuple[str, ...]:

@@ -93,7 +93,7 @@ class Prediction:
 
 
 class _Active:
-    """What `observe()` records into; None before `instrument()`."""
+    """Holds the recorder of the process; None before `instrument()`."""
 
     recorder: ManualRecorder | None = None
 

@@ -26,11 +26,11 @@ MAX_CHARACTERS: Final = 256
 """Characters of a text that are copied."""
 
 VALUE_BYTES: Final = 100
-"""What a value weighs, with its place in a mapping; a text's characters come on top."""
+"""Bytes of a value with its place in a mapping; a text's characters come on top."""
 
 SMALL_FEATURES: Final = 32
 SMALL_BYTES: Final = RECORD_BYTES + (SMALL_FEATURES + 3) * VALUE_BYTES + 2 * 4 * MAX_CHARACTERS
-"""What a call of so many features weighs at most, if its label and all their texts together are short: such a call is
+"""Bytes at most of a call of so many features, if its label and all their texts together are short: such a call is
 appended by the short way."""
 
 Features: TypeAlias = Mapping[str, Any]

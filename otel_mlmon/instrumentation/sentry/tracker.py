@@ -32,7 +32,6 @@ from otel_mlmon.instrumentation.export.error_tracker import (
     NullErrorTracker,
     RelatedSpans,
     SpanIds,
-    no_related_span,
 )
 from otel_mlmon.instrumentation.export.sampling import CallPriorities, RateLimiter, prioritize, select_calls
 from otel_mlmon.instrumentation.sentry import errors as sentry_errors
@@ -145,7 +144,7 @@ class SentryTracker:
         finally:
             self._adopting.release()
 
-    def keep_child_spans(self, predictions: Predictions, contexts: Sequence[object]) -> None:
+    def store_child_spans(self, predictions: Predictions, contexts: Sequence[object]) -> None:
         """Stores the spans of calls that ran inside sampled transactions, for the events of these."""
         if not contexts or self.mode != "native":
             return
@@ -159,10 +158,10 @@ class SentryTracker:
                     span = child_span(predictions, priorities, call, parent, offset_ns)
                     self._child_spans.add(parent.root_id, span)
 
-    def related_spans(self, predictions: Predictions, contexts: Sequence[object]) -> RelatedSpans:
+    def related_spans(self, predictions: Predictions, contexts: Sequence[object]) -> RelatedSpans | None:
         """Finds Sentry's span that each call belongs to, for OpenTelemetry's span to join."""
         if not contexts or self.mode != "native":
-            return no_related_span
+            return None
         parents = _parent_spans(contexts)
 
         @functools.cache
@@ -178,7 +177,7 @@ class SentryTracker:
         priorities: CallPriorities,
         contexts: Sequence[object],
         span_contexts: Mapping[int, Context],
-        related_spans: RelatedSpans,
+        related_spans: RelatedSpans | None,
         *,
         offset_ns: int,
     ) -> None:
@@ -195,7 +194,10 @@ class SentryTracker:
             return
         outside = np.delete(np.arange(calls), list(parents))
         selected = select_calls(outside, priorities, self._limiter, self._rng)
-        ids = {call: _otel_span_ids(span_contexts.get(call)) or related_spans(call) for call in selected}
+        ids = {
+            call: _otel_span_ids(span_contexts.get(call)) or (related_spans(call) if related_spans else None)
+            for call in selected
+        }
         if is_streaming(client):
             sampled_parents = {call: parent for call, parent in parents.items() if parent.is_sampled}
             send_streamed_spans(predictions, priorities, {**sampled_parents, **ids}, offset_ns=offset_ns)

@@ -86,7 +86,7 @@ class ReceivedCounts:
 
 
 class _SignalCodec(NamedTuple):
-    """How the requests of one signal are parsed, decoded, and counted where decoding fails."""
+    """Holds how the requests of one signal are parsed, decoded, and counted where decoding fails."""
 
     request: Any
     decode: Callable[[Any], DecodedRequest]
@@ -171,7 +171,7 @@ class Admission:
         ours kept the request from being taken; after both it may be sent again. It cannot be cancelled.
 
         Args:
-            signal: What the request carries.
+            signal: The signal of the request.
             body: The request in protobuf, decompressed, of at most `max_request_bytes`.
 
         Raises:

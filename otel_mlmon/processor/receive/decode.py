@@ -117,7 +117,7 @@ class _PointCollector:
 
 
 class _ScopeContext(NamedTuple):
-    """The resource and scope that points share; its model fields apply where a point does not have its own."""
+    """Holds the resource and scope that points share; its model fields apply where a point does not have its own."""
 
     model: ModelKey
     """Its fields are empty where neither scope nor resource sets them."""
@@ -126,7 +126,7 @@ class _ScopeContext(NamedTuple):
 
 
 class _PointIdentity(NamedTuple):
-    """What the attributes of a point identify."""
+    """Holds the model and the series that the attributes of a point identify."""
 
     model: ModelKey
     key: str

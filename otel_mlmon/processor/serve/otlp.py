@@ -28,7 +28,7 @@ from otel_mlmon.guard import guard
 from otel_mlmon.processor.self_telemetry import MetricValue
 from otel_mlmon.version import __version__
 
-Protocol = Literal["grpc", "http/protobuf"]
+OtlpProtocol = Literal["grpc", "http/protobuf"]
 
 EXPORT_TIMEOUT_S: Final = 10.0
 EVENT_DELAY_S: Final = 1.0
@@ -59,7 +59,7 @@ class Exporter:
         self,
         endpoint: str,
         *,
-        protocol: Protocol,
+        protocol: OtlpProtocol,
         read: Callable[[], Iterable[MetricValue]],
         interval_s: float,
         resource: Mapping[str, str],
@@ -155,7 +155,7 @@ def _guarded(step: Callable[[], Any]) -> None:
         step()
 
 
-def _exporters(endpoint: str, protocol: Protocol) -> tuple[Any, Any]:
+def _exporters(endpoint: str, protocol: OtlpProtocol) -> tuple[Any, Any]:
     """Creates the exporters of metrics and of logs."""
     url = endpoint if "://" in endpoint else f"http://{endpoint}"
     if protocol == "grpc":

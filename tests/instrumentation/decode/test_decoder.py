@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from otel_mlmon.instrumentation.decode.decoder import MAX_DECODERS, Decoder, Decoders
 from otel_mlmon.instrumentation.decode.findings import Findings
+from otel_mlmon.instrumentation.runtime.call import CallTuple, Plan
 from otel_mlmon.instrumentation.settings import ModelOptions
 from otel_mlmon.types import OutputKind
-from tests.support.calls import Node, copy_calls, summarize
+from tests.support.calls import Node, batch_of, copy_calls, summarize
 
 CUTS = st.lists(st.integers(0, 100), max_size=3)
 ODD = [np.nan, np.inf, -np.inf, -0.0, 0.0, 5e-324, 1.0, 0.5]
@@ -333,3 +335,156 @@ def test_a_single_tensor_may_come_with_a_tuple_around_it() -> None:
     snapshot, same = summarize(records, ModelOptions()), summarize(around, ModelOptions())
     assert same.labels == snapshot.labels == {"1": 2}
     assert (same.inputs.samples, same.inputs.features["f1"].tolist()) == (2, snapshot.inputs.features["f1"].tolist())
+
+
+def decoder_of(
+    record: CallTuple, options: ModelOptions | None = None, findings: Findings | None = None
+) -> tuple[Decoder, Findings]:
+    findings = findings or Findings()
+    return Decoder(record[0], options=lambda _: options or ModelOptions(), max_features=9, findings=findings), findings
+
+
+def labels_of(outputs: dict[str, Any], options: ModelOptions, **described: Any) -> tuple[dict[str, int], list[float]]:
+    snapshot = summarize(copy_calls([({}, outputs)], **described), options)
+    return dict(snapshot.labels), snapshot.confidences.tolist()
+
+
+HALF = np.array([[0.25, 0.75]])
+
+
+def test_a_kind_declared_for_all_is_that_of_the_first_output_of_scores() -> None:
+    outputs = {"count": np.array([[7]]), "first": np.array([[3.0, 1.0]]), "second": np.array([[3.0, 1.0]])}
+    snapshot = summarize(copy_calls([({}, outputs)]), ModelOptions(output_kind="regression"))
+    assert {name: values.tolist() for name, values in snapshot.values.items()} == {
+        "count": [7.0],
+        "first.0": [3.0],
+        "first.1": [1.0],
+    }
+    assert snapshot.labels == {}
+    whole = summarize(
+        copy_calls([({}, {"a": np.array([[7]]), "b": np.array([[8]])})]), ModelOptions(output_kind="regression")
+    )
+    assert ({name: values.tolist() for name, values in whole.values.items()}, dict(whole.labels)) == (
+        {"a": [7.0]},
+        {"8": 1},
+    )
+
+
+def test_a_kind_declared_by_name_is_that_of_this_output_only() -> None:
+    outputs = {"first": np.array([[3.0, 1.0]]), "second": np.array([[3.0, 1.0]])}
+    snapshot = summarize(copy_calls([({}, outputs)]), ModelOptions(output_kind={"second": "regression"}))
+    assert (dict(snapshot.labels), sorted(snapshot.values)) == ({"0": 1}, ["second.0", "second.1"])
+    assert labels_of({"p": HALF}, ModelOptions(output_kind={})) == ({"1": 1}, [0.75])
+
+
+def test_a_detector_may_be_declared_to_be_none() -> None:
+    outputs = {"boxes": np.ones((3, 4)), "scores": np.array([[0.25, 0.75]])}
+    assert labels_of(outputs, ModelOptions()) == ({}, [])
+    assert labels_of(outputs, ModelOptions(output_kind={"scores": "probabilities"})) == ({"1": 1}, [0.75])
+
+
+def test_class_names_of_another_number_are_fitted_where_there_is_one_output_of_scores() -> None:
+    options = ModelOptions(labels=["a", "b", "c"])
+    assert labels_of({"p": HALF}, options)[0] == {"b": 1}
+    two = {"p": HALF, "other": np.array([[0.1, 0.2, 0.7]])}
+    findings = Findings()
+    snapshot = summarize(copy_calls([({}, two)]), options, findings=findings)
+    assert (dict(snapshot.labels), "labels" in findings.all()["m"]) == ({"1": 1}, False)
+    assert labels_of({"p": np.array([[0.7]])}, ModelOptions(labels=["no", "yes"]))[0] == {"yes": 1}
+
+
+def test_texts_beside_labels_and_texts_declared_to_be_none() -> None:
+    words = np.array(["cat"], dtype=object)
+    assert labels_of({"word": words, "label": np.array([3])}, ModelOptions(labels=["cat"]))[0] == {"cat": 1}
+    assert labels_of({"label": np.array([3]), "word": words}, ModelOptions(labels=["cat"]))[0] == {"3": 1}
+    assert labels_of({"word": words}, ModelOptions(labels=["cat"], output_kind="none"))[0] == {}
+
+
+def test_text_labels_beyond_a_thousand_are_others() -> None:
+    names = [f"c{number}" for number in range(1001)]
+    calls: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({}, {"word": np.array([name], dtype=object)}) for name in names
+    ]
+    snapshot = summarize(copy_calls(calls), ModelOptions(labels=names))
+    assert snapshot.labels == {**dict.fromkeys(names[:1000], 1), "_OTHER": 1}
+
+
+def test_findings_about_outputs() -> None:
+    rows = [np.array([[0.0, 0.0]]), np.array([[0.2, 0.8]]), np.array([[3.0, -1.0]]), np.array([[3.0, -1.0, 0.5]])]
+    records = copy_calls(
+        [({}, {"y": row}) for row in rows], nodes={"y": Node(name="y", type="tensor(double)", shape=["N", "M"])}
+    )
+    decoder, findings = decoder_of(records[0])
+    texts = []
+    for record in records:
+        decoder.decode(batch_of([record]))
+        texts.append(findings.all()["m"]["output y"])
+    assert texts == [
+        "waiting for rows that show its kind",
+        "probabilities",
+        "logits, revised",
+        "unknown kind, timed only (set ModelOptions.output_kind), revised",
+    ]
+
+
+def test_only_revisions_and_models_without_any_kind_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="otel_mlmon"):
+        summarize(copy_calls([({}, {"mask": np.ones((1, 2)), "p": HALF})]), ModelOptions(), findings=Findings())
+        assert caplog.records == []
+        summarize(copy_calls([({}, {"mask": np.ones((1, 2)), "hn": HALF})]), ModelOptions(), findings=Findings())
+    assert [record.getMessage() for record in caplog.records] == [
+        "Model m, output hn: unknown kind, timed only (set ModelOptions.output_kind)."
+    ]
+
+
+def test_a_model_is_not_called_timed_only_by_calls_that_failed() -> None:
+    record = copy_calls([({}, {})])[0]
+    failed: Any = (*record[:6], "ValueError")
+    decoder, findings = decoder_of(record)
+    decoder.decode(batch_of([failed]))
+    assert findings.all() == {}
+    decoder.decode(batch_of([failed, record]))
+    assert findings.all() == {"m": {"outputs": "unknown kind, timed only (set ModelOptions.output_kind)"}}
+
+
+@pytest.mark.parametrize(
+    ("feed", "outputs", "size"),
+    [
+        ({"x": np.ones((3, 2))}, {"scalar": np.float32(1)}, 3),
+        ({"word": np.array(["a", "b"], dtype=object)}, {}, 2),
+        ({"scalar": np.float64(1), "x": np.ones((3, 2))}, {}, 3),
+        ({"x": np.ones((3, 2))}, {"y": np.ones((2, 2))}, 2),
+        ({"x": np.ones((4, 2))}, {"word": np.array(["a", "b"], dtype=object)}, 2),
+        ({"scalar": np.float64(1)}, {}, 0),
+        ({}, {}, 0),
+    ],
+)
+def test_batch_sizes_are_those_of_outputs_else_of_inputs(
+    feed: dict[str, Any], outputs: dict[str, Any], size: int
+) -> None:
+    records = copy_calls([(feed, outputs)])
+    assert decoder_of(records[0])[0].decode(batch_of(records)).batch_sizes.tolist() == [size]
+
+
+def test_durations_are_never_negative() -> None:
+    record = copy_calls([({}, {"p": HALF})])[0]
+    calls: list[Any] = [(record[0], 5, end, *record[3:]) for end in (5, 4, 9)]
+    assert decoder_of(record)[0].decode(batch_of(calls)).duration_ns.tolist() == [0, 0, 4]
+
+
+def test_decoders_are_made_once_and_the_oldest_are_forgotten() -> None:
+    records = [copy_calls([({}, {"p": HALF})])[0] for _ in range(MAX_DECODERS + 1)]
+    made: list[Plan] = []
+    announced: list[Plan] = []
+
+    def make(plan: Plan) -> Decoder:
+        made.append(plan)
+        return Decoder(plan, options=lambda _: ModelOptions(), max_features=1)
+
+    decoders = Decoders(make, on_new=announced.append)
+    for record in [*records[:MAX_DECODERS], records[0]]:
+        decoders.decode_batch(batch_of([record]))
+    assert made == announced == [record[0] for record in records[:MAX_DECODERS]]
+    for record in (records[MAX_DECODERS], records[1], records[0]):
+        decoders.decode_batch(batch_of([record]))
+    assert made[MAX_DECODERS:] == [records[MAX_DECODERS][0], records[0][0]]

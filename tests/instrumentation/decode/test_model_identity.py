@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from otel_mlmon.instrumentation.decode.model_identity import class_names, identify
+from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity, class_names, identify, stem
 from otel_mlmon.instrumentation.runtime.call import UNKNOWN_VERSION, SessionInfo
+from otel_mlmon.types import ModelKey
 
 SAID = SessionInfo(
     model_name="given",
@@ -69,3 +70,75 @@ def test_class_names_by_any_key_and_none_from_text_too_long() -> None:
     for key in ("names", "classes", "labels", "class_names", "id2label", "character"):
         assert class_names({key: "a,b"}) == ("a", "b")
     assert class_names({"names": "a," * 500_001}) == ()
+
+
+def test_texts_are_cut_to_128_characters() -> None:
+    info = dataclasses.replace(SAID, model_name="n" * 129, metadata={"version": "v" * 129})
+    assert (identify(info).name, identify(info).version) == ("n" * 128, "v" * 128)
+    assert class_names({"names": f'["{"a" * 129}", "b"]'}) == ("a" * 128, "b")
+    assert class_names({"names": f"{'a' * 129},b"}) == ("a" * 128, "b")
+
+
+def test_blank_texts_count_as_none() -> None:
+    info = dataclasses.replace(
+        SAID, model_name="  ", metadata={"model_name": " ", "name": " second ", "model_version": " ", "version": " 2 "}
+    )
+    assert (identify(info).name, identify(info).version) == ("second", "2")
+
+
+def test_the_identity_has_everything_that_signals_say() -> None:
+    identity = identify(dataclasses.replace(SAID, version=3))
+    assert identity == ModelIdentity(
+        name="given", version="3", provider="CPUExecutionProvider", runtime_version="1", runtime_name="onnxruntime"
+    )
+    assert identity.key == ModelKey("given", "3")
+    assert identity.runtime_attributes() == {
+        "ml.runtime.name": "onnxruntime",
+        "ml.runtime.version": "1",
+        "ml.execution_provider": "CPUExecutionProvider",
+    }
+    bare = dataclasses.replace(identity, provider="", runtime_version="")
+    assert bare.runtime_attributes() == {"ml.runtime.name": "onnxruntime"}
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("C:\\models\\fraud.v2.onnx", "fraud.v2"), ("/a/b/fraud", "fraud"), ("fraud.onnx", "fraud"), ("", "")],
+)
+def test_the_stem_of_a_path(path: str, name: str) -> None:
+    assert stem(path) == name
+
+
+@pytest.mark.parametrize("graph", ["fraud", "main_graph_2", "my graph", f"{'3f' * 15}", "models", "graph1"])
+def test_graph_names_that_say_something(graph: str) -> None:
+    info = dataclasses.replace(SAID, model_name="", metadata={}, path="", graph_name=f" {graph} ")
+    assert identify(info).name == graph
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ('{"0": "a", "2": "b"}', ()),
+        ('{"a": 0}', ()),
+        ('{"0": ["a"]}', ()),
+        ("{0: 'a', '0': 'b'}", ("b",)),
+        ('["a", 1.5]', ()),
+        ("(1, 2", ()),
+        ("7", ()),
+        ('"a"', ()),
+        ("a\nb", ("a", "b")),
+        ("a\n\nb", ()),
+        ("a\n", ()),
+        (" [not a list", ()),
+        ("a , b ", ("a", "b")),
+    ],
+)
+def test_texts_of_class_names(text: str, names: tuple[str, ...]) -> None:
+    assert class_names({"names": text}) == names
+
+
+def test_the_first_key_that_names_classes_counts_and_a_million_characters_are_read() -> None:
+    assert class_names({"names": "nothing", "classes": "a,b", "labels": "c,d"}) == ("a", "b")
+    text = "a," * 499_999 + "bb"
+    assert (len(text), len(class_names({"names": text}))) == (1_000_000, 500_000)
+    assert class_names({"names": text + "b", "labels": "a,b"}) == ("a", "b")

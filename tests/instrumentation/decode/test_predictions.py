@@ -1,11 +1,23 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from otel_mlmon.instrumentation.decode.predictions import decode_classes, decode_multi_labels
+from otel_mlmon.instrumentation.decode.predictions import (
+    PredictionBuilder,
+    decode_classes,
+    decode_multi_labels,
+    encode_texts,
+    label_of,
+    label_table,
+    texts_of,
+)
+from otel_mlmon.types import OutputKind
 
 ROWS = hnp.arrays(np.float64, st.tuples(st.integers(1, 8), st.integers(2, 6)), elements=st.floats(-50, 50))
 
@@ -41,3 +53,161 @@ def test_independent_labels_are_none_one_or_several_the_most_probable_first() ->
     codes, rows, confidences = decode_multi_labels(np.array([[0.6, 0.1, 0.9], [0.2, 0.5, 0.0], [np.nan, 1.0, 1.0]]))
     assert (codes.tolist(), rows.tolist()) == ([2, 0], [0, 0])
     np.testing.assert_allclose(confidences, [0.8, (0.8 + 0.5 + 1.0) / 3, np.nan])
+
+
+def oracle(rows: np.ndarray, kind: OutputKind) -> tuple[list[int], list[float]]:
+    """Class and confidence by plain Python, row by row."""
+    codes, confidences = [], []
+    for row in rows.astype(np.float64):
+        code = int(row.argmax())
+        codes.append(code)
+        confidences.append(row[code] if kind == "probabilities" else 1 / sum(np.exp(row - row[code])))
+    return codes, [min(max(float(value), 0.0), 1.0) for value in confidences]
+
+
+KINDS: list[OutputKind] = ["probabilities", "logits"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("classes", [2, 31, 32, 33, 1000])
+def test_labels_of_few_and_of_many_classes(kind: OutputKind, classes: int) -> None:
+    rows = np.random.default_rng(classes).normal(size=(50, classes)).astype(np.float32)
+    rows[7] = rows[7, 0]  # of equal scores the first
+    codes, confidences = decode_classes(kind, rows)
+    expected_codes, expected_confidences = oracle(rows, kind)
+    assert codes.tolist() == expected_codes
+    np.testing.assert_allclose(confidences, expected_confidences, rtol=1e-12)
+    rows[3, 1], rows[5, classes - 1] = np.nan, np.inf
+    codes, confidences = decode_classes(kind, rows)
+    assert [int(code) for code in codes] == [-1 if row in {3, 5} else expected_codes[row] for row in range(50)]
+    assert np.flatnonzero(np.isnan(confidences)).tolist() == [3, 5]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("rows", "classes"), [(1 << 15, 2), ((1 << 15) + 1, 2), (3 * (1 << 15), 2), (201, 1000)])
+def test_more_rows_than_are_decoded_at_a_time(kind: OutputKind, rows: int, classes: int) -> None:
+    values = np.random.default_rng(rows).normal(size=(rows, classes))
+    codes, confidences = decode_classes(kind, values)
+    assert codes.tolist() == values.argmax(axis=1).tolist()
+    assert (codes.shape, confidences.shape) == ((rows,), (rows,))
+    tail = slice(rows - 3, rows)
+    np.testing.assert_allclose(confidences[tail], oracle(values[tail], kind)[1], rtol=1e-12)
+
+
+def test_no_rows_wider_than_a_block_and_differences_that_overflow() -> None:
+    wide = np.zeros((2, (1 << 16) + 1))
+    wide[1, -1] = 50.0
+    assert decode_classes("logits", wide)[0].tolist() == [0, 1 << 16]
+    codes, confidences = decode_classes("logits", np.array([[-1.7e308, 1.7e308], [0.0, 0.0]]))
+    assert (codes.tolist(), confidences.tolist()) == ([1, 0], [1.0, 0.5])
+
+
+def test_single_scores_around_the_half() -> None:
+    below = np.nextafter(0.5, 0.0)
+    codes, confidences = decode_classes("sigmoid", np.array([[below], [0.5], [1.2], [-0.2], [np.nan]]))
+    assert codes.tolist() == [0, 1, 1, 0, -1]
+    np.testing.assert_allclose(confidences, [1 - below, 0.5, 1.0, 1.0, np.nan])
+    assert decode_classes("logits", np.array([[-1e-9], [0.0]]))[0].tolist() == [0, 1]
+
+
+def test_independent_labels_above_the_half() -> None:
+    codes, rows, confidences = decode_multi_labels(np.array([[0.5, 0.51], [1.7, -0.2], [0.9, 0.8]]))
+    assert (codes.tolist(), rows.tolist()) == ([1, 0, 0, 1], [0, 1, 2, 2])
+    np.testing.assert_allclose(confidences, [(0.5 + 0.51) / 2, 1.0, 0.85])
+
+
+CALLS = np.array([0, 1, 1])
+TABLE = ["a", "b"]
+
+
+def summary(builder: PredictionBuilder) -> tuple[Any, ...]:
+    labels, confidences = builder.labels, builder.confidences
+    return (
+        builder.sizes.tolist(),
+        None if labels is None else (labels.codes.tolist(), labels.calls.tolist(), list(labels.table)),
+        None if confidences is None else (confidences.values.tolist(), confidences.calls.tolist()),
+        {name: values.tolist() for name, values in builder.values.items()},
+    )
+
+
+def test_sizes_are_those_of_the_first_that_knows_them() -> None:
+    builder = PredictionBuilder(3)
+    builder.add_sizes(np.array([0, 2, 0]))
+    builder.add_sizes(np.array([5, 7, 0]))
+    assert summary(builder) == ([5, 2, 0], None, None, {})
+
+
+def test_the_first_head_is_the_prediction_and_further_ones_are_values() -> None:
+    rows = np.array([[0.9, 0.1], [np.nan, 0.5], [0.2, 0.8]])
+    builder = PredictionBuilder(2)
+    builder.add_classes("probabilities", "first", rows, CALLS, TABLE)
+    builder.add_classes("logits", "same", rows, CALLS, TABLE)  # the logits of the first: nothing new
+    builder.add_classes("probabilities", "other", rows, CALLS, TABLE)
+    builder.add_classes("logits", "wider", np.zeros((3, 4)), CALLS, TABLE)
+    builder.add_multi_labels("tags", rows, CALLS, TABLE)
+    builder.add_labels(np.array([1]), np.array([0]), ["late"])
+    expected = {"other.confidence": [0.9, 0.8], "wider.confidence": [0.25] * 3, "tags.confidence": [0.9, 0.8]}
+    assert summary(builder) == ([0, 0], ([0, 1], [0, 1], TABLE), ([0.9, 0.8], [0, 1]), expected)
+
+
+def test_probabilities_after_their_logits_are_the_same_prediction() -> None:
+    builder = PredictionBuilder(2)
+    builder.add_classes("logits", "logits", np.zeros((3, 2)), CALLS, TABLE)
+    builder.add_classes("probabilities", "probs", np.full((3, 2), 0.5), CALLS, TABLE)
+    builder.add_classes("logits", "second", np.zeros((3, 2)), CALLS, TABLE)
+    assert summary(builder)[3] == {"second.confidence": [0.5] * 3}
+
+
+def test_independent_labels_as_the_prediction() -> None:
+    builder = PredictionBuilder(2)
+    builder.add_multi_labels("tags", np.array([[0.9, 0.8], [0.1, 0.2], [np.nan, 1.0]]), CALLS, TABLE)
+    builder.add_classes("probabilities", "head", np.full((3, 2), 0.5), CALLS, TABLE)
+    confidences = ([pytest.approx(0.85), pytest.approx(0.85)], [0, 1])
+    assert summary(builder) == ([0, 0], ([0, 1], [0, 0], TABLE), confidences, {})
+
+
+def test_labels_that_are_numbers() -> None:
+    builder = PredictionBuilder(2)
+    builder.add_numeric_labels(np.array([1.0, np.nan, 2.5]), CALLS, TABLE)
+    assert summary(builder)[1] == ([0, 1], [0, 1], ["b", "2.5"])
+
+
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [
+        (0, "a"),
+        (1, "b"),
+        (2, "2"),
+        (-1, "-1"),
+        (True, "b"),
+        (1.0, "b"),
+        (2.0, "2"),
+        (0.5, "0.5"),
+        ("x" * 200, "x" * 128),
+    ],
+)
+def test_the_label_of_a_number(value: object, label: str) -> None:
+    assert label_of(value, TABLE) == label
+
+
+def test_label_tables() -> None:
+    assert label_table(TABLE, ("k", "l"), 2) is TABLE
+    assert label_table(TABLE, ("k", "l", "m"), 3) == ("k", "l", "m")
+    assert label_table(TABLE, ("k", "l"), 3) == ["0", "1", "2"]
+
+
+def test_targets_of_a_regression() -> None:
+    builder = PredictionBuilder(1)
+    builder.add_values("one", np.array([[1.0], [np.inf]]), TABLE)
+    builder.add_values("two", np.array([[1.0, 2.0], [np.nan, 4.0]]), TABLE)
+    builder.add_values("many", np.arange(33.0).reshape(1, 33), TABLE)
+    builder.add_norms("vector", np.array([[3.0, 4.0], [np.inf, 0.0]]))
+    many = {f"many.{index}": [float(index)] for index in range(32)}
+    assert summary(builder)[3] == {"one": [1.0], "two.a": [1.0], "two.b": [2.0, 4.0], **many, "vector.norm": [5.0]}
+
+
+def test_texts_and_their_calls() -> None:
+    texts, calls = texts_of([((2,), ("a", "b" * 200)), None, b"raw", ((1,), ("a",))])
+    assert (texts, calls.tolist()) == (["a", "b" * 128, "a"], [0, 0, 3])
+    codes, table = encode_texts(texts)
+    assert (codes.tolist(), table) == ([0, 1, 0], ["a", "b" * 128])

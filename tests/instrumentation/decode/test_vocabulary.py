@@ -5,7 +5,7 @@ import pytest
 from otel_mlmon.instrumentation.decode.vocabulary import MAX_VOCABULARIES, MIN_COUNT, Vocabularies, Vocabulary
 
 
-def test_a_value_leaves_only_after_it_was_seen_often_and_stays_out() -> None:
+def test_a_value_leaves_only_after_it_came_often_and_stays_out() -> None:
     words = Vocabulary(limit=2, min_count=5)
     assert words.admit({"red": 4, "a@b.example": 1}) == {"_OTHER": 5}
     assert words.admit({"red": 1}) == {"red": 1}
@@ -60,3 +60,55 @@ def test_models_without_end_are_not_remembered_without_end() -> None:
         words.admit(str(number), "", {})
     assert words.admit("1", "f", {"red": 1}) == {"red": 1}
     assert words.admit("0", "f", {"red": 1}) == {"_OTHER": 1}
+
+
+def test_words_of_64_characters_leave_and_longer_or_unprintable_ones_do_not() -> None:
+    vocabulary = Vocabulary(limit=9, min_count=1)
+    counts = {"x" * 64: 1, "y" * 65: 1, "line\nbreak": 2, "": 3}
+    assert vocabulary.admit(counts) == {"x" * 64: 1, "_OTHER": 3, "": 3}
+
+
+def test_four_times_are_not_often_and_five_are() -> None:
+    vocabulary = Vocabulary(limit=9, min_count=MIN_COUNT)
+    assert vocabulary.admit({"four": 4, "five": 5}) == {"_OTHER": 4, "five": 5}
+    assert ("four" in vocabulary, "five" in vocabulary) == (False, True)
+
+
+def test_initial_words_leave_from_the_start_up_to_the_limit() -> None:
+    vocabulary = Vocabulary(limit=2, min_count=5, initial_words=["a", "b", "c"])
+    assert vocabulary.is_full
+    assert vocabulary.admit({"a": 1, "c": 9}) == {"a": 1, "_OTHER": 9}
+    assert vocabulary.admit({"b": 2}) == {"b": 2}
+
+
+def test_a_word_that_reads_as_other_is_added_to_the_others() -> None:
+    vocabulary = Vocabulary(limit=2, min_count=1, initial_words=["_OTHER", "a"])
+    assert vocabulary.admit({"a": 1, "_OTHER": 2, "b": 4}) == {"a": 1, "_OTHER": 6}
+
+
+def test_a_word_beyond_the_limit_is_not_learned_within_one_call() -> None:
+    vocabulary = Vocabulary(limit=1, min_count=1)
+    assert not vocabulary.is_full
+    assert vocabulary.admit({"a": 1, "b": 2, "c": 3}) == {"a": 1, "_OTHER": 5}
+    assert vocabulary._candidates == {}
+
+
+def test_candidates_are_as_many_as_may_be_and_a_known_one_makes_no_room() -> None:
+    vocabulary = Vocabulary(limit=1, min_count=5)
+    vocabulary.admit({f"word {number}": 2 for number in range(20)})
+    assert len(vocabulary._candidates) == 20
+    vocabulary.admit({"word 3": 1})
+    assert vocabulary._candidates == {**{f"word {number}": 2 for number in range(20)}, "word 3": 3}
+    vocabulary.admit({"new": 4})
+    assert vocabulary._candidates == {**{f"word {number}": 1 for number in range(20)}, "word 3": 2}
+
+
+def test_full_vocabularies_are_reported_only_when_something_is_left_out() -> None:
+    reports: list[tuple[str, str]] = []
+    vocabularies = Vocabularies(limit=1, on_full=lambda model, feature: reports.append((model, feature)))
+    vocabularies.admit("m", "colour", {"red": 4})
+    assert (vocabularies.admit("m", "colour", {"red": 1}), reports) == ({"red": 1}, [])
+    vocabularies.admit("m", "colour", {"red": 1})
+    assert reports == []
+    vocabularies.admit("m", "colour", {"blue": 1})
+    assert reports == [("m", "colour")]

@@ -143,6 +143,17 @@ def test_the_percentile_is_of_the_latest_calls() -> None:
         assert exact.detect("m", np.array([999]), None).tolist() == [is_slow]
 
 
+def test_the_memory_of_latencies_is_bounded_as_documented() -> None:
+    assert (LATENCY_WINDOW * 8 * MAX_MODELS, MIN_LATENCIES) == (16 * 1024 * 1024, 500)
+
+
+def test_a_call_that_nobody_measured_is_never_slow_and_not_remembered() -> None:
+    detector = SlowCallDetector()
+    detector.detect("m", np.concatenate([np.zeros(MIN_LATENCIES), np.full(MIN_LATENCIES - 1, 1)]), None)
+    assert detector.detect("m", np.array([5]), None).tolist() == [False]  # 499 measured calls are too few
+    assert detector.detect("m", np.array([5, 0]), 1e-9).tolist() == [True, False]
+
+
 def test_models_have_percentiles_of_their_own_and_the_oldest_begins_anew() -> None:
     detector = SlowCallDetector()
     fast = np.full(MIN_LATENCIES, 1)

@@ -93,7 +93,7 @@ def test_as_many_calls_wait_as_may_and_one_more_drops_the_oldest_batch() -> None
     JOURNAL.reset()
     queue = SpanQueue()
     queue.push(predictions(1000, "first"), ())
-    queue.push(predictions(MAX_CALLS - 1000, "second"), ())
+    queue.push(predictions(65_536 - 1000, "second"), ())
     assert queue.dropped_batches == 0
     queue.push(predictions(1, "third"), ())  # weighs 64
     queue.push_ready(queue.pop_unmeasured())
@@ -105,7 +105,7 @@ def test_as_many_calls_wait_as_may_and_one_more_drops_the_oldest_batch() -> None
 def test_a_batch_that_was_popped_leaves_room_for_as_many_calls() -> None:
     queue = SpanQueue()
     queue.push(predictions(1, "small"), ())
-    queue.push(predictions(MAX_CALLS - MIN_BATCH_WEIGHT, "large"), ())
+    queue.push(predictions(65_536 - 64, "large"), ())
     queue.push_ready(queue.pop_unmeasured())
     assert queue.pop() is not None
     queue.push(predictions(MIN_BATCH_WEIGHT, "medium"), ())

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import itertools
 import threading
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -64,3 +66,35 @@ def test_what_comes_after_the_end_is_dropped_and_counted() -> None:
     ring.close()
     ring.offer((2, "x"), 1)
     assert (ring.take(9), ring.dropped()) == ([1, "x"], {"shut_down": 1})
+
+
+@pytest.mark.parametrize(("max_records", "high_water"), [(1, 1), (3, 1), (8190, 4095), (8192, 4096), (20_000, 4096)])
+def test_a_queue_is_long_at_its_high_water_mark(max_records: int, high_water: int) -> None:
+    attended: list[bool] = []
+    ring = CallQueue(fields=2, max_records=max_records, max_bytes=10**9, attend=attended.append)
+    assert ring.high_water == high_water
+    for record in range(high_water):
+        assert not ring.is_long()
+        ring.offer((record, "x"), 1)
+    assert ring.is_long()
+    assert attended == [False]
+    ring.offer((high_water, "x"), 1)
+    assert attended == [False, True]
+
+
+@settings(deadline=None, max_examples=50)
+@given(records=st.integers(0, 20_000), limits=st.lists(st.integers(1, 5000), min_size=1, max_size=20))
+def test_records_are_taken_in_order_by_any_pieces(records: int, limits: list[int]) -> None:
+    ring = CallQueue(fields=3, max_records=20_000, max_bytes=10**9, attend=lambda _: None)
+    for record in range(records):
+        ring.offer((record, "x", -record), 1)
+    taken: list[int] = []
+    for limit in itertools.cycle(limits):
+        fields = ring.take(limit)
+        if not fields:
+            break
+        assert len(fields) == 3 * min(limit, records - len(taken))
+        assert [-value for value in fields[2::3]] == fields[::3]
+        taken += fields[::3]
+    assert taken == list(range(records))
+    assert len(ring) == 0

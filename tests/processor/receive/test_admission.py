@@ -12,7 +12,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
-from otel_mlmon.processor.receive.admission import Admission, ExportResult
+from otel_mlmon.processor.receive import admission as admission_module
+from otel_mlmon.processor.receive.admission import Admission, ExportResult, ReceivedCounts
 from otel_mlmon.processor.receive.data_point import ModelLoaded, TelemetryItem
 from otel_mlmon.types import ModelKey
 from tests.support.otlp_requests import counter, histogram, predictions, request
@@ -67,6 +68,55 @@ def test_partial_success_says_how_many_and_why() -> None:
     )
 
 
+def test_reasons_are_ranked_by_number_then_by_name() -> None:
+    body = b"".join(
+        message.SerializeToString()
+        for message in (
+            request("ml.predictions", "sum", counter(-1), points=2),
+            request("ml.input.missing", "sum", counter(1), points=3),
+            request("ml.predictions", "gauge", counter(1), points=2),
+        )
+    )
+    result = Admission(Store().deliver).consume("metrics", body).result(0)
+    assert result == ExportResult(rejected=7, message="no_feature_name: 3, bad_value: 2, wrong_type: 2")
+
+
+def test_the_defaults_are_those_of_the_protocol() -> None:
+    admission = Admission(Store().deliver)
+    assert (admission.max_request_bytes, admission.max_pending_bytes, admission.retry_after_s) == (
+        64 * 2**20,
+        256 * 2**20,
+        1.0,
+    )
+    nothing = ReceivedCounts(
+        accepted=0, rejected={}, refused=0, ignored=0, loop_dropped=0, unused={}, refused_requests=0, malformed=0,
+        dead_letters=0,
+    )  # fmt: skip
+    assert (admission.counts, admission.pending_bytes) == (nothing, 0)
+
+
+def test_everything_received_is_counted_by_what_became_of_it() -> None:
+    admission = Admission(Store().deliver)
+    parts = (
+        predictions(points=2),
+        request("ml.predictions", "sum", counter(-1), points=3),
+        request("x", "sum", counter(1), points=4),
+        request("ml.drift.score", "gauge", counter(1), points=5),
+    )
+    body = b"".join(part.SerializeToString() for part in parts)
+    assert admission.consume("metrics", body).result(0) == ExportResult(rejected=3, message="bad_value: 3")
+    assert admission.consume("metrics", body).result(0).rejected == 3
+    admission.consume("logs", loaded())
+    admission.count_refusal()
+    with pytest.raises(MalformedError, match=r"^The body is not an OTLP traces request in protobuf\.$"):
+        admission.consume("traces", b"\xff")
+    assert admission.counts == ReceivedCounts(
+        accepted=5, rejected={"bad_value": 6}, refused=0, ignored=8, loop_dropped=10, unused={"logs": 1},
+        refused_requests=1, malformed=1, dead_letters=0,
+    )  # fmt: skip
+    assert admission.counts.rejected_total == 6
+
+
 def test_an_empty_request_succeeds() -> None:
     store = Store()
     assert Admission(store.deliver).consume("metrics", b"").result(0) == ExportResult()
@@ -99,7 +149,8 @@ def test_bytes_in_flight_are_bounded_before_parsing() -> None:
     store = Store(is_slow=True)
     admission = Admission(store.deliver, max_pending_bytes=len(GOOD) + 1, retry_after_s=7.0)
     admission.consume("metrics", GOOD)
-    with pytest.raises(OverloadedError) as refused:
+    message = r"^The processor works on too many bytes at a time; send the request again later\.$"
+    with pytest.raises(OverloadedError, match=message) as refused:
         admission.consume("metrics", GOOD)
     assert refused.value.retry_after_s == 7.0
     with pytest.raises(OverloadedError):
@@ -110,6 +161,22 @@ def test_bytes_in_flight_are_bounded_before_parsing() -> None:
     admission.consume("metrics", GOOD)
     store.open[1].set_result(None)
     assert admission.counts.accepted == 6
+
+
+def test_the_bound_on_bytes_in_flight_is_exact() -> None:
+    store = Store(is_slow=True)
+    admission = Admission(store.deliver, max_pending_bytes=3 * len(GOOD))
+    for number in (1, 2, 3):
+        assert not admission.consume("metrics", GOOD).done()
+        assert admission.pending_bytes == number * len(GOOD)
+    with pytest.raises(OverloadedError):
+        admission.consume("metrics", b"\n\0")
+    assert admission.consume("metrics", b"").result(0) == ExportResult()
+    store.open[0].set_result(None)
+    store.open[1].set_exception(OverloadedError("full", retry_after_s=1.0))
+    assert admission.pending_bytes == len(GOOD)
+    store.open[2].set_result(None)
+    assert (admission.pending_bytes, admission.counts.accepted, admission.counts.refused) == (0, 6, 3)
 
 
 def test_a_request_above_the_bound_is_taken_when_it_is_alone() -> None:
@@ -132,15 +199,64 @@ def test_what_comes_next_may_turn_a_request_away() -> None:
 def test_a_fault_of_ours_may_be_sent_again_and_the_second_time_is_put_aside(tmp_path: Path) -> None:
     store = Store(ZeroDivisionError(), ZeroDivisionError(), ZeroDivisionError())
     admission = Admission(store.deliver, dead_letters=tmp_path / "letters")
-    assert isinstance(admission.consume("metrics", GOOD).exception(0), UnavailableError)
+    error = admission.consume("metrics", GOOD).exception(0)
+    assert isinstance(error, UnavailableError)
+    assert (str(error), error.retry_after_s) == ("The processor failed to take the request; send it again.", 1.0)
     assert not (tmp_path / "letters").exists()
     second = admission.consume("metrics", GOOD).result(0)
-    assert second.rejected == 3
-    assert "rejected it" in second.message
+    assert second == ExportResult(
+        rejected=3, message="The processor failed twice to take the request and rejected it; do not send it again."
+    )
+    assert admission.pending_bytes == 0
     assert [path.read_bytes() for path in (tmp_path / "letters").iterdir()] == [GOOD]
     counts = admission.counts
     assert (counts.refused, dict(counts.rejected), counts.dead_letters) == (3, {"dead_letter": 3}, 1)
     assert isinstance(admission.consume("metrics", GOOD).exception(0), UnavailableError)  # from the start again
+
+
+@pytest.mark.guarded
+@pytest.mark.parametrize("signal", ["metrics", "logs", "traces"])
+def test_a_request_that_cannot_be_decoded_is_counted_whole(
+    signal: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    codec = admission_module._CODECS[signal]
+
+    def broken(_: object) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(admission_module._CODECS, signal, codec._replace(decode=broken))
+    traces = ExportTraceServiceRequest()
+    traces.resource_spans.add().scope_spans.add().spans.add()
+    body, points = {
+        "metrics": (GOOD + request("x", "sum", counter(1), points=2).SerializeToString(), 5),
+        "logs": (loaded(), 2),
+        "traces": (traces.SerializeToString(), 1),
+    }[signal]
+    store = Store()
+    admission = Admission(store.deliver, dead_letters=tmp_path, retry_after_s=4.0)
+    error = admission.consume(signal, body).exception(0)
+    assert isinstance(error, UnavailableError)
+    assert error.retry_after_s == 4.0
+    assert admission.consume(signal, body).result(0).rejected == points
+    counts = admission.counts
+    assert (counts.refused, dict(counts.rejected), counts.dead_letters) == (points, {"dead_letter": points}, 1)
+    assert (counts.accepted, store.items, admission.pending_bytes) == (0, [], 0)
+    assert [path.name.partition("-")[0] for path in tmp_path.iterdir()] == [signal]
+
+
+@pytest.mark.guarded
+def test_the_last_failures_are_remembered_and_older_ones_are_not() -> None:
+    def body(number: int) -> bytes:
+        return bytes(predictions(count=number).SerializeToString())
+
+    def broken(_: tuple[TelemetryItem, ...]) -> Future[None]:
+        raise RuntimeError
+
+    admission = Admission(broken)
+    for number in range(1025):
+        assert admission.consume("metrics", body(number)).exception(0) is not None
+    assert admission.consume("metrics", body(1)).result(0).rejected == 1
+    assert isinstance(admission.consume("metrics", body(0)).exception(0), UnavailableError)
 
 
 @pytest.mark.guarded

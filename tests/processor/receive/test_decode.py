@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from otel_mlmon.processor.receive.data_point import DataPoint
-from otel_mlmon.processor.receive.decode import DecodedRequest, decode_metrics
+from otel_mlmon.processor.receive.decode import DecodedRequest, count_points, decode_metrics
 from otel_mlmon.sketch.exponential import BIAS, ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.moments import Moments
 from otel_mlmon.types import ModelKey
 from tests.support.otlp_requests import (
+    CUMULATIVE,
     DELTA,
     NOW_NS,
     START_NS,
@@ -168,6 +169,185 @@ def test_a_point_has_a_time(times: tuple[int, int], reason: str) -> None:
     assert fault(request("ml.input.samples", "sum", fill)) == {reason: 1}
 
 
+def facts(point: DataPoint) -> tuple[object, ...]:
+    """A point as a value that compares."""
+    return (
+        point.model, point.metric, point.key, point.category, point.start_ns, point.time_ns, point.is_cumulative,
+        point.sketch, point.exemplars,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fill", "kind", "metric", "count"),
+    [
+        (counter(0), "sum", "ml.input.samples", 0),
+        (counter(2**53), "sum", "ml.input.samples", 2**53),
+        (lambda point: setattr(point, "as_double", 2.0**53), "sum", "ml.input.samples", 2**53),
+        (histogram([1.0], [2**53 - 1, 1]), "histogram", "ml.inference.duration", 2**53),
+        (exponential(0, (0, [2**53 - 1]), (0, []), 1), "exponential_histogram", "ml.prediction.value", 2**53),
+    ],
+)
+def test_the_largest_count_that_is_exact_is_accepted(
+    fill: Callable[[Any], None], kind: str, metric: str, count: int
+) -> None:
+    sketch = only(decode_metrics(request(metric, kind, fill))).sketch
+    assert (sketch if isinstance(sketch, int) else sketch.total) == count
+
+
+@pytest.mark.parametrize("times", [(0, 1), (5, 5), (2**63 - 1, 2**63 - 1)])
+def test_times_up_to_the_limits_are_accepted(times: tuple[int, int]) -> None:
+    def fill(point: Any) -> None:
+        point.as_int = 1
+        point.start_time_unix_nano, point.time_unix_nano = times
+
+    point = only(decode_metrics(request("ml.input.samples", "sum", fill)))
+    assert (point.start_ns, point.time_ns) == times
+
+
+@pytest.mark.parametrize(
+    ("scale", "offset", "length", "reason"),
+    [
+        (-10, 0, 1, None),
+        (20, 0, 10_000, None),
+        (0, 1024, 1, None),
+        (0, 1023, 2, None),
+        (0, 1023, 3, "bad_offset"),
+        (0, -1076, 1, None),
+        (0, -1076, 3, None),
+        (0, -1077, 1, "bad_offset"),
+        (1, 2048, 1, None),
+        (1, 2049, 1, "bad_offset"),
+        (1, -2151, 1, None),
+        (1, -2152, 1, "bad_offset"),
+        (-1, 512, 1, None),
+        (-1, 513, 1, "bad_offset"),
+        (-1, -539, 1, None),
+        (-1, -540, 1, "bad_offset"),
+    ],
+)
+@pytest.mark.parametrize("is_negative", [False, True])
+def test_buckets_lie_where_a_float_can(
+    scale: int, offset: int, length: int, reason: str | None, *, is_negative: bool
+) -> None:
+    buckets, empty = (offset, [1] * length), (0, list[int]())
+    fill = exponential(scale, *((empty, buckets) if is_negative else (buckets, empty)))
+    decoded = decode_metrics(request("ml.prediction.value", "exponential_histogram", fill))
+    assert (decoded.accepted, decoded.faults) == ((1, {}) if reason is None else (0, {reason: 1}))
+    for point in decoded.items:
+        assert isinstance(point, DataPoint)
+        assert isinstance(point.sketch, ExponentialHistogram)
+        assert point.sketch.total == length
+
+
+@pytest.mark.parametrize(
+    ("fields", "extremes"),
+    [
+        ({"min": 0.5, "max": 0.5}, (0.5, 0.5)),
+        ({"min": 0.25, "max": 0.5}, (0.25, 0.5)),
+        ({"min": 0.25}, (0.25, -math.inf)),
+        ({"max": 0.5}, (math.inf, 0.5)),
+        ({}, (math.inf, -math.inf)),
+        ({"min": math.nan, "max": 0.5}, (math.inf, -math.inf)),
+        ({"min": 0.5, "max": 0.25}, (math.inf, -math.inf)),
+    ],
+)
+def test_extremes_are_kept_where_they_are_known(fields: dict[str, float], extremes: tuple[float, float]) -> None:
+    fill = histogram([1.0], [1, 0], **fields)
+    sketch = only(decode_metrics(request("ml.prediction.confidence", "histogram", fill))).sketch
+    assert isinstance(sketch, Histogram)
+    assert (sketch.moments.minimum, sketch.moments.maximum) == extremes
+
+
+@pytest.mark.parametrize(("temporality", "is_cumulative"), [(DELTA, False), (CUMULATIVE, True)])
+@pytest.mark.parametrize("kind", ["sum", "histogram", "exponential_histogram"])
+def test_both_temporalities_are_read_of_every_kind(kind: str, temporality: int, *, is_cumulative: bool) -> None:
+    metric, fill = {
+        "sum": ("ml.input.samples", counter(1)),
+        "histogram": ("ml.inference.batch.size", histogram([], [], count=1)),
+        "exponential_histogram": ("ml.input.feature", exponential(0, zero_count=1)),
+    }[kind]
+    attributes = {"ml.model.name": "m", "ml.feature.name": "age"}
+    message = request(metric, kind, fill, temporality=temporality, attributes=attributes, is_monotonic=kind == "sum")
+    point = only(decode_metrics(message))
+    assert (point.metric, point.is_cumulative) == (metric, is_cumulative)
+    for unknown in (0, 3):
+        broken = request(metric, kind, fill, points=2, temporality=unknown, attributes=attributes)
+        assert fault(broken) == {"no_temporality": 2}
+
+
+def test_a_histogram_need_not_be_monotonic() -> None:
+    message = request("ml.inference.batch.size", "histogram", histogram([], [], count=1))
+    assert only(decode_metrics(message)).metric == "ml.inference.batch.size"
+
+
+@pytest.mark.parametrize(
+    ("metric", "kind", "attributes", "key", "category"),
+    [
+        ("ml.inference.duration", "histogram", {"error.type": "ValueError"}, "ValueError", ""),
+        ("ml.inference.duration", "histogram", {}, "", ""),
+        ("ml.inference.batch.size", "histogram", {"error.type": "ValueError"}, "", ""),
+        ("ml.predictions", "sum", {"ml.prediction.label": "spam", "ml.feature.value": "IS"}, "spam", ""),
+        ("ml.predictions", "sum", {}, "", ""),
+        ("ml.prediction.value", "exponential_histogram", {"ml.output.name": "price"}, "price", ""),
+        ("ml.input.missing", "sum", {"ml.feature.name": "age"}, "age", ""),
+        ("ml.input.category", "sum", {"ml.feature.name": "country"}, "country", ""),
+    ],
+)
+def test_a_point_is_split_by_the_attributes_of_its_metric(
+    metric: str, kind: str, attributes: dict[str, str], key: str, category: str
+) -> None:
+    fill = {"sum": counter(1), "histogram": histogram([], [], count=1), "exponential_histogram": exponential(0)}[kind]
+    point = only(decode_metrics(request(metric, kind, fill, attributes={"ml.model.name": "m", **attributes})))
+    assert (point.metric, point.key, point.category) == (metric, key, category)
+
+
+def test_a_request_of_many_kinds_is_decoded_and_counted_as_a_whole() -> None:
+    message = ExportMetricsServiceRequest()
+    parts = (
+        request("ml.predictions", "sum", counter(3), attributes=LABEL, points=2),
+        request("ml.predictions", "sum", counter(-3), attributes=LABEL),
+        request("ml.predictions", "gauge", counter(3), points=4),
+        request("http.server.duration", "histogram", histogram([], []), points=8),
+        request("ml.drift.score", "gauge", counter(1), points=16),
+        request("ml.predictions", "sum", counter(3), points=32, scope="otel_mlmon.processor"),
+        request("ml.alert.state", "gauge", counter(1)),
+    )
+    for part in parts:
+        message.MergeFrom(part)
+    message.resource_metrics[0].scope_metrics[0].metrics.add(name="ml.predictions")  # without any data
+    message.resource_metrics[0].scope_metrics[0].metrics.add(name="http.server.duration")
+    message.resource_metrics[5].scope_metrics[0].metrics.add(name="ml.predictions")
+    decoded = decode_metrics(message)
+    point = (ModelKey("fraud", "7"), "ml.predictions", "spam", "", START_NS, NOW_NS, True, 3, ())
+    assert [facts(item) for item in decoded.items if isinstance(item, DataPoint)] == [point, point]
+    assert (decoded.accepted, decoded.ignored, decoded.loop_dropped, decoded.unused) == (2, 8, 49, 0)
+    assert (decoded.faults, decoded.rejected, decoded.points) == ({"bad_value": 1, "wrong_type": 4}, 5, 64)
+    assert count_points(message) == 64
+    first, second = decoded.items
+    assert isinstance(first, DataPoint)
+    assert isinstance(second, DataPoint)
+    assert first.series == second.series
+
+
+def test_a_name_that_is_no_text_counts_as_one() -> None:
+    def fill(point: Any) -> None:
+        point.as_int = 1
+        point.attributes.add(key="ml.model.name").value.int_value = 7
+        point.attributes.add(key="ml.model.version").value.bool_value = True
+
+    message = request("ml.input.samples", "sum", fill, attributes={})
+    assert only(decode_metrics(message)).model == ModelKey("7", "true")
+
+
+def test_the_identity_of_a_series_is_the_same_at_every_export() -> None:
+    attributes = {"ml.model.name": "m", "ml.prediction.label": "a"}
+    names = {
+        only(decode_metrics(request("ml.predictions", "sum", counter(count), attributes=attributes))).series
+        for count in (1, 2)
+    }
+    assert names == {"0e3ea2d693acec720225083a1568e077"}  # stored with the series, so it must not change
+
+
 def test_temporality_and_monotonicity_are_demanded_of_every_point() -> None:
     assert fault(request("ml.input.samples", "sum", counter(1), points=3, temporality=0)) == {"no_temporality": 3}
     assert fault(request("ml.input.samples", "sum", counter(1), points=2, is_monotonic=False)) == {"not_monotonic": 2}
@@ -234,10 +414,19 @@ def test_the_service_stands_in_for_a_model_without_a_name() -> None:
     assert fault(request("ml.input.samples", "sum", counter(1), attributes={})) == {"no_model_name": 1}
 
 
+@pytest.mark.parametrize(("flags", "accepted"), [(0, 1), (1, 0), (2, 1), (3, 0)])
+def test_only_the_flag_of_a_value_not_recorded_is_looked_at(flags: int, accepted: int) -> None:
+    def fill(point: Any) -> None:
+        point.flags, point.as_int = flags, 1
+
+    decoded = decode_metrics(request("ml.input.samples", "sum", fill))
+    assert (decoded.accepted, decoded.ignored, decoded.rejected) == (accepted, 1 - accepted, 0)
+
+
 def test_at_most_four_trace_ids_are_kept() -> None:
     def fill(point: Any) -> None:
         point.as_int = 1
-        for trace_id in (b"", bytes(16), *(bytes([n]) * 16 for n in (1, 1, 2, 3, 4, 5))):
+        for trace_id in (b"", bytes(16), b"\x01" * 15, *(bytes([n]) * 16 for n in (1, 1, 2, 3, 4, 5))):
             point.exemplars.add(trace_id=trace_id)
 
     found = only(decode_metrics(request("ml.input.samples", "sum", fill)))

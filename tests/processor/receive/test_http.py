@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from opentelemetry.exporter.otlp.proto.http import Compression
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -29,6 +30,8 @@ from tests.support.certificates import make_certificate
 from tests.support.otlp_requests import counter, predictions, request
 
 BODY = predictions(points=2).SerializeToString()
+NO_PATH = "There is no such path; send OTLP to one of /v1/metrics, /v1/logs, /v1/traces."
+ONLY_POST = "Only POST is supported; send the request with POST."
 
 
 class Store:
@@ -81,6 +84,16 @@ def refused(found: tuple[int, dict[str, str], bytes]) -> tuple[int, int, str]:
     return code, status.code, status.message
 
 
+def answer(found: tuple[int, dict[str, str], bytes]) -> dict[str, Any]:
+    """Everything that an error says: status, code, message, retry delays, and whether the connection is closed."""
+    code, headers, body = found
+    status = Status.FromString(body)
+    delay = RetryInfo()
+    delays_s = [delay.retry_delay.ToTimedelta().total_seconds() for item in status.details if item.Unpack(delay)]
+    said = {"status": code, "code": status.code, "message": status.message, "delays_s": delays_s}
+    return said | {name: headers[name] for name in ("retry-after", "connection") if name in headers}
+
+
 def test_the_three_paths_answer_in_protobuf(serve: Callable[..., str]) -> None:
     store = Store()
     address = serve(store.deliver)
@@ -123,24 +136,42 @@ def test_the_sdks_exporter_waits_as_long_as_it_is_told(serve: Callable[..., str]
 
 
 @pytest.mark.parametrize(
-    ("path", "method", "headers", "status", "code"),
+    ("path", "method", "headers", "status", "code", "message"),
     [
-        ("/v1/profiles", "POST", {}, 404, 12),
-        ("/v1/metrics/", "POST", {}, 404, 12),
-        ("/v1/metrics", "GET", {}, 405, 12),
-        ("/v1/metrics", "PUT", {}, 405, 12),
-        ("/v1/metrics", "POST", {"content_type": "text/plain"}, 415, 3),
-        ("/v1/metrics", "POST", {"content_encoding": "zstd"}, 415, 3),
-        ("/v1/metrics", "POST", {"content_encoding": "gzip"}, 400, 3),
-        ("/v1/metrics", "POST", {"content_encoding": "deflate"}, 400, 3),
+        ("/v1/profiles", "POST", {}, 404, 12, NO_PATH),
+        ("/v1/metrics/", "POST", {}, 404, 12, NO_PATH),
+        ("/", "GET", {}, 404, 12, NO_PATH),
+        ("/v1/metrics", "GET", {}, 405, 12, ONLY_POST),
+        ("/v1/metrics", "PUT", {}, 405, 12, ONLY_POST),
+        ("/v1/logs", "DELETE", {}, 405, 12, ONLY_POST),
+        ("/v1/metrics", "POST", {"content_type": "text/plain"}, 415, 3,
+         "Content type text/plain is not supported; send application/x-protobuf."),
+        ("/v1/metrics", "POST", {"content_type": ""}, 415, 3,
+         "Content type none is not supported; send application/x-protobuf."),
+        ("/v1/metrics", "POST", {"content_encoding": "zstd"}, 415, 3,
+         "Content encoding zstd is not supported; send one of identity, gzip, deflate."),
+        ("/v1/metrics", "POST", {"content_encoding": "gzip"}, 400, 3, "The body is not valid gzip."),
+        ("/v1/metrics", "POST", {"content_encoding": "deflate"}, 400, 3, "The body is not valid deflate."),
     ],
-)
+)  # fmt: skip
 def test_what_is_not_spoken_is_answered_with_a_status(
-    serve: Callable[..., str], path: str, method: str, headers: Any, status: int, code: int
+    serve: Callable[..., str], path: str, method: str, headers: Any, status: int, code: int, message: str
 ) -> None:
     found = post(serve(Store().deliver), path=path, method=method, **headers)
-    assert refused(found)[:2] == (status, code)
+    assert answer(found) == {"status": status, "code": code, "message": message, "delays_s": []}
+    assert found[1]["content-type"] == PROTOBUF
     assert found[1].get("allow") == ("POST" if status == 405 else None)
+    is_encoding = headers.get("content_encoding") == "zstd"
+    assert found[1].get("accept-encoding") == ("identity, gzip, deflate" if is_encoding else None)
+
+
+def test_types_and_encodings_are_read_without_case_and_parameters(serve: Callable[..., str]) -> None:
+    store = Store()
+    address = serve(store.deliver)
+    headers = {"content_type": "Application/X-Protobuf; v=1", "content_encoding": " GZIP "}
+    assert post(address, gzip.compress(BODY), **headers)[0] == 200
+    assert post(address, content_encoding="")[0] == 200
+    assert len(store.items) == 4
 
 
 def test_json_is_answered_in_json_with_what_is_spoken(serve: Callable[..., str]) -> None:
@@ -170,6 +201,22 @@ def test_the_limit_holds_before_and_after_decompression(serve: Callable[..., str
         assert refused(post(address, compress(large), content_encoding=encoding))[:2] == (413, 8)
 
 
+def test_the_limit_on_a_body_is_exact_as_sent_and_as_decompressed(serve: Callable[..., str]) -> None:
+    for body, encoding in ((BODY, "identity"), (zlib.compress(BODY * 30), "deflate")):
+        size_bytes = len(BODY * 30) if encoding == "deflate" else len(BODY)
+        for limit_bytes, status in ((size_bytes, 200), (size_bytes - 1, 413)):
+            store = Store()
+            address = serve(store.deliver, admission=Admission(store.deliver, max_request_bytes=limit_bytes))
+            found = post(address, body, content_encoding=encoding)
+            assert found[0] == status
+            if status == 413:
+                message = f"The body is larger than {limit_bytes} bytes when decompressed; send smaller batches."
+                assert answer(found) == {
+                    "status": 413, "code": 8, "message": message, "delays_s": [], "connection": "close",
+                }  # fmt: skip
+            assert bool(store.items) is (status == 200)
+
+
 def test_a_body_of_unknown_length_is_cut_at_the_limit(serve: Callable[..., str]) -> None:
     store = Store()
     address = serve(store.deliver, admission=Admission(store.deliver, max_request_bytes=10_000))
@@ -193,28 +240,69 @@ def test_chunks_are_one_body(serve: Callable[..., str]) -> None:
 @pytest.mark.guarded
 @pytest.mark.parametrize(
     ("fault", "status", "code", "retry_after"),
-    [(OverloadedError("full", retry_after_s=2.1), 429, 8, "3"), (ZeroDivisionError(), 503, 14, "1")],
+    [
+        (OverloadedError("full", retry_after_s=2.1), 429, 8, "3"),
+        (OverloadedError("full", retry_after_s=2.0), 429, 8, "2"),
+        (OverloadedError("full", retry_after_s=0.2), 429, 8, "1"),
+        (ZeroDivisionError(), 503, 14, "1"),
+    ],
 )
 def test_what_may_be_sent_again_says_when(
     serve: Callable[..., str], fault: Exception, status: int, code: int, retry_after: str
 ) -> None:
-    found = post(serve(Store(fault).deliver))
-    assert refused(found)[:2] == (status, code)
-    assert found[1]["retry-after"] == retry_after
+    is_ours = isinstance(fault, ZeroDivisionError)
+    assert answer(post(serve(Store(fault).deliver))) == {
+        "status": status,
+        "code": code,
+        "message": "The processor failed to take the request; send it again." if is_ours else "full",
+        "delays_s": [getattr(fault, "retry_after_s", 1.0)],
+        "retry-after": retry_after,
+    }
+
+
+@pytest.mark.guarded
+def test_a_fault_of_the_receiver_itself_is_unavailable_too(serve: Callable[..., str]) -> None:
+    class Broken(Admission):
+        """Fails in the worker's thread, outside its own guards."""
+
+        def consume(self, signal: Any, body: bytes) -> Any:
+            raise ZeroDivisionError
+
+    assert answer(post(serve(None, admission=Broken(Store().deliver, retry_after_s=3.0)))) == {
+        "status": 503,
+        "code": 14,
+        "message": "The processor failed to answer the request; send it again.",
+        "delays_s": [3.0],
+        "retry-after": "3",
+    }
 
 
 def test_what_is_not_safe_in_time_is_unavailable(serve: Callable[..., str]) -> None:
-    found = post(serve(lambda _: Future(), answer_timeout_s=0.05))
-    assert refused(found)[:2] == (503, 14)
+    assert answer(post(serve(lambda _: Future(), answer_timeout_s=0.05))) == {
+        "status": 503,
+        "code": 14,
+        "message": "The points were not stored within 0.05 s; send the request again.",
+        "delays_s": [1.0],
+        "retry-after": "1",
+    }
 
 
 def test_bodies_in_arrival_are_bounded_together(serve: Callable[..., str]) -> None:
     store = Store()
-    address = serve(store.deliver, admission=Admission(store.deliver, max_pending_bytes=len(BODY) - 1))
-    found = post(address)
-    assert refused(found)[:2] == (429, 8)
-    assert found[1]["retry-after"] == "1"
+    admission = Admission(store.deliver, max_pending_bytes=len(BODY), retry_after_s=1.5)
+    address = serve(store.deliver, admission=admission)
+    assert answer(post(address, BODY + b"x")) == {
+        "status": 429,
+        "code": 8,
+        "message": "The processor receives too many bytes at a time; send the request again later.",
+        "delays_s": [1.5],
+        "retry-after": "2",
+        "connection": "close",
+    }
+    assert (admission.counts.refused_requests, admission.counts.refused) == (1, 0)
     assert post(address, b"")[0] == 200  # what was refused is no longer counted
+    assert post(address)[0] == 200
+    assert len(store.items) == 2
 
 
 def test_a_client_that_is_silent_is_timed_out_and_one_that_leaves_is_forgotten(
@@ -226,7 +314,14 @@ def test_a_client_that_is_silent_is_timed_out_and_one_that_leaves_is_forgotten(
     head = f"POST /v1/metrics HTTP/1.1\r\nhost: x\r\ncontent-type: {PROTOBUF}\r\ncontent-length: 10\r\n\r\nabc"
     with socket.create_connection((host, int(port)), timeout=10) as client:
         client.sendall(head.encode())
-        assert client.recv(100).startswith(b"HTTP/1.1 408 ")
+        head_and_body = b"".join(iter(lambda: client.recv(1000), b""))
+        assert head_and_body.startswith(b"HTTP/1.1 408 ")
+        assert b"\r\nconnection: close\r\n" in head_and_body
+        status = Status.FromString(head_and_body.partition(b"\r\n\r\n")[2])
+        assert (status.code, status.message) == (
+            4,
+            "No more of the body arrived within 0.2 s; send the request again.",
+        )
     with socket.create_connection((host, int(port)), timeout=10) as client:
         client.sendall(head.encode())
     assert post(address)[0] == 200
@@ -236,7 +331,8 @@ def test_a_client_that_is_silent_is_timed_out_and_one_that_leaves_is_forgotten(
 def test_a_token_is_demanded(serve: Callable[..., str]) -> None:
     address = serve(Store().deliver, token="secret")
     found = post(address, authorization="Bearer wrong")
-    assert (refused(found)[:2], found[1]["www-authenticate"]) == ((401, 16), "Bearer")
+    message = "A bearer token is required; send it as 'Authorization: Bearer <token>'."
+    assert (refused(found), found[1]["www-authenticate"]) == ((401, 16, message), "Bearer")
     assert post(address)[0] == 401
     assert post(address, authorization="Bearer secret")[0] == 200
 

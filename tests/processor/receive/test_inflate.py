@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import tracemalloc
 import zlib
 from collections.abc import Callable
@@ -62,6 +63,27 @@ def test_a_bomb_is_given_up_before_it_is_in_memory() -> None:
 def test_what_is_cut_off_or_damaged_is_malformed(encoding: str) -> None:
     whole = COMPRESS[encoding](b"some body" * 20)
     damaged = whole[:-5] + bytes([whole[-5] ^ 0xFF]) + whole[-4:]
-    for body in (b"", whole[:-1], whole[:5], b"\xff" * 20, damaged):
-        with pytest.raises(MalformedError):
+    truncated, invalid = "The compressed body is truncated.", f"The body is not valid {encoding}."
+    for body, message in ((whole[:-1], truncated), (whole[:5], truncated), (b"\xff" * 20, invalid), (damaged, invalid)):
+        with pytest.raises(MalformedError, match=f"^{re.escape(message)}$"):
             inflate(body, encoding, max_bytes=MIB)
+    with pytest.raises(MalformedError):
+        inflate(b"", encoding, max_bytes=MIB)
+
+
+def test_raw_deflate_is_told_from_zlib_by_its_head() -> None:
+    # Each of these is raw: the first two bytes are no zlib head in one way or the other.
+    for body in (b"\x00", b"some body" * 3, bytes(range(64))):
+        raw = raw_deflate(body)
+        assert inflate(raw, "deflate", max_bytes=MIB) == body
+    assert inflate(zlib.compress(b""), "deflate", max_bytes=0) == b""
+    assert inflate(raw_deflate(b""), "deflate", max_bytes=0) == b""
+
+
+def test_what_follows_zlib_data_is_left_out() -> None:
+    assert inflate(zlib.compress(b"body") + b"tail", "deflate", max_bytes=MIB) == b"body"
+
+
+def test_what_follows_gzip_data_must_be_gzip() -> None:
+    with pytest.raises(MalformedError, match=r"^The body is not valid gzip\.$"):
+        inflate(gzip.compress(b"body") + b"tail", "gzip", max_bytes=MIB)

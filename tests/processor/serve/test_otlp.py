@@ -11,7 +11,7 @@ import pytest
 from otel_mlmon import semconv
 from otel_mlmon.processor.receive.decode import decode_metrics
 from otel_mlmon.processor.self_telemetry import MetricValue
-from otel_mlmon.processor.serve.otlp import Exporter, Protocol
+from otel_mlmon.processor.serve.otlp import Exporter, OtlpProtocol
 from tests.support.otlp_requests import NOW_NS
 from tests.support.otlp_server import Fault, OtlpServer
 
@@ -23,13 +23,13 @@ GAUGES = [
 ]
 
 
-def make(server: OtlpServer, protocol: Protocol, read: Any = lambda: GAUGES, interval_s: float = 3600) -> Exporter:
+def make(server: OtlpServer, protocol: OtlpProtocol, read: Any = lambda: GAUGES, interval_s: float = 3600) -> Exporter:
     endpoint = server.grpc_address if protocol == "grpc" else server.http_url
     return Exporter(endpoint, protocol=protocol, read=read, interval_s=interval_s, resource=RESOURCE)
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-def test_gauges_and_events_arrive_under_the_processors_scope(protocol: Protocol) -> None:
+def test_gauges_and_events_arrive_under_the_processors_scope(protocol: OtlpProtocol) -> None:
     with OtlpServer() as server:
         exporter = make(server, protocol)
         attributes: dict[str, str | int] = {"ml.model.name": "fraud", "ml.alert.severity": "critical", "n": 3}
@@ -99,7 +99,7 @@ def test_a_reader_that_fails_sends_nothing_and_harms_nobody() -> None:
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-def test_a_dead_endpoint_does_not_hold_up_the_end(protocol: Protocol) -> None:
+def test_a_dead_endpoint_does_not_hold_up_the_end(protocol: OtlpProtocol) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
@@ -111,7 +111,7 @@ def test_a_dead_endpoint_does_not_hold_up_the_end(protocol: Protocol) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-def test_an_endpoint_that_hangs_does_not_hold_up_the_end(protocol: Protocol) -> None:
+def test_an_endpoint_that_hangs_does_not_hold_up_the_end(protocol: OtlpProtocol) -> None:
     with OtlpServer(delay_s=60.0) as server:
         exporter = make(server, protocol)
         began_s = time.monotonic()
@@ -120,7 +120,7 @@ def test_an_endpoint_that_hangs_does_not_hold_up_the_end(protocol: Protocol) -> 
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
-def test_what_is_refused_for_now_is_sent_again(protocol: Protocol) -> None:
+def test_what_is_refused_for_now_is_sent_again(protocol: OtlpProtocol) -> None:
     fault = Fault(http_status=429, grpc_code=grpc.StatusCode.RESOURCE_EXHAUSTED, retry_after_s=0.2, times=1)
     with OtlpServer(fault=fault) as server:
         exporter = make(server, protocol, interval_s=0.05)

@@ -38,7 +38,7 @@ SMALL_BYTES: Final = 1024
 
 MAX_INPUT_BYTES: Final = 4096
 SAMPLE_BYTES: Final = 1024
-"""Of a larger input, as many whole rows as this holds are copied, at a constant step."""
+"""Bytes of whole rows that are copied of a larger input, at a constant step."""
 
 MAX_OUTPUT_BYTES: Final = 65_536
 MAX_IMAGE_BYTES: Final = 65_536
@@ -51,7 +51,7 @@ MAX_TEXT_CHARACTERS: Final = 256
 """Characters kept of each: what is longer is no category, and is not held on to."""
 
 TEXT_BYTES: Final = 60
-"""What a string weighs without its characters."""
+"""Bytes of a string without its characters."""
 
 Copy = Callable[[Any], Item]
 """Copies one input or output."""
@@ -251,9 +251,9 @@ def _pixels(value: Any, *, dtype: np.dtype[Any], channels_first: bool) -> Item:
         return None
     height, width = value.shape[2:] if channels_first else value.shape[1:3]
     step = image_step(height, width)
-    thin = value[:, :, ::step, ::step] if channels_first else value[:, ::step, ::step]
-    images = max(1, -(-thin.nbytes // MAX_IMAGE_BYTES))
-    return (value.shape, thin[::images].tobytes())
+    sample = value[:, :, ::step, ::step] if channels_first else value[:, ::step, ::step]
+    images = max(1, -(-sample.nbytes // MAX_IMAGE_BYTES))
+    return (value.shape, sample[::images].tobytes())
 
 
 def _texts(value: Any) -> Item:
@@ -262,8 +262,8 @@ def _texts(value: Any) -> Item:
     table = value if isinstance(value, ndarray) else np.asarray(value, dtype=object)
     if not table.ndim:
         return None
-    thin = table if table.size <= MAX_TEXTS else table[:: -(-table.size // MAX_TEXTS)]
-    texts = (thin if thin.ndim == 1 else thin.ravel()[: MAX_TEXTS * 4]).tolist()
+    sample = table if table.size <= MAX_TEXTS else table[:: -(-table.size // MAX_TEXTS)]
+    texts = (sample if sample.ndim == 1 else sample.ravel()[: MAX_TEXTS * 4]).tolist()
     return (table.shape, tuple([str(text)[:MAX_TEXT_CHARACTERS] for text in texts]))
 
 
@@ -271,10 +271,10 @@ def _maps(value: Any) -> Item:
     if type(value) is not list or not value:
         return None
     rows, columns = len(value), len(value[0])
-    thin = value if rows * columns * 4 <= MAX_OUTPUT_BYTES else value[:: -(-rows * columns * 4 // MAX_OUTPUT_BYTES)]
+    sample = value if rows * columns * 4 <= MAX_OUTPUT_BYTES else value[:: -(-rows * columns * 4 // MAX_OUTPUT_BYTES)]
     # A fifth of the time that numpy takes for an array of tuples.
-    data = array("f", itertools.chain.from_iterable(map(dict.values, thin))).tobytes()
-    return ((rows, columns), data if len(data) == 4 * columns * len(thin) else b"")
+    data = array("f", itertools.chain.from_iterable(map(dict.values, sample))).tobytes()
+    return ((rows, columns), data if len(data) == 4 * columns * len(sample) else b"")
 
 
 def _whole(value: Any) -> Item:

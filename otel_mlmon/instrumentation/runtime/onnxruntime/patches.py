@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from otel_mlmon.guard import guard
-from otel_mlmon.instrumentation.runtime.call import DROP_OFF, FileStamp, SessionInfo, path_of, stamp_of
+from otel_mlmon.instrumentation.runtime.call import DROP_OFF, FileStamp, path_of, stamp_of
 from otel_mlmon.instrumentation.runtime.onnxruntime import run_methods
 from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import ATTRIBUTE, CallRecorder
 from otel_mlmon.instrumentation.runtime.onnxruntime.run_methods import Method, Replacement, parameters_of
@@ -51,6 +51,9 @@ class OnnxRuntimeInstrumentation:
     """
 
     def __init__(self, recorder: CallRecorder, patches: Mapping[str, Patch]) -> None:
+        self.sessions = recorder.sessions
+        self.session_of = recorder.session_of
+        self.renew_context = recorder.renew_context
         self._recorder = recorder
         self._patches = dict(patches)
 
@@ -58,18 +61,6 @@ class OnnxRuntimeInstrumentation:
     def methods(self) -> tuple[str, ...]:
         """Names of the methods that are patched."""
         return tuple(self._patches)
-
-    def sessions(self) -> list[SessionInfo]:
-        """Lists the sessions that are alive now."""
-        return self._recorder.sessions()
-
-    def session_of(self, model: Any) -> SessionInfo | None:
-        """Describes a session; None of any other object."""
-        return self._recorder.session_of(model)
-
-    def renew_context(self) -> None:
-        """Reads contexts by the function that there is now."""
-        self._recorder.renew_context()
 
     def undo(self) -> bool:
         """Takes the patches off; whether all of them could be, not left as pass-throughs below somebody else's.
@@ -240,7 +231,7 @@ METHODS: Final[Mapping[str, Callable[[Method, CallRecorder], Replacement]]] = {
     "set_providers": run_methods.replace_set_providers,
     "__init__": _replace_init,
 }
-"""What replaces each method that is patched."""
+"""The function that replaces each method that is patched."""
 
 RUNTIME: Final = OnnxRuntime()
 

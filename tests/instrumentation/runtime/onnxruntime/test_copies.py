@@ -1,10 +1,19 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from otel_mlmon.instrumentation.runtime.call import FIELDS, RECORD_BYTES, Item, Side, Tensor
+from otel_mlmon.instrumentation.runtime.call import FIELDS, RECORD_BYTES, SMALL_IMAGE_PIXELS, Item, Layout, Side, Tensor
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
+    MAX_IMAGE_BYTES,
+    MAX_INPUT_BYTES,
+    MAX_OUTPUT_BYTES,
+    MAX_TEXT_CHARACTERS,
+    MAX_TEXTS,
+    MAX_WHOLE_BYTES,
+    SAMPLE_BYTES,
     SMALL_BYTES,
     TEXT_BYTES,
     copier_of,
@@ -54,3 +63,125 @@ def test_outputs_of_other_sizes_than_inputs_are_copied_whole(made_rows: int) -> 
     make_copier(plan, positions, sink=sink, context=lambda _: "here")({"x": table}, [made], 1, 2)
     _, call = records_of(sink.queue)
     assert call == (plan, 1, 2, "here", table.tobytes(), made.tobytes(), None)
+
+
+def table(rows: int, width: int) -> Any:
+    return np.arange(rows * width, dtype=np.float32).reshape(rows, width)
+
+
+def copied(layout: Layout, value: object, *, is_input: bool, row_shape: tuple[int, ...] | None = None) -> Item:
+    return copier_of(Tensor(name="t", layout=layout, dtype="float32", row_shape=row_shape), is_input=is_input)(value)
+
+
+@pytest.mark.parametrize(
+    ("is_input", "limit_bytes", "sample_bytes"),
+    [(True, MAX_INPUT_BYTES, SAMPLE_BYTES), (False, MAX_OUTPUT_BYTES, MAX_OUTPUT_BYTES)],
+)
+@pytest.mark.parametrize("width", [1, 4, 16])
+def test_a_large_table_is_thinned_to_whole_rows_at_a_constant_step(
+    is_input: bool, limit_bytes: int, sample_bytes: int, width: int
+) -> None:
+    fitting = limit_bytes // (4 * width)
+    whole = table(fitting, width)
+    assert copied("rows", whole, is_input=is_input, row_shape=(width,)) == whole.tobytes()
+    assert copied("rows", whole, is_input=is_input) == (whole.shape, whole.tobytes())
+    for rows in (fitting + 1, 3 * fitting, 10 * fitting + 7):
+        large = table(rows, width)
+        step = -(-large.nbytes // sample_bytes)
+        assert copied("rows", large, is_input=is_input, row_shape=(width,)) == (large.shape, large[::step].tobytes())
+        assert large[::step].nbytes <= sample_bytes
+
+
+@pytest.mark.parametrize(("is_input", "limit_bytes"), [(True, MAX_INPUT_BYTES), (False, MAX_OUTPUT_BYTES)])
+def test_of_a_table_only_rows_that_are_not_too_wide_are_copied(is_input: bool, limit_bytes: int) -> None:
+    wide, too_wide = table(2, 4 * limit_bytes), table(2, 4 * limit_bytes + 1)
+    assert copied("rows", wide, is_input=is_input) == (wide.shape, wide[:1].tobytes())
+    assert copied("rows", too_wide, is_input=is_input) == (too_wide.shape, b"")
+
+
+def test_of_a_list_the_head_is_copied() -> None:
+    rows = [[float(row), 1.0] for row in range(MAX_TEXTS + 1)]
+    head = np.array(rows[:MAX_TEXTS], np.float32).tobytes()
+    assert copied("rows", rows, is_input=True) == ((MAX_TEXTS + 1, 2), head)
+    assert copied("rows", np.array(["a"], dtype=object), is_input=True) is None
+
+
+@pytest.mark.parametrize(("side", "step"), [(SMALL_IMAGE_PIXELS - 1, 1), (SMALL_IMAGE_PIXELS, 8)])
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+def test_of_a_large_image_one_pixel_in_eight_is_copied(layout: Layout, side: int, step: int) -> None:
+    shape = (2, 3, side, side + 5) if layout == "nchw" else (2, side, side + 5, 3)
+    pixels = np.random.default_rng(7).random(shape, dtype=np.float32)
+    thin = pixels[:, :, ::step, ::step] if layout == "nchw" else pixels[:, ::step, ::step]
+    every = 1 if thin.nbytes <= MAX_IMAGE_BYTES else 2
+    assert copied(layout, pixels, is_input=True) == (shape, thin[::every].tobytes())
+    assert copied(layout, pixels.astype(np.float64), is_input=True) is None
+
+
+@pytest.mark.parametrize("images", [MAX_IMAGE_BYTES // 1024, MAX_IMAGE_BYTES // 1024 + 1])
+def test_of_many_images_some_are_copied(images: int) -> None:
+    pixels = np.random.default_rng(7).random((images, 1, 16, 16), dtype=np.float32)
+    every = 1 if images * 1024 <= MAX_IMAGE_BYTES else 2
+    assert copied("nchw", pixels, is_input=True) == (pixels.shape, pixels[::every].tobytes())
+
+
+@pytest.mark.parametrize(("rows", "step"), [(MAX_TEXTS, 1), (MAX_TEXTS + 1, 2), (3 * MAX_TEXTS, 3)])
+def test_of_many_strings_some_are_copied_and_cut(rows: int, step: int) -> None:
+    texts = [str(row) + "x" * MAX_TEXT_CHARACTERS for row in range(rows)]
+    cut = tuple(text[:MAX_TEXT_CHARACTERS] for text in texts[::step])
+    assert copied("text", texts, is_input=True) == ((rows,), cut)
+    assert copied("text", np.array(texts, dtype=object).reshape(-1, 1), is_input=True) == ((rows, 1), cut)
+
+
+def test_of_one_wide_row_of_strings_the_first_are_copied() -> None:
+    texts = np.array([[str(column) for column in range(MAX_TEXTS * 5)]], dtype=object)
+    assert copied("text", texts, is_input=True) == (texts.shape, tuple(texts[0, : MAX_TEXTS * 4]))
+
+
+@pytest.mark.parametrize("rows", [MAX_OUTPUT_BYTES // 8, MAX_OUTPUT_BYTES // 8 + 1])
+def test_of_many_dictionaries_of_scores_some_are_copied(rows: int) -> None:
+    maps = [{"a": row / rows, "b": 1 - row / rows} for row in range(rows)]
+    step = 1 if rows * 8 <= MAX_OUTPUT_BYTES else 2
+    expected = np.array([list(row.values()) for row in maps[::step]], np.float32).tobytes()
+    assert copied("maps", maps, is_input=False) == ((rows, 2), expected)
+
+
+@pytest.mark.parametrize("extra", [0, 1])
+def test_a_whole_output_is_copied_unless_it_is_too_large(extra: int) -> None:
+    values = np.zeros(MAX_WHOLE_BYTES // 4 + extra, np.float32)
+    assert copied("whole", values, is_input=False) == (values.shape, b"" if extra else values.tobytes())
+
+
+@pytest.mark.parametrize("waiting", [0, 1, 7, 8])
+@pytest.mark.parametrize("extra_bytes", [0, 4])
+def test_small_calls_are_appended_by_the_short_way_only_where_it_is_safe(waiting: int, extra_bytes: int) -> None:
+    """An empty queue, one that is long, and an array above the limit go through `offer`, which counts bytes."""
+    offered: list[int] = []
+
+    class Offers(Sink):
+        def offer(self, record: Any, size_bytes: int) -> None:
+            offered.append(size_bytes)
+            super().offer(record, size_bytes)
+
+    rows = (SMALL_BYTES + extra_bytes) // 4
+    plan, positions = planned({"x": table(2, 1)}, {"y": table(2, 1)})
+    sink = Offers(queue=["of another call"] * FIELDS * waiting, high_water=8)
+    make_copier(plan, positions, sink=sink, context=lambda _: None)({"x": table(rows, 1)}, [table(rows, 1)], 1, 2)
+    is_short = 0 < waiting < 8 and not extra_bytes
+    assert offered == ([] if is_short else [RECORD_BYTES + 2 * (SMALL_BYTES + extra_bytes)])
+    assert records_of(sink.queue)[-1][4:6] == (table(rows, 1).tobytes(), table(rows, 1).tobytes())
+
+
+def test_the_short_way_ends_where_small_calls_could_fill_the_bytes() -> None:
+    offered: list[int] = []
+
+    class Offers(Sink):
+        def offer(self, record: Any, size_bytes: int) -> None:
+            offered.append(len(self.queue) // FIELDS)
+            super().offer(record, size_bytes)
+
+    plan, positions = planned({"x": table(2, 1)}, {"y": table(2, 1)})
+    sink = Offers(max_bytes=5 * (2 * SMALL_BYTES + RECORD_BYTES) + 1)
+    copy_call = make_copier(plan, positions, sink=sink, context=lambda _: None)
+    for _ in range(7):
+        copy_call({"x": table(1, 1)}, [table(1, 1)], 1, 2)
+    assert offered == [0, 5, 6]

@@ -1,0 +1,162 @@
+"""Which columns of inputs are features, what they are called, and which are categories."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from otel_mlmon.instrumentation.decode.features import FeatureProfiler
+from otel_mlmon.instrumentation.decode.predictions import InputSummary
+from otel_mlmon.instrumentation.runtime.call import CallTuple, Plan
+from tests.support.calls import Node, batch_of, copy_calls
+
+OUTPUT = {"y": np.zeros((1, 1), np.float32)}
+
+
+def profile(
+    calls: Sequence[Mapping[str, Any]],
+    *,
+    nodes: Mapping[str, Node] | None = None,
+    names: Sequence[str] = (),
+    categorical: Sequence[str] | None = None,
+    limit: int = 100,
+) -> tuple[list[InputSummary], list[str]]:
+    """The summary after each call, and what was noted."""
+    records: list[CallTuple] = copy_calls([(feed, OUTPUT) for feed in calls], nodes=nodes)
+    plan: Plan = records[0][0]
+    notes: list[str] = []
+    profiler = FeatureProfiler(plan.inputs, names=names, categorical=categorical, limit=limit, note=notes.append)
+    return [profiler.summarize(batch_of([record]).inputs) for record in records], notes
+
+
+def free(name: str, dtype: str = "float") -> dict[str, Node]:
+    """An input whose width the model leaves open."""
+    return {name: Node(name=name, type=f"tensor({dtype})", shape=["N", "width"])}
+
+
+def floats(width: int) -> np.ndarray:
+    return np.ones((1, width), np.float32)
+
+
+def integers(*values: int) -> np.ndarray:
+    return np.array([values], dtype=np.int64)
+
+
+def test_columns_have_the_names_that_were_declared_then_numbers() -> None:
+    (summary,), notes = profile([{"x": floats(3)}], names=["a", "b"])
+    assert ({name: values.tolist() for name, values in summary.features.items()}, summary.samples, notes) == (
+        {"a": [1.0], "b": [1.0], "f2": [1.0]}, 1, [],
+    )  # fmt: skip
+
+
+def test_of_several_inputs_columns_have_the_names_of_their_inputs() -> None:
+    feed = {"age": floats(1), "rest": floats(2), "image": np.zeros((1, 3, 8, 8), np.float32)}
+    (summary,), _ = profile([feed])
+    images = [name for name in summary.features if name.startswith("image.")]
+    assert len(images) == 8
+    assert [name for name in summary.features if name not in images] == ["age", "rest.f0", "rest.f1"]
+    (named,), _ = profile([{"a": floats(2), "b": floats(2)}], names=["one", "two", "three"])
+    assert list(named.features) == ["one", "two", "three", "b.f1"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "names", "notes"),
+    [
+        (4, ["a.f0", "a.f1", "b.f0", "b.f1"], []),
+        (3, ["a.f0", "a.f1", "b.f0"], ["4 columns, the first 3 are profiled (max_features)"]),
+        (1, ["a.f0"], ["4 columns, the first 1 are profiled (max_features)"]),
+        (0, [], []),
+    ],
+)
+def test_no_more_features_than_the_limit(limit: int, names: list[str], notes: list[str]) -> None:
+    (summary,), noted = profile([{"a": floats(2), "b": floats(2)}], limit=limit)
+    assert (list(summary.features), noted) == (names, notes)
+
+
+def test_images_are_left_out_where_no_input_may_be_profiled() -> None:
+    feed = {"image": np.zeros((1, 3, 8, 8), np.float32)}
+    assert [bool(profile([feed], limit=limit)[0][0].features) for limit in (0, 1)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("feed", "nodes", "names", "count"),
+    [
+        ({"x": floats(64)}, free("x"), [], 64),
+        ({"x": floats(65)}, free("x"), [], 0),
+        ({"x": floats(65)}, free("x"), ["first"], 65),
+        ({"x": floats(65)}, {}, [], 65),
+        ({"x": integers(1, 2)}, free("x", "int64"), [], 0),
+        ({"x": integers(1)}, free("x", "int64"), [], 1),
+        ({"x": integers(1, 2)}, {}, [], 2),
+        ({"input_ids": integers(1, 2)}, {}, [], 0),
+        ({"input_ids": integers(1)}, {}, [], 1),
+        ({"input_ids": floats(2)}, {}, [], 2),
+        ({"token_type_ids": integers(1, 2)}, {}, [], 0),
+        ({"inputs": integers(1, 2)}, {}, [], 0),
+        ({"my_input": integers(1, 2)}, {}, [], 2),
+    ],
+)
+def test_sequences_are_no_tables(feed: dict[str, Any], nodes: dict[str, Node], names: list[str], count: int) -> None:
+    (summary,), _ = profile([feed], nodes=nodes, names=names)
+    assert len(summary.features) + len(summary.categories) == count
+
+
+def test_a_table_whose_width_changes_is_noted_and_left_out() -> None:
+    summaries, notes = profile([{"x": floats(2)}, {"x": floats(3)}, {"x": floats(2)}], nodes=free("x"))
+    assert [summary.samples for summary in summaries] == [1, 0, 0]
+    assert notes == ["x varies in width, as a sequence does, and is not profiled"]
+
+
+@pytest.mark.parametrize(("value", "is_category"), [(-2, False), (-1, True), (0, True), (31, True), (32, False)])
+def test_whole_numbers_of_a_small_range_are_categories(value: int, is_category: bool) -> None:
+    (summary,), notes = profile([{"x": integers(value, 5)}])
+    assert notes == ([] if is_category else ["f0 is a number"])
+    assert summary.categories == ({"f0": {str(value): 1}} if is_category else {}) | {"f1": {"5": 1}}
+    assert {name: values.tolist() for name, values in summary.features.items()} == (
+        {} if is_category else {"f0": [float(value)]}
+    )
+
+
+@pytest.mark.parametrize(("width", "are_categories"), [(20, True), (21, False)])
+def test_wide_tables_of_whole_numbers_are_numbers(width: int, are_categories: bool) -> None:
+    (summary,), _ = profile([{"x": np.ones((1, width), np.int64)}])
+    assert (len(summary.categories), len(summary.features)) == ((width, 0) if are_categories else (0, width))
+
+
+def test_declared_categories_are_never_doubted_and_others_never_supposed() -> None:
+    (summary,), notes = profile([{"x": integers(99, 5)}], categorical=["f0"])
+    assert (summary.categories, list(summary.features), notes) == ({"f0": {"99": 1}}, ["f1"], [])
+    (truth,), _ = profile([{"x": np.array([[True, False]])}], categorical=[])
+    assert truth.categories == {"f0": {"1": 1}, "f1": {"0": 1}}
+
+
+def test_missing_values_are_counted_and_left_out() -> None:
+    rows = np.array([[np.nan, 1.0, 7.0], [2.0, np.inf, 7.0], [4.0, -np.inf, 7.5]])
+    (summary,), _ = profile([{"x": rows}], categorical=["f1", "f2"])
+    assert summary.missing == {"f0": 1, "f1": 2}
+    assert {name: values.tolist() for name, values in summary.features.items()} == {"f0": [2.0, 4.0]}
+    assert summary.categories == {"f1": {"1": 1}, "f2": {"7": 2, "7.5": 1}}
+    assert summary.samples == 3
+
+
+def test_texts_by_column_with_missing_ones() -> None:
+    rows = np.array([["a", ""], ["b", None], ["a", float("nan")]], dtype=object)
+    (summary,), _ = profile([{"x": rows}])
+    assert (summary.categories, summary.missing, summary.samples) == ({"f0": Counter(a=2, b=1)}, {"f1": 3}, 3)
+    (flat,), _ = profile([{"x": np.array(["a", "b", "a"], dtype=object)}])
+    assert (flat.categories, flat.samples) == ({"f0": Counter(a=2, b=1)}, 3)
+
+
+def test_nothing_is_planned_before_an_input_shows_its_width() -> None:
+    empty = np.zeros((0, 2), np.float32)
+    summaries, _ = profile([{"x": empty}, {"x": floats(2)}], nodes=free("x"))
+    assert [(list(summary.features), summary.samples) for summary in summaries] == [([], 0), (["f0", "f1"], 1)]
+
+
+def test_samples_are_those_of_the_input_with_the_most() -> None:
+    (summary,), _ = profile([{"a": np.ones((2, 1)), "b": np.ones((5, 1))}])
+    assert summary.samples == 5
