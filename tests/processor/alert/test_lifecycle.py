@@ -43,7 +43,11 @@ class Run:
         alerts: The section `alerts`.
     """
 
-    def __init__(
+    def __init__(self, **options: Any) -> None:
+        self.configure(**options)
+        self.alerts = self.settings.alerts()
+
+    def configure(
         self,
         *,
         for_: str = "0s",
@@ -51,14 +55,8 @@ class Run:
         limits: dict[str, Any] | None = None,
         **alerts: Any,
     ) -> None:
-        self.configure(rules=rules, limits=limits, **alerts, **{"for": for_})
-        self.alerts = self.settings.alerts()
-
-    def configure(
-        self, *, rules: dict[str, Any] | None = None, limits: dict[str, Any] | None = None, **alerts: Any
-    ) -> None:
-        models = {"*": rules or {}}
-        self.settings = Settings(Config.model_validate({"models": models, "limits": limits, "alerts": alerts}))
+        sections = {"models": {"*": rules or {}}, "limits": limits, "alerts": {**alerts, "for": for_}}
+        self.settings = Settings(Config.model_validate(sections))
 
     def pane(self, at_s: float, *entries: Judged, model: ModelKey = MODEL) -> list[Change]:
         return changes(self.alerts.evaluate(model, dict(entries), ns(at_s)))
@@ -480,10 +478,10 @@ def test_silence_began_when_data_last_came() -> None:
 def test_a_pending_rule_that_is_switched_off_is_not_notified() -> None:
     run = Run(for_="10s")
     run.pane(0, DRIFT)
-    run.configure(rules={"data_drift": {"enabled": False}}, **{"for": "10s"})
+    run.configure(for_="10s", rules={"data_drift": {"enabled": False}})
     run.restart(1)
     assert run.tick(2) == []
-    run.configure(**{"for": "10s"})
+    run.configure(for_="10s")
     run.restart(3)
     assert run.state("data_drift") is RuleState.OK
     assert run.alerts.alerts() == []
