@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from sqlite3 import SQLITE_DENY, SQLITE_OK
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from otel_mlmon import semconv
 from otel_mlmon.errors import StoreError
 from otel_mlmon.processor.alert.alert import Alert, RuleState
 from otel_mlmon.processor.config.load import load_config
-from otel_mlmon.processor.pipeline import Pipeline
+from otel_mlmon.processor.pipeline import EVIDENCE, ProcessorPipeline
 from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, TelemetryItem
 from otel_mlmon.processor.self_telemetry import SelfTelemetry
 from otel_mlmon.processor.settings import Settings
@@ -26,6 +27,8 @@ from tests.support.observations import SECOND, T0, Clock, label, numbers, point
 
 CALM = {"a": 40, "b": 30, "c": 20, "d": 10}
 DRIFTED = {"a": 10, "b": 30, "c": 20, "d": 40}
+
+SQLITE_TRANSACTION = 22
 
 
 def settings(folder: Path, **models: Any) -> Settings:
@@ -53,7 +56,9 @@ class Bench:
         self.open()
 
     def open(self) -> None:
-        self.pipeline = Pipeline(self.settings, notify=self.told.append, telemetry=self.telemetry, clock_ns=self.clock)
+        self.pipeline = ProcessorPipeline(
+            self.settings, notify=self.told.append, telemetry=self.telemetry, clock_ns=self.clock
+        )
         self.pipeline.open()
 
     def kill(self) -> None:
@@ -76,7 +81,7 @@ class Bench:
         self.pipeline.apply(points)
         self.pipeline.advance()
         self.pipeline.commit()
-        self.pipeline.committed(is_busy=True)
+        self.pipeline.publish(is_busy=True)
 
     def stream(self, name: str = "prediction.label") -> dict[str, Any]:
         (model,) = self.pipeline.read()["models"].values()
@@ -280,6 +285,50 @@ def test_a_disk_that_refuses_is_the_senders_to_know_and_nothing_is_lost(tmp_path
     bench.pane(CALM)
     (model,) = bench.pipeline.read()["models"].values()
     assert model["predictions"] == 300
+    bench.kill()
+
+
+def test_evidence_of_a_removed_stream_is_removed_though_the_commit_fails_at_first(tmp_path: Path) -> None:
+    bench = Bench(settings(tmp_path))
+    for _ in range(15):
+        bench.pane(CALM)
+    repository: Any = bench.pipeline._repository
+    assert len(repository.load(EVIDENCE.name)) == 1
+    bench.clock.now_ns += 15 * 86_400 * SECOND
+    repository._database.execute("BEGIN")
+    # COMMIT is refused, as on a full disk; what was written before it is rolled back.
+    repository._database.set_authorizer(lambda action, *_: SQLITE_DENY if action == SQLITE_TRANSACTION else SQLITE_OK)
+    with pytest.raises(StoreError):
+        bench.turn()
+    repository._database.set_authorizer(None)
+    repository._database.execute("ROLLBACK")
+    assert len(repository.load(EVIDENCE.name)) == 1
+    bench.turn()
+    assert repository.load(EVIDENCE.name) == {}
+    bench.kill()
+
+
+def test_streams_of_two_environments_have_evidence_of_their_own(tmp_path: Path) -> None:
+    bench = Bench(settings(tmp_path))
+    models = [ModelKey("digits", "1", environment) for environment in ("production", "staging")]
+    for number in range(1, 61):
+        at_s = 10.0 * number
+        bench.clock.now_ns = T0 + round(at_s * SECOND)
+        shares = [CALM, DRIFTED if number > 30 else CALM]
+        bench.turn(
+            *(
+                label(count, at_s=at_s, since_s=at_s - 10, label=name, model=model)
+                for model, counts in zip(models, shares, strict=True)
+                for name, count in counts.items()
+            )
+        )
+    (fired,) = bench.told
+    key = ModelKey(fired.model, fired.version, fired.environment)
+    assert (key, fired.rule, fired.state) == (models[1], "prediction_drift", RuleState.FIRING)
+    before = facts(bench)
+    bench.kill()
+    bench.open()
+    assert facts(bench) == before
     bench.kill()
 
 

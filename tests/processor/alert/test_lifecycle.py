@@ -503,3 +503,20 @@ def test_a_restart_at_an_earlier_time_goes_on_at_the_last_one() -> None:
     run.restart(50)
     (alert,) = run.alerts.evaluate(MODEL, dict([QUIET]), ns(60))
     assert alert.time_ns == ns(100)
+
+
+def test_a_stream_that_cannot_be_judged_is_no_evidence_that_a_breach_lasts() -> None:
+    run = Run(for_="10s")
+    run.pane(0, DRIFT)
+    assert run.pane(20, judged("input.a", "learning")) == []
+    assert run.state("data_drift") is RuleState.PENDING
+    assert run.pane(21, DRIFT) == [LATE_FIRES]
+
+
+def test_a_cause_counts_what_came_since_its_onset_across_a_restart() -> None:
+    run = Run()
+    for second in range(3):
+        run.pane(second, judged("input.a", "drift", pane=(9, 1), rolling=(5000, 5000)))
+        run.restart(second)
+    (alert,) = run.alerts.alerts()
+    assert (alert.causes[0].current_count, alert.causes[0].current) == (30, "90 %")

@@ -57,9 +57,9 @@ class Ledger:
             self.durable.append(self._pending)
             self._pending = []
 
-    def committed(self, *, is_busy: bool) -> None:
+    def publish(self, *, is_busy: bool) -> None:
         if is_busy:
-            self.did.append("committed")
+            self.did.append("publish")
 
     def close(self) -> None:
         self.did.append("close")

@@ -1,0 +1,151 @@
+"""A whole processor in this process: its sockets, its account of itself, and models of several environments."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from otel_mlmon.errors import PortUnavailableError
+from otel_mlmon.processor.config.load import load_config
+from otel_mlmon.processor.receive.http import PROTOBUF
+from otel_mlmon.processor.service import Addresses, Service
+from otel_mlmon.semconv import PROCESSOR_METRICS, PROCESSOR_SELF_METRICS
+from tests.support.otlp_requests import DELTA, counter, request
+from tests.support.processes import until
+
+PANE_NS = 1_000_000_000
+
+
+def create(folder: Path, **sections: Any) -> Service:
+    """A processor on free ports, with panes of a second."""
+    document = {
+        "receiver": {"grpc": "127.0.0.1:0", "http": "127.0.0.1:0"},
+        "storage": {"path": str(folder / "data"), "commit_interval": "1ms"},
+        "web": {"listen": "127.0.0.1:0"},
+        "windows": {"pane": "1s", "lateness": "0s", "rolling": "1m"},
+        **sections,
+    }
+    path = folder / "mlmon.yaml"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    return Service(load_config(path, {}))
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Addresses]:
+    service = create(tmp_path)
+    yield service.start()
+    assert service.shutdown(10.0)
+
+
+def post(addresses: Addresses, body: bytes) -> int:
+    headers = {"content-type": PROTOBUF}
+    return httpx.post(f"http://{addresses.http}/v1/metrics", content=body, headers=headers, timeout=10).status_code
+
+
+def get(addresses: Addresses, path: str) -> httpx.Response:
+    return httpx.get(f"http://{addresses.web}{path}", timeout=10)
+
+
+def predictions(environment: str, count: int, label: str = "spam", *, kind: str = "sum") -> bytes:
+    """One point of a past second, of a sender in `environment`."""
+    message = request(
+        "ml.predictions",
+        kind,
+        counter(count),
+        attributes={"ml.model.name": "fraud", "ml.model.version": "1", "ml.prediction.label": label},
+        resource={"deployment.environment.name": environment, "service.name": f"shop-{environment}"},
+        temporality=DELTA,
+    )
+    end_ns = time.time_ns() - 5 * PANE_NS
+    for point in getattr(message.resource_metrics[0].scope_metrics[0].metrics[0], kind).data_points:
+        point.start_time_unix_nano, point.time_unix_nano = end_ns - PANE_NS, end_ns
+    return bytes(message.SerializeToString())
+
+
+def samples(addresses: Addresses) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
+    """The page by name and labels."""
+    found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+    for family in text_string_to_metric_families(get(addresses, "/metrics").text):
+        for sample in family.samples:
+            labels = tuple(sorted(sample.labels.items()))
+            assert labels not in found.setdefault(sample.name, {})
+            found[sample.name][labels] = sample.value
+    return found
+
+
+def test_environments_of_one_model_are_two_models(running: Addresses) -> None:
+    for environment, count in (("staging", 30), ("production", 50), ("staging", 7)):
+        assert post(running, predictions(environment, count)) == 200
+
+    def models() -> dict[str, Any] | None:
+        documents: dict[str, Any] = get(running, "/api/v1/models").json()["models"]
+        total = sum(document["predictions"] for document in documents.values())
+        return documents if total == 87 else None
+
+    documents = until(models, what="87 predictions")
+    assert {
+        key: (document["name"], document["environment"], document["versions"], document["predictions"])
+        for key, document in documents.items()
+    } == {"fraud@staging": ("fraud", "staging", ["1"], 37), "fraud@production": ("fraud", "production", ["1"], 50)}
+    assert get(running, "/api/v1/models/fraud@staging").json() == documents["fraud@staging"]
+    assert get(running, "/api/v1/models/fraud").status_code == 404
+    assert get(running, "/api/v1/references/fraud@staging").json()["reason"] == "learning"
+    states = samples(running)["ml_drift_state"]
+    assert {dict(labels)["deployment_environment_name"] for labels in states} == {"staging", "production"}
+    assert {dict(labels)["ml_model_name"] for labels in states} == {"fraud"}
+
+
+def test_the_page_accounts_for_everything_received_with_the_types_of_the_wire_contract(running: Addresses) -> None:
+    assert post(running, predictions("staging", 3)) == 200
+    assert post(running, predictions("staging", -3)) == 200
+    assert post(running, request("other", "sum", counter(1), points=4).SerializeToString()) == 200
+    assert post(running, b"\xff") == 400
+    page = until(lambda: found if "otel_mlmon_processor_points_total" in (found := samples(running)) else None)
+    assert {name: page[f"otel_mlmon_processor_{name}"] for name in (
+        "received_points_total", "rejected_points_total", "requests_malformed_total", "requests_refused_total",
+        "requests_dead_letters_total", "requests_pending_bytes",
+    )} == {
+        "received_points_total": {
+            (("outcome", "accepted"),): 1, (("outcome", "refused"),): 0, (("outcome", "ignored"),): 4,
+            (("outcome", "loop_dropped"),): 0, (("outcome", "rejected"),): 1,
+        },
+        "rejected_points_total": {(("reason", "bad_value"),): 1},
+        "requests_malformed_total": {(): 1},
+        "requests_refused_total": {(): 0},
+        "requests_dead_letters_total": {(): 0},
+        "requests_pending_bytes": {(): 0},
+    }  # fmt: skip
+    types = dict(line.split()[2:] for line in get(running, "/metrics").text.splitlines() if line.startswith("# TYPE"))
+    assert {name for name, kind in types.items() if kind == "counter"} == {
+        name for name in types if name.endswith("_total")
+    }
+    assert len(types) <= len({*PROCESSOR_METRICS, *PROCESSOR_SELF_METRICS})
+
+
+def test_a_port_that_is_taken_stops_what_was_started(tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    (tmp_path / "second").mkdir()
+    first = create(tmp_path / "first")
+    addresses = first.start()
+    second = create(tmp_path / "second", receiver={"grpc": "", "http": addresses.http})
+    with pytest.raises(PortUnavailableError, match=r"receiver\.http"):
+        second.start()
+    assert post(addresses, predictions("staging", 1)) == 200
+    assert first.shutdown(10.0)
+    with pytest.raises(httpx.ConnectError):
+        get(addresses, "/healthz")
+
+
+def test_sockets_that_are_switched_off_are_not_opened(tmp_path: Path) -> None:
+    service = create(tmp_path, receiver={"grpc": "127.0.0.1:0", "http": ""}, web={"listen": ""})
+    addresses = service.start()
+    assert addresses == Addresses(grpc=addresses.grpc, http=None, web=None)
+    assert addresses.grpc is not None
+    assert service.shutdown(10.0)
