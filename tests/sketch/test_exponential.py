@@ -240,3 +240,14 @@ def test_what_was_added_is_found_at_the_scale_of_the_total() -> None:
     assert added is not None
     assert (added.scale, added.total, added.moments.count) == (total.scale, 2, 2)
     assert before.merge(added) == total
+
+
+def test_equality_is_of_scale_buckets_and_moments() -> None:
+    base = buckets(2)
+    assert base == buckets(2)
+    assert base != buckets(3)
+    assert base != ExponentialHistogram(scale=2, ordinals=base.ordinals, counts=base.counts, moments=base.moments)
+    assert base != ExponentialHistogram(scale=3, ordinals=base.ordinals + 1, counts=base.counts, moments=base.moments)
+    assert base != ExponentialHistogram(scale=3, ordinals=base.ordinals, counts=base.counts + 1, moments=base.moments)
+    assert base != ExponentialHistogram(scale=3, ordinals=base.ordinals, counts=base.counts, moments=Moments(count=3))
+    assert (base == "buckets") is False
