@@ -77,6 +77,7 @@ QUIET = judged("input.a", "ok")
 FIRES: Change = ("data_drift", RuleState.OK, RuleState.FIRING)
 RESOLVES: Change = ("data_drift", RuleState.FIRING, RuleState.OK)
 FALLS_SILENT: Change = ("no_data", RuleState.OK, RuleState.NO_DATA)
+LATE_FIRES: Change = ("data_drift", RuleState.PENDING, RuleState.FIRING)
 COMES_BACK: Change = ("no_data", RuleState.NO_DATA, RuleState.OK)
 
 
