@@ -66,8 +66,8 @@ def declare_option(
         accepts: Whether an argument of another type than the default's is allowed.
     """
     row = {"doc": doc, "check": check, "accepts": accepts}
-    declared: T = field(default=default, metadata={_METADATA_KEY: row})
-    return declared
+    default_field: T = field(default=default, metadata={_METADATA_KEY: row})
+    return default_field
 
 
 def options_of(settings_type: Any) -> tuple[Option[Any], ...]:

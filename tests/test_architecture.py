@@ -174,7 +174,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "yaml": ("processor.config",),
     "starlette": ("processor.receive.http", "processor.serve"),
     "uvicorn": ("processor.receive.http", "processor.serve"),
-    "httpx": ("processor.notify", "reference.download", "cli.demo", "demo"),
+    "httpx": ("processor.notify", "reference.download", "cli.demo"),
     "jinja2": ("backtest.page",),
     "rich": ("cli", "demo.view", "backtest.terminal"),
 }  # fmt: skip

@@ -245,6 +245,6 @@ def configuration_type(settings_type: type[Any], name: str, module: str) -> type
     """Makes the dataclass of the section in OpenTelemetry's configuration file: the same options, None if not set."""
     models: tuple[str, Any, Any] = ("models", Mapping[str, ModelOptions], field(default_factory=dict))
     options = [(option.name, option.annotation | None, None) for option in options_of(settings_type)]
-    made = make_dataclass(name, [models, *options], kw_only=True)
-    made.__module__ = module
-    return made
+    configuration = make_dataclass(name, [models, *options], kw_only=True)
+    configuration.__module__ = module
+    return configuration

@@ -1,12 +1,27 @@
-"""Where the steps are joined: OTLP → window → drift → alert → notify. What each does, it does not know.
+"""Joins the steps of the processor: receive, window, detect, alert, notify.
 
-Runs on the owner's thread (`owner.py`), which commits one transaction a turn. Alerts are written in the transaction of
-the panes that raised them and handed to the notifiers after it: none is told that a restart would tell again, and none
-that was decided is forgotten.
+A data point goes through them in this order:
+
+    receive    `apply`     a receiver hands over the points and loaded models of one request
+       ↓
+    window     `apply`     each point is added to an open pane: `WindowAggregator.add`
+               `advance`   panes that the watermark has passed are closed: `WindowAggregator.close_panes` → `Window`
+       ↓
+    detect     `advance`   each window is scored against its reference: `Evaluator.evaluate` → `Score`
+       ↓
+    alert      `advance`   the rules of each model judge the scores of a pane: `Alerts.evaluate` → `Alert`
+               `commit`    everything that changed is stored in one transaction
+       ↓
+    notify     `publish`   committed alerts are handed to the notifiers, and documents to the web port
+
+The state thread (`state/thread.py`) calls these in turn for one batch of requests after another. An alert is stored in
+the transaction of the pane that raised it, and notified after the commit: a restart repeats an alert only if it ended
+the process between the two, and loses none.
 """
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections import Counter
@@ -32,14 +47,10 @@ from otel_mlmon.processor.window.reference_export import ModelReference
 from otel_mlmon.processor.window.window import StreamKey, Window
 from otel_mlmon.types import ModelKey
 
-ALERTS: Final = RecordKind("alerts", AlertsRecord)
-OUTBOX: Final = RecordKind("outbox", Alert)
-"""Alerts that are committed and not yet handed to the notifiers."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamRecord:
-    """What is stored of a stream between turns: its last score, and its evidence if there is any."""
+    """Holds what is stored of a stream: its last score, and its evidence if there is any."""
 
     stream: StreamKey
     score: Score
@@ -47,16 +58,19 @@ class StreamRecord:
 
 
 EVIDENCE: Final = RecordKind("evidence", StreamRecord)
+ALERTS: Final = RecordKind("alerts", AlertsRecord)
+OUTBOX: Final = RecordKind("outbox", Alert)
+"""Alerts that are committed and perhaps not handed to the notifiers."""
 
 
-class Pipeline:
-    """The state of all steps, and the way through them.
+class ProcessorPipeline:
+    """Runs the steps, and holds the state of all of them.
 
-    Runs on: the owner's thread; `read`, `references` and `gauges` on any.
+    Runs on: the state thread; `read`, `references` and `gauges` on any.
 
     Args:
-        settings: What the steps are told.
-        notify: What comes after an alert; must not wait.
+        settings: Of every step.
+        notify: Receives each alert; must not wait.
         telemetry: The processor's own counters.
         clock_ns: Unix nanoseconds.
     """
@@ -77,29 +91,32 @@ class Pipeline:
         self._references: dict[str, dict[str, ModelReference]] = {}
         self._gauges: tuple[MetricValue, ...] = ()
         self._scores: dict[StreamKey, Score] = {}
-        self._scored: set[StreamKey] = set()
+        self._changed_streams: set[StreamKey] = set()
+        """Streams that were scored or removed since the last commit."""
         self._outbox: dict[str, Alert] = {}
-        self._told: list[str] = []
-        self._is_forgetting = False
-        """Whether models were forgotten since the last commit."""
+        self._notified: list[str] = []
+        """Keys of alerts that were notified since the last commit."""
+        self._has_removed_models = False
+        """Whether models were removed since the last commit."""
 
     def read(self) -> documents.Document:
-        """The documents of the last turn; not to be changed."""
+        """Returns the documents of the last batch; not to be changed."""
         return self._document
 
     def references(self) -> Mapping[str, Mapping[str, ModelReference]]:
-        """What each model is judged by since the last turn, by id and version; not to be changed."""
+        """Returns the reference of each model after the last batch, by id and version; not to be changed."""
         return self._references
 
     def gauges(self) -> Iterable[MetricValue]:
-        """The gauges of the last turn."""
+        """Returns the gauges of the last batch."""
         return self._gauges
 
     def open(self) -> None:
-        """Load the state, and hand on what was decided but perhaps not told.
+        """Loads the state, and notifies the alerts that were committed but perhaps not notified.
 
         Raises:
-            StoreError: The state on disk cannot be used.
+            ConfigurationError: There is no repository of the configured name.
+            StoreError: The stored state cannot be used.
         """
         settings = self._settings
         self._repository = open_repository(settings.storage_engine, settings.storage_path)
@@ -118,12 +135,12 @@ class Pipeline:
         alerts = load_records(self._repository, ALERTS).get("")
         self._alerts = settings.alerts(alerts, now_ns=self._clock_ns())
         self._outbox = load_records(self._repository, OUTBOX)
-        self.committed(is_busy=True)
+        self.publish(is_busy=True)
 
-    def apply(self, received: tuple[TelemetryItem, ...], /) -> None:
-        """Count the points of one request into their panes, and take the references of models that were loaded."""
+    def apply(self, items: tuple[TelemetryItem, ...], /) -> None:
+        """Adds the points of one request to their panes, and the references of models that were loaded."""
         points: Counter[str] = Counter()
-        for item in received:
+        for item in items:
             if isinstance(item, ModelLoaded):
                 self._telemetry.add(semconv.REFERENCES, outcome=self._windows.add_reference(item))
             else:
@@ -132,78 +149,84 @@ class Pipeline:
             self._telemetry.add(semconv.WINDOW_POINTS, count, outcome=outcome)
 
     def advance(self) -> None:
-        """Close the panes that are due, score them, and judge each by its model's rules, in the order of time."""
+        """Closes the panes that the watermark has passed, scores them, and judges each by its model's rules."""
         now_ns = self._clock_ns()
         replaced = self._windows.pop_replaced_streams()
         windows = self._windows.close_panes(now_ns)
-        forgotten = dict.fromkeys(self._windows.pop_removed_streams())
-        for stream in (*replaced, *forgotten):
+        removed = dict.fromkeys(self._windows.pop_removed_streams())
+        for stream in (*replaced, *removed):
             self._evaluator.forget(stream)
             self._scores.pop(stream, None)
-            self._scored.discard(stream)
-            self._repository.delete(EVIDENCE.name, [_key_of(stream)])
+            self._changed_streams.add(stream)
         alerts: list[Alert] = []
-        for gone in dict.fromkeys(stream.model for stream in forgotten):
-            alerts += self._alerts.forget(gone, now_ns)
-            self._is_forgetting = True
-        # After a long time down, panes that waited close in the very turn in which their model is forgotten.
-        known = [window for window in windows if window.stream not in forgotten]
-        for (_, model), scores in self._scored_panes(known).items():
+        for model in dict.fromkeys(stream.model for stream in removed):
+            alerts += self._alerts.forget(model, now_ns)
+            self._has_removed_models = True
+        # After a long time down, pending panes close in the same batch in which their model is removed.
+        present = [window for window in windows if window.stream not in removed]
+        for (_, model), scores in self._score_panes(present).items():
             alerts += self._alerts.evaluate(model, scores, now_ns)
         alerts += self._alerts.tick(now_ns)
         self._outbox |= {f"{now_ns:020d}-{uuid.uuid4().hex}": alert for alert in alerts}
 
     def commit(self) -> None:
-        """Everything that changed, in one transaction.
+        """Stores everything that changed, in one transaction.
 
         Raises:
-            StoreError: The disk refused it.
+            StoreError: The repository refused it; the next commit tries again.
         """
-        self._windows.save(self._repository)
-        if self._scored or self._outbox or self._is_forgetting:
-            put_records(self._repository, ALERTS, [("", self._alerts.record())])
-        put_records(self._repository, EVIDENCE, [(_key_of(stream), self._evidence(stream)) for stream in self._scored])
-        if self._told:
-            self._repository.delete(OUTBOX.name, self._told)
-        put_records(self._repository, OUTBOX, self._outbox.items())
-        self._repository.commit()
-        self._told.clear()
-        self._is_forgetting = False
+        repository = self._repository
+        self._windows.save(repository)
+        if self._changed_streams or self._outbox or self._has_removed_models:
+            put_records(repository, ALERTS, [("", self._alerts.record())])
+        scored = [stream for stream in self._changed_streams if stream in self._scores]
+        put_records(repository, EVIDENCE, [(_key(stream), self._stream_record(stream)) for stream in scored])
+        put_records(repository, OUTBOX, self._outbox.items())
+        obsolete = {
+            EVIDENCE.name: [_key(stream) for stream in self._changed_streams.difference(scored)],
+            OUTBOX.name: self._notified,
+        }
+        for kind, keys in obsolete.items():
+            if keys:
+                repository.delete(kind, sorted(keys))
+        repository.commit()
+        self._notified.clear()
+        self._has_removed_models = False
 
-    def committed(self, *, is_busy: bool) -> None:
-        """Hand committed alerts to the notifiers, and publish the documents."""
-        is_changed = is_busy or bool(self._scored or self._outbox)
-        self._scored.clear()
+    def publish(self, *, is_busy: bool) -> None:
+        """Hands committed alerts to the notifiers, and publishes the documents."""
+        is_changed = is_busy or bool(self._changed_streams or self._outbox)
+        self._changed_streams.clear()
         while self._outbox:
             key, alert = self._outbox.popitem()
-            self._told.append(key)
+            self._notified.append(key)
             self._telemetry.add(semconv.ALERTS, rule=alert.rule, state=alert.state.value)
             with guard("notify"):
                 self._notify(alert)
         if is_changed:
-            self._publish()
+            self._publish_documents()
 
     def close(self) -> None:
-        """Close the store; what was told is not told again at the next start."""
+        """Closes the repository; alerts that were notified are not repeated at the next start."""
         with guard("close"):
-            self._repository.delete(OUTBOX.name, self._told)
+            self._repository.delete(OUTBOX.name, self._notified)
             self._repository.commit()
         self._repository.close()
 
-    def _scored_panes(self, windows: list[Window]) -> dict[tuple[int, ModelKey], dict[StreamKey, tuple[Window, Score]]]:
-        """The scores of each pane of each model, in the order of time."""
+    def _score_panes(self, windows: list[Window]) -> dict[tuple[int, ModelKey], dict[StreamKey, tuple[Window, Score]]]:
+        """Scores the windows, and groups the scores by pane and model, in the order of time."""
         panes: dict[tuple[int, ModelKey], dict[StreamKey, tuple[Window, Score]]] = {}
         for window, score in self._evaluator.evaluate(windows):
             self._scores[window.stream] = score
-            self._scored.add(window.stream)
+            self._changed_streams.add(window.stream)
             panes.setdefault((window.end_ns, window.stream.model), {})[window.stream] = (window, score)
         return panes
 
-    def _evidence(self, stream: StreamKey) -> StreamRecord:
+    def _stream_record(self, stream: StreamKey) -> StreamRecord:
         state = self._evaluator.state(stream) if stream in self._evaluator.streams() else None
         return StreamRecord(stream=stream, score=self._scores[stream], state=state)
 
-    def _publish(self) -> None:
+    def _publish_documents(self) -> None:
         rules = self._alerts.current()
         summaries = [self._windows.summary(model) for model in self._windows.models]
         references: dict[str, dict[str, ModelReference]] = {}
@@ -214,5 +237,5 @@ class Pipeline:
         self._document, self._gauges = document, tuple(documents.gauges(document, self._scores, rules))
 
 
-def _key_of(stream: StreamKey) -> str:
-    return "\0".join((*stream.model, stream.stream))
+def _key(stream: StreamKey) -> str:
+    return json.dumps(stream)

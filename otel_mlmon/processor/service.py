@@ -19,7 +19,7 @@ from otel_mlmon.processor.config.model import Config
 from otel_mlmon.processor.notify.dead_letters import AlertDeadLetters
 from otel_mlmon.processor.notify.delivery import Delivery
 from otel_mlmon.processor.notify.notifier import NOTIFIERS
-from otel_mlmon.processor.pipeline import Pipeline
+from otel_mlmon.processor.pipeline import ProcessorPipeline
 from otel_mlmon.processor.receive.admission import Admission
 from otel_mlmon.processor.receive.data_point import TelemetryItem
 from otel_mlmon.processor.receive.grpc import GrpcReceiver
@@ -57,7 +57,7 @@ class Service:
     def __init__(self, config: Config) -> None:
         settings = Settings(config)
         self._telemetry = SelfTelemetry()
-        self._pipeline = Pipeline(settings, notify=self._notify, telemetry=self._telemetry)
+        self._pipeline = ProcessorPipeline(settings, notify=self._notify, telemetry=self._telemetry)
         self._state_thread: StateThread[tuple[TelemetryItem, ...]] = StateThread(
             self._pipeline,
             commit_interval_s=config.storage.commit_interval_s,

@@ -63,10 +63,10 @@ def sum_exactly(values: NDArray[np.float64]) -> int:
     total = 0
     for start in range(0, values.size, _PIECE):
         mantissa, exponent = np.frexp(values[start : start + _PIECE])
-        whole = np.ldexp(mantissa, 53).astype(np.int64)
+        integers = np.ldexp(mantissa, 53).astype(np.int64)
         lowest = int(exponent.min())
-        upper = np.bincount(exponent - lowest, weights=whole >> _HALF_BITS)
-        lower = np.bincount(exponent - lowest, weights=whole & ((1 << _HALF_BITS) - 1))
+        upper = np.bincount(exponent - lowest, weights=integers >> _HALF_BITS)
+        lower = np.bincount(exponent - lowest, weights=integers & ((1 << _HALF_BITS) - 1))
         for step, (high, low) in enumerate(zip(upper.tolist(), lower.tolist(), strict=True)):
             units, shift = (int(high) << _HALF_BITS) + int(low), lowest + step - 53 + _UNIT_BITS
             # Of subnormal numbers the last bits of the 53 are zeros.

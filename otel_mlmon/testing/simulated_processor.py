@@ -15,7 +15,7 @@ from otel_mlmon import semconv
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.message import format_alert
 from otel_mlmon.processor.config.load import load_config
-from otel_mlmon.processor.pipeline import Pipeline
+from otel_mlmon.processor.pipeline import ProcessorPipeline
 from otel_mlmon.processor.receive.decode import DecodedRequest, decode_metrics
 from otel_mlmon.processor.receive.decode_logs import decode_logs
 from otel_mlmon.processor.self_telemetry import SelfTelemetry
@@ -138,7 +138,7 @@ class SimulatedProcessor:
         self.now_ns += round(seconds * SECOND_NS)
         self._pipeline.advance()
         self._pipeline.commit()
-        self._pipeline.committed(is_busy=False)
+        self._pipeline.publish(is_busy=False)
 
     def restart(self) -> None:
         """Ends the processor and starts another one on the same state."""
@@ -147,7 +147,7 @@ class SimulatedProcessor:
 
     def document(self) -> dict[str, Any]:
         """What `/api/v1/models` and `/api/v1/alerts` would answer now: `{"models": {…}, "alerts": […]}`."""
-        self._pipeline.committed(is_busy=True)
+        self._pipeline.publish(is_busy=True)
         return dict(self._pipeline.read())
 
     def stream(self, model: str, stream: str) -> dict[str, Any] | None:
@@ -184,7 +184,7 @@ class SimulatedProcessor:
         self.close()
 
     def _open(self) -> None:
-        self._pipeline = Pipeline(
+        self._pipeline = ProcessorPipeline(
             Settings(self._config),
             notify=lambda alert: self.alerts.append(alert),
             telemetry=SelfTelemetry(),

@@ -11,16 +11,36 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from otel_mlmon.processor.state.records import decode, encode
 from otel_mlmon.sketch.categories import Categories
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
-from otel_mlmon.sketch.moments import Moments
+from otel_mlmon.sketch.moments import MANY, Moments
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 PARTS = st.lists(st.lists(FLOATS, max_size=12), min_size=1, max_size=5)
+
+
+def spread(seed: int, size: int, octaves: int) -> list[float]:
+    """Positive and negative values over so many powers of two, more than array arithmetic or a scale has room for."""
+    rng = np.random.default_rng(seed)
+    values: NDArray[np.float64] = rng.choice((-1.0, 1.0), size) * np.exp2(rng.uniform(-octaves, octaves, size))
+    return list(map(float, values))
+
+
+LARGE_PARTS = st.lists(
+    st.one_of(
+        st.lists(FLOATS, max_size=4),
+        st.builds(
+            spread, st.integers(0, 99), st.sampled_from((MANY - 1, MANY, 3 * MANY)), st.sampled_from((1, 30, 1000))
+        ),
+    ),
+    min_size=2,
+    max_size=6,
+)
 
 
 def stream_sketch(values: list[float]) -> StreamSketch:
@@ -65,6 +85,26 @@ def test_merge_is_the_same_in_any_order_and_grouping(
     right = reduce(lambda a, b: b.merge(a), reversed(sketches))
     seed.shuffle(sketches)
     assert left == right == reduce(lambda a, b: a.merge(b), sketches)
+
+
+def written(sketch: Any) -> str:
+    """All that a sketch holds, to the bit."""
+    document = dict(sketch.counts) if isinstance(sketch, Categories) else sketch.to_dict()
+    return json.dumps(document, sort_keys=True)
+
+
+@SKETCHES
+@settings(deadline=None, max_examples=30)
+@given(parts=LARGE_PARTS, random=st.randoms(use_true_random=False))
+def test_any_tree_of_merges_is_the_same_to_the_bit(
+    make: Callable[[list[float]], Any], parts: list[list[float]], random: Any
+) -> None:
+    sketches = [make(part) for part in parts]
+    expected = written(reduce(lambda a, b: a.merge(b), sketches))
+    while len(sketches) > 1:
+        random.shuffle(sketches)
+        sketches.append(sketches.pop().merge(sketches.pop()))
+    assert written(sketches[0]) == expected
 
 
 @pytest.mark.parametrize("name", WHOLE)

@@ -9,15 +9,15 @@ from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.types import OUTPUT_KINDS
 
 
-@pytest.mark.parametrize("said", [None, *OUTPUT_KINDS, {"y": "labels", "z": "none"}, lambda outputs: (None, None)])
-def test_what_output_kind_may_be(said: Any) -> None:
-    assert ModelOptions(output_kind=said).output_kind is said
+@pytest.mark.parametrize("kind", [None, *OUTPUT_KINDS, {"y": "labels", "z": "none"}, lambda outputs: (None, None)])
+def test_what_output_kind_may_be(kind: Any) -> None:
+    assert ModelOptions(output_kind=kind).output_kind is kind
 
 
-@pytest.mark.parametrize("said", ["score", {"y": "sigmoids"}, 5])
-def test_what_output_kind_may_not_be(said: Any) -> None:
+@pytest.mark.parametrize("kind", ["score", {"y": "sigmoids"}, 5])
+def test_what_output_kind_may_not_be(kind: Any) -> None:
     with pytest.raises(ConfigurationError, match="output_kind must be one of probabilities, logits, sigmoid"):
-        ModelOptions(output_kind=said)
+        ModelOptions(output_kind=kind)
 
 
 @pytest.mark.parametrize("name", ["labels", "features", "categorical"])

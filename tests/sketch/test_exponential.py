@@ -158,3 +158,96 @@ def test_quantiles_at_the_ends() -> None:
 def test_a_document_that_contradicts_itself_is_refused(change: dict[str, object], message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         ExponentialHistogram.from_dict(sketch(1.0, 1.1).to_dict() | change)
+
+
+def buckets(counts: int, *, negative: int = 0) -> ExponentialHistogram:
+    """So many buckets of the positive and of the negative range, one value each, at scale 3."""
+    return ExponentialHistogram.from_buckets(
+        scale=3,
+        zero_count=0,
+        positive_offset=0,
+        positive_counts=np.ones(counts, dtype=np.int64),
+        negative_offset=0,
+        negative_counts=np.ones(negative, dtype=np.int64),
+        moments=Moments(count=counts + negative),
+    )
+
+
+@pytest.mark.parametrize(
+    ("positive", "negative", "scale", "size"),
+    [
+        (MAX_BUCKETS, 0, 3, MAX_BUCKETS),
+        (MAX_BUCKETS + 1, 0, 2, MAX_BUCKETS // 2 + 1),
+        (MAX_BUCKETS, MAX_BUCKETS, 3, 2 * MAX_BUCKETS),
+        (1, MAX_BUCKETS + 1, 2, MAX_BUCKETS // 2 + 2),
+    ],
+)
+def test_the_scale_is_reduced_from_the_first_bucket_too_many(
+    positive: int, negative: int, scale: int, size: int
+) -> None:
+    counted = buckets(positive, negative=negative)
+    assert (counted.scale, counted.ordinals.size, counted.total) == (scale, size, positive + negative)
+
+
+@pytest.mark.parametrize(("start", "scale"), [(MAX_BUCKETS - 1, 3), (MAX_BUCKETS, 2)])
+def test_a_merge_reduces_the_scale_from_the_first_bucket_too_many(start: int, scale: int) -> None:
+    far = ExponentialHistogram(scale=3, ordinals=np.array([BIAS + start]), counts=np.array([1]))
+    assert buckets(1).merge(far).scale == scale
+
+
+@pytest.mark.parametrize("scale", [MIN_SCALE, MAX_SCALE])
+def test_the_extreme_scales_are_documents(scale: int) -> None:
+    counted = ExponentialHistogram(scale=scale, ordinals=np.array([BIAS]), counts=np.array([1]))
+    assert ExponentialHistogram.from_dict(counted.to_dict()).scale == scale
+    beyond = counted.to_dict() | {"scale": scale + (1 if scale > 0 else -1)}
+    with pytest.raises(ValueError, match="is not within"):
+        ExponentialHistogram.from_dict(beyond)
+
+
+@pytest.mark.parametrize(("width", "is_refused"), [(MAX_BUCKETS, False), (MAX_BUCKETS + 1, True)])
+def test_a_document_may_be_as_wide_as_a_histogram(width: int, *, is_refused: bool) -> None:
+    document = buckets(1).to_dict() | {"ordinals": [BIAS, BIAS + width - 1], "counts": [1, 1]}
+    if is_refused:
+        with pytest.raises(ValueError, match="wider"):
+            ExponentialHistogram.from_dict(document)
+    else:
+        assert ExponentialHistogram.from_dict(document).total == 2
+
+
+def test_values_of_the_range_of_a_bucket_are_bounded_by_it() -> None:
+    assert bucket_range(BIAS - 1, 0) == (0.5, 1.0)
+    assert bucket_range(-BIAS, 1) == (-math.sqrt(2.0), -1.0)
+    assert bucket_range(BIAS + 1023, 0) == (2.0**1023, math.inf)
+
+
+def test_bins_over_ordinals_include_their_upper_cut() -> None:
+    counted = buckets(3)
+    assert counted.rebin(np.array([BIAS, BIAS + 1], dtype=np.int64)).tolist() == [1, 1, 1]
+
+
+def test_a_quantile_is_the_middle_of_its_bucket_within_the_extremes() -> None:
+    counted = ExponentialHistogram(scale=0, ordinals=np.array([BIAS, BIAS + 1]), counts=np.array([1, 3]))
+    assert [counted.quantile(q) for q in (0.0, 0.25, 0.26, 1.0)] == [1.5, 1.5, 3.0, 3.0]
+    bounded = ExponentialHistogram(
+        scale=0, ordinals=counted.ordinals, counts=counted.counts, moments=Moments(count=4, minimum=1.75, maximum=2.5)
+    )
+    assert [bounded.quantile(q) for q in (0.0, 1.0)] == [1.75, 2.5]
+
+
+def test_what_was_added_is_found_at_the_scale_of_the_total() -> None:
+    before, total = sketch(1.5, 1.5), sketch(1.5, 1.5, 1e300, -3.0)
+    added = total.subtract(before)
+    assert added is not None
+    assert (added.scale, added.total, added.moments.count) == (total.scale, 2, 2)
+    assert before.merge(added) == total
+
+
+def test_equality_is_of_scale_buckets_and_moments() -> None:
+    base = buckets(2)
+    assert base == buckets(2)
+    assert base != buckets(3)
+    assert base != ExponentialHistogram(scale=2, ordinals=base.ordinals, counts=base.counts, moments=base.moments)
+    assert base != ExponentialHistogram(scale=3, ordinals=base.ordinals + 1, counts=base.counts, moments=base.moments)
+    assert base != ExponentialHistogram(scale=3, ordinals=base.ordinals, counts=base.counts + 1, moments=base.moments)
+    assert base != ExponentialHistogram(scale=3, ordinals=base.ordinals, counts=base.counts, moments=Moments(count=3))
+    assert (base == "buckets") is False

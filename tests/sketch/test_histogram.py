@@ -96,3 +96,37 @@ def test_unknown_extremes_are_null_in_a_document() -> None:
     }
     known = Histogram.from_values(np.array([3.0]), (1.0,))
     assert known.moments == Moments(count=1, exact_sum=known.moments.exact_sum, minimum=3.0, maximum=3.0)
+
+
+def test_a_quantile_is_linear_within_its_bucket() -> None:
+    counted = histogram([2, 0, 4, 2])
+    assert [counted.quantile(q) for q in (0.0, 0.125, 0.25, 0.5, 0.75, 1.0)] == [0.0, 0.5, 1.0, 3.0, 4.0, 4.0]
+    assert histogram([0, 0, 4, 0]).quantile(0.0) == 2.0
+    assert histogram([1, 1], bounds=(-2.0,)).quantile(0.5) == -2.0
+
+
+def test_the_extremes_close_the_outer_buckets() -> None:
+    counted = Histogram(
+        bounds=(1.0, 2.0), counts=np.array([2, 0, 2]), moments=Moments(count=4, minimum=-3.0, maximum=6.0)
+    )
+    assert [counted.quantile(q) for q in (0.0, 0.25, 0.75, 1.0)] == [0.0, 0.5, 4.0, 6.0]
+    inside = Histogram(
+        bounds=(1.0, 2.0), counts=np.array([0, 4, 0]), moments=Moments(count=4, minimum=1.2, maximum=1.6)
+    )
+    assert [inside.quantile(q) for q in (0.0, 1.0)] == [1.2, 1.6]
+    boundless = Histogram(bounds=(), counts=np.array([4]), moments=Moments(count=4, minimum=2.0, maximum=4.0))
+    assert [boundless.quantile(q) for q in (0.0, 0.5, 1.0)] == [2.0, 3.0, 4.0]
+
+
+def test_equality_is_of_bounds_counts_and_moments() -> None:
+    base = histogram([1, 2, 3, 4])
+    assert base == histogram([1, 2, 3, 4])
+    assert base != histogram([1, 2, 3, 5])
+    assert base != histogram([1, 2, 3, 4], bounds=(1.0, 2.0, 5.0))
+    assert base != Histogram(bounds=base.bounds, counts=base.counts, moments=Moments(count=10))
+    assert (base == "1 2 3 4") is False
+
+
+def test_a_document_may_count_2_to_the_62() -> None:
+    document = histogram([0, 0, 0, 0]).to_dict() | {"counts": [(1 << 62) - 1, 0, 0, 1]}
+    assert Histogram.from_dict(document).total == 1 << 62

@@ -30,7 +30,7 @@ from otel_mlmon.internal_events import JOURNAL, ValuesDropped
 from otel_mlmon.types import Floats, Ints
 
 VALUE: Final = "value"
-"""The name of the output that reported numbers are of."""
+"""The name of the output that holds reported numbers."""
 
 _NUMBERS: Final = frozenset({int, float, bool, type(None)})
 _ABSENT_TEXTS: Final = frozenset({"", "None", "nan"})
@@ -43,9 +43,9 @@ def make_decoder(
 
     Args:
         plan: What was copied.
-        options: Gives what the developer configured for a model, by its name.
+        options: Returns what the developer declared of the model of a name.
         max_features: Features profiled at most.
-        findings: Takes what is found out about the model.
+        findings: Takes what is inferred.
     """
     decoder = ObservationDecoder if plan.is_observed else Decoder
     return decoder(plan, options=options, max_features=max_features, findings=findings)
@@ -77,7 +77,7 @@ class ObservationDecoder:
         labels, confidences, values, scores = map(split_calls, batch.outputs)
         (features,) = map(split_calls, batch.inputs)
         predictions = self._scores.decode(dataclasses.replace(batch, inputs=(), outputs=(scores,)))
-        inputs, input_sizes = self._read_features(cast("Sequence[Any]", features))
+        inputs, input_sizes = self._summarize_features(cast("Sequence[Any]", features))
         rows_of_columns = [_flatten(cast("Sequence[Any]", column)) for column in (labels, confidences, values)]
         sizes = predictions.batch_sizes
         for column_sizes in (*(rows.sizes for rows in rows_of_columns), input_sizes):
@@ -87,18 +87,18 @@ class ObservationDecoder:
         return dataclasses.replace(
             predictions,
             batch_sizes=sizes,
-            labels=_merge_labels(self._read_labels(label_rows), predictions.labels),
-            confidences=_merge_confidences(_read_confidences(confidence_rows), predictions.confidences),
+            labels=_merge_labels(self._decode_labels(label_rows), predictions.labels),
+            confidences=_merge_confidences(_decode_confidences(confidence_rows), predictions.confidences),
             values={**predictions.values, VALUE: numbers[np.isfinite(numbers)]} if numbers.size else predictions.values,
             inputs=inputs,
         )
 
-    def _read_labels(self, rows: _Rows) -> Labels:
+    def _decode_labels(self, rows: _Rows) -> Labels:
         codes, table = encode_texts([_label_text(value, self._class_names) for value in rows.values])
         return Labels(codes, rows.calls, table)
 
-    def _read_features(self, items: Sequence[dict[str, Scalar | ValueRows] | None]) -> tuple[InputSummary, Ints]:
-        """The features of all calls, and the rows of each call that they show."""
+    def _summarize_features(self, items: Sequence[dict[str, Scalar | ValueRows] | None]) -> tuple[InputSummary, Ints]:
+        """Summarizes the features of all calls; returns the rows of each call that they show, too."""
         columns: dict[str, list[Scalar]] = {}
         sizes = np.zeros(len(items), dtype=np.int64)
         samples = 0
@@ -118,7 +118,7 @@ class ObservationDecoder:
             samples += copied_rows
         inputs = InputSummary(samples=samples)
         for name, values in columns.items():
-            self._profile(name, values, inputs)
+            self._summarize_feature(name, values, inputs)
         return inputs, sizes
 
     def _add_feature(self, name: str) -> bool:
@@ -130,7 +130,7 @@ class ObservationDecoder:
         self._are_categories[name] = True if name in self._categorical else None
         return True
 
-    def _profile(self, name: str, values: list[Scalar], inputs: InputSummary) -> None:
+    def _summarize_feature(self, name: str, values: list[Scalar], inputs: InputSummary) -> None:
         is_category = self._are_categories[name]
         if is_category is None:
             first = next((value for value in values if value is not None), None)
@@ -152,7 +152,7 @@ class ObservationDecoder:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Rows:
-    """The values of one column over a batch of n calls, without those that are None."""
+    """Holds the values of one column over a batch of n calls, without those that are None."""
 
     values: list[Scalar]
     """m values."""
@@ -180,7 +180,7 @@ def _flatten(items: Sequence[ObservedItem]) -> _Rows:
 
 
 def _numbers(values: Sequence[Scalar]) -> Floats:
-    """Values as numbers, NaN where they are none."""
+    """Converts values to numbers, NaN where they are none."""
     if _NUMBERS.issuperset(map(type, values)):
         try:
             return np.array(values, dtype=np.float64)
@@ -208,7 +208,7 @@ def _category_text(value: Scalar) -> str:
     return "" if value is None or not math.isfinite(_number(value)) else label_of(value, ())
 
 
-def _read_confidences(rows: _Rows) -> Confidences:
+def _decode_confidences(rows: _Rows) -> Confidences:
     numbers = _numbers(rows.values)
     is_valid = (numbers >= 0) & (numbers <= 1)
     invalid_count = len(numbers) - int(is_valid.sum())
@@ -218,7 +218,7 @@ def _read_confidences(rows: _Rows) -> Confidences:
 
 
 def _merge_labels(reported: Labels, derived: Labels) -> Labels:
-    """The labels reported, and those of scores of the other calls."""
+    """Returns the labels reported, and for the other calls those of their scores."""
     if not derived.calls.size or not reported.calls.size:
         return reported if reported.calls.size else derived
     is_other = ~np.isin(derived.calls, reported.calls)
@@ -229,7 +229,7 @@ def _merge_labels(reported: Labels, derived: Labels) -> Labels:
 
 
 def _merge_confidences(reported: Confidences, derived: Confidences) -> Confidences:
-    """The confidences reported, and those of scores of the other calls."""
+    """Returns the confidences reported, and for the other calls those of their scores."""
     if not derived.calls.size or not reported.calls.size:
         return reported if reported.calls.size else derived
     is_other = ~np.isin(derived.calls, reported.calls)

@@ -1,1 +1,1 @@
-"""State: what survives a restart, and the one thread that owns it."""
+"""Keeps the state of the processor: repositories, the records in them, and the one thread that owns it."""

@@ -10,7 +10,7 @@ from otel_mlmon.processor.config.section import Duration, Section
 
 
 class StorageSection(Section):
-    """What survives a restart."""
+    """Where state is stored that survives a restart."""
 
     path: Path = Field(
         default=Path("mlmon-data"), description="A directory for this processor alone, created if it is missing."

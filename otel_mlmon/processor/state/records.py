@@ -76,7 +76,7 @@ def _decoder_of(kind: Any) -> msgspec.msgpack.Decoder[Any]:
 
 
 def _to_plain(value: object) -> object:
-    """What MessagePack has no type for, as something that it has a type for."""
+    """Converts a value of a type that MessagePack does not have to one of a type that it has."""
     if isinstance(value, ExactSum):
         # The unit is 2^-1074: almost all of a usual sum's 1,100 bits are zeros at its end.
         shift = (value & -value).bit_length() - 1 if value else 0

@@ -1,7 +1,7 @@
-"""One thread that owns state: it takes what has arrived, applies it, and answers after one commit for all of it.
+"""Runs the one thread that owns the state: it applies a batch of items and answers after one commit for all of them.
 
-Group commit: whoever hands something in gets a future that is done when it is on disk. A fault of ours fails the one
-item that met it; a commit that fails fails the items of its turn, whose senders try again.
+Group commit: the caller of `submit` gets a future that is done when its item is durable. An internal error fails the
+one item that raised it; a commit that fails fails the items of its batch, whose senders try again.
 """
 
 from __future__ import annotations
@@ -20,91 +20,91 @@ T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
 
 TICK_S: Final = 0.25
-"""How long the owner waits for something to arrive before it looks at the clock again."""
+"""How long the thread waits for a first item before it advances the clock."""
 
 _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
 
 class StateHandler(Protocol[T_contra]):
-    """What is done with the state. Runs on: the owner's thread, all of it."""
+    """Loads, changes and commits the state. Runs on: the state thread, all of it."""
 
     def open(self) -> None:
-        """Load the state.
+        """Loads the state.
 
         Raises:
             MlmonError: It cannot be used.
         """
 
     def apply(self, item: T_contra, /) -> None:
-        """Take in one item."""
+        """Applies one item."""
 
     def advance(self) -> None:
-        """Do what is due by the clock."""
+        """Does the work that depends on the clock."""
 
     def commit(self) -> None:
-        """Make everything since the last commit durable.
+        """Makes all changes since the last commit durable.
 
         Raises:
-            StoreError: It is not; the next commit tries again.
+            StoreError: They are not durable; the next commit tries again.
         """
 
-    def committed(self, *, is_busy: bool) -> None:
-        """Tell others what is now durable; `is_busy` if anything was applied."""
+    def publish(self, *, is_busy: bool) -> None:
+        """Publishes what is durable now; `is_busy` if items were applied."""
 
     def close(self) -> None:
-        """Release what `open` took."""
+        """Releases the resources of `open`."""
 
 
 class StateThread(Generic[T]):
-    """Runs `work` on a thread of its own.
+    """Runs a handler on a thread of its own.
 
     Args:
-        work: What is done with the state.
-        commit_interval_s: How long, after a first item has arrived, more are waited for.
-        tick_s: How long a first one is waited for.
+        handler: Owns the state.
+        commit_interval_s: How long more items are waited for after the first.
+        tick_s: How long a first item is waited for.
     """
 
-    def __init__(self, work: StateHandler[T], *, commit_interval_s: float, tick_s: float = TICK_S) -> None:
-        self._work = work
+    def __init__(self, handler: StateHandler[T], *, commit_interval_s: float, tick_s: float = TICK_S) -> None:
+        self._handler = handler
         self._commit_interval_s = commit_interval_s
         self._tick_s = tick_s
         self._queue: queue.SimpleQueue[tuple[T, Future[None]] | None] = queue.SimpleQueue()
-        self._stopping = threading.Event()
-        self._opened: Future[None] = Future()
+        self._stop = threading.Event()
+        self._load: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="otel_mlmon-state", daemon=True)
 
     def start(self) -> None:
-        """Load the state and begin; waits until it is loaded.
+        """Starts the thread, and waits until the state is loaded.
 
         Raises:
             MlmonError: The state cannot be used.
         """
         self._thread.start()
-        self._opened.result()
+        self._load.result()
 
     def submit(self, item: T) -> Future[None]:
-        """Hand in an item; the future is done after its commit.
+        """Queues an item, and returns a future that is done after its commit.
 
         Runs on: any thread; does not wait.
         """
-        done: Future[None] = Future()
-        if self._stopping.is_set():
-            done.set_exception(StoreError("the processor is stopping"))
+        future: Future[None] = Future()
+        if self._stop.is_set():
+            future.set_exception(StoreError("the processor is stopping"))
         else:
-            self._queue.put((item, done))
-        return done
+            self._queue.put((item, future))
+        return future
 
     @property
     def is_ready(self) -> bool:
-        """Whether the state is loaded and items are taken."""
-        return self._opened.done() and self._thread.is_alive() and not self._stopping.is_set()
+        """Whether the state is loaded and items are accepted."""
+        return self._load.done() and self._thread.is_alive() and not self._stop.is_set()
 
     def shutdown(self, timeout_s: float) -> bool:
-        """Apply and commit what has arrived, then stop; whether that was done in time.
+        """Applies and commits the queued items, then stops; whether that was done in time.
 
         Safe before `start`, and twice.
         """
-        self._stopping.set()
+        self._stop.set()
         self._queue.put(None)
         if self._thread.is_alive():
             self._thread.join(timeout_s)
@@ -112,76 +112,76 @@ class StateThread(Generic[T]):
 
     def _run(self) -> None:
         try:
-            self._work.open()
-            self._opened.set_result(None)
+            self._handler.open()
+            self._load.set_result(None)
         except MlmonError as error:
-            self._opened.set_exception(error)
+            self._load.set_exception(error)
             return
         finally:
-            if not self._opened.done():  # whatever else it was goes on to the thread's excepthook
-                self._opened.set_exception(StoreError("the state could not be loaded"))
+            if not self._load.done():  # any other exception goes on to the thread's excepthook
+                self._load.set_exception(StoreError("the state could not be loaded"))
         try:
-            while not self._stopping.is_set():
-                self._turn(self._gather())
-            self._turn(self._rest())
+            while not self._stop.is_set():
+                self._process(self._wait_for_batch())
+            self._process(self._drain_queue())
         finally:
-            self._work.close()
-            for _, done in self._rest():  # handed in between the last turn and now
-                done.set_exception(StoreError("the processor is stopping"))
+            self._handler.close()
+            for _, future in self._drain_queue():  # submitted since the last batch
+                future.set_exception(StoreError("the processor is stopping"))
 
-    def _gather(self) -> list[tuple[T, Future[None]]]:
-        """What has arrived: waits a tick for the first, then a commit interval for more."""
-        gathered: list[tuple[T, Future[None]]] = []
-        ends_s = time.monotonic() + self._tick_s
-        while (left_s := ends_s - time.monotonic()) > 0:
+    def _wait_for_batch(self) -> list[tuple[T, Future[None]]]:
+        """Waits a tick for the first item, then a commit interval for more."""
+        batch: list[tuple[T, Future[None]]] = []
+        deadline_s = time.monotonic() + self._tick_s
+        while (timeout_s := deadline_s - time.monotonic()) > 0:
             try:
-                entry = self._queue.get(timeout=left_s)
+                entry = self._queue.get(timeout=timeout_s)
             except queue.Empty:
                 break
             if entry is None:
                 break
-            if not gathered:
-                ends_s = time.monotonic() + self._commit_interval_s
-            gathered.append(entry)
-        return gathered
+            if not batch:
+                deadline_s = time.monotonic() + self._commit_interval_s
+            batch.append(entry)
+        return batch
 
-    def _rest(self) -> list[tuple[T, Future[None]]]:
-        rest = []
+    def _drain_queue(self) -> list[tuple[T, Future[None]]]:
+        batch = []
         while not self._queue.empty():
             entry = self._queue.get()
-            rest += [] if entry is None else [entry]
-        return rest
+            batch += [] if entry is None else [entry]
+        return batch
 
-    def _turn(self, entries: list[tuple[T, Future[None]]]) -> None:
-        waiting = [done for item, done in entries if self._apply(item, done)]
+    def _process(self, batch: list[tuple[T, Future[None]]]) -> None:
+        futures = [future for item, future in batch if self._apply(item, future)]
         with guard("advance"):
-            self._work.advance()
-        fault: StoreError | None = StoreError("the state could not be committed")
+            self._handler.advance()
+        failure: StoreError | None = StoreError("the state could not be committed")
         with guard("commit"):
-            fault = self._commit()
-        for done in waiting:
-            if fault is None:
-                done.set_result(None)
+            failure = self._commit()
+        for future in futures:
+            if failure is None:
+                future.set_result(None)
             else:
-                done.set_exception(fault)
-        if fault is None:
-            with guard("committed"):
-                self._work.committed(is_busy=bool(waiting))
+                future.set_exception(failure)
+        if failure is None:
+            with guard("publish"):
+                self._handler.publish(is_busy=bool(futures))
 
     def _commit(self) -> StoreError | None:
-        """Commit; what the disk had against it."""
+        """Commits, and returns the error if that failed."""
         try:
-            self._work.commit()
+            self._handler.commit()
         except StoreError as error:
             _LOG.error("The state could not be committed; senders are told to try again: %s", error)
             return error
         return None
 
-    def _apply(self, item: T, done: Future[None]) -> bool:
+    def _apply(self, item: T, future: Future[None]) -> bool:
         is_applied = False
         with guard("apply"):
-            self._work.apply(item)
+            self._handler.apply(item)
             is_applied = True
         if not is_applied:
-            done.set_exception(StoreError("the request could not be applied"))
+            future.set_exception(StoreError("the request could not be applied"))
         return is_applied

@@ -1,5 +1,5 @@
-"""Windows: panes of event time, rolling windows and references, with the state that survives a restart.
+"""Collects points into panes of event time, and compares each pane with a reference: windows, and their stored state.
 
-In: `DataPoint`, one data point. Out: `Window`, what one stream counted in one closed pane, beside its
-rolling window and its reference.
+In: `DataPoint`. Out: `Window`, the counts of one stream in one closed pane, beside its rolling window and its
+reference.
 """

@@ -28,7 +28,7 @@ class WindowsSection(Section):
 
 
 class LimitsSection(Section):
-    """What keeps memory bounded."""
+    """Limits that keep memory bounded."""
 
     max_streams: Count = Field(default=10_000, ge=1, description="Streams monitored at once, over all models.")
     stale_after_s: Duration = Field(
@@ -37,7 +37,7 @@ class LimitsSection(Section):
 
 
 class ReferenceSection(Section):
-    """What drift is measured against."""
+    """The reference that drift is measured against."""
 
     learn: Count = Field(
         default=5000, ge=1, description="Predictions of a model version from which its reference is learned."

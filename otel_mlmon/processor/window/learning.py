@@ -76,7 +76,7 @@ class LearningBlocks:
 
     @property
     def binning(self) -> ClassBins | NumberBins | None:
-        """What the blocks are counted over; None before it is chosen."""
+        """The bins that the blocks are counted over; None before they are chosen."""
         return self.class_bins if self.class_bins is not None else self.number_bins
 
     def add(self, sketch: StreamSketch, binning: ClassBins | NumberBins | None) -> None:

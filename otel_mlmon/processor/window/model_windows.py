@@ -72,7 +72,7 @@ class ModelProgress:
 
 
 class ClosedPane(NamedTuple):
-    """What closing one pane gives."""
+    """Holds the result of closing one pane."""
 
     windows: list[Window]
     """One a stream with values in the pane or in its rolling window, by name."""

@@ -110,8 +110,8 @@ class StreamReference:
         self.settings = settings
         profile = settings.find_profile(self.stream)
         origin = self.reference.origin if self.reference is not None else None
-        is_kept = origin in ("budget", "file") or (profile is None and origin != "model")
-        if is_kept or (profile is not None and profile == (self.state.sketch, origin)):
+        is_unaffected = origin in ("budget", "file") or (profile is None and origin != "model")
+        if is_unaffected or (profile is not None and profile == (self.state.sketch, origin)):
             return None
         state = ReferenceState(grid=self.state.grid, generation=self.state.generation + 1)
         return StreamReference(stream=self.stream, settings=settings, state=state)

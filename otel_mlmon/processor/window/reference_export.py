@@ -66,7 +66,7 @@ class ModelReference:
             calibration=self.settings.calibration,
             unstationary=tuple(sorted(unstationary)),
         )
-        originals = (profile for profile in filter(None, self._profiles) if _is_same(profile, export))
+        originals = (profile for profile in filter(None, self._profiles) if _has_content_of(profile, export))
         created = next((profile.created for profile in originals), export.created)
         return replace(export, created=created).to_dict()
 
@@ -120,6 +120,6 @@ def _on_grid(sketch: StreamSketch, grid: Grid) -> StreamSketch:
     return replace(sketch, exponential=exponential.at_scale(grid))
 
 
-def _is_same(profile: Profile, export: Profile) -> bool:
+def _has_content_of(profile: Profile, export: Profile) -> bool:
     parts = (profile.streams, profile.calibration, profile.unstationary)
     return parts == (export.streams, export.calibration, export.unstationary)

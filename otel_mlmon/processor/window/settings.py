@@ -71,7 +71,7 @@ class MovingReferenceSettings:
     lag_hours: int
     """How much older than the panes that are judged by it it is at least; 1 or above."""
     hour_of_week: bool = False
-    """Whether the hours of the week are told apart."""
+    """Whether each hour of the week has a reference of its own."""
 
     @property
     def retained_hours(self) -> int:

@@ -153,8 +153,8 @@ class StreamWindows:
     def _has_bins_of(self, pane: PaneCounts) -> bool:
         """Whether the counts are over the present bins: the reference or the settings may have changed since."""
         reference = self.learned.reference
-        is_same_size = reference is not None and pane.counts.size == reference.bins.count
-        return is_same_size and pane.generation == self.learned.state.generation
+        has_same_size = reference is not None and pane.counts.size == reference.bins.count
+        return has_same_size and pane.generation == self.learned.state.generation
 
     def _clear(self) -> None:
         """Removes all counts: the bins are others now."""

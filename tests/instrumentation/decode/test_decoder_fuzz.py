@@ -63,7 +63,7 @@ LARGE = np.array([[9.48e153, 9.48e153], [-1.7e308, 1.7e308]])
     st.lists(st.sampled_from(["a", "a", "b"]), max_size=4),
 )
 def test_nothing_is_raised_and_every_call_counts(
-    calls: list[tuple[dict[str, Any], dict[str, Any]]], free: list[bool], said: Any, labels: list[str]
+    calls: list[tuple[dict[str, Any], dict[str, Any]]], free: list[bool], kind: Any, labels: list[str]
 ) -> None:
     # Every call has the inputs and outputs of the first, with whatever type and shape it drew itself.
     first, made = calls[0]
@@ -76,7 +76,7 @@ def test_nothing_is_raised_and_every_call_counts(
     ]
     nodes = {name: declared(name, value, free) for name, value in {**made, **first}.items()}
     snapshot = summarize(
-        copy_calls(same, nodes=nodes), ModelOptions(output_kind=said, labels=labels), cuts=[1, 2], findings=Findings()
+        copy_calls(same, nodes=nodes), ModelOptions(output_kind=kind, labels=labels), cuts=[1, 2], findings=Findings()
     )
     assert snapshot.durations_s[""].size == len(calls)
     confidences = snapshot.confidences

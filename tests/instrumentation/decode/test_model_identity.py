@@ -8,7 +8,7 @@ from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity, clas
 from otel_mlmon.instrumentation.runtime.call import UNKNOWN_VERSION, SessionInfo
 from otel_mlmon.types import ModelKey
 
-SAID = SessionInfo(
+SESSION = SessionInfo(
     model_name="given",
     path="/secret/dir/Iris v2.onnx",
     digest="0123456789abcdef",
@@ -22,7 +22,7 @@ SAID = SessionInfo(
 
 def test_the_name_argument_then_metadata_then_file_then_graph_then_hash() -> None:
     steps = [{}, {"model_name": ""}, {"metadata": {}}, {"path": ""}, {"graph_name": "torch_jit"}, {"digest": ""}]
-    info, names = SAID, []
+    info, names = SESSION, []
     for step in steps:
         info = dataclasses.replace(info, **step)  # type: ignore[arg-type]
         names.append(identify(info).name)
@@ -31,14 +31,14 @@ def test_the_name_argument_then_metadata_then_file_then_graph_then_hash() -> Non
 
 @pytest.mark.parametrize("graph", ["main_graph", "torch-jit-export", "", "graph", "tf2onnx", "3f" * 16])
 def test_graph_names_of_exporters_say_nothing(graph: str) -> None:
-    info = dataclasses.replace(SAID, model_name="", metadata={}, path="", graph_name=graph)
+    info = dataclasses.replace(SESSION, model_name="", metadata={}, path="", graph_name=graph)
     assert identify(info).name == "model-0123456789ab"
 
 
 def test_the_version_argument_then_metadata_then_model() -> None:
-    assert identify(SAID).version == ""
-    assert identify(dataclasses.replace(SAID, version=3)).version == "3"
-    said = dataclasses.replace(SAID, version=3, metadata={"version": "1.2"})
+    assert identify(SESSION).version == ""
+    assert identify(dataclasses.replace(SESSION, version=3)).version == "3"
+    said = dataclasses.replace(SESSION, version=3, metadata={"version": "1.2"})
     assert identify(said).version == "1.2"
     assert identify(said, version="9").version == "9"
 
@@ -73,7 +73,7 @@ def test_class_names_by_any_key_and_none_from_text_too_long() -> None:
 
 
 def test_texts_are_cut_to_128_characters() -> None:
-    info = dataclasses.replace(SAID, model_name="n" * 129, metadata={"version": "v" * 129})
+    info = dataclasses.replace(SESSION, model_name="n" * 129, metadata={"version": "v" * 129})
     assert (identify(info).name, identify(info).version) == ("n" * 128, "v" * 128)
     assert class_names({"names": f'["{"a" * 129}", "b"]'}) == ("a" * 128, "b")
     assert class_names({"names": f"{'a' * 129},b"}) == ("a" * 128, "b")
@@ -81,13 +81,15 @@ def test_texts_are_cut_to_128_characters() -> None:
 
 def test_blank_texts_count_as_none() -> None:
     info = dataclasses.replace(
-        SAID, model_name="  ", metadata={"model_name": " ", "name": " second ", "model_version": " ", "version": " 2 "}
+        SESSION,
+        model_name="  ",
+        metadata={"model_name": " ", "name": " second ", "model_version": " ", "version": " 2 "},
     )
     assert (identify(info).name, identify(info).version) == ("second", "2")
 
 
 def test_the_identity_has_everything_that_signals_say() -> None:
-    identity = identify(dataclasses.replace(SAID, version=3))
+    identity = identify(dataclasses.replace(SESSION, version=3))
     assert identity == ModelIdentity(
         name="given", version="3", provider="CPUExecutionProvider", runtime_version="1", runtime_name="onnxruntime"
     )
@@ -111,7 +113,7 @@ def test_the_stem_of_a_path(path: str, name: str) -> None:
 
 @pytest.mark.parametrize("graph", ["fraud", "main_graph_2", "my graph", f"{'3f' * 15}", "models", "graph1"])
 def test_graph_names_that_say_something(graph: str) -> None:
-    info = dataclasses.replace(SAID, model_name="", metadata={}, path="", graph_name=f" {graph} ")
+    info = dataclasses.replace(SESSION, model_name="", metadata={}, path="", graph_name=f" {graph} ")
     assert identify(info).name == graph
 
 

@@ -246,3 +246,12 @@ def test_norms_at_any_scale(scale: float) -> None:
 def test_norms_that_are_no_numbers() -> None:
     rows = np.array([[1.7e308, 1.7e308], [np.inf, 1.0], [np.nan, 1.0], [3.0, 4.0]])
     assert [norm if np.isfinite(norm) else None for norm in vector_norms(rows)] == [None, None, None, 5.0]
+
+
+def test_widths_of_embeddings() -> None:
+    def is_embedding(width: int) -> bool:
+        return kind_of([[float(index) for index in range(width)]]) == "embedding"
+
+    widths = [64, 96, 128, 192, 256, 300, 384, 512, 768, 1024, 1536, 2048, 3072, 4096]
+    assert [width for width in widths if not is_embedding(width)] == []
+    assert [width for width in widths if is_embedding(width - 1) or is_embedding(width + 1)] == []

@@ -193,6 +193,7 @@ def test_small_calls_are_appended_until_their_bytes_may_count() -> None:
 
 
 def test_models_without_end_are_forgotten_the_oldest_first(watched: Watched) -> None:
+    assert MAX_MODELS == 1024
     for number in range(MAX_MODELS + 1):
         otel_mlmon.observe(f"m{number}", label="stay")
     names = [session.model_name for session in watched.recorder.sessions()]

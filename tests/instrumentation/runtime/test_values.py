@@ -38,6 +38,11 @@ class Level(enum.IntEnum):
     HIGH = 3
 
 
+def test_the_bounds_are_those_of_the_documentation() -> None:
+    bounds = (MAX_ROWS, MAX_SCORE_BYTES, MAX_CHARACTERS, MAX_FEATURES, SMALL_FEATURES, VALUE_BYTES)
+    assert bounds == (4096, 65_536, 256, 1024, 32, 100)
+
+
 def copied(value: Any) -> Any:
     """A label, copied."""
     return copy_outcome((value, None, None, None))[0]

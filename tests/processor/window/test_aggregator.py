@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.window.aggregator import CLOCK_SLACK_NS
+from otel_mlmon.processor.receive.data_point import ModelLoaded
+from otel_mlmon.processor.window.aggregator import CLOCK_SLACK_NS, EXPIRY_INTERVAL_NS
 from otel_mlmon.processor.window.series import PointValue, merge_streams, sketch_streams
 from otel_mlmon.processor.window.settings import ModelWindowSettings, WindowSettings
+from otel_mlmon.processor.window.state import MAX_EMBEDDED_REFERENCES
 from otel_mlmon.processor.window.window import StreamKey, Window
+from otel_mlmon.reference.embedding import encode_profile
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.semconv import MISSING, OTHER
 from otel_mlmon.sketch.stream_sketch import StreamSketch
@@ -32,7 +36,7 @@ from tests.support.observations import (
 )
 
 
-def of(bench: Bench, stream: str) -> list[Window]:
+def windows_of(bench: Bench, stream: str) -> list[Window]:
     return [window for window in bench.out if window.stream.stream == stream]
 
 
@@ -62,7 +66,7 @@ def test_learned_then_frozen_and_rolling() -> None:
         bench.add(label(15, at_s=step * 10, label="a", exemplars=("1" * 32, "0" * 32)))
         bench.add(label(5, at_s=step * 10, label="b"))
     bench.flush()
-    windows = of(bench, semconv.STREAM_LABEL)
+    windows = windows_of(bench, semconv.STREAM_LABEL)
     assert [window.learned for window in windows] == [20, 40] + [0] * 10
     assert [window.reference is None for window in windows] == [True, True] + [False] * 10
     last = windows[-1]
@@ -82,7 +86,7 @@ def test_latency_and_errors_have_a_budget_and_do_not_learn() -> None:
     bench.add(point(semconv.DURATION.name, durations(0.01, 0.02, 0.3), at_s=10))
     bench.add(point(semconv.DURATION.name, durations(0.5), at_s=10, key="ValueError"))
     bench.flush()
-    latency, errors = of(bench, "latency")[0], of(bench, "errors")[0]
+    latency, errors = windows_of(bench, "latency")[0], windows_of(bench, "errors")[0]
     assert latency.reference is not None
     assert errors.reference is not None
     assert (latency.reference.bins.names, latency.reference.counts.tolist()) == (
@@ -108,7 +112,7 @@ def test_a_given_reference_wins() -> None:
     bench.add(point(semconv.FEATURE.name, numbers(*ages[:100], 1e9), at_s=10, key="age"))
     bench.add(point(semconv.MISSING_VALUES.name, 7, at_s=10, key="age"))
     bench.flush()
-    labels, age = of(bench, semconv.STREAM_LABEL)[0], of(bench, "input.age")[0]
+    labels, age = windows_of(bench, semconv.STREAM_LABEL)[0], windows_of(bench, "input.age")[0]
     assert labels.reference is not None
     assert age.reference is not None
     assert (labels.reference.counts.tolist(), labels.reference.origin) == ([9, 1, 0], "file")
@@ -128,7 +132,7 @@ def test_coarser_numbers_bin_the_reference_anew_and_the_window_with_it() -> None
     bench.add(point(semconv.FEATURE.name, numbers(150.0, 1e-200), at_s=30, key="age"))
     bench.add(point(semconv.FEATURE.name, fine, at_s=40, key="age"))
     bench.flush()
-    _, before, coarse, after = of(bench, "input.age")
+    _, before, coarse, after = windows_of(bench, "input.age")
     assert before.reference is not None
     assert coarse.reference is not None
     assert coarse.reference is not before.reference
@@ -144,7 +148,7 @@ def test_confidence_has_ten_equal_bins() -> None:
     for at_s in (10, 20):
         bench.add(point(semconv.CONFIDENCE.name, sketch, at_s=at_s))
     bench.flush()
-    window = of(bench, semconv.STREAM_CONFIDENCE)[-1]
+    window = windows_of(bench, semconv.STREAM_CONFIDENCE)[-1]
     assert window.reference is not None
     assert window.reference.bins.edges == (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     assert window.pane.tolist() == [1, 0, 0, 0, 0, 1, 0, 0, 0, 1]
@@ -158,7 +162,7 @@ def test_a_categorical_feature_and_its_missing_values() -> None:
             bench.add(point(semconv.CATEGORY.name, count, at_s=at_s, key="city", category=city))
         bench.add(point(semconv.MISSING_VALUES.name, 1, at_s=at_s, key="city"))
     bench.flush()
-    window = of(bench, "input.city")[-1]
+    window = windows_of(bench, "input.city")[-1]
     assert window.reference is not None
     assert window.reference.bins.names == ("Rome", OTHER, MISSING)
     assert window.pane.tolist() == [8, 2, 1]
@@ -184,9 +188,9 @@ def test_a_stream_that_went_silent_shrinks_to_nothing_and_then_is_quiet() -> Non
         if step <= 2:
             bench.add(point(semconv.FEATURE.name, numbers(1.0), at_s=step * 10, key="age"))
     bench.flush()
-    windows = of(bench, "input.age")
+    windows = windows_of(bench, "input.age")
     assert [(int(window.pane.sum()), int(window.rolling.sum())) for window in windows] == [(0, 0), (1, 1), (0, 1)]
-    assert len(of(bench, semconv.STREAM_LABEL)) == 8
+    assert len(windows_of(bench, semconv.STREAM_LABEL)) == 8
 
 
 def test_windows_come_in_event_order() -> None:
@@ -304,6 +308,158 @@ def test_clock_slack_is_for_writers_a_little_ahead() -> None:
     bench.clock.now_ns = T0
     bench.panes.add(label(1, at_s=CLOCK_SLACK_NS / SECOND))
     assert bench.panes.clamped == 0
+
+
+def profile(created: str = "2026-01-01T00:00:00+00:00", version: str = "", labels: str = "aab") -> Profile:
+    created_profile = Profile.from_data(model="digits", version=version, labels=list(labels))
+    return replace(created_profile, created=created)
+
+
+def loaded(reference: Profile | str, model: ModelKey = MODEL) -> ModelLoaded:
+    return ModelLoaded(model=model, reference=reference if isinstance(reference, str) else encode_profile(reference))
+
+
+def test_references_of_models_without_points_are_bounded_and_expire() -> None:
+    bench = Bench(windows=WindowSettings(retention_s=86_400))
+    bench.add(label(1, at_s=5))
+    text = encode_profile(profile())
+    models = [ModelKey("m", str(number)) for number in range(MAX_EMBEDDED_REFERENCES + 1)]
+    outcomes = [bench.panes.add_reference(loaded(text, model)) for model in models]
+    assert outcomes == ["accepted"] * MAX_EMBEDDED_REFERENCES + ["overflow"]
+    assert bench.panes.add_reference(loaded(text, models[0])) == "unchanged"
+    assert bench.panes.add_reference(loaded(text)) == "accepted"  # a model with points has room
+    for after_s, outcome in ((86_400, "overflow"), (86_461, "accepted")):
+        bench.clock.now_ns = T0 + 5 * SECOND + after_s * SECOND
+        bench.panes.close_panes(bench.clock.now_ns)
+        assert bench.panes.add_reference(loaded(text, models[-1])) == outcome
+
+
+def test_of_two_references_the_later_counts_and_of_equal_times_the_larger_text() -> None:
+    texts = sorted(encode_profile(profile(labels=labels)) for labels in ("aab", "abb"))
+    later = encode_profile(profile("2026-01-02T00:00:00+00:00"))
+    for order, outcomes in (
+        (texts, ["accepted", "accepted"]),
+        (texts[::-1], ["accepted", "older"]),
+        ([later, *texts], ["accepted", "older", "older"]),
+    ):
+        bench = Bench()
+        assert [bench.panes.add_reference(loaded(text)) for text in order] == outcomes
+
+
+@pytest.mark.parametrize(
+    ("of_profile", "of_model", "outcome"),
+    [("1", "1", "accepted"), ("2", "1", "refused"), ("", "1", "accepted"), ("1", "", "accepted"), ("", "", "accepted")],
+)
+def test_a_reference_of_another_version_is_refused_if_both_say_which(
+    of_profile: str, of_model: str, outcome: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = ModelKey("digits", of_model)
+    assert Bench().panes.add_reference(loaded(profile(version=of_profile), key)) == outcome
+    assert caplog.messages == (
+        ["Model digits 1 carries the reference of version 2: it is refused."] if outcome == "refused" else []
+    )
+
+
+def test_a_reference_that_cannot_be_read_is_refused_and_none_is_none(caplog: pytest.LogCaptureFixture) -> None:
+    panes = Bench().panes
+    assert [panes.add_reference(loaded(text)) for text in ("", "zlib:no profile")] == ["none", "refused"]
+    (message,) = caplog.messages
+    assert message.startswith("The reference that model digits 1 carries is refused: ")
+
+
+def test_a_reference_replaces_learned_ones_and_says_whose() -> None:
+    bench = Bench(settings=ModelWindowSettings(learn=1))
+    bench.add(label(1, at_s=5))
+    bench.add(point(semconv.DURATION.name, durations(0.1), at_s=5))
+    bench.flush()
+    bench.panes.add_reference(loaded(profile()))
+    assert bench.panes.pop_replaced_streams() == [StreamKey(MODEL, "prediction.label")]
+    assert bench.panes.pop_replaced_streams() == []
+
+
+def test_models_are_apart_by_environment() -> None:
+    bench = Bench(settings=ModelWindowSettings(learn=10))
+    models = [ModelKey("digits", "1", environment) for environment in ("", "production", "staging")]
+    for number, model in enumerate(models):
+        bench.add(label(1 + number, at_s=5, model=model))
+    bench.flush()
+    assert [(window.stream.model, window.learned) for window in bench.out] == [
+        (model, 1 + number) for number, model in enumerate(models)
+    ]
+
+
+def test_a_point_is_clamped_only_beyond_the_slack_of_clocks() -> None:
+    for ahead_ns, clamped in ((CLOCK_SLACK_NS, 0), (CLOCK_SLACK_NS + 1, 1)):
+        bench = Bench()
+        bench.panes.add(replace(label(1, at_s=1), time_ns=T0 + ahead_ns))
+        assert bench.panes.clamped == clamped
+
+
+def test_every_limit_lets_its_last_one_in() -> None:
+    bench = Bench(max_streams=3)
+    assert bench.add(label(1, at_s=5)) == "accepted"
+    assert bench.add(point(semconv.DURATION.name, durations(1.0), at_s=5)) == "accepted"
+    assert bench.add(point(semconv.FEATURE.name, numbers(1.0), at_s=5, key="x")) == "overflow"
+    assert bench.panes.counts == {"accepted": 2, "overflow": 1}
+    bench = Bench(settings=ModelWindowSettings(max_features=0))
+    assert bench.add(label(1, at_s=5)) == "accepted"
+    assert bench.add(point(semconv.FEATURE.name, numbers(1.0), at_s=5, key="x")) == "overflow"
+    assert bench.add(label(1, at_s=5, label="b")) == "accepted"
+
+
+@pytest.mark.parametrize(("after_s", "series"), [(7200.0, 1), (7200.000000001, 0)])
+def test_a_series_is_stale_after_so_long_and_not_before(after_s: float, series: int) -> None:
+    bench = Bench(windows=WindowSettings(stale_after_s=7200))
+    bench.add(label(5, at_s=10))
+    bench.flush()
+    bench.panes.close_panes(bench.clock.now_ns + round(after_s * SECOND))
+    assert bench.panes.series_count == series
+
+
+def test_a_stale_series_with_pending_points_stays() -> None:
+    bench = Bench(windows=WindowSettings(stale_after_s=10, lateness_s=1000))
+    bench.add(label(5, at_s=5))
+    bench.panes.close_panes(T0 + 100 * SECOND)
+    assert bench.panes.series_count == 1
+
+
+@pytest.mark.parametrize(("after_ns", "models"), [(0, [MODEL]), (1, [])])
+def test_a_model_is_removed_after_the_retention_and_not_before(after_ns: int, models: list[ModelKey]) -> None:
+    bench = Bench(windows=WindowSettings(retention_s=86_400))
+    bench.add(label(5, at_s=10))
+    bench.flush()
+    bench.panes.close_panes(T0 + 10 * SECOND + 86_400 * SECOND + after_ns)
+    assert bench.panes.models == models
+
+
+def test_what_is_stale_is_looked_for_once_in_a_minute() -> None:
+    bench = Bench(windows=WindowSettings(stale_after_s=1, pane_s=10, lateness_s=0))
+    bench.add(label(5, at_s=10))
+    bench.panes.close_panes(bench.clock.now_ns)  # looks, and the series is fresh
+    counts = []
+    for after_ns in (EXPIRY_INTERVAL_NS - 1, EXPIRY_INTERVAL_NS):
+        bench.panes.close_panes(T0 + 10 * SECOND + after_ns)
+        counts.append(bench.panes.series_count)
+    assert counts == [1, 0]
+
+
+def test_the_trace_ids_of_a_pane_are_the_four_smallest() -> None:
+    bench = Bench()
+    for digit in "9735184":
+        bench.add(label(1, at_s=5, label=digit, exemplars=(digit * 32,)))
+    bench.add(label(0, at_s=5, label="none", exemplars=("0" * 32,)))
+    (window,) = bench.flush()
+    assert window.exemplars == tuple(digit * 32 for digit in "1345")
+
+
+def test_panes_that_nobody_saves_are_dropped_with_their_rolling_window() -> None:
+    bench = Bench(windows=WindowSettings(pane_s=10, lateness_s=0, rolling_s=30))
+    for step in range(1, 20):
+        bench.add(label(1, at_s=10 * step))
+        bench.panes.close_panes(T0 + 10_000 * SECOND * step)
+    assert [pane.end_ns - T0 for pane in bench.panes._state.changes.panes] == [
+        at_s * SECOND for at_s in (170, 180, 190)
+    ]
 
 
 @settings(deadline=None, max_examples=60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,22 @@ from hypothesis import strategies as st
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.receive.data_point import DataPoint
+from otel_mlmon.processor.window.aggregator import CLOCK_SLACK_NS
+from otel_mlmon.processor.window.series import (
+    DELTA,
+    MAX_CONSUMED_KEYS,
+    Point,
+    PointValue,
+    Series,
+    SeriesKey,
+    SeriesState,
+    list_streams,
+    sketch_streams,
+)
 from otel_mlmon.processor.window.settings import ModelWindowSettings, WindowSettings
-from tests.support.observations import SECOND, T0, Bench, durations, facts, label, numbers, point
+from otel_mlmon.sketch.categories import Categories
+from otel_mlmon.sketch.stream_sketch import StreamSketch
+from tests.support.observations import MODEL, SECOND, T0, Bench, Clock, durations, facts, label, numbers, point
 
 
 def learned(bench: Bench) -> list[int]:
@@ -77,8 +92,8 @@ def test_other_bounds_begin_anew_and_only_say_where_counting_stands() -> None:
         sketch = durations(*[0.05] * n, bounds=bounds)
         return point(semconv.DURATION.name, sketch, at_s=at_s, since_s=1, is_cumulative=True)
 
-    for each in (total(10, 4, coarse), total(20, 6, (0.2,)), total(30, 9, (0.2,))):
-        bench.add(each)
+    for added in (total(10, 4, coarse), total(20, 6, (0.2,)), total(30, 9, (0.2,))):
+        bench.add(added)
     bench.flush()
     latency = [w.pane.tolist() for w in bench.out if w.stream.stream == "latency"]
     assert latency == [[4, 0], [0, 0], [3, 0]]
@@ -140,6 +155,142 @@ def test_a_total_without_increase_makes_no_window() -> None:
     assert learned(bench) == [7]
 
 
+def test_the_last_eight_consumed_points_are_duplicates_when_repeated_and_older_ones_are_late() -> None:
+    bench = Bench()
+    points = [label(1, at_s=at_s) for at_s in range(1, 10)]
+    for point_ in points:
+        bench.add(point_)
+    bench.flush()
+    assert [bench.add(point_) for point_ in points] == ["late"] + ["duplicate"] * MAX_CONSUMED_KEYS
+
+
+@pytest.mark.parametrize(
+    ("since_ns", "time_ns", "is_complete"),
+    [
+        (T0 - CLOCK_SLACK_NS, T0 + 10 * SECOND, True),
+        (T0 - CLOCK_SLACK_NS - 1, T0 + 10 * SECOND, False),
+        (T0 + SECOND, T0 + SECOND + 100 * SECOND, True),
+        (T0 + SECOND, T0 + SECOND + 100 * SECOND + 1, False),
+        (T0 + SECOND, T0 + SECOND + 1, True),
+        (T0 + SECOND, T0 + SECOND, False),
+    ],
+)
+def test_a_first_total_counts_from_the_start_of_the_processor_on_and_while_series_are_remembered(
+    since_ns: int, time_ns: int, is_complete: bool
+) -> None:
+    bench = Bench(windows=WindowSettings(stale_after_s=100))
+    total = replace(cumulative(7, at_s=0), start_ns=since_ns, time_ns=time_ns)
+    assert bench.add(total) == "accepted"
+    assert learned(bench) == ([7] if is_complete else [])
+
+
+def test_an_unknown_start_is_no_start_even_when_the_processor_is_as_old_as_the_clock() -> None:
+    bench = Bench(clock=Clock(0), windows=WindowSettings(lateness_s=0))
+    assert bench.add(replace(cumulative(7, at_s=0), start_ns=0, time_ns=SECOND)) == "accepted"
+    assert learned(bench) == []
+    bench = Bench(clock=Clock(0), windows=WindowSettings(lateness_s=0))
+    assert bench.add(replace(cumulative(7, at_s=0), start_ns=1, time_ns=SECOND)) == "accepted"
+    assert learned(bench) == [7]
+
+
+def test_points_of_one_time_are_consumed_in_the_order_of_their_start() -> None:
+    series = Series(SeriesState(key=SeriesKey("s", DELTA), model=MODEL, metric="m", name="", category="", updated_ns=0))
+    for key in ((3, 20), (1, 20), (2, 10), (0, 30)):
+        series.pending[key] = Point(key[1], PointValue(counter=1))
+    consumed = [key for key, _, _ in series.consume(20, is_complete=lambda *_: True)]
+    assert consumed == series.state.consumed == [(2, 10), (1, 20), (3, 20)]
+    assert (list(series.pending), [series.has_point((start_ns, 20)) for start_ns in (1, 5)]) == (
+        [(0, 30)],
+        [True, False],
+    )
+    assert series.has_point((0, 30))
+
+
+def test_a_total_of_the_same_time_adds_nothing() -> None:
+    series = Series(SeriesState(key=SeriesKey("s", 1), model=MODEL, metric="m", name="", category="", updated_ns=0))
+    for key, count in (((1, 10), 4), ((2, 10), 9), ((1, 11), 6)):
+        series.pending[key] = Point(20, PointValue(counter=count))
+    increments = [increment for _, _, increment in series.consume(20, is_complete=lambda *_: True)]
+    assert increments == [PointValue(counter=4), None, PointValue(counter=2)]
+    assert (series.state.total, series.state.total_ns, series.resets) == (PointValue(counter=6), 11, 0)
+
+
+FORMS = {
+    "counter": PointValue(counter=3),
+    "no counts": PointValue(counter=0),
+    "explicit": PointValue(explicit=durations(0.1, 0.2, bounds=(0.15,))),
+    "other bounds": PointValue(explicit=durations(0.1, 0.2, bounds=(0.16,))),
+    "exponential": PointValue(exponential=numbers(1.0, 2.0)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_total_can_be_subtracted_from_one_of_its_form_only(form: str) -> None:
+    same = {"counter", "no counts"} if form in ("counter", "no counts") else {form}
+    assert {name for name, other in FORMS.items() if FORMS[form].has_form_of(other)} == same
+    if FORMS[form].counter is None:
+        assert FORMS[form].subtract(FORMS["counter"]) is FORMS["counter"].subtract(FORMS[form]) is None
+    difference = FORMS[form].subtract(FORMS[form])
+    assert difference is not None
+    assert (difference.total, difference.has_form_of(FORMS[form])) == (0, True)
+
+
+def test_the_total_of_a_value_is_how_many_values_it_counts() -> None:
+    assert [value.total for value in FORMS.values()] == [3, 0, 2, 2, 2]
+    assert PointValue().total == 0
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "difference"),
+    [(3, 5, 2), (3, 3, 0), (3, 2, None)],
+)
+def test_a_counter_that_falls_was_reset(earlier: int, later: int, difference: int | None) -> None:
+    expected = None if difference is None else PointValue(counter=difference)
+    assert PointValue(counter=later).subtract(PointValue(counter=earlier)) == expected
+
+
+def test_histograms_that_fall_were_reset() -> None:
+    assert PointValue(explicit=durations(0.1)).subtract(PointValue(explicit=durations(0.1, 0.1))) is None
+    assert PointValue(exponential=numbers(1.0)).subtract(PointValue(exponential=numbers(1.0, 1.0))) is None
+
+
+def test_the_streams_of_each_metric() -> None:
+    assert {metric.name: list_streams(metric.name, "x") for metric in semconv.APPLICATION_METRICS} == {
+        **{metric.name: () for metric in semconv.APPLICATION_METRICS},
+        "ml.predictions": ("prediction.label",),
+        "ml.prediction.confidence": ("prediction.confidence",),
+        "ml.prediction.value": ("prediction.value",),
+        "ml.inference.duration": ("latency", "errors"),
+        "ml.input.feature": ("input.x",),
+        "ml.input.missing": ("input.x",),
+        "ml.input.category": ("input.x",),
+    }
+
+
+def test_an_increment_is_a_sketch_for_each_stream_of_its_metric() -> None:
+    calls, classes = durations(0.1, 0.2), Categories(counts={"ok": 2})
+    explicit = StreamSketch(explicit={calls.bounds: calls})
+    value = PointValue(explicit=calls)
+    assert sketch_streams("ml.inference.duration", "", "", value) == {
+        "latency": explicit,
+        "errors": StreamSketch(categories=classes),
+    }
+    failed = sketch_streams("ml.inference.duration", "ValueError", "", value)["errors"]
+    assert failed == StreamSketch(categories=Categories(counts={"failed": 2}))
+    assert sketch_streams("ml.input.feature", "age", "", value) == {"input.age": explicit}
+    assert sketch_streams("ml.input.feature", "age", "", PointValue(exponential=numbers(1.0))) == {
+        "input.age": StreamSketch(exponential=numbers(1.0))
+    }
+    count = PointValue(counter=3)
+    assert sketch_streams("ml.input.missing", "age", "", count) == {"input.age": StreamSketch(missing=3)}
+    by_label = sketch_streams("ml.predictions", "cat", "unused", count)
+    assert by_label == {"prediction.label": StreamSketch(categories=Categories(counts={"cat": 3}))}
+    by_value = sketch_streams("ml.input.category", "city", "Bern", count)
+    assert by_value == {"input.city": StreamSketch(categories=Categories(counts={"Bern": 3}))}
+    none = sketch_streams("ml.predictions", "cat", "", PointValue(counter=0))
+    assert none == {"prediction.label": StreamSketch()}
+
+
 INCREMENTS = st.lists(st.integers(0, 9), min_size=1, max_size=8)
 
 
@@ -156,12 +307,12 @@ def test_order_batches_and_repetition_change_nothing(
 ) -> None:
     points = written(increments, is_cumulative=is_cumulative)
     straight, shuffled = patient(), patient()
-    for each in points:
-        straight.add(each)
+    for added in points:
+        straight.add(added)
     again = points * times
     order.shuffle(again)
-    for each in again:
-        shuffled.add(each)
+    for added in again:
+        shuffled.add(added)
         if not at_once:
             shuffled.out += shuffled.panes.close_panes(shuffled.clock.now_ns)
     straight.flush()
@@ -173,10 +324,10 @@ def test_order_batches_and_repetition_change_nothing(
 @given(increments=INCREMENTS)
 def test_deltas_and_totals_are_the_same(increments: list[int]) -> None:
     delta, total = patient(), patient()
-    for each in written(increments, is_cumulative=False):
-        delta.add(each)
-    for each in written(increments, is_cumulative=True):
-        total.add(each)
+    for added in written(increments, is_cumulative=False):
+        delta.add(added)
+    for added in written(increments, is_cumulative=True):
+        total.add(added)
     delta.flush()
     total.flush()
     assert facts(total.out) == facts(delta.out)

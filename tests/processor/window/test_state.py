@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,12 @@ from hypothesis import strategies as st
 
 from otel_mlmon import semconv
 from otel_mlmon.errors import StoreError
-from otel_mlmon.processor.receive.data_point import DataPoint
+from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded
 from otel_mlmon.processor.state.sqlite import SqliteRepository
 from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.settings import ModelWindowSettings, WindowSettings
+from otel_mlmon.reference.embedding import encode_profile
+from otel_mlmon.reference.profile import Profile
 from otel_mlmon.types import ModelKey
 from tests.support.observations import MODEL, SECOND, T0, Bench, durations, facts, label, numbers, point
 
@@ -57,8 +61,8 @@ def test_a_restart_is_no_restart(steps: list[tuple[int, int, int, ModelKey]], sa
         now_s = 20.0
         for number, (kind, size, later_s, model) in enumerate(steps):
             now_s = max(now_s + later_s / 2, 2.0)
-            each = observation(kind, size, round(now_s) + 0.5, model)
-            assert steady.add(each) == killed.add(each)
+            data_point = observation(kind, size, round(now_s) + 0.5, model)
+            assert steady.add(data_point) == killed.add(data_point)
             steady.out += steady.panes.close_panes(steady.clock.now_ns)
             killed.out += killed.panes.close_panes(killed.clock.now_ns)
             if number in saves:
@@ -185,4 +189,123 @@ def test_damaged_state_is_refused(tmp_path: Path, kind: str, key: str, blob: byt
     store.commit()
     with pytest.raises(StoreError, match="damaged"):
         WindowAggregator().load(store)
+    store.close()
+
+
+def test_a_point_of_a_series_that_is_not_stored_is_damage(tmp_path: Path) -> None:
+    bench = Bench()
+    bench.add(label(5, at_s=10))
+    store = SqliteRepository(tmp_path)
+    bench.panes.save(store)
+    store.delete("series", list(store.load("series")))
+    with pytest.raises(StoreError, match="the stored state is damaged: KeyError"):
+        WindowAggregator().load(store)
+    store.close()
+
+
+def test_panes_from_before_a_model_was_removed_are_none_of_its_next_life(tmp_path: Path) -> None:
+    bench = Bench(settings=SETTINGS, windows=WindowSettings(lateness_s=0, stale_after_s=1e6, retention_s=86_400))
+    store = SqliteRepository(tmp_path, synchronous="OFF")
+    for at_s in (10, 20, 30):
+        bench.add(label(5, at_s=at_s, label="ab"[at_s // 10 % 2]))
+        bench.add(point(semconv.DURATION.name, durations(0.2), at_s=at_s))
+    bench.flush()
+    bench.panes.save(store)
+    bench.panes.close_panes(bench.clock.now_ns + 90_000 * SECOND)
+    assert bench.panes.models == []
+    bench.add(point(semconv.DURATION.name, durations(0.1, 0.1), at_s=4000))
+    bench.panes.save(store)
+    store.commit()
+    for expected in (0, 2):
+        bench.reload(store)
+        errors, latency = bench.panes.summary(MODEL).streams
+        assert (errors.current_count, latency.current_count) == (expected, expected)
+        assert bench.panes.summary(MODEL).calls == expected
+        bench.flush()
+        bench.panes.save(store)
+    store.close()
+
+
+class FailingRepository:
+    """The built-in repository, of which one write fails: the `fails_at`th from now on."""
+
+    def __init__(self, repository: SqliteRepository, fails_at: int) -> None:
+        self._repository = repository
+        self.remaining = fails_at
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._repository, name)
+
+    def put(self, kind: str, records: Iterable[tuple[str, bytes]], /) -> None:
+        self._count()
+        self._repository.put(kind, records)
+
+    def delete(self, kind: str, keys: Iterable[str], /) -> None:
+        self._count()
+        self._repository.delete(kind, keys)
+
+    def prune(self, kind: str, before: str, /) -> int:
+        self._count()
+        return self._repository.prune(kind, before)
+
+    def _count(self) -> None:
+        self.remaining -= 1
+        if self.remaining == 0:
+            raise StoreError("the disk is full")
+
+
+@pytest.mark.parametrize("fails_at", range(1, 12))
+@pytest.mark.parametrize("is_first", [True, False])
+def test_a_save_that_fails_midway_is_written_by_the_next_and_nothing_is_counted_twice(
+    tmp_path: Path, fails_at: int, is_first: bool
+) -> None:
+    steady, broken = (Bench(settings=SETTINGS, windows=WINDOWS) for _ in range(2))
+    store = SqliteRepository(tmp_path, synchronous="OFF")
+    failing = FailingRepository(store, fails_at)
+    for step in range(1, 16):
+        for bench in (steady, broken):
+            for kind in (0, 3, 4, 6):
+                bench.add(observation(kind, 2, 10.0 * step, MODEL))
+            bench.out += bench.panes.close_panes(bench.clock.now_ns)
+        if step == 8 or (is_first and step == 1):
+            failing.remaining = fails_at
+            with suppress(StoreError):
+                broken.panes.save(failing)
+                failing.remaining = 0
+        else:
+            broken.panes.save(store)
+            store.commit()
+    broken.reload(store)
+    steady.flush()
+    broken.flush()
+    assert facts(broken.out) == facts(steady.out)
+    broken.panes.save(store)
+    assert store.load("point") == {}
+    store.close()
+
+
+def test_a_reference_that_a_model_carries_is_stored_until_the_model_is_removed(tmp_path: Path) -> None:
+    bench = Bench(settings=SETTINGS, windows=WindowSettings(lateness_s=0, retention_s=86_400))
+    store = SqliteRepository(tmp_path, synchronous="OFF")
+    profile = Profile.from_data(model="digits", version="1", labels=["a", "a", "b"])
+    loaded = ModelLoaded(model=MODEL, reference=encode_profile(profile))
+    assert bench.panes.add_reference(loaded) == "accepted"
+    bench.panes.save(store)
+    bench.reload(store)
+    assert bench.panes.add_reference(loaded) == "unchanged"
+    bench.add(label(5, at_s=10))
+    (window,) = bench.flush()
+    assert window.reference is not None
+    assert (window.reference.origin, window.reference.counts.tolist()) == ("model", [2, 1, 0])
+    bench.panes.save(store)
+    bench.reload(store)
+    (summary,) = bench.panes.summary(MODEL).streams
+    assert (summary.origin, summary.current_counts) == ("model", (5, 0, 0))
+    bench.panes.close_panes(bench.clock.now_ns + 90_000 * SECOND)
+    bench.panes.save(store)
+    bench.reload(store)
+    assert bench.panes.add_reference(loaded) == "accepted"
+    assert {kind: len(store.load(kind)) for kind in ("embedded", "model", "stream", "series", "point")} == {
+        "embedded": 0, "model": 0, "stream": 0, "series": 0, "point": 0,
+    }  # fmt: skip
     store.close()

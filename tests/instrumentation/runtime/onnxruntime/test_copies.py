@@ -65,6 +65,13 @@ def test_outputs_of_other_sizes_than_inputs_are_copied_whole(made_rows: int) -> 
     assert call == (plan, 1, 2, "here", table.tobytes(), made.tobytes(), None)
 
 
+def test_the_bounds() -> None:
+    """What a call may cost the host is decided, and is not changed by the way."""
+    assert (SMALL_BYTES, MAX_INPUT_BYTES, SAMPLE_BYTES) == (1024, 4096, 1024)
+    assert (MAX_OUTPUT_BYTES, MAX_IMAGE_BYTES, MAX_WHOLE_BYTES) == (65_536, 65_536, 1_048_576)
+    assert (MAX_TEXTS, MAX_TEXT_CHARACTERS, TEXT_BYTES, RECORD_BYTES) == (64, 256, 60, 400)
+
+
 def table(rows: int, width: int) -> Any:
     return np.arange(rows * width, dtype=np.float32).reshape(rows, width)
 

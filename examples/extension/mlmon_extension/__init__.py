@@ -1,0 +1,1 @@
+"""Parts for otel_mlmon that are no part of it."""

@@ -1,0 +1,51 @@
+"""An alert rule that fires when one label has more than its share of the predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from pydantic import Field
+
+from otel_mlmon.processor.alert.alert import Cause, Severity
+from otel_mlmon.processor.alert.cause import OnsetCounts, rolling_counts, shift_cause
+from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection
+from otel_mlmon.processor.config.section import Ratio
+from otel_mlmon.processor.detect.policy import DetectionPolicy
+from otel_mlmon.processor.detect.score import Score
+from otel_mlmon.processor.window.window import Window
+
+
+class DominanceSection(RuleSection):
+    """One label is predicted too often."""
+
+    max_share: Ratio = Field(default=0.95, gt=0, lt=1, description="The share that a label may have.")
+
+
+@dataclass(frozen=True)
+class DominanceRule:
+    """Judges the largest share in the rolling window."""
+
+    section: DominanceSection
+    section_type: ClassVar = DominanceSection
+    title: ClassVar = "one label dominates"
+
+    def policy(self, stream: str) -> DetectionPolicy | None:
+        """Names the streams that the rule judges: the labels."""
+        return DetectionPolicy(tolerance=0.02, direction="both") if stream == "prediction.label" else None
+
+    def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
+        """Compares the largest share with what is allowed; says nothing while the reference is learned."""
+        if window.reference is None or not window.rolling.any():
+            return None
+        rolling = rolling_counts(window)
+        share = max(rolling.counts) / rolling.total
+        if share <= self.section.max_share:
+            return "ok"
+        cause = shift_cause(window, window.reference, score, rolling, bound=self.section.max_share)
+        return replace(cause, value=share, summary=f"a share of {share:.2f}")
+
+    def severity(self, causes: Iterable[Cause]) -> Severity:
+        """Takes every breach for critical."""
+        return "critical"

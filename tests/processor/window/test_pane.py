@@ -1,0 +1,146 @@
+"""Sums do not depend on the order of merging, and a rolling window is the sum of the panes in it, bit for bit."""
+
+from __future__ import annotations
+
+import math
+from functools import reduce
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otel_mlmon import semconv
+from otel_mlmon.processor.receive.data_point import Sketch
+from otel_mlmon.processor.state.records import encode
+from otel_mlmon.processor.window.pane import PaneCounts, RollingWindow
+from otel_mlmon.processor.window.series import PointValue, merge_streams, sketch_streams
+from otel_mlmon.sketch.exponential import ExponentialHistogram
+from otel_mlmon.sketch.histogram import Histogram
+from otel_mlmon.sketch.moments import ExactSum, Moments
+from otel_mlmon.sketch.stream_sketch import StreamSketch
+
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+VALUES = st.lists(FLOATS, max_size=6)
+COUNTS, LABELS = st.integers(0, 9), st.text(max_size=1)
+BOUNDS = st.sampled_from([(), (0.0,), (-1.0, 0.5, 1e300), (0.001, 0.1, 10.0)])
+
+
+def histogram(values: list[float], bounds: tuple[float, ...]) -> Histogram:
+    return Histogram.from_values(np.array(values, dtype=np.float64), bounds)
+
+
+def exponential(values: list[float]) -> ExponentialHistogram:
+    return ExponentialHistogram.from_values(np.array(values, dtype=np.float64))
+
+
+SKETCHES: st.SearchStrategy[tuple[str, str, str, Sketch]] = st.one_of(
+    st.builds(lambda values, bounds: (semconv.DURATION.name, "", "", histogram(values, bounds)), VALUES, BOUNDS),
+    st.builds(lambda values: (semconv.DURATION.name, "E", "", exponential(values)), VALUES),
+    st.builds(lambda values: (semconv.FEATURE.name, "age", "", exponential(values)), VALUES),
+    st.builds(lambda values, bounds: (semconv.FEATURE.name, "age", "", histogram(values, bounds)), VALUES, BOUNDS),
+    st.builds(
+        lambda count, label: (semconv.PREDICTIONS.name, label, "", count), st.integers(0, 9), st.text(max_size=1)
+    ),
+    st.builds(lambda count: (semconv.MISSING_VALUES.name, "age", "", count), st.integers(0, 9)),
+    st.builds(
+        lambda count, value: (semconv.CATEGORY.name, "age", value, count), st.integers(0, 9), st.text(max_size=1)
+    ),
+)
+
+
+def merge_at_random(parts: list[Any], order: Any, merge: Any) -> Any:
+    """Merges two of the parts, and the result again, until one is left: any order, and any tree."""
+    remaining = list(parts)
+    while len(remaining) > 1:
+        order.shuffle(remaining)
+        remaining.append(merge(remaining.pop(), remaining.pop()))
+    return remaining[0]
+
+
+def bits(streams: dict[str, StreamSketch]) -> list[tuple[str, list[bytes]]]:
+    """Every bit of a pane, in an order that no merging has part in."""
+    return [
+        (
+            name,
+            [
+                encode(sketch.exponential),
+                *(encode(sketch.explicit[bounds]) for bounds in sorted(sketch.explicit)),
+                encode(sorted(sketch.categories.counts.items())),
+                encode(sketch.missing),
+                encode(sketch.moments),
+            ],
+        )
+        for name, sketch in sorted(streams.items())
+    ]
+
+
+@settings(deadline=None, max_examples=100)
+@given(sketches=st.lists(SKETCHES, min_size=1, max_size=10), order=st.randoms(use_true_random=False))
+def test_a_pane_is_the_same_in_whatever_order_its_parts_are_merged(
+    sketches: list[tuple[str, str, str, Sketch]], order: Any
+) -> None:
+    parts = [
+        sketch_streams(metric, name, category, PointValue.from_sketch(sketch))
+        for metric, name, category, sketch in sketches
+    ]
+    merged = merge_at_random(parts, order, lambda one, other: merge_streams([one, other]))
+    assert bits(merged) == bits(merge_streams(parts))
+    assert merged == merge_streams(parts)
+
+
+def pane(values: list[float], start_ns: int = 0) -> PaneCounts:
+    moments = Moments.from_values(values)
+    return PaneCounts(
+        start_ns=start_ns,
+        end_ns=start_ns + 10,
+        generation=3,
+        counts=np.array([sum(value < 0 for value in values), sum(value >= 0 for value in values)]),
+        number_count=moments.count,
+        exact_sum=moments.exact_sum,
+    )
+
+
+@given(parts=st.lists(VALUES, min_size=1, max_size=8), order=st.randoms(use_true_random=False))
+def test_counts_of_an_interval_are_the_same_in_whatever_order_they_are_merged(
+    parts: list[list[float]], order: Any
+) -> None:
+    panes = [pane(values, 10 * number) for number, values in enumerate(parts)]
+    merged = merge_at_random(panes, order, PaneCounts.merge)
+    assert encode(merged) == encode(reduce(PaneCounts.merge, panes))
+    flat = pane([value for values in parts for value in values])
+    assert encode(merged) == encode(flat._replace(end_ns=10 * len(parts)))
+
+
+@given(steps=st.lists(st.tuples(VALUES, st.integers(0, 3), st.booleans()), max_size=12))
+def test_a_rolling_window_is_the_sum_of_its_panes(steps: list[tuple[list[float], int, bool]]) -> None:
+    rolling, panes, start_ns = RollingWindow(length_ns=30), list[PaneCounts](), 0
+    for values, skipped, is_cleared in steps:
+        start_ns += 10 * (1 + skipped)
+        added = pane(values, start_ns)
+        rolling.evict(added.end_ns)
+        if is_cleared:
+            rolling.clear()
+            panes.clear()
+        rolling.add(added)
+        panes = [*(present for present in panes if present.end_ns > added.end_ns - 30), added]
+        assert list(rolling.panes) == panes
+        assert rolling.counts.tolist() == np.sum([present.counts for present in panes], axis=0).tolist()
+        assert rolling.total == sum(present.number_count for present in panes)
+        moments = Moments(
+            count=sum(present.number_count for present in panes),
+            exact_sum=sum((present.exact_sum for present in panes), ExactSum()),
+        )
+        assert repr(rolling.mean) == repr(moments.mean)
+        assert rolling.start_ns(-1) == panes[0].start_ns
+
+
+def test_an_empty_rolling_window_has_no_counts() -> None:
+    rolling = RollingWindow(length_ns=30)
+    rolling.add(pane([1.0]))
+    rolling.evict(39)
+    assert (rolling.total, rolling.start_ns(7)) == (1, 0)
+    rolling.evict(40)
+    assert (rolling.total, rolling.counts.tolist(), rolling.start_ns(7)) == (0, [0, 0], 7)
+    rolling.clear()
+    assert (rolling.counts.shape, math.isnan(rolling.mean)) == ((0,), True)
