@@ -47,7 +47,7 @@ class Bench:
     """A pipeline without its thread: each `pane` is one turn."""
 
     settings: Settings
-    told: list[Alert] = field(default_factory=list)
+    notified: list[Alert] = field(default_factory=list)
     clock: Clock = field(default_factory=Clock)
     telemetry: SelfTelemetry = field(default_factory=SelfTelemetry)
     number: int = 0
@@ -57,7 +57,7 @@ class Bench:
 
     def open(self) -> None:
         self.pipeline = ProcessorPipeline(
-            self.settings, notify=self.told.append, telemetry=self.telemetry, clock_ns=self.clock
+            self.settings, notify=self.notified.append, telemetry=self.telemetry, clock_ns=self.clock
         )
         self.pipeline.open()
 
@@ -129,8 +129,8 @@ def play(bench: Bench, *, restart_after: frozenset[int] = frozenset()) -> Bench:
 
 def test_a_drift_is_told_once_with_its_onset_and_so_is_its_end(tmp_path: Path) -> None:
     bench = play(Bench(settings(tmp_path)))
-    assert changes(bench.told) == [("prediction_drift", RuleState.FIRING), ("prediction_drift", RuleState.OK)]
-    fired = bench.told[0]
+    assert changes(bench.notified) == [("prediction_drift", RuleState.FIRING), ("prediction_drift", RuleState.OK)]
+    fired = bench.notified[0]
     assert fired.onset_ns == T0 + 300 * SECOND
     (cause,) = fired.causes
     assert (cause.stream, cause.reference, cause.current) == ("prediction.label", "class d: 10 %", "40 %")
@@ -140,29 +140,29 @@ def test_a_drift_is_told_once_with_its_onset_and_so_is_its_end(tmp_path: Path) -
 def test_a_restart_at_any_time_is_no_restart(tmp_path: Path, restart_after: set[int]) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "other").mkdir()
-    whole = play(Bench(settings(tmp_path / "one")))
+    steady = play(Bench(settings(tmp_path / "one")))
     broken = play(Bench(settings(tmp_path / "other")), restart_after=frozenset(restart_after))
     # Told at least once: what is told again after a restart has the same identity, and receivers know it by that.
-    assert list({alert.time_ns: alert.to_dict() for alert in broken.told}.values()) == [
-        alert.to_dict() for alert in whole.told
+    assert list({alert.time_ns: alert.to_dict() for alert in broken.notified}.values()) == [
+        alert.to_dict() for alert in steady.notified
     ]
-    assert facts(broken) == facts(whole)
+    assert facts(broken) == facts(steady)
 
 
 def test_an_alert_that_was_committed_but_not_told_is_told_after_the_restart(tmp_path: Path) -> None:
     bench = Bench(settings(tmp_path))
     for number in range(40):
         bench.pane(DRIFTED if number >= 30 else CALM)
-        if bench.told:
+        if bench.notified:
             break
-    (fired,) = bench.told
+    (fired,) = bench.notified
     bench.kill()  # before the turn in which the outbox is cleared is committed
     bench.open()
-    assert [alert.to_dict() for alert in bench.told] == [fired.to_dict()] * 2
+    assert [alert.to_dict() for alert in bench.notified] == [fired.to_dict()] * 2
     bench.pane(DRIFTED)
     bench.kill()
     bench.open()
-    assert len(bench.told) == 2
+    assert len(bench.notified) == 2
     bench.kill()
 
 
@@ -170,11 +170,11 @@ def test_after_an_orderly_stop_nothing_is_told_again(tmp_path: Path) -> None:
     bench = Bench(settings(tmp_path))
     for number in range(40):
         bench.pane(DRIFTED if number >= 30 else CALM)
-    assert len(bench.told) == 1
+    assert len(bench.notified) == 1
     bench.pipeline.close()
     bench.open()
     bench.pipeline.close()
-    assert len(bench.told) == 1
+    assert len(bench.notified) == 1
 
 
 def test_what_was_there_is_known_right_after_a_restart(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_what_was_there_is_known_right_after_a_restart(tmp_path: Path) -> None:
 
 def test_a_rule_that_is_switched_off_is_not_judged(tmp_path: Path) -> None:
     bench = play(Bench(settings(tmp_path, prediction_drift={"enabled": False})))
-    assert bench.told == []
+    assert bench.notified == []
 
 
 def test_a_moved_feature_is_told_by_its_mean(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_moved_feature_is_told_by_its_mean(tmp_path: Path) -> None:
         at_s = 10.0 * (bench.number + 1)
         feature = point(semconv.FEATURE.name, numbers(*values), at_s=at_s, since_s=at_s - 10, key="image.brightness")
         bench.pane(CALM, feature)
-    (fired,) = bench.told
+    (fired,) = bench.notified
     assert (fired.rule, fired.state) == ("data_drift", RuleState.FIRING)
     (cause,) = fired.causes
     assert cause.stream == "input.image.brightness"
@@ -217,11 +217,11 @@ def test_silence_is_told_as_no_data(tmp_path: Path) -> None:
         bench.pane(CALM)
     bench.clock.now_ns += 120 * SECOND
     bench.turn()
-    assert changes(bench.told) == [("no_data", RuleState.NO_DATA)]
+    assert changes(bench.notified) == [("no_data", RuleState.NO_DATA)]
     bench.number += 12
     bench.pane(CALM)
     bench.pane(CALM)
-    assert changes(bench.told) == [("no_data", RuleState.NO_DATA), ("no_data", RuleState.OK)]
+    assert changes(bench.notified) == [("no_data", RuleState.NO_DATA), ("no_data", RuleState.OK)]
     bench.kill()
 
 
@@ -232,7 +232,7 @@ def test_a_model_that_was_silent_for_the_retention_is_forgotten_by_every_step(tm
     for after_s in (700, 15 * 86_400):
         bench.clock.now_ns += after_s * SECOND
         bench.turn()
-    assert changes(bench.told) == [("no_data", RuleState.NO_DATA), ("no_data", RuleState.OK)]
+    assert changes(bench.notified) == [("no_data", RuleState.NO_DATA), ("no_data", RuleState.OK)]
     for _ in range(2):
         assert (bench.pipeline.read()["models"], bench.pipeline._alerts.record().models) == ({}, [])
         bench.kill()
@@ -322,7 +322,7 @@ def test_streams_of_two_environments_have_evidence_of_their_own(tmp_path: Path) 
                 for name, count in counts.items()
             )
         )
-    (fired,) = bench.told
+    (fired,) = bench.notified
     key = ModelKey(fired.model, fired.version, fired.environment)
     assert (key, fired.rule, fired.state) == (models[1], "prediction_drift", RuleState.FIRING)
     before = facts(bench)
@@ -336,11 +336,11 @@ def test_the_reference_that_a_model_carries_is_what_its_streams_are_judged_by(tm
     bench = Bench(settings(tmp_path))
     bench.load(carried(day=1))
     bench.pane(CALM)
-    known = bench.stream()
-    assert (known["origin"], known["reference_count"], known["calibrating"]) == ("model", 9000, True)
+    stream = bench.stream()
+    assert (stream["origin"], stream["reference_count"], stream["calibrating"]) == ("model", 9000, True)
     for number in range(25):
         bench.pane(DRIFTED if number > 14 else CALM)
-    assert changes(bench.told) == [("prediction_drift", RuleState.FIRING)]
+    assert changes(bench.notified) == [("prediction_drift", RuleState.FIRING)]
     bench.kill()
 
 
@@ -363,16 +363,16 @@ def test_a_learned_reference_gives_way_and_the_evidence_begins_anew(tmp_path: Pa
 
 def test_the_later_reference_counts_in_whatever_order_they_come(tmp_path: Path) -> None:
     first, second = carried(day=1), carried(day=2, labels=DRIFTED)
-    found = []
+    documents = []
     for name, order in {"a": (first, second), "b": (second, first), "c": (second, first, second, first)}.items():
         (tmp_path / name).mkdir()
         bench = Bench(settings(tmp_path / name))
         for profile in order:
             bench.load(profile)
         bench.pane(CALM)
-        found.append(facts(bench))
+        documents.append(facts(bench))
         bench.kill()
-    assert found[0] == found[1] == found[2]
+    assert documents[0] == documents[1] == documents[2]
     counts = {
         str(reading.attributes["outcome"]): reading.value
         for reading in bench.telemetry.values()
@@ -417,11 +417,11 @@ def test_a_reference_that_moved_while_it_was_learned_is_used_late_and_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench = Bench(settings(tmp_path))
-    seen = []
+    origins = []
     for number in range(40):
         bench.pane(CALM if number < 5 else DRIFTED if number < 20 else {"a": 10, "b": 10, "c": 70, "d": 10})
-        seen.append(bench.stream()["origin"])
-    assert seen.index("learned") == 39  # four times the thousand that were asked for
+        origins.append(bench.stream()["origin"])
+    assert origins.index("learned") == 39  # four times the thousand that were asked for
     assert bench.stream()["stationary"] is False
     assert "moved while its reference was learned from 4000 values" in caplog.text
     bench.kill()

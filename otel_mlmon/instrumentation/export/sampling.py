@@ -53,9 +53,11 @@ def prioritize(predictions: Predictions, *, slow: Bools | None = None, confidenc
         confidence_floor: A call with a row of lower confidence is unsure; within [0, 1].
     """
     calls = len(predictions.errors)
+    errors = predictions.errors
+    is_failed = [error is not None for error in errors] if any(errors) else np.zeros(calls)
     mean_confidence, min_confidence = _confidence_by_call(predictions.confidences, calls)
     return CallPriorities(
-        failed=np.fromiter((error is not None for error in predictions.errors), dtype=bool, count=calls),
+        failed=np.array(is_failed, dtype=bool),
         unsure=min_confidence < confidence_floor,
         slow=np.zeros(calls, dtype=bool) if slow is None else slow,
         mean_confidence=mean_confidence,

@@ -27,10 +27,12 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 import otel_mlmon
 from otel_mlmon import semconv
+from otel_mlmon.guard import guard
 from otel_mlmon.instrumentation.aggregate.aggregator import Snapshot
 from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity
 from otel_mlmon.instrumentation.decode.predictions import Confidences, Labels, Predictions
 from otel_mlmon.instrumentation.export import bulk
+from otel_mlmon.instrumentation.export.bulk_self_test import UnavailableReasons
 from otel_mlmon.instrumentation.export.metrics import MAX_EXEMPLARS, MetricWriter, spread_over_ranks
 from otel_mlmon.instrumentation.export.sampling import prioritize
 from otel_mlmon.instrumentation.lifecycle import Handle
@@ -209,6 +211,11 @@ def test_exemplars_of_a_batch_are_a_few_calls_evenly_over_the_ranks() -> None:
         patch.setattr(bulk, "offer_exemplar", lambda instrument, *offer: offers.append((instrument.name, *offer)))
         metrics.add_exemplars(predictions, prioritize(predictions), span_contexts, offset_ns=7)
         metrics.add_exemplars(predictions, prioritize(predictions), {}, offset_ns=7)
+        guard("exemplars").is_open = True
+        metrics.add_exemplars(predictions, prioritize(predictions), span_contexts, offset_ns=7)
+        guard("exemplars").reset()
+        metrics.unavailable_reasons = UnavailableReasons("", "a reason")
+        metrics.add_exemplars(predictions, prioritize(predictions), span_contexts, offset_ns=7)
     provider.shutdown()
     base = {"ml.model.name": "m"}
     order = sorted((duration_ns, call) for call, duration_ns in enumerate(durations_ns[:100].tolist()) if call != 5)

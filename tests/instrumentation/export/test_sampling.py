@@ -105,6 +105,8 @@ def test_a_call_is_slow_above_the_threshold_and_not_at_it() -> None:
     durations_ns = np.array([1_000_000, 1_000_001, 2_000_000])
     assert SlowCallDetector().detect("m", durations_ns, 0.001).tolist() == [False, True, True]
     assert SlowCallDetector().detect("m", durations_ns, None).tolist() == [False, False, False]
+    second_ns = np.array([1_000_000_000, 1_000_000_001])
+    assert SlowCallDetector().detect("m", second_ns, 1.0).tolist() == [False, True]
 
 
 def test_a_call_is_slow_above_the_99th_percentile_of_enough_calls_before() -> None:

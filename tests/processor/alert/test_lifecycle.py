@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from otel_mlmon.processor.alert.alert import Alert, Link, RuleState
 from otel_mlmon.processor.alert.cause import OnsetCounts
-from otel_mlmon.processor.alert.lifecycle import MAX_RESOLVED, AlertsRecord
+from otel_mlmon.processor.alert.lifecycle import MAX_EXEMPLARS, MAX_RESOLVED, AlertsRecord, rank_causes
 from otel_mlmon.processor.alert.rules.data_drift import DataDriftRule
 from otel_mlmon.processor.alert.rules.rule import Judgement
 from otel_mlmon.processor.config.model import Config
@@ -19,6 +19,7 @@ from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.state.records import decode, encode
 from otel_mlmon.processor.window.window import Window
 from otel_mlmon.types import ModelKey
+from tests.support.alerts import CAUSE
 from tests.support.scores import MODEL, SECOND_NS, Judged, judged
 
 Change = tuple[str, RuleState, RuleState]
@@ -42,7 +43,11 @@ class Run:
         alerts: The section `alerts`.
     """
 
-    def __init__(
+    def __init__(self, **options: Any) -> None:
+        self.configure(**options)
+        self.alerts = self.settings.alerts()
+
+    def configure(
         self,
         *,
         for_: str = "0s",
@@ -50,14 +55,8 @@ class Run:
         limits: dict[str, Any] | None = None,
         **alerts: Any,
     ) -> None:
-        self.configure(rules=rules, limits=limits, **alerts, **{"for": for_})
-        self.alerts = self.settings.alerts()
-
-    def configure(
-        self, *, rules: dict[str, Any] | None = None, limits: dict[str, Any] | None = None, **alerts: Any
-    ) -> None:
-        models = {"*": rules or {}}
-        self.settings = Settings(Config.model_validate({"models": models, "limits": limits, "alerts": alerts}))
+        sections = {"models": {"*": rules or {}}, "limits": limits, "alerts": {**alerts, "for": for_}}
+        self.settings = Settings(Config.model_validate(sections))
 
     def pane(self, at_s: float, *entries: Judged, model: ModelKey = MODEL) -> list[Change]:
         return changes(self.alerts.evaluate(model, dict(entries), ns(at_s)))
@@ -78,6 +77,7 @@ QUIET = judged("input.a", "ok")
 FIRES: Change = ("data_drift", RuleState.OK, RuleState.FIRING)
 RESOLVES: Change = ("data_drift", RuleState.FIRING, RuleState.OK)
 FALLS_SILENT: Change = ("no_data", RuleState.OK, RuleState.NO_DATA)
+LATE_FIRES: Change = ("data_drift", RuleState.PENDING, RuleState.FIRING)
 COMES_BACK: Change = ("no_data", RuleState.NO_DATA, RuleState.OK)
 
 
@@ -366,3 +366,158 @@ def test_restarted_anywhere_it_says_the_same_and_each_rule_takes_turns(
             assert (previous is RuleState.OK) != (alert.state is RuleState.OK)
             states[alert.fingerprint] = alert.state
     assert repr(restarted.alerts.record()) == repr(lasting.alerts.record())
+
+
+@pytest.mark.parametrize(
+    ("at_s", "change"), [(9.999, []), (10.0, [("data_drift", RuleState.PENDING, RuleState.FIRING)])]
+)
+def test_for_is_crossed_at_its_end(at_s: float, change: list[Change]) -> None:
+    run = Run(for_="10s")
+    run.pane(0, DRIFT)
+    assert run.pane(at_s, DRIFT) == change
+
+
+@pytest.mark.parametrize(("at_s", "change"), [(13.999, []), (14.0, [RESOLVES])])
+def test_keep_firing_for_is_crossed_at_its_end(at_s: float, change: list[Change]) -> None:
+    run = Run(keep_firing_for="10s")
+    run.pane(0, DRIFT)
+    run.pane(4, QUIET)
+    assert run.pane(at_s, QUIET) == change
+
+
+@pytest.mark.parametrize(("at_s", "change"), [(599.999, []), (600.0, [FALLS_SILENT])])
+def test_silence_is_crossed_at_its_end(at_s: float, change: list[Change]) -> None:
+    run = Run()
+    run.pane(0, QUIET)
+    assert run.tick(at_s) == change
+    assert run.state("latency") is (RuleState.NO_DATA if change else RuleState.OK)
+
+
+@pytest.mark.parametrize(("at_s", "change"), [(999.999, []), (1000.0, [RESOLVES])])
+def test_a_version_that_was_replaced_is_stale_at_its_end(at_s: float, change: list[Change]) -> None:
+    run, new = Run(limits={"stale_after": "1000s"}), ModelKey("digits", "2")
+    run.pane(0, DRIFT)
+    run.pane(at_s - 1, judged("latency", "ok", model=new), model=new)
+    ended = run.alerts.tick(ns(at_s))
+    assert changes(ended) == change
+    assert [alert.reason for alert in ended] == ["Another version replaced it."] * len(change)
+
+
+def test_of_two_environments_neither_replaces_the_other_nor_ends_its_silence() -> None:
+    run = Run(limits={"stale_after": "1000s"})
+    staging = ModelKey("digits", "1", "staging")
+    run.pane(0, DRIFT)
+    run.pane(700, judged("latency", "ok", model=staging), model=staging)
+    assert run.tick(700) == [FALLS_SILENT]
+    run.pane(1500, judged("latency", "ok", model=staging), model=staging)
+    assert run.tick(1500) == []
+    assert run.state("data_drift") is RuleState.FIRING
+    assert [alert.environment for alert in run.alerts.alerts()] == ["", ""]
+    (alert,) = run.alerts.evaluate(staging, dict([judged("input.a", "drift", model=staging)]), ns(1501))
+    assert alert.environment == "staging"
+
+
+def test_the_statuses_of_rules_say_since_when_and_why() -> None:
+    run = Run()
+    run.pane(1, judged("input.a", "drift", pane=(100, 0)), judged("latency", "ok"))
+    statuses = {status.rule: status for status in run.alerts.current()}
+    assert list(statuses) == ["latency", "errors", "prediction_drift", "confidence", "data_drift", "no_data"]
+    drift = statuses["data_drift"]
+    assert (drift.model, drift.state, drift.changed_ns, drift.severity) == (MODEL, RuleState.FIRING, ns(1), "critical")
+    assert [cause.stream for cause in drift.causes] == ["input.a"]
+    assert (statuses["latency"].state, statuses["latency"].changed_ns, statuses["latency"].causes) == (
+        RuleState.OK, 0, (),
+    )  # fmt: skip
+    assert {status.changed_ns for status in run.alerts.current()} == {0, ns(1)}
+    run.tick(700)
+    silent = {status.rule: status for status in run.alerts.current()}
+    assert (silent["latency"].state, silent["latency"].changed_ns) == (RuleState.NO_DATA, ns(1))
+    assert (silent["no_data"].changed_ns, silent["data_drift"].state) == (ns(700), RuleState.FIRING)
+
+
+def test_a_model_that_never_had_data_is_not_silent() -> None:
+    run = Run()
+    run.pane(0, judged("input.a", "ok", pane=(0, 0)))
+    assert run.tick(10**6) == []
+    assert {status.state for status in run.alerts.current()} == {RuleState.OK}
+
+
+def test_the_newest_exemplars_come_first_and_are_few() -> None:
+    run = Run()
+    run.pane(1, judged("input.a", "drift", exemplars=("a", "b", "c")))
+    run.pane(2, judged("input.a", "drift", exemplars=("d", "b", "e", "f")))
+    (alert,) = run.alerts.alerts()
+    assert alert.exemplars == ("d", "b", "e", "f", "a")
+    assert len(alert.exemplars) == MAX_EXEMPLARS
+
+
+def test_causes_are_ranked_by_evidence_then_by_how_much_they_moved_then_by_name() -> None:
+    causes = [
+        replace(CAUSE, stream="d", margin=2.0, value=0.1),
+        replace(CAUSE, stream="c", margin=2.0, value=0.1),
+        replace(CAUSE, stream="b", margin=2.001, value=0.3),
+        replace(CAUSE, stream="a", margin=1.99, value=0.9),
+        replace(CAUSE, stream="e", margin=2.01, value=0.0),
+    ]
+    assert [cause.stream for cause in rank_causes(causes)] == ["e", "b", "c", "d", "a"]
+
+
+def test_the_onset_of_an_alert_is_that_of_its_first_cause() -> None:
+    run = Run()
+    entries = [judged("input.a", "drift", since_ns=9), judged("input.b", "drift", since_ns=4)]
+    (alert,) = run.alerts.evaluate(MODEL, dict(entries), ns(1))
+    assert alert.onset_ns == 4
+
+
+def test_silence_began_when_data_last_came() -> None:
+    run = Run()
+    run.pane(3, QUIET)
+    (alert,) = run.alerts.tick(ns(700))
+    assert (alert.onset_ns, alert.time_ns, alert.severity, alert.title) == (ns(3), ns(700), "warning", "no predictions")
+
+
+def test_a_pending_rule_that_is_switched_off_is_not_notified() -> None:
+    run = Run(for_="10s")
+    run.pane(0, DRIFT)
+    run.configure(for_="10s", rules={"data_drift": {"enabled": False}})
+    run.restart(1)
+    assert run.tick(2) == []
+    run.configure(for_="10s")
+    run.restart(3)
+    assert run.state("data_drift") is RuleState.OK
+    assert run.alerts.alerts() == []
+
+
+def test_while_the_processor_was_down_no_stream_became_stale() -> None:
+    run = Run()
+    run.pane(0, DRIFT, judged("latency", "ok"))
+    run.restart(86400)
+    assert run.tick(86400) == []
+    run.pane(86401, judged("latency", "ok"))
+    assert run.tick(86401) == []
+    assert run.state("data_drift") is RuleState.FIRING
+
+
+def test_a_restart_at_an_earlier_time_goes_on_at_the_last_one() -> None:
+    run = Run()
+    run.pane(100, DRIFT)
+    run.restart(50)
+    (alert,) = run.alerts.evaluate(MODEL, dict([QUIET]), ns(60))
+    assert alert.time_ns == ns(100)
+
+
+def test_a_stream_that_cannot_be_judged_is_no_evidence_that_a_breach_lasts() -> None:
+    run = Run(for_="10s")
+    run.pane(0, DRIFT)
+    assert run.pane(20, judged("input.a", "learning")) == []
+    assert run.state("data_drift") is RuleState.PENDING
+    assert run.pane(21, DRIFT) == [LATE_FIRES]
+
+
+def test_a_cause_counts_what_came_since_its_onset_across_a_restart() -> None:
+    run = Run()
+    for second in range(3):
+        run.pane(second, judged("input.a", "drift", pane=(9, 1), rolling=(5000, 5000)))
+        run.restart(second)
+    (alert,) = run.alerts.alerts()
+    assert (alert.causes[0].current_count, alert.causes[0].current) == (30, "90 %")

@@ -3,17 +3,20 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 
+from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.notify.delivery import MAX_HANGING, Delivery, DeliverySettings
 from otel_mlmon.processor.notify.notifier import PermanentError, TransientError
 from tests.support.alerts import FIRING, RESOLVED
 from tests.support.notifiers import DeadLetterList, ScriptedNotifier
 from tests.support.processes import until
+
+DeadLetter = tuple[Alert, str, str, str]
 
 QUICK = DeliverySettings(backoff_s=0.001, max_backoff_s=0.002, breaker_open_s=0.001)
 
@@ -59,41 +62,11 @@ def test_a_fault_of_ours_in_a_notifier_is_a_dead_letter_too() -> None:
     assert (reason, made.outcomes()["error"]) == ("error", 1)
 
 
-def test_it_gives_up_after_its_time() -> None:
-    notifier, letters = ScriptedNotifier([TransientError("HTTP 503")] * 1000), DeadLetterList()
-    with delivery(notifier, letters, replace(QUICK, give_up_after_s=0.02)) as made:
-        made.submit(FIRING)
-        assert letters.wait_for(1) == [(FIRING, "n", "given_up", "HTTP 503")]
-    assert 1 < notifier.calls < 1000
-
-
-def test_retry_after_is_waited_for() -> None:
-    notifier, letters = ScriptedNotifier([TransientError("HTTP 429", retry_after_s=0.1)]), DeadLetterList()
-    with delivery(notifier, letters) as made:
-        begin_s = time.monotonic()
-        made.submit(FIRING)
-        notifier.wait_for(1)
-    assert time.monotonic() - begin_s >= 0.1
-
-
 def test_a_retry_after_beyond_the_end_gives_up_now() -> None:
     notifier, letters = ScriptedNotifier([TransientError("HTTP 429", retry_after_s=1e9)]), DeadLetterList()
     with delivery(notifier, letters) as made:
         made.submit(FIRING)
         assert letters.wait_for(1) == [(FIRING, "n", "given_up", "HTTP 429")]
-
-
-def test_an_open_circuit_lets_time_pass_before_it_tries() -> None:
-    settings = replace(QUICK, breaker_failures=2, breaker_open_s=0.2)
-    notifier, letters = ScriptedNotifier([PermanentError("x")] * 2), DeadLetterList()
-    with delivery(notifier, letters, settings) as made:
-        made.submit(FIRING)
-        made.submit(FIRING)
-        letters.wait_for(2)
-        begin_s = time.monotonic()
-        made.submit(RESOLVED)
-        notifier.wait_for(1)
-    assert time.monotonic() - begin_s >= 0.19
 
 
 def test_a_full_queue_buries_the_oldest_and_never_waits() -> None:
@@ -167,3 +140,109 @@ def test_what_was_never_started_buries_what_it_was_given() -> None:
     made.submit(FIRING)
     assert not made.shutdown(1)
     assert [letter[2] for letter in letters.letters] == ["shutdown"]
+
+
+class Timeline:
+    """A clock that only waiting moves, and every wait that was asked for."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+        self.waits_s: list[float] = []
+
+    def clock(self) -> float:
+        return self.now_s
+
+    def wait(self, delay_s: float) -> None:
+        self.waits_s.append(delay_s)
+        self.now_s += delay_s
+
+
+def waits_of(
+    script: Sequence[Exception], *alerts: Alert, seed: int = 7, **settings: float
+) -> tuple[list[float], list[tuple[Alert, str, str, str]]]:
+    """Delivers alerts on a timeline, and returns every wait and the dead letters."""
+    timeline, letters, notifier = Timeline(), DeadLetterList(), ScriptedNotifier(list(script))
+    options = DeliverySettings(**settings)  # type: ignore[arg-type]
+    made = Delivery(
+        notifier, name="n", dead_letters=letters, settings=options, clock=timeline.clock, rng=random.Random(seed),
+        wait=timeline.wait,
+    )  # fmt: skip
+    for alert in alerts:
+        made.submit(alert)
+    made.start()
+    until(lambda: made.pending() == 0)
+    assert made.shutdown(10)
+    return timeline.waits_s, letters.letters
+
+
+def test_by_default_attempts_back_off_with_jitter_to_a_minute_for_an_hour() -> None:
+    waits_s, letters = waits_of([TransientError("HTTP 503")] * 1000, FIRING)
+    rng, backoff_s, expected_s, now_s = random.Random(7), 1.0, list[float](), 0.0
+    for failures in range(1, 1000):
+        if failures > 5:
+            expected_s.append(30.0)  # the circuit is open after five failures in a row
+            now_s += 30.0
+        delay_s = backoff_s * rng.uniform(0.5, 1.0)
+        if now_s + delay_s > 3600.0:
+            break
+        expected_s.append(delay_s)
+        now_s += delay_s
+        backoff_s = min(60.0, 2.0 * backoff_s)
+    assert waits_s == expected_s
+    assert [round(wait_s, 2) for wait_s in waits_s[:6]] == [0.66, 1.15, 3.3, 4.29, 12.29, 30.0]
+    assert letters == [(FIRING, "n", "given_up", "HTTP 503")]
+
+
+@pytest.mark.parametrize(("give_up_after_s", "attempts"), [(2.49, 1), (2.5, 2), (7.49, 2), (7.5, 3)])
+def test_it_gives_up_before_an_attempt_that_would_be_too_late(give_up_after_s: float, attempts: int) -> None:
+    # The waits are as asked for: 2.5 s, then 5 s, whatever the jitter.
+    script = [TransientError("x", retry_after_s=2.5), TransientError("x", retry_after_s=5.0), TransientError("x")]
+    waits_s, letters = waits_of(script, FIRING, give_up_after_s=give_up_after_s, backoff_s=0.0, max_backoff_s=0.0)
+    assert waits_s == [2.5, 5.0][: attempts - 1] + ([0.0] if attempts == 3 else [])
+    assert len(letters) == (attempts < 3)
+
+
+@pytest.mark.parametrize(("failures", "waits_s"), [(1, []), (2, []), (3, [30.0]), (4, [30.0, 30.0])])
+def test_the_circuit_opens_at_its_number_of_failures_in_a_row(failures: int, waits_s: list[float]) -> None:
+    script: list[Exception] = [PermanentError("x")] * failures
+    waits, letters = waits_of(script, *[FIRING] * failures, RESOLVED, breaker_failures=3)
+    assert waits == waits_s
+    assert len(letters) == failures
+
+
+def test_a_success_closes_the_circuit() -> None:
+    class Alternating(ScriptedNotifier):
+        def notify(self, alert: Alert) -> None:
+            if alert.time_ns % 3:
+                raise PermanentError("x")
+
+    timeline, letters = Timeline(), DeadLetterList()
+    made = Delivery(
+        Alternating(), name="n", dead_letters=letters, settings=DeliverySettings(breaker_failures=3),
+        clock=timeline.clock, wait=timeline.wait,
+    )  # fmt: skip
+    for number in range(9):
+        made.submit(replace(FIRING, time_ns=number))
+    made.start()
+    until(lambda: made.pending() == 0)
+    assert made.shutdown(10)
+    assert (timeline.waits_s, made.outcomes()["delivered"]) == ([], 3)
+
+
+@pytest.mark.parametrize(("retry_after_s", "wait_s"), [(0.1, 0.5), (3.0, 3.0), (0.0, 0.5)])
+def test_the_longer_of_backoff_and_retry_after_is_waited_for(retry_after_s: float, wait_s: float) -> None:
+    class HalfJitter(random.Random):
+        def uniform(self, a: float, b: float) -> float:
+            assert (a, b) == (0.5, 1.0)
+            return a
+
+    timeline, letters = Timeline(), DeadLetterList()
+    notifier = ScriptedNotifier([TransientError("HTTP 429", retry_after_s=retry_after_s)])
+    made = Delivery(
+        notifier, name="n", dead_letters=letters, clock=timeline.clock, rng=HalfJitter(), wait=timeline.wait
+    )
+    made.submit(FIRING)
+    made.start()
+    notifier.wait_for(1)
+    assert made.shutdown(10)
+    assert timeline.waits_s == [wait_s]

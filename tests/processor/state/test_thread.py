@@ -32,7 +32,7 @@ class Ledger:
         self.closed = threading.Event()
 
     @property
-    def kept(self) -> list[int]:
+    def durable_items(self) -> list[int]:
         """Every durable item, in order."""
         return [item for turn in self.durable for item in turn]
 
@@ -104,7 +104,7 @@ def test_items_that_arrive_together_are_one_commit() -> None:
         held.set()
         for done in (first, *later):
             done.result(DEADLINE_S)
-    assert work.kept == list(range(50))
+    assert work.durable_items == list(range(50))
     assert len(work.durable) <= 3
 
 
@@ -131,7 +131,7 @@ def test_a_commit_that_fails_fails_its_items_and_the_next_one_holds_them() -> No
         with pytest.raises(StoreError, match="the disk is full"):
             owner.submit(1).result(DEADLINE_S)
         owner.submit(2).result(DEADLINE_S)
-    assert work.kept == [1, 2]
+    assert work.durable_items == [1, 2]
 
 
 @pytest.mark.guarded
@@ -145,7 +145,7 @@ def test_a_fault_of_ours_fails_one_item_and_not_its_neighbours() -> None:
         with pytest.raises(StoreError, match="could not be applied"):
             owner.submit(13).result(DEADLINE_S)
         owner.submit(14).result(DEADLINE_S)
-    assert work.kept == [14]
+    assert work.durable_items == [14]
 
 
 def test_what_has_arrived_is_committed_at_shutdown_and_what_comes_after_is_refused() -> None:
@@ -157,7 +157,7 @@ def test_what_has_arrived_is_committed_at_shutdown_and_what_comes_after_is_refus
     assert owner.shutdown(DEADLINE_S)
     for done in arrived:
         done.result(0)
-    assert work.kept == list(range(10))
+    assert work.durable_items == list(range(10))
     with pytest.raises(StoreError, match="stopping"):
         owner.submit(11).result(0)
 

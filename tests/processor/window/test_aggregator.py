@@ -36,7 +36,7 @@ from tests.support.observations import (
 )
 
 
-def of(bench: Bench, stream: str) -> list[Window]:
+def windows_of(bench: Bench, stream: str) -> list[Window]:
     return [window for window in bench.out if window.stream.stream == stream]
 
 
@@ -66,7 +66,7 @@ def test_learned_then_frozen_and_rolling() -> None:
         bench.add(label(15, at_s=step * 10, label="a", exemplars=("1" * 32, "0" * 32)))
         bench.add(label(5, at_s=step * 10, label="b"))
     bench.flush()
-    windows = of(bench, semconv.STREAM_LABEL)
+    windows = windows_of(bench, semconv.STREAM_LABEL)
     assert [window.learned for window in windows] == [20, 40] + [0] * 10
     assert [window.reference is None for window in windows] == [True, True] + [False] * 10
     last = windows[-1]
@@ -86,7 +86,7 @@ def test_latency_and_errors_have_a_budget_and_do_not_learn() -> None:
     bench.add(point(semconv.DURATION.name, durations(0.01, 0.02, 0.3), at_s=10))
     bench.add(point(semconv.DURATION.name, durations(0.5), at_s=10, key="ValueError"))
     bench.flush()
-    latency, errors = of(bench, "latency")[0], of(bench, "errors")[0]
+    latency, errors = windows_of(bench, "latency")[0], windows_of(bench, "errors")[0]
     assert latency.reference is not None
     assert errors.reference is not None
     assert (latency.reference.bins.names, latency.reference.counts.tolist()) == (
@@ -112,7 +112,7 @@ def test_a_given_reference_wins() -> None:
     bench.add(point(semconv.FEATURE.name, numbers(*ages[:100], 1e9), at_s=10, key="age"))
     bench.add(point(semconv.MISSING_VALUES.name, 7, at_s=10, key="age"))
     bench.flush()
-    labels, age = of(bench, semconv.STREAM_LABEL)[0], of(bench, "input.age")[0]
+    labels, age = windows_of(bench, semconv.STREAM_LABEL)[0], windows_of(bench, "input.age")[0]
     assert labels.reference is not None
     assert age.reference is not None
     assert (labels.reference.counts.tolist(), labels.reference.origin) == ([9, 1, 0], "file")
@@ -132,7 +132,7 @@ def test_coarser_numbers_bin_the_reference_anew_and_the_window_with_it() -> None
     bench.add(point(semconv.FEATURE.name, numbers(150.0, 1e-200), at_s=30, key="age"))
     bench.add(point(semconv.FEATURE.name, fine, at_s=40, key="age"))
     bench.flush()
-    _, before, coarse, after = of(bench, "input.age")
+    _, before, coarse, after = windows_of(bench, "input.age")
     assert before.reference is not None
     assert coarse.reference is not None
     assert coarse.reference is not before.reference
@@ -148,7 +148,7 @@ def test_confidence_has_ten_equal_bins() -> None:
     for at_s in (10, 20):
         bench.add(point(semconv.CONFIDENCE.name, sketch, at_s=at_s))
     bench.flush()
-    window = of(bench, semconv.STREAM_CONFIDENCE)[-1]
+    window = windows_of(bench, semconv.STREAM_CONFIDENCE)[-1]
     assert window.reference is not None
     assert window.reference.bins.edges == (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     assert window.pane.tolist() == [1, 0, 0, 0, 0, 1, 0, 0, 0, 1]
@@ -162,7 +162,7 @@ def test_a_categorical_feature_and_its_missing_values() -> None:
             bench.add(point(semconv.CATEGORY.name, count, at_s=at_s, key="city", category=city))
         bench.add(point(semconv.MISSING_VALUES.name, 1, at_s=at_s, key="city"))
     bench.flush()
-    window = of(bench, "input.city")[-1]
+    window = windows_of(bench, "input.city")[-1]
     assert window.reference is not None
     assert window.reference.bins.names == ("Rome", OTHER, MISSING)
     assert window.pane.tolist() == [8, 2, 1]
@@ -188,9 +188,9 @@ def test_a_stream_that_went_silent_shrinks_to_nothing_and_then_is_quiet() -> Non
         if step <= 2:
             bench.add(point(semconv.FEATURE.name, numbers(1.0), at_s=step * 10, key="age"))
     bench.flush()
-    windows = of(bench, "input.age")
+    windows = windows_of(bench, "input.age")
     assert [(int(window.pane.sum()), int(window.rolling.sum())) for window in windows] == [(0, 0), (1, 1), (0, 1)]
-    assert len(of(bench, semconv.STREAM_LABEL)) == 8
+    assert len(windows_of(bench, semconv.STREAM_LABEL)) == 8
 
 
 def test_windows_come_in_event_order() -> None:
@@ -311,8 +311,8 @@ def test_clock_slack_is_for_writers_a_little_ahead() -> None:
 
 
 def profile(created: str = "2026-01-01T00:00:00+00:00", version: str = "", labels: str = "aab") -> Profile:
-    made = Profile.from_data(model="digits", version=version, labels=list(labels))
-    return replace(made, created=created)
+    created_profile = Profile.from_data(model="digits", version=version, labels=list(labels))
+    return replace(created_profile, created=created)
 
 
 def loaded(reference: Profile | str, model: ModelKey = MODEL) -> ModelLoaded:

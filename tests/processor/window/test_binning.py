@@ -123,18 +123,18 @@ def test_degenerate_references_are_legal(reference: StreamSketch, names: int) ->
 def test_a_constant_that_changes_leaves_its_bin() -> None:
     reference = exponential(*[5.0] * 100)
     moved = exponential(*[6.0] * 100)
-    both = reference.merge(moved)
-    grid = choose_quantile_bins(reference, grid=None, has_missing=False).misfit(both)
+    mixed = reference.merge(moved)
+    grid = choose_quantile_bins(reference, grid=None, has_missing=False).misfit(mixed)
     binning = choose_quantile_bins(reference, grid=grid, has_missing=False)
-    assert binning.count(both).tolist() == [0, 100, 100]
+    assert binning.count(mixed).tolist() == [0, 100, 100]
 
 
 def test_classes_beyond_the_first_are_other() -> None:
     reference = StreamSketch(categories=Categories(counts={"a": 5, "b": 3, "c": 1}))
     binning = ClassBins.choose(reference, limit=2, has_missing=True)
     assert binning.bins.names == ("a", "b", OTHER, MISSING)
-    seen = StreamSketch(categories=Categories(counts={"a": 1, "new": 2, OTHER: 3}), missing=4)
-    assert binning.count(seen).tolist() == [1, 0, 5, 4]
+    current = StreamSketch(categories=Categories(counts={"a": 1, "new": 2, OTHER: 3}), missing=4)
+    assert binning.count(current).tolist() == [1, 0, 5, 4]
 
 
 @pytest.mark.parametrize(

@@ -91,8 +91,8 @@ def test_a_grid_of_bounds_leaves_only_edges_that_all_writers_have() -> None:
     sketch = explicit(TWENTY, [1] * 20 + [0])
     assert choose_quantile_bins(sketch, grid=(2.0, 9.0, 10.5), has_missing=False).edges == (2.0, 9.0)
     other = Histogram(bounds=(9.0, 11.0), counts=np.array([1, 1, 1]))
-    both = StreamSketch(explicit={**sketch.explicit, other.bounds: other})
-    assert choose_quantile_bins(both, grid=None, has_missing=False).edges == (9.0, 11.0)
+    mixed = StreamSketch(explicit={**sketch.explicit, other.bounds: other})
+    assert choose_quantile_bins(mixed, grid=None, has_missing=False).edges == (9.0, 11.0)
 
 
 def test_numbers_of_no_bucket_have_one_bin() -> None:
@@ -169,9 +169,9 @@ def test_calls_over_a_threshold_in_explicit_buckets(threshold_s: float, expected
 def test_calls_over_a_threshold_in_exponential_buckets(threshold_s: float, expected: list[int]) -> None:
     sketch = exponential({0: 1, 1: 2, 2: 4})
     assert count_over_threshold(sketch, threshold_s).tolist() == expected
-    both = StreamSketch(exponential=sketch.exponential, explicit=explicit([1.0], [0, 5]).explicit)
+    mixed = StreamSketch(exponential=sketch.exponential, explicit=explicit([1.0], [0, 5]).explicit)
     over = expected[1] + (5 if threshold_s == 1.0 else 0)
-    assert count_over_threshold(both, threshold_s).tolist() == [12 - over, over]
+    assert count_over_threshold(mixed, threshold_s).tolist() == [12 - over, over]
 
 
 def test_the_bins_of_a_threshold_have_names() -> None:

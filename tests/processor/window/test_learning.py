@@ -35,8 +35,8 @@ def sticky(rng: np.random.Generator, items: int, run: float, shares: NDArray[np.
 
 
 def blocks_of(labels: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    whole = labels[: len(labels) // size * size].reshape(-1, size)
-    return np.stack([np.bincount(block, minlength=4) for block in whole])
+    complete = labels[: len(labels) // size * size].reshape(-1, size)
+    return np.stack([np.bincount(block, minlength=4) for block in complete])
 
 
 def sketch(*counts: int) -> StreamSketch:
@@ -48,8 +48,8 @@ def sketch(*counts: int) -> StreamSketch:
 def test_the_design_effect_of_runs_is_found(run: int) -> None:
     rng = np.random.default_rng(run)
     truth = 2 * run - 1
-    found = [design_effect(blocks_of(sticky(rng, 1000 * truth + 4000, run), 50 + 16 * run)) for _ in range(30)]
-    assert truth / 1.5 <= float(np.median([phi for phi in found if phi is not None])) <= truth * 1.5
+    estimates = [design_effect(blocks_of(sticky(rng, 1000 * truth + 4000, run), 50 + 16 * run)) for _ in range(30)]
+    assert truth / 1.5 <= float(np.median([phi for phi in estimates if phi is not None])) <= truth * 1.5
 
 
 @pytest.mark.simulation

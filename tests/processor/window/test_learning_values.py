@@ -85,11 +85,11 @@ def test_the_design_effect_is_that_of_its_formula(table: list[tuple[int, ...]]) 
 
 def plain_statistic(table: Any) -> tuple[float, int]:
     """Two-sample chi-squared of the halves, and its degrees of freedom."""
-    total, seen, first = sum(map(sum, table)), 0, []
+    total, count, first = sum(map(sum, table)), 0, []
     for block in table:
         first.append(block)
-        seen += sum(block)
-        if seen >= total / 2:
+        count += sum(block)
+        if count >= total / 2:
             break
     halves = np.array([np.sum(first, axis=0), np.sum(table, axis=0) - np.sum(first, axis=0)])
     halves = halves[:, halves.sum(axis=0) > 0]
@@ -136,8 +136,8 @@ def test_a_block_is_full_of_fifty_values(panes: list[int], blocks: list[int]) ->
 
 
 def test_blocks_are_joined_two_by_two_when_there_are_more_than_64() -> None:
-    most = learn(*[MIN_BLOCK] * MAX_BLOCKS)
-    assert (len(most.blocks), most.block_items) == (MAX_BLOCKS, MIN_BLOCK)
+    full = learn(*[MIN_BLOCK] * MAX_BLOCKS)
+    assert (len(full.blocks), full.block_items) == (MAX_BLOCKS, MIN_BLOCK)
     joined = learn(*[MIN_BLOCK] * MAX_BLOCKS, 70, 20, 10, 1)
     assert joined.block_items == 2 * MIN_BLOCK
     assert joined.blocks == [[2 * MIN_BLOCK, 0, 0]] * (MAX_BLOCKS // 2) + [[100, 0, 0], [1, 0, 0]]

@@ -26,12 +26,12 @@ DAILY = MovingReferenceSettings(rolling_hours=48, lag_hours=24)
 SHARES = arrays(np.float64, 4, elements=st.floats(0.01, 1.0)).map(lambda numbers: numbers / numbers.sum())
 
 
-def whole(*numbers: int) -> NDArray[np.int64]:
+def counts_of(*numbers: int) -> NDArray[np.int64]:
     return np.array(numbers, dtype=np.int64)
 
 
-def history(of: MovingReferenceSettings = DAILY, learn: int = 100) -> MovingReference:
-    return MovingReference(settings=of, name="m", min_values=learn)
+def history(reference: MovingReferenceSettings = DAILY, learn: int = 100) -> MovingReference:
+    return MovingReference(settings=reference, name="m", min_values=learn)
 
 
 def hour(number: int, *counts: int) -> PaneCounts:
@@ -40,7 +40,7 @@ def hour(number: int, *counts: int) -> PaneCounts:
         start_ns=number * HOUR_NS,
         end_ns=(number + 1) * HOUR_NS,
         generation=0,
-        counts=whole(*counts),
+        counts=counts_of(*counts),
         number_count=0,
         exact_sum=ExactSum(),
     )
@@ -51,24 +51,24 @@ def test_the_epoch_begins_on_a_thursday() -> None:
 
 
 def test_a_reference_holds_what_ends_a_lag_before_its_epoch_and_nothing_later() -> None:
-    kept = history()
+    moving = history()
     for number in range(24 * 6):
-        kept.add(hour(number, number, 0, 1))
-    reference = kept.reference(24 * 5 * HOUR_NS + 1, BINS)  # the sixth day: days three and four are judged by
+        moving.add(hour(number, number, 0, 1))
+    reference = moving.reference(24 * 5 * HOUR_NS + 1, BINS)  # the sixth day: days three and four are judged by
     assert reference is not None
     assert reference.counts.tolist() == [sum(range(48, 96)), 0, 48]
     assert reference.origin == "rolling"
-    same = kept.reference(24 * 6 * HOUR_NS, BINS)
+    same = moving.reference(24 * 6 * HOUR_NS, BINS)
     assert same is reference
-    later = kept.reference(24 * 6 * HOUR_NS + 1, BINS)
+    later = moving.reference(24 * 6 * HOUR_NS + 1, BINS)
     assert later is not None
     assert later.counts.tolist() == [sum(range(72, 120)), 0, 48]
 
 
 def test_too_few_values_make_no_reference() -> None:
-    kept = history(learn=100)
-    kept.add(hour(0, 99, 0, 0))
-    assert kept.reference(72 * HOUR_NS, BINS) is None
+    moving = history(learn=100)
+    moving.add(hour(0, 99, 0, 0))
+    assert moving.reference(72 * HOUR_NS, BINS) is None
     weekly = history(MovingReferenceSettings(rolling_hours=500, lag_hours=24, hour_of_week=True), learn=1)
     for number in range(167):
         weekly.add(hour(number, 1, 1, 1))
@@ -77,60 +77,60 @@ def test_too_few_values_make_no_reference() -> None:
 
 
 def test_hours_are_forgotten_when_no_reference_will_need_them() -> None:
-    kept = history()
+    moving = history()
     for number in range(1000):
-        kept.add(hour(number, 1, 0, 0))
-    assert (len(kept.hours), min(kept.hours), DAILY.retained_hours) == (97, 903, 96)
+        moving.add(hour(number, 1, 0, 0))
+    assert (len(moving.hours), min(moving.hours), DAILY.retained_hours) == (97, 903, 96)
 
 
 @given(SHARES, SHARES, SHARES)
 @settings(deadline=None, max_examples=200)
 def test_a_coupling_takes_one_to_the_other_and_widens_no_distance(
-    before: NDArray[np.float64], after: NDArray[np.float64], seen: NDArray[np.float64]
+    before: NDArray[np.float64], after: NDArray[np.float64], current: NDArray[np.float64]
 ) -> None:
     assume(np.abs(after - before).sum() > 1e-6)
     gains = np.maximum(after - before, 0)
     kernel = np.diag(np.minimum(1, after / before))
     kernel += (1 - kernel.sum(axis=1))[:, None] * gains / gains.sum()
     assert before @ kernel == pytest.approx(after)
-    assert np.abs(seen @ kernel - after).sum() <= np.abs(seen - before).sum() + 1e-12
+    assert np.abs(current @ kernel - after).sum() <= np.abs(current - before).sum() + 1e-12
     # And that kernel is what is drawn from.
-    counts = np.rint(seen * 100_000).astype(np.int64)
+    counts = np.rint(current * 100_000).astype(np.int64)
     moved = couple(counts, before, after, np.random.default_rng(0))
     assert moved.sum() == counts.sum()
-    assert moved / counts.sum() == pytest.approx(seen @ kernel, abs=6 * math.sqrt(0.25 / 100_000))
+    assert moved / counts.sum() == pytest.approx(current @ kernel, abs=6 * math.sqrt(0.25 / 100_000))
 
 
 def test_an_hour_that_was_seldom_seen_is_taken_almost_as_it_is() -> None:
-    of = MovingReferenceSettings(rolling_hours=24 * 14, lag_hours=24, hour_of_week=True)
-    kept = history(of)
+    weekly = MovingReferenceSettings(rolling_hours=24 * 14, lag_hours=24, hour_of_week=True)
+    moving = history(weekly)
     for number in range(24 * 14):
         counts = (0, 5, 0) if hour_of_week(number) == 7 else (800, 100, 100)
-        kept.add(hour(number, *counts))
+        moving.add(hour(number, *counts))
     end_ns = 24 * 16 * HOUR_NS
-    reference = kept.reference(end_ns - 1, BINS)
+    reference = moving.reference(end_ns - 1, BINS)
     assert reference is not None
-    assert (reference.origin, kept.epoch_reference is not None and len(kept.epoch_reference.hours)) == (
+    assert (reference.origin, moving.epoch_reference is not None and len(moving.epoch_reference.hours)) == (
         "hour_of_week",
         168,
     )
     # 167 hours of 2,000 values each, and the pseudo-observations.
     assert reference.total == pytest.approx(2000 + SHRINKAGE, rel=0.05)
-    assert kept.epoch_reference is not None
-    assert kept.epoch_reference.hours[7] == pytest.approx([0.76, 0.14, 0.1], abs=0.02)
+    assert moving.epoch_reference is not None
+    assert moving.epoch_reference.hours[7] == pytest.approx([0.76, 0.14, 0.1], abs=0.02)
 
 
 def test_a_pane_is_adjusted_the_same_whenever_it_is() -> None:
-    of = MovingReferenceSettings(rolling_hours=24 * 14, lag_hours=24, hour_of_week=True)
-    kept = history(of)
+    weekly = MovingReferenceSettings(rolling_hours=24 * 14, lag_hours=24, hour_of_week=True)
+    moving = history(weekly)
     for number in range(24 * 14):
-        kept.add(hour(number, *((900, 100, 0) if number % 24 < 12 else (100, 900, 0))))
+        moving.add(hour(number, *((900, 100, 0) if number % 24 < 12 else (100, 900, 0))))
     end_ns = 24 * 15 * HOUR_NS + 600 * SECOND
-    kept.reference(end_ns, BINS)
-    one, other = (kept.adjust(end_ns, whole(910, 90, 0)).tolist() for _ in range(2))
+    moving.reference(end_ns, BINS)
+    one, other = (moving.adjust(end_ns, counts_of(910, 90, 0)).tolist() for _ in range(2))
     assert one == other
     assert one[0] == pytest.approx(500, abs=80)
-    assert kept.adjust(end_ns + 1, whole(910, 90, 0)).tolist() != one
+    assert moving.adjust(end_ns + 1, counts_of(910, 90, 0)).tolist() != one
 
 
 def week(bench: Bench, *, days: range, restart: str = "", moved_from: int | None = None) -> list[Window]:
@@ -159,21 +159,21 @@ def with_store(bench: Bench, path: str) -> None:
     store.close()
 
 
-def bench_of(of: MovingReferenceSettings | None) -> Bench:
+def bench_of(reference: MovingReferenceSettings | None) -> Bench:
     windows = WindowSettings(pane_s=1800, lateness_s=0, rolling_s=7200, stale_after_s=1e9, history_hours=10_000)
-    return Bench(settings=ModelWindowSettings(learn=5000, moving=of), windows=windows)
+    return Bench(settings=ModelWindowSettings(learn=5000, moving=reference), windows=windows)
 
 
 def alarms(windows: list[Window], *, since_s: float) -> list[int]:
     """Panes, from some time on, in which the evidence is over a line of one false alarm in 10^4 panes."""
     policy = DetectionPolicy(tolerance=0.02, direction="both")
     evaluator = Evaluator(policy_for=lambda _: policy, alarm_line_for=lambda _: 4.0, statistics={})
-    found = []
+    panes = []
     for number, window in enumerate(windows):
         ((_, score),) = evaluator.evaluate([window])
         if score.status == "drift" and window.end_ns > T0 + since_s * SECOND:
-            found.append(number)
-    return found
+            panes.append(number)
+    return panes
 
 
 WEEKLY = MovingReferenceSettings(rolling_hours=24 * 21, lag_hours=24, hour_of_week=True)
@@ -191,9 +191,9 @@ def test_a_daily_cycle_is_no_drift_by_the_hour_of_the_week_and_is_one_without() 
 
 @pytest.mark.simulation
 def test_a_drift_on_top_of_the_cycle_is_found() -> None:
-    found = alarms(week(bench_of(WEEKLY), days=range(28), moved_from=27), since_s=27 * 86_400.0)
-    assert found != []
-    assert found[0] - 48 * 27 <= 12  # of 500 values
+    panes = alarms(week(bench_of(WEEKLY), days=range(28), moved_from=27), since_s=27 * 86_400.0)
+    assert panes != []
+    assert panes[0] - 48 * 27 <= 12  # of 500 values
 
 
 def test_a_restart_is_no_restart(tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ NOW = datetime(2026, 2, 3, tzinfo=timezone.utc)
 
 def document(bench: Bench) -> dict[str, Any] | None:
     """The reference of the model after its way through JSON."""
-    found = bench.panes.reference(MODEL).document(lambda: NOW)
-    read: dict[str, Any] | None = json.loads(json.dumps(found, allow_nan=False))
+    exported = bench.panes.reference(MODEL).document(lambda: NOW)
+    read: dict[str, Any] | None = json.loads(json.dumps(exported, allow_nan=False))
     return read
 
 
@@ -53,9 +53,9 @@ def test_another_processor_has_the_same_bins_and_counts(first: list[float], late
     for processor in (bench, other):
         processor.add(feature([1.0], at_s=100_000.0))
         processor.flush()
-    mine, theirs = last(bench.out, "input.age"), last(other.out, "input.age")
-    assert facts(mine.reference) == facts(theirs.reference)
-    assert mine.pane.tolist() == theirs.pane.tolist()
+    mine, other_counts = last(bench.out, "input.age"), last(other.out, "input.age")
+    assert facts(mine.reference) == facts(other_counts.reference)
+    assert mine.pane.tolist() == other_counts.pane.tolist()
 
 
 def test_every_kind_of_stream_goes_out_but_the_budgets() -> None:
@@ -94,7 +94,7 @@ def test_of_nothing_there_is_no_document() -> None:
 
 
 def test_what_was_given_goes_out_as_it_came_and_what_was_learned_beside_it() -> None:
-    given = Profile.from_data(
+    operator = Profile.from_data(
         model=MODEL.name,
         version=MODEL.version,
         labels=["a"] * 50,
@@ -103,16 +103,16 @@ def test_what_was_given_goes_out_as_it_came_and_what_was_learned_beside_it() -> 
         now=lambda: datetime(2025, 1, 1, tzinfo=timezone.utc),
     )
     carried = Profile.from_data(model=MODEL.name, labels=["b"] * 70, now=lambda: NOW)
-    bench = Bench(settings=ModelWindowSettings(learn=2, profile=given, embedded_profile=carried))
+    bench = Bench(settings=ModelWindowSettings(learn=2, profile=operator, embedded_profile=carried))
     bench.add(label(100, at_s=10))
     bench.flush()
-    assert document(bench) == given.to_dict()
+    assert document(bench) == operator.to_dict()
     bench.add(feature([1.0, 2.0], at_s=20_000))
     bench.flush()
     mixed = Profile.from_dict(document(bench))
-    assert mixed.streams["prediction.label"] == given.streams["prediction.label"]
+    assert mixed.streams["prediction.label"] == operator.streams["prediction.label"]
     assert sorted(mixed.streams) == ["input.age", "input.never_seen", "prediction.label"]
-    assert (mixed.created, mixed.calibration) == ("2026-02-03T00:00:00Z", given.calibration)
+    assert (mixed.created, mixed.calibration) == ("2026-02-03T00:00:00Z", operator.calibration)
 
 
 @pytest.mark.parametrize("hours", [0.5, 1, 4])
