@@ -137,7 +137,7 @@ BAD = [
 
 
 @pytest.mark.guarded
-@pytest.mark.parametrize("arguments", BAD, ids=str)
+@pytest.mark.parametrize("arguments", BAD, ids=range(len(BAD)))
 def test_values_that_cannot_be_read_are_dropped_and_counted(watched: Watched, arguments: dict[str, Any]) -> None:
     otel_mlmon.observe("churn", **arguments)
     assert (watched.calls(), watched.queue.dropped()) == ([], {"capture_failed": 1})
