@@ -255,11 +255,7 @@ def compute_indices(magnitudes: NDArray[np.float64], scale: int) -> Counts:
         indices: Counts = octaves >> -scale
         return indices
     scaled = (np.log2(mantissa) + exponent) * float(1 << scale)
-    rounded = np.rint(scaled)
-    # The logarithm of an exact bound may fall on either side of its integer.
-    on_bound = (mantissa == 0.5) & (rounded == scaled)
-    index = np.ceil(scaled).astype(np.int64) - 1
-    return np.where(on_bound, rounded.astype(np.int64) - 1, index)
+    return np.ceil(scaled).astype(np.int64) - 1
 
 
 def compute_ordinals(values: NDArray[np.float64], scale: int) -> Counts:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from otel_mlmon.backtest.counting import build_counter
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.processor.window.binning import Binning, ClassBins, choose_quantile_bins
+from otel_mlmon.processor.window.binning import Binning, ClassBins, NumberBins, choose_quantile_bins
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.table.table import build_column
@@ -121,3 +121,16 @@ def test_a_label_is_the_number_it_is_spelled_as(
 ) -> None:
     counter = build_counter(build_column("x", values), ClassBins(labels=labels), place)
     assert counter.count(0, len(values)).tolist() == counts
+
+
+def test_the_mean_of_finite_numbers_is_of_the_rows_asked_for() -> None:
+    binning = choose_quantile_bins(sketch_of(np.arange(10.0)), grid=None, has_missing=True)
+    counter = build_counter(build_column("x", np.array([9.0, 1.0, 2.0, 6.0, 9.0])), binning, place)
+    assert counter.mean(1, 4) == 3.0
+    assert math.isnan(counter.mean(2, 2))
+
+
+def test_a_value_on_an_edge_is_below_it() -> None:
+    binning = NumberBins(edges=(1.0, 2.0))
+    counter = build_counter(build_column("x", np.array([1.0, 1.5, 2.0, 2.5])), binning, place)
+    assert counter.count(0, 4).tolist() == [1, 2, 1]

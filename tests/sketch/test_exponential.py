@@ -150,6 +150,7 @@ def test_quantiles_at_the_ends() -> None:
         ({"scale": "3"}, "not a whole number"),
         ({"ordinals": [1.5, 2]}, "not a whole number"),
         ({"ordinals": [2, 1]}, "do not increase"),
+        ({"ordinals": [1, 1]}, "do not increase"),
         ({"ordinals": [1]}, "not one count"),
         ({"counts": [0, 1]}, "above 0"),
         ({"ordinals": [BIAS, BIAS + 5000]}, "wider"),
@@ -251,3 +252,35 @@ def test_equality_is_of_scale_buckets_and_moments() -> None:
     assert base != ExponentialHistogram(scale=3, ordinals=base.ordinals, counts=base.counts + 1, moments=base.moments)
     assert base != ExponentialHistogram(scale=3, ordinals=base.ordinals, counts=base.counts, moments=Moments(count=3))
     assert (base == "buckets") is False
+
+
+def test_negative_buckets_are_in_the_order_of_their_values() -> None:
+    counted = ExponentialHistogram.from_buckets(
+        scale=0,
+        zero_count=0,
+        positive_offset=0,
+        positive_counts=np.zeros(0, dtype=np.int64),
+        negative_offset=0,
+        negative_counts=np.array([5, 0, 7], dtype=np.int64),
+        moments=Moments(count=12),
+    )
+    assert (counted.ordinals.tolist(), counted.counts.tolist()) == ([-BIAS - 2, -BIAS], [7, 5])
+
+
+def test_the_smallest_scale_is_never_reduced() -> None:
+    wide = ExponentialHistogram.from_buckets(
+        scale=MIN_SCALE,
+        zero_count=0,
+        positive_offset=0,
+        positive_counts=np.ones(MAX_BUCKETS + 1, dtype=np.int64),
+        negative_offset=0,
+        negative_counts=np.zeros(0, dtype=np.int64),
+        moments=Moments(count=MAX_BUCKETS + 1),
+    )
+    assert (wide.scale, wide.ordinals.size) == (MIN_SCALE, MAX_BUCKETS + 1)
+
+
+def test_a_histogram_begins_empty() -> None:
+    empty = ExponentialHistogram()
+    assert (empty.scale, empty.ordinals.size, empty.counts.size, empty.total) == (MAX_SCALE, 0, 0, 0)
+    assert empty == sketch()

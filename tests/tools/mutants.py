@@ -13,15 +13,22 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import os
 import random
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import numpy as np  # noqa: F401
+import pytest
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 EQUIVALENT: Final = Path(__file__).with_name("equivalent_mutants.txt")
@@ -103,7 +110,7 @@ def _changes(node: ast.AST) -> Iterator[ast.AST]:
         yield ast.If(test=ast.UnaryOp(op=ast.Not(), operand=node.test), body=node.body, orelse=node.orelse)
     elif isinstance(node, ast.Expr | ast.AugAssign | ast.Break | ast.Continue):
         yield ast.Pass()
-    elif isinstance(node, ast.Return) and node.value is not None:
+    elif isinstance(node, ast.Return) and node.value is not None and ast.unparse(node.value) != "None":
         yield ast.Return(value=None)
 
 
@@ -132,20 +139,43 @@ def tests_of(module: Path) -> list[str]:
     return [str(path.relative_to(ROOT)) for path in dict.fromkeys(tests)]
 
 
-def is_found(copy_of_repository: Path, tests: list[str]) -> bool:
-    """Whether a test fails, or takes longer than `TIME_LIMIT_S`."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not e2e", *tests]
-    try:
-        run = subprocess.run(
-            command,
-            cwd=copy_of_repository,
-            env={"PYTHONPATH": str(copy_of_repository), "PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            timeout=TIME_LIMIT_S,
-        )
-    except subprocess.TimeoutExpired:
-        return True
-    return run.returncode != 0
+def run_tests(tests: list[str]) -> int:
+    """Runs tests in a fork of this process; returns the exit status, or -1 at a time-out."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        os.setpgrp()
+        silence = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silence, 1)
+        os.dup2(silence, 2)
+        options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "-m", "not e2e"]
+        os._exit(int(pytest.main([*options, *tests])))
+    deadline_s = time.monotonic() + TIME_LIMIT_S
+    while time.monotonic() < deadline_s:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        select.select([], [], [], 0.02)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return -1
+
+
+def try_mutants(module: Path, sample: list[Mutant], tests: list[str]) -> list[Mutant]:
+    """Writes each change into the module, here in the copy, and returns those that no test finds.
+
+    Raises:
+        RuntimeError: The tests fail without any change.
+    """
+    if run_tests(tests) != 0:
+        raise RuntimeError(f"The tests of {module} fail without any change: {' '.join(tests)}")
+    survivors = []
+    for mutant in sample:
+        module.write_text(mutant.source, encoding="utf-8")
+        if run_tests(tests) == 0:
+            survivors.append(mutant)
+            print(f"{module}:{mutant.line}: not found: {mutant.title}", flush=True)
+    return survivors
 
 
 def equivalent_mutants(module: Path) -> set[str]:
@@ -174,24 +204,19 @@ def main() -> int:
     parser.add_argument("--sample", type=int, default=25, help="how many changes are tried (25)")
     parser.add_argument("--seed", type=int, default=0, help="which ones (0)")
     parser.add_argument("--tests", nargs="*", help="the tests to run, instead of those that belong to the module")
+    parser.add_argument("--here", action="store_true", help="change the files of this checkout: for a copy of it")
     arguments = parser.parse_args()
+    if not arguments.here:
+        with tempfile.TemporaryDirectory() as directory:
+            copy_repository(Path(directory))
+            command = [sys.executable, "-m", "tests.tools.mutants", "--here", *sys.argv[1:]]
+            environment = {**os.environ, "PYTHONPATH": directory, "PYTHONDONTWRITEBYTECODE": "1"}
+            return subprocess.run(command, cwd=directory, env=environment).returncode
     module: Path = arguments.module
     equivalent = equivalent_mutants(module)
-    mutants = [mutant for mutant in mutants_of((ROOT / module).read_text("utf-8")) if mutant.title not in equivalent]
+    mutants = [mutant for mutant in mutants_of(module.read_text("utf-8")) if mutant.title not in equivalent]
     sample = random.Random(arguments.seed).sample(mutants, min(arguments.sample, len(mutants)))
-    tests = arguments.tests or tests_of(module)
-    with tempfile.TemporaryDirectory() as directory:
-        repository = Path(directory)
-        copy_repository(repository)
-        if is_found(repository, tests):
-            print(f"The tests of {module} fail without any change: {' '.join(tests)}")
-            return 2
-        survivors = []
-        for mutant in sample:
-            (repository / module).write_text(mutant.source, encoding="utf-8")
-            if not is_found(repository, tests):
-                survivors.append(mutant)
-                print(f"{module}:{mutant.line}: not found: {mutant.title}", flush=True)
+    survivors = try_mutants(module, sample, arguments.tests or tests_of(module))
     share = 1 - len(survivors) / len(sample) if sample else 1.0
     print(f"{module}: {len(sample) - len(survivors)} of {len(sample)} changes found ({share:.0%}), of {len(mutants)}")
     return 0 if share >= 0.95 else 1

@@ -63,7 +63,7 @@ class KindEvidence:
         self._class_names = class_names
         self._has_labels = has_labels
         self._informative_rows = 0
-        self._width = 0
+        self._width: int
 
     def update(self, rows: NDArray[Any]) -> OutputKind | None:
         """Returns the kind after further rows, shape (m, k); None if no row showed it so far."""

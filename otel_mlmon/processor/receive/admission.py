@@ -43,6 +43,9 @@ DEAD_LETTER: Final = "dead_letter"
 """The reason for which the points of a request are rejected that failed twice by a fault of ours."""
 
 
+_FAULT: Final = RuntimeError("a fault of ours, which the guard has reported")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportResult:
     """The answer to a request that was taken; without rejected points and message it is full success."""
@@ -216,26 +219,13 @@ class Admission:
     def _submit(self, request: _PendingRequest, decoded: DecodedRequest) -> None:
         def settle(delivery: Future[None]) -> None:
             """Runs on: the thread that ended the delivery."""
-            self._settle(request, decoded, self._attempt(delivery.result))
+            self._settle(request, decoded, _attempt(delivery.result))
 
-        fault = self._attempt(lambda: self._deliver(decoded.items).add_done_callback(settle))
+        fault = _attempt(lambda: self._deliver(decoded.items).add_done_callback(settle))
         if fault is not None:
             self._settle(request, decoded, fault)
 
-    def _attempt(self, step: Callable[[], object]) -> OverloadedError | UnavailableError | None:
-        """Runs one step of a delivery; returns its error, which is `UnavailableError` for a fault of ours."""
-        fault: OverloadedError | UnavailableError | None = self._unavailable()
-        with guard("receive.deliver"):
-            try:
-                step()
-                fault = None
-            except OverloadedError as error:
-                fault = error
-        return fault
-
-    def _settle(
-        self, request: _PendingRequest, decoded: DecodedRequest, fault: OverloadedError | UnavailableError | None
-    ) -> None:
+    def _settle(self, request: _PendingRequest, decoded: DecodedRequest, fault: Exception | None) -> None:
         if fault is None:
             self._succeed(request, decoded)
         elif isinstance(fault, OverloadedError):
@@ -274,17 +264,14 @@ class Admission:
                 if len(self._failed) > MAX_REMEMBERED_FAILURES:
                     self._failed.popitem(last=False)
         if not has_failed_before:
-            self._refuse(request, points, self._unavailable())
+            error = "The processor failed to take the request; send it again."
+            self._refuse(request, points, UnavailableError(error, retry_after_s=self.retry_after_s))
             return
         with guard("receive.dead_letter"):
             if self._dead_letters is not None:
                 self._dead_letters.write(request.body, name=f"{request.signal}-{digest.hex()}")
         message = "The processor failed twice to take the request and rejected it; do not send it again."
         self._answer(request, ExportResult(rejected=points, message=message))
-
-    def _unavailable(self) -> UnavailableError:
-        message = "The processor failed to take the request; send it again."
-        return UnavailableError(message, retry_after_s=self.retry_after_s)
 
     def _answer(self, request: _PendingRequest, result: ExportResult | Exception) -> None:
         with self._lock:
@@ -293,6 +280,18 @@ class Admission:
             request.result.set_result(result)
         else:
             request.result.set_exception(result)
+
+
+def _attempt(step: Callable[[], object]) -> Exception | None:
+    """Runs one step of a delivery; returns the `OverloadedError`, or `_FAULT` for a fault of ours."""
+    fault: Exception | None = _FAULT
+    with guard("receive.deliver"):
+        try:
+            step()
+            fault = None
+        except OverloadedError as error:
+            fault = error
+    return fault
 
 
 def _digest(body: bytes) -> bytes:

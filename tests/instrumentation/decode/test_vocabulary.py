@@ -72,6 +72,8 @@ def test_four_times_are_not_often_and_five_are() -> None:
     vocabulary = Vocabulary(limit=9, min_count=MIN_COUNT)
     assert vocabulary.admit({"four": 4, "five": 5}) == {"_OTHER": 4, "five": 5}
     assert ("four" in vocabulary, "five" in vocabulary) == (False, True)
+    assert vocabulary.admit({"four": 1}) == {"four": 1}
+    assert vocabulary._candidates == {}  # an admitted word takes no room
 
 
 def test_initial_words_leave_from_the_start_up_to_the_limit() -> None:

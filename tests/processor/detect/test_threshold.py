@@ -76,3 +76,8 @@ def test_at_the_smallest_count_noise_is_half_of_the_threshold_at_most(name: str,
     values = STATISTICS.load(name).measure(samples_of(reference, rng.multinomial(count, shares, size=400))).value
     assert values.mean() <= bound / 2.0 * 1.05
     assert (values > bound).mean() <= 0.05 + 3.0 * (0.05 * 0.95 / 400) ** 0.5
+
+
+@pytest.mark.parametrize("name", ["psi", "chi_squared", "g_test"])
+def test_a_p_value_needs_five_values_a_bin_of_whatever_statistic(name: str) -> None:
+    assert Threshold(statistic=name, p_below=0.01).min_count(4) == 20

@@ -25,7 +25,7 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from otel_mlmon.errors import OverloadedError, PortUnavailableError
 from otel_mlmon.processor.receive.admission import Admission
 from otel_mlmon.processor.receive.data_point import DataPoint, TelemetryItem
-from otel_mlmon.processor.receive.http import PROTOBUF, HttpReceiver
+from otel_mlmon.processor.receive.http import ANSWER_TIMEOUT_S, BACKLOG, BODY_TIMEOUT_S, PROTOBUF, WORKERS, HttpReceiver
 from tests.support.certificates import make_certificate
 from tests.support.otlp_requests import counter, predictions, request
 
@@ -343,6 +343,21 @@ def test_a_port_that_is_taken_is_named_with_its_option(serve: Callable[..., str]
         HttpReceiver(Admission(Store().deliver), address).start()
     with pytest.raises(PortUnavailableError, match=r"host\.invalid:0.*receiver\.http"):
         HttpReceiver(Admission(Store().deliver), "host.invalid:0").start()
+
+
+def test_the_defaults_outlast_a_slow_sender_and_the_pause_between_two_exports() -> None:
+    receiver = HttpReceiver(Admission(Store().deliver), "127.0.0.1:0")
+    assert (WORKERS, BACKLOG, BODY_TIMEOUT_S, ANSWER_TIMEOUT_S) == (4, 2048, 30.0, 30.0)
+    assert receiver._server.config.timeout_keep_alive == 75
+    receiver.stop(0.0)
+
+
+def test_a_certificate_that_cannot_be_read_is_an_error_of_start(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.pem"
+    receiver = HttpReceiver(Admission(Store().deliver), "127.0.0.1:0", certificate=missing, key=missing)
+    with pytest.raises(FileNotFoundError):
+        receiver.start()
+    receiver.stop(0.0)
 
 
 def test_many_clients_at_once(serve: Callable[..., str]) -> None:

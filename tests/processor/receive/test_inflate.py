@@ -80,6 +80,11 @@ def test_raw_deflate_is_told_from_zlib_by_its_head() -> None:
     assert inflate(raw_deflate(b""), "deflate", max_bytes=0) == b""
 
 
+def test_zlib_is_not_gzip() -> None:
+    with pytest.raises(MalformedError, match=r"^The body is not valid gzip\.$"):
+        inflate(zlib.compress(b"body"), "gzip", max_bytes=MIB)
+
+
 def test_what_follows_zlib_data_is_left_out() -> None:
     assert inflate(zlib.compress(b"body") + b"tail", "deflate", max_bytes=MIB) == b"body"
 

@@ -18,10 +18,12 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     TEXT_BYTES,
     copier_of,
     make_copier,
+    plan_input,
+    plan_output,
     side_of,
     weight_of,
 )
-from tests.support.calls import Sink, planned, records_of
+from tests.support.calls import Node, Sink, copies, planned, records_of
 
 
 @pytest.mark.parametrize(
@@ -144,10 +146,12 @@ def test_of_one_wide_row_of_strings_the_first_are_copied() -> None:
     assert copied("text", texts, is_input=True) == (texts.shape, tuple(texts[0, : MAX_TEXTS * 4]))
 
 
-@pytest.mark.parametrize("rows", [MAX_OUTPUT_BYTES // 8, MAX_OUTPUT_BYTES // 8 + 1])
-def test_of_many_dictionaries_of_scores_some_are_copied(rows: int) -> None:
+@pytest.mark.parametrize(
+    ("rows", "step"),
+    [(MAX_OUTPUT_BYTES // 8, 1), (MAX_OUTPUT_BYTES // 8 + 1, 2), (MAX_OUTPUT_BYTES // 4, 2)],
+)
+def test_of_many_dictionaries_of_scores_some_are_copied(rows: int, step: int) -> None:
     maps = [{"a": row / rows, "b": 1 - row / rows} for row in range(rows)]
-    step = 1 if rows * 8 <= MAX_OUTPUT_BYTES else 2
     expected = np.array([list(row.values()) for row in maps[::step]], np.float32).tobytes()
     assert copied("maps", maps, is_input=False) == ((rows, 2), expected)
 
@@ -192,3 +196,53 @@ def test_the_short_way_ends_where_small_calls_could_fill_the_bytes() -> None:
     for _ in range(7):
         copy_call({"x": table(1, 1)}, [table(1, 1)], 1, 2)
     assert offered == [0, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("shape", "as_input", "as_output"),
+    [
+        (["N", 1, 8, 8], "nchw", "shape"),
+        (["N", 3, 8, 8], "nchw", "shape"),
+        (["N", 4, 8, 8], "nchw", "shape"),
+        (["N", 2, 8, 3], "nhwc", "shape"),
+        (["N", 2, 8, 2], "shape", "shape"),
+        (["N"], "rows", "rows"),
+        (["N", 5], "rows", "rows"),
+        (["N", 3, 2], "shape", "shape"),
+        (["N", 3, 1], "shape", "rows"),
+        (["N", 1, 7], "shape", "rows"),
+        (["N", 5, 1, 1], "nhwc", "rows"),
+        ([], "none", "none"),
+    ],
+)
+def test_a_tensor_is_an_image_a_table_or_only_its_shape(
+    shape: list[object], as_input: Layout, as_output: Layout
+) -> None:
+    declared = Node(name="t", type="tensor(float)", shape=shape)
+    assert (plan_input(declared, None).layout, plan_output(declared, None).layout) == (as_input, as_output)
+
+
+@pytest.mark.parametrize(
+    ("declared", "dtype"),
+    [
+        ("float", "float32"), ("double", "float64"), ("float16", "float16"), ("bool", "bool"),
+        ("int8", "int8"), ("int16", "int16"), ("int32", "int32"), ("int64", "int64"),
+        ("uint8", "uint8"), ("uint16", "uint16"), ("uint32", "uint32"), ("uint64", "uint64"),
+        ("bfloat16", ""),
+    ],
+)  # fmt: skip
+def test_a_tensor_has_the_element_type_that_it_declares(declared: str, dtype: str) -> None:
+    for kind in (f"tensor({declared})", f"optional(tensor({declared}))"):
+        tensor = plan_input(Node(name="t", type=kind, shape=["N", 2]), None)
+        assert (tensor.dtype, tensor.layout) == (dtype, "rows" if dtype else "none")
+
+
+def test_of_several_inputs_and_outputs_each_is_copied() -> None:
+    small = table(1, 2)
+    for feed, made in (({"x": small, "y": small + 1}, {"z": small}), ({"x": small}, {"y": small, "z": small + 1})):
+        plan, positions = planned(feed, made)
+        sink = Sink(queue=["of another call"] * FIELDS)
+        make_copier(plan, positions, sink=sink, context=lambda _: None)(feed, list(made.values()), 1, 2)
+        _, call = records_of(sink.queue)
+        assert copies(call[4]) == tuple(array.tobytes() for array in feed.values())
+        assert copies(call[5]) == tuple(array.tobytes() for array in made.values())
