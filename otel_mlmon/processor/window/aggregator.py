@@ -227,7 +227,7 @@ class WindowAggregator:
         if isinstance(point.sketch, int) is not (point.metric in COUNTERS):
             return "mismatch" if list_streams(point.metric, point.key) else "unused"
         if model is not None and end_ns <= model.progress.closed_ns:
-            return "late" if series is not None or list_streams(point.metric, point.key) else "unused"
+            return "late" if list_streams(point.metric, point.key) else "unused"
         outcome: PointOutcome = "accepted"
         if series is None:
             refusal = self._refusal(point, model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.receive.data_point import ModelLoaded
-from otel_mlmon.processor.window.aggregator import CLOCK_SLACK_NS, EXPIRY_INTERVAL_NS
+from otel_mlmon.processor.window.aggregator import CLOCK_SLACK_NS, EXPIRY_INTERVAL_NS, WindowAggregator
 from otel_mlmon.processor.window.series import PointValue, merge_streams, sketch_streams
 from otel_mlmon.processor.window.settings import ModelWindowSettings, WindowSettings
 from otel_mlmon.processor.window.state import MAX_EMBEDDED_REFERENCES
@@ -393,6 +394,12 @@ def test_a_point_is_clamped_only_beyond_the_slack_of_clocks() -> None:
         bench = Bench()
         bench.panes.add(replace(label(1, at_s=1), time_ns=T0 + ahead_ns))
         assert bench.panes.clamped == clamped
+
+
+def test_the_limits_without_a_configuration() -> None:
+    defaults = {name: parameter.default for name, parameter in signature(WindowAggregator).parameters.items()}
+    assert (defaults["max_streams"], defaults["max_series"]) == (10_000, 100_000)
+    assert (CLOCK_SLACK_NS, EXPIRY_INTERVAL_NS, MAX_EMBEDDED_REFERENCES) == (5 * SECOND, 60 * SECOND, 1_000)
 
 
 def test_every_limit_lets_its_last_one_in() -> None:
