@@ -64,7 +64,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "instrumentation.export": (
         *BASE,
         "instrumentation.settings",
-        "instrumentation.queue.worker",
+        "instrumentation.queue.call_queue",
         "instrumentation.decode.predictions",
         "instrumentation.decode.model_loading",
         "instrumentation.aggregate.aggregator",

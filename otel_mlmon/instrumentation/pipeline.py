@@ -34,7 +34,6 @@ from otel_mlmon.instrumentation.decode.model_identity import identify, model_nam
 from otel_mlmon.instrumentation.decode.model_loading import LoadTracker
 from otel_mlmon.instrumentation.decode.observations import make_decoder
 from otel_mlmon.instrumentation.decode.vocabulary import Vocabularies
-from otel_mlmon.instrumentation.export.context import is_suppressed, make_context_reader, split_contexts
 from otel_mlmon.instrumentation.export.providers import (
     Providers,
     create_resource,
@@ -42,9 +41,8 @@ from otel_mlmon.instrumentation.export.providers import (
     has_host_providers,
 )
 from otel_mlmon.instrumentation.export.signal_writers import SignalWriters, unavailable_reasons
-from otel_mlmon.instrumentation.export.span_queue import SpanQueue
-from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.queue.worker import Worker, give_way_unless
+from otel_mlmon.instrumentation.export.spans import SpanQueue, is_suppressed, make_context_reader, split_contexts
+from otel_mlmon.instrumentation.queue.call_queue import CallQueue, Worker, give_way_unless
 from otel_mlmon.instrumentation.runtime.call import FIELDS, Load, SessionInfo
 from otel_mlmon.instrumentation.runtime.runtime import MAX_LOADS, Capture, Instrumentation, instrument_all, undo_all
 from otel_mlmon.instrumentation.sentry.tracker import make_error_tracker

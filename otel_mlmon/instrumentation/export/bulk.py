@@ -27,7 +27,7 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import Histogram
 from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, SimpleFixedSizeExemplarReservoir
 
-from otel_mlmon.instrumentation.export.context import UNTRACED_CONTEXT
+from otel_mlmon.instrumentation.export.spans import UNTRACED_CONTEXT
 from otel_mlmon.types import Floats
 
 Attributes = Mapping[str, str]

@@ -15,7 +15,6 @@ from opentelemetry.context import Context
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.model_loading import ModelLoad
 from otel_mlmon.instrumentation.decode.predictions import Predictions
-from otel_mlmon.instrumentation.export.context import otel_context
 from otel_mlmon.instrumentation.export.sampling import (
     Attributes,
     CallPriorities,
@@ -23,7 +22,8 @@ from otel_mlmon.instrumentation.export.sampling import (
     call_attributes,
     select_calls,
 )
-from otel_mlmon.instrumentation.queue.worker import give_way
+from otel_mlmon.instrumentation.export.spans import otel_context
+from otel_mlmon.instrumentation.queue.call_queue import give_way
 from otel_mlmon.version import __version__
 
 MAX_LOGGED_FALLBACKS: Final = 1024

@@ -28,9 +28,9 @@ from otel_mlmon.instrumentation.aggregate.aggregator import Snapshot
 from otel_mlmon.instrumentation.decode.predictions import Predictions
 from otel_mlmon.instrumentation.export import bulk
 from otel_mlmon.instrumentation.export.bulk_self_test import UnavailableReasons, self_test
-from otel_mlmon.instrumentation.export.context import UNTRACED_CONTEXT
 from otel_mlmon.instrumentation.export.sampling import CallPriorities
-from otel_mlmon.instrumentation.queue.worker import give_way
+from otel_mlmon.instrumentation.export.spans import UNTRACED_CONTEXT
+from otel_mlmon.instrumentation.queue.call_queue import give_way
 from otel_mlmon.internal_events import JOURNAL, ValuesDropped
 from otel_mlmon.types import Floats, ModelKey
 from otel_mlmon.version import __version__

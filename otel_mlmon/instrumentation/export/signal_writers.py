@@ -16,8 +16,7 @@ from otel_mlmon.instrumentation.export.events import EventWriter
 from otel_mlmon.instrumentation.export.metrics import MetricWriter
 from otel_mlmon.instrumentation.export.providers import Providers
 from otel_mlmon.instrumentation.export.sampling import RateLimiter, SlowCallDetector, prioritize
-from otel_mlmon.instrumentation.export.span_queue import SpanBatch
-from otel_mlmon.instrumentation.export.spans import SpanWriter
+from otel_mlmon.instrumentation.export.spans import SpanBatch, SpanWriter
 from otel_mlmon.instrumentation.settings import InstrumentationSettings
 from otel_mlmon.types import ModelKey
 

@@ -1,16 +1,21 @@
-"""Spans of calls, made after the fact with the context of the call and its true start and end.
+"""Spans of calls: the OpenTelemetry context they belong to, the queue they wait in, and how they are written.
 
-A span of a sampled parent is always made, of an unsampled one never. A call outside any trace gets one by ratio, and
-beyond it when it failed, was slow or unsure: what a sampler at the start of a call cannot know. The provider's own
-sampler has the last word.
+A span is made after the fact, with the context of the call and its true start and end. A span of a sampled parent is
+always made, of an unsampled one never. A call outside any trace gets one by ratio, and beyond it when it failed, was
+slow or unsure: what a sampler at the start of a call cannot know. The provider's own sampler has the last word.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import random
-from typing import TYPE_CHECKING, cast
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextvars import ContextVar, copy_context
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import numpy as np
+from opentelemetry import context as context_api
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import (
@@ -25,15 +30,91 @@ from opentelemetry.trace import (
 )
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.decode.predictions import Predictions
+from otel_mlmon.instrumentation.decode.predictions import InputSummary, Predictions
 from otel_mlmon.instrumentation.export.error_tracker import RelatedSpans, SpanIds
 from otel_mlmon.instrumentation.export.sampling import CallPriorities, RateLimiter, select_calls, span_attributes
-from otel_mlmon.instrumentation.queue.worker import give_way
+from otel_mlmon.instrumentation.queue.call_queue import give_way
+from otel_mlmon.internal_events import JOURNAL, RecordsDropped
 from otel_mlmon.types import Bools
 from otel_mlmon.version import __version__
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.sampling import Sampler
+
+MAX_CALLS: Final = 65_536
+"""Calls that wait at most, while an exporter of the host's blocks."""
+
+MIN_BATCH_WEIGHT: Final = 64
+"""Calls that a batch counts as at least, so that at most 1,024 batches wait."""
+
+_PLAIN_KEY: Final = "suppress_instrumentation"
+"""What libraries besides OpenTelemetry's own set; source: opentelemetry.instrumentation.utils."""
+
+EMPTY_CONTEXT: Final = Context()
+"""The context of a call outside any trace."""
+
+UNTRACED_CONTEXT: Final = trace.set_span_in_context(trace.INVALID_SPAN, EMPTY_CONTEXT)
+"""The same for the SDK's instruments, which take an empty context for none and read the thread's own: `flush` runs on a
+thread of the host's, within its spans."""
+
+
+class SpanBatch(NamedTuple):
+    """Holds calls whose spans and events are to be written."""
+
+    predictions: Predictions
+    """Without values and inputs, which no span carries."""
+    tracker_contexts: Sequence[object]
+    """The error tracker's own context around each call; empty if no call had one."""
+
+
+class SpanQueue:
+    """Queues batches until the metrics hold their calls, then until their spans are written.
+
+    In this order, since a span's exemplar goes to a metric that holds its call.
+
+    No lock: a signal handler may end a transaction of Sentry's, which pushes here too. Each counter has one writer.
+
+    Runs on: `push` and `pop_unmeasured` on one thread at a time; `push_ready` likewise, and `pop` likewise, beside
+    them.
+    """
+
+    def __init__(self) -> None:
+        self._unmeasured: deque[SpanBatch] = deque()
+        self._ready: deque[SpanBatch] = deque()
+        self._pushed_weight = 0
+        self._dropped_weight = 0
+        self._popped_weight = 0
+        self.dropped_batches = 0
+        """Batches dropped, the oldest first, since too many waited."""
+
+    def push(self, predictions: Predictions, tracker_contexts: Sequence[object]) -> None:
+        """Queues a batch that the metrics do not hold yet, and drops the oldest batches if too many calls wait."""
+        batch = SpanBatch(dataclasses.replace(predictions, values={}, inputs=InputSummary()), tracker_contexts)
+        self._unmeasured.append(batch)
+        self._pushed_weight += _weight(batch)
+        while self._pushed_weight - self._dropped_weight - self._popped_weight > MAX_CALLS:
+            oldest = _pop_first(self._ready) or _pop_first(self._unmeasured)
+            if oldest is None:
+                return
+            self._dropped_weight += _weight(oldest)
+            self.dropped_batches += 1
+            JOURNAL.emit(RecordsDropped(reason="exporter_blocked", count=len(oldest.predictions.errors)))
+
+    def pop_unmeasured(self) -> Iterable[SpanBatch]:
+        """Takes out the batches pushed since the last time, for `push_ready` once the metrics hold them."""
+        batches, self._unmeasured = self._unmeasured, deque()
+        return batches
+
+    def push_ready(self, batches: Iterable[SpanBatch]) -> None:
+        """Queues batches whose calls the metrics hold."""
+        self._ready.extend(batches)
+
+    def pop(self) -> SpanBatch | None:
+        """Takes out the oldest batch whose spans may be written; None if there is none."""
+        batch = _pop_first(self._ready)
+        if batch is not None:
+            self._popped_weight += _weight(batch)
+        return batch
 
 
 class SpanWriter:
@@ -140,3 +221,65 @@ class SpanWriter:
         is_sampled = decision is None or decision.decision.is_sampled()  # type: ignore[no-untyped-call]
         remote_parent = SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(int(is_sampled)))
         return trace.set_span_in_context(NonRecordingSpan(remote_parent), context), []
+
+
+def make_context_reader() -> Callable[[None], object]:
+    """Returns a function that reads the current context, or gives back its argument where none was ever attached.
+
+    It is the bound `get` of the variable behind the API, 0.02 µs, where `get_current` takes 0.15. The variable is
+    private, so it is used only if it gives the very context that was attached by the API.
+    """
+    variable = getattr(getattr(context_api, "_RUNTIME_CONTEXT", None), "_current_context", None)
+    if isinstance(variable, ContextVar) and copy_context().run(_holds_current, variable):
+        return variable.get
+    return lambda absent: context_api.get_current() or absent
+
+
+def _holds_current(variable: ContextVar[object]) -> bool:
+    probe = Context({"otel_mlmon": "probe"})
+    token = context_api.attach(probe)
+    try:
+        return variable.get(None) is probe
+    finally:
+        context_api.detach(token)
+
+
+def otel_context(captured: object) -> object:
+    """Returns OpenTelemetry's part of a captured context, `EMPTY_CONTEXT` if there is none.
+
+    A captured context is OpenTelemetry's, which is never a tuple, or None, or a pair of it and an error tracker's own.
+    """
+    return (captured[0] if type(captured) is tuple else captured) or EMPTY_CONTEXT
+
+
+def is_suppressed(captured: object) -> bool:
+    """Whether the host had switched instrumentation off around the call."""
+    captured = otel_context(captured)
+    # Asked of every call of a host with Sentry: an isinstance check against an abstract class is slow.
+    if captured is EMPTY_CONTEXT or not isinstance(captured, Mapping):
+        return False
+    key = getattr(context_api, "_SUPPRESS_INSTRUMENTATION_KEY", _PLAIN_KEY)
+    return bool(captured.get(key) or captured.get(_PLAIN_KEY))
+
+
+def split_contexts(captured: Sequence[object]) -> tuple[Sequence[object], Sequence[object]]:
+    """Splits captured contexts into OpenTelemetry's, one a call, and the error tracker's, empty if no call has one."""
+    if not any(captured):
+        return [EMPTY_CONTEXT] * len(captured), ()
+    kinds = set(map(type, captured))
+    if tuple not in kinds:
+        return list(map(otel_context, captured)), ()
+    pairs: Any = captured if len(kinds) == 1 else [pair if type(pair) is tuple else (pair, None) for pair in captured]
+    contexts, tracker_contexts = zip(*pairs, strict=True)
+    return [own or EMPTY_CONTEXT for own in contexts], list(tracker_contexts)
+
+
+def _weight(batch: SpanBatch) -> int:
+    return max(len(batch.predictions.errors), MIN_BATCH_WEIGHT)
+
+
+def _pop_first(batches: deque[SpanBatch]) -> SpanBatch | None:
+    try:
+        return batches.popleft()
+    except IndexError:
+        return None

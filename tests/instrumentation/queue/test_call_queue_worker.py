@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.queue.worker import Worker
+from otel_mlmon.instrumentation.queue.call_queue import Worker
 from otel_mlmon.internal_events import JOURNAL
 
 

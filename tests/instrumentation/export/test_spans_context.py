@@ -5,7 +5,7 @@ import contextvars
 import pytest
 from opentelemetry import context
 
-from otel_mlmon.instrumentation.export.context import (
+from otel_mlmon.instrumentation.export.spans import (
     EMPTY_CONTEXT,
     is_suppressed,
     make_context_reader,

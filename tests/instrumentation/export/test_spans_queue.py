@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity
 from otel_mlmon.instrumentation.decode.predictions import InputSummary, Predictions
-from otel_mlmon.instrumentation.export.span_queue import MAX_CALLS, MIN_BATCH_WEIGHT, SpanBatch, SpanQueue
+from otel_mlmon.instrumentation.export.spans import MAX_CALLS, MIN_BATCH_WEIGHT, SpanBatch, SpanQueue
 from otel_mlmon.internal_events import JOURNAL
 
 

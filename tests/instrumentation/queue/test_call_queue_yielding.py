@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from otel_mlmon.instrumentation.queue.worker import give_way_unless
+from otel_mlmon.instrumentation.queue.call_queue import give_way_unless
 
 
 @pytest.fixture
