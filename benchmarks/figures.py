@@ -88,7 +88,9 @@ def processor(models: int, panes: int) -> float:
             for number in range(models):
                 request = support.MetricsRequest(f"sender-{number}")
                 span = (end_ns - PANE_NS + 1, end_ns)
-                request.predictions("a", 465, *span, model=f"m{number}").durations(0.002, 465, *span, model=f"m{number}")
+                request.predictions("a", 465, *span, model=f"m{number}").durations(
+                    0.002, 465, *span, model=f"m{number}"
+                )
                 for feature in range(98):
                     request.feature(f"f{feature}", buckets, *span, model=f"m{number}")
                 simulated.receive(request.message)

@@ -333,6 +333,7 @@ def test_rules_and_notifiers_are_reached_through_their_registry_alone() -> None:
         imports = {full.rpartition(".")[0] for _, full in imports_of(path.read_text(encoding="utf-8"))}
         assert not imports & parts, module
 
+
 def cycles(imports: dict[str, set[str]]) -> list[list[str]]:
     """The groups of modules that import each other, by Tarjan's algorithm for strongly connected components."""
     index: dict[str, int] = {}

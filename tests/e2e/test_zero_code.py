@@ -69,7 +69,7 @@ def test_any_distribution_of_onnxruntime_will_do() -> None:
     said = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     extra = re.search(r"^instruments-any = \[(.*?)^\]", said, re.MULTILINE | re.DOTALL)
     assert extra is not None
-    assert tuple(re.findall(r'"([^"]+)"', extra[1])) == instrumentation.DISTRIBUTIONS
+    assert tuple(re.findall(r'"([^"]+)"', extra[1])) == instrumentor.DISTRIBUTIONS
     assert re.search(r"^instruments = \[\]", said, re.MULTILINE)
     (entry,) = importlib.metadata.entry_points(group="opentelemetry_instrumentor", name="onnxruntime")
     assert entry.load() is otel_mlmon.OnnxRuntimeInstrumentor
