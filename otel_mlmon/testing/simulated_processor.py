@@ -146,7 +146,7 @@ class SimulatedProcessor:
         self._open()
 
     def document(self) -> dict[str, Any]:
-        """What `/api/v1/models` and `/api/v1/alerts` would answer now: `{"models": {…}, "alerts": […]}`."""
+        """Returns the documents of `/api/v1/models` and `/api/v1/alerts`: `{"models": {…}, "alerts": […]}`."""
         self._pipeline.publish(is_busy=True)
         return dict(self._pipeline.read())
 
