@@ -104,7 +104,6 @@ class Judge:
         self._evaluator = Evaluator(
             policy_for=settings.policy,
             alarm_line_for=lambda watched: settings.alarm_line(streams or watched),
-            statistics={},
         )
         self._alerts = settings.alerts()
 

@@ -12,7 +12,8 @@ A data point goes through them in this order:
     alert      `advance`   the rules of each model judge the scores of a pane: `Alerts.evaluate` → `Alert`
                `commit`    everything that changed is stored in one transaction
        ↓
-    notify     `publish`   committed alerts are handed to the notifiers, and documents to the web port
+    notify     `publish`   committed alerts are handed to the notifiers; then rolling windows are measured by the known
+                           statistics, and documents are handed to the web port
 
 The state thread (`state/thread.py`) calls these in turn for one batch of requests after another. An alert is stored in
 the transaction of the pane that raised it, and notified after the commit: a restart repeats an alert only if it ended
@@ -26,7 +27,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from otel_mlmon import semconv
@@ -34,7 +35,7 @@ from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.lifecycle import AlertsRecord
 from otel_mlmon.processor.detect.evaluator import Evaluator
-from otel_mlmon.processor.detect.score import Score
+from otel_mlmon.processor.detect.score import Score, Statistics
 from otel_mlmon.processor.detect.state import StreamState
 from otel_mlmon.processor.receive.data_point import ModelLoaded, TelemetryItem
 from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
@@ -204,6 +205,7 @@ class ProcessorPipeline:
             with guard("notify"):
                 self._notify(alert)
         if is_changed:
+            self._measure_windows()
             self._publish_documents()
 
     def close(self) -> None:
@@ -225,6 +227,15 @@ class ProcessorPipeline:
     def _stream_record(self, stream: StreamKey) -> StreamRecord:
         state = self._evaluator.state(stream) if stream in self._evaluator.streams() else None
         return StreamRecord(stream=stream, score=self._scores[stream], state=state)
+
+    def _measure_windows(self) -> None:
+        """Measures the rolling windows of the scores that are not measured yet: those since the last publication."""
+        unmeasured = [stream for stream, score in self._scores.items() if score.statistics is None]
+        windows = {stream: self._windows.rolling_window(stream) for stream in unmeasured}
+        pairs = {stream: window for stream, window in windows.items() if window is not None}
+        results = dict(zip(pairs, self._evaluator.measure(list(pairs.values())), strict=True)) if pairs else {}
+        for stream in unmeasured:
+            self._scores[stream] = replace(self._scores[stream], statistics=results.get(stream, Statistics()))
 
     def _publish_documents(self) -> None:
         rules = self._alerts.current()

@@ -52,8 +52,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.processor.detect.alternatives import Direction, alternatives_of, set_sums
-from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex, as_slice
-from otel_mlmon.processor.detect.counts import check_counts
+from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex, as_slice, check_counts
 from otel_mlmon.processor.detect.design_effect import DesignEffects
 from otel_mlmon.processor.detect.plug_in import PLUG_INS, add_pane, dirichlet_regret, log_likelihood_ratios
 from otel_mlmon.processor.detect.state import EvidenceState

@@ -72,7 +72,8 @@ class Score:
     """Values in the reference, or learned for it so far."""
     current_count: int = 0
     """Values in the rolling window."""
-    statistics: Statistics = Statistics()
+    statistics: Statistics | None = Statistics()
+    """Of the rolling window; None until they are measured: with the evidence for thresholds, else for publication."""
     thresholds: tuple[ThresholdVerdict, ...] = ()
     contributions: tuple[float, ...] = ()
     """Shape (K,): how much each bin added to ln W since the onset, in nats; the largest is the first cause."""

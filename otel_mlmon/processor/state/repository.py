@@ -16,7 +16,7 @@ from otel_mlmon.registry import Registry
 
 T = TypeVar("T")
 
-FORMAT_VERSION: Final = 3
+FORMAT_VERSION: Final = 4
 """The version of all stored records together; grows with any change to them."""
 
 

@@ -39,10 +39,10 @@ from otel_mlmon.processor.window.state import (
     load_state,
     save_state,
 )
-from otel_mlmon.processor.window.window import StreamKey, Window
+from otel_mlmon.processor.window.window import Reference, StreamKey, Window
 from otel_mlmon.reference.embedding import decode_profile
 from otel_mlmon.reference.profile import Profile
-from otel_mlmon.types import ModelKey
+from otel_mlmon.types import Counts, ModelKey
 
 _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
@@ -194,6 +194,14 @@ class WindowAggregator:
     def stream_count(self) -> int:
         """How many drift streams are watched."""
         return sum(len(model.streams) for model in self._state.models.values())
+
+    def rolling_window(self, stream: StreamKey) -> tuple[Reference, Counts] | None:
+        """Returns the reference and the rolling counts, shape (K,), of a stream; None if either has no values yet."""
+        model = self._state.models.get(stream.model)
+        windows = model.streams.get(stream.stream) if model is not None else None
+        if windows is None or windows.reference is None or not windows.rolling.total:
+            return None
+        return windows.reference, windows.rolling.counts
 
     def summary(self, model: ModelKey) -> ModelSummary:
         """Summarises one model version for people.
