@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import otel_mlmon
-from otel_mlmon import instrumentation, semconv
+from otel_mlmon import semconv
+from otel_mlmon.instrumentation import instrumentor
 from tests.support.otlp_server import OtlpServer
 from tests.support.processes import run_python
 
