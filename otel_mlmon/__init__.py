@@ -9,7 +9,7 @@ Where the data goes, one folder a step:
     ──────────────────                                    ────────────────────
     instrumentation/                                      processor/
       runtime    calls, copied on the caller's thread       receive  data points, out of OTLP
-      queue      a bounded queue, and a thread behind       window   counts over time, and a reference
+      queue      a bounded queue, and its worker           window   counts over time, and a reference
       decode     labels, confidences, values, features      detect   evidence against the reference
       aggregate  many calls as one                          alert    rules and their states
       export     spans, metrics, events ───── OTLP ─────▶   notify   messages to people
@@ -62,7 +62,7 @@ _HOMES: Final = {
 
 
 def __getattr__(name: str) -> Any:
-    """The public names, loaded when first used."""
+    """Loads a public name when it is first used."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)

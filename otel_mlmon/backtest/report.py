@@ -11,8 +11,8 @@ BacktestState: TypeAlias = Literal["alarm", "recovered", "weak", "ok", "unknown"
 """The state of a stream after a backtest.
 
 `alarm`: there was an alarm, and the drift lasts until the end. `recovered`: there was an alarm, and the drift ended.
-`ok`: no alarm. `weak`: no alarm, but a drift of a usual size would not have been found. `unknown`: the stream could not
-be judged. `left_out`: the stream was not judged on purpose. The `reason` of a report says why for the last three.
+`ok`: no alarm. `weak`: no alarm, but a drift of a usual size would not have been detected. `unknown`: the stream
+could not be judged. `left_out`: it was not judged on purpose. The `reason` of a report explains the last three.
 """
 
 STATE_ORDER: tuple[BacktestState, ...] = ("alarm", "recovered", "weak", "ok", "unknown", "left_out")
@@ -60,9 +60,9 @@ class StreamReport:
     onset: str | None = None
     """The time of the onset, RFC 3339; None if the data has no times."""
     before: str = ""
-    """The reference in words: `mean 0.31`, `value red: 10 %`."""
+    """The reference as a text: `mean 0.31`, `value red: 10 %`."""
     now: str = ""
-    """The compared window in the same words."""
+    """The compared window as a text, in the same form."""
     tolerance: float = 0.0
     """The total variation that is tolerated."""
     total_variation: float | None = None

@@ -25,7 +25,7 @@ _EXPORTER_NAMES: Final = re.compile(
 
 MAX_TEXT: Final = 128
 MAX_NAMES_CHARACTERS: Final = 1_000_000
-"""Metadata that is longer is not read as class names."""
+"""The largest length of metadata that is parsed as class names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class ModelIdentity:
 
     @property
     def key(self) -> ModelKey:
-        """The name and version that metrics are kept by."""
+        """The name and version by which metrics are aggregated."""
         return ModelKey(self.name, self.version)
 
     def runtime_attributes(self) -> dict[str, str]:

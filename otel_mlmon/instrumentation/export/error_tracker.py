@@ -1,4 +1,4 @@
-"""What the pipeline asks of an error tracker such as Sentry, and one that does nothing."""
+"""The Protocol of an error tracker such as Sentry, and a null implementation."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ RelatedSpans: TypeAlias = "Callable[[int], SpanIds | None]"
 class ErrorTracker(Protocol):
     """Sends inference calls to an error tracker, beside OpenTelemetry, and links its errors to them.
 
-    Runs on: the function that `context_reader` returns on the host's threads; all else on the thread behind.
+    Runs on: the function that `context_reader` returns on the host's threads; all else on the worker thread.
     """
 
     @property
     def mode(self) -> str:
-        """How calls reach the error tracker, for `status()`: `off`, `waiting`, or the name of a protocol."""
+        """How calls reach the error tracker, shown by `status()`: `off`, `waiting`, or the name of a protocol."""
 
     def context_reader(self) -> ContextReader:
         """Returns the function that reads the host's context around each call."""
 
     def adopt_client(self) -> None:
-        """Starts to use the client that the application has initialised since the last time."""
+        """Starts to use the client that the application has initialised since the last call."""
 
     def store_child_spans(self, predictions: Predictions, contexts: Sequence[object]) -> None:
         """Stores the calls that ran inside a transaction, until that transaction is sent."""
@@ -73,11 +73,11 @@ class ErrorTracker(Protocol):
         """Sends what is queued and undoes every change made to the application's client."""
 
     def reset(self) -> None:
-        """Forgets every call, in a forked child."""
+        """Discards all state of calls, in a forked child."""
 
 
 class NullErrorTracker:
-    """Stands in where no error tracker is used.
+    """Implements `ErrorTracker` where none is used: does nothing.
 
     Args:
         read_context: Reads OpenTelemetry's context.

@@ -77,12 +77,12 @@ def check_counts(counts: NDArray[Any], bins: int) -> Floats:
 
 
 def are_counts(rows: NDArray[Any]) -> Bools:
-    """Tells of each row whether all its numbers are finite and 0 or above, shape (S,)."""
+    """Checks for each row whether all its numbers are finite and 0 or above, shape (S,)."""
     return np.asarray((rows.min(-1) >= 0.0) & np.isfinite(rows.sum(-1)))
 
 
 def stack_counts(name: str, counts: Sequence[NDArray[Any]], bins: int) -> tuple[Indices, NDArray[Any]]:
-    """Stacks those that are counts of K bins, after their positions; reports the others to the guard."""
+    """Stacks the arrays that are counts of K bins, after their positions; reports the others to the guard."""
     fitting = []
     for position, row in enumerate(counts):
         if row.shape == (bins,):

@@ -13,7 +13,7 @@ from otel_mlmon.errors import BinMismatchError
 from otel_mlmon.types import Floats, Ints
 
 MIN_EXPECTED: Final = 5
-"""How many values a bin must hold on average before a p-value is believed (Cochran, 1954)."""
+"""The mean number of values a bin must hold before a p-value is valid (Cochran, 1954)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class Samples:
     """
 
     counts: Floats
-    """Of the reference and of the window, shape (2, ..., K)."""
+    """Counts of the reference and of the window, shape (2, ..., K)."""
     totals: Floats
     """N and n, shape (2, ..., 1)."""
     shares: Floats
