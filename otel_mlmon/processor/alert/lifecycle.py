@@ -143,7 +143,7 @@ class Alerts:
         judged: set[str] = set()
         for window, score in scores.values():
             counts.add(window, score)
-            for name, rule in rules.of_stream(window.stream.stream):
+            for name, rule in rules.find_rules(window.stream.stream):
                 if _judge(rule, record.rule(name), window, score, counts, self._now_ns):
                     judged.add(name)
         for name in rules.active:
@@ -151,7 +151,7 @@ class Alerts:
                 changes += self._advance(record, name, rules.active[name])
         return changes
 
-    def tick(self, now_ns: int) -> list[Alert]:
+    def advance_clock(self, now_ns: int) -> list[Alert]:
         """Returns the alerts that time alone causes: silence, lasting quiet, models no longer monitored."""
         self._now_ns = max(self._now_ns, now_ns)
         changes: list[Alert] = []
@@ -179,7 +179,7 @@ class Alerts:
                     changes += self._enter(record, NO_DATA, rules.active[NO_DATA], RuleState.NO_DATA)
         return changes
 
-    def forget(self, model: ModelKey, now_ns: int) -> list[Alert]:
+    def remove_model(self, model: ModelKey, now_ns: int) -> list[Alert]:
         """Removes a model that was silent for longer than its data is stored, and returns the alerts that this ends."""
         self._now_ns = max(self._now_ns, now_ns)
         reason = "It was silent for so long that it is forgotten."

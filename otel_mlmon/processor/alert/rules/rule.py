@@ -96,7 +96,7 @@ class ModelRules:
         """The rules that are evaluated, by name."""
         self.no_data_after_s: float = rules[NO_DATA].section.after_s
         """How long a model is silent before it has no data."""
-        self.of_stream = lru_cache(maxsize=_CACHED_STREAMS)(self._of_stream)
+        self.find_rules = lru_cache(maxsize=_CACHED_STREAMS)(self._find_rules)
 
     @classmethod
     def from_section(cls, section: object) -> ModelRules:
@@ -117,7 +117,7 @@ class ModelRules:
         first = min((*active, *others), key=lambda policy: bool(policy.thresholds))
         return replace(first, thresholds=tuple(threshold for policy in active for threshold in policy.thresholds))
 
-    def _of_stream(self, stream: str) -> tuple[tuple[str, Rule], ...]:
+    def _find_rules(self, stream: str) -> tuple[tuple[str, Rule], ...]:
         """Returns name and rule of the active rules that judge `stream`."""
         return tuple((name, rule) for name, rule in self.active.items() if rule.policy(stream) is not None)
 
