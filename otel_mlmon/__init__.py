@@ -62,7 +62,7 @@ _HOMES: Final = {
 
 
 def __getattr__(name: str) -> Any:
-    """The public names, loaded when first used."""
+    """Loads a public name when it is first used."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOMES[name]), name)

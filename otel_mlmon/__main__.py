@@ -1,4 +1,4 @@
-"""`python -m otel_mlmon` is `otel-mlmon`."""
+"""Runs the command line: `python -m otel_mlmon` equals `otel-mlmon`."""
 
 from otel_mlmon.cli import main
 

@@ -1,4 +1,4 @@
-"""The guard that keeps our errors from the host: the one place that catches `Exception`.
+"""The guard that keeps errors of otel_mlmon from the host: the one place that catches `Exception`.
 
 Every entry of our code on somebody else's thread, and every unit of work on ours, runs inside the guard of its stage.
 The host's own call is never inside one. A guard catches `Exception` only: `KeyboardInterrupt` and `SystemExit` are the
@@ -40,7 +40,7 @@ class Guard:
         self._clock = clock
         self._failed_at: deque[float] = deque(maxlen=FAILURE_LIMIT)
         self.is_open: bool = False
-        """Whether the stage is switched off, as an open circuit breaker; `with` does not ask it, callers do."""
+        """Whether the stage is switched off, like an open circuit breaker; callers check it, `with` does not."""
 
     def __enter__(self) -> None:
         """Enters the stage."""
@@ -52,7 +52,7 @@ class Guard:
         return error is not None and self.swallow(error)
 
     def swallow(self, error: BaseException) -> bool:
-        """Counts an `Exception` and returns True; returns False for any other error, which the caller raises on.
+        """Counts an `Exception` and returns True; returns False for any other error, which the caller re-raises.
 
         For code too hot for a context manager: `except BaseException as error: if not stage.swallow(error): raise`.
         """
@@ -88,7 +88,7 @@ def guard(stage: str) -> Guard:
 
 
 def guards() -> tuple[Guard, ...]:
-    """Returns every guard asked for so far."""
+    """Returns every guard that exists."""
     return tuple(_GUARDS.values())
 
 

@@ -1,4 +1,4 @@
-"""Internal events: what this package reports of itself, each as one metric and one rate-limited log line.
+"""Internal events of this package about itself, each one metric and one rate-limited log line.
 
 A call site writes `JOURNAL.emit(RecordsDropped(reason="buffer_full", count=12))` and nothing more. The application
 half exports the totals through observable instruments, the processor at `/metrics`.
@@ -32,7 +32,7 @@ class InternalEvent(Protocol):
 
     @property
     def count(self) -> int:
-        """How much the metric grows by; 0 or above."""
+        """The amount by which the metric grows; 0 or above."""
 
     def attributes(self) -> Mapping[str, str]:
         """Returns the metric's attributes, few and of few values."""
@@ -55,7 +55,7 @@ class RecordsDropped:
         return {semconv.REASON: self.reason}
 
     def message(self) -> str:
-        """Says how many, and why."""
+        """Returns the log line: how many calls, and why."""
         return f"{self.count} inference records were dropped: {self.reason}."
 
 
@@ -73,14 +73,14 @@ class ValuesDropped:
         return {semconv.REASON: self.reason}
 
     def message(self) -> str:
-        """Says how many, and why."""
+        """Returns the log line: how many values, and why."""
         hint = "see bulk_unavailable_reason of status()"
         return f"{self.count} values of features or outputs were dropped: {self.reason}; {hint}."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageFailed:
-    """Reports an error of ours that the guard kept from the host."""
+    """Reports an error of otel_mlmon that the guard kept from the host."""
 
     metric: ClassVar[str] = semconv.FAILURES.name
     level: ClassVar[int] = logging.WARNING
@@ -97,7 +97,7 @@ class StageFailed:
         return {semconv.STAGE: self.stage, semconv.ERROR_TYPE: self.error_type}
 
     def message(self) -> str:
-        """Says what failed, and that the host is not affected."""
+        """Returns the log line: what failed, and that the host is not affected."""
         consequence = " The stage is switched off until instrument() is called again." if self.is_switched_off else ""
         place = f" in {self.function}" if self.function else ""
         return (

@@ -207,7 +207,7 @@ APPLICATION_METRICS: Final = (
     DURATION, BATCH, PREDICTIONS, CONFIDENCE, VALUE, FEATURE, MISSING_VALUES, CATEGORY, SAMPLES, LOAD_DURATION,
     SESSIONS, RECORDS_DROPPED, VALUES_DROPPED, FAILURES,
 )  # fmt: skip
-"""What the application half emits."""
+"""The metrics that the application half emits."""
 
 
 def _explain(states: Mapping[str, int]) -> str:
@@ -254,7 +254,7 @@ PROCESSOR_METRICS: Final = (
     DRIFT_SCORE, DRIFT_EVIDENCE, DRIFT_WINDOW_COUNT, DRIFT_STATE, ALERT_STATE, ACCURACY, ACCURACY_LOW,
     ACCURACY_HIGH,
 )  # fmt: skip
-"""What the processor reports of models: at `/metrics`, and as OTLP where it forwards."""
+"""The metrics that the processor reports about models: at `/metrics`, and as OTLP where it forwards."""
 
 RECEIVED_POINTS: Final = _counter(
     "otel_mlmon.processor.received.points",
@@ -300,7 +300,7 @@ PROCESSOR_SELF_METRICS: Final = (
     RECEIVED_POINTS, REJECTED_POINTS, RECEIVED_UNUSED, REQUESTS_MALFORMED, REQUESTS_REFUSED, REQUESTS_DEAD_LETTERS,
     REQUESTS_PENDING, WINDOW_POINTS, REFERENCES, ALERTS, NOTIFICATIONS, NOTIFICATIONS_PENDING, FAILURES,
 )  # fmt: skip
-"""What the processor counts of itself, at `/metrics`; running totals are counters."""
+"""The metrics that the processor reports about itself, at `/metrics`; running totals are counters."""
 
 # ---- events
 EVENT_PREDICTION: Final = "ml.prediction"

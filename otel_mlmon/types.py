@@ -25,7 +25,7 @@ Indices: TypeAlias = NDArray[np.intp]
 OutputKind = Literal[
     "probabilities", "logits", "sigmoid", "labels", "multi_label", "regression", "embedding", "none"
 ]  # fmt: skip
-"""What an output of a model holds, a row for each sample.
+"""The kind of values that an output of a model holds, one row a sample.
 
 `probabilities`: one probability a class, which sum to 1. `logits`: one score a class before the softmax. `sigmoid`: the
 probability of the second of two classes. `labels`: the class itself. `multi_label`: one independent probability a

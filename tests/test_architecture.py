@@ -332,3 +332,54 @@ def test_rules_and_notifiers_are_reached_through_their_registry_alone() -> None:
     for module, path in MODULES.items():
         imports = {full.rpartition(".")[0] for _, full in imports_of(path.read_text(encoding="utf-8"))}
         assert not imports & parts, module
+
+
+def cycles(imports: dict[str, set[str]]) -> list[list[str]]:
+    """The groups of modules that import each other, by Tarjan's algorithm for strongly connected components."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    groups: list[list[str]] = []
+
+    def visit(module: str) -> None:
+        index[module] = low[module] = len(index)
+        stack.append(module)
+        for target in imports.get(module, ()):
+            if target not in index:
+                visit(target)
+                low[module] = min(low[module], low[target])
+            elif target in stack:
+                low[module] = min(low[module], index[target])
+        if low[module] == index[module]:
+            group = stack[stack.index(module) :]
+            del stack[stack.index(module) :]
+            if len(group) > 1:
+                groups.append(sorted(group))
+
+    for module in imports:
+        if module not in index:
+            visit(module)
+    return groups
+
+
+def test_no_modules_import_each_other() -> None:
+    names = frozenset(MODULES)
+    imports = {
+        module: {
+            target
+            for _, full in imports_of(path.read_text(encoding="utf-8"))
+            if full.startswith("otel_mlmon.") and (target := ours_named(full, names)) != module
+        }
+        for module, path in MODULES.items()
+    }
+    assert cycles(imports) == []
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+
+
+def test_no_class_name_is_defined_twice() -> None:
+    places: dict[str, list[str]] = {}
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(module)
+    assert {name: modules for name, modules in places.items() if len(modules) > 1} == {}

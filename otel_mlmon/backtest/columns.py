@@ -34,13 +34,13 @@ MODEL_NAME: Final = "backtest"
 """The name of the model in a profile that is made of a table."""
 
 MAX_INTEGER_CATEGORIES: Final = 20
-"""The most different whole numbers that are a category."""
+"""The largest number of distinct whole numbers that make up a category."""
 MIN_ROWS_A_CATEGORY: Final = 5
-"""How often each of them occurs on average at least."""
+"""The smallest mean number of rows of each whole number of a category."""
 MIN_DISTINCT_ROWS: Final = 20
-"""The fewest rows of which it is remarkable that all differ."""
+"""The number of rows from which on a column without repetitions is taken for an identifier."""
 CONFIDENCE_ROUNDING: Final = 1e-3
-"""By how much a confidence may be below 0 or above 1."""
+"""The amount by which a rounded confidence may be below 0 or above 1."""
 
 _IDENTIFIER: Final = re.compile(r"(^|[_\W])(id|ids|uuid|guid|key|index|rowid|row)$|^unnamed: 0$|^$", re.IGNORECASE)
 

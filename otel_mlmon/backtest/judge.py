@@ -50,7 +50,7 @@ class Trace:
     window: Window | None = None
     """The window of the first alarm, or without one the last."""
     score: Score | None = None
-    """Of that window."""
+    """The score of `window`."""
 
     def cause(self, settings: Settings) -> Cause | None:
         """Describes `window` as an alert would; None if there is nothing to describe."""
@@ -109,11 +109,11 @@ class Judge:
         self._alerts = settings.alerts()
 
     def calibrate(self, windows: Iterable[Window]) -> set[StreamKey]:
-        """Takes in parts of a window of streams that are calibrating; returns the streams that still are."""
+        """Adds parts of a window to streams that are calibrating; returns the streams that still calibrate."""
         return {window.stream for window, score in self._evaluator.evaluate(windows) if score.is_calibrating}
 
     def take(self, index: int, windows: Iterable[Window]) -> None:
-        """Takes in window `index` of all streams that have one."""
+        """Evaluates window `index` of all streams that have one."""
         models: dict[ModelKey, dict[StreamKey, tuple[Window, Score]]] = {}
         for window, score in self._evaluator.evaluate(windows):
             models.setdefault(window.stream.model, {})[window.stream] = (window, score)

@@ -36,7 +36,7 @@ MAX_WINDOWS: Final = 1_000_000
 CALIBRATION_ROWS: Final = 50
 """Rows of a pane while the design effect is estimated: the smallest block that it is estimated from."""
 MAX_CALIBRATION_ROWS: Final = 10_000
-"""A stream whose design effect is not known after so many rows goes on in whole windows."""
+"""The largest number of rows used to estimate the design effect; then a stream goes on in whole windows."""
 PROGRESS_WINDOWS: Final = 20
 
 
@@ -60,7 +60,7 @@ class ColumnStream:
     counter: RowCounter
     is_calibrating: bool = True
     calibration_rows: int = 0
-    """Rows that were handed on to estimate the design effect."""
+    """Rows used so far to estimate the design effect."""
 
     def build_window(self, pane_start: int, pane_end: int, rows: RowRange) -> Window:
         """Builds the pane of these rows within the window `rows`; one row is one nanosecond, and row 0 the first."""
@@ -272,7 +272,7 @@ def _judge_windows(
 
 
 def _calibrate(streams: Sequence[ColumnStream], rows: RowRange, judge: Judge) -> None:
-    """Hands on the first rows of a window, all but the last, for streams whose design effect is not known yet."""
+    """Calibrates streams whose design effect is not known yet on the first rows of a window, all but the last."""
     stop = min(rows.end, MAX_CALIBRATION_ROWS) - CALIBRATION_ROWS
     for start in range(rows.start, stop, CALIBRATION_ROWS):
         pending = [stream for stream in streams if stream.is_calibrating]

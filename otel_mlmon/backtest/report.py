@@ -60,9 +60,9 @@ class StreamReport:
     onset: str | None = None
     """The time of the onset, RFC 3339; None if the data has no times."""
     before: str = ""
-    """The reference in words: `mean 0.31`, `value red: 10 %`."""
+    """The reference as a text: `mean 0.31`, `value red: 10 %`."""
     now: str = ""
-    """The compared window in the same words."""
+    """The compared window as a text, in the same form."""
     tolerance: float = 0.0
     """The total variation that is tolerated."""
     total_variation: float | None = None

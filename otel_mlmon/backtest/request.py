@@ -62,7 +62,7 @@ DEFAULT_TIMED_BUDGET: Final = FalseAlarmBudget(rate=FalseAlarms(count=1.0, per_s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BacktestRequest:
-    """What to compare and how; None stands for the default."""
+    """Describes what to compare and how; None stands for the default."""
 
     reference: Path
     data: Path

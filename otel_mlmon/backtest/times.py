@@ -25,7 +25,7 @@ _UNITS: Final = (
     (10**3, 1e14, 1e16),
     (1, 1e17, 1e19),
 )
-"""For s, ms, µs and ns: the nanoseconds in one, and the range of numbers that are the years 1973 to 2286 in it."""
+"""The nanoseconds in one s, ms, µs and ns, and the range of numbers that are the years 1973 to 2286 in it."""
 _SAMPLE: Final = 20
 """Texts that are tried before a column is taken for points in time."""
 _FRACTION: Final = re.compile(r"(\.\d+)")
@@ -100,7 +100,7 @@ def _parse_numbers(table: Table, column: TableColumn) -> TimesNs:
 
 
 def _find_unit_ns(numbers: Floats) -> int | None:
-    """Returns the unit in which all numbers are points in time of our age, in nanoseconds."""
+    """Returns the unit, in nanoseconds, in which all numbers are times between the years 1973 and 2286."""
     present = numbers[np.isfinite(numbers)]
     if not present.size:
         return None

@@ -53,7 +53,7 @@ REQUIRED_MODULES: Final = (
 """Packages of the three processes beyond the core."""
 
 Show = Callable[[story.Moment, story.Act], None]
-"""Shows a moment."""
+"""A function that shows a moment."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -266,7 +266,7 @@ class LinePrinter:
         self._next_s = 0.0
 
     def __call__(self, moment: story.Moment, act: story.Act) -> None:
-        """Prints the news of the moment."""
+        """Prints the moment as a line at most once a second, and its new alerts."""
         from otel_mlmon.demo import view
 
         elapsed_s = self._clock() - self._began_s

@@ -66,7 +66,7 @@ class Child:
         raise ChildFailedError(f"The {self.name} did not print the event {event!r} within {timeout_s:g} s.")
 
     def check(self) -> None:
-        """Checks that it runs.
+        """Checks that the process is running.
 
         Raises:
             ChildFailedError: It has ended.

@@ -180,7 +180,7 @@ def is_watching(moment: Moment) -> bool:
     streams = moment.model["streams"] if moment.model else ()
     names = {stream["stream"] for stream in streams}
     return all(expectation.stream in names for expectation in (*SHIFTED_STREAMS, CONFIDENCE)) and not any(
-        stream["status"] == "learning" for stream in streams
+        stream["state"] == "learning" for stream in streams
     )
 
 
@@ -189,7 +189,7 @@ def is_quiet(moment: Moment) -> bool:
     return (
         moment.model is not None
         and not list_firing(moment)
-        and all(stream["status"] != "drift" for stream in moment.model["streams"])
+        and all(stream["state"] != "drift" for stream in moment.model["streams"])
     )
 
 

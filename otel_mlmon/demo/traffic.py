@@ -45,7 +45,7 @@ def load_images(path: Path = IMAGES_FILE) -> tuple[NDArray[np.uint8], NDArray[np
 
 
 class Traffic:
-    """Draws images without end.
+    """Draws an endless sequence of images.
 
     Runs on: one thread.
 

@@ -95,7 +95,7 @@ def _format_performance(model: Document) -> str:
 
 def _format_progress(streams: Sequence[Document]) -> str:
     """Formats the evidence of the most advanced stream, or the progress of its reference while it is learned."""
-    watched = [stream for stream in streams if stream["status"] in ("ok", "drift")]
+    watched = [stream for stream in streams if stream["state"] in ("ok", "drift")]
     if watched:
         top = max(watched, key=lambda stream: float(stream["log10_evidence"]))
         text = f"evidence {_format_evidence(top)} ({top['stream']})"
@@ -131,15 +131,15 @@ def _render_distribution(stream: Document) -> RenderableType:
 def _render_evidence(streams: Sequence[Document]) -> RenderableType:
     """Renders the evidence of each stream against the alarm line."""
     table = Table(box=None, title="Evidence of drift", title_justify="left", padding=(0, 1, 0, 0))
-    for column in ("stream", "→ alarm line", "log10", "status", "mean"):
+    for column in ("stream", "→ alarm line", "log10", "state", "mean"):
         table.add_column(column, no_wrap=True)
     for stream in streams:
-        style = STATUS_STYLES[stream["status"]]
+        style = STATUS_STYLES[stream["state"]]
         table.add_row(
             Text(stream["stream"]),
             Text(f"{draw_bar(_measure_progress(stream), EVIDENCE_CELLS)}▏", style),
             _format_evidence(stream),
-            Text(stream["status"], style),
+            Text(stream["state"], style),
             _format_mean(stream["mean"]),
         )
     return table
@@ -147,13 +147,13 @@ def _render_evidence(streams: Sequence[Document]) -> RenderableType:
 
 def _measure_progress(stream: Document) -> float:
     """Returns the progress of learning the reference, then that of the evidence towards the alarm line."""
-    if stream["status"] == "learning":
+    if stream["state"] == "learning":
         return float(stream["learned_count"] / max(stream["required_count"], 1))
     return float(stream["log10_evidence"] / max(stream["log10_alarm_line"], 1e-9))
 
 
 def _format_evidence(stream: Document) -> str:
-    if stream["status"] == "learning":
+    if stream["state"] == "learning":
         return f"{stream['learned_count']} of {stream['required_count']}"
     return f"{stream['log10_evidence']:.1f} of {stream['log10_alarm_line']:.1f}"
 

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
-from otel_mlmon.instrumentation import DISTRIBUTIONS, Configuration
-from otel_mlmon.instrumentation.settings import ModelOptions
+from otel_mlmon.instrumentation.settings import InstrumentationSettings, ModelOptions, configuration_type
+
+DISTRIBUTIONS: Final = (
+    "onnxruntime >= 1.17",
+    "onnxruntime-gpu >= 1.17",
+    "onnxruntime-directml >= 1.17",
+    "onnxruntime-openvino >= 1.17",
+    "onnxruntime-qnn >= 1.17",
+    "onnxruntime-rocm >= 1.17",
+    "onnxruntime-training >= 1.17",
+)
+"""Any one of these brings the module `onnxruntime`."""
+
+Configuration: Final = configuration_type(InstrumentationSettings, "Configuration", __name__)
+"""The section `onnxruntime` of OpenTelemetry's configuration file: the options of `otel_mlmon.instrument` by name."""
 
 
 class OnnxRuntimeInstrumentor(BaseInstrumentor):  # type: ignore[misc]

@@ -28,7 +28,7 @@ class Status:
     dropped_span_batches: int = 0
     """Batches of calls whose spans and events were dropped, since an exporter blocked."""
     failures: dict[str, int] = field(default_factory=dict)
-    """Faults of otel_mlmon that were kept from the application, by stage."""
+    """Errors of otel_mlmon that were kept from the application, by stage."""
     bulk_unavailable_reason: str = ""
     """Why histograms are filled value by value, which costs 7 to 16 µs each on the background thread, and without the
     negative values of features; empty if they are filled in bulk."""
@@ -39,6 +39,6 @@ class Status:
     owned_providers: tuple[str, ...] = ()
     """Classes of the providers that `instrument()` made itself."""
     findings: dict[str, dict[str, str]] = field(default_factory=dict)
-    """What was inferred, by model and subject: the kind of each output, and which inputs are not profiled."""
+    """Facts inferred about models, by model and subject: the kind of each output, and which inputs are not profiled."""
     sentry_mode: str = "off"
     """How inferences reach Sentry: `native`, `otlp`, `off`, or `waiting` until the application initialises Sentry."""

@@ -18,7 +18,7 @@ _ADVICE: Final = {
     "several_versions": " In this command that is --model-version.",
     "learning": " Use --partial for the streams that have a reference.",
 }
-"""What to do, by the reason for which the processor returns no reference."""
+"""Advice to the user, by the reason for which the processor returns no reference."""
 
 
 class DownloadedReference(NamedTuple):

@@ -146,7 +146,7 @@ class SimulatedProcessor:
         self._open()
 
     def document(self) -> dict[str, Any]:
-        """What `/api/v1/models` and `/api/v1/alerts` would answer now: `{"models": {…}, "alerts": […]}`."""
+        """Returns the documents of `/api/v1/models` and `/api/v1/alerts`: `{"models": {…}, "alerts": […]}`."""
         self._pipeline.publish(is_busy=True)
         return dict(self._pipeline.read())
 
@@ -157,7 +157,7 @@ class SimulatedProcessor:
     def stream_state(self, model: str, stream: str) -> str | None:
         """The state of a stream: `learning`, `ok`, `weak`, `drift`, `no_data` or `error`; None if it is not there."""
         document = self.stream(model, stream)
-        return None if document is None else str(document["status"])
+        return None if document is None else str(document["state"])
 
     def rule_state(self, model: str, rule: str) -> str | None:
         """The state of a rule: `ok`, `pending`, `firing`, `no_data` or `error`; None if it was not evaluated yet."""

@@ -683,4 +683,4 @@ def write_csv(path: Path, columns: dict[str, Any]) -> Path:
 
 def status_of(report: Any, stream: str) -> str | None:
     """The status of one column in a report; None where it is not there."""
-    return next((each["status"] for each in (report or {}).get("streams", []) if each["stream"] == stream), None)
+    return next((each["state"] for each in (report or {}).get("streams", []) if each["stream"] == stream), None)

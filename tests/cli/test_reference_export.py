@@ -123,7 +123,7 @@ def test_another_processor_with_it_judges_alike(
             assert export(second, "-o", "again.json") == 0
     assert sorted(one) == ["input.age", "prediction.label"]
     for stream in one.values():
-        assert (stream["status"], stream["reference_count"], stream["origin"]) == ("drift", 1000, "learned")
+        assert (stream["state"], stream["reference_count"], stream["origin"]) == ("drift", 1000, "learned")
         assert (stream.pop("origin"), stream.pop("stationary")) == ("learned", True)
     for stream in other.values():
         assert (stream.pop("origin"), stream.pop("stationary")) == ("file", None)

@@ -68,13 +68,13 @@ def test_it_learns_alerts_and_comes_back_after_kill_9_with_all_it_knew(tmp_path:
     with processor(tmp_path) as running, application(running.grpc) as app:
 
         def label() -> dict[str, Any]:
-            return running.stream("shop", "prediction.label") or {"status": "none", "reference_count": 0}
+            return running.stream("shop", "prediction.label") or {"state": "none", "reference_count": 0}
 
         def firing() -> list[dict[str, Any]]:
             alerts = running.get("/api/v1/alerts")["alerts"]
             return [alert for alert in alerts if alert["state"] == "firing"]
 
-        feed_until(app, SHARES, lambda: label()["status"] == "ok", "the reference is learned")
+        feed_until(app, SHARES, lambda: label()["state"] == "ok", "the reference is learned")
         learned = label()
         assert learned["reference_shares"] == pytest.approx([0.4, 0.3, 0.2, 0.1, 0.0])
         assert firing() == []
@@ -86,7 +86,7 @@ def test_it_learns_alerts_and_comes_back_after_kill_9_with_all_it_knew(tmp_path:
         assert (back["reference_count"], back["reference_shares"]) == (
             learned["reference_count"], learned["reference_shares"],
         )  # fmt: skip
-        feed_until(app, SHARES, lambda: label()["current_count"] > 0 and label()["status"] == "ok", "quiet goes on")
+        feed_until(app, SHARES, lambda: label()["current_count"] > 0 and label()["state"] == "ok", "quiet goes on")
 
         (alert,) = feed_until(app, DRIFTED, firing, "the drift is found")
         assert (alert["rule"], alert["model"], alert["causes"][0]["stream"]) == (
@@ -100,7 +100,7 @@ def test_it_learns_alerts_and_comes_back_after_kill_9_with_all_it_knew(tmp_path:
         assert (again["fingerprint"], again["time_ns"], again["onset_ns"]) == (
             alert["fingerprint"], alert["time_ns"], alert["onset_ns"],
         )  # fmt: skip
-        assert label()["status"] == "drift"
+        assert label()["state"] == "drift"
 
         feed_until(app, SHARES, lambda: not firing(), "the end of the drift is seen")
         log = (tmp_path / "stderr.txt").read_text()

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import otel_mlmon
-from otel_mlmon import instrumentation, semconv
+from otel_mlmon import semconv
+from otel_mlmon.instrumentation import instrumentor
 from tests.support.otlp_server import OtlpServer
 from tests.support.processes import run_python
 
@@ -69,7 +70,7 @@ def test_any_distribution_of_onnxruntime_will_do() -> None:
     said = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     extra = re.search(r"^instruments-any = \[(.*?)^\]", said, re.MULTILINE | re.DOTALL)
     assert extra is not None
-    assert tuple(re.findall(r'"([^"]+)"', extra[1])) == instrumentation.DISTRIBUTIONS
+    assert tuple(re.findall(r'"([^"]+)"', extra[1])) == instrumentor.DISTRIBUTIONS
     assert re.search(r"^instruments = \[\]", said, re.MULTILINE)
     (entry,) = importlib.metadata.entry_points(group="opentelemetry_instrumentor", name="onnxruntime")
     assert entry.load() is otel_mlmon.OnnxRuntimeInstrumentor

@@ -18,7 +18,7 @@ import pytest
 import otel_mlmon
 from otel_mlmon.cli import settings as command
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.instrumentation import Configuration
+from otel_mlmon.instrumentation.instrumentor import Configuration
 from otel_mlmon.instrumentation.lifecycle import _with_parameters_of
 from otel_mlmon.instrumentation.settings import (
     OPTIONS,

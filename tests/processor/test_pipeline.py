@@ -182,7 +182,7 @@ def test_what_was_there_is_known_right_after_a_restart(tmp_path: Path) -> None:
     for number in range(36):
         bench.pane(DRIFTED if number >= 30 else CALM)
     before = facts(bench)
-    assert bench.stream()["status"] == "drift"
+    assert bench.stream()["state"] == "drift"
     bench.kill()
     bench.open()
     assert facts(bench) == before
@@ -389,7 +389,7 @@ def test_a_reference_of_another_version_or_none_at_all_changes_nothing(tmp_path:
     endless = {**carried(day=1).to_dict(), "streams": {"prediction.label": {"categories": {"a": 10**30}}}}
     bench.turn(ModelLoaded(model=ModelKey("digits", "1"), reference=json.dumps(endless)))
     bench.pane(CALM)
-    assert (bench.stream()["origin"], bench.stream()["status"]) == ("", "learning")
+    assert (bench.stream()["origin"], bench.stream()["state"]) == ("", "learning")
     bench.kill()
 
 

@@ -284,3 +284,17 @@ def test_a_histogram_begins_empty() -> None:
     empty = ExponentialHistogram()
     assert (empty.scale, empty.ordinals.size, empty.counts.size, empty.total) == (MAX_SCALE, 0, 0, 0)
     assert empty == sketch()
+
+
+def test_buckets_of_the_wire_become_ordinals_with_the_zeros_between_the_signs() -> None:
+    made = ExponentialHistogram.from_buckets(
+        scale=0,
+        zero_count=5,
+        positive_offset=1,
+        positive_counts=np.array([2, 0, 3], dtype=np.int64),
+        negative_offset=-1,
+        negative_counts=np.array([0, 4], dtype=np.int64),
+        moments=Moments(),
+    )
+    assert made.ordinals.tolist() == [-BIAS, 0, BIAS + 1, BIAS + 3]
+    assert made.counts.tolist() == [4, 5, 2, 3]

@@ -23,7 +23,7 @@ def stream_document(name: str, *, status: str = "ok", reference: float = 0.5, cu
     drifts = status == "drift"
     return {
         "stream": name,
-        "status": status,
+        "state": status,
         "calibrating": False,
         "learned_count": 500 if status == "learning" else 2000,
         "required_count": 2000,
@@ -59,7 +59,7 @@ def model_document(
         "name": "digits",
         "version": "1",
         "environment": "",
-        "status": "drift" if drifting else status,
+        "state": "drift" if drifting else status,
         "updated_ns": START_NS,
         "latency": {"p50_s": 21e-6, "p95_s": 43e-6, "p99_s": 0.0012, "threshold_s": 0.2, "over_ratio": 0.0},
         "throughput_per_s": 399.6,

@@ -1,4 +1,4 @@
-"""OUT Snapshot: what an interval of one model's calls adds up to.
+"""OUT Snapshot: the totals of one model's calls over one collection interval.
 
 Choice: values that go into a histogram are kept as they are until the end of the interval, at most one queue of them,
 since only the reader of the metrics knows its buckets: the views of the application's meter provider may set others.
@@ -25,14 +25,14 @@ class Snapshot:
 
     model: ModelKey
     durations_s: Mapping[str, Floats] = field(default_factory=dict)
-    """By error type; empty of calls that succeeded."""
+    """Durations by error type; an empty type stands for calls that succeeded."""
     slowest_calls: Mapping[str, tuple[float, object]] = field(default_factory=dict)
-    """By error type: the longest duration, and the OpenTelemetry context of its call."""
+    """The longest duration, and the OpenTelemetry context of its call, by error type."""
     batch_sizes: Floats = field(default_factory=lambda: np.zeros(0))
     labels: Mapping[str, int] = field(default_factory=dict)
     confidences: Floats = field(default_factory=lambda: np.zeros(0))
     values: Mapping[str, Floats] = field(default_factory=dict)
-    """By output."""
+    """Values by output."""
     inputs: InputSummary = field(default_factory=InputSummary)
 
 
@@ -50,12 +50,12 @@ class Aggregator:
         self._snapshots: dict[ModelKey, list[Snapshot]] = {}
 
     def add(self, predictions: Predictions) -> None:
-        """Adds one batch."""
+        """Adds the predictions of one batch."""
         snapshot = self._summarize(predictions)
         self._snapshots.setdefault(snapshot.model, []).append(snapshot)
 
     def take(self) -> list[Snapshot]:
-        """Returns what was added since the last time."""
+        """Returns the snapshots of everything added since the last call."""
         snapshots, self._snapshots = self._snapshots, {}
         return [merge_snapshots(parts) for parts in snapshots.values()]
 

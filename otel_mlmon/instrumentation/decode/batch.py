@@ -48,14 +48,14 @@ class CallBatch:
 
     plan: Plan
     started_ns: Ints
-    """Shape (n,), as `time.perf_counter_ns` counts."""
+    """Start of each call on the clock of `time.perf_counter_ns`, shape (n,)."""
     ended_ns: Ints
     contexts: Sequence[object]
     """The OpenTelemetry context of each call, None where there was none."""
     errors: Sequence[str | None]
     """The class of each call's exception."""
     inputs: Sequence[Items]
-    """One a tensor of the plan."""
+    """The copies of the inputs, one item a tensor of the plan."""
     outputs: Sequence[Items]
 
 

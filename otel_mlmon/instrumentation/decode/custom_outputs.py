@@ -1,4 +1,4 @@
-"""Decodes outputs with a function of the developer's, on the background thread and on copies, call by call."""
+"""Decodes outputs with the developer's own function, on the worker thread and on copies, call by call."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def decode_with_function(
     outputs_of_calls: Sequence[Sequence[Item]],
     class_names: Sequence[str],
 ) -> tuple[Labels, Confidences]:
-    """Decodes the outputs of each call; a call for which the function fails has no labels, and the fault is counted.
+    """Decodes the outputs of each call; a call for which the function fails has no labels, and the error is counted.
 
     Args:
         function: The developer's.

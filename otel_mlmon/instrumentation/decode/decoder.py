@@ -39,7 +39,7 @@ from otel_mlmon.instrumentation.runtime.call import Item, Plan, Tensor
 from otel_mlmon.types import Ints, OutputKind
 
 MAX_DECODERS: Final = 1024
-"""Plans whose decoders are kept; a process that creates sessions without end loses the oldest."""
+"""The largest number of plans whose decoders are cached; beyond it the oldest is evicted."""
 
 MAX_TEXT_LABELS: Final = 1000
 """Labels of an output of strings that may leave the process at most."""
@@ -48,7 +48,7 @@ _TIMED_ONLY: Final = "unknown kind, timed only (set ModelOptions.output_kind)"
 
 
 class DeclaredModel(Protocol):
-    """Represents what the developer declared of a model; empty or None where nothing."""
+    """The Protocol of a model's declared options; empty or None where nothing was declared."""
 
     @property
     def version(self) -> str:

@@ -37,13 +37,13 @@ class InputPlan:
     position: int
     tensor: Tensor
     names: tuple[str, ...] = ()
-    """One a column; empty for an image."""
+    """Names of the columns; empty for an image."""
     width: int = 0
-    """Columns, named or not."""
+    """Number of columns, named or not."""
     categorical: set[int] = field(default_factory=set)
-    """Columns that are categories."""
+    """Positions of the columns that are categories."""
     inferred: set[int] = field(default_factory=set)
-    """Those of them that were not declared, so that a value may show that they are numbers."""
+    """Categorical columns that were inferred, not declared, so that a value may still show that they are numbers."""
 
 
 class FeatureProfiler:

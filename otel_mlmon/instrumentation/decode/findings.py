@@ -1,4 +1,4 @@
-"""Keeps what was inferred about each model: logged once, and reported by `status()`."""
+"""Records facts inferred about each model: logged once, and reported by `status()`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LOG: Final = logging.getLogger("otel_mlmon")
 
 
 class Findings:
-    """Keeps one sentence a model and subject, the latest of each.
+    """Holds the latest sentence for each model and subject.
 
     Runs on: `note` on one thread at a time, `all` on any.
     """
@@ -20,7 +20,7 @@ class Findings:
         self._texts: dict[tuple[str, str], str] = {}
 
     def note(self, model: str, subject: str, finding: str, *, is_logged: bool = True) -> None:
-        """Keeps a finding, and logs it if it is new, however many sessions of the model have it."""
+        """Records a finding, and logs it if it is new, however many sessions of the model have it."""
         key = (model, subject)
         if self._texts.get(key) == finding or (key not in self._texts and len(self._texts) >= MAX_FINDINGS):
             return

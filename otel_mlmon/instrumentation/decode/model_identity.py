@@ -26,7 +26,7 @@ _EXPORTER_NAMES: Final = re.compile(
 
 MAX_TEXT: Final = 128
 MAX_NAMES_CHARACTERS: Final = 1_000_000
-"""Metadata that is longer is not read as class names."""
+"""The largest length of metadata that is parsed as class names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class ModelIdentity:
 
     @cached_property
     def key(self) -> ModelKey:
-        """The name and version that metrics are kept by."""
+        """The name and version by which metrics are aggregated."""
         return ModelKey(self.name, self.version)
 
     @cached_property

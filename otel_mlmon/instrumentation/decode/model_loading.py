@@ -38,7 +38,7 @@ class ModelLoad:
     is_new: bool
     """False if only the session's execution providers changed."""
     ended_ns: int
-    """As `time.perf_counter_ns` counts."""
+    """The end of the load, on the clock of `time.perf_counter_ns`."""
     context: object
     """The OpenTelemetry context of the load."""
     duration_s: float | None
@@ -69,7 +69,7 @@ class LoadDuration(NamedTuple):
 
 
 class LoadTracker:
-    """Takes loads over from the application's threads, and hands them to metrics and to events.
+    """Tracks model loads recorded on the application's threads, and returns them for metrics and events.
 
     Runs on: `take`, `add_session` and `durations` on one thread at a time; `announcements` likewise, beside them.
 
@@ -96,7 +96,7 @@ class LoadTracker:
         """Loads whose event was not sent yet."""
 
     def take(self) -> None:
-        """Takes the waiting loads over; to be called before the calls that followed them are decoded."""
+        """Reads the queued loads; to be called before the calls that followed them are decoded."""
         for load in [self._loads.popleft() for _ in range(len(self._loads))]:
             if not self._is_suppressed(load.context):
                 self.unmeasured.append(load)
@@ -111,7 +111,7 @@ class LoadTracker:
             self._announce(Load(session, session.path, time.perf_counter_ns(), None))
 
     def durations(self) -> list[LoadDuration]:
-        """Returns the durations of the loads since the last time, where they are known."""
+        """Returns the known durations of the loads since the last call."""
         loads = [self.unmeasured.popleft() for _ in range(len(self.unmeasured))]
         return [
             LoadDuration(_model_of(load, self._version_of), load.duration_s, load.error_type)

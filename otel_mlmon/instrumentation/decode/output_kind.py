@@ -19,7 +19,7 @@ from otel_mlmon.instrumentation.runtime.call import Tensor
 from otel_mlmon.types import Floats, OutputKind
 
 MIN_ROWS: Final = 8
-"""So many rows within [0, 1] that do not sum to 1 are independent probabilities; fewer may be logits by chance."""
+"""Rows within [0, 1] that do not sum to 1 needed to infer independent probabilities; fewer may be logits by chance."""
 
 MAX_CHECKED_ROWS: Final = 1024
 """Rows of a batch that are checked for a contradiction."""
@@ -28,7 +28,7 @@ _TOLERANCE: Final = 1e-3
 """Distance from 0 and 1 that a probability may have, in half precision too; the sum of a row may have twice that."""
 
 _SAFE_NORM: Final = 1e-140
-"""A norm below is computed with scaled numbers, since their squares underflow."""
+"""Smaller norms are computed with scaled numbers, since their squares underflow."""
 
 _DETECTION: Final = re.compile(r"box|bbox|(^|_)dets?($|_)|detection|anchor")
 _NOT_SCORES: Final = re.compile(r"box|landmark|coord|mask|anchor|state|(^|_)[hc]n?$")

@@ -68,9 +68,9 @@ class Predictions:
     model: ModelIdentity
     operation: str
     started_ns: Ints
-    """Shape (n,), as `time.perf_counter_ns` counts."""
+    """Start of each call on the clock of `time.perf_counter_ns`, shape (n,)."""
     duration_ns: Ints
-    """Shape (n,), 0 or above; 0 if nobody measured."""
+    """Duration of each call, 0 or above; 0 if it was not measured; shape (n,)."""
     contexts: Sequence[object]
     """The OpenTelemetry context of each call."""
     errors: Sequence[str | None]

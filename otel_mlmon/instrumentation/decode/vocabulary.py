@@ -1,4 +1,4 @@
-"""Decides which of the application's strings may become values of attributes: a bounded vocabulary of frequent words.
+"""Decides which of the application's strings may become attribute values: a bounded vocabulary of frequent ones.
 
 A name, an address or a sentence in a string input comes once or twice and never leaves the process; a category comes
 again and again. Of the others only the count leaves, as `_OTHER`.
@@ -15,19 +15,19 @@ from typing import Final
 from otel_mlmon import semconv
 
 MIN_COUNT: Final = 5
-"""Number of times that a value of an input must come before it may leave."""
+"""Number of occurrences from which on a value of an input may leave the process."""
 
 MAX_WORD_CHARACTERS: Final = 64
-"""Characters of a value that may leave."""
+"""The largest length of a value that may leave the process."""
 
 CANDIDATES_PER_WORD: Final = 20
 
 MAX_VOCABULARIES: Final = 4096
-"""Models and features that have one; a process that names more loses the oldest, whose values are learned anew."""
+"""The largest number of vocabularies, one a model and feature; beyond it the oldest is evicted and learned anew."""
 
 
 class Vocabulary:
-    """Holds the values that may leave, at most `limit`; a value that was admitted stays so.
+    """Holds the values that may leave the process, at most `limit`; an admitted value stays admitted.
 
     Args:
         limit: Number of values at most.
@@ -50,7 +50,7 @@ class Vocabulary:
         return word in self._words
 
     def admit(self, counts: Mapping[str, int]) -> dict[str, int]:
-        """Returns `counts` with all values that may not leave added up as `_OTHER`."""
+        """Returns `counts` with all values that may not leave the process added up as `_OTHER`."""
         if self.is_full:
             admitted = {word: counts[word] for word in counts.keys() & self._words}
             others = sum(counts.values()) - sum(admitted.values())
@@ -76,12 +76,12 @@ class Vocabulary:
         return False
 
     def _decrement_candidates(self) -> None:
-        """Makes room: words that came once do not keep others out."""
+        """Decrements the candidates' counts and drops those at 0, so that rare values do not block frequent ones."""
         self._candidates = {word: count - 1 for word, count in self._candidates.items() if count > 1}
 
 
 class Vocabularies:
-    """Keeps one vocabulary a model and feature, shared by all sessions of the model.
+    """Holds one vocabulary for each model and feature, shared by all sessions of the model.
 
     Args:
         limit: Number of values of each at most.

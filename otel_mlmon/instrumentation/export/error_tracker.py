@@ -1,4 +1,4 @@
-"""What the pipeline asks of an error tracker such as Sentry, and one that does nothing."""
+"""The Protocol of an error tracker such as Sentry, and a null implementation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ErrorTracker(Protocol):
 
     @property
     def mode(self) -> str:
-        """How calls reach the error tracker, for `status()`: `off`, `waiting`, or the name of a protocol."""
+        """How calls reach the error tracker, shown by `status()`: `off`, `waiting`, or the name of a protocol."""
 
     @property
     def is_active(self) -> bool:
@@ -81,7 +81,7 @@ class ErrorTracker(Protocol):
 
 
 class NullErrorTracker:
-    """Stands in where no error tracker is used.
+    """Implements `ErrorTracker` where none is used: does nothing.
 
     Args:
         read_context: Reads OpenTelemetry's context.

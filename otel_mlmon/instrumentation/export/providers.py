@@ -62,10 +62,10 @@ class Providers:
     meter: metrics.MeterProvider | None = None
     logger: _logs.LoggerProvider | None = None
     own: list[Any] = field(default_factory=list)
-    """Those we created, to be flushed and shut down by us."""
+    """The providers that `instrument()` created, which it also flushes and shuts down."""
     owns_meter: bool = False
     resource: Any = None
-    """The SDK's resource of those we created."""
+    """The SDK's resource of the providers that `instrument()` created."""
     warn: Callable[[], None] = lambda: None
     """Logs, once in a process's life, that no collector accepts what our own exporters send."""
 

@@ -48,7 +48,7 @@ MIN_BATCH_WEIGHT: Final = 64
 """Calls that a batch counts as at least, so that at most 1,024 batches wait."""
 
 _PLAIN_KEY: Final = "suppress_instrumentation"
-"""What libraries besides OpenTelemetry's own set; source: opentelemetry.instrumentation.utils."""
+"""The key by which libraries suppress instrumentation. Source: opentelemetry.instrumentation.utils."""
 
 EMPTY_CONTEXT: Final = Context()
 """The context of a call outside any trace."""

@@ -1,4 +1,4 @@
-"""The bounded queue between the host's threads and ours, and the one daemon thread behind it.
+"""The bounded queue between the host's threads and the worker thread, and the worker, a daemon thread.
 
 The queue takes no lock: a signal handler may run a model while the thread below it stands inside `offer`. `list.extend`
 with a tuple, a slice, its deletion and `next(itertools.count())` are single operations of the interpreter, and of its
@@ -29,7 +29,7 @@ and waited for several steps: the slowest of 40,000 calls took 4 ms instead of 0
 
 
 class LockFreeCounter:
-    """A count that any thread may raise without a lock, and one thread at a time may read."""
+    """A count that any thread may increment without a lock, and one thread at a time may read."""
 
     __slots__ = ("_count", "_reads")
 
@@ -80,11 +80,11 @@ class CallQueue:
         return len(self.queue) // self._fields
 
     def is_long(self) -> bool:
-        """Whether so much waits that some of it may soon be dropped."""
+        """Whether the queue is so full that records may soon be dropped."""
         return len(self) >= self.high_water
 
     def offer(self, record: Sequence[Any], size_bytes: int) -> None:
-        """Takes `record` in, or drops and counts it."""
+        """Queues `record`, or drops and counts it."""
         length = len(self.queue) // self._fields
         if length >= self.max_records or length * size_bytes > self.max_bytes:
             self.drop(self._full_reason)
@@ -95,11 +95,11 @@ class CallQueue:
             self._attend(is_long)
 
     def drop(self, reason: str) -> None:
-        """Counts a record that is not taken in."""
+        """Counts a record that is not queued."""
         self._drops.setdefault(reason, LockFreeCounter()).add()
 
     def take(self, limit: int) -> list[Any]:
-        """Removes the oldest records, at most `limit`, and gives their fields, one record after the other."""
+        """Removes the oldest records, at most `limit`, and returns their fields, one record after the other."""
         # Others only add at the end, so the same fields are copied and deleted.
         end = limit * self._fields
         fields = self.queue[:end]
@@ -111,11 +111,11 @@ class CallQueue:
         return {reason: counter.value() for reason, counter in list(self._drops.items())}
 
     def close(self) -> None:
-        """Drops and counts what comes from now on, since nobody takes it."""
+        """Drops and counts every later record, since no worker will read it."""
         self.max_records, self._full_reason = 0, "shut_down"
 
     def reset(self) -> None:
-        """Forgets everything, for a forked child; whoever holds the queue keeps it."""
+        """Clears the queue in a forked child; references to the queue stay valid."""
         self.queue.clear()
         self._drops.clear()
 
@@ -148,7 +148,7 @@ class Worker:
         return self._thread is not None and self._thread.is_alive()
 
     def attend(self, is_urgent: bool) -> None:  # noqa: FBT001 - a callback's one argument
-        """Starts the thread for the first record, and wakes it if the record is urgent."""
+        """Starts the thread at the first record, and wakes it if the record is urgent."""
         if self._thread is None and not self._is_stopping and self._starting.acquire(blocking=False):
             # Never released: the first caller starts it, and a process that cannot start it is not asked again.
             # Guarded: the record that this is for waits already, and is read by the next collection or flush.
@@ -160,7 +160,7 @@ class Worker:
             self._wake.put(None)
 
     def stop(self, timeout_s: float) -> bool:
-        """Ends the thread after the round it is in; whether it ended in time."""
+        """Ends the thread after its current round; returns whether it ended in time."""
         self._is_stopping = True
         self._wake.put(None)
         thread = self._thread
@@ -178,12 +178,12 @@ class Worker:
 
 
 def give_way() -> None:
-    """Lets a thread that waits for the interpreter have it. Takes 0.26 ms on Linux, and no CPU to speak of."""
+    """Yields the interpreter to a thread that waits for it. Takes 0.26 ms on Linux, and hardly any CPU."""
     time.sleep(PAUSE_S)
 
 
 def give_way_unless(is_late: Callable[[], bool]) -> Callable[[], None]:
-    """Makes a function that gives way, but not while `is_late` says that there is no time to."""
+    """Makes a function that yields the interpreter, except while `is_late` returns True."""
 
     def give_way_in_time() -> None:
         if not is_late():

@@ -26,26 +26,26 @@ class Cause:
 
     stream: str
     value: float
-    """What the rule compares with `bound`: a total variation or a ratio in [0, 1], or a statistic."""
+    """The value that the rule compares with `bound`: a total variation or a ratio in [0, 1], or a statistic."""
     bound: float
     """The largest value that is tolerated; the smallest, if the value is a p-value."""
     reference: str
-    """The reference in words: `mean 0.31`, `label 3: 10 %`."""
+    """The reference as a text: `mean 0.31`, `label 3: 10 %`."""
     current: str
-    """The same of the current data."""
+    """The current data as a text, in the same form."""
     current_count: int
     """Values counted since the onset, or in the rolling window if that holds fewer."""
     reference_count: int
     onset_ns: int
-    """When the stream began to move, Unix nanoseconds; 0 if that is unknown."""
+    """Time at which the stream began to move, Unix nanoseconds; 0 if that is unknown."""
     bins: tuple[str, ...] = ()
     """K names of bins, which the shares below belong to."""
     reference_shares: tuple[float, ...] = ()
     current_shares: tuple[float, ...] = ()
     details: tuple[str, ...] = ()
-    """What moved, in words: mean, middle half, missing values, classes."""
+    """A text that says what moved: mean, middle half, missing values, classes."""
     summary: str = ""
-    """How much it moved, in words: `total variation 35 %, tolerated 2 % (n = 4 210, reference n = 5 000)`."""
+    """A text that says how much it moved: `total variation 35 %, tolerated 2 % (n = 4 210, reference n = 5 000)`."""
     margin: float = 0.0
     """log10 of the evidence over the alarm line, or of the value over its bound: ranks causes."""
 
@@ -73,14 +73,14 @@ class Alert:
     """The `deployment.environment.name` of the model; empty if unknown."""
     rule: str
     title: str
-    """What the rule is about, in words: `prediction drift`."""
+    """The subject of the rule as people call it: `prediction drift`."""
     state: RuleState
     previous: RuleState
     severity: Severity
     time_ns: int
-    """When the state changed, Unix nanoseconds."""
+    """Time at which the state changed, Unix nanoseconds."""
     onset_ns: int
-    """When the cause of the alert began, Unix nanoseconds; 0 if that is unknown."""
+    """Time at which the cause of the alert began, Unix nanoseconds; 0 if that is unknown."""
     causes: tuple[Cause, ...] = ()
     """Ranked, the largest contribution first."""
     exemplars: tuple[str, ...] = ()

@@ -66,7 +66,7 @@ class RuleRecord:
 
 @dataclass(slots=True, kw_only=True)
 class ModelRecord:
-    """What is stored of one model: the states of its rules, and the counts since each stream's onset."""
+    """Holds the stored state of one model: the states of its rules, and the counts since each stream's onset."""
 
     model: ModelKey
     data_ns: int = 0
@@ -81,7 +81,7 @@ class ModelRecord:
 
 @dataclass(slots=True, kw_only=True)
 class AlertsRecord:
-    """What is stored of all alerts."""
+    """Holds the stored state of all alerts."""
 
     time_ns: int = 0
     """The latest time that was seen, Unix nanoseconds."""

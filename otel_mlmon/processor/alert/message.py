@@ -37,7 +37,7 @@ _IMAGE_ADJECTIVES: Final = {
     "image.green": ("less green", "more green"),
     "image.blue": ("less blue", "more blue"),
 }
-"""What images are when the mean of a property falls, and when it grows."""
+"""Adjectives for images, when the mean of a property falls and when it grows."""
 _UNITS: Final = {"image.width": " px", "image.height": " px"}
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
 _ASCII: Final = str.maketrans({"…": "~", "→": ">", "·": "-", "µ": "u", "█": "#", "–": "-", "≤": "<"})

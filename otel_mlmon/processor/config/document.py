@@ -39,7 +39,7 @@ class Document:
     value: Any = None
     """Mappings, lists and scalars; None for an empty file."""
     lines: dict[KeyPath, int] = field(default_factory=dict)
-    """Of each key and list item, from 1."""
+    """The line of each key and list item, from 1."""
     sources: dict[KeyPath, str] = field(default_factory=dict)
     """The text of each scalar as it stands in the file, before variables are replaced."""
     faults: list[Fault] = field(default_factory=list)

@@ -46,7 +46,7 @@ class NotifierEntryBase(Section):
 
 
 class ModelSectionBase(Section):
-    """What is monitored of one model, without its rules."""
+    """The section of one model, without its rules."""
 
     reference: ReferenceSection = Field(default=ReferenceSection(), description="What drift is measured against.")
     max_labels: Count = Field(
@@ -92,7 +92,7 @@ def _example(name: str, section_type: type[Section]) -> str:
 
 
 class AlertsSection(AlertSection):
-    """When people are alerted, and how."""
+    """The section `alerts`: when people are alerted, and how."""
 
     notify: tuple[NotifierEntry, ...] = Field(
         default=tuple(NotifierEntry.model_validate({name: {}}) for name in ("log", "otlp")),
@@ -124,7 +124,7 @@ class Config(Section):
     )
 
     def model(self, name: str) -> ModelSection:
-        """Returns what is monitored of the model called `name`: all entries that match, the more specific on top.
+        """Returns the section of the model called `name`: all entries that match, the more specific on top.
 
         Patterns are ordered by how many characters they spell out; this very name is the most specific.
         """

@@ -13,7 +13,7 @@ from otel_mlmon.errors import BinMismatchError
 from otel_mlmon.types import Bools, Floats, Ints
 
 MIN_EXPECTED: Final = 5
-"""How many values a bin must hold on average before a p-value is believed (Cochran, 1954)."""
+"""The mean number of values a bin must hold before a p-value is valid (Cochran, 1954)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class Samples:
     """
 
     counts: Floats
-    """Of the reference and of the window, shape (2, ..., K)."""
+    """Counts of the reference and of the window, shape (2, ..., K)."""
     totals: Floats
     """N and n, shape (2, ..., 1)."""
     shares: Floats
@@ -101,5 +101,5 @@ def check_counts(counts: NDArray[Any], bins: int) -> Floats:
 
 
 def are_counts(rows: NDArray[Any]) -> Bools:
-    """Tells of each row whether all its numbers are finite and 0 or above, shape (S,)."""
+    """Checks for each row whether all its numbers are finite and 0 or above, shape (S,)."""
     return np.asarray((rows.min(-1) >= 0.0) & np.isfinite(rows.sum(-1)))

@@ -57,11 +57,11 @@ MEMORY_ITEMS: Final = 10_000.0
 """Half-life of the long-run shares p, in items."""
 
 FADING: Final = 0.5
-"""The weight of a block in the mean of those before, over that of the block after it."""
+"""The factor by which a block's weight in the fading mean of past blocks falls with each further block."""
 
 _LEVELS: Final = len(BLOCK_SIZES)
 _NEXT_SIZES: Final = (*BLOCK_SIZES[1:], math.inf)
-"""By level, the size from which a block would only say again at the next level what it says here."""
+"""The block size, by level, from which the next level would only repeat this level's difference."""
 _AGES: Final = np.arange(MAX_DIFFERENCES, 0, -1)
 """The age of each remembered difference, the latest being 1."""
 
@@ -100,7 +100,7 @@ class DesignEffects:
 
     @property
     def divisor(self) -> Floats:
-        """By row, what counts are divided by: φ and a caution for not knowing it well, 1 or above."""
+        """The divisor of the counts, by row: φ with a margin for its own uncertainty; 1 or above."""
         return self._arrays["divisor"]
 
     @property
@@ -110,7 +110,7 @@ class DesignEffects:
 
     @property
     def is_calibrated(self) -> Bools:
-        """By row, whether there was enough to count with `divisor`; once true, it stays so."""
+        """Whether φ has been estimated from enough items, by row; once true, it stays true."""
         return self._arrays["is_calibrated"]
 
     @property
@@ -133,7 +133,7 @@ class DesignEffects:
         arrays["estimate"][row] = arrays["divisor"][row] = 1.0
 
     def add(self, rows: Indices, counts: Floats, items: Floats) -> None:
-        """Takes in one pane of each of `rows`: counts of shape (S, K) and their sums, above 0."""
+        """Adds one pane to each of `rows`: counts of shape (S, K) and their sums, above 0."""
         arrays, index = self._arrays, as_slice(rows)
         block = np.empty((len(rows), self._bins + 2))
         block[:, : self._bins] = counts
@@ -148,7 +148,7 @@ class DesignEffects:
             arrays["is_calibrated"][candidates] = self._are_calibrated(candidates)
 
     def forget_transitions(self, rows: Indices, is_stable: Bools, has_changed: Bools) -> None:
-        """Forgets the differences across the begin or the end of a drift: they are no bursts, but two laws.
+        """Discards the differences across the start or the end of a drift: they are no bursts, but two distributions.
 
         Args:
             rows: Those that `add` was called with, or more.
@@ -169,7 +169,7 @@ class DesignEffects:
         arrays["pending_counts"][rows[is_stable | has_changed]] = 0
 
     def continue_from(self, row: int, previous: DesignEffects, previous_row: int) -> None:
-        """Takes over in `row` what a row over other bins of the same stream has: φ is of the items, not of the bins."""
+        """Copies into `row` the estimate of the same stream over other bins: φ is of the items, not of the bins."""
         for name in ("items", "is_calibrated", "differences", "difference_counts", "pending_counts"):
             self._arrays[name][row] = previous._arrays[name][previous_row]
         self._estimate_row(row)
@@ -305,7 +305,7 @@ class DesignEffects:
         )
 
     def _are_calibrated(self, rows: Indices) -> Bools:
-        """Tells of which rows the items are enough for the largest plain mean, which no burst can hide from."""
+        """Checks for which rows the items are enough for the largest plain mean, which no burst can hide from."""
         arrays = self._arrays
         counts = arrays["difference_counts"][rows]
         sums = np.where(counts[..., None] >= _AGES, arrays["differences"][rows], 0.0).sum(-1)

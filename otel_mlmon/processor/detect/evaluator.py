@@ -39,12 +39,12 @@ _GUARD: Final = guard(STAGE)
 _LN_10: Final = math.log(10.0)
 
 BankKey = tuple[int, Direction]
-"""Number of bins and direction: what the streams of one bank have in common."""
+"""The number of bins and the direction, which all streams of one bank share."""
 
 
 @dataclass(slots=True, kw_only=True)
 class StreamEntry:
-    """Says where the evidence of one stream is kept, and against what it is."""
+    """Locates the evidence of one stream, and names the reference, tolerance and direction it is measured against."""
 
     bank: BankKey
     row: int
@@ -52,10 +52,10 @@ class StreamEntry:
     tolerance: float
     reference_counts: tuple[float, ...]
     reference: Reference | None = None
-    """The very object that last compared equal: most panes come with the same one."""
+    """The reference object that last compared equal: most panes come with the same one."""
 
     def is_against(self, reference: Reference, policy: DetectionPolicy) -> bool:
-        """Tells whether the evidence is against this very reference, tolerance and direction."""
+        """Checks whether the evidence is against this very reference, tolerance and direction."""
         if self.tolerance != policy.tolerance or self.bank[1] != policy.direction:
             return False
         if self.reference is not reference:
@@ -65,7 +65,7 @@ class StreamEntry:
         return True
 
     def is_rebinned(self, reference: Reference, policy: DetectionPolicy) -> bool:
-        """Tells whether this reference is the same values in other bins, and judged the same way."""
+        """Checks whether this reference is the same values in other bins, and judged the same way."""
         return (
             self.tolerance == policy.tolerance
             and self.bank[1] == policy.direction
@@ -82,11 +82,11 @@ class PaneBatch:
     bank: BankKey
     is_ordered: bool
     positions: list[int] = field(default_factory=list)
-    """Of the windows in the call of `evaluate`."""
+    """Positions of the windows in the call of `evaluate`."""
     windows: list[Window] = field(default_factory=list)
     policies: list[DetectionPolicy] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
-    """Of the bank."""
+    """Rows of the bank."""
 
 
 class Evaluator:
@@ -118,7 +118,7 @@ class Evaluator:
         self._banks: dict[BankKey, EvidenceBank] = {}
 
     def evaluate(self, windows: Iterable[Window]) -> list[tuple[Window, Score]]:
-        """Takes in the panes of many streams; of one stream in the order of their time, each once.
+        """Evaluates the panes of many streams; those of one stream come in the order of their time, each once.
 
         A score depends on the other windows by the alarm line only. The same reference over other bins keeps a
         stream's evidence; another reference, tolerance or direction starts it anew.
@@ -195,7 +195,7 @@ class Evaluator:
     def _batches(
         self, judged: Sequence[tuple[Window, DetectionPolicy]], positions: Iterable[int]
     ) -> Iterable[PaneBatch]:
-        """Groups the windows that are taken in together; a stream without a reference has no evidence."""
+        """Groups the windows that are evaluated together; a stream without a reference has no evidence."""
         batches: dict[tuple[BankKey, bool], PaneBatch] = {}
         for position in positions:
             window, policy = judged[position]
@@ -245,7 +245,7 @@ class Evaluator:
         return self._banks[key]
 
     def _scores(self, batch: PaneBatch, log10_alarm_line: float) -> Iterator[Score]:
-        """Takes in the panes of a batch and yields the score of each stream."""
+        """Evaluates the panes of a batch and yields the score of each stream."""
         bank, rows, bins = self._banks[batch.bank], np.array(batch.rows), batch.bank[0]
         positions, panes = _stack("pane", [window.pane for window in batch.windows], bins)
         end_ns = np.array([window.end_ns for window in batch.windows], dtype=np.int64)
@@ -326,7 +326,7 @@ def _rounds(streams: Sequence[StreamKey]) -> Sequence[Sequence[int]]:
 
 
 def _stack(name: str, counts: Sequence[NDArray[Any]], bins: int) -> tuple[Indices, NDArray[Any]]:
-    """Stacks those that are counts of K bins, after their positions; reports the others to the guard."""
+    """Stacks the arrays that are counts of K bins, after their positions; reports the others to the guard."""
     fitting = []
     for position, row in enumerate(counts):
         if row.shape == (bins,):

@@ -63,7 +63,7 @@ CAP: Final = 100.0
 """w_j·W_j stays at or below this many times the alarm line."""
 
 RELEASE_NATS: Final = math.log(2.0) / 100.0
-"""By how much an idle component lowers ln W_j with each item."""
+"""The amount by which each item lowers ln W_j of an idle component."""
 
 MAX_PANE_ITEMS: Final = 1e9
 """A larger pane counts as one of this size: beyond, float64 loses whole nats in ln Γ."""
@@ -86,7 +86,7 @@ _CHUNK_NUMBERS: Final = 100_000
 
 
 class EvidenceBank:
-    """The evidence of many streams of K bins and one direction, one stream a row.
+    """Holds the evidence of many streams of K bins and one direction, one stream a row.
 
     The result of a row does not depend, to the last bit, on the rows it is updated with.
 
@@ -160,14 +160,14 @@ class EvidenceBank:
 
     @property
     def contributions(self) -> Floats:
-        """How much each bin added to ln W_j of the leading component, pane by pane since W left 1, in nats.
+        """The amount that each bin added to ln W_j of the leading component, pane by pane since W left 1, in nats.
 
         Shape (rows, K). Of the universal component, without the price of not knowing the alternative.
         """
         return self._arrays["contributions"]
 
     def add(self, reference_counts: NDArray[Any], tolerance: float) -> int:
-        """Begins with another stream.
+        """Adds a stream, in a free row.
 
         Args:
             reference_counts: Shape (K,), 0 or above.
@@ -200,7 +200,7 @@ class EvidenceBank:
         return row
 
     def continue_from(self, row: int, previous: EvidenceBank, previous_row: int) -> None:
-        """Goes on in `row` from where a stream stood over other bins of the same reference.
+        """Copies into `row` the evidence that a stream had over other bins of the same reference.
 
         The evidence stays, each factor being an e-value of its own pane; the bets begin anew from it, since what the
         components had learned is in the former bins.
@@ -213,11 +213,11 @@ class EvidenceBank:
         self._effects.continue_from(row, previous._effects, previous_row)
 
     def remove(self, row: int) -> None:
-        """Ends with a stream; its row is given to another."""
+        """Removes a stream; its row is reused."""
         self._free_rows.append(row)
 
     def update(self, rows: Indices, counts: NDArray[Any], end_ns: Ints, log_alarm_line: float) -> None:
-        """Takes in one pane of each of `rows`, of any size.
+        """Adds one pane to each of `rows`, of any size.
 
         Args:
             rows: Shape (S,), each row once.
@@ -255,7 +255,7 @@ class EvidenceBank:
         )
 
     def restore(self, state: EvidenceState) -> int:
-        """Begins with a stream where `state` left it.
+        """Adds a stream from a stored state.
 
         Returns:
             Its row.
@@ -349,7 +349,7 @@ class EvidenceBank:
         set_shares: Floats,
         radius: Floats,
     ) -> None:
-        """Adds to each bin what it gave the leader, where there is evidence; starts at 0 where it is new."""
+        """Adds each bin's contribution to the leading component where there is evidence; from 0 if new."""
         contributions, log_e = self._arrays["contributions"], self._arrays["log_e"][rows]
         has_evidence = maximum > 0.0
         if not has_evidence.any() and not log_e.any():

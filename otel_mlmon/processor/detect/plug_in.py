@@ -21,10 +21,10 @@ from otel_mlmon.processor.detect.projection import lowest_member, one_sided, two
 from otel_mlmon.types import Floats
 
 HALF_LIVES_ITEMS: Final = (100.0, 1_000.0, 10_000.0)
-"""Of the past counts, in items: one plug-in each."""
+"""Half-lives of the past counts, in items: one plug-in each."""
 
 PSEUDO_COUNTS: Final = 20.0
-"""How many items the reference weighs in each plug-in."""
+"""The weight of the reference in each plug-in, in items."""
 
 PLUG_INS: Final = len(HALF_LIVES_ITEMS)
 

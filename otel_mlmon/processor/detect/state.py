@@ -1,4 +1,4 @@
-"""What is stored of a stream's evidence, so that a restart goes on bit for bit: dataclasses of numbers and arrays."""
+"""The stored state of a stream's evidence, from which a restart continues bit for bit: numbers and arrays."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class DesignEffectState:
     differences: Floats
     """The differences of all levels one after the other, of each level the oldest first; shape (Σ,)."""
     difference_counts: Ints
-    """How many of them are of each level, shape (L,)."""
+    """The number of differences of each level, shape (L,)."""
     pending_counts: Ints
-    """How many of each level are since the last pane at which the stream was stable, shape (L,)."""
+    """The number of differences of each level since the last pane at which the stream was stable, shape (L,)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -46,17 +46,17 @@ class EvidenceState:
     components: Ints
     """The components whose CUSUM is above 1, shape (C,); all others are at 1."""
     log_cusums: Floats
-    """Of those, shape (C,)."""
+    """ln W_j of these components, shape (C,)."""
     onsets_ns: Ints
-    """Of those, shape (C,)."""
+    """Last pane end at which each of these components was at 1, Unix nanoseconds, shape (C,)."""
     design_effect: DesignEffectState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StreamState:
-    """Holds the evidence of one stream, and which bins and moves it is about."""
+    """Holds the evidence of one stream, and the bins and the direction it is about."""
 
     bins: tuple[str, ...]
-    """Their names."""
+    """The names of the bins."""
     direction: Direction
     evidence: EvidenceState

@@ -26,21 +26,21 @@ MAX_HANGING: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliverySettings:
-    """How hard a delivery tries."""
+    """Holds the time-outs and limits of a delivery."""
 
     timeout_s: float = 10.0
-    """For one attempt."""
+    """Time-out of one attempt."""
     capacity: int = 100
     """Alerts that wait; beyond it the oldest becomes a dead letter."""
     backoff_s: float = 1.0
     """Before the second attempt; doubled each time."""
     max_backoff_s: float = 60.0
     give_up_after_s: float = 3600.0
-    """After the first attempt."""
+    """Time after the first attempt at which the alert is given up."""
     breaker_failures: int = 5
     """Failed attempts in a row, of any alerts, that open the circuit."""
     breaker_open_s: float = 30.0
-    """How long nothing is attempted then; after it one attempt decides."""
+    """Time for which an open circuit stays open; then one attempt decides."""
 
 
 class AlertSink(Protocol):
@@ -51,7 +51,7 @@ class AlertSink(Protocol):
 
 
 AttemptOutcome = Literal["delivered", "transient", "timeout", "permanent", "error"]
-"""Of one attempt. `error` is a fault of ours in the notifier."""
+"""The outcome of one attempt. `error` is an unexpected exception in the notifier."""
 
 
 @dataclass(slots=True)
@@ -134,7 +134,7 @@ class Delivery:
             self._give_up(refused, "shutdown" if refused is alert else "overflow", "")
 
     def shutdown(self, timeout_s: float) -> bool:
-        """Attempts what waits once more, then stops; what is not sent by the deadline is a dead letter.
+        """Attempts the queued alerts once more, then stops; what is not sent by the deadline becomes a dead letter.
 
         Returns:
             Whether the delivery itself has sent everything or given it up in time.
@@ -176,7 +176,7 @@ class Delivery:
                 self._give_up(alert, reason, detail)
 
     def _deliver(self, alert: Alert) -> tuple[str, str]:
-        """Tries until the alert is sent or given up; the reason and detail of giving up, empty if it was sent."""
+        """Tries until the alert is sent or given up; returns reason and detail of giving up, empty if it was sent."""
         begin_s = self._clock()
         backoff_s = self._settings.backoff_s
         while True:

@@ -1,4 +1,4 @@
-"""What a notifier is, its two kinds of failure, and the registry of all notifiers.
+"""The Protocol of a notifier, its two kinds of failure, and the registry of all notifiers.
 
 A notifier is a class that is made from its own section of the configuration. To add one from another package, write it
 and name it in an entry point; its name is the key of its section under `alerts.notify`:

@@ -76,7 +76,7 @@ def model_document(summary: ModelSummary, scores: Mapping[StreamKey, Score], rul
         "name": summary.model.name,
         "version": summary.model.version,
         "environment": summary.model.environment,
-        "status": _model_status(stream["status"] for stream in streams),
+        "state": _model_state(stream["state"] for stream in streams),
         "updated_ns": summary.updated_ns,
         "latency": {
             "p50_s": summary.p50_s,
@@ -124,7 +124,7 @@ def stream_document(stream: StreamSummary, score: Score) -> Document:
     """Builds the document of one stream."""
     return {
         "stream": stream.stream,
-        "status": score.status,
+        "state": score.status,
         "calibrating": score.is_calibrating,
         "learned_count": stream.learned,
         "required_count": stream.learn,
@@ -169,7 +169,7 @@ def gauges(document: Document, scores: Mapping[StreamKey, Score], rules: Iterabl
             yield MetricValue(metric=metric, value=model_values["accuracy"][key], attributes=model_attributes)
         for stream in model_values["streams"]:
             attributes = {**model_attributes, semconv.DRIFT_STREAM: stream["stream"]}
-            count, state = stream["current_count"], semconv.DRIFT_STATES[stream["status"]]
+            count, state = stream["current_count"], semconv.DRIFT_STATES[stream["state"]]
             yield MetricValue(metric=semconv.DRIFT_WINDOW_COUNT, value=count, attributes=attributes)
             yield MetricValue(metric=semconv.DRIFT_STATE, value=state, attributes=attributes)
             score = scores.get(StreamKey(model, stream["stream"]), _UNSCORED)
@@ -209,7 +209,7 @@ def _drift_rank(stream: Document) -> tuple[float, str]:
     return -round(stream["log10_evidence"] - stream["log10_alarm_line"], 2), stream["stream"]
 
 
-def _model_status(statuses: Iterable[str]) -> str:
+def _model_state(statuses: Iterable[str]) -> str:
     """Returns `drift` if any stream drifts, else `learning` while any learns, else `ok`."""
     distinct = set(statuses)
     if "drift" in distinct:

@@ -49,19 +49,19 @@ _LOG: Final = logging.getLogger("otel_mlmon.processor")
 PointOutcome: TypeAlias = Literal[
     "accepted", "out_of_order", "reset", "duplicate", "late", "overflow", "mismatch", "unused"
 ]
-"""What happened to a point. `out_of_order`: accepted, though a later one of its series came first. `reset`: accepted,
+"""Outcome of adding a point. `out_of_order`: accepted, though a later one of its series came first. `reset`: accepted,
 and its series began anew. `overflow`: dropped, there are too many series or streams. `mismatch`: dropped, a histogram
 where a counter is expected or the reverse. `unused`: of a metric that no stream is made of."""
 
 ReferenceOutcome: TypeAlias = Literal["accepted", "unchanged", "older", "none", "refused", "overflow"]
-"""What happened to the reference of a model that was loaded. `older`: another one was made later. `none`: the model
+"""Outcome of adding a loaded model's reference. `older`: another one was made later. `none`: the model
 carries none. `refused`: it cannot be read, or is of another version. `overflow`: dropped, too many models without
 points carry one."""
 
 CLOCK_SLACK_NS: Final = 5_000_000_000
 """A writer's clock may be this far ahead of ours, or behind it, and count as right."""
 EXPIRY_INTERVAL_NS: Final = 60_000_000_000
-"""Stale series are looked for at most once in this time."""
+"""Interval at which stale series are searched for, at most."""
 
 
 class WindowAggregator:
@@ -115,13 +115,13 @@ class WindowAggregator:
         save_state(self._state, repository, now_ns=self._clock_ns())
 
     def add(self, point: DataPoint) -> PointOutcome:
-        """Adds a point to its pane, or drops it, and says which."""
+        """Adds a point to its pane, or drops it; returns the outcome."""
         outcome = self._add(point, self._clock_ns())
         self.counts[outcome] += 1
         return outcome
 
     def add_reference(self, loaded: ModelLoaded) -> ReferenceOutcome:
-        """Uses the reference that a model carries, or refuses it, and says which.
+        """Uses the reference that a model carries, or refuses it; returns the outcome.
 
         Of two references of one model version the one that was made later counts, in whatever order and however often
         they come. Evidence against the earlier reference of a stream is no evidence against the later one.

@@ -27,13 +27,13 @@ MAX_EXEMPLARS: Final = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSummary:
-    """One model version as it stands, for people."""
+    """Summarises one model version for people."""
 
     model: ModelKey
     updated_ns: int
     """End of the last closed pane, Unix nanoseconds; 0 before the first."""
     duration: StreamSketch
-    """Of the calls in the last `short_panes` panes, seconds."""
+    """Durations of the calls in the last `short_panes` panes, seconds."""
     p50_s: float
     """NaN without calls."""
     p95_s: float
@@ -46,7 +46,7 @@ class ModelSummary:
     calls: int
     calls_per_s: float
     predictions: int
-    """Counted in closed panes since the first point of this version."""
+    """Predictions counted in closed panes since the first point of this version."""
     streams: tuple[StreamSummary, ...]
     """By name."""
     calibration: Calibration | None = None
@@ -55,7 +55,7 @@ class ModelSummary:
 
 @dataclass(slots=True, kw_only=True)
 class ModelProgress:
-    """Holds what is stored of one model version: how far its panes are closed."""
+    """Holds the stored progress of one model version: how far its panes are closed."""
 
     model: ModelKey
     received_ns: int
@@ -75,7 +75,7 @@ class ClosedPane(NamedTuple):
     """Holds the result of closing one pane."""
 
     windows: list[Window]
-    """One a stream with values in the pane or in its rolling window, by name."""
+    """The windows by stream: one for each stream with values in the pane or in its rolling window."""
     pane: ModelPane
     consumed: list[tuple[SeriesKey, PointKey]]
     """The points of the pane."""
@@ -91,7 +91,7 @@ class ModelWindows:
     settings: ModelWindowSettings
     windows: WindowSettings
     open_panes: dict[int, dict[SeriesKey, Series]] = field(default_factory=dict)
-    """By end of the pane: the series that have points in it."""
+    """The series with points in each open pane, by end of the pane."""
     streams: dict[str, StreamWindows] = field(default_factory=dict)
     last_panes: deque[ModelPane] = field(default_factory=deque)
 
@@ -107,7 +107,7 @@ class ModelWindows:
         self.progress.received_ns = now_ns
 
     def advance_watermark(self, now_ns: int) -> list[int]:
-        """Returns the ends of the open panes that close now: those the allowed lateness before the watermark.
+        """Returns the ends of the open panes that close now: the watermark has passed them by the allowed lateness.
 
         All of them close when no point was received for as long as a pane and the allowed lateness.
         """
@@ -228,7 +228,7 @@ class ModelWindows:
     def _consume_points(
         self, end_ns: int, is_complete: Callable[[int, int], bool]
     ) -> tuple[dict[str, StreamSketch], dict[str, set[str]], list[tuple[SeriesKey, PointKey]]]:
-        """Sketch and trace ids of each stream in a pane, and the points they are from."""
+        """Consumes the points of a pane; returns sketch and trace ids of each stream, and the points they came from."""
         increments: list[dict[str, StreamSketch]] = []
         exemplars: dict[str, set[str]] = {}
         consumed: list[tuple[SeriesKey, PointKey]] = []

@@ -20,13 +20,13 @@ class PaneCounts(NamedTuple):
     start_ns: int
     end_ns: int
     generation: int
-    """Of the bins: counts of different generations do not add up."""
+    """Generation of the bins; counts of different generations do not add up."""
     counts: Counts
     """Shape (K,), int64."""
     number_count: int
-    """How many of the values are numbers."""
+    """The number of values that are numbers."""
     exact_sum: ExactSum
-    """Of the numbers."""
+    """The exact sum of the numbers."""
 
     def merge(self, other: PaneCounts) -> PaneCounts:
         """Adds the counts of another interval over the same bins."""
@@ -42,7 +42,7 @@ class PaneCounts(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPane:
-    """Holds one closed pane of one model: what its summary and its rolling windows are made of."""
+    """Holds one closed pane of one model, from which its summary and its rolling windows are made."""
 
     model: ModelKey
     start_ns: int
@@ -52,7 +52,7 @@ class ModelPane:
     failed: int
     """Calls that failed."""
     streams: Mapping[str, PaneCounts]
-    """By name, of the streams that have a reference."""
+    """Counts by stream, for the streams that have a reference."""
 
 
 @dataclass(slots=True)
@@ -63,7 +63,7 @@ class RollingWindow:
     """
 
     length_ns: int
-    """Panes that end this long before the newest, or earlier, leave."""
+    """Length of the window: panes that end this long before the newest, or earlier, are removed."""
     panes: deque[PaneCounts] = field(default_factory=deque)
     counts: Counts = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     """Shape (K,), or (0,) before the first pane."""

@@ -41,19 +41,19 @@ _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
 @dataclass(slots=True, kw_only=True)
 class ReferenceState:
-    """Holds what is stored of one stream's reference."""
+    """Holds the stored state of one stream's reference."""
 
     sketch: StreamSketch = field(default_factory=StreamSketch)
-    """What was learned, or the counts of the profile."""
+    """The counts that were learned, or those of the profile."""
     is_frozen: bool = False
     """Whether learning is over."""
     statistics: BlockStatistics = field(default_factory=BlockStatistics)
-    """Of a learned reference, when it was frozen."""
+    """Homogeneity of a learned reference, computed when it was frozen."""
     blocks: LearningBlocks = field(default_factory=LearningBlocks)
     grid: Grid = None
-    """Where the edges of the bins may stand."""
+    """The positions on which the edges of the bins may lie."""
     generation: int = 0
-    """Grows with every change of the bins: counts of different generations do not add up."""
+    """Generation of the bins, which grows with every change of them; counts of different generations do not add up."""
 
 
 @dataclass(slots=True, kw_only=True)

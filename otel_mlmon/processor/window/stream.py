@@ -22,7 +22,7 @@ _NO_BINS: Final = Bins(names=(), is_ordered=False)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamSummary:
-    """One stream as it stands, for people."""
+    """Summarises one stream for people."""
 
     stream: str
     learned: int
@@ -32,7 +32,7 @@ class StreamSummary:
     origin: ReferenceOrigin | Literal[""]
     """Empty while it is learned."""
     is_stationary: bool | None
-    """Of a learned reference: whether its halves are alike; None where that is not known."""
+    """Whether the halves of a learned reference are alike; None where that is not known."""
     reference_count: int
     current_count: int
     """Values in the rolling window."""

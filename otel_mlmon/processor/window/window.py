@@ -1,4 +1,4 @@
-"""Defines what leaves the step: `Window`, with the counts of one stream in one closed pane beside its reference."""
+"""OUT Window: the counts of one stream in one closed pane, beside its reference."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Bins:
     """The K bins of a stream, in order."""
 
     names: tuple[str, ...]
-    """What a person reads: a label, or a range such as `0.4 … 0.5`."""
+    """Names for people: a label, or a range such as `0.4 … 0.5`."""
     is_ordered: bool
     """Whether neighbouring bins hold neighbouring values; classes are not ordered."""
     edges: tuple[float, ...] = ()
@@ -45,10 +45,10 @@ class Reference:
     counts: Counts
     """Shape (K,), int64."""
     mean: float = float("nan")
-    """Of the values, in their own unit; NaN where the stream has no values or they are unknown."""
+    """Mean of the values, in their own unit; NaN where the stream has no numbers or they are unknown."""
     origin: ReferenceOrigin = "learned"
     is_stationary: bool | None = None
-    """Of a learned one: whether its halves are alike; None where that is not known."""
+    """Whether the halves of a learned reference are alike; None where that is not known."""
 
     @property
     def total(self) -> int:
@@ -67,15 +67,15 @@ class Window:
     reference: Reference | None
     """None while it is learned."""
     learned: int = 0
-    """Values seen towards the reference, while it is learned."""
+    """Number of values learned towards the reference so far, while it is learned."""
     pane: Counts
     """Shape (K,), int64: this pane's counts; shape (0,) while there are no bins."""
     pane_mean: float = float("nan")
-    """Of the values in this pane, in their own unit; NaN where it is not known."""
+    """Mean of the values in this pane, in their own unit; NaN where it is not known."""
     rolling: Counts
     """Shape (K,), int64: the counts of the rolling window that ends with this pane."""
     rolling_start_ns: int
     rolling_mean: float = float("nan")
-    """Of the values in the rolling window, in their own unit."""
+    """Mean of the values in the rolling window, in their own unit."""
     exemplars: tuple[str, ...] = field(default=())
     """Trace ids seen in this pane."""

@@ -21,7 +21,7 @@ def table(random: np.random.Generator, rows: int) -> dict[str, np.ndarray]:
 
 def judged(report: dict[str, Any] | None) -> set[str]:
     """The columns that were judged, and are quiet."""
-    return {one["stream"] for one in (report or {}).get("streams", []) if one.get("status") == "ok"}
+    return {one["stream"] for one in (report or {}).get("streams", []) if one.get("state") == "ok"}
 
 
 def main() -> None:

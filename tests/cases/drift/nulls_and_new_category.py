@@ -35,7 +35,7 @@ def run(seed: int, fault: str, directory: Path) -> dict[str, tuple[str, int | No
     _, report, words = support.backtest(reference, data)
     if report is None:
         raise RuntimeError(words)
-    return {each["stream"]: (each["status"], each["first_alarm_window"]) for each in report["streams"]}
+    return {each["stream"]: (each["state"], each["first_alarm_window"]) for each in report["streams"]}
 
 
 def main() -> None:

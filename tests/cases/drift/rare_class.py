@@ -30,7 +30,7 @@ def run(seed: int, share: float, directory: Path) -> tuple[str | None, int | Non
     if report is None:
         raise RuntimeError(words)
     stream = report["streams"][0]
-    return stream["status"], stream["first_alarm_window"]
+    return stream["state"], stream["first_alarm_window"]
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from tests.cases import support
 
 CONFIGURATION = {
     "windows": {"pane": "1s", "lateness": "1s", "rolling": "10s"},
-    "limits": {"streams": 30, "stale_after": "1m"},
+    "limits": {"max_streams": 30, "stale_after": "1m"},
 }
 
 

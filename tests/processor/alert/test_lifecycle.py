@@ -458,8 +458,9 @@ def test_causes_are_ranked_by_evidence_then_by_how_much_they_moved_then_by_name(
         replace(CAUSE, stream="b", margin=2.001, value=0.3),
         replace(CAUSE, stream="a", margin=1.99, value=0.9),
         replace(CAUSE, stream="e", margin=2.01, value=0.0),
+        replace(CAUSE, stream="f", margin=2.004, value=0.2),
     ]
-    assert [cause.stream for cause in rank_causes(causes)] == ["e", "b", "c", "d", "a"]
+    assert [cause.stream for cause in rank_causes(causes)] == ["e", "b", "f", "c", "d", "a"]
 
 
 def test_the_onset_of_an_alert_is_that_of_its_first_cause() -> None:

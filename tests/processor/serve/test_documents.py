@@ -33,18 +33,18 @@ def test_a_model_is_described_by_what_it_did_and_what_was_said_of_it() -> None:
     scores = {StreamKey(MODEL, "prediction.label"): score}
     document = overview([bench.panes.summary(MODEL)], scores, [], [])
     model = document["models"]["digits"]
-    keys = ("name", "environment", "version", "versions", "status", "predictions", "error_ratio")
+    keys = ("name", "environment", "version", "versions", "state", "predictions", "error_ratio")
     assert {key: model[key] for key in keys} == {
-        "name": "digits", "environment": "", "version": "1", "versions": ["1"], "status": "drift", "predictions": 100,
+        "name": "digits", "environment": "", "version": "1", "versions": ["1"], "state": "drift", "predictions": 100,
         "error_ratio": 0.0,
     }  # fmt: skip
     assert model["latency"]["over_ratio"] == pytest.approx(0.01)
     assert model["latency"]["p50_s"] == pytest.approx(0.001, rel=0.6)
     named = {stream["stream"]: stream for stream in model["streams"]}
     assert sorted(named) == ["errors", "latency", "prediction.label"]
-    assert named["prediction.label"]["status"] == "drift"
+    assert named["prediction.label"]["state"] == "drift"
     assert named["prediction.label"]["statistics"] == {"psi": {"value": 0.3, "p_value": None, "noise": None}}
-    assert named["latency"]["status"] == "learning"
+    assert named["latency"]["state"] == "learning"
 
 
 @given(

@@ -1,4 +1,4 @@
-"""What an alert rule is, the registry of all rules, and the rules of one model.
+"""The Protocol of an alert rule, the registry of all rules, and the rules of one model.
 
 A rule is a class that is made from its own section of the configuration. To add one from another package, write it and
 name it in an entry point; its name is the key of its section, under `models`, and the `ml.alert.rule` of its alerts:
@@ -25,7 +25,7 @@ from otel_mlmon.processor.window.window import Reference, Window
 from otel_mlmon.registry import Registry
 
 Judgement: TypeAlias = Cause | Literal["ok"] | None
-"""Of one stream by one rule: the cause of an alert if it is breached, `ok` if not, None if that cannot be told yet."""
+"""The result of one rule for one stream: the cause of an alert in a breach, `ok` without one, None if unknown yet."""
 
 CRITICAL_TOTAL_VARIATION: Final = 0.25
 """A drift is critical if a quarter of the data moved."""
@@ -40,13 +40,13 @@ _CACHED_STREAMS: Final = 4096
 
 
 class RuleSection(Section):
-    """What every rule's section of the configuration has; its docstring is the comment above it in the file."""
+    """The section of one rule in the configuration; its docstring is the comment above it in the file."""
 
     enabled: bool = Field(default=True, description="Whether the rule is evaluated.")
 
     @property
     def is_active(self) -> bool:
-        """Whether there is anything to evaluate."""
+        """Whether the rule is evaluated at all."""
         return self.enabled
 
 
@@ -58,7 +58,7 @@ class Rule(Protocol):
 
     section_type: ClassVar[type[RuleSection]]
     title: ClassVar[str]
-    """What an alert is about, in words: `prediction drift`."""
+    """The subject of an alert as people call it: `prediction drift`."""
     section: Any
     """An instance of `section_type`."""
 
@@ -123,7 +123,7 @@ class ModelRules:
 
 
 def judge_evidence(window: Window, score: Score, describe: Callable[[Reference], Cause]) -> Judgement:
-    """Judges by the evidence alone: breached from the alarm line on until the evidence has fallen back to 1."""
+    """Judges by the evidence alone: in breach from the alarm line on until the evidence has fallen back to 1."""
     if score.status == "drift" and window.reference is not None:
         return describe(window.reference)
     return "ok" if score.status == "ok" else None

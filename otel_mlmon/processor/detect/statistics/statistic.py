@@ -1,4 +1,4 @@
-"""What a drift statistic is: the Protocol that each file of this folder implements, and so may any package."""
+"""The Protocol of a drift statistic, which each file of this folder implements, and so may any package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from otel_mlmon.types import Floats
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """Holds what a statistic measured of many streams at once: arrays of shape (S,), of one stream scalars."""
+    """Holds the values of one statistic for many streams at once: arrays of shape (S,), or scalars for one stream."""
 
     value: Floats
     p_value: Floats | None = None
@@ -25,7 +25,7 @@ class Statistic(Protocol):
 
     @property
     def needs_ordered_bins(self) -> bool:
-        """Whether it means something for ordered bins only, and is not reported of classes."""
+        """Whether it is meaningful for ordered bins only, and so not reported for classes."""
 
     @property
     def has_p_value(self) -> bool:

@@ -1,0 +1,127 @@
+"""Takes the figures that `make compare` pairs: costs of this revision, printed as one line of JSON."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when onnxruntime is imported
+
+import numpy as np
+
+from benchmarks.backtest.__main__ import WINDOW, table_of
+from benchmarks.hot_path import CASES, measure
+from otel_mlmon.backtest.columns import build_profile, choose_columns
+from otel_mlmon.backtest.replay_table import replay_table
+from otel_mlmon.backtest.request import BacktestRequest, WindowLength
+from otel_mlmon.processor.detect.evaluator import Evaluator
+from otel_mlmon.processor.detect.policy import DetectionPolicy
+from otel_mlmon.processor.window.window import Bins, Reference, StreamKey, Window
+from otel_mlmon.table.table import ignore_progress
+from otel_mlmon.testing import SimulatedProcessor
+from otel_mlmon.types import ModelKey
+from tests.cases import support
+
+BINS = 10
+PANE_NS = 10 * 10**9
+
+
+def median_cpu(work: Callable[[], object], rounds: int) -> float:
+    """CPU seconds of `work`, the median over rounds."""
+    seconds = []
+    for _ in range(rounds):
+        gc.collect()
+        begin = time.process_time()
+        work()
+        seconds.append(time.process_time() - begin)
+    return statistics.median(seconds)
+
+
+def hot_path() -> dict[str, float]:
+    """What an instrumented call takes, nanoseconds."""
+    figures = {}
+    for case, name in ((CASES[0], "tight loop"), (CASES[1], "decoded after")):
+        variants = measure(case, rounds=3, calls=5000)["otel_mlmon"]
+        figures[f"run, {name}: p50"] = statistics.median(variants.p50_ns)
+        figures[f"run, {name}: CPU"] = statistics.median(variants.cpu_ns)
+    return figures
+
+
+def evaluation(streams: int, panes: int) -> float:
+    """CPU seconds of evidence, and of the statistics that are reported beside it, of one pane of many streams."""
+    generator, shares = np.random.default_rng(0), np.full(BINS, 1 / BINS)
+    bins = Bins(
+        names=tuple(f"b{number}" for number in range(BINS)), is_ordered=True, edges=tuple(map(float, range(BINS - 1)))
+    )
+    keys = [StreamKey(ModelKey("m", "1"), f"input.f{number}") for number in range(streams)]
+    references = [Reference(bins=bins, counts=generator.multinomial(10_000, shares)) for _ in keys]
+    policy = DetectionPolicy(tolerance=0.05, direction="both")
+    evaluator = Evaluator(policy_for=lambda _: policy, alarm_line_for=lambda _: 6.8)
+    seconds = []
+    for pane in range(panes):
+        windows = []
+        for key, reference in zip(keys, references, strict=True):
+            counts = generator.multinomial(1000, shares)
+            windows.append(
+                Window(
+                    stream=key, start_ns=pane * PANE_NS, end_ns=(pane + 1) * PANE_NS, reference=reference,
+                    pane=counts, rolling=counts, rolling_start_ns=0,
+                )
+            )  # fmt: skip
+        seconds.append(median_cpu(lambda windows=windows: evaluator.evaluate(windows), 1))  # type: ignore[misc]
+    return statistics.median(seconds[len(seconds) // 2 :])
+
+
+def processor(models: int, panes: int) -> float:
+    """CPU seconds of one pane of models of 98 features: decoded, counted, evaluated, stored, published."""
+    buckets = list(range(1, 31))
+    with SimulatedProcessor({"models": {"*": {"reference": {"learn": 2000}}}}) as simulated:
+
+        def run() -> None:
+            end_ns = simulated.now_ns
+            for number in range(models):
+                request = support.MetricsRequest(f"sender-{number}")
+                span = (end_ns - PANE_NS + 1, end_ns)
+                request.predictions("a", 465, *span, model=f"m{number}").durations(
+                    0.002, 465, *span, model=f"m{number}"
+                )
+                for feature in range(98):
+                    request.feature(f"f{feature}", buckets, *span, model=f"m{number}")
+                simulated.receive(request.message)
+            simulated.advance(10)
+
+        for _ in range(14):
+            run()
+        return median_cpu(run, panes)
+
+
+def backtest() -> float:
+    """CPU seconds of a backtest of 200,000 rows of 21 columns."""
+    reference, data = table_of(WINDOW, 1), table_of(200_000, 2)
+    columns = choose_columns(reference, {}, timestamp=None)
+    profile = build_profile(reference, columns)
+    request = BacktestRequest(reference=Path("ref"), data=Path("data"), window=WindowLength(rows=WINDOW))
+    return median_cpu(lambda: replay_table(request, data, profile, columns, ignore_progress), 3)
+
+
+def main() -> int:
+    """Takes every figure, and prints them."""
+    figures = {
+        **hot_path(),
+        "evaluation, 21 streams": evaluation(21, 60),
+        "evaluation, 10,000 streams": evaluation(10_000, 6),
+        "processor, a pane of 500 streams": processor(5, 9),
+        "backtest, 200,000 rows of 21 columns": backtest(),
+    }
+    print(json.dumps(figures))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
