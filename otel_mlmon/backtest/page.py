@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: no network, no script, light or dark as the reader's system."""
+"""The report as one self-contained HTML page: no network, no script, light or dark by the system's preference."""
 
 from __future__ import annotations
 

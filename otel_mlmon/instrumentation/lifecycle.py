@@ -4,7 +4,7 @@ The process's end: `atexit`, and in the children of multiprocessing, which end b
 of `multiprocessing.util`; those registered before a child started are forgotten there. Source: CPython,
 multiprocessing/process.py, `BaseProcess._bootstrap`.
 
-A fork copies one thread and the locks of all. If another thread of ours were importing a module, the child would
+A fork copies one thread and the locks of all. If another thread of otel_mlmon were importing a module, the child would
 inherit it half initialised, and its import lock held for ever. So a fork waits, with a limit, for the work under way.
 """
 
@@ -168,7 +168,7 @@ def uninstrument() -> None:
 
 
 def is_instrumented() -> bool:
-    """Whether `instrument()` was called and not undone."""
+    """Returns whether `instrument()` was called and not undone."""
     return _Process.running is not None
 
 

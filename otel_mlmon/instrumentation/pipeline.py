@@ -61,7 +61,7 @@ COLLECT_WAIT_S: Final = 1.0
 """Time that a collection of metrics waits for a drain that is under way."""
 
 ROUND_WAIT_S: Final = 60.0
-"""Time that a round of the background thread waits for another drain."""
+"""Time that a round of the worker thread waits for another drain."""
 
 
 class InstrumentationPipeline:
@@ -111,7 +111,7 @@ class InstrumentationPipeline:
         arguments = (settings.tracer_provider, settings.meter_provider, settings.logger_provider)
         with guard("signals"):
             if has_host_providers() or None not in arguments:
-                # The application's readers may collect before the first round of the background thread.
+                # The application's metric readers may collect before the first round of the worker thread.
                 self._make_writers()
             else:
                 self._resource = create_resource()
@@ -150,7 +150,7 @@ class InstrumentationPipeline:
         return is_done and providers.flush(deadline_s - time.monotonic())
 
     def uninstrument(self) -> bool:
-        """Restores every runtime; returns whether no patch had to stay, below one of somebody else's."""
+        """Restores every runtime; returns whether no patch had to stay below that of another library."""
         runtimes, self._runtimes = self._runtimes, {}
         return undo_all(runtimes)
 
@@ -195,7 +195,7 @@ class InstrumentationPipeline:
         )
 
     def after_fork(self) -> None:
-        """Resets the child of a fork: it counts no call of its parent's, and takes no lock that a lost thread held."""
+        """Resets a forked child: it counts no call of its parent, and takes no lock that a lost thread held."""
         if self._writers is not None:
             self._writers.close_metrics()
         self._queue.reset()
@@ -241,11 +241,11 @@ class InstrumentationPipeline:
         self._send(timeout_s=0.0)
 
     def _is_unused(self) -> bool:
-        """Whether nothing ever came: a process that runs no model gets no exporters, and ends without their waits."""
+        """Whether no call or load was ever recorded: such a process gets no exporters, and does not wait for them."""
         return self._writers is None and not self._queue and not self._loads and not self._dropped_calls()
 
     def _catch_up(self, timeout_s: float, pause: Callable[[], object] = lambda: None) -> None:
-        """Decodes the calls that wait now; later ones are for the next time, so that a busy application ends it too.
+        """Decodes the calls queued at the start only, so that it ends in a busy application too.
 
         At least one chunk: another thread may be decoding calls that it took out of the queue.
         """

@@ -108,7 +108,7 @@ class SignalWriters:
                 )
 
     def unavailable_reasons(self) -> UnavailableReasons:
-        """Why values are recorded one by one, and why metrics name no traces; each empty if it is not so."""
+        """Why values are recorded one by one, and why metrics have no exemplars; each empty if not so."""
         if self._metrics is None:
             reason = _missing_provider("meter", "OTEL_METRICS_EXPORTER leaves metrics")
             return UnavailableReasons(reason, reason)
@@ -122,7 +122,7 @@ class SignalWriters:
         return self._metrics.describe_readers() if self._metrics is not None else {}
 
     def close_metrics(self) -> None:
-        """Stops observing; providers stay as they are."""
+        """Stops the observable instruments; providers stay as they are."""
         if self._metrics is not None:
             self._metrics.close()
 

@@ -6,7 +6,7 @@
         prediction.label = model.predict(row)
 
 The host's thread copies the values into the queue that calls of onnxruntime go into, and nothing more; what they mean
-is decided behind.
+is decided on the worker thread.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ OPERATION: Final = "observe"
 DEFAULT_RUNTIME: Final = "manual"
 
 MAX_MODELS: Final = 1024
-"""Models, versions and runtimes that are told apart; beyond it the oldest is forgotten."""
+"""The largest number of models, versions and runtimes that are distinguished; beyond it the oldest is evicted."""
 
 MAX_FAILURES: Final = 64
 """Exceptions out of blocks whose model is known, the latest ones: an error tracker asks for it at once."""
@@ -56,7 +56,7 @@ ModelId: TypeAlias = tuple[str, str, str]
 
 
 class Prediction:
-    """A prediction while it is made, in a `with` block of `observe()`: assign what the model says.
+    """A prediction in the making, in a `with` block of `observe()`: assign the model's outputs to its attributes.
 
     The block's duration is the call's. An exception inside makes it a failed call, and is raised on untouched.
     """
@@ -164,7 +164,7 @@ def observe(
             where they are not given. `ModelOptions(labels=…)` names the classes.
         features: The inputs by name: a number, a text or a truth value each; or a sequence of them, one a row. Texts
             and truth values are categories.
-        duration_s: How long the prediction took, in seconds, 0 or above; None if nobody measured.
+        duration_s: How long the prediction took, in seconds, 0 or above; None if it was not measured.
         version: The model's version, which comes before that of `ModelOptions(version=…)`; empty for the latter.
         runtime: What runs the model, such as `sklearn`, `xgboost` or `torch`: the value of `ml.runtime.name`.
 
@@ -190,7 +190,7 @@ class Manual:
     """The runtime of `observe()`: see `runtime.Runtime`."""
 
     def instrument(self, capture: Capture) -> ManualRecorder:
-        """Makes `observe()` record."""
+        """Starts the recording of `observe()`."""
         recorder = _Active.recorder = ManualRecorder(capture)
         return recorder
 
@@ -227,12 +227,12 @@ class ManualRecorder:
         return None
 
     def renew_context(self) -> None:
-        """Reads contexts by the function that there is now."""
+        """Replaces the function that reads contexts by the current one."""
         self._context = self._capture.context_reader()
         self.record = self._make_record()
 
     def undo(self) -> bool:
-        """Makes `observe()` do nothing again."""
+        """Stops the recording of `observe()`."""
         if _Active.recorder is self:
             _Active.recorder = None
         return True
@@ -269,7 +269,7 @@ class ManualRecorder:
             features: Features | None,
             outcome: Outcome,
         ) -> None:
-            """Records a call; one of `duration_s` that ended at `ended_ns`, if that is not None."""
+            """Records a call; it took `duration_s` and ended at `ended_ns`, unless that is None."""
             if stage.is_open:
                 drop(DROP_OFF)
                 return
