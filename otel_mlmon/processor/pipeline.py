@@ -50,7 +50,7 @@ from otel_mlmon.types import ModelKey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamRecord:
-    """Holds what is stored of a stream: its last score, and its evidence if there is any."""
+    """Holds the stored state of a stream: its last score, and its evidence if there is any."""
 
     stream: StreamKey
     score: Score
@@ -60,7 +60,7 @@ class StreamRecord:
 EVIDENCE: Final = RecordKind("evidence", StreamRecord)
 ALERTS: Final = RecordKind("alerts", AlertsRecord)
 OUTBOX: Final = RecordKind("outbox", Alert)
-"""Alerts that are committed and perhaps not handed to the notifiers."""
+"""Alerts that are committed and perhaps not passed to the notifiers yet."""
 
 
 class ProcessorPipeline:
@@ -194,7 +194,7 @@ class ProcessorPipeline:
         self._has_removed_models = False
 
     def publish(self, *, is_busy: bool) -> None:
-        """Hands committed alerts to the notifiers, and publishes the documents."""
+        """Passes committed alerts to the notifiers, and publishes the documents."""
         is_changed = is_busy or bool(self._changed_streams or self._outbox)
         self._changed_streams.clear()
         while self._outbox:

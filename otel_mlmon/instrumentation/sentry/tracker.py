@@ -88,7 +88,7 @@ def make_error_tracker(
 class SentryTracker:
     """Sends inference calls to Sentry; the arguments are those of `make_error_tracker`.
 
-    Runs on: the function of `context_reader` and `process_event` on the host's threads; all else on the thread behind.
+    Runs on: the function of `context_reader` and `process_event` on the host's threads; all else on the worker thread.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class SentryTracker:
             self._start()
 
     def reset(self) -> None:
-        """Forgets every call, in a forked child."""
+        """Discards all state of calls, in a forked child."""
         self._adopting = threading.Lock()
         self._child_spans = ChildSpans()
         self._limiter = RateLimiter(self._settings.spans_per_second)
@@ -135,7 +135,7 @@ class SentryTracker:
 
     def adopt_client(self) -> None:
         """Starts to use Sentry's client, if there is one that was not examined."""
-        # No waiting: a signal handler may run a model, and whoever is at it already finds the same client.
+        # No waiting: a signal handler may run a model, and the thread that holds the lock adopts the same client.
         if not self._adopting.acquire(blocking=False):
             return
         try:
@@ -220,7 +220,7 @@ class SentryTracker:
         provider.add_span_processor(self._span_processor)
 
     def flush(self, timeout_s: float) -> None:
-        """Sends what Sentry's client holds of ours."""
+        """Sends the calls that Sentry's client still holds."""
         with guard("sentry"):
             if self._span_processor is not None:
                 self._span_processor.force_flush(max(0, int(timeout_s * 1000)))
@@ -315,7 +315,7 @@ class SentryTracker:
     def _is_open(self, span: Any) -> bool:
         """Whether a call with `span` active is inside it; a sampled transaction of that then waits for the call.
 
-        A thread of a pool keeps the span of whoever started it. Asked at the call: clocks compared later differ.
+        A thread of a pool keeps the span of its starting thread. Asked at the call: clocks compared later differ.
         """
         transaction = getattr(span, "containing_transaction", None)
         if transaction is not None:

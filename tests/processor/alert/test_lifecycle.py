@@ -245,7 +245,7 @@ def test_a_rule_that_fails_on_a_stream_is_in_error_until_it_can_judge_it(monkeyp
     age = judged("input.age", "ok")
     (alert,) = run.alerts.evaluate(MODEL, dict([age, QUIET]), ns(1))
     assert (alert.state, alert.severity, alert.causes) == (RuleState.ERROR, "warning", ())
-    assert alert.reason == "It failed to judge input.age; the log says why."
+    assert alert.reason == "It failed to judge input.age; see the processor's log."
     assert (run.pane(2, age, QUIET), run.tick(2)) == ([], [])
     assert run.alerts.alerts() == [alert]
     run.restart(2)
