@@ -63,7 +63,7 @@ def make_error_tracker(
     *,
     read_context: ContextReader,
     catch_up: Callable[[float], object],
-    model_of: Callable[[Any], ModelKey | None],
+    model_of: Callable[[object], ModelKey | None],
     rng: random.Random,
 ) -> ErrorTracker:
     """Makes the tracker that the settings ask for: Sentry's, or one that does nothing.
@@ -72,7 +72,7 @@ def make_error_tracker(
         settings: Those that begin with `sentry`, and `spans_per_second`.
         read_context: Reads OpenTelemetry's context, or gives back its argument where there is none.
         catch_up: Decodes the calls that wait, within so many seconds.
-        model_of: Gives the model of a session; None if it has none.
+        model_of: Gives the model of a session, or of an exception that left a block of `observe()`; None of others.
         rng: Selects calls.
     """
     if settings.sentry == "off":
@@ -97,7 +97,7 @@ class SentryTracker:
         *,
         read_context: ContextReader,
         catch_up: Callable[[float], object],
-        model_of: Callable[[Any], ModelKey | None],
+        model_of: Callable[[object], ModelKey | None],
         rng: random.Random,
     ) -> None:
         self._settings = settings
@@ -112,6 +112,7 @@ class SentryTracker:
         self._span_processor: sentry_otlp.SentrySpanProcessor | None = None
         self._unlink_errors: Callable[[], None] = _do_nothing
         self.mode: str = "waiting"
+        self.is_active = False
         self.reset()
         with guard("sentry"):
             self._start()
@@ -231,7 +232,7 @@ class SentryTracker:
         """Sends what is queued and restores the application's client."""
         self.flush(timeout_s)
         with guard("sentry"):
-            self.mode = "off"
+            self.mode, self.is_active = "off", False
             _stop_processing_events(self)
             self._unlink_errors()
             if self._span_processor is not None:
@@ -267,13 +268,13 @@ class SentryTracker:
         self._client = client
         _process_events_for(self)
         if self._settings.sentry == "otlp" and not self._refuses_otlp(client):
-            self.mode = "otlp"
+            self.mode, self.is_active = "otlp", True
             if not sentry_otlp.has_integration(client):
                 self._unlink_errors = sentry_otlp.link_errors()
             return
         self._unlink_errors()
         self._clients.raise_rate(client)
-        self.mode = "native"
+        self.mode, self.is_active = "native", True
 
     def _refuses_otlp(self, client: Any) -> bool:
         if not sentry_otlp.is_available():
