@@ -135,7 +135,7 @@ class LoadTracker:
 def describe_load(load: Load, *, version_of: Callable[[str], str]) -> ModelLoad:
     """Describes a load, with the hash of the model's file.
 
-    Runs on: the background thread; reads a file.
+    Runs on: the worker thread; reads a file.
 
     Args:
         load: The load as the application's thread recorded it.

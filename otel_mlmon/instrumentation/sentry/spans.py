@@ -116,7 +116,7 @@ def send_transactions(
 ) -> None:
     """Sends a transaction of its own for each of `calls`, sampled by the rate of Sentry's client.
 
-    Runs on: the thread behind.
+    Runs on: the worker thread.
 
     Args:
         predictions: A batch.
@@ -162,7 +162,7 @@ def send_streamed_spans(
 ) -> None:
     """Sends a streamed span for each call of `parents`.
 
-    Runs on: the thread behind.
+    Runs on: the worker thread.
 
     Args:
         predictions: A batch.
