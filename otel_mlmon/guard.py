@@ -83,7 +83,8 @@ _GUARDS: Final[dict[str, Guard]] = {}
 
 def guard(stage: str) -> Guard:
     """Returns the process's one guard of `stage`."""
-    return _GUARDS.setdefault(stage, Guard(stage))
+    existing = _GUARDS.get(stage)
+    return existing if existing is not None else _GUARDS.setdefault(stage, Guard(stage))
 
 
 def guards() -> tuple[Guard, ...]:

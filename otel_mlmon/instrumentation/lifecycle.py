@@ -154,7 +154,7 @@ def instrument(**arguments: Any) -> Handle:  # noqa: D417 - the arguments are th
         return Handle(None, reason="OTEL_SDK_DISABLED is true")
     with _Process.lock:
         if _Process.running is not None:
-            _merge(_Process.running.pipeline.settings, settings, arguments)
+            _merge(_Process.running.pipeline, settings, arguments)
             return Handle(_Process.running)
         _Process.running = RunningInstrumentation(InstrumentationPipeline(settings))
         return Handle(_Process.running)
@@ -172,9 +172,9 @@ def is_instrumented() -> bool:
     return _Process.running is not None
 
 
-def _merge(running: InstrumentationSettings, settings: InstrumentationSettings, arguments: Iterable[str]) -> None:
-    running.models.update(settings.models)
-    ignored = differences(running, settings, arguments)
+def _merge(pipeline: InstrumentationPipeline, settings: InstrumentationSettings, arguments: Iterable[str]) -> None:
+    pipeline.add_models(settings.models)
+    ignored = differences(pipeline.settings, settings, arguments)
     if ignored:
         _LOG.warning(
             "instrument() was called before: %s of this call is ignored; call uninstrument() first.", ", ".join(ignored)

@@ -51,7 +51,7 @@ from otel_mlmon.types import ModelKey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamRecord:
-    """Holds what is stored of a stream: its last score, and its evidence if there is any."""
+    """Holds the stored state of a stream: its last score, and its evidence if there is any."""
 
     stream: StreamKey
     score: Score
@@ -61,7 +61,7 @@ class StreamRecord:
 EVIDENCE: Final = RecordKind("evidence", StreamRecord)
 ALERTS: Final = RecordKind("alerts", AlertsRecord)
 OUTBOX: Final = RecordKind("outbox", Alert)
-"""Alerts that are committed and perhaps not handed to the notifiers."""
+"""Alerts that are committed and perhaps not passed to the notifiers yet."""
 
 
 class ProcessorPipeline:
@@ -156,18 +156,18 @@ class ProcessorPipeline:
         windows = self._windows.close_panes(now_ns)
         removed = dict.fromkeys(self._windows.pop_removed_streams())
         for stream in (*replaced, *removed):
-            self._evaluator.forget(stream)
+            self._evaluator.remove_stream(stream)
             self._scores.pop(stream, None)
             self._changed_streams.add(stream)
         alerts: list[Alert] = []
         for model in dict.fromkeys(stream.model for stream in removed):
-            alerts += self._alerts.forget(model, now_ns)
+            alerts += self._alerts.remove_model(model, now_ns)
             self._has_removed_models = True
         # After a long time down, pending panes close in the same batch in which their model is removed.
         present = [window for window in windows if window.stream not in removed]
         for (_, model), scores in self._score_panes(present).items():
             alerts += self._alerts.evaluate(model, scores, now_ns)
-        alerts += self._alerts.tick(now_ns)
+        alerts += self._alerts.advance_clock(now_ns)
         self._outbox |= {f"{now_ns:020d}-{uuid.uuid4().hex}": alert for alert in alerts}
 
     def commit(self) -> None:
@@ -195,7 +195,7 @@ class ProcessorPipeline:
         self._has_removed_models = False
 
     def publish(self, *, is_busy: bool) -> None:
-        """Hands committed alerts to the notifiers, and publishes the documents."""
+        """Passes committed alerts to the notifiers, and publishes the documents."""
         is_changed = is_busy or bool(self._changed_streams or self._outbox)
         self._changed_streams.clear()
         while self._outbox:

@@ -30,6 +30,10 @@ class ErrorTracker(Protocol):
     def mode(self) -> str:
         """How calls reach the error tracker, shown by `status()`: `off`, `waiting`, or the name of a protocol."""
 
+    @property
+    def is_active(self) -> bool:
+        """Whether it takes calls; as long as not, no method that takes or sends them needs to be called."""
+
     def context_reader(self) -> ContextReader:
         """Returns the function that reads the host's context around each call."""
 
@@ -83,6 +87,8 @@ class NullErrorTracker:
         read_context: Reads OpenTelemetry's context.
         mode: Reported by `status()`.
     """
+
+    is_active = False
 
     def __init__(self, read_context: ContextReader, mode: str = "off") -> None:
         self.mode: str = mode

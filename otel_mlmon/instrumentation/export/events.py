@@ -165,7 +165,7 @@ class EventWriter:
 def _loaded_attributes(load: ModelLoad) -> Attributes:
     attributes: Attributes = {
         **_provider_attributes(load),
-        **load.model.runtime_attributes(),
+        **load.model.runtime_attributes,
         semconv.MODEL_FILE_SHA256: load.sha256,
         semconv.MODEL_REFERENCE: load.reference,
     }

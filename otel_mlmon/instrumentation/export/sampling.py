@@ -170,7 +170,7 @@ def span_attributes(predictions: Predictions, priorities: CallPriorities, call: 
     """Builds the attributes of a call's span: those of `call_attributes`, and what ran it."""
     return {
         **call_attributes(predictions, priorities, call),
-        **predictions.model.runtime_attributes(),
+        **predictions.model.runtime_attributes,
         semconv.OPERATION_NAME: predictions.operation,
     }
 

@@ -84,6 +84,9 @@ class SessionInfo:
     runtime_version: str
     """Empty if unknown."""
     version: int = UNKNOWN_VERSION
+    """The version in the model's file."""
+    model_version: str = ""
+    """The version that the user's calls report, before any other; empty if none."""
     runtime_name: str = "onnxruntime"
     """The value of `ml.runtime.name`."""
     providers: tuple[str, ...] = ()

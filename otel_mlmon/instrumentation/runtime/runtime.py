@@ -54,10 +54,10 @@ class Instrumentation(Protocol):
         """Names of the methods that are patched; empty if none is."""
 
     def sessions(self) -> Iterable[SessionInfo]:
-        """Lists the sessions, or models, that are alive now."""
+        """Lists the sessions, or models, that are alive now; cheap, since it is asked at every collection."""
 
-    def session_of(self, model: Any) -> SessionInfo | None:
-        """Describes a session object of the host's; None if it is not one of this runtime, or never ran."""
+    def session_of(self, source: Any) -> SessionInfo | None:
+        """Describes a session object of the host's, or the model that an exception was raised by; None if unknown."""
 
     def renew_context(self) -> None:
         """Replaces the function that reads contexts by what `Capture.context_reader` returns now."""

@@ -236,7 +236,7 @@ def _describe_event(alert: Alert) -> str:
 
 
 def _is_repetition(detail: str, cause: Cause) -> bool:
-    """Whether the line above says the same."""
+    """Returns whether the line above says the same."""
     return detail in (
         f"{cause.reference} → {cause.current}",
         f"{cause.reference} → {cause.current.removeprefix('mean ')}",

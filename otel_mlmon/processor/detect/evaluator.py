@@ -168,7 +168,7 @@ class Evaluator:
         reference_counts = state.evidence.reference
         bank: BankKey = (reference_counts.size, state.direction)
         row = self._bank(bank).restore(state.evidence)
-        self.forget(stream)
+        self.remove_stream(stream)
         self._entries[stream] = StreamEntry(
             bank=bank,
             row=row,
@@ -177,7 +177,7 @@ class Evaluator:
             reference_counts=tuple(reference_counts.tolist()),
         )
 
-    def forget(self, stream: StreamKey) -> None:
+    def remove_stream(self, stream: StreamKey) -> None:
         """Drops the stream's evidence and policy, if there are any."""
         self._policies.pop(stream, None)
         self._drop_evidence(stream)

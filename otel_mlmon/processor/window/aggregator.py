@@ -59,7 +59,7 @@ carries none. `refused`: it cannot be read, or is of another version. `overflow`
 points carry one."""
 
 CLOCK_SLACK_NS: Final = 5_000_000_000
-"""A writer's clock may be this far ahead of ours, or behind it, and count as right."""
+"""The tolerated difference, either way, between a sender's clock and the processor's."""
 EXPIRY_INTERVAL_NS: Final = 60_000_000_000
 """Interval at which stale series are searched for, at most."""
 
@@ -99,7 +99,7 @@ class WindowAggregator:
         """Totals that fell or changed their buckets."""
 
     def load(self, repository: Repository) -> None:
-        """Continues from what was saved, if anything was, with the present settings.
+        """Continues from the saved state, if there is one, with the present settings.
 
         Raises:
             StoreError: The repository cannot be read, or a record in it is damaged.
@@ -250,7 +250,7 @@ class WindowAggregator:
         return outcome
 
     def _refusal(self, point: DataPoint, model: ModelWindows | None) -> PointOutcome | None:
-        """Why a new series cannot be added; None if it can."""
+        """Returns the reason why a new series cannot be added; None if it can."""
         names = list_streams(point.metric, point.key)
         if not names:
             return "unused"
@@ -290,7 +290,7 @@ class WindowAggregator:
         )
 
     def _is_complete(self, start_ns: int, time_ns: int) -> bool:
-        """Whether a first total was counted since this process started.
+        """Returns whether a first total was counted since this process started.
 
         One that began longer ago than a series is remembered may be that of a series that was removed.
         """
@@ -321,7 +321,7 @@ class WindowAggregator:
 
 
 def _decode_reference(loaded: ModelLoaded) -> Profile | None:
-    """The profile that a model carries; None, and a warning, if it is no profile or that of another version."""
+    """Decodes the profile that a model carries; None, and a warning, if it is invalid or of another version."""
     model = loaded.model
     try:
         profile = decode_profile(loaded.reference)

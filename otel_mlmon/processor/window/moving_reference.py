@@ -61,11 +61,11 @@ class MovingReference:
 
     settings: MovingReferenceSettings
     name: str
-    """Names model and stream; the draws are seeded by it."""
+    """The names of model and stream, which seed the random draws."""
     min_values: int
-    """Values that a reference is made of at least."""
+    """The smallest number of values of a reference."""
     hours: dict[int, PaneCounts] = field(default_factory=dict)
-    """By hours since the Unix epoch."""
+    """Counts by hour since the Unix epoch."""
     epoch_reference: EpochReference | None = None
 
     def add(self, pane: PaneCounts) -> None:

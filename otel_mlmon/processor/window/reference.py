@@ -82,7 +82,7 @@ class StreamReference:
             self._bin("learned")
 
     def learn(self, sketch: StreamSketch) -> None:
-        """Adds a pane, and freezes the reference if there are enough values and they are homogeneous."""
+        """Learns a pane, and freezes the reference if there are enough values and they are homogeneous."""
         state, settings = self.state, self.settings
         state.sketch = state.sketch.merge(sketch)
         count = state.sketch.total
@@ -103,7 +103,7 @@ class StreamReference:
         self._bin("learned")
 
     def replace(self, settings: ModelWindowSettings) -> StreamReference | None:
-        """Applies other settings, and returns the other reference that they ask for; None if this one stays.
+        """Applies other settings, and returns the reference that they require; None if this one stays.
 
         Bins go on to stand where the writers can tell numbers apart.
         """
@@ -117,7 +117,7 @@ class StreamReference:
         return StreamReference(stream=self.stream, settings=settings, state=state)
 
     def fit(self, sketch: StreamSketch) -> bool:
-        """Bins the reference anew if its edges do not stand on the buckets of `sketch`; whether that was so."""
+        """Bins the reference anew if its edges do not lie on the buckets of `sketch`; returns whether it did."""
         grid = self.binning.misfit(sketch) if self.binning is not None else None
         if grid is None:
             return False

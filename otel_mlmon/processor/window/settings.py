@@ -117,7 +117,7 @@ class ModelWindowSettings:
 
     @property
     def calibration(self) -> Calibration | None:
-        """How often the model was right on labelled data, if either reference says so."""
+        """The calibration of the model on labelled data, if either reference has one."""
         profiles = (self.profile, self.embedded_profile)
         calibrations = (profile.calibration for profile in profiles if profile is not None)
         return next((calibration for calibration in calibrations if calibration is not None), None)

@@ -74,7 +74,7 @@ HOUR: Final = RecordKind("hour", _HourRecord)
 class Changes:
     """Names what changed since the last save: what is no longer in the state is removed from the repository.
 
-    Memory: bounded by the state itself, also where nobody ever saves.
+    Memory: bounded by the state itself, also without any save.
     """
 
     embedded: set[ModelKey] = field(default_factory=set)
@@ -130,7 +130,7 @@ class WindowState:
         return streams
 
     def add_series(self, series: Series) -> bool:
-        """Adds a series; whether its counting began anew."""
+        """Adds a series; returns whether its counting began anew."""
         name, start_ns = series.state.key
         newest_ns = self.starts.get(name, start_ns)
         self.series[series.state.key] = series
@@ -172,7 +172,7 @@ class WindowState:
         return streams
 
     def prune_panes(self) -> None:
-        """Drops unsaved panes that no rolling window holds any more, for where nobody saves."""
+        """Drops unsaved panes that no rolling window holds any more, where there is no repository."""
         rolling_ns = self.windows.rolling_ns
         oldest_ns = {key: model.progress.last_ns - rolling_ns for key, model in self.models.items()}
         self.changes.panes = [
@@ -267,7 +267,7 @@ def _save_panes(state: WindowState, repository: Repository, panes: list[ModelPan
 
 
 def _hour_records(state: WindowState, panes: list[ModelPane]) -> Iterator[tuple[str, _HourRecord]]:
-    """The hours that the panes are in, as they stand now."""
+    """Returns the present records of the hours that the panes are in."""
     for pane in panes:
         hour, model = hour_of(pane.end_ns), state.models.get(pane.model)
         for name in pane.streams if model is not None else ():

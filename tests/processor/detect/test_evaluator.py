@@ -196,8 +196,8 @@ def test_forgotten_starts_anew() -> None:
     bench = Bench()
     bench.feed(SHARES, 20)
     assert list(bench.evaluator.streams()) == [LABELS]
-    bench.evaluator.forget(LABELS)
-    bench.evaluator.forget(LABELS)
+    bench.evaluator.remove_stream(LABELS)
+    bench.evaluator.remove_stream(LABELS)
     assert LABELS not in bench.evaluator.streams()
     with pytest.raises(KeyError):
         bench.evaluator.state(LABELS)
@@ -226,7 +226,7 @@ def test_a_policy_is_asked_for_once_until_the_stream_is_forgotten() -> None:
     bench.feed(SHARES, 3, stream=OTHER)
     assert bench.evaluator.policy(LABELS) == POLICY
     assert bench.asked == [LABELS, OTHER]
-    bench.evaluator.forget(LABELS)
+    bench.evaluator.remove_stream(LABELS)
     bench.feed(SHARES, 1)
     assert bench.asked == [LABELS, OTHER, LABELS]
 
@@ -239,7 +239,7 @@ def test_the_budget_is_over_every_stream_with_a_reference() -> None:
     bench.evaluator.evaluate([window(pane), window(pane), window(pane, stream=learning, reference=None)])
     bench.evaluator.evaluate([window(pane, stream=OTHER)])
     bench.evaluator.evaluate([])
-    bench.evaluator.forget(LABELS)
+    bench.evaluator.remove_stream(LABELS)
     bench.evaluator.evaluate([window(pane, stream=OTHER)])
     assert bench.watched == [1, 2, 2, 1]
 

@@ -58,6 +58,9 @@ class CallRecorder:
         self._runtime_version = runtime_version
         # By identity: a subclass may be unhashable, or equal to another of its kind.
         self._references: dict[int, weakref.ref[Any]] = {}
+        self._sessions: dict[int, SessionInfo] = {}
+        self.sessions = self._sessions.values
+        """Lists the sessions that are alive now."""
         self._is_closed = False
 
     def attach_copier(
@@ -193,6 +196,8 @@ class CallRecorder:
             is_new = ATTRIBUTE not in session.__dict__
             copiers = self._copiers_of(session)
             info = copiers["session"] = self._describe(session)
+            if id(session) in self._references:
+                self._sessions[id(session)] = info
             copiers["requested"] = requested
             _detach(copiers)
             self._capture.loads.append(
@@ -203,10 +208,6 @@ class CallRecorder:
         """The execution providers that `session` was created with; empty if its creation was not observed."""
         names: tuple[str, ...] = session.__dict__.get(ATTRIBUTE, {}).get("requested", ())
         return names
-
-    def sessions(self) -> list[SessionInfo]:
-        """Lists the sessions that are alive now."""
-        return [info for session in self._live_sessions() if (info := self.session_of(session)) is not None]
 
     def session_of(self, session: Any) -> SessionInfo | None:
         """Describes a session that ran or was created before; None of any other object."""
@@ -222,6 +223,7 @@ class CallRecorder:
         for session in self._live_sessions():
             session.__dict__.pop(ATTRIBUTE, {}).clear()
         self._references.clear()
+        self._sessions.clear()
 
     def _live_sessions(self) -> list[Any]:
         return [session for reference in list(self._references.values()) if (session := reference()) is not None]
@@ -235,8 +237,9 @@ class CallRecorder:
         if "session" not in copiers:
             copiers["session"] = self._describe(session)
         if id(session) not in self._references:
-            forget = functools.partial(_forget, self._references, id(session))
+            forget = functools.partial(_forget, self._references, self._sessions, id(session))
             self._references[id(session)] = weakref.ref(session, forget)
+            self._sessions[id(session)] = copiers["session"]
         return copiers
 
     def _timing_copier(self, copiers: dict[Any, Any], info: SessionInfo, context: Context) -> CopyCall:
@@ -280,10 +283,16 @@ def _detach(copiers: dict[Any, Any]) -> None:
         copiers.pop(key, None)
 
 
-def _forget(references: dict[int, weakref.ref[Any]], identity: int, reference: weakref.ref[Any]) -> None:
+def _forget(
+    references: dict[int, weakref.ref[Any]],
+    sessions: dict[int, SessionInfo],
+    identity: int,
+    reference: weakref.ref[Any],
+) -> None:
     """Removes a session that was freed, unless another one has its address by now."""
     if references.get(identity) is reference:
         del references[identity]
+        sessions.pop(identity, None)
 
 
 def _content(session: weakref.ref[Any]) -> object:

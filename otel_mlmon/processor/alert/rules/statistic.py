@@ -109,6 +109,6 @@ class StatisticRule:
 
 
 def _excess(verdict: ThresholdVerdict) -> float:
-    """Returns by how many decades a threshold is passed."""
+    """Computes by how many powers of ten a value exceeds its threshold."""
     larger, smaller = (verdict.bound, verdict.value) if verdict.is_p_value else (verdict.value, verdict.bound)
     return math.log10(larger / max(smaller, _SMALLEST))
