@@ -41,8 +41,7 @@ from otel_mlmon.processor.receive.data_point import ModelLoaded, TelemetryItem
 from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
 from otel_mlmon.processor.serve import documents
 from otel_mlmon.processor.settings import Settings
-from otel_mlmon.processor.state.records import RecordKind
-from otel_mlmon.processor.state.repository import load_records, open_repository, put_records
+from otel_mlmon.processor.state.repository import RecordKind, load_records, open_repository, put_records
 from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.reference_export import ModelReference
 from otel_mlmon.processor.window.window import StreamKey, Window
@@ -97,6 +96,8 @@ class ProcessorPipeline:
         self._outbox: dict[str, Alert] = {}
         self._notified: list[str] = []
         """Keys of alerts that were notified since the last commit."""
+        self._points: Counter[str] = Counter()
+        """Points by outcome that the processor's own metrics do not count yet."""
         self._has_removed_models = False
         """Whether models were removed since the last commit."""
 
@@ -140,14 +141,11 @@ class ProcessorPipeline:
 
     def apply(self, items: tuple[TelemetryItem, ...], /) -> None:
         """Adds the points of one request to their panes, and the references of models that were loaded."""
-        points: Counter[str] = Counter()
         for item in items:
             if isinstance(item, ModelLoaded):
                 self._telemetry.add(semconv.REFERENCES, outcome=self._windows.add_reference(item))
             else:
-                points[self._windows.add(item)] += 1
-        for outcome, count in points.items():
-            self._telemetry.add(semconv.WINDOW_POINTS, count, outcome=outcome)
+                self._points[self._windows.add(item)] += 1
 
     def advance(self) -> None:
         """Closes the panes that the watermark has passed, scores them, and judges each by its model's rules."""
@@ -201,9 +199,12 @@ class ProcessorPipeline:
         while self._outbox:
             key, alert = self._outbox.popitem()
             self._notified.append(key)
-            self._telemetry.add(semconv.ALERTS, rule=alert.rule, state=alert.state.value)
             with guard("notify"):
                 self._notify(alert)
+            self._telemetry.add(semconv.ALERTS, rule=alert.rule, state=alert.state.value)
+        for outcome, count in self._points.items():
+            self._telemetry.add(semconv.WINDOW_POINTS, count, outcome=outcome)
+        self._points.clear()
         if is_changed:
             self._measure_windows()
             self._publish_documents()

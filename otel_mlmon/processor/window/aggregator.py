@@ -20,6 +20,7 @@ from otel_mlmon.errors import ProfileError
 from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded
 from otel_mlmon.processor.state.repository import Repository
 from otel_mlmon.processor.window.model_windows import ModelProgress, ModelSummary, ModelWindows
+from otel_mlmon.processor.window.reference import ModelWindowSettings
 from otel_mlmon.processor.window.reference_export import ModelReference, model_reference
 from otel_mlmon.processor.window.series import (
     COUNTERS,
@@ -31,7 +32,6 @@ from otel_mlmon.processor.window.series import (
     SeriesState,
     list_streams,
 )
-from otel_mlmon.processor.window.settings import ModelWindowSettings, WindowSettings
 from otel_mlmon.processor.window.state import (
     MAX_EMBEDDED_REFERENCES,
     EmbeddedReference,
@@ -39,7 +39,7 @@ from otel_mlmon.processor.window.state import (
     load_state,
     save_state,
 )
-from otel_mlmon.processor.window.window import Reference, StreamKey, Window
+from otel_mlmon.processor.window.window import Reference, StreamKey, Window, WindowSettings
 from otel_mlmon.reference.embedding import decode_profile
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.types import Counts, ModelKey

@@ -28,9 +28,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from otel_mlmon.processor.window.pane import PaneCounts
-from otel_mlmon.processor.window.settings import MovingReferenceSettings
-from otel_mlmon.processor.window.window import Bins, Reference, ReferenceOrigin
+from otel_mlmon.processor.window.reference import MovingReferenceSettings
+from otel_mlmon.processor.window.window import Bins, PaneCounts, Reference, ReferenceOrigin
 from otel_mlmon.sketch.moments import ExactSum, Moments
 from otel_mlmon.types import Counts, Floats
 

@@ -22,10 +22,9 @@ from typing import Final, NamedTuple
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.receive.data_point import Sketch
-from otel_mlmon.sketch.categories import Categories
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
-from otel_mlmon.sketch.stream_sketch import StreamSketch
+from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
 from otel_mlmon.types import ModelKey
 
 MAX_CONSUMED_KEYS: Final = 8

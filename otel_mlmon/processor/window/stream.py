@@ -8,10 +8,16 @@ from typing import Final, Literal
 import numpy as np
 
 from otel_mlmon.processor.window.moving_reference import MovingReference
-from otel_mlmon.processor.window.pane import PaneCounts, RollingWindow
-from otel_mlmon.processor.window.reference import StreamReference
-from otel_mlmon.processor.window.settings import ModelWindowSettings
-from otel_mlmon.processor.window.window import Bins, Reference, ReferenceOrigin, StreamKey, Window
+from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
+from otel_mlmon.processor.window.window import (
+    Bins,
+    PaneCounts,
+    Reference,
+    ReferenceOrigin,
+    RollingWindow,
+    StreamKey,
+    Window,
+)
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import Counts
 

@@ -16,7 +16,7 @@ from otel_mlmon.processor.alert.rules.rule import Judgement
 from otel_mlmon.processor.config.model import Config
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.settings import Settings
-from otel_mlmon.processor.state.records import decode, encode
+from otel_mlmon.processor.state.repository import decode, encode
 from otel_mlmon.processor.window.window import Window
 from otel_mlmon.types import ModelKey
 from tests.support.alerts import CAUSE

@@ -18,7 +18,7 @@ from otel_mlmon.processor.detect.score import Score, Statistics, ThresholdVerdic
 from otel_mlmon.processor.detect.state import StreamState
 from otel_mlmon.processor.detect.statistics.statistic import Statistic
 from otel_mlmon.processor.detect.threshold import Threshold
-from otel_mlmon.processor.state.records import decode, encode
+from otel_mlmon.processor.state.repository import decode, encode
 from otel_mlmon.processor.window.window import Bins, Reference, StreamKey, Window
 from otel_mlmon.types import ModelKey
 from tests.support.evidence import plain

@@ -14,8 +14,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.alert.alert import Cause, Severity
-from otel_mlmon.processor.alert.cause import OnsetCounts, rolling_counts, shift_cause
-from otel_mlmon.processor.alert.message import format_count
+from otel_mlmon.processor.alert.cause import OnsetCounts, format_count, rolling_counts, shift_cause
 from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection
 from otel_mlmon.processor.config.section import Section
 from otel_mlmon.processor.detect.policy import DetectionPolicy
