@@ -9,7 +9,7 @@ Where the data goes, one folder a step:
     ──────────────────                                    ────────────────────
     instrumentation/                                      processor/
       runtime    calls, copied on the caller's thread       receive  data points, out of OTLP
-      queue      a bounded queue, and a thread behind       window   counts over time, and a reference
+      queue      a bounded queue, and its worker           window   counts over time, and a reference
       decode     labels, confidences, values, features      detect   evidence against the reference
       aggregate  many calls as one                          alert    rules and their states
       export     spans, metrics, events ───── OTLP ─────▶   notify   messages to people

@@ -1,6 +1,6 @@
 """The guard that keeps errors of otel_mlmon from the host: the one place that catches `Exception`.
 
-Every entry of our code on somebody else's thread, and every unit of work on ours, runs inside the guard of its stage.
+Every entry of our code on a thread of the host, and every unit of work on our own, runs inside the guard of its stage.
 The host's own call is never inside one. A guard catches `Exception` only: `KeyboardInterrupt` and `SystemExit` are the
 host's. A stage that fails 100 times in a minute is switched off, so a broken stage costs its host nothing more.
 """
@@ -83,7 +83,8 @@ _GUARDS: Final[dict[str, Guard]] = {}
 
 def guard(stage: str) -> Guard:
     """Returns the process's one guard of `stage`."""
-    return _GUARDS.setdefault(stage, Guard(stage))
+    existing = _GUARDS.get(stage)
+    return existing if existing is not None else _GUARDS.setdefault(stage, Guard(stage))
 
 
 def guards() -> tuple[Guard, ...]:

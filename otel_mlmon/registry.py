@@ -5,7 +5,7 @@ A part is named once, in the table of its registry or in an entry point of a pac
     [project.entry-points."otel_mlmon.notifiers"]
     pager = "my_package.pager:PAGER"
 
-It is imported when it is first asked for, so that a part that nobody uses costs nothing.
+It is imported when it is first asked for, so that an unused part costs nothing.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ class Attribute(NamedTuple):
 SPAN_ATTRIBUTES: Final = (
     Attribute(MODEL_NAME, "string", "always"),
     Attribute(MODEL_VERSION, "string", "if known"),
-    Attribute(RUNTIME_NAME, "string", "always; `onnxruntime`, or the runtime that `observe()` is told, else `manual`"),
+    Attribute(RUNTIME_NAME, "string", "always; `onnxruntime`, or the argument `runtime` of `observe()`, else `manual`"),
     Attribute(RUNTIME_VERSION, "string", "if known"),
     Attribute(EXECUTION_PROVIDER, "string", "of `onnxruntime`"),
     Attribute(OPERATION_NAME, "string", "always; the method that ran, such as `run`, or `observe`"),
@@ -287,7 +287,7 @@ REFERENCES: Final = _counter(
     "otel_mlmon.processor.references", "{reference}", "Reference profiles that came with models, by outcome.", OUTCOME
 )
 ALERTS: Final = _counter(
-    "otel_mlmon.processor.alerts", "{alert}", "Alerts handed to the notifiers, by rule and new state.", RULE, STATE
+    "otel_mlmon.processor.alerts", "{alert}", "Alerts passed to the notifiers, by rule and new state.", RULE, STATE
 )
 NOTIFICATIONS: Final = _counter(
     "otel_mlmon.processor.notifications", "{notification}", "Notifications by notifier and outcome.", NOTIFIER, OUTCOME
@@ -323,7 +323,7 @@ class EventKind(NamedTuple):
     severity: Literal["INFO", "WARN", "ERROR"]
     when: str
     attributes: tuple[str, ...]
-    """All that it may carry; what is unknown is left out."""
+    """The attributes that it may carry; unknown ones are left out."""
 
 
 _MODEL: Final = (MODEL_NAME, MODEL_VERSION)

@@ -105,7 +105,6 @@ OURS: dict[str, tuple[str, ...]] = {
     "processor.window": (
         *BASE,
         "processor.receive.data_point",
-        "processor.state.records",
         "processor.state.repository",
         *PROFILE,
     ),
@@ -121,7 +120,6 @@ OURS: dict[str, tuple[str, ...]] = {
         *SECTION,
         "processor.alert.alert",
         "processor.alert.cause",
-        "processor.alert.message",
         "processor.detect.policy",
         "processor.detect.score",
         "processor.detect.statistics.registry",
@@ -149,7 +147,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
         "instrumentation.decode", "instrumentation.aggregate", "instrumentation.runtime", "instrumentation.export",
         "instrumentation.sentry", "instrumentation.pipeline",
         "processor.receive", "processor.window", "processor.detect", "processor.alert", "processor.pipeline",
-        "processor.state.records", "processor.serve.documents",
+        "processor.state.repository", "processor.serve.documents",
     ),
     "onnxruntime": ("instrumentation.runtime.onnxruntime", "demo.service"),
     "onnx": ("demo.train",),
@@ -163,7 +161,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "grpc_health": ("processor.receive",),
     "google": ("processor.receive",),
     "scipy": ("processor.detect", "reference"),
-    "msgspec": ("processor.state.records",),
+    "msgspec": ("processor.state.repository",),
     "prometheus_client": ("processor.serve.prometheus",),
     "pyarrow": ("table.read",),
     "pydantic": (

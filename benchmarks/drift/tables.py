@@ -14,12 +14,11 @@ from scipy.special import betaincinv
 from benchmarks.drift import streams
 from benchmarks.drift.rules import ARL_LINE, FLEET_LINE, PEER_RULES, Named, Rule, Tolerant, tolerant
 from benchmarks.drift.streams import SHARES, Autoregressive, Sticky, Traffic
-from otel_mlmon.processor.detect.alternatives import Direction
+from otel_mlmon.processor.detect.alternatives import Direction, two_sided
 from otel_mlmon.processor.detect.counts import samples_of
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.evidence import EvidenceBank
 from otel_mlmon.processor.detect.policy import DetectionPolicy
-from otel_mlmon.processor.detect.projection import two_sided
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.window.window import Bins, Reference, StreamKey, Window
 from otel_mlmon.types import ModelKey

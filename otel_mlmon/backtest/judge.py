@@ -57,7 +57,7 @@ class Trace:
         if self.window is None or self.score is None or self.window.reference is None:
             return None
         score = replace(self.score, status="drift")
-        rules = settings.rules(self.key.model).of_stream(self.key.stream)
+        rules = settings.rules(self.key.model).find_rules(self.key.stream)
         outcomes = (rule.judge(self.window, score, OnsetCounts()) for _, rule in rules)
         return next((outcome for outcome in outcomes if isinstance(outcome, Cause)), None)
 
@@ -104,7 +104,6 @@ class Judge:
         self._evaluator = Evaluator(
             policy_for=settings.policy,
             alarm_line_for=lambda watched: settings.alarm_line(streams or watched),
-            statistics={},
         )
         self._alerts = settings.alerts()
 

@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: no network, no script, light or dark as the reader's system."""
+"""The report as one self-contained HTML page: no network, no script, light or dark by the system's preference."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from otel_mlmon.backtest import pictures
 from otel_mlmon.backtest.report import BacktestReport, StreamReport
-from otel_mlmon.processor.alert.message import format_percent
+from otel_mlmon.processor.alert.cause import format_percent
 
 
 def render_page(report: BacktestReport) -> str:

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Final
 
 from otel_mlmon.backtest.report import StreamReport, WindowPoint
-from otel_mlmon.processor.alert.message import format_percent
+from otel_mlmon.processor.alert.cause import format_percent
 
 MAX_CELLS: Final = 240
 """The most windows that are drawn one by one; of more, each mark is the strongest of several."""

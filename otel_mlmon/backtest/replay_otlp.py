@@ -22,7 +22,8 @@ from otel_mlmon.errors import ConfigurationError, MalformedError
 from otel_mlmon.processor.receive.data_point import DataPoint
 from otel_mlmon.processor.receive.json import decode_points_json
 from otel_mlmon.processor.window.aggregator import WindowAggregator
-from otel_mlmon.processor.window.settings import ModelWindowSettings, WindowSettings
+from otel_mlmon.processor.window.reference import ModelWindowSettings
+from otel_mlmon.processor.window.window import WindowSettings
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.table.table import ProgressCallback
 

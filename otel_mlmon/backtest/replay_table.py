@@ -25,8 +25,7 @@ from otel_mlmon.backtest.request import BacktestRequest, FalseAlarmBudget
 from otel_mlmon.backtest.times import TimesNs, format_time, is_time_column, parse_times
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.config.units import format_duration
-from otel_mlmon.processor.window.reference import StreamReference
-from otel_mlmon.processor.window.settings import ModelWindowSettings
+from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
 from otel_mlmon.processor.window.window import Reference, StreamKey, Window
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.table.table import ProgressCallback, Table, TableColumn

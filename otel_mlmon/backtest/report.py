@@ -11,8 +11,8 @@ BacktestState: TypeAlias = Literal["alarm", "recovered", "weak", "ok", "unknown"
 """The state of a stream after a backtest.
 
 `alarm`: there was an alarm, and the drift lasts until the end. `recovered`: there was an alarm, and the drift ended.
-`ok`: no alarm. `weak`: no alarm, but a drift of a usual size would not have been found. `unknown`: the stream could not
-be judged. `left_out`: the stream was not judged on purpose. The `reason` of a report says why for the last three.
+`ok`: no alarm. `weak`: no alarm, but a drift of a usual size would not have been detected. `unknown`: the stream
+could not be judged. `left_out`: it was not judged on purpose. The `reason` of a report explains the last three.
 """
 
 STATE_ORDER: tuple[BacktestState, ...] = ("alarm", "recovered", "weak", "ok", "unknown", "left_out")

@@ -1,4 +1,4 @@
-"""`otel-mlmon backtest`: tells whether existing data would have raised an alarm, when, and about which columns."""
+"""`otel-mlmon backtest`: reports whether existing data would have raised an alarm, when, and about which columns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from otel_mlmon.backtest.columns import ColumnKind
     from otel_mlmon.backtest.request import BacktestRequest
 
-HELP: Final = "tell whether existing data would have raised an alarm, when, and about which columns"
+HELP: Final = "report whether existing data would have raised an alarm, when, and about which columns"
 EXIT_CODES: Final = (
     "Exit codes: 0 the data was judged; 1 there was an alarm, with --fail-on-alarm only; "
     "2 a file or an argument cannot be used."
@@ -97,7 +97,7 @@ def parse_request(arguments: argparse.Namespace) -> BacktestRequest:
         except ValueError as error:
             raise ConfigurationError(f"--tolerance: {arguments.tolerance!r} {error}") from error
         if tolerance >= 1:
-            raise ConfigurationError("--tolerance: must be below 100%, or nothing could ever be found")
+            raise ConfigurationError("--tolerance: must be below 100%; with 100% no drift could ever be detected")
     return BacktestRequest(
         reference=arguments.reference,
         data=arguments.data,

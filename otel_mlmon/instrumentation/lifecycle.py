@@ -4,7 +4,7 @@ The process's end: `atexit`, and in the children of multiprocessing, which end b
 of `multiprocessing.util`; those registered before a child started are forgotten there. Source: CPython,
 multiprocessing/process.py, `BaseProcess._bootstrap`.
 
-A fork copies one thread and the locks of all. If another thread of ours were importing a module, the child would
+A fork copies one thread and the locks of all. If another thread of otel_mlmon were importing a module, the child would
 inherit it half initialised, and its import lock held for ever. So a fork waits, with a limit, for the work under way.
 """
 
@@ -154,7 +154,7 @@ def instrument(**arguments: Any) -> Handle:  # noqa: D417 - the arguments are th
         return Handle(None, reason="OTEL_SDK_DISABLED is true")
     with _Process.lock:
         if _Process.running is not None:
-            _merge(_Process.running.pipeline.settings, settings, arguments)
+            _merge(_Process.running.pipeline, settings, arguments)
             return Handle(_Process.running)
         _Process.running = RunningInstrumentation(InstrumentationPipeline(settings))
         return Handle(_Process.running)
@@ -168,13 +168,13 @@ def uninstrument() -> None:
 
 
 def is_instrumented() -> bool:
-    """Whether `instrument()` was called and not undone."""
+    """Returns whether `instrument()` was called and not undone."""
     return _Process.running is not None
 
 
-def _merge(running: InstrumentationSettings, settings: InstrumentationSettings, arguments: Iterable[str]) -> None:
-    running.models.update(settings.models)
-    ignored = differences(running, settings, arguments)
+def _merge(pipeline: InstrumentationPipeline, settings: InstrumentationSettings, arguments: Iterable[str]) -> None:
+    pipeline.add_models(settings.models)
+    ignored = differences(pipeline.settings, settings, arguments)
     if ignored:
         _LOG.warning(
             "instrument() was called before: %s of this call is ignored; call uninstrument() first.", ", ".join(ignored)

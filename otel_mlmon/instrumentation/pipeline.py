@@ -21,7 +21,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from otel_mlmon import semconv
@@ -46,7 +46,7 @@ from otel_mlmon.instrumentation.queue.call_queue import CallQueue, Worker, give_
 from otel_mlmon.instrumentation.runtime.call import FIELDS, Load, SessionInfo
 from otel_mlmon.instrumentation.runtime.runtime import MAX_LOADS, Capture, Instrumentation, instrument_all, undo_all
 from otel_mlmon.instrumentation.sentry.tracker import make_error_tracker
-from otel_mlmon.instrumentation.settings import InstrumentationSettings
+from otel_mlmon.instrumentation.settings import InstrumentationSettings, ModelOptions
 from otel_mlmon.instrumentation.status import Status
 from otel_mlmon.internal_events import JOURNAL, RecordsDropped
 from otel_mlmon.types import ModelKey
@@ -54,11 +54,14 @@ from otel_mlmon.types import ModelKey
 CHUNK_CALLS: Final = 16_384
 """Calls decoded at a time at most: the more, the larger numpy's share, which does not hold the interpreter."""
 
+MAX_CACHED: Final = 1024
+"""Models whose options, and sessions whose models, are cached at most: the latest used ones."""
+
 COLLECT_WAIT_S: Final = 1.0
 """Time that a collection of metrics waits for a drain that is under way."""
 
 ROUND_WAIT_S: Final = 60.0
-"""Time that a round of the background thread waits for another drain."""
+"""Time that a round of the worker thread waits for another drain."""
 
 
 class InstrumentationPipeline:
@@ -73,6 +76,8 @@ class InstrumentationPipeline:
 
     def __init__(self, settings: InstrumentationSettings, *, rng: random.Random | None = None) -> None:
         self.settings = settings
+        self._options_for = functools.lru_cache(MAX_CACHED)(settings.options_for)
+        self._model_of = functools.lru_cache(MAX_CACHED)(self._identify)
         self._rng = rng or random.Random()  # noqa: S311 - a choice of samples, not a secret
         self._worker = Worker(work=self._run_round, interval_s=settings.flush_interval_s)
         self._queue = CallQueue(
@@ -85,7 +90,7 @@ class InstrumentationPipeline:
             settings,
             read_context=make_context_reader(),
             catch_up=self._catch_up,
-            model_of=self._model_of_session,
+            model_of=self._find_model,
             rng=self._rng,
         )
         self._loads: collections.deque[Load] = collections.deque(maxlen=MAX_LOADS)
@@ -95,7 +100,7 @@ class InstrumentationPipeline:
             loads=self._loads,
             context_reader=self._error_tracker.context_reader,
             model_name=(lambda session: str(name(session))) if callable(name) else (lambda _: name),
-            has_output_function=lambda session: callable(settings.options_for(model_name(session)).output_kind),
+            has_output_function=lambda session: callable(self._options_for(model_name(session)).output_kind),
             allows_telemetry=settings.onnxruntime_telemetry,
         )
         for stage in guards():
@@ -106,11 +111,17 @@ class InstrumentationPipeline:
         arguments = (settings.tracer_provider, settings.meter_provider, settings.logger_provider)
         with guard("signals"):
             if has_host_providers() or None not in arguments:
-                # The application's readers may collect before the first round of the background thread.
+                # The application's metric readers may collect before the first round of the worker thread.
                 self._make_writers()
             else:
                 self._resource = create_resource()
         self._runtimes: dict[str, Instrumentation] = instrument_all(capture)
+
+    def add_models(self, models: Mapping[str, ModelOptions]) -> None:
+        """Adds descriptions of models, for sessions that have not run yet."""
+        self.settings.models.update(models)
+        self._options_for.cache_clear()
+        self._model_of.cache_clear()
 
     def drain(self, timeout_s: float = COLLECT_WAIT_S) -> bool:
         """Decodes the waiting calls and writes their metrics; returns whether another drain ended within the time."""
@@ -131,12 +142,15 @@ class InstrumentationPipeline:
         """Exports everything recorded so far; returns whether it was done within the time."""
         deadline_s = time.monotonic() + timeout_s
         is_done = self.drain(timeout_s) and self._send(deadline_s - time.monotonic())
-        self._error_tracker.flush(deadline_s - time.monotonic())
-        writers = self._writers
-        return is_done and (writers is None or writers.providers.flush(deadline_s - time.monotonic()))
+        if self._error_tracker.is_active:
+            self._error_tracker.flush(deadline_s - time.monotonic())
+        providers = self._writers.providers if self._writers else None
+        if providers is None or not providers.own:
+            return is_done
+        return is_done and providers.flush(deadline_s - time.monotonic())
 
     def uninstrument(self) -> bool:
-        """Restores every runtime; returns whether no patch had to stay, below one of somebody else's."""
+        """Restores every runtime; returns whether no patch had to stay below that of another library."""
         runtimes, self._runtimes = self._runtimes, {}
         return undo_all(runtimes)
 
@@ -181,7 +195,7 @@ class InstrumentationPipeline:
         )
 
     def after_fork(self) -> None:
-        """Resets the child of a fork: it counts no call of its parent's, and takes no lock that a lost thread held."""
+        """Resets a forked child: it counts no call of its parent, and takes no lock that a lost thread held."""
         if self._writers is not None:
             self._writers.close_metrics()
         self._queue.reset()
@@ -207,7 +221,7 @@ class InstrumentationPipeline:
         self._load_tracker = LoadTracker(self._loads, is_suppressed=is_suppressed, version_of=self._version_of)
         make = functools.partial(
             make_decoder,
-            options=self.settings.options_for,
+            options=self._options_for,
             max_features=self.settings.max_features,
             findings=self._findings,
         )
@@ -227,11 +241,11 @@ class InstrumentationPipeline:
         self._send(timeout_s=0.0)
 
     def _is_unused(self) -> bool:
-        """Whether nothing ever came: a process that runs no model gets no exporters, and ends without their waits."""
+        """Whether no call or load was ever recorded: such a process gets no exporters, and does not wait for them."""
         return self._writers is None and not self._queue and not self._loads and not self._dropped_calls()
 
     def _catch_up(self, timeout_s: float, pause: Callable[[], object] = lambda: None) -> None:
-        """Decodes the calls that wait now; later ones are for the next time, so that a busy application ends it too.
+        """Decodes the calls queued at the start only, so that it ends in a busy application too.
 
         At least one chunk: another thread may be decoding calls that it took out of the queue.
         """
@@ -246,8 +260,9 @@ class InstrumentationPipeline:
 
     def _decode_chunk(self, pause: Callable[[], object]) -> None:
         # The loads first: the sessions were created before their calls.
-        with guard("model_events"):
-            self._load_tracker.take()
+        if self._loads:
+            with guard("model_events"):
+                self._load_tracker.take()
         batches, suppressed = take_batches(self._queue.take, CHUNK_CALLS, is_suppressed=is_suppressed, pause=pause)
         self._suppressed_calls += suppressed
         for batch in batches:
@@ -262,7 +277,8 @@ class InstrumentationPipeline:
                 self._aggregator.add(predictions)
                 self._recorded_calls += calls
                 is_recorded = True
-                self._error_tracker.store_child_spans(predictions, tracker_contexts)
+                if self._error_tracker.is_active:
+                    self._error_tracker.store_child_spans(predictions, tracker_contexts)
                 self._span_queue.push(predictions, tracker_contexts)
             if not is_recorded:
                 self._drop("unreadable", calls)
@@ -278,9 +294,10 @@ class InstrumentationPipeline:
 
     def _write_metrics(self, writers: SignalWriters) -> None:
         with self._decode_lock:
-            loads, snapshots = self._load_tracker.durations(), self._aggregator.take()
+            loads = self._load_tracker.durations() if self._load_tracker.unmeasured else []
+            snapshots = self._aggregator.take()
             batches = self._span_queue.pop_unmeasured()
-        writers.write_metrics(snapshots, ((load.model.key, load.duration_s, load.error_type) for load in loads))
+        writers.write_metrics(snapshots, [(load.model.key, load.duration_s, load.error_type) for load in loads])
         self._span_queue.push_ready(batches)
         for reason, total in self._dropped_calls().items():
             count = total - self._reported_drops.get(reason, 0)
@@ -300,9 +317,10 @@ class InstrumentationPipeline:
             return False
         try:
             offset_ns = time.time_ns() - time.perf_counter_ns()
-            with guard("model_events"):
-                for load in self._load_tracker.announcements():
-                    writers.write_model(load, offset_ns=offset_ns)
+            if self._load_tracker.unannounced:
+                with guard("model_events"):
+                    for load in self._load_tracker.announcements():
+                        writers.write_model(load, offset_ns=offset_ns)
             while (batch := self._span_queue.pop()) is not None:
                 with guard("spans_and_events"):
                     writers.write_calls(batch, offset_ns=offset_ns)
@@ -317,6 +335,7 @@ class InstrumentationPipeline:
             self._writers = SignalWriters(
                 self._providers,
                 self.settings,
+                options=self._options_for,
                 drain=self.drain,
                 sessions=self._models,
                 error_tracker=self._error_tracker,
@@ -328,18 +347,18 @@ class InstrumentationPipeline:
         return [session for runtime in self._runtimes.values() for session in runtime.sessions()]
 
     def _models(self) -> Iterable[ModelKey]:
-        return map(self._model, self._sessions())
+        return map(self._model_of, self._sessions())
 
-    def _model_of_session(self, session: Any) -> ModelKey | None:
-        """Returns the model of a session object of the application's; None for any other object."""
-        infos = (runtime.session_of(session) for runtime in self._runtimes.values())
-        return next((self._model(info) for info in infos if info is not None), None)
+    def _find_model(self, source: object) -> ModelKey | None:
+        """Returns the model of a session object, or that raised an exception; None for any other object."""
+        infos = (runtime.session_of(source) for runtime in self._runtimes.values())
+        return next((self._model_of(info) for info in infos if info is not None), None)
 
-    def _model(self, session: SessionInfo) -> ModelKey:
+    def _identify(self, session: SessionInfo) -> ModelKey:
         return identify(session, version=self._version_of(model_name(session))).key
 
     def _version_of(self, model: str) -> str:
-        return self.settings.options_for(model).version
+        return self._options_for(model).version
 
 
 def _failures_by_stage() -> dict[str, int]:

@@ -42,7 +42,7 @@ class ModelOptions:
     version: str = ""
     output_kind: OutputKind | Mapping[str, OutputKind] | OutputFunction | None = None
     """The kind of the output that holds the scores; or of each output by name; or a function that reads copies of the
-    outputs, on the background thread."""
+    outputs, on the worker thread."""
     labels: Sequence[str] = ()
     """Class names, in the order of the scores."""
     features: Sequence[str] = ()

@@ -30,7 +30,7 @@ class Status:
     failures: dict[str, int] = field(default_factory=dict)
     """Errors of otel_mlmon that were kept from the application, by stage."""
     bulk_unavailable_reason: str = ""
-    """Why histograms are filled value by value, which costs 7 to 16 µs each on the background thread, and without the
+    """Why histograms are filled value by value, which costs 7 to 16 µs each on the worker thread, and without the
     negative values of features; empty if they are filled in bulk."""
     exemplars_unavailable_reason: str = ""
     """Why metrics have no exemplars of calls with spans; empty if they have."""

@@ -12,7 +12,8 @@ A data point goes through them in this order:
     alert      `advance`   the rules of each model judge the scores of a pane: `Alerts.evaluate` → `Alert`
                `commit`    everything that changed is stored in one transaction
        ↓
-    notify     `publish`   committed alerts are handed to the notifiers, and documents to the web port
+    notify     `publish`   committed alerts are handed to the notifiers; then rolling windows are measured by the known
+                           statistics, and documents are handed to the web port
 
 The state thread (`state/thread.py`) calls these in turn for one batch of requests after another. An alert is stored in
 the transaction of the pane that raised it, and notified after the commit: a restart repeats an alert only if it ended
@@ -26,7 +27,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from otel_mlmon import semconv
@@ -34,14 +35,13 @@ from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.lifecycle import AlertsRecord
 from otel_mlmon.processor.detect.evaluator import Evaluator
-from otel_mlmon.processor.detect.score import Score
+from otel_mlmon.processor.detect.score import Score, Statistics
 from otel_mlmon.processor.detect.state import StreamState
 from otel_mlmon.processor.receive.data_point import ModelLoaded, TelemetryItem
 from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
 from otel_mlmon.processor.serve import documents
 from otel_mlmon.processor.settings import Settings
-from otel_mlmon.processor.state.records import RecordKind
-from otel_mlmon.processor.state.repository import load_records, open_repository, put_records
+from otel_mlmon.processor.state.repository import RecordKind, load_records, open_repository, put_records
 from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.reference_export import ModelReference
 from otel_mlmon.processor.window.window import StreamKey, Window
@@ -50,7 +50,7 @@ from otel_mlmon.types import ModelKey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamRecord:
-    """Holds what is stored of a stream: its last score, and its evidence if there is any."""
+    """Holds the stored state of a stream: its last score, and its evidence if there is any."""
 
     stream: StreamKey
     score: Score
@@ -60,7 +60,7 @@ class StreamRecord:
 EVIDENCE: Final = RecordKind("evidence", StreamRecord)
 ALERTS: Final = RecordKind("alerts", AlertsRecord)
 OUTBOX: Final = RecordKind("outbox", Alert)
-"""Alerts that are committed and perhaps not handed to the notifiers."""
+"""Alerts that are committed and perhaps not passed to the notifiers yet."""
 
 
 class ProcessorPipeline:
@@ -96,6 +96,8 @@ class ProcessorPipeline:
         self._outbox: dict[str, Alert] = {}
         self._notified: list[str] = []
         """Keys of alerts that were notified since the last commit."""
+        self._points: Counter[str] = Counter()
+        """Points by outcome that the processor's own metrics do not count yet."""
         self._has_removed_models = False
         """Whether models were removed since the last commit."""
 
@@ -139,14 +141,11 @@ class ProcessorPipeline:
 
     def apply(self, items: tuple[TelemetryItem, ...], /) -> None:
         """Adds the points of one request to their panes, and the references of models that were loaded."""
-        points: Counter[str] = Counter()
         for item in items:
             if isinstance(item, ModelLoaded):
                 self._telemetry.add(semconv.REFERENCES, outcome=self._windows.add_reference(item))
             else:
-                points[self._windows.add(item)] += 1
-        for outcome, count in points.items():
-            self._telemetry.add(semconv.WINDOW_POINTS, count, outcome=outcome)
+                self._points[self._windows.add(item)] += 1
 
     def advance(self) -> None:
         """Closes the panes that the watermark has passed, scores them, and judges each by its model's rules."""
@@ -155,18 +154,18 @@ class ProcessorPipeline:
         windows = self._windows.close_panes(now_ns)
         removed = dict.fromkeys(self._windows.pop_removed_streams())
         for stream in (*replaced, *removed):
-            self._evaluator.forget(stream)
+            self._evaluator.remove_stream(stream)
             self._scores.pop(stream, None)
             self._changed_streams.add(stream)
         alerts: list[Alert] = []
         for model in dict.fromkeys(stream.model for stream in removed):
-            alerts += self._alerts.forget(model, now_ns)
+            alerts += self._alerts.remove_model(model, now_ns)
             self._has_removed_models = True
         # After a long time down, pending panes close in the same batch in which their model is removed.
         present = [window for window in windows if window.stream not in removed]
         for (_, model), scores in self._score_panes(present).items():
             alerts += self._alerts.evaluate(model, scores, now_ns)
-        alerts += self._alerts.tick(now_ns)
+        alerts += self._alerts.advance_clock(now_ns)
         self._outbox |= {f"{now_ns:020d}-{uuid.uuid4().hex}": alert for alert in alerts}
 
     def commit(self) -> None:
@@ -194,16 +193,20 @@ class ProcessorPipeline:
         self._has_removed_models = False
 
     def publish(self, *, is_busy: bool) -> None:
-        """Hands committed alerts to the notifiers, and publishes the documents."""
+        """Passes committed alerts to the notifiers, and publishes the documents."""
         is_changed = is_busy or bool(self._changed_streams or self._outbox)
         self._changed_streams.clear()
         while self._outbox:
             key, alert = self._outbox.popitem()
             self._notified.append(key)
-            self._telemetry.add(semconv.ALERTS, rule=alert.rule, state=alert.state.value)
             with guard("notify"):
                 self._notify(alert)
+            self._telemetry.add(semconv.ALERTS, rule=alert.rule, state=alert.state.value)
+        for outcome, count in self._points.items():
+            self._telemetry.add(semconv.WINDOW_POINTS, count, outcome=outcome)
+        self._points.clear()
         if is_changed:
+            self._measure_windows()
             self._publish_documents()
 
     def close(self) -> None:
@@ -225,6 +228,15 @@ class ProcessorPipeline:
     def _stream_record(self, stream: StreamKey) -> StreamRecord:
         state = self._evaluator.state(stream) if stream in self._evaluator.streams() else None
         return StreamRecord(stream=stream, score=self._scores[stream], state=state)
+
+    def _measure_windows(self) -> None:
+        """Measures the rolling windows of the scores that are not measured yet: those since the last publication."""
+        unmeasured = [stream for stream, score in self._scores.items() if score.statistics is None]
+        windows = {stream: self._windows.rolling_window(stream) for stream in unmeasured}
+        pairs = {stream: window for stream, window in windows.items() if window is not None}
+        results = dict(zip(pairs, self._evaluator.measure(list(pairs.values())), strict=True)) if pairs else {}
+        for stream in unmeasured:
+            self._scores[stream] = replace(self._scores[stream], statistics=results.get(stream, Statistics()))
 
     def _publish_documents(self) -> None:
         rules = self._alerts.current()

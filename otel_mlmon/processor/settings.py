@@ -10,11 +10,11 @@ from otel_mlmon.errors import ConfigurationError, ProfileError
 from otel_mlmon.processor.alert.lifecycle import Alerts, AlertsRecord
 from otel_mlmon.processor.alert.rules.rule import ModelRules
 from otel_mlmon.processor.config.model import Config
-from otel_mlmon.processor.detect.alarm_line import log10_alarm_line
 from otel_mlmon.processor.detect.policy import DetectionPolicy
+from otel_mlmon.processor.detect.score import log10_alarm_line
 from otel_mlmon.processor.window.config import ReferenceSection
-from otel_mlmon.processor.window.settings import ModelWindowSettings, MovingReferenceSettings, WindowSettings
-from otel_mlmon.processor.window.window import StreamKey
+from otel_mlmon.processor.window.reference import ModelWindowSettings, MovingReferenceSettings
+from otel_mlmon.processor.window.window import StreamKey, WindowSettings
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.types import ModelKey
 

@@ -22,11 +22,11 @@ _ADVICE: Final = {
 
 
 class DownloadedReference(NamedTuple):
-    """A profile, and what it lacks."""
+    """A downloaded profile, and the streams it lacks."""
 
     profile: Profile
     missing: str
-    """The processor's sentence about streams that are still learning; empty if there are none."""
+    """The processor's message about streams that are still learning; empty if there are none."""
 
 
 class _Reply(NamedTuple):

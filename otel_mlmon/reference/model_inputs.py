@@ -53,7 +53,7 @@ class InputData:
     name: str
     """The file, for messages."""
     columns: Mapping[str, NDArray[Any]]
-    """By name, of one length. Those of a table have shape (n,), texts are objects with None where missing."""
+    """Columns by name, of one length. Those of a table have shape (n,), texts are objects with None where missing."""
     is_table: bool
     locate: Callable[[int], str]
     """Returns the place of a row, from 0, in its file."""
@@ -84,7 +84,7 @@ class ModelFeed(NamedTuple):
     """The arrays that a model is run on."""
 
     arrays: dict[str, NDArray[Any]]
-    """By input, shape (n, …) each."""
+    """The arrays by input, shape (n, …) each."""
     columns: tuple[str, ...]
     """The columns of a table in the order of the inputs; empty for arrays."""
 

@@ -29,10 +29,9 @@ from numpy.typing import NDArray
 from otel_mlmon import semconv
 from otel_mlmon.errors import ProfileError
 from otel_mlmon.reference.calibration import Calibration
-from otel_mlmon.sketch.categories import Categories
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
-from otel_mlmon.sketch.stream_sketch import StreamSketch
+from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
 
 Part = TypeVar("Part")
 

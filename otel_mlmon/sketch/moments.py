@@ -26,7 +26,7 @@ MANY: Final = 64
 class ExactSum(int):
     """A sum of floats as a whole number of units of 2^-1074.
 
-    A type of its own, so that whoever stores it can tell it from a number that fits into 64 bits.
+    A type of its own, so that the repository can distinguish it from a number that fits into 64 bits.
     """
 
     __slots__ = ()

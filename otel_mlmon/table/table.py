@@ -18,7 +18,7 @@ ProgressCallback = Callable[[str, int, int], None]
 
 
 def ignore_progress(_part: str, _done: int, _total: int) -> None:
-    """Shows nothing."""
+    """Ignores the progress of the work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class TableColumn:
     is_boolean: bool = False
     """Whether the texts are true and false, which is a category even where it is written 0 and 1."""
     times_ns: NDArray[np.int64] | None = None
-    """Unix nanoseconds, if the file itself says that these are points in time."""
+    """Unix nanoseconds, if the file's own types declare points in time."""
 
     @property
     def rows(self) -> int:

@@ -27,7 +27,7 @@ class Captured:
 
     Args:
         handle: Of the instrumentation.
-        tracer_provider: For spans of the test's own, to be parents of ours.
+        tracer_provider: For spans of the test itself, which become parents of the inference spans.
         exporters: Where spans and log records end up.
         reader: Where metrics are read, cumulative.
     """
@@ -45,7 +45,7 @@ class Captured:
         self._reader = reader
 
     def flush(self) -> None:
-        """Wait until every call so far is in `spans`, `events` and `metrics()`."""
+        """Waits until every call so far is in `spans`, `events` and `metrics()`."""
         self.handle.flush(FLUSH_TIMEOUT_S)
 
     @property

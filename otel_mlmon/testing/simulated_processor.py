@@ -24,7 +24,7 @@ from otel_mlmon.testing.telemetry import Telemetry
 from otel_mlmon.types import ModelKey
 
 START_NS: Final = 1_767_225_600 * 10**9
-"""When a simulation begins unless told otherwise: 2026-01-01 00:00 UTC, Unix nanoseconds."""
+"""The default start of a simulation: 2026-01-01 00:00 UTC, Unix nanoseconds."""
 
 SECOND_NS: Final = 10**9
 
@@ -60,7 +60,7 @@ class SimulatedProcessor:
         self.now_ns = start_ns
         """The simulated clock, Unix nanoseconds. A test may set it; `advance` moves it and does what is due."""
         self.alerts: list[Alert] = []
-        """Every change of state that a notifier would have been handed, in order; `time_ns` is the simulated time."""
+        """Every change of state that a notifier would have received, in order; `time_ns` is the simulated time."""
         self._open()
 
     @property
@@ -69,7 +69,7 @@ class SimulatedProcessor:
         return [format_alert(alert) for alert in self.alerts]
 
     def receive(self, request: Request) -> DecodedRequest:
-        """Takes one OTLP request in, as the receiver would; the result counts what was accepted and rejected."""
+        """Receives one OTLP request; returns the counts of accepted and rejected points."""
         is_logs = isinstance(request, ExportLogsServiceRequest)
         decoded = decode_logs(request) if is_logs else decode_metrics(request)
         self._pipeline.apply(decoded.items)

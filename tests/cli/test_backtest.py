@@ -73,7 +73,7 @@ def test_the_page_is_written(files: list[str], tmp_path: Path) -> None:
         (["--window", "soon"], "--window: 'soon' is neither rows, such as 1000, nor a time, such as 1h"),
         (["--window", "1h"], "--window: a time needs --timestamp, the column with the time of each row"),
         (["--tolerance", "2"], "--tolerance: '2' must be a ratio within 0% and 100%"),
-        (["--tolerance", "100%"], "--tolerance: must be below 100%, or nothing could ever be found"),
+        (["--tolerance", "100%"], "--tolerance: must be below 100%; with 100% no drift could ever be detected"),
         (["--false-alarms", "never"], "--false-alarms: 'never' is neither a rate"),
         (["--columns", "x"], "--columns: 'x' is not NAME:KIND with a kind of numeric, category"),
         (["--columns", "x:real"], "--columns: 'x:real' is not NAME:KIND with a kind of numeric, category"),

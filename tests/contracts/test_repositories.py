@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon.errors import ConfigurationError, StoreError
-from otel_mlmon.processor.state.records import RecordKind
 from otel_mlmon.processor.state.repository import (
     REPOSITORIES,
+    RecordKind,
     Repository,
     load_records,
     open_repository,

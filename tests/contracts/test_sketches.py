@@ -13,12 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from otel_mlmon.processor.state.records import decode, encode
-from otel_mlmon.sketch.categories import Categories
+from otel_mlmon.processor.state.repository import decode, encode
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.moments import MANY, Moments
-from otel_mlmon.sketch.stream_sketch import StreamSketch
+from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 PARTS = st.lists(st.lists(FLOATS, max_size=12), min_size=1, max_size=5)

@@ -436,3 +436,42 @@ def test_a_quiet_reference_says_that_it_is_one_thing(tmp_path: Path) -> None:
         bench.pane(CALM)
     assert (bench.stream()["origin"], bench.stream()["stationary"]) == ("learned", True)
     bench.kill()
+
+
+def test_windows_are_measured_for_publication_and_again_after_a_restart(tmp_path: Path) -> None:
+    """They are not stored: the rolling window that they are of is."""
+    bench = Bench(settings(tmp_path))
+    for _ in range(15):
+        bench.pane(CALM)
+    for _ in range(2):  # two panes of one publication: the last window is measured
+        bench.number += 1
+        at_s = 10.0 * bench.number
+        bench.clock.now_ns = T0 + round(at_s * SECOND)
+        bench.pipeline.apply(
+            tuple(label(count, at_s=at_s, since_s=at_s - 10, label=name) for name, count in CALM.items())
+        )
+        bench.pipeline.advance()
+    assert all(score.statistics is None for score in bench.pipeline._scores.values() if score.status == "ok")
+    bench.pipeline.commit()
+    bench.pipeline.publish(is_busy=False)
+    before = facts(bench)
+    assert "psi" in bench.stream()["statistics"]
+    bench.kill()
+    bench.open()
+    assert facts(bench) == before
+
+
+def test_an_empty_rolling_window_has_no_statistics(tmp_path: Path) -> None:
+    bench = Bench(settings(tmp_path))
+    for _ in range(15):
+        bench.pane(CALM, confidences(bench))
+    assert bench.stream("prediction.confidence")["statistics"]
+    for _ in range(31):
+        bench.pane(CALM)
+    before = facts(bench)
+    assert (bench.stream("prediction.confidence")["current_count"], bench.stream()["current_count"]) == (0, 3000)
+    assert bench.stream("prediction.confidence")["statistics"] == {}
+    assert bench.stream()["statistics"]
+    bench.kill()
+    bench.open()
+    assert facts(bench) == before

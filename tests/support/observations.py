@@ -11,8 +11,8 @@ from otel_mlmon import semconv
 from otel_mlmon.processor.receive.data_point import DataPoint, Sketch
 from otel_mlmon.processor.state.repository import Repository
 from otel_mlmon.processor.window.aggregator import WindowAggregator
-from otel_mlmon.processor.window.settings import ModelWindowSettings, WindowSettings
-from otel_mlmon.processor.window.window import Window
+from otel_mlmon.processor.window.reference import ModelWindowSettings
+from otel_mlmon.processor.window.window import Window, WindowSettings
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.types import ModelKey

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import PurePath
 from typing import Final
 
@@ -28,7 +29,7 @@ MAX_NAMES_CHARACTERS: Final = 1_000_000
 """The largest length of metadata that is parsed as class names."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelIdentity:
     """Identifies one model as it runs, by the attributes that every signal carries."""
 
@@ -41,13 +42,14 @@ class ModelIdentity:
     """Empty if unknown."""
     runtime_name: str = semconv.RUNTIME_ONNXRUNTIME
 
-    @property
+    @cached_property
     def key(self) -> ModelKey:
         """The name and version by which metrics are aggregated."""
         return ModelKey(self.name, self.version)
 
-    def runtime_attributes(self) -> dict[str, str]:
-        """Returns the attributes of spans and events that name the runtime, as far as they are known."""
+    @cached_property
+    def runtime_attributes(self) -> Mapping[str, str]:
+        """The attributes of spans and events that name the runtime, as far as they are known."""
         attributes = {
             semconv.RUNTIME_NAME: self.runtime_name,
             semconv.RUNTIME_VERSION: self.runtime_version,
@@ -57,10 +59,15 @@ class ModelIdentity:
 
 
 def identify(session: SessionInfo, *, version: str = "") -> ModelIdentity:
-    """Identifies the model of a session; `version` is the developer's, empty if there is none."""
+    """Identifies the model of a session.
+
+    Args:
+        session: The session.
+        version: The version in the model's `ModelOptions`, which one that its calls report comes before; empty if none.
+    """
     return ModelIdentity(
         name=model_name(session),
-        version=version or _version(session),
+        version=session.model_version.strip()[:MAX_TEXT] or version or _version(session),
         provider=session.provider,
         runtime_name=session.runtime_name,
         runtime_version=session.runtime_version,

@@ -90,14 +90,16 @@ class LoadTracker:
         self._is_suppressed = is_suppressed
         self._version_of = version_of
         self._announced: dict[SessionInfo, None] = {}
-        self._without_duration: deque[Load] = deque(maxlen=MAX_SESSIONS)
-        self._without_event: deque[Load] = deque(maxlen=MAX_SESSIONS)
+        self.unmeasured: deque[Load] = deque(maxlen=MAX_SESSIONS)
+        """Loads whose durations were not taken yet."""
+        self.unannounced: deque[Load] = deque(maxlen=MAX_SESSIONS)
+        """Loads whose event was not sent yet."""
 
     def take(self) -> None:
         """Reads the queued loads; to be called before the calls that followed them are decoded."""
         for load in [self._loads.popleft() for _ in range(len(self._loads))]:
             if not self._is_suppressed(load.context):
-                self._without_duration.append(load)
+                self.unmeasured.append(load)
                 self._announce(load)
 
     def add_session(self, session: SessionInfo) -> None:
@@ -110,7 +112,7 @@ class LoadTracker:
 
     def durations(self) -> list[LoadDuration]:
         """Returns the known durations of the loads since the last call."""
-        loads = [self._without_duration.popleft() for _ in range(len(self._without_duration))]
+        loads = [self.unmeasured.popleft() for _ in range(len(self.unmeasured))]
         return [
             LoadDuration(_model_of(load, self._version_of), load.duration_s, load.error_type)
             for load in loads
@@ -119,21 +121,21 @@ class LoadTracker:
 
     def announcements(self) -> Iterator[ModelLoad]:
         """Yields the loads whose event was not sent yet, each once; reads files."""
-        while self._without_event:
-            yield describe_load(self._without_event.popleft(), version_of=self._version_of)
+        while self.unannounced:
+            yield describe_load(self.unannounced.popleft(), version_of=self._version_of)
 
     def _announce(self, load: Load) -> None:
         if load.session is not None:
             if len(self._announced) >= MAX_SESSIONS:
                 del self._announced[next(iter(self._announced))]
             self._announced[load.session] = None
-        self._without_event.append(load)
+        self.unannounced.append(load)
 
 
 def describe_load(load: Load, *, version_of: Callable[[str], str]) -> ModelLoad:
     """Describes a load, with the hash of the model's file.
 
-    Runs on: the background thread; reads a file.
+    Runs on: the worker thread; reads a file.
 
     Args:
         load: The load as the application's thread recorded it.

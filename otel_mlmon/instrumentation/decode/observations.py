@@ -13,8 +13,9 @@ from typing import Any, Final, cast
 
 import numpy as np
 
+from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.batch import CallBatch, split_calls
-from otel_mlmon.instrumentation.decode.decoder import CallDecoder, DeclaredModel, Decoder
+from otel_mlmon.instrumentation.decode.decoder import MAX_TEXT_LABELS, CallDecoder, DeclaredModel, Decoder
 from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.decode.model_identity import MAX_TEXT, model_name
 from otel_mlmon.instrumentation.decode.predictions import (
@@ -25,6 +26,7 @@ from otel_mlmon.instrumentation.decode.predictions import (
     encode_texts,
     label_of,
 )
+from otel_mlmon.instrumentation.decode.vocabulary import Vocabulary
 from otel_mlmon.instrumentation.runtime.call import ObservedItem, Plan, Scalar, ValueRows
 from otel_mlmon.internal_events import JOURNAL, ValuesDropped
 from otel_mlmon.types import Floats, Ints
@@ -66,6 +68,8 @@ class ObservationDecoder:
         scores_plan = dataclasses.replace(plan, inputs=(), outputs=plan.outputs[-1:], is_observed=False)
         self._scores = Decoder(scores_plan, options=options, max_features=0, findings=findings)
         self._class_names = [str(name)[:MAX_TEXT] for name in model_options.labels]
+        # The caller's own labels, so at their first time; as many as leave of an output of texts.
+        self._vocabulary = Vocabulary(limit=MAX_TEXT_LABELS, min_count=1, initial_words=self._class_names)
         self._categorical = frozenset(model_options.categorical or ())
         self._max_features = max_features
         self._are_categories: dict[str, bool | None] = {}
@@ -95,7 +99,8 @@ class ObservationDecoder:
 
     def _decode_labels(self, rows: _Rows) -> Labels:
         codes, table = encode_texts([_label_text(value, self._class_names) for value in rows.values])
-        return Labels(codes, rows.calls, table)
+        self._vocabulary.admit(dict.fromkeys(table, 1))
+        return Labels(codes, rows.calls, [text if text in self._vocabulary else semconv.OTHER for text in table])
 
     def _summarize_features(self, items: Sequence[dict[str, Scalar | ValueRows] | None]) -> tuple[InputSummary, Ints]:
         """Summarizes the features of all calls; returns the rows of each call that they show, too."""

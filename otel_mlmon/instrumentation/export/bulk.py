@@ -47,7 +47,7 @@ Source: opentelemetry-exporter-prometheus, `_CustomCollector._collect_data_point
 
 
 def is_sdk(instrument: object) -> bool:
-    """Whether an instrument is the SDK's own and records into aggregations that can be looked up."""
+    """Returns whether an instrument is the SDK's own and records into aggregations that can be looked up."""
     return hasattr(instrument, "_measurement_consumer")
 
 
@@ -111,7 +111,7 @@ def offer_exemplar(instrument: Any, value: float, attributes: Attributes, contex
 
 
 def has_exemplars_off(instrument: Any) -> bool:
-    """Whether the SDK's exemplar filter takes nothing."""
+    """Returns whether the SDK's exemplar filter is always off."""
     return isinstance(instrument._measurement_consumer._sdk_config.exemplar_filter, AlwaysOffExemplarFilter)
 
 
@@ -153,7 +153,7 @@ def _describe_aggregation(reader: Any, aggregation: Any) -> str:
 
 @functools.cache
 def private(module: str, name: str) -> Any:
-    """Imports a private part of the SDK; raises ImportError or AttributeError in a release that has it elsewhere."""
+    """Imports a private name of the SDK; raises ImportError or AttributeError in a release that has it elsewhere."""
     return getattr(importlib.import_module(f"opentelemetry.sdk.metrics._internal.{module}"), name)
 
 

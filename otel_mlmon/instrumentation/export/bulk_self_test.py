@@ -1,4 +1,4 @@
-"""A test at start whether this release of the SDK is laid out as `bulk` reads it, against `record`."""
+"""A test at start that `bulk` and `record` fill the histograms of this release of the SDK alike."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _OTHER_LAYOUT: Final = (ImportError, AttributeError, LookupError, TypeError, Val
 
 
 class UnavailableReasons(NamedTuple):
-    """Holds why a private part of the SDK is not used; each empty if it is."""
+    """Holds the reasons why a private part of the SDK is not used; each empty if it is used."""
 
     bulk: str
-    """In which `bulk.record_at_once` and `record` differ."""
+    """The difference between `bulk.record_at_once` and `record`."""
     exemplars: str
-    """In which `bulk.offer_exemplar` and `record` differ."""
+    """The difference between `bulk.offer_exemplar` and `record`."""
 
 
 @functools.cache
@@ -70,7 +70,7 @@ def _compare(*, is_traced: bool) -> str:
         try:
             at_once, one_by_one = (_record(is_bulk=is_bulk, is_traced=is_traced) for is_bulk in (True, False))
         except _OTHER_LAYOUT as error:
-            # Of private providers and values of ours: the text holds nothing of the host's.
+            # The error comes from our own test providers and values: the text holds no data of the host.
             return f"{release} is laid out in another way: {type(error).__name__}: {error}"
         differing = [name for name in at_once if at_once[name] != one_by_one[name]]
         return f"{release} gives other {' and '.join(differing)} histograms than by `record`" if differing else ""

@@ -23,18 +23,22 @@ RelatedSpans: TypeAlias = "Callable[[int], SpanIds | None]"
 class ErrorTracker(Protocol):
     """Sends inference calls to an error tracker, beside OpenTelemetry, and links its errors to them.
 
-    Runs on: the function that `context_reader` returns on the host's threads; all else on the thread behind.
+    Runs on: the function that `context_reader` returns on the host's threads; all else on the worker thread.
     """
 
     @property
     def mode(self) -> str:
         """How calls reach the error tracker, shown by `status()`: `off`, `waiting`, or the name of a protocol."""
 
+    @property
+    def is_active(self) -> bool:
+        """Whether it takes calls; as long as not, no method that takes or sends them needs to be called."""
+
     def context_reader(self) -> ContextReader:
         """Returns the function that reads the host's context around each call."""
 
     def adopt_client(self) -> None:
-        """Starts to use the client that the application has initialised since the last time."""
+        """Starts to use the client that the application has initialised since the last call."""
 
     def store_child_spans(self, predictions: Predictions, contexts: Sequence[object]) -> None:
         """Stores the calls that ran inside a transaction, until that transaction is sent."""
@@ -73,7 +77,7 @@ class ErrorTracker(Protocol):
         """Sends what is queued and undoes every change made to the application's client."""
 
     def reset(self) -> None:
-        """Forgets every call, in a forked child."""
+        """Discards all state of calls, in a forked child."""
 
 
 class NullErrorTracker:
@@ -83,6 +87,8 @@ class NullErrorTracker:
         read_context: Reads OpenTelemetry's context.
         mode: Reported by `status()`.
     """
+
+    is_active = False
 
     def __init__(self, read_context: ContextReader, mode: str = "off") -> None:
         self.mode: str = mode

@@ -1,4 +1,4 @@
-"""Events, which are log records with an event name: predictions, failed calls, models load. Never an input."""
+"""Events, which are log records with an event name: predictions, failed calls, loaded models. Never an input."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from otel_mlmon.instrumentation.queue.call_queue import give_way
 from otel_mlmon.version import __version__
 
 MAX_LOGGED_FALLBACKS: Final = 1024
-"""Fallbacks of execution providers that are remembered, so that each is logged once."""
+"""The largest number of execution-provider fallbacks remembered, so that each is logged once."""
 
 _LOG: Final = logging.getLogger("otel_mlmon")
 
@@ -35,7 +35,7 @@ _LOG: Final = logging.getLogger("otel_mlmon")
 class EventWriter:
     """Writes events, at most so many a second of each kind.
 
-    Runs on: the thread behind.
+    Runs on: the worker thread.
 
     Args:
         provider: Whose logger is used; None where the host switched events off, which leaves the log line of a
@@ -111,7 +111,7 @@ class EventWriter:
             self._write_call(semconv.EVENT_INFERENCE_EXCEPTION, predictions, call, attributes, span_contexts, offset_ns)
 
     def write_model(self, load: ModelLoad, *, offset_ns: int) -> None:
-        """Writes that a model was load, and whether it runs on another execution provider than asked for.
+        """Writes `ml.model.loaded`, and an event if the model runs on another execution provider than requested.
 
         Args:
             load: A model in a session. One that failed to load has no event: its host has the exception.
@@ -165,7 +165,7 @@ class EventWriter:
 def _loaded_attributes(load: ModelLoad) -> Attributes:
     attributes: Attributes = {
         **_provider_attributes(load),
-        **load.model.runtime_attributes(),
+        **load.model.runtime_attributes,
         semconv.MODEL_FILE_SHA256: load.sha256,
         semconv.MODEL_REFERENCE: load.reference,
     }

@@ -82,7 +82,7 @@ class MetricWriter:
         instruments.drain, instruments.sessions = drain, sessions
 
     def write(self, snapshot: Snapshot) -> None:
-        """Adds one interval of one model."""
+        """Adds the snapshot of one model over one interval to the instruments."""
         base = model_attributes(snapshot.model)
         for error, durations in snapshot.durations_s.items():
             attributes = {**base, semconv.ERROR_TYPE: error} if error else base
@@ -141,7 +141,7 @@ class MetricWriter:
         return {}
 
     def close(self) -> None:
-        """Stops observing: OpenTelemetry has no way to take a callback off.
+        """Makes the observable callbacks return nothing: OpenTelemetry cannot unregister them.
 
         A successor that observes through the same provider by now goes on.
         """

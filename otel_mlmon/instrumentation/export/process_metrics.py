@@ -11,7 +11,7 @@ PROCESS_METRICS: Final[dict[str, list[str] | None]] = {
     "process.memory.usage": None,
     "process.memory.virtual": None,
 }
-"""Its names, and the states of each; nothing of the machine as a whole."""
+"""The names of the process metrics, and the states of each; no metric of the whole machine."""
 
 
 def start(meter_provider: Any) -> Any:

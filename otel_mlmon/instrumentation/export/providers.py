@@ -124,7 +124,7 @@ def create_resource() -> Any:
 
 
 def has_host_providers() -> bool:
-    """Whether the host has set a provider for every signal."""
+    """Returns whether the host has set a provider for every signal."""
     return not any(
         map(_is_proxy, (trace.get_tracer_provider(), metrics.get_meter_provider(), _logs.get_logger_provider()))
     )
@@ -139,7 +139,7 @@ def _instance_resource(environ: Mapping[str, str]) -> Any:
 
 
 def _is_proxy(provider: object) -> bool:
-    """Whether nobody set a provider: it is the API's proxy, whose class is private for metrics and logs."""
+    """Returns whether no provider is set: it is then the API's proxy, whose class is private for metrics and logs."""
     return type(provider).__name__.lstrip("_") in {
         "ProxyTracerProvider",
         "ProxyMeterProvider",
@@ -165,7 +165,11 @@ class ExporterFactory:
         names = {name.strip() for name in setting.split(",")}
         if "otlp" not in names:
             if names != {"none"}:
-                _LOG.warning("OTEL_%s_EXPORTER=%s needs a provider of your own.", signal.upper(), setting)
+                _LOG.warning(
+                    "OTEL_%s_EXPORTER=%s is not supported by otel_mlmon's own providers: "
+                    "set a provider before instrument().",
+                    signal.upper(), setting,
+                )  # fmt: skip
             return None
         module, name = _EXPORTERS[signal]
         transport = "grpc" if self._protocol(signal) == "grpc" else "http"
@@ -195,7 +199,7 @@ class ExporterFactory:
                 with _SILENCE:
                     result = export(*arguments, **keywords)
             except OSError:
-                # Exporters of 1.39 let through that nobody listens, and the SDK logs its traceback.
+                # Exporters of 1.39 raise if no collector listens, and the SDK logs the traceback.
                 self.warn_once()
                 return None
             if getattr(result, "name", "SUCCESS") != "SUCCESS":
@@ -212,7 +216,7 @@ class ExporterFactory:
         endpoint = self._environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip() or "the default OTLP endpoint"
         _LOG.warning(
             "No collector accepts telemetry at %s: it is lost until one does. "
-            "Your code runs on; OTEL_EXPORTER_OTLP_ENDPOINT says where the collector is.",
+            "Your code runs on; set OTEL_EXPORTER_OTLP_ENDPOINT to the collector's address.",
             endpoint,
         )
 

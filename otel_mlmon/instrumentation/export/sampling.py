@@ -1,4 +1,4 @@
-"""Which calls deserve a span or an event of their own, and the attributes that these have."""
+"""Sampling: chooses the calls that get a span or an event of their own, and builds the attributes of these."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LATENCY_WINDOW: Final = 2048
 """Latest calls of a model whose 99th percentile decides which calls are slow."""
 
 MIN_LATENCIES: Final = 500
-"""Calls of a model before its 99th percentile is used: of fewer it is one of the few slowest."""
+"""The number of calls of a model from which on its 99th percentile is used."""
 
 MAX_MODELS: Final = 1024
 """Models whose latencies are kept, 16 KiB each; beyond it the oldest begins anew."""
@@ -28,7 +28,7 @@ Attributes = dict[str, "str | int | float"]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CallPriorities:
-    """Holds for each of n calls why it deserves to be sent before others."""
+    """Holds for each of n calls the reasons why it is sampled before others."""
 
     failed: Bools
     unsure: Bools
@@ -45,7 +45,7 @@ class CallPriorities:
 
 
 def prioritize(predictions: Predictions, *, slow: Bools | None = None, confidence_floor: float = 0.0) -> CallPriorities:
-    """Decides which calls of a batch deserve to be sent before others.
+    """Decides which calls of a batch are sampled before others.
 
     Args:
         predictions: n calls.
@@ -107,7 +107,7 @@ class RateLimiter:
         self._refilled_at_s = clock()
 
     def grant(self, requested: int) -> int:
-        """Returns how many of `requested` may pass now."""
+        """Returns how many of the `requested` items may pass now."""
         now_s = self._clock()
         self._tokens = min(self._max_tokens, self._tokens + (now_s - self._refilled_at_s) * self._per_second)
         self._refilled_at_s = now_s
@@ -170,7 +170,7 @@ def span_attributes(predictions: Predictions, priorities: CallPriorities, call: 
     """Builds the attributes of a call's span: those of `call_attributes`, and what ran it."""
     return {
         **call_attributes(predictions, priorities, call),
-        **predictions.model.runtime_attributes(),
+        **predictions.model.runtime_attributes,
         semconv.OPERATION_NAME: predictions.operation,
     }
 

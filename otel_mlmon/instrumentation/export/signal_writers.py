@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from otel_mlmon.guard import guard
@@ -17,7 +17,7 @@ from otel_mlmon.instrumentation.export.metrics import MetricWriter
 from otel_mlmon.instrumentation.export.providers import Providers
 from otel_mlmon.instrumentation.export.sampling import RateLimiter, SlowCallDetector, prioritize
 from otel_mlmon.instrumentation.export.spans import SpanBatch, SpanWriter
-from otel_mlmon.instrumentation.settings import InstrumentationSettings
+from otel_mlmon.instrumentation.settings import InstrumentationSettings, ModelOptions
 from otel_mlmon.types import ModelKey
 
 
@@ -28,7 +28,8 @@ class SignalWriters:
 
     Args:
         providers: One a signal.
-        settings: How much a second, and what makes a call slow or unsure.
+        settings: How much a second.
+        options: Gives the options of a model by its name: what makes a call slow or unsure.
         drain: Brings everything recorded so far into the metrics; called before each collection.
         sessions: Gives the model of every session alive.
         error_tracker: Gets the calls too.
@@ -40,13 +41,14 @@ class SignalWriters:
         providers: Providers,
         settings: InstrumentationSettings,
         *,
+        options: Callable[[str], ModelOptions],
         drain: Callable[[], object],
         sessions: Callable[[], Iterable[ModelKey]],
         error_tracker: ErrorTracker,
         rng: random.Random,
     ) -> None:
         self.providers = providers
-        self._settings = settings
+        self._options = options
         self._error_tracker = error_tracker
         self._slow_calls = SlowCallDetector()
         self._events = EventWriter(providers.logger, per_second=settings.events_per_second, rng=rng)
@@ -65,15 +67,16 @@ class SignalWriters:
             with guard("sentry"):
                 error_tracker.export_spans(providers.tracer, is_own=providers.tracer in providers.own)
 
-    def write_metrics(self, snapshots: Iterable[Snapshot], loads: Iterable[tuple[ModelKey, float, str | None]]) -> None:
+    def write_metrics(self, snapshots: Iterable[Snapshot], loads: Sequence[tuple[ModelKey, float, str | None]]) -> None:
         """Adds what was aggregated to the metrics, and the model, seconds and error type of sessions created."""
         if self._metrics is None:
             return
         for snapshot in snapshots:
             with guard("metrics"):
                 self._metrics.write(snapshot)
-        with guard("metrics"):
-            self._metrics.write_loads(loads)
+        if loads:
+            with guard("metrics"):
+                self._metrics.write_loads(loads)
 
     def write_model(self, load: ModelLoad, *, offset_ns: int) -> None:
         """Writes the events of a model that was loaded; `offset_ns` is Unix time minus `time.perf_counter_ns`."""
@@ -85,24 +88,27 @@ class SignalWriters:
         The host's span processors run here, and may block.
         """
         predictions, tracker_contexts = batch
-        options = self._settings.options_for(predictions.model.name)
+        options = self._options(predictions.model.name)
         slow = self._slow_calls.detect(predictions.model.name, predictions.duration_ns, options.latency_threshold_s)
         priorities = prioritize(predictions, slow=slow, confidence_floor=options.confidence_floor or 0.0)
-        related_spans = self._error_tracker.related_spans(predictions, tracker_contexts)
+        tracker = self._error_tracker if self._error_tracker.is_active else None
+        related_spans = tracker.related_spans(predictions, tracker_contexts) if tracker else None
         span_contexts = {}
         if self._spans is not None:
             span_contexts = self._spans.write(predictions, priorities, offset_ns=offset_ns, related_spans=related_spans)
             if self._metrics is not None:
                 self._metrics.add_exemplars(predictions, priorities, span_contexts, offset_ns=offset_ns)
         self._events.write_predictions(predictions, priorities, span_contexts, offset_ns=offset_ns)
-        self._events.write_exceptions(predictions, priorities, span_contexts, offset_ns=offset_ns)
-        with guard("sentry"):
-            self._error_tracker.emit(
-                predictions, priorities, tracker_contexts, span_contexts, related_spans, offset_ns=offset_ns
-            )
+        if any(predictions.errors):
+            self._events.write_exceptions(predictions, priorities, span_contexts, offset_ns=offset_ns)
+        if tracker:
+            with guard("sentry"):
+                tracker.emit(
+                    predictions, priorities, tracker_contexts, span_contexts, related_spans, offset_ns=offset_ns
+                )
 
     def unavailable_reasons(self) -> UnavailableReasons:
-        """Why values are recorded one by one, and why metrics name no traces; each empty if it is not so."""
+        """Why values are recorded one by one, and why metrics have no exemplars; each empty if not so."""
         if self._metrics is None:
             reason = _missing_provider("meter", "OTEL_METRICS_EXPORTER leaves metrics")
             return UnavailableReasons(reason, reason)
@@ -116,7 +122,7 @@ class SignalWriters:
         return self._metrics.describe_readers() if self._metrics is not None else {}
 
     def close_metrics(self) -> None:
-        """Stops observing; providers stay as they are."""
+        """Stops the observable instruments; providers stay as they are."""
         if self._metrics is not None:
             self._metrics.close()
 

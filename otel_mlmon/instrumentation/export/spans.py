@@ -42,10 +42,10 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.sampling import Sampler
 
 MAX_CALLS: Final = 65_536
-"""Calls that wait at most, while an exporter of the host's blocks."""
+"""The largest number of waiting calls, while an exporter of the host blocks."""
 
 MIN_BATCH_WEIGHT: Final = 64
-"""Calls that a batch counts as at least, so that at most 1,024 batches wait."""
+"""The smallest weight of a batch in calls, so that at most 1,024 batches wait."""
 
 _PLAIN_KEY: Final = "suppress_instrumentation"
 """The key by which libraries suppress instrumentation. Source: opentelemetry.instrumentation.utils."""
@@ -62,7 +62,7 @@ class SpanBatch(NamedTuple):
     """Holds calls whose spans and events are to be written."""
 
     predictions: Predictions
-    """Without values and inputs, which no span carries."""
+    """The predictions of the calls, without values and inputs, which no span carries."""
     tracker_contexts: Sequence[object]
     """The error tracker's own context around each call; empty if no call had one."""
 
@@ -85,7 +85,7 @@ class SpanQueue:
         self._dropped_weight = 0
         self._popped_weight = 0
         self.dropped_batches = 0
-        """Batches dropped, the oldest first, since too many waited."""
+        """Number of batches dropped, the oldest first, since too many waited."""
 
     def push(self, predictions: Predictions, tracker_contexts: Sequence[object]) -> None:
         """Queues a batch that the metrics do not hold yet, and drops the oldest batches if too many calls wait."""
@@ -101,7 +101,7 @@ class SpanQueue:
             JOURNAL.emit(RecordsDropped(reason="exporter_blocked", count=len(oldest.predictions.errors)))
 
     def pop_unmeasured(self) -> Iterable[SpanBatch]:
-        """Takes out the batches pushed since the last time, for `push_ready` once the metrics hold them."""
+        """Removes and returns the batches pushed since the last call, for `push_ready` once the metrics hold them."""
         batches, self._unmeasured = self._unmeasured, deque()
         return batches
 
@@ -110,7 +110,7 @@ class SpanQueue:
         self._ready.extend(batches)
 
     def pop(self) -> SpanBatch | None:
-        """Takes out the oldest batch whose spans may be written; None if there is none."""
+        """Removes and returns the oldest batch whose spans may be written; None if there is none."""
         batch = _pop_first(self._ready)
         if batch is not None:
             self._popped_weight += _weight(batch)
@@ -120,7 +120,7 @@ class SpanQueue:
 class SpanWriter:
     """Writes `predict {ml.model.name}` spans.
 
-    Runs on: the thread behind.
+    Runs on: the worker thread.
 
     Args:
         provider: Whose tracer is used.

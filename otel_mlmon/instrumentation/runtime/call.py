@@ -1,7 +1,7 @@
 """OUT Call and Load: one inference call, and one model loaded, as they were copied on the host's thread.
 
 Callers reuse input buffers and post-process outputs in place, so an array is copied before the host gets it back; what
-the copies mean is decided behind, from the plan that all calls of a session share.
+the copies mean is decided on the worker thread, from the plan that all calls of a session share.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Tensor:
 
 
 UNKNOWN_VERSION: Final = 2**63 - 1
-"""The version of a model that has none, as onnxruntime gives it."""
+"""The version that onnxruntime reports for a model that has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -84,17 +84,20 @@ class SessionInfo:
     runtime_version: str
     """Empty if unknown."""
     version: int = UNKNOWN_VERSION
+    """The version in the model's file."""
+    model_version: str = ""
+    """The version that the user's calls report, before any other; empty if none."""
     runtime_name: str = "onnxruntime"
     """The value of `ml.runtime.name`."""
     providers: tuple[str, ...] = ()
     """All execution providers, in order; the first is `provider`."""
     content: Callable[[], object] | None = None
-    """Gives the model's bytes if it came as such and its session is alive."""
+    """Returns the model's bytes if it was given as bytes and its session is alive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Plan:
-    """Says what is copied of the calls of one session for one choice of outputs. Equal only to itself."""
+    """Describes what is copied of the calls of one session for one choice of outputs. Equal only to itself."""
 
     session: SessionInfo
     operation: str
@@ -129,7 +132,7 @@ class Call(NamedTuple):
     started_ns: int
     """`time.perf_counter_ns` before the call."""
     ended_ns: int
-    """Equal to `started_ns` if nobody measured."""
+    """Equal to `started_ns` if the duration was not measured."""
     context: object
     """The OpenTelemetry context at the call, opaque here; None where there was none."""
     inputs: Side
@@ -154,21 +157,21 @@ DROP_OFF: Final = "switched_off"
 """The reason of a call that is not recorded since copying failed too often."""
 
 Context = Callable[[None], object]
-"""Gives the OpenTelemetry context of this thread, or its argument where there is none."""
+"""Returns the OpenTelemetry context of this thread, or its argument where there is none."""
 
 
 class Sink(Protocol):
-    """Takes calls: a flat queue that the host's thread may extend while it is neither empty nor long."""
+    """A call queue: a flat list that the host's thread may extend while it is neither empty nor long."""
 
     queue: list[Any]
     """The fields of the calls that wait, `FIELDS` a call. A tuple that is freed at once costs less than one that waits,
     which the garbage collector counts, and comes to look at after 700 of them."""
     high_water: int
-    """Below this many calls, and above none, extending needs nothing else."""
+    """Queued calls up to which, unless it is empty, the queue may be extended directly, without `offer`."""
     max_bytes: int
 
     def offer(self, record: CallTuple, size_bytes: int) -> None:
-        """Extends the queue, and does everything that the short way leaves out; or drops the record and counts it."""
+        """Queues a record and wakes the worker if needed, or drops the record and counts it."""
 
     def drop(self, reason: str) -> None:
         """Counts a call that is not recorded."""
@@ -179,7 +182,7 @@ FileStamp: TypeAlias = tuple[int, int]
 
 
 class Load(NamedTuple):
-    """Holds one session created, or not; or put on other execution providers; or first found at a call."""
+    """Describes a session created, or not, moved to other execution providers, or first seen at a call."""
 
     session: SessionInfo | None
     """None if it failed."""
@@ -192,7 +195,7 @@ class Load(NamedTuple):
     is_new: bool = True
     """False if only its execution providers changed."""
     duration_s: float | None = None
-    """None where nobody watched the session being created."""
+    """None where the creation of the session was not observed."""
     error_type: str | None = None
     requested: tuple[str, ...] = ()
     """The execution providers asked for, in order; empty if that is not known."""

@@ -6,16 +6,16 @@
         prediction.label = model.predict(row)
 
 The host's thread copies the values into the queue that calls of onnxruntime go into, and nothing more; what they mean
-is decided behind.
+is decided on the worker thread.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, overload
+from collections.abc import Callable
+from types import CodeType, TracebackType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, overload
 
 from otel_mlmon.guard import guard
 from otel_mlmon.instrumentation.runtime.call import (
@@ -46,14 +46,17 @@ OPERATION: Final = "observe"
 DEFAULT_RUNTIME: Final = "manual"
 
 MAX_MODELS: Final = 1024
-"""Models, versions and runtimes that are told apart; beyond it the oldest is forgotten."""
+"""The largest number of models, versions and runtimes that are distinguished; beyond it the oldest is evicted."""
+
+MAX_FAILURES: Final = 64
+"""Exceptions out of blocks whose model is known, the latest ones: an error tracker asks for it at once."""
 
 ModelId: TypeAlias = tuple[str, str, str]
 """The model's name and version, and the name of its runtime."""
 
 
 class Prediction:
-    """A prediction while it is made, in a `with` block of `observe()`: assign what the model says.
+    """A prediction in the making, in a `with` block of `observe()`: assign the model's outputs to its attributes.
 
     The block's duration is the call's. An exception inside makes it a failed call, and is raised on untouched.
     """
@@ -90,6 +93,15 @@ class Prediction:
             recorder.record(self._model, self._started_ns, ended_ns, None, self.features, outcome)
         else:
             recorder.record_failure(self._model, self._started_ns, ended_ns, error)
+
+
+class _Failure(NamedTuple):
+    """Holds where an exception left a block, and the block's model."""
+
+    place: tuple[CodeType, int]
+    """The code and the line inside the block."""
+    session: SessionInfo
+    ended_ns: int
 
 
 class _Active:
@@ -144,16 +156,16 @@ def observe(
 
     Args:
         model: The model's name.
-        label: The class predicted, a text or a number; or one a row of a batch. Texts leave as they are, at most
-            `max_labels` different ones.
+        label: The class predicted, a text or a number; or one a row of a batch. Texts leave as they are: in
+            metrics at most `max_labels` different ones, in spans and events at most 1,000.
         confidence: The probability of the label, within [0, 1]; or one a row.
         value: The number that a regression predicts; or one a row.
         scores: A probability or score a class, shape (k,), or (n, k) of a batch; label and confidence follow from it
             where they are not given. `ModelOptions(labels=…)` names the classes.
         features: The inputs by name: a number, a text or a truth value each; or a sequence of them, one a row. Texts
             and truth values are categories.
-        duration_s: How long the prediction took, in seconds, 0 or above; None if nobody measured.
-        version: The model's version; empty for what `ModelOptions(version=…)` says.
+        duration_s: How long the prediction took, in seconds, 0 or above; None if it was not measured.
+        version: The model's version, which comes before that of `ModelOptions(version=…)`; empty for the latter.
         runtime: What runs the model, such as `sklearn`, `xgboost` or `torch`: the value of `ml.runtime.name`.
 
     Returns:
@@ -178,7 +190,7 @@ class Manual:
     """The runtime of `observe()`: see `runtime.Runtime`."""
 
     def instrument(self, capture: Capture) -> ManualRecorder:
-        """Makes `observe()` record."""
+        """Starts the recording of `observe()`."""
         recorder = _Active.recorder = ManualRecorder(capture)
         return recorder
 
@@ -198,23 +210,29 @@ class ManualRecorder:
         self._capture = capture
         self._stage = guard("observe")
         self._plans: dict[ModelId, Plan] = {}
+        self._sessions: dict[ModelId, SessionInfo] = {}
+        self._failures: dict[int, _Failure] = {}
+        self.sessions = self._sessions.values
+        """Lists the models observed so far."""
         self.renew_context()
 
-    def sessions(self) -> Iterable[SessionInfo]:
-        """Lists the models observed so far."""
-        return [plan.session for plan in list(self._plans.values())]
-
-    def session_of(self, model: Any) -> SessionInfo | None:  # noqa: ARG002 - an observed model is a name
-        """None: no object of the host's is known."""
+    def session_of(self, source: object) -> SessionInfo | None:
+        """Describes the model whose block raised an exception; None of another exception, and of any other object."""
+        failure = self._failures.get(id(source))
+        traceback = getattr(source, "__traceback__", None)
+        while failure is not None and traceback is not None:
+            if (traceback.tb_frame.f_code, traceback.tb_lineno) == failure.place:
+                return failure.session
+            traceback = traceback.tb_next
         return None
 
     def renew_context(self) -> None:
-        """Reads contexts by the function that there is now."""
+        """Replaces the function that reads contexts by the current one."""
         self._context = self._capture.context_reader()
         self.record = self._make_record()
 
     def undo(self) -> bool:
-        """Makes `observe()` do nothing again."""
+        """Stops the recording of `observe()`."""
         if _Active.recorder is self:
             _Active.recorder = None
         return True
@@ -229,6 +247,7 @@ class ManualRecorder:
             plan = self._plans.get(model) or self._add_plan(model)
             call = (plan, started_ns, ended_ns, self._context(None), (), (), type(error).__qualname__)
             sink.offer(call, RECORD_BYTES)
+            self._note_failure(error, plan.session, started_ns, ended_ns)
         except BaseException as fault:
             sink.drop(DROP_FAULT)
             if not self._stage.swallow(fault):
@@ -250,7 +269,7 @@ class ManualRecorder:
             features: Features | None,
             outcome: Outcome,
         ) -> None:
-            """Records a call; one of `duration_s` that ended at `ended_ns`, if that is not None."""
+            """Records a call; it took `duration_s` and ended at `ended_ns`, unless that is None."""
             if stage.is_open:
                 drop(DROP_OFF)
                 return
@@ -274,6 +293,20 @@ class ManualRecorder:
 
         return record
 
+    def _note_failure(self, error: BaseException, session: SessionInfo, started_ns: int, ended_ns: int) -> None:
+        """Notes for `session_of` which model's block raised an exception, without holding the exception or its frames.
+
+        Its identity may be another exception's by the time it is asked for, so the line that left the block is noted
+        too: whatever is raised through that line comes through here. Of blocks within blocks the inner one counts.
+        """
+        traceback, earlier = error.__traceback__, self._failures.get(id(error))
+        is_inner = earlier is not None and earlier.ended_ns >= started_ns and self.session_of(error) is not None
+        if traceback is None or is_inner:
+            return
+        while len(self._failures) >= MAX_FAILURES:
+            self._failures.pop(next(iter(self._failures)), None)
+        self._failures[id(error)] = _Failure((traceback.tb_frame.f_code, traceback.tb_lineno), session, ended_ns)
+
     def _add_plan(self, model: ModelId) -> Plan:
         name, version, runtime = model
         runtime_version = getattr(sys.modules.get(runtime), "__version__", "")
@@ -282,8 +315,9 @@ class ManualRecorder:
             path="",
             digest="",
             graph_name="",
-            metadata={"version": str(version)} if version else {},
+            metadata={},
             provider="",
+            model_version=str(version),
             runtime_name=str(runtime) or DEFAULT_RUNTIME,
             runtime_version=runtime_version if isinstance(runtime_version, str) else "",
         )
@@ -291,8 +325,12 @@ class ManualRecorder:
             session=session, operation=OPERATION, inputs=OBSERVED_INPUTS, outputs=OBSERVED_OUTPUTS, is_observed=True
         )
         while len(self._plans) >= MAX_MODELS:
-            self._plans.pop(next(iter(self._plans)), None)
-        return self._plans.setdefault(model, plan)
+            oldest = next(iter(self._plans))
+            self._plans.pop(oldest, None)
+            self._sessions.pop(oldest, None)
+        plan = self._plans.setdefault(model, plan)
+        self._sessions[model] = plan.session
+        return plan
 
 
 RUNTIME: Final = Manual()

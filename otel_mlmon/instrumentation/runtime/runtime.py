@@ -22,21 +22,21 @@ from otel_mlmon.registry import Registry
 _LOG: Final = logging.getLogger("otel_mlmon")
 
 MAX_LOADS: Final = 1024
-"""Loads that wait to be announced; the oldest are forgotten."""
+"""The largest number of loads that wait to be announced; beyond it the oldest are dropped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Capture:
-    """Holds what a runtime records into, and what it may ask."""
+    """Holds the sinks that a runtime records into, and the options it may read."""
 
     sink: Sink
     """Takes calls, from any thread of the host's."""
     loads: deque[Load]
     """Takes models loaded, from any thread of the host's."""
     context_reader: Callable[[], Context]
-    """Gives the function that reads the OpenTelemetry context of a call; another one once there is more to read."""
+    """Returns the function that reads the OpenTelemetry context of a call; another one once there is more to read."""
     model_name: Callable[[Any], str]
-    """The name that the user gives the model of a session object; empty to find it out."""
+    """Returns the name that the user gave the model of a session object; empty to infer it."""
     has_output_function: Callable[[SessionInfo], bool]
     """Whether the developer's own function reads a session's outputs, which are then copied as they are."""
     allows_telemetry: bool = True
@@ -54,16 +54,16 @@ class Instrumentation(Protocol):
         """Names of the methods that are patched; empty if none is."""
 
     def sessions(self) -> Iterable[SessionInfo]:
-        """Lists the sessions, or models, that are alive now."""
+        """Lists the sessions, or models, that are alive now; cheap, since it is asked at every collection."""
 
-    def session_of(self, model: Any) -> SessionInfo | None:
-        """Describes a session object of the host's; None if it is not one of this runtime, or never ran."""
+    def session_of(self, source: Any) -> SessionInfo | None:
+        """Describes a session object of the host's, or the model that an exception was raised by; None if unknown."""
 
     def renew_context(self) -> None:
-        """Reads contexts by the function that `Capture.context_reader` gives now."""
+        """Replaces the function that reads contexts by what `Capture.context_reader` returns now."""
 
     def undo(self) -> bool:
-        """Restores the runtime, and lets go of every session; whether nothing of ours is left in it."""
+        """Restores the runtime and releases every session; returns whether no patch is left in it."""
 
 
 class Runtime(Protocol):
@@ -101,7 +101,7 @@ def instrument_all(capture: Capture, *, runtimes: Registry[Runtime] = RUNTIMES) 
 
 
 def undo_all(instrumentations: Mapping[str, Instrumentation]) -> bool:
-    """Undoes every instrumentation, the last first; whether nothing of ours is left in any runtime."""
+    """Undoes every instrumentation, the last first; returns whether no patch is left in any runtime."""
     is_restored = True
     for instrumentation in reversed(list(instrumentations.values())):
         is_undone = False

@@ -43,7 +43,7 @@ _SCALARS: Final = frozenset({str, *_NUMBERS})
 
 
 def is_small_outcome(outcome: Outcome) -> bool:
-    """Whether an outcome is of one row, and may be kept as it is: a number or a short text as label, and numbers."""
+    """Returns whether an outcome is of one row and needs no copy: a number or a short text as label, and numbers."""
     label = outcome[0]
     return (
         (len(label) <= MAX_CHARACTERS if type(label) is str else type(label) in _NUMBERS)

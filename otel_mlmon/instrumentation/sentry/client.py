@@ -27,7 +27,7 @@ def active_client() -> Any:
 
 
 def has_tracing(client: Any) -> bool:
-    """Whether the client makes transactions at all."""
+    """Returns whether the client makes transactions at all."""
     from sentry_sdk.tracing_utils import has_tracing_enabled
 
     return bool(has_tracing_enabled(client.options))
@@ -72,7 +72,7 @@ class SentryClients:
         _LOG.info("otel_mlmon initialised Sentry, since the application did not: %s is %s.", _RATE, rate)
 
     def is_new(self, client: Any) -> bool:
-        """Whether `client` is another one than at the last call."""
+        """Returns whether `client` differs from that of the last call."""
         if self._latest is not None and self._latest() is client:
             return False
         self._latest = weakref.ref(client)
@@ -91,7 +91,7 @@ class SentryClients:
         )  # fmt: skip
 
     def restore(self, timeout_s: float) -> None:
-        """Restores every rate that is still ours, and closes our own client if it is still the current one."""
+        """Restores every raised rate that nobody changed since, and closes our own client if it is still current."""
         for reference, old in self._old_rates:
             client = reference()
             if client is not None and client.options.get(_RATE) == self._rate:

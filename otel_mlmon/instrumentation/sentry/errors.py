@@ -1,7 +1,7 @@
 """Adds to Sentry's error events which model was running, and which trace of OpenTelemetry's the error is in.
 
-Nothing is stored for it: an exception that went through the patched method carries our frame in its traceback, and with
-it the session.
+An exception that went through a patched method carries our frame in its traceback, and with it the session. One out of
+a block of `observe()` is known to that runtime.
 """
 
 from __future__ import annotations
@@ -24,28 +24,30 @@ _OWN_MODULES: Final = "otel_mlmon."
 _RUNTIME_MODULES: Final = "otel_mlmon.instrumentation.runtime."
 
 
-def session_of(error: BaseException | None) -> Any:
-    """Returns the session whose call raised `error` or one of its causes; None if there is none."""
+def find_model(error: BaseException | None, model_of: Callable[[object], ModelKey | None]) -> ModelKey | None:
+    """Finds the model whose call raised `error` or one of its causes; None if there is none.
+
+    Args:
+        error: The exception.
+        model_of: Gives the model of a session, or of an exception that left a block of `observe()`; None of others.
+    """
     for cause in _causes(error):
-        frame = cause.__traceback__
-        while frame is not None:
-            inner = frame.tb_frame
-            if str(inner.f_globals.get("__name__", "")).startswith(_RUNTIME_MODULES) and "self" in inner.f_locals:
-                return inner.f_locals["self"]
-            frame = frame.tb_next
+        sources = (source for source in (_session_of(cause), cause) if source is not None)
+        model = next((model for source in sources if (model := model_of(source)) is not None), None)
+        if model is not None:
+            return model
     return None
 
 
-def tag_model(event: Any, error: BaseException | None, model_of: Callable[[Any], ModelKey | None]) -> None:
+def tag_model(event: Any, error: BaseException | None, model_of: Callable[[object], ModelKey | None]) -> None:
     """Tags an event with the model whose call raised the error, and removes the inputs of our own frames.
 
     Args:
         event: Sentry's error event, changed in place.
         error: The exception.
-        model_of: Gives the model of a session; None if it has none.
+        model_of: See `find_model`.
     """
-    session = session_of(error)
-    model = None if session is None else model_of(session)
+    model = find_model(error, model_of)
     if model is None:
         return
     _remove_inputs(event)
@@ -79,6 +81,17 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
             return
         yield error
         error = error.__cause__ or error.__context__
+
+
+def _session_of(error: BaseException) -> object:
+    """Returns the session in the frame of the patched method that `error` went through; None if there is none."""
+    traceback = error.__traceback__
+    while traceback is not None:
+        frame = traceback.tb_frame
+        if str(frame.f_globals.get("__name__", "")).startswith(_RUNTIME_MODULES) and "self" in frame.f_locals:
+            return frame.f_locals["self"]
+        traceback = traceback.tb_next
+    return None
 
 
 def _remove_inputs(event: Any) -> None:

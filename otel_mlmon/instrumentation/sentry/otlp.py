@@ -3,7 +3,7 @@
 Source: docs.sentry.io, Python, OTLP: the integration links errors to OpenTelemetry's spans as long as the client has
 no trace sample rate at all; with one, even 0.0, an error inside a transaction of Sentry's links to Sentry's own trace.
 Choice: of `OTLPIntegration(setup_propagator=False)` only the linking is used, not its exporter: that would create and
-set the process's tracer provider, and the spans of ours that go to a Collector would go to Sentry instead. A span
+set the process's tracer provider, and our spans that go to a Collector would go to Sentry instead. A span
 processor on the provider that we use sends to both.
 """
 

@@ -1,4 +1,4 @@
-"""Sentry's span or trace around a call: read on the host's thread as cheaply as can be, interpreted behind."""
+"""Sentry's span or trace around a call: read on the host's thread at minimal cost, interpreted on the worker thread."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def make_context_reader(
     allocated, and the garbage collector does not walk what holds strings only.
 
     Args:
-        read_context: Reads OpenTelemetry's context, or gives back its argument where there is none.
+        read_context: Reads OpenTelemetry's context, or returns its argument where there is none.
         on_client: Called at the first call after Sentry is imported, and at the first with another client than before.
         is_enabled: Whether Sentry's context is read. If so, a thread that Sentry knows nothing of yet gets a trace id
             of its own, which Sentry would give to the first error there.
@@ -85,7 +85,7 @@ def make_context_reader(
 
 
 def _no_scope(_: None) -> None:
-    """Stands in for a context variable that holds no scope."""
+    """Replaces a context variable that holds no scope."""
 
 
 class _SentryScopes:
@@ -144,7 +144,7 @@ def _make_cache() -> Callable[[Any], _IdsOnly]:
     def cached_pair(propagation: Any) -> _IdsOnly:
         """Returns the one pair of a propagation context.
 
-        That creates its ids when it is first asked, without a lock: asked by the host and behind at once, it would
+        That creates its ids when it is first asked, without a lock: read by the host and the worker at once, it would
         give each another trace.
         """
         ids = propagation.trace_id, propagation.span_id

@@ -1,4 +1,4 @@
-"""Sentry's spans and transactions of inference calls, made behind the host.
+"""Sentry's spans and transactions of inference calls, made on the worker thread.
 
 A call inside a sampled transaction becomes a child span: stored here, and put into the transaction's event when that is
 captured, since a finished transaction takes no more children. The host's thread pays for a look at the active span, not
@@ -114,9 +114,9 @@ def send_transactions(
     *,
     offset_ns: int,
 ) -> None:
-    """Sends a transaction of its own for each of `calls`; sampled by what Sentry's client says.
+    """Sends a transaction of its own for each of `calls`, sampled by the rate of Sentry's client.
 
-    Runs on: the thread behind.
+    Runs on: the worker thread.
 
     Args:
         predictions: A batch.
@@ -162,7 +162,7 @@ def send_streamed_spans(
 ) -> None:
     """Sends a streamed span for each call of `parents`.
 
-    Runs on: the thread behind.
+    Runs on: the worker thread.
 
     Args:
         predictions: A batch.
@@ -197,7 +197,7 @@ def send_streamed_spans(
 
 
 def _clean_scope() -> ExitStack:
-    """Enters scopes without a request's user and tags, which the thread behind inherits from whoever started it."""
+    """Enters scopes without a request's user and tags, which the worker inherits from its starting thread."""
     import sentry_sdk
 
     stack = ExitStack()

@@ -63,7 +63,7 @@ def make_error_tracker(
     *,
     read_context: ContextReader,
     catch_up: Callable[[float], object],
-    model_of: Callable[[Any], ModelKey | None],
+    model_of: Callable[[object], ModelKey | None],
     rng: random.Random,
 ) -> ErrorTracker:
     """Makes the tracker that the settings ask for: Sentry's, or one that does nothing.
@@ -72,7 +72,7 @@ def make_error_tracker(
         settings: Those that begin with `sentry`, and `spans_per_second`.
         read_context: Reads OpenTelemetry's context, or gives back its argument where there is none.
         catch_up: Decodes the calls that wait, within so many seconds.
-        model_of: Gives the model of a session; None if it has none.
+        model_of: Gives the model of a session, or of an exception that left a block of `observe()`; None of others.
         rng: Selects calls.
     """
     if settings.sentry == "off":
@@ -88,7 +88,7 @@ def make_error_tracker(
 class SentryTracker:
     """Sends inference calls to Sentry; the arguments are those of `make_error_tracker`.
 
-    Runs on: the function of `context_reader` and `process_event` on the host's threads; all else on the thread behind.
+    Runs on: the function of `context_reader` and `process_event` on the host's threads; all else on the worker thread.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class SentryTracker:
         *,
         read_context: ContextReader,
         catch_up: Callable[[float], object],
-        model_of: Callable[[Any], ModelKey | None],
+        model_of: Callable[[object], ModelKey | None],
         rng: random.Random,
     ) -> None:
         self._settings = settings
@@ -112,12 +112,13 @@ class SentryTracker:
         self._span_processor: sentry_otlp.SentrySpanProcessor | None = None
         self._unlink_errors: Callable[[], None] = _do_nothing
         self.mode: str = "waiting"
+        self.is_active = False
         self.reset()
         with guard("sentry"):
             self._start()
 
     def reset(self) -> None:
-        """Forgets every call, in a forked child."""
+        """Discards all state of calls, in a forked child."""
         self._adopting = threading.Lock()
         self._child_spans = ChildSpans()
         self._limiter = RateLimiter(self._settings.spans_per_second)
@@ -134,7 +135,7 @@ class SentryTracker:
 
     def adopt_client(self) -> None:
         """Starts to use Sentry's client, if there is one that was not examined."""
-        # No waiting: a signal handler may run a model, and whoever is at it already finds the same client.
+        # No waiting: a signal handler may run a model, and the thread that holds the lock adopts the same client.
         if not self._adopting.acquire(blocking=False):
             return
         try:
@@ -219,7 +220,7 @@ class SentryTracker:
         provider.add_span_processor(self._span_processor)
 
     def flush(self, timeout_s: float) -> None:
-        """Sends what Sentry's client holds of ours."""
+        """Sends the calls that Sentry's client still holds."""
         with guard("sentry"):
             if self._span_processor is not None:
                 self._span_processor.force_flush(max(0, int(timeout_s * 1000)))
@@ -231,7 +232,7 @@ class SentryTracker:
         """Sends what is queued and restores the application's client."""
         self.flush(timeout_s)
         with guard("sentry"):
-            self.mode = "off"
+            self.mode, self.is_active = "off", False
             _stop_processing_events(self)
             self._unlink_errors()
             if self._span_processor is not None:
@@ -267,13 +268,13 @@ class SentryTracker:
         self._client = client
         _process_events_for(self)
         if self._settings.sentry == "otlp" and not self._refuses_otlp(client):
-            self.mode = "otlp"
+            self.mode, self.is_active = "otlp", True
             if not sentry_otlp.has_integration(client):
                 self._unlink_errors = sentry_otlp.link_errors()
             return
         self._unlink_errors()
         self._clients.raise_rate(client)
-        self.mode = "native"
+        self.mode, self.is_active = "native", True
 
     def _refuses_otlp(self, client: Any) -> bool:
         if not sentry_otlp.is_available():
@@ -314,7 +315,7 @@ class SentryTracker:
     def _is_open(self, span: Any) -> bool:
         """Whether a call with `span` active is inside it; a sampled transaction of that then waits for the call.
 
-        A thread of a pool keeps the span of whoever started it. Asked at the call: clocks compared later differ.
+        A thread of a pool keeps the span of its starting thread. Asked at the call: clocks compared later differ.
         """
         transaction = getattr(span, "containing_transaction", None)
         if transaction is not None:

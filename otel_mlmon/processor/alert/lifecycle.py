@@ -54,14 +54,14 @@ class RuleRecord:
     quiet_ns: int = 0
     """Since when all streams are ok while this is still firing; 0 while they are not."""
     causes: dict[str, Cause] = field(default_factory=dict)
-    """By stream: those in breach."""
+    """The causes by stream, of the streams in breach."""
     failed: list[str] = field(default_factory=list)
     """The streams that the rule failed to judge."""
     judged_ns: dict[str, int] = field(default_factory=dict)
     """When each stream in breach or failed was last judged."""
     exemplars: tuple[str, ...] = ()
     alert: Alert | None = None
-    """The last one that was notified."""
+    """The last alert that was notified."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -131,7 +131,7 @@ class Alerts:
         return AlertsRecord(time_ns=self._now_ns, models=list(self._models.values()), resolved=list(self._resolved))
 
     def evaluate(self, model: ModelKey, scores: Mapping[StreamKey, tuple[Window, Score]], now_ns: int) -> list[Alert]:
-        """Judges one closed pane of `model`, and returns what changed; streams without a score keep their state."""
+        """Judges one closed pane of `model`; returns the new alerts; streams without a score keep their state."""
         self._now_ns = max(self._now_ns, now_ns)
         record = self._models.setdefault(model, ModelRecord(model=model))
         rules = self._rules_of(model)
@@ -143,7 +143,7 @@ class Alerts:
         judged: set[str] = set()
         for window, score in scores.values():
             counts.add(window, score)
-            for name, rule in rules.of_stream(window.stream.stream):
+            for name, rule in rules.find_rules(window.stream.stream):
                 if _judge(rule, record.rule(name), window, score, counts, self._now_ns):
                     judged.add(name)
         for name in rules.active:
@@ -151,8 +151,8 @@ class Alerts:
                 changes += self._advance(record, name, rules.active[name])
         return changes
 
-    def tick(self, now_ns: int) -> list[Alert]:
-        """Returns what time alone changes: silence, quiet that lasted long enough, what is no longer monitored."""
+    def advance_clock(self, now_ns: int) -> list[Alert]:
+        """Returns the alerts that time alone causes: silence, lasting quiet, models no longer monitored."""
         self._now_ns = max(self._now_ns, now_ns)
         changes: list[Alert] = []
         newest_ns: dict[tuple[str, str], int] = {}
@@ -179,8 +179,8 @@ class Alerts:
                     changes += self._enter(record, NO_DATA, rules.active[NO_DATA], RuleState.NO_DATA)
         return changes
 
-    def forget(self, model: ModelKey, now_ns: int) -> list[Alert]:
-        """Forgets a model that was silent for longer than anything is stored of it, and returns what that ends."""
+    def remove_model(self, model: ModelKey, now_ns: int) -> list[Alert]:
+        """Removes a model that was silent for longer than its data is stored, and returns the alerts that this ends."""
         self._now_ns = max(self._now_ns, now_ns)
         reason = "It was silent for so long that it is forgotten."
         return self._forget(model, reason) if model in self._models else []
@@ -238,13 +238,13 @@ class Alerts:
                 return
         state = RuleState.ERROR if entry.failed else RuleState.OK
         if entry.state is not state:
-            reason = f"It failed to judge {', '.join(entry.failed)}; the log says why." if entry.failed else ""
+            reason = f"It failed to judge {', '.join(entry.failed)}; see the processor's log." if entry.failed else ""
             yield from self._enter(record, name, rule, state, reason=reason)
 
     def _enter(
         self, record: ModelRecord, name: str, rule: Rule | None, state: RuleState, *, reason: str = ""
     ) -> list[Alert]:
-        """Changes the state; the alert of it, unless only `pending` was left or entered, which is not notified."""
+        """Changes the state; returns its alert, unless only `pending` was left or entered, which is not notified."""
         entry = record.rule(name)
         previous, entry.state, entry.changed_ns, entry.quiet_ns = entry.state, state, self._now_ns, 0
         last = entry.alert
@@ -333,7 +333,7 @@ def _has_data(window: Window) -> bool:
 
 
 def _judge(rule: Rule, entry: RuleRecord, window: Window, score: Score, counts: OnsetCounts, now_ns: int) -> bool:
-    """Judges one stream and notes the outcome; whether there was one. A fault is counted by the guard `alert`."""
+    """Judges one stream and stores the outcome; returns whether there was one. The guard `alert` counts a failure."""
     stream = window.stream.stream
     outcome: Judgement = None
     has_failed = True

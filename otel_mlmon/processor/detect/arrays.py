@@ -1,15 +1,22 @@
-"""Growing arrays with one row a stream."""
+"""Arrays with one row a stream: those that grow, and counts that are checked and stacked."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.types import Indices
+from otel_mlmon.errors import BinMismatchError
+from otel_mlmon.guard import guard
+from otel_mlmon.types import Bools, Floats, Indices
 
 INITIAL_CAPACITY: Final = 4
+
+STAGE: Final = "drift"
+
+_GUARD: Final = guard(STAGE)
 
 RowIndex = slice | Indices
 """Some of the rows: what an array is indexed by."""
@@ -52,3 +59,44 @@ def as_slice(rows: Indices) -> RowIndex:
     if rows.size and rows[-1] - rows[0] == rows.size - 1 and (rows[1:] > rows[:-1]).all():
         return slice(int(rows[0]), int(rows[-1]) + 1)
     return rows
+
+
+def check_counts(counts: NDArray[Any], bins: int) -> Floats:
+    """Returns `counts` as float64, shape (S, K).
+
+    Raises:
+        BinMismatchError: They are not rows of K counts.
+        ValueError: One is negative or not finite.
+    """
+    if counts.ndim != 2 or not bins or counts.shape[1] != bins:
+        raise BinMismatchError(f"counts of shape {counts.shape[1:]} against a reference of shape {(bins,)}")
+    values: Floats = counts.astype(np.float64)
+    if not are_counts(values).all():
+        raise ValueError("counts must be finite and not negative")
+    return values
+
+
+def are_counts(rows: NDArray[Any]) -> Bools:
+    """Checks for each row whether all its numbers are finite and 0 or above, shape (S,)."""
+    return np.asarray((rows.min(-1) >= 0.0) & np.isfinite(rows.sum(-1)))
+
+
+def stack_counts(name: str, counts: Sequence[NDArray[Any]], bins: int) -> tuple[Indices, NDArray[Any]]:
+    """Stacks the arrays that are counts of K bins, after their positions; reports the others to the guard."""
+    fitting = []
+    for position, row in enumerate(counts):
+        if row.shape == (bins,):
+            fitting.append(position)
+            continue
+        with _GUARD:
+            raise BinMismatchError(f"a {name} of shape {row.shape} against {bins} bins")
+    positions = np.array(fitting, dtype=np.intp)
+    if not fitting:
+        return positions, np.zeros((0, bins))
+    rows = np.concatenate([counts[position] for position in fitting]).reshape(-1, bins)
+    is_good = are_counts(rows)
+    if is_good.all():
+        return positions, rows
+    with _GUARD:
+        check_counts(rows[~is_good], bins)
+    return positions[is_good], rows[is_good]

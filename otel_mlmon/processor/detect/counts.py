@@ -1,4 +1,4 @@
-"""Count vectors: checks that they are counts, and prepares pairs of them for the statistics."""
+"""Pairs of count vectors, with the quantities that several drift statistics need of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import chdtrc
 
 from otel_mlmon.errors import BinMismatchError
-from otel_mlmon.types import Bools, Floats, Ints
+from otel_mlmon.types import Floats, Ints
 
 MIN_EXPECTED: Final = 5
 """The mean number of values a bin must hold before a p-value is valid (Cochran, 1954)."""
@@ -83,23 +83,3 @@ def pearson_chi_squared(samples: Samples) -> Floats:
 def chi_squared_tail(value: Floats, freedom: Ints | int) -> Floats:
     """Returns P(chi-squared of `freedom` degrees >= value), in [0, 1]; 1 for a value of 0 without a degree."""
     return np.asarray(chdtrc(np.maximum(freedom, 1), value))
-
-
-def check_counts(counts: NDArray[Any], bins: int) -> Floats:
-    """Returns `counts` as float64, shape (S, K).
-
-    Raises:
-        BinMismatchError: They are not rows of K counts.
-        ValueError: One is negative or not finite.
-    """
-    if counts.ndim != 2 or not bins or counts.shape[1] != bins:
-        raise BinMismatchError(f"counts of shape {counts.shape[1:]} against a reference of shape {(bins,)}")
-    values: Floats = counts.astype(np.float64)
-    if not are_counts(values).all():
-        raise ValueError("counts must be finite and not negative")
-    return values
-
-
-def are_counts(rows: NDArray[Any]) -> Bools:
-    """Checks for each row whether all its numbers are finite and 0 or above, shape (S,)."""
-    return np.asarray((rows.min(-1) >= 0.0) & np.isfinite(rows.sum(-1)))

@@ -1,7 +1,7 @@
 """Evaluates windows: from the panes of many streams to their scores, in the processor and in the backtest alike.
 
 Of each stream it looks up the policy, counts the streams that share the false-alarm budget, takes the pane into the
-stream's evidence, and compares the rolling window with the reference by every statistic and threshold.
+stream's evidence, and judges the rolling window by the thresholds of its policy, if it has any.
 
 Streams with as many bins and the same direction share one bank of arrays and are taken in together, so that ten
 thousand cost little more than a hundred. A stream that fails (its pane has other bins than its reference) is reported
@@ -13,27 +13,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from otel_mlmon.errors import BinMismatchError
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.detect.alternatives import Direction
-from otel_mlmon.processor.detect.counts import are_counts, check_counts, samples_of
+from otel_mlmon.processor.detect.arrays import STAGE, stack_counts
 from otel_mlmon.processor.detect.evidence import CALIBRATING, DRIFT, EvidenceBank
+from otel_mlmon.processor.detect.measure import measure_windows
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.score import Score, Statistics, ThresholdVerdict
 from otel_mlmon.processor.detect.state import StreamState
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
-from otel_mlmon.processor.detect.statistics.statistic import Measurement, Statistic
+from otel_mlmon.processor.detect.statistics.statistic import Statistic
 from otel_mlmon.processor.detect.threshold import Threshold
 from otel_mlmon.processor.window.window import Reference, StreamKey, Window
-from otel_mlmon.types import Floats, Indices
-
-STAGE: Final = "drift"
+from otel_mlmon.types import Counts
 
 _GUARD: Final = guard(STAGE)
 _LN_10: Final = math.log(10.0)
@@ -97,7 +93,7 @@ class Evaluator:
     Args:
         policy_for: Returns how a stream is judged, None if it is not; asked once a stream, until it is forgotten.
         alarm_line_for: Returns log10 of the evidence that is an alarm, from how many streams share the budget.
-        statistics: What is reported of the rolling window, by name; every registered one unless given.
+        statistics: What is measured of the rolling window, by name; every registered one unless given.
 
     Raises:
         ConfigurationError: A statistic of a package cannot be imported.
@@ -159,6 +155,10 @@ class Evaluator:
             bins=entry.bin_names, direction=entry.bank[1], evidence=self._banks[entry.bank].state(entry.row)
         )
 
+    def measure(self, windows: Sequence[tuple[Reference, Counts]]) -> list[Statistics]:
+        """Measures rolling windows, each a reference and counts of shape (K,); one that fails has no statistics."""
+        return measure_windows(windows, self._statistics)
+
     def restore(self, stream: StreamKey, state: StreamState) -> None:
         """Puts back a stored state; the next pane goes on from there as if nothing had been in between.
 
@@ -168,7 +168,7 @@ class Evaluator:
         reference_counts = state.evidence.reference
         bank: BankKey = (reference_counts.size, state.direction)
         row = self._bank(bank).restore(state.evidence)
-        self.forget(stream)
+        self.remove_stream(stream)
         self._entries[stream] = StreamEntry(
             bank=bank,
             row=row,
@@ -177,7 +177,7 @@ class Evaluator:
             reference_counts=tuple(reference_counts.tolist()),
         )
 
-    def forget(self, stream: StreamKey) -> None:
+    def remove_stream(self, stream: StreamKey) -> None:
         """Drops the stream's evidence and policy, if there are any."""
         self._policies.pop(stream, None)
         self._drop_evidence(stream)
@@ -247,12 +247,13 @@ class Evaluator:
     def _scores(self, batch: PaneBatch, log10_alarm_line: float) -> Iterator[Score]:
         """Evaluates the panes of a batch and yields the score of each stream."""
         bank, rows, bins = self._banks[batch.bank], np.array(batch.rows), batch.bank[0]
-        positions, panes = _stack("pane", [window.pane for window in batch.windows], bins)
+        positions, panes = stack_counts("pane", [window.pane for window in batch.windows], bins)
         end_ns = np.array([window.end_ns for window in batch.windows], dtype=np.int64)
         bank.update(rows[positions], panes, end_ns[positions], log10_alarm_line * _LN_10)
         columns = zip(
             batch.policies,
-            self._measure_rolling(batch, bank.reference[rows]),
+            batch.windows,
+            self._measure_judged(batch),
             bank.status[rows].tolist(),
             bank.log_e[rows].tolist(),
             bank.since_ns[rows].tolist(),
@@ -261,7 +262,8 @@ class Evaluator:
             bank.reference_count[rows].tolist(),
             strict=True,
         )
-        for policy, (count, statistics), status, log_e, since_ns, effect, contributions, reference_count in columns:
+        for policy, window, statistics, status, log_e, since_ns, effect, contributions, reference_count in columns:
+            count = int(window.rolling.sum())
             yield Score(
                 status="drift" if status == DRIFT else "learning" if status == CALIBRATING else "ok",
                 is_calibrating=status == CALIBRATING,
@@ -272,42 +274,19 @@ class Evaluator:
                 reference_count=int(reference_count),
                 current_count=count,
                 statistics=statistics,
-                thresholds=_judge(policy.thresholds, statistics, count=count, bins=bins) if policy.thresholds else (),
+                thresholds=_judge(policy.thresholds, statistics, count=count, bins=bins) if statistics else (),
                 contributions=contributions,
             )
 
-    def _measure_rolling(self, batch: PaneBatch, references: Floats) -> list[tuple[int, Statistics]]:
-        """Counts the values of each rolling window and measures it; one that fails has no statistics."""
-        rolling = [window.rolling for window in batch.windows]
-        positions, current = _stack("rolling window", rolling, batch.bank[0])
-        if positions.size == len(rolling):
-            return list(self._measure(references, current, is_ordered=batch.is_ordered))
-        results = [(int(counts.sum()), Statistics()) for counts in rolling]
-        measured = self._measure(references[positions], current, is_ordered=batch.is_ordered)
-        for position, result in zip(positions.tolist(), measured, strict=True):
-            results[position] = result
+    def _measure_judged(self, batch: PaneBatch) -> list[Statistics | None]:
+        """Measures the rolling windows that a threshold judges; None for the others."""
+        results: list[Statistics | None] = [None] * len(batch.windows)
+        positions = [position for position, policy in enumerate(batch.policies) if policy.thresholds]
+        windows = [batch.windows[position] for position in positions]
+        pairs = [(window.reference, window.rolling) for window in windows if window.reference is not None]
+        for position, statistics in zip(positions, self.measure(pairs) if pairs else (), strict=True):
+            results[position] = statistics
         return results
-
-    def _measure(
-        self, references: Floats, current: NDArray[Any], *, is_ordered: bool
-    ) -> Iterable[tuple[int, Statistics]]:
-        """Yields the number of values and the statistics, row by row."""
-        samples = samples_of(references, current)
-        measurements: dict[str, Measurement] = {}
-        for name, statistic in self._statistics.items():
-            with _GUARD:
-                if is_ordered or not statistic.needs_ordered_bins:
-                    measurements[name] = _check_measurement(name, statistic.measure(samples), len(current))
-        names, columns = tuple(measurements), measurements.values()
-        rows = zip(
-            current.sum(-1).tolist(),
-            _transpose([column.value for column in columns], len(current)),
-            _transpose([column.p_value for column in columns], len(current)),
-            _transpose([column.noise for column in columns], len(current)),
-            strict=True,
-        )
-        for count, values, p_values, noises in rows:
-            yield int(count), Statistics(names=names, values=values, p_values=p_values, noises=noises)
 
 
 def _rounds(streams: Sequence[StreamKey]) -> Sequence[Sequence[int]]:
@@ -323,40 +302,6 @@ def _rounds(streams: Sequence[StreamKey]) -> Sequence[Sequence[int]]:
             rounds.append([])
         rounds[count].append(position)
     return rounds
-
-
-def _stack(name: str, counts: Sequence[NDArray[Any]], bins: int) -> tuple[Indices, NDArray[Any]]:
-    """Stacks the arrays that are counts of K bins, after their positions; reports the others to the guard."""
-    fitting = []
-    for position, row in enumerate(counts):
-        if row.shape == (bins,):
-            fitting.append(position)
-            continue
-        with _GUARD:
-            raise BinMismatchError(f"a {name} of shape {row.shape} against {bins} bins")
-    positions = np.array(fitting, dtype=np.intp)
-    if not fitting:
-        return positions, np.zeros((0, bins))
-    rows = np.concatenate([counts[position] for position in fitting]).reshape(-1, bins)
-    is_good = are_counts(rows)
-    if is_good.all():
-        return positions, rows
-    with _GUARD:
-        check_counts(rows[~is_good], bins)
-    return positions[is_good], rows[is_good]
-
-
-def _check_measurement(name: str, measurement: Measurement, rows: int) -> Measurement:
-    for column in (measurement.value, measurement.p_value, measurement.noise):
-        if column is not None and column.shape != (rows,):
-            raise ValueError(f"statistic {name} returned shape {column.shape} for {rows} streams")
-    return measurement
-
-
-def _transpose(columns: Sequence[Floats | None], rows: int) -> Iterable[tuple[Any, ...]]:
-    """Turns columns into rows, with None where there is no column."""
-    numbers = [repeat(None, rows) if column is None else column.tolist() for column in columns]
-    return zip(*numbers, strict=True) if numbers else repeat((), rows)
 
 
 def _judge(

@@ -7,9 +7,9 @@ reference does not know. All counts c are taken as c/φ, φ a cautious design ef
 Many components bet against the null, each by its own idea of what drift would look like:
 
 - A fixed dictionary of simple alternatives (`alternatives.py`). Half of the weight, in equal parts.
-- Three plug-ins (`plug_in.py`): their alternative q is the exponentially weighted mean of the counts before this pane,
+- Three plug-ins: their alternative q is the exponentially weighted mean of the counts before this pane,
   with half-lives of 100, 1,000 and 10,000 items, shrunk to r with 20 pseudo-counts; their factor for a pane is
-  Π L_k^c_k, L the likelihood ratio of `projection.py`. An eighth of the weight each.
+  Π L_k^c_k, L the likelihood ratio of `two_sided` or `one_sided`. An eighth of the weight each.
 - Universal inference on the pane alone: the Dirichlet(½) marginal likelihood of c over the largest likelihood of c
   within the null, so that one very large pane is enough whatever moved. The last eighth.
 
@@ -51,11 +51,17 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.processor.detect.alternatives import Direction, alternatives_of, set_sums
-from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex, as_slice
-from otel_mlmon.processor.detect.counts import check_counts
+from otel_mlmon.processor.detect.alternatives import (
+    PLUG_INS,
+    Direction,
+    add_pane,
+    alternatives_of,
+    dirichlet_regret,
+    log_likelihood_ratios,
+    set_sums,
+)
+from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex, as_slice, check_counts
 from otel_mlmon.processor.detect.design_effect import DesignEffects
-from otel_mlmon.processor.detect.plug_in import PLUG_INS, add_pane, dirichlet_regret, log_likelihood_ratios
 from otel_mlmon.processor.detect.state import EvidenceState
 from otel_mlmon.types import Floats, Indices, Ints
 

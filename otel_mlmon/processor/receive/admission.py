@@ -40,18 +40,18 @@ RETRY_AFTER_S: Final = 1.0
 MAX_REMEMBERED_FAILURES: Final = 1024
 
 DEAD_LETTER: Final = "dead_letter"
-"""The reason for which the points of a request are rejected that failed twice by a fault of ours."""
+"""The reason for which the points of a request are rejected that failed twice by an internal error."""
 
 
-_FAULT: Final = RuntimeError("a fault of ours, which the guard has reported")
+_FAULT: Final = RuntimeError("an internal error, which the guard has reported")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportResult:
-    """The answer to a request that was taken; without rejected points and message it is full success."""
+    """The answer to an accepted request; without rejected points and message it is full success."""
 
     rejected: int = 0
-    """Points that were not taken and must not be sent again."""
+    """Points that were rejected and must not be sent again."""
     message: str = ""
 
 
@@ -60,7 +60,7 @@ class ReceivedCounts:
     """Counts of what was received so far.
 
     Accepted, rejected, refused, ignored and loop-dropped points add up to all points of the requests that were parsed.
-    A log record that tells of a model counts as a point.
+    A log record about a loaded model counts as a point.
     """
 
     accepted: int
@@ -70,11 +70,11 @@ class ReceivedCounts:
     refused: int
     """Points of requests that were refused after parsing; senders send them again, and then they count again."""
     ignored: int
-    """Points of other metrics than ours, and points without a recorded value."""
+    """Points of metrics outside the contract, and points without a recorded value."""
     loop_dropped: int
     """Points that a processor sent."""
     unused: Mapping[str, int]
-    """Log records and spans, by signal, of which no use is made."""
+    """Log records and spans, by signal, that the processor does not use."""
     refused_requests: int
     """Requests that were refused before parsing since too many bytes were in flight; senders send them again."""
     malformed: int
@@ -251,7 +251,7 @@ class Admission:
         self._answer(request, error)
 
     def _fail(self, request: _PendingRequest, points: int) -> None:
-        """Handles a fault of ours: the first time the request may be sent again, the second time it is set aside."""
+        """Handles an internal error: the first time the request may be sent again; then it is a dead letter."""
         digest = _digest(request.body)
         with self._lock:
             has_failed_before = digest in self._failed
@@ -283,7 +283,7 @@ class Admission:
 
 
 def _attempt(step: Callable[[], object]) -> Exception | None:
-    """Runs one step of a delivery; returns the `OverloadedError`, or `_FAULT` for a fault of ours."""
+    """Runs one step of a delivery; returns the `OverloadedError`, or `_FAULT` for an internal error."""
     fault: Exception | None = _FAULT
     with guard("receive.deliver"):
         try:

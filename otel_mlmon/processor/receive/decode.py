@@ -80,11 +80,11 @@ class DecodedRequest:
 
     items: tuple[TelemetryItem, ...] = ()
     ignored: int = 0
-    """Points of other metrics than ours, and points without a recorded value."""
+    """Points of metrics outside the contract, and points without a recorded value."""
     loop_dropped: int = 0
     """Points that a processor sent."""
     unused: int = 0
-    """Log records and spans of which no use is made."""
+    """Log records and spans that the processor does not use."""
     faults: Mapping[str, int] = field(default_factory=dict)
     """Rejected points by reason."""
 

@@ -155,7 +155,7 @@ class HttpReceiver:
         return Router(routes, redirect_slashes=False, default=_Endpoint(_answer_unknown_path))
 
     async def _export(self, request: Request) -> Response:
-        """Answers one request. A fault of ours is never answered with 500, at which senders drop the batch."""
+        """Answers one request. An internal error is never answered with 500, at which senders drop the batch."""
         refusal = self._unavailable("The processor failed to answer the request; send it again.")
         with guard("receive.http"):
             try:

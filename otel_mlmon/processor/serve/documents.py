@@ -15,8 +15,9 @@ import numpy as np
 from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert
+from otel_mlmon.processor.alert.cause import describe_change
 from otel_mlmon.processor.alert.lifecycle import RuleStatus
-from otel_mlmon.processor.alert.message import describe_change, format_alert
+from otel_mlmon.processor.alert.message import format_alert
 from otel_mlmon.processor.detect import accuracy
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.self_telemetry import MetricValue
@@ -155,7 +156,9 @@ def stream_document(stream: StreamSummary, score: Score) -> Document:
         ],
         "statistics": {
             name: {"value": value, "p_value": p_value, "noise": noise}
-            for name, value, p_value, noise in score.statistics.rows()
+            for name, value, p_value, noise in (
+                score.statistics.rows() if score.statistics and stream.current_count else ()
+            )
         },
     }
 
@@ -177,10 +180,10 @@ def gauges(document: Document, scores: Mapping[StreamKey, Score], rules: Iterabl
                 continue
             evidence = score.log10_evidence - score.log10_alarm_line
             yield MetricValue(metric=semconv.DRIFT_EVIDENCE, value=evidence, attributes=attributes)
-            for name, value, _, _ in score.statistics.rows():
-                if math.isfinite(value):
-                    statistic = {**attributes, semconv.DRIFT_STATISTIC: name}
-                    yield MetricValue(metric=semconv.DRIFT_SCORE, value=value, attributes=statistic)
+            for name, statistic in stream["statistics"].items():
+                if math.isfinite(statistic["value"]):
+                    named = {**attributes, semconv.DRIFT_STATISTIC: name}
+                    yield MetricValue(metric=semconv.DRIFT_SCORE, value=statistic["value"], attributes=named)
     for status in rules:
         attributes = {**_model_attributes(status.model), semconv.ALERT_RULE: status.rule}
         yield MetricValue(

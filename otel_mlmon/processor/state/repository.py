@@ -3,20 +3,34 @@
 A package adds one by an entry point in the group `otel_mlmon.repositories`: a class or function that is called with the
 directory of `storage.path` and returns a `Repository`; `storage.engine` in the configuration names it. The suite
 `tests/contracts/test_repositories.py` says what each must do.
+
+Values become bytes and back by MessagePack, exact in every bit. A value is a dataclass or a NamedTuple of
+builtins, numpy arrays, our sketches and other such values, with annotations that say so. Its type alone decides how it
+is read, so what is stored carries no code and no class names. The types of a union must be distinguishable in
+MessagePack: at most one dataclass, one sequence and one array.
+
+Source: https://github.com/msgpack/msgpack/blob/master/spec.md; https://jcristharif.com/msgspec/extending.html.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar, get_args, get_origin
 
-from otel_mlmon.processor.state.records import RecordKind, decode, encode
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from otel_mlmon.errors import StoreError
 from otel_mlmon.registry import Registry
+from otel_mlmon.sketch.moments import ExactSum
 
 T = TypeVar("T")
 
-FORMAT_VERSION: Final = 3
+FORMAT_VERSION: Final = 4
 """The version of all stored records together; grows with any change to them."""
 
 
@@ -101,3 +115,95 @@ def load_records(repository: Repository, kind: RecordKind[T], since: str = "") -
         StoreError: They cannot be read, or one is damaged.
     """
     return {key: decode(blob, kind.type) for key, blob in repository.load(kind.name, since).items()}
+
+
+DTYPES: Final = ("<i8", "<f8", "|b1", "|u1")
+"""Element types of arrays that can be stored, little-endian."""
+
+_DECODERS: Final[dict[Any, msgspec.msgpack.Decoder[Any]]] = {}
+
+_COMPRESSED: Final = b"\xc1"
+"""Begins a compressed record: the one byte that MessagePack never uses."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordKind(Generic[T]):
+    """Names one kind of records and the type of their values."""
+
+    name: str
+    type: type[T]
+    is_compressed: bool = False
+    """Whether the bytes of a value are compressed: for values that are large and written seldom."""
+
+
+def encode(value: object, *, is_compressed: bool = False) -> bytes:
+    """Encodes a value as bytes; `decode` with the value's type is the inverse.
+
+    Args:
+        value: A dataclass or NamedTuple value.
+        is_compressed: Whether to spend time on making the bytes fewer.
+
+    Raises:
+        TypeError: A part of the value has a type that cannot be stored.
+    """
+    blob = _ENCODER.encode(value)
+    return _COMPRESSED + zlib.compress(blob, 1) if is_compressed else blob
+
+
+def decode(blob: bytes, kind: type[T]) -> T:
+    """Decodes a value of type `kind` from the bytes that `encode` gave; its arrays are writable.
+
+    Raises:
+        StoreError: The bytes are damaged, or are those of a value of another type.
+    """
+    try:
+        plain = zlib.decompress(blob[1:]) if blob[:1] == _COMPRESSED else blob
+        value: T = _decoder_of(kind).decode(plain)
+    except (msgspec.MsgspecError, zlib.error, UnicodeDecodeError) as error:
+        raise StoreError(f"a stored {kind.__name__} is damaged: {error}") from error
+    return value
+
+
+def _decoder_of(kind: Any) -> msgspec.msgpack.Decoder[Any]:
+    if kind not in _DECODERS:  # what it takes to read a type is worked out once
+        _DECODERS[kind] = msgspec.msgpack.Decoder(kind, dec_hook=_from_plain)
+    return _DECODERS[kind]
+
+
+def _to_plain(value: object) -> object:
+    """Converts a value of a type that MessagePack does not have to one of a type that it has."""
+    if isinstance(value, ExactSum):
+        # The unit is 2^-1074: almost all of a usual sum's 1,100 bits are zeros at its end.
+        shift = (value & -value).bit_length() - 1 if value else 0
+        mantissa = value >> shift
+        return shift, mantissa.to_bytes(mantissa.bit_length() // 8 + 1, "little", signed=True)
+    if isinstance(value, np.ndarray):
+        array = value.astype(value.dtype.newbyteorder("<"), copy=False)
+        if array.dtype.str not in DTYPES:
+            raise TypeError(f"an array of {array.dtype} cannot be stored")
+        return array.dtype.str, array.shape, array.tobytes()
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a value of type {type(value).__name__} cannot be stored")
+
+
+_ENCODER: Final = msgspec.msgpack.Encoder(enc_hook=_to_plain)
+
+
+def _from_plain(kind: Any, value: Any) -> object:
+    if kind is ExactSum:
+        shift, mantissa = msgspec.convert(value, tuple[int, bytes])
+        # The range of a float is 2^2098 units; a sum of 2^64 of them stays far below 2^4096.
+        if not 0 <= shift <= 4096:
+            raise ValueError(f"a sum is shifted by {shift} bits")
+        return ExactSum(int.from_bytes(mantissa, "little", signed=True) << shift)
+    if get_origin(kind) is np.ndarray:
+        return _array(value, get_args(get_args(kind)[1])[0])
+    raise TypeError(f"a value of type {kind} cannot be stored")
+
+
+def _array(value: Any, scalar: type[np.generic]) -> NDArray[Any]:
+    dtype, shape, blob = msgspec.convert(value, tuple[str, tuple[int, ...], bytes])
+    if dtype not in DTYPES or np.dtype(dtype).type is not scalar:
+        raise ValueError(f"an array of {dtype} where one of {np.dtype(scalar)} is expected")
+    return np.frombuffer(blob, dtype=dtype).reshape(shape).astype(scalar)

@@ -32,7 +32,7 @@ class SqliteRepository:
 
     Args:
         directory: Made if it is missing.
-        synchronous: What a commit waits for, as the module says.
+        synchronous: How durable a commit is, as in the module's docstring.
         format_version: The version of the records.
 
     Raises:

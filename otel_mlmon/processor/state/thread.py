@@ -173,7 +173,7 @@ class StateThread(Generic[T]):
         try:
             self._handler.commit()
         except StoreError as error:
-            _LOG.error("The state could not be committed; senders are told to try again: %s", error)
+            _LOG.error("The state was not stored, so senders send the data again; check storage.path: %s", error)
             return error
         return None
 

@@ -20,6 +20,7 @@ from otel_mlmon.errors import ProfileError
 from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded
 from otel_mlmon.processor.state.repository import Repository
 from otel_mlmon.processor.window.model_windows import ModelProgress, ModelSummary, ModelWindows
+from otel_mlmon.processor.window.reference import ModelWindowSettings
 from otel_mlmon.processor.window.reference_export import ModelReference, model_reference
 from otel_mlmon.processor.window.series import (
     COUNTERS,
@@ -31,7 +32,6 @@ from otel_mlmon.processor.window.series import (
     SeriesState,
     list_streams,
 )
-from otel_mlmon.processor.window.settings import ModelWindowSettings, WindowSettings
 from otel_mlmon.processor.window.state import (
     MAX_EMBEDDED_REFERENCES,
     EmbeddedReference,
@@ -39,10 +39,10 @@ from otel_mlmon.processor.window.state import (
     load_state,
     save_state,
 )
-from otel_mlmon.processor.window.window import StreamKey, Window
+from otel_mlmon.processor.window.window import Reference, StreamKey, Window, WindowSettings
 from otel_mlmon.reference.embedding import decode_profile
 from otel_mlmon.reference.profile import Profile
-from otel_mlmon.types import ModelKey
+from otel_mlmon.types import Counts, ModelKey
 
 _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
@@ -59,7 +59,7 @@ carries none. `refused`: it cannot be read, or is of another version. `overflow`
 points carry one."""
 
 CLOCK_SLACK_NS: Final = 5_000_000_000
-"""A writer's clock may be this far ahead of ours, or behind it, and count as right."""
+"""The tolerated difference, either way, between a sender's clock and the processor's."""
 EXPIRY_INTERVAL_NS: Final = 60_000_000_000
 """Interval at which stale series are searched for, at most."""
 
@@ -99,7 +99,7 @@ class WindowAggregator:
         """Totals that fell or changed their buckets."""
 
     def load(self, repository: Repository) -> None:
-        """Continues from what was saved, if anything was, with the present settings.
+        """Continues from the saved state, if there is one, with the present settings.
 
         Raises:
             StoreError: The repository cannot be read, or a record in it is damaged.
@@ -195,6 +195,14 @@ class WindowAggregator:
         """How many drift streams are watched."""
         return sum(len(model.streams) for model in self._state.models.values())
 
+    def rolling_window(self, stream: StreamKey) -> tuple[Reference, Counts] | None:
+        """Returns the reference and the rolling counts, shape (K,), of a stream; None if either has no values yet."""
+        model = self._state.models.get(stream.model)
+        windows = model.streams.get(stream.stream) if model is not None else None
+        if windows is None or windows.reference is None or not windows.rolling.total:
+            return None
+        return windows.reference, windows.rolling.counts
+
     def summary(self, model: ModelKey) -> ModelSummary:
         """Summarises one model version for people.
 
@@ -242,7 +250,7 @@ class WindowAggregator:
         return outcome
 
     def _refusal(self, point: DataPoint, model: ModelWindows | None) -> PointOutcome | None:
-        """Why a new series cannot be added; None if it can."""
+        """Returns the reason why a new series cannot be added; None if it can."""
         names = list_streams(point.metric, point.key)
         if not names:
             return "unused"
@@ -282,7 +290,7 @@ class WindowAggregator:
         )
 
     def _is_complete(self, start_ns: int, time_ns: int) -> bool:
-        """Whether a first total was counted since this process started.
+        """Returns whether a first total was counted since this process started.
 
         One that began longer ago than a series is remembered may be that of a series that was removed.
         """
@@ -313,7 +321,7 @@ class WindowAggregator:
 
 
 def _decode_reference(loaded: ModelLoaded) -> Profile | None:
-    """The profile that a model carries; None, and a warning, if it is no profile or that of another version."""
+    """Decodes the profile that a model carries; None, and a warning, if it is invalid or of another version."""
     model = loaded.model
     try:
         profile = decode_profile(loaded.reference)

@@ -25,7 +25,7 @@ QUANTILES: Final = 10
 """Bins between underflow and overflow, at most."""
 
 Grid: TypeAlias = int | Bounds | None
-"""Where edges may stand: on an exponential scale, on explicit bounds, or None: as the numbers came."""
+"""The grid on which edges lie: an exponential scale, explicit bounds, or None for the numbers themselves."""
 
 
 class Binning(Protocol):

@@ -35,16 +35,16 @@ from otel_mlmon.types import Counts
 CHOOSING_SHARE: Final = 0.1
 """Share of the required values that chooses the bins."""
 MIN_BLOCK: Final = 50
-"""Values in a block at least."""
+"""The smallest number of values in a block."""
 MAX_BLOCKS: Final = 64
-"""More are joined two by two."""
+"""The largest number of blocks; beyond it neighbours are joined in pairs."""
 MIN_PAIRS: Final = 8
-"""Pairs of blocks that φ is read from at least."""
+"""The smallest number of pairs of blocks that φ is estimated from."""
 EFFECTIVE_SHARE: Final = 0.2
-"""N/φ at least, as a share of the required values."""
+"""The smallest N/φ of a learned reference, as a share of the required values."""
 MAX_UNSTATIONARY: Final = 4
 MAX_BURSTY: Final = 20
-"""Learning takes at most so many times the required values."""
+"""The largest multiple of the required values that learning takes."""
 LEVEL_Z: Final = 3.719
 """The standard normal quantile at 1 - `LEVEL`."""
 LEVEL: Final = 1e-4
@@ -52,7 +52,7 @@ LEVEL: Final = 1e-4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockStatistics:
-    """Says how the values of successive blocks differ; None where there are too few blocks."""
+    """Holds measures of how successive blocks differ; None where there are too few blocks."""
 
     design_effect: float | None = None
     is_stationary: bool | None = None

@@ -11,12 +11,10 @@ from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.window.binning import count_over_threshold
 from otel_mlmon.processor.window.moving_reference import MovingReference
-from otel_mlmon.processor.window.pane import ModelPane, RollingWindow
-from otel_mlmon.processor.window.reference import ReferenceState, StreamReference
+from otel_mlmon.processor.window.reference import ModelWindowSettings, ReferenceState, StreamReference
 from otel_mlmon.processor.window.series import FAILED, PointKey, Series, SeriesKey, merge_streams, sketch_streams
-from otel_mlmon.processor.window.settings import ModelWindowSettings, WindowSettings
 from otel_mlmon.processor.window.stream import StreamSummary, StreamWindows
-from otel_mlmon.processor.window.window import StreamKey, Window
+from otel_mlmon.processor.window.window import ModelPane, RollingWindow, StreamKey, Window, WindowSettings
 from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import ModelKey

@@ -28,9 +28,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from otel_mlmon.processor.window.pane import PaneCounts
-from otel_mlmon.processor.window.settings import MovingReferenceSettings
-from otel_mlmon.processor.window.window import Bins, Reference, ReferenceOrigin
+from otel_mlmon.processor.window.reference import MovingReferenceSettings
+from otel_mlmon.processor.window.window import Bins, PaneCounts, Reference, ReferenceOrigin
 from otel_mlmon.sketch.moments import ExactSum, Moments
 from otel_mlmon.types import Counts, Floats
 
@@ -61,11 +60,11 @@ class MovingReference:
 
     settings: MovingReferenceSettings
     name: str
-    """Names model and stream; the draws are seeded by it."""
+    """The names of model and stream, which seed the random draws."""
     min_values: int
-    """Values that a reference is made of at least."""
+    """The smallest number of values of a reference."""
     hours: dict[int, PaneCounts] = field(default_factory=dict)
-    """By hours since the Unix epoch."""
+    """Counts by hour since the Unix epoch."""
     epoch_reference: EpochReference | None = None
 
     def add(self, pane: PaneCounts) -> None:

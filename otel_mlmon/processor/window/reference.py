@@ -29,9 +29,72 @@ from otel_mlmon.processor.window.learning import (
     is_learned,
 )
 from otel_mlmon.processor.window.series import FAILED, OK
-from otel_mlmon.processor.window.settings import ModelWindowSettings
 from otel_mlmon.processor.window.window import Reference, ReferenceOrigin
+from otel_mlmon.reference.calibration import Calibration
+from otel_mlmon.reference.profile import Profile
 from otel_mlmon.sketch.stream_sketch import StreamSketch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MovingReferenceSettings:
+    """Settings of a reference that moves with time."""
+
+    rolling_hours: int
+    """How much of the past it holds; 1 or above."""
+    lag_hours: int
+    """How much older than the panes that are judged by it it is at least; 1 or above."""
+    hour_of_week: bool = False
+    """Whether each hour of the week has a reference of its own."""
+
+    @property
+    def retained_hours(self) -> int:
+        """How long hours are retained."""
+        return self.rolling_hours + 2 * self.lag_hours
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelWindowSettings:
+    """Settings of one model."""
+
+    learn: int = 5000
+    """Values after which a stream's learned reference is frozen, if they are homogeneous; 1 or above."""
+    learn_panes: int = 1
+    """Panes with values that learning takes at least; 1 or above."""
+    profile: Profile | None = None
+    """The operator's reference; a stream that it has does not learn."""
+    embedded_profile: Profile | None = None
+    """The reference that the model carries; a stream that it has, and the operator's has not, does not learn."""
+    moving: MovingReferenceSettings | None = None
+    """Whether the reference moves with time once it is learned; None for one that stays."""
+    latency_threshold_s: float = 0.2
+    latency_max_ratio: float = 0.01
+    """Share of calls that may be over the threshold, within (0, 1)."""
+    error_max_ratio: float = 0.01
+    """Share of calls that may fail, within (0, 1)."""
+    max_labels: int = 50
+    """Classes that get a bin of their own."""
+    max_features: int = 100
+    """Input features that are watched."""
+
+    def find_profile(self, stream: str) -> tuple[StreamSketch, ReferenceOrigin] | None:
+        """Returns the counts of a stream in the operator's reference, or else in the model's own; None without any."""
+        profiles: tuple[tuple[Profile | None, ReferenceOrigin], ...] = (
+            (self.profile, "file"),
+            (self.embedded_profile, "model"),
+        )
+        for profile, origin in profiles:
+            sketch = profile.streams.get(stream) if profile is not None else None
+            if sketch is not None and sketch.total:
+                return sketch, origin
+        return None
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The calibration of the model on labelled data, if either reference has one."""
+        profiles = (self.profile, self.embedded_profile)
+        calibrations = (profile.calibration for profile in profiles if profile is not None)
+        return next((calibration for calibration in calibrations if calibration is not None), None)
+
 
 ALLOWANCE_COUNT: Final = 1_000_000_000
 """The size of an allowance's reference: it is known exactly, so nothing is due to a finite sample."""
@@ -82,7 +145,7 @@ class StreamReference:
             self._bin("learned")
 
     def learn(self, sketch: StreamSketch) -> None:
-        """Adds a pane, and freezes the reference if there are enough values and they are homogeneous."""
+        """Learns a pane, and freezes the reference if there are enough values and they are homogeneous."""
         state, settings = self.state, self.settings
         state.sketch = state.sketch.merge(sketch)
         count = state.sketch.total
@@ -103,7 +166,7 @@ class StreamReference:
         self._bin("learned")
 
     def replace(self, settings: ModelWindowSettings) -> StreamReference | None:
-        """Applies other settings, and returns the other reference that they ask for; None if this one stays.
+        """Applies other settings, and returns the reference that they require; None if this one stays.
 
         Bins go on to stand where the writers can tell numbers apart.
         """
@@ -117,7 +180,7 @@ class StreamReference:
         return StreamReference(stream=self.stream, settings=settings, state=state)
 
     def fit(self, sketch: StreamSketch) -> bool:
-        """Bins the reference anew if its edges do not stand on the buckets of `sketch`; whether that was so."""
+        """Bins the reference anew if its edges do not lie on the buckets of `sketch`; returns whether it did."""
         grid = self.binning.misfit(sketch) if self.binning is not None else None
         if grid is None:
             return False

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from otel_mlmon.processor.window.binning import Grid
-from otel_mlmon.processor.window.settings import ModelWindowSettings
+from otel_mlmon.processor.window.reference import ModelWindowSettings
 from otel_mlmon.processor.window.stream import StreamWindows
 from otel_mlmon.reference.profile import Profile, format_timestamp
 from otel_mlmon.sketch.stream_sketch import StreamSketch

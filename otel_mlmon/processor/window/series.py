@@ -5,9 +5,9 @@ of times in which they arrive change nothing. A cumulative series is identified 
 is a new series. Rules:
 
 - The first total of a cumulative series is an increment only if counting began after this process did; else it only
-  says where counting stands (`initial_value: auto` of the Collector's `cumulative_to_delta`).
+  is only a starting point (`initial_value: auto` of the Collector's `cumulative_to_delta`).
 - A total that falls was reset; all of it is an increment.
-- A total in other buckets than before only says where counting stands now.
+- A total in other buckets than before is only a new starting point.
 - Choice: delta points of one series that overlap without being equal are all counted. The Collector drops them; but
   they come from workers forked under one resource identity, and what those counted did happen.
 
@@ -22,10 +22,9 @@ from typing import Final, NamedTuple
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.receive.data_point import Sketch
-from otel_mlmon.sketch.categories import Categories
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
-from otel_mlmon.sketch.stream_sketch import StreamSketch
+from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
 from otel_mlmon.types import ModelKey
 
 MAX_CONSUMED_KEYS: Final = 8
@@ -112,7 +111,7 @@ class Point(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class SeriesState:
-    """Holds what is stored of a series: where counting stands."""
+    """Holds the stored state of a series: its last total and the points consumed last."""
 
     key: SeriesKey
     model: ModelKey
@@ -127,14 +126,14 @@ class SeriesState:
     total: PointValue | None = None
     """The total that was consumed last."""
     total_ns: int = 0
-    """Its time."""
+    """The time of `total`, Unix nanoseconds."""
     consumed: list[PointKey] = field(default_factory=list)
     """The last `MAX_CONSUMED_KEYS` points that were consumed."""
 
 
 @dataclass(slots=True, eq=False)
 class Series:
-    """One time series: where counting stands, and its pending points."""
+    """One time series: its last total, and its pending points."""
 
     state: SeriesState
     pending: dict[PointKey, Point] = field(default_factory=dict)

@@ -14,15 +14,12 @@ from json.encoder import encode_basestring_ascii
 from typing import Final, NamedTuple, TypeVar
 
 from otel_mlmon.errors import StoreError
-from otel_mlmon.processor.state.records import RecordKind
-from otel_mlmon.processor.state.repository import Repository, load_records, put_records
+from otel_mlmon.processor.state.repository import RecordKind, Repository, load_records, put_records
 from otel_mlmon.processor.window.model_windows import ModelProgress, ModelWindows
 from otel_mlmon.processor.window.moving_reference import HOUR_NS, hour_of
-from otel_mlmon.processor.window.pane import ModelPane, PaneCounts
-from otel_mlmon.processor.window.reference import ReferenceState
+from otel_mlmon.processor.window.reference import ModelWindowSettings, ReferenceState
 from otel_mlmon.processor.window.series import Point, PointKey, Series, SeriesKey, SeriesState
-from otel_mlmon.processor.window.settings import ModelWindowSettings, WindowSettings
-from otel_mlmon.processor.window.window import StreamKey
+from otel_mlmon.processor.window.window import ModelPane, PaneCounts, StreamKey, WindowSettings
 from otel_mlmon.reference.embedding import decode_profile
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.types import ModelKey
@@ -74,7 +71,7 @@ HOUR: Final = RecordKind("hour", _HourRecord)
 class Changes:
     """Names what changed since the last save: what is no longer in the state is removed from the repository.
 
-    Memory: bounded by the state itself, also where nobody ever saves.
+    Memory: bounded by the state itself, also without any save.
     """
 
     embedded: set[ModelKey] = field(default_factory=set)
@@ -130,7 +127,7 @@ class WindowState:
         return streams
 
     def add_series(self, series: Series) -> bool:
-        """Adds a series; whether its counting began anew."""
+        """Adds a series; returns whether its counting began anew."""
         name, start_ns = series.state.key
         newest_ns = self.starts.get(name, start_ns)
         self.series[series.state.key] = series
@@ -172,7 +169,7 @@ class WindowState:
         return streams
 
     def prune_panes(self) -> None:
-        """Drops unsaved panes that no rolling window holds any more, for where nobody saves."""
+        """Drops unsaved panes that no rolling window holds any more, where there is no repository."""
         rolling_ns = self.windows.rolling_ns
         oldest_ns = {key: model.progress.last_ns - rolling_ns for key, model in self.models.items()}
         self.changes.panes = [
@@ -267,12 +264,15 @@ def _save_panes(state: WindowState, repository: Repository, panes: list[ModelPan
 
 
 def _hour_records(state: WindowState, panes: list[ModelPane]) -> Iterator[tuple[str, _HourRecord]]:
-    """The hours that the panes are in, as they stand now."""
+    """Returns the present records of the hours that the panes are in."""
     for pane in panes:
-        hour, model = hour_of(pane.end_ns), state.models.get(pane.model)
+        model = state.models.get(pane.model)
         for name in pane.streams if model is not None else ():
             stream = model.streams.get(name) if model is not None else None
-            if stream is not None and stream.moving is not None and hour in stream.moving.hours:
+            if stream is None or stream.moving is None:
+                continue
+            hour = hour_of(pane.end_ns)
+            if hour in stream.moving.hours:
                 record = _HourRecord(stream.key, hour, stream.moving.hours[hour])
                 yield f"{hour:010d} {json.dumps(stream.key)}", record
 

@@ -8,10 +8,16 @@ from typing import Final, Literal
 import numpy as np
 
 from otel_mlmon.processor.window.moving_reference import MovingReference
-from otel_mlmon.processor.window.pane import PaneCounts, RollingWindow
-from otel_mlmon.processor.window.reference import StreamReference
-from otel_mlmon.processor.window.settings import ModelWindowSettings
-from otel_mlmon.processor.window.window import Bins, Reference, ReferenceOrigin, StreamKey, Window
+from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
+from otel_mlmon.processor.window.window import (
+    Bins,
+    PaneCounts,
+    Reference,
+    ReferenceOrigin,
+    RollingWindow,
+    StreamKey,
+    Window,
+)
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import Counts
 
@@ -30,7 +36,7 @@ class StreamSummary:
     learn: int
     """Values that learning takes."""
     origin: ReferenceOrigin | Literal[""]
-    """Empty while it is learned."""
+    """The origin of the reference; empty while it is learned."""
     is_stationary: bool | None
     """Whether the halves of a learned reference are alike; None where that is not known."""
     reference_count: int
@@ -54,7 +60,7 @@ class StreamWindows:
 
     key: StreamKey
     learned: StreamReference
-    """The first reference, which gives the bins."""
+    """The first reference, which defines the bins."""
     rolling: RollingWindow
     moving: MovingReference | None = None
     """None for a reference that does not move with time."""
@@ -69,7 +75,7 @@ class StreamWindows:
     def close_pane(
         self, sketch: StreamSketch | None, *, start_ns: int, end_ns: int, exemplars: tuple[str, ...] = ()
     ) -> tuple[Window | None, bool]:
-        """Makes the window of a pane, and says whether the reference changed.
+        """Makes the window of a pane; returns it and whether the reference changed.
 
         Choice: a pane without values makes a window of zeros while the rolling window still holds any, so that a
         feature that went silent is noticed; after that it makes none.
@@ -106,7 +112,7 @@ class StreamWindows:
         return self._window(sketch, pane.counts, start_ns, end_ns, exemplars), is_changed
 
     def apply_settings(self, settings: ModelWindowSettings) -> bool:
-        """Applies other settings; whether the reference is another one now."""
+        """Applies other settings; returns whether the reference is another one now."""
         reference = self.learned.replace(settings)
         if reference is None:
             return False

@@ -1,10 +1,19 @@
-"""OUT Window: the counts of one stream in one closed pane, beside its reference."""
+"""OUT Window: the counts of one stream in one closed pane, beside its reference.
+
+A rolling window is a running sum over closed panes, from which old panes are subtracted.
+"""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+import numpy as np
+
+from otel_mlmon.sketch.moments import ExactSum, Moments
+from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import Counts, ModelKey
 
 ReferenceOrigin = Literal["learned", "file", "model", "budget", "rolling", "hour_of_week"]
@@ -79,3 +88,151 @@ class Window:
     """Mean of the values in the rolling window, in their own unit."""
     exemplars: tuple[str, ...] = field(default=())
     """Trace ids seen in this pane."""
+
+
+class PaneCounts(NamedTuple):
+    """Holds the counts of one stream over its bins in one interval: a pane, or the panes of one hour."""
+
+    start_ns: int
+    end_ns: int
+    generation: int
+    """Generation of the bins; counts of different generations do not add up."""
+    counts: Counts
+    """Shape (K,), int64."""
+    number_count: int
+    """The number of values that are numbers."""
+    exact_sum: ExactSum
+    """The exact sum of the numbers."""
+
+    def merge(self, other: PaneCounts) -> PaneCounts:
+        """Adds the counts of another interval over the same bins."""
+        return PaneCounts(
+            start_ns=min(self.start_ns, other.start_ns),
+            end_ns=max(self.end_ns, other.end_ns),
+            generation=self.generation,
+            counts=self.counts + other.counts,
+            number_count=self.number_count + other.number_count,
+            exact_sum=self.exact_sum + other.exact_sum,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPane:
+    """Holds one closed pane of one model, from which its summary and its rolling windows are made."""
+
+    model: ModelKey
+    start_ns: int
+    end_ns: int
+    duration: StreamSketch
+    """Seconds, failed calls included."""
+    failed: int
+    """Calls that failed."""
+    streams: Mapping[str, PaneCounts]
+    """Counts by stream, for the streams that have a reference."""
+
+
+@dataclass(slots=True)
+class RollingWindow:
+    """The counts of one stream in the last panes.
+
+    Memory: 8 K bytes and about 300 more a pane.
+    """
+
+    length_ns: int
+    """Length of the window: panes that end this long before the newest, or earlier, are removed."""
+    panes: deque[PaneCounts] = field(default_factory=deque)
+    counts: Counts = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    """Shape (K,), or (0,) before the first pane."""
+    _number_count: int = 0
+    _sum: ExactSum = field(default_factory=ExactSum)
+
+    def clear(self) -> None:
+        """Removes all panes: their bins are no longer those of the reference."""
+        self.panes.clear()
+        self.counts = np.zeros(0, dtype=np.int64)
+        self._number_count, self._sum = 0, ExactSum()
+
+    def add(self, pane: PaneCounts) -> None:
+        """Adds a pane; panes come in the order of time, and with the same bins until `clear`."""
+        self.panes.append(pane)
+        self.counts = self.counts + pane.counts if self.counts.size else pane.counts
+        self._number_count += pane.number_count
+        self._sum += pane.exact_sum
+
+    def evict(self, now_ns: int) -> None:
+        """Removes panes whose end is one length before `now_ns`, or earlier."""
+        while self.panes and self.panes[0].end_ns <= now_ns - self.length_ns:
+            pane = self.panes.popleft()
+            self.counts = self.counts - pane.counts
+            self._number_count -= pane.number_count
+            self._sum -= pane.exact_sum
+
+    @property
+    def total(self) -> int:
+        """How many values it holds."""
+        return int(self.counts.sum())
+
+    @property
+    def mean(self) -> float:
+        """The mean of the numbers; NaN of none."""
+        return Moments(count=self._number_count, exact_sum=self._sum).mean
+
+    def start_ns(self, default_ns: int) -> int:
+        """Start of the oldest pane, or `default_ns` if there is none."""
+        return self.panes[0].start_ns if self.panes else default_ns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowSettings:
+    """Lengths of time, the same for all models."""
+
+    pane_s: float = 10.0
+    """Length of a pane, the unit of evidence; above 0."""
+    lateness_s: float = 15.0
+    """Allowed lateness: how long after its end a pane accepts points, in event time; 0 or above."""
+    rolling_s: float = 3600.0
+    """Length of the window that is reported; `pane_s` or above."""
+    short_panes: int = 6
+    """Panes that latency percentiles, throughput and error ratio are read from; 1 or above."""
+    stale_after_s: float = 86_400.0
+    """A series without points for this long is removed."""
+    stored_s: float = 86_400.0
+    """How long closed panes stay stored; never less than the rolling window."""
+    retention_s: float = 14 * 86_400.0
+    """A model without points for this long is removed, with what it learned."""
+    history_hours: int = 0
+    """The longest that hours are stored for any model's moving reference."""
+
+    @property
+    def pane_ns(self) -> int:
+        """Length of a pane, nanoseconds."""
+        return _ns(self.pane_s)
+
+    @property
+    def lateness_ns(self) -> int:
+        """Allowed lateness, nanoseconds."""
+        return _ns(self.lateness_s)
+
+    @property
+    def rolling_ns(self) -> int:
+        """Length of the rolling window, nanoseconds."""
+        return _ns(self.rolling_s)
+
+    @property
+    def stale_after_ns(self) -> int:
+        """Age at which a series is stale, nanoseconds."""
+        return _ns(self.stale_after_s)
+
+    @property
+    def stored_ns(self) -> int:
+        """How long closed panes stay stored, nanoseconds."""
+        return max(_ns(self.stored_s), self.rolling_ns)
+
+    @property
+    def retention_ns(self) -> int:
+        """Age at which a silent model is removed, nanoseconds."""
+        return _ns(self.retention_s)
+
+
+def _ns(seconds: float) -> int:
+    return round(seconds * 1e9)

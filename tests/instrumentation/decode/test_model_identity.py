@@ -88,19 +88,30 @@ def test_blank_texts_count_as_none() -> None:
     assert (identify(info).name, identify(info).version) == ("second", "2")
 
 
+@pytest.mark.parametrize(
+    ("reported", "declared", "version"),
+    [(" 3 ", "9", "3"), ("", "9", "9"), (" ", "", "2"), ("x" * 200, "9", "x" * 128)],
+)
+def test_the_version_that_calls_report_comes_before_the_declared_one_and_the_models(
+    reported: str, declared: str, version: str
+) -> None:
+    session = dataclasses.replace(SESSION, model_version=reported, metadata={"version": "2"})
+    assert identify(session, version=declared).version == version
+
+
 def test_the_identity_has_everything_that_signals_say() -> None:
     identity = identify(dataclasses.replace(SESSION, version=3))
     assert identity == ModelIdentity(
         name="given", version="3", provider="CPUExecutionProvider", runtime_version="1", runtime_name="onnxruntime"
     )
     assert identity.key == ModelKey("given", "3")
-    assert identity.runtime_attributes() == {
+    assert identity.runtime_attributes == {
         "ml.runtime.name": "onnxruntime",
         "ml.runtime.version": "1",
         "ml.execution_provider": "CPUExecutionProvider",
     }
     bare = dataclasses.replace(identity, provider="", runtime_version="")
-    assert bare.runtime_attributes() == {"ml.runtime.name": "onnxruntime"}
+    assert bare.runtime_attributes == {"ml.runtime.name": "onnxruntime"}
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.batch import PIECE_CALLS, take_batches
+from otel_mlmon.instrumentation.decode.decoder import MAX_TEXT_LABELS
 from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.decode.observations import make_decoder
 from otel_mlmon.instrumentation.decode.predictions import Predictions
@@ -58,6 +59,14 @@ def labels_of(predictions: Predictions) -> list[tuple[int, str]]:
     return [(call, labels.table[code]) for call, code in zip(labels.calls.tolist(), labels.codes.tolist(), strict=True)]
 
 
+def test_labels_without_end_are_bounded_besides_the_declared_ones() -> None:
+    labels = [f"user {number}" for number in range(MAX_TEXT_LABELS + 1)]
+    predictions = decoded([{"label": label} for label in [*labels, "stay"]], ModelOptions(labels=["stay"]))
+    # The declared one is one of the thousand.
+    expected = [*labels[: MAX_TEXT_LABELS - 1], "_OTHER", "_OTHER", "stay"]
+    assert [label for _, label in labels_of(predictions)] == expected
+
+
 def confidences_of(predictions: Predictions) -> list[tuple[int, float]]:
     return list(zip(predictions.confidences.calls.tolist(), predictions.confidences.values.tolist(), strict=True))
 
@@ -86,7 +95,16 @@ def test_calls_of_every_form_make_one_batch() -> None:
 
 @pytest.mark.parametrize(
     ("label", "text"),
-    [("yes", "yes"), (True, "bee"), (1, "bee"), (0.0, "ant"), (7, "7"), (2.5, "2.5"), ("x" * 200, "x" * 128)],
+    [
+        ("yes", "yes"),
+        (True, "bee"),
+        (1, "bee"),
+        (0.0, "ant"),
+        (7, "7"),
+        (2.5, "2.5"),
+        ("x" * 64, "x" * 64),
+        ("x" * 65, "_OTHER"),
+    ],
 )
 def test_a_label_is_its_text_or_the_class_of_its_number(label: object, text: str) -> None:
     assert labels_of(decoded([{"label": label}], ModelOptions(labels=["ant", "bee"]))) == [(0, text)]

@@ -42,7 +42,8 @@ def test_given_providers_are_used_and_not_owned(caplog: pytest.LogCaptureFixture
     found = _find({"OTEL_TRACES_EXPORTER": "console", "OTEL_LOGS_EXPORTER": "none"}, meter_provider=meter)
     assert (found.meter, found.own) == (meter, [])
     assert [record.getMessage() for record in caplog.records] == [
-        "OTEL_TRACES_EXPORTER=console needs a provider of your own."
+        "OTEL_TRACES_EXPORTER=console is not supported by otel_mlmon's own providers: "
+        "set a provider before instrument()."
     ]
 
 
@@ -72,7 +73,7 @@ def test_failures_of_our_exporters_are_one_warning_and_those_of_others_stay(
     noisy.error("The host's own")
     assert [record.getMessage() for record in caplog.records] == [
         "No collector accepts telemetry at http://collector:1: it is lost until one does. "
-        "Your code runs on; OTEL_EXPORTER_OTLP_ENDPOINT says where the collector is.",
+        "Your code runs on; set OTEL_EXPORTER_OTLP_ENDPOINT to the collector's address.",
         "The host's own",
     ]
 

@@ -12,7 +12,7 @@ import otel_mlmon
 from otel_mlmon.guard import FAILURE_LIMIT
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
 from otel_mlmon.instrumentation.runtime.call import FIELDS, RECORD_BYTES, Call
-from otel_mlmon.instrumentation.runtime.manual import MAX_MODELS, RUNTIME, ManualRecorder
+from otel_mlmon.instrumentation.runtime.manual import MAX_FAILURES, MAX_MODELS, RUNTIME, ManualRecorder
 from otel_mlmon.instrumentation.runtime.runtime import Capture
 from otel_mlmon.instrumentation.runtime.values import SMALL_BYTES
 from tests.support.calls import records_of
@@ -63,7 +63,8 @@ def test_a_prediction_is_recorded_at_once(watched: Watched) -> None:
     assert sides(call) == (({"age": 41, "plan": "gold"},), ("stay", 0.93, None, None))
     session = call.plan.session
     assert (call.plan.operation, call.plan.is_observed) == ("observe", True)
-    assert (session.model_name, session.metadata, session.runtime_name) == ("churn", {"version": "3"}, "numpy")
+    assert (session.model_name, session.model_version, session.metadata) == ("churn", "3", {})
+    assert session.runtime_name == "numpy"
     assert (session.provider, session.runtime_version) == ("", __import__("numpy").__version__)
 
 
@@ -92,6 +93,45 @@ def test_an_exception_in_a_block_is_a_failed_call_and_the_hosts(watched: Watched
     assert (error.__cause__, error.__context__) == (None, None)
     (call,) = watched.calls()
     assert (call.inputs, call.outputs, call.error_type) == ((), (), type(error).__name__)
+
+
+def leave_block(model: str, error: BaseException, inner: str = "") -> BaseException:
+    """Raises an exception out of a block, and out of one inside it."""
+    with pytest.raises(type(error)), otel_mlmon.observe(model):  # noqa: PT012 - the block is what is tested
+        if inner:
+            with otel_mlmon.observe(inner):
+                raise error
+        raise error
+    return error
+
+
+def name_of(recorder: ManualRecorder, error: BaseException) -> str | None:
+    session = recorder.session_of(error)
+    return session.model_name if session else None
+
+
+def test_an_exception_out_of_a_block_tells_its_model(watched: Watched) -> None:
+    first, second = leave_block("churn", KeyError(1)), leave_block("ensemble", KeyError(2), inner="tree")
+    assert [name_of(watched.recorder, error) for error in (first, second)] == ["churn", "tree"]
+    # The same exception again: the model of the block that it left last.
+    assert name_of(watched.recorder, leave_block("later", first)) == "later"
+    with pytest.raises(KeyError) as caught:
+        raise KeyError(3)
+    assert name_of(watched.recorder, caught.value) is None
+
+
+def test_an_exception_in_the_place_of_a_freed_one_is_not_taken_for_it(watched: Watched) -> None:
+    for _ in range(200):
+        leave_block("churn", KeyError(1))
+        with pytest.raises(KeyError) as caught:
+            raise KeyError(2)
+        assert name_of(watched.recorder, caught.value) is None
+
+
+def test_exceptions_without_end_are_forgotten_the_oldest_first(watched: Watched) -> None:
+    assert MAX_FAILURES == 64
+    errors = [leave_block(f"m{number}", KeyError(number)) for number in range(MAX_FAILURES + 1)]
+    assert [name_of(watched.recorder, error) for error in errors] == [None, *(f"m{n + 1}" for n in range(MAX_FAILURES))]
 
 
 def test_without_instrument_nothing_happens() -> None:

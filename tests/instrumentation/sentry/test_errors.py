@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_mlmon.instrumentation.sentry.errors import MAX_TAG, session_of, tag_model
+from otel_mlmon.instrumentation.sentry.errors import MAX_TAG, find_model, tag_model
 from otel_mlmon.types import ModelKey
 
 CALL = """
@@ -27,20 +27,32 @@ def failed(session: object) -> ValueError:
 def test_the_session_is_found_through_causes_and_contexts() -> None:
     session = object()
     inner = failed(session)
+    models: dict[object, ModelKey] = {session: ModelKey("iris")}
     later = KeyError("handled")
     later.__context__ = inner
-    assert session_of(later) is session
+    assert find_model(later, models.get) == ModelKey("iris")
     wrapped = RuntimeError("wrapped")
     wrapped.__cause__ = inner
-    assert session_of(wrapped) is session
-    assert session_of(None) is None
-    assert session_of(RuntimeError("elsewhere")) is None
+    assert find_model(wrapped, models.get) == ModelKey("iris")
+    assert find_model(None, models.get) is None
+    assert find_model(RuntimeError("elsewhere"), models.get) is None
+
+
+def test_an_exception_is_asked_after_the_session_in_its_frames() -> None:
+    session = object()
+    error = failed(session)
+    wrapped = RuntimeError("wrapped")
+    wrapped.__cause__ = error
+    observed: dict[object, ModelKey] = {error: ModelKey("observed")}
+    assert find_model(wrapped, observed.get) == ModelKey("observed")
+    both: dict[object, ModelKey] = {error: ModelKey("observed"), session: ModelKey("iris")}
+    assert find_model(wrapped, both.get) == ModelKey("iris")
 
 
 def test_causes_in_a_circle_end() -> None:
     first, second = RuntimeError("1"), RuntimeError("2")
     first.__cause__, second.__cause__ = second, first
-    assert session_of(first) is None
+    assert find_model(first, lambda _: None) is None
 
 
 @settings(deadline=None, max_examples=100)

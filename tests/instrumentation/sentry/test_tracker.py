@@ -380,6 +380,22 @@ def test_a_failing_call_is_an_internal_error_inside_and_outside(sentry: Endpoint
     assert own["tags"] == {"ml.model.name": "iris"}
 
 
+def test_an_error_out_of_an_observed_block_carries_its_model(sentry: Endpoint) -> None:
+    initialise(sentry)
+    with capture(models={"churn": ModelOptions(version="2")}):
+        for version in ("3", ""):
+            try:
+                with otel_mlmon.observe("churn", version=version):
+                    raise ValueError("no prediction")
+            except ValueError as error:
+                sentry_sdk.capture_exception(error)
+        sentry_sdk.flush()
+    events = sentry.wait("event", 2)
+    assert [event["tags"] for event in events] == [
+        {"ml.model.name": "churn", "ml.model.version": version} for version in ("3", "2")
+    ]
+
+
 def test_errors_carry_the_model_and_no_input_of_ours(sentry: Endpoint, session: Any) -> None:
     initialise(sentry)
     with capture():

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 from otel_mlmon.processor.alert.alert import Alert, Link, RuleState
-from otel_mlmon.processor.state.records import decode, encode
+from otel_mlmon.processor.state.repository import decode, encode
 from tests.support.alerts import CAUSE, FIRING, TIME_NS
 
 FULL = replace(FIRING, environment="staging", reason="x", links=(Link(name="a", url="https://a"),), exemplars=("t",))

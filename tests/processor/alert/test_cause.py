@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon.processor.alert.cause import BinCounts, OnsetCounts, shares
-from otel_mlmon.processor.state.records import decode, encode
+from otel_mlmon.processor.state.repository import decode, encode
 from tests.support.scores import SECOND_NS, judged
 
 NAN = float("nan")

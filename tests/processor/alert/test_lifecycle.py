@@ -16,7 +16,7 @@ from otel_mlmon.processor.alert.rules.rule import Judgement
 from otel_mlmon.processor.config.model import Config
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.settings import Settings
-from otel_mlmon.processor.state.records import decode, encode
+from otel_mlmon.processor.state.repository import decode, encode
 from otel_mlmon.processor.window.window import Window
 from otel_mlmon.types import ModelKey
 from tests.support.alerts import CAUSE
@@ -62,7 +62,7 @@ class Run:
         return changes(self.alerts.evaluate(model, dict(entries), ns(at_s)))
 
     def tick(self, at_s: float) -> list[Change]:
-        return changes(self.alerts.tick(ns(at_s)))
+        return changes(self.alerts.advance_clock(ns(at_s)))
 
     def restart(self, at_s: float) -> None:
         record = decode(encode(self.alerts.record()), AlertsRecord)
@@ -186,12 +186,12 @@ def test_a_model_that_is_forgotten_ends_what_it_told_and_is_gone() -> None:
     run = Run()
     run.pane(0, DRIFT)
     assert run.tick(14 * 86400) == [FALLS_SILENT]
-    ended = run.alerts.forget(MODEL, ns(14 * 86400))
+    ended = run.alerts.remove_model(MODEL, ns(14 * 86400))
     assert changes(ended) == [RESOLVES, COMES_BACK]
     reason = "It was silent for so long that it is forgotten."
     assert [alert.reason for alert in (*ended, *run.alerts.alerts())] == [reason] * 4
     assert (run.alerts.current(), run.alerts.record().models) == ([], [])
-    assert run.alerts.forget(MODEL, ns(14 * 86400)) == []
+    assert run.alerts.remove_model(MODEL, ns(14 * 86400)) == []
     assert run.tick(15 * 86400) == []
 
 
@@ -245,7 +245,7 @@ def test_a_rule_that_fails_on_a_stream_is_in_error_until_it_can_judge_it(monkeyp
     age = judged("input.age", "ok")
     (alert,) = run.alerts.evaluate(MODEL, dict([age, QUIET]), ns(1))
     assert (alert.state, alert.severity, alert.causes) == (RuleState.ERROR, "warning", ())
-    assert alert.reason == "It failed to judge input.age; the log says why."
+    assert alert.reason == "It failed to judge input.age; see the processor's log."
     assert (run.pane(2, age, QUIET), run.tick(2)) == ([], [])
     assert run.alerts.alerts() == [alert]
     run.restart(2)
@@ -357,8 +357,8 @@ def test_restarted_anywhere_it_says_the_same_and_each_rule_takes_turns(
             restarted.restart(last_s)
         entries = dict(judged(stream, status, model=model) for stream, status in streams)  # type: ignore[arg-type]
         now_ns = ns(now_s)
-        alerts = lasting.alerts.evaluate(model, entries, now_ns) + lasting.alerts.tick(now_ns)
-        assert restarted.alerts.evaluate(model, entries, now_ns) + restarted.alerts.tick(now_ns) == alerts
+        alerts = lasting.alerts.evaluate(model, entries, now_ns) + lasting.alerts.advance_clock(now_ns)
+        assert restarted.alerts.evaluate(model, entries, now_ns) + restarted.alerts.advance_clock(now_ns) == alerts
         assert restarted.alerts.current() == lasting.alerts.current()
         for alert in alerts:
             # Notifications alternate: never fired twice, never resolved without having fired.
@@ -398,7 +398,7 @@ def test_a_version_that_was_replaced_is_stale_at_its_end(at_s: float, change: li
     run, new = Run(limits={"stale_after": "1000s"}), ModelKey("digits", "2")
     run.pane(0, DRIFT)
     run.pane(at_s - 1, judged("latency", "ok", model=new), model=new)
-    ended = run.alerts.tick(ns(at_s))
+    ended = run.alerts.advance_clock(ns(at_s))
     assert changes(ended) == change
     assert [alert.reason for alert in ended] == ["Another version replaced it."] * len(change)
 
@@ -473,7 +473,7 @@ def test_the_onset_of_an_alert_is_that_of_its_first_cause() -> None:
 def test_silence_began_when_data_last_came() -> None:
     run = Run()
     run.pane(3, QUIET)
-    (alert,) = run.alerts.tick(ns(700))
+    (alert,) = run.alerts.advance_clock(ns(700))
     assert (alert.onset_ns, alert.time_ns, alert.severity, alert.title) == (ns(3), ns(700), "warning", "no predictions")
 
 

@@ -9,13 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon.processor.alert.alert import Link, RuleState
-from otel_mlmon.processor.alert.message import (
-    describe_change,
-    estimate_quantile,
-    format_alert,
-    format_percent,
-    format_title,
-)
+from otel_mlmon.processor.alert.cause import describe_change, estimate_quantile, format_percent
+from otel_mlmon.processor.alert.message import format_alert, format_title
 from otel_mlmon.processor.alert.rules.rule import RULES
 from otel_mlmon.processor.window.binning import name_ranges
 from otel_mlmon.processor.window.window import Bins

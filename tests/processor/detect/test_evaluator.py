@@ -4,7 +4,6 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,15 +12,13 @@ from numpy.typing import NDArray
 from otel_mlmon import semconv
 from otel_mlmon.internal_events import JOURNAL
 from otel_mlmon.processor.detect.alternatives import Direction
-from otel_mlmon.processor.detect.counts import Samples, samples_of
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.score import Score, Statistics, ThresholdVerdict
 from otel_mlmon.processor.detect.state import StreamState
-from otel_mlmon.processor.detect.statistics.registry import STATISTICS
-from otel_mlmon.processor.detect.statistics.statistic import Measurement, Statistic
+from otel_mlmon.processor.detect.statistics.statistic import Statistic
 from otel_mlmon.processor.detect.threshold import Threshold
-from otel_mlmon.processor.state.records import decode, encode
+from otel_mlmon.processor.state.repository import decode, encode
 from otel_mlmon.processor.window.window import Bins, Reference, StreamKey, Window
 from otel_mlmon.types import ModelKey
 from tests.support.evidence import plain
@@ -64,6 +61,12 @@ class Bench:
         ((scored, score),) = self.evaluator.evaluate([pane])
         assert scored is pane
         return score
+
+    def measure(self, pane: Window) -> Statistics:
+        """The statistics of one rolling window."""
+        assert pane.reference is not None
+        (statistics,) = self.evaluator.measure([(pane.reference, pane.rolling)])
+        return statistics
 
     def feed(
         self, shares: NDArray[np.float64], panes: int, *, seed: int = 0, start: int = 0, stream: StreamKey = LABELS
@@ -123,20 +126,14 @@ def test_calibrating_ok_drift_ok() -> None:
     assert after[-1] == "ok"
 
 
-def test_reports_the_rolling_window() -> None:
-    pane = np.array([10, 20, 30, 40])
-    for reference in (REFERENCE, ORDERED):
-        score = Bench().score(window(pane, reference=reference))
-        rows = {}
-        for name, statistic in STATISTICS.load_all().items():
-            if reference.bins.is_ordered or not statistic.needs_ordered_bins:
-                measurement = statistic.measure(samples_of(REFERENCE.counts, pane * 2))
-                p_value, noise = (
-                    None if number is None else float(number) for number in (measurement.p_value, measurement.noise)
-                )
-                rows[name] = (float(measurement.value), p_value, noise)
-        assert score.statistics == Statistics.from_rows(rows)
-        assert score.current_count == 200
+def test_only_a_window_that_a_threshold_judges_is_measured_at_once() -> None:
+    judged = replace(POLICY, thresholds=(Threshold(statistic="psi", above=0.2),))
+    bench = Bench(policies={LABELS: judged})
+    panes = [window(np.array([10, 20, 30, 40]), stream=stream) for stream in (LABELS, OTHER)]
+    (_, measured), (_, unmeasured) = bench.evaluator.evaluate(panes)
+    assert measured.statistics == bench.measure(panes[0])
+    assert unmeasured == replace(Bench().score(panes[1]), statistics=None)
+    assert (unmeasured.current_count, unmeasured.thresholds) == (200, ())
 
 
 @pytest.mark.parametrize(
@@ -199,8 +196,8 @@ def test_forgotten_starts_anew() -> None:
     bench = Bench()
     bench.feed(SHARES, 20)
     assert list(bench.evaluator.streams()) == [LABELS]
-    bench.evaluator.forget(LABELS)
-    bench.evaluator.forget(LABELS)
+    bench.evaluator.remove_stream(LABELS)
+    bench.evaluator.remove_stream(LABELS)
     assert LABELS not in bench.evaluator.streams()
     with pytest.raises(KeyError):
         bench.evaluator.state(LABELS)
@@ -229,7 +226,7 @@ def test_a_policy_is_asked_for_once_until_the_stream_is_forgotten() -> None:
     bench.feed(SHARES, 3, stream=OTHER)
     assert bench.evaluator.policy(LABELS) == POLICY
     assert bench.asked == [LABELS, OTHER]
-    bench.evaluator.forget(LABELS)
+    bench.evaluator.remove_stream(LABELS)
     bench.feed(SHARES, 1)
     assert bench.asked == [LABELS, OTHER, LABELS]
 
@@ -242,7 +239,7 @@ def test_the_budget_is_over_every_stream_with_a_reference() -> None:
     bench.evaluator.evaluate([window(pane), window(pane), window(pane, stream=learning, reference=None)])
     bench.evaluator.evaluate([window(pane, stream=OTHER)])
     bench.evaluator.evaluate([])
-    bench.evaluator.forget(LABELS)
+    bench.evaluator.remove_stream(LABELS)
     bench.evaluator.evaluate([window(pane, stream=OTHER)])
     assert bench.watched == [1, 2, 2, 1]
 
@@ -254,23 +251,14 @@ def test_a_bad_pane_keeps_its_evidence_and_stops_no_other() -> None:
         one.feed(SHARES, 20)
         one.feed(MOVED, 5, start=20)
     before = faults()
-    bad = bench.score(window(np.array([1, 2, 3])))
+    pane = window(np.array([1, 2, 3]))
+    bad = bench.score(pane)
+    assert faults() == before + 1
+    assert (bad.status, bad.current_count) == ("drift", 12)
+    assert bench.measure(pane) == Statistics()
     assert faults() == before + 2
-    assert (bad.status, bad.statistics, bad.current_count) == ("drift", Statistics(), 12)
     assert plain(bench.evaluator.state(LABELS)) == plain(alone.evaluator.state(LABELS))
     assert bench.feed(SHARES, 3, stream=OTHER) == alone.feed(SHARES, 3, stream=OTHER)
-
-
-@pytest.mark.guarded
-def test_a_bad_rolling_window_has_no_statistics_and_its_neighbours_have_theirs() -> None:
-    pane = np.array([4, 3, 2, 1])
-    streams = [StreamKey(ModelKey("m", str(index)), "input.x") for index in range(3)]
-    windows = [window(pane * (index + 1), stream=stream) for index, stream in enumerate(streams)]
-    windows[1] = replace(windows[1], rolling=np.array([1, 2]))
-    scores = [score for _, score in Bench().evaluator.evaluate(windows)]
-    alone = [Bench().score(windows[index]) for index in (0, 2)]
-    assert [scores[0], scores[2]] == alone
-    assert (scores[1].statistics, scores[1].current_count) == (Statistics(), 3)
 
 
 @pytest.mark.guarded
@@ -283,44 +271,13 @@ def test_a_bad_reference_is_as_if_there_was_none() -> None:
     assert LABELS not in bench.evaluator.streams()
 
 
-class Broken:
-    """A statistic that raises, or returns what is no column."""
-
-    needs_ordered_bins = False
-    has_p_value = False
-
-    def __init__(self, value: Any = None) -> None:
-        self.value = value
-
-    def measure(self, _samples: Samples, /) -> Measurement:
-        if self.value is None:
-            raise ZeroDivisionError
-        return Measurement(value=self.value)
-
-    def min_count(self, *, bins: int, threshold: float) -> int:
-        return bins + round(threshold)
-
-
-@pytest.mark.guarded
-@pytest.mark.parametrize("value", [None, np.float64(1.0), np.zeros(2), np.zeros((1, 1))])
-def test_a_bad_statistic_takes_nothing_with_it(value: Any) -> None:
-    bench = Bench(statistics={"broken": Broken(value), "psi": STATISTICS.load("psi")})
-    before = faults()
-    score = bench.feed(SHARES, 1)[0]
-    assert faults() == before + 1
-    assert (score.status, score.statistics.names) == ("learning", ("psi",))
-
-
-def test_no_statistics_are_none() -> None:
-    assert Bench(statistics={}).feed(SHARES, 1)[0].statistics == Statistics()
-
-
 def test_an_empty_pane_and_an_empty_reference() -> None:
     empty = Reference(bins=BINS, counts=np.zeros(4, dtype=np.int64))
     bench = Bench(policies={LABELS: DetectionPolicy(tolerance=0.02, direction="down")})
-    score = bench.score(window(np.zeros(4, dtype=np.int64), reference=empty))
+    pane = window(np.zeros(4, dtype=np.int64), reference=empty)
+    score = bench.score(pane)
     assert (score.is_calibrating, score.since_ns, score.design_effect) == (True, 0, 1.0)
-    assert set(score.statistics.values) == {0.0}
+    assert set(bench.measure(pane).values) == {0.0}
 
 
 def test_together_is_one_by_one() -> None:
@@ -360,8 +317,8 @@ def test_a_pane_with_negative_counts_stops_no_other() -> None:
     good, bad = window(np.array([4, 3, 2, 1]), stream=OTHER), window(np.array([4, -3, 2, 1]))
     before = faults()
     (_, spoilt), (_, score) = Bench().evaluator.evaluate([bad, good])
-    assert faults() == before + 2
-    assert (spoilt.is_calibrating, spoilt.log10_evidence, spoilt.statistics) == (True, 0.0, Statistics())
+    assert faults() == before + 1
+    assert (spoilt.is_calibrating, spoilt.log10_evidence) == (True, 0.0)
     assert score == Bench().score(good)
 
 
@@ -380,7 +337,9 @@ def test_thresholds_are_judged_on_the_rolling_window() -> None:
         ["too few values", "breached"],
         ["breached", "breached"],
     ]
-    psi = scores[1].statistics.values[scores[1].statistics.names.index("psi")]
+    statistics = scores[1].statistics
+    assert statistics is not None
+    psi = statistics.values[statistics.names.index("psi")]
     assert scores[1].thresholds[0] == ThresholdVerdict(
         statistic="psi", is_p_value=False, value=psi, bound=0.2, min_count=60, verdict="breached"
     )

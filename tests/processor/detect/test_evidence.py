@@ -12,9 +12,8 @@ from scipy.special import betaln, xlogy
 from scipy.stats import dirichlet_multinomial, multinomial
 
 from otel_mlmon.errors import BinMismatchError
-from otel_mlmon.processor.detect.alternatives import TILTS, Direction, alternatives_of
+from otel_mlmon.processor.detect.alternatives import HALF_LIVES_ITEMS, TILTS, Direction, alternatives_of
 from otel_mlmon.processor.detect.evidence import CAP, EvidenceBank
-from otel_mlmon.processor.detect.plug_in import HALF_LIVES_ITEMS
 from otel_mlmon.types import Counts
 from tests.support.evidence import Evidence, plain
 

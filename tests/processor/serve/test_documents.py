@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,9 @@ def test_a_model_is_described_by_what_it_did_and_what_was_said_of_it() -> None:
         contributions=(0.5, -0.5),
     )
     scores = {StreamKey(MODEL, "prediction.label"): score}
-    document = overview([bench.panes.summary(MODEL)], scores, [], [])
+    summary = bench.panes.summary(MODEL)
+    streams = tuple(replace(stream, current_count=100) for stream in summary.streams)
+    document = overview([replace(summary, streams=streams)], scores, [], [])
     model = document["models"]["digits"]
     keys = ("name", "environment", "version", "versions", "state", "predictions", "error_ratio")
     assert {key: model[key] for key in keys} == {

@@ -16,10 +16,9 @@ from otel_mlmon.processor.window.binning import (
     name_ranges,
 )
 from otel_mlmon.semconv import MISSING, OTHER
-from otel_mlmon.sketch.categories import Categories
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
-from otel_mlmon.sketch.stream_sketch import StreamSketch
+from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
 
 VALUES = st.lists(st.floats(min_value=-1e6, max_value=1e6), max_size=60)
 

@@ -14,10 +14,9 @@ from otel_mlmon.processor.window.binning import (
     count_over_threshold,
 )
 from otel_mlmon.semconv import MISSING, OTHER
-from otel_mlmon.sketch.categories import Categories
 from otel_mlmon.sketch.exponential import BIAS, ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
-from otel_mlmon.sketch.stream_sketch import StreamSketch
+from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
 
 
 def explicit(bounds: list[float], counts: list[int]) -> StreamSketch:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-from otel_mlmon.processor.state.records import decode, encode
+from otel_mlmon.processor.state.repository import decode, encode
 from otel_mlmon.processor.window.binning import ClassBins, NumberBins, choose_quantile_bins
 from otel_mlmon.processor.window.learning import (
     LEVEL,
@@ -20,9 +20,8 @@ from otel_mlmon.processor.window.learning import (
     design_effect,
     is_learned,
 )
-from otel_mlmon.sketch.categories import Categories
 from otel_mlmon.sketch.exponential import ExponentialHistogram
-from otel_mlmon.sketch.stream_sketch import StreamSketch
+from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
 
 SHARES = np.array([0.4, 0.3, 0.2, 0.1])
 BINS = ClassBins(labels=("a", "b", "c", "_OTHER"))

@@ -25,10 +25,8 @@ from otel_mlmon.processor.window.learning import (
     chi_squared_quantile,
     design_effect,
 )
-from otel_mlmon.processor.window.reference import StreamReference
-from otel_mlmon.processor.window.settings import ModelWindowSettings
-from otel_mlmon.sketch.categories import Categories
-from otel_mlmon.sketch.stream_sketch import StreamSketch
+from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
+from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
 
 BINS = ClassBins(labels=("a", "b", "_OTHER"))
 TABLES = st.lists(st.tuples(*[st.integers(0, 30)] * 3).filter(any), min_size=1, max_size=40)

@@ -14,9 +14,8 @@ from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.state.sqlite import SqliteRepository
 from otel_mlmon.processor.window.moving_reference import HOUR_NS, SHRINKAGE, MovingReference, couple, hour_of_week
-from otel_mlmon.processor.window.pane import PaneCounts
-from otel_mlmon.processor.window.settings import ModelWindowSettings, MovingReferenceSettings, WindowSettings
-from otel_mlmon.processor.window.window import Bins, Window
+from otel_mlmon.processor.window.reference import ModelWindowSettings, MovingReferenceSettings
+from otel_mlmon.processor.window.window import Bins, PaneCounts, Window, WindowSettings
 from otel_mlmon.sketch.moments import ExactSum
 from otel_mlmon.types import ModelKey
 from tests.support.observations import SECOND, T0, Bench, facts, label

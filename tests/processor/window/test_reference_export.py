@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.receive.data_point import DataPoint
-from otel_mlmon.processor.window.settings import ModelWindowSettings, MovingReferenceSettings, WindowSettings
-from otel_mlmon.processor.window.window import Reference, Window
+from otel_mlmon.processor.window.reference import ModelWindowSettings, MovingReferenceSettings
+from otel_mlmon.processor.window.window import Reference, Window, WindowSettings
 from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.sketch.histogram import Histogram

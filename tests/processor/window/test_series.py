@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from otel_mlmon import semconv
 from otel_mlmon.processor.receive.data_point import DataPoint
 from otel_mlmon.processor.window.aggregator import CLOCK_SLACK_NS
+from otel_mlmon.processor.window.reference import ModelWindowSettings
 from otel_mlmon.processor.window.series import (
     DELTA,
     MAX_CONSUMED_KEYS,
@@ -23,9 +24,8 @@ from otel_mlmon.processor.window.series import (
     list_streams,
     sketch_streams,
 )
-from otel_mlmon.processor.window.settings import ModelWindowSettings, WindowSettings
-from otel_mlmon.sketch.categories import Categories
-from otel_mlmon.sketch.stream_sketch import StreamSketch
+from otel_mlmon.processor.window.window import WindowSettings
+from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
 from tests.support.observations import MODEL, SECOND, T0, Bench, Clock, durations, facts, label, numbers, point
 
 

@@ -18,7 +18,8 @@ from otel_mlmon.errors import StoreError
 from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded
 from otel_mlmon.processor.state.sqlite import SqliteRepository
 from otel_mlmon.processor.window.aggregator import WindowAggregator
-from otel_mlmon.processor.window.settings import ModelWindowSettings, WindowSettings
+from otel_mlmon.processor.window.reference import ModelWindowSettings
+from otel_mlmon.processor.window.window import WindowSettings
 from otel_mlmon.reference.embedding import encode_profile
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.types import ModelKey

@@ -1,1 +1,1 @@
-"""The runtime onnxruntime: its sessions' methods patched, and every call copied."""
+"""The runtime onnxruntime: patches the methods of its sessions, and copies every call."""

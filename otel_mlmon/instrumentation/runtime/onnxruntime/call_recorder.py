@@ -1,7 +1,7 @@
 """Describes sessions at their first call, and makes the closures that copy their calls.
 
 The closures hang on the session itself in a dictionary, which the patched method finds in 0.03 µs. They hold the
-session's description, never the session: it is freed when its owner lets go of it.
+session's description, never the session: it is freed when its owner releases it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ATTRIBUTE: Final = "_otel_mlmon"
 RUNTIME_NAME: Final = "onnxruntime"
 
 MAX_PLANS: Final = 64
-"""Choices of outputs of one session that are told apart; calls with another are timed only."""
+"""The largest number of output choices of one session; calls with another choice are timed only."""
 
 _DIGEST_BYTES: Final = 1 << 20
 
@@ -58,6 +58,9 @@ class CallRecorder:
         self._runtime_version = runtime_version
         # By identity: a subclass may be unhashable, or equal to another of its kind.
         self._references: dict[int, weakref.ref[Any]] = {}
+        self._sessions: dict[int, SessionInfo] = {}
+        self.sessions = self._sessions.values
+        """Lists the sessions that are alive now."""
         self._is_closed = False
 
     def attach_copier(
@@ -95,7 +98,7 @@ class CallRecorder:
         *,
         are_values: bool,
     ) -> OrtValueRecorder:
-        """Finds or makes what records the calls of `session` by a method other than `run` with these outputs."""
+        """Returns the recorder of the calls of `session` by a method other than `run` with these outputs."""
         names = tuple(output_names) if output_names else None
         recorder: OrtValueRecorder | None = session.__dict__.get(ATTRIBUTE, {}).get((operation, names))
         if recorder is not None:
@@ -148,7 +151,7 @@ class CallRecorder:
         return self._context(None)
 
     def renew_context(self) -> None:
-        """Reads contexts by another function, if there is one now: new closures then copy the calls of all sessions."""
+        """Replaces the function that reads contexts if there is another one now; all sessions then get new closures."""
         reader = self._capture.context_reader()
         if reader is not self._context:
             self._context = reader
@@ -156,7 +159,7 @@ class CallRecorder:
                 _detach(session.__dict__.get(ATTRIBUTE, {}))
 
     def swallow(self, error: BaseException) -> bool:
-        """Whether `error`, raised by our code after a call of the host's, is kept from it; the call is dropped."""
+        """Drops a call after which our code raised `error`; returns whether the error is kept from the host."""
         self.sink.drop(DROP_FAULT)
         return self.stage.swallow(error)
 
@@ -188,11 +191,13 @@ class CallRecorder:
             )
 
     def record_providers(self, session: Any, requested: tuple[str, ...]) -> None:
-        """Records that a session was put on other execution providers; its next calls are described anew."""
+        """Records that a session moved to other execution providers; its next calls are described anew."""
         with self.stage:
             is_new = ATTRIBUTE not in session.__dict__
             copiers = self._copiers_of(session)
             info = copiers["session"] = self._describe(session)
+            if id(session) in self._references:
+                self._sessions[id(session)] = info
             copiers["requested"] = requested
             _detach(copiers)
             self._capture.loads.append(
@@ -200,13 +205,9 @@ class CallRecorder:
             )
 
     def requested_providers(self, session: Any) -> tuple[str, ...]:
-        """The execution providers that `session` was created with; empty if nobody watched it being created."""
+        """The execution providers that `session` was created with; empty if its creation was not observed."""
         names: tuple[str, ...] = session.__dict__.get(ATTRIBUTE, {}).get("requested", ())
         return names
-
-    def sessions(self) -> list[SessionInfo]:
-        """Lists the sessions that are alive now."""
-        return [info for session in self._live_sessions() if (info := self.session_of(session)) is not None]
 
     def session_of(self, session: Any) -> SessionInfo | None:
         """Describes a session that ran or was created before; None of any other object."""
@@ -214,7 +215,7 @@ class CallRecorder:
         return info
 
     def close(self) -> None:
-        """Lets go of every session, and of the copies that `copy.copy` made of it, which share the dictionary.
+        """Releases every session, and the copies that `copy.copy` made of it, which share its dictionary.
 
         A call that began before and ends later is still put into the sink, and nothing is attached to its session.
         """
@@ -222,21 +223,23 @@ class CallRecorder:
         for session in self._live_sessions():
             session.__dict__.pop(ATTRIBUTE, {}).clear()
         self._references.clear()
+        self._sessions.clear()
 
     def _live_sessions(self) -> list[Any]:
         return [session for reference in list(self._references.values()) if (session := reference()) is not None]
 
     def _copiers_of(self, session: Any) -> dict[Any, Any]:
-        """Everything attached to a session: its description, the providers asked for, and a closure a choice."""
+        """Returns everything attached to a session: description, requested providers, a closure a choice of outputs."""
         if self._is_closed:
-            # What hangs on the session from now on is another recorder's, or nobody's.
+            # From now on everything attached to the session belongs to another recorder, or to none.
             return {"session": self._describe(session)}
         copiers: dict[Any, Any] = session.__dict__.setdefault(ATTRIBUTE, {})
         if "session" not in copiers:
             copiers["session"] = self._describe(session)
         if id(session) not in self._references:
-            forget = functools.partial(_forget, self._references, id(session))
+            forget = functools.partial(_forget, self._references, self._sessions, id(session))
             self._references[id(session)] = weakref.ref(session, forget)
+            self._sessions[id(session)] = copiers["session"]
         return copiers
 
     def _timing_copier(self, copiers: dict[Any, Any], info: SessionInfo, context: Context) -> CopyCall:
@@ -247,7 +250,7 @@ class CallRecorder:
         return copier
 
     def _keep(self, copiers: dict[Any, Any], key: object, copier: object, info: SessionInfo, context: Context) -> None:
-        """Keeps what was made of `info` and `context`, unless it is out of date.
+        """Attaches a closure made of `info` and `context` to its session, unless it is out of date.
 
         Another thread that renewed, changed or closed meanwhile has not removed it.
         """
@@ -280,10 +283,16 @@ def _detach(copiers: dict[Any, Any]) -> None:
         copiers.pop(key, None)
 
 
-def _forget(references: dict[int, weakref.ref[Any]], identity: int, reference: weakref.ref[Any]) -> None:
-    """Takes off a session that was freed, unless another one has its place in memory by now."""
+def _forget(
+    references: dict[int, weakref.ref[Any]],
+    sessions: dict[int, SessionInfo],
+    identity: int,
+    reference: weakref.ref[Any],
+) -> None:
+    """Removes a session that was freed, unless another one has its address by now."""
     if references.get(identity) is reference:
         del references[identity]
+        sessions.pop(identity, None)
 
 
 def _content(session: weakref.ref[Any]) -> object:

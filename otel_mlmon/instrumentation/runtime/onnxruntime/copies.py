@@ -34,7 +34,7 @@ USEFUL: Final = frozenset({"rows", "text", "maps", "whole"})
 """The layouts that hold predictions."""
 
 SMALL_BYTES: Final = 1024
-"""An input and an output of at most this are copied by the short way."""
+"""The largest input and output that are copied by the specialised closure."""
 
 MAX_INPUT_BYTES: Final = 4096
 SAMPLE_BYTES: Final = 1024
@@ -48,7 +48,7 @@ MAX_TEXTS: Final = 64
 """Strings copied of one tensor."""
 
 MAX_TEXT_CHARACTERS: Final = 256
-"""Characters kept of each: what is longer is no category, and is not held on to."""
+"""Characters copied of each string: a longer one is no category."""
 
 TEXT_BYTES: Final = 60
 """Bytes of a string without its characters."""
@@ -71,7 +71,7 @@ _MAP: Final = re.compile(r"seq\(map\((?:int64|string),tensor\(float\)\)\)")
 
 
 class Node(Protocol):
-    """Describes one input or output of a session, as onnxruntime's `NodeArg` gives it."""
+    """Describes one input or output of a session, as onnxruntime's `NodeArg` has it."""
 
     name: str
     type: str
@@ -141,7 +141,7 @@ def plan_inputs(session: Any, feed: Mapping[str, Any]) -> tuple[Tensor, ...]:
     states = {node.name for node in nodes if len(nodes) > 1 and feeds_back(node, outputs)}
     inputs = [plan_input(node, feed.get(node.name)) for node in nodes if node.name not in states]
     profiled = [tensor for tensor in inputs if tensor.layout not in {"none", "shape"}]
-    # Without any input to profile, one shape still tells the batch's size.
+    # Without any input to profile, one shape still shows the batch size.
     shapes = [tensor for tensor in inputs if tensor.layout == "shape"][:1]
     return tuple(profiled or shapes)
 
@@ -153,7 +153,7 @@ _STATE_WORDS: Final = re.compile(
 
 
 def feeds_back(node: Node, outputs: Sequence[Node]) -> bool:
-    """Whether an input is a recurrent state, which an output of the same type and almost the same name gives."""
+    """Returns whether an input is a recurrent state: an output has the same type and almost the same name."""
     core = _STATE_WORDS.sub("", node.name.lower())
     return bool(core) and any(
         other.type == node.type
@@ -184,7 +184,7 @@ def _row_bytes(tensor: Tensor) -> int:
 
 
 def _single(plan: Plan, position: int, sink: Sink, context: Context, general: CopyCall) -> CopyCall:
-    """One table in, one vector a row out: the common small model, without a loop or a call of ours."""
+    """Copies calls with one table in and one vector a row out, the common small model: no loop, no function call."""
     name, small = plan.inputs[0].name, SMALL_BYTES
     queue, extend = sink.queue, sink.queue.extend
     # Records this small cannot fill the sink's bytes below this length, so their bytes need not be counted here.

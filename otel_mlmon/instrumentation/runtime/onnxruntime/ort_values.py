@@ -1,6 +1,6 @@
 """Records the calls that do not come through `run`.
 
-Those methods take and give other things than arrays: `OrtValue`s, perhaps in a device's memory, or nothing at all.
+Those methods take and return other objects than arrays: `OrtValue`s, perhaps in a device's memory, or nothing at all.
 Arrays in host memory are copied as those of `run` are; of what lies on a device only the shape is read, since bringing
 it to the host would wait for the device.
 """
@@ -97,7 +97,7 @@ class OrtValueRecorder:
         }
         chosen = plan_outputs(values, is_whole=self._is_whole)
         if not chosen and not self._inputs:
-            # One shape still tells the batch's size.
+            # One shape still shows the batch size.
             planned = {position: plan_output(node, value) for position, (node, value) in values.items()}
             chosen = dict([(position, tensor) for position, tensor in planned.items() if tensor.layout == "shape"][:1])
         plan = Plan(
@@ -138,7 +138,7 @@ def value_copier(tensor: Tensor, copy: Copy) -> Copy:
 
 
 def shape_placeholder(value: Any) -> object:
-    """Makes an array of the shape of an `OrtValue` that takes no memory; None of what is no tensor."""
+    """Makes an array of the shape of an `OrtValue` that takes no memory; None if it is no tensor."""
     if value is None or not value.has_value() or not value.is_tensor():
         return None
     return np.broadcast_to(np.float32(0), tuple(value.shape()))

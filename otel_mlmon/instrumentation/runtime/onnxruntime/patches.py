@@ -6,7 +6,7 @@ earlier, names imported earlier, subclasses and `onnxruntime.backend`.
 Not covered: bound methods taken before, the C++ binding `session._sess`, and runtimes that are not onnxruntime.
 
 Choice: plain functions set on the class, not wrapt's proxies, which cost 1 µs more a call and cannot be taken off once
-somebody else patched the same method on top.
+another library patched the same method on top.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class OnnxRuntime:
 
 
 class OnnxRuntimeInstrumentation:
-    """Onnxruntime as it is patched: see `runtime.Instrumentation`.
+    """The patches of onnxruntime: see `runtime.Instrumentation`.
 
     Args:
         recorder: Records the calls.
@@ -63,9 +63,9 @@ class OnnxRuntimeInstrumentation:
         return tuple(self._patches)
 
     def undo(self) -> bool:
-        """Takes the patches off; whether all of them could be, not left as pass-throughs below somebody else's.
+        """Removes the patches; returns whether none had to stay as a pass-through below that of another library.
 
-        The sessions are let go of at once: whoever instruments them next must not find what copies their calls for us.
+        The sessions are released at once: the next instrumentation must not find closures of this one.
         """
         undone, self._patches = [patch.undo() for patch in reversed(self._patches.values())], {}
         self._recorder.close()
@@ -90,7 +90,7 @@ class Patch:
         setattr(self._owner, name, self._replacement.function)
 
     def undo(self) -> bool:
-        """Takes the patch off; whether the method is the former one, not a pass-through below somebody else's patch."""
+        """Removes the patch; returns whether the former method is back, without a pass-through."""
         self._replacement.switch_off()
         if self._owner.__dict__.get(self._name) is not self._replacement.function:
             return False
@@ -99,7 +99,7 @@ class Patch:
 
 
 def load() -> ModuleType | None:
-    """Imports onnxruntime; None if it is not installed, or of it only a folder is left."""
+    """Imports onnxruntime; None if it is not installed, or only an empty folder of it is left."""
     try:
         import onnxruntime
     except ImportError:
@@ -109,14 +109,14 @@ def load() -> ModuleType | None:
 
 
 def stop_telemetry(module: ModuleType) -> None:
-    """Switches off what the runtime itself sends from now on; nothing in a release that sends nothing."""
+    """Switches off the runtime's own telemetry; does nothing in a release without any."""
     stop = getattr(module, "disable_telemetry_events", None)
     if stop is not None:
         stop()
 
 
 def patch(module: ModuleType, recorder: CallRecorder) -> dict[str, Patch]:
-    """Patches every method of `METHODS` that this release has, and gives the patches by name."""
+    """Patches every method of `METHODS` that this release has, and returns the patches by name."""
     session = module.InferenceSession
     return {
         name: Patch(session, name, functools.partial(_replace, replace, recorder))
@@ -175,7 +175,7 @@ def _exact_run(original: Method, recorder: CallRecorder) -> Replacement:
 
 
 def _any_run(original: Method, recorder: CallRecorder) -> Replacement:
-    """Replaces a `run` that somebody else replaced by one of other parameters, which are handed on as they come."""
+    """Replaces a `run` that another library replaced by one of other parameters, and passes these on unchanged."""
 
     def call_original(self: Any, _names: Any, _feed: Any, run_options: Any = None) -> Any:
         arguments, keywords = run_options

@@ -1,7 +1,7 @@
 """Replaces the methods that run a model besides `run`, and the one that changes what it runs on.
 
-A method is replaced by one of its exact signature, as in onnxruntime 1.17 to 1.31. Where somebody else put a method of
-other parameters in its place, the arguments are handed on as they come and the call is timed only.
+A method is replaced by one of its exact signature, as in onnxruntime 1.17 to 1.31. Where another library put one of
+other parameters in its place, the arguments are passed on unchanged and the call is timed only.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import CallRec
 from otel_mlmon.instrumentation.runtime.onnxruntime.ort_values import OrtValueRecorder
 
 ASYNC_ERROR: Final = "RuntimeError"
-"""The `error.type` of a call that fails on onnxruntime's own thread, which tells its callback a text and no class."""
+"""The `error.type` of a call that fails on onnxruntime's own thread, which passes its callback a text and no class."""
 
 DROP_CALLBACK: Final = "no_callback"
-"""Nothing tells when a call without a callback ends."""
+"""The reason of a call without a callback, whose end cannot be observed."""
 
 CPU_PROVIDER: Final = "CPUExecutionProvider"
 
@@ -31,11 +31,11 @@ CallReader = Callable[..., "tuple[Any, Mapping[str, Any], Sequence[Any]]"]
 
 
 class Replacement(NamedTuple):
-    """Holds what takes the place of a method."""
+    """Holds the function that replaces a method."""
 
     function: Method
     switch_off: Callable[[], None]
-    """Makes `function` hand everything on and do nothing of its own, for good."""
+    """Makes `function` call the original method only, for good."""
 
 
 class Switch:
@@ -183,7 +183,7 @@ def parameters_of(method: Method) -> tuple[str, ...]:
 
 
 def _requested_providers(recorder: CallRecorder, session: Any, providers: Any) -> tuple[str, ...]:
-    """Finds what the host asked for: in onnxruntime's own second try, which hands over this very list, the first."""
+    """Finds the providers that the host requested: onnxruntime's own second attempt passes this very list again."""
     if providers is not None and providers is getattr(session, "_fallback_providers", None):
         return recorder.requested_providers(session) or tuple(session.get_providers())
     return provider_names(providers)
@@ -231,7 +231,7 @@ def _read_binding(session: Any, iobinding: Any, run_options: Any) -> tuple[Any, 
     # As they are: `get_outputs` would wrap each, for 3 µs.
     values = iobinding.get_outputs_as_ortvaluevector()
     names = tuple(getattr(iobinding, "_bound_outputs", ()))
-    if len(names) != len(values):  # older releases do not tell which outputs are bound
+    if len(names) != len(values):  # older releases do not show which outputs are bound
         all_names = [node.name for node in session.get_outputs()]
         names = tuple(all_names) if len(all_names) == len(values) == 1 else ("",) * len(values)
     if run_options is not None and tuple(session.get_providers()) != (CPU_PROVIDER,):
@@ -292,7 +292,7 @@ def _call_with_callback(
     callback: Any,
     call: Callable[[Any], Any],
 ) -> Any:
-    """Starts a call that ends in `callback`; a fault of ours is counted only if onnxruntime takes the call."""
+    """Starts a call that ends in `callback`; an error of ours is counted only if onnxruntime accepts the call."""
     wrapped: _Callback | None = None
     fault: Exception | None = None
     if callable(callback) and not recorder.stage.is_open:

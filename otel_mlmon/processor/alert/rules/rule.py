@@ -65,7 +65,7 @@ class Rule(Protocol):
     def __init__(self, section: Any) -> None: ...
 
     def policy(self, stream: str) -> DetectionPolicy | None:
-        """Returns how evidence about `stream` is collected; None if the rule does not judge this stream."""
+        """Returns the detection policy of `stream`; None if the rule does not judge it."""
 
     def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
         """Judges one stream after one pane.
@@ -96,7 +96,7 @@ class ModelRules:
         """The rules that are evaluated, by name."""
         self.no_data_after_s: float = rules[NO_DATA].section.after_s
         """How long a model is silent before it has no data."""
-        self.of_stream = lru_cache(maxsize=_CACHED_STREAMS)(self._of_stream)
+        self.find_rules = lru_cache(maxsize=_CACHED_STREAMS)(self._find_rules)
 
     @classmethod
     def from_section(cls, section: object) -> ModelRules:
@@ -104,10 +104,10 @@ class ModelRules:
         return cls({name: rule_type(getattr(section, name)) for name, rule_type in RULES.load_all().items()})
 
     def policy(self, stream: str) -> DetectionPolicy | None:
-        """Returns how evidence about `stream` is collected; None if no active rule judges it.
+        """Returns the detection policy of `stream`; None if no active rule judges it.
 
         One stream has one policy: that of its first active rule. A rule that only sets thresholds adds them to it; if
-        no other is active, the evidence is collected, though nobody is alerted by it.
+        no other is active, the evidence is collected, though no alert comes of it.
         """
         policies = {name: rule.policy(stream) for name, rule in self._rules.items()}
         active = [policy for name, policy in policies.items() if policy is not None and name in self.active]
@@ -117,7 +117,7 @@ class ModelRules:
         first = min((*active, *others), key=lambda policy: bool(policy.thresholds))
         return replace(first, thresholds=tuple(threshold for policy in active for threshold in policy.thresholds))
 
-    def _of_stream(self, stream: str) -> tuple[tuple[str, Rule], ...]:
+    def _find_rules(self, stream: str) -> tuple[tuple[str, Rule], ...]:
         """Returns name and rule of the active rules that judge `stream`."""
         return tuple((name, rule) for name, rule in self.active.items() if rule.policy(stream) is not None)
 

@@ -14,8 +14,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.alert.alert import Cause, Severity
-from otel_mlmon.processor.alert.cause import OnsetCounts, rolling_counts, shift_cause
-from otel_mlmon.processor.alert.message import format_count
+from otel_mlmon.processor.alert.cause import OnsetCounts, format_count, rolling_counts, shift_cause
 from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection
 from otel_mlmon.processor.config.section import Section
 from otel_mlmon.processor.detect.policy import DetectionPolicy
@@ -109,6 +108,6 @@ class StatisticRule:
 
 
 def _excess(verdict: ThresholdVerdict) -> float:
-    """Returns by how many decades a threshold is passed."""
+    """Computes by how many powers of ten a value exceeds its threshold."""
     larger, smaller = (verdict.bound, verdict.value) if verdict.is_p_value else (verdict.value, verdict.bound)
     return math.log10(larger / max(smaller, _SMALLEST))

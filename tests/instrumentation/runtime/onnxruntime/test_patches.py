@@ -173,7 +173,7 @@ def test_sessions_are_freed(watched: Watched) -> None:
     del session
     gc.collect()
     assert gone() is None
-    assert watched.recorder.sessions() == []
+    assert list(watched.recorder.sessions()) == []
 
 
 def test_lists_and_large_arrays(watched: Watched) -> None:

@@ -384,7 +384,7 @@ def test_set_providers_is_noted_and_later_calls_are_read_anew(watched: Watched) 
         True, ("AzureExecutionProvider", "CPUExecutionProvider"), False, ("CPUExecutionProvider",),
     )  # fmt: skip
     assert changed.session is second.plan.session
-    assert watched.recorder.sessions() == [second.plan.session]
+    assert list(watched.recorder.sessions()) == [second.plan.session]
     assert watched.recorder.requested_providers(session) == ("CPUExecutionProvider",)
 
 
@@ -428,7 +428,7 @@ def test_sessions_are_freed_after_every_path(watched: Watched) -> None:
     del session
     gc.collect()
     assert gone() is None
-    assert watched.recorder.sessions() == []
+    assert list(watched.recorder.sessions()) == []
     assert watched.recorder._references == {}
 
 

@@ -41,7 +41,7 @@ def rules_of(**model: Any) -> ModelRules:
 )
 def test_every_stream_has_its_rule_and_policy(stream: str, rule: str, policy: DetectionPolicy) -> None:
     rules = rules_of()
-    assert [name for name, _ in rules.of_stream(stream)] == [rule]
+    assert [name for name, _ in rules.find_rules(stream)] == [rule]
     assert rules.policy(stream) == policy
 
 
@@ -55,7 +55,7 @@ def test_a_rule_that_is_switched_off_is_left_out_and_hides_no_other(name: str) -
     rules = rules_of(**{name: {"enabled": False}})
     assert list(rules.active) == [other for other in rules_of().active if other != name]
     streams = ("latency", "errors", "prediction.label", "prediction.confidence", "input.age")
-    judging = [rule for stream in streams for rule, _ in rules.of_stream(stream)]
+    judging = [rule for stream in streams for rule, _ in rules.find_rules(stream)]
     assert judging == [other for other in rules.active if other != "no_data"]
 
 
@@ -66,10 +66,10 @@ def test_a_stream_without_an_active_rule_is_not_evaluated() -> None:
 def test_thresholds_are_added_to_the_policy_of_the_first_rule() -> None:
     rules = rules_of(data_drift={"tolerance": "8%"}, statistic=THRESHOLDS)
     assert rules.policy("input.age") == DetectionPolicy(tolerance=0.08, direction="both", thresholds=(PSI,))
-    assert [name for name, _ in rules.of_stream("input.age")] == ["data_drift", "statistic"]
+    assert [name for name, _ in rules.find_rules("input.age")] == ["data_drift", "statistic"]
     off = rules_of(data_drift={"tolerance": "8%", "enabled": False}, statistic=THRESHOLDS)
     assert off.policy("input.age") == DetectionPolicy(tolerance=0.08, direction="both", thresholds=(PSI,))
-    assert [name for name, _ in off.of_stream("input.age")] == ["statistic"]
+    assert [name for name, _ in off.find_rules("input.age")] == ["statistic"]
     without = rules_of(data_drift={"tolerance": "8%"}, statistic={**THRESHOLDS, "enabled": False})
     assert without.policy("input.age") == DetectionPolicy(tolerance=0.08, direction="both")
 

@@ -166,6 +166,7 @@ def test_a_statistic_of_a_package_is_reported_and_may_be_named_in_a_rule(tmp_pat
     evaluator = Evaluator(policy_for=settings.policy, alarm_line_for=settings.alarm_line)
     _, (window, _) = judged("prediction.label", "ok", reference=(500, 500), pane=(90, 10))
     ((_, score),) = evaluator.evaluate([window])
+    assert score.statistics is not None
     assert score.statistics.names[-1] == "mine"
     assert score.statistics.values[-1] == pytest.approx(0.4)
     assert [(verdict.statistic, verdict.bound, verdict.min_count, verdict.verdict) for verdict in score.thresholds] == [

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.receive.data_point import Sketch
-from otel_mlmon.processor.state.records import encode
-from otel_mlmon.processor.window.pane import PaneCounts, RollingWindow
+from otel_mlmon.processor.state.repository import encode
 from otel_mlmon.processor.window.series import PointValue, merge_streams, sketch_streams
+from otel_mlmon.processor.window.window import PaneCounts, RollingWindow
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.moments import ExactSum, Moments

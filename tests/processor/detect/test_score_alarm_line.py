@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from otel_mlmon.processor.detect.alarm_line import log10_alarm_line
+from otel_mlmon.processor.detect.score import log10_alarm_line
 
 
 def test_one_a_month_over_26_streams() -> None:

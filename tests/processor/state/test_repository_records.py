@@ -13,12 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_mlmon.errors import StoreError
-from otel_mlmon.processor.state.records import decode, encode
-from otel_mlmon.sketch.categories import Categories
+from otel_mlmon.processor.state.repository import decode, encode
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.moments import ExactSum, Moments
-from otel_mlmon.sketch.stream_sketch import StreamSketch
+from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
 from otel_mlmon.types import Bools, Counts, Floats, ModelKey
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import linprog, minimize
 
-from otel_mlmon.processor.detect import projection
+from otel_mlmon.processor.detect import alternatives as projection
 from otel_mlmon.types import Floats
 from tests.support.balls import largest_mean_in_ball
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_mlmon.semconv import OTHER
-from otel_mlmon.sketch.categories import Categories
+from otel_mlmon.sketch.stream_sketch import Categories
 
 COUNTS = st.dictionaries(st.sampled_from(["a", "b", "c", "d", OTHER]), st.integers(1, 100))
 
