@@ -71,7 +71,8 @@ def main() -> int:
                 pairs.append(
                     {name: costs[ROOT][name] / costs[base][name] for name in costs[base] if name in costs[ROOT]}
                 )
-                print(f"pair {number + 1} of {arguments.pairs}", file=sys.stderr)
+                ratios = ", ".join(f"{name} {ratio:.2f}" for name, ratio in pairs[-1].items())
+                print(f"pair {number + 1} of {arguments.pairs}: {ratios}", file=sys.stderr)
         finally:
             subprocess.run(["git", "worktree", "remove", "--force", base], cwd=ROOT, check=True)
     is_within = True
