@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import otel_mlmon
+from otel_mlmon import testing
+
+PINNED = Path(__file__).with_name("public_api.txt")
 
 NAMES = [
     "ConfigurationError", "Handle", "MlmonError", "ModelOptions", "OnnxRuntimeInstrumentor", "Prediction", "Status",
@@ -39,18 +44,47 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
         _ = otel_mlmon.instrumentt
 
 
-def test_importing_loads_nothing_heavy_and_reads_nothing() -> None:
-    program = f"""
-import sys
-opened = []
-sys.addaudithook(lambda event, _: opened.append(event) if event.startswith(("socket.", "subprocess.")) else None)
-import otel_mlmon
+WATCH = f"""
+import os, sys
+touched = []
+def watch(event, arguments):
+    is_module = event == "open" and str(arguments[0]).endswith((".py", ".pyc", ".so"))
+    if event.startswith(("socket.", "subprocess.", "os.putenv")) or (event == "open" and not is_module):
+        touched.append((event, str(arguments[:1])))
+class Environment(type(os.environ)):
+    def __getitem__(self, name):
+        touched.append(("environment", name))
+        return super().__getitem__(name)
+sys.addaudithook(watch)
+os.environ.__class__ = Environment
+STATEMENT
 heavy = [name for name in {HEAVY!r} if name in sys.modules]
-assert heavy == [], heavy
-assert opened == [], opened
+print(heavy, touched)
 """
+
+
+def effects(statement: str) -> str:
+    """Returns what a statement loads, and which files, sockets and variables it touches, in a process of its own."""
+    program = WATCH.replace("STATEMENT", statement)
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_importing_loads_nothing_heavy_and_touches_nothing() -> None:
+    assert effects("import otel_mlmon") == "[] []\n"
+
+
+@pytest.mark.parametrize(
+    ("statement", "effect"),
+    [
+        ("open(os.devnull).close()", "[] [('open', \"('/dev/null',)\")]\n"),
+        ("os.environ.get('OTEL_MLMON_SENTRY')", "[] [('environment', 'OTEL_MLMON_SENTRY')]\n"),
+        ("import socket; socket.gethostname()", "[] [('socket.gethostname', '()')]\n"),
+    ],
+)
+def test_what_an_import_must_not_do_is_seen(statement: str, effect: str) -> None:
+    assert effects(statement) == effect
 
 
 def test_instrumenting_never_loads_what_belongs_to_the_processor() -> None:
@@ -63,3 +97,31 @@ assert heavy == [], heavy
 """
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def public_api() -> str:
+    """Returns every public name with its signature, as `tests/public_api.txt` has it."""
+    lines = []
+    for module in (otel_mlmon, testing):
+        for name in module.__all__:
+            value = getattr(module, name)
+            if inspect.isclass(value):
+                lines.append(f"{module.__name__}.{name}{_signature(value)}")
+                members = [member for member in sorted(vars(value)) if not member.startswith("_")]
+                lines += [f"    {member}{_signature(vars(value)[member])}" for member in members]
+            else:
+                lines.append(f"{module.__name__}.{name}{_signature(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _signature(value: object) -> str:
+    if not callable(value) or value is otel_mlmon.OnnxRuntimeInstrumentor.configuration:
+        return ""  # the section of OpenTelemetry's configuration file follows from `instrument()`
+    with contextlib.suppress(ValueError):
+        return str(inspect.signature(value))
+    return ""
+
+
+def test_every_signature_is_as_it_was() -> None:
+    """A change is meant: then write what `public_api()` returns into the file."""
+    assert public_api() == PINNED.read_text(encoding="utf-8")

@@ -59,3 +59,67 @@ def test_every_change_fragment_has_a_kind_that_the_changelog_knows() -> None:
     for path in (ROOT / ".changelog").iterdir():
         if path.name != ".gitignore":
             assert re.fullmatch(r"\+?[a-z0-9-]+\.(added|changed|fixed|removed)\.md", path.name), path.name
+
+
+COVERED_BY = {
+    "__main__": "cli/test_cli.py",
+    "backtest/describe": "backtest/test_run.py",
+    "backtest/judge": "backtest/test_run.py",
+    "backtest/pictures": "backtest/test_page.py",
+    "backtest/report": "backtest/test_run.py",
+    "cli/processor": "e2e/test_processor.py",
+    "errors": "cli/test_cli.py",
+    "instrumentation/export/error_tracker": "instrumentation/sentry/test_tracker.py",
+    "instrumentation/export/process_metrics": "e2e/test_four_lines.py",
+    "instrumentation/export/signal_writers": "instrumentation/test_pipeline.py",
+    "instrumentation/instrumentor": "e2e/test_zero_code.py",
+    "instrumentation/sentry/client": "instrumentation/sentry/test_tracker.py",
+    "options": "instrumentation/test_settings.py",
+    "processor/alert/config": "processor/config/test_load.py",
+    "processor/config/document": "processor/config/test_load.py",
+    "processor/config/model": "processor/config/test_load.py",
+    "processor/config/render": "processor/config/test_load.py",
+    "processor/config/section": "processor/config/test_load.py",
+    "processor/detect/policy": "processor/test_settings.py",
+    "processor/detect/state": "processor/detect/test_evaluator.py",
+    "processor/notify/notifier": "contracts/test_notifiers.py",
+    "processor/receive/config": "processor/config/test_load.py",
+    "processor/receive/data_point": "processor/receive/test_decode.py",
+    "processor/receive/responses": "processor/receive/test_http.py",
+    "processor/serve/config": "processor/config/test_load.py",
+    "processor/serve/health": "processor/serve/test_api.py",
+    "processor/serve/server": "processor/serve/test_api.py",
+    "processor/state/config": "processor/config/test_load.py",
+    "processor/window/config": "processor/config/test_load.py",
+    "processor/window/model_windows": "processor/window/test_aggregator.py",
+    "processor/window/stream": "processor/window/test_aggregator.py",
+    "table/table": "table/test_read.py",
+    "testing/captured_signals": "instrumentation/test_pipeline.py",
+    "testing/telemetry": "testing/test_simulated_processor.py",
+    "types": "test_architecture.py",
+    "version": "test_public_api.py",
+}
+"""A module without a test file of its own, and the one that covers it."""
+
+
+def has_test_file(module: str) -> bool:
+    folder, _, name = module.rpartition("/")
+    tests = ROOT / "tests" / folder
+    return (tests / f"test_{name}.py").exists() or bool(list(tests.glob(f"test_{name}_*.py")))
+
+
+def test_every_module_has_a_test_file_or_a_named_cover() -> None:
+    modules = [
+        name.removeprefix("otel_mlmon/").removesuffix(".py")
+        for name in tracked()
+        if name.startswith("otel_mlmon/") and name.endswith(".py") and not name.endswith("/__init__.py")
+    ]
+    statistics = {"__init__", "registry"}
+    uncovered = [
+        module
+        for module in modules
+        if not has_test_file(module)
+        and not (module.startswith("processor/detect/statistics/") and Path(module).name not in statistics)
+    ]
+    assert set(uncovered) == set(COVERED_BY)
+    assert [cover for cover in COVERED_BY.values() if not (ROOT / "tests" / cover).exists()] == []
