@@ -1,4 +1,8 @@
-"""Takes the figures that `make compare` pairs: costs of this revision, printed as one line of JSON."""
+"""Takes the figures that `make compare` pairs: costs of this revision, printed as one line of JSON.
+
+Shared machines change their speed from one second to the next: every figure is a ratio to a cost that no revision can
+change, taken beside it in the same process: the bare `run` of the same round, or a fixed mix of Python and numpy.
+"""
 
 from __future__ import annotations
 
@@ -32,29 +36,43 @@ BINS = 10
 PANE_NS = 10 * 10**9
 
 
-def median_cpu(work: Callable[[], object], rounds: int) -> float:
-    """CPU seconds of `work`, the median over rounds."""
-    seconds = []
+def yardstick() -> float:
+    """CPU seconds of a fixed mix of Python and numpy."""
+    numbers = np.random.default_rng(0).normal(size=200_000)
+    begin = time.process_time()
+    np.sort(numbers)
+    np.exp(numbers).cumsum()
+    sum(number * 0.5 for number in range(100_000))
+    return time.process_time() - begin
+
+
+def relative_cpu(work: Callable[[], object], rounds: int) -> float:
+    """CPU time of `work` over that of the yardstick before and after it, the median over rounds."""
+    ratios = []
     for _ in range(rounds):
         gc.collect()
+        before = yardstick()
         begin = time.process_time()
         work()
-        seconds.append(time.process_time() - begin)
-    return statistics.median(seconds)
+        seconds = time.process_time() - begin
+        ratios.append(2 * seconds / (before + yardstick()))
+    return statistics.median(ratios)
 
 
 def hot_path() -> dict[str, float]:
-    """What an instrumented call takes, nanoseconds."""
+    """What an instrumented call takes, over the bare call of the same round."""
     figures = {}
     for case, name in ((CASES[0], "tight loop"), (CASES[1], "decoded after")):
-        variants = measure(case, rounds=3, calls=2500)["otel_mlmon"]
-        figures[f"run, {name}: p50"] = statistics.median(variants.p50_ns)
-        figures[f"run, {name}: CPU"] = statistics.median(variants.cpu_ns)
+        variants = measure(case, rounds=4, calls=2500, names=("bare",))
+        bare, instrumented = variants["bare"], variants["otel_mlmon"]
+        for what in ("p50", "cpu"):
+            pairs = zip(getattr(instrumented, f"{what}_ns"), getattr(bare, f"{what}_ns"), strict=True)
+            figures[f"run, {name}: {what}"] = statistics.median(cost / unit for cost, unit in pairs)
     return figures
 
 
 def evaluation(streams: int, panes: int) -> float:
-    """CPU seconds of evidence, and of the statistics that are reported beside it, of one pane of many streams."""
+    """The evidence, and the statistics that are reported beside it, of one pane of many streams."""
     generator, shares = np.random.default_rng(0), np.full(BINS, 1 / BINS)
     bins = Bins(
         names=tuple(f"b{number}" for number in range(BINS)), is_ordered=True, edges=tuple(map(float, range(BINS - 1)))
@@ -63,7 +81,7 @@ def evaluation(streams: int, panes: int) -> float:
     references = [Reference(bins=bins, counts=generator.multinomial(10_000, shares)) for _ in keys]
     policy = DetectionPolicy(tolerance=0.05, direction="both")
     evaluator = Evaluator(policy_for=lambda _: policy, alarm_line_for=lambda _: 6.8)
-    seconds = []
+    costs = []
     for pane in range(panes):
         windows = []
         for key, reference in zip(keys, references, strict=True):
@@ -74,15 +92,19 @@ def evaluation(streams: int, panes: int) -> float:
                     pane=counts, rolling=counts, rolling_start_ns=0,
                 )
             )  # fmt: skip
-        begin = time.process_time()
-        evaluator.evaluate(windows)
-        evaluator.measure([(window.reference, window.rolling) for window in windows if window.reference is not None])
-        seconds.append(time.process_time() - begin)
-    return statistics.median(seconds[len(seconds) // 2 :])
+
+        def work(windows: list[Window] = windows) -> None:
+            evaluator.evaluate(windows)
+            evaluator.measure(
+                [(window.reference, window.rolling) for window in windows if window.reference is not None]
+            )
+
+        costs.append(relative_cpu(work, 1))
+    return statistics.median(costs[len(costs) // 2 :])
 
 
 def processor(models: int, panes: int) -> float:
-    """CPU seconds of one pane of models of 98 features: decoded, counted, evaluated, stored, published."""
+    """One pane of models of 98 features: decoded, counted, evaluated, stored, published."""
     buckets = list(range(1, 31))
     with SimulatedProcessor({"models": {"*": {"reference": {"learn": 2000}}}}) as simulated:
 
@@ -101,16 +123,16 @@ def processor(models: int, panes: int) -> float:
 
         for _ in range(8):
             run()
-        return median_cpu(run, panes)
+        return relative_cpu(run, panes)
 
 
 def backtest() -> float:
-    """CPU seconds of a backtest of 200,000 rows of 21 columns."""
+    """A backtest of 200,000 rows of 21 columns."""
     reference, data = table_of(WINDOW, 1), table_of(200_000, 2)
     columns = choose_columns(reference, {}, timestamp=None)
     profile = build_profile(reference, columns)
     request = BacktestRequest(reference=Path("ref"), data=Path("data"), window=WindowLength(rows=WINDOW))
-    return median_cpu(lambda: replay_table(request, data, profile, columns, ignore_progress), 3)
+    return relative_cpu(lambda: replay_table(request, data, profile, columns, ignore_progress), 3)
 
 
 def main() -> int:
@@ -119,7 +141,7 @@ def main() -> int:
         **hot_path(),
         "evaluation, 21 streams": evaluation(21, 40),
         "evaluation, 10,000 streams": evaluation(10_000, 4),
-        "processor, a pane of 500 streams": processor(5, 6),
+        "processor, a pane of 200 streams": processor(2, 5),
         "backtest, 200,000 rows of 21 columns": backtest(),
     }
     print(json.dumps(figures))

@@ -165,8 +165,8 @@ def ours(tracers: TracerProvider, meters: MeterProvider, loggers: LoggerProvider
         handle.uninstrument()
 
 
-def measure(case: Case, *, rounds: int, calls: int) -> dict[str, Measured]:
-    """Every variant of `case`, round after round."""
+def measure(case: Case, *, rounds: int, calls: int, names: Sequence[str] = ()) -> dict[str, Measured]:
+    """Every variant of `case`, or those of `names` and ours, round after round."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(case.model(), options, providers=["CPUExecutionProvider"])
@@ -196,6 +196,7 @@ def measure(case: Case, *, rounds: int, calls: int) -> dict[str, Measured]:
             flush_spans,
         ),
     }
+    variants = {name: variant for name, variant in variants.items() if not names or name in names}
     measured = {name: Measured() for name in (*variants, "otel_mlmon")}
 
     def note(name: str, figures: tuple[float, float, float]) -> None:
