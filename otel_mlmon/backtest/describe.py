@@ -110,7 +110,7 @@ def _judge(trace: Trace) -> tuple[BacktestState, str]:
     if last.is_calibrating:
         return "unknown", f"too few values to know how they vary: {values}, and 1 000 or more are needed"
     effect = trace.score.design_effect if trace.score is not None else 1.0
-    if _undetectable_distance(trace.reference, trace.tolerance, effect) >= _max_distance(trace.reference):
+    if _undetectable_distance(trace.reference, trace.tolerance, effect) >= _largest_possible_distance(trace.reference):
         return (
             "unknown",
             f"the reference of {trace.reference.total} values is too small: no drift could be told from chance",
@@ -124,7 +124,7 @@ def _undetectable_distance(reference: Reference, tolerance: float, effect: float
     return tolerance + math.sqrt(reference.bins.count * effect / (4.0 * total)) if total else math.inf
 
 
-def _max_distance(reference: Reference) -> float:
+def _largest_possible_distance(reference: Reference) -> float:
     """Returns the largest total variation of any counts from the reference, smoothed as the evidence smooths it."""
     bins = reference.bins.count
     return 1.0 - (float(reference.counts.min()) + 0.5) / (reference.total + bins / 2.0)

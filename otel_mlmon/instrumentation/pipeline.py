@@ -350,7 +350,7 @@ class InstrumentationPipeline:
         return map(self._model_of, self._sessions())
 
     def _find_model(self, source: object) -> ModelKey | None:
-        """Returns the model of a session object, or that raised an exception; None for any other object."""
+        """Returns the model that a session object runs, or whose call raised an exception; None for other objects."""
         infos = (runtime.session_of(source) for runtime in self._runtimes.values())
         return next((self._model_of(info) for info in infos if info is not None), None)
 

@@ -306,7 +306,7 @@ def _create_logger(providers: Providers, exporters: ExporterFactory) -> _logs.Lo
 
 
 def _run_within(timeout_s: float, functions: list[Callable[[], Any]]) -> bool:
-    """Runs functions at once on daemon threads; returns whether they ended in time. Those that did not run on."""
+    """Runs functions at once on daemon threads; returns whether all ended in time. The others keep running."""
     deadline_s = time.monotonic() + timeout_s
     threads = [
         threading.Thread(target=_run_silently, args=(function,), daemon=True, name="otel_mlmon-exit")

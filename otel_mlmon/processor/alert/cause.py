@@ -73,7 +73,7 @@ class OnsetCounts:
         if not score.since_ns or reference is None:
             self.by_stream.pop(stream, None)
             return
-        pane = BinCounts(counts=_integers(window.pane), mean=window.pane_mean, onset_ns=score.since_ns)
+        pane = BinCounts(counts=_as_tuple(window.pane), mean=window.pane_mean, onset_ns=score.since_ns)
         earlier = self.by_stream.get(stream)
         if earlier is not None and earlier.onset_ns == pane.onset_ns and len(earlier.counts) == len(pane.counts):
             pane = _add(earlier, pane, reference.bins)
@@ -88,7 +88,7 @@ class OnsetCounts:
 
 def rolling_counts(window: Window) -> BinCounts:
     """Returns the counts of the rolling window."""
-    return BinCounts(counts=_integers(window.rolling), mean=window.rolling_mean)
+    return BinCounts(counts=_as_tuple(window.rolling), mean=window.rolling_mean)
 
 
 def shares(counts: Counts | tuple[int, ...]) -> tuple[float, ...]:
@@ -186,7 +186,7 @@ def _describe_largest_move(
     )
 
 
-def _integers(counts: Counts) -> tuple[int, ...]:
+def _as_tuple(counts: Counts) -> tuple[int, ...]:
     return tuple(counts.tolist())
 
 

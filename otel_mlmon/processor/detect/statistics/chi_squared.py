@@ -24,7 +24,7 @@ class ChiSquared:
     has_p_value = True
 
     def measure(self, samples: Samples, /) -> Measurement:
-        """Measures each row."""
+        """Measures each stream, one a row."""
         value = pearson_chi_squared(samples)
         p_value = chi_squared_tail(value, samples.freedom)
         return Measurement(value=value, p_value=p_value, noise=samples.freedom.astype(np.float64))

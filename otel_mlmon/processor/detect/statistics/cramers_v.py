@@ -23,7 +23,7 @@ class CramersV:
     has_p_value = False
 
     def measure(self, samples: Samples, /) -> Measurement:
-        """Measures each row."""
+        """Measures each stream, one a row."""
         total = (samples.totals[0] + samples.totals[1])[..., 0]
         freedom = samples.freedom
         is_table = (total > 1.0) & (freedom > 0)

@@ -23,7 +23,7 @@ class GTest:
     has_p_value = True
 
     def measure(self, samples: Samples, /) -> Measurement:
-        """Measures each row."""
+        """Measures each stream, one a row."""
         log_likelihoods = xlogy(samples.counts, samples.shares / samples.expected).sum(-1)
         value = np.maximum(2.0 * (log_likelihoods[0] + log_likelihoods[1]), 0.0)
         p_value = chi_squared_tail(value, samples.freedom)

@@ -22,7 +22,7 @@ class Hellinger:
     has_p_value = False
 
     def measure(self, samples: Samples, /) -> Measurement:
-        """Measures each row."""
+        """Measures each stream, one a row."""
         p, q = np.sqrt(samples.shares)
         squares = ((p - q) ** 2).sum(-1)
         return Measurement(value=np.minimum(np.sqrt(squares / 2.0), 1.0))

@@ -26,7 +26,7 @@ class JensenShannon:
     has_p_value = False
 
     def measure(self, samples: Samples, /) -> Measurement:
-        """Measures each row."""
+        """Measures each stream, one a row."""
         p, q = samples.shares
         entropies = rel_entr(samples.shares, (p + q) / 2.0)
         divergence_bits = (entropies[0] + entropies[1]).sum(-1) / (2.0 * math.log(2.0))

@@ -23,7 +23,7 @@ class KolmogorovSmirnov:
     has_p_value = False
 
     def measure(self, samples: Samples, /) -> Measurement:
-        """Measures each row."""
+        """Measures each stream, one a row."""
         distance = np.abs(np.add.accumulate(samples.moved, -1)).max(-1, initial=0.0)
         return Measurement(value=np.minimum(distance, 1.0))
 

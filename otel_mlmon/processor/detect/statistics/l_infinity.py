@@ -21,7 +21,7 @@ class LInfinity:
     has_p_value = False
 
     def measure(self, samples: Samples, /) -> Measurement:
-        """Measures each row."""
+        """Measures each stream, one a row."""
         return Measurement(value=np.minimum(np.abs(samples.moved).max(-1, initial=0.0), 1.0))
 
     def min_count(self, *, bins: int, threshold: float) -> int:  # noqa: ARG002 (part of the Protocol)

@@ -28,7 +28,7 @@ class Psi:
     has_p_value = True
 
     def measure(self, samples: Samples, /) -> Measurement:
-        """Measures each row."""
+        """Measures each stream, one a row."""
         bins = samples.counts.shape[-1]
         p, q = (samples.counts + 0.5) / (samples.totals + bins / 2.0)
         value = ((q - p) * np.log(q / p)).sum(-1)

@@ -21,7 +21,7 @@ class TotalVariation:
     has_p_value = False
 
     def measure(self, samples: Samples, /) -> Measurement:
-        """Measures each row."""
+        """Measures each stream, one a row."""
         spread = np.sqrt(np.maximum(samples.expected * (1.0 - samples.expected), 0.0)).sum(-1)
         noise = spread * np.sqrt(samples.unit / (2.0 * math.pi))
         return Measurement(value=np.minimum(np.abs(samples.moved).sum(-1) / 2.0, 1.0), noise=noise)

@@ -24,7 +24,7 @@ class Wasserstein:
     has_p_value = False
 
     def measure(self, samples: Samples, /) -> Measurement:
-        """Measures each row."""
+        """Measures each stream, one a row."""
         return Measurement(value=np.abs(np.add.accumulate(samples.moved, -1)[..., :-1]).sum(-1))
 
     def min_count(self, *, bins: int, threshold: float) -> int:
