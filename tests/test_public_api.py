@@ -115,7 +115,8 @@ def public_api() -> str:
 
 
 def _signature(value: object) -> str:
-    if not callable(value) or value is otel_mlmon.OnnxRuntimeInstrumentor.configuration:
+    configuration: object = otel_mlmon.OnnxRuntimeInstrumentor.configuration
+    if not callable(value) or value is configuration:
         return ""  # the section of OpenTelemetry's configuration file follows from `instrument()`
     with contextlib.suppress(ValueError):
         return str(inspect.signature(value))
