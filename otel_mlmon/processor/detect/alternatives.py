@@ -1,4 +1,4 @@
-"""What the evidence bets on: a dictionary of simple alternatives, and alternatives that are learned from the counts.
+"""Alternatives that the evidence bets on: a dictionary of simple ones, and those that are learned from the counts.
 
 1. A fixed dictionary of simple alternatives to the reference, each a bet of its own against every law in the ball
 
