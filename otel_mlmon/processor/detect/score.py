@@ -83,8 +83,8 @@ class Score:
     current_count: int = 0
     """Values in the rolling window."""
     statistics: Statistics | None = Statistics()
-    """Of the rolling window; None until they are measured: with the evidence for thresholds, else for publication."""
     """Statistics of the rolling window; None until measured: with the evidence for thresholds, else for publication."""
+    thresholds: tuple[ThresholdVerdict, ...] = ()
     contributions: tuple[float, ...] = ()
     """Shape (K,): how much each bin added to ln W since the onset, in nats; the largest is the first cause."""
 
