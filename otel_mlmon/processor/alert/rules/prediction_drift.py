@@ -10,8 +10,8 @@ from pydantic import Field
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.alert.alert import Cause, Severity
-from otel_mlmon.processor.alert.cause import OnsetCounts, shift_cause
-from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection, drift_severity, judge_evidence
+from otel_mlmon.processor.alert.cause import OnsetCounts
+from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection, drift_severity, judge_shift
 from otel_mlmon.processor.config.section import Ratio
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.score import Score
@@ -40,12 +40,7 @@ class PredictionDriftRule:
 
     def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
         """Judges by the evidence that the distribution moved."""
-        tolerance = self.section.tolerance
-        return judge_evidence(
-            window,
-            score,
-            lambda reference: shift_cause(window, reference, score, counts.since_onset(window), bound=tolerance),
-        )
+        return judge_shift(window, score, counts, bound=self.section.tolerance)
 
     def severity(self, causes: Iterable[Cause]) -> Severity:
         """Returns the severity by how much of the data moved."""

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Final, Literal, Protocol, TypeAlias
 from pydantic import Field
 
 from otel_mlmon.processor.alert.alert import Cause, Severity
-from otel_mlmon.processor.alert.cause import OnsetCounts
+from otel_mlmon.processor.alert.cause import OnsetCounts, shift_cause
 from otel_mlmon.processor.config.section import Section
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.score import Score
@@ -127,6 +127,14 @@ def judge_evidence(window: Window, score: Score, describe: Callable[[Reference],
     if score.status == "drift" and window.reference is not None:
         return describe(window.reference)
     return "ok" if score.status == "ok" else None
+
+
+def judge_shift(window: Window, score: Score, counts: OnsetCounts, *, bound: float) -> Judgement:
+    """Judges by the evidence that a distribution moved; `bound` is the total variation that is tolerated, [0, 1]."""
+    since_onset = counts.since_onset
+    return judge_evidence(
+        window, score, lambda reference: shift_cause(window, reference, score, since_onset(window), bound=bound)
+    )
 
 
 def drift_severity(causes: Iterable[Cause]) -> Severity:
