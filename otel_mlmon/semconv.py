@@ -33,6 +33,8 @@ OPERATION_NAME: Final = "ml.operation.name"
 BATCH_SIZE: Final = "ml.batch.size"
 INFERENCE_DURATION: Final = "ml.inference.duration"
 PREDICTION_ID: Final = "ml.prediction.id"
+SAMPLING_REASON: Final = "ml.sampling.reason"
+SAMPLING_PROBABILITY: Final = "ml.sampling.probability"
 PREDICTION_LABEL: Final = "ml.prediction.label"
 PREDICTION_CONFIDENCE: Final = "ml.prediction.confidence"
 PREDICTION_CONFIDENCE_MIN: Final = "ml.prediction.confidence.min"
@@ -87,6 +89,16 @@ SPAN_ATTRIBUTES: Final = (
     Attribute(PREDICTION_CONFIDENCE, "double", "classification; [0, 1]: of the row, or the mean over the batch"),
     Attribute(PREDICTION_CONFIDENCE_MIN, "double", "classification, batch above 1"),
     Attribute(ERROR_TYPE, "string", "the call failed; the span's status is ERROR"),
+    Attribute(
+        SAMPLING_REASON,
+        "string",
+        "the call was in no trace: why it was chosen, one of `failed` `slow` `unsure` `share` `chance`",
+    ),
+    Attribute(
+        SAMPLING_PROBABILITY,
+        "double",
+        "likewise: the probability with which it was chosen; weights of one over it give true figures",
+    ),
 )
 """The attributes of a `predict {ml.model.name}` span. Scalars only: some back-ends cannot search arrays."""
 
@@ -335,7 +347,7 @@ EVENTS: Final = (
         "INFO",
         "the prediction log of calls, with their trace context; rate-limited, failed and unsure calls first",
         (*_MODEL, PREDICTION_ID, INFERENCE_DURATION, BATCH_SIZE, PREDICTION_LABEL, PREDICTION_CONFIDENCE,
-         PREDICTION_CONFIDENCE_MIN, ERROR_TYPE),
+         PREDICTION_CONFIDENCE_MIN, ERROR_TYPE, SAMPLING_REASON, SAMPLING_PROBABILITY),
     ),
     EventKind(
         EVENT_MODEL_LOADED,
@@ -353,7 +365,7 @@ EVENTS: Final = (
         EVENT_INFERENCE_EXCEPTION,
         "ERROR",
         "a call failed, with its trace context and never the exception's message; rate-limited",
-        (*_MODEL, OPERATION_NAME, EXCEPTION_TYPE),
+        (*_MODEL, OPERATION_NAME, EXCEPTION_TYPE, SAMPLING_REASON, SAMPLING_PROBABILITY),
     ),
     EventKind(
         EVENT_ALERT,
