@@ -45,7 +45,7 @@ def recovered(at_s: float, rules: tuple[str, ...] = RULES) -> Moment:
 
 GOOD = (
     moment("learning", -12, None),
-    moment("learning", -10, model_document(status="learning")),
+    moment("learning", -10, model_document(state="learning")),
     moment("learning", -6, model_document()),
     moment("calm", -2, model_document()),
     moment("shift", 0, model_document()),
