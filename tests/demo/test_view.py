@@ -146,14 +146,14 @@ def test_a_model_without_shares_yet_is_drawn() -> None:
 
 
 def test_the_verdict_in_words() -> None:
-    found = (
+    texts = (
         "  + data_drift (input.image.brightness): mean 0.31 → mean 0.17, 0.93 where 0.05 is tolerated; "
         "fired 1.5 s after the shift began, "
     )
     assert view.format_outcome(DemoOutcome(problems=(), alerts=(FINDING,))) == (
-        f"As expected; no alert before the shift, and all are resolved:\n{found}resolved at 11.0 s."
+        f"As expected; no alert before the shift, and all are resolved:\n{texts}resolved at 11.0 s."
     )
     open_end = ExpectedAlert(**{**{f: getattr(FINDING, f) for f in FINDING.__slots__}, "resolved_after_s": None})
     assert view.format_outcome(DemoOutcome(problems=("No x.", "No y."), alerts=(open_end,))) == (
-        f"{found}not resolved.\nNot as expected:\n  - No x.\n  - No y."
+        f"{texts}not resolved.\nNot as expected:\n  - No x.\n  - No y."
     )

@@ -299,7 +299,7 @@ def test_a_histogram_begins_empty() -> None:
 
 
 def test_buckets_of_the_wire_become_ordinals_with_the_zeros_between_the_signs() -> None:
-    made = ExponentialHistogram.from_buckets(
+    histogram = ExponentialHistogram.from_buckets(
         scale=0,
         zero_count=5,
         positive_offset=1,
@@ -308,5 +308,5 @@ def test_buckets_of_the_wire_become_ordinals_with_the_zeros_between_the_signs() 
         negative_counts=np.array([0, 4], dtype=np.int64),
         moments=Moments(),
     )
-    assert made.ordinals.tolist() == [-BIAS, 0, BIAS + 1, BIAS + 3]
-    assert made.counts.tolist() == [4, 5, 2, 3]
+    assert histogram.ordinals.tolist() == [-BIAS, 0, BIAS + 1, BIAS + 3]
+    assert histogram.counts.tolist() == [4, 5, 2, 3]

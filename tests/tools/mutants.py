@@ -189,9 +189,9 @@ def equivalent_mutants(module: Path) -> set[str]:
     """The titles of the changes of `module` that change nothing that can be seen."""
     titles = set()
     for line in EQUIVALENT.read_text(encoding="utf-8").splitlines():
-        name, _, rest = line.partition(" | ")
+        name, _, fields = line.partition(" | ")
         if name == str(module):
-            titles.add(rest.partition(" | ")[0])
+            titles.add(fields.partition(" | ")[0])
     return titles
 
 

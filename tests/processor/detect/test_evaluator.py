@@ -41,7 +41,7 @@ class Bench:
     policies: dict[StreamKey, DetectionPolicy | None] = field(default_factory=dict)
     statistics: Mapping[str, Statistic] | None = None
     watched: list[int] = field(default_factory=list)
-    asked: list[StreamKey] = field(default_factory=list)
+    queries: list[StreamKey] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.evaluator = Evaluator(
@@ -49,7 +49,7 @@ class Bench:
         )
 
     def policy_for(self, stream: StreamKey) -> DetectionPolicy | None:
-        self.asked.append(stream)
+        self.queries.append(stream)
         return self.policies.get(stream, POLICY)
 
     def alarm_line(self, streams: int) -> float:
@@ -225,10 +225,10 @@ def test_a_policy_is_asked_for_once_until_the_stream_is_forgotten() -> None:
     bench.feed(SHARES, 3)
     bench.feed(SHARES, 3, stream=OTHER)
     assert bench.evaluator.policy(LABELS) == POLICY
-    assert bench.asked == [LABELS, OTHER]
+    assert bench.queries == [LABELS, OTHER]
     bench.evaluator.remove_stream(LABELS)
     bench.feed(SHARES, 1)
-    assert bench.asked == [LABELS, OTHER, LABELS]
+    assert bench.queries == [LABELS, OTHER, LABELS]
 
 
 def test_the_budget_is_over_every_stream_with_a_reference() -> None:

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from otel_mlmon.processor.detect.score import Score, Statistics, State
+from otel_mlmon.processor.detect.score import Score, State, Statistics
 
 
 def test_statistics_are_columns_of_rows() -> None:
