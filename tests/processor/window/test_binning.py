@@ -128,6 +128,12 @@ def test_a_constant_that_changes_leaves_its_bin() -> None:
     assert binning.count(mixed).tolist() == [0, 100, 100]
 
 
+def test_zeros_begin_at_a_zero_without_a_sign() -> None:
+    binning = choose_quantile_bins(exponential(0.0, 0.0, 1.0), grid=None, has_missing=False)
+    assert binning.bins.names == ("≤ 0", "0", "0 … 1", "> 1")
+    assert [str(edge) for edge in binning.bins.edges] == ["0.0", "0.0", "1.0"]
+
+
 def test_classes_beyond_the_first_are_other() -> None:
     reference = StreamSketch(categories=Categories(counts={"a": 5, "b": 3, "c": 1}))
     binning = ClassBins.choose(reference, limit=2, has_missing=True)
