@@ -89,15 +89,9 @@ SPAN_ATTRIBUTES: Final = (
     Attribute(PREDICTION_CONFIDENCE, "double", "classification; [0, 1]: of the row, or the mean over the batch"),
     Attribute(PREDICTION_CONFIDENCE_MIN, "double", "classification, batch above 1"),
     Attribute(ERROR_TYPE, "string", "the call failed; the span's status is ERROR"),
+    Attribute(SAMPLING_REASON, "string", "in no trace: chosen as `failed` `slow` `unsure` `share` `chance`"),
     Attribute(
-        SAMPLING_REASON,
-        "string",
-        "the call was in no trace: why it was chosen, one of `failed` `slow` `unsure` `share` `chance`",
-    ),
-    Attribute(
-        SAMPLING_PROBABILITY,
-        "double",
-        "likewise: the probability with which it was chosen; weights of one over it give true figures",
+        SAMPLING_PROBABILITY, "double", "likewise: how likely it was chosen; figures are true weighted by 1 over it"
     ),
 )
 """The attributes of a `predict {ml.model.name}` span. Scalars only: some back-ends cannot search arrays."""
