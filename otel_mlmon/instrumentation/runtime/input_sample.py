@@ -60,9 +60,7 @@ def sample_interval(width: int) -> int:
 @functools.lru_cache(1)
 def _unit_points() -> tuple[Floats, Floats]:
     """Makes the points in the unit square: x and y, each of shape (784,) within [0, 1)."""
-    generator = np.random.default_rng(
-        7
-    )  # of our own: the host's is left alone, and another process sees the same pixels
+    generator = np.random.default_rng(7)  # not the host's, and the same everywhere
     places, cells = np.tile(np.arange(CELLS), (CELLS, 1)), np.arange(CELLS)
     jitter = generator.random((2, CELLS, CELLS))
     x = cells[:, None] + (generator.permuted(places, axis=1) + jitter[0]) / CELLS
