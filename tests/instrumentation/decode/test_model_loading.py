@@ -14,7 +14,7 @@ from otel_mlmon.instrumentation.decode.model_loading import LoadTracker, ModelLo
 from otel_mlmon.instrumentation.runtime.call import UNKNOWN_VERSION, Load, SessionInfo, stamp_of
 
 INFO = SessionInfo(
-    model_name="", path="", digest="d", graph_name="iris", version=3, metadata={}, provider="CPUExecutionProvider",
+    model_name="", path="", graph_name="iris", version=3, metadata={}, provider="CPUExecutionProvider",
     runtime_version="1.2", providers=("CPUExecutionProvider",),
 )  # fmt: skip
 
@@ -124,7 +124,7 @@ def test_an_unknown_version_is_none() -> None:
 
 def info(name: str) -> SessionInfo:
     return SessionInfo(
-        model_name=name, path="", digest="", graph_name="", version=1, metadata={}, provider="P", runtime_version="1"
+        model_name=name, path="", graph_name="", version=1, metadata={}, provider="P", runtime_version="1"
     )
 
 

@@ -92,9 +92,7 @@ class Picture:
 
 
 def test_of_outputs_that_are_not_read_one_shape_tells_the_batch() -> None:
-    info = SessionInfo(
-        model_name="", path="", digest="", graph_name="", version=1, metadata={}, provider="P", runtime_version="1"
-    )
+    info = SessionInfo(model_name="", path="", graph_name="", version=1, metadata={}, provider="P", runtime_version="1")
     ring = CallQueue(fields=FIELDS, max_records=10, max_bytes=10_000, attend=lambda _: None)
     asked = {0: Picture(), 1: Picture()}
     tap = OrtValueRecorder(info, "run_with_iobinding", inputs=(), nodes=asked, sink=ring, are_values=True)
