@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity, identify, model_name, stem
+from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity, file_name, identify, model_name, stem
 from otel_mlmon.instrumentation.runtime.call import Load, SessionInfo
 
 MAX_SESSIONS: Final = 1024
@@ -154,7 +154,9 @@ def describe_load(load: Load, *, version_of: Callable[[str], str]) -> ModelLoad:
 def _model_of(load: Load, version_of: Callable[[str], str]) -> ModelIdentity:
     if load.session is not None:
         return identify(load.session, version=version_of(model_name(load.session)))
-    return ModelIdentity(name=stem(load.path) or "unknown", version="", provider="", runtime_version="")
+    return ModelIdentity(
+        name=file_name(load.path) or stem(load.path) or "unknown", version="", provider="", runtime_version=""
+    )
 
 
 def _reference(session: SessionInfo) -> str:

@@ -120,6 +120,7 @@ NO_GRAPH: Final = ModelGraph(state="not_attempted")
 """The graph of a model whose runtime reads no files."""
 
 NO_LAZY_GRAPH: Final = LazyGraph(lambda: NO_GRAPH)
+NO_LAZY_GRAPH.known = NO_GRAPH
 
 NO_ORIGIN: Final = OutputOrigin()
 """The origin of an output that is not in the file."""

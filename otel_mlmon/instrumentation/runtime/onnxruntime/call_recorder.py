@@ -258,9 +258,7 @@ class CallRecorder:
         if self._is_closed or context is not self._context or copiers.get("session") is not info:
             copiers.pop(key, None)
 
-    def _describe(
-        self, session: Any, *, stamp: FileStamp | None = None, graph: LazyGraph | None = None
-    ) -> SessionInfo:
+    def _describe(self, session: Any, *, stamp: FileStamp | None = None, graph: LazyGraph | None = None) -> SessionInfo:
         meta = session.get_modelmeta()
         source = getattr(session, "_model_path", None)
         path = path_of(source)
