@@ -103,6 +103,9 @@ class InstrumentationPipeline:
             has_output_function=lambda session: callable(
                 self._options_for(model_name(session, may_read=False)).output_kind
             ),
+            samples_device_outputs=lambda session: (
+                self._options_for(model_name(session, may_read=False)).device_outputs == "sample"
+            ),
             allows_telemetry=settings.onnxruntime_telemetry,
         )
         for stage in guards():
