@@ -37,7 +37,7 @@ class SmallTensor(NamedTuple):
     """The number of its axes; 0 of a single value."""
 
 
-MAX_FIELDS: Final = 20_000
+MAX_FIELDS: Final = 10_000
 """Nodes and tensors of a graph, and fields of a node, that are walked over: 10 ms."""
 
 MAX_VALUES: Final = 4096
