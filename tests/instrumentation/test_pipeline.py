@@ -203,9 +203,9 @@ def test_regression_sigmoid_images_and_words() -> None:
         labels = {key: n for key, n in points(captured, "ml.predictions").items() if "sigmoid" in str(key)}
         assert {dict(key)["ml.prediction.label"]: n for key, n in labels.items()} == {"1": 2, "0": 1}
         image = {dict(key)["ml.feature.name"]: p.sum for key, p in points(captured, "ml.input.feature").items()}
-        assert {name: image[name] for name in semconv.IMAGE_FEATURES} == {
+        assert {name: image[name] for name in (*semconv.IMAGE_FEATURES, *semconv.CHANNEL_FEATURES)} == {
             "image.brightness": 1.0, "image.contrast": 0.0, "image.width": 16.0, "image.height": 16.0,
-            "image.aspect_ratio": 2.0, "image.red": 1.0, "image.green": 1.0, "image.blue": 1.0,
+            "image.aspect_ratio": 2.0, "image.channel_0": 1.0, "image.channel_1": 1.0, "image.channel_2": 1.0,
         }  # fmt: skip
         categories = points(captured, "ml.input.category")
         assert {dict(key)["ml.feature.value"]: n for key, n in categories.items()} == {"red": 5, "_OTHER": 1}

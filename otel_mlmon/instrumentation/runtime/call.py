@@ -37,18 +37,9 @@ part of it that was copied; or None, nothing."""
 Side: TypeAlias = "bytes | tuple[Item, ...]"
 """The inputs or outputs of a call: the bytes of a plan's only tensor if it was copied whole, else one item a tensor."""
 
-Layout = Literal["rows", "nchw", "nhwc", "text", "maps", "whole", "shape", "none", "values"]
-"""How a tensor is copied: `rows` along its first axis, an image by pixels, strings, ZipMap's dictionaries, all of it,
-its shape only, not at all, or Python's `values`, as `observe()` takes them."""
-
-IMAGE_STEP: Final = 8
-SMALL_IMAGE_PIXELS: Final = 64
-"""Images less wide or high than this are copied whole."""
-
-
-def image_step(height: int, width: int) -> int:
-    """Computes how many pixels, both ways, one copied pixel stands for."""
-    return IMAGE_STEP if min(height, width) >= SMALL_IMAGE_PIXELS else 1
+Layout = Literal["rows", "wide", "nchw", "nhwc", "text", "maps", "whole", "shape", "none", "values"]
+"""How a tensor is copied: `rows` along its first axis, `wide` rows at a step within each, an image by pixels, strings,
+ZipMap's dictionaries, all of it, its shape only, not at all, or Python's `values`, as `observe()` takes them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
