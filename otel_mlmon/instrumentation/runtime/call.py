@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
-from otel_mlmon.instrumentation.runtime.model_graph import NO_GRAPH, ModelGraph
+from otel_mlmon.instrumentation.runtime.model_graph import NO_LAZY_GRAPH, LazyGraph
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -68,8 +68,6 @@ class SessionInfo:
     """The name that the user gave the model; empty if none."""
     path: str
     """The model's file; empty if it came as bytes. Never leaves the process."""
-    digest: str
-    """Hexadecimal; of the ends of a model that came as bytes, else empty."""
     graph_name: str
     metadata: dict[str, str]
     provider: str
@@ -84,9 +82,7 @@ class SessionInfo:
     """The value of `ml.runtime.name`."""
     providers: tuple[str, ...] = ()
     """All execution providers, in order; the first is `provider`."""
-    content: Callable[[], object] | None = None
-    """Returns the model's bytes if it was given as bytes and its session is alive."""
-    graph: Callable[[], ModelGraph] = lambda: NO_GRAPH
+    graph: LazyGraph = NO_LAZY_GRAPH
     """Returns what the model's file says of its outputs. Runs on: the worker thread; reads files, at the first call."""
 
 
