@@ -59,7 +59,12 @@ OURS: dict[str, tuple[str, ...]] = {
     "instrumentation.pipeline": (*BASE, "instrumentation"),
     "instrumentation.runtime": BASE,
     "instrumentation.queue": BASE,
-    "instrumentation.decode": (*BASE, "instrumentation.runtime.call", "instrumentation.runtime.model_graph"),
+    "instrumentation.decode": (
+        *BASE,
+        "instrumentation.runtime.call",
+        "instrumentation.runtime.model_graph",
+        "instrumentation.runtime.input_sample",
+    ),
     "instrumentation.aggregate": (*BASE, "instrumentation.decode.predictions"),
     "instrumentation.export": (
         *BASE,

@@ -24,7 +24,8 @@ from otel_mlmon.errors import DataError, DependencyMissingError
 from otel_mlmon.instrumentation.decode.batch import take_batches
 from otel_mlmon.instrumentation.decode.decoder import Decoder
 from otel_mlmon.instrumentation.decode.predictions import Predictions
-from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Tensor, image_step
+from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Tensor
+from otel_mlmon.instrumentation.runtime.input_sample import count_sample
 from otel_mlmon.instrumentation.runtime.onnxruntime import patches as onnxruntime
 from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import CallRecorder
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
@@ -32,6 +33,7 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     MAX_INPUT_BYTES,
     MAX_OUTPUT_BYTES,
     MAX_TEXTS,
+    MAX_WIDE_ROWS,
     CopyCall,
     plan_input,
 )
@@ -295,10 +297,11 @@ def _max_input_rows(tensor: Tensor, row: NDArray[Any]) -> int:
         return MAX_TEXTS // max(row.size, 1)
     if tensor.layout == "rows":
         return MAX_INPUT_BYTES // max(row.nbytes, 1)
+    if tensor.layout == "wide":
+        return MAX_WIDE_ROWS
     if tensor.layout in {"nchw", "nhwc"}:
         height, width = row.shape[2:] if tensor.layout == "nchw" else row.shape[1:3]
-        step = image_step(height, width)
-        copy_bytes = row.nbytes // max(height * width, 1) * -(-height // step) * -(-width // step)
+        copy_bytes = row.nbytes // max(height * width, 1) * count_sample(height, width)
         return MAX_IMAGE_BYTES // max(int(copy_bytes), 1)
     return MAX_BATCH_ROWS
 
