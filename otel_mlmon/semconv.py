@@ -350,9 +350,7 @@ EVENTS: Final = (
         (*_MODEL, *_PROVIDERS, RUNTIME_NAME, RUNTIME_VERSION, MODEL_FILE_SHA256, MODEL_LOAD_DURATION, MODEL_REFERENCE),
     ),
     EventKind(
-        EVENT_PROVIDER_FALLBACK,
-        "WARN",
-        "a session runs on another execution provider than the one asked for first",
+        EVENT_PROVIDER_FALLBACK, "WARN", "a session runs on another execution provider than the one asked for first",
         (*_MODEL, *_PROVIDERS),
     ),
     EventKind(
