@@ -217,8 +217,8 @@ def sandbox(root: Path) -> list[str | Path]:
     words += ["--dev", "/dev", "--ro-bind", "/usr", "/usr", "--perms", "1777", "--tmpfs", "/tmp"]
     for link in ("bin", "lib", "lib64", "sbin"):
         words += ["--symlink", f"usr/{link}", f"/{link}"]
-    for parent in ("/opt", "/var", "/var/lib"):
-        words += ["--perms", "0755", "--dir", parent]
+    for folder in ("/opt", "/var", "/var/lib"):
+        words += ["--perms", "0755", "--dir", folder]
     prefix = Path(sys.base_prefix)
     if not prefix.is_relative_to("/usr"):
         for parent in (*reversed(prefix.parents[:-1]), prefix):
