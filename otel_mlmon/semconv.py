@@ -385,6 +385,12 @@ STREAMS: Final[Mapping[str, str]] = {
 CONFIDENCE_EDGES: Final = tuple(step / 10 for step in range(1, 10))
 """10 equal bins that confidence is judged and calibrated in; they nest in `CONFIDENCE_BOUNDS`."""
 
-_IMAGE_PROPERTIES: Final = ("brightness", "contrast", "width", "height", "aspect_ratio", "red", "green", "blue")
+_IMAGE_PROPERTIES: Final = ("brightness", "contrast", "width", "height", "aspect_ratio")
 IMAGE_FEATURES: Final = tuple(f"image.{name}" for name in _IMAGE_PROPERTIES)
 """The features that an image input is profiled by."""
+
+CHANNEL_FEATURES: Final = tuple(f"image.channel_{index}" for index in range(3))
+"""The mean of each of three colour channels, in the order of the input."""
+
+COLOUR_FEATURES: Final = ("image.red", "image.green", "image.blue")
+"""Their names where the model says which channel is which colour."""

@@ -11,7 +11,7 @@ from typing import Final
 from otel_mlmon import semconv
 from otel_mlmon.backtest.judge import Judge, Trace
 from otel_mlmon.backtest.report import AlertReport, BacktestState, StreamReport, WindowPoint
-from otel_mlmon.processor.alert.cause import shares
+from otel_mlmon.processor.alert.cause import compute_shares
 from otel_mlmon.processor.detect.counts import samples_of
 from otel_mlmon.processor.detect.design_effect import CALIBRATION_ITEMS
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
@@ -63,8 +63,8 @@ def describe_stream(trace: Trace, judge: Judge, *, name: str, kind: str, clock: 
         compared_window=shown.window,
         is_ordered=reference.bins.is_ordered,
         bins=tuple(map(_format_bin, reference.bins.names)),
-        reference_shares=shares(reference.counts),
-        shares=shares(window.rolling),
+        reference_shares=compute_shares(reference.counts),
+        shares=compute_shares(window.rolling),
         points=_describe_windows(trace, reference),
     )
 
@@ -105,8 +105,8 @@ def _judge(trace: Trace) -> tuple[BacktestState, str]:
     last = trace.points[-1]
     values = sum(point.count for point in trace.points)
     if trace.alarm is not None:
-        return ("alarm" if last.status == "drift" else "recovered"), ""
-    if trace.reference is None or (last.status == "learning" and not last.is_calibrating):
+        return ("alarm" if last.state == "drift" else "recovered"), ""
+    if trace.reference is None or (last.state == "learning" and not last.is_calibrating):
         return "unknown", "its reference was still being learned"
     if last.is_calibrating:
         if values < CALIBRATION_ITEMS:
@@ -154,8 +154,8 @@ def _describe_windows(trace: Trace, reference: Reference) -> tuple[WindowPoint, 
             total_variation=_distance("total_variation", reference, counts)
             if counts.size == reference.bins.count
             else 0.0,
-            is_learning=point.status == "learning",
-            is_drift=point.status == "drift",
+            is_learning=point.state == "learning",
+            is_drift=point.state == "drift",
         )
         for point, counts in zip(trace.points, trace.windows, strict=True)
     )

@@ -92,8 +92,12 @@ def test_small_whole_numbers_are_looked_up() -> None:
     assert counted(np.array([-3, 5, 5, 4]), ClassBins(labels=("5", "-3", "_OTHER"))).counts.tolist() == [2, 1, 1]
 
 
-@pytest.mark.parametrize("value", [1e19, -1e19, 1e300])
-def test_whole_numbers_beyond_64_bits_are_classes_too(value: float) -> None:
+def test_fractions_are_classes_too() -> None:
+    assert counted([0.5, 2.75, 2.75], ClassBins(labels=("0.5", "2.75", "_OTHER"))).counts.tolist() == [1, 2, 0]
+
+
+@pytest.mark.parametrize("value", [2.0**53, -(2.0**53), 1e19, -1e19, 1e300])
+def test_whole_numbers_beyond_53_bits_are_classes_too(value: float) -> None:
     assert counted(np.full(3, value), ClassBins(labels=(f"{int(value)}", "_OTHER"))).counts.tolist() == [3, 0]
 
 

@@ -75,7 +75,7 @@ class Instrumentation:
 
     def add_plan(self, model):
         session = SessionInfo(
-            model_name=self.capture.model_name(model), path="", digest="", graph_name="", metadata={}, provider="",
+            model_name=self.capture.model_name(model), path="", graph_name="", metadata={}, provider="",
             runtime_name="toy", runtime_version="1.0",
         )
         plan = self.plans[id(model)] = Plan(session=session, operation="predict", inputs=(INPUT,), outputs=(OUTPUT,))
@@ -184,10 +184,10 @@ def _toy_runtime_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.fixture(params=["onnxruntime", "manual", "toy"])
 def subject(request: pytest.FixtureRequest, _toy_runtime_installed: None) -> Iterator[Subject]:
-    made = {"onnxruntime": onnxruntime_subject, "manual": manual_subject, "toy": toy_subject}[request.param]()
-    before = made.patched()
-    yield made
-    assert made.patched() is before
+    instance = {"onnxruntime": onnxruntime_subject, "manual": manual_subject, "toy": toy_subject}[request.param]()
+    before = instance.patched()
+    yield instance
+    assert instance.patched() is before
 
 
 def accounted(captured: Captured) -> int:

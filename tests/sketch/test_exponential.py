@@ -69,6 +69,11 @@ def test_a_coarser_scale_is_counting_at_that_scale(values: list[float], steps: i
     assert coarse.moments == counted.moments
 
 
+@pytest.mark.parametrize(("octaves", "scale"), [(320, 0), (321, -1)])
+def test_a_range_of_320_octaves_is_one_bucket_an_octave(octaves: int, scale: int) -> None:
+    assert sketch(2.0**-160, 2.0 ** (octaves - 161)).scale == scale
+
+
 def test_the_range_of_all_floats_fits() -> None:
     extremes = sketch(5e-324, 1.7e308, -5e-324, -1.7e308, 0.0)
     assert extremes.total == 5
@@ -108,6 +113,18 @@ def test_a_running_total_that_fell_or_grew_finer_was_reset() -> None:
     assert sketch(1.0).subtract(sketch(1.0, 1.0)) is None
     assert sketch(1.0).subtract(sketch(2.0)) is None
     assert sketch().subtract(sketch(1.0)) is None
+
+
+def test_a_bucket_of_which_nothing_is_left_is_removed() -> None:
+    earlier, later = sketch(1.0, 8.0), sketch(2.0, 8.0)
+    difference = earlier.merge(later).subtract(earlier)
+    assert difference is not None
+    remaining = later.at_scale(difference.scale)
+    assert (difference.ordinals.tolist(), difference.counts.tolist()) == (remaining.ordinals.tolist(), [1, 1])
+    nothing = earlier.subtract(earlier)
+    assert nothing is not None
+    assert (nothing.ordinals.tolist(), nothing.counts.tolist(), nothing.total) == ([], [], 0)
+    assert ExponentialHistogram.from_dict(difference.to_dict()) == difference
 
 
 def test_an_empty_earlier_state_takes_nothing_away() -> None:
@@ -287,7 +304,7 @@ def test_a_histogram_begins_empty() -> None:
 
 
 def test_buckets_of_the_wire_become_ordinals_with_the_zeros_between_the_signs() -> None:
-    made = ExponentialHistogram.from_buckets(
+    histogram = ExponentialHistogram.from_buckets(
         scale=0,
         zero_count=5,
         positive_offset=1,
@@ -296,5 +313,5 @@ def test_buckets_of_the_wire_become_ordinals_with_the_zeros_between_the_signs() 
         negative_counts=np.array([0, 4], dtype=np.int64),
         moments=Moments(),
     )
-    assert made.ordinals.tolist() == [-BIAS, 0, BIAS + 1, BIAS + 3]
-    assert made.counts.tolist() == [4, 5, 2, 3]
+    assert histogram.ordinals.tolist() == [-BIAS, 0, BIAS + 1, BIAS + 3]
+    assert histogram.counts.tolist() == [4, 5, 2, 3]

@@ -115,7 +115,7 @@ def _changes(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _mutant(source: str, tree: ast.Module, index: int, node: ast.AST, changed: ast.AST) -> Mutant:
-    """The module with the node at `index` of a walk replaced."""
+    """The module with the node at `index` of a walk replaced; a bare number or truth value is shown with its parent."""
     mutated = copy.deepcopy(tree)
     target = next(child for position, child in enumerate(ast.walk(mutated)) if position == index)
 
@@ -123,19 +123,27 @@ def _mutant(source: str, tree: ast.Module, index: int, node: ast.AST, changed: a
         def visit(self, visited: ast.AST) -> ast.AST:
             return ast.copy_location(changed, visited) if visited is target else self.generic_visit(visited)
 
+    shown = (node, changed)
+    if isinstance(node, ast.Constant):
+        shown = (_parent(tree, node), _parent(mutated, target))
     replaced = ast.fix_missing_locations(Replacer().visit(mutated))
-    before, after = (ast.unparse(part).split("\n")[0][:100] for part in (node, changed))
+    before, after = (ast.unparse(part).split("\n")[0][:100] for part in shown)
     return Mutant(line=getattr(node, "lineno", 0), before=before, after=after, source=ast.unparse(replaced))
 
 
+def _parent(tree: ast.Module, node: ast.AST) -> ast.AST:
+    return next(parent for parent in ast.walk(tree) if node in ast.iter_child_nodes(parent))
+
+
 def tests_of(module: Path) -> list[str]:
-    """What is run against a changed module: its own tests first, then its folder's, the contracts, its pipeline's."""
+    """What is run against a changed module: its own tests, its folder's, the contracts, those of the folders above."""
     parts = module.with_suffix("").parts[1:]
     folder = ROOT / "tests" / Path(*parts[:-1])
     own = sorted(folder.glob(f"test_{parts[-1]}*.py"))
     others = [path for path in sorted(folder.glob("test_*.py")) if path not in own]
-    above = sorted((ROOT / "tests" / parts[0]).glob("test_pipeline*.py")) if len(parts) > 1 else []
-    tests = [*own, *others, *sorted((ROOT / "tests" / "contracts").glob("test_*.py")), *above]
+    above = sorted(folder.parent.glob("test_*.py")) if len(parts) > 3 else []
+    pipelines = sorted((ROOT / "tests" / parts[0]).glob("test_pipeline*.py")) if len(parts) > 1 else []
+    tests = [*own, *others, *sorted((ROOT / "tests" / "contracts").glob("test_*.py")), *above, *pipelines]
     return [str(path.relative_to(ROOT)) for path in dict.fromkeys(tests)]
 
 
@@ -182,9 +190,9 @@ def equivalent_mutants(module: Path) -> set[str]:
     """The titles of the changes of `module` that change nothing that can be seen."""
     titles = set()
     for line in EQUIVALENT.read_text(encoding="utf-8").splitlines():
-        name, _, rest = line.partition(" | ")
+        name, _, fields = line.partition(" | ")
         if name == str(module):
-            titles.add(rest.partition(" | ")[0])
+            titles.add(fields.partition(" | ")[0])
     return titles
 
 
