@@ -270,7 +270,8 @@ class _NumberCounter:
                     if self._has_missing:
                         window.counts[end_bin] += size - present
                 above = [present, *(int(np.count_nonzero(block > threshold)) for threshold in self._thresholds), 0]
-                window.counts[offset:end_bin] -= np.diff(np.array(above, dtype=np.int64))
+                totals: Counts = np.array(above, dtype=np.int64)
+                window.counts[offset:end_bin] += totals[:-1] - totals[1:]
                 if present:
                     window.sums[index] += self._sum(block)
 

@@ -41,7 +41,7 @@ class Numbers(NamedTuple):
     """The position of the first cell that is not a number; -1 if all are."""
 
 
-class Labels(NamedTuple):
+class CellLabels(NamedTuple):
     """The labels in the cells of one column."""
 
     table: Sequence[str | None]
@@ -87,7 +87,7 @@ def parse_texts(cells: Sequence[str | None], decimal: str) -> Numbers:
     return Numbers(np.fromiter(map(values.__getitem__, cells), dtype=np.float64, count=len(cells)), first)
 
 
-def read_labels(array: pa.Array) -> Labels:
+def read_labels(array: pa.Array) -> CellLabels:
     """Reads cells as labels of a category, None where missing; texts stay as they are spelled."""
     import pyarrow as pa
 
@@ -95,12 +95,12 @@ def read_labels(array: pa.Array) -> Labels:
         encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
         table = [*map(format_label, encoded.dictionary.to_pylist()), None]
         codes = encoded.indices.fill_null(len(table) - 1).to_numpy(zero_copy_only=False)
-        return Labels(table, codes.astype(np.intp, copy=False))
+        return CellLabels(table, codes.astype(np.intp, copy=False))
     if pa.types.is_temporal(array.type):
         # Times are made texts only where a user declares them a category.
         return read_labels(array.cast(pa.string()))
     values, codes = _find_distinct(parse_numbers(array).values)
-    return Labels([format_label(value) for value in values.tolist()], codes)
+    return CellLabels([format_label(value) for value in values.tolist()], codes)
 
 
 def is_text(kind: pa.DataType) -> bool:

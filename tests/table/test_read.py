@@ -187,7 +187,8 @@ def count(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Sequence[
         request = BacktestRequest(reference="ref.csv", data=location)
         plan = build_plan(request, table, build_streams(table, choices, profile))
         counts = count_table(plan, table, ignore_progress)
-        return np.sum([window.counts for window in counts.windows.values()], axis=0).tolist()
+        total: list[int] = np.sum([window.counts for window in counts.windows.values()], axis=0).tolist()
+        return total
 
     return count_rows
 
