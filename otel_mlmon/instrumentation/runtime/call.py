@@ -54,6 +54,8 @@ class Tensor:
     """The shape without the first axis; None if it differs between calls."""
     keys: tuple[str, ...] = ()
     """The keys of a ZipMap's dictionaries, in order."""
+    is_optional: bool = False
+    """Whether a call may leave it out."""
 
 
 UNKNOWN_VERSION: Final = 2**63 - 1
