@@ -122,7 +122,7 @@ def match_columns(profile: Profile, table: Table) -> dict[str, ColumnChoice]:
 def infer_stream_kind(sketch: StreamSketch | None, stream: str) -> ColumnKind:
     """Infers the kind of a stream from its name, or of an input from the sketch of its reference."""
     kinds = {name: kind for kind, name in _OUTPUT_STREAMS.items()}
-    return kinds.get(stream) or ("numeric" if sketch is None else _infer_input_kind(sketch))
+    return kinds.get(semconv.stream_family(stream)) or ("numeric" if sketch is None else _infer_input_kind(sketch))
 
 
 def build_profile(table: Table, choices: Mapping[str, ColumnChoice]) -> Profile:

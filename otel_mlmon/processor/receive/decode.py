@@ -59,8 +59,11 @@ _METRICS: Final[Mapping[str, semconv.Metric]] = {
         semconv.DURATION,
         semconv.BATCH,
         semconv.PREDICTIONS,
+        semconv.UNCOUNTED,
         semconv.CONFIDENCE,
         semconv.VALUE,
+        semconv.ITEMS,
+        semconv.ITEM_CONFIDENCE,
         semconv.FEATURE,
         semconv.MISSING_VALUES,
         semconv.CATEGORY,
@@ -283,6 +286,8 @@ def _identify_attributes(attributes: Attributes, definition: semconv.Metric, con
     split = definition.attributes
     if split and split[0] == semconv.FEATURE_NAME and split[0] not in attributes:
         raise _PointError("no_feature_name")
+    if definition is semconv.ITEM_CONFIDENCE and semconv.OUTPUT_NAME not in attributes:
+        raise _PointError("no_output_name")
     identity = ascii((context.identity, definition.name, canonical(attributes)))
     return _PointIdentity(
         model=model,

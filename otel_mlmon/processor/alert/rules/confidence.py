@@ -33,8 +33,8 @@ class ConfidenceRule:
     title: ClassVar = "confidence"
 
     def policy(self, stream: str) -> DetectionPolicy | None:
-        """Returns the policy of the confidence, of which only a fall is a breach."""
-        if stream != semconv.STREAM_CONFIDENCE:
+        """Returns the policy of confidences, of which only a fall is a breach."""
+        if semconv.stream_family(stream) != semconv.STREAM_CONFIDENCE:
             return None
         return DetectionPolicy(tolerance=self.section.tolerance, direction="down")
 

@@ -39,7 +39,7 @@ class DataDriftRule:
 
     def policy(self, stream: str) -> DetectionPolicy | None:
         """Returns the policy of every stream that is not one of the model's outputs or calls."""
-        if stream in _OUTPUT_STREAMS:
+        if semconv.stream_family(stream) in _OUTPUT_STREAMS:
             return None
         return DetectionPolicy(tolerance=self.section.tolerance, direction="both")
 

@@ -34,7 +34,7 @@ class PredictionDriftRule:
 
     def policy(self, stream: str) -> DetectionPolicy | None:
         """Returns the policy of predicted labels and values."""
-        if stream not in (semconv.STREAM_LABEL, semconv.STREAM_VALUE):
+        if semconv.stream_family(stream) not in (semconv.STREAM_LABEL, semconv.STREAM_VALUE):
             return None
         return DetectionPolicy(tolerance=self.section.tolerance, direction="both")
 
