@@ -82,6 +82,7 @@ COVERED_BY = {
     "processor/config/section": "processor/config/test_load.py",
     "processor/detect/policy": "processor/test_settings.py",
     "processor/detect/state": "processor/detect/test_evaluator.py",
+    "instrumentation/runtime/model_graph": "contracts/test_runtimes.py",
     "processor/notify/notifier": "contracts/test_notifiers.py",
     "processor/receive/config": "processor/config/test_load.py",
     "processor/receive/data_point": "processor/receive/test_decode.py",

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
+from otel_mlmon.instrumentation.runtime.model_graph import NO_GRAPH, ModelGraph
+
 Shape: TypeAlias = tuple[int, ...]
 
 Scalar: TypeAlias = "str | float | bool | None"
@@ -93,6 +95,8 @@ class SessionInfo:
     """All execution providers, in order; the first is `provider`."""
     content: Callable[[], object] | None = None
     """Returns the model's bytes if it was given as bytes and its session is alive."""
+    graph: Callable[[], ModelGraph] = lambda: NO_GRAPH
+    """Returns what the model's file says of its outputs. Runs on: the worker thread; reads files, at the first call."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
