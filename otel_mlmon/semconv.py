@@ -434,6 +434,7 @@ def stream_family(stream: str) -> str:
     families = (STREAM_LABEL, STREAM_CONFIDENCE, STREAM_VALUE)
     return next((family for family in families if stream.startswith(f"{family}.")), stream)
 
+
 CONFIDENCE_EDGES: Final = tuple(step / 10 for step in range(1, 10))
 """10 equal bins that confidence is judged and calibrated in; they nest in `CONFIDENCE_BOUNDS`."""
 

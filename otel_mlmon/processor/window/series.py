@@ -37,8 +37,7 @@ OK: Final = "ok"
 FAILED: Final = "failed"
 
 COUNTERS: Final = frozenset(
-    metric.name
-    for metric in (semconv.PREDICTIONS, semconv.UNCOUNTED, semconv.MISSING_VALUES, semconv.CATEGORY)
+    metric.name for metric in (semconv.PREDICTIONS, semconv.UNCOUNTED, semconv.MISSING_VALUES, semconv.CATEGORY)
 )
 """Metrics whose points are whole numbers; those of the others are histograms."""
 
