@@ -169,11 +169,7 @@ UNCOUNTED: Final = _counter(
     OUTPUT_NAME,
 )
 CONFIDENCE: Final = _histogram(
-    PREDICTION_CONFIDENCE,
-    "1",
-    "Confidence of a prediction, the probability of its label.",
-    OUTPUT_NAME,
-    bounds=CONFIDENCE_BOUNDS,
+    PREDICTION_CONFIDENCE, "1", "Confidence of a prediction.", OUTPUT_NAME, bounds=CONFIDENCE_BOUNDS
 )
 VALUE: Final = _exponential_histogram(
     "ml.prediction.value", "1", "Value of a regression, or length of an embedding, `<output>.norm`.", OUTPUT_NAME
@@ -186,11 +182,7 @@ ITEMS: Final = _histogram(
     bounds=(0.0, *(float(2**power) for power in range(17))),
 )
 ITEM_CONFIDENCE: Final = _histogram(
-    "ml.output.item.confidence",
-    "1",
-    "Score of a box, or of the most probable class of a token or frame.",
-    OUTPUT_NAME,
-    bounds=CONFIDENCE_BOUNDS,
+    "ml.output.item.confidence", "1", "Score of a box, token or frame.", OUTPUT_NAME, bounds=CONFIDENCE_BOUNDS
 )
 FEATURE: Final = _exponential_histogram(
     "ml.input.feature", "1", "Value of an input feature, or of an image's property.", FEATURE_NAME
@@ -398,42 +390,6 @@ STREAM_LATENCY: Final = "latency"
 STREAM_ERRORS: Final = "errors"
 STREAM_INPUT_PREFIX: Final = "input."
 STREAM_OUTPUT_PREFIX: Final = "output."
-
-STREAMS: Final[Mapping[str, str]] = {
-    STREAM_LABEL: PREDICTIONS.name,
-    STREAM_CONFIDENCE: CONFIDENCE.name,
-    STREAM_VALUE: VALUE.name,
-    f"{STREAM_LABEL}.<output>": f"{PREDICTIONS.name} with `{OUTPUT_NAME}`",
-    f"{STREAM_CONFIDENCE}.<output>": f"{CONFIDENCE.name} with `{OUTPUT_NAME}`",
-    f"{STREAM_VALUE}.<output>": f"{VALUE.name} with `{OUTPUT_NAME}`",
-    f"{STREAM_OUTPUT_PREFIX}<output>.confidence": ITEM_CONFIDENCE.name,
-    f"{STREAM_INPUT_PREFIX}<feature>": f"{FEATURE.name}, {CATEGORY.name}",
-    STREAM_LATENCY: DURATION.name,
-    STREAM_ERRORS: DURATION.name,
-}
-"""The streams that drift is looked for in, and the metrics that each is made of."""
-
-
-def name_head_stream(stream: str, output: str) -> str:
-    """Names the stream of one output of a model: `prediction.label.<output>`; of its only head `prediction.label`."""
-    return f"{stream}.{output}" if output else stream
-
-
-def name_item_stream(output: str) -> str:
-    """Names the stream of the scores of an output of boxes, tokens or frames."""
-    return f"{STREAM_OUTPUT_PREFIX}{output}.confidence"
-
-
-def stream_family(stream: str) -> str:
-    """Returns the stream that a stream of one output is of the kind of: `prediction.label` of `prediction.label.color`.
-
-    The scores of boxes, tokens or frames are of the kind of `prediction.confidence`; any other stream is its own kind.
-    """
-    if stream.startswith(STREAM_OUTPUT_PREFIX):
-        return STREAM_CONFIDENCE
-    families = (STREAM_LABEL, STREAM_CONFIDENCE, STREAM_VALUE)
-    return next((family for family in families if stream.startswith(f"{family}.")), stream)
-
 
 CONFIDENCE_EDGES: Final = tuple(step / 10 for step in range(1, 10))
 """10 equal bins that confidence is judged and calibrated in; they nest in `CONFIDENCE_BOUNDS`."""

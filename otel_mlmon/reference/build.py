@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon import semconv
+from otel_mlmon import semconv, streams
 from otel_mlmon.errors import DataError, DependencyMissingError
 from otel_mlmon.instrumentation.decode.batch import take_batches
 from otel_mlmon.instrumentation.decode.decoder import Decoder
@@ -290,16 +290,16 @@ def _sketch_outputs(predictions: Predictions) -> Iterator[tuple[str, StreamSketc
             counts: Counter[str] = Counter()
             for code, n in enumerate(np.bincount(labels.codes).tolist()):
                 counts[labels.table[code]] += n
-            stream = semconv.name_head_stream(semconv.STREAM_LABEL, output)
+            stream = streams.name_head_stream(semconv.STREAM_LABEL, output)
             yield stream, StreamSketch(categories=Categories(counts=+counts))
         if confidences.size:
-            yield semconv.name_head_stream(semconv.STREAM_CONFIDENCE, output), _sketch_confidences(confidences)
+            yield streams.name_head_stream(semconv.STREAM_CONFIDENCE, output), _sketch_confidences(confidences)
     for output, values in predictions.values.items():
-        stream = semconv.name_head_stream(semconv.STREAM_VALUE, output)
+        stream = streams.name_head_stream(semconv.STREAM_VALUE, output)
         yield stream, StreamSketch(exponential=ExponentialHistogram.from_values(values))
     for output, items in predictions.items.items():
         if items.confidences.size:
-            yield semconv.name_item_stream(output), _sketch_confidences(items.confidences)
+            yield streams.name_item_stream(output), _sketch_confidences(items.confidences)
 
 
 def _sketch_confidences(values: Floats) -> StreamSketch:

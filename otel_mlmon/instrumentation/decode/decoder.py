@@ -118,7 +118,7 @@ class Decoder:
             return self._outputs.decode(outputs, samples, calls)
         sizes = batch_sizes(tensors[0], outputs[0]) if tensors else np.zeros(calls, dtype=np.int64)
         copies = list(zip(*map(split_calls, outputs), strict=True))
-        labels, confidences = decode_with_function(function, tensors, copies, self._outputs.class_names)
+        labels, confidences = decode_with_function(function, tensors, copies, self._outputs.classes.class_names)
         return DecodedOutputs(heads={"": Head(labels=labels, confidences=confidences)}, sizes=sizes)
 
     def _note(self, subject: str, finding: str, *, is_logged: bool = True) -> None:

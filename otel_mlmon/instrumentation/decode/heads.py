@@ -35,6 +35,8 @@ class Classification:
     """Shape (n,): rows of each call, copied or not."""
     decoded: Ints
     """Shape (n,): rows of each call that were decoded."""
+    earlier: int = 0
+    """Rows that came before the kind of the output was known, and were not counted."""
     width: int = 1
     """Columns of the output."""
     companion: str = ""
@@ -105,25 +107,15 @@ class HeadJoiner:
 
 
 def _join(label: Classification | None, scores: Classification | None) -> Head:
-    part = scores if label is None else label
-    if part is None or label is None or scores is None:
-        if part is None:
-            return Head()
-        decoded = part.decoded if part.kind != "top_k" or not part.has_scores else np.zeros_like(part.decoded)
-        return Head(labels=part.labels, confidences=part.confidences, uncounted=_uncounted(part.sizes, decoded))
-    labels, decoded = label.labels, label.decoded
-    if scores.decoded.sum() > decoded.sum() and _agree(label, scores):
-        labels, decoded = scores.labels, scores.decoded
-    return Head(
-        labels=labels,
-        confidences=scores.confidences,
-        uncounted=_uncounted(np.maximum(label.sizes, scores.sizes), decoded),
-    )
-
-
-def _uncounted(sizes: Ints, decoded: Ints) -> Ints:
-    missing: Ints = np.maximum(sizes - decoded, 0)
-    return missing
+    parts = [part for part in (label, scores) if part is not None]
+    classes = parts[0]
+    if label is not None and scores is not None and scores.decoded.sum() > label.decoded.sum():
+        classes = scores if _agree(label, scores) else label
+    decoded = classes.decoded if classes.kind != "top_k" or not classes.has_scores else 0
+    uncounted = np.maximum(np.maximum(parts[0].sizes, parts[-1].sizes) - decoded, 0)
+    uncounted[0] += classes.earlier
+    confidences = scores.confidences if scores is not None else Confidences()
+    return Head(labels=classes.labels, confidences=confidences, uncounted=uncounted)
 
 
 def _agree(label: Classification, scores: Classification) -> bool:

@@ -15,10 +15,10 @@ import numpy as np
 
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.batch import CallBatch, split_calls
+from otel_mlmon.instrumentation.decode.classes import MAX_TEXT_LABELS
 from otel_mlmon.instrumentation.decode.decoder import CallDecoder, DeclaredModel, Decoder
 from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.decode.model_identity import MAX_TEXT, model_name
-from otel_mlmon.instrumentation.decode.outputs import MAX_TEXT_LABELS
 from otel_mlmon.instrumentation.decode.predictions import (
     Confidences,
     Head,

@@ -4,39 +4,26 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.batch import Items, TensorRows, join_rows, split_calls
+from otel_mlmon.instrumentation.decode.classes import ClassDecoder, DeclaredOutputs, Note
 from otel_mlmon.instrumentation.decode.heads import MAX_HEADS, Classification, HeadJoiner, SeriesNames
 from otel_mlmon.instrumentation.decode.items import ItemDecoder, choose_item_outputs
-from otel_mlmon.instrumentation.decode.model_identity import MAX_TEXT, class_names
 from otel_mlmon.instrumentation.decode.output_kind import KindEvidence, holds_labels, is_detection, vector_norms
 from otel_mlmon.instrumentation.decode.predictions import (
-    Confidences,
     Head,
-    Labels,
     OutputItems,
-    decode_classes,
-    decode_multi_labels,
-    encode_texts,
-    label_of,
-    label_table,
-    texts_of,
 )
 from otel_mlmon.instrumentation.decode.samples import SampleSizes, batch_sizes
-from otel_mlmon.instrumentation.decode.vocabulary import MIN_COUNT, Vocabulary
 from otel_mlmon.instrumentation.runtime.call import Plan, Tensor
 from otel_mlmon.instrumentation.runtime.model_graph import NO_ORIGIN, OutputOrigin
-from otel_mlmon.types import Bools, Floats, Ints, OutputKind
-
-MAX_TEXT_LABELS: Final = 1000
-"""Labels of an output of strings that may leave the process at most."""
+from otel_mlmon.types import Floats, Ints, OutputKind
 
 TIMED_ONLY: Final = "unknown kind, timed only (set ModelOptions.output_kind)"
 
@@ -49,21 +36,6 @@ _HEAD_ROLES: Final = frozenset({
     "probabilities", "log_probabilities", "sigmoid", "class_scores", "label", "top_k_scores", "top_k_labels", "values",
 })  # fmt: skip
 """What a model's file calls an output that is a head or one of two outputs of a head."""
-
-Note = Callable[..., None]
-"""Takes a subject, a finding, and `is_logged`."""
-
-
-class DeclaredOutputs(Protocol):
-    """The Protocol of what the developer declared of a model's outputs; empty or None where nothing was declared."""
-
-    @property
-    def output_kind(self) -> object:
-        """The kind of the output of the scores, or of each output by name, or a function that reads them."""
-
-    @property
-    def labels(self) -> Sequence[str]:
-        """Class names."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -102,10 +74,9 @@ class OutputDecoder:
         """Whether an output of one axis is one row a call."""
         self._waiting: Counter[int] = Counter()
         """Rows that came before the kind of their output was known."""
-        self._unlikely: set[int] = set()
-        """Outputs of `top_k` whose scores are no probabilities."""
         self._item_decoders: dict[int, ItemDecoder] = {}
         self._heads = HeadJoiner()
+        self.classes = ClassDecoder(plan, declared, note)
 
     def decode(self, outputs: Sequence[Items], samples: SampleSizes, calls: int) -> DecodedOutputs:
         """Decodes the copies of the outputs of so many calls."""
@@ -114,7 +85,7 @@ class OutputDecoder:
         values: dict[str, Floats] = {}
         for position, (tensor, items) in enumerate(zip(self._plan.outputs, outputs, strict=True)):
             if tensor.layout == "text":
-                parts += self._decode_texts(position, tensor, items, samples)
+                self._decode_texts(position, tensor, items, samples, parts)
             else:
                 self._decode_rows(position, tensor, items, samples, decoded, parts, values)
         heads = self._heads.join(parts)
@@ -156,78 +127,15 @@ class OutputDecoder:
             return
         self._counted.setdefault(position, kind)
         if kind == "regression":
-            values |= self._values_of(tensor.name, joined.rows.astype(np.float64))
+            values |= self.classes.decode_values(tensor.name, joined.rows.astype(np.float64), MAX_HEADS)
         elif kind == "embedding":
             norms = vector_norms(joined.rows.astype(np.float64))
             decoded.values[f"{tensor.name}.norm"] = norms[np.isfinite(norms)]
         else:
-            parts.append(self._classify(position, tensor, kind, joined))
+            earlier = self._waiting.pop(position, 0)
+            parts.append(self.classes.decode(tensor, kind, joined, earlier=earlier))
             return
         decoded.sizes = np.where(decoded.sizes > 0, decoded.sizes, joined.sizes)
-
-    def _classify(self, position: int, tensor: Tensor, kind: OutputKind, joined: TensorRows) -> Classification:
-        rows, calls, count = joined.rows, joined.calls, len(joined.sizes)
-        has_scores = kind != "labels" and not (kind == "top_k" and rows.dtype.kind in "iu")
-        confidences = Confidences()
-        if not has_scores:
-            labels = _number_labels(rows[:, 0] if rows.size else rows.ravel(), calls[: len(rows)], self.class_names)
-            decoded = np.bincount(labels.calls, minlength=count)
-        elif kind == "top_k":
-            labels, confidences = Labels(), self._best_scores(position, rows, calls)
-            decoded = np.bincount(calls, minlength=count)
-        elif kind == "multi_label":
-            codes, label_rows, certainties = decode_multi_labels(rows)
-            is_finite: Bools = np.asarray(np.isfinite(certainties))
-            confidences = Confidences(certainties[is_finite], calls[is_finite])
-            labels = Labels(codes, calls[label_rows], self._label_table(tensor, rows.shape[1]))
-            decoded = np.bincount(confidences.calls, minlength=count)
-        else:
-            codes, likelihoods = decode_classes(kind, rows) if rows.size else (calls[:0], np.zeros(0))
-            is_known: Bools = np.asarray(codes >= 0)
-            if not is_known.all():
-                codes, likelihoods, calls = codes[is_known], likelihoods[is_known], calls[is_known]
-            calls = calls[: len(codes)]
-            labels = Labels(codes, calls, self._label_table(tensor, max(rows.shape[1], 2)))
-            confidences = Confidences(likelihoods, calls)
-            decoded = np.bincount(calls, minlength=count)
-        sizes = joined.sizes
-        if self._waiting.get(position):
-            # Rows of before are of no call here: they are told by the first one.
-            sizes = sizes.copy()
-            sizes[0] += self._waiting.pop(position)
-        return Classification(
-            output=tensor.name,
-            kind=kind,
-            has_scores=has_scores,
-            labels=labels,
-            confidences=confidences,
-            sizes=sizes,
-            decoded=decoded.astype(np.int64),
-            width=rows.shape[1],
-            companion=self._origin(tensor).companion,
-        )
-
-    def _best_scores(self, position: int, rows: NDArray[Any], calls: Ints) -> Confidences:
-        """Returns the first score of each row, as long as all may be probabilities of different classes."""
-        values = rows.astype(np.float64)
-        is_finite: Bools = np.asarray(np.isfinite(values).all(axis=1))
-        values, calls = values[is_finite], calls[is_finite]
-        if not values.size:
-            return Confidences()
-        slack = rows.shape[1] / 512 if self._origin(self._plan.outputs[position]).is_quantised else 2e-3
-        is_ordered = bool((np.diff(values, axis=1) <= 0).all())
-        if not is_ordered or (values < 0).any() or (values.sum(axis=1) > 1 + slack).any():
-            self._unlikely.add(position)
-        return Confidences() if position in self._unlikely else Confidences(np.minimum(values[:, 0], 1.0), calls)
-
-    def _values_of(self, output: str, rows: Floats) -> dict[str, Floats]:
-        """Returns the finite numbers of a regression, shape (m, k), by target."""
-        is_finite: Bools = np.asarray(np.isfinite(rows))
-        if rows.shape[1] == 1:
-            return {output: rows[is_finite]}
-        targets = self.class_names if len(self.class_names) == rows.shape[1] else range(rows.shape[1])
-        columns = zip(targets, range(min(rows.shape[1], MAX_HEADS)), strict=False)
-        return {f"{output}.{target}": rows[is_finite[:, index], index] for target, index in columns}
 
     def _decode_items(
         self, position: int, tensor: Tensor, kind: OutputKind, items: Items, decoded: DecodedOutputs
@@ -246,36 +154,16 @@ class OutputDecoder:
         positions = [position for position, kind in kinds.items() if kind == "detection"]
         return choose_item_outputs({position: self._plan.outputs[position] for position in positions})
 
-    def _decode_texts(self, position: int, tensor: Tensor, items: Items, samples: SampleSizes) -> list[Classification]:
+    def _decode_texts(
+        self, position: int, tensor: Tensor, items: Items, samples: SampleSizes, parts: list[Classification]
+    ) -> None:
         kind = self._declared_kinds.get(position) or self._overrides.get(position)
-        copies = split_calls(items)
         sizes = batch_sizes(tensor, items)
         if kind is None and samples.are_samples(sizes) is False:
             kind = self._overrides[position] = "none"
             self._tell(position, _NOT_SAMPLES)
-        if kind not in {None, "labels", "top_k"}:
-            return []
-        texts, calls = texts_of(copies, is_ranked=kind == "top_k")
-        codes, table = encode_texts(texts)
-        # A text that is no class of the model may be the user's: it leaves once it came often enough.
-        self._vocabulary.admit(Counter(texts))
-        labels = Labels(codes, calls, [text if text in self._vocabulary else semconv.OTHER for text in table])
-        return [
-            Classification(
-                output=tensor.name,
-                kind=kind or "labels",
-                has_scores=False,
-                labels=labels,
-                sizes=sizes,
-                decoded=np.bincount(calls, minlength=len(sizes)).astype(np.int64),
-                width=self._text_width(copies),
-                companion=self._origin(tensor).companion,
-            )
-        ]
-
-    def _text_width(self, copies: Sequence[Any]) -> int:
-        shapes = [item[0] for item in copies if type(item) is tuple]
-        return shapes[0][-1] if shapes and len(shapes[0]) > 1 else 1
+        if kind in {None, "labels", "top_k"}:
+            parts.append(self.classes.decode_texts(tensor, kind or "labels", split_calls(items), sizes))
 
     def _infer_kind(self, position: int, tensor: Tensor, joined: TensorRows, samples: SampleSizes) -> OutputKind | None:
         if not joined.rows.size:
@@ -316,7 +204,7 @@ class OutputDecoder:
         return KindEvidence(
             tensor,
             declared_kind="none" if is_detector else None,
-            class_names=self.class_names,
+            class_names=self.classes.class_names,
             has_labels=has_labels,
         )
 
@@ -378,31 +266,3 @@ class OutputDecoder:
             if origin.role in _HEAD_ROLES and (origin.rank or 0) <= 2
         }
         return SeriesNames(has_several=len(heads) > 1)
-
-    @functools.cached_property
-    def class_names(self) -> tuple[str, ...]:
-        """The names of the classes that are declared, or in the model's metadata."""
-        names = tuple(str(name)[:MAX_TEXT] for name in self._declared.labels)
-        return names or class_names(self._plan.session.metadata)
-
-    @functools.cached_property
-    def _vocabulary(self) -> Vocabulary:
-        keys = [key for tensor in self._plan.outputs for key in tensor.keys]
-        return Vocabulary(limit=MAX_TEXT_LABELS, min_count=MIN_COUNT, initial_words=[*self.class_names, *keys])
-
-    def _label_table(self, tensor: Tensor, classes: int) -> Sequence[str]:
-        names = self.class_names
-        is_only = sum(output.dtype.startswith("float") for output in self._plan.outputs) <= 1
-        if self._declared.labels and len(names) != classes and is_only:
-            self._note("labels", f"{len(names)} given for {classes} classes")
-            return [*names[:classes], *(str(index) for index in range(len(names), classes))]
-        return label_table(names, tensor.keys, classes)
-
-
-def _number_labels(values: NDArray[Any], calls: Ints, names: Sequence[str]) -> Labels:
-    """Returns labels that are numbers, shape (m,); one that is a position in `names` has that name."""
-    if values.dtype.kind == "f":
-        is_finite = np.isfinite(values)
-        values, calls = values[is_finite], calls[is_finite]
-    unique, codes = np.unique(values, return_inverse=True)
-    return Labels(codes.astype(np.int64), calls, [label_of(value, names) for value in unique.tolist()])

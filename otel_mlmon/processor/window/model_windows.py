@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from otel_mlmon import semconv
+from otel_mlmon import semconv, streams
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.window.binning import count_over_threshold
 from otel_mlmon.processor.window.moving_reference import MovingReference
@@ -245,7 +245,7 @@ class ModelWindows:
 def _count_predictions(sketches: Mapping[str, StreamSketch]) -> int:
     """Counts the labels of a pane, or without any its values; of several heads the most, since a row is in each."""
     for family in (semconv.STREAM_LABEL, semconv.STREAM_VALUE):
-        totals = [sketch.total for name, sketch in sketches.items() if semconv.stream_family(name) == family]
+        totals = [sketch.total for name, sketch in sketches.items() if streams.stream_family(name) == family]
         if totals:
             return max(totals)
     return 0

@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from otel_mlmon import semconv
+from otel_mlmon import semconv, streams
 from otel_mlmon.processor.window.binning import (
     Binning,
     ClassBins,
@@ -232,7 +232,7 @@ def _allowance_binning(stream: str, settings: ModelWindowSettings) -> Binning:
 def _choose_binning(
     stream: str, sketch: StreamSketch, *, grid: Grid, settings: ModelWindowSettings
 ) -> ClassBins | NumberBins:
-    family = semconv.stream_family(stream)
+    family = streams.stream_family(stream)
     if family == semconv.STREAM_CONFIDENCE:
         return NumberBins(edges=semconv.CONFIDENCE_EDGES, is_fixed=True)
     is_input = stream.startswith(semconv.STREAM_INPUT_PREFIX)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from otel_mlmon import semconv
+from otel_mlmon import semconv, streams
 from otel_mlmon.processor.receive.data_point import Sketch
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
@@ -190,11 +190,11 @@ def list_streams(metric: str, name: str, category: str = "") -> tuple[str, ...]:
     if metric in _INPUTS:
         return (f"{semconv.STREAM_INPUT_PREFIX}{name}",)
     if metric == semconv.PREDICTIONS.name:
-        return (semconv.name_head_stream(semconv.STREAM_LABEL, category),)
+        return (streams.name_head_stream(semconv.STREAM_LABEL, category),)
     if metric in _HEAD_STREAMS:
-        return (semconv.name_head_stream(_HEAD_STREAMS[metric], name),)
+        return (streams.name_head_stream(_HEAD_STREAMS[metric], name),)
     if metric == semconv.ITEM_CONFIDENCE.name:
-        return (semconv.name_item_stream(name),)
+        return (streams.name_item_stream(name),)
     return (semconv.STREAM_LATENCY, semconv.STREAM_ERRORS) if metric == semconv.DURATION.name else ()
 
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.batch import PIECE_CALLS, take_batches
+from otel_mlmon.instrumentation.decode.classes import MAX_TEXT_LABELS
 from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.decode.observations import make_decoder
-from otel_mlmon.instrumentation.decode.outputs import MAX_TEXT_LABELS
 from otel_mlmon.instrumentation.decode.predictions import Predictions
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
 from otel_mlmon.instrumentation.runtime.call import FIELDS, OBSERVED_INPUTS, OBSERVED_OUTPUTS, Plan

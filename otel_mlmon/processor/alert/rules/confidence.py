@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from otel_mlmon import semconv
+from otel_mlmon import semconv, streams
 from otel_mlmon.processor.alert.alert import Cause, Severity
 from otel_mlmon.processor.alert.cause import OnsetCounts
 from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection, drift_severity, judge_shift
@@ -34,7 +34,7 @@ class ConfidenceRule:
 
     def policy(self, stream: str) -> DetectionPolicy | None:
         """Returns the policy of confidences, of which only a fall is a breach."""
-        if semconv.stream_family(stream) != semconv.STREAM_CONFIDENCE:
+        if streams.stream_family(stream) != semconv.STREAM_CONFIDENCE:
             return None
         return DetectionPolicy(tolerance=self.section.tolerance, direction="down")
 
