@@ -158,15 +158,12 @@ BATCH: Final = _histogram("ml.inference.batch.size", "{sample}", "Rows in an inf
 PREDICTIONS: Final = _counter(
     "ml.predictions",
     "{prediction}",
-    "Predictions by label; labels beyond the first K are `_OTHER`.",
+    "Predictions by label, beyond the first K `_OTHER`.",
     PREDICTION_LABEL,
     OUTPUT_NAME,
 )
 UNCOUNTED: Final = _counter(
-    "ml.prediction.uncounted",
-    "{prediction}",
-    "Rows of a classification that are not in `ml.predictions`: of batches read in part, or without a number.",
-    OUTPUT_NAME,
+    "ml.prediction.uncounted", "{prediction}", "Rows without a label: not read, or without a number.", OUTPUT_NAME
 )
 CONFIDENCE: Final = _histogram(
     PREDICTION_CONFIDENCE, "1", "Confidence of a prediction.", OUTPUT_NAME, bounds=CONFIDENCE_BOUNDS
@@ -394,6 +391,12 @@ STREAM_OUTPUT_PREFIX: Final = "output."
 CONFIDENCE_EDGES: Final = tuple(step / 10 for step in range(1, 10))
 """10 equal bins that confidence is judged and calibrated in; they nest in `CONFIDENCE_BOUNDS`."""
 
-_IMAGE_PROPERTIES: Final = ("brightness", "contrast", "width", "height", "aspect_ratio", "red", "green", "blue")
+_IMAGE_PROPERTIES: Final = ("brightness", "contrast", "width", "height", "aspect_ratio")
 IMAGE_FEATURES: Final = tuple(f"image.{name}" for name in _IMAGE_PROPERTIES)
 """The features that an image input is profiled by."""
+
+CHANNEL_FEATURES: Final = tuple(f"image.channel_{index}" for index in range(3))
+"""The mean of each of three colour channels, in the order of the input."""
+
+COLOUR_FEATURES: Final = ("image.red", "image.green", "image.blue")
+"""Their names where the model says which channel is which colour."""

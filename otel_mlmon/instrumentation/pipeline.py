@@ -100,8 +100,12 @@ class InstrumentationPipeline:
             loads=self._loads,
             context_reader=self._error_tracker.context_reader,
             model_name=(lambda session: str(name(session))) if callable(name) else (lambda _: name),
-            has_output_function=lambda session: callable(self._options_for(model_name(session)).output_kind),
-            samples_device_outputs=lambda session: self._options_for(model_name(session)).device_outputs == "sample",
+            has_output_function=lambda session: callable(
+                self._options_for(model_name(session, may_read=False)).output_kind
+            ),
+            samples_device_outputs=lambda session: (
+                self._options_for(model_name(session, may_read=False)).device_outputs == "sample"
+            ),
             allows_telemetry=settings.onnxruntime_telemetry,
         )
         for stage in guards():
@@ -351,12 +355,16 @@ class InstrumentationPipeline:
         return map(self._model_of, self._sessions())
 
     def _find_model(self, source: object) -> ModelKey | None:
-        """Returns the model that a session object runs, or whose call raised an exception; None for other objects."""
-        infos = (runtime.session_of(source) for runtime in self._runtimes.values())
-        return next((self._model_of(info) for info in infos if info is not None), None)
+        """Returns the model that a session object runs, or whose call raised an exception; None for other objects.
 
-    def _identify(self, session: SessionInfo) -> ModelKey:
-        return identify(session, version=self._version_of(model_name(session))).key
+        Runs on: the host's thread too, so that no file is read.
+        """
+        infos = (runtime.session_of(source) for runtime in self._runtimes.values())
+        return next((self._identify(info, may_read=False) for info in infos if info is not None), None)
+
+    def _identify(self, session: SessionInfo, *, may_read: bool = True) -> ModelKey:
+        version = self._version_of(model_name(session, may_read=may_read))
+        return identify(session, version=version, may_read=may_read).key
 
     def _version_of(self, model: str) -> str:
         return self._options_for(model).version

@@ -73,7 +73,8 @@ def test_a_failed_call_is_an_event_with_its_class_and_trace_and_without_its_mess
         ]  # fmt: skip
         error = "RuntimeError" if path == "run_async" else type(caught.value).__qualname__
         assert dict(event.attributes or {}) == {
-            "ml.model.name": "tiny", "ml.operation.name": path, "exception.type": error,
+            "ml.model.name": "tiny", "ml.model.version": models.digest_version(models.classifier()),
+            "ml.operation.name": path, "exception.type": error,
         }  # fmt: skip
         assert (event.severity_text, event.body) == ("ERROR", None)
         assert span.context is not None

@@ -56,6 +56,9 @@ def session() -> Any:
     return ort.InferenceSession(models.softmax(name="iris"))
 
 
+IRIS = {"ml.model.name": "iris", "ml.model.version": models.digest_version(models.softmax(name="iris"))}
+
+
 def options() -> Any:
     return sentry_sdk.get_client().options
 
@@ -377,7 +380,7 @@ def test_a_failing_call_is_an_internal_error_inside_and_outside(sentry: Endpoint
     assert (span["status"], span["data"]["error.type"]) == ("internal_error", "InvalidArgument")
     assert own["contexts"]["trace"]["status"] == "internal_error"
     assert own["transaction"] == "predict iris"
-    assert own["tags"] == {"ml.model.name": "iris"}
+    assert own["tags"] == IRIS
 
 
 def test_an_error_out_of_an_observed_block_carries_its_model(sentry: Endpoint) -> None:
@@ -412,7 +415,7 @@ def test_errors_carry_the_model_and_no_input_of_ours(sentry: Endpoint, session: 
             sentry_sdk.capture_exception(error)
         sentry_sdk.flush()
     failed, other = sentry.wait("event", 2)
-    assert failed["tags"] == {"ml.model.name": "iris"}
+    assert failed["tags"] == IRIS
     frames = [frame for value in failed["exception"]["values"] for frame in value["stacktrace"]["frames"]]
     ours = [frame for frame in frames if frame["module"].startswith("otel_mlmon.")]
     assert ours
