@@ -184,9 +184,7 @@ ITEM_CONFIDENCE: Final = _histogram(
 FEATURE: Final = _exponential_histogram(
     "ml.input.feature", "1", "Value of an input feature, or of an image's property.", FEATURE_NAME
 )
-MISSING_VALUES: Final = _counter(
-    "ml.input.missing", "{value}", "Input values that are NaN, None or infinite.", FEATURE_NAME
-)
+MISSING_VALUES: Final = _counter("ml.input.missing", "{value}", "Inputs that are NaN, None or infinite.", FEATURE_NAME)
 CATEGORY: Final = _counter(
     "ml.input.category",
     "{value}",
