@@ -94,7 +94,7 @@ def test_our_frames_lose_their_variables_and_the_hosts_keep_theirs() -> None:
 
 
 def test_frames_of_onnxruntime_lose_their_variables_wherever_they_are() -> None:
-    frames = [
+    frames: list[dict[str, Any]] = [
         {"module": "onnxruntime.capi.onnxruntime_inference_collection", "vars": {"input_feed": 1}},
         {"module": "onnxruntime_app", "vars": {"x": 1}},
         {"module": None, "vars": {"y": 1}},
