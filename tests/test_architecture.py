@@ -77,6 +77,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "instrumentation.sentry": (
         *BASE,
         "instrumentation.decode.predictions",
+        "instrumentation.export.call_sampler",
         "instrumentation.export.error_tracker",
         "instrumentation.export.sampling",
         "instrumentation.settings",

@@ -78,6 +78,7 @@ COVERED_BY = {
     "instrumentation/export/signal_writers": "instrumentation/test_pipeline.py",
     "instrumentation/instrumentor": "e2e/test_zero_code.py",
     "instrumentation/sentry/client": "instrumentation/sentry/test_tracker.py",
+    "instrumentation/sentry/events": "instrumentation/sentry/test_tracker.py",
     "options": "instrumentation/test_settings.py",
     "processor/alert/config": "processor/config/test_load.py",
     "processor/config/document": "processor/config/test_load.py",

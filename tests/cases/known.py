@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 KNOWN_WRONG: Final[dict[str, str]] = {
-    "application/failures_come_first": "spans are chosen by model, and failures find no room",
     "application/first_words_of_a_process": "labels that the graph declares are not read",
     "application/forkserver_children": "children of a forkserver are not instrumented",
     "application/heavy_beside_light": "the queue weighs calls alike",
@@ -29,8 +28,5 @@ KNOWN_WRONG: Final[dict[str, str]] = {
     "processor/streams_become_stale": "stale streams are not forgotten",
     "scale/deploys_do_not_exhaust_series": "the limit on series is reached by replaced versions",
     "scale/many_streams_cost_no_more_a_point": "documents of all streams are rebuilt at each commit",
-    "sentry/errors_elsewhere_left_alone": "errors outside calls are linked to OpenTelemetry's trace",
-    "sentry/otlp_integration_respected": "Sentry's own OTLPIntegration is not looked for",
-    "sentry/unreachable_sentry_exit": "Sentry's flush has a deadline of its own",
 }
 """What is wrong today, by case."""

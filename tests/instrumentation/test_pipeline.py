@@ -138,7 +138,7 @@ def test_golden_span_and_event() -> None:
         assert len(str(said.pop("ml.prediction.id"))) == 32
         assert set(said) == {
             "ml.model.name", "ml.model.version", "ml.inference.duration", "ml.batch.size",
-            "ml.prediction.label", "ml.prediction.confidence",
+            "ml.prediction.label", "ml.prediction.confidence", "ml.sampling.reason", "ml.sampling.probability",
         }  # fmt: skip
 
 
