@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "otel_mlmon"
 MAX_LINES = 400
 
-BASE = ("types", "semconv", "errors", "options", "sketch", "internal_events", "guard", "registry", "version")
+BASE = ("types", "semconv", "streams", "errors", "options", "sketch", "internal_events", "guard", "registry", "version")
 
 SECTION = ("processor.config.section", "processor.config.units")
 
@@ -30,6 +30,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "version": (),
     "types": (),
     "semconv": (),
+    "streams": ("semconv",),
     "errors": (),
     "options": ("errors",),
     "sketch": ("types", "errors", "semconv"),
@@ -77,6 +78,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "instrumentation.sentry": (
         *BASE,
         "instrumentation.decode.predictions",
+        "instrumentation.export.call_sampler",
         "instrumentation.export.error_tracker",
         "instrumentation.export.sampling",
         "instrumentation.settings",
@@ -168,7 +170,11 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "scipy": ("processor.detect", "reference"),
     "msgspec": ("processor.state.repository",),
     "prometheus_client": ("processor.serve.prometheus",),
-    "pyarrow": ("table.read",),
+    "duckdb": ("table.read",),
+    "fsspec": ("table.files",),
+    "pyarrow": ("table", "backtest"),
+    "pyspark": ("backtest.spark",),
+    "py4j": ("backtest.spark",),
     "pydantic": (
         "processor.config", "processor.receive.config", "processor.window.config", "processor.state.config",
         "processor.serve.config", "processor.alert.config", "processor.alert.rules", "processor.notify",
@@ -179,7 +185,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "uvicorn": ("processor.receive.http", "processor.serve"),
     "httpx": ("processor.notify", "reference.download", "cli.demo"),
     "jinja2": ("backtest.page",),
-    "rich": ("cli", "demo.view", "backtest.terminal"),
+    "rich": ("cli", "demo.view", "backtest.terminal", "backtest.result"),
 }  # fmt: skip
 
 

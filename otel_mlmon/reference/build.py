@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -19,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon import semconv
+from otel_mlmon import semconv, streams
 from otel_mlmon.errors import DataError, DependencyMissingError
 from otel_mlmon.instrumentation.decode.batch import take_batches
 from otel_mlmon.instrumentation.decode.decoder import Decoder
@@ -44,6 +45,7 @@ from otel_mlmon.reference.profile import Profile, format_timestamp, utc_now
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
+from otel_mlmon.types import Floats
 
 MAX_BATCH_ROWS: Final = 1_024
 CALLS_A_BATCH: Final = 256
@@ -135,11 +137,15 @@ class OnnxModel:
         for batch in self._batches(feed, rows):
             outputs = self._run(batch, done)
             copy_call = copy_call or recorder.attach_copier(self._session, None, batch, outputs)
-            copy_call(batch, outputs, done, done + 1)  # the time of a call is the number of its first row
-            done += min(map(len, batch.values()))
-            if len(calls.queue) >= CALLS_A_BATCH * FIELDS:
-                counts.add(_decode(calls, decoders, options))
-                progress(done)
+            size = min(map(len, batch.values()))
+            for part in _split_rows(outputs, size) if truth is not None else (slice(0, size),):
+                row = done + part.start
+                inputs = {name: values[part] for name, values in batch.items()}
+                copy_call(inputs, [value[part] for value in outputs], row, row + 1)  # its time is its first row
+                if len(calls.queue) >= CALLS_A_BATCH * FIELDS:
+                    counts.add(_decode(calls, decoders, options))
+                    progress(done)
+            done += size
         if calls.queue:
             counts.add(_decode(calls, decoders, options))
         progress(done)
@@ -175,6 +181,18 @@ class OnnxModel:
         outputs = self._run(first, 0)
         limits = [_max_input_rows(plan_input(node, first[node.name]), first[node.name]) for node in self.inputs]
         return max(1, min(MAX_BATCH_ROWS, *limits, *map(_max_output_rows, outputs)))
+
+
+def _split_rows(outputs: Sequence[Any], rows: int) -> Iterator[slice]:
+    """Splits rows where an output begins or ends to be no number: such rows have no label to pair with a true one."""
+    is_known = np.ones(rows, dtype=bool)
+    for value in outputs:
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f" and len(value) == rows:
+            is_known &= np.isfinite(value.reshape(rows, -1)).all(axis=1)
+        elif isinstance(value, list) and value and isinstance(value[0], dict):  # ZipMap's
+            is_known &= np.array([all(map(np.isfinite, row.values())) for row in value], dtype=bool)
+    edges = [0, *(np.flatnonzero(np.diff(is_known)) + 1).tolist(), rows]
+    yield from (slice(start, end) for start, end in pairwise(edges))
 
 
 def _no_context(_: None) -> None:
@@ -270,21 +288,38 @@ def _decode(calls: _CallList, decoders: list[Decoder], options: ModelOptions) ->
 
 
 def _sketch_streams(predictions: Predictions) -> Iterator[tuple[str, StreamSketch]]:
-    labels, inputs = predictions.labels, predictions.inputs
-    if labels.codes.size:
-        counts = Counter({labels.table[code]: int(n) for code, n in enumerate(np.bincount(labels.codes)) if n})
-        yield semconv.STREAM_LABEL, StreamSketch(categories=Categories(counts=counts))
-    if predictions.confidences.values.size:
-        histogram = Histogram.from_values(predictions.confidences.values, semconv.CONFIDENCE_BOUNDS)
-        yield semconv.STREAM_CONFIDENCE, StreamSketch(explicit={histogram.bounds: histogram})
-    for values in predictions.values.values():
-        yield semconv.STREAM_VALUE, StreamSketch(exponential=ExponentialHistogram.from_values(values))
+    yield from _sketch_outputs(predictions)
+    inputs = predictions.inputs
     for name, column in inputs.features.items():
         yield _name_input(name), StreamSketch(exponential=ExponentialHistogram.from_values(column))
     for name, categories in inputs.categories.items():
         yield _name_input(name), StreamSketch(categories=Categories(counts=categories))
     for name, missing in inputs.missing.items():
         yield _name_input(name), StreamSketch(missing=missing)
+
+
+def _sketch_outputs(predictions: Predictions) -> Iterator[tuple[str, StreamSketch]]:
+    for output, head in predictions.heads.items():
+        labels, confidences = head.labels, head.confidences.values
+        if labels.codes.size:
+            counts: Counter[str] = Counter()
+            for code, n in enumerate(np.bincount(labels.codes).tolist()):
+                counts[labels.table[code]] += n
+            stream = streams.name_head_stream(semconv.STREAM_LABEL, output)
+            yield stream, StreamSketch(categories=Categories(counts=+counts))
+        if confidences.size:
+            yield streams.name_head_stream(semconv.STREAM_CONFIDENCE, output), _sketch_confidences(confidences)
+    for output, values in predictions.values.items():
+        stream = streams.name_head_stream(semconv.STREAM_VALUE, output)
+        yield stream, StreamSketch(exponential=ExponentialHistogram.from_values(values))
+    for output, items in predictions.items.items():
+        if items.confidences.size:
+            yield streams.name_item_stream(output), _sketch_confidences(items.confidences)
+
+
+def _sketch_confidences(values: Floats) -> StreamSketch:
+    histogram = Histogram.from_values(values, semconv.CONFIDENCE_BOUNDS)
+    return StreamSketch(explicit={histogram.bounds: histogram})
 
 
 def _name_input(feature: str) -> str:
