@@ -103,7 +103,7 @@ class ModelParts:
     metadata: Mapping[str, str]
 
 
-def read_model(content: Content) -> ModelParts:
+def read_model(content: Content) -> ModelParts:  # noqa: C901 - one branch a field
     """Finds the parts of a model.
 
     Raises:
