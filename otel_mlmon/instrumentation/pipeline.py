@@ -39,6 +39,7 @@ from otel_mlmon.instrumentation.export.providers import (
     create_resource,
     find_providers,
     has_host_providers,
+    is_host_provider,
 )
 from otel_mlmon.instrumentation.export.signal_writers import SignalWriters, unavailable_reasons
 from otel_mlmon.instrumentation.export.spans import SpanQueue, is_suppressed, make_context_reader, split_contexts
@@ -105,6 +106,8 @@ class InstrumentationPipeline:
         )
         for stage in guards():
             stage.reset()
+        self.before_round: Callable[[], object] = lambda: None
+        """Called at the beginning of each round of the worker thread."""
         self._is_closed: bool = False
         self._resource: Any = None
         self._reset()
@@ -138,24 +141,40 @@ class InstrumentationPipeline:
             self.drain_lock.release()
         return True
 
-    def flush(self, timeout_s: float) -> bool:
-        """Exports everything recorded so far; returns whether it was done within the time."""
+    def flush(self, timeout_s: float, *, with_host: bool = False) -> bool:
+        """Exports everything recorded so far; returns whether it was done within the time.
+
+        Args:
+            timeout_s: Seconds.
+            with_host: Whether the application's own providers are flushed too.
+        """
         deadline_s = time.monotonic() + timeout_s
         is_done = self.drain(timeout_s) and self._send(deadline_s - time.monotonic())
         if self._error_tracker.is_active:
             self._error_tracker.flush(deadline_s - time.monotonic())
         providers = self._writers.providers if self._writers else None
-        if providers is None or not providers.own:
+        if providers is None:
             return is_done
-        return is_done and providers.flush(deadline_s - time.monotonic())
+        return is_done and providers.flush(deadline_s - time.monotonic(), with_host=with_host)
+
+    def flush_into(self, provider: object) -> None:
+        """Writes what waits before `provider` is flushed or shut down, if it is one of the application's in use."""
+        if self._is_closed or self._worker.is_current or not is_host_provider(provider, self.settings, self._providers):
+            return
+        self.drain()
+        self._send(COLLECT_WAIT_S)
 
     def uninstrument(self) -> bool:
         """Restores every runtime; returns whether no patch had to stay below that of another library."""
         runtimes, self._runtimes = self._runtimes, {}
         return undo_all(runtimes)
 
-    def shutdown(self, timeout_s: float) -> bool:
+    def shutdown(self, timeout_s: float, *, with_host: bool = False) -> bool:
         """Uninstruments, exports the remaining calls, and ends the thread and our own providers.
+
+        Args:
+            timeout_s: Seconds.
+            with_host: Whether the application's own providers are flushed too.
 
         Returns:
             Whether it was done within the time.
@@ -168,7 +187,7 @@ class InstrumentationPipeline:
         is_done = self._send(deadline_s - time.monotonic()) and is_done
         self._error_tracker.close(deadline_s - time.monotonic())
         if self._writers is not None:
-            is_done = self._writers.shutdown(deadline_s - time.monotonic()) and is_done
+            is_done = self._writers.shutdown(deadline_s - time.monotonic(), with_host=with_host) and is_done
         self._is_closed, self._writers = True, None
         return is_done
 
@@ -233,6 +252,8 @@ class InstrumentationPipeline:
         self._writers = None
 
     def _run_round(self) -> None:
+        with guard("host_hooks"):
+            self.before_round()
         with guard("sentry"):
             self._error_tracker.adopt_client()
             for runtime in self._runtimes.values():

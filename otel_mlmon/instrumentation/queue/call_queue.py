@@ -147,6 +147,11 @@ class Worker:
         """Whether the thread runs."""
         return self._thread is not None and self._thread.is_alive()
 
+    @property
+    def is_current(self) -> bool:
+        """Whether this thread is the worker's."""
+        return self._thread is threading.current_thread()
+
     def attend(self, is_urgent: bool) -> None:  # noqa: FBT001 - a callback's one argument
         """Starts the thread at the first record, and wakes it if the record is urgent."""
         if self._thread is None and not self._is_stopping and self._starting.acquire(blocking=False):
