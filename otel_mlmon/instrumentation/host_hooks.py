@@ -154,11 +154,12 @@ def _hook_pool(module: Any, end: EndOfHost) -> Callable[[], None]:
 def _end_idle_workers(module: Any, pool: dict[str, Any], timeout_s: float) -> None:
     workers = [worker for worker in pool["pool"] if hasattr(worker, "terminate")]
     handler = pool["worker_handler"]
-    if not workers or not handler.is_alive() or handler._state != module.RUN:
+    if not workers or handler._state == module.TERMINATE:
         return
-    # As `Pool.close` and `join` do: each worker gets a sentinel.
-    handler._state = module.CLOSE
-    pool["change_notifier"].put(None)
+    if handler._state == module.RUN:
+        # As `Pool.close` does: each worker gets a sentinel.
+        handler._state = module.CLOSE
+        pool["change_notifier"].put(None)
     deadline_s = time.monotonic() + timeout_s
     for worker in workers:
         worker.join(max(0.0, deadline_s - time.monotonic()))
@@ -173,7 +174,12 @@ def _hook_provider(name: str, module: Any, end: EndOfHost) -> Callable[[], None]
         return flush_first
 
     hooks = [MethodHook(getattr(module, name), method, wrap) for method in ("shutdown", "force_flush")]
-    return lambda: [hook.undo() for hook in hooks].clear()
+
+    def undo() -> None:
+        for hook in hooks:
+            hook.undo()
+
+    return undo
 
 
 _HOOKS: Final[dict[str, Callable[[Any, EndOfHost], Callable[[], None]]]] = {

@@ -44,7 +44,7 @@ from otel_mlmon.instrumentation.export.providers import (
 from otel_mlmon.instrumentation.export.signal_writers import SignalWriters, unavailable_reasons
 from otel_mlmon.instrumentation.export.spans import SpanQueue, is_suppressed, make_context_reader, split_contexts
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue, Worker, give_way_unless
-from otel_mlmon.instrumentation.runtime.call import FIELDS, Load, SessionInfo
+from otel_mlmon.instrumentation.runtime.call import FIELDS, Load, SessionInfo, weigh_call
 from otel_mlmon.instrumentation.runtime.runtime import MAX_LOADS, Capture, Instrumentation, instrument_all, undo_all
 from otel_mlmon.instrumentation.sentry.tracker import make_error_tracker
 from otel_mlmon.instrumentation.settings import InstrumentationSettings, ModelOptions
@@ -86,6 +86,7 @@ class InstrumentationPipeline:
             max_records=settings.buffer_records,
             max_bytes=settings.buffer_bytes,
             attend=self._worker.attend,
+            weigh=weigh_call,
         )
         self._error_tracker = make_error_tracker(
             settings,
@@ -100,7 +101,7 @@ class InstrumentationPipeline:
             sink=self._queue,
             loads=self._loads,
             context_reader=self._error_tracker.context_reader,
-            model_name=(lambda session: str(name(session))) if callable(name) else (lambda _: name),
+            model_name=functools.partial(_call_name, name) if callable(name) else (lambda _: name),
             has_output_function=lambda session: callable(self._options_for(model_name(session)).output_kind),
             allows_telemetry=settings.onnxruntime_telemetry,
         )
@@ -380,6 +381,14 @@ class InstrumentationPipeline:
 
     def _version_of(self, model: str) -> str:
         return self._options_for(model).version
+
+
+def _call_name(function: Callable[[Any], str], session: Any) -> str:
+    """Asks the developer's function for a session's name; empty if it fails, so that the name is inferred."""
+    name: object = ""
+    with guard("model_name"):
+        name = function(session)
+    return name.strip() if isinstance(name, str) else ""
 
 
 def _failures_by_stage() -> dict[str, int]:

@@ -19,7 +19,7 @@ app.conf.task_ignore_result = True
 app.conf.worker_prefetch_multiplier = 1
 
 
-@app.task  # type: ignore[untyped-decorator]
+@app.task
 def infer() -> None:
     """One call, and a line in the file that counts them."""
     predict()

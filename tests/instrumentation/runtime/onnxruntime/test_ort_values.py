@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.runtime.call import FIELDS, Item, SessionInfo, Tensor
+from otel_mlmon.instrumentation.runtime.call import FIELDS, Item, SessionInfo, Tensor, weigh_call
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import MAX_TEXTS
 from otel_mlmon.instrumentation.runtime.onnxruntime.ort_values import OrtValueRecorder, shape_placeholder, value_copier
 from tests.support import models
@@ -95,7 +95,7 @@ def test_of_outputs_that_are_not_read_one_shape_tells_the_batch() -> None:
     info = SessionInfo(
         model_name="", path="", digest="", graph_name="", version=1, metadata={}, provider="P", runtime_version="1"
     )
-    ring = CallQueue(fields=FIELDS, max_records=10, max_bytes=10_000, attend=lambda _: None)
+    ring = CallQueue(fields=FIELDS, max_records=10, max_bytes=10_000, attend=lambda _: None, weigh=weigh_call)
     asked = {0: Picture(), 1: Picture()}
     tap = OrtValueRecorder(info, "run_with_iobinding", inputs=(), nodes=asked, sink=ring, are_values=True)
     value = ort.OrtValue.ortvalue_from_numpy(np.zeros((2, 3, 8, 8), np.float32))

@@ -14,7 +14,7 @@ import onnxruntime as ort
 import pytest
 
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.runtime.call import FIELDS, Call, Load
+from otel_mlmon.instrumentation.runtime.call import FIELDS, Call, Load, weigh_call
 from otel_mlmon.instrumentation.runtime.onnxruntime import patches as onnxruntime
 from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import MAX_PLANS, CallRecorder
 from otel_mlmon.instrumentation.runtime.onnxruntime.run_methods import parameters_of
@@ -33,7 +33,9 @@ def thread_of(_: None) -> int:
 
 class Watched:
     def __init__(self) -> None:
-        self.ring = CallQueue(fields=FIELDS, max_records=100_000, max_bytes=10**9, attend=lambda _: None)
+        self.ring = CallQueue(
+            fields=FIELDS, max_records=100_000, max_bytes=10**9, attend=lambda _: None, weigh=weigh_call
+        )
         self.loads: deque[Load] = deque()
         self.recorder = CallRecorder(
             Capture(
