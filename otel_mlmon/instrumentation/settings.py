@@ -71,6 +71,11 @@ class ModelOptions:
     """A slower call always gets a span; above 0."""
     confidence_floor: float | None = None
     """A prediction of less confidence is unsure; within [0, 1]."""
+    device_outputs: Literal["never", "sample"] = "never"
+    """Outputs that stay in a device's memory, by IOBinding or as `OrtValue`: never read, or `sample`: those of at most
+    64 KiB are copied to the host, of at most ten calls a second a session, which waits for the device and is not meant
+    for a process that captures CUDA graphs while it serves. Calls whose run options leave the device at work are never
+    read."""
 
     def __post_init__(self) -> None:
         faults: list[str] = []
@@ -95,6 +100,8 @@ class ModelOptions:
                 faults.append(f"{name} {value_fault}, got {value!r}.")
             else:
                 object.__setattr__(self, name, float(value))
+        if self.device_outputs not in ("never", "sample"):
+            faults.append(f"device_outputs must be never or sample, got {self.device_outputs!r}.")
         if faults:
             raise ConfigurationError(*faults)
 

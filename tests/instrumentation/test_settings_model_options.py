@@ -29,7 +29,7 @@ NAMES = ["labels", "features", "categorical"]
 @pytest.mark.parametrize(
     "value",
     ["age", b"age", 5, 0.5, {"age": 1}, {"age"}, [1, 2], ["age", None], ["age", ""], ["age", " \t"], object()],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_which_values_are_no_list_of_names(name: str, value: Any) -> None:
     arguments: dict[str, Any] = {name: value}
@@ -83,3 +83,12 @@ def test_every_fault_of_a_model_is_said_at_once() -> None:
         "output_kind",
         "labels",
     ]
+
+
+@pytest.mark.parametrize(("value", "is_allowed"), [("never", True), ("sample", True), ("always", False), (True, False)])
+def test_what_device_outputs_may_be(value: Any, is_allowed: bool) -> None:
+    if is_allowed:
+        assert ModelOptions(device_outputs=value).device_outputs == value
+        return
+    with pytest.raises(ConfigurationError, match=f"device_outputs must be never or sample, got {value!r}"):
+        ModelOptions(device_outputs=value)
