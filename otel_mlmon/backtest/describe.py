@@ -11,8 +11,9 @@ from typing import Final
 from otel_mlmon import semconv
 from otel_mlmon.backtest.judge import Judge, Trace
 from otel_mlmon.backtest.report import AlertReport, BacktestState, StreamReport, WindowPoint
-from otel_mlmon.processor.alert.cause import shares
+from otel_mlmon.processor.alert.cause import compute_shares
 from otel_mlmon.processor.detect.counts import samples_of
+from otel_mlmon.processor.detect.design_effect import CALIBRATION_ITEMS
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.window.window import Reference, StreamKey
 from otel_mlmon.types import Counts, ModelKey
@@ -62,8 +63,8 @@ def describe_stream(trace: Trace, judge: Judge, *, name: str, kind: str, clock: 
         compared_window=shown.window,
         is_ordered=reference.bins.is_ordered,
         bins=tuple(map(_format_bin, reference.bins.names)),
-        reference_shares=shares(reference.counts),
-        shares=shares(window.rolling),
+        reference_shares=compute_shares(reference.counts),
+        shares=compute_shares(window.rolling),
         points=_describe_windows(trace, reference),
     )
 
@@ -108,7 +109,9 @@ def _judge(trace: Trace) -> tuple[BacktestState, str]:
     if trace.reference is None or (last.state == "learning" and not last.is_calibrating):
         return "unknown", "its reference was still being learned"
     if last.is_calibrating:
-        return "unknown", f"too few values to know how they vary: {values}, and 1 000 or more are needed"
+        if values < CALIBRATION_ITEMS:
+            return "unknown", f"too few values to know how they vary: {values}, and 1 000 or more are needed"
+        return "unknown", f"its {values} values come in bursts, and are too few to know how they vary"
     effect = trace.score.design_effect if trace.score is not None else 1.0
     if _undetectable_distance(trace.reference, trace.tolerance, effect) >= _largest_possible_distance(trace.reference):
         return (

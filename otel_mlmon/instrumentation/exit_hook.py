@@ -43,6 +43,11 @@ class ExitHook:
             if parent() is not None:
                 self._finalize(package)
 
+    def renew(self) -> None:
+        """Registers the hook anew, so that it runs before all that are registered so far."""
+        atexit.unregister(self._run_at_exit)
+        atexit.register(self._run_at_exit)
+
     def after_fork(self) -> None:
         """Registers the hook anew in a forked child, once multiprocessing, if it forked, has cleared its finalizers."""
         self._finalizers.clear()

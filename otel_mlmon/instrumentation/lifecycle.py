@@ -80,14 +80,16 @@ class RunningInstrumentation:
         self.pipeline = pipeline
         self.timeout_s: float = pipeline.settings.shutdown_timeout_s
         self._exit_hook = ExitHook(self._shutdown_at_exit)
+        # Whoever registers last ends first: an error tracker that is initialised later must get our last calls.
+        pipeline.on_client = self._exit_hook.renew
         self._fork_hooks = ForkHooks(lock=lambda: pipeline.drain_lock, in_child=self._after_fork)
         self._host_hooks = HostHooks(self)
         self._host_hooks.set_loaded()
         pipeline.before_round = self._host_hooks.set_loaded
 
-    def shutdown(self, timeout_s: float, *, with_host: bool = False) -> bool:
-        """Shuts the pipeline down and removes every hook; `with_host` flushes the application's providers too."""
-        is_done = self.pipeline.shutdown(timeout_s, with_host=with_host)
+    def shutdown(self, timeout_s: float, *, is_exit: bool = False, with_host: bool = False) -> bool:
+        """Shuts the pipeline down and removes every hook; see `InstrumentationPipeline.shutdown`."""
+        is_done = self.pipeline.shutdown(timeout_s, is_exit=is_exit, with_host=with_host)
         self._exit_hook.cancel()
         self._host_hooks.undo()
         return is_done
@@ -104,7 +106,7 @@ class RunningInstrumentation:
 
     def _shutdown_at_exit(self, is_abrupt: bool) -> None:  # noqa: FBT001 - a callback's one argument
         with guard("shutdown"):
-            self.shutdown(self.timeout_s, with_host=is_abrupt)
+            self.shutdown(self.timeout_s, is_exit=not is_abrupt, with_host=is_abrupt)
 
     def _after_fork(self) -> None:
         self._exit_hook.after_fork()
