@@ -24,7 +24,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from otel_mlmon import semconv
 from otel_mlmon.guard import guard, guards
 from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
 from otel_mlmon.instrumentation.decode.batch import take_batches
@@ -48,7 +47,7 @@ from otel_mlmon.instrumentation.runtime.call import FIELDS, Load, SessionInfo, w
 from otel_mlmon.instrumentation.runtime.runtime import MAX_LOADS, Capture, Instrumentation, instrument_all, undo_all
 from otel_mlmon.instrumentation.sentry.tracker import make_error_tracker
 from otel_mlmon.instrumentation.settings import InstrumentationSettings, ModelOptions
-from otel_mlmon.instrumentation.status import Status
+from otel_mlmon.instrumentation.status import Status, count_failures
 from otel_mlmon.internal_events import JOURNAL, RecordsDropped
 from otel_mlmon.types import ModelKey
 
@@ -99,12 +98,11 @@ class InstrumentationPipeline:
             on_client=lambda: self.on_client(),
         )
         self._loads: collections.deque[Load] = collections.deque(maxlen=MAX_LOADS)
-        name = settings.model_name
         capture = Capture(
             sink=self._queue,
             loads=self._loads,
             context_reader=self._error_tracker.context_reader,
-            model_name=functools.partial(_call_name, name) if callable(name) else (lambda _: name),
+            model_name=settings.name_session,
             has_output_function=lambda session: callable(
                 self._options_for(model_name(session, may_read=False)).output_kind
             ),
@@ -216,7 +214,7 @@ class InstrumentationPipeline:
             suppressed_calls=self._suppressed_calls,
             dropped_calls=self._dropped_calls(),
             dropped_span_batches=self._span_queue.dropped_batches,
-            failures=_failures_by_stage(),
+            failures=count_failures(),
             bulk_unavailable_reason=reasons.bulk,
             exemplars_unavailable_reason=reasons.exemplars,
             metric_readers=writers.describe_readers() if writers else {},
@@ -395,19 +393,3 @@ class InstrumentationPipeline:
 
     def _version_of(self, model: str) -> str:
         return self._options_for(model).version
-
-
-def _call_name(function: Callable[[Any], str], session: Any) -> str:
-    """Asks the developer's function for a session's name; empty if it fails, so that the name is inferred."""
-    name: object = ""
-    with guard("model_name"):
-        name = function(session)
-    return name.strip() if isinstance(name, str) else ""
-
-
-def _failures_by_stage() -> dict[str, int]:
-    failures: dict[str, int] = {}
-    for attributes, count in JOURNAL.totals(semconv.FAILURES.name).items():
-        stage = dict(attributes)[semconv.STAGE]
-        failures[stage] = failures.get(stage, 0) + count
-    return failures

@@ -18,6 +18,7 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
 from otel_mlmon.errors import ConfigurationError
+from otel_mlmon.guard import guard
 from otel_mlmon.options import (
     DAY_S,
     Origin,
@@ -255,6 +256,15 @@ class InstrumentationSettings:
         "false switches it off from now on; only `ORT_DISABLE_TELEMETRY=1`, set before onnxruntime is imported, stops "
         "it from the start.",
     )
+
+    def name_session(self, session: Any) -> str:
+        """Returns the name that the developer gave a session; empty if none, or if the function for it fails."""
+        if not callable(self.model_name):
+            return self.model_name
+        name: object = ""
+        with guard("model_name"):
+            name = self.model_name(session)
+        return name.strip() if isinstance(name, str) else ""
 
     def options_for(self, model: str) -> ModelOptions:
         """Returns the options of one model, with the general thresholds where it has none of its own."""
