@@ -22,6 +22,7 @@ from otel_mlmon.reference.profile import Profile
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
+from otel_mlmon.streams import stream_family
 from otel_mlmon.table.cells import parse_numbers, read_labels
 from otel_mlmon.table.table import ProgressCallback, Table, TableColumn, ignore_progress
 
@@ -132,7 +133,7 @@ def match_columns(profile: Profile, table: Table) -> dict[str, ColumnChoice]:
 def infer_stream_kind(sketch: StreamSketch | None, stream: str) -> ColumnKind:
     """Infers the kind of a stream from its name, or of an input from the sketch of its reference."""
     kinds = {name: kind for kind, name in _OUTPUT_STREAMS.items()}
-    return kinds.get(stream) or ("numeric" if sketch is None else _infer_input_kind(sketch))
+    return kinds.get(stream_family(stream)) or ("numeric" if sketch is None else _infer_input_kind(sketch))
 
 
 def build_profile(
