@@ -37,9 +37,10 @@ part of it that was copied; or None, nothing."""
 Side: TypeAlias = "bytes | tuple[Item, ...]"
 """The inputs or outputs of a call: the bytes of a plan's only tensor if it was copied whole, else one item a tensor."""
 
-Layout = Literal["rows", "wide", "nchw", "nhwc", "text", "maps", "whole", "shape", "none", "values"]
-"""How a tensor is copied: `rows` along its first axis, `wide` rows at a step within each, an image by pixels, strings,
-ZipMap's dictionaries, all of it, its shape only, not at all, or Python's `values`, as `observe()` takes them."""
+Layout = Literal["rows", "wide", "items", "nchw", "nhwc", "text", "maps", "whole", "shape", "none", "values"]
+"""How a tensor is copied: `rows` along its first axis, `wide` rows at a step within each, `items` along its first two
+axes of three, an image by pixels, strings, ZipMap's dictionaries, all of it, its shape only, not at all, or Python's
+`values`, as `observe()` takes them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
