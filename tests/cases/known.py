@@ -5,11 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 KNOWN_WRONG: Final[dict[str, str]] = {
-    "application/forkserver_children": "children of a forkserver are not instrumented",
-    "application/heavy_beside_light": "the queue weighs calls alike",
-    "application/late_provider_short_job": "providers that are set late are not used at the end of a short job",
     "application/text_stays_private": "text that is seen often leaves",
-    "application/wrong_options_said": "options of a wrong type are not refused by name",
     "drift/daily_cycle_not_blind": "a daily cycle is taken for bursts",
     "drift/nulls_and_new_category": "missing values and new categories below the tolerance are forgiven",
     "drift/rare_class": "a rare class is below the tolerance",

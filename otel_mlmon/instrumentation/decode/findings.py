@@ -38,7 +38,7 @@ class Findings:
         self._texts[key] = finding
         if assumption:
             _LOG.warning(
-                "Model %s, %s: %s, assumed since its file and name say no more than %s. If it is something else, say so: "
+                "Model %s, %s: %s, assumed, since its file and name say no more than %s. If it is something else: "
                 "otel_mlmon.instrument(models={%r: ModelOptions(output_kind={%r: ...})})",
                 model, subject, finding, assumption, model, output,
             )  # fmt: skip
