@@ -22,6 +22,7 @@ from otel_mlmon.reference.profile import Profile
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
+from otel_mlmon.streams import stream_family
 from otel_mlmon.table.cells import parse_numbers, read_labels
 from otel_mlmon.table.table import ProgressCallback, Table, TableColumn, ignore_progress
 
@@ -132,7 +133,7 @@ def match_columns(profile: Profile, table: Table) -> dict[str, ColumnChoice]:
 def infer_stream_kind(sketch: StreamSketch | None, stream: str) -> ColumnKind:
     """Infers the kind of a stream from its name, or of an input from the sketch of its reference."""
     kinds = {name: kind for kind, name in _OUTPUT_STREAMS.items()}
-    return kinds.get(stream) or ("numeric" if sketch is None else _infer_input_kind(sketch))
+    return kinds.get(stream_family(stream)) or ("numeric" if sketch is None else _infer_input_kind(sketch))
 
 
 def build_profile(
@@ -167,10 +168,9 @@ def describe_predictions(choices: Mapping[str, ColumnChoice]) -> list[str]:
 def _find_predictions(
     choices: Mapping[str, ColumnChoice], requested: Mapping[str, ColumnKind]
 ) -> dict[str, ColumnChoice]:
-    """Takes a column that is named like a prediction for one, unless the user names predictions."""
+    """Takes a column that is named like a prediction for one, unless the user names one of the kind."""
     assigned = dict(choices)
-    if any(kind in _OUTPUT_STREAMS for kind in requested.values()):
-        return assigned
+    named = {"value" if kind == "confidence" else kind for kind in requested.values()}
     outputs: tuple[tuple[ColumnKind, tuple[str, ...], ColumnKind], ...] = (
         ("label", _LABEL_NAMES, "category"),
         ("value", _VALUE_NAMES, "numeric"),
@@ -178,7 +178,7 @@ def _find_predictions(
     for kind, names, inputs in outputs:
         lower = {choice.column.lower(): choice for choice in choices.values() if choice.kind == inputs}
         match = next((lower[name] for name in names if name in lower and lower[name].column not in requested), None)
-        if match is not None:
+        if match is not None and kind not in named:
             assigned[match.column] = replace(match, kind=kind, is_guess=True)
     return assigned
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, make_dataclass, replace
 from typing import Any, Final, Literal, TypeVar, get_args
 
@@ -17,7 +18,19 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.options import Origin, declare_option, not_negative, options_of, positive, ratio, resolve
+from otel_mlmon.guard import guard
+from otel_mlmon.options import (
+    DAY_S,
+    Origin,
+    declare_option,
+    duration,
+    is_number,
+    not_negative,
+    options_of,
+    ratio,
+    resolve,
+    warn_of_unknown_variables,
+)
 from otel_mlmon.types import OUTPUT_KINDS, OutputKind
 
 S = TypeVar("S")
@@ -27,6 +40,12 @@ OutputFunction = Callable[[dict[str, Any]], "tuple[object, object]"]
 or None."""
 
 SentryMode = Literal["auto", "native", "otlp", "off"]
+
+_PROVIDER_METHODS: Final = {
+    "tracer_provider": "get_tracer",
+    "meter_provider": "get_meter",
+    "logger_provider": "get_logger",
+}
 
 SENTRY_MODES: Final[tuple[SentryMode, ...]] = get_args(SentryMode)
 
@@ -60,22 +79,59 @@ class ModelOptions:
     read."""
 
     def __post_init__(self) -> None:
-        kinds = self.output_kind.values() if isinstance(self.output_kind, Mapping) else [self.output_kind]
-        faults = [
-            f"output_kind must be one of {', '.join(OUTPUT_KINDS)}, got {kind!r}."
-            for kind in kinds
-            if kind not in (None, *OUTPUT_KINDS) and (kind is not self.output_kind or not callable(kind))
-        ]
-        if isinstance(self.labels, str) or isinstance(self.features, str) or isinstance(self.categorical, str):
-            faults.append("labels, features and categorical must be lists of strings.")
-        if self.latency_threshold_s is not None and _above_zero(self.latency_threshold_s):
-            faults.append(f"latency_threshold_s must be above 0, got {self.latency_threshold_s!r}.")
-        if self.confidence_floor is not None and ratio(self.confidence_floor):
-            faults.append(f"confidence_floor must be within 0 and 1, got {self.confidence_floor!r}.")
-        if self.device_outputs not in {"never", "sample"}:
+        faults: list[str] = []
+        version: object = self.version
+        if not isinstance(version, str):
+            faults.append(f"version must be of type str, got {version!r}.")
+        faults.extend(_output_kind_faults(self.output_kind))
+        for name in ("labels", "features", "categorical"):
+            value = getattr(self, name)
+            if name == "categorical" and value is None:
+                continue
+            names, fault = _read_names(value, is_unique=name != "labels")
+            if fault:
+                faults.append(f"{name} {fault}")
+            object.__setattr__(self, name, names)
+        for name, check in (("latency_threshold_s", _above_zero), ("confidence_floor", ratio)):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            value_fault = check(float(value)) if is_number(value) else "must be of type float"
+            if value_fault:
+                faults.append(f"{name} {value_fault}, got {value!r}.")
+            else:
+                object.__setattr__(self, name, float(value))
+        if self.device_outputs not in ("never", "sample"):
             faults.append(f"device_outputs must be never or sample, got {self.device_outputs!r}.")
         if faults:
             raise ConfigurationError(*faults)
+
+
+def _output_kind_faults(kind: Any) -> Iterable[str]:
+    if isinstance(kind, Mapping):
+        names = [name for name in kind if not isinstance(name, str) or not name.strip()]
+        yield from (f"output_kind must have names of outputs as keys, got {name!r}." for name in names)
+        kinds = list(kind.values())
+    else:
+        kinds = [] if kind is None or callable(kind) else [kind]
+    for value in kinds:
+        if not isinstance(value, str) or value not in OUTPUT_KINDS:
+            yield f"output_kind must be one of {', '.join(OUTPUT_KINDS)}, got {value!r}."
+
+
+def _read_names(value: Any, *, is_unique: bool) -> tuple[tuple[str, ...], str]:
+    """Reads a list of names, which may be any iterable in order, once; returns them, and the fault or an empty text."""
+    if isinstance(value, (str, bytes, Mapping, Set)) or not isinstance(value, Iterable):
+        return (), f"must be a list of strings, got {value!r}."
+    names: dict[int, str] = {}
+    for position, name in enumerate(value):
+        if not isinstance(name, str) or not name.strip():
+            return (), f"must be a list of strings that are not empty, got {name!r} at position {position}."
+        names[position] = str(name)
+    twice = [name for name, count in Counter(names.values()).items() if count > 1]
+    if is_unique and twice:
+        return (), f"must be different strings, got {twice[0]!r} twice."
+    return tuple(names.values()), ""
 
 
 def _is_sentry_mode(value: str) -> str | None:
@@ -88,6 +144,14 @@ def _at_least_one(value: float) -> str | None:
 
 def _above_zero(value: float) -> str | None:
     return None if value > 0 else "must be above 0"
+
+
+def _is_not_blank(value: object) -> str | None:
+    return "must not be blank" if isinstance(value, str) and value and not value.strip() else None
+
+
+def _wait(value: float) -> str | None:
+    return None if 0 <= value <= DAY_S else f"must be 0 or above, and at most {DAY_S}"
 
 
 def _is_none(value: object) -> bool:
@@ -110,6 +174,7 @@ class InstrumentationSettings:
     model_name: str | Callable[[Any], str] = declare_option(
         default="",
         doc="Name of the model, or a function from session to name; if empty, it is inferred from the model.",
+        check=_is_not_blank,
         accepts=callable,
     )
     span_ratio: float = declare_option(
@@ -156,12 +221,12 @@ class InstrumentationSettings:
         default=16_777_216, doc="Maximum size of those calls in bytes.", check=_at_least_one
     )
     flush_interval_s: float = declare_option(
-        default=1.0, doc="Time between two aggregations; every collection of metrics aggregates too.", check=positive
+        default=1.0, doc="Time between two aggregations; every collection of metrics aggregates too.", check=duration
     )
     shutdown_timeout_s: float = declare_option(
         default=1.8,
         doc="Time that the end of the process may wait for the last export, without the interpreter's own shutdown.",
-        check=not_negative,
+        check=_wait,
     )
     sentry: SentryMode = declare_option(
         default="auto",
@@ -191,6 +256,15 @@ class InstrumentationSettings:
         "false switches it off from now on; only `ORT_DISABLE_TELEMETRY=1`, set before onnxruntime is imported, stops "
         "it from the start.",
     )
+
+    def name_session(self, session: Any) -> str:
+        """Returns the name that the developer gave a session; empty if none, or if the function for it fails."""
+        if not callable(self.model_name):
+            return self.model_name
+        name: object = ""
+        with guard("model_name"):
+            name = self.model_name(session)
+        return name.strip() if isinstance(name, str) else ""
 
     def options_for(self, model: str) -> ModelOptions:
         """Returns the options of one model, with the general thresholds where it has none of its own."""
@@ -232,13 +306,30 @@ def resolve_settings(
             values[option.name], origins[option.name] = resolve(option, arguments=arguments, environ=environ)
         except ConfigurationError as error:  # noqa: PERF203 - every fault is reported, not the first
             faults.extend(error.faults)
-    values["models"] = dict(arguments.get("models") or {})
-    for name, options_of_model in values["models"].items():
-        if type(options_of_model) is not ModelOptions:
-            faults.append(f"models[{name!r}] must be ModelOptions, got {type(options_of_model).__name__}.")
+    for name, method in _PROVIDER_METHODS.items():
+        provider = arguments.get(name)
+        if provider is not None and (isinstance(provider, type) or not callable(getattr(provider, method, None))):
+            faults.append(f"{name} must be a provider of OpenTelemetry with the method {method}, got {provider!r}.")
+    values["models"], model_faults = _read_models(arguments.get("models"))
+    faults.extend(model_faults)
+    warn_of_unknown_variables(options, environ)
     if faults:
         raise ConfigurationError(*faults)
     return settings_type(**values), origins
+
+
+def _read_models(models: Any) -> tuple[dict[str, ModelOptions], list[str]]:
+    if models is None:
+        return {}, []
+    if not isinstance(models, Mapping):
+        return {}, [f"models must be a mapping of names to ModelOptions, got {models!r}."]
+    faults: list[str] = []
+    for name, options in models.items():
+        if not isinstance(name, str) or not name.strip():
+            faults.append(f"models must have names of models as keys, got {name!r}.")
+        if type(options) is not ModelOptions:
+            faults.append(f"models[{name!r}] must be ModelOptions, got {type(options).__name__}.")
+    return dict(models), faults
 
 
 def differences(running: object, settings: object, arguments: Iterable[str]) -> list[str]:

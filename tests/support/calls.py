@@ -13,7 +13,7 @@ from otel_mlmon.instrumentation.decode.batch import CallBatch, take_batches
 from otel_mlmon.instrumentation.decode.decoder import Decoder
 from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Item, Plan, SessionInfo, Side
+from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Item, Plan, SessionInfo, Side, weigh_call
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import make_copier, plan_inputs, plan_outputs
 from otel_mlmon.instrumentation.settings import ModelOptions
 
@@ -131,7 +131,9 @@ def copies(side: Side) -> tuple[Item, ...]:
 
 def batch_of(records: Sequence[CallTuple]) -> CallBatch:
     """Calls of one plan, as they are gathered from the buffer."""
-    ring = CallQueue(fields=FIELDS, max_records=len(records) + 1, max_bytes=1 << 40, attend=lambda _: None)
+    ring = CallQueue(
+        fields=FIELDS, max_records=len(records) + 1, max_bytes=1 << 40, attend=lambda _: None, weigh=weigh_call
+    )
     for record in records:
         ring.offer(record, 1)
     (batch,), _ = take_batches(ring.take, len(records), is_suppressed=lambda _: False, pause=lambda: None)
@@ -144,7 +146,7 @@ def summarize(
     *,
     cuts: Sequence[int] = (),
     findings: Findings | None = None,
-    admit: Callable[[str, str, Mapping[str, int]], Mapping[str, int]] = lambda _, __, counts: counts,
+    admit: Callable[[str, str, str, Mapping[str, int]], Mapping[str, int]] = lambda _, __, ___, counts: counts,
 ) -> Snapshot:
     """What the records add up to, read in pieces that end at `cuts`."""
     decoder = Decoder(records[0][0], options=lambda _: options, max_features=100, findings=findings)
@@ -156,3 +158,15 @@ def summarize(
         start = end
     (snapshot,) = aggregator.take()
     return snapshot
+
+
+def labels_of(snapshot: Snapshot) -> Mapping[str, int]:
+    """How often each label was said by a model's only head; nothing without one."""
+    assert set(snapshot.labels) <= {""}
+    return snapshot.labels.get("", {})
+
+
+def confidences_of(snapshot: Snapshot) -> np.ndarray:
+    """The confidences of a model's only head."""
+    assert set(snapshot.confidences) <= {""}
+    return snapshot.confidences.get("", np.zeros(0))

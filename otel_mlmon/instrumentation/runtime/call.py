@@ -37,9 +37,10 @@ part of it that was copied; or None, nothing."""
 Side: TypeAlias = "bytes | tuple[Item, ...]"
 """The inputs or outputs of a call: the bytes of a plan's only tensor if it was copied whole, else one item a tensor."""
 
-Layout = Literal["rows", "wide", "nchw", "nhwc", "text", "maps", "whole", "shape", "none", "values"]
-"""How a tensor is copied: `rows` along its first axis, `wide` rows at a step within each, an image by pixels, strings,
-ZipMap's dictionaries, all of it, its shape only, not at all, or Python's `values`, as `observe()` takes them."""
+Layout = Literal["rows", "wide", "items", "nchw", "nhwc", "text", "maps", "whole", "shape", "none", "values"]
+"""How a tensor is copied: `rows` along its first axis, `wide` rows at a step within each, `items` along its first two
+axes of three, an image by pixels, strings, ZipMap's dictionaries, all of it, its shape only, not at all, or Python's
+`values`, as `observe()` takes them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +143,23 @@ FIELDS: Final = len(Call._fields)
 RECORD_BYTES: Final = 400
 """Bytes of a call besides its data and shapes, rounded up: seven references, two integers, two tuples, the headers
 of bytes objects; half of it where both sides are bare bytes."""
+
+NUMBER_BYTES: Final = 32
+"""Bytes of a Python number, rounded up."""
+
+
+def weigh_call(call: Sequence[Any]) -> int:
+    """Estimates how many bytes a call takes, from its fields."""
+    return RECORD_BYTES + _weigh(call[4]) + _weigh(call[5])
+
+
+def _weigh(value: Any) -> int:
+    if isinstance(value, (bytes, str)):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(map(_weigh, value.values()))
+    return sum(map(_weigh, value)) if isinstance(value, tuple) else NUMBER_BYTES
+
 
 DROP_FAULT: Final = "capture_failed"
 """The reason of a call that is not recorded since copying it failed."""

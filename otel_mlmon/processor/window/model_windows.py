@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from otel_mlmon import semconv
+from otel_mlmon import semconv, streams
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.window.binning import count_over_threshold
 from otel_mlmon.processor.window.moving_reference import MovingReference
@@ -95,6 +95,8 @@ class ModelWindows:
     """The series with points in each open pane, by end of the pane."""
     streams: dict[str, StreamWindows] = field(default_factory=dict)
     last_panes: deque[ModelPane] = field(default_factory=deque)
+    resumed_ns: int = 0
+    """When this process loaded it, by our clock: what was sent while none ran comes after it."""
 
     @property
     def key(self) -> ModelKey:
@@ -110,11 +112,11 @@ class ModelWindows:
     def advance_watermark(self, now_ns: int) -> list[int]:
         """Returns the ends of the open panes that close now: the watermark has passed them by the allowed lateness.
 
-        All of them close when no point was received for as long as a pane and the allowed lateness.
+        All of them close when this process ran and received no point for as long as a pane and the allowed lateness.
         """
         pane_ns, lateness_ns = self.windows.pane_ns, self.windows.lateness_ns
         until_ns = (self.progress.watermark_ns - lateness_ns) // pane_ns * pane_ns
-        if self.open_panes and now_ns - self.progress.received_ns >= pane_ns + lateness_ns:
+        if self.open_panes and now_ns - max(self.progress.received_ns, self.resumed_ns) >= pane_ns + lateness_ns:
             until_ns = max(until_ns, *self.open_panes)
         self.progress.closed_ns = max(self.progress.closed_ns, until_ns)
         return sorted(end_ns for end_ns in self.open_panes if end_ns <= self.progress.closed_ns)
@@ -168,8 +170,7 @@ class ModelWindows:
                 )
                 windows += [window] if window is not None else []
                 changed += [stream.key] if is_changed else []
-        labels, values = sketches.get(semconv.STREAM_LABEL), sketches.get(semconv.STREAM_VALUE)
-        self.progress.predictions += labels.total if labels is not None else values.total if values is not None else 0
+        self.progress.predictions += _count_predictions(sketches)
         pane = ModelPane(
             model=self.key,
             start_ns=start_ns,
@@ -244,3 +245,12 @@ class ModelWindows:
                 for stream in sketches if point.exemplars else ():
                     exemplars.setdefault(stream, set()).update(point.exemplars)
         return merge_streams(increments), exemplars, consumed
+
+
+def _count_predictions(sketches: Mapping[str, StreamSketch]) -> int:
+    """Counts the labels of a pane, or without any its values; of several heads the most, since a row is in each."""
+    for family in (semconv.STREAM_LABEL, semconv.STREAM_VALUE):
+        totals = [sketch.total for name, sketch in sketches.items() if streams.stream_family(name) == family]
+        if totals:
+            return max(totals)
+    return 0

@@ -234,7 +234,7 @@ def test_the_short_way_ends_where_small_calls_could_fill_the_bytes() -> None:
         (["N", 2, 8, 2], "shape", "shape"),
         (["N"], "rows", "rows"),
         (["N", 5], "rows", "rows"),
-        (["N", 3, 2], "wide", "shape"),
+        (["N", 3, 2], "wide", "items"),
         (["N", 3, 1], "wide", "rows"),
         (["N", 1, 7], "wide", "rows"),
         (["N", 1024], "rows", "rows"),
