@@ -12,7 +12,7 @@ from typing import Any, Final, TypeAlias
 
 from numpy import ndarray
 
-from otel_mlmon.instrumentation.runtime.call import RECORD_BYTES, Context, Plan, Side, Sink, Tensor
+from otel_mlmon.instrumentation.runtime.call import RECORD_BYTES, Context, Plan, Side, Sink, Tensor, weight_of
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     SMALL_BYTES,
     Node,
@@ -21,7 +21,6 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     length_limit,
     row_bytes,
     side_of,
-    weight_of,
 )
 
 ASYNC_ERROR: Final = "RuntimeError"

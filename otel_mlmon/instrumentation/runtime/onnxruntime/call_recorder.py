@@ -1,7 +1,7 @@
 """Describes sessions at their first call, and makes the closures that copy their calls.
 
-The closures hang on the session itself in a dictionary, which the patched method finds in 0.03 µs. They hold the
-session's description, never the session: it is freed when its owner releases it.
+They hang on the session itself in a dictionary, which the patched method finds in 0.03 µs, and hold its description,
+never the session: it is freed when its owner releases it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from otel_mlmon.instrumentation.runtime.call import (
     Plan,
     SessionInfo,
     Tensor,
+    names_key,
     path_of,
     provider_names,
     stamp_of,
@@ -34,7 +35,6 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     CopyCall,
     Node,
     make_copier,
-    names_key,
     plan_inputs,
     plan_output,
     plan_outputs,
@@ -86,8 +86,7 @@ class CallRecorder:
     ) -> CopyCall:
         """Makes the closure that copies the calls of `session` with these outputs, at the first of them."""
         self.renew_context()
-        context, copiers = self._context, self._copiers_of(session)
-        key = names_key(output_names)
+        context, copiers, key = self._context, self._copiers_of(session), names_key(output_names)
         info = copiers["session"]
         if len(copiers) > MAX_PLANS:
             timed = Plan(session=info, operation="run")

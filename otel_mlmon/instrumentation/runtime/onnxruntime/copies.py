@@ -28,6 +28,7 @@ from otel_mlmon.instrumentation.runtime.call import (
     Side,
     Sink,
     Tensor,
+    weight_of,
 )
 from otel_mlmon.instrumentation.runtime.input_sample import count_sample, sample_interval, sample_positions
 
@@ -60,9 +61,6 @@ MAX_TEXTS: Final = 64
 
 MAX_TEXT_CHARACTERS: Final = 256
 """Characters copied of each string: a longer one is no category."""
-
-TEXT_BYTES: Final = 60
-"""Bytes of a string without its characters."""
 
 Copy = Callable[[Any], Item]
 """Copies one input or output."""
@@ -196,11 +194,6 @@ def _feeds_back(node: Node, outputs: Sequence[Node]) -> bool:
         and (_STATE_WORDS.sub("", other.name.lower()) == core)
         for other in outputs
     )
-
-
-def names_key(output_names: Any) -> tuple[Any, ...] | None:
-    """Returns the names of a call's outputs, None for all; none of an iterator, which onnxruntime has read before."""
-    return tuple(output_names) if output_names else None
 
 
 def make_copier(plan: Plan, positions: Sequence[int], *, sink: Sink, context: Context) -> CopyCall:
@@ -399,16 +392,3 @@ def side_of(items: Sequence[Item]) -> Side:
     if len(items) == 1 and type(items[0]) is bytes:
         return items[0]
     return tuple(items)
-
-
-def weight_of(items: Sequence[Item]) -> int:
-    """Estimates how many bytes a record of these items takes."""
-    weight = RECORD_BYTES
-    for item in items:
-        if isinstance(item, bytes):
-            weight += len(item)
-        elif item is not None:
-            data = item[1]
-            data_bytes = TEXT_BYTES * len(data) + sum(map(len, data)) if isinstance(data, tuple) else len(data)
-            weight += 100 + data_bytes
-    return weight

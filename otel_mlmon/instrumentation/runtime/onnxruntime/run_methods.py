@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from otel_mlmon.instrumentation.runtime.call import DROP_OFF, provider_names
+from otel_mlmon.instrumentation.runtime.call import DROP_OFF, Side, provider_names
 from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import CallRecorder
 
 DROP_CALLBACK: Final = "no_callback"
@@ -99,18 +99,10 @@ def _callback_wrapper(recorder: CallRecorder, switch: Switch) -> Callable[[Any, 
     attach, drop = recorder.attach_async_copier, recorder.sink.drop
 
     def wrap(session: Any, output_names: Any, feed: Any, callback: Any) -> Any:
-        fault: Exception | None = None
         try:
-            if not hasattr(output_names, "__len__"):  # an iterator is onnxruntime's to read
-                output_names = None if output_names is None else iter(())
-            try:
-                copier = session._otel_mlmon["run_async", tuple(output_names) if output_names else None]
-            except (AttributeError, KeyError):
-                copier = attach(session, output_names, feed)
-            # Now: when it comes back, the host may have filled its buffers anew, and the thread is another.
-            inputs, context = copier.copy_inputs(feed), copier.context(None)
+            copier, inputs, context = _copy_start(attach, session, output_names, feed)
         except Exception as error:  # noqa: BLE001 - counted by the guard when the call ends
-            fault = error
+            copier, inputs, context = _FailedCopier(error), (), None
 
         def wrapped(*arguments: Any) -> Any:
             ended_ns = clock()
@@ -118,8 +110,6 @@ def _callback_wrapper(recorder: CallRecorder, switch: Switch) -> Callable[[Any, 
                 try:
                     if stage.is_open:
                         drop(DROP_OFF)
-                    elif fault is not None:
-                        raise fault
                     else:
                         copier.record(started_ns, ended_ns, context, inputs, *arguments)
                 except BaseException as error:
@@ -131,6 +121,30 @@ def _callback_wrapper(recorder: CallRecorder, switch: Switch) -> Callable[[Any, 
         return wrapped
 
     return wrap
+
+
+def _copy_start(attach: Method, session: Any, output_names: Any, feed: Any) -> tuple[Any, Side, object]:
+    if not hasattr(output_names, "__len__"):  # an iterator is onnxruntime's to read
+        output_names = None if output_names is None else iter(())
+    try:
+        copier = session._otel_mlmon["run_async", tuple(output_names) if output_names else None]
+    except (AttributeError, KeyError):
+        copier = attach(session, output_names, feed)
+    # Now: when it comes back, the host may have filled its buffers anew, and the thread is another.
+    return copier, copier.copy_inputs(feed), copier.context(None)
+
+
+class _FailedCopier:
+    """Stands for the copier of a call whose inputs could not be copied."""
+
+    __slots__ = ("_error",)
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def record(self, *_: object) -> None:
+        """Raises the error, now that the call has ended."""
+        raise self._error
 
 
 def replace_run_with_ort_values(original: Method, recorder: CallRecorder) -> Replacement:
