@@ -183,6 +183,8 @@ def test_outputs_have_the_names_they_were_asked_for_by(watched: Watched, choices
     truth = {"first": ROWS.sum(keepdims=True), "second": np.full((1, 2), 2 * ROWS.sum()), "double": 2 * ROWS}
     accepted = 0
     for run_by, names, kind in choices:
+        if not names and not hasattr(kind(names), "__len__"):
+            continue  # onnxruntime refuses it
         try:
             bare = getattr(ort.InferenceSession, run_by.__name__).__wrapped__
             expected = bare(session, kind(names), {"input": ROWS}) if run_by is run else None
