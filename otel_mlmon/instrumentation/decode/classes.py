@@ -165,6 +165,7 @@ class ClassDecoder:
     @functools.cached_property
     def _vocabulary(self) -> Vocabulary:
         keys = [key for tensor in self._plan.outputs for key in tensor.keys]
+        keys += [label for origin in self._plan.session.graph().outputs.values() for label in origin.labels]
         return Vocabulary(limit=MAX_TEXT_LABELS, min_count=MIN_COUNT, initial_words=[*self.class_names, *keys])
 
     def _label_table(self, tensor: Tensor, classes: int) -> Sequence[str]:
@@ -173,7 +174,8 @@ class ClassDecoder:
         if self._declared.labels and len(names) != classes and is_only:
             self._note("labels", f"{len(names)} given for {classes} classes")
             return [*names[:classes], *(str(index) for index in range(len(names), classes))]
-        return label_table(names, tensor.keys, classes)
+        labels = self._plan.session.graph().outputs.get(tensor.name, NO_ORIGIN).labels
+        return label_table(names, labels if len(labels) == classes else tensor.keys, classes)
 
 
 def _number_labels(values: NDArray[Any], calls: Ints, names: Sequence[str]) -> Labels:

@@ -377,9 +377,9 @@ def test_a_kind_declared_for_all_is_that_of_the_first_output_of_scores() -> None
 
 
 def test_a_kind_declared_by_name_is_that_of_this_output_only() -> None:
-    outputs = {"first": np.array([[3.0, 1.0]]), "second": np.array([[3.0, 1.0]])}
+    outputs = {"logits": np.array([[3.0, 1.0]]), "second": np.array([[3.0, 1.0]])}
     snapshot = summarize(copy_calls([({}, outputs)]), ModelOptions(output_kind={"second": "regression"}))
-    assert (snapshot.labels, sorted(snapshot.values)) == ({"first": {"0": 1}}, ["second.0", "second.1"])
+    assert (snapshot.labels, sorted(snapshot.values)) == ({"logits": {"0": 1}}, ["second.0", "second.1"])
     assert predict({"p": HALF}, ModelOptions(output_kind={})) == ({"1": 1}, [0.75])
 
 
