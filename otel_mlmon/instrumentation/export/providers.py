@@ -43,6 +43,9 @@ class Providers:
     logger: _logs.LoggerProvider | None = None
     own: list[Any] = field(default_factory=list)
     """The providers that `instrument()` created, which it also flushes and shuts down."""
+    push_readers: list[Any] = field(default_factory=list)
+    """The metric readers that `instrument()` created and that export by themselves: a flush makes one that is scraped,
+    as by Prometheus, show each value twice."""
     owns_meter: bool = False
     resource: Any = None
     """The SDK's resource of the providers that `instrument()` created."""
@@ -57,7 +60,8 @@ class Providers:
             with_host: Whether the application's own providers are flushed too.
         """
         host = self._host() if with_host else []
-        return not _run_within(timeout_s, [provider.force_flush for provider in (*self.own, *host)])
+        own = [provider for provider in self.own if provider is not self.meter]
+        return not _run_within(timeout_s, [sender.force_flush for sender in (*own, *self.push_readers, *host)])
 
     def shutdown(self, timeout_s: float, *, with_host: bool = False) -> bool:
         """Exports what is left and ends our own providers; returns whether it was done in time.
@@ -201,6 +205,7 @@ def _create_meter(providers: Providers, exporters: ExporterFactory) -> metrics.M
     provider = MeterProvider(metric_readers=readers, resource=providers.resource, views=views, shutdown_on_exit=False)
     providers.own.append(provider)
     providers.owns_meter = True
+    providers.push_readers = [reader for reader in readers if isinstance(reader, PeriodicExportingMetricReader)]
     return provider
 
 
