@@ -6,6 +6,8 @@ import collections
 import copy
 import gc
 import threading
+import time
+import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,8 +25,9 @@ from otel_mlmon.instrumentation.runtime.call import FIELDS, Call, Item, weigh_ca
 from otel_mlmon.instrumentation.runtime.onnxruntime import patches as onnxruntime
 from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import CallRecorder
 from otel_mlmon.instrumentation.runtime.runtime import Capture
+from otel_mlmon.instrumentation.settings import ModelOptions
 from tests.support import models
-from tests.support.calls import copies, records_of
+from tests.support.calls import copies, copy_calls, records_of, summarize
 from tests.support.runs import RUNS, Waiting
 
 ROWS = np.arange(10, dtype=np.float32).reshape(1, 10)
@@ -418,3 +421,28 @@ def test_an_output_of_a_gigabyte_costs_no_copy_of_it(watched: Watched) -> None:
     assert first == {"output": ((4, 4), np.ones((4, 4), np.float32).tobytes())}
     assert [outputs["output"][0] for outputs in others] == [(1, size), (size, 1), (size // 4, 4)]  # type: ignore[index]
     assert sum(map(len, (outputs["output"][1] for outputs in others))) <= 3 * 65_536  # type: ignore[index, arg-type]
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1 << 28), (1 << 28, 1), (1 << 26, 4), (1 << 18, 1000), (4, 1 << 18, 256)], ids=str
+)
+def test_the_first_call_of_a_huge_output_costs_little(shape: tuple[int, ...]) -> None:
+    """Copied and decoded by 20 ms of CPU time and 10 MB at most; the values are mapped, not there."""
+    outputs = {"output": np.broadcast_to(np.float32(0.25), shape)}
+    feed = {"input": np.ones((1, 10), np.float32)}
+
+    def read() -> None:
+        summarize(copy_calls([(feed, outputs)]), ModelOptions())
+
+    summarize(copy_calls([(feed, {"output": np.ones((1, 4), np.float32)})]), ModelOptions())  # imports
+    costs_s = []
+    for _ in range(5):
+        started_s = time.thread_time()
+        read()
+        costs_s.append(time.thread_time() - started_s)
+    tracemalloc.start()
+    read()
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert min(costs_s) <= 0.02
+    assert peak_bytes <= 10_000_000
