@@ -140,6 +140,12 @@ class InstrumentationSettings:
         doc="Number of input features of a model that are profiled, the first ones; 0 leaves inputs alone.",
         check=not_negative,
     )
+    min_new_values: int = declare_option(
+        default=10,
+        doc="Number of new values of a feature or a regression that leave together at least; fewer wait, so that no "
+        "export shows the input of one call.",
+        check=_at_least_one,
+    )
     buffer_records: int = declare_option(
         default=16_384,
         doc="Maximum number of calls that wait to be aggregated; more are dropped and counted.",

@@ -56,7 +56,9 @@ class SignalWriters:
         self._spans: SpanWriter | None = None
         self._process_metrics: Any = None
         if providers.meter is not None:
-            self._metrics = MetricWriter(providers.meter, drain=drain, sessions=sessions)
+            self._metrics = MetricWriter(
+                providers.meter, drain=drain, sessions=sessions, min_new_values=settings.min_new_values
+            )
         if providers.tracer is not None:
             limiter = RateLimiter(settings.spans_per_second)
             self._spans = SpanWriter(providers.tracer, ratio=settings.span_ratio, limiter=limiter, rng=rng)
@@ -130,6 +132,8 @@ class SignalWriters:
         """Exports what is left and ends our own providers; returns whether it was done in time."""
         if self._process_metrics is not None:
             self._process_metrics.uninstrument()
+        if self._metrics is not None:
+            self._metrics.drop_held_values()
         is_done = self.providers.shutdown(timeout_s)
         self.close_metrics()
         return is_done
