@@ -232,11 +232,11 @@ def faults_in(module: str, source: str, modules: frozenset[str], stdlib: frozens
 
 def all_modules() -> dict[str, Path]:
     """Name (without the package's own) and path of every module."""
-    found = {}
+    modules = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
-        found[".".join(part for part in parts if part != "__init__")] = path
-    return found
+        modules[".".join(part for part in parts if part != "__init__")] = path
+    return modules
 
 
 MODULES = all_modules()

@@ -44,15 +44,15 @@ def test_tests_mirror_the_package() -> None:
 
 def test_no_machine_path_and_no_registry_address_is_committed() -> None:
     forbidden = re.compile(r"(/(?:root|home|work)/[a-z]|extra-index-url|--index-url|pypi\.org/simple)")
-    found = []
+    places = []
     for name in tracked():
         path = ROOT / name
         if path.suffix in {".onnx", ".npz", ".png"} or name == "tests/test_repository.py" or not path.exists():
             continue
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             if forbidden.search(line):
-                found.append(f"{name}:{number}")
-    assert found == []
+                places.append(f"{name}:{number}")
+    assert places == []
 
 
 def test_every_change_fragment_has_a_kind_that_the_changelog_knows() -> None:

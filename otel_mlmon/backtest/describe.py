@@ -104,8 +104,8 @@ def _judge(trace: Trace) -> tuple[BacktestState, str]:
     last = trace.points[-1]
     values = sum(point.count for point in trace.points)
     if trace.alarm is not None:
-        return ("alarm" if last.status == "drift" else "recovered"), ""
-    if trace.reference is None or (last.status == "learning" and not last.is_calibrating):
+        return ("alarm" if last.state == "drift" else "recovered"), ""
+    if trace.reference is None or (last.state == "learning" and not last.is_calibrating):
         return "unknown", "its reference was still being learned"
     if last.is_calibrating:
         return "unknown", f"too few values to know how they vary: {values}, and 1 000 or more are needed"
@@ -151,8 +151,8 @@ def _describe_windows(trace: Trace, reference: Reference) -> tuple[WindowPoint, 
             total_variation=_distance("total_variation", reference, counts)
             if counts.size == reference.bins.count
             else 0.0,
-            is_learning=point.status == "learning",
-            is_drift=point.status == "drift",
+            is_learning=point.state == "learning",
+            is_drift=point.state == "drift",
         )
         for point, counts in zip(trace.points, trace.windows, strict=True)
     )

@@ -12,7 +12,7 @@ from otel_mlmon.processor.alert.cause import OnsetCounts
 from otel_mlmon.processor.config.model import Config
 from otel_mlmon.processor.config.units import FalseAlarms
 from otel_mlmon.processor.detect.evaluator import Evaluator
-from otel_mlmon.processor.detect.score import Score, Status
+from otel_mlmon.processor.detect.score import Score, State
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.window.window import Reference, StreamKey, Window
 from otel_mlmon.types import Counts, ModelKey
@@ -30,7 +30,7 @@ class TracePoint:
     """Values in the window."""
     log10_evidence: float
     log10_alarm_line: float
-    status: Status
+    state: State
     is_calibrating: bool
 
 
@@ -56,7 +56,7 @@ class Trace:
         """Describes `window` as an alert would; None if there is nothing to describe."""
         if self.window is None or self.score is None or self.window.reference is None:
             return None
-        score = replace(self.score, status="drift")
+        score = replace(self.score, state="drift")
         rules = settings.rules(self.key.model).find_rules(self.key.stream)
         outcomes = (rule.judge(self.window, score, OnsetCounts()) for _, rule in rules)
         return next((outcome for outcome in outcomes if isinstance(outcome, Cause)), None)
@@ -134,7 +134,7 @@ class Judge:
                 count=int(window.rolling.sum()),
                 log10_evidence=score.log10_evidence,
                 log10_alarm_line=score.log10_alarm_line,
-                status=score.status,
+                state=score.state,
                 is_calibrating=score.is_calibrating,
             )
         )
@@ -142,5 +142,5 @@ class Judge:
         trace.reference = window.reference
         if trace.alarm is None:
             trace.window, trace.score = window, score
-            if score.status == "drift":
+            if score.state == "drift":
                 trace.alarm = len(trace.points) - 1

@@ -101,6 +101,7 @@ class InstrumentationPipeline:
             context_reader=self._error_tracker.context_reader,
             model_name=(lambda session: str(name(session))) if callable(name) else (lambda _: name),
             has_output_function=lambda session: callable(self._options_for(model_name(session)).output_kind),
+            samples_device_outputs=lambda session: self._options_for(model_name(session)).device_outputs == "sample",
             allows_telemetry=settings.onnxruntime_telemetry,
         )
         for stage in guards():

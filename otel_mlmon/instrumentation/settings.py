@@ -53,6 +53,11 @@ class ModelOptions:
     """A slower call always gets a span; above 0."""
     confidence_floor: float | None = None
     """A prediction of less confidence is unsure; within [0, 1]."""
+    device_outputs: Literal["never", "sample"] = "never"
+    """Outputs that stay in a device's memory, by IOBinding or as `OrtValue`: never read, or `sample`: those of at most
+    64 KiB are copied to the host, of at most ten calls a second a session, which waits for the device and is not meant
+    for a process that captures CUDA graphs while it serves. Calls whose run options leave the device at work are never
+    read."""
 
     def __post_init__(self) -> None:
         kinds = self.output_kind.values() if isinstance(self.output_kind, Mapping) else [self.output_kind]
@@ -67,6 +72,8 @@ class ModelOptions:
             faults.append(f"latency_threshold_s must be above 0, got {self.latency_threshold_s!r}.")
         if self.confidence_floor is not None and ratio(self.confidence_floor):
             faults.append(f"confidence_floor must be within 0 and 1, got {self.confidence_floor!r}.")
+        if self.device_outputs not in {"never", "sample"}:
+            faults.append(f"device_outputs must be never or sample, got {self.device_outputs!r}.")
         if faults:
             raise ConfigurationError(*faults)
 

@@ -85,8 +85,13 @@ def test_small_whole_numbers_are_looked_up() -> None:
     assert counter.count(1, 3).tolist() == [2, 0, 0]
 
 
-@pytest.mark.parametrize("value", [1e19, -1e19, 1e300])
-def test_whole_numbers_beyond_64_bits_are_classes_too(value: float) -> None:
+def test_fractions_are_classes_too() -> None:
+    counter = build_counter(build_column("x", [0.5, 2.75, 2.75]), ClassBins(labels=("0.5", "2.75", "_OTHER")), place)
+    assert counter.count(0, 3).tolist() == [1, 2, 0]
+
+
+@pytest.mark.parametrize("value", [2.0**53, -(2.0**53), 1e19, -1e19, 1e300])
+def test_whole_numbers_beyond_53_bits_are_classes_too(value: float) -> None:
     bins = ClassBins(labels=(f"{int(value)}", "_OTHER"))
     assert build_counter(build_column("x", np.full(3, value)), bins, place).count(0, 3).tolist() == [3, 0]
 
@@ -99,10 +104,11 @@ def test_where_a_row_stands_is_looked_up_for_faults_only() -> None:
     assert counter.count(0, 2).tolist() == [1, 1]
 
 
-def test_words_in_a_column_of_numbers_are_a_fault_with_its_place() -> None:
+@pytest.mark.parametrize(("values", "line"), [(["many", None], 2), ([None, "many"], 3)])
+def test_words_in_a_column_of_numbers_are_a_fault_with_its_place(values: list[object], line: int) -> None:
     binning = choose_quantile_bins(sketch_of(np.arange(10.0)), grid=None, has_missing=True)
-    with pytest.raises(ConfigurationError, match=r"^data.csv:3: column 'x': 'many' is not a number"):
-        build_counter(build_column("x", [None, "many"]), binning, place)
+    with pytest.raises(ConfigurationError, match=rf"^data.csv:{line}: column 'x': 'many' is not a number"):
+        build_counter(build_column("x", values), binning, place)
 
 
 def test_means_are_of_what_is_there() -> None:

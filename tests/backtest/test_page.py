@@ -22,7 +22,7 @@ def drifted() -> BacktestReport:
 
 
 def pictures(text: str) -> list[ET.Element]:
-    return [ET.fromstring(found) for found in re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)]
+    return [ET.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)]
 
 
 def test_it_is_one_page_without_network_or_script(drifted: BacktestReport) -> None:

@@ -55,15 +55,15 @@ def judged(tmp_path: Path, *, shift_from: int, window_s: float = 10.0) -> Backte
 
 def test_kept_telemetry_is_judged_as_it_would_have_been(tmp_path: Path) -> None:
     report = judged(tmp_path, shift_from=40)
-    found = {entry.stream: entry for entry in report.streams}
-    label = found["prediction.label"]
+    streams = {entry.stream: entry for entry in report.streams}
+    label = streams["prediction.label"]
     assert (report.windows, report.rows, report.window, report.notes) == (30, None, "10s", ())
     assert (label.model, label.kind, label.state) == ("fraud", "label", "alarm")
     assert (label.first_alarm_window, label.onset_window) == (20, 20)
     assert (label.first_alarm, label.onset) == ("2026-01-01T00:03:30Z", "2026-01-01T00:03:20Z")
     assert [point.count for point in label.points] == [400] * 30
-    assert (found["input.age"].state, found["input.age"].kind) == ("ok", "numeric")
-    assert (found["input.gone"].state, found["input.gone"].reason) == ("left_out", "not in the data")
+    assert (streams["input.age"].state, streams["input.age"].kind) == ("ok", "numeric")
+    assert (streams["input.gone"].state, streams["input.gone"].reason) == ("left_out", "not in the data")
     assert [(alert.window, alert.rule, alert.causes) for alert in report.alerts] == [
         (20, "prediction_drift", ("prediction.label",))
     ]
@@ -101,15 +101,15 @@ def test_a_file_that_is_none_is_told_with_its_line(tmp_path: Path, text: str, fa
 
 
 @pytest.mark.parametrize(
-    ("asked", "fault"),
+    ("options", "fault"),
     [
         ({"window": WindowLength(rows=1000)}, "--window: OTLP holds counts and not rows"),
         ({"timestamp": "at"}, "--timestamp: OTLP has the time of every point already"),
         ({"columns": {"age": "numeric"}}, "--columns: a reference profile already says"),
     ],
 )
-def test_what_telemetry_cannot_be_asked(tmp_path: Path, asked: dict[str, object], fault: str) -> None:
+def test_what_telemetry_cannot_be_asked(tmp_path: Path, options: dict[str, object], fault: str) -> None:
     data = tmp_path / "telemetry.json"
     data.write_text(json.dumps({}))
     with pytest.raises(ConfigurationError, match=fault):
-        run_backtest(BacktestRequest(reference=reference(tmp_path), data=data, **asked))  # type: ignore[arg-type]
+        run_backtest(BacktestRequest(reference=reference(tmp_path), data=data, **options))  # type: ignore[arg-type]

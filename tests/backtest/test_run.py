@@ -77,8 +77,8 @@ def test_brighter_digits_are_found_within_a_window() -> None:
         return {"image.brightness": flat.mean(1), "image.contrast": flat.std(1)}
 
     report = judged(columns(images[order[:900]]), columns(shown), rows=200)
-    found = stream(report, "image.brightness")
-    assert (found.first_alarm_window, found.onset_window) == (10, 10)
+    entry = stream(report, "image.brightness")
+    assert (entry.first_alarm_window, entry.onset_window) == (10, 10)
     assert stream(report, "image.contrast").state == "ok"
 
 
@@ -109,8 +109,8 @@ def test_missing_values_are_drift() -> None:
     data = normal(6_000, seed=2)
     data[3_000::5] = math.nan
     report = judged({"x": normal(10_000, seed=1)}, {"x": data})
-    found = stream(report, "x")
-    assert (found.first_alarm_window, found.before, found.now) == (3, "missing: 0 %", "20 %")
+    entry = stream(report, "x")
+    assert (entry.first_alarm_window, entry.before, entry.now) == (3, "missing: 0 %", "20 %")
 
 
 def test_what_the_model_said_is_judged_as_the_processor_does() -> None:
@@ -189,8 +189,8 @@ def test_bursts_are_no_drift() -> None:
     ],
 )
 def test_where_nothing_can_be_said_the_report_says_why(reference: Any, data: Any, status: str, why: str) -> None:
-    found = stream(judged({"x": reference}, {"x": data}), "x")
-    assert (found.state, found.reason, found.first_alarm_window) == (status, why, None)
+    entry = stream(judged({"x": reference}, {"x": data}), "x")
+    assert (entry.state, entry.reason, entry.first_alarm_window) == (status, why, None)
 
 
 def test_a_thousand_classes_are_no_alarm() -> None:
@@ -201,8 +201,8 @@ def test_a_thousand_classes_are_no_alarm() -> None:
     report = judged(
         {"x": generator.choice(labels, 10_000, p=shares)}, {"x": generator.choice(labels, 60_000, p=shares)}
     )
-    found = stream(report, "x")
-    assert (found.kind, found.state, len(found.bins)) == ("category", "ok", 52)
+    entry = stream(report, "x")
+    assert (entry.kind, entry.state, len(entry.bins)) == ("category", "ok", 52)
     rotated = {"x": generator.choice(np.roll(labels, 3), 10_000, p=shares)}
     assert judged({"x": generator.choice(labels, 10_000, p=shares)}, rotated).alarmed
 
@@ -239,9 +239,9 @@ def test_windows_of_time_in_the_order_of_time() -> None:
     )
     data = table({"at": times[order], "x": values[order]})
     report = judged_tables(table({"x": normal(10_000, seed=1)}), data, request)
-    found = stream(report, "x")
-    assert (report.windows, found.first_alarm_window, found.onset_window) == (6, 3, 3)
-    assert (found.first_alarm, report.false_alarms) == ("2026-01-01T03:59:56Z", "1 per 30d")
+    entry = stream(report, "x")
+    assert (report.windows, entry.first_alarm_window, entry.onset_window) == (6, 3, 3)
+    assert (entry.first_alarm, report.false_alarms) == ("2026-01-01T03:59:56Z", "1 per 30d")
     assert report.notes[0].endswith("rows are judged in the order of time.")
 
 
@@ -275,9 +275,9 @@ def test_a_profile_is_a_reference(tmp_path: Path) -> None:
     )
     profile.write(tmp_path / "fraud.reference.json")
     data = tmp_path / "data.csv"
-    ages, said = normal(4_000, seed=3, mean=1.0), generator.choice(["ham", "spam"], 4_000)
+    ages, labels = normal(4_000, seed=3, mean=1.0), generator.choice(["ham", "spam"], 4_000)
     data.write_text(
-        "age,prediction,extra\n" + "".join(f"{age},{word},1\n" for age, word in zip(ages, said, strict=True))
+        "age,prediction,extra\n" + "".join(f"{age},{word},1\n" for age, word in zip(ages, labels, strict=True))
     )
     report = run_backtest(BacktestRequest(reference=tmp_path / "fraud.reference.json", data=data))
     assert {entry.stream: (entry.kind, entry.state, entry.reason) for entry in report.streams} == {

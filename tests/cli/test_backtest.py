@@ -44,7 +44,7 @@ def test_an_alarm_fails_where_it_is_asked_to(files: list[str], capsys: pytest.Ca
 
 
 def test_arguments_reach_the_judge(files: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    asked = [
+    options = [
         "--window",
         "500",
         "--tolerance",
@@ -55,7 +55,7 @@ def test_arguments_reach_the_judge(files: list[str], capsys: pytest.CaptureFixtu
         "id:ignore,x:value",
         "--json",
     ]
-    assert cli.main([*files, *asked]) == 0
+    assert cli.main([*files, *options]) == 0
     document = json.loads(capsys.readouterr().out)
     row = document["streams"][0]
     assert (document["window"], document["false_alarms"]) == ("500 rows", "1 per 100 windows")
@@ -68,7 +68,7 @@ def test_the_page_is_written(files: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "fault"),
+    ("options", "fault"),
     [
         (["--window", "soon"], "--window: 'soon' is neither rows, such as 1000, nor a time, such as 1h"),
         (["--window", "1h"], "--window: a time needs --timestamp, the column with the time of each row"),
@@ -85,9 +85,9 @@ def test_the_page_is_written(files: list[str], tmp_path: Path) -> None:
     ],
 )
 def test_wrong_input_is_a_sentence_and_code_2(
-    files: list[str], asked: list[str], fault: str, capsys: pytest.CaptureFixture[str]
+    files: list[str], options: list[str], fault: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main([*files, *asked]) == 2
+    assert cli.main([*files, *options]) == 2
     out, err = capsys.readouterr()
     assert (out, fault in err, len(err.splitlines())) == ("", True, 1)
 

@@ -88,12 +88,12 @@ def send(addresses: Addresses, *panes: bytes) -> None:
 def streams(addresses: Addresses, predictions: int) -> dict[str, dict[str, Any]]:
     """What is said of each stream once there were so many predictions."""
 
-    def found() -> dict[str, Any] | None:
+    def report() -> dict[str, Any] | None:
         answer = httpx.get(f"http://{addresses.web}/api/v1/models/digits%2Fsmall", timeout=10)
         document: dict[str, Any] = answer.json()
         return document if document.get("predictions") == predictions else None
 
-    return {stream["stream"]: stream for stream in until(found, what=f"{predictions} predictions")["streams"]}
+    return {stream["stream"]: stream for stream in until(report, what=f"{predictions} predictions")["streams"]}
 
 
 def export(addresses: Addresses, *words: str) -> int:
@@ -136,15 +136,15 @@ def test_what_moved_while_it_was_learned_is_said_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], first_ns: int
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    told = "Drifted while the reference was learned: prediction.label. Comparisons with it may raise false alarms.\n"
+    warning = "Drifted while the reference was learned: prediction.label. Comparisons with it may raise false alarms.\n"
     with service(tmp_path / "data") as running:
         shares = [CALM] * 5 + [DRIFTED] * 15 + [{"a": 10, "b": 10, "c": 70, "d": 10}] * 20
         send(running, *(pane(first_ns + number * PANE_NS, labels, ages=0) for number, labels in enumerate(shares)))
         assert streams(running, 4000)["prediction.label"]["stationary"] is False
         assert export(running, "-o", "moved.json") == 0
-    assert capsys.readouterr() == ("digits/small 1: 1 streams: moved.json\n", told)
+    assert capsys.readouterr() == ("digits/small 1: 1 streams: moved.json\n", warning)
     assert cli.main(["reference", "show", "moved.json"]) == 0
-    assert capsys.readouterr().out.endswith(told)
+    assert capsys.readouterr().out.endswith(warning)
 
 
 def test_one_that_will_move_is_refused_before_it_does(
@@ -166,19 +166,19 @@ def test_what_cannot_be_had_is_said_and_the_code_is_2(
     monkeypatch.chdir(tmp_path)
     learns = "Model 'digits/small' is still learning its reference"
 
-    def told(addresses: Addresses, *words: str) -> str:
+    def warning(addresses: Addresses, *words: str) -> str:
         assert export(addresses, *words) == 2
         out, err = capsys.readouterr()
         assert out == ""
         return err.removeprefix("otel-mlmon: ").removeprefix(f"http://{addresses.web}: ").rstrip("\n")
 
     with service(tmp_path / "data") as running:
-        assert told(running) == "There is no model 'digits/small'. No telemetry has arrived yet."
+        assert warning(running) == "There is no model 'digits/small'. No telemetry has arrived yet."
         send(running, pane(first_ns, CALM, ages=0))
         streams(running, 100)
         one = f"{learns}: prediction.label has 100 of 1000 values."
-        assert told(running) == f"{one} Use --partial for the streams that have a reference."
-        assert told(running, "--partial") == one
+        assert warning(running) == f"{one} Use --partial for the streams that have a reference."
+        assert warning(running, "--partial") == one
         send(running, *(pane(first_ns + number * PANE_NS, CALM, ages=1) for number in range(1, LEARNED)))
         streams(running, 100 * LEARNED)
         assert export(running, "--partial", "-o", "part.json") == 0
@@ -187,11 +187,11 @@ def test_what_cannot_be_had_is_said_and_the_code_is_2(
             f"Left out. {learns}: input.age has 9 of 1000 values.\n",
         )
         assert list(Profile.read("part.json").streams) == ["prediction.label"]
-        assert told(running, "--model-version", "3") == "Model 'digits/small' has no version '3'. Known versions: 1."
-        assert told(running, "--partial", "-o", "none/x.json") == "none/x.json: No such file or directory"
+        assert warning(running, "--model-version", "3") == "Model 'digits/small' has no version '3'. Known versions: 1."
+        assert warning(running, "--partial", "-o", "none/x.json") == "none/x.json: No such file or directory"
         send(running, pane(first_ns + LEARNED * PANE_NS, CALM, version="2", ages=0))
         streams(running, 100)
-        assert told(running) == (
+        assert warning(running) == (
             "Model 'digits/small' has 2 versions: 1, 2. Choose one with the parameter version. "
             "In this command that is --model-version."
         )

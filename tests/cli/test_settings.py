@@ -14,11 +14,11 @@ def test_every_setting_with_its_value_and_origin(
     monkeypatch.setenv("OTEL_MLMON_SPAN_RATIO", "0.25")
     monkeypatch.setenv("OTEL_MLMON_ONNXRUNTIME_TELEMETRY", "off")
     assert cli.main(["settings", "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert list(said) == [option.name for option in OPTIONS]
-    assert said["span_ratio"] == {"value": 0.25, "origin": "environment", "variable": "OTEL_MLMON_SPAN_RATIO"}
-    assert said["onnxruntime_telemetry"]["value"] is False
-    assert said["latency_threshold_s"] == {
+    document = json.loads(capsys.readouterr().out)
+    assert list(document) == [option.name for option in OPTIONS]
+    assert document["span_ratio"] == {"value": 0.25, "origin": "environment", "variable": "OTEL_MLMON_SPAN_RATIO"}
+    assert document["onnxruntime_telemetry"]["value"] is False
+    assert document["latency_threshold_s"] == {
         "value": None,
         "origin": "default",
         "variable": "OTEL_MLMON_LATENCY_THRESHOLD_S",

@@ -84,18 +84,18 @@ def write(provider: MeterProvider, *, is_bulk: bool, collect: Callable[[], objec
 def in_memory(views: tuple[View, ...], *, is_bulk: bool, temporality: Any = None) -> Found:
     reader = InMemoryMetricReader(preferred_temporality=temporality)
     provider = MeterProvider([reader], views=views, shutdown_on_exit=False, resource=Resource.get_empty())
-    found: Found = {}
+    series: Found = {}
 
     def collect() -> None:
         data = reader.get_metrics_data()
         for metric in data.resource_metrics[0].scope_metrics[0].metrics if data else ():
             for point in metric.data.data_points:
                 key = f"{metric.name} {sorted((point.attributes or {}).items())}"
-                found.setdefault(key, []).append(point.value if hasattr(point, "value") else histogram(point))
+                series.setdefault(key, []).append(point.value if hasattr(point, "value") else histogram(point))
 
     write(provider, is_bulk=is_bulk, collect=collect)
     provider.shutdown()
-    return found
+    return series
 
 
 def in_memory_delta(views: tuple[View, ...], *, is_bulk: bool) -> Found:
@@ -112,11 +112,11 @@ def over_otlp(views: tuple[View, ...], *, is_bulk: bool, temporality: Any = None
         provider = MeterProvider([reader], views=views, shutdown_on_exit=False, resource=Resource.get_empty())
         write(provider, is_bulk=is_bulk, collect=provider.force_flush)
         provider.shutdown()
-        found: Found = {}
+        series: Found = {}
         for _, metric, point in server.points():
             key = f"{metric.name} {sorted((pair.key, pair.value.string_value) for pair in point.attributes)}"
-            found.setdefault(key, []).append(point.as_int if hasattr(point, "as_int") else histogram(point))
-        return found
+            series.setdefault(key, []).append(point.as_int if hasattr(point, "as_int") else histogram(point))
+        return series
 
 
 def over_otlp_delta(views: tuple[View, ...], *, is_bulk: bool) -> Found:
@@ -152,9 +152,9 @@ def test_at_once_is_as_one_by_one(reader: Callable[..., Found], view: str) -> No
 
 
 def test_prometheus_gets_features_with_explicit_bounds() -> None:
-    found = prometheus((), is_bulk=True)
-    bounds = [key for key in found if key.startswith("ml_input_feature_ratio_bucket") and 'ml_feature_name="x"' in key]
-    assert len(bounds or [key for key in found if key.startswith("ml_input_feature_bucket")]) > 20
+    series = prometheus((), is_bulk=True)
+    bounds = [key for key in series if key.startswith("ml_input_feature_ratio_bucket") and 'ml_feature_name="x"' in key]
+    assert len(bounds or [key for key in series if key.startswith("ml_input_feature_bucket")]) > 20
 
 
 def test_negative_values_that_record_refuses_are_counted() -> None:

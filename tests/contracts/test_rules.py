@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from otel_mlmon.processor.alert.alert import Cause
 from otel_mlmon.processor.alert.cause import OnsetCounts
@@ -22,6 +23,7 @@ from tests.support.scores import Judged, judged
 STREAMS = ("latency", "errors", "prediction.label", "prediction.value", "prediction.confidence", "input.age", "new")
 ACTIVE: dict[str, dict[str, Any]] = {"statistic": {"thresholds": [{"statistic": "psi", "above": 0.2}]}}
 """What a rule needs to be active, where its defaults do not do."""
+BELOW_1 = "100%", "99.9%"
 
 
 @pytest.fixture(params=RULES.names())
@@ -47,6 +49,26 @@ def test_its_section_has_a_default_and_a_sentence_for_every_key(name: str, rule:
     assert section_type.__doc__
     assert Config().model("any").rule(name) == section_type()
     assert f"\n    {name}:\n      # Whether the rule is evaluated.\n      enabled: true\n" in default_yaml()
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "refused", "accepted"),
+    [
+        ("latency", "threshold", "0s", "1ms"),
+        ("no_data", "after", "0s", "1s"),
+        *(
+            (name, "max_ratio", bound, near)
+            for name in ("latency", "errors")
+            for bound, near in (("0%", "0.1%"), BELOW_1)
+        ),
+        *((name, "tolerance", *BELOW_1) for name in ("prediction_drift", "confidence", "data_drift")),
+    ],
+)
+def test_a_bound_that_judges_nothing_or_everything_is_refused(name: str, key: str, refused: str, accepted: str) -> None:
+    section_type = RULES.load(name).section_type
+    assert section_type.model_validate({key: accepted}) != section_type()
+    with pytest.raises(ValidationError, match=key):
+        section_type.model_validate({key: refused})
 
 
 def test_it_is_active_unless_it_is_switched_off(rule: Rule) -> None:

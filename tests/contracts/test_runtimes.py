@@ -184,10 +184,10 @@ def _toy_runtime_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.fixture(params=["onnxruntime", "manual", "toy"])
 def subject(request: pytest.FixtureRequest, _toy_runtime_installed: None) -> Iterator[Subject]:
-    made = {"onnxruntime": onnxruntime_subject, "manual": manual_subject, "toy": toy_subject}[request.param]()
-    before = made.patched()
-    yield made
-    assert made.patched() is before
+    instance = {"onnxruntime": onnxruntime_subject, "manual": manual_subject, "toy": toy_subject}[request.param]()
+    before = instance.patched()
+    yield instance
+    assert instance.patched() is before
 
 
 def accounted(captured: Captured) -> int:

@@ -18,16 +18,16 @@ def make_traffic() -> Traffic:
 
 def test_acts_follow_the_lines_to_their_end() -> None:
     acts = ActReader()
-    seen: list[str] = []
+    names: list[str] = []
 
     def lines() -> Iterator[str]:
         for line in ("calm\n", "intermission\n", "shift\n"):
             yield line
-            seen.append(acts.current)
+            names.append(acts.current)
 
     assert (acts.current, acts.over.is_set()) == ("learning", False)
     acts.follow(lines())
-    assert (seen, acts.over.is_set()) == (["calm", "calm", "shift"], True)
+    assert (names, acts.over.is_set()) == (["calm", "calm", "shift"], True)
 
 
 def test_acts_are_over_when_the_input_breaks() -> None:

@@ -45,7 +45,7 @@ def recovered(at_s: float, rules: tuple[str, ...] = RULES) -> Moment:
 
 GOOD = (
     moment("learning", -12, None),
-    moment("learning", -10, model_document(status="learning")),
+    moment("learning", -10, model_document(state="learning")),
     moment("learning", -6, model_document()),
     moment("calm", -2, model_document()),
     moment("shift", 0, model_document()),
@@ -178,9 +178,9 @@ def test_a_finding_is_the_alert_as_it_came() -> None:
 
 
 def test_a_small_fall_of_confidence_makes_its_alert_neither_wanted_nor_wrong() -> None:
-    rest = ("data_drift", "prediction_drift")
+    rules = ("data_drift", "prediction_drift")
     assert check((*GOOD[:5], shifted(3, RULES, confidence=0.92), GOOD[6])).passed
-    assert check((*GOOD[:5], shifted(3, rest, confidence=0.92), recovered(10, rest))).passed
+    assert check((*GOOD[:5], shifted(3, rules, confidence=0.92), recovered(10, rules))).passed
 
 
 def test_expected_takes_confidence_from_the_shift_alone() -> None:
@@ -219,9 +219,9 @@ def test_the_verdict_as_a_document() -> None:
 
 
 def test_states_of_a_moment() -> None:
-    assert [is_watching(each) for each in GOOD] == [False, False, True, True, True, True, True]
-    assert [is_quiet(each) for each in GOOD] == [False, True, True, True, True, False, True]
-    assert [sorted(list_firing(each)) for each in GOOD[4:]] == [[], sorted(RULES), []]
+    assert [is_watching(entry) for entry in GOOD] == [False, False, True, True, True, True, True]
+    assert [is_quiet(entry) for entry in GOOD] == [False, True, True, True, True, False, True]
+    assert [sorted(list_firing(entry)) for entry in GOOD[4:]] == [[], sorted(RULES), []]
 
 
 def test_a_model_without_an_expected_stream_is_not_watched_yet() -> None:

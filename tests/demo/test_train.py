@@ -15,7 +15,7 @@ from otel_mlmon.demo.traffic import IMAGES_FILE, load_images
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     folder = tmp_path_factory.mktemp("made")
     return folder, train.train(folder)
 
@@ -27,14 +27,14 @@ def measured_accuracy(model: Path, images: Path) -> float:
     return float((session.run(None, {"image": inputs})[0].argmax(axis=1) == labels).mean())
 
 
-def test_training_again_gives_an_equally_good_model(made: tuple[Path, float]) -> None:
-    folder, accuracy = made
+def test_training_again_gives_an_equally_good_model(trained: tuple[Path, float]) -> None:
+    folder, accuracy = trained
     assert accuracy >= 0.95
     assert measured_accuracy(folder / "digits.onnx", folder / "digits.npz") == pytest.approx(accuracy, abs=2e-3)
 
 
-def test_training_again_keeps_the_same_images_for_traffic(made: tuple[Path, float]) -> None:
-    again, shipped = load_images(made[0] / "digits.npz"), load_images()
+def test_training_again_keeps_the_same_images_for_traffic(trained: tuple[Path, float]) -> None:
+    again, shipped = load_images(trained[0] / "digits.npz"), load_images()
     assert [values.tolist() for values in again] == [values.tolist() for values in shipped]
 
 

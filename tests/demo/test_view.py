@@ -70,7 +70,7 @@ def test_durations(seconds: float, text: str) -> None:
 
 
 def test_what_is_not_known_yet_is_said_so() -> None:
-    model = model_document(status="learning")
+    model = model_document(state="learning")
     model["latency"] |= {"p50_s": None, "p95_s": None, "p99_s": None, "over_ratio": None}
     model["error_ratio"] = None
     unknown = "p50 ?  p95 ?  p99 ?  400/s  errors ?"
@@ -80,10 +80,10 @@ def test_what_is_not_known_yet_is_said_so() -> None:
 
 def test_lines() -> None:
     performance = "p50 21 µs  p95 43 µs  p99 1.2 ms  400/s  errors 0.0 %"
-    mixed = [stream_document("a"), stream_document("b", status="learning")]
+    mixed = [stream_document("a"), stream_document("b", state="learning")]
     assert [
         view.format_line(moment("learning", None), LEARNING, 0.5),
-        view.format_line(moment("learning", model_document(status="learning")), LEARNING, 3.0),
+        view.format_line(moment("learning", model_document(state="learning")), LEARNING, 3.0),
         view.format_line(moment("shift", model_document(drifting=("prediction.label",))), SHIFT, 21.25),
         view.format_line(moment("calm", {**model_document(), "streams": []}), CALM, 9.0),
         view.format_line(moment("calm", {**model_document(), "streams": mixed}), CALM, 9.0),
@@ -116,7 +116,7 @@ def test_the_screen_while_the_camera_is_dim() -> None:
 
 
 def test_the_screen_while_learning_shows_how_far() -> None:
-    rows = screen(moment("learning", model_document(status="learning")), LEARNING)
+    rows = screen(moment("learning", model_document(state="learning")), LEARNING)
     assert f"{'█' * 3}{' ' * 9}▏" in rows
     assert rows.count("500 of 2000") == 3
 
@@ -140,20 +140,20 @@ def test_the_screen_fits_and_is_no_markup() -> None:
 
 
 def test_a_model_without_shares_yet_is_drawn() -> None:
-    model = model_document(status="learning")
+    model = model_document(state="learning")
     model["streams"][0] |= {"bins": [], "reference_shares": [], "current_shares": []}
     assert "Predicted classes" in screen(moment("learning", model), LEARNING)
 
 
 def test_the_verdict_in_words() -> None:
-    found = (
+    texts = (
         "  + data_drift (input.image.brightness): mean 0.31 → mean 0.17, 0.93 where 0.05 is tolerated; "
         "fired 1.5 s after the shift began, "
     )
     assert view.format_outcome(DemoOutcome(problems=(), alerts=(FINDING,))) == (
-        f"As expected; no alert before the shift, and all are resolved:\n{found}resolved at 11.0 s."
+        f"As expected; no alert before the shift, and all are resolved:\n{texts}resolved at 11.0 s."
     )
     open_end = ExpectedAlert(**{**{f: getattr(FINDING, f) for f in FINDING.__slots__}, "resolved_after_s": None})
     assert view.format_outcome(DemoOutcome(problems=("No x.", "No y."), alerts=(open_end,))) == (
-        f"{found}not resolved.\nNot as expected:\n  - No x.\n  - No y."
+        f"{texts}not resolved.\nNot as expected:\n  - No x.\n  - No y."
     )

@@ -24,8 +24,8 @@ from otel_mlmon.instrumentation.export.metrics import MetricWriter
 from otel_mlmon.instrumentation.export.sampling import RateLimiter, SlowCallDetector
 from otel_mlmon.instrumentation.export.spans import SpanWriter
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
+from otel_mlmon.instrumentation.runtime.onnxruntime.async_calls import AsyncCopier
 from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import CallRecorder
-from otel_mlmon.instrumentation.runtime.onnxruntime.ort_values import OrtValueRecorder
 from otel_mlmon.instrumentation.status import Status
 from otel_mlmon.testing import capture
 from tests.support import models
@@ -37,8 +37,8 @@ FAULTS = st.sampled_from([RuntimeError, KeyError, MemoryError, RecursionError, U
 HOSTS = st.sampled_from([ValueError, KeyError, AttributeError, StopIteration, KeyboardInterrupt, SystemExit])
 STAGES = [
     (CallRecorder, "_describe"), (CallRecorder, "_copiers_of"), (CallRecorder, "attach_copier"),
-    (CallRecorder, "value_recorder"), (OrtValueRecorder, "copy_inputs"),
-    (OrtValueRecorder, "record"), (CallQueue, "offer"), (LoadTracker, "take"), (LoadTracker, "add_session"),
+    (CallRecorder, "attach_value_copier"), (CallRecorder, "attach_async_copier"),
+    (AsyncCopier, "_record_first"), (CallQueue, "offer"), (LoadTracker, "take"), (LoadTracker, "add_session"),
     (LoadTracker, "durations"), (LoadTracker, "announcements"), (Decoder, "__init__"), (Decoder, "decode"),
     (Aggregator, "add"), (Aggregator, "take"),
     (MetricWriter, "write"), (MetricWriter, "write_loads"), (MetricWriter, "add_exemplars"), (SpanWriter, "write"),

@@ -25,3 +25,12 @@ def test_a_string_is_no_list_of_names(name: str) -> None:
     arguments: dict[str, Any] = {name: "age"}
     with pytest.raises(ConfigurationError, match="must be lists of strings"):
         ModelOptions(**arguments)
+
+
+@pytest.mark.parametrize(("value", "is_allowed"), [("never", True), ("sample", True), ("always", False), (True, False)])
+def test_what_device_outputs_may_be(value: Any, is_allowed: bool) -> None:
+    if is_allowed:
+        assert ModelOptions(device_outputs=value).device_outputs == value
+        return
+    with pytest.raises(ConfigurationError, match=f"device_outputs must be never or sample, got {value!r}"):
+        ModelOptions(device_outputs=value)

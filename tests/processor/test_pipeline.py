@@ -451,7 +451,7 @@ def test_windows_are_measured_for_publication_and_again_after_a_restart(tmp_path
             tuple(label(count, at_s=at_s, since_s=at_s - 10, label=name) for name, count in CALM.items())
         )
         bench.pipeline.advance()
-    assert all(score.statistics is None for score in bench.pipeline._scores.values() if score.status == "ok")
+    assert all(score.statistics is None for score in bench.pipeline._scores.values() if score.state == "ok")
     bench.pipeline.commit()
     bench.pipeline.publish(is_busy=False)
     before = facts(bench)

@@ -71,13 +71,13 @@ def predictions(environment: str, count: int, label: str = "spam", *, kind: str 
 
 def samples(addresses: Addresses) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
     """The page by name and labels."""
-    found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+    values: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
     for family in text_string_to_metric_families(get(addresses, "/metrics").text):
         for sample in family.samples:
             labels = tuple(sorted(sample.labels.items()))
-            assert labels not in found.setdefault(sample.name, {})
-            found[sample.name][labels] = sample.value
-    return found
+            assert labels not in values.setdefault(sample.name, {})
+            values[sample.name][labels] = sample.value
+    return values
 
 
 def test_environments_of_one_model_are_two_models(running: Addresses) -> None:
@@ -107,7 +107,7 @@ def test_the_page_accounts_for_everything_received_with_the_types_of_the_wire_co
     assert post(running, predictions("staging", -3)) == 200
     assert post(running, request("other", "sum", counter(1), points=4).SerializeToString()) == 200
     assert post(running, b"\xff") == 400
-    page = until(lambda: found if "otel_mlmon_processor_points_total" in (found := samples(running)) else None)
+    page = until(lambda: values if "otel_mlmon_processor_points_total" in (values := samples(running)) else None)
     assert {name: page[f"otel_mlmon_processor_{name}"] for name in (
         "received_points_total", "rejected_points_total", "requests_malformed_total", "requests_refused_total",
         "requests_dead_letters_total", "requests_pending_bytes",

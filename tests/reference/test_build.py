@@ -53,8 +53,8 @@ def test_what_is_profiled_is_what_the_application_sends(tmp_path: Path) -> None:
     for point in sent["ml.input.feature"]:
         moments = streams[f"input.{point.attributes['ml.feature.name']}"].moments
         assert (moments.count, moments.minimum, moments.maximum) == (point.count, point.min, point.max)
-    said = sent["ml.predictions"][0].attributes
-    assert (built.profile.model, built.profile.version) == (said["ml.model.name"], said["ml.model.version"])
+    attributes = sent["ml.predictions"][0].attributes
+    assert (built.profile.model, built.profile.version) == (attributes["ml.model.name"], attributes["ml.model.version"])
     assert (built.rows, built.skipped_rows) == (700, 0)
 
 
@@ -107,21 +107,21 @@ def test_labels_give_the_calibration(tmp_path: Path) -> None:
     truth: list[str | None] = ["abc"[int(row)] for row in RNG.integers(0, 3, size=400)]
     truth[7] = None
     right = np.array(["abc"[int(code)] == label for code, label in zip(rows.argmax(axis=1), truth, strict=True)])
-    found = profiled(path, truth=truth, input=rows).profile.calibration
+    calibration = profiled(path, truth=truth, input=rows).profile.calibration
     # Row 5 has no score and spoils the pairing of its batch, the first of 341 rows; row 7 is in the same.
-    assert found == Calibration.from_predictions(probabilities.max(axis=1)[341:], right[341:])
+    assert calibration == Calibration.from_predictions(probabilities.max(axis=1)[341:], right[341:])
     without = profiled(path, truth=truth[6:], input=rows[6:]).profile.calibration
-    known = [row for row in range(6, 400) if row != 7]
-    assert without == Calibration.from_predictions(probabilities.max(axis=1)[known], right[known])
+    labelled = [row for row in range(6, 400) if row != 7]
+    assert without == Calibration.from_predictions(probabilities.max(axis=1)[labelled], right[labelled])
 
 
 def test_labels_may_be_the_positions_of_the_classes(tmp_path: Path) -> None:
     path = model(tmp_path, models.softmax(classes=3, metadata={"names": "['a', 'b', 'c']"}))
     rows = RNG.normal(size=(60, 3)).astype(np.float32)
     truth = [str(code) for code in rows.argmax(axis=1)]
-    found = profiled(path, truth=truth, input=rows).profile.calibration
-    assert found is not None
-    assert (found.accuracy, int(found.total.sum())) == (1.0, 60)
+    calibration = profiled(path, truth=truth, input=rows).profile.calibration
+    assert calibration is not None
+    assert (calibration.accuracy, int(calibration.total.sum())) == (1.0, 60)
     with pytest.raises(DataError, match="it predicts a, b, c; the labels are cat, dog"):
         profiled(path, truth=["cat", "dog"] * 30, input=rows)
 

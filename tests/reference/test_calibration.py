@@ -21,13 +21,13 @@ def test_bins_hold_their_upper_edge_as_the_wire_has_it() -> None:
 
 
 def test_parts_add_up_to_the_whole_and_json_brings_them_back() -> None:
-    whole = Calibration.from_predictions(CONFIDENCES, RIGHT)
+    combined = Calibration.from_predictions(CONFIDENCES, RIGHT)
     parts = Calibration.from_predictions(CONFIDENCES[:3], RIGHT[:3]).merge(
         Calibration.from_predictions(CONFIDENCES[3:], RIGHT[3:])
     )
-    assert parts == whole
-    assert Calibration.from_dict(whole.to_dict()) == whole
-    assert whole != Calibration.from_predictions(CONFIDENCES, ~RIGHT)
+    assert parts == combined
+    assert Calibration.from_dict(combined.to_dict()) == combined
+    assert combined != Calibration.from_predictions(CONFIDENCES, ~RIGHT)
 
 
 def test_of_nothing_the_accuracy_is_unknown() -> None:
@@ -46,17 +46,19 @@ def test_of_nothing_the_accuracy_is_unknown() -> None:
     ],
 )
 def test_a_profile_says_what_is_wrong_with_its_calibration(document: object, message: str) -> None:
-    whole = Profile(model="m", created="2026-01-01T00:00:00Z").to_dict() | {"calibration": document}
+    combined = Profile(model="m", created="2026-01-01T00:00:00Z").to_dict() | {"calibration": document}
     with pytest.raises(ProfileError) as caught:
-        Profile.from_dict(whole)
+        Profile.from_dict(combined)
     assert str(caught.value) == message
 
 
 def test_profiles_merge_their_calibrations() -> None:
     bare = Profile(model="m", created="2026-01-01T00:00:00Z")
-    known = Profile(
+    calibrated = Profile(
         model="m", created="2026-01-01T00:00:00Z", calibration=Calibration.from_predictions(CONFIDENCES, RIGHT)
     )
     assert bare.merge(bare).calibration is None
-    assert bare.merge(known).calibration == known.merge(bare).calibration == known.calibration
-    assert known.merge(known).calibration == Calibration.from_predictions(np.tile(CONFIDENCES, 2), np.tile(RIGHT, 2))
+    assert bare.merge(calibrated).calibration == calibrated.merge(bare).calibration == calibrated.calibration
+    assert calibrated.merge(calibrated).calibration == Calibration.from_predictions(
+        np.tile(CONFIDENCES, 2), np.tile(RIGHT, 2)
+    )

@@ -43,9 +43,9 @@ def test_where_nobody_listens_it_says_so_and_what_sets_the_address() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))  # bound and not listening: nobody else can take it
         address = f"http://127.0.0.1:{probe.getsockname()[1]}"
-        told = refused(address)
-    assert told.startswith(f"{address}: no processor answers there: ")
-    assert told.endswith("; give the address of one with --from")
+        message = refused(address)
+    assert message.startswith(f"{address}: no processor answers there: ")
+    assert message.endswith("; give the address of one with --from")
 
 
 def test_who_never_answers_is_given_up() -> None:
@@ -62,14 +62,14 @@ def test_another_server_is_no_processor(elsewhere: str, tmp_path: Path) -> None:
     assert refused(elsewhere) == f"http://{elsewhere}: answers 404, and is no processor's web port"
     file = tmp_path / PATH.strip("/") / "digits"
     file.parent.mkdir(parents=True)
-    for content, told in {
+    for content, message in {
         "[" * 100_000: "not a reference profile",
         "<html>": "not a reference profile",
         '{"format": "other"}': "not a reference profile",
         '{"format": "otel-mlmon.reference", "version": 9}': "version: 9 is unknown, this release reads 1",
     }.items():
         file.write_text(content)
-        assert refused(elsewhere).startswith(f"http://{elsewhere}: {told}")
+        assert refused(elsewhere).startswith(f"http://{elsewhere}: {message}")
 
 
 @pytest.mark.parametrize("address", ["ftp://host", "http://", "http://host:port", "http://[::1"])

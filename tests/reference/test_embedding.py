@@ -119,7 +119,7 @@ def test_any_metadata_survives_as_onnx_itself_reads_it(metadata: dict[str, str],
     for key, value in metadata.items():
         model.metadata_props.add(key=key, value=value)
     carried = onnx.ModelProto.FromString(embed_profile(model.SerializeToString(), profile(0)))
-    found = {entry.key: entry.value for entry in carried.metadata_props}
-    assert decode_profile(found.pop("otel_mlmon.reference")) == profile(0)
-    assert (found, carried.model_version) == (metadata, version)
+    entries = {entry.key: entry.value for entry in carried.metadata_props}
+    assert decode_profile(entries.pop("otel_mlmon.reference")) == profile(0)
+    assert (entries, carried.model_version) == (metadata, version)
     assert read_metadata(model.SerializeToString()) == metadata

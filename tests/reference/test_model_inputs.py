@@ -19,16 +19,16 @@ class Input:
 
 
 def table(**columns: list[Any]) -> InputData:
-    made = {}
+    contents = {}
     for name, values in columns.items():
-        made[name] = np.empty(len(values), dtype=object)
-        made[name][:] = values
-    return InputData(name="d.csv", columns=made, is_table=True, locate=lambda row: f"d.csv:{row + 2}")
+        contents[name] = np.empty(len(values), dtype=object)
+        contents[name][:] = values
+    return InputData(name="d.csv", columns=contents, is_table=True, locate=lambda row: f"d.csv:{row + 2}")
 
 
 def arrays(**columns: Any) -> InputData:
-    made = {name: np.asarray(values) for name, values in columns.items()}
-    return InputData(name="d.npz", columns=made, is_table=False, locate=lambda row: f"d.npz: row {row}")
+    contents = {name: np.asarray(values) for name, values in columns.items()}
+    return InputData(name="d.npz", columns=contents, is_table=False, locate=lambda row: f"d.npz: row {row}")
 
 
 def test_the_columns_of_a_table_are_those_of_the_one_input_in_their_order() -> None:

@@ -49,7 +49,7 @@ def test_a_file_is_the_profile(tmp_path: Path) -> None:
     path = tmp_path / "fraud.reference.json"
     profile().write(path)
     assert Profile.read(path) == profile()
-    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
 def test_profiles_of_parts_merge_to_that_of_the_whole() -> None:

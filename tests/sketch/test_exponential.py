@@ -110,6 +110,18 @@ def test_a_running_total_that_fell_or_grew_finer_was_reset() -> None:
     assert sketch().subtract(sketch(1.0)) is None
 
 
+def test_a_bucket_of_which_nothing_is_left_is_removed() -> None:
+    earlier, later = sketch(1.0, 8.0), sketch(2.0, 8.0)
+    difference = earlier.merge(later).subtract(earlier)
+    assert difference is not None
+    remaining = later.at_scale(difference.scale)
+    assert (difference.ordinals.tolist(), difference.counts.tolist()) == (remaining.ordinals.tolist(), [1, 1])
+    nothing = earlier.subtract(earlier)
+    assert nothing is not None
+    assert (nothing.ordinals.tolist(), nothing.counts.tolist(), nothing.total) == ([], [], 0)
+    assert ExponentialHistogram.from_dict(difference.to_dict()) == difference
+
+
 def test_an_empty_earlier_state_takes_nothing_away() -> None:
     total = sketch(1.0, 2.0)
     assert total.subtract(sketch()) == total
@@ -287,7 +299,7 @@ def test_a_histogram_begins_empty() -> None:
 
 
 def test_buckets_of_the_wire_become_ordinals_with_the_zeros_between_the_signs() -> None:
-    made = ExponentialHistogram.from_buckets(
+    histogram = ExponentialHistogram.from_buckets(
         scale=0,
         zero_count=5,
         positive_offset=1,
@@ -296,5 +308,5 @@ def test_buckets_of_the_wire_become_ordinals_with_the_zeros_between_the_signs() 
         negative_counts=np.array([0, 4], dtype=np.int64),
         moments=Moments(),
     )
-    assert made.ordinals.tolist() == [-BIAS, 0, BIAS + 1, BIAS + 3]
-    assert made.counts.tolist() == [4, 5, 2, 3]
+    assert histogram.ordinals.tolist() == [-BIAS, 0, BIAS + 1, BIAS + 3]
+    assert histogram.counts.tolist() == [4, 5, 2, 3]

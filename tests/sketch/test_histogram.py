@@ -94,8 +94,8 @@ def test_unknown_extremes_are_null_in_a_document() -> None:
         "minimum": None,
         "maximum": None,
     }
-    known = Histogram.from_values(np.array([3.0]), (1.0,))
-    assert known.moments == Moments(count=1, exact_sum=known.moments.exact_sum, minimum=3.0, maximum=3.0)
+    bounded = Histogram.from_values(np.array([3.0]), (1.0,))
+    assert bounded.moments == Moments(count=1, exact_sum=bounded.moments.exact_sum, minimum=3.0, maximum=3.0)
 
 
 def test_a_quantile_is_linear_within_its_bucket() -> None:

@@ -17,15 +17,15 @@ STREAM_OF = {
 }
 
 
-def stream_document(name: str, *, status: str = "ok", reference: float = 0.5, current: float = 0.5) -> dict[str, Any]:
+def stream_document(name: str, *, state: str = "ok", reference: float = 0.5, current: float = 0.5) -> dict[str, Any]:
     """One stream of a model; `reference` and `current` are its means."""
     is_label = name == "prediction.label"
-    drifts = status == "drift"
+    drifts = state == "drift"
     return {
         "stream": name,
-        "state": status,
+        "state": state,
         "calibrating": False,
-        "learned_count": 500 if status == "learning" else 2000,
+        "learned_count": 500 if state == "learning" else 2000,
         "required_count": 2000,
         "log10_evidence": 9.5 if drifts else 0.3,
         "log10_alarm_line": 7.7,
@@ -45,21 +45,21 @@ def stream_document(name: str, *, status: str = "ok", reference: float = 0.5, cu
 
 def model_document(
     *,
-    status: str = "ok",
+    state: str = "ok",
     drifting: tuple[str, ...] = (),
     confidence: float = 0.95,
     firing: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """A model all of whose streams have `status`, but for those that drift."""
+    """A model all of whose streams have `state`, but for those that drift."""
 
     def stream(name: str, **means: float) -> dict[str, Any]:
-        return stream_document(name, status="drift" if name in drifting else status, **means)
+        return stream_document(name, state="drift" if name in drifting else state, **means)
 
     return {
         "name": "digits",
         "version": "1",
         "environment": "",
-        "state": "drift" if drifting else status,
+        "state": "drift" if drifting else state,
         "updated_ns": START_NS,
         "latency": {"p50_s": 21e-6, "p95_s": 43e-6, "p99_s": 0.0012, "threshold_s": 0.2, "over_ratio": 0.0},
         "throughput_per_s": 399.6,

@@ -23,14 +23,14 @@ def make_certificate(directory: Path, name: str) -> Certificate:
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("needs the openssl program")
-    made = Certificate(certificate=directory / f"{name}.pem", key=directory / f"{name}.key")
+    certificate = Certificate(certificate=directory / f"{name}.pem", key=directory / f"{name}.key")
     subprocess.run(
         [
             *(openssl, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"),
             *("-days", "2", "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"),
-            *("-keyout", str(made.key), "-out", str(made.certificate)),
+            *("-keyout", str(certificate.key), "-out", str(certificate.certificate)),
         ],
         check=True,
         capture_output=True,
     )
-    return made
+    return certificate

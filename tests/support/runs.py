@@ -62,7 +62,7 @@ def run_with_iobinding(session: Any, rows: np.ndarray) -> list[np.ndarray]:
 def run_with_ort_values(session: Any, rows: np.ndarray) -> list[np.ndarray]:
     """`run_with_ort_values`."""
     value = ort.OrtValue.ortvalue_from_numpy(rows)
-    return [found.numpy() for found in session.run_with_ort_values(None, {session.get_inputs()[0].name: value})]
+    return [output.numpy() for output in session.run_with_ort_values(None, {session.get_inputs()[0].name: value})]
 
 
 def run_with_ortvaluevector(session: Any, rows: np.ndarray) -> list[np.ndarray]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from otel_mlmon.processor.detect.score import Score, Status
+from otel_mlmon.processor.detect.score import Score, State
 from otel_mlmon.processor.window.window import Bins, Reference, StreamKey, Window
 from otel_mlmon.types import ModelKey
 
@@ -19,7 +19,7 @@ Judged = tuple[StreamKey, tuple[Window, Score]]
 
 def judged(
     stream: str,
-    status: Status,
+    state: State,
     *,
     model: ModelKey = MODEL,
     names: Sequence[str] = ("a", "b"),
@@ -39,18 +39,18 @@ def judged(
         start_ns=0,
         end_ns=PANE_NS,
         reference=None
-        if status == "learning"
+        if state == "learning"
         else Reference(bins=bins, counts=np.array(reference, dtype=np.int64), mean=means[0]),
-        pane=np.array(() if status == "learning" else pane, dtype=np.int64),
+        pane=np.array(() if state == "learning" else pane, dtype=np.int64),
         pane_mean=means[2],
         rolling=np.array(pane if rolling is None else rolling, dtype=np.int64),
         rolling_start_ns=0,
         rolling_mean=means[1],
         exemplars=exemplars,
     )
-    is_drift = status == "drift"
+    is_drift = state == "drift"
     score = Score(
-        status=status,
+        state=state,
         log10_evidence=7.0 + margin if is_drift else 0.0,
         log10_alarm_line=7.0,
         since_ns=since_ns or (5 * SECOND_NS if is_drift else 0),

@@ -63,17 +63,17 @@ class Endpoint(http.server.ThreadingHTTPServer):
 
     def of(self, kind: str) -> list[Any]:
         """The items of one type so far: `event`, `transaction`, `span` (streamed, flat) or `otlp`."""
-        found = [item for name, item in list(self.received) if name == kind]
-        return [span for batch in found for span in batch["items"]] if kind == "span" else found
+        matches = [item for name, item in list(self.received) if name == kind]
+        return [span for batch in matches for span in batch["items"]] if kind == "span" else matches
 
     def wait(self, kind: str, count: int = 1, *, where: Callable[[Any], bool] = lambda _: True) -> list[Any]:
         """The items of one type that satisfy `where`, once there are so many."""
 
-        def found() -> list[Any] | None:
+        def matches() -> list[Any] | None:
             items = [item for item in self.of(kind) if where(item)]
             return items if len(items) >= count else None
 
-        return until(found, deadline_s=10, what=f"{count} of type {kind}, got {self.received}")
+        return until(matches, deadline_s=10, what=f"{count} of type {kind}, got {self.received}")
 
 
 def items_of(body: bytes) -> Iterator[tuple[str, Any]]:

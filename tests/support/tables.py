@@ -32,10 +32,10 @@ def judged(
     data: Mapping[str, NDArray[Any] | Sequence[object]],
     *,
     rows: int = 1000,
-    **asked: Any,
+    **options: Any,
 ) -> BacktestReport:
     """The report of columns in memory."""
-    request = BacktestRequest(reference=Path("ref"), data=Path("data"), window=WindowLength(rows=rows), **asked)
+    request = BacktestRequest(reference=Path("ref"), data=Path("data"), window=WindowLength(rows=rows), **options)
     return judged_tables(table(reference), table(data), request)
 
 
@@ -49,15 +49,15 @@ def car_loan(part: str) -> Path:
     """NannyML's synthetic car loans, `reference` or `analysis`: data only, its package is never imported."""
     name = f"synthetic_car_loan_{part}.csv"
     try:
-        found = [Path(str(path.locate())) for path in files("nannyml") or () if path.name == name]
+        paths = [Path(str(path.locate())) for path in files("nannyml") or () if path.name == name]
     except PackageNotFoundError:
-        found = []
-    if not found:
+        paths = []
+    if not paths:
         message = f"NannyML's data is not here: {SETUP}"
         if os.environ.get("CI"):
             pytest.fail(message)
         pytest.skip(message)
-    return found[0]
+    return paths[0]
 
 
 def normal(rows: int, *, seed: int, mean: float = 0.0) -> NDArray[np.float64]:

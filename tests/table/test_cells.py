@@ -15,9 +15,9 @@ def test_a_word_for_nothing_is_missing_however_it_is_written(word: str) -> None:
     cells = [word, word.upper(), f" {word.title()}\t"]
     assert parse_texts(cells) == [None, None, None]
     assert [format_label(cell) for cell in cells] == [None, None, None]
-    found = parse_numbers([*cells, "1"])
-    assert not isinstance(found, int)
-    np.testing.assert_array_equal(found, [np.nan, np.nan, np.nan, 1.0])
+    numbers = parse_numbers([*cells, "1"])
+    assert not isinstance(numbers, int)
+    np.testing.assert_array_equal(numbers, [np.nan, np.nan, np.nan, 1.0])
 
 
 @pytest.mark.parametrize(

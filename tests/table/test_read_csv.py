@@ -91,10 +91,10 @@ def test_lines_are_counted_over_quoted_ones(tmp_path: Path) -> None:
 
 def test_progress_ends_at_the_size_of_the_file(tmp_path: Path) -> None:
     path = written(tmp_path, "a\n" + "1\n" * 50_000)
-    told: list[tuple[str, int, int]] = []
-    read_table(path, lambda what, done, total: told.append((what, done, total)))
-    assert told[-1] == ("reading data.csv", path.stat().st_size, path.stat().st_size)
-    assert len(told) == 3
+    progress: list[tuple[str, int, int]] = []
+    read_table(path, lambda what, done, total: progress.append((what, done, total)))
+    assert progress[-1] == ("reading data.csv", path.stat().st_size, path.stat().st_size)
+    assert len(progress) == 3
 
 
 def test_of_a_single_column_a_blank_line_is_a_missing_value(tmp_path: Path) -> None:
@@ -125,8 +125,8 @@ def test_the_length_of_a_piece_changes_nothing(
     path = tmp_path / "data.csv"
     path.write_text("\n".join(lines), encoding="utf-8", newline="")
     monkeypatch.setattr(read, "ROWS_A_PIECE", 100)
-    whole = read_table(path).columns["a"]
+    column = read_table(path).columns["a"]
     monkeypatch.setattr(read, "ROWS_A_PIECE", piece)
     pieces = read_table(path).columns["a"]
-    assert (pieces.texts, pieces.first_text_row, pieces.rows) == (whole.texts, whole.first_text_row, len(cells))
-    assert repr(pieces.numbers) == repr(whole.numbers)
+    assert (pieces.texts, pieces.first_text_row, pieces.rows) == (column.texts, column.first_text_row, len(cells))
+    assert repr(pieces.numbers) == repr(column.numbers)

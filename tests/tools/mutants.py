@@ -115,7 +115,7 @@ def _changes(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _mutant(source: str, tree: ast.Module, index: int, node: ast.AST, changed: ast.AST) -> Mutant:
-    """The module with the node at `index` of a walk replaced."""
+    """The module with the node at `index` of a walk replaced; a bare number or truth value is shown with its parent."""
     mutated = copy.deepcopy(tree)
     target = next(child for position, child in enumerate(ast.walk(mutated)) if position == index)
 
@@ -123,9 +123,16 @@ def _mutant(source: str, tree: ast.Module, index: int, node: ast.AST, changed: a
         def visit(self, visited: ast.AST) -> ast.AST:
             return ast.copy_location(changed, visited) if visited is target else self.generic_visit(visited)
 
+    shown = (node, changed)
+    if isinstance(node, ast.Constant):
+        shown = (_parent(tree, node), _parent(mutated, target))
     replaced = ast.fix_missing_locations(Replacer().visit(mutated))
-    before, after = (ast.unparse(part).split("\n")[0][:100] for part in (node, changed))
+    before, after = (ast.unparse(part).split("\n")[0][:100] for part in shown)
     return Mutant(line=getattr(node, "lineno", 0), before=before, after=after, source=ast.unparse(replaced))
+
+
+def _parent(tree: ast.Module, node: ast.AST) -> ast.AST:
+    return next(parent for parent in ast.walk(tree) if node in ast.iter_child_nodes(parent))
 
 
 def tests_of(module: Path) -> list[str]:
@@ -182,9 +189,9 @@ def equivalent_mutants(module: Path) -> set[str]:
     """The titles of the changes of `module` that change nothing that can be seen."""
     titles = set()
     for line in EQUIVALENT.read_text(encoding="utf-8").splitlines():
-        name, _, rest = line.partition(" | ")
+        name, _, fields = line.partition(" | ")
         if name == str(module):
-            titles.add(rest.partition(" | ")[0])
+            titles.add(fields.partition(" | ")[0])
     return titles
 
 

@@ -43,11 +43,11 @@ def main() -> int:
     parser.add_argument("--answers", action="store_true", help="say where each stands")
     parser.add_argument("--package", type=Path, default=PACKAGE, help="the package to draw from")
     arguments = parser.parse_args()
-    every = list(definitions(arguments.package))
+    entries = list(definitions(arguments.package))
     chance = random.Random(arguments.seed)
     for title, column in (("Names", 0), ("First lines", 1)):
         print(title)
-        drawn = chance.sample([entry for entry in every if entry[column]], arguments.count)
+        drawn = chance.sample([entry for entry in entries if entry[column]], arguments.count)
         for number, entry in enumerate(drawn, start=1):
             print(f"{number:3}. {entry[column]}" + (f"    [{entry[0]}, {entry[2]}]" if arguments.answers else ""))
     return 0

@@ -19,8 +19,8 @@ def add(a: int, b: int = 2) -> int:
 
 def test_each_change_is_one_place() -> None:
     assert [mutant.title for mutant in mutants_of(SOURCE)] == [
-        "3 -> 4",
-        "2 -> 3",
+        "LIMIT: int = 3 -> LIMIT: int = 4",
+        "a: int, b: int=2 -> a: int, b: int=3",
         "if a < LIMIT and (not b): -> if not (a < LIMIT and (not b)):",
         "a < LIMIT and (not b) -> a < LIMIT or not b",
         "a < LIMIT -> a <= LIMIT",

@@ -39,6 +39,8 @@ class Capture:
     """Returns the name that the user gave the model of a session object; empty to infer it."""
     has_output_function: Callable[[SessionInfo], bool]
     """Whether the developer's own function reads a session's outputs, which are then copied as they are."""
+    samples_device_outputs: Callable[[SessionInfo], bool] = lambda _: False
+    """Whether small outputs of a session may be copied from a device, of a sample of its calls."""
     allows_telemetry: bool = True
     """Whether the runtime may send telemetry of its own."""
 

@@ -265,7 +265,7 @@ class Evaluator:
         for policy, window, statistics, status, log_e, since_ns, effect, contributions, reference_count in columns:
             count = int(window.rolling.sum())
             yield Score(
-                status="drift" if status == DRIFT else "learning" if status == CALIBRATING else "ok",
+                state="drift" if status == DRIFT else "learning" if status == CALIBRATING else "ok",
                 is_calibrating=status == CALIBRATING,
                 log10_evidence=log_e / _LN_10,
                 log10_alarm_line=log10_alarm_line,
@@ -313,7 +313,7 @@ def _judge(
 
 def _learning(window: Window, log10_alarm_line: float) -> Score:
     return Score(
-        status="learning",
+        state="learning",
         log10_evidence=0.0,
         log10_alarm_line=log10_alarm_line,
         reference_count=window.learned if window.reference is None else window.reference.total,

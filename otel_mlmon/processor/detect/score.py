@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-Status = Literal["learning", "ok", "weak", "drift", "no_data", "error"]
+State = Literal["learning", "ok", "weak", "drift", "no_data", "error"]
 """The state of a stream. `learning`: no reference yet, or (`Score.is_calibrating`) no design effect yet. `ok`: no
 drift. `drift`: from the pane on at which the evidence reached the alarm line, until it has fallen back to 1. `weak`,
 `no_data` and `error` are reserved: no drift could be seen, no values came, the stream could not be evaluated."""
@@ -67,7 +67,7 @@ class ThresholdVerdict:
 class Score:
     """One stream after one pane."""
 
-    status: Status
+    state: State
     is_calibrating: bool = False
     """Whether it is `learning` although it has a reference: its design effect is not known yet."""
     log10_evidence: float
@@ -91,7 +91,7 @@ class Score:
     @property
     def margin(self) -> float:
         """log10 of the evidence over the alarm line: 0 and above is an alarm; -inf while none is possible."""
-        if self.status == "learning":
+        if self.state == "learning":
             return -math.inf
         return self.log10_evidence - self.log10_alarm_line
 

@@ -33,7 +33,7 @@ _ACCURACY: Final = (
     (semconv.ACCURACY_LOW, "low"),
     (semconv.ACCURACY_HIGH, "high"),
 )
-_UNSCORED: Final = Score(status="learning", log10_evidence=0.0, log10_alarm_line=0.0)
+_UNSCORED: Final = Score(state="learning", log10_evidence=0.0, log10_alarm_line=0.0)
 
 
 def model_id(model: ModelKey) -> str:
@@ -125,7 +125,7 @@ def stream_document(stream: StreamSummary, score: Score) -> Document:
     """Builds the document of one stream."""
     return {
         "stream": stream.stream,
-        "state": score.status,
+        "state": score.state,
         "calibrating": score.is_calibrating,
         "learned_count": stream.learned,
         "required_count": stream.learn,
@@ -139,7 +139,7 @@ def stream_document(stream: StreamSummary, score: Score) -> Document:
         "current_count": stream.current_count,
         "mean": {"reference": stream.reference_mean, "current": stream.current_mean},
         "bins": list(stream.bins.names),
-        "changes": list(_describe_changes(stream)) if score.status == "drift" else [],
+        "changes": list(_describe_changes(stream)) if score.state == "drift" else [],
         "reference_shares": list(stream.reference_shares),
         "current_shares": list(stream.current_shares),
         "contributions": list(score.contributions),
@@ -176,7 +176,7 @@ def gauges(document: Document, scores: Mapping[StreamKey, Score], rules: Iterabl
             yield MetricValue(metric=semconv.DRIFT_WINDOW_COUNT, value=count, attributes=attributes)
             yield MetricValue(metric=semconv.DRIFT_STATE, value=state, attributes=attributes)
             score = scores.get(StreamKey(model, stream["stream"]), _UNSCORED)
-            if score.status == "learning" and not score.is_calibrating:
+            if score.state == "learning" and not score.is_calibrating:
                 continue
             evidence = score.log10_evidence - score.log10_alarm_line
             yield MetricValue(metric=semconv.DRIFT_EVIDENCE, value=evidence, attributes=attributes)

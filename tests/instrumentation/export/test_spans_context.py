@@ -70,6 +70,10 @@ def test_what_is_carried_beside_a_context_is_told_apart() -> None:
     ]
 
 
+def test_suppression_is_not_looked_for_in_a_context_that_is_no_mapping() -> None:
+    assert not is_suppressed(object())
+
+
 def test_suppression_is_seen_beside_anything() -> None:
     quiet = context.Context({"suppress_instrumentation": True})
     assert [is_suppressed(captured) for captured in (None, SPAN, quiet, (quiet, "around"), (None, "alone"))] == [

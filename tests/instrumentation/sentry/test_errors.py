@@ -72,9 +72,9 @@ def test_what_the_application_says_wins() -> None:
 
 
 def test_our_frames_lose_their_variables_and_the_hosts_keep_theirs() -> None:
-    ours = {"module": "otel_mlmon.instrumentation.runtime.onnxruntime.patches", "vars": {"input_feed": 1}}
+    own = {"module": "otel_mlmon.instrumentation.runtime.onnxruntime.patches", "vars": {"input_feed": 1}}
     host = {"module": "app", "vars": {"x": 1}}
-    event: dict[str, Any] = {"exception": {"values": [{"stacktrace": {"frames": [host, ours]}}]}}
+    event: dict[str, Any] = {"exception": {"values": [{"stacktrace": {"frames": [host, own]}}]}}
     tag_model(event, failed(object()), lambda _: ModelKey("iris", ""))
     assert event == {
         "tags": {"ml.model.name": "iris"},

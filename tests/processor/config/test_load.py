@@ -279,6 +279,6 @@ models:
     ],
 )
 def test_a_rule_that_cannot_be_is_refused_where_it_stands(write: Write, rule: str, fault: str) -> None:
-    (found,) = faults(write(f"models:\n  fraud:\n    statistic:\n      thresholds:\n      - {rule}\n"))
-    assert "models.fraud.statistic.thresholds" in found
-    assert fault in found
+    (message,) = faults(write(f"models:\n  fraud:\n    statistic:\n      thresholds:\n      - {rule}\n"))
+    assert "models.fraud.statistic.thresholds" in message
+    assert fault in message

@@ -77,7 +77,7 @@ LOGIT_NORMAL = (lambda density: density / density.sum())(
 @pytest.mark.parametrize("labelled", [200, 10_000])
 @pytest.mark.parametrize("n", [100, 10_000])
 @pytest.mark.parametrize(
-    ("seen", "now", "right"),
+    ("before", "now", "right"),
     [
         (BIMODAL, BIMODAL, logistic(0.4, 0.6)),
         (LOGIT_NORMAL, LOGIT_NORMAL, logistic(-0.5, 1.4)),
@@ -89,14 +89,14 @@ LOGIT_NORMAL = (lambda density: density / density.sum())(
     ids=["bimodal", "logit normal", "skewed", "ramp to skewed", "bimodal to ramp", "logit normal to bimodal"],
 )
 def test_the_interval_holds_what_is_right_as_often_as_it_says(
-    labelled: int, n: int, seen: Floats, now: Floats, right: Floats
+    labelled: int, n: int, before: Floats, now: Floats, right: Floats
 ) -> None:
     """Shapes that nothing was chosen on, and confidence that moves inside the bins too."""
-    rng = np.random.default_rng((labelled, n, round(1_000 * float(seen @ now * 1_000)), 5))
+    rng = np.random.default_rng((labelled, n, round(1_000 * float(before @ now * 1_000)), 5))
     repeats, held = 300, 0
-    of_seen, of_now = (of_bins(density * right) / of_bins(density) for density in (seen, now))
+    of_seen, of_now = (of_bins(density * right) / of_bins(density) for density in (before, now))
     for _ in range(repeats):
-        total, window = rng.multinomial(labelled, of_bins(seen)), rng.multinomial(n, of_bins(now))
+        total, window = rng.multinomial(labelled, of_bins(before)), rng.multinomial(n, of_bins(now))
         accuracy = estimate(rng.binomial(total, of_seen), total, window)
         assert accuracy is not None
         held += accuracy.low <= rng.binomial(window, of_now).sum() / n <= accuracy.high

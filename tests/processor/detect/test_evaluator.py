@@ -41,7 +41,7 @@ class Bench:
     policies: dict[StreamKey, DetectionPolicy | None] = field(default_factory=dict)
     statistics: Mapping[str, Statistic] | None = None
     watched: list[int] = field(default_factory=list)
-    asked: list[StreamKey] = field(default_factory=list)
+    queries: list[StreamKey] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.evaluator = Evaluator(
@@ -49,7 +49,7 @@ class Bench:
         )
 
     def policy_for(self, stream: StreamKey) -> DetectionPolicy | None:
-        self.asked.append(stream)
+        self.queries.append(stream)
         return self.policies.get(stream, POLICY)
 
     def alarm_line(self, streams: int) -> float:
@@ -101,7 +101,7 @@ def test_learning() -> None:
     bench = Bench()
     score = bench.score(window(np.array([4, 1]), reference=None))
     assert score == Score(
-        status="learning", log10_evidence=0.0, log10_alarm_line=LINE, reference_count=123, current_count=10
+        state="learning", log10_evidence=0.0, log10_alarm_line=LINE, reference_count=123, current_count=10
     )
     assert score.margin == -math.inf
     assert LABELS not in bench.evaluator.streams()
@@ -110,18 +110,18 @@ def test_learning() -> None:
 def test_calibrating_ok_drift_ok() -> None:
     bench = Bench()
     scores = bench.feed(SHARES, 20)
-    assert [score.status for score in scores] == ["learning"] * 8 + ["ok"] * 12
+    assert [score.state for score in scores] == ["learning"] * 8 + ["ok"] * 12
     assert [score.is_calibrating for score in scores] == [True] * 8 + [False] * 12
     assert scores[-1].since_ns == 0
     drifting = bench.feed(MOVED, 10, start=20)
     alarm = drifting[-1]
-    assert [score.status for score in drifting] == ["drift"] * 10
+    assert [score.state for score in drifting] == ["drift"] * 10
     assert alarm.margin >= 0.0
     assert alarm.log10_evidence == pytest.approx(LINE + 2.0)
     assert alarm.since_ns == 200
     assert int(np.argmax(alarm.contributions)) == 3
     assert (alarm.reference_count, alarm.current_count, alarm.log10_alarm_line) == (10_000, 400, LINE)
-    after = [score.status for score in bench.feed(SHARES, 60, start=30)]
+    after = [score.state for score in bench.feed(SHARES, 60, start=30)]
     assert after[0] == "drift"
     assert after[-1] == "ok"
 
@@ -146,16 +146,16 @@ def test_only_a_window_that_a_threshold_judges_is_measured_at_once() -> None:
 def test_another_reference_starts_anew(changed: Reference) -> None:
     bench = Bench()
     bench.feed(SHARES, 20)
-    assert bench.feed(MOVED, 5)[-1].status == "drift"
+    assert bench.feed(MOVED, 5)[-1].state == "drift"
     score = bench.score(window(np.array([1, 2, 3, 4]), reference=changed))
-    assert (score.status, score.is_calibrating, score.log10_evidence) == ("learning", True, 0.0)
+    assert (score.state, score.is_calibrating, score.log10_evidence) == ("learning", True, 0.0)
 
 
 def test_an_equal_reference_does_not() -> None:
     bench = Bench()
     bench.feed(SHARES, 20)
     equal = Reference(bins=Bins(names=BINS.names, is_ordered=False), counts=REFERENCE.counts.copy())
-    assert bench.score(window(np.array([4, 3, 2, 1]), reference=equal)).status == "ok"
+    assert bench.score(window(np.array([4, 3, 2, 1]), reference=equal)).state == "ok"
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_another_policy_starts_anew(policy: DetectionPolicy, reference: Referenc
     former.feed(SHARES, 20)
     bench.evaluator.restore(LABELS, former.evaluator.state(LABELS))
     score = bench.score(window(np.array([4, 3, 2, 1]), reference=reference))
-    assert (score.status, score.is_calibrating) == ("learning", True)
+    assert (score.state, score.is_calibrating) == ("learning", True)
 
 
 def test_restored_is_uninterrupted() -> None:
@@ -225,10 +225,10 @@ def test_a_policy_is_asked_for_once_until_the_stream_is_forgotten() -> None:
     bench.feed(SHARES, 3)
     bench.feed(SHARES, 3, stream=OTHER)
     assert bench.evaluator.policy(LABELS) == POLICY
-    assert bench.asked == [LABELS, OTHER]
+    assert bench.queries == [LABELS, OTHER]
     bench.evaluator.remove_stream(LABELS)
     bench.feed(SHARES, 1)
-    assert bench.asked == [LABELS, OTHER, LABELS]
+    assert bench.queries == [LABELS, OTHER, LABELS]
 
 
 def test_the_budget_is_over_every_stream_with_a_reference() -> None:
@@ -254,7 +254,7 @@ def test_a_bad_pane_keeps_its_evidence_and_stops_no_other() -> None:
     pane = window(np.array([1, 2, 3]))
     bad = bench.score(pane)
     assert faults() == before + 1
-    assert (bad.status, bad.current_count) == ("drift", 12)
+    assert (bad.state, bad.current_count) == ("drift", 12)
     assert bench.measure(pane) == Statistics()
     assert faults() == before + 2
     assert plain(bench.evaluator.state(LABELS)) == plain(alone.evaluator.state(LABELS))
@@ -267,7 +267,7 @@ def test_a_bad_reference_is_as_if_there_was_none() -> None:
     bench.feed(SHARES, 20)
     impossible = Reference(bins=BINS, counts=np.array([1, 2, 3, -4]))
     score = bench.score(window(np.array([1, 2, 3, 4]), reference=impossible))
-    assert (score.status, score.is_calibrating, score.reference_count) == ("learning", False, 2)
+    assert (score.state, score.is_calibrating, score.reference_count) == ("learning", False, 2)
     assert LABELS not in bench.evaluator.streams()
 
 
@@ -309,7 +309,7 @@ def test_together_is_one_by_one() -> None:
         assert together.evaluator.evaluate(windows) == one_by_one
     states = [[plain(bench.evaluator.state(stream)) for stream in references] for bench in (together, alone)]
     assert states[0] == states[1]
-    assert len(Counter(score.status for _, score in one_by_one)) > 1
+    assert len(Counter(score.state for _, score in one_by_one)) > 1
 
 
 @pytest.mark.guarded
@@ -352,11 +352,11 @@ def test_other_bins_of_the_same_values_keep_the_evidence(coarser: list[int]) -> 
     bench = Bench()
     for number in range(20):
         former = bench.score(window(np.array([400, 300, 200, 100]), reference=ORDERED, end=number * 10 + 10))
-    assert former.status == "ok"
+    assert former.state == "ok"
     pane = np.zeros(len(coarser), dtype=np.int64)
     pane[0] = 1_000
     drifted = bench.score(window(pane, reference=rebinned, end=210))
-    assert (drifted.status, drifted.design_effect, drifted.since_ns) == ("drift", former.design_effect, 200)
+    assert (drifted.state, drifted.design_effect, drifted.since_ns) == ("drift", former.design_effect, 200)
     restored = Bench()
     restored.evaluator.restore(LABELS, bench.evaluator.state(LABELS))
     again = [one.score(window(pane, reference=rebinned, end=220)) for one in (bench, restored)]
@@ -377,5 +377,5 @@ def test_what_is_not_the_same_values_in_other_bins_starts_anew(other: Reference)
     bench = Bench()
     for number in range(20):
         former = bench.score(window(np.array([400, 300, 200, 100]), reference=ORDERED, end=number * 10 + 10))
-    assert former.status == "ok"
+    assert former.state == "ok"
     assert bench.score(window(np.array([400, 300, 200, 100]), reference=other, end=210)).is_calibrating

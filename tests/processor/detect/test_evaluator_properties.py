@@ -54,9 +54,9 @@ class Runs:
         items = np.full(self.rows.size, np.inf)
         waiting = np.arange(self.rows.size)
         for done in range(pane, within + 1, pane):
-            found = self.take(self.rows[waiting], self.rng.multinomial(pane, shares, size=waiting.size))
-            items[waiting[found]] = done
-            waiting = waiting[~found]
+            is_drift = self.take(self.rows[waiting], self.rng.multinomial(pane, shares, size=waiting.size))
+            items[waiting[is_drift]] = done
+            waiting = waiting[~is_drift]
             if not waiting.size:
                 break
         return items
@@ -182,9 +182,9 @@ def test_drift_that_returns_is_found_as_soon_each_time(mean_run: int, drift: flo
     means: list[float] = []
     for _ in range(4):
         assert not runs.take(pane).any()
-        found = np.array([runs.take(pane, moved(drift)) for _ in range(int(5_000 * effect) // pane)])
-        assert found.any(0).all()
-        means.append(float((found.argmax(0) + 1).mean()) * pane / effect)
+        is_drift = np.array([runs.take(pane, moved(drift)) for _ in range(int(5_000 * effect) // pane)])
+        assert is_drift.any(0).all()
+        means.append(float((is_drift.argmax(0) + 1).mean()) * pane / effect)
         for _ in range(int(6_000 * effect) // pane):
             runs.take(pane)
     assert means[0] <= within

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from otel_mlmon.processor.detect.score import Score, Statistics, Status
+from otel_mlmon.processor.detect.score import Score, State, Statistics
 
 
 def test_statistics_are_columns_of_rows() -> None:
@@ -20,6 +20,6 @@ def test_no_statistics() -> None:
     assert Statistics() == Statistics.from_rows({})
 
 
-@pytest.mark.parametrize(("status", "margin"), [("learning", -math.inf), ("ok", -5.0), ("drift", -5.0)])
-def test_the_margin_is_the_evidence_over_the_line(status: Status, margin: float) -> None:
-    assert Score(status=status, log10_evidence=2.0, log10_alarm_line=7.0).margin == margin
+@pytest.mark.parametrize(("state", "margin"), [("learning", -math.inf), ("ok", -5.0), ("drift", -5.0)])
+def test_the_margin_is_the_evidence_over_the_line(state: State, margin: float) -> None:
+    assert Score(state=state, log10_evidence=2.0, log10_alarm_line=7.0).margin == margin

@@ -15,12 +15,12 @@ PSI = Threshold(statistic="psi", above=0.2)
 
 def test_psi_is_not_judged_below_four_bins_less_one_over_the_threshold() -> None:
     """n = 4(K - 1)/t: with ten bins and .2, 180."""
-    found = Statistics.from_rows({"psi": (0.3, None, None)})
+    statistics = Statistics.from_rows({"psi": (0.3, None, None)})
     expected = ThresholdVerdict(
         statistic="psi", is_p_value=False, value=0.3, bound=0.2, min_count=180, verdict="too few values"
     )
-    assert PSI.judge(found, count=179, bins=10) == expected
-    enough = PSI.judge(found, count=180, bins=10)
+    assert PSI.judge(statistics, count=179, bins=10) == expected
+    enough = PSI.judge(statistics, count=180, bins=10)
     assert enough is not None
     assert enough.verdict == "breached"
 

@@ -25,47 +25,47 @@ QUICK = DeliverySettings(backoff_s=0.001, max_backoff_s=0.002, breaker_open_s=0.
 def delivery(
     notifier: ScriptedNotifier, letters: DeadLetterList, settings: DeliverySettings = QUICK
 ) -> Iterator[Delivery]:
-    made = Delivery(notifier, name="n", dead_letters=letters, settings=settings, rng=random.Random(1))
-    made.start()
+    queue = Delivery(notifier, name="n", dead_letters=letters, settings=settings, rng=random.Random(1))
+    queue.start()
     try:
-        yield made
+        yield queue
     finally:
-        made.shutdown(10)
+        queue.shutdown(10)
 
 
 def test_alerts_are_told_in_order_even_while_the_first_is_retried() -> None:
     notifier, letters = ScriptedNotifier([TransientError("HTTP 503")] * 3), DeadLetterList()
-    with delivery(notifier, letters) as made:
-        made.submit(FIRING)
-        made.submit(RESOLVED)
+    with delivery(notifier, letters) as queue:
+        queue.submit(FIRING)
+        queue.submit(RESOLVED)
         assert notifier.wait_for(2) == [FIRING, RESOLVED]
-    assert made.outcomes() == {"transient": 3, "delivered": 2}
+    assert queue.outcomes() == {"transient": 3, "delivered": 2}
     assert letters.letters == []
 
 
 def test_what_will_never_work_is_a_dead_letter_at_once() -> None:
     notifier, letters = ScriptedNotifier([PermanentError("HTTP 404")]), DeadLetterList()
-    with delivery(notifier, letters) as made:
-        made.submit(FIRING)
-        made.submit(RESOLVED)
+    with delivery(notifier, letters) as queue:
+        queue.submit(FIRING)
+        queue.submit(RESOLVED)
         assert notifier.wait_for(1) == [RESOLVED]
     assert letters.letters == [(FIRING, "n", "permanent", "HTTP 404")]
-    assert made.outcomes() == {"permanent": 1, "dead_letter.permanent": 1, "delivered": 1}
+    assert queue.outcomes() == {"permanent": 1, "dead_letter.permanent": 1, "delivered": 1}
 
 
 @pytest.mark.guarded
 def test_a_fault_of_ours_in_a_notifier_is_a_dead_letter_too() -> None:
     notifier, letters = ScriptedNotifier([ZeroDivisionError()]), DeadLetterList()
-    with delivery(notifier, letters) as made:
-        made.submit(FIRING)
+    with delivery(notifier, letters) as queue:
+        queue.submit(FIRING)
         ((_, _, reason, _),) = letters.wait_for(1)
-    assert (reason, made.outcomes()["error"]) == ("error", 1)
+    assert (reason, queue.outcomes()["error"]) == ("error", 1)
 
 
 def test_a_retry_after_beyond_the_end_gives_up_now() -> None:
     notifier, letters = ScriptedNotifier([TransientError("HTTP 429", retry_after_s=1e9)]), DeadLetterList()
-    with delivery(notifier, letters) as made:
-        made.submit(FIRING)
+    with delivery(notifier, letters) as queue:
+        queue.submit(FIRING)
         assert letters.wait_for(1) == [(FIRING, "n", "given_up", "HTTP 429")]
 
 
@@ -73,30 +73,30 @@ def test_a_full_queue_buries_the_oldest_and_never_waits() -> None:
     gate = threading.Event()
     notifier, letters = ScriptedNotifier([gate]), DeadLetterList()
     alerts = [replace(FIRING, time_ns=number) for number in range(5)]
-    with delivery(notifier, letters, replace(QUICK, capacity=2)) as made:
-        made.submit(alerts[0])
+    with delivery(notifier, letters, replace(QUICK, capacity=2)) as queue:
+        queue.submit(alerts[0])
         notifier.wait_calls(1)
         for alert in alerts[1:]:
-            made.submit(alert)
-        assert made.pending() == 3
+            queue.submit(alert)
+        assert queue.pending() == 3
         assert [letter[0] for letter in letters.letters] == alerts[1:3]
         gate.set()
         assert notifier.wait_for(3) == [alerts[0], *alerts[3:]]
-    assert made.outcomes()["dead_letter.overflow"] == 2
+    assert queue.outcomes()["dead_letter.overflow"] == 2
 
 
 def test_a_notifier_that_hangs_is_left_behind_and_few_threads_with_it() -> None:
     gate = threading.Event()
     notifier, letters = ScriptedNotifier([gate] * 100), DeadLetterList()
     settings = replace(QUICK, timeout_s=0.01, give_up_after_s=0.3)
-    with delivery(notifier, letters, settings) as made:
-        made.submit(FIRING)
+    with delivery(notifier, letters, settings) as queue:
+        queue.submit(FIRING)
         ((_, _, reason, _),) = letters.wait_for(1)
         assert (reason, notifier.calls) == ("given_up", MAX_HANGING)
-        assert made.outcomes()["timeout"] > MAX_HANGING
+        assert queue.outcomes()["timeout"] > MAX_HANGING
         notifier.script.clear()
         gate.set()
-        made.submit(RESOLVED)
+        queue.submit(RESOLVED)
         assert RESOLVED in notifier.wait_for(MAX_HANGING + 1)
 
 
@@ -106,39 +106,39 @@ def test_shutdown_tries_once_more_and_buries_the_rest() -> None:
         ScriptedNotifier([TransientError("a"), TransientError("b"), TransientError("c")]),
         DeadLetterList(),
     )
-    made = Delivery(notifier, name="n", dead_letters=letters, settings=slow)
-    made.start()
-    made.submit(FIRING)
-    until(lambda: made.outcomes() == {"transient": 1})
-    made.submit(RESOLVED)
-    assert made.shutdown(10)
+    queue = Delivery(notifier, name="n", dead_letters=letters, settings=slow)
+    queue.start()
+    queue.submit(FIRING)
+    until(lambda: queue.outcomes() == {"transient": 1})
+    queue.submit(RESOLVED)
+    assert queue.shutdown(10)
     assert letters.letters == [(FIRING, "n", "shutdown", "b"), (RESOLVED, "n", "shutdown", "c")]
-    made.submit(FIRING)
+    queue.submit(FIRING)
     assert letters.letters[-1] == (FIRING, "n", "shutdown", "")
 
 
 def test_shutdown_does_not_wait_for_what_hangs() -> None:
     gate = threading.Event()
     notifier, letters = ScriptedNotifier([gate]), DeadLetterList()
-    made = Delivery(notifier, name="n", dead_letters=letters, settings=DeliverySettings(timeout_s=30))
-    made.start()
-    made.submit(FIRING)
-    made.submit(RESOLVED)
+    queue = Delivery(notifier, name="n", dead_letters=letters, settings=DeliverySettings(timeout_s=30))
+    queue.start()
+    queue.submit(FIRING)
+    queue.submit(RESOLVED)
     notifier.wait_calls(1)
     begin_s = time.monotonic()
-    assert not made.shutdown(0.05)
+    assert not queue.shutdown(0.05)
     assert time.monotonic() - begin_s < 5
     assert letters.letters == [(FIRING, "n", "shutdown", ""), (RESOLVED, "n", "shutdown", "")]
     gate.set()
-    assert made.shutdown(10)
+    assert queue.shutdown(10)
     assert len(letters.letters) == 2
 
 
 def test_what_was_never_started_buries_what_it_was_given() -> None:
     letters = DeadLetterList()
-    made = Delivery(ScriptedNotifier(), name="n", dead_letters=letters)
-    made.submit(FIRING)
-    assert not made.shutdown(1)
+    queue = Delivery(ScriptedNotifier(), name="n", dead_letters=letters)
+    queue.submit(FIRING)
+    assert not queue.shutdown(1)
     assert [letter[2] for letter in letters.letters] == ["shutdown"]
 
 
@@ -163,15 +163,15 @@ def waits_of(
     """Delivers alerts on a timeline, and returns every wait and the dead letters."""
     timeline, letters, notifier = Timeline(), DeadLetterList(), ScriptedNotifier(list(script))
     options = DeliverySettings(**settings)  # type: ignore[arg-type]
-    made = Delivery(
+    queue = Delivery(
         notifier, name="n", dead_letters=letters, settings=options, clock=timeline.clock, rng=random.Random(seed),
         wait=timeline.wait,
     )  # fmt: skip
     for alert in alerts:
-        made.submit(alert)
-    made.start()
-    until(lambda: made.pending() == 0)
-    assert made.shutdown(10)
+        queue.submit(alert)
+    queue.start()
+    until(lambda: queue.pending() == 0)
+    assert queue.shutdown(10)
     return timeline.waits_s, letters.letters
 
 
@@ -217,16 +217,16 @@ def test_a_success_closes_the_circuit() -> None:
                 raise PermanentError("x")
 
     timeline, letters = Timeline(), DeadLetterList()
-    made = Delivery(
+    queue = Delivery(
         Alternating(), name="n", dead_letters=letters, settings=DeliverySettings(breaker_failures=3),
         clock=timeline.clock, wait=timeline.wait,
     )  # fmt: skip
     for number in range(9):
-        made.submit(replace(FIRING, time_ns=number))
-    made.start()
-    until(lambda: made.pending() == 0)
-    assert made.shutdown(10)
-    assert (timeline.waits_s, made.outcomes()["delivered"]) == ([], 3)
+        queue.submit(replace(FIRING, time_ns=number))
+    queue.start()
+    until(lambda: queue.pending() == 0)
+    assert queue.shutdown(10)
+    assert (timeline.waits_s, queue.outcomes()["delivered"]) == ([], 3)
 
 
 @pytest.mark.parametrize(("retry_after_s", "wait_s"), [(0.1, 0.5), (3.0, 3.0), (0.0, 0.5)])
@@ -238,11 +238,11 @@ def test_the_longer_of_backoff_and_retry_after_is_waited_for(retry_after_s: floa
 
     timeline, letters = Timeline(), DeadLetterList()
     notifier = ScriptedNotifier([TransientError("HTTP 429", retry_after_s=retry_after_s)])
-    made = Delivery(
+    queue = Delivery(
         notifier, name="n", dead_letters=letters, clock=timeline.clock, rng=HalfJitter(), wait=timeline.wait
     )
-    made.submit(FIRING)
-    made.start()
+    queue.submit(FIRING)
+    queue.start()
     notifier.wait_for(1)
-    assert made.shutdown(10)
+    assert queue.shutdown(10)
     assert timeline.waits_s == [wait_s]

@@ -78,9 +78,9 @@ def test_retry_after_is_seconds_or_a_date(header: str, retry_after_s: float | No
 
 
 def test_nobody_there_is_transient_and_no_error_names_the_address() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
         with pytest.raises(TransientError) as caught:
             WebhookNotifier(f"http://u:hunter2@127.0.0.1:{port}/hunter2").notify(FIRING)
     assert str(caught.value) == "ConnectError"

@@ -318,11 +318,11 @@ def test_every_point_sent_is_accounted_for(sendings: list[tuple[str, int, Except
 
 def test_many_threads_lose_no_count() -> None:
     lock = threading.Lock()
-    seen: list[int] = []
+    batch_sizes: list[int] = []
 
     def deliver(items: tuple[TelemetryItem, ...]) -> Future[None]:
         with lock:
-            seen.append(len(items))
+            batch_sizes.append(len(items))
         done: Future[None] = Future()
         done.set_result(None)
         return done
@@ -331,7 +331,7 @@ def test_many_threads_lose_no_count() -> None:
     with ThreadPoolExecutor(max_workers=8) as pool:
         outcomes = list(pool.map(lambda _: admission.consume("metrics", GOOD).result(5), range(200)))
     assert outcomes == [ExportResult()] * 200
-    assert (admission.counts.accepted, sum(seen), admission.pending_bytes) == (600, 600, 0)
+    assert (admission.counts.accepted, sum(batch_sizes), admission.pending_bytes) == (600, 600, 0)
 
 
 def loaded(name: str = "fraud") -> bytes:

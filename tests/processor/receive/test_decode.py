@@ -50,23 +50,23 @@ def test_an_empty_request_holds_nothing() -> None:
 
 
 def test_a_counter_becomes_an_observation() -> None:
-    found = only(decode_metrics(request("ml.predictions", "sum", counter(41), attributes=LABEL)))
-    assert (found.model, found.metric, found.key, found.category) == (
+    point = only(decode_metrics(request("ml.predictions", "sum", counter(41), attributes=LABEL)))
+    assert (point.model, point.metric, point.key, point.category) == (
         ModelKey("fraud", "7"),
         "ml.predictions",
         "spam",
         "",
     )
-    assert (found.start_ns, found.time_ns, found.is_cumulative) == (START_NS, NOW_NS, True)
-    assert (found.sketch, found.exemplars) == (41, ())
-    assert len(found.series) == 32
+    assert (point.start_ns, point.time_ns, point.is_cumulative) == (START_NS, NOW_NS, True)
+    assert (point.sketch, point.exemplars) == (41, ())
+    assert len(point.series) == 32
 
 
 def test_a_histogram_keeps_buckets_and_moments() -> None:
     fill = histogram([0.1, 0.2], [3, 0, 1], sum=1.25, min=0.05, max=0.75)
-    found = only(decode_metrics(request("ml.inference.duration", "histogram", fill, temporality=DELTA)))
-    assert not found.is_cumulative
-    assert found.sketch == Histogram(
+    point = only(decode_metrics(request("ml.inference.duration", "histogram", fill, temporality=DELTA)))
+    assert not point.is_cumulative
+    assert point.sketch == Histogram(
         bounds=(0.1, 0.2),
         counts=np.array([3, 0, 1]),
         moments=Moments.from_total(count=4, total=1.25, minimum=0.05, maximum=0.75),
@@ -74,15 +74,15 @@ def test_a_histogram_keeps_buckets_and_moments() -> None:
 
 
 def test_a_histogram_without_buckets_has_one() -> None:
-    found = only(decode_metrics(request("ml.inference.duration", "histogram", histogram([], [], count=5))))
-    assert found.sketch == Histogram(bounds=(), counts=np.array([5]), moments=Moments(count=5))
+    point = only(decode_metrics(request("ml.inference.duration", "histogram", histogram([], [], count=5))))
+    assert point.sketch == Histogram(bounds=(), counts=np.array([5]), moments=Moments(count=5))
 
 
 def test_an_exponential_histogram_keeps_its_buckets() -> None:
     fill = exponential(3, (-2, [1, 0, 4]), (5, [2, 1]), 9, sum=2.5, zero_threshold=1e-9)
-    found = only(decode_metrics(request("ml.input.feature", "exponential_histogram", fill, attributes=FEATURE)))
-    assert found.key == "age"
-    assert found.sketch == ExponentialHistogram(
+    point = only(decode_metrics(request("ml.input.feature", "exponential_histogram", fill, attributes=FEATURE)))
+    assert point.key == "age"
+    assert point.sketch == ExponentialHistogram(
         scale=3,
         ordinals=np.array([-(6 + BIAS), -(5 + BIAS), 0, BIAS - 2, BIAS]),
         counts=np.array([1, 2, 9, 1, 4]),
@@ -92,15 +92,15 @@ def test_an_exponential_histogram_keeps_its_buckets() -> None:
 
 def test_a_category_is_split_by_feature_and_value() -> None:
     attributes = {"ml.model.name": "m", "ml.feature.name": "country", "ml.feature.value": "IS"}
-    found = only(decode_metrics(request("ml.input.category", "sum", counter(1), attributes=attributes)))
-    assert (found.key, found.category) == ("country", "IS")
+    point = only(decode_metrics(request("ml.input.category", "sum", counter(1), attributes=attributes)))
+    assert (point.key, point.category) == ("country", "IS")
 
 
 def test_extremes_that_contradict_each_other_are_unknown() -> None:
     fill = histogram([1.0], [1, 0], min=5.0, max=-5.0)
-    found = only(decode_metrics(request("ml.prediction.confidence", "histogram", fill)))
-    assert isinstance(found.sketch, Histogram)
-    assert (found.sketch.moments.minimum, found.sketch.moments.maximum) == (math.inf, -math.inf)
+    point = only(decode_metrics(request("ml.prediction.confidence", "histogram", fill)))
+    assert isinstance(point.sketch, Histogram)
+    assert (point.sketch.moments.minimum, point.sketch.moments.maximum) == (math.inf, -math.inf)
 
 
 @pytest.mark.parametrize(
@@ -362,11 +362,11 @@ def test_a_value_that_was_not_recorded_is_not_a_zero() -> None:
 
 
 def test_what_a_processor_sent_is_dropped() -> None:
-    ours = request("ml.predictions", "sum", counter(1), points=2, scope="otel_mlmon.processor")
+    own = request("ml.predictions", "sum", counter(1), points=2, scope="otel_mlmon.processor")
     drift = request("ml.drift.score", "gauge", counter(1), points=3)
     alert = request("ml.alert.state", "gauge", counter(1))
-    found = [decode_metrics(message) for message in (ours, drift, alert)]
-    assert [(decoded.loop_dropped, decoded.points) for decoded in found] == [(2, 2), (3, 3), (1, 1)]
+    requests = [decode_metrics(message) for message in (own, drift, alert)]
+    assert [(decoded.loop_dropped, decoded.points) for decoded in requests] == [(2, 2), (3, 3), (1, 1)]
 
 
 def test_metrics_of_others_are_ignored() -> None:
@@ -429,8 +429,8 @@ def test_at_most_four_trace_ids_are_kept() -> None:
         for trace_id in (b"", bytes(16), b"\x01" * 15, *(bytes([n]) * 16 for n in (1, 1, 2, 3, 4, 5))):
             point.exemplars.add(trace_id=trace_id)
 
-    found = only(decode_metrics(request("ml.input.samples", "sum", fill)))
-    assert found.exemplars == ("01" * 16, "02" * 16, "03" * 16, "04" * 16)
+    point = only(decode_metrics(request("ml.input.samples", "sum", fill)))
+    assert point.exemplars == ("01" * 16, "02" * 16, "03" * 16, "04" * 16)
 
 
 def test_every_kind_of_attribute_value_is_accepted() -> None:
@@ -525,13 +525,13 @@ def test_every_point_is_counted_once_and_what_is_accepted_is_sound(
     assert decoded.points == sent
     assert decoded.accepted == len(decoded.items)
     assert decoded.rejected == sum(decoded.faults.values())
-    for found in decoded.items:
-        assert isinstance(found, DataPoint)
-        assert found.model.name
-        total = found.sketch if isinstance(found.sketch, int) else found.sketch.total
+    for point in decoded.items:
+        assert isinstance(point, DataPoint)
+        assert point.model.name
+        total = point.sketch if isinstance(point.sketch, int) else point.sketch.total
         assert 0 <= total <= 2**53
-        if not isinstance(found.sketch, int):
-            assert found.sketch.moments.count == total
+        if not isinstance(point.sketch, int):
+            assert point.sketch.moments.count == total
 
 
 @settings(deadline=None, max_examples=100)
@@ -564,5 +564,5 @@ def test_exponential_buckets_lose_no_count(
             ordinal = sign * ((index >> (scale + 10)) + BIAS)
             expected[ordinal] = expected.get(ordinal, 0) + count
     expected[0] = zeros
-    kept = {key: count for key, count in expected.items() if count}
-    assert dict(zip(coarse.ordinals.tolist(), coarse.counts.tolist(), strict=True)) == kept
+    filled = {key: count for key, count in expected.items() if count}
+    assert dict(zip(coarse.ordinals.tolist(), coarse.counts.tolist(), strict=True)) == filled

@@ -33,9 +33,9 @@ def request(
 
 
 def test_a_model_that_was_loaded_says_its_name_version_and_reference() -> None:
-    found = decode_logs(request(FRAUD))
-    assert found.items == (ModelLoaded(model=ModelKey("fraud", "7"), reference="{}"),)
-    assert (found.points, found.accepted, found.unused, found.rejected) == (1, 1, 0, 0)
+    decoded = decode_logs(request(FRAUD))
+    assert decoded.items == (ModelLoaded(model=ModelKey("fraud", "7"), reference="{}"),)
+    assert (decoded.points, decoded.accepted, decoded.unused, decoded.rejected) == (1, 1, 0, 0)
 
 
 def test_the_name_of_the_event_may_be_an_attribute() -> None:
@@ -52,8 +52,8 @@ def test_the_name_of_the_event_may_be_an_attribute() -> None:
     ],
 )
 def test_other_records_are_not_used(attributes: Mapping[str, str], event: str, scope: str) -> None:
-    found = decode_logs(request(attributes, event=event, scope=scope))
-    assert (found.items, found.unused, found.rejected, found.points) == ((), 1, 0, 0)
+    decoded = decode_logs(request(attributes, event=event, scope=scope))
+    assert (decoded.items, decoded.unused, decoded.rejected, decoded.points) == ((), 1, 0, 0)
 
 
 def test_the_resource_speaks_where_the_record_does_not() -> None:
@@ -75,6 +75,6 @@ def test_without_a_name_or_too_large_it_is_rejected_with_the_reason() -> None:
     message = request({"ml.model.version": "7"})
     message.MergeFrom(request(large))
     message.MergeFrom(request(FRAUD))
-    found = decode_logs(message)
-    assert found.faults == {"no_model_name": 1, "too_large": 1}
-    assert (found.accepted, found.rejected, found.points) == (1, 2, 3)
+    decoded = decode_logs(message)
+    assert decoded.faults == {"no_model_name": 1, "too_large": 1}
+    assert (decoded.accepted, decoded.rejected, decoded.points) == (1, 2, 3)

@@ -102,10 +102,10 @@ def test_the_sdks_exporter_is_understood(serve: Callable[..., str], compression:
     duration = meter.create_histogram("ml.inference.duration", explicit_bucket_boundaries_advisory=[0.1, 1.0])
     duration.record(0.5, {"ml.model.name": "fraud"})
     provider.shutdown()
-    found = {observation.metric: observation for observation in store.items}
-    assert found["ml.predictions"].sketch == 5
-    assert found["ml.predictions"].model.name == "fraud"
-    sketch: Any = found["ml.inference.duration"].sketch
+    results = {observation.metric: observation for observation in store.items}
+    assert results["ml.predictions"].sketch == 5
+    assert results["ml.predictions"].model.name == "fraud"
+    sketch: Any = results["ml.inference.duration"].sketch
     assert (sketch.bounds, sketch.counts.tolist(), sketch.moments.sum) == ((0.1, 1.0), [0, 1, 0], 0.5)
 
 
@@ -129,11 +129,11 @@ def test_logs_and_traces_are_answered(serve: Callable[..., str]) -> None:
 def test_health_is_told_for_every_service(serve: Callable[..., str]) -> None:
     with grpc.insecure_channel(serve(Store().deliver)) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        found = [
+        results = [
             stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=10).status
             for name in ("", *SERVICES.values())
         ]
-    assert found == [health_pb2.HealthCheckResponse.SERVING] * 4
+    assert results == [health_pb2.HealthCheckResponse.SERVING] * 4
 
 
 def test_what_is_not_protobuf_is_an_invalid_argument(serve: Callable[..., str]) -> None:
@@ -198,10 +198,10 @@ def test_a_token_is_demanded(serve: Callable[..., str]) -> None:
 
 
 def test_a_port_that_is_taken_is_named_with_its_option(serve: Callable[..., str]) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(PortUnavailableError, match=rf"{address}.*receiver\.grpc"):
             GrpcReceiver(Admission(Store().deliver), address).start()
     first = serve(Store().deliver)

@@ -71,27 +71,27 @@ def post(
     sent = {"content-type": PROTOBUF, **{name.replace("_", "-"): value for name, value in headers.items()}}
     connection.request(method, path, body, sent)
     answer = connection.getresponse()
-    found = answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+    response = answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
     connection.close()
-    return found
+    return response
 
 
-def refused(found: tuple[int, dict[str, str], bytes]) -> tuple[int, int, str]:
+def refused(response: tuple[int, dict[str, str], bytes]) -> tuple[int, int, str]:
     """HTTP status, and code and message of the body, which is a Status."""
-    code, headers, body = found
+    code, headers, body = response
     assert headers["content-type"] == PROTOBUF
     status = Status.FromString(body)
     return code, status.code, status.message
 
 
-def answer(found: tuple[int, dict[str, str], bytes]) -> dict[str, Any]:
+def answer(response: tuple[int, dict[str, str], bytes]) -> dict[str, Any]:
     """Everything that an error says: status, code, message, retry delays, and whether the connection is closed."""
-    code, headers, body = found
+    code, headers, body = response
     status = Status.FromString(body)
     delay = RetryInfo()
     delays_s = [delay.retry_delay.ToTimedelta().total_seconds() for item in status.details if item.Unpack(delay)]
-    said = {"status": code, "code": status.code, "message": status.message, "delays_s": delays_s}
-    return said | {name: headers[name] for name in ("retry-after", "connection") if name in headers}
+    error = {"status": code, "code": status.code, "message": status.message, "delays_s": delays_s}
+    return error | {name: headers[name] for name in ("retry-after", "connection") if name in headers}
 
 
 def test_the_three_paths_answer_in_protobuf(serve: Callable[..., str]) -> None:
@@ -119,7 +119,7 @@ def test_the_sdks_exporter_is_understood(serve: Callable[..., str], compression:
     provider = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
     provider.get_meter("otel_mlmon").create_counter("ml.predictions").add(5, {"ml.model.name": "fraud"})
     provider.shutdown()
-    assert [(found.metric, found.sketch) for found in store.items] == [("ml.predictions", 5)]
+    assert [(response.metric, response.sketch) for response in store.items] == [("ml.predictions", 5)]
 
 
 def test_the_sdks_exporter_waits_as_long_as_it_is_told(serve: Callable[..., str]) -> None:
@@ -157,12 +157,12 @@ def test_the_sdks_exporter_waits_as_long_as_it_is_told(serve: Callable[..., str]
 def test_what_is_not_spoken_is_answered_with_a_status(
     serve: Callable[..., str], path: str, method: str, headers: Any, status: int, code: int, message: str
 ) -> None:
-    found = post(serve(Store().deliver), path=path, method=method, **headers)
-    assert answer(found) == {"status": status, "code": code, "message": message, "delays_s": []}
-    assert found[1]["content-type"] == PROTOBUF
-    assert found[1].get("allow") == ("POST" if status == 405 else None)
+    response = post(serve(Store().deliver), path=path, method=method, **headers)
+    assert answer(response) == {"status": status, "code": code, "message": message, "delays_s": []}
+    assert response[1]["content-type"] == PROTOBUF
+    assert response[1].get("allow") == ("POST" if status == 405 else None)
     is_encoding = headers.get("content_encoding") == "zstd"
-    assert found[1].get("accept-encoding") == ("identity, gzip, deflate" if is_encoding else None)
+    assert response[1].get("accept-encoding") == ("identity, gzip, deflate" if is_encoding else None)
 
 
 def test_types_and_encodings_are_read_without_case_and_parameters(serve: Callable[..., str]) -> None:
@@ -207,11 +207,11 @@ def test_the_limit_on_a_body_is_exact_as_sent_and_as_decompressed(serve: Callabl
         for limit_bytes, status in ((size_bytes, 200), (size_bytes - 1, 413)):
             store = Store()
             address = serve(store.deliver, admission=Admission(store.deliver, max_request_bytes=limit_bytes))
-            found = post(address, body, content_encoding=encoding)
-            assert found[0] == status
+            response = post(address, body, content_encoding=encoding)
+            assert response[0] == status
             if status == 413:
                 message = f"The body is larger than {limit_bytes} bytes when decompressed; send smaller batches."
-                assert answer(found) == {
+                assert answer(response) == {
                     "status": 413, "code": 8, "message": message, "delays_s": [], "connection": "close",
                 }  # fmt: skip
             assert bool(store.items) is (status == 200)
@@ -330,9 +330,9 @@ def test_a_client_that_is_silent_is_timed_out_and_one_that_leaves_is_forgotten(
 
 def test_a_token_is_demanded(serve: Callable[..., str]) -> None:
     address = serve(Store().deliver, token="secret")
-    found = post(address, authorization="Bearer wrong")
+    response = post(address, authorization="Bearer wrong")
     message = "A bearer token is required; send it as 'Authorization: Bearer <token>'."
-    assert (refused(found), found[1]["www-authenticate"]) == ((401, 16, message), "Bearer")
+    assert (refused(response), response[1]["www-authenticate"]) == ((401, 16, message), "Bearer")
     assert post(address)[0] == 401
     assert post(address, authorization="Bearer secret")[0] == 200
 

@@ -61,10 +61,15 @@ def test_a_bomb_is_given_up_before_it_is_in_memory() -> None:
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 def test_what_is_cut_off_or_damaged_is_malformed(encoding: str) -> None:
-    whole = COMPRESS[encoding](b"some body" * 20)
-    damaged = whole[:-5] + bytes([whole[-5] ^ 0xFF]) + whole[-4:]
+    compressed = COMPRESS[encoding](b"some body" * 20)
+    damaged = compressed[:-5] + bytes([compressed[-5] ^ 0xFF]) + compressed[-4:]
     truncated, invalid = "The compressed body is truncated.", f"The body is not valid {encoding}."
-    for body, message in ((whole[:-1], truncated), (whole[:5], truncated), (b"\xff" * 20, invalid), (damaged, invalid)):
+    for body, message in (
+        (compressed[:-1], truncated),
+        (compressed[:5], truncated),
+        (b"\xff" * 20, invalid),
+        (damaged, invalid),
+    ):
         with pytest.raises(MalformedError, match=f"^{re.escape(message)}$"):
             inflate(body, encoding, max_bytes=MIB)
     with pytest.raises(MalformedError):

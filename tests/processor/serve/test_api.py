@@ -34,7 +34,7 @@ def broken() -> Any:
 
 
 @dataclass
-class Known:
+class Source:
     """What the processor would say; each may be changed by a test."""
 
     read: Callable[[], dict[str, Any]] = overview
@@ -44,8 +44,10 @@ class Known:
 
 
 @contextmanager
-def serving(known: Known) -> Iterator[httpx.Client]:
-    app = create_app(lambda: known.read(), lambda: known.metrics(), lambda: known.ready(), lambda: known.references())
+def serving(source: Source) -> Iterator[httpx.Client]:
+    app = create_app(
+        lambda: source.read(), lambda: source.metrics(), lambda: source.ready(), lambda: source.references()
+    )
     server = WebServer(app, "127.0.0.1:0")
     try:
         with httpx.Client(base_url=f"http://{server.start()}", timeout=10) as client:
@@ -55,13 +57,13 @@ def serving(known: Known) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def known() -> Known:
-    return Known()
+def source() -> Source:
+    return Source()
 
 
 @pytest.fixture
-def client(known: Known) -> Iterator[httpx.Client]:
-    with serving(known) as client:
+def client(source: Source) -> Iterator[httpx.Client]:
+    with serving(source) as client:
         yield client
 
 
@@ -76,24 +78,24 @@ def test_models_and_alerts_are_json_without_numbers_it_has_not(client: httpx.Cli
 
 
 def test_a_reference_is_asked_for_by_name_version_and_whether_a_part_will_do(
-    client: httpx.Client, known: Known
+    client: httpx.Client, source: Source
 ) -> None:
-    known.references = lambda: {
+    source.references = lambda: {
         "a/b c": {
             "": Standing({"format": "profile"}),
             "2": Standing({"format": "part"}, {"prediction.label": (3, 5000)}),
         }
     }
 
-    def asked(**query: str) -> tuple[int, Any]:
+    def get_reference(**query: str) -> tuple[int, Any]:
         answer = client.get("/api/v1/references/a%2Fb%20c", params=query)
         return answer.status_code, answer.json()
 
-    assert asked(version="") == (200, {"format": "profile"})
-    assert asked(version="2", partial="true") == (200, {"format": "part"})
-    status, document = asked(version="2")
+    assert get_reference(version="") == (200, {"format": "profile"})
+    assert get_reference(version="2", partial="true") == (200, {"format": "part"})
+    status, document = get_reference(version="2")
     assert (status, document["reason"]) == (409, "learning")
-    status, document = asked()
+    status, document = get_reference()
     assert (status, document["reason"], document["versions"]) == (409, "several_versions", ["", "2"])
     assert client.get("/api/v1/references/a").status_code == 404
 
@@ -129,9 +131,9 @@ def test_metrics_are_prometheus_text(client: httpx.Client) -> None:
     assert (answer.text, answer.headers["content-type"]) == ("a 1\n", "text/plain; version=0.0.4; charset=utf-8")
 
 
-def test_health_is_always_and_readiness_as_it_is(client: httpx.Client, known: Known) -> None:
+def test_health_is_always_and_readiness_as_it_is(client: httpx.Client, source: Source) -> None:
     assert client.get("/readyz").status_code == 200
-    known.ready = lambda: False
+    source.ready = lambda: False
     not_ready = client.get("/readyz")
     assert (not_ready.status_code, not_ready.json()) == (503, {"status": "not ready"})
     assert client.get("/healthz").status_code == 200
@@ -146,15 +148,15 @@ def test_every_answer_has_the_security_headers_and_no_other_origin_may_read(clie
 
 
 @pytest.mark.guarded
-def test_a_fault_of_ours_is_503_and_tells_nothing(client: httpx.Client, known: Known) -> None:
-    known.read, known.metrics, known.references = broken, broken, broken
+def test_a_fault_of_ours_is_503_and_tells_nothing(client: httpx.Client, source: Source) -> None:
+    source.read, source.metrics, source.references = broken, broken, broken
     for path in ("/api/v1/models", "/api/v1/models/fraud", "/api/v1/references/fraud", "/api/v1/alerts", "/metrics"):
         answer = client.get(path)
         assert (answer.status_code, "ZeroDivision" in answer.text) == (503, False)
     assert client.get("/healthz").status_code == 200
 
 
-def test_a_slow_state_does_not_stop_health(known: Known) -> None:
+def test_a_slow_state_does_not_stop_health(source: Source) -> None:
     gate, reached = threading.Event(), threading.Event()
 
     def slow() -> dict[str, Any]:
@@ -162,9 +164,9 @@ def test_a_slow_state_does_not_stop_health(known: Known) -> None:
         gate.wait(10)
         return overview()
 
-    known.read = slow
+    source.read = slow
     answers: list[int] = []
-    with serving(known) as client:
+    with serving(source) as client:
         asking = threading.Thread(target=lambda: answers.append(client.get("/api/v1/models").status_code))
         asking.start()
         assert reached.wait(10)
@@ -175,10 +177,10 @@ def test_a_slow_state_does_not_stop_health(known: Known) -> None:
 
 
 def test_a_port_that_is_taken_is_named_with_its_option() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(PortUnavailableError, match=rf"cannot listen on {address} .*set web\.listen"):
             WebServer(create_app(overview, lambda: b"", lambda: True, dict), address).start()
 
@@ -194,7 +196,7 @@ def test_stop_is_safe_before_start_at_once_after_it_and_twice() -> None:
         httpx.get(f"http://{address}/healthz")
 
 
-def test_nothing_is_printed(known: Known, capfd: pytest.CaptureFixture[str]) -> None:
-    with serving(known) as client:
+def test_nothing_is_printed(source: Source, capfd: pytest.CaptureFixture[str]) -> None:
+    with serving(source) as client:
         json.loads(client.get("/api/v1/models").content)
     assert capfd.readouterr() == ("", "")

@@ -25,7 +25,7 @@ def test_a_model_is_described_by_what_it_did_and_what_was_said_of_it() -> None:
     bench.add(point("ml.inference.duration", durations(*[0.001] * 99, 0.5), at_s=10))
     bench.flush()
     score = Score(
-        status="drift",
+        state="drift",
         log10_evidence=9.0,
         log10_alarm_line=7.0,
         statistics=Statistics.from_rows({"psi": (0.3, None, None)}),
@@ -84,7 +84,7 @@ def test_environments_of_a_model_are_apart_in_documents_and_gauges() -> None:
         RuleStatus(model=model, rule="latency", state=RuleState.FIRING, changed_ns=T0, severity="critical", causes=())
         for model in models[:2]
     ]
-    score = Score(status="learning", is_calibrating=True, log10_evidence=1.0, log10_alarm_line=7.0)
+    score = Score(state="learning", is_calibrating=True, log10_evidence=1.0, log10_alarm_line=7.0)
     scores = {StreamKey(models[1], "prediction.label"): score}
     summaries = [bench.panes.summary(model) for model in models]
     document = overview(summaries, scores, rules, [])

@@ -76,7 +76,7 @@ def test_gauges_are_read_again_at_every_interval() -> None:
 
     with OtlpServer() as server:
         exporter = make(server, "grpc", read, interval_s=0.05)
-        server.wait_for(lambda seen: len(seen.requests) >= 2)
+        server.wait_for(lambda received: len(received.requests) >= 2)
         exporter.shutdown(10.0)
         first, second = server.of("metrics")[:2]
     names = [
@@ -124,7 +124,7 @@ def test_what_is_refused_for_now_is_sent_again(protocol: OtlpProtocol) -> None:
     fault = Fault(http_status=429, grpc_code=grpc.StatusCode.RESOURCE_EXHAUSTED, retry_after_s=0.2, times=1)
     with OtlpServer(fault=fault) as server:
         exporter = make(server, protocol, interval_s=0.05)
-        server.wait_for(lambda seen: len(seen.requests) >= 1)
+        server.wait_for(lambda received: len(received.requests) >= 1)
         exporter.shutdown(10.0)
         first_s, second_s = server.arrivals_s[:2]
     assert second_s - first_s >= 0.15

@@ -170,7 +170,7 @@ def alarms(windows: list[Window], *, since_s: float) -> list[int]:
     panes = []
     for number, window in enumerate(windows):
         ((_, score),) = evaluator.evaluate([window])
-        if score.status == "drift" and window.end_ns > T0 + since_s * SECOND:
+        if score.state == "drift" and window.end_ns > T0 + since_s * SECOND:
             panes.append(number)
     return panes
 

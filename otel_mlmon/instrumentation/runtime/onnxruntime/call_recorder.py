@@ -24,15 +24,30 @@ from otel_mlmon.instrumentation.runtime.call import (
     Load,
     Plan,
     SessionInfo,
+    Tensor,
     path_of,
     provider_names,
 )
-from otel_mlmon.instrumentation.runtime.onnxruntime.copies import CopyCall, make_copier, plan_inputs, plan_outputs
-from otel_mlmon.instrumentation.runtime.onnxruntime.ort_values import OrtValueRecorder, shape_placeholder
+from otel_mlmon.instrumentation.runtime.onnxruntime.async_calls import AsyncCopier
+from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
+    CopyCall,
+    Node,
+    make_copier,
+    plan_inputs,
+    plan_output,
+    plan_outputs,
+)
+from otel_mlmon.instrumentation.runtime.onnxruntime.ort_values import (
+    CopyValues,
+    DeviceSampler,
+    make_value_copier,
+    shape_placeholder,
+)
 from otel_mlmon.instrumentation.runtime.runtime import Capture
 
 ATTRIBUTE: Final = "_otel_mlmon"
 RUNTIME_NAME: Final = "onnxruntime"
+CPU_PROVIDER: Final = "CPUExecutionProvider"
 
 MAX_PLANS: Final = 64
 """The largest number of output choices of one session; calls with another choice are timed only."""
@@ -48,14 +63,16 @@ class CallRecorder:
     Args:
         capture: Where calls and loads go.
         runtime_version: The version of the runtime.
+        are_views: Whether the array of an `OrtValue` in host memory is a view of it, not a copy of all of it.
     """
 
-    def __init__(self, capture: Capture, *, runtime_version: str) -> None:
+    def __init__(self, capture: Capture, *, runtime_version: str, are_views: bool = False) -> None:
         self.sink = capture.sink
         self.stage: Guard = guard("call")
         self._capture = capture
         self._context = capture.context_reader()
         self._runtime_version = runtime_version
+        self._are_views = are_views
         # By identity: a subclass may be unhashable, or equal to another of its kind.
         self._references: dict[int, weakref.ref[Any]] = {}
         self._sessions: dict[int, SessionInfo] = {}
@@ -89,42 +106,105 @@ class CallRecorder:
         self._keep(copiers, key, copier, info, context)
         return copier
 
-    def value_recorder(
-        self,
-        session: Any,
-        operation: str,
-        output_names: Any,
-        feed: Mapping[str, Any],
-        *,
-        are_values: bool,
-    ) -> OrtValueRecorder:
-        """Returns the recorder of the calls of `session` by a method other than `run` with these outputs."""
-        names = tuple(output_names) if output_names else None
-        recorder: OrtValueRecorder | None = session.__dict__.get(ATTRIBUTE, {}).get((operation, names))
-        if recorder is not None:
-            return recorder
+    def attach_value_copier(
+        self, session: Any, operation: str, output_names: Any, feed: Mapping[str, Any], values: Any
+    ) -> CopyValues:
+        """Makes the closure that copies the calls of `session` by a method that takes and returns `OrtValue`s.
+
+        Args:
+            session: The session.
+            operation: The method; a value of `ml.operation.name`.
+            output_names: The outputs in the host's order; None for all; empty for none of them, the call is timed only.
+            feed: The inputs of the first call, by name; empty if they are not read.
+            values: The outputs of the first call.
+        """
+        self.renew_context()
         context, copiers = self._context, self._copiers_of(session)
         info = copiers["session"]
-        if len(copiers) > MAX_PLANS:
-            timer: OrtValueRecorder | None = copiers.get(("timing", operation))
-            if timer is None:
-                timer = OrtValueRecorder(info, operation, inputs=(), nodes={}, sink=self.sink, are_values=are_values)
-                self._keep(copiers, ("timing", operation), timer, info, context)
-            return timer
+        names = None if output_names is None else tuple(output_names)
+        key: tuple[str, object] = (operation, names)
         nodes = {node.name: node for node in session.get_outputs()}
-        arrays = {name: shape_placeholder(value) for name, value in feed.items()} if are_values else feed
-        recorder = OrtValueRecorder(
-            info,
-            operation,
-            inputs=plan_inputs(session, arrays) if feed else (),
-            nodes={position: nodes[name] for position, name in enumerate(names or nodes) if name in nodes},
+        inputs: tuple[Tensor, ...] = ()
+        planned: dict[int, Tensor] = {}
+        if len(copiers) > MAX_PLANS:
+            key = ("timing", operation)
+            if key in copiers:
+                timing: CopyValues = copiers[key]
+                return timing
+        else:
+            arrays = {name: shape_placeholder(value) for name, value in feed.items()}
+            inputs = plan_inputs(session, arrays) if feed else ()
+            planned = self._plan_values(info, nodes, names or tuple(nodes), values, inputs)
+        types = [node.type for node in (*nodes.values(), *session.get_inputs())]
+        copier = make_value_copier(
+            Plan(
+                session=info,
+                operation=operation,
+                inputs=inputs,
+                outputs=tuple(planned.values()),
+                output_names=tuple(nodes),
+            ),
+            list(planned),
             sink=self.sink,
-            are_values=are_values,
-            is_whole=self._capture.has_output_function(info),
-            output_names=tuple(nodes),
+            context=context,
+            is_host_only=info.providers == (CPU_PROVIDER,),
+            are_views=self._are_views,
+            is_optional=any(name.startswith("optional") for name in types),
+            sampler=self._sampler_of(copiers, info),
         )
-        self._keep(copiers, (operation, names), recorder, info, context)
-        return recorder
+        self._keep(copiers, key, copier, info, context)
+        return copier
+
+    def _plan_values(
+        self,
+        info: SessionInfo,
+        nodes: Mapping[str, Node],
+        names: Sequence[str],
+        values: Any,
+        inputs: Sequence[Tensor],
+    ) -> dict[int, Tensor]:
+        """Plans the outputs by their position; where nothing else is read, one shape still shows the batch size."""
+        described = {
+            position: (nodes[name], shape_placeholder(values[position]))
+            for position, name in enumerate(names)
+            if name in nodes and position < len(values)
+        }
+        planned = plan_outputs(described, is_whole=self._capture.has_output_function(info))
+        if planned or inputs:
+            return planned
+        tensors = {position: plan_output(node, value) for position, (node, value) in described.items()}
+        return dict([(position, tensor) for position, tensor in tensors.items() if tensor.layout == "shape"][:1])
+
+    def _sampler_of(self, copiers: dict[Any, Any], info: SessionInfo) -> DeviceSampler | None:
+        """Returns the one sampler of a session that may run on a device, if the developer asked for it."""
+        if info.providers == (CPU_PROVIDER,) or not self._capture.samples_device_outputs(info):
+            return None
+        sampler: DeviceSampler = copiers.setdefault("sampler", DeviceSampler())
+        return sampler
+
+    def attach_async_copier(self, session: Any, output_names: Any, feed: Mapping[str, Any]) -> AsyncCopier:
+        """Makes what copies the calls of `session` by `run_async` with these outputs, at the first of them."""
+        self.renew_context()
+        context, copiers = self._context, self._copiers_of(session)
+        info = copiers["session"]
+        names = None if output_names is None else tuple(output_names)
+        key: tuple[str, object] = ("run_async", names)
+        nodes = {node.name: node for node in session.get_outputs()}
+        inputs: tuple[Tensor, ...] = ()
+        chosen: dict[int, Node] = {}
+        if len(copiers) > MAX_PLANS:
+            key = ("timing", "run_async")
+            if key in copiers:
+                timing: AsyncCopier = copiers[key]
+                return timing
+        else:
+            inputs = plan_inputs(session, feed) if feed else ()
+            chosen = {at: nodes[name] for at, name in enumerate(names or nodes) if name in nodes}
+        plan_results = functools.partial(plan_outputs, is_whole=self._capture.has_output_function(info))
+        plan = Plan(session=info, operation="run_async", inputs=inputs, output_names=tuple(nodes))
+        copier = AsyncCopier(plan, chosen, plan_results, sink=self.sink, context=context)
+        self._keep(copiers, key, copier, info, context)
+        return copier
 
     def record_failure(
         self, session: Any, started_ns: int, ended_ns: int, error: BaseException, operation: str = "run"
@@ -279,7 +359,7 @@ class CallRecorder:
 
 def _detach(copiers: dict[Any, Any]) -> None:
     """Removes the closures of a session, not its description."""
-    for key in [key for key in list(copiers) if key not in {"session", "requested"}]:
+    for key in [key for key in list(copiers) if key not in {"session", "requested", "sampler"}]:
         copiers.pop(key, None)
 
 

@@ -166,13 +166,13 @@ def feeds_back(node: Node, outputs: Sequence[Node]) -> bool:
 def make_copier(plan: Plan, positions: Sequence[int], *, sink: Sink, context: Context) -> CopyCall:
     """Makes the closure that copies the calls of `plan`; `positions` are the planned outputs among the host's."""
     general = _general(plan, positions, sink, context)
-    if len(plan.inputs) == len(plan.outputs) == 1 and _is_small(plan.inputs[0], plan.outputs[0]):
+    if len(plan.inputs) == len(plan.outputs) == 1 and is_small(plan.inputs[0], plan.outputs[0]):
         return _single(plan, positions[0], sink, context, general)
     return general
 
 
-def _is_small(source: Tensor, result: Tensor) -> bool:
-    """Whether an output is never large where the input is small: it is copied before its size is known."""
+def is_small(source: Tensor, result: Tensor) -> bool:
+    """Returns whether an output is never large where the input is small: it is copied before its size is known."""
     if not source.layout == result.layout == "rows" or source.row_shape is None or result.row_shape is None:
         return False
     rows = SMALL_BYTES // max(_row_bytes(source), 1)
@@ -183,16 +183,23 @@ def _row_bytes(tensor: Tensor) -> int:
     return int(np.dtype(tensor.dtype).itemsize * np.prod(tensor.row_shape or (1,), dtype=np.int64))
 
 
+def length_limit(sink: Sink) -> int:
+    """Computes the length below which records of small tensors cannot fill the bytes of the sink's queue.
+
+    Up to it, a closure may extend the queue without counting bytes.
+    """
+    return FIELDS * min(sink.high_water, sink.max_bytes // (2 * SMALL_BYTES + RECORD_BYTES))
+
+
 def _single(plan: Plan, position: int, sink: Sink, context: Context, general: CopyCall) -> CopyCall:
     """Copies calls with one table in and one vector a row out, the common small model: no loop, no function call."""
     name, small = plan.inputs[0].name, SMALL_BYTES
     queue, extend = sink.queue, sink.queue.extend
-    # Records this small cannot fill the sink's bytes below this length, so their bytes need not be counted here.
-    length_limit = FIELDS * min(sink.high_water, sink.max_bytes // (2 * SMALL_BYTES + RECORD_BYTES))
+    limit = length_limit(sink)
 
     def copy_call(feed: Mapping[str, Any], outputs: Sequence[Any], started_ns: int, ended_ns: int) -> None:
         array = feed[name]
-        if type(array) is ndarray and array.nbytes <= small and 0 < len(queue) < length_limit:
+        if type(array) is ndarray and array.nbytes <= small and 0 < len(queue) < limit:
             output = outputs[position].tobytes()
             if len(output) <= small:
                 extend((plan, started_ns, ended_ns, context(None), array.tobytes(), output, None))

@@ -1,137 +1,246 @@
-"""Records the calls that do not come through `run`.
+"""Makes the closures that copy the calls of the methods besides `run`.
 
 Those methods take and return other objects than arrays: `OrtValue`s, perhaps in a device's memory, or nothing at all.
-Arrays in host memory are copied as those of `run` are; of what lies on a device only the shape is read, since bringing
-it to the host would wait for the device.
+What lies in host memory is copied as for `run`; of what lies on a device only the shape is read, since bringing it to
+the host waits for the device, unless the developer asked for a sample of small outputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from otel_mlmon.instrumentation.runtime.call import RECORD_BYTES, Item, Plan, SessionInfo, Sink, Tensor
+from otel_mlmon.guard import Guard, guard
+from otel_mlmon.instrumentation.runtime.call import Context, Item, Plan, Sink, Tensor
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     MAX_TEXTS,
+    MAX_WHOLE_BYTES,
+    SMALL_BYTES,
     Copy,
-    Node,
     copier_of,
-    plan_output,
-    plan_outputs,
+    is_small,
+    length_limit,
     side_of,
     weight_of,
 )
 
-Outputs: TypeAlias = "tuple[Plan, list[tuple[int, Copy]]]"
+CopyValues: TypeAlias = "Callable[[Mapping[str, Any], Any, Any, int, int], None]"
+"""Copies one call: feed, outputs, run options, `started_ns`, `ended_ns`."""
 
-HOST_DEVICE: Final = "cpu"
+HOST_NAMES: Final = frozenset({"cpu", "Cpu", "CPU"})
+"""Names of host memory, as an `OrtValue` and the value below it spell them."""
+
+MAX_DEVICE_BYTES: Final = 65_536
+"""The largest output that is copied from a device."""
+
+DEVICE_INTERVAL_NS: Final = 100_000_000
+"""Time between two calls of a session whose outputs are copied from a device."""
+
+UNSYNCHRONIZED: Final = "disable_synchronize_execution_providers"
+"""The entry of run options that leaves the device at work when a call returns. Source: onnxruntime,
+include/onnxruntime/core/session/onnxruntime_run_options_config_keys.h."""
 
 
-class OrtValueRecorder:
-    """Records the calls of one session by one method and one choice of outputs.
+class DeviceSampler:
+    """Chooses the calls of one session whose small outputs are copied from a device: at most ten a second.
 
-    Holds the session's description, never the session. Runs on: the host's threads, any number at once.
+    Copying waits for the device, so no call is chosen whose run options left it at work. Where a copy fails, such as in
+    a build of onnxruntime that cannot read the device, no other one is tried.
 
-    Args:
-        session: Its description.
-        operation: A value of `ml.operation.name`.
-        inputs: What is copied of the feed.
-        nodes: The outputs by their position among the host's.
-        sink: Where records go.
-        are_values: Whether inputs and outputs are `OrtValue`s.
-        is_whole: Whether outputs are copied as they are, for the developer's own function.
-        output_names: The names of all outputs of the model.
+    Runs on: the host's threads, any number at once; none of them waits.
     """
 
-    def __init__(
-        self,
-        session: SessionInfo,
-        operation: str,
-        *,
-        inputs: tuple[Tensor, ...],
-        nodes: Mapping[int, Node],
-        sink: Sink,
-        are_values: bool,
-        is_whole: bool = False,
-        output_names: tuple[str, ...] = (),
-    ) -> None:
-        self._session = session
-        self._operation = operation
-        self._inputs = inputs
-        self._nodes = nodes
-        self._sink = sink
-        self._are_values = are_values
-        self._is_whole = is_whole
-        self._output_names = output_names
-        self._input_copiers = [(tensor.name, self._copier(tensor, is_input=True)) for tensor in inputs]
-        self._outputs: Outputs | None = None
-        self._failure_plan: Plan | None = None
+    __slots__ = ("_lock", "_next_ns", "_stage")
 
-    def copy_inputs(self, feed: Mapping[str, Any]) -> Sequence[Item]:
-        """Copies the inputs."""
-        return [copy(feed.get(name)) for name, copy in self._input_copiers]
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._next_ns = 0.0
+        self._stage: Guard = guard("device_outputs")
 
-    def record(
-        self, started_ns: int, ended_ns: int, context: object, inputs: Sequence[Item], outputs: Sequence[Any]
-    ) -> None:
-        """Records a call that succeeded; the outputs of the first one decide what is copied of all."""
-        plan, copiers = self._outputs or self._plan(outputs)
-        copies = [copy(outputs[position]) for position, copy in copiers]
-        record = (plan, started_ns, ended_ns, context, side_of(inputs), side_of(copies), None)
-        self._sink.offer(record, weight_of((*inputs, *copies)))
+    def choose(self, run_options: Any, ended_ns: int) -> bool:
+        """Returns whether outputs of a call that ended now may be copied from the device."""
+        if ended_ns < self._next_ns or not self._lock.acquire(blocking=False):
+            return False
+        try:
+            if ended_ns < self._next_ns or self._stage.is_open:
+                return False
+            self._next_ns = ended_ns + DEVICE_INTERVAL_NS
+        finally:
+            self._lock.release()
+        return run_options is None or is_synchronized(run_options)
 
-    def record_failure(self, started_ns: int, ended_ns: int, context: object, error_type: str) -> None:
-        """Records a call that failed."""
-        if self._failure_plan is None:
-            self._failure_plan = Plan(session=self._session, operation=self._operation)
-        self._sink.offer((self._failure_plan, started_ns, ended_ns, context, (), (), error_type), RECORD_BYTES)
-
-    def _plan(self, outputs: Sequence[Any]) -> Outputs:
-        values = {
-            position: (node, shape_placeholder(outputs[position]) if self._are_values else outputs[position])
-            for position, node in self._nodes.items()
-            if position < len(outputs)
-        }
-        chosen = plan_outputs(values, is_whole=self._is_whole)
-        if not chosen and not self._inputs:
-            # One shape still shows the batch size.
-            planned = {position: plan_output(node, value) for position, (node, value) in values.items()}
-            chosen = dict([(position, tensor) for position, tensor in planned.items() if tensor.layout == "shape"][:1])
-        plan = Plan(
-            session=self._session,
-            operation=self._operation,
-            inputs=self._inputs,
-            outputs=tuple(chosen.values()),
-            output_names=self._output_names,
-        )
-        # Two threads may both come here first; each records by its own plan, and one of them stays.
-        outputs_planned = (
-            plan,
-            [(position, self._copier(tensor, is_input=False)) for position, tensor in chosen.items()],
-        )
-        self._outputs = outputs_planned
-        return outputs_planned
-
-    def _copier(self, tensor: Tensor, *, is_input: bool) -> Copy:
-        copy = copier_of(tensor, is_input=is_input)
-        return value_copier(tensor, copy) if self._are_values else copy
+    def copy(self, value: Any, copy: Copy, item_bytes: int) -> Item:
+        """Copies an output from the device by `copy`; its shape only if it is large, or cannot be copied."""
+        shape = tuple(value.shape())
+        with self._stage:
+            if prod(shape) * item_bytes <= MAX_DEVICE_BYTES:
+                try:
+                    array = value.numpy()
+                except Exception:
+                    self._next_ns = float("inf")
+                    raise
+                return copy(array)
+        return shape, b""
 
 
-def value_copier(tensor: Tensor, copy: Copy) -> Copy:
+def is_synchronized(run_options: Any) -> bool:
+    """Returns whether a call with these run options waits for the device; False where a release does not say."""
+    read = getattr(run_options, "get_run_config_entry", None)
+    if read is None:
+        return False
+    try:
+        entry: str = read(UNSYNCHRONIZED)
+    except RuntimeError:  # it has no such entry
+        return True
+    return entry != "1"
+
+
+def make_value_copier(
+    plan: Plan,
+    positions: Sequence[int],
+    *,
+    sink: Sink,
+    context: Context,
+    is_host_only: bool,
+    are_views: bool,
+    is_optional: bool = False,
+    sampler: DeviceSampler | None = None,
+) -> CopyValues:
+    """Makes the closure that copies the calls of `plan`, whose inputs and outputs are `OrtValue`s.
+
+    Args:
+        plan: Describes what is copied.
+        positions: The planned outputs among the host's.
+        sink: Where calls go.
+        context: Reads the OpenTelemetry context.
+        is_host_only: Whether the session runs on the CPU alone, so that run options leave no device at work.
+        are_views: Whether the array of an `OrtValue` is a view of its memory, not a copy of all of it.
+        is_optional: Whether one of them may be absent.
+        sampler: Chooses calls whose outputs are copied from a device; None for none.
+    """
+    general = _general(plan, positions, sink, context, is_host_only=is_host_only, are_views=are_views, sampler=sampler)
+    if are_views and not is_optional and len(plan.outputs) == 1 and plan.outputs[0].layout == "rows":
+        if not plan.inputs and is_small(plan.outputs[0], plan.outputs[0]):
+            return _single_output(plan, positions[0], sink, context, general, is_host_only=is_host_only)
+        if len(plan.inputs) == 1 and is_small(plan.inputs[0], plan.outputs[0]):
+            return _single(plan, positions[0], sink, context, general, is_host_only=is_host_only)
+    return general
+
+
+def _single(
+    plan: Plan, position: int, sink: Sink, context: Context, general: CopyValues, *, is_host_only: bool
+) -> CopyValues:
+    """Copies calls with one table in and one vector a row out: see `copies._single`."""
+    name, small, queue, extend = plan.inputs[0].name, SMALL_BYTES, sink.queue, sink.queue.extend
+    limit, host = length_limit(sink), HOST_NAMES
+    # onnxruntime allocates the results of a session without any device in host memory.
+    are_host = is_host_only and plan.operation == "run_with_ort_values"
+
+    def copy_call(feed: Mapping[str, Any], values: Any, run_options: Any, started_ns: int, ended_ns: int) -> None:
+        source, result = feed[name], values[position]
+        if (
+            0 < len(queue) < limit
+            and (is_host_only or run_options is None)
+            and source.device_name() in host
+            and (are_host or result.device_name() in host)
+        ):
+            data = source.numpy()
+            if data.nbytes <= small:
+                output = result.numpy().tobytes()
+                if len(output) <= small:
+                    extend((plan, started_ns, ended_ns, context(None), data.tobytes(), output, None))
+                    return
+        general(feed, values, run_options, started_ns, ended_ns)
+
+    return copy_call
+
+
+def _single_output(
+    plan: Plan, position: int, sink: Sink, context: Context, general: CopyValues, *, is_host_only: bool
+) -> CopyValues:
+    """Copies calls of which one vector a row is read and no input."""
+    small, queue, extend, limit, host = SMALL_BYTES, sink.queue, sink.queue.extend, length_limit(sink), HOST_NAMES
+
+    def copy_call(feed: Mapping[str, Any], values: Any, run_options: Any, started_ns: int, ended_ns: int) -> None:
+        if 0 < len(queue) < limit and (is_host_only or run_options is None):
+            result = values[position]
+            if result.device_name() in host:
+                data = result.numpy()
+                if data.nbytes <= small:
+                    extend((plan, started_ns, ended_ns, context(None), (), data.tobytes(), None))
+                    return
+        general(feed, values, run_options, started_ns, ended_ns)
+
+    return copy_call
+
+
+def _general(
+    plan: Plan,
+    positions: Sequence[int],
+    sink: Sink,
+    context: Context,
+    *,
+    is_host_only: bool,
+    are_views: bool,
+    sampler: DeviceSampler | None,
+) -> CopyValues:
+    offer = sink.offer
+    input_copiers = [
+        (tensor.name, value_copier(tensor, copier_of(tensor, is_input=True), are_views=are_views))
+        for tensor in plan.inputs
+    ]
+    outputs = [(tensor, copier_of(tensor, is_input=False)) for tensor in plan.outputs]
+    plain = [
+        (position, value_copier(tensor, copy, are_views=are_views))
+        for position, (tensor, copy) in zip(positions, outputs, strict=True)
+    ]
+    sampled = (
+        plain
+        if sampler is None
+        else [
+            (position, value_copier(tensor, copy, are_views=are_views, sampler=sampler))
+            for position, (tensor, copy) in zip(positions, outputs, strict=True)
+        ]
+    )
+
+    def copy_call(feed: Mapping[str, Any], values: Any, run_options: Any, started_ns: int, ended_ns: int) -> None:
+        inputs = [copy(feed.get(name)) for name, copy in input_copiers]
+        if sampler is not None and sampler.choose(run_options, ended_ns):
+            copies = [copy(values[position]) for position, copy in sampled]
+        elif is_host_only or run_options is None:
+            copies = [copy(values[position]) for position, copy in plain]
+        else:  # a run option can leave the device still at work on them
+            copies = [None] * len(plain)
+        record = (plan, started_ns, ended_ns, context(None), side_of(inputs), side_of(copies), None)
+        offer(record, weight_of((*inputs, *copies)))
+
+    return copy_call
+
+
+def value_copier(tensor: Tensor, copy: Copy, *, are_views: bool, sampler: DeviceSampler | None = None) -> Copy:
     """Makes a function that copies an `OrtValue`: by `copy` if it lies in host memory, else its shape."""
     is_shape, is_text = tensor.layout == "shape", tensor.layout == "text"
+    item_bytes = np.dtype(tensor.dtype).itemsize if tensor.dtype else 0
 
     def copy_value(value: Any) -> Item:
-        # Each question costs 0.3 µs. What the plan reads is a tensor by its declared type, but may be an absent one.
+        # What the plan reads is a tensor by its declared type, but may be an absent one.
         if value is None or not value.has_value():
             return None
-        if is_shape or value.device_name().lower() != HOST_DEVICE:
+        if is_shape:
             return tuple(value.shape()), b""
-        if is_text and prod(value.shape()) > MAX_TEXTS:
-            return tuple(value.shape()), ()  # strings have no view: every one of them would be made
+        if value.device_name() not in HOST_NAMES:
+            return (tuple(value.shape()), b"") if sampler is None or is_text else sampler.copy(value, copy, item_bytes)
+        if is_text or not are_views:
+            # Strings have no view: every one of them would be made.
+            shape = tuple(value.shape())
+            if is_text and prod(shape) > MAX_TEXTS:
+                return shape, ()
+            if not is_text and prod(shape) * item_bytes > MAX_WHOLE_BYTES:
+                return shape, b""
         return copy(value.numpy())
 
     return copy_value

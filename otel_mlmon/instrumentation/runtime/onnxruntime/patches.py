@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, Final
 
+import numpy as np
+
 from otel_mlmon.guard import guard
 from otel_mlmon.instrumentation.runtime.call import DROP_OFF, FileStamp, path_of, stamp_of
 from otel_mlmon.instrumentation.runtime.onnxruntime import run_methods
@@ -38,7 +40,7 @@ class OnnxRuntime:
         if not capture.allows_telemetry:
             with guard("onnxruntime_telemetry"):
                 stop_telemetry(module)
-        recorder = CallRecorder(capture, runtime_version=module.__version__)
+        recorder = CallRecorder(capture, runtime_version=module.__version__, are_views=has_views(module))
         return OnnxRuntimeInstrumentation(recorder, patch(module, recorder))
 
 
@@ -106,6 +108,12 @@ def load() -> ModuleType | None:
         return None
     module: ModuleType = onnxruntime
     return module if hasattr(module, "InferenceSession") else None
+
+
+def has_views(module: ModuleType) -> bool:
+    """Returns whether the array of an `OrtValue` in host memory is a view of it, as in newer releases, not a copy."""
+    value = module.OrtValue.ortvalue_from_numpy(np.zeros(1, np.float32))
+    return bool(np.shares_memory(value.numpy(), value.numpy()))
 
 
 def stop_telemetry(module: ModuleType) -> None:

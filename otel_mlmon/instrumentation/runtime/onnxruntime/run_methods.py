@@ -9,25 +9,19 @@ from __future__ import annotations
 import functools
 import inspect
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from otel_mlmon.instrumentation.runtime.call import DROP_FAULT, DROP_OFF, provider_names
+from otel_mlmon.instrumentation.runtime.call import DROP_OFF, provider_names
 from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import CallRecorder
-from otel_mlmon.instrumentation.runtime.onnxruntime.ort_values import OrtValueRecorder
-
-ASYNC_ERROR: Final = "RuntimeError"
-"""The `error.type` of a call that fails on onnxruntime's own thread, which passes its callback a text and no class."""
 
 DROP_CALLBACK: Final = "no_callback"
 """The reason of a call without a callback, whose end cannot be observed."""
 
-CPU_PROVIDER: Final = "CPUExecutionProvider"
-
 Method: TypeAlias = Callable[..., Any]
 
-CallReader = Callable[..., "tuple[Any, Mapping[str, Any], Sequence[Any]]"]
-"""Reads a session and the arguments of a call: the outputs' names, the feed, the outputs."""
+
+_NO_FEED: Final[dict[str, Any]] = {}
 
 
 class Replacement(NamedTuple):
@@ -54,32 +48,87 @@ class Switch:
 def replace_run_async(original: Method, recorder: CallRecorder) -> Replacement:
     """Replaces `run_async`, whose call ends in its callback, on a thread of onnxruntime's without any context."""
     switch = Switch()
+    names = ("self", "output_names", "input_feed", "callback", "user_data", "run_options")
+    if parameters_of(original) == names:
+        return Replacement(_exact_async(original, recorder, switch), switch.off)
 
-    @functools.wraps(original)
-    def run_async(self, output_names, input_feed, callback, user_data, run_options=None):  # type: ignore[no-untyped-def]
-        if not switch.is_on:
-            return original(self, output_names, input_feed, callback, user_data, run_options)
+    def call_original(self: Any, _names: Any, _feed: Any, wrapped: Any, callback: Any, run_options: Any) -> Any:
+        arguments, keywords = run_options
+        swapped = [wrapped if value is callback else value for value in arguments]
+        swapped_keywords = {name: wrapped if value is callback else value for name, value in keywords.items()}
+        return original(self, *swapped, **swapped_keywords)
 
-        def call(wrapped: object) -> object:
-            return original(self, output_names, input_feed, wrapped, user_data, run_options)
-
-        return _call_with_callback(recorder, switch, self, output_names, input_feed, callback, call)
+    exact = _exact_async(call_original, recorder, switch)
 
     @functools.wraps(original)
     def any_async(self: Any, *arguments: Any, **keywords: Any) -> Any:
         callback = next((value for value in (*arguments, *keywords.values()) if callable(value)), None)
         if not switch.is_on or callback is None:
             return original(self, *arguments, **keywords)
+        return exact(self, ("",), {}, callback, callback, (arguments, keywords))
 
-        def call(wrapped: object) -> object:
-            swapped = [wrapped if value is callback else value for value in arguments]
-            swapped_keywords = {name: wrapped if value is callback else value for name, value in keywords.items()}
-            return original(self, *swapped, **swapped_keywords)
+    return Replacement(any_async, switch.off)
 
-        return _call_with_callback(recorder, switch, self, ("",), {}, callback, call)
 
-    names = ("self", "output_names", "input_feed", "callback", "user_data", "run_options")
-    return Replacement(run_async if parameters_of(original) == names else any_async, switch.off)
+def _exact_async(original: Method, recorder: CallRecorder, switch: Switch) -> Method:
+    clock, stage, wrap = time.perf_counter_ns, recorder.stage, _callback_wrapper(recorder, switch)
+
+    @functools.wraps(original)
+    def run_async(self, output_names, input_feed, callback, user_data, run_options=None):  # type: ignore[no-untyped-def]
+        if not switch.is_on:
+            return original(self, output_names, input_feed, callback, user_data, run_options)
+        fault: Exception | None = None
+        wrapped = callback
+        if callable(callback) and not stage.is_open:
+            try:
+                wrapped = wrap(self, output_names, input_feed, callback)
+            except Exception as error:  # noqa: BLE001 - counted by the guard below
+                fault = error
+        started_ns = clock()
+        try:
+            result = original(self, output_names, input_feed, wrapped, user_data, run_options)
+        except BaseException as error:
+            recorder.record_failure(self, started_ns, clock(), error, "run_async")
+            raise
+        if fault is not None:  # counted only now: onnxruntime accepted the call
+            recorder.swallow(fault)
+        elif wrapped is callback:
+            recorder.sink.drop(DROP_OFF if stage.is_open else DROP_CALLBACK)
+        return result
+
+    return run_async
+
+
+def _callback_wrapper(recorder: CallRecorder, switch: Switch) -> Callable[[Any, Any, Any, Any], Any]:
+    """Makes a function that wraps the callback of a call: it records the call, then calls the host's callback."""
+    clock, stage, swallow = time.perf_counter_ns, recorder.stage, recorder.swallow
+    attach, drop = recorder.attach_async_copier, recorder.sink.drop
+
+    def wrap(session: Any, output_names: Any, feed: Any, callback: Any) -> Any:
+        try:
+            copier = session._otel_mlmon["run_async", output_names if output_names is None else tuple(output_names)]
+        except (AttributeError, KeyError):
+            copier = attach(session, output_names, feed)
+        # Now: when it comes back, the host may have filled its buffers anew, and the thread is another.
+        inputs, context = copier.copy_inputs(feed), copier.context(None)
+
+        def wrapped(*arguments: Any) -> Any:
+            ended_ns = clock()
+            if switch.is_on:
+                try:
+                    if stage.is_open:
+                        drop(DROP_OFF)
+                    else:
+                        copier.record(started_ns, ended_ns, context, inputs, *arguments)
+                except BaseException as error:
+                    if not swallow(error):
+                        raise
+            return callback(*arguments)
+
+        started_ns = clock()
+        return wrapped
+
+    return wrap
 
 
 def replace_run_with_ort_values(original: Method, recorder: CallRecorder) -> Replacement:
@@ -87,8 +136,8 @@ def replace_run_with_ort_values(original: Method, recorder: CallRecorder) -> Rep
     operation = "run_with_ort_values"
     if parameters_of(original) != ("self", "output_names", "input_dict_ort_values", "run_options"):
         return _timed_only(original, recorder, operation)
-    switch, clock, record_failure = Switch(), time.perf_counter_ns, recorder.record_failure
-    record = _make_record(recorder, operation, lambda _, names, feed, outputs: (names, feed, outputs))
+    switch, clock, stage, attach = Switch(), time.perf_counter_ns, recorder.stage, recorder.attach_value_copier
+    record_failure, swallow, drop = recorder.record_failure, recorder.swallow, recorder.sink.drop
 
     @functools.wraps(original)
     def run_with_ort_values(self, output_names, input_dict_ort_values, run_options=None):  # type: ignore[no-untyped-def]
@@ -100,7 +149,19 @@ def replace_run_with_ort_values(original: Method, recorder: CallRecorder) -> Rep
         except BaseException as error:
             record_failure(self, started_ns, clock(), error, operation)
             raise
-        record(self, started_ns, clock(), output_names, input_dict_ort_values, outputs)
+        ended_ns = clock()
+        if stage.is_open:
+            drop(DROP_OFF)
+            return outputs
+        try:
+            try:
+                copy_call = self._otel_mlmon[operation, output_names if output_names is None else tuple(output_names)]
+            except (AttributeError, KeyError):
+                copy_call = attach(self, operation, output_names, input_dict_ort_values, outputs)
+            copy_call(input_dict_ort_values, outputs, run_options, started_ns, ended_ns)
+        except BaseException as error:
+            if not swallow(error):
+                raise
         return outputs
 
     return Replacement(run_with_ort_values, switch.off)
@@ -111,8 +172,8 @@ def replace_run_with_iobinding(original: Method, recorder: CallRecorder) -> Repl
     operation = "run_with_iobinding"
     if parameters_of(original) != ("self", "iobinding", "run_options"):
         return _timed_only(original, recorder, operation)
-    switch, clock, record_failure = Switch(), time.perf_counter_ns, recorder.record_failure
-    record = _make_record(recorder, operation, _read_binding)
+    switch, clock, stage, attach = Switch(), time.perf_counter_ns, recorder.stage, recorder.attach_value_copier
+    record_failure, swallow, drop, nothing = recorder.record_failure, recorder.swallow, recorder.sink.drop, _NO_FEED
 
     @functools.wraps(original)
     def run_with_iobinding(self, iobinding, run_options=None):  # type: ignore[no-untyped-def]
@@ -124,7 +185,21 @@ def replace_run_with_iobinding(original: Method, recorder: CallRecorder) -> Repl
         except BaseException as error:
             record_failure(self, started_ns, clock(), error, operation)
             raise
-        record(self, started_ns, clock(), iobinding, run_options)
+        ended_ns = clock()
+        if stage.is_open:
+            drop(DROP_OFF)
+            return result
+        try:
+            # As they are: `get_outputs` would wrap each, for 3 µs.
+            values = iobinding.get_outputs_as_ortvaluevector()
+            try:
+                copy_call = self._otel_mlmon[operation, tuple(iobinding._bound_outputs)]
+            except (AttributeError, KeyError):
+                copy_call = attach(self, operation, _bound_names(self, iobinding, values), nothing, values)
+            copy_call(nothing, values, run_options, started_ns, ended_ns)
+        except BaseException as error:
+            if not swallow(error):
+                raise
         return result
 
     return Replacement(run_with_iobinding, switch.off)
@@ -136,8 +211,8 @@ def replace_run_with_ortvaluevector(original: Method, recorder: CallRecorder) ->
     expected = ("self", "run_options", "feed_names", "feeds", "fetch_names", "fetches", "fetch_devices")
     if parameters_of(original) != expected:
         return _timed_only(original, recorder, operation)
-    switch, clock, record_failure = Switch(), time.perf_counter_ns, recorder.record_failure
-    record = _make_record(recorder, operation, lambda _, names, outputs: (names, {}, outputs))
+    switch, clock, stage, attach = Switch(), time.perf_counter_ns, recorder.stage, recorder.attach_value_copier
+    record_failure, swallow, drop, nothing = recorder.record_failure, recorder.swallow, recorder.sink.drop, _NO_FEED
 
     @functools.wraps(original)
     def run_with_ortvaluevector(self, run_options, feed_names, feeds, fetch_names, fetches, fetch_devices):  # type: ignore[no-untyped-def]
@@ -149,7 +224,19 @@ def replace_run_with_ortvaluevector(original: Method, recorder: CallRecorder) ->
         except BaseException as error:
             record_failure(self, started_ns, clock(), error, operation)
             raise
-        record(self, started_ns, clock(), fetch_names, fetches)
+        ended_ns = clock()
+        if stage.is_open:
+            drop(DROP_OFF)
+            return result
+        try:
+            try:
+                copy_call = self._otel_mlmon[operation, tuple(fetch_names)]
+            except (AttributeError, KeyError):
+                copy_call = attach(self, operation, fetch_names, nothing, fetches)
+            copy_call(nothing, fetches, run_options, started_ns, ended_ns)
+        except BaseException as error:
+            if not swallow(error):
+                raise
         return result
 
     return Replacement(run_with_ortvaluevector, switch.off)
@@ -190,8 +277,7 @@ def _requested_providers(recorder: CallRecorder, session: Any, providers: Any) -
 
 
 def _timed_only(original: Method, recorder: CallRecorder, operation: str) -> Replacement:
-    switch, clock = Switch(), time.perf_counter_ns
-    record = _make_record(recorder, operation, lambda _: (("",), {}, ()))
+    switch, clock, stage, attach = Switch(), time.perf_counter_ns, recorder.stage, recorder.attach_value_copier
 
     @functools.wraps(original)
     def timed(self: Any, *arguments: Any, **keywords: Any) -> Any:
@@ -203,116 +289,28 @@ def _timed_only(original: Method, recorder: CallRecorder, operation: str) -> Rep
         except BaseException as error:
             recorder.record_failure(self, started_ns, clock(), error, operation)
             raise
-        record(self, started_ns, clock())
+        ended_ns = clock()
+        if stage.is_open:
+            recorder.sink.drop(DROP_OFF)
+            return result
+        try:
+            try:
+                copy_call = self._otel_mlmon[operation, ("",)]
+            except (AttributeError, KeyError):
+                copy_call = attach(self, operation, ("",), {}, ())
+            copy_call({}, (), None, started_ns, ended_ns)
+        except BaseException as error:
+            if not recorder.swallow(error):
+                raise
         return result
 
     return Replacement(timed, switch.off)
 
 
-def _make_record(recorder: CallRecorder, operation: str, read: CallReader) -> Callable[..., None]:
-    stage, drop = recorder.stage, recorder.sink.drop
-
-    def record(session: Any, started_ns: int, ended_ns: int, *arguments: Any) -> None:
-        if stage.is_open:
-            drop(DROP_OFF)
-            return
-        try:
-            names, feed, outputs = read(session, *arguments)
-            values = recorder.value_recorder(session, operation, names, feed, are_values=True)
-            values.record(started_ns, ended_ns, recorder.context(), values.copy_inputs(feed), outputs)
-        except BaseException as error:
-            if not recorder.swallow(error):
-                raise
-
-    return record
-
-
-def _read_binding(session: Any, iobinding: Any, run_options: Any) -> tuple[Any, Mapping[str, Any], Sequence[Any]]:
-    # As they are: `get_outputs` would wrap each, for 3 µs.
-    values = iobinding.get_outputs_as_ortvaluevector()
+def _bound_names(session: Any, iobinding: Any, values: Sequence[Any]) -> tuple[str, ...]:
+    """Returns the names of the outputs bound; empty ones where an older release does not show which they are."""
     names = tuple(getattr(iobinding, "_bound_outputs", ()))
-    if len(names) != len(values):  # older releases do not show which outputs are bound
-        all_names = [node.name for node in session.get_outputs()]
-        names = tuple(all_names) if len(all_names) == len(values) == 1 else ("",) * len(values)
-    if run_options is not None and tuple(session.get_providers()) != (CPU_PROVIDER,):
-        # A run option can leave the device still at work on them.
-        return names, {}, [None] * len(values)
-    return names, {}, values
-
-
-class _Callback:
-    """Records a call, then calls the host's callback of it; holds nothing of the feed but copies."""
-
-    __slots__ = ("_arrays", "_callback", "_context", "_inputs", "_recorder", "_switch", "started_ns")
-
-    def __init__(
-        self,
-        recorder: CallRecorder,
-        switch: Switch,
-        arrays: OrtValueRecorder,
-        feed: Mapping[str, Any],
-        callback: Callable[..., Any],
-    ) -> None:
-        self._recorder = recorder
-        self._switch = switch
-        self._arrays = arrays
-        # Now: when it comes back, the host may have filled its buffers anew, and the thread is another.
-        self._inputs = arrays.copy_inputs(feed)
-        self._context = recorder.context()
-        self._callback = callback
-        self.started_ns = 0
-
-    def __call__(self, *arguments: Any) -> Any:
-        ended_ns = time.perf_counter_ns()
-        if self._switch.is_on:
-            recorder = self._recorder
-            with recorder.stage:
-                try:
-                    self._record(ended_ns, *arguments)
-                except BaseException:
-                    recorder.sink.drop(DROP_FAULT)
-                    raise
-        return self._callback(*arguments)
-
-    def _record(self, ended_ns: int, results: Sequence[Any], _: object = None, error: str = "", *__: object) -> None:
-        if self._recorder.stage.is_open:
-            self._recorder.sink.drop(DROP_OFF)
-        elif error:
-            self._arrays.record_failure(self.started_ns, ended_ns, self._context, ASYNC_ERROR)
-        else:
-            self._arrays.record(self.started_ns, ended_ns, self._context, self._inputs, results)
-
-
-def _call_with_callback(
-    recorder: CallRecorder,
-    switch: Switch,
-    session: Any,
-    names: Any,
-    feed: Any,
-    callback: Any,
-    call: Callable[[Any], Any],
-) -> Any:
-    """Starts a call that ends in `callback`; an error of ours is counted only if onnxruntime accepts the call."""
-    wrapped: _Callback | None = None
-    fault: Exception | None = None
-    if callable(callback) and not recorder.stage.is_open:
-        try:
-            arrays = recorder.value_recorder(session, "run_async", names, feed, are_values=False)
-            wrapped = _Callback(recorder, switch, arrays, feed, callback)
-        except BaseException as error:
-            if not isinstance(error, Exception):
-                raise
-            fault = error
-    started_ns = time.perf_counter_ns()
-    if wrapped is not None:
-        wrapped.started_ns = started_ns
-    try:
-        result = call(callback if wrapped is None else wrapped)
-    except BaseException as error:
-        recorder.record_failure(session, started_ns, time.perf_counter_ns(), error, "run_async")
-        raise
-    if fault is not None:
-        recorder.swallow(fault)
-    elif wrapped is None:
-        recorder.sink.drop(DROP_OFF if recorder.stage.is_open else DROP_CALLBACK)
-    return result
+    if len(names) == len(values):
+        return names
+    all_names = tuple(node.name for node in session.get_outputs())
+    return all_names if len(all_names) == len(values) == 1 else ("",) * len(values)

@@ -124,9 +124,9 @@ class ModelRules:
 
 def judge_evidence(window: Window, score: Score, describe: Callable[[Reference], Cause]) -> Judgement:
     """Judges by the evidence alone: in breach from the alarm line on until the evidence has fallen back to 1."""
-    if score.status == "drift" and window.reference is not None:
+    if score.state == "drift" and window.reference is not None:
         return describe(window.reference)
-    return "ok" if score.status == "ok" else None
+    return "ok" if score.state == "ok" else None
 
 
 def judge_shift(window: Window, score: Score, counts: OnsetCounts, *, bound: float) -> Judgement:

@@ -4,6 +4,7 @@ import gc
 import inspect
 import sys
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from otel_mlmon.instrumentation.queue.call_queue import CallQueue
 from otel_mlmon.instrumentation.runtime.call import FIELDS, Call, Load
 from otel_mlmon.instrumentation.runtime.onnxruntime import patches as onnxruntime
 from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import MAX_PLANS, CallRecorder
+from otel_mlmon.instrumentation.runtime.onnxruntime.ort_values import DEVICE_INTERVAL_NS
 from otel_mlmon.instrumentation.runtime.onnxruntime.run_methods import parameters_of
 from otel_mlmon.instrumentation.runtime.runtime import Capture
 from tests.support import models
@@ -32,7 +34,7 @@ def thread_of(_: None) -> int:
 
 
 class Watched:
-    def __init__(self) -> None:
+    def __init__(self, *, samples_device_outputs: bool = False) -> None:
         self.ring = CallQueue(fields=FIELDS, max_records=100_000, max_bytes=10**9, attend=lambda _: None)
         self.loads: deque[Load] = deque()
         self.recorder = CallRecorder(
@@ -42,8 +44,10 @@ class Watched:
                 context_reader=lambda: thread_of,
                 model_name=lambda _: "",
                 has_output_function=lambda _: False,
+                samples_device_outputs=lambda _: samples_device_outputs,
             ),
             runtime_version="1",
+            are_views=True,
         )
         self.patches = onnxruntime.patch(ort, self.recorder)
 
@@ -282,6 +286,56 @@ def test_a_binding_with_run_options_on_another_provider_is_timed_only(watched: W
     timed, read = watched.calls()
     assert timed.outputs == (None,)
     assert read.outputs == binding.get_outputs()[0].numpy().tobytes()
+
+
+class DeviceValue(ort.OrtValue):  # type: ignore[misc]
+    """An `OrtValue` in host memory that says it lies on a device."""
+
+    def device_name(self) -> str:
+        return "cuda"
+
+
+class DeviceBinding(ort.IOBinding):  # type: ignore[misc]
+    """A binding whose outputs say that they lie on a device."""
+
+    def get_outputs_as_ortvaluevector(self) -> Any:
+        return [DeviceValue(value) for value in super().get_outputs_as_ortvaluevector()]
+
+
+@pytest.mark.parametrize("is_sampled", [True, False])
+def test_bound_outputs_on_a_device_are_sampled_where_that_is_asked_for(is_sampled: bool) -> None:
+    watched = Watched(samples_device_outputs=is_sampled)
+    session = ort.InferenceSession(models.classifier(), providers=["AzureExecutionProvider", "CPUExecutionProvider"])
+    binding = DeviceBinding(session)
+    binding.bind_cpu_input("input", np.ones((1, 10), np.float32))
+    binding.bind_output("logits")
+    for _ in range(50):
+        session.run_with_iobinding(binding)
+    copied, shape = binding.get_outputs()[0].numpy().tobytes(), (((1, 4), b""),)
+    outputs = [call.outputs for call in watched.calls()]
+    watched.close()
+    assert (outputs[0], len(outputs)) == (copied if is_sampled else shape, 50)
+    assert set(outputs) <= {copied, shape}
+    assert outputs.count(copied) < 25
+
+
+def test_all_choices_of_outputs_of_a_session_share_what_is_sampled() -> None:
+    watched = Watched(samples_device_outputs=True)
+    session = ort.InferenceSession(models.labelled(), providers=["AzureExecutionProvider", "CPUExecutionProvider"])
+    copied = []
+    begin = time.perf_counter_ns()
+    for names in (["label"], ["probabilities"], ["label", "probabilities"]):
+        binding = DeviceBinding(session)
+        binding.bind_cpu_input("input", np.eye(3, dtype=np.float32))
+        for name in names:
+            binding.bind_output(name)
+        session.run_with_iobinding(binding)
+        (call,) = watched.calls()
+        copied.append(isinstance(call.outputs, bytes))
+    took_ns = time.perf_counter_ns() - begin
+    watched.close()
+    assert copied[0]
+    assert took_ns > DEVICE_INTERVAL_NS or copied[1:] == [False, False]
 
 
 def test_reused_bound_buffers_do_not_reach_the_copies(watched: Watched) -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
+from pydantic import ValidationError
 
 from otel_mlmon.processor.alert.alert import Cause
 from otel_mlmon.processor.alert.cause import OnsetCounts
@@ -41,6 +42,13 @@ def judge(*verdicts: ThresholdVerdict, status: Literal["learning", "ok"] = "ok")
     counts = OnsetCounts()
     counts.add(window, replace(score, since_ns=1))
     return RULE.judge(window, replace(score, thresholds=verdicts, since_ns=1), counts)
+
+
+def test_a_threshold_on_a_p_value_needs_a_statistic_that_has_one() -> None:
+    section = StatisticSection.model_validate({"thresholds": [{"statistic": "hellinger", "above": 0.3}]})
+    assert [(entry.above, entry.p_below) for entry in section.thresholds] == [(0.3, None)]
+    with pytest.raises(ValidationError, match="hellinger has no p-value: p_below is for "):
+        StatisticSection.model_validate({"thresholds": [{"statistic": "hellinger", "p_below": 0.3}]})
 
 
 def test_a_stream_has_the_thresholds_that_match_its_name() -> None:

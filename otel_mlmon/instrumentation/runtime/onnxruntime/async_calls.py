@@ -1,0 +1,163 @@
+"""Copies the calls of `run_async`, which begin on the host's thread and end in a callback on one of onnxruntime's.
+
+Inputs and context are copied at the start: when the call ends, the host may have filled its buffers anew, and the other
+thread has no context.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+from numpy import ndarray
+
+from otel_mlmon.instrumentation.runtime.call import RECORD_BYTES, Context, Plan, Side, Sink, Tensor
+from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
+    SMALL_BYTES,
+    Node,
+    copier_of,
+    is_small,
+    length_limit,
+    side_of,
+    weight_of,
+)
+
+ASYNC_ERROR: Final = "RuntimeError"
+"""The `error.type` of a call that fails on onnxruntime's own thread, which passes its callback a text and no class."""
+
+PlanResults: TypeAlias = "Callable[[Mapping[int, tuple[Node, Any]]], Mapping[int, Tensor]]"
+"""Plans outputs by their position, from the description and first value of each."""
+
+RecordCall: TypeAlias = "Callable[..., None]"
+
+
+class AsyncCopier:
+    """Copies the calls of one session by `run_async` with one choice of outputs.
+
+    Runs on: `copy_inputs` on the host's threads, the others on onnxruntime's, any number at once.
+
+    Args:
+        plan: Describes what is copied of the inputs.
+        nodes: The outputs by their position among the host's.
+        plan_results: Plans the outputs from the first result.
+        sink: Where calls go.
+        context: Reads the OpenTelemetry context of the host's thread.
+    """
+
+    __slots__ = ("_failure_plan", "_nodes", "_plan", "_plan_results", "_sink", "context", "copy_inputs", "record")
+
+    def __init__(
+        self,
+        plan: Plan,
+        nodes: Mapping[int, Node],
+        plan_results: PlanResults,
+        *,
+        sink: Sink,
+        context: Context,
+    ) -> None:
+        self.context = context
+        self.copy_inputs = _make_inputs_copier(plan.inputs)
+        self.record: RecordCall = self._record_first
+        """Records a call: its times, its context, the copies of its inputs, the arguments of its callback."""
+        self._plan = plan
+        self._nodes = nodes
+        self._plan_results = plan_results
+        self._sink = sink
+        self._failure_plan: Plan | None = None
+
+    def _record_first(
+        self,
+        started_ns: int,
+        ended_ns: int,
+        context: object,
+        inputs: Side,
+        results: Sequence[Any],
+        _user_data: object = None,
+        error: str = "",
+    ) -> None:
+        """Records a call; the first result decides what is copied of all."""
+        if error:
+            self._record_failure(started_ns, ended_ns, context)
+            return
+        planned = self._plan_results(
+            {position: (node, results[position]) for position, node in self._nodes.items() if position < len(results)}
+        )
+        plan = dataclasses.replace(self._plan, outputs=tuple(planned.values()))
+        # Two threads may both come here first; each records by its own plan, and one of them stays.
+        record = self._make_general(plan, list(planned))
+        record(started_ns, ended_ns, context, inputs, results, None, "")
+        if len(plan.inputs) == len(plan.outputs) == 1 and is_small(plan.inputs[0], plan.outputs[0]):
+            record = _make_single(plan, next(iter(planned)), self._sink, record)
+        self.record = record
+
+    def _record_failure(self, started_ns: int, ended_ns: int, context: object) -> None:
+        if self._failure_plan is None:
+            self._failure_plan = dataclasses.replace(self._plan, inputs=())
+        self._sink.offer((self._failure_plan, started_ns, ended_ns, context, (), (), ASYNC_ERROR), RECORD_BYTES)
+
+    def _make_general(self, plan: Plan, positions: Sequence[int]) -> RecordCall:
+        offer, record_failure = self._sink.offer, self._record_failure
+        copiers = [
+            (position, copier_of(tensor, is_input=False))
+            for position, tensor in zip(positions, plan.outputs, strict=True)
+        ]
+
+        def record(
+            started_ns: int,
+            ended_ns: int,
+            context: object,
+            inputs: Side,
+            results: Sequence[Any],
+            _user_data: object = None,
+            error: str = "",
+        ) -> None:
+            if error:
+                record_failure(started_ns, ended_ns, context)
+                return
+            copies = [copy(results[position]) for position, copy in copiers]
+            weight = weight_of((*((inputs,) if isinstance(inputs, bytes) else inputs), *copies))
+            offer((plan, started_ns, ended_ns, context, inputs, side_of(copies), None), weight)
+
+        return record
+
+
+def _make_single(plan: Plan, position: int, sink: Sink, general: RecordCall) -> RecordCall:
+    """Records calls with one table in and one vector a row out: see `copies._single`."""
+    queue, extend, limit, small = sink.queue, sink.queue.extend, length_limit(sink), SMALL_BYTES
+
+    def record(
+        started_ns: int,
+        ended_ns: int,
+        context: object,
+        inputs: Side,
+        results: Sequence[Any],
+        user_data: object = None,
+        error: str = "",
+    ) -> None:
+        if type(inputs) is bytes and not error and 0 < len(queue) < limit:
+            output = results[position].tobytes()
+            if len(output) <= small:
+                extend((plan, started_ns, ended_ns, context, inputs, output, None))
+                return
+        general(started_ns, ended_ns, context, inputs, results, user_data, error)
+
+    return record
+
+
+def _make_inputs_copier(tensors: Sequence[Tensor]) -> Callable[[Mapping[str, Any]], Side]:
+    copiers = [(tensor.name, copier_of(tensor, is_input=True)) for tensor in tensors]
+
+    def copy_inputs(feed: Mapping[str, Any]) -> Side:
+        return side_of([copy(feed.get(name)) for name, copy in copiers])
+
+    if len(tensors) != 1 or tensors[0].layout != "rows" or tensors[0].row_shape is None:
+        return copy_inputs
+    name = tensors[0].name
+
+    def copy_small_input(feed: Mapping[str, Any]) -> Side:
+        array = feed.get(name)
+        # Of another type onnxruntime takes none, and then nothing of this is recorded.
+        return array.tobytes() if type(array) is ndarray and array.nbytes <= SMALL_BYTES else copy_inputs(feed)
+
+    return copy_small_input
