@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from otel_mlmon import semconv
+from otel_mlmon import semconv, streams
 from otel_mlmon.instrumentation.settings import OPTIONS
 from otel_mlmon.options import Option
 from otel_mlmon.processor.config.render import default_yaml
@@ -112,7 +112,7 @@ Log records with an event name. An attribute whose value is unknown is left out.
 {
         table(
             ("stream", "metrics"),
-            ((f"`{stream}`", names(metrics.split(", "))) for stream, metrics in semconv.STREAMS.items()),
+            ((f"`{stream}`", names(metrics.split(", "))) for stream, metrics in streams.STREAMS.items()),
         )
     }
 

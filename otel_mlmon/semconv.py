@@ -83,6 +83,7 @@ SPAN_ATTRIBUTES: Final = (
     Attribute(OPERATION_NAME, "string", "always; the method that ran, such as `run`, or `observe`"),
     Attribute(INFERENCE_DURATION, "double", "if measured; seconds"),
     Attribute(BATCH_SIZE, "int", "if known"),
+    Attribute(OUTPUT_NAME, "string", "model of several heads: the output that label and confidence come from"),
     Attribute(PREDICTION_LABEL, "string", "classification of one row"),
     Attribute(PREDICTION_CONFIDENCE, "double", "classification; [0, 1]: of the row, or the mean over the batch"),
     Attribute(PREDICTION_CONFIDENCE_MIN, "double", "classification, batch above 1"),
@@ -155,16 +156,33 @@ DURATION: Final = _histogram(
 )
 BATCH: Final = _histogram("ml.inference.batch.size", "{sample}", "Rows in an inference call.", bounds=BATCH_SIZE_BOUNDS)
 PREDICTIONS: Final = _counter(
-    "ml.predictions", "{prediction}", "Predictions by label; labels beyond the first K are `_OTHER`.", PREDICTION_LABEL
+    "ml.predictions",
+    "{prediction}",
+    "Predictions by label; labels beyond the first K are `_OTHER`.",
+    PREDICTION_LABEL,
+    OUTPUT_NAME,
+)
+UNCOUNTED: Final = _counter(
+    "ml.prediction.uncounted",
+    "{prediction}",
+    "Rows of a classification that are not in `ml.predictions`: of batches read in part, or without a number.",
+    OUTPUT_NAME,
 )
 CONFIDENCE: Final = _histogram(
-    PREDICTION_CONFIDENCE, "1", "Confidence of a prediction, the probability of its label.", bounds=CONFIDENCE_BOUNDS
+    PREDICTION_CONFIDENCE, "1", "Confidence of a prediction.", OUTPUT_NAME, bounds=CONFIDENCE_BOUNDS
 )
 VALUE: Final = _exponential_histogram(
-    "ml.prediction.value",
-    "1",
-    "Value of a regression output, length of an embedding, or confidence of a further classification.",
+    "ml.prediction.value", "1", "Value of a regression, or length of an embedding, `<output>.norm`.", OUTPUT_NAME
+)
+ITEMS: Final = _histogram(
+    "ml.output.items",
+    "{item}",
+    "Boxes, tokens or frames that a call gave, of detection and sequence outputs.",
     OUTPUT_NAME,
+    bounds=(0.0, *(float(2**power) for power in range(17))),
+)
+ITEM_CONFIDENCE: Final = _histogram(
+    "ml.output.item.confidence", "1", "Score of a box, token or frame.", OUTPUT_NAME, bounds=CONFIDENCE_BOUNDS
 )
 FEATURE: Final = _exponential_histogram(
     "ml.input.feature", "1", "Value of an input feature, or of an image's property.", FEATURE_NAME
@@ -204,8 +222,8 @@ FAILURES: Final = _observable_counter(
 )
 
 APPLICATION_METRICS: Final = (
-    DURATION, BATCH, PREDICTIONS, CONFIDENCE, VALUE, FEATURE, MISSING_VALUES, CATEGORY, SAMPLES, LOAD_DURATION,
-    SESSIONS, RECORDS_DROPPED, VALUES_DROPPED, FAILURES,
+    DURATION, BATCH, PREDICTIONS, UNCOUNTED, CONFIDENCE, VALUE, ITEMS, ITEM_CONFIDENCE, FEATURE, MISSING_VALUES,
+    CATEGORY, SAMPLES, LOAD_DURATION, SESSIONS, RECORDS_DROPPED, VALUES_DROPPED, FAILURES,
 )  # fmt: skip
 """The metrics that the application half emits."""
 
@@ -334,7 +352,7 @@ EVENTS: Final = (
         EVENT_PREDICTION,
         "INFO",
         "the prediction log of calls, with their trace context; rate-limited, failed and unsure calls first",
-        (*_MODEL, PREDICTION_ID, INFERENCE_DURATION, BATCH_SIZE, PREDICTION_LABEL, PREDICTION_CONFIDENCE,
+        (*_MODEL, PREDICTION_ID, INFERENCE_DURATION, BATCH_SIZE, OUTPUT_NAME, PREDICTION_LABEL, PREDICTION_CONFIDENCE,
          PREDICTION_CONFIDENCE_MIN, ERROR_TYPE),
     ),
     EventKind(
@@ -371,16 +389,7 @@ STREAM_VALUE: Final = "prediction.value"
 STREAM_LATENCY: Final = "latency"
 STREAM_ERRORS: Final = "errors"
 STREAM_INPUT_PREFIX: Final = "input."
-
-STREAMS: Final[Mapping[str, str]] = {
-    STREAM_LABEL: PREDICTIONS.name,
-    STREAM_CONFIDENCE: CONFIDENCE.name,
-    STREAM_VALUE: VALUE.name,
-    f"{STREAM_INPUT_PREFIX}<feature>": f"{FEATURE.name}, {CATEGORY.name}",
-    STREAM_LATENCY: DURATION.name,
-    STREAM_ERRORS: DURATION.name,
-}
-"""The streams that drift is looked for in, and the metrics that each is made of."""
+STREAM_OUTPUT_PREFIX: Final = "output."
 
 CONFIDENCE_EDGES: Final = tuple(step / 10 for step in range(1, 10))
 """10 equal bins that confidence is judged and calibrated in; they nest in `CONFIDENCE_BOUNDS`."""

@@ -23,13 +23,17 @@ Indices: TypeAlias = NDArray[np.intp]
 """Positions in another array."""
 
 OutputKind = Literal[
-    "probabilities", "logits", "sigmoid", "labels", "multi_label", "regression", "embedding", "none"
+    "probabilities", "logits", "sigmoid", "labels", "multi_label", "top_k", "regression", "embedding", "detection",
+    "sequence", "none",
 ]  # fmt: skip
-"""The kind of values that an output of a model holds, one row a sample.
+"""The kind of values that an output of a model holds, one row a sample unless it says otherwise.
 
 `probabilities`: one probability a class, which sum to 1. `logits`: one score a class before the softmax. `sigmoid`: the
 probability of the second of two classes. `labels`: the class itself. `multi_label`: one independent probability a
-label. `regression`: numbers. `embedding`: a vector of which only the length is reported. `none`: nothing is read.
+label. `top_k`: the best scores, greatest first, or the classes that they belong to, which are another output of the
+same width. `regression`: numbers, one a target. `embedding`: a vector of which only the length is reported.
+`detection`: boxes, any number a sample, or their scores or classes. `sequence`: a vector a token or frame, any number a
+sample. `none`: nothing is read.
 """
 
 OUTPUT_KINDS: Final[tuple[OutputKind, ...]] = get_args(OutputKind)

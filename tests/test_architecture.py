@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "otel_mlmon"
 MAX_LINES = 400
 
-BASE = ("types", "semconv", "errors", "options", "sketch", "internal_events", "guard", "registry", "version")
+BASE = ("types", "semconv", "streams", "errors", "options", "sketch", "internal_events", "guard", "registry", "version")
 
 SECTION = ("processor.config.section", "processor.config.units")
 
@@ -30,6 +30,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "version": (),
     "types": (),
     "semconv": (),
+    "streams": ("semconv",),
     "errors": (),
     "options": ("errors",),
     "sketch": ("types", "errors", "semconv"),

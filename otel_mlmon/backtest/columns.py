@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon import semconv
+from otel_mlmon import semconv, streams
 from otel_mlmon.backtest.times import is_time_column
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.reference.profile import Profile
@@ -122,7 +122,7 @@ def match_columns(profile: Profile, table: Table) -> dict[str, ColumnChoice]:
 def infer_stream_kind(sketch: StreamSketch | None, stream: str) -> ColumnKind:
     """Infers the kind of a stream from its name, or of an input from the sketch of its reference."""
     kinds = {name: kind for kind, name in _OUTPUT_STREAMS.items()}
-    return kinds.get(stream) or ("numeric" if sketch is None else _infer_input_kind(sketch))
+    return kinds.get(streams.stream_family(stream)) or ("numeric" if sketch is None else _infer_input_kind(sketch))
 
 
 def build_profile(table: Table, choices: Mapping[str, ColumnChoice]) -> Profile:

@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon import semconv
+from otel_mlmon import semconv, streams
 from otel_mlmon.errors import DataError, DependencyMissingError
 from otel_mlmon.instrumentation.decode.batch import take_batches
 from otel_mlmon.instrumentation.decode.decoder import Decoder
@@ -42,6 +42,7 @@ from otel_mlmon.reference.profile import Profile, format_timestamp
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
+from otel_mlmon.types import Floats
 
 MAX_BATCH_ROWS: Final = 1_024
 CALLS_A_BATCH: Final = 256
@@ -272,21 +273,38 @@ def _decode(calls: _CallList, decoders: list[Decoder], options: ModelOptions) ->
 
 
 def _sketch_streams(predictions: Predictions) -> Iterator[tuple[str, StreamSketch]]:
-    labels, inputs = predictions.labels, predictions.inputs
-    if labels.codes.size:
-        counts = Counter({labels.table[code]: int(n) for code, n in enumerate(np.bincount(labels.codes)) if n})
-        yield semconv.STREAM_LABEL, StreamSketch(categories=Categories(counts=counts))
-    if predictions.confidences.values.size:
-        histogram = Histogram.from_values(predictions.confidences.values, semconv.CONFIDENCE_BOUNDS)
-        yield semconv.STREAM_CONFIDENCE, StreamSketch(explicit={histogram.bounds: histogram})
-    for values in predictions.values.values():
-        yield semconv.STREAM_VALUE, StreamSketch(exponential=ExponentialHistogram.from_values(values))
+    yield from _sketch_outputs(predictions)
+    inputs = predictions.inputs
     for name, column in inputs.features.items():
         yield _name_input(name), StreamSketch(exponential=ExponentialHistogram.from_values(column))
     for name, categories in inputs.categories.items():
         yield _name_input(name), StreamSketch(categories=Categories(counts=categories))
     for name, missing in inputs.missing.items():
         yield _name_input(name), StreamSketch(missing=missing)
+
+
+def _sketch_outputs(predictions: Predictions) -> Iterator[tuple[str, StreamSketch]]:
+    for output, head in predictions.heads.items():
+        labels, confidences = head.labels, head.confidences.values
+        if labels.codes.size:
+            counts: Counter[str] = Counter()
+            for code, n in enumerate(np.bincount(labels.codes).tolist()):
+                counts[labels.table[code]] += n
+            stream = streams.name_head_stream(semconv.STREAM_LABEL, output)
+            yield stream, StreamSketch(categories=Categories(counts=+counts))
+        if confidences.size:
+            yield streams.name_head_stream(semconv.STREAM_CONFIDENCE, output), _sketch_confidences(confidences)
+    for output, values in predictions.values.items():
+        stream = streams.name_head_stream(semconv.STREAM_VALUE, output)
+        yield stream, StreamSketch(exponential=ExponentialHistogram.from_values(values))
+    for output, items in predictions.items.items():
+        if items.confidences.size:
+            yield streams.name_item_stream(output), _sketch_confidences(items.confidences)
+
+
+def _sketch_confidences(values: Floats) -> StreamSketch:
+    histogram = Histogram.from_values(values, semconv.CONFIDENCE_BOUNDS)
+    return StreamSketch(explicit={histogram.bounds: histogram})
 
 
 def _name_input(feature: str) -> str:

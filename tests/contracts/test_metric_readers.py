@@ -54,7 +54,7 @@ def snapshots() -> list[Snapshot]:
         Snapshot(
             model=ModelKey("m", "1"),
             durations_s={"": rng.lognormal(-9, 1, 300)},
-            labels={"a": 200, "b": 100},
+            labels={"": {"a": 200, "b": 100}},
             inputs=InputSummary(features={name: rng.lognormal(0, 2, 300) for name in ("x", "y")}, samples=300),
         )
         for _ in range(2)

@@ -57,6 +57,7 @@ def test_golden_metrics_of_a_classifier() -> None:
             "ml.inference.duration": "s",
             "ml.inference.batch.size": "{sample}",
             "ml.predictions": "{prediction}",
+            "ml.prediction.uncounted": "{prediction}",
             "ml.prediction.confidence": "1",
             "ml.input.feature": "1",
             "ml.input.missing": "{value}",
@@ -183,7 +184,7 @@ def test_regression_sigmoid_images_and_words() -> None:
                 {"word": np.array([["red"], ["secret@example.org"]], dtype=object)[:1], "number": floats([1])},
             )
         words.run(["value"], {"word": np.array([["secret@example.org"]], dtype=object), "number": floats([1])})
-        value = points(captured, "ml.prediction.value")[(("ml.model.name", "price"), ("ml.output.name", "variable"))]
+        value = points(captured, "ml.prediction.value")[(("ml.model.name", "price"),)]
         assert (value.count, value.sum, value.min, value.max) == (2, 5.0, -2.0, 7.0)
         labels = {key: n for key, n in points(captured, "ml.predictions").items() if "sigmoid" in str(key)}
         assert {dict(key)["ml.prediction.label"]: n for key, n in labels.items()} == {"1": 2, "0": 1}

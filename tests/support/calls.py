@@ -145,7 +145,7 @@ def summarize(
     *,
     cuts: Sequence[int] = (),
     findings: Findings | None = None,
-    admit: Callable[[str, str, Mapping[str, int]], Mapping[str, int]] = lambda _, __, counts: counts,
+    admit: Callable[[str, str, str, Mapping[str, int]], Mapping[str, int]] = lambda _, __, ___, counts: counts,
 ) -> Snapshot:
     """What the records add up to, read in pieces that end at `cuts`."""
     decoder = Decoder(records[0][0], options=lambda _: options, max_features=100, findings=findings)
@@ -157,3 +157,15 @@ def summarize(
         start = end
     (snapshot,) = aggregator.take()
     return snapshot
+
+
+def labels_of(snapshot: Snapshot) -> Mapping[str, int]:
+    """How often each label was said by a model's only head; nothing without one."""
+    assert set(snapshot.labels) <= {""}
+    return snapshot.labels.get("", {})
+
+
+def confidences_of(snapshot: Snapshot) -> np.ndarray:
+    """The confidences of a model's only head."""
+    assert set(snapshot.confidences) <= {""}
+    return snapshot.confidences.get("", np.zeros(0))

@@ -14,9 +14,9 @@ import numpy as np
 from otel_mlmon.instrumentation.decode.predictions import InputSummary, Labels, Predictions
 from otel_mlmon.types import Floats, ModelKey
 
-Admit = Callable[[str, str, Mapping[str, int]], Mapping[str, int]]
-"""Returns the counts that may leave the process, from the name of the model, of the feature, empty for labels, and the
-counts."""
+Admit = Callable[[str, str, str, Mapping[str, int]], Mapping[str, int]]
+"""Returns the counts that may leave the process, from the name of the model, of the head that labels are of, empty of
+an only one, of the feature, empty for labels, and the counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -29,10 +29,18 @@ class Snapshot:
     slowest_calls: Mapping[str, tuple[float, object]] = field(default_factory=dict)
     """The longest duration, and the OpenTelemetry context of its call, by error type."""
     batch_sizes: Floats = field(default_factory=lambda: np.zeros(0))
-    labels: Mapping[str, int] = field(default_factory=dict)
-    confidences: Floats = field(default_factory=lambda: np.zeros(0))
+    labels: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """How often each label was said, by head; of a model's only head the name is empty, here and below."""
+    uncounted: Mapping[str, int] = field(default_factory=dict)
+    """Rows without a label, by head."""
+    confidences: Mapping[str, Floats] = field(default_factory=dict)
+    """Confidences by head."""
     values: Mapping[str, Floats] = field(default_factory=dict)
     """Values by output."""
+    item_counts: Mapping[str, Floats] = field(default_factory=dict)
+    """Boxes, tokens or frames a call, by output."""
+    item_confidences: Mapping[str, Floats] = field(default_factory=dict)
+    """Their scores, by output."""
     inputs: InputSummary = field(default_factory=InputSummary)
 
 
@@ -67,13 +75,21 @@ class Aggregator:
             durations_s=durations_s,
             slowest_calls=slowest_calls,
             batch_sizes=sizes[sizes > 0].astype(np.float64),
-            labels=self._admit(model.name, "", label_counts(predictions.labels)),
-            confidences=predictions.confidences.values,
+            labels={
+                name: self._admit(model.name, name, "", label_counts(head.labels))
+                for name, head in predictions.heads.items()
+            },
+            uncounted={name: int(head.uncounted.sum()) for name, head in predictions.heads.items()},
+            confidences={name: head.confidences.values for name, head in predictions.heads.items()},
             values=predictions.values,
+            item_counts={name: items.counts for name, items in predictions.items.items()},
+            item_confidences={name: items.confidences for name, items in predictions.items.items()},
             inputs=InputSummary(
                 features=inputs.features,
                 missing=inputs.missing,
-                categories={name: self._admit(model.name, name, counts) for name, counts in inputs.categories.items()},
+                categories={
+                    name: self._admit(model.name, "", name, counts) for name, counts in inputs.categories.items()
+                },
                 samples=inputs.samples,
             ),
         )
@@ -91,16 +107,16 @@ def merge_snapshots(snapshots: Sequence[Snapshot]) -> Snapshot:
         durations_s=_concatenate(snapshot.durations_s for snapshot in snapshots),
         slowest_calls=dict(sorted(calls, key=lambda call: call[1][0])),
         batch_sizes=np.concatenate([snapshot.batch_sizes for snapshot in snapshots]),
-        labels=_add_counts(snapshot.labels for snapshot in snapshots),
-        confidences=np.concatenate([snapshot.confidences for snapshot in snapshots]),
+        labels=_add_nested_counts([snapshot.labels for snapshot in snapshots]),
+        uncounted=_add_counts(snapshot.uncounted for snapshot in snapshots),
+        confidences=_concatenate(snapshot.confidences for snapshot in snapshots),
         values=_concatenate(snapshot.values for snapshot in snapshots),
+        item_counts=_concatenate(snapshot.item_counts for snapshot in snapshots),
+        item_confidences=_concatenate(snapshot.item_confidences for snapshot in snapshots),
         inputs=InputSummary(
             features=_concatenate(summary.features for summary in inputs),
             missing=_add_counts(summary.missing for summary in inputs),
-            categories={
-                name: _add_counts(summary.categories.get(name, {}) for summary in inputs)
-                for name in dict.fromkeys(name for summary in inputs for name in summary.categories)
-            },
+            categories=_add_nested_counts([summary.categories for summary in inputs]),
             samples=sum(summary.samples for summary in inputs),
         ),
     )
@@ -136,6 +152,11 @@ def _concatenate(columns: Iterable[Mapping[str, Floats]]) -> dict[str, Floats]:
         for name, values in column.items():
             parts.setdefault(name, []).append(values)
     return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def _add_nested_counts(parts: Sequence[Mapping[str, Mapping[str, int]]]) -> dict[str, Mapping[str, int]]:
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: _add_counts(part.get(name, {}) for part in parts) for name in names}
 
 
 def _add_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

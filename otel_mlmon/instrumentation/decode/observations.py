@@ -15,11 +15,13 @@ import numpy as np
 
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.batch import CallBatch, split_calls
-from otel_mlmon.instrumentation.decode.decoder import MAX_TEXT_LABELS, CallDecoder, DeclaredModel, Decoder
+from otel_mlmon.instrumentation.decode.classes import MAX_TEXT_LABELS
+from otel_mlmon.instrumentation.decode.decoder import CallDecoder, DeclaredModel, Decoder
 from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.decode.model_identity import MAX_TEXT, model_name
 from otel_mlmon.instrumentation.decode.predictions import (
     Confidences,
+    Head,
     InputSummary,
     Labels,
     Predictions,
@@ -88,12 +90,18 @@ class ObservationDecoder:
             sizes = np.where(sizes > 0, sizes, column_sizes)
         label_rows, confidence_rows, value_rows = rows_of_columns
         numbers = _numbers(value_rows.values)
+        derived = next(iter(predictions.heads.values()), Head())
+        is_reported = label_rows.sizes > 0
+        head = Head(
+            labels=_merge_labels(self._decode_labels(label_rows), derived.labels),
+            confidences=_merge_confidences(_decode_confidences(confidence_rows), derived.confidences),
+            uncounted=np.where(is_reported, label_rows.thinned, derived.uncounted if derived.uncounted.size else 0),
+        )
         return dataclasses.replace(
             predictions,
             batch_sizes=sizes,
-            labels=_merge_labels(self._decode_labels(label_rows), predictions.labels),
-            confidences=_merge_confidences(_decode_confidences(confidence_rows), predictions.confidences),
-            values={**predictions.values, VALUE: numbers[np.isfinite(numbers)]} if numbers.size else predictions.values,
+            heads={"": head} if head.labels.calls.size or head.confidences.calls.size or head.uncounted.any() else {},
+            values={"": numbers[np.isfinite(numbers)]} if numbers.size else {},
             inputs=inputs,
         )
 
@@ -165,6 +173,8 @@ class _Rows:
     """Shape (m,): the call of each, not decreasing."""
     sizes: Ints
     """Shape (n,): true rows of each call; 0 if it has none."""
+    thinned: Ints
+    """Shape (n,): rows of each call that were not copied."""
 
 
 def _flatten(items: Sequence[ObservedItem]) -> _Rows:
@@ -181,7 +191,9 @@ def _flatten(items: Sequence[ObservedItem]) -> _Rows:
     if None in values:
         is_present = [value is not None for value in values]
         calls, values = calls[is_present], [value for value in values if value is not None]
-    return _Rows(values=values, calls=calls, sizes=np.array([rows.size for rows in batches], dtype=np.int64))
+    sizes = np.array([rows.size for rows in batches], dtype=np.int64)
+    thinned = sizes - np.array([len(rows.values) for rows in batches], dtype=np.int64)
+    return _Rows(values=values, calls=calls, sizes=sizes, thinned=thinned)
 
 
 def _numbers(values: Sequence[Scalar]) -> Floats:

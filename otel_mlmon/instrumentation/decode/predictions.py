@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -11,12 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.instrumentation.decode.model_identity import MAX_TEXT, ModelIdentity
-from otel_mlmon.instrumentation.decode.output_kind import vector_norms
-from otel_mlmon.instrumentation.runtime.call import Item
+from otel_mlmon.instrumentation.runtime.call import Item, Shape
 from otel_mlmon.types import Bools, Floats, Ints, OutputKind
-
-MAX_TARGETS: Final = 32
-"""Columns of a regression output that are exported one by one; further ones are left out."""
 
 _BLOCK_VALUES: Final = 1 << 16
 """Numbers that are classified at a time: with what is computed from them, they stay in a core's cache."""
@@ -45,6 +42,31 @@ class Confidences(NamedTuple):
     values: Floats = _NO_FLOATS
     """Shape (k,), within [0, 1]."""
     calls: Ints = _NO_INTS
+
+
+_NO_LABELS: Final = Labels()
+_NO_CONFIDENCES: Final = Confidences()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Head:
+    """Holds one classification of the rows of n calls."""
+
+    labels: Labels = _NO_LABELS
+    confidences: Confidences = _NO_CONFIDENCES
+    uncounted: Ints = field(default_factory=lambda: _NO_INTS)
+    """Shape (n,), or (0,) for zeros: rows of each call that have no label here, being not copied or without a
+    number. Labels and these add up to the rows; of independent labels, the rows that were decoded and these do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class OutputItems:
+    """Holds the boxes, tokens or frames of one output."""
+
+    counts: Floats = field(default_factory=lambda: _NO_FLOATS)
+    """Shape (c,): how many each call gave that did not fail, zeros too."""
+    confidences: Floats = field(default_factory=lambda: _NO_FLOATS)
+    """Shape (k,), within [0, 1]: their scores, as far as they were copied; empty where they have none."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,92 +99,29 @@ class Predictions:
     """The class of each call's exception."""
     batch_sizes: Ints
     """Shape (n,): true rows of each call; 0 if unknown."""
-    labels: Labels = field(default_factory=Labels)
-    confidences: Confidences = field(default_factory=Confidences)
+    heads: Mapping[str, Head] = field(default_factory=dict)
+    """Classifications by the name of their output, in the model's order; of a model's only head the name is empty."""
     values: Mapping[str, Floats] = field(default_factory=dict)
-    """Finite values by output: of a regression, `<output>.norm` of an embedding, `<output>.confidence` of a further
-    classification; of several targets `<output>.<target>`."""
+    """Finite values of regressions by output, of several targets by `<output>.<target>`, of a model's only head by an
+    empty name; and lengths of embeddings by `<output>.norm`."""
+    items: Mapping[str, OutputItems] = field(default_factory=dict)
+    """Boxes, tokens or frames by output."""
     inputs: InputSummary = field(default_factory=InputSummary)
 
+    @property
+    def head_name(self) -> str:
+        """The name of the first head, whose labels and confidences spans and events carry; empty of an only one."""
+        return next(iter(self.heads), "")
 
-class PredictionBuilder:
-    """Joins the outputs of a batch of calls: the first output that has labels, confidences or sizes defines them.
+    @property
+    def labels(self) -> Labels:
+        """The labels of the first head."""
+        return next((head.labels for head in self.heads.values()), _NO_LABELS)
 
-    Further outputs add values of their own.
-
-    Args:
-        calls: The number of calls.
-    """
-
-    def __init__(self, calls: int) -> None:
-        self.sizes: Ints = np.zeros(calls, dtype=np.int64)
-        self.labels: Labels | None = None
-        self.confidences: Confidences | None = None
-        self.values: dict[str, Floats] = {}
-        self._head: tuple[OutputKind, int] | None = None
-
-    def add_sizes(self, sizes: Ints) -> None:
-        """Adds the rows of each call, where they are not known yet."""
-        self.sizes = np.where(self.sizes > 0, self.sizes, sizes) if self.sizes.any() else sizes
-
-    def add_labels(self, codes: Ints, calls: Ints, table: Sequence[str]) -> None:
-        """Adds labels, positions in `table`."""
-        self.labels = self.labels or Labels(codes, calls, table)
-
-    def add_numeric_labels(self, values: NDArray[Any], calls: Ints, names: Sequence[str]) -> None:
-        """Adds labels that are numbers, shape (m,); one that is a position in `names` has that name."""
-        if values.dtype.kind == "f":
-            is_finite = np.isfinite(values)
-            values, calls = values[is_finite], calls[is_finite]
-        unique, codes = np.unique(values, return_inverse=True)
-        self.add_labels(codes.astype(np.int64), calls, [label_of(value, names) for value in unique.tolist()])
-
-    def add_classes(self, kind: OutputKind, name: str, rows: NDArray[Any], calls: Ints, table: Sequence[str]) -> None:
-        """Adds `probabilities`, `logits` or a single `sigmoid`: as the prediction, or else as `<name>.confidence`."""
-        if self.confidences is not None:
-            self._add_further_classes(kind, name, rows)
-            return
-        codes, confidences = decode_classes(kind, rows)
-        self._head = (kind, rows.shape[1])
-        is_known = codes >= 0
-        if not is_known.all():
-            codes, confidences, calls = codes[is_known], confidences[is_known], calls[is_known]
-        self.confidences = Confidences(confidences, calls)
-        self.add_labels(codes, calls, table)
-
-    def add_multi_labels(self, name: str, rows: NDArray[Any], calls: Ints, table: Sequence[str]) -> None:
-        """Adds independent probabilities: as the prediction, or else as `<name>.confidence`."""
-        codes, label_rows, confidences = decode_multi_labels(rows)
-        is_known: Bools = np.asarray(np.isfinite(confidences))
-        if self.confidences is not None:
-            self.values[f"{name}.confidence"] = confidences[is_known]
-            return
-        self.confidences = Confidences(confidences[is_known], calls[is_known])
-        self.add_labels(codes, calls[label_rows], table)
-
-    def add_values(self, name: str, rows: Floats, targets: Sequence[str]) -> None:
-        """Adds the numbers of a regression, shape (m, k): one value a target."""
-        is_finite: Bools = np.asarray(np.isfinite(rows))
-        if rows.shape[1] == 1:
-            self.values[name] = rows[is_finite]
-            return
-        for index in range(min(rows.shape[1], MAX_TARGETS)):
-            target = targets[index] if len(targets) == rows.shape[1] else str(index)
-            self.values[f"{name}.{target}"] = rows[is_finite[:, index], index]
-
-    def add_norms(self, name: str, rows: Floats) -> None:
-        """Adds the norms of embeddings, shape (m, k), that are finite."""
-        norms = vector_norms(rows)
-        self.values[f"{name}.norm"] = norms[np.isfinite(norms)]
-
-    def _add_further_classes(self, kind: OutputKind, name: str, rows: NDArray[Any]) -> None:
-        # Logits beside the probabilities computed from them are the same prediction a second time.
-        if self._head is None or (
-            self._head[1] == rows.shape[1] and {kind, self._head[0]} == {"logits", "probabilities"}
-        ):
-            return
-        _, confidences = decode_classes(kind, rows)
-        self.values[f"{name}.confidence"] = confidences[np.isfinite(confidences)]
+    @property
+    def confidences(self) -> Confidences:
+        """The confidences of the first head."""
+        return next((head.confidences for head in self.heads.values()), _NO_CONFIDENCES)
 
 
 def decode_classes(kind: OutputKind, rows: NDArray[Any]) -> tuple[Ints, Floats]:
@@ -218,11 +177,24 @@ def label_table(names: Sequence[str], keys: Sequence[str], classes: int) -> Sequ
     return keys if len(keys) == classes else [str(index) for index in range(classes)]
 
 
-def texts_of(items: Sequence[Item]) -> tuple[list[str], Ints]:
-    """Returns the strings of an output, and the call of each."""
-    parts = [item[1] if type(item) is tuple else () for item in items]
+def texts_of(items: Sequence[Item], *, is_ranked: bool = False) -> tuple[list[str], Ints]:
+    """Returns the strings of an output, one a row, and the call of each.
+
+    Args:
+        items: The copies.
+        is_ranked: Whether a row has several strings, of which the first counts; else rows of several have none.
+    """
+    parts = [_row_texts(*item, is_ranked=is_ranked) if type(item) is tuple else () for item in items]
     texts = [str(text)[:MAX_TEXT] for text in itertools.chain.from_iterable(parts)]
     return texts, np.repeat(np.arange(len(parts), dtype=np.int64), list(map(len, parts)))
+
+
+def _row_texts(shape: Shape, texts: Any, *, is_ranked: bool) -> tuple[str, ...]:
+    width = math.prod(shape[1:])
+    if width == 1 and isinstance(texts, tuple):
+        return texts
+    is_complete = bool(width) and isinstance(texts, tuple) and len(texts) % width == 0
+    return texts[::width] if is_ranked and is_complete else ()
 
 
 def encode_texts(texts: Sequence[str]) -> tuple[Ints, list[str]]:

@@ -81,7 +81,7 @@ class Vocabulary:
 
 
 class Vocabularies:
-    """Holds one vocabulary for each model and feature, shared by all sessions of the model.
+    """Holds one vocabulary for each feature, and each head, of a model, shared by all sessions of the model.
 
     Args:
         limit: Number of values of each at most.
@@ -91,16 +91,19 @@ class Vocabularies:
     def __init__(self, *, limit: int, on_full: Callable[[str, str], None] = lambda _, __: None) -> None:
         self._limit = limit
         self._on_full = on_full
-        self._vocabularies: dict[tuple[str, str], Vocabulary] = {}
+        self._vocabularies: dict[tuple[str, str, str], Vocabulary] = {}
 
-    def admit(self, model: str, feature: str, counts: Mapping[str, int]) -> dict[str, int]:
-        """Returns `counts` with all values that may not leave as `_OTHER`; an empty `feature` means labels."""
-        vocabulary = self._vocabularies.get((model, feature))
+    def admit(self, model: str, head: str, feature: str, counts: Mapping[str, int]) -> dict[str, int]:
+        """Returns `counts` with all values that may not leave as `_OTHER`; an empty `feature` means labels of `head`.
+
+        The head of a model that has one has no name.
+        """
+        vocabulary = self._vocabularies.get((model, head, feature))
         if vocabulary is None:
             if len(self._vocabularies) >= MAX_VOCABULARIES:
                 del self._vocabularies[next(iter(self._vocabularies))]
             vocabulary = Vocabulary(limit=self._limit, min_count=MIN_COUNT if feature else 1)
-            self._vocabularies[(model, feature)] = vocabulary
+            self._vocabularies[(model, head, feature)] = vocabulary
         admitted = vocabulary.admit(counts)
         if vocabulary.is_full and semconv.OTHER in admitted:
             self._on_full(model, feature)

@@ -97,12 +97,22 @@ class MetricWriter:
             attributes = {**base, semconv.ERROR_TYPE: error} if error else base
             self._record(semconv.DURATION, durations, attributes, snapshot.slowest_calls.get(error))
         self._record(semconv.BATCH, snapshot.batch_sizes, base)
-        self._record(semconv.CONFIDENCE, snapshot.confidences, base)
-        for name, values in snapshot.values.items():
-            self._record(semconv.VALUE, values, {**base, semconv.OUTPUT_NAME: name})
+        for metric, values_by_output in (
+            (semconv.CONFIDENCE, snapshot.confidences),
+            (semconv.VALUE, snapshot.values),
+            (semconv.ITEMS, snapshot.item_counts),
+            (semconv.ITEM_CONFIDENCE, snapshot.item_confidences),
+        ):
+            for name, values in values_by_output.items():
+                self._record(metric, values, output_attributes(base, name))
         for name, values in snapshot.inputs.features.items():
             self._record(semconv.FEATURE, values, {**base, semconv.FEATURE_NAME: name})
-        self._count(semconv.PREDICTIONS, snapshot.labels, base, semconv.PREDICTION_LABEL)
+        for name, labels in snapshot.labels.items():
+            self._count(semconv.PREDICTIONS, labels, output_attributes(base, name), semconv.PREDICTION_LABEL)
+        for name, count in snapshot.uncounted.items():
+            if count:
+                attributes = output_attributes(base, name)
+                self._instruments.counters[semconv.UNCOUNTED.name].add(count, attributes, UNTRACED_CONTEXT)
         self._count(semconv.MISSING_VALUES, snapshot.inputs.missing, base, semconv.FEATURE_NAME)
         for name, categories in snapshot.inputs.categories.items():
             self._count(semconv.CATEGORY, categories, {**base, semconv.FEATURE_NAME: name}, semconv.FEATURE_VALUE)
@@ -207,6 +217,11 @@ def model_attributes(model: ModelKey) -> MetricAttributes:
     return attributes
 
 
+def output_attributes(base: MetricAttributes, output: str) -> MetricAttributes:
+    """Adds the name of an output; that of a model's only head is empty, and no attribute."""
+    return {**base, semconv.OUTPUT_NAME: output} if output else base
+
+
 def _exemplar_values(
     predictions: Predictions, priorities: CallPriorities, calls: Collection[int]
 ) -> Iterable[tuple[semconv.Metric, MetricAttributes, list[tuple[float, int]]]]:
@@ -220,13 +235,14 @@ def _exemplar_values(
     for error, values in durations.items():
         yield semconv.DURATION, {**base, semconv.ERROR_TYPE: error} if error else base, values
     confidences = ((float(priorities.min_confidence[call]), call) for call in calls)
-    yield semconv.CONFIDENCE, base, [(confidence, call) for confidence, call in confidences if confidence >= 0]
+    head = output_attributes(base, predictions.head_name)
+    yield semconv.CONFIDENCE, head, [(confidence, call) for confidence, call in confidences if confidence >= 0]
     rows = predictions.labels
     labels: dict[str, list[tuple[float, int]]] = {}
     for row in np.flatnonzero(np.isin(rows.calls, list(calls))).tolist():
         labels.setdefault(rows.table[int(rows.codes[row])], []).append((1.0, int(rows.calls[row])))
     for label, values in labels.items():
-        yield semconv.PREDICTIONS, {**base, semconv.PREDICTION_LABEL: label}, values[-1:]
+        yield semconv.PREDICTIONS, {**head, semconv.PREDICTION_LABEL: label}, values[-1:]
 
 
 def spread_over_ranks(values: list[tuple[float, int]]) -> list[tuple[float, int]]:

@@ -58,7 +58,7 @@ def prioritize(predictions: Predictions, *, slow: Bools | None = None, confidenc
     mean_confidence, min_confidence = _confidence_by_call(predictions.confidences, calls)
     return CallPriorities(
         failed=np.array(is_failed, dtype=bool),
-        unsure=min_confidence < confidence_floor,
+        unsure=_are_unsure(predictions, min_confidence, confidence_floor),
         slow=np.zeros(calls, dtype=bool) if slow is None else slow,
         mean_confidence=mean_confidence,
         min_confidence=min_confidence,
@@ -153,6 +153,8 @@ def call_attributes(predictions: Predictions, priorities: CallPriorities, call: 
     batch_size = int(predictions.batch_sizes[call])
     if batch_size:
         attributes[semconv.BATCH_SIZE] = batch_size
+    if predictions.head_name:
+        attributes[semconv.OUTPUT_NAME] = predictions.head_name
     row = int(np.searchsorted(labels.calls, call))
     if batch_size == 1 and row < labels.calls.size and labels.calls[row] == call:
         attributes[semconv.PREDICTION_LABEL] = labels.table[int(labels.codes[row])]
@@ -173,6 +175,15 @@ def span_attributes(predictions: Predictions, priorities: CallPriorities, call: 
         **predictions.model.runtime_attributes,
         semconv.OPERATION_NAME: predictions.operation,
     }
+
+
+def _are_unsure(predictions: Predictions, min_confidence: Floats, confidence_floor: float) -> Bools:
+    """Whether a call has a row of less confidence, of any head."""
+    is_unsure: Bools = np.asarray(min_confidence < confidence_floor)
+    for head in list(predictions.heads.values())[1:]:
+        low = head.confidences.calls[head.confidences.values < confidence_floor]
+        is_unsure[low] = True
+    return is_unsure
 
 
 def _confidence_by_call(confidences: Confidences, calls: int) -> tuple[Floats, Floats]:

@@ -62,7 +62,7 @@ class SpanBatch(NamedTuple):
     """Holds calls whose spans and events are to be written."""
 
     predictions: Predictions
-    """The predictions of the calls, without values and inputs, which no span carries."""
+    """The predictions of the calls, without values, items and inputs, which no span carries."""
     tracker_contexts: Sequence[object]
     """The error tracker's own context around each call; empty if no call had one."""
 
@@ -89,7 +89,9 @@ class SpanQueue:
 
     def push(self, predictions: Predictions, tracker_contexts: Sequence[object]) -> None:
         """Queues a batch that the metrics do not hold yet, and drops the oldest batches if too many calls wait."""
-        batch = SpanBatch(dataclasses.replace(predictions, values={}, inputs=InputSummary()), tracker_contexts)
+        batch = SpanBatch(
+            dataclasses.replace(predictions, values={}, items={}, inputs=InputSummary()), tracker_contexts
+        )
         self._unmeasured.append(batch)
         self._pushed_weight += _weight(batch)
         while self._pushed_weight - self._dropped_weight - self._popped_weight > MAX_CALLS:

@@ -37,9 +37,9 @@ part of it that was copied; or None, nothing."""
 Side: TypeAlias = "bytes | tuple[Item, ...]"
 """The inputs or outputs of a call: the bytes of a plan's only tensor if it was copied whole, else one item a tensor."""
 
-Layout = Literal["rows", "nchw", "nhwc", "text", "maps", "whole", "shape", "none", "values"]
-"""How a tensor is copied: `rows` along its first axis, an image by pixels, strings, ZipMap's dictionaries, all of it,
-its shape only, not at all, or Python's `values`, as `observe()` takes them."""
+Layout = Literal["rows", "items", "nchw", "nhwc", "text", "maps", "whole", "shape", "none", "values"]
+"""How a tensor is copied: `rows` along its first axis, `items` along its first two of three, an image by pixels,
+strings, ZipMap's dictionaries, all of it, its shape only, not at all, or Python's `values`, as `observe()` has them."""
 
 IMAGE_STEP: Final = 8
 SMALL_IMAGE_PIXELS: Final = 64

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from otel_mlmon import semconv
+from otel_mlmon import semconv, streams
 from otel_mlmon.processor.alert.alert import Cause
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.window.window import Bins, Reference, Window
@@ -244,7 +244,7 @@ def describe_bin(stream: str, name: str, bins: Bins) -> str:
         return "all others"
     if bins.is_ordered:
         return name
-    return f"{'class' if stream == semconv.STREAM_LABEL else 'value'} {name}"
+    return f"{'class' if streams.stream_family(stream) == semconv.STREAM_LABEL else 'value'} {name}"
 
 
 def format_percent(share: float) -> str:

@@ -28,7 +28,8 @@ class DataPoint:
     key: str = ""
     """The label, feature name, output name or error type that the metric is split by; empty if it is not."""
     category: str = ""
-    """The feature's value, for `ml.input.category` only."""
+    """What the metric is split by further: of `ml.input.category` the feature's value, of `ml.predictions` the output
+    of a model of several heads; else empty."""
     series: str
     """The time series: 32 hex digits of resource, scope, metric and all attributes. A series has one writer."""
     start_ns: int

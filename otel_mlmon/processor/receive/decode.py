@@ -53,20 +53,17 @@ _MAX_TIME_NS: Final = 2**63 - 1
 _NO_RECORDED_VALUE: Final = 1
 _DELTA, _CUMULATIVE = 1, 2
 
-_METRICS: Final[Mapping[str, semconv.Metric]] = {
-    metric.name: metric
-    for metric in (
-        semconv.DURATION,
-        semconv.BATCH,
-        semconv.PREDICTIONS,
-        semconv.CONFIDENCE,
-        semconv.VALUE,
-        semconv.FEATURE,
-        semconv.MISSING_VALUES,
-        semconv.CATEGORY,
-        semconv.SAMPLES,
-    )
+_USED: Final = (
+    semconv.DURATION, semconv.BATCH, semconv.PREDICTIONS, semconv.UNCOUNTED, semconv.CONFIDENCE, semconv.VALUE,
+    semconv.ITEMS, semconv.ITEM_CONFIDENCE, semconv.FEATURE, semconv.MISSING_VALUES, semconv.CATEGORY, semconv.SAMPLES,
+)  # fmt: skip
+_METRICS: Final[Mapping[str, semconv.Metric]] = {metric.name: metric for metric in _USED}
+_NAMED: Final = {
+    **{metric.name: "no_feature_name" for metric in (semconv.FEATURE, semconv.MISSING_VALUES, semconv.CATEGORY)},
+    semconv.ITEM_CONFIDENCE.name: "no_output_name",
 }
+"""Metrics that say nothing without their first attribute, and the reason by which a point without it is rejected."""
+
 _LOOP_PREFIXES: Final = ("ml.drift.", "ml.alert.")
 
 
@@ -281,8 +278,8 @@ def _identify_attributes(attributes: Attributes, definition: semconv.Metric, con
     if not model.name:
         raise _PointError("no_model_name")
     split = definition.attributes
-    if split and split[0] == semconv.FEATURE_NAME and split[0] not in attributes:
-        raise _PointError("no_feature_name")
+    if definition.name in _NAMED and split[0] not in attributes:
+        raise _PointError(_NAMED[definition.name])
     identity = ascii((context.identity, definition.name, canonical(attributes)))
     return _PointIdentity(
         model=model,

@@ -233,9 +233,9 @@ class WindowAggregator:
         if series is not None and series.has_point(point_key):
             return "duplicate"
         if isinstance(point.sketch, int) is not (point.metric in COUNTERS):
-            return "mismatch" if list_streams(point.metric, point.key) else "unused"
+            return "mismatch" if list_streams(point.metric, point.key, point.category) else "unused"
         if model is not None and end_ns <= model.progress.closed_ns:
-            return "late" if list_streams(point.metric, point.key) else "unused"
+            return "late" if list_streams(point.metric, point.key, point.category) else "unused"
         outcome: PointOutcome = "accepted"
         if series is None:
             refusal = self._refusal(point, model)
@@ -251,7 +251,7 @@ class WindowAggregator:
 
     def _refusal(self, point: DataPoint, model: ModelWindows | None) -> PointOutcome | None:
         """Returns the reason why a new series cannot be added; None if it can."""
-        names = list_streams(point.metric, point.key)
+        names = list_streams(point.metric, point.key, point.category)
         if not names:
             return "unused"
         present = model.streams if model is not None else {}
@@ -274,7 +274,7 @@ class WindowAggregator:
                 windows=state.windows,
             )
         model = state.models[point.model]
-        for name in list_streams(point.metric, point.key):
+        for name in list_streams(point.metric, point.key, point.category):
             if name not in model.streams:
                 state.changes.streams.add(model.ensure_stream(name).key)
         state.changes.series.add(key)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from otel_mlmon import semconv
+from otel_mlmon import semconv, streams
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.window.binning import count_over_threshold
 from otel_mlmon.processor.window.moving_reference import MovingReference
@@ -165,8 +165,7 @@ class ModelWindows:
                 )
                 windows += [window] if window is not None else []
                 changed += [stream.key] if is_changed else []
-        labels, values = sketches.get(semconv.STREAM_LABEL), sketches.get(semconv.STREAM_VALUE)
-        self.progress.predictions += labels.total if labels is not None else values.total if values is not None else 0
+        self.progress.predictions += _count_predictions(sketches)
         pane = ModelPane(
             model=self.key,
             start_ns=start_ns,
@@ -241,3 +240,12 @@ class ModelWindows:
                 for stream in sketches if point.exemplars else ():
                     exemplars.setdefault(stream, set()).update(point.exemplars)
         return merge_streams(increments), exemplars, consumed
+
+
+def _count_predictions(sketches: Mapping[str, StreamSketch]) -> int:
+    """Counts the labels of a pane, or without any its values; of several heads the most, since a row is in each."""
+    for family in (semconv.STREAM_LABEL, semconv.STREAM_VALUE):
+        totals = [sketch.total for name, sketch in sketches.items() if streams.stream_family(name) == family]
+        if totals:
+            return max(totals)
+    return 0

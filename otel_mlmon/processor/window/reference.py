@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from otel_mlmon import semconv
+from otel_mlmon import semconv, streams
 from otel_mlmon.processor.window.binning import (
     Binning,
     ClassBins,
@@ -232,9 +232,10 @@ def _allowance_binning(stream: str, settings: ModelWindowSettings) -> Binning:
 def _choose_binning(
     stream: str, sketch: StreamSketch, *, grid: Grid, settings: ModelWindowSettings
 ) -> ClassBins | NumberBins:
-    if stream == semconv.STREAM_CONFIDENCE:
+    family = streams.stream_family(stream)
+    if family == semconv.STREAM_CONFIDENCE:
         return NumberBins(edges=semconv.CONFIDENCE_EDGES, is_fixed=True)
     is_input = stream.startswith(semconv.STREAM_INPUT_PREFIX)
-    if sketch.categories.total > sketch.numbers or stream == semconv.STREAM_LABEL:
+    if sketch.categories.total > sketch.numbers or family == semconv.STREAM_LABEL:
         return ClassBins.choose(sketch, limit=settings.max_labels, has_missing=is_input)
     return choose_quantile_bins(sketch, grid=grid, has_missing=is_input)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from otel_mlmon import semconv
+from otel_mlmon import semconv, streams
 from otel_mlmon.processor.receive.data_point import Sketch
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
@@ -36,14 +36,14 @@ DELTA: Final = -1
 OK: Final = "ok"
 FAILED: Final = "failed"
 
-COUNTERS: Final = frozenset(metric.name for metric in (semconv.PREDICTIONS, semconv.MISSING_VALUES, semconv.CATEGORY))
+COUNTERS: Final = frozenset(
+    metric.name for metric in (semconv.PREDICTIONS, semconv.UNCOUNTED, semconv.MISSING_VALUES, semconv.CATEGORY)
+)
 """Metrics whose points are whole numbers; those of the others are histograms."""
 
-_SINGLE_STREAMS: Final = {
-    semconv.PREDICTIONS.name: (semconv.STREAM_LABEL,),
-    semconv.CONFIDENCE.name: (semconv.STREAM_CONFIDENCE,),
-    semconv.VALUE.name: (semconv.STREAM_VALUE,),
-    semconv.DURATION.name: (semconv.STREAM_LATENCY, semconv.STREAM_ERRORS),
+_HEAD_STREAMS: Final = {
+    semconv.CONFIDENCE.name: semconv.STREAM_CONFIDENCE,
+    semconv.VALUE.name: semconv.STREAM_VALUE,
 }
 _INPUTS: Final = frozenset(metric.name for metric in (semconv.FEATURE, semconv.MISSING_VALUES, semconv.CATEGORY))
 
@@ -179,21 +179,29 @@ class Series:
         return increment
 
 
-def list_streams(metric: str, name: str) -> tuple[str, ...]:
+def list_streams(metric: str, name: str, category: str = "") -> tuple[str, ...]:
     """Returns the names of the streams that a metric feeds; empty if it feeds none.
 
     Args:
         metric: Its name.
-        name: What it is split by: for inputs the feature.
+        name: What it is split by: for inputs the feature, for predictions the label, for other outputs their name.
+        category: What it is split by further: for predictions the output of a model of several heads.
     """
     if metric in _INPUTS:
         return (f"{semconv.STREAM_INPUT_PREFIX}{name}",)
-    return _SINGLE_STREAMS.get(metric, ())
+    if metric == semconv.PREDICTIONS.name:
+        return (streams.name_head_stream(semconv.STREAM_LABEL, category),)
+    if metric in _HEAD_STREAMS:
+        return (streams.name_head_stream(_HEAD_STREAMS[metric], name),)
+    if metric == semconv.ITEM_CONFIDENCE.name:
+        return (streams.name_item_stream(name),)
+    return (semconv.STREAM_LATENCY, semconv.STREAM_ERRORS) if metric == semconv.DURATION.name else ()
 
 
 def sketch_streams(metric: str, name: str, category: str, increment: PointValue) -> dict[str, StreamSketch]:
     """Converts an increment into a sketch for each of the streams that its metric feeds."""
-    return dict(zip(list_streams(metric, name), _sketches(metric, name, category, increment), strict=True))
+    names = list_streams(metric, name, category)
+    return dict(zip(names, _sketches(metric, name, category, increment), strict=True))
 
 
 def merge_streams(panes: Iterable[Mapping[str, StreamSketch]]) -> dict[str, StreamSketch]:

@@ -26,7 +26,7 @@ class StreamKey(NamedTuple):
 
     model: ModelKey
     stream: str
-    """`prediction.label`, `.confidence` or `.value`, `input.<feature>`, `latency` or `errors`."""
+    """A name of `streams.STREAMS`, such as `prediction.label`, `input.<feature>` or `latency`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from otel_mlmon.instrumentation.decode.vocabulary import Vocabularies
 from otel_mlmon.instrumentation.runtime.call import CallTuple
 from otel_mlmon.instrumentation.settings import ModelOptions
 from otel_mlmon.types import ModelKey
-from tests.support.calls import batch_of, copy_calls, summarize
+from tests.support.calls import batch_of, copy_calls, labels_of, summarize
 
 FAILED = "ValueError"
 
@@ -70,8 +70,8 @@ def test_memory_is_flat_over_a_million_labels_and_categories() -> None:
         aggregator.add(decoder.decode(batch_of([record])))
         if call % 100 == 99:
             (snapshot,) = aggregator.take()
-            total += sum(snapshot.labels.values())
-            names |= set(snapshot.labels) | set(snapshot.inputs.categories["f0"])
+            total += sum(labels_of(snapshot).values())
+            names |= set(labels_of(snapshot)) | set(snapshot.inputs.categories["f0"])
             blocks.append(sys.getallocatedblocks())
     assert total == 1_000_000
     assert (len(names), semconv.OTHER in names) == (limit + 1, True)
@@ -85,9 +85,12 @@ def as_snapshot(numbers: list[float], counts: dict[str, int], samples: int) -> S
         durations_s={"": values} if numbers else {},
         slowest_calls={"": (max(numbers), f"context of {max(numbers)}")} if numbers else {},
         batch_sizes=values + 1,
-        labels=counts,
-        confidences=values + 2,
+        labels={"": counts, "color": counts},
+        uncounted={"": samples},
+        confidences={"": values + 2},
         values={"y": values + 3},
+        item_counts={"boxes": values},
+        item_confidences={"boxes": values + 5},
         inputs=InputSummary(
             features={"f0": values + 4},
             missing={"f1": samples},
@@ -105,8 +108,11 @@ def as_tuple(snapshot: Snapshot) -> tuple[object, ...]:
         snapshot.slowest_calls,
         snapshot.batch_sizes.tolist(),
         snapshot.labels,
-        snapshot.confidences.tolist(),
+        snapshot.uncounted,
+        {name: values.tolist() for name, values in snapshot.confidences.items()},
         {name: values.tolist() for name, values in snapshot.values.items()},
+        {name: values.tolist() for name, values in snapshot.item_counts.items()},
+        {name: values.tolist() for name, values in snapshot.item_confidences.items()},
         {name: values.tolist() for name, values in inputs.features.items()},
         inputs.missing,
         inputs.categories,
@@ -137,9 +143,12 @@ def test_merging_adds_everything_up_and_keeps_the_slowest_call() -> None:
         {"": [1.0, 3.0, 2.0]},
         {"": (3.0, "context of 3.0")},
         [2.0, 4.0, 3.0],
-        {"a": 3, "b": 5},
-        [3.0, 5.0, 4.0],
+        {"": {"a": 3, "b": 5}, "color": {"a": 3, "b": 5}},
+        {"": 3},
+        {"": [3.0, 5.0, 4.0]},
         {"y": [4.0, 6.0, 5.0]},
+        {"boxes": [1.0, 3.0, 2.0]},
+        {"boxes": [6.0, 8.0, 7.0]},
         {"f0": [5.0, 7.0, 6.0]},
         {"f1": 3},
         {"f2": {"a": 3, "b": 5}, "only 2": {"x": 1}, "only 1": {"x": 1}},

@@ -9,7 +9,7 @@ from otel_mlmon import guard
 from otel_mlmon.instrumentation.decode.custom_outputs import STAGE
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import MAX_WHOLE_BYTES
 from otel_mlmon.instrumentation.settings import ModelOptions
-from tests.support.calls import copy_calls, summarize
+from tests.support.calls import confidences_of, copy_calls, labels_of, summarize
 
 
 def test_it_gets_copies_of_all_outputs_of_a_call_and_says_what_they_are() -> None:
@@ -29,8 +29,8 @@ def test_it_gets_copies_of_all_outputs_of_a_call_and_says_what_they_are() -> Non
     snapshot = summarize(
         copy_calls([({}, outputs)] * 2, is_whole=True), ModelOptions(output_kind=read, labels=["cat", "dog"])
     )
-    assert snapshot.labels == {"dog": 2, "cat": 2, "7": 2}
-    np.testing.assert_allclose(snapshot.confidences, [0.9, 1.0] * 2, rtol=1e-6)
+    assert labels_of(snapshot) == {"dog": 2, "cat": 2, "7": 2}
+    np.testing.assert_allclose(confidences_of(snapshot), [0.9, 1.0] * 2, rtol=1e-6)
     assert snapshot.batch_sizes.tolist() == [2.0, 2.0]
     assert [sorted(given) for given in seen] == [["boxes", "scores", "word"]] * 2
     assert np.array_equal(seen[1]["boxes"], boxes + 1)
@@ -43,7 +43,7 @@ def test_it_gets_copies_of_all_outputs_of_a_call_and_says_what_they_are() -> Non
 def test_what_it_may_answer(answer: tuple[Any, Any], labels: dict[str, int], confidences: list[float]) -> None:
     records = copy_calls([({}, {"y": np.zeros((1, 2))})], is_whole=True)
     snapshot = summarize(records, ModelOptions(output_kind=lambda _: answer))
-    assert (snapshot.labels, snapshot.confidences.tolist()) == (labels, confidences)
+    assert (labels_of(snapshot), confidences_of(snapshot).tolist()) == (labels, confidences)
 
 
 def test_it_reads_whole_rows_however_they_were_copied() -> None:
@@ -54,7 +54,7 @@ def test_it_reads_whole_rows_however_they_were_copied() -> None:
 
     for is_whole in (True, False):
         snapshot = summarize(copy_calls([({}, {"y": rows})], is_whole=is_whole), ModelOptions(output_kind=read))
-        assert snapshot.labels == {"[1.0, 2.0]": 1, "[3.0, 4.0]": 1}
+        assert labels_of(snapshot) == {"[1.0, 2.0]": 1, "[3.0, 4.0]": 1}
 
 
 @pytest.mark.guarded
@@ -69,7 +69,7 @@ def test_a_call_it_fails_for_has_no_labels_and_the_others_have() -> None:
 
     records = copy_calls([({}, {"y": np.array([[flag]], dtype=np.float32)}) for flag in (0, 1, 0)], is_whole=True)
     snapshot = summarize(records, ModelOptions(output_kind=read))
-    assert (snapshot.labels, snapshot.durations_s[""].size) == ({"ok": 2}, 3)
+    assert (labels_of(snapshot), snapshot.durations_s[""].size) == ({"ok": 2}, 3)
 
 
 @pytest.mark.guarded
@@ -91,4 +91,4 @@ def test_an_output_too_large_to_copy_is_not_given_in_part() -> None:
     large = np.zeros((1, MAX_WHOLE_BYTES // 4 + 1), np.float32)
     records = copy_calls([({}, {"y": large})], is_whole=True)
     snapshot = summarize(records, ModelOptions(output_kind=lambda _: (["seen"], None)))
-    assert (snapshot.labels, snapshot.batch_sizes.tolist()) == ({}, [1.0])
+    assert (labels_of(snapshot), snapshot.batch_sizes.tolist()) == ({}, [1.0])

@@ -18,7 +18,7 @@ from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.runtime.call import CallTuple, Plan
 from otel_mlmon.instrumentation.settings import ModelOptions
 from otel_mlmon.types import OutputKind
-from tests.support.calls import Node, batch_of, copy_calls, summarize
+from tests.support.calls import Node, batch_of, confidences_of, copy_calls, labels_of, summarize
 
 CUTS = st.lists(st.integers(0, 100), max_size=3)
 ODD = [np.nan, np.inf, -np.inf, -0.0, 0.0, 5e-324, 1.0, 0.5]
@@ -89,8 +89,8 @@ def test_any_pieces_add_up_to_what_an_oracle_finds(kind: OutputKind, data: st.Da
         labels.update(said)
         confidences += sure
         values += numbers
-    assert snapshot.labels == labels
-    np.testing.assert_allclose(np.sort(snapshot.confidences), sorted(confidences), rtol=1e-12)
+    assert labels_of(snapshot) == labels
+    np.testing.assert_allclose(np.sort(confidences_of(snapshot)), sorted(confidences), rtol=1e-12)
     got = [number for numbers in snapshot.values.values() for number in numbers.tolist()]
     np.testing.assert_allclose(sorted(got), sorted(values), rtol=1e-12)
     assert snapshot.batch_sizes.tolist() == [len(batch) for batch in batches if len(batch)]
@@ -109,7 +109,7 @@ def test_labels_that_are_numbers(data: st.DataObject, dtype: str, cuts: list[int
     snapshot = summarize(copy_calls(as_calls(batches)), ModelOptions(labels=["zero", "one"]), cuts=cuts)
     rows = [value for batch in batches for value in batch.ravel().tolist()]
     names = {0: "zero", 1: "one"}
-    assert snapshot.labels == Counter(names.get(value, str(value)) for value in rows)
+    assert labels_of(snapshot) == Counter(names.get(value, str(value)) for value in rows)
 
 
 @settings(deadline=None, max_examples=60)
@@ -118,14 +118,14 @@ def test_labels_that_are_strings_of_the_models_own(batches: list[list[str]], cut
     arrays = [np.array(batch, dtype=object) for batch in batches]
     said = ModelOptions(labels=["ant", "bee", "", "côté"])
     snapshot = summarize(copy_calls(as_calls(arrays)), said, cuts=cuts)
-    assert snapshot.labels == Counter(label for batch in batches for label in batch)
+    assert labels_of(snapshot) == Counter(label for batch in batches for label in batch)
 
 
 def test_a_string_output_that_is_no_known_class_leaves_after_it_was_seen_often() -> None:
     words = ["Ada Lovelace", *["cat"] * 6, "x" * 300]
     records = copy_calls(as_calls([np.array([word], dtype=object) for word in words]))
     snapshot = summarize(records, ModelOptions(), cuts=range(1, 20))
-    assert snapshot.labels == {"_OTHER": 6, "cat": 2}
+    assert labels_of(snapshot) == {"_OTHER": 6, "cat": 2}
 
 
 @settings(deadline=None, max_examples=60)
@@ -173,26 +173,27 @@ def test_strings_as_inputs(data: st.DataObject, cuts: list[int]) -> None:
         assert snapshot.inputs.missing.get(f"f{at}", 0) == len(rows) - len(present)
 
 
-def test_several_heads_the_first_is_the_prediction_and_the_others_say_how_sure_they_are() -> None:
+def test_each_of_several_heads_has_its_own_labels() -> None:
     colour, size = np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]])
     records = copy_calls([({}, {"colour": colour, "size": size, "num_items": np.array([[1], [2]])})])
     snapshot = summarize(records, ModelOptions())
-    assert snapshot.labels == {"0": 1, "1": 1}
-    assert snapshot.confidences.tolist() == [0.9, 0.8]
-    assert {name: values.tolist() for name, values in snapshot.values.items()} == {"size.confidence": [0.5, 0.8]}
+    assert snapshot.labels == {"colour": {"0": 1, "1": 1}, "size": {"0": 1, "2": 1}}
+    confidences = {name: values.tolist() for name, values in snapshot.confidences.items()}
+    assert confidences == {"colour": [0.9, 0.8], "size": [0.5, 0.8]}
+    assert (snapshot.uncounted, dict(snapshot.values)) == ({"colour": 0, "size": 0}, {})
 
 
 def test_logits_beside_their_probabilities_are_one_prediction() -> None:
     logits = np.array([[1.0, 3.0], [2.0, 0.0]])
     shares = np.array([softmax(row) for row in logits])
     snapshot = summarize(copy_calls([({}, {"logits": logits, "probs": shares})]), ModelOptions())
-    assert (snapshot.labels, dict(snapshot.values)) == ({"1": 1, "0": 1}, {})
+    assert (labels_of(snapshot), dict(snapshot.values)) == ({"1": 1, "0": 1}, {})
 
 
 def test_labels_come_from_their_own_output_wherever_it_stands() -> None:
     shares, labels = np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([70, 80])
     snapshot = summarize(copy_calls([({}, {"probabilities": shares, "label": labels})]), ModelOptions())
-    assert (snapshot.labels, snapshot.confidences.tolist()) == ({"70": 1, "80": 1}, [0.9, 0.8])
+    assert (labels_of(snapshot), confidences_of(snapshot).tolist()) == ({"70": 1, "80": 1}, [0.9, 0.8])
 
 
 def test_several_targets_are_told_apart() -> None:
@@ -212,7 +213,7 @@ def test_labels_too_few_too_many_and_twice(labels: list[str], counts: dict[str, 
     rows = np.array([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]])
     findings = Findings()
     snapshot = summarize(copy_calls([({}, {"p": rows})]), ModelOptions(labels=labels), findings=findings)
-    assert snapshot.labels == counts
+    assert labels_of(snapshot) == counts
     said = {} if len(labels) == 3 else {"labels": f"{len(labels)} given for 3 classes"}
     assert findings.all() == {"m": {"output p": "probabilities", **said}}
 
@@ -227,7 +228,7 @@ def test_labels_too_few_too_many_and_twice(labels: list[str], counts: dict[str, 
 def test_what_a_detector_finds_is_not_counted_as_predictions(outputs: dict[str, np.ndarray]) -> None:
     findings = Findings()
     snapshot = summarize(copy_calls([({}, outputs)]), ModelOptions(), findings=findings)
-    assert (snapshot.labels, snapshot.confidences.size, dict(snapshot.values)) == ({}, 0, {})
+    assert (labels_of(snapshot), confidences_of(snapshot).size, dict(snapshot.values)) == ({}, 0, {})
     assert set(findings.all()["m"].values()) == {"unknown kind, timed only (set ModelOptions.output_kind)"}
 
 
@@ -238,7 +239,7 @@ def test_what_cannot_be_read_is_timed_and_that_is_said_once(value: Any, caplog: 
     with caplog.at_level(logging.INFO, logger="otel_mlmon"):
         for _ in range(3):
             snapshot = summarize(records, ModelOptions(), cuts=[1, 2], findings=findings)
-    assert (snapshot.durations_s[""].size, snapshot.labels, dict(snapshot.values)) == (3, {}, {})
+    assert (snapshot.durations_s[""].size, labels_of(snapshot), dict(snapshot.values)) == (3, {}, {})
     assert [record.getMessage() for record in caplog.records] == [
         f"Model m, {subject}: unknown kind, timed only (set ModelOptions.output_kind)."
         for subject in findings.all()["m"]
@@ -305,7 +306,7 @@ def test_extremes_of_a_type_are_numbers(dtype: str) -> None:
     info = np.finfo(dtype)
     values = np.array([[info.max], [info.min], [info.tiny / 2], [-0.0]], dtype=dtype)
     snapshot = summarize(copy_calls([({"x": values}, {"y": values})]), ModelOptions(output_kind="regression"))
-    assert snapshot.values["y"].tolist() == snapshot.inputs.features["f0"].tolist() == values[:, 0].tolist()
+    assert snapshot.values[""].tolist() == snapshot.inputs.features["f0"].tolist() == values[:, 0].tolist()
 
 
 def test_a_row_too_large_to_copy_still_counts() -> None:
@@ -318,7 +319,7 @@ def test_class_names_of_the_model_that_are_not_as_many_as_the_classes_name_none(
     rows = np.array([[0.2, 0.8]])
     for names, label in (("a,b", "b"), ("a,b,c", "1")):
         snapshot = summarize(copy_calls([({}, {"p": rows})], metadata={"names": names}), ModelOptions())
-        assert snapshot.labels == {label: 1}
+        assert labels_of(snapshot) == {label: 1}
 
 
 def test_a_row_of_strings_that_was_cut_is_not_taken_for_others() -> None:
@@ -333,7 +334,7 @@ def test_a_single_tensor_may_come_with_a_tuple_around_it() -> None:
     records = copy_calls([({"x": rows}, {"p": rows})] * 2)
     around: list[Any] = [records[0], *((*record[:4], (record[4],), (record[5],), None) for record in records[1:])]
     snapshot, same = summarize(records, ModelOptions()), summarize(around, ModelOptions())
-    assert same.labels == snapshot.labels == {"1": 2}
+    assert labels_of(same) == labels_of(snapshot) == {"1": 2}
     assert (same.inputs.samples, same.inputs.features["f1"].tolist()) == (2, snapshot.inputs.features["f1"].tolist())
 
 
@@ -344,9 +345,9 @@ def decoder_of(
     return Decoder(record[0], options=lambda _: options or ModelOptions(), max_features=9, findings=findings), findings
 
 
-def labels_of(outputs: dict[str, Any], options: ModelOptions, **described: Any) -> tuple[dict[str, int], list[float]]:
+def predict(outputs: dict[str, Any], options: ModelOptions, **described: Any) -> tuple[dict[str, int], list[float]]:
     snapshot = summarize(copy_calls([({}, outputs)], **described), options)
-    return dict(snapshot.labels), snapshot.confidences.tolist()
+    return dict(labels_of(snapshot)), confidences_of(snapshot).tolist()
 
 
 HALF = np.array([[0.25, 0.75]])
@@ -360,44 +361,48 @@ def test_a_kind_declared_for_all_is_that_of_the_first_output_of_scores() -> None
         "first.0": [3.0],
         "first.1": [1.0],
     }
-    assert snapshot.labels == {}
+    assert labels_of(snapshot) == {}
     whole = summarize(
         copy_calls([({}, {"a": np.array([[7]]), "b": np.array([[8]])})]), ModelOptions(output_kind="regression")
     )
-    assert ({name: values.tolist() for name, values in whole.values.items()}, dict(whole.labels)) == (
+    assert ({name: values.tolist() for name, values in whole.values.items()}, whole.labels) == (
         {"a": [7.0]},
-        {"8": 1},
+        {"b": {"8": 1}},
     )
 
 
 def test_a_kind_declared_by_name_is_that_of_this_output_only() -> None:
     outputs = {"first": np.array([[3.0, 1.0]]), "second": np.array([[3.0, 1.0]])}
     snapshot = summarize(copy_calls([({}, outputs)]), ModelOptions(output_kind={"second": "regression"}))
-    assert (dict(snapshot.labels), sorted(snapshot.values)) == ({"0": 1}, ["second.0", "second.1"])
-    assert labels_of({"p": HALF}, ModelOptions(output_kind={})) == ({"1": 1}, [0.75])
+    assert (snapshot.labels, sorted(snapshot.values)) == ({"first": {"0": 1}}, ["second.0", "second.1"])
+    assert predict({"p": HALF}, ModelOptions(output_kind={})) == ({"1": 1}, [0.75])
 
 
 def test_a_detector_may_be_declared_to_be_none() -> None:
     outputs = {"boxes": np.ones((3, 4)), "scores": np.array([[0.25, 0.75]])}
-    assert labels_of(outputs, ModelOptions()) == ({}, [])
-    assert labels_of(outputs, ModelOptions(output_kind={"scores": "probabilities"})) == ({"1": 1}, [0.75])
+    assert predict(outputs, ModelOptions()) == ({}, [])
+    assert predict(outputs, ModelOptions(output_kind={"scores": "probabilities"})) == ({"1": 1}, [0.75])
 
 
 def test_class_names_of_another_number_are_fitted_where_there_is_one_output_of_scores() -> None:
     options = ModelOptions(labels=["a", "b", "c"])
-    assert labels_of({"p": HALF}, options)[0] == {"b": 1}
+    assert predict({"p": HALF}, options)[0] == {"b": 1}
     two = {"p": HALF, "other": np.array([[0.1, 0.2, 0.7]])}
     findings = Findings()
     snapshot = summarize(copy_calls([({}, two)]), options, findings=findings)
-    assert (dict(snapshot.labels), "labels" in findings.all()["m"]) == ({"1": 1}, False)
-    assert labels_of({"p": np.array([[0.7]])}, ModelOptions(labels=["no", "yes"]))[0] == {"yes": 1}
+    expected = ({"p": {"1": 1}, "other": {"c": 1}}, False)
+    assert (snapshot.labels, "labels" in findings.all()["m"]) == expected
+    assert predict({"p": np.array([[0.7]])}, ModelOptions(labels=["no", "yes"]))[0] == {"yes": 1}
 
 
 def test_texts_beside_labels_and_texts_declared_to_be_none() -> None:
     words = np.array(["cat"], dtype=object)
-    assert labels_of({"word": words, "label": np.array([3])}, ModelOptions(labels=["cat"]))[0] == {"cat": 1}
-    assert labels_of({"label": np.array([3]), "word": words}, ModelOptions(labels=["cat"]))[0] == {"3": 1}
-    assert labels_of({"word": words}, ModelOptions(labels=["cat"], output_kind="none"))[0] == {}
+    both = {"word": words, "label": np.array([3])}
+    snapshot = summarize(copy_calls([({}, both)]), ModelOptions(labels=["cat"]))
+    assert snapshot.labels == {"word": {"cat": 1}, "label": {"3": 1}}
+    only = summarize(copy_calls([({}, both)]), ModelOptions(labels=["cat"], output_kind={"label": "none"}))
+    assert only.labels == {"": {"cat": 1}}
+    assert predict({"word": words}, ModelOptions(labels=["cat"], output_kind="none"))[0] == {}
 
 
 def test_text_labels_beyond_a_thousand_are_others() -> None:
@@ -406,7 +411,7 @@ def test_text_labels_beyond_a_thousand_are_others() -> None:
         ({}, {"word": np.array([name], dtype=object)}) for name in names
     ]
     snapshot = summarize(copy_calls(calls), ModelOptions(labels=names))
-    assert snapshot.labels == {**dict.fromkeys(names[:1000], 1), "_OTHER": 1}
+    assert labels_of(snapshot) == {**dict.fromkeys(names[:1000], 1), "_OTHER": 1}
 
 
 def test_findings_about_outputs() -> None:
@@ -422,8 +427,8 @@ def test_findings_about_outputs() -> None:
     assert texts == [
         "waiting for rows that show its kind",
         "probabilities",
-        "logits, revised",
-        "unknown kind, timed only (set ModelOptions.output_kind), revised",
+        "rows contradict probabilities, timed only from here on (set ModelOptions.output_kind)",
+        "rows contradict probabilities, timed only from here on (set ModelOptions.output_kind)",
     ]
 
 
@@ -453,8 +458,8 @@ def test_a_model_is_not_called_timed_only_by_calls_that_failed() -> None:
         ({"x": np.ones((3, 2))}, {"scalar": np.float32(1)}, 3),
         ({"word": np.array(["a", "b"], dtype=object)}, {}, 2),
         ({"scalar": np.float64(1), "x": np.ones((3, 2))}, {}, 3),
-        ({"x": np.ones((3, 2))}, {"y": np.ones((2, 2))}, 2),
-        ({"x": np.ones((4, 2))}, {"word": np.array(["a", "b"], dtype=object)}, 2),
+        ({"x": np.ones((3, 2))}, {"y": np.ones((2, 2))}, 3),
+        ({"x": np.ones((4, 2))}, {"word": np.array(["a", "b"], dtype=object)}, 4),
         ({"scalar": np.float64(1)}, {}, 0),
         ({}, {}, 0),
     ],

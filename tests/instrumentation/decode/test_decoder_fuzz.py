@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.settings import ModelOptions
 from otel_mlmon.types import OUTPUT_KINDS
-from tests.support.calls import Node, copy_calls, node, summarize
+from tests.support.calls import Node, copy_calls, labels_of, node, summarize
 
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4)
 NAMES = st.sampled_from(["x", "output", "logits", "label", "scores", "embedding", "boxes", "num_items", "tags", "hn"])
@@ -79,13 +79,16 @@ def test_nothing_is_raised_and_every_call_counts(
         copy_calls(same, nodes=nodes), ModelOptions(output_kind=kind, labels=labels), cuts=[1, 2], findings=Findings()
     )
     assert snapshot.durations_s[""].size == len(calls)
-    confidences = snapshot.confidences
-    assert ((confidences >= 0) & (confidences <= 1)).all()
+    for confidences in [*snapshot.confidences.values(), *snapshot.item_confidences.values()]:
+        assert ((confidences >= 0) & (confidences <= 1)).all()
+    for item_counts in snapshot.item_counts.values():
+        assert (item_counts >= 0).all()
+    assert all(count >= 0 for count in snapshot.uncounted.values())
     inputs = snapshot.inputs
     for values in [*snapshot.values.values(), *inputs.features.values()]:
         assert values.dtype == np.float64
         assert np.isfinite(values).all()
-    for counts in [snapshot.labels, inputs.missing, *inputs.categories.values()]:
+    for counts in [*snapshot.labels.values(), inputs.missing, *inputs.categories.values()]:
         assert all(count > 0 and isinstance(count, int) for count in counts.values())
         assert all(isinstance(name, str) for name in counts)
 
@@ -104,4 +107,4 @@ def test_an_output_of_another_shape_than_declared_spoils_no_other() -> None:
         [({"x": np.zeros((1, 1), np.float32)}, {"y": value}) for value in (right, wrong, right)], nodes=nodes
     )
     snapshot = summarize(records, ModelOptions())
-    assert (snapshot.labels, snapshot.durations_s[""].size) == ({"2": 2}, 3)
+    assert (labels_of(snapshot), snapshot.durations_s[""].size) == ({"2": 2}, 3)

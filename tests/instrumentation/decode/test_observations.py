@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.batch import PIECE_CALLS, take_batches
-from otel_mlmon.instrumentation.decode.decoder import MAX_TEXT_LABELS
+from otel_mlmon.instrumentation.decode.classes import MAX_TEXT_LABELS
 from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.decode.observations import make_decoder
 from otel_mlmon.instrumentation.decode.predictions import Predictions
@@ -86,7 +86,7 @@ def test_calls_of_every_form_make_one_batch() -> None:
     )
     assert labels_of(predictions) == [(0, "a"), (2, "a"), (2, "b"), (3, "1"), (4, "c"), (4, "d")]
     assert confidences_of(predictions) == [(0, 0.5), (2, 0.25), (2, 0.75), (3, 0.9), (4, 0.9), (4, 0.8)]
-    assert predictions.values["value"].tolist() == [1.0, 2.0, 3.0, 2.5]
+    assert predictions.values[""].tolist() == [1.0, 2.0, 3.0, 2.5]
     assert predictions.batch_sizes.tolist() == [1, 0, 3, 1, 2, 1, 2, 0]
     assert predictions.duration_ns.tolist() == [3] * 8
     assert list(predictions.errors) == [None, "ValueError", *[None] * 6]
@@ -118,7 +118,7 @@ def test_confidences_outside_of_0_and_1_are_dropped_and_counted() -> None:
 
 def test_values_that_are_no_finite_numbers_are_left() -> None:
     predictions = decoded([{"value": value} for value in (1.5, math.nan, math.inf, "text", 10**400, -2)])
-    assert predictions.values["value"].tolist() == [1.5, -2.0]
+    assert predictions.values[""].tolist() == [1.5, -2.0]
     assert predictions.batch_sizes.tolist() == [1] * 6
 
 

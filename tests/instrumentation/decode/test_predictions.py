@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +7,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from otel_mlmon.instrumentation.decode.predictions import (
-    PredictionBuilder,
     decode_classes,
     decode_multi_labels,
     encode_texts,
@@ -116,60 +113,7 @@ def test_independent_labels_above_the_half() -> None:
     np.testing.assert_allclose(confidences, [(0.5 + 0.51) / 2, 1.0, 0.85])
 
 
-CALLS = np.array([0, 1, 1])
 TABLE = ["a", "b"]
-
-
-def summary(builder: PredictionBuilder) -> tuple[Any, ...]:
-    labels, confidences = builder.labels, builder.confidences
-    return (
-        builder.sizes.tolist(),
-        None if labels is None else (labels.codes.tolist(), labels.calls.tolist(), list(labels.table)),
-        None if confidences is None else (confidences.values.tolist(), confidences.calls.tolist()),
-        {name: values.tolist() for name, values in builder.values.items()},
-    )
-
-
-def test_sizes_are_those_of_the_first_that_knows_them() -> None:
-    builder = PredictionBuilder(3)
-    builder.add_sizes(np.array([0, 2, 0]))
-    builder.add_sizes(np.array([5, 7, 0]))
-    assert summary(builder) == ([5, 2, 0], None, None, {})
-
-
-def test_the_first_head_is_the_prediction_and_further_ones_are_values() -> None:
-    rows = np.array([[0.9, 0.1], [np.nan, 0.5], [0.2, 0.8]])
-    builder = PredictionBuilder(2)
-    builder.add_classes("probabilities", "first", rows, CALLS, TABLE)
-    builder.add_classes("logits", "same", rows, CALLS, TABLE)  # the logits of the first: nothing new
-    builder.add_classes("probabilities", "other", rows, CALLS, TABLE)
-    builder.add_classes("logits", "wider", np.zeros((3, 4)), CALLS, TABLE)
-    builder.add_multi_labels("tags", rows, CALLS, TABLE)
-    builder.add_labels(np.array([1]), np.array([0]), ["late"])
-    expected = {"other.confidence": [0.9, 0.8], "wider.confidence": [0.25] * 3, "tags.confidence": [0.9, 0.8]}
-    assert summary(builder) == ([0, 0], ([0, 1], [0, 1], TABLE), ([0.9, 0.8], [0, 1]), expected)
-
-
-def test_probabilities_after_their_logits_are_the_same_prediction() -> None:
-    builder = PredictionBuilder(2)
-    builder.add_classes("logits", "logits", np.zeros((3, 2)), CALLS, TABLE)
-    builder.add_classes("probabilities", "probs", np.full((3, 2), 0.5), CALLS, TABLE)
-    builder.add_classes("logits", "second", np.zeros((3, 2)), CALLS, TABLE)
-    assert summary(builder)[3] == {"second.confidence": [0.5] * 3}
-
-
-def test_independent_labels_as_the_prediction() -> None:
-    builder = PredictionBuilder(2)
-    builder.add_multi_labels("tags", np.array([[0.9, 0.8], [0.1, 0.2], [np.nan, 1.0]]), CALLS, TABLE)
-    builder.add_classes("probabilities", "head", np.full((3, 2), 0.5), CALLS, TABLE)
-    confidences = ([pytest.approx(0.85), pytest.approx(0.85)], [0, 1])
-    assert summary(builder) == ([0, 0], ([0, 1], [0, 0], TABLE), confidences, {})
-
-
-def test_labels_that_are_numbers() -> None:
-    builder = PredictionBuilder(2)
-    builder.add_numeric_labels(np.array([1.0, np.nan, 2.5]), CALLS, TABLE)
-    assert summary(builder)[1] == ([0, 1], [0, 1], ["b", "2.5"])
 
 
 @pytest.mark.parametrize(
@@ -196,18 +140,16 @@ def test_label_tables() -> None:
     assert label_table(TABLE, ("k", "l"), 3) == ["0", "1", "2"]
 
 
-def test_targets_of_a_regression() -> None:
-    builder = PredictionBuilder(1)
-    builder.add_values("one", np.array([[1.0], [np.inf]]), TABLE)
-    builder.add_values("two", np.array([[1.0, 2.0], [np.nan, 4.0]]), TABLE)
-    builder.add_values("many", np.arange(33.0).reshape(1, 33), TABLE)
-    builder.add_norms("vector", np.array([[3.0, 4.0], [np.inf, 0.0]]))
-    many = {f"many.{index}": [float(index)] for index in range(32)}
-    assert summary(builder)[3] == {"one": [1.0], "two.a": [1.0], "two.b": [2.0, 4.0], **many, "vector.norm": [5.0]}
-
-
 def test_texts_and_their_calls() -> None:
     texts, calls = texts_of([((2,), ("a", "b" * 200)), None, b"raw", ((1,), ("a",))])
     assert (texts, calls.tolist()) == (["a", "b" * 128, "a"], [0, 0, 3])
     codes, table = encode_texts(texts)
     assert (codes.tolist(), table) == ([0, 1, 0], ["a", "b" * 128])
+
+
+def test_a_row_of_several_texts_has_a_label_only_where_they_are_ranked() -> None:
+    items = [((2, 2), ("a", "b", "c", "d")), ((1, 2), ("e", "f", "g")), ((0, 2), ()), ((3, 1), ("h", "i", "j"))]
+    texts, calls = texts_of(items)
+    assert (texts, calls.tolist()) == (["h", "i", "j"], [3, 3, 3])
+    texts, calls = texts_of(items, is_ranked=True)
+    assert (texts, calls.tolist()) == (["a", "c", "h", "i", "j"], [0, 0, 3, 3, 3])

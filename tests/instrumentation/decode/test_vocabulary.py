@@ -15,9 +15,9 @@ def test_a_value_leaves_only_after_it_came_often_and_stays_out() -> None:
 
 def test_labels_leave_at_once_and_each_model_has_its_own() -> None:
     words = Vocabularies(limit=1)
-    assert words.admit("a", "", {"cat": 1, "dog": 1}) == {"cat": 1, "_OTHER": 1}
-    assert words.admit("b", "", {"dog": 1}) == {"dog": 1}
-    assert words.admit("a", "colour", {"cat": 1}) == {"_OTHER": 1}
+    assert words.admit("a", "", "", {"cat": 1, "dog": 1}) == {"cat": 1, "_OTHER": 1}
+    assert words.admit("b", "", "", {"dog": 1}) == {"dog": 1}
+    assert words.admit("a", "", "colour", {"cat": 1}) == {"_OTHER": 1}
 
 
 @pytest.mark.parametrize("at_once", [1, 1000])
@@ -38,9 +38,9 @@ def test_a_million_values_are_remembered_in_bounded_memory_and_a_frequent_one_is
 def test_that_there_are_more_values_than_leave_is_told() -> None:
     told: list[tuple[str, str]] = []
     words = Vocabularies(limit=1, on_full=lambda model, feature: told.append((model, feature)))
-    words.admit("m", "", {"cat": 1})
+    words.admit("m", "", "", {"cat": 1})
     assert told == []
-    words.admit("m", "", {"dog": 1})
+    words.admit("m", "", "", {"dog": 1})
     assert told == [("m", "")]
 
 
@@ -55,11 +55,11 @@ def test_making_room_takes_one_sighting_back() -> None:
 def test_models_without_end_are_not_remembered_without_end() -> None:
     words = Vocabularies(limit=1)
     often = {"red": MIN_COUNT}
-    assert [words.admit("0", "f", often), words.admit("1", "f", often)] == [often, often]
+    assert [words.admit("0", "", "f", often), words.admit("1", "", "f", often)] == [often, often]
     for number in range(2, MAX_VOCABULARIES + 1):
-        words.admit(str(number), "", {})
-    assert words.admit("1", "f", {"red": 1}) == {"red": 1}
-    assert words.admit("0", "f", {"red": 1}) == {"_OTHER": 1}
+        words.admit(str(number), "", "", {})
+    assert words.admit("1", "", "f", {"red": 1}) == {"red": 1}
+    assert words.admit("0", "", "f", {"red": 1}) == {"_OTHER": 1}
 
 
 def test_words_of_64_characters_leave_and_longer_or_unprintable_ones_do_not() -> None:
@@ -108,9 +108,9 @@ def test_candidates_are_as_many_as_may_be_and_a_known_one_makes_no_room() -> Non
 def test_full_vocabularies_are_reported_only_when_something_is_left_out() -> None:
     reports: list[tuple[str, str]] = []
     vocabularies = Vocabularies(limit=1, on_full=lambda model, feature: reports.append((model, feature)))
-    vocabularies.admit("m", "colour", {"red": 4})
-    assert (vocabularies.admit("m", "colour", {"red": 1}), reports) == ({"red": 1}, [])
-    vocabularies.admit("m", "colour", {"red": 1})
+    vocabularies.admit("m", "", "colour", {"red": 4})
+    assert (vocabularies.admit("m", "", "colour", {"red": 1}), reports) == ({"red": 1}, [])
+    vocabularies.admit("m", "", "colour", {"red": 1})
     assert reports == []
-    vocabularies.admit("m", "colour", {"blue": 1})
+    vocabularies.admit("m", "", "colour", {"blue": 1})
     assert reports == [("m", "colour")]

@@ -30,7 +30,7 @@ from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.instrumentation.aggregate.aggregator import Snapshot
 from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity
-from otel_mlmon.instrumentation.decode.predictions import Confidences, Labels, Predictions
+from otel_mlmon.instrumentation.decode.predictions import Confidences, Head, Labels, Predictions
 from otel_mlmon.instrumentation.export import bulk
 from otel_mlmon.instrumentation.export.bulk_self_test import UnavailableReasons
 from otel_mlmon.instrumentation.export.metrics import MAX_EXEMPLARS, MetricWriter, spread_over_ranks
@@ -188,8 +188,12 @@ def test_exemplars_of_a_batch_are_a_few_calls_evenly_over_the_ranks() -> None:
         contexts=[Context()] * calls,
         errors=[None] * 100 + ["ValueError"],
         batch_sizes=np.ones(calls, dtype=np.int64),
-        confidences=Confidences(np.array([0.0, 0.5]), np.array([7, 9])),
-        labels=Labels(codes=np.array([0, 1, 1, 0]), calls=np.array([3, 4, 5, 100]), table=["cat", "dog"]),
+        heads={
+            "": Head(
+                labels=Labels(codes=np.array([0, 1, 1, 0]), calls=np.array([3, 4, 5, 100]), table=["cat", "dog"]),
+                confidences=Confidences(np.array([0.0, 0.5]), np.array([7, 9])),
+            )
+        },
     )
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader], shutdown_on_exit=False)
@@ -201,8 +205,8 @@ def test_exemplars_of_a_batch_are_a_few_calls_evenly_over_the_ranks() -> None:
                 "": durations_ns[:100] / 1e9,
                 "ValueError": durations_ns[100:] / 1e9,
             },
-            confidences=np.array([0.0, 0.5]),
-            labels={"cat": 2, "dog": 2},
+            confidences={"": np.array([0.0, 0.5])},
+            labels={"": {"cat": 2, "dog": 2}},
         )
     )
     offers: list[tuple[Any, ...]] = []

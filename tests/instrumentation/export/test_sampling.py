@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity
-from otel_mlmon.instrumentation.decode.predictions import Confidences, Labels, Predictions
+from otel_mlmon.instrumentation.decode.predictions import Confidences, Head, Labels, Predictions
 from otel_mlmon.instrumentation.export.sampling import (
     LATENCY_WINDOW,
     MAX_MODELS,
@@ -44,11 +44,15 @@ def batch(
         contexts=[None] * calls,
         errors=errors or [None] * calls,
         batch_sizes=np.array(batch_sizes or [len(rows) for rows in confidences], dtype=np.int64),
-        labels=labels or Labels(),
-        confidences=Confidences(
-            np.array([value for rows in confidences for value in rows], dtype=np.float64),
-            np.array([call for call, rows in enumerate(confidences) for _ in rows], dtype=np.int64),
-        ),
+        heads={
+            "": Head(
+                labels=labels or Labels(),
+                confidences=Confidences(
+                    np.array([value for rows in confidences for value in rows], dtype=np.float64),
+                    np.array([call for call, rows in enumerate(confidences) for _ in rows], dtype=np.int64),
+                ),
+            )
+        },
     )
 
 

@@ -135,6 +135,7 @@ def test_extremes_that_contradict_each_other_are_unknown() -> None:
         ("ml.prediction.value", "exponential_histogram", exponential(0, (0, [1]), count=2), "count_mismatch"),
         ("ml.prediction.value", "exponential_histogram", exponential(0, (0, [2**53, 1])), "too_large"),
         ("ml.input.missing", "sum", counter(1), "no_feature_name"),
+        ("ml.output.item.confidence", "histogram", histogram([], [], count=1), "no_output_name"),
     ],
 )
 def test_what_breaks_the_data_model_is_rejected_with_its_reason(
@@ -288,6 +289,9 @@ def test_a_histogram_need_not_be_monotonic() -> None:
         ("ml.inference.batch.size", "histogram", {"error.type": "ValueError"}, "", ""),
         ("ml.predictions", "sum", {"ml.prediction.label": "spam", "ml.feature.value": "IS"}, "spam", ""),
         ("ml.predictions", "sum", {}, "", ""),
+        ("ml.predictions", "sum", {"ml.prediction.label": "red", "ml.output.name": "color"}, "red", "color"),
+        ("ml.prediction.confidence", "histogram", {"ml.output.name": "color"}, "color", ""),
+        ("ml.output.item.confidence", "histogram", {"ml.output.name": "boxes"}, "boxes", ""),
         ("ml.prediction.value", "exponential_histogram", {"ml.output.name": "price"}, "price", ""),
         ("ml.input.missing", "sum", {"ml.feature.name": "age"}, "age", ""),
         ("ml.input.category", "sum", {"ml.feature.name": "country"}, "country", ""),

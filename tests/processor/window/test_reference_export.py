@@ -64,7 +64,7 @@ def test_every_kind_of_stream_goes_out_but_the_budgets() -> None:
     bench.add(label(60, at_s=10, label="a"))
     bench.add(label(40, at_s=10, label="b"))
     bench.add(point(semconv.CONFIDENCE.name, histogram, at_s=10))
-    bench.add(point(semconv.VALUE.name, numbers(*range(100)), at_s=10, key="price"))
+    bench.add(point(semconv.VALUE.name, numbers(*range(100)), at_s=10))
     bench.add(point(semconv.MISSING_VALUES.name, 100, at_s=10, key="age"))
     bench.add(point(semconv.DURATION.name, durations(*[0.001] * 100), at_s=10))
     bench.flush()

@@ -258,13 +258,21 @@ def test_the_streams_of_each_metric() -> None:
     assert {metric.name: list_streams(metric.name, "x") for metric in semconv.APPLICATION_METRICS} == {
         **{metric.name: () for metric in semconv.APPLICATION_METRICS},
         "ml.predictions": ("prediction.label",),
-        "ml.prediction.confidence": ("prediction.confidence",),
-        "ml.prediction.value": ("prediction.value",),
+        "ml.prediction.confidence": ("prediction.confidence.x",),
+        "ml.prediction.value": ("prediction.value.x",),
+        "ml.output.item.confidence": ("output.x.confidence",),
         "ml.inference.duration": ("latency", "errors"),
         "ml.input.feature": ("input.x",),
         "ml.input.missing": ("input.x",),
         "ml.input.category": ("input.x",),
     }
+
+
+def test_the_streams_of_several_heads_and_of_an_only_one() -> None:
+    assert list_streams("ml.predictions", "red", "color") == ("prediction.label.color",)
+    assert list_streams("ml.predictions", "red", "") == ("prediction.label",)
+    assert list_streams("ml.prediction.confidence", "") == ("prediction.confidence",)
+    assert list_streams("ml.prediction.value", "") == ("prediction.value",)
 
 
 def test_an_increment_is_a_sketch_for_each_stream_of_its_metric() -> None:
@@ -283,8 +291,8 @@ def test_an_increment_is_a_sketch_for_each_stream_of_its_metric() -> None:
     }
     count = PointValue(counter=3)
     assert sketch_streams("ml.input.missing", "age", "", count) == {"input.age": StreamSketch(missing=3)}
-    by_label = sketch_streams("ml.predictions", "cat", "unused", count)
-    assert by_label == {"prediction.label": StreamSketch(categories=Categories(counts={"cat": 3}))}
+    by_label = sketch_streams("ml.predictions", "cat", "animal", count)
+    assert by_label == {"prediction.label.animal": StreamSketch(categories=Categories(counts={"cat": 3}))}
     by_value = sketch_streams("ml.input.category", "city", "Bern", count)
     assert by_value == {"input.city": StreamSketch(categories=Categories(counts={"Bern": 3}))}
     none = sketch_streams("ml.predictions", "cat", "", PointValue(counter=0))

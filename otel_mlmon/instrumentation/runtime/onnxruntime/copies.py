@@ -30,7 +30,7 @@ from otel_mlmon.instrumentation.runtime.call import (
     image_step,
 )
 
-USEFUL: Final = frozenset({"rows", "text", "maps", "whole"})
+USEFUL: Final = frozenset({"rows", "items", "text", "maps", "whole"})
 """The layouts that hold predictions."""
 
 SMALL_BYTES: Final = 1024
@@ -41,6 +41,9 @@ SAMPLE_BYTES: Final = 1024
 """Bytes of whole rows that are copied of a larger input, at a constant step."""
 
 MAX_OUTPUT_BYTES: Final = 65_536
+MAX_ITEM_BYTES: Final = 4096
+"""Bytes of boxes, tokens or frames that are copied of an output of three axes, at a constant step."""
+
 MAX_IMAGE_BYTES: Final = 65_536
 MAX_WHOLE_BYTES: Final = 1 << 20
 """An output that is larger is not copied for the developer's own function."""
@@ -104,7 +107,7 @@ def plan_outputs(values: Mapping[int, tuple[Node, Any]], *, is_whole: bool) -> d
 
 
 def _as_whole(tensor: Tensor) -> Tensor:
-    return dataclasses.replace(tensor, layout="whole") if tensor.layout in {"rows", "shape"} else tensor
+    return dataclasses.replace(tensor, layout="whole") if tensor.layout in {"rows", "items", "shape"} else tensor
 
 
 def _plan(node: Node, value: object, *, is_input: bool) -> Tensor:
@@ -132,7 +135,9 @@ def _layout(shape: Sequence[int | None], *, is_input: bool) -> Layout:
         return "nhwc" if shape[3] in {1, 3, 4} else "shape"
     # (N, K, 1, 1) is a vector a row too: global pooling leaves it so.
     wide_axes = sum(1 for size in shape[1:] if size != 1)
-    return "rows" if len(shape) <= 2 or (not is_input and wide_axes <= 1) else "shape"
+    if len(shape) <= 2 or (not is_input and wide_axes <= 1):
+        return "rows"
+    return "items" if not is_input and len(shape) == 3 else "shape"
 
 
 def plan_inputs(session: Any, feed: Mapping[str, Any]) -> tuple[Tensor, ...]:
@@ -232,6 +237,8 @@ def copier_of(tensor: Tensor, *, is_input: bool) -> Copy:
         return _rows_copier(np.dtype(tensor.dtype), *limits, is_static=tensor.row_shape is not None)
     if tensor.layout in {"nchw", "nhwc"}:
         return functools.partial(_pixels, dtype=np.dtype(tensor.dtype), channels_first=tensor.layout == "nchw")
+    if tensor.layout == "items":
+        return functools.partial(_items, dtype=np.dtype(tensor.dtype))
     return {"text": _texts, "maps": _maps, "shape": _shape, "whole": _whole}.get(tensor.layout, _nothing)
 
 
@@ -251,6 +258,17 @@ def _rows_copier(dtype: np.dtype[Any], limit_bytes: int, sample_bytes: int, *, i
         return None
 
     return copy
+
+
+def _items(value: Any, *, dtype: np.dtype[Any]) -> Item:
+    """Copies boxes, tokens or frames, the last axis of three, at a constant step."""
+    if not isinstance(value, ndarray) or value.ndim != 3 or value.dtype != dtype:
+        return None
+    row_bytes = value.shape[2] * value.itemsize
+    if not value.nbytes or row_bytes > MAX_INPUT_BYTES * 16 or not value.flags.c_contiguous:
+        return (value.shape, b"")
+    rows = value.reshape(-1, value.shape[2])
+    return (value.shape, rows[:: -(-value.nbytes // max(MAX_ITEM_BYTES, row_bytes))].tobytes())
 
 
 def _pixels(value: Any, *, dtype: np.dtype[Any], channels_first: bool) -> Item:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from otel_mlmon import semconv
+from otel_mlmon import semconv, streams
 from otel_mlmon.processor.alert.alert import Cause, Severity
 from otel_mlmon.processor.alert.cause import OnsetCounts
 from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection, drift_severity, judge_shift
@@ -33,8 +33,8 @@ class ConfidenceRule:
     title: ClassVar = "confidence"
 
     def policy(self, stream: str) -> DetectionPolicy | None:
-        """Returns the policy of the confidence, of which only a fall is a breach."""
-        if stream != semconv.STREAM_CONFIDENCE:
+        """Returns the policy of confidences, of which only a fall is a breach."""
+        if streams.stream_family(stream) != semconv.STREAM_CONFIDENCE:
             return None
         return DetectionPolicy(tolerance=self.section.tolerance, direction="down")
 

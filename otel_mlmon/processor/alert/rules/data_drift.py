@@ -8,7 +8,7 @@ from typing import ClassVar, Final
 
 from pydantic import Field
 
-from otel_mlmon import semconv
+from otel_mlmon import semconv, streams
 from otel_mlmon.processor.alert.alert import Cause, Severity
 from otel_mlmon.processor.alert.cause import OnsetCounts
 from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection, drift_severity, judge_shift
@@ -39,7 +39,7 @@ class DataDriftRule:
 
     def policy(self, stream: str) -> DetectionPolicy | None:
         """Returns the policy of every stream that is not one of the model's outputs or calls."""
-        if stream in _OUTPUT_STREAMS:
+        if streams.stream_family(stream) in _OUTPUT_STREAMS:
             return None
         return DetectionPolicy(tolerance=self.section.tolerance, direction="both")
 

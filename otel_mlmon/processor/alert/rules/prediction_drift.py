@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from otel_mlmon import semconv
+from otel_mlmon import semconv, streams
 from otel_mlmon.processor.alert.alert import Cause, Severity
 from otel_mlmon.processor.alert.cause import OnsetCounts
 from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection, drift_severity, judge_shift
@@ -34,7 +34,7 @@ class PredictionDriftRule:
 
     def policy(self, stream: str) -> DetectionPolicy | None:
         """Returns the policy of predicted labels and values."""
-        if stream not in (semconv.STREAM_LABEL, semconv.STREAM_VALUE):
+        if streams.stream_family(stream) not in (semconv.STREAM_LABEL, semconv.STREAM_VALUE):
             return None
         return DetectionPolicy(tolerance=self.section.tolerance, direction="both")
 

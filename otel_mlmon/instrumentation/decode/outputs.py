@@ -1,0 +1,268 @@
+"""Decodes the outputs of the calls of one plan: the kind of each, and by it heads, values, boxes, tokens and frames."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from otel_mlmon.instrumentation.decode.batch import Items, TensorRows, join_rows, split_calls
+from otel_mlmon.instrumentation.decode.classes import ClassDecoder, DeclaredOutputs, Note
+from otel_mlmon.instrumentation.decode.heads import MAX_HEADS, Classification, HeadJoiner, SeriesNames
+from otel_mlmon.instrumentation.decode.items import ItemDecoder, choose_item_outputs
+from otel_mlmon.instrumentation.decode.output_kind import KindEvidence, holds_labels, is_detection, vector_norms
+from otel_mlmon.instrumentation.decode.predictions import (
+    Head,
+    OutputItems,
+)
+from otel_mlmon.instrumentation.decode.samples import SampleSizes, batch_sizes
+from otel_mlmon.instrumentation.runtime.call import Plan, Tensor
+from otel_mlmon.instrumentation.runtime.model_graph import NO_ORIGIN, OutputOrigin
+from otel_mlmon.types import Floats, Ints, OutputKind
+
+TIMED_ONLY: Final = "unknown kind, timed only (set ModelOptions.output_kind)"
+
+_NOT_SAMPLES: Final = "not one row a sample, timed only (set ModelOptions.output_kind)"
+
+_VECTORS: Final = frozenset({"probabilities", "logits", "multi_label", "embedding", "top_k"})
+"""Kinds of which one row has several columns."""
+
+_HEAD_ROLES: Final = frozenset({
+    "probabilities", "log_probabilities", "sigmoid", "class_scores", "label", "top_k_scores", "top_k_labels", "values",
+})  # fmt: skip
+"""What a model's file calls an output that is a head or one of two outputs of a head."""
+
+
+@dataclass(slots=True, kw_only=True)
+class DecodedOutputs:
+    """Holds what the outputs of n calls say."""
+
+    heads: dict[str, Head] = field(default_factory=dict)
+    values: dict[str, Floats] = field(default_factory=dict)
+    items: dict[str, OutputItems] = field(default_factory=dict)
+    sizes: Ints
+    """Shape (n,): rows of each call by the first output that has one a sample; 0 if unknown."""
+
+
+class OutputDecoder:
+    """Decodes the outputs of the calls of one plan.
+
+    Runs on: one thread at a time.
+
+    Args:
+        plan: What was copied of each call.
+        declared: What the developer declared.
+        note: Takes what is inferred.
+    """
+
+    def __init__(self, plan: Plan, declared: DeclaredOutputs, note: Note) -> None:
+        self._plan = plan
+        self._declared = declared
+        self._note = note
+        self._evidence: dict[int, KindEvidence] = {}
+        self._noted: dict[int, str] = {}
+        self._counted: dict[int, OutputKind] = {}
+        """The kind by which each output was first counted."""
+        self._overrides: dict[int, OutputKind] = {}
+        """The kind of outputs of which rows have shown that the first one was wrong."""
+        self._is_folded: dict[int, bool] = {}
+        """Whether an output of one axis is one row a call."""
+        self._waiting: Counter[int] = Counter()
+        """Rows that came before the kind of their output was known."""
+        self._item_decoders: dict[int, ItemDecoder] = {}
+        self._heads = HeadJoiner()
+        self.classes = ClassDecoder(plan, declared, note)
+
+    def decode(self, outputs: Sequence[Items], samples: SampleSizes, calls: int) -> DecodedOutputs:
+        """Decodes the copies of the outputs of so many calls."""
+        decoded = DecodedOutputs(sizes=np.zeros(calls, dtype=np.int64))
+        parts: list[Classification] = []
+        values: dict[str, Floats] = {}
+        for position, (tensor, items) in enumerate(zip(self._plan.outputs, outputs, strict=True)):
+            if tensor.layout == "text":
+                self._decode_texts(position, tensor, items, samples, parts)
+            else:
+                self._decode_rows(position, tensor, items, samples, decoded, parts, values)
+        heads = self._heads.join(parts)
+        # Outputs of classes come first: they say what a sample is, wherever they stand.
+        for part in sorted(parts, key=lambda part: part.has_scores):
+            decoded.sizes = np.where(decoded.sizes > 0, decoded.sizes, part.sizes)
+        limited = list(values)[:MAX_HEADS]
+        names = self._names.assign([*heads, *limited])
+        decoded.heads = {names[output]: head for output, head in heads.items()}
+        decoded.values |= {names[output]: values[output] for output in limited}
+        return decoded
+
+    def _decode_rows(
+        self,
+        position: int,
+        tensor: Tensor,
+        items: Items,
+        samples: SampleSizes,
+        decoded: DecodedOutputs,
+        parts: list[Classification],
+        values: dict[str, Floats],
+    ) -> None:
+        kind = self._declared_kinds.get(position) or self._overrides.get(position)
+        joined = None
+        if kind is None and tensor.layout != "items":
+            joined = self._fold(position, tensor, join_rows(tensor, items), samples)
+            kind = self._infer_kind(position, tensor, joined, samples)
+        if kind in {"detection", "sequence"}:
+            self._decode_items(position, tensor, kind, items, decoded)
+            return
+        if kind == "none":
+            return
+        if tensor.layout == "items":
+            self._tell(position, f"{kind} does not fit its three axes, timed only" if kind else TIMED_ONLY)
+            return
+        joined = joined or self._fold(position, tensor, join_rows(tensor, items), samples)
+        if kind is None:
+            self._waiting[position] += int(joined.sizes.sum())
+            return
+        self._counted.setdefault(position, kind)
+        if kind == "regression":
+            values |= self.classes.decode_values(tensor.name, joined.rows.astype(np.float64), MAX_HEADS)
+        elif kind == "embedding":
+            norms = vector_norms(joined.rows.astype(np.float64))
+            decoded.values[f"{tensor.name}.norm"] = norms[np.isfinite(norms)]
+        else:
+            earlier = self._waiting.pop(position, 0)
+            parts.append(self.classes.decode(tensor, kind, joined, earlier=earlier))
+            return
+        decoded.sizes = np.where(decoded.sizes > 0, decoded.sizes, joined.sizes)
+
+    def _decode_items(
+        self, position: int, tensor: Tensor, kind: OutputKind, items: Items, decoded: DecodedOutputs
+    ) -> None:
+        self._counted.setdefault(position, kind)
+        decoder = self._item_decoders.get(position)
+        if decoder is None:
+            decoder = ItemDecoder(tensor, kind, is_quantised=self._origin(tensor).is_quantised)
+            self._item_decoders[position] = decoder
+        if kind == "sequence" or position in self._detection_positions():
+            decoded.items[tensor.name] = decoder.decode(items)
+
+    def _detection_positions(self) -> set[int]:
+        """Returns the outputs by which the boxes of a detector are counted, each box once."""
+        kinds = {**self._overrides, **self._declared_kinds}
+        positions = [position for position, kind in kinds.items() if kind == "detection"]
+        return choose_item_outputs({position: self._plan.outputs[position] for position in positions})
+
+    def _decode_texts(
+        self, position: int, tensor: Tensor, items: Items, samples: SampleSizes, parts: list[Classification]
+    ) -> None:
+        kind = self._declared_kinds.get(position) or self._overrides.get(position)
+        sizes = batch_sizes(tensor, items)
+        if kind is None and samples.are_samples(sizes) is False:
+            kind = self._overrides[position] = "none"
+            self._tell(position, _NOT_SAMPLES)
+        if kind in {None, "labels", "top_k"}:
+            parts.append(self.classes.decode_texts(tensor, kind or "labels", split_calls(items), sizes))
+
+    def _infer_kind(self, position: int, tensor: Tensor, joined: TensorRows, samples: SampleSizes) -> OutputKind | None:
+        if not joined.rows.size:
+            return self._counted.get(position)
+        evidence = self._evidence.get(position)
+        if evidence is None:
+            evidence = self._evidence[position] = self._start_evidence(tensor)
+        kind = evidence.update(joined.rows)
+        counted = self._counted.get(position, kind)
+        word: str = TIMED_ONLY if kind == "none" else kind or "waiting for rows that show its kind"
+        if kind != counted:
+            # Counts of two kinds under one name would look like drift.
+            word = f"rows contradict {counted}, timed only from here on (set ModelOptions.output_kind)"
+            kind = self._overrides[position] = "none"
+        elif kind not in {None, "none"} and samples.are_samples(joined.sizes) is False:
+            is_sequence = kind == "probabilities" and joined.rows.shape[1] > 1 and position not in self._counted
+            kind = self._overrides[position] = "sequence" if is_sequence else "none"
+            word = "several rows a sample that sum to 1, taken for a sequence" if is_sequence else _NOT_SAMPLES
+        self._tell(position, word)
+        return kind
+
+    def _tell(self, position: int, word: str) -> None:
+        """Notes what an output was taken for, once; logged where its rows showed otherwise, or nothing is read."""
+        if self._noted.get(position) != word:
+            self._noted[position] = word
+            is_logged = position in self._overrides or self._is_timed_only()
+            self._note(f"output {self._plan.outputs[position].name}", word, is_logged=is_logged)
+
+    def _is_timed_only(self) -> bool:
+        kinds = [evidence.kind for evidence in self._evidence.values()]
+        kinds += ["none" for tensor in self._plan.outputs if tensor.layout == "items"]
+        return len(kinds) == len(self._plan.outputs) and set(kinds) == {"none"}
+
+    def _start_evidence(self, tensor: Tensor) -> KindEvidence:
+        outputs = self._plan.outputs
+        is_detector = is_detection([*self._plan.output_names, *(output.name for output in outputs)])
+        has_labels = any(holds_labels(output) for output in outputs if output is not tensor)
+        return KindEvidence(
+            tensor,
+            declared_kind="none" if is_detector else None,
+            class_names=self.classes.class_names,
+            has_labels=has_labels,
+        )
+
+    def _fold(self, position: int, tensor: Tensor, joined: TensorRows, samples: SampleSizes) -> TensorRows:
+        """Makes one row a call of an output of one axis that holds a vector, not one number a sample."""
+        if tensor.row_shape != () or not joined.rows.size:
+            return joined
+        sizes = joined.sizes[joined.sizes > 0]
+        width = int(sizes[0]) if len(sizes) else 0
+        is_even = len(joined.rows) == sizes.sum() and bool((sizes == width).all())
+        if position not in self._is_folded:
+            self._is_folded[position] = (
+                is_even
+                and width > 1
+                and self._is_vector(position, joined.rows.reshape(-1, width), samples, joined.sizes)
+            )
+        if not self._is_folded[position]:
+            return joined
+        rows = joined.rows.reshape(-1, width) if is_even else joined.rows[:0].reshape(0, max(width, 1))
+        calls = np.flatnonzero(joined.sizes > 0)
+        return TensorRows(rows=rows, calls=calls[: len(rows)], sizes=np.minimum(joined.sizes, 1))
+
+    def _is_vector(self, position: int, rows: NDArray[Any], samples: SampleSizes, sizes: Ints) -> bool:
+        kind = self._declared_kinds.get(position)
+        if kind is not None:
+            has_no_columns = kind in {"probabilities", "embedding"}  # a single number is neither
+            return kind in _VECTORS and (has_no_columns or samples.are_samples(sizes) is not True)
+        values = rows.astype(np.float64)
+        return bool(rows.dtype.kind == "f" and (values >= 0).all() and (np.abs(values.sum(axis=1) - 1) < 2e-3).all())
+
+    def _origin(self, tensor: Tensor) -> OutputOrigin:
+        return self._plan.session.graph().outputs.get(tensor.name, NO_ORIGIN)
+
+    @functools.cached_property
+    def _declared_kinds(self) -> dict[int, OutputKind]:
+        """The kinds that the developer declared, by position of the output."""
+        kind: Any = self._declared.output_kind
+        outputs = list(enumerate(self._plan.outputs))
+        if kind is None or callable(kind):
+            return {}
+        if isinstance(kind, Mapping):
+            kinds = {position: kind[tensor.name] for position, tensor in outputs if tensor.name in kind}
+        else:
+            scores = [position for position, tensor in outputs if tensor.dtype.startswith(("float", "bool"))]
+            kinds = {(scores or [0])[0]: kind} if outputs else {}
+        ranked = [self._plan.outputs[position] for position, kind in kinds.items() if kind == "top_k"]
+        for position, tensor in outputs:
+            is_ranked = any(tensor.row_shape == other.row_shape for other in ranked)
+            if position not in kinds and (tensor.layout == "text" or "int" in tensor.dtype) and is_ranked:
+                kinds[position] = "top_k"
+        return kinds
+
+    @functools.cached_property
+    def _names(self) -> SeriesNames:
+        origins = self._plan.session.graph().outputs
+        heads = {
+            frozenset({name, origin.companion} - {""})
+            for name, origin in origins.items()
+            if origin.role in _HEAD_ROLES and (origin.rank or 0) <= 2
+        }
+        return SeriesNames(has_several=len(heads) > 1)

@@ -1,0 +1,43 @@
+"""The streams that drift is looked for in: which metric each is made of, and how those of one output are named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from otel_mlmon import semconv
+
+STREAMS: Final[Mapping[str, str]] = {
+    semconv.STREAM_LABEL: semconv.PREDICTIONS.name,
+    semconv.STREAM_CONFIDENCE: semconv.CONFIDENCE.name,
+    semconv.STREAM_VALUE: semconv.VALUE.name,
+    f"{semconv.STREAM_LABEL}.<output>": f"{semconv.PREDICTIONS.name} with `{semconv.OUTPUT_NAME}`",
+    f"{semconv.STREAM_CONFIDENCE}.<output>": f"{semconv.CONFIDENCE.name} with `{semconv.OUTPUT_NAME}`",
+    f"{semconv.STREAM_VALUE}.<output>": f"{semconv.VALUE.name} with `{semconv.OUTPUT_NAME}`",
+    f"{semconv.STREAM_OUTPUT_PREFIX}<output>.confidence": semconv.ITEM_CONFIDENCE.name,
+    f"{semconv.STREAM_INPUT_PREFIX}<feature>": f"{semconv.FEATURE.name}, {semconv.CATEGORY.name}",
+    semconv.STREAM_LATENCY: semconv.DURATION.name,
+    semconv.STREAM_ERRORS: semconv.DURATION.name,
+}
+"""The streams that drift is looked for in, and the metrics that each is made of."""
+
+
+def name_head_stream(stream: str, output: str) -> str:
+    """Names the stream of one output of a model: `prediction.label.<output>`; of its only head `prediction.label`."""
+    return f"{stream}.{output}" if output else stream
+
+
+def name_item_stream(output: str) -> str:
+    """Names the stream of the scores of an output of boxes, tokens or frames."""
+    return f"{semconv.STREAM_OUTPUT_PREFIX}{output}.confidence"
+
+
+def stream_family(stream: str) -> str:
+    """Returns the stream that a stream of one output is of the kind of: `prediction.label` of `prediction.label.color`.
+
+    The scores of boxes, tokens or frames are of the kind of `prediction.confidence`; any other stream is its own kind.
+    """
+    if stream.startswith(semconv.STREAM_OUTPUT_PREFIX):
+        return semconv.STREAM_CONFIDENCE
+    families = (semconv.STREAM_LABEL, semconv.STREAM_CONFIDENCE, semconv.STREAM_VALUE)
+    return next((family for family in families if stream.startswith(f"{family}.")), stream)
