@@ -54,6 +54,7 @@ STATE: Final = "state"
 SERVICE_INSTANCE_ID: Final = "service.instance.id"
 DEPLOYMENT_ENVIRONMENT: Final = "deployment.environment.name"
 
+TEXT_KEY_ID: Final = "ml.text.key_id"
 OTHER: Final = "_OTHER"
 """The value that stands for all labels or categories beyond the first K."""
 

@@ -26,6 +26,10 @@ OutputFunction = Callable[[dict[str, Any]], "tuple[object, object]"]
 """Reads the outputs of one call: from copies of them, numpy arrays by name, to labels and confidences, a sequence each
 or None."""
 
+TextMode = Literal["hash", "keep"]
+
+TEXT_MODES: Final[tuple[TextMode, ...]] = get_args(TextMode)
+
 SentryMode = Literal["auto", "native", "otlp", "off"]
 
 SENTRY_MODES: Final[tuple[SentryMode, ...]] = get_args(SentryMode)
@@ -49,6 +53,14 @@ class ModelOptions:
     """Names of the columns of the inputs, in order."""
     categorical: Sequence[str] | None = None
     """Features whose values are categories although they are numbers; None to infer them from the values."""
+    categories: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Values of features that leave the process as they are, by feature; they make it one of categories."""
+    keep_text: Sequence[str] = ()
+    """Features whose texts all leave as they are."""
+    text: TextMode | None = None
+    """What leaves of texts that nobody declared; None for the option of the same name."""
+    text_key: str | None = None
+    """The key of their buckets; None for the option of the same name."""
     latency_threshold_s: float | None = None
     """A slower call always gets a span; above 0."""
     confidence_floor: float | None = None
@@ -66,8 +78,11 @@ class ModelOptions:
             for kind in kinds
             if kind not in (None, *OUTPUT_KINDS) and (kind is not self.output_kind or not callable(kind))
         ]
-        if isinstance(self.labels, str) or isinstance(self.features, str) or isinstance(self.categorical, str):
-            faults.append("labels, features and categorical must be lists of strings.")
+        lists = (self.labels, self.features, self.categorical, self.keep_text, *self.categories.values())
+        if any(isinstance(names, str) for names in lists):
+            faults.append("labels, features, categorical, keep_text and categories must be lists of strings.")
+        if self.text not in (None, *TEXT_MODES):
+            faults.append(f"text must be one of {', '.join(TEXT_MODES)}, got {self.text!r}.")
         if self.latency_threshold_s is not None and _above_zero(self.latency_threshold_s):
             faults.append(f"latency_threshold_s must be above 0, got {self.latency_threshold_s!r}.")
         if self.confidence_floor is not None and ratio(self.confidence_floor):
@@ -76,6 +91,10 @@ class ModelOptions:
             faults.append(f"device_outputs must be never or sample, got {self.device_outputs!r}.")
         if faults:
             raise ConfigurationError(*faults)
+
+
+def _is_text_mode(value: str) -> str | None:
+    return None if value in TEXT_MODES else f"must be one of {', '.join(TEXT_MODES)}"
 
 
 def _is_sentry_mode(value: str) -> str | None:
@@ -137,6 +156,18 @@ class InstrumentationSettings:
     confidence_floor: float = declare_option(
         default=0.5, doc="A prediction of less confidence is unsure; within [0, 1].", check=ratio
     )
+    text: TextMode = declare_option(
+        default="hash",
+        doc="What leaves of texts that neither the model nor the developer declares. `hash`: one of 64 buckets of a "
+        "keyed hash, enough to see drift and nothing to read; `keep`: the text itself, the first `max_labels` of them.",
+        check=_is_text_mode,
+    )
+    text_key: str = declare_option(
+        default="",
+        doc="Key of these buckets, the same in every process and for `otel-mlmon reference build`; if empty, it is "
+        "made from the model's name.",
+        is_secret=True,
+    )
     max_labels: int = declare_option(
         default=50,
         doc="Number of labels, and of values of a category, that are counted by name; others count as `_OTHER`.",
@@ -183,7 +214,9 @@ class InstrumentationSettings:
         accepts=_is_none,
     )
     sentry_dsn: str = declare_option(
-        default="", doc="Sentry's DSN, if the application has not initialised Sentry; else `SENTRY_DSN`."
+        default="",
+        doc="Sentry's DSN, if the application has not initialised Sentry; else `SENTRY_DSN`.",
+        is_secret=True,
     )
     onnxruntime_telemetry: bool = declare_option(
         default=True,
@@ -197,7 +230,7 @@ class InstrumentationSettings:
         options = self.models.get(model, ModelOptions())
         thresholds = {
             name: getattr(self, name)
-            for name in ("latency_threshold_s", "confidence_floor")
+            for name in ("latency_threshold_s", "confidence_floor", "text", "text_key")
             if getattr(options, name) is None
         }
         return replace(options, **thresholds) if thresholds else options

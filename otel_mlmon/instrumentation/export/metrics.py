@@ -32,6 +32,7 @@ from otel_mlmon.instrumentation.export.sampling import CallPriorities
 from otel_mlmon.instrumentation.export.spans import UNTRACED_CONTEXT
 from otel_mlmon.instrumentation.queue.call_queue import give_way
 from otel_mlmon.internal_events import JOURNAL, ValuesDropped, ValuesWithheld
+from otel_mlmon.text_buckets import name_attributes
 from otel_mlmon.types import Floats, ModelKey
 from otel_mlmon.version import __version__
 
@@ -206,7 +207,7 @@ class MetricWriter:
     def _count(self, metric: semconv.Metric, counts: Mapping[str, int], base: MetricAttributes, key: str) -> None:
         counter = self._instruments.counters[metric.name]
         for name, count in counts.items():
-            counter.add(count, {**base, key: name}, UNTRACED_CONTEXT)
+            counter.add(count, {**base, **name_attributes(key, name)}, UNTRACED_CONTEXT)
 
 
 def model_attributes(model: ModelKey) -> MetricAttributes:
@@ -242,7 +243,7 @@ def _exemplar_values(
     for row in np.flatnonzero(np.isin(rows.calls, list(calls))).tolist():
         labels.setdefault(rows.table[int(rows.codes[row])], []).append((1.0, int(rows.calls[row])))
     for label, values in labels.items():
-        yield semconv.PREDICTIONS, {**head, semconv.PREDICTION_LABEL: label}, values[-1:]
+        yield semconv.PREDICTIONS, {**head, **name_attributes(semconv.PREDICTION_LABEL, label)}, values[-1:]
 
 
 def spread_over_ranks(values: list[tuple[float, int]]) -> list[tuple[float, int]]:
