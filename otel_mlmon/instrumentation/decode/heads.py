@@ -68,7 +68,7 @@ class HeadJoiner:
         """Joins the classifications of a batch of calls, by the output that each head is named after."""
         by_output = {part.output: part for part in classifications}
         placed = {name for head in self._heads for name in (head.label, head.scores)} | self._repeats
-        added = [part for part in classifications if part.output not in placed and part.decoded.any()]
+        added = [part for part in classifications if part.output not in placed and part.sizes.any()]
         for part in sorted(added, key=lambda part: not part.has_scores):
             self._place(part, by_output)
         order = {part.output: position for position, part in enumerate(classifications)}

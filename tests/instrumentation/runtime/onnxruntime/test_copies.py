@@ -208,7 +208,7 @@ def test_the_short_way_ends_where_small_calls_could_fill_the_bytes() -> None:
         (["N", 2, 8, 2], "shape", "shape"),
         (["N"], "rows", "rows"),
         (["N", 5], "rows", "rows"),
-        (["N", 3, 2], "shape", "shape"),
+        (["N", 3, 2], "shape", "items"),
         (["N", 3, 1], "shape", "rows"),
         (["N", 1, 7], "shape", "rows"),
         (["N", 5, 1, 1], "nhwc", "rows"),
