@@ -128,7 +128,7 @@ def test_features_are_numbers_or_categories_by_their_first_value() -> None:
         {"age": "text", "plan": 7, "vip": None, "code": math.nan, "empty": None},
         {"age": math.inf, "plan": "gold", "vip": True, "code": 3},
     ]
-    inputs = decoded([{"features": row} for row in rows], ModelOptions(categorical=["code"])).inputs
+    inputs = decoded([{"features": row} for row in rows], ModelOptions(categorical=["code"], keep_text=["plan"])).inputs
     assert {name: values.tolist() for name, values in inputs.features.items()} == {"age": [41.0]}
     assert inputs.categories == {
         "plan": {"gold": 2, "7": 1}, "vip": {"1": 2, "0": 1}, "code": {"3": 2, "4": 1},
