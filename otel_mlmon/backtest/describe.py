@@ -11,7 +11,7 @@ from typing import Final
 from otel_mlmon import semconv
 from otel_mlmon.backtest.judge import Judge, Trace
 from otel_mlmon.backtest.report import AlertReport, BacktestState, StreamReport, WindowPoint
-from otel_mlmon.processor.alert.cause import shares
+from otel_mlmon.processor.alert.cause import compute_shares
 from otel_mlmon.processor.detect.counts import samples_of
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.window.window import Reference, StreamKey
@@ -62,8 +62,8 @@ def describe_stream(trace: Trace, judge: Judge, *, name: str, kind: str, clock: 
         compared_window=shown.window,
         is_ordered=reference.bins.is_ordered,
         bins=tuple(map(_format_bin, reference.bins.names)),
-        reference_shares=shares(reference.counts),
-        shares=shares(window.rolling),
+        reference_shares=compute_shares(reference.counts),
+        shares=compute_shares(window.rolling),
         points=_describe_windows(trace, reference),
     )
 

@@ -116,9 +116,9 @@ def perform(folder: Path, seconds_per_act: float, *, is_shown: bool) -> tuple[st
     try:
         with ExitStack() as stack:
             address = _start(stack, children, folder)
-            show: Show = stack.enter_context(_screen()) if is_shown else _show_nothing
+            show: Show = stack.enter_context(_open_screen()) if is_shown else _show_nothing
             read = stack.enter_context(open_reader(f"http://{address}"))
-            outcome, record = _play(children, read, seconds_per_act, show)
+            outcome, record = _play_acts(children, read, seconds_per_act, show)
     except ChildFailedError as error:
         outcome = story.DemoOutcome(problems=(str(error),), alerts=())
     if not outcome.passed:
@@ -181,7 +181,7 @@ def _start(stack: ExitStack, children: list[Child], folder: Path) -> str:
     return str(addresses["web"])
 
 
-def _play(
+def _play_acts(
     children: Sequence[Child], read: Callable[[str], story.Moment], seconds_per_act: float, show: Show
 ) -> tuple[story.DemoOutcome, dict[str, Any]]:
     _, service = children
@@ -232,7 +232,7 @@ def open_reader(address: str) -> Iterator[Callable[[str], story.Moment]]:
 
 
 @contextmanager
-def _screen() -> Iterator[Show]:
+def _open_screen() -> Iterator[Show]:
     """Shows moments on a live screen on a terminal, else as lines."""
     from rich.console import Console
     from rich.live import Live

@@ -105,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
     actions: dict[str, Callable[[argparse.Namespace], None]] = {
         "build": _build,
         "export": _export,
-        "show": _show,
+        "show": _show_profile,
         "embed": _embed,
     }
     actions[arguments.action](arguments)
@@ -254,7 +254,7 @@ def _warn_unstationary(profile: Profile) -> str:
     return f"Drifted while the reference was learned: {streams}. Comparisons with it may raise false alarms."
 
 
-def _show(arguments: argparse.Namespace) -> None:
+def _show_profile(arguments: argparse.Namespace) -> None:
     from rich.console import Console
     from rich.table import Table
 

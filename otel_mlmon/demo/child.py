@@ -77,7 +77,7 @@ class Child:
 
     def output(self, stream: str) -> str:
         """Returns what it has written to `stdout` or `stderr` so far."""
-        return _file(self.folder, self.name, stream).read_text(errors="replace")
+        return _open_output(self.folder, self.name, stream).read_text(errors="replace")
 
 
 @contextmanager
@@ -93,8 +93,8 @@ def start_child(name: str, command: Sequence[str], *, folder: Path, environ: Map
         environ: Its environment, in full.
     """
     with (
-        _file(folder, name, "stdout").open("wb") as stdout,
-        _file(folder, name, "stderr").open("wb") as stderr,
+        _open_output(folder, name, "stdout").open("wb") as stdout,
+        _open_output(folder, name, "stderr").open("wb") as stderr,
     ):
         process = subprocess.Popen(
             command,
@@ -116,7 +116,7 @@ def start_child(name: str, command: Sequence[str], *, folder: Path, environ: Map
                 process.kill()
 
 
-def _file(folder: Path, name: str, stream: str) -> Path:
+def _open_output(folder: Path, name: str, stream: str) -> Path:
     return folder / f"{name}.{stream}"
 
 

@@ -58,7 +58,7 @@ def listen(address: Address, *, option: str, backlog: int) -> tuple[socket.socke
         family, kind, protocol, _, target = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise unavailable(address, option=option, why=str(error)) from error
+        raise port_unavailable_error(address, option=option, why=str(error)) from error
     try:
         # So that a restart need not wait for old connections; two servers still cannot listen at once.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -66,11 +66,11 @@ def listen(address: Address, *, option: str, backlog: int) -> tuple[socket.socke
         listener.listen(backlog)
     except OSError as error:
         listener.close()
-        raise unavailable(address, option=option, why=error.strerror or str(error)) from error
+        raise port_unavailable_error(address, option=option, why=error.strerror or str(error)) from error
     return listener, Address(address.host, listener.getsockname()[1])
 
 
-def unavailable(address: Address, *, option: str, why: str) -> PortUnavailableError:
+def port_unavailable_error(address: Address, *, option: str, why: str) -> PortUnavailableError:
     """Returns the error for an address that cannot be listened on, with the reason and the option to change."""
     return PortUnavailableError(f"cannot listen on {address} ({why}); set {option} to another address")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -38,7 +38,7 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
 from otel_mlmon.instrumentation.runtime.runtime import Capture
 from otel_mlmon.instrumentation.settings import InstrumentationSettings, ModelOptions
 from otel_mlmon.reference.calibration import Calibration
-from otel_mlmon.reference.profile import Profile, format_timestamp
+from otel_mlmon.reference.profile import Profile, format_timestamp, utc_now
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
@@ -50,10 +50,6 @@ CALLS_A_BATCH: Final = 256
 """Calls that are decoded together."""
 
 Feed = Mapping[str, NDArray[Any]]
-
-
-def _utc_now() -> datetime:
-    return datetime.now(timezone.utc)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +102,7 @@ class OnnxModel:
         options: ModelOptions | None = None,
         truth: Sequence[str | None] | None = None,
         progress: Callable[[int], None] = lambda _: None,
-        now: Callable[[], datetime] = _utc_now,
+        now: Callable[[], datetime] = utc_now,
     ) -> BuiltReference:
         """Runs the model on all rows and builds the profile of its streams.
 

@@ -41,7 +41,8 @@ _KEYS: Final = ("format", "version", "model", "created", "streams")
 _OPTIONAL_KEYS: Final = ("calibration", "unstationary")
 
 
-def _utc_now() -> datetime:
+def utc_now() -> datetime:
+    """Returns the present time."""
     return datetime.now(timezone.utc)
 
 
@@ -72,7 +73,7 @@ class Profile:
         values: NDArray[Any] | None = None,
         features: Mapping[str, NDArray[Any]] | None = None,
         calibration: Calibration | None = None,
-        now: Callable[[], datetime] = _utc_now,
+        now: Callable[[], datetime] = utc_now,
     ) -> Profile:
         """Builds a profile from the inputs and outputs of a model.
 

@@ -51,7 +51,7 @@ class ExponentialHistogram:
     def from_values(cls, values: NDArray[np.floating[Any]]) -> ExponentialHistogram:
         """Counts finite values, shape (n,), at the largest scale at which `MAX_BUCKETS` are enough."""
         numbers = np.asarray(values, dtype=np.float64)
-        return cls._limited(
+        return cls._limit_buckets(
             scale=MAX_SCALE,
             ordinals=compute_ordinals(numbers, MAX_SCALE),
             counts=np.ones(numbers.size, dtype=np.int64),
@@ -81,18 +81,18 @@ class ExponentialHistogram:
             counts = np.concatenate([negative_counts[below], zeros, counts])
         if max(positive_counts.size, negative_counts.size) <= MAX_BUCKETS:
             return cls(scale=scale, ordinals=ordinals, counts=counts, moments=moments)
-        return cls._limited(scale=scale, ordinals=ordinals, counts=counts, moments=moments)
+        return cls._limit_buckets(scale=scale, ordinals=ordinals, counts=counts, moments=moments)
 
     @classmethod
-    def _limited(cls, *, scale: int, ordinals: Counts, counts: Counts, moments: Moments) -> ExponentialHistogram:
+    def _limit_buckets(cls, *, scale: int, ordinals: Counts, counts: Counts, moments: Moments) -> ExponentialHistogram:
         """Sorts and sums buckets, drops empty ones, and reduces the scale until both ranges fit."""
         keep = counts > 0
         ordinals, counts = ordinals[keep], counts[keep]
         if (ordinals[1:] < ordinals[:-1]).any():
             order = np.argsort(ordinals, kind="stable")
             ordinals, counts = ordinals[order], counts[order]
-        while scale > MIN_SCALE and _width(ordinals) > MAX_BUCKETS:
-            ordinals = _halve(ordinals)
+        while scale > MIN_SCALE and _measure_range(ordinals) > MAX_BUCKETS:
+            ordinals = _halve_ordinals(ordinals)
             scale -= 1
         first = np.flatnonzero(np.diff(ordinals, prepend=ordinals[:1] - 1))
         if first.size < ordinals.size:
@@ -116,8 +116,8 @@ class ExponentialHistogram:
             return self
         ordinals = self.ordinals
         for _ in range(self.scale - scale):
-            ordinals = _halve(ordinals)
-        return self._limited(scale=scale, ordinals=ordinals, counts=self.counts, moments=self.moments)
+            ordinals = _halve_ordinals(ordinals)
+        return self._limit_buckets(scale=scale, ordinals=ordinals, counts=self.counts, moments=self.moments)
 
     def merge(self, other: ExponentialHistogram) -> ExponentialHistogram:
         """Returns the histogram of both sets together, at the smaller of their scales or below."""
@@ -133,7 +133,7 @@ class ExponentialHistogram:
         a, b = self.at_scale(scale), other.at_scale(scale)
         scale = min(a.scale, b.scale)
         a, b = a.at_scale(scale), b.at_scale(scale)
-        return self._limited(
+        return self._limit_buckets(
             scale=scale,
             ordinals=np.concatenate([a.ordinals, b.ordinals]),
             counts=np.concatenate([a.counts, b.counts]),
@@ -161,7 +161,7 @@ class ExponentialHistogram:
         counts[positions] -= before.counts
         if (counts < 0).any():
             return None
-        return self._limited(
+        return self._limit_buckets(
             scale=self.scale,
             ordinals=self.ordinals,
             counts=counts,
@@ -215,7 +215,7 @@ class ExponentialHistogram:
             raise ValueError(f"scale {scale} is not within {MIN_SCALE} and {MAX_SCALE}")
         if ordinals.shape != counts.shape or (np.diff(ordinals) <= 0).any() or not counts.all():
             raise ValueError("the ordinals do not increase, or there is not one count above 0 for each")
-        if scale > MIN_SCALE and _width(ordinals) > MAX_BUCKETS:
+        if scale > MIN_SCALE and _measure_range(ordinals) > MAX_BUCKETS:
             raise ValueError(f"a range is wider than {MAX_BUCKETS} buckets")
         return cls(
             scale=scale,
@@ -242,7 +242,7 @@ def bucket_range(ordinal: int, scale: int) -> tuple[float, float]:
     if ordinal == 0:
         return 0.0, 0.0
     index = abs(ordinal) - BIAS
-    low, high = _power(index, scale), _power(index + 1, scale)
+    low, high = _compute_bound(index, scale), _compute_bound(index + 1, scale)
     return (low, high) if ordinal > 0 else (-high, -low)
 
 
@@ -267,13 +267,13 @@ def compute_ordinals(values: NDArray[np.float64], scale: int) -> Counts:
     return ordinals
 
 
-def _halve(ordinals: Counts) -> Counts:
+def _halve_ordinals(ordinals: Counts) -> Counts:
     sign = np.sign(ordinals)
     halved: Counts = sign * (((np.abs(ordinals) - BIAS) >> 1) + BIAS)
     return halved
 
 
-def _width(ordinals: Counts) -> int:
+def _measure_range(ordinals: Counts) -> int:
     """Returns the number of buckets from the first to the last of the wider range; the ordinals are sorted."""
     negative, nonpositive = (int(position) for position in np.searchsorted(ordinals, (0, 1)))
     below = int(ordinals[negative - 1] - ordinals[0]) + 1 if negative else 0
@@ -281,7 +281,7 @@ def _width(ordinals: Counts) -> int:
     return max(below, above)
 
 
-def _power(index: int, scale: int) -> float:
+def _compute_bound(index: int, scale: int) -> float:
     try:
         return math.pow(2.0, index * 2.0**-scale)
     except OverflowError:

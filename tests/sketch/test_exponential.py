@@ -69,6 +69,11 @@ def test_a_coarser_scale_is_counting_at_that_scale(values: list[float], steps: i
     assert coarse.moments == counted.moments
 
 
+@pytest.mark.parametrize(("octaves", "scale"), [(320, 0), (321, -1)])
+def test_a_range_of_320_octaves_is_one_bucket_an_octave(octaves: int, scale: int) -> None:
+    assert sketch(2.0**-160, 2.0 ** (octaves - 161)).scale == scale
+
+
 def test_the_range_of_all_floats_fits() -> None:
     extremes = sketch(5e-324, 1.7e308, -5e-324, -1.7e308, 0.0)
     assert extremes.total == 5

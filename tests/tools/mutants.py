@@ -136,13 +136,14 @@ def _parent(tree: ast.Module, node: ast.AST) -> ast.AST:
 
 
 def tests_of(module: Path) -> list[str]:
-    """What is run against a changed module: its own tests first, then its folder's, the contracts, its pipeline's."""
+    """What is run against a changed module: its own tests, its folder's, the contracts, those of the folders above."""
     parts = module.with_suffix("").parts[1:]
     folder = ROOT / "tests" / Path(*parts[:-1])
     own = sorted(folder.glob(f"test_{parts[-1]}*.py"))
     others = [path for path in sorted(folder.glob("test_*.py")) if path not in own]
-    above = sorted((ROOT / "tests" / parts[0]).glob("test_pipeline*.py")) if len(parts) > 1 else []
-    tests = [*own, *others, *sorted((ROOT / "tests" / "contracts").glob("test_*.py")), *above]
+    above = sorted(folder.parent.glob("test_*.py")) if len(parts) > 3 else []
+    pipelines = sorted((ROOT / "tests" / parts[0]).glob("test_pipeline*.py")) if len(parts) > 1 else []
+    tests = [*own, *others, *sorted((ROOT / "tests" / "contracts").glob("test_*.py")), *above, *pipelines]
     return [str(path.relative_to(ROOT)) for path in dict.fromkeys(tests)]
 
 

@@ -76,7 +76,7 @@ class OnsetCounts:
         pane = BinCounts(counts=_as_tuple(window.pane), mean=window.pane_mean, onset_ns=score.since_ns)
         earlier = self.by_stream.get(stream)
         if earlier is not None and earlier.onset_ns == pane.onset_ns and len(earlier.counts) == len(pane.counts):
-            pane = _add(earlier, pane, reference.bins)
+            pane = _merge_counts(earlier, pane, reference.bins)
         self.by_stream[stream] = pane
 
     def since_onset(self, window: Window) -> BinCounts:
@@ -91,7 +91,7 @@ def rolling_counts(window: Window) -> BinCounts:
     return BinCounts(counts=_as_tuple(window.rolling), mean=window.rolling_mean)
 
 
-def shares(counts: Counts | tuple[int, ...]) -> tuple[float, ...]:
+def compute_shares(counts: Counts | tuple[int, ...]) -> tuple[float, ...]:
     """Divides counts by their sum; zeros if there are none."""
     numbers = [int(count) for count in counts]
     total = sum(numbers)
@@ -111,7 +111,7 @@ def ratio_cause(
         bound: The share that is tolerated.
         of: What the calls in the last bin are: `failed`, `over 200 ms`.
     """
-    reference_shares, current_shares = shares(reference.counts), shares(counts.counts)
+    reference_shares, current_shares = compute_shares(reference.counts), compute_shares(counts.counts)
     value = format_percent(current_shares[-1])
     return Cause(
         stream=window.stream.stream,
@@ -141,7 +141,7 @@ def shift_cause(window: Window, reference: Reference, score: Score, counts: BinC
         bound: The total variation that is tolerated.
     """
     stream, bins = window.stream.stream, reference.bins
-    reference_shares, current_shares = shares(reference.counts), shares(counts.counts)
+    reference_shares, current_shares = compute_shares(reference.counts), compute_shares(counts.counts)
     value = math.fsum(abs(share - other) for share, other in zip(reference_shares, current_shares, strict=True)) / 2
     reference_text, current_text = _describe_largest_move(stream, reference, counts, reference_shares, current_shares)
     sizes = f"n = {format_count(counts.total)}, reference n = {format_count(reference.total)}"
@@ -190,8 +190,8 @@ def _as_tuple(counts: Counts) -> tuple[int, ...]:
     return tuple(counts.tolist())
 
 
-def _add(first: BinCounts, second: BinCounts, bins: Bins) -> BinCounts:
-    first_count, second_count = _value_count(first, bins), _value_count(second, bins)
+def _merge_counts(first: BinCounts, second: BinCounts, bins: Bins) -> BinCounts:
+    first_count, second_count = _count_values(first, bins), _count_values(second, bins)
     if second_count == 0:
         mean = first.mean
     elif first_count == 0:
@@ -202,7 +202,7 @@ def _add(first: BinCounts, second: BinCounts, bins: Bins) -> BinCounts:
     return BinCounts(counts=counts, mean=mean, onset_ns=first.onset_ns)
 
 
-def _value_count(counts: BinCounts, bins: Bins) -> int:
+def _count_values(counts: BinCounts, bins: Bins) -> int:
     """Counts the values that the mean is of: missing ones have none."""
     named = zip(bins.names, counts.counts, strict=False)
     return sum(count for name, count in named if name != semconv.MISSING)

@@ -148,7 +148,7 @@ class Alerts:
                     judged.add(name)
         for name in rules.active:
             if name in judged:
-                changes += self._advance(record, name, rules.active[name])
+                changes += self._advance_state(record, name, rules.active[name])
         return changes
 
     def advance_clock(self, now_ns: int) -> list[Alert]:
@@ -163,27 +163,27 @@ class Alerts:
             rules = self._rules_of(model)
             is_replaced = record.data_ns < newest_ns[model.name, model.environment]
             if is_replaced and self._age_s(record.data_ns) >= self._stale_after_s:
-                changes += self._forget(model, "Another version replaced it.")
+                changes += self._forget_model(model, "Another version replaced it.")
                 continue
             inactive = {name: entry for name, entry in record.rules.items() if name not in rules.active}
-            changes += self._end(record, inactive, "The rule is switched off.")
+            changes += self._resolve_rules(record, inactive, "The rule is switched off.")
             for name, entry in record.rules.items():
-                self._forget_stale(record, entry)
+                self._forget_stale_streams(record, entry)
                 is_over = entry.state in (RuleState.PENDING, RuleState.ERROR) and not entry.causes
                 is_due = is_over or entry.state is RuleState.FIRING
                 if is_due and name in rules.active:
-                    changes += self._advance(record, name, rules.active[name])
+                    changes += self._advance_state(record, name, rules.active[name])
             if NO_DATA in rules.active and not is_replaced and self._is_silent(record):
                 entry = record.rule(NO_DATA)
                 if entry.state is not RuleState.NO_DATA:
-                    changes += self._enter(record, NO_DATA, rules.active[NO_DATA], RuleState.NO_DATA)
+                    changes += self._enter_state(record, NO_DATA, rules.active[NO_DATA], RuleState.NO_DATA)
         return changes
 
     def remove_model(self, model: ModelKey, now_ns: int) -> list[Alert]:
         """Removes a model that was silent for longer than its data is stored, and returns the alerts that this ends."""
         self._now_ns = max(self._now_ns, now_ns)
         reason = "It was silent for so long that it is forgotten."
-        return self._forget(model, reason) if model in self._models else []
+        return self._forget_model(model, reason) if model in self._models else []
 
     def current(self) -> list[RuleStatus]:
         """Returns the state of every active rule of every model; quiet rules of a silent model are in `no_data`."""
@@ -218,7 +218,7 @@ class Alerts:
         ]
         return sorted([*active, *self._resolved], key=lambda alert: alert.time_ns, reverse=True)
 
-    def _advance(self, record: ModelRecord, name: str, rule: Rule) -> Iterator[Alert]:
+    def _advance_state(self, record: ModelRecord, name: str, rule: Rule) -> Iterator[Alert]:
         """Takes one step of the state machine, by whether any stream is in breach."""
         entry = record.rule(name)
         if entry.causes:
@@ -228,9 +228,9 @@ class Alerts:
             if entry.state is RuleState.FIRING:
                 return
             if self._age_s(entry.breached_ns) >= self._section.for_s:
-                yield from self._enter(record, name, rule, RuleState.FIRING)
+                yield from self._enter_state(record, name, rule, RuleState.FIRING)
             elif entry.state is not RuleState.PENDING:
-                yield from self._enter(record, name, rule, RuleState.PENDING)
+                yield from self._enter_state(record, name, rule, RuleState.PENDING)
             return
         if entry.state is RuleState.FIRING:
             entry.quiet_ns = entry.quiet_ns or self._now_ns
@@ -239,9 +239,9 @@ class Alerts:
         state = RuleState.ERROR if entry.failed else RuleState.OK
         if entry.state is not state:
             reason = f"It failed to judge {', '.join(entry.failed)}; see the processor's log." if entry.failed else ""
-            yield from self._enter(record, name, rule, state, reason=reason)
+            yield from self._enter_state(record, name, rule, state, reason=reason)
 
-    def _enter(
+    def _enter_state(
         self, record: ModelRecord, name: str, rule: Rule | None, state: RuleState, *, reason: str = ""
     ) -> list[Alert]:
         """Changes the state; returns its alert, unless only `pending` was left or entered, which is not notified."""
@@ -294,22 +294,22 @@ class Alerts:
         """Ends the silence of a model's name: data of any version does."""
         for other, record in self._models.items():
             if (other.name, other.environment) == (model.name, model.environment) and NO_DATA in record.rules:
-                yield from self._end(record, {NO_DATA: record.rules[NO_DATA]}, "")
+                yield from self._resolve_rules(record, {NO_DATA: record.rules[NO_DATA]}, "")
 
-    def _forget(self, model: ModelKey, reason: str) -> list[Alert]:
+    def _forget_model(self, model: ModelKey, reason: str) -> list[Alert]:
         record = self._models.pop(model)
-        return list(self._end(record, record.rules, reason))
+        return list(self._resolve_rules(record, record.rules, reason))
 
-    def _end(self, record: ModelRecord, entries: Mapping[str, RuleRecord], reason: str) -> Iterator[Alert]:
+    def _resolve_rules(self, record: ModelRecord, entries: Mapping[str, RuleRecord], reason: str) -> Iterator[Alert]:
         for name, entry in entries.items():
             if entry.state is not RuleState.OK:
-                yield from self._enter(record, name, None, RuleState.OK, reason=reason)
+                yield from self._enter_state(record, name, None, RuleState.OK, reason=reason)
 
-    def _forget_stale(self, record: ModelRecord, entry: RuleRecord) -> None:
+    def _forget_stale_streams(self, record: ModelRecord, entry: RuleRecord) -> None:
         """Drops streams of a live model that have not been judged for long."""
         stale_ns = record.data_ns - round(self._stale_after_s * 1e9)
         for stream in [stream for stream, judged_ns in entry.judged_ns.items() if judged_ns <= stale_ns]:
-            _drop(entry, stream)
+            _remove_stream(entry, stream)
 
     def _is_silent(self, record: ModelRecord) -> bool:
         after_s = self._rules_of(record.model).no_data_after_s
@@ -347,7 +347,7 @@ def _judge(rule: Rule, entry: RuleRecord, window: Window, score: Score, counts: 
         return True
     if outcome is None:
         return False
-    _drop(entry, stream)
+    _remove_stream(entry, stream)
     if isinstance(outcome, Cause):
         entry.causes[stream] = outcome
         entry.judged_ns[stream] = now_ns
@@ -356,7 +356,7 @@ def _judge(rule: Rule, entry: RuleRecord, window: Window, score: Score, counts: 
     return True
 
 
-def _drop(entry: RuleRecord, stream: str) -> None:
+def _remove_stream(entry: RuleRecord, stream: str) -> None:
     entry.causes.pop(stream, None)
     entry.judged_ns.pop(stream, None)
     if stream in entry.failed:

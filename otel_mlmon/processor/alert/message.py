@@ -45,32 +45,32 @@ def format_alert(alert: Alert, *, is_unicode: bool = True) -> str:
 def _alert_lines(alert: Alert, *, is_unicode: bool) -> Iterator[str]:
     yield format_title(alert)
     yield ""
-    yield _row("What", _describe_event(alert))
+    yield _format_row("What", _describe_event(alert))
     if alert.causes:
-        yield _row("How much", alert.causes[0].summary)
+        yield _format_row("How much", alert.causes[0].summary)
         details = [detail for detail in alert.causes[0].details if not _is_repetition(detail, alert.causes[0])]
         if details and not alert.is_resolved:
-            yield _row("In words", "; ".join(details))
+            yield _format_row("In words", "; ".join(details))
     if alert.onset_ns:
         duration = _format_duration((alert.time_ns - alert.onset_ns) / 1e9)
         end = "until the end" if alert.is_resolved else "before this alert"
-        yield _row("Since", f"{_format_utc(alert.onset_ns)}, {duration} {end}")
+        yield _format_row("Since", f"{_format_utc(alert.onset_ns)}, {duration} {end}")
     if alert.reason:
-        yield _row("Why", alert.reason)
+        yield _format_row("Why", alert.reason)
     if alert.causes and alert.state in (RuleState.PENDING, RuleState.FIRING):
         yield ""
         yield from _histogram_lines(alert.causes[0], is_unicode=is_unicode)
         yield ""
-    yield from _other_causes(alert)
+    yield from _list_other_causes(alert)
     if alert.exemplars:
-        yield _row("Traces", "  ".join(alert.exemplars[:MAX_TRACES]))
+        yield _format_row("Traces", "  ".join(alert.exemplars[:MAX_TRACES]))
     for link in alert.links[:MAX_LINKS]:
-        yield _row("Link", f"{link.name}: {link.url}")
+        yield _format_row("Link", f"{link.name}: {link.url}")
     if not alert.is_resolved:
-        yield _row("Silence", f'set enabled: false at models."{alert.model}".{alert.rule}')
+        yield _format_row("Silence", f'set enabled: false at models."{alert.model}".{alert.rule}')
 
 
-def _row(head: str, text: str) -> str:
+def _format_row(head: str, text: str) -> str:
     return f"  {head:<9} {text}"
 
 
@@ -96,12 +96,12 @@ def _is_repetition(detail: str, cause: Cause) -> bool:
     )
 
 
-def _other_causes(alert: Alert) -> Iterator[str]:
+def _list_other_causes(alert: Alert) -> Iterator[str]:
     others = alert.causes[1:]
     for cause in others[:MAX_OTHER_CAUSES]:
-        yield _row("Also", f"{cause.stream}: {cause.reference} → {cause.current}")
+        yield _format_row("Also", f"{cause.stream}: {cause.reference} → {cause.current}")
     if len(others) > MAX_OTHER_CAUSES:
-        yield _row("", f"and {len(others) - MAX_OTHER_CAUSES} more")
+        yield _format_row("", f"and {len(others) - MAX_OTHER_CAUSES} more")
 
 
 def _histogram_lines(cause: Cause, *, is_unicode: bool) -> Iterator[str]:
@@ -112,11 +112,11 @@ def _histogram_lines(cause: Cause, *, is_unicode: bool) -> Iterator[str]:
     largest = max((max(share, current) for _, share, current in shown), default=0.0) or 1.0
     width = min(NAME_WIDTH, max(len(cause.stream), *(len(name) for name, _, _ in shown), 1))
     column = BAR_WIDTH + 9
-    yield f"  {_cut(cause.stream, width)}  {'reference':<{column}}now"
+    yield f"  {_truncate(cause.stream, width)}  {'reference':<{column}}now"
     for name, share, current in shown:
         left = f"{format_percent(share):>7} {_draw_bar(share / largest, is_unicode=is_unicode)}"
         right = f"{format_percent(current):>7} {_draw_bar(current / largest, is_unicode=is_unicode)}"
-        yield f"  {_cut(name, width)}  {left:<{column}}{right}"
+        yield f"  {_truncate(name, width)}  {left:<{column}}{right}"
     if len(rows) > MAX_BINS:
         yield f"  {'':<{width}}  and {len(rows) - MAX_BINS} that moved less"
 
@@ -129,7 +129,7 @@ def _draw_bar(ratio: float, *, is_unicode: bool) -> str:
     return "█" * full + _EIGHTHS[eighths].strip()
 
 
-def _cut(text: str, width: int) -> str:
+def _truncate(text: str, width: int) -> str:
     return f"{text:<{width}}" if len(text) <= width else text[: width - 1] + "…"
 
 

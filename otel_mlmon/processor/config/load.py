@@ -67,7 +67,7 @@ def load_config(path: Path | str | None = None, environ: Mapping[str, str] = os.
             config = Config.model_validate(document.value)
         except ValidationError as error:
             faulty_paths = {fault.path for fault in faults}
-            faults += [fault for fault in _faults(error, document) if fault.path not in faulty_paths]
+            faults += [fault for fault in _list_faults(error, document) if fault.path not in faulty_paths]
     if config is None or faults:
         faults.sort(key=lambda fault: (fault.line, _format_path(fault.path)))
         # From None: the chain would print values that may be secret.
@@ -91,7 +91,7 @@ def _format_path(path: KeyPath) -> str:
     return text
 
 
-def _faults(error: ValidationError, document: Document) -> Iterator[Fault]:
+def _list_faults(error: ValidationError, document: Document) -> Iterator[Fault]:
     for detail in error.errors(include_url=False, include_input=False):
         path = detail["loc"]
         yield Fault(line=document.line(path), path=path, text=_describe(detail, document))
@@ -100,7 +100,7 @@ def _faults(error: ValidationError, document: Document) -> Iterator[Fault]:
 def _describe(detail: ErrorDetails, document: Document) -> str:
     path = detail["loc"]
     if detail["type"] == "extra_forbidden":
-        similar = difflib.get_close_matches(str(path[-1]), _keys(path[:-1]), n=1)
+        similar = difflib.get_close_matches(str(path[-1]), _list_keys(path[:-1]), n=1)
         return "is not a known key" + (f" (did you mean `{similar[0]}`?)" if similar else "")
     message = _MESSAGES.get(detail["type"])
     text = message.format(**detail.get("ctx", {})) if message else detail["msg"]
@@ -111,7 +111,7 @@ def _describe(detail: ErrorDetails, document: Document) -> str:
     return f"{text}, got {source!r}"
 
 
-def _keys(path: KeyPath) -> list[str]:
+def _list_keys(path: KeyPath) -> list[str]:
     """Returns the keys that are known at `path`."""
     annotation: Any = Config
     for step in path:

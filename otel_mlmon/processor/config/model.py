@@ -86,7 +86,7 @@ else:
     )
 
 
-def _example(name: str, section_type: type[Section]) -> str:
+def _build_example(name: str, section_type: type[Section]) -> str:
     keys = ", ".join(f"{field.alias or key}: …" for key, field in section_type.model_fields.items())
     return f"`{name}: {{{keys}}}`"
 
@@ -97,7 +97,7 @@ class AlertsSection(AlertSection):
     notify: tuple[NotifierEntry, ...] = Field(
         default=tuple(NotifierEntry.model_validate({name: {}}) for name in ("log", "otlp")),
         description="Who is notified, any of "
-        + ", ".join(_example(name, notifier.section_type) for name, notifier in NOTIFIERS.load_all().items())
+        + ", ".join(_build_example(name, notifier.section_type) for name, notifier in NOTIFIERS.load_all().items())
         + ".",
     )
 

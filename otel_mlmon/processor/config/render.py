@@ -20,10 +20,10 @@ HEAD: Final = """\
 
 def default_yaml() -> str:
     """Returns a commented file that loads back to the defaults."""
-    return HEAD + "\n".join(_lines(Config(), indent="")) + "\n"
+    return HEAD + "\n".join(_render_lines(Config(), indent="")) + "\n"
 
 
-def _lines(section: BaseModel, *, indent: str) -> Iterator[str]:
+def _render_lines(section: BaseModel, *, indent: str) -> Iterator[str]:
     values = section.model_dump(mode="json", by_alias=True)
     for name, field in type(section).model_fields.items():
         key = field.alias or name
@@ -35,16 +35,16 @@ def _lines(section: BaseModel, *, indent: str) -> Iterator[str]:
         )
         if isinstance(value, BaseModel):
             yield f"{indent}{key}:"
-            yield from _lines(value, indent=indent + "  ")
+            yield from _render_lines(value, indent=indent + "  ")
         elif isinstance(value, dict) and value:
             yield f"{indent}{key}:"
             for pattern, entry in value.items():
-                yield f"{indent}  {_inline(pattern)}:"
-                yield from _lines(entry, indent=indent + "    ")
+                yield f"{indent}  {_render_value(pattern)}:"
+                yield from _render_lines(entry, indent=indent + "    ")
         else:
-            yield f"{indent}{key}: {_inline(values[key])}"
+            yield f"{indent}{key}: {_render_value(values[key])}"
 
 
-def _inline(value: Any) -> str:
+def _render_value(value: Any) -> str:
     text: str = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
     return text.removesuffix("...\n").strip()

@@ -32,7 +32,7 @@ def _refuse_bool(value: object) -> object:
     return value
 
 
-def _off_or(check: Callable[[object], str]) -> BeforeValidator:
+def _allow_off(check: Callable[[object], str]) -> BeforeValidator:
     return BeforeValidator(lambda value: None if value in (None, "") else check(value))
 
 
@@ -41,8 +41,8 @@ Size = Annotated[int, BeforeValidator(units.parse_size), PlainSerializer(units.f
 Ratio = Annotated[float, BeforeValidator(units.parse_ratio), PlainSerializer(units.format_ratio)]
 Count = Annotated[int, BeforeValidator(_refuse_bool)]
 Url = Annotated[str, BeforeValidator(units.parse_http_url)]
-OptionalAddress = Annotated[str | None, _off_or(units.parse_address)]
-OptionalUrl = Annotated[str | None, _off_or(units.parse_http_url)]
+OptionalAddress = Annotated[str | None, _allow_off(units.parse_address)]
+OptionalUrl = Annotated[str | None, _allow_off(units.parse_http_url)]
 FalseAlarmRate = Annotated[
     units.FalseAlarms, BeforeValidator(units.parse_false_alarms), PlainSerializer(units.format_false_alarms)
 ]

@@ -125,12 +125,12 @@ class Evaluator:
         judged = [(window, policy) for window in windows if (policy := self.policy(window.stream)) is not None]
         log10_alarm_line = self._alarm_line_for(self._count_watched(window for window, _ in judged))
         scores: list[Score | None] = [None] * len(judged)
-        for positions in _rounds([window.stream for window, _ in judged]):
+        for positions in _split_into_rounds([window.stream for window, _ in judged]):
             for batch in self._batches(judged, positions):
                 for position, score in zip(batch.positions, self._scores(batch, log10_alarm_line), strict=True):
                     scores[position] = score
         return [
-            (window, score or _learning(window, log10_alarm_line))
+            (window, score or _build_learning_score(window, log10_alarm_line))
             for (window, _), score in zip(judged, scores, strict=True)
         ]
 
@@ -289,7 +289,7 @@ class Evaluator:
         return results
 
 
-def _rounds(streams: Sequence[StreamKey]) -> Sequence[Sequence[int]]:
+def _split_into_rounds(streams: Sequence[StreamKey]) -> Sequence[Sequence[int]]:
     """Splits the positions of `streams` so that no stream is twice in a round, and its panes keep their order."""
     if len(set(streams)) == len(streams):
         return [range(len(streams))]
@@ -311,7 +311,7 @@ def _judge(
     return tuple(verdict for verdict in verdicts if verdict is not None)
 
 
-def _learning(window: Window, log10_alarm_line: float) -> Score:
+def _build_learning_score(window: Window, log10_alarm_line: float) -> Score:
     return Score(
         state="learning",
         log10_evidence=0.0,

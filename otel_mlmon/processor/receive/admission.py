@@ -219,9 +219,9 @@ class Admission:
     def _submit(self, request: _PendingRequest, decoded: DecodedRequest) -> None:
         def settle(delivery: Future[None]) -> None:
             """Runs on: the thread that ended the delivery."""
-            self._settle(request, decoded, _attempt(delivery.result))
+            self._settle(request, decoded, _run_step(delivery.result))
 
-        fault = _attempt(lambda: self._deliver(decoded.items).add_done_callback(settle))
+        fault = _run_step(lambda: self._deliver(decoded.items).add_done_callback(settle))
         if fault is not None:
             self._settle(request, decoded, fault)
 
@@ -242,8 +242,8 @@ class Admission:
                 self._unused[request.signal] += decoded.unused
             self._rejected.update(decoded.faults)
             if self._failed:
-                self._failed.pop(_digest(request.body), None)
-        self._answer(request, ExportResult(rejected=decoded.rejected, message=_explain(decoded.faults)))
+                self._failed.pop(_hash_body(request.body), None)
+        self._answer(request, ExportResult(rejected=decoded.rejected, message=_list_rejections(decoded.faults)))
 
     def _refuse(self, request: _PendingRequest, points: int, error: Exception) -> None:
         with self._lock:
@@ -252,7 +252,7 @@ class Admission:
 
     def _fail(self, request: _PendingRequest, points: int) -> None:
         """Handles an internal error: the first time the request may be sent again; then it is a dead letter."""
-        digest = _digest(request.body)
+        digest = _hash_body(request.body)
         with self._lock:
             has_failed_before = digest in self._failed
             if has_failed_before:
@@ -282,7 +282,7 @@ class Admission:
             request.result.set_exception(result)
 
 
-def _attempt(step: Callable[[], object]) -> Exception | None:
+def _run_step(step: Callable[[], object]) -> Exception | None:
     """Runs one step of a delivery; returns the `OverloadedError`, or `_FAULT` for an internal error."""
     fault: Exception | None = _FAULT
     with guard("receive.deliver"):
@@ -294,11 +294,11 @@ def _attempt(step: Callable[[], object]) -> Exception | None:
     return fault
 
 
-def _digest(body: bytes) -> bytes:
+def _hash_body(body: bytes) -> bytes:
     return hashlib.blake2b(body, digest_size=16).digest()
 
 
-def _explain(faults: Mapping[str, int]) -> str:
+def _list_rejections(faults: Mapping[str, int]) -> str:
     """Lists the reasons for which points were rejected, the most frequent first; empty if there are none."""
     ranked = sorted(faults.items(), key=lambda fault: (-fault[1], fault[0]))
     return ", ".join(f"{reason}: {count}" for reason, count in ranked)

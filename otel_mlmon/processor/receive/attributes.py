@@ -32,7 +32,7 @@ def _value(value: AnyValue) -> Value:
     return plain
 
 
-def canonical(attributes: Attributes) -> str:
+def canonical_text(attributes: Attributes) -> str:
     """Returns a text that is equal for equal attributes in any order, and different for different ones.
 
     `ascii` distinguishes every type from every other ("1", 1, 1.0, True, b"1") and, unlike `repr`, does not depend on
@@ -61,14 +61,14 @@ def text_of(value: Value) -> str:
         return ""
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
-    return json.dumps(_jsonable(value), ensure_ascii=False, separators=(",", ":"))
+    return json.dumps(_to_json_value(value), ensure_ascii=False, separators=(",", ":"))
 
 
-def _jsonable(value: Value) -> Any:
+def _to_json_value(value: Value) -> Any:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, list):
-        return [_jsonable(item) for item in value]
+        return [_to_json_value(item) for item in value]
     if isinstance(value, tuple):
-        return {key: _jsonable(item) for key, item in value}
+        return {key: _to_json_value(item) for key, item in value}
     return value

@@ -31,7 +31,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 )
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.receive.attributes import Attributes, attributes_of, canonical, first_text, text_of
+from otel_mlmon.processor.receive.attributes import Attributes, attributes_of, canonical_text, first_text, text_of
 from otel_mlmon.processor.receive.data_point import DataPoint, Sketch, TelemetryItem
 from otel_mlmon.sketch.exponential import MAX_SCALE, MIN_SCALE, ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
@@ -143,7 +143,7 @@ def decode_metrics(request: ExportMetricsServiceRequest) -> DecodedRequest:
     collector = _PointCollector()
     for resource_metrics in request.resource_metrics:
         resource = attributes_of(resource_metrics.resource.attributes)
-        canonical_resource = canonical(resource)
+        canonical_resource = canonical_text(resource)
         for scope_metrics in resource_metrics.scope_metrics:
             if scope_metrics.scope.name == semconv.PROCESSOR_SCOPE:
                 collector.loop_dropped += sum(map(_metric_size, scope_metrics.metrics))
@@ -194,7 +194,7 @@ def _decode_scope(
 
 def _scope_context(scope_metrics: ScopeMetrics, resource: Attributes, canonical_resource: str) -> _ScopeContext:
     scope = attributes_of(scope_metrics.scope.attributes)
-    parts = (canonical_resource, scope_metrics.scope.name, scope_metrics.scope.version, canonical(scope))
+    parts = (canonical_resource, scope_metrics.scope.name, scope_metrics.scope.version, canonical_text(scope))
     return _ScopeContext(model=read_model_key(scope, resource, default=service_key(resource)), identity=ascii(parts))
 
 
@@ -284,7 +284,7 @@ def _identify_attributes(attributes: Attributes, definition: semconv.Metric, con
     split = definition.attributes
     if definition.name in _NAMED and split[0] not in attributes:
         raise _PointError(_NAMED[definition.name])
-    identity = ascii((context.identity, definition.name, canonical(attributes)))
+    identity = ascii((context.identity, definition.name, canonical_text(attributes)))
     return _PointIdentity(
         model=model,
         key=_key_of(attributes, split[0]) if split else "",

@@ -109,7 +109,9 @@ class GrpcReceiver:
             port = 0
         if not port:
             self._threads.shutdown(wait=False)
-            raise addresses.unavailable(self._address, option=OPTION, why="it is in use or not one of this machine")
+            raise addresses.port_unavailable_error(
+                self._address, option=OPTION, why="it is in use or not one of this machine"
+            )
         self._server.start()
         for name in ("", *SERVICES.values()):
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)

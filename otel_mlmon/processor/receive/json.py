@@ -49,11 +49,11 @@ def read_json(message: AnyMessage, text: str | bytes) -> AnyMessage:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise MalformedError(f"not JSON: {error}") from error
-    _fill(message, document, "")
+    _fill_message(message, document, "")
     return message
 
 
-def _fill(message: Message, document: object, path: str) -> None:
+def _fill_message(message: Message, document: object, path: str) -> None:
     if not isinstance(document, dict):
         raise MalformedError(f"{path or 'the document'}: not an object")
     for field in message.DESCRIPTOR.fields:
@@ -65,24 +65,24 @@ def _fill(message: Message, document: object, path: str) -> None:
         if hasattr(part, "extend"):  # repeated; descriptors of protobuf 5 and 6 say so in different ways
             if not isinstance(value, list):
                 raise MalformedError(f"{field_path}: not an array")
-            _append(part, field, value, field_path)
+            _append_items(part, field, value, field_path)
         elif field.type == FieldDescriptor.TYPE_MESSAGE:
             part.SetInParent()  # so that an empty object is set, and a missing one is not
-            _fill(part, value, field_path)
+            _fill_message(part, value, field_path)
         else:
-            setattr(message, field.name, _convert(field, value, field_path))
+            setattr(message, field.name, _convert_value(field, value, field_path))
 
 
-def _append(items: Any, field: FieldDescriptor, values: list[object], path: str) -> None:
+def _append_items(items: Any, field: FieldDescriptor, values: list[object], path: str) -> None:
     for index, value in enumerate(values):
         item_path = f"{path}[{index}]"
         if field.type == FieldDescriptor.TYPE_MESSAGE:
-            _fill(items.add(), value, item_path)
+            _fill_message(items.add(), value, item_path)
         else:
-            items.append(_convert(field, value, item_path))
+            items.append(_convert_value(field, value, item_path))
 
 
-def _convert(field: FieldDescriptor, value: object, path: str) -> Any:
+def _convert_value(field: FieldDescriptor, value: object, path: str) -> Any:
     is_bytes = field.type == FieldDescriptor.TYPE_BYTES
     converted: Any
     try:
@@ -133,7 +133,7 @@ def _double(value: object) -> float:
     return float(value)
 
 
-def _truth(value: object) -> bool:
+def _boolean(value: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError("neither true nor false")
     return value
@@ -146,7 +146,7 @@ _CONVERTERS: Final[Mapping[int, Callable[[object], Any]]] = {
     FieldDescriptor.CPPTYPE_UINT64: _integer,
     FieldDescriptor.CPPTYPE_DOUBLE: _double,
     FieldDescriptor.CPPTYPE_FLOAT: _double,
-    FieldDescriptor.CPPTYPE_BOOL: _truth,
+    FieldDescriptor.CPPTYPE_BOOL: _boolean,
     FieldDescriptor.CPPTYPE_ENUM: _enumeration,
     FieldDescriptor.CPPTYPE_STRING: _text,
 }

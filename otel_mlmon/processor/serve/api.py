@@ -92,7 +92,7 @@ def create_app(
 def _answer(read: Callable[[], Any], *, missing_message: str = "") -> Response:
     with guard("serve.api"):
         document = read()
-        return _error(404, missing_message) if document is None else JSONResponse(_finite(document))
+        return _error(404, missing_message) if document is None else JSONResponse(_replace_infinite(document))
     return _error(503, "The processor failed to read its state; try again.")
 
 
@@ -107,13 +107,13 @@ async def _http_error(_: Request, error: Exception) -> Response:
     return JSONResponse({"error": messages.get(status, "The request failed.")}, status_code=status, headers=headers)
 
 
-def _finite(value: Any) -> Any:
+def _replace_infinite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _replace_infinite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [_replace_infinite(item) for item in value]
     return value
 
 

@@ -87,7 +87,7 @@ class Exporter:
         for metric in semconv.PROCESSOR_METRICS:
             meter.create_observable_gauge(
                 metric.name,
-                callbacks=[self._observer(metric)],
+                callbacks=[self._make_callback(metric)],
                 unit=metric.unit,
                 description=metric.description,
             )
@@ -124,17 +124,17 @@ class Exporter:
         """
         deadline = time.monotonic() + timeout_s
         steps = (lambda: self._meters.shutdown(timeout_millis=timeout_s * 1000), self._loggers.shutdown)
-        threads = [threading.Thread(target=_guarded, args=(step,), daemon=True) for step in steps]
+        threads = [threading.Thread(target=_run_guarded, args=(step,), daemon=True) for step in steps]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         is_done = not any(thread.is_alive() for thread in threads)
         if not is_done:
-            threading.Thread(target=_guarded, args=(self._abandon,), daemon=True).start()
+            threading.Thread(target=_run_guarded, args=(self._stop_retries,), daemon=True).start()
         return is_done
 
-    def _observer(self, metric: semconv.Metric) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    def _make_callback(self, metric: semconv.Metric) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_: CallbackOptions) -> Iterable[Observation]:
             with guard("serve.otlp.read"):
                 return [
@@ -144,13 +144,13 @@ class Exporter:
 
         return observe
 
-    def _abandon(self) -> None:
+    def _stop_retries(self) -> None:
         """Ends the retries of a call that hangs."""
         self._log_exporter.shutdown()
         self._metric_exporter.shutdown()
 
 
-def _guarded(step: Callable[[], Any]) -> None:
+def _run_guarded(step: Callable[[], Any]) -> None:
     with guard("serve.otlp.shutdown"):
         step()
 

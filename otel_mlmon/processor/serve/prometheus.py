@@ -58,11 +58,11 @@ class _ValueCollector(Collector):
             if name not in families:
                 kind = CounterMetricFamily if _is_counter(entry.metric) else GaugeMetricFamily
                 families[name] = kind(name, entry.metric.description)
-            families[name].samples.append(Sample(name, _labels(entry.attributes), entry.value))
+            families[name].samples.append(Sample(name, _build_labels(entry.attributes), entry.value))
         return families.values()
 
 
-def _labels(attributes: Mapping[str, str]) -> dict[str, str]:
+def _build_labels(attributes: Mapping[str, str]) -> dict[str, str]:
     labels: dict[str, str] = {}
     for key, value in sorted(attributes.items()):
         label = _sanitize(key)

@@ -50,36 +50,34 @@ def find_reference(
     """
     versions = references.get(model)
     if versions is None:
-        hint = f"Known models: {_list(sorted(references))}." if references else "No telemetry has arrived yet."
+        hint = f"Known models: {_join_names(sorted(references))}." if references else "No telemetry has arrived yet."
         return _refusal(NOT_FOUND, "unknown_model", f"There is no model {model!r}. {hint}")
     if version is None and len(versions) > 1:
-        listed = _list(sorted(versions))
+        listed = _join_names(sorted(versions))
         message = f"Model {model!r} has {len(versions)} versions: {listed}. Choose one with the parameter version."
         status, document = _refusal(CONFLICT, "several_versions", message)
         return status, {**document, "versions": sorted(versions)}
     reference = versions.get(version) if version is not None else next(iter(versions.values()))
     if reference is None:
-        message = f"Model {model!r} has no version {version!r}. Known versions: {_list(sorted(versions))}."
+        message = f"Model {model!r} has no version {version!r}. Known versions: {_join_names(sorted(versions))}."
         return _refusal(NOT_FOUND, "unknown_version", message)
-    return _export(model, reference, is_partial=is_partial)
+    return _export_profile(model, reference, is_partial=is_partial)
 
 
-def _export(model: str, reference: Exportable, *, is_partial: bool) -> tuple[int, dict[str, Any]]:
+def _export_profile(model: str, reference: Exportable, *, is_partial: bool) -> tuple[int, dict[str, Any]]:
     if reference.moving:
-        streams = _list(reference.moving)
+        streams = _join_names(reference.moving)
         message = f"The reference of model {model!r} moves with time ({streams}) and cannot be exported."
         return _refusal(CONFLICT, "moving", message)
     document = None if reference.learning and not is_partial else reference.document()
     if document is not None:
         return FOUND, document
-    progress = [_progress(stream, *counts) for stream, counts in sorted(reference.learning.items())]
-    message = (
-        f"Model {model!r} is still learning its reference: {_list(progress) if progress else 'no predictions yet'}."
-    )
-    return _refusal(CONFLICT, "learning", message)
+    progress = [_describe_progress(stream, *counts) for stream, counts in sorted(reference.learning.items())]
+    learned = _join_names(progress) if progress else "no predictions yet"
+    return _refusal(CONFLICT, "learning", f"Model {model!r} is still learning its reference: {learned}.")
 
 
-def _progress(stream: str, count: int, required: int) -> str:
+def _describe_progress(stream: str, count: int, required: int) -> str:
     if count < required:
         return f"{stream} has {count} of {required} values"
     return f"{stream} has {required} values, but its burstiness or steadiness is not estimated yet"
@@ -89,6 +87,6 @@ def _refusal(status: int, reason: str, message: str) -> tuple[int, dict[str, Any
     return status, {"error": message, "reason": reason}
 
 
-def _list(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     listed = ", ".join(name or "(no version)" for name in names[:MAX_LISTED])
     return f"{listed} and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else listed

@@ -17,7 +17,10 @@ class StorageSection(Section):
     )
     engine: str = Field(default="sqlite", description="sqlite, or the name of a repository that a package adds.")
     retention_s: Duration = Field(
-        default=14 * 86400.0, alias="retention", gt=0, description="How long closed panes are stored."
+        default=14 * 86400.0,
+        alias="retention",
+        gt=0,
+        description="A model without data for this long is forgotten, with what it learned.",
     )
     commit_interval_s: Duration = Field(
         default=0.05,

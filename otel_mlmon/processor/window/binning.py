@@ -38,7 +38,7 @@ class Binning(Protocol):
     def count(self, sketch: StreamSketch) -> Counts:
         """Counts every value of `sketch` in exactly one bin; shape (K,)."""
 
-    def misfit(self, sketch: StreamSketch) -> Grid:
+    def find_required_grid(self, sketch: StreamSketch) -> Grid:
         """Returns the grid that the edges must be moved to before `sketch` can be counted; None if it can be."""
 
 
@@ -67,7 +67,7 @@ class ClassBins:
         counts[-1] += sketch.numbers
         return np.array(counts + ([sketch.missing] if self.has_missing else []), dtype=np.int64)
 
-    def misfit(self, sketch: StreamSketch) -> Grid:  # noqa: ARG002 - the Protocol's
+    def find_required_grid(self, sketch: StreamSketch) -> Grid:  # noqa: ARG002 - the Protocol's
         """Returns None: classes have no grid."""
         return None
 
@@ -102,7 +102,7 @@ class NumberBins:
             return counts
         return np.append(counts, np.int64(sketch.missing + sketch.categories.total))
 
-    def misfit(self, sketch: StreamSketch) -> Grid:
+    def find_required_grid(self, sketch: StreamSketch) -> Grid:
         """Returns a coarser scale, or bounds that the edges do not all stand on; None if `sketch` can be counted."""
         if self.is_fixed:
             return None
@@ -147,7 +147,7 @@ class ThresholdBins:
         """Counts the calls; shape (2,)."""
         return count_over_threshold(sketch, self.threshold_s)
 
-    def misfit(self, sketch: StreamSketch) -> Grid:  # noqa: ARG002 - the Protocol's
+    def find_required_grid(self, sketch: StreamSketch) -> Grid:  # noqa: ARG002 - the Protocol's
         """Returns None: a threshold is not moved."""
         return None
 

@@ -88,7 +88,7 @@ class LearningBlocks:
                 `sketch`; then the blocks begin anew.
         """
         self.panes += 1
-        if self.binning is None or self.binning.misfit(sketch) is not None:
+        if self.binning is None or self.binning.find_required_grid(sketch) is not None:
             self.class_bins = binning if isinstance(binning, ClassBins) else None
             self.number_bins = binning if isinstance(binning, NumberBins) else None
             self.blocks, self.block_items = [], MIN_BLOCK
@@ -106,7 +106,7 @@ class LearningBlocks:
     def statistics(self) -> BlockStatistics:
         """Computes the statistics of the full blocks."""
         table = np.array([block for block in self.blocks if sum(block) >= self.block_items], dtype=np.int64)
-        phi = design_effect(table)
+        phi = estimate_design_effect(table)
         if phi is None:
             return BlockStatistics()
         return BlockStatistics(design_effect=phi, is_stationary=are_halves_alike(table, phi))
@@ -122,7 +122,7 @@ def is_learned(count: int, statistics: BlockStatistics, *, required: int) -> boo
     return effective >= EFFECTIVE_SHARE * required or count >= MAX_BURSTY * required
 
 
-def design_effect(blocks: Counts) -> float | None:
+def estimate_design_effect(blocks: Counts) -> float | None:
     """Estimates φ, 1 or above, of blocks with values, shape (B, K); None of fewer than `MIN_PAIRS` + 1."""
     if len(blocks) <= MIN_PAIRS:
         return None

@@ -86,7 +86,7 @@ class MovingReference:
         lag_ns = self.settings.lag_hours * HOUR_NS
         epoch = (end_ns - 1) // lag_ns
         if self.epoch_reference is None or self.epoch_reference.epoch != epoch:
-            self.epoch_reference = self._make(epoch, bins)
+            self.epoch_reference = self._build_epoch_reference(epoch, bins)
         return self.epoch_reference.reference
 
     def adjust(self, end_ns: int, counts: Counts) -> Counts:
@@ -98,9 +98,9 @@ class MovingReference:
             return counts
         reference = self.epoch_reference.reference.counts / self.epoch_reference.reference.total
         seed = hashlib.blake2b(f"{self.name}\0{end_ns}".encode(), digest_size=16).digest()
-        return couple(counts, shares, reference, np.random.default_rng(int.from_bytes(seed, "little")))
+        return draw_coupled_counts(counts, shares, reference, np.random.default_rng(int.from_bytes(seed, "little")))
 
-    def _make(self, epoch: int, bins: Bins) -> EpochReference:
+    def _build_epoch_reference(self, epoch: int, bins: Bins) -> EpochReference:
         end = (epoch - 1) * self.settings.lag_hours
         epoch_hours = {hour: self.hours[hour] for hour in self.hours if end - self.settings.rolling_hours <= hour < end}
         total = sum(int(hour.counts.sum()) for hour in epoch_hours.values())
@@ -115,7 +115,7 @@ class MovingReference:
         hours: dict[int, Floats] = {}
         origin: ReferenceOrigin = "rolling"
         if self.settings.hour_of_week:
-            hours, effective = _by_hour_of_week(epoch_hours, counts / total)
+            hours, effective = _compute_weekly_shares(epoch_hours, counts / total)
             counts, origin = np.rint(counts * (effective / total)).astype(np.int64), "hour_of_week"
         reference = Reference(bins=bins, counts=counts, mean=moments.mean, origin=origin)
         return EpochReference(epoch, reference if reference.total else None, hours)
@@ -131,7 +131,7 @@ def hour_of_week(hour: int) -> int:
     return (hour + EPOCH_HOUR_OF_WEEK) % WEEK_HOURS
 
 
-def couple(counts: Counts, before: Floats, after: Floats, rng: np.random.Generator) -> Counts:
+def draw_coupled_counts(counts: Counts, before: Floats, after: Floats, rng: np.random.Generator) -> Counts:
     """Draws counts of values with shares `after` from those of values with shares `before`, shape (K,) each.
 
     Args:
@@ -149,7 +149,7 @@ def couple(counts: Counts, before: Floats, after: Floats, rng: np.random.Generat
     return moved
 
 
-def _by_hour_of_week(epoch_hours: Mapping[int, PaneCounts], overall: Floats) -> tuple[dict[int, Floats], float]:
+def _compute_weekly_shares(epoch_hours: Mapping[int, PaneCounts], overall: Floats) -> tuple[dict[int, Floats], float]:
     """Computes shares by hour of the week, shrunk to `overall`, and the N of an hour, on average over the traffic."""
     totals: dict[int, Counts] = {}
     for number, hour in epoch_hours.items():

@@ -181,7 +181,7 @@ class StreamReference:
 
     def fit(self, sketch: StreamSketch) -> bool:
         """Bins the reference anew if its edges do not lie on the buckets of `sketch`; returns whether it did."""
-        grid = self.binning.misfit(sketch) if self.binning is not None else None
+        grid = self.binning.find_required_grid(sketch) if self.binning is not None else None
         if grid is None:
             return False
         if isinstance(grid, tuple) and isinstance(self.state.grid, tuple):
@@ -200,7 +200,7 @@ class StreamReference:
 
     def _add_block(self, sketch: StreamSketch) -> None:
         binning = self.state.blocks.binning
-        is_unfit = binning is None or binning.misfit(sketch) is not None
+        is_unfit = binning is None or binning.find_required_grid(sketch) is not None
         if is_unfit and self.state.sketch.total >= CHOOSING_SHARE * self.settings.learn:
             binning = _choose_binning(self.stream, self.state.sketch, grid=None, settings=self.settings)
         self.state.blocks.add(sketch, binning)

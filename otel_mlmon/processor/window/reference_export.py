@@ -9,19 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
 
 from otel_mlmon.processor.window.binning import Grid
 from otel_mlmon.processor.window.reference import ModelWindowSettings
 from otel_mlmon.processor.window.stream import StreamWindows
-from otel_mlmon.reference.profile import Profile, format_timestamp
+from otel_mlmon.reference.profile import Profile, format_timestamp, utc_now
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import ModelKey
-
-
-def _utc_now() -> datetime:
-    return datetime.now(timezone.utc)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +39,7 @@ class ModelReference:
     unstationary: tuple[str, ...]
     """Streams of `learned` that moved while they were learned."""
 
-    def document(self, now: Callable[[], datetime] = _utc_now) -> dict[str, Any] | None:
+    def document(self, now: Callable[[], datetime] = utc_now) -> dict[str, Any] | None:
         """Exports a profile as JSON, of the streams with a reference that does not move; None if there are none.
 
         Args:

@@ -201,7 +201,7 @@ def list_streams(metric: str, name: str, category: str = "") -> tuple[str, ...]:
 def sketch_streams(metric: str, name: str, category: str, increment: PointValue) -> dict[str, StreamSketch]:
     """Converts an increment into a sketch for each of the streams that its metric feeds."""
     names = list_streams(metric, name, category)
-    return dict(zip(names, _sketches(metric, name, category, increment), strict=True))
+    return dict(zip(names, _build_sketches(metric, name, category, increment), strict=True))
 
 
 def merge_streams(panes: Iterable[Mapping[str, StreamSketch]]) -> dict[str, StreamSketch]:
@@ -213,7 +213,7 @@ def merge_streams(panes: Iterable[Mapping[str, StreamSketch]]) -> dict[str, Stre
     return merged
 
 
-def _sketches(metric: str, name: str, category: str, increment: PointValue) -> tuple[StreamSketch, ...]:
+def _build_sketches(metric: str, name: str, category: str, increment: PointValue) -> tuple[StreamSketch, ...]:
     if increment.counter is None:
         explicit = {increment.explicit.bounds: increment.explicit} if increment.explicit is not None else {}
         numbers = StreamSketch(explicit=explicit, exponential=increment.exponential)

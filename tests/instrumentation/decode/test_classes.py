@@ -71,7 +71,7 @@ def test_ranked_scores_are_confidences_only_as_long_as_they_may_be_probabilities
 def test_rows_that_were_not_copied_are_not_decoded() -> None:
     joined = TensorRows(rows=np.zeros((0, 3)), calls=np.zeros(0, np.int64), sizes=np.array([5, 0]))
     for kind in ("probabilities", "logits", "labels", "multi_label", "top_k"):
-        part = decoder().decode(TENSOR, kind, joined, earlier=2)  # type: ignore[arg-type]
+        part = decoder().decode(TENSOR, kind, joined, earlier=2)
         assert (said(part), part.sizes.tolist(), part.earlier) == (([], [], [], [0, 0]), [5, 0], 2)
 
 

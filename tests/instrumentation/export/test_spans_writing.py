@@ -35,6 +35,7 @@ def write(
     related: Mapping[int, SpanIds] | None = None,
     errors: Sequence[str | None] | None = None,
     sampler: Sampler = ALWAYS_ON,
+    ratio: float = 1.0,
 ) -> tuple[list[ReadableSpan], dict[int, Context]]:
     """The spans of calls of 5 ns, one after the other, and the contexts that `write` returns."""
     calls = len(contexts)
@@ -50,8 +51,8 @@ def write(
         errors=list(errors or [None] * calls),
         batch_sizes=np.ones(calls, dtype=np.int64),
     )
-    limiter = RateLimiter(100.0, clock=lambda: 0.0)
-    writer = SpanWriter(provider, ratio=1.0, limiter=limiter, rng=random.Random(1))
+    limiter = RateLimiter(10_000.0, clock=lambda: 0.0)
+    writer = SpanWriter(provider, ratio=ratio, limiter=limiter, rng=random.Random(1))
     span_contexts = writer.write(
         predictions, prioritize(predictions), offset_ns=START_NS, related_spans=related.get if related else None
     )
@@ -81,6 +82,21 @@ def test_a_span_of_the_same_trace_is_not_linked() -> None:
 @pytest.mark.parametrize(("sampler", "spans"), [(ALWAYS_OFF, 0), (ALWAYS_ON, 1)])
 def test_the_error_trackers_span_does_not_overrule_the_sampler_for_roots(sampler: Sampler, spans: int) -> None:
     assert len(write([Context()], related={0: TRACKER}, sampler=ParentBased(sampler))[0]) == spans
+
+
+@pytest.mark.parametrize(
+    ("ratio", "least", "most"), [(0.0, 0, 0), (0.25, 420, 580), (0.75, 1_420, 1_580), (1.0, 2_000, 2_000)]
+)
+def test_the_ratio_is_the_share_of_calls_outside_any_trace_with_a_span(ratio: float, least: int, most: int) -> None:
+    # The bounds are four standard deviations from the mean or more.
+    assert least <= len(write([Context()] * 2_000, ratio=ratio)[0]) <= most
+
+
+def test_of_calls_within_a_trace_those_whose_parent_is_sampled_have_a_span_whatever_the_ratio() -> None:
+    unsampled = SpanContext(trace_id=9, span_id=10, is_remote=False, trace_flags=TraceFlags(0))
+    spans, contexts = write([within(HOST), within(unsampled), Context()], ratio=0.0)
+    assert [ids(span.parent) for span in spans] == [(HOST.trace_id, HOST.span_id, False)]
+    assert list(contexts) == [0]
 
 
 def test_calls_without_a_related_span_are_roots_and_have_their_own_times_and_outcome() -> None:

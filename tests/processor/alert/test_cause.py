@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_mlmon.processor.alert.cause import BinCounts, OnsetCounts, shares
+from otel_mlmon.processor.alert.cause import BinCounts, OnsetCounts, compute_shares
 from otel_mlmon.processor.state.repository import decode, encode
 from tests.support.scores import SECOND_NS, judged
 
@@ -80,5 +80,5 @@ def test_a_restart_changes_nothing(panes: list[tuple[int, int, int]], data: st.D
 
 
 def test_shares_of_nothing_are_zeros() -> None:
-    assert shares(np.zeros(2, dtype=np.int64)) == (0.0, 0.0)
-    assert shares((1, 3)) == (0.25, 0.75)
+    assert compute_shares(np.zeros(2, dtype=np.int64)) == (0.0, 0.0)
+    assert compute_shares((1, 3)) == (0.25, 0.75)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 
-from otel_mlmon.processor.receive.attributes import attributes_of, canonical, text_of
+from otel_mlmon.processor.receive.attributes import attributes_of, canonical_text, text_of
 
 NESTED = AnyValue(
     kvlist_value=KeyValueList(
@@ -42,4 +42,4 @@ def test_of_a_key_that_is_there_twice_the_last_counts() -> None:
 
 
 def test_the_canonical_form_is_ascii_and_independent_of_order() -> None:
-    assert canonical({"b": "é", "a": 1}) == canonical({"a": 1, "b": "é"}) == "[('a', 1), ('b', '\\xe9')]"
+    assert canonical_text({"b": "é", "a": 1}) == canonical_text({"a": 1, "b": "é"}) == "[('a', 1), ('b', '\\xe9')]"

@@ -41,18 +41,18 @@ def test_numbers_get_ten_even_bins_and_three_for_what_is_odd() -> None:
     assert (counts[0], counts[-2], counts[-1]) == (0, 0, 0)
     assert all(90 <= count <= 110 for count in counts[1:-2])
     odd = exponential(-5.0, 0.0, 1.0, 1e9, 1e9, missing=4)
-    coarse = choose_quantile_bins(reference, grid=binning.misfit(odd), has_missing=True)
+    coarse = choose_quantile_bins(reference, grid=binning.find_required_grid(odd), has_missing=True)
     assert coarse.count(odd).tolist()[0] + coarse.count(odd).tolist()[-2] == 5
     assert coarse.count(odd)[-1] == 4
 
 
-def test_an_outlier_in_coarse_buckets_is_told_as_a_misfit() -> None:
+def test_an_outlier_in_coarse_buckets_needs_a_coarser_grid() -> None:
     binning = choose_quantile_bins(exponential(*np.linspace(100.0, 200.0, 1001)), grid=None, has_missing=False)
     outlier = exponential(100.0, 1e-300)
     assert outlier.exponential is not None
-    assert binning.misfit(outlier) == outlier.exponential.scale
-    assert binning.misfit(exponential(100.0, 101.0)) is None
-    assert binning.misfit(StreamSketch()) is None
+    assert binning.find_required_grid(outlier) == outlier.exponential.scale
+    assert binning.find_required_grid(exponential(100.0, 101.0)) is None
+    assert binning.find_required_grid(StreamSketch()) is None
 
 
 @settings(deadline=None, max_examples=150)
@@ -62,7 +62,7 @@ def test_every_value_is_in_exactly_one_bin(reference: list[float], current: list
         binning = choose_quantile_bins(of(*reference), grid=None, has_missing=has_missing)
         bins = binning.bins
         for sketch in (of(*reference), of(*current), exponential(*current), explicit(*current)):
-            grid = binning.misfit(sketch)
+            grid = binning.find_required_grid(sketch)
             fitting = (
                 binning if grid is None else choose_quantile_bins(of(*reference), grid=grid, has_missing=has_missing)
             )
@@ -83,19 +83,19 @@ def test_a_coarser_grid_still_holds_the_reference(reference: list[float], scale_
     binning = choose_quantile_bins(sketch, grid=grid, has_missing=False)
     assert binning.scale in (None, grid)
     assert binning.count(sketch).sum() == len(reference)
-    assert binning.misfit(StreamSketch(exponential=sketch.exponential.at_scale(grid))) is None
+    assert binning.find_required_grid(StreamSketch(exponential=sketch.exponential.at_scale(grid))) is None
 
 
 def test_a_reference_in_exponential_buckets_follows_explicit_ones() -> None:
     reference = exponential(*np.linspace(1.0, 1000.0, 1000))
-    grid = choose_quantile_bins(reference, grid=None, has_missing=False).misfit(explicit(5.0))
+    grid = choose_quantile_bins(reference, grid=None, has_missing=False).find_required_grid(explicit(5.0))
     assert grid == semconv.VALUE_BOUNDS
     binning = choose_quantile_bins(reference, grid=grid, has_missing=False)
     assert set(binning.edges) <= set(semconv.VALUE_BOUNDS)
     # Buckets of about 1 % straddle a bound; no more than that is misplaced.
     live = explicit(*np.linspace(1.0, 1000.0, 1000))
     assert np.abs(binning.count(reference) - binning.count(live)).max() <= 10
-    assert binning.misfit(live) is None
+    assert binning.find_required_grid(live) is None
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_degenerate_references_are_legal(reference: StreamSketch, names: int) ->
     assert binning.bins.count == names
     assert len(set(binning.bins.names)) == names
     assert binning.count(reference).sum() == reference.total
-    grid = binning.misfit(exponential(1.0, 2.0, 3.0))
+    grid = binning.find_required_grid(exponential(1.0, 2.0, 3.0))
     assert choose_quantile_bins(reference, grid=grid, has_missing=True).count(exponential(1.0, 2.0, 3.0)).sum() == 3
 
 
@@ -123,9 +123,15 @@ def test_a_constant_that_changes_leaves_its_bin() -> None:
     reference = exponential(*[5.0] * 100)
     moved = exponential(*[6.0] * 100)
     mixed = reference.merge(moved)
-    grid = choose_quantile_bins(reference, grid=None, has_missing=False).misfit(mixed)
+    grid = choose_quantile_bins(reference, grid=None, has_missing=False).find_required_grid(mixed)
     binning = choose_quantile_bins(reference, grid=grid, has_missing=False)
     assert binning.count(mixed).tolist() == [0, 100, 100]
+
+
+def test_zeros_begin_at_a_zero_without_a_sign() -> None:
+    binning = choose_quantile_bins(exponential(0.0, 0.0, 1.0), grid=None, has_missing=False)
+    assert binning.bins.names == ("≤ 0", "0", "0 … 1", "> 1")
+    assert [str(edge) for edge in binning.bins.edges] == ["0.0", "0.0", "1.0"]
 
 
 def test_classes_beyond_the_first_are_other() -> None:
@@ -161,7 +167,7 @@ def test_fixed_edges_count_any_sketch() -> None:
     binning = NumberBins(edges=(0.1, 0.2), is_fixed=True)
     assert binning.count(exponential(0.05, 0.15, 0.9)).tolist() == [1, 1, 1]
     assert binning.count(explicit(0.05, 0.15, 0.9, bounds=semconv.CONFIDENCE_BOUNDS)).tolist() == [1, 1, 1]
-    assert binning.misfit(explicit(0.5, bounds=(0.7,))) is None
+    assert binning.find_required_grid(explicit(0.5, bounds=(0.7,))) is None
 
 
 def test_names_have_as_many_digits_as_they_need() -> None:

@@ -112,7 +112,7 @@ def test_classes_are_counted_by_name_and_the_others_together() -> None:
     assert (binning.bins.names, binning.bins.is_ordered) == (("b", "a", OTHER, MISSING), False)
     assert binning.count(sketch).tolist() == [7, 5, 1 + 2 + 2, 4]
     assert ClassBins(labels=("b", OTHER)).count(sketch).tolist() == [7, 5 + 1 + 2 + 2]
-    assert binning.misfit(sketch) is None
+    assert binning.find_required_grid(sketch) is None
 
 
 def test_numbers_are_counted_between_edges_and_classes_are_missing() -> None:
@@ -151,7 +151,7 @@ def test_numbers_are_counted_between_edges_and_classes_are_missing() -> None:
 def test_a_sketch_that_the_edges_do_not_stand_on_asks_for_its_grid(
     binning: NumberBins | ThresholdBins, sketch: StreamSketch, grid: Grid
 ) -> None:
-    assert binning.misfit(sketch) == grid
+    assert binning.find_required_grid(sketch) == grid
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from otel_mlmon.processor.window.learning import (
     LearningBlocks,
     are_halves_alike,
     chi_squared_quantile,
-    design_effect,
+    estimate_design_effect,
     is_learned,
 )
 from otel_mlmon.sketch.exponential import ExponentialHistogram
@@ -47,7 +47,9 @@ def sketch(*counts: int) -> StreamSketch:
 def test_the_design_effect_of_runs_is_found(run: int) -> None:
     rng = np.random.default_rng(run)
     truth = 2 * run - 1
-    estimates = [design_effect(blocks_of(sticky(rng, 1000 * truth + 4000, run), 50 + 16 * run)) for _ in range(30)]
+    estimates = [
+        estimate_design_effect(blocks_of(sticky(rng, 1000 * truth + 4000, run), 50 + 16 * run)) for _ in range(30)
+    ]
     assert truth / 1.5 <= float(np.median([phi for phi in estimates if phi is not None])) <= truth * 1.5
 
 
@@ -61,7 +63,7 @@ def test_quiet_halves_are_alike_and_moved_ones_are_not(run: int) -> None:
         before, after, other = (sticky(rng, items // 2, run, p) for p in (SHARES, SHARES, moved))
         for second, is_broken in ((after, False), (other, True)):
             table = blocks_of(np.concatenate([before, second]), 80 * run)
-            phi = design_effect(table)
+            phi = estimate_design_effect(table)
             assert phi is not None
             if is_broken:
                 broken += not are_halves_alike(table, phi)
@@ -107,9 +109,9 @@ def test_few_blocks_say_nothing() -> None:
 
 def test_a_constant_stream_is_one_thing() -> None:
     table = np.full((20, 1), 100)
-    assert (design_effect(table), are_halves_alike(table, 1.0)) == (1.0, True)
+    assert (estimate_design_effect(table), are_halves_alike(table, 1.0)) == (1.0, True)
     wide = np.hstack([table, np.zeros_like(table)])
-    assert (design_effect(wide), are_halves_alike(wide, 1.0)) == (1.0, True)
+    assert (estimate_design_effect(wide), are_halves_alike(wide, 1.0)) == (1.0, True)
 
 
 def test_numbers_that_the_bins_cannot_hold_begin_the_blocks_anew() -> None:

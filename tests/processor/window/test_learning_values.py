@@ -23,7 +23,7 @@ from otel_mlmon.processor.window.learning import (
     LearningBlocks,
     are_halves_alike,
     chi_squared_quantile,
-    design_effect,
+    estimate_design_effect,
 )
 from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
 from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
@@ -78,7 +78,7 @@ def plain_design_effect(blocks: list[list[int]]) -> float | None:
 @given(table=TABLES)
 def test_the_design_effect_is_that_of_its_formula(table: list[tuple[int, ...]]) -> None:
     expected = plain_design_effect([list(block) for block in table])
-    assert design_effect(np.array(table)) == (None if expected is None else pytest.approx(expected, rel=1e-6))
+    assert estimate_design_effect(np.array(table)) == (None if expected is None else pytest.approx(expected, rel=1e-6))
 
 
 def plain_statistic(table: Any) -> tuple[float, int]:

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.state.sqlite import SqliteRepository
-from otel_mlmon.processor.window.moving_reference import HOUR_NS, SHRINKAGE, MovingReference, couple, hour_of_week
+from otel_mlmon.processor.window.moving_reference import (
+    HOUR_NS,
+    SHRINKAGE,
+    MovingReference,
+    draw_coupled_counts,
+    hour_of_week,
+)
 from otel_mlmon.processor.window.reference import ModelWindowSettings, MovingReferenceSettings
 from otel_mlmon.processor.window.window import Bins, PaneCounts, Window, WindowSettings
 from otel_mlmon.sketch.moments import ExactSum
@@ -95,7 +101,7 @@ def test_a_coupling_takes_one_to_the_other_and_widens_no_distance(
     assert np.abs(current @ kernel - after).sum() <= np.abs(current - before).sum() + 1e-12
     # And that kernel is what is drawn from.
     counts = np.rint(current * 100_000).astype(np.int64)
-    moved = couple(counts, before, after, np.random.default_rng(0))
+    moved = draw_coupled_counts(counts, before, after, np.random.default_rng(0))
     assert moved.sum() == counts.sum()
     assert moved / counts.sum() == pytest.approx(current @ kernel, abs=6 * math.sqrt(0.25 / 100_000))
 
