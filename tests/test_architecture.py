@@ -73,7 +73,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "instrumentation.pipeline": (*BASE, "instrumentation"),
     "instrumentation.runtime": BASE,
     "instrumentation.queue": BASE,
-    "instrumentation.decode": (*BASE, "instrumentation.runtime.call", "instrumentation.runtime.model_graph"),
+    "instrumentation.decode": (*BASE, *PROFILE, "instrumentation.runtime.call", "instrumentation.runtime.model_graph"),
     "instrumentation.aggregate": (*BASE, "instrumentation.decode.predictions"),
     "instrumentation.export": (
         *BASE,

@@ -74,7 +74,7 @@ def record_one_by_one(
     exemplar_value = exemplar[0] if exemplar else None
     accepted = values[values >= 0]
     if are_hidden:
-        accepted = explicit_middles(accepted, np.asarray(semconv.VALUE_BOUNDS))
+        accepted = np.maximum(explicit_middles(accepted, np.asarray(semconv.VALUE_BOUNDS)), 0.0)
     for value in accepted.tolist():
         instrument.record(value, dict(attributes), context if value == exemplar_value else UNTRACED_CONTEXT)
     return int(values.size - accepted.size)

@@ -31,12 +31,17 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 )
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.receive.attributes import Attributes, attributes_of, canonical_text, first_text, text_of
+from otel_mlmon.processor.receive.attributes import (
+    Attributes,
+    attributes_of,
+    canonical_text,
+    first_text,
+    name_of,
+)
 from otel_mlmon.processor.receive.data_point import DataPoint, Sketch, TelemetryItem
 from otel_mlmon.sketch.exponential import MAX_SCALE, MIN_SCALE, ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.moments import Moments
-from otel_mlmon.text_buckets import join_bucket
 from otel_mlmon.types import ModelKey
 
 MAX_COUNT: Final = 2**53
@@ -64,9 +69,6 @@ _NAMED: Final = {
     semconv.ITEM_CONFIDENCE.name: "no_output_name",
 }
 """Metrics that say nothing without their first attribute, and the reason by which a point without it is rejected."""
-
-_TEXTS: Final = frozenset({semconv.PREDICTION_LABEL, semconv.FEATURE_VALUE})
-"""Attributes whose values may be buckets of texts."""
 
 _LOOP_PREFIXES: Final = ("ml.drift.", "ml.alert.")
 
@@ -287,17 +289,10 @@ def _identify_attributes(attributes: Attributes, definition: semconv.Metric, con
     identity = ascii((context.identity, definition.name, canonical_text(attributes)))
     return _PointIdentity(
         model=model,
-        key=_key_of(attributes, split[0]) if split else "",
-        category=_key_of(attributes, split[1]) if len(split) > 1 else "",
+        key=name_of(attributes, split[0]) if split else "",
+        category=name_of(attributes, split[1]) if len(split) > 1 else "",
         series=hashlib.blake2b(identity.encode(), digest_size=16).hexdigest(),
     )
-
-
-def _key_of(attributes: Attributes, name: str) -> str:
-    """Returns the text of an attribute; of a bucket of texts with the fingerprint of its key."""
-    text = text_of(attributes.get(name))
-    key_id = text_of(attributes.get(semconv.TEXT_KEY_ID)) if semconv.TEXT_KEY_ID in attributes else ""
-    return join_bucket(text, key_id) if key_id and name in _TEXTS else text
 
 
 def _decode_histogram(point: HistogramDataPoint) -> Histogram:

@@ -29,7 +29,7 @@ def _collect(parts: list[list[float]], *, is_exponential: bool, is_delta: bool, 
     views = [View(instrument_name="h", aggregation=ExponentialBucketHistogramAggregation())] if is_exponential else []
     provider = MeterProvider(metric_readers=[reader], views=views, shutdown_on_exit=False)
     histogram = provider.get_meter("test").create_histogram("h", explicit_bucket_boundaries_advisory=list(BOUNDS))
-    points = []
+    points: list[Any] = []
     for part in parts:
         record(histogram, np.array(part), {}, are_hidden=True)
         data = reader.get_metrics_data()

@@ -35,7 +35,9 @@ def send(processor: SimulatedProcessor, counts: Mapping[str, int], panes: int = 
     for _ in range(panes):
         processor.send_counts("shop", features={"city": counts}, labels={"ok": sum(counts.values())})
         processor.advance(10)
-    return processor.stream("shop", "input.city")
+    document = processor.stream("shop", "input.city")
+    assert document is not None
+    return document
 
 
 def test_another_key_is_an_error_and_no_drift_and_the_right_key_mends_it(processor: SimulatedProcessor) -> None:
