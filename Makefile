@@ -25,10 +25,14 @@ test: setup              ## everything but the end-to-end suite
 	$(BIN)/python -m pytest -n auto -m "not e2e" --ignore=$(SENTRY)
 	$(BIN)/python -m pytest -n 2 -m "not e2e" $(SENTRY)
 
-collector: .collector/otelcol   ## a real Collector for the end-to-end suite; needs Go
+collector: .collector/otelcol .collector/compose-go   ## a real Collector for the end-to-end suite, and what checks compose.yaml; needs Go
 
 .collector/otelcol: collector-config/builder.yaml
 	go run go.opentelemetry.io/collector/cmd/builder@v0.159.0 --config collector-config/builder.yaml
+
+.collector/compose-go: Makefile
+	GOBIN=$(CURDIR)/.collector go install github.com/compose-spec/compose-go/v2/cmd@v2.9.0
+	mv .collector/cmd $@
 
 models: $(MODELS)         ## real models for the end-to-end suite, without what they depend on
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from benchmarks.footprint import Import, Memory, import_cost, memory
 from benchmarks.hot_path import CASES, Measured, measure
+from benchmarks.run_methods import HEADER, measure_run_methods, method_rows
 from benchmarks.sentry import measure_sentry
 
 WHY = """\
@@ -91,7 +92,7 @@ def footprint(imported: Import, held: Memory | None) -> list[str]:
     return lines
 
 
-def page(rows: list[str], aims: list[str], having: list[str], rounds: int, calls: int) -> str:
+def page(rows: list[str], methods: list[str], aims: list[str], having: list[str], rounds: int, calls: int) -> str:
     """benchmarks/README.md."""
     assert __doc__ is not None
     method = __doc__.partition("Method: ")[2].strip()
@@ -104,6 +105,12 @@ def page(rows: list[str], aims: list[str], having: list[str], rounds: int, calls
             "| model | variant | p50 | added p50 | p99.9 | CPU | added CPU |",
             "|---|---|--:|--:|--:|--:|--:|",
             *rows,
+            "",
+            "Each method that runs a model, 10→16→4, batch 1, with warm caches and with cold ones, which is what a "
+            "service has between two requests:",
+            "",
+            *HEADER,
+            *methods,
             "",
             "Against what is aimed at, medians of the ratios of each round:",
             "",
@@ -140,8 +147,10 @@ def main() -> int:
     print("Sentry …", file=sys.stderr)
     for place, of_place in measure_sentry(rounds=arguments.rounds, calls=arguments.calls).items():
         rows += rows_of(place, of_place)
+    print("methods …", file=sys.stderr)
+    methods = method_rows(measure_run_methods(rounds=arguments.rounds))
     having = footprint(import_cost(), memory() if arguments.memory else None)
-    text = page(rows, aims, having, arguments.rounds, arguments.calls)
+    text = page(rows, methods, aims, having, arguments.rounds, arguments.calls)
     print(text)
     if not arguments.dry_run:
         README.write_text(text, encoding="utf-8")

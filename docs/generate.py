@@ -118,7 +118,15 @@ Log records with an event name. An attribute whose value is unknown is left out.
 
 ## Image features
 
-{names(semconv.IMAGE_FEATURES)}
+{names(semconv.IMAGE_FEATURES)}; of three channels the mean of each: {names(semconv.COLOUR_FEATURES)} where the model's
+metadata or the input's name says their order (`rgb` or `bgr`), else {names(semconv.CHANNEL_FEATURES)}. With several
+image inputs each name begins with that of its input, as in `left.image.brightness`.
+
+## Features of wide inputs
+
+Inputs of one kind of value that are too wide for a feature a column (sound, raw bytes, tokens, a spectrogram, a vector
+of more than 256 columns without names) have two: `<input>.mean` and `<input>.spread`, mean and standard deviation of a
+sample's values, of at most some 1,000 of them.
 """
 
 

@@ -33,6 +33,8 @@ OPERATION_NAME: Final = "ml.operation.name"
 BATCH_SIZE: Final = "ml.batch.size"
 INFERENCE_DURATION: Final = "ml.inference.duration"
 PREDICTION_ID: Final = "ml.prediction.id"
+SAMPLING_REASON: Final = "ml.sampling.reason"
+SAMPLING_PROBABILITY: Final = "ml.sampling.probability"
 PREDICTION_LABEL: Final = "ml.prediction.label"
 PREDICTION_CONFIDENCE: Final = "ml.prediction.confidence"
 PREDICTION_CONFIDENCE_MIN: Final = "ml.prediction.confidence.min"
@@ -89,6 +91,10 @@ SPAN_ATTRIBUTES: Final = (
     Attribute(PREDICTION_CONFIDENCE, "double", "classification; [0, 1]: of the row, or the mean over the batch"),
     Attribute(PREDICTION_CONFIDENCE_MIN, "double", "classification, batch above 1"),
     Attribute(ERROR_TYPE, "string", "the call failed; the span's status is ERROR"),
+    Attribute(SAMPLING_REASON, "string", "in no trace: chosen as `failed` `slow` `unsure` `share` `chance`"),
+    Attribute(
+        SAMPLING_PROBABILITY, "double", "likewise: how likely it was chosen; figures are true weighted by 1 over it"
+    ),
 )
 """The attributes of a `predict {ml.model.name}` span. Scalars only: some back-ends cannot search arrays."""
 
@@ -159,15 +165,12 @@ BATCH: Final = _histogram("ml.inference.batch.size", "{sample}", "Rows in an inf
 PREDICTIONS: Final = _counter(
     "ml.predictions",
     "{prediction}",
-    "Predictions by label; labels beyond the first K are `_OTHER`.",
+    "Predictions by label, beyond the first K `_OTHER`.",
     PREDICTION_LABEL,
     OUTPUT_NAME,
 )
 UNCOUNTED: Final = _counter(
-    "ml.prediction.uncounted",
-    "{prediction}",
-    "Rows of a classification that are not in `ml.predictions`: of batches read in part, or without a number.",
-    OUTPUT_NAME,
+    "ml.prediction.uncounted", "{prediction}", "Rows without a label: not read, or without a number.", OUTPUT_NAME
 )
 CONFIDENCE: Final = _histogram(
     PREDICTION_CONFIDENCE, "1", "Confidence of a prediction.", OUTPUT_NAME, bounds=CONFIDENCE_BOUNDS
@@ -188,9 +191,7 @@ ITEM_CONFIDENCE: Final = _histogram(
 FEATURE: Final = _exponential_histogram(
     "ml.input.feature", "1", "Value of an input feature, or of an image's property.", FEATURE_NAME
 )
-MISSING_VALUES: Final = _counter(
-    "ml.input.missing", "{value}", "Input values that are NaN, None or infinite.", FEATURE_NAME
-)
+MISSING_VALUES: Final = _counter("ml.input.missing", "{value}", "Inputs that are NaN, None or infinite.", FEATURE_NAME)
 CATEGORY: Final = _counter(
     "ml.input.category",
     "{value}",
@@ -354,7 +355,7 @@ EVENTS: Final = (
         "INFO",
         "the prediction log of calls, with their trace context; rate-limited, failed and unsure calls first",
         (*_MODEL, PREDICTION_ID, INFERENCE_DURATION, BATCH_SIZE, OUTPUT_NAME, PREDICTION_LABEL, PREDICTION_CONFIDENCE,
-         PREDICTION_CONFIDENCE_MIN, ERROR_TYPE),
+         PREDICTION_CONFIDENCE_MIN, ERROR_TYPE, SAMPLING_REASON, SAMPLING_PROBABILITY),
     ),
     EventKind(
         EVENT_MODEL_LOADED,
@@ -363,16 +364,14 @@ EVENTS: Final = (
         (*_MODEL, *_PROVIDERS, RUNTIME_NAME, RUNTIME_VERSION, MODEL_FILE_SHA256, MODEL_LOAD_DURATION, MODEL_REFERENCE),
     ),
     EventKind(
-        EVENT_PROVIDER_FALLBACK,
-        "WARN",
-        "a session runs on another execution provider than the one asked for first",
+        EVENT_PROVIDER_FALLBACK, "WARN", "a session runs on another execution provider than the one asked for first",
         (*_MODEL, *_PROVIDERS),
     ),
     EventKind(
         EVENT_INFERENCE_EXCEPTION,
         "ERROR",
         "a call failed, with its trace context and never the exception's message; rate-limited",
-        (*_MODEL, OPERATION_NAME, EXCEPTION_TYPE),
+        (*_MODEL, OPERATION_NAME, EXCEPTION_TYPE, SAMPLING_REASON, SAMPLING_PROBABILITY),
     ),
     EventKind(
         EVENT_ALERT,
@@ -390,11 +389,13 @@ STREAM_VALUE: Final = "prediction.value"
 STREAM_LATENCY: Final = "latency"
 STREAM_ERRORS: Final = "errors"
 STREAM_INPUT_PREFIX: Final = "input."
-STREAM_OUTPUT_PREFIX: Final = "output."
 
-CONFIDENCE_EDGES: Final = tuple(step / 10 for step in range(1, 10))
-"""10 equal bins that confidence is judged and calibrated in; they nest in `CONFIDENCE_BOUNDS`."""
-
-_IMAGE_PROPERTIES: Final = ("brightness", "contrast", "width", "height", "aspect_ratio", "red", "green", "blue")
+_IMAGE_PROPERTIES: Final = ("brightness", "contrast", "width", "height", "aspect_ratio")
 IMAGE_FEATURES: Final = tuple(f"image.{name}" for name in _IMAGE_PROPERTIES)
 """The features that an image input is profiled by."""
+
+CHANNEL_FEATURES: Final = tuple(f"image.channel_{index}" for index in range(3))
+"""The mean of each of three colour channels, in the order of the input."""
+
+COLOUR_FEATURES: Final = ("image.red", "image.green", "image.blue")
+"""Their names where the model says which channel is which colour."""

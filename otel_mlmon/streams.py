@@ -7,6 +7,11 @@ from typing import Final
 
 from otel_mlmon import semconv
 
+STREAM_OUTPUT_PREFIX: Final = "output."
+
+CONFIDENCE_EDGES: Final = tuple(step / 10 for step in range(1, 10))
+"""10 equal bins that confidence is judged and calibrated in; they nest in `semconv.CONFIDENCE_BOUNDS`."""
+
 STREAMS: Final[Mapping[str, str]] = {
     semconv.STREAM_LABEL: semconv.PREDICTIONS.name,
     semconv.STREAM_CONFIDENCE: semconv.CONFIDENCE.name,
@@ -14,7 +19,7 @@ STREAMS: Final[Mapping[str, str]] = {
     f"{semconv.STREAM_LABEL}.<output>": f"{semconv.PREDICTIONS.name} with `{semconv.OUTPUT_NAME}`",
     f"{semconv.STREAM_CONFIDENCE}.<output>": f"{semconv.CONFIDENCE.name} with `{semconv.OUTPUT_NAME}`",
     f"{semconv.STREAM_VALUE}.<output>": f"{semconv.VALUE.name} with `{semconv.OUTPUT_NAME}`",
-    f"{semconv.STREAM_OUTPUT_PREFIX}<output>.confidence": semconv.ITEM_CONFIDENCE.name,
+    f"{STREAM_OUTPUT_PREFIX}<output>.confidence": semconv.ITEM_CONFIDENCE.name,
     f"{semconv.STREAM_INPUT_PREFIX}<feature>": f"{semconv.FEATURE.name}, {semconv.CATEGORY.name}",
     semconv.STREAM_LATENCY: semconv.DURATION.name,
     semconv.STREAM_ERRORS: semconv.DURATION.name,
@@ -29,7 +34,7 @@ def name_head_stream(stream: str, output: str) -> str:
 
 def name_item_stream(output: str) -> str:
     """Names the stream of the scores of an output of boxes, tokens or frames."""
-    return f"{semconv.STREAM_OUTPUT_PREFIX}{output}.confidence"
+    return f"{STREAM_OUTPUT_PREFIX}{output}.confidence"
 
 
 def stream_family(stream: str) -> str:
@@ -37,7 +42,7 @@ def stream_family(stream: str) -> str:
 
     The scores of boxes, tokens or frames are of the kind of `prediction.confidence`; any other stream is its own kind.
     """
-    if stream.startswith(semconv.STREAM_OUTPUT_PREFIX):
+    if stream.startswith(STREAM_OUTPUT_PREFIX):
         return semconv.STREAM_CONFIDENCE
     families = (semconv.STREAM_LABEL, semconv.STREAM_CONFIDENCE, semconv.STREAM_VALUE)
     return next((family for family in families if stream.startswith(f"{family}.")), stream)

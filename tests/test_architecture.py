@@ -73,7 +73,13 @@ OURS: dict[str, tuple[str, ...]] = {
     "instrumentation.pipeline": (*BASE, "instrumentation"),
     "instrumentation.runtime": BASE,
     "instrumentation.queue": BASE,
-    "instrumentation.decode": (*BASE, *PROFILE, "instrumentation.runtime.call", "instrumentation.runtime.model_graph"),
+    "instrumentation.decode": (
+        *BASE,
+        *PROFILE,
+        "instrumentation.runtime.call",
+        "instrumentation.runtime.model_graph",
+        "instrumentation.runtime.input_sample",
+    ),
     "instrumentation.aggregate": (*BASE, "instrumentation.decode.predictions"),
     "instrumentation.export": (
         *BASE,
@@ -86,6 +92,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "instrumentation.sentry": (
         *BASE,
         "instrumentation.decode.predictions",
+        "instrumentation.export.call_sampler",
         "instrumentation.export.error_tracker",
         "instrumentation.export.sampling",
         "instrumentation.settings",
@@ -177,7 +184,11 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "scipy": ("processor.detect", "reference"),
     "msgspec": ("processor.state.repository",),
     "prometheus_client": ("processor.serve.prometheus",),
-    "pyarrow": ("table.read",),
+    "duckdb": ("table.read",),
+    "fsspec": ("table.files",),
+    "pyarrow": ("table", "backtest"),
+    "pyspark": ("backtest.spark",),
+    "py4j": ("backtest.spark",),
     "pydantic": (
         "processor.config", "processor.receive.config", "processor.window.config", "processor.state.config",
         "processor.serve.config", "processor.alert.config", "processor.alert.rules", "processor.notify",
@@ -188,7 +199,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "uvicorn": ("processor.receive.http", "processor.serve"),
     "httpx": ("processor.notify", "reference.download", "cli.demo"),
     "jinja2": ("backtest.page",),
-    "rich": ("cli", "demo.view", "backtest.terminal"),
+    "rich": ("cli", "demo.view", "backtest.terminal", "backtest.result"),
 }  # fmt: skip
 
 

@@ -61,18 +61,15 @@ def test_events_of_the_application_carry_the_attributes_of_the_contract_and_no_o
     contract = {kind.name: set(kind.attributes) for kind in semconv.EVENTS}
     unknown = {semconv.MODEL_VERSION, semconv.MODEL_REFERENCE, semconv.MODEL_FILE_SHA256}
     assert {name: contract[name] - names for name, names in attributes.items()} == {
-        semconv.EVENT_PREDICTION: {semconv.MODEL_VERSION, semconv.OUTPUT_NAME},
-        semconv.EVENT_INFERENCE_EXCEPTION: {semconv.MODEL_VERSION},
+        semconv.EVENT_PREDICTION: {semconv.OUTPUT_NAME},
+        semconv.EVENT_INFERENCE_EXCEPTION: set(),
         semconv.EVENT_MODEL_LOADED: contract[semconv.EVENT_MODEL_LOADED] & unknown - attributes["ml.model.loaded"],
     }
     assert all(names <= contract[name] for name, names in attributes.items())
     severities = {kind.name: kind.severity for kind in semconv.EVENTS}
     assert all(event.severity_text == severities[str(event.event_name)] for event in events)
     on_spans = {name for span in spans for name in span.attributes or {}}
-    assert {attribute.name for attribute in semconv.SPAN_ATTRIBUTES} - on_spans == {
-        semconv.MODEL_VERSION,
-        semconv.OUTPUT_NAME,
-    }
+    assert {attribute.name for attribute in semconv.SPAN_ATTRIBUTES} - on_spans == {semconv.OUTPUT_NAME}
     assert on_spans <= {attribute.name for attribute in semconv.SPAN_ATTRIBUTES}
     kinds = {"string": str, "double": float, "int": int}
     types = {attribute.name: kinds[attribute.type] for attribute in semconv.SPAN_ATTRIBUTES}

@@ -8,21 +8,26 @@ text and points in time are left out: they differ in every row, so they would al
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, get_args
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
-from otel_mlmon import semconv, streams
-from otel_mlmon.backtest.times import is_time_column
+from otel_mlmon import semconv
+from otel_mlmon.backtest.summary import MAX_DISTINCT, ColumnSummary, summarize_columns
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.reference.profile import Profile
-from otel_mlmon.sketch.stream_sketch import StreamSketch
-from otel_mlmon.table.cells import format_label
-from otel_mlmon.table.table import Table, TableColumn
-from otel_mlmon.types import Floats
+from otel_mlmon.sketch.exponential import ExponentialHistogram
+from otel_mlmon.sketch.histogram import Histogram
+from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
+from otel_mlmon.streams import stream_family
+from otel_mlmon.table.cells import parse_numbers, read_labels
+from otel_mlmon.table.table import ProgressCallback, Table, TableColumn, ignore_progress
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ColumnKind: TypeAlias = Literal["numeric", "category", "label", "confidence", "value", "ignore"]
 """`numeric` and `category` are inputs. `label`, `confidence` and `value` are outputs of the model, judged by the
@@ -39,9 +44,6 @@ MIN_ROWS_A_CATEGORY: Final = 5
 """The smallest mean number of rows of each whole number of a category."""
 MIN_DISTINCT_ROWS: Final = 20
 """The number of rows from which on a column without repetitions is taken for an identifier."""
-CONFIDENCE_ROUNDING: Final = 1e-3
-"""The amount by which a rounded confidence may be below 0 or above 1."""
-
 _IDENTIFIER: Final = re.compile(r"(^|[_\W])(id|ids|uuid|guid|key|index|rowid|row)$|^unnamed: 0$|^$", re.IGNORECASE)
 
 _OUTPUT_STREAMS: Final[Mapping[ColumnKind, str]] = {
@@ -52,9 +54,15 @@ _OUTPUT_STREAMS: Final[Mapping[ColumnKind, str]] = {
 _OUTPUT_COLUMNS: Final[Mapping[ColumnKind, tuple[str, ...]]] = {
     "label": ("label", "prediction", "predicted_label", "y_pred"),
     "confidence": ("confidence", "y_pred_proba", "probability"),
-    "value": ("value", "prediction", "y_pred"),
+    "value": ("value", "prediction", "y_pred", "y_pred_proba", "score"),
 }
-"""The usual names of columns that hold outputs of a model; the stream's own name is tried first."""
+"""The usual names of columns that hold the streams of a profile; the stream's own name is tried first."""
+_LABEL_NAMES: Final = ("y_pred", "y_hat", "prediction", "predicted_label", "predicted_class", "predicted", "label")
+_VALUE_NAMES: Final = (
+    "y_pred_proba", "y_proba", "y_score", "score", "probability", "prediction_proba", "prediction_score", "confidence",
+    "y_pred", "y_hat", "prediction", "predicted", "predicted_value",
+)  # fmt: skip
+"""The usual names of predictions in a table, the first goes before the next. A value may move either way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +73,8 @@ class ColumnChoice:
     kind: ColumnKind
     reason: str = ""
     """Why the column is ignored; empty otherwise."""
+    is_guess: bool = False
+    """Whether it was taken for a prediction by its name."""
 
     @property
     def stream(self) -> str:
@@ -73,39 +83,40 @@ class ColumnChoice:
 
 
 def choose_columns(
-    table: Table, requested: Mapping[str, ColumnKind], *, timestamp: str | None
+    table: Table,
+    requested: Mapping[str, ColumnKind],
+    *,
+    timestamp: str | None,
+    progress: ProgressCallback = ignore_progress,
 ) -> dict[str, ColumnChoice]:
-    """Infers the kind of each column of the reference.
+    """Infers the kind of each column of the reference, which is read once or twice.
 
     Args:
         table: The reference.
         requested: The kinds that the user sets.
         timestamp: The column with the time of each row.
+        progress: Called after each batch of rows.
 
     Raises:
         ConfigurationError: A column does not exist, or cannot be of the requested kind; names all faults.
+        DataError: The table cannot be read.
     """
-    choices = {name: _choose(column, requested.get(name), timestamp) for name, column in table.columns.items()}
-    faults = [f"{table.source}: there is no column {name!r}" for name in requested if name not in table.columns]
+    summaries = summarize_columns(table, progress)
+    choices = {name: _choose(summary, requested.get(name), timestamp) for name, summary in summaries.items()}
+    faults = [f"{table.source}: there is no column {name!r}" for name in requested if name not in choices]
     for name, choice in choices.items():
-        column = table.columns[name]
-        if choice.kind in ("numeric", "confidence", "value") and column.numbers is None:
-            faults.append(
-                f"{table.locate(column.first_text_row)}: column {name!r}: {column.first_text!r} is not a number"
-            )
-        elif choice.kind == "confidence":
-            faults += find_confidence_faults(table, column)
+        faults += _find_faults(table, summaries[name], choice)
     for kind, stream in _OUTPUT_STREAMS.items():
         names = [name for name, choice in choices.items() if choice.kind == kind]
         if len(names) > 1:
             faults.append(f"--columns: {' and '.join(names)} cannot both be the {kind} ({stream})")
     if faults:
         raise ConfigurationError(*faults)
-    return choices
+    return _find_predictions(choices, requested)
 
 
 def match_columns(profile: Profile, table: Table) -> dict[str, ColumnChoice]:
-    """Finds the column of each stream of a profile; columns without a stream are left out."""
+    """Finds the column of each stream of a profile; a stream without one keeps its own name."""
     choices: dict[str, ColumnChoice] = {}
     for stream, sketch in profile.streams.items():
         if stream.startswith(semconv.STREAM_INPUT_PREFIX):
@@ -113,8 +124,8 @@ def match_columns(profile: Profile, table: Table) -> dict[str, ColumnChoice]:
             choices[column] = ColumnChoice(column=column, kind=_infer_input_kind(sketch))
     for kind, stream in _OUTPUT_STREAMS.items():
         candidates = (stream, *_OUTPUT_COLUMNS[kind])
-        match = next((name for name in candidates if name in table.columns and name not in choices), None)
-        if stream in profile.streams and match is not None:
+        match = next((name for name in candidates if name in table.columns and name not in choices), stream)
+        if stream in profile.streams:
             choices[match] = ColumnChoice(column=match, kind=kind)
     return choices
 
@@ -122,70 +133,124 @@ def match_columns(profile: Profile, table: Table) -> dict[str, ColumnChoice]:
 def infer_stream_kind(sketch: StreamSketch | None, stream: str) -> ColumnKind:
     """Infers the kind of a stream from its name, or of an input from the sketch of its reference."""
     kinds = {name: kind for kind, name in _OUTPUT_STREAMS.items()}
-    return kinds.get(streams.stream_family(stream)) or ("numeric" if sketch is None else _infer_input_kind(sketch))
+    return kinds.get(stream_family(stream)) or ("numeric" if sketch is None else _infer_input_kind(sketch))
 
 
-def build_profile(table: Table, choices: Mapping[str, ColumnChoice]) -> Profile:
-    """Profiles the columns of a reference that are not ignored."""
-    judged = {name: choice for name, choice in choices.items() if choice.kind != "ignore" and table.rows}
-    outputs = {choice.kind: table.columns[name] for name, choice in judged.items()}
-    labels = outputs.get("label")
-    confidences, values = outputs.get("confidence"), outputs.get("value")
-    return Profile.from_data(
-        model=MODEL_NAME,
-        labels=None if labels is None else [label for label in _labels(labels) if label is not None],
-        confidences=None if confidences is None else confidences.numbers,
-        values=None if values is None else values.numbers,
-        features={
-            name: _feature(table.columns[name], choice.kind)
-            for name, choice in judged.items()
-            if choice.kind in ("numeric", "category")
-        },
-    )
+def build_profile(
+    table: Table, choices: Mapping[str, ColumnChoice], progress: ProgressCallback = ignore_progress
+) -> Profile:
+    """Profiles the columns of a reference that are not ignored; sums do not depend on how the rows are cut.
+
+    Raises:
+        DataError: The table cannot be read.
+    """
+    judged = [choice for choice in choices.values() if choice.kind != "ignore"]
+    streams: dict[str, StreamSketch] = {}
+    done = 0
+    for batch in table.scan([choice.column for choice in judged]):
+        for choice, array in zip(judged, batch.columns, strict=True) if len(batch) else ():
+            sketch = _sketch(array, table.columns[choice.column], choice)
+            total = streams.get(choice.stream)
+            streams[choice.stream] = sketch if total is None else total.merge(sketch)
+        done += batch.num_rows
+        progress(f"profiling {table.source}", done, max(table.rows, done))
+    return replace(Profile.from_data(model=MODEL_NAME), streams=streams)
 
 
-def find_confidence_faults(table: Table, column: TableColumn) -> list[str]:
-    """Checks that confidences are within [0, 1]: percentages would all fall into the last bin."""
-    numbers = column.numbers if column.numbers is not None else np.zeros(0)
-    outside = np.flatnonzero(np.isfinite(numbers) & (np.abs(numbers - 0.5) > 0.5 + CONFIDENCE_ROUNDING))
-    if not outside.size:
+def describe_predictions(choices: Mapping[str, ColumnChoice]) -> list[str]:
+    """Says which columns were taken for predictions by their names."""
+    parts = [f"{choice.column} for its {choice.kind}s" for choice in choices.values() if choice.is_guess]
+    if not parts:
         return []
-    row = int(outside[0])
-    return [f"{table.locate(row)}: column {column.name!r}: {numbers[row]:g} is no confidence, which is within 0 and 1"]
+    return [f"By their names, columns are taken for the model's predictions: {', '.join(parts)}; --columns overrules."]
 
 
-def _choose(column: TableColumn, requested: ColumnKind | None, timestamp: str | None) -> ColumnChoice:
+def _find_predictions(
+    choices: Mapping[str, ColumnChoice], requested: Mapping[str, ColumnKind]
+) -> dict[str, ColumnChoice]:
+    """Takes a column that is named like a prediction for one, unless the user names predictions."""
+    assigned = dict(choices)
+    if any(kind in _OUTPUT_STREAMS for kind in requested.values()):
+        return assigned
+    outputs: tuple[tuple[ColumnKind, tuple[str, ...], ColumnKind], ...] = (
+        ("label", _LABEL_NAMES, "category"),
+        ("value", _VALUE_NAMES, "numeric"),
+    )
+    for kind, names, inputs in outputs:
+        lower = {choice.column.lower(): choice for choice in choices.values() if choice.kind == inputs}
+        match = next((lower[name] for name in names if name in lower and lower[name].column not in requested), None)
+        if match is not None:
+            assigned[match.column] = replace(match, kind=kind, is_guess=True)
+    return assigned
+
+
+def _find_faults(table: Table, summary: ColumnSummary, choice: ColumnChoice) -> list[str]:
+    """Says what a column cannot be that it is declared to be."""
+    name = summary.column.name
+    if choice.kind == "ignore":
+        return []
+    if summary.column.kind == "unreadable":
+        return [f"{table.source}: column {name!r} is {summary.column.type_name}, which cannot be judged"]
+    if choice.kind == "category" or choice.kind == "label":
+        return []
+    if summary.column.kind in ("time", "boolean"):
+        return [f"{table.source}: column {name!r} is {summary.column.type_name}, and not a number"]
+    if summary.first_text_row >= 0:
+        return [explain_text(table, summary.column, summary.first_text_row, summary.first_text)]
+    if choice.kind == "confidence" and summary.outside_row >= 0:
+        return [explain_confidence(table, summary.column, summary.outside_row, summary.outside)]
+    return []
+
+
+def explain_text(table: Table, column: TableColumn, row: int, text: str, reason: str = "") -> str:
+    """Says where a text stands among numbers, and what would make it one."""
+    advice = "; --decimal says whether a comma separates the fraction" if "," in text else ""
+    if column.decimal == "," and "." in text and not advice:
+        advice = "; others have a decimal comma"
+    return f"{table.locate(row)}: column {column.name!r}: {text!r} is not a number{reason}{advice}"
+
+
+def explain_confidence(table: Table, column: TableColumn, row: int, number: float) -> str:
+    """Says where a number is no confidence: percentages would all fall into the last bin."""
+    return f"{table.locate(row)}: column {column.name!r}: {number:g} is no confidence, which is within 0 and 1"
+
+
+def _choose(summary: ColumnSummary, requested: ColumnKind | None, timestamp: str | None) -> ColumnChoice:
+    name = summary.column.name
     if requested is not None:
-        reason = "ignored by --columns" if requested == "ignore" else ""
-        return ColumnChoice(column=column.name, kind=requested, reason=reason)
-    if column.name == timestamp:
-        return ColumnChoice(column=column.name, kind="ignore", reason="the time of each row")
-    kind, reason = _infer_text_kind(column) if column.numbers is None else _infer_number_kind(column, column.numbers)
-    return ColumnChoice(column=column.name, kind=kind, reason=reason)
+        return ColumnChoice(column=name, kind=requested, reason="ignored by --columns" if requested == "ignore" else "")
+    if name == timestamp:
+        return ColumnChoice(column=name, kind="ignore", reason="the time of each row")
+    if summary.column.kind == "unreadable":
+        return ColumnChoice(
+            column=name, kind="ignore", reason=f"its type, {summary.column.type_name}, cannot be judged"
+        )
+    kind, reason = _infer_number_kind(summary) if summary.is_number else _infer_text_kind(summary)
+    return ColumnChoice(column=name, kind=kind, reason=reason)
 
 
-def _infer_text_kind(column: TableColumn) -> tuple[ColumnKind, str]:
-    present = [text for text in column.texts or () if text is not None]
-    distinct = len(set(present))
-    if is_time_column(column):
+def _infer_text_kind(summary: ColumnSummary) -> tuple[ColumnKind, str]:
+    present, distinct = summary.present, summary.distinct
+    if summary.is_time:
         return "ignore", "points in time"
-    if len(present) >= MIN_DISTINCT_ROWS and distinct > len(present) / 2:
-        return "ignore", f"an identifier or free text: {distinct} different values in {len(present)} rows"
+    if summary.column.has_ambiguous_commas:
+        return "ignore", "its numbers have a comma; --decimal says whether it separates the fraction"
+    if present >= MIN_DISTINCT_ROWS and (distinct > present / 2 or distinct >= MAX_DISTINCT):
+        return "ignore", f"an identifier or free text: {distinct} different values in {present} rows"
     return "category", ""
 
 
-def _infer_number_kind(column: TableColumn, numbers: Floats) -> tuple[ColumnKind, str]:
-    present = numbers[np.isfinite(numbers)]
-    if is_time_column(column):
+def _infer_number_kind(summary: ColumnSummary) -> tuple[ColumnKind, str]:
+    present, distinct = summary.present, summary.distinct
+    if summary.is_time:
         return "ignore", "points in time"
-    if not present.size or (present != np.floor(present)).any():
+    if not present or not summary.is_whole:
         return "numeric", ""
-    distinct = int(np.unique(present).size)
-    if present.size >= MIN_DISTINCT_ROWS and distinct == present.size:
-        is_sequence = float(present.max() - present.min()) + 1 == present.size
-        if is_sequence or _IDENTIFIER.search(column.name):
-            return "ignore", f"an identifier: {distinct} different values in {present.size} rows"
-    is_category = distinct <= MAX_INTEGER_CATEGORIES and distinct * MIN_ROWS_A_CATEGORY <= present.size
+    if present >= MIN_DISTINCT_ROWS and (distinct == present or distinct >= MAX_DISTINCT):
+        is_sequence = summary.high - summary.low + 1 == present
+        if is_sequence or _IDENTIFIER.search(summary.column.name):
+            return "ignore", f"an identifier: {distinct} different values in {present} rows"
+    is_category = distinct <= MAX_INTEGER_CATEGORIES and distinct * MIN_ROWS_A_CATEGORY <= present
     return ("category" if is_category else "numeric"), ""
 
 
@@ -193,15 +258,23 @@ def _infer_input_kind(sketch: StreamSketch) -> ColumnKind:
     return "category" if sketch.categories.total > sketch.numbers else "numeric"
 
 
-def _feature(column: TableColumn, kind: ColumnKind) -> NDArray[Any]:
-    if kind == "numeric":
-        return column.numbers if column.numbers is not None else np.zeros(0)
-    return np.array([*_labels(column), None], dtype=object)[:-1]  # of texts alone numpy would make a fixed width
-
-
-def _labels(column: TableColumn) -> tuple[str | None, ...]:
-    if column.texts is not None:
-        return column.texts
-    values, positions = np.unique(column.numbers if column.numbers is not None else np.zeros(0), return_inverse=True)
-    labels = [format_label(value) for value in values.tolist()]
-    return tuple(labels[position] for position in positions.tolist())
+def _sketch(array: pa.Array, column: TableColumn, choice: ColumnChoice) -> StreamSketch:
+    if choice.kind in ("category", "label"):
+        labels = read_labels(array)
+        counts: Counter[str] = Counter()
+        missing = 0
+        for label, count in zip(
+            labels.table, np.bincount(labels.codes, minlength=len(labels.table)).tolist(), strict=True
+        ):
+            if label is None:
+                missing += count
+            elif count:
+                counts[label] += count
+        return StreamSketch(categories=Categories(counts=counts), missing=missing if choice.kind == "category" else 0)
+    values = parse_numbers(array, column.decimal).values
+    finite = values[np.isfinite(values)]
+    if choice.kind == "confidence":
+        histogram = Histogram.from_values(finite, semconv.CONFIDENCE_BOUNDS)
+        return StreamSketch(explicit={histogram.bounds: histogram})
+    missing = values.size - finite.size if choice.kind == "numeric" else 0
+    return StreamSketch(exponential=ExponentialHistogram.from_values(finite), missing=missing)

@@ -1,59 +1,195 @@
-"""Counts of rows over the bins of a reference, without a sketch between.
+"""Counts of rows over the bins of a reference, window by window, in one pass over batches of rows.
 
 The counts are those that a sketch of the same rows would give. With the rows at hand the reference's own edges are
 enough, so no outlier in the data can make a window coarser than its reference. For ten edges, ten comparisons of a
-whole block that stays in the cache are four times as fast as a binary search for each value.
+block that stays in the cache are four times as fast as a binary search for each value.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.errors import ConfigurationError
+from otel_mlmon.backtest.columns import ColumnKind
+from otel_mlmon.backtest.counts import FIRST_ROWS, NEVER_NS, TableCounts, WindowCounts
+from otel_mlmon.backtest.times import TimesNs, parse_times
 from otel_mlmon.processor.window.binning import Binning, ClassBins, NumberBins
-from otel_mlmon.table.cells import format_label, normalize_label
+from otel_mlmon.sketch.moments import ExactSum, Moments, sum_exactly, to_units
+from otel_mlmon.table.cells import normalize_label, parse_numbers, read_labels
 from otel_mlmon.table.table import TableColumn
-from otel_mlmon.types import Counts, Floats
+from otel_mlmon.types import Counts, Floats, Indices
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CONFIDENCE_ROUNDING: Final = 1e-3
+"""The amount by which a rounded confidence may be below 0 or above 1."""
+BLOCK_VALUES: Final = 1 << 14
+"""Values that are compared with all edges at a time, which stay in the processor's cache."""
+
+_SUM_BITS: Final = 35
+"""Bits of a value, below its reference's largest edge, that its sum is made of: 2^17 of them fit into a float."""
+_MAX_EXPONENT: Final = 900
 
 
-class RowCounter(Protocol):
-    """Counts the rows of one column over the bins of its reference."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamPlan:
+    """One column, and the bins that it is counted over."""
 
-    def count(self, start: int, end: int) -> Counts:
-        """Counts the rows from `start` to before `end`, shape (K,)."""
+    column: TableColumn
+    kind: ColumnKind
+    binning: Binning
 
-    def mean(self, start: int, end: int) -> float:
-        """Returns the mean of the finite numbers in these rows; NaN if there are none."""
+    @property
+    def bins(self) -> int:
+        """K."""
+        return self.binning.bins.count
 
 
-def build_counter(column: TableColumn, binning: Binning, locate: Callable[[int], str]) -> RowCounter:
-    """Builds the counter of `column` over the bins of `binning`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountPlan:
+    """What is counted, in which windows. It can be sent to another machine."""
+
+    streams: tuple[StreamPlan, ...]
+    window_rows: int = 0
+    """The length of a window in rows; 0 for windows of time."""
+    window_ns: int = 0
+    """The length of a window in nanoseconds, which begin at multiples of it since 1970; 0 for windows of rows."""
+    time: TableColumn | None = None
+    """The column with the time of each row."""
+    unit_ns: int | None = None
+    """Nanoseconds in one of its numbers."""
+    has_optional_times: bool = False
+    """Whether rows may do without the time, which then dates nothing."""
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that are read, each once."""
+        names = [stream.column.name for stream in self.streams]
+        return list(dict.fromkeys([*names, *([self.time.name] if self.time is not None else [])]))
+
+
+class CellFaultError(Exception):
+    """Cells that cannot be counted.
 
     Args:
-        column: The rows.
-        binning: The bins of the reference.
-        locate: The place of a row, from 0, in its file; called for a fault only, since it may read the file again.
-
-    Raises:
-        ConfigurationError: The reference is numeric and the column is not.
+        faults: Position in the batch, column, and the value, of each.
     """
-    if isinstance(binning, ClassBins):
-        return _ClassCounter(codes=_encode(column, binning), bins=binning.bins.count)
-    if not isinstance(binning, NumberBins) or column.numbers is None:
-        place = locate(max(column.first_text_row, 0))
-        raise ConfigurationError(
-            f"{place}: column {column.name!r}: {column.first_text!r} is not a number, and its reference is numeric"
-        )
-    return _NumberCounter(
-        values=column.numbers, thresholds=compute_thresholds(binning), has_missing=binning.has_missing
-    )
+
+    def __init__(self, faults: Sequence[tuple[int, StreamPlan | None, object]]) -> None:
+        super().__init__(faults)
+        self.faults = faults
+
+
+class RowCounter:
+    """Counts batches of rows.
+
+    Args:
+        plan: What is counted.
+    """
+
+    def __init__(self, plan: CountPlan) -> None:
+        self.plan = plan
+        self.result = TableCounts.empty(len(plan.streams), has_times=plan.time is not None)
+        self._counters = [_build_counter(stream) for stream in plan.streams]
+        self._offsets = np.cumsum([0, *(stream.bins for stream in plan.streams)])
+        self._last_ns = -NEVER_NS
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Counts a batch, of the columns of the plan.
+
+        Raises:
+            CellFaultError: A cell cannot be counted.
+        """
+        if not len(batch):
+            return
+        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+        times_ns = self._read_times(columns)
+        keys = self._number_windows(len(batch), times_ns)
+        order = None
+        if (np.diff(keys) < 0).any():
+            order = np.argsort(keys, kind="stable")
+            keys = keys[order]
+        starts = np.flatnonzero(np.diff(keys, prepend=keys[0] - 1))
+        segments = [*starts.tolist(), keys.size]
+        windows = [self._find_window(number) for number in keys[starts].tolist()]
+        first = self._find_first(times_ns, len(batch))
+        codes = np.empty((len(self._counters), first.size), dtype=np.int16)
+        faults: list[tuple[int, StreamPlan | None, object]] = []
+        for index, counter in enumerate(self._counters):
+            stream = counter.plan
+            try:
+                cells = counter.read(columns[stream.column.name])
+            except CellFaultError as error:
+                faults += error.faults
+                continue
+            codes[index] = counter.encode(cells, first)
+            counter.count(
+                cells if order is None else counter.select(cells, order), segments, windows, self._offsets[index], index
+            )
+        if faults:
+            raise CellFaultError(faults)
+        for window, (start, end) in zip(windows, pairwise(segments), strict=True):
+            window.rows += end - start
+            if times_ns is not None:
+                part = times_ns[start:end] if order is None else times_ns[order[start:end]]
+                window.last_ns = max(window.last_ns, int(part.max()))
+        if first.size or (times_ns is not None and len(batch) > first.size):
+            self._keep_first(codes, times_ns, first)
+        self.result.rows += len(batch)
+
+    def _read_times(self, columns: dict[str, pa.Array]) -> TimesNs | None:
+        plan = self.plan
+        if plan.time is None or not self.result.has_times:
+            return None
+        times = parse_times(columns[plan.time.name], plan.time, plan.unit_ns)
+        if times.fault_row >= 0:
+            if not plan.has_optional_times:
+                raise CellFaultError([(times.fault_row, None, times.fault)])
+            self.result.has_times = False
+            return None
+        before_ns = times.values_ns[0] if self._last_ns == -NEVER_NS else self._last_ns
+        self.result.disorder += int((np.diff(times.values_ns, prepend=before_ns) < 0).sum())
+        self._last_ns = int(times.values_ns[-1])
+        self.result.first_ns = min(self.result.first_ns, int(times.values_ns.min()))
+        return times.values_ns
+
+    def _number_windows(self, rows: int, times_ns: TimesNs | None) -> NDArray[np.int64]:
+        if self.plan.window_rows or times_ns is None:
+            return np.arange(self.result.rows, self.result.rows + rows) // max(self.plan.window_rows, 1)
+        return np.asarray(times_ns // self.plan.window_ns)
+
+    def _find_window(self, number: int) -> WindowCounts:
+        window = self.result.windows.get(number)
+        if window is None:
+            counts = np.zeros(int(self._offsets[-1]), dtype=np.int64)
+            window = self.result.windows[number] = WindowCounts(counts, [0] * len(self._counters))
+        return window
+
+    def _find_first(self, times_ns: TimesNs | None, rows: int) -> Indices:
+        """Returns the rows of a batch that may be among the first of all."""
+        first = self.result.first
+        if times_ns is None or self.plan.window_rows:
+            return np.arange(min(rows, FIRST_ROWS - first.times_ns.size))
+        order = np.argsort(times_ns, kind="stable")[:FIRST_ROWS]
+        if first.times_ns.size == FIRST_ROWS:
+            order = order[times_ns[order] < first.times_ns[-1]]
+        return order
+
+    def _keep_first(self, codes: NDArray[np.int16], times_ns: TimesNs | None, rows: Indices) -> None:
+        if times_ns is None or self.plan.window_rows:
+            self.result.first.add(codes, np.zeros(rows.size, dtype=np.int64))
+            return
+        rest = np.ones(times_ns.size, dtype=bool)
+        rest[rows] = False
+        next_ns = int(times_ns[rest].min()) if rest.any() else NEVER_NS
+        self.result.first.add(codes, times_ns[rows], next_ns)
 
 
 def compute_thresholds(binning: NumberBins) -> tuple[float, ...]:
@@ -68,79 +204,145 @@ def compute_thresholds(binning: NumberBins) -> tuple[float, ...]:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _NumberCounter:
-    values: Floats
-    thresholds: tuple[float, ...]
-    has_missing: bool
-
-    def count(self, start: int, end: int) -> Counts:
-        block = self.values[start:end]
-        present = int(np.count_nonzero(np.isfinite(block)))
-        if present < block.size:
-            block = block[np.isfinite(block)]
-        above = [present, *(int(np.count_nonzero(block > threshold)) for threshold in self.thresholds), 0]
-        counts = [lower - upper for lower, upper in pairwise(above)]
-        return np.array(counts + [end - start - present] * self.has_missing, dtype=np.int64)
-
-    def mean(self, start: int, end: int) -> float:
-        block = self.values[start:end]
-        with np.errstate(over="ignore", invalid="ignore"):
-            mean = float(np.add.reduce(block)) / max(block.size, 1)
-            if not math.isfinite(mean):
-                block = block[np.isfinite(block)]
-                mean = float(block.mean()) if block.size else math.nan
-        return mean if block.size else math.nan
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _ClassCounter:
-    codes: NDArray[np.intp]
-    """The bin of each row; `bins` for a row in no bin."""
-    bins: int
-
-    def count(self, start: int, end: int) -> Counts:
-        return np.bincount(self.codes[start:end], minlength=self.bins)[: self.bins].astype(np.int64)
-
-    def mean(self, start: int, end: int) -> float:  # noqa: ARG002 - classes have none
+def compute_mean(counts: Counts, units: int, binning: Binning) -> float:
+    """Computes the mean of the numbers that were counted; NaN if there are none or they are classes."""
+    if not isinstance(binning, NumberBins):
         return math.nan
+    count = int(counts[: len(binning.edges) + 1].sum())
+    return Moments(count=count, exact_sum=ExactSum(units)).mean
 
 
-def _encode(column: TableColumn, binning: ClassBins) -> NDArray[np.intp]:
-    labels = binning.labels
-    other = len(labels) - 1
-    missing = other + 1  # the bin of missing values where there is one, and in no bin where there is none
-    codes: dict[str | None, int] = {label: code for code, label in enumerate(labels)}
-    codes[None] = missing
-    # A column may be numbers in one file and, for one odd cell, text in the other, where 1 is spelled `1.0`.
-    for code, label in enumerate(labels):
-        codes.setdefault(normalize_label(label), code)
-    if column.texts is not None:
-        text_codes = {text: _encode_text(text, codes, other) for text in set(column.texts)}
-        return np.fromiter(map(text_codes.__getitem__, column.texts), dtype=np.intp, count=column.rows)
-    return _encode_numbers(column.numbers if column.numbers is not None else np.zeros(0), codes, other)
+class _NumberCounter:
+    """Counts numbers between edges, and adds them up exactly."""
+
+    def __init__(self, plan: StreamPlan, binning: NumberBins) -> None:
+        self.plan = plan
+        self._thresholds = compute_thresholds(binning)
+        self._has_missing = binning.has_missing
+        largest = max(map(abs, binning.edges), default=0.0) or 1.0
+        exponent = math.frexp(largest)[1]
+        self._is_summed_fast = abs(exponent) < _MAX_EXPONENT
+        exponent = exponent if self._is_summed_fast else 0
+        # Added and subtracted again, it rounds a number to a multiple of 2^(exponent - _SUM_BITS).
+        self._rounder = 1.5 * 2.0 ** (52 + exponent - _SUM_BITS)
+        self._limit = 2.0 ** (exponent + 1)
+
+    def read(self, array: pa.Array) -> Floats:
+        """Reads cells as numbers; of a reference without a value, any value is one."""
+        if not self._thresholds and self.plan.column.kind != "number":
+            table, codes = read_labels(array)
+            return np.array([math.nan if label is None else 0.0 for label in table])[codes]
+        values, first_text = parse_numbers(array, self.plan.column.decimal)
+        if first_text >= 0:
+            raise CellFaultError([(first_text, self.plan, str(array[first_text].as_py()))])
+        if self.plan.kind == "confidence":
+            outside = np.isfinite(values) & (np.abs(values - 0.5) > 0.5 + CONFIDENCE_ROUNDING)
+            if outside.any():
+                row = int(np.argmax(outside))
+                raise CellFaultError([(row, self.plan, float(values[row]))])
+        return values
+
+    def select(self, cells: Floats, order: Indices) -> Floats:
+        """Returns the cells in another order."""
+        return cells[order]
+
+    def encode(self, cells: Floats, rows: Indices) -> NDArray[np.int16]:
+        """Returns the bins of some rows; K for a row in no bin."""
+        values = cells[rows]
+        codes = np.zeros(values.size, dtype=np.int16)
+        for threshold in self._thresholds:
+            codes += values > threshold
+        codes[~np.isfinite(values)] = len(self._thresholds) + 1
+        return codes
+
+    def count(
+        self, cells: Floats, segments: Sequence[int], windows: Sequence[WindowCounts], offset: int, index: int
+    ) -> None:
+        """Adds the cells of each segment to its window."""
+        end_bin = offset + len(self._thresholds) + 1
+        for window, (start, end) in zip(windows, pairwise(segments), strict=True):
+            for low in range(start, end, BLOCK_VALUES):
+                block = cells[low : min(low + BLOCK_VALUES, end)]
+                size = block.size
+                present = int(np.count_nonzero(np.isfinite(block)))
+                if present < size:
+                    block = block[np.isfinite(block)]
+                    if self._has_missing:
+                        window.counts[end_bin] += size - present
+                above = [present, *(int(np.count_nonzero(block > threshold)) for threshold in self._thresholds), 0]
+                totals: Counts = np.array(above, dtype=np.int64)
+                window.counts[offset:end_bin] += totals[:-1] - totals[1:]
+                if present:
+                    window.sums[index] += self._sum(block)
+
+    def _sum(self, block: Floats) -> int:
+        """Returns the sum in units of 2^-1074, in which large values are exact and others rounded one by one."""
+        if not self._is_summed_fast:
+            return sum_exactly(block)
+        units = 0
+        if float(block.max()) > self._limit or float(block.min()) < -self._limit:
+            is_large = np.abs(block) > self._limit
+            units, block = sum_exactly(block[is_large]), block[~is_large]
+        rounded = block + self._rounder
+        rounded -= self._rounder
+        return units + to_units(float(np.add.reduce(rounded)))
 
 
-def _encode_text(text: str | None, codes: dict[str | None, int], other: int) -> int:
-    code = codes.get(text)
-    return codes.get(normalize_label(text or ""), other) if code is None else code
+class _ClassCounter:
+    """Counts classes."""
+
+    def __init__(self, plan: StreamPlan, binning: ClassBins) -> None:
+        self.plan = plan
+        labels = binning.labels
+        self._other = len(labels) - 1
+        codes: dict[str | None, int] = {label: code for code, label in enumerate(labels)}
+        codes[None] = len(labels)  # the bin of missing values where there is one, and in no bin where there is none
+        # A column may be numbers in one file and, for one odd cell, text in the other, where 1 is spelled `1.0`.
+        for code, label in enumerate(labels):
+            codes.setdefault(normalize_label(label), code)
+        self._codes = codes
+
+    def read(self, array: pa.Array) -> Indices:
+        """Reads cells as bins; K for a row in no bin."""
+        labels = read_labels(array)
+        return np.array([self._find(label) for label in labels.table], dtype=np.intp)[labels.codes]
+
+    def _find(self, label: str | None) -> int:
+        code = self._codes.get(label)
+        return self._codes.get(normalize_label(label or ""), self._other) if code is None else code
+
+    def select(self, cells: Indices, order: Indices) -> Indices:
+        """Returns the cells in another order."""
+        return cells[order]
+
+    def encode(self, cells: Indices, rows: Indices) -> NDArray[np.int16]:
+        """Returns the bins of some rows."""
+        return cells[rows].astype(np.int16)
+
+    def count(
+        self, cells: Indices, segments: Sequence[int], windows: Sequence[WindowCounts], offset: int, _index: int
+    ) -> None:
+        """Adds the cells of each segment to its window."""
+        bins = self.plan.bins
+        for window, (start, end) in zip(windows, pairwise(segments), strict=True):
+            window.counts[offset : offset + bins] += np.bincount(cells[start:end], minlength=bins)[:bins]
 
 
-def _encode_numbers(numbers: Floats, codes: dict[str | None, int], other: int) -> NDArray[np.intp]:
-    values, positions = _find_distinct(numbers)
-    value_codes = np.array([codes.get(format_label(value), other) for value in values.tolist()], dtype=np.intp)
-    return value_codes[positions]
+def _build_counter(plan: StreamPlan) -> Any:
+    if isinstance(plan.binning, ClassBins):
+        return _ClassCounter(plan, plan.binning)
+    if isinstance(plan.binning, NumberBins):
+        return _NumberCounter(plan, plan.binning)
+    raise TypeError(type(plan.binning))
 
 
-def _find_distinct(numbers: Floats) -> tuple[NDArray[Any], NDArray[np.intp]]:
-    """Returns the distinct values and the position of each row among them; small whole numbers need no sorting."""
-    if numbers.size and np.isfinite(numbers).all():
-        low, high = float(numbers.min()), float(numbers.max())
-        if (
-            high - low < 4096
-            and max(-low, high) < 2**53  # beyond, whole numbers have gaps, and then no place among 64 bits
-            and (numbers % 1 == 0).all()
-        ):
-            return np.arange(low, high + 1, dtype=np.float64), (numbers - low).astype(np.intp)
-    values, positions = np.unique(numbers, return_inverse=True)
-    return values, positions
+def count_batches(plan: CountPlan, batches: Iterable[pa.RecordBatch]) -> TableCounts:
+    """Counts the rows of all batches.
+
+    Raises:
+        CellFaultError: A cell cannot be counted.
+    """
+    counter = RowCounter(plan)
+    for batch in batches:
+        counter.add(batch)
+    return counter.result

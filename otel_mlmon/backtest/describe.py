@@ -13,6 +13,7 @@ from otel_mlmon.backtest.judge import Judge, Trace
 from otel_mlmon.backtest.report import AlertReport, BacktestState, StreamReport, WindowPoint
 from otel_mlmon.processor.alert.cause import compute_shares
 from otel_mlmon.processor.detect.counts import samples_of
+from otel_mlmon.processor.detect.design_effect import CALIBRATION_ITEMS
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.window.window import Reference, StreamKey
 from otel_mlmon.types import Counts, ModelKey
@@ -108,7 +109,9 @@ def _judge(trace: Trace) -> tuple[BacktestState, str]:
     if trace.reference is None or (last.state == "learning" and not last.is_calibrating):
         return "unknown", "its reference was still being learned"
     if last.is_calibrating:
-        return "unknown", f"too few values to know how they vary: {values}, and 1 000 or more are needed"
+        if values < CALIBRATION_ITEMS:
+            return "unknown", f"too few values to know how they vary: {values}, and 1 000 or more are needed"
+        return "unknown", f"its {values} values come in bursts, and are too few to know how they vary"
     effect = trace.score.design_effect if trace.score is not None else 1.0
     if _undetectable_distance(trace.reference, trace.tolerance, effect) >= _largest_possible_distance(trace.reference):
         return (

@@ -45,7 +45,7 @@ def replay_otlp(request: BacktestRequest, profile: Profile, progress: ProgressCa
     if request.timestamp is not None:
         raise ConfigurationError("--timestamp: OTLP has the time of every point already")
     budget = request.budget or DEFAULT_TIMED_BUDGET
-    points = _read_points(request.data, progress)
+    points = _read_points(Path(request.data), progress)
     judge = Judge(settings_of(tolerance=request.tolerance, budget=budget, window_s=length.time_s))
     windows = _judge_windows(points, profile=profile, window_s=length.time_s, judge=judge, progress=progress)
     reports = [
@@ -60,7 +60,13 @@ def replay_otlp(request: BacktestRequest, profile: Profile, progress: ProgressCa
     ]
     judged = {report.stream for report in reports}
     reports += [
-        StreamReport(stream=stream, kind=infer_stream_kind(sketch, stream), state="left_out", reason="not in the data")
+        StreamReport(
+            stream=stream,
+            kind=infer_stream_kind(sketch, stream),
+            state="left_out",
+            reason="not in the data",
+            is_absent=True,
+        )
         for stream, sketch in profile.streams.items()
         if stream not in judged
     ]

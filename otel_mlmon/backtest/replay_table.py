@@ -1,13 +1,13 @@
 """The replay of a table: its rows are counted over the bins of the reference, window by window, and judged.
 
-The design effect has to be known before a stream can be in drift, and it is estimated from the differences between
-small blocks. Windows of 1,000 rows would give eight differences, and so a first judgement, only after nine windows.
-With the rows at hand the first of them are handed on in panes of `CALIBRATION_ROWS` instead: the panes of one
-window, of any size, are the same evidence.
+The design effect has to be known before a stream can be in drift. It is estimated from the differences between small
+blocks of the first rows; then all windows are judged, those of these rows too, so that no row is spent on calibration.
+A stream of which too little is there to know its design effect is unknown.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -16,66 +16,68 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.backtest import request as defaults
-from otel_mlmon.backtest.columns import ColumnChoice, find_confidence_faults
-from otel_mlmon.backtest.counting import RowCounter, build_counter
+from otel_mlmon.backtest.columns import ColumnChoice, describe_predictions, explain_confidence, explain_text
+from otel_mlmon.backtest.counting import (
+    CellFaultError,
+    CountPlan,
+    RowCounter,
+    StreamPlan,
+    compute_mean,
+)
+from otel_mlmon.backtest.counts import TableCounts, WindowCounts
 from otel_mlmon.backtest.describe import Clock, describe_alerts, describe_stream
 from otel_mlmon.backtest.judge import Judge, settings_of
+from otel_mlmon.backtest.ordering import find_time_column, find_unit, sort_rows
 from otel_mlmon.backtest.report import BacktestReport, StreamReport, sort_streams
 from otel_mlmon.backtest.request import BacktestRequest, FalseAlarmBudget
-from otel_mlmon.backtest.times import TimesNs, format_time, is_time_column, parse_times
+from otel_mlmon.backtest.times import format_time
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.config.units import format_duration
+from otel_mlmon.processor.window.binning import ClassBins
 from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
 from otel_mlmon.processor.window.window import Reference, StreamKey, Window
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.table.table import ProgressCallback, Table, TableColumn
-from otel_mlmon.types import ModelKey
+from otel_mlmon.types import Counts, ModelKey
 
 MAX_WINDOWS: Final = 1_000_000
 CALIBRATION_ROWS: Final = 50
-"""Rows of a pane while the design effect is estimated: the smallest block that it is estimated from."""
-MAX_CALIBRATION_ROWS: Final = 10_000
-"""The largest number of rows used to estimate the design effect; then a stream goes on in whole windows."""
+"""Rows of a block while the design effect is estimated: the smallest that it is estimated from."""
 PROGRESS_WINDOWS: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnStream:
+    """One column, and the reference it is judged against."""
+
+    key: StreamKey
+    plan: StreamPlan
+    reference: Reference
+
+    @property
+    def column(self) -> str:
+        """The name of the column."""
+        return self.plan.column.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RowRange:
-    """The rows of one window, from `start` to before `end`."""
+    """One window: its counts, and its rows from `start` to before `end` in the order of the windows."""
 
     index: int
     """The window, from 0; in windows of time, those without rows have numbers too."""
     start: int
     end: int
+    counts: WindowCounts
 
 
-@dataclass(slots=True, kw_only=True)
-class ColumnStream:
-    """One column, its counter, and the reference it is judged against."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableFacts:
+    """What a report says of a table beside its counts."""
 
-    key: StreamKey
-    column: str
-    reference: Reference
-    counter: RowCounter
-    is_calibrating: bool = True
-    calibration_rows: int = 0
-    """Rows used so far to estimate the design effect."""
-
-    def build_window(self, pane_start: int, pane_end: int, rows: RowRange) -> Window:
-        """Builds the pane of these rows within the window `rows`; one row is one nanosecond, and row 0 the first."""
-        pane, pane_mean = self.counter.count(pane_start, pane_end), self.counter.mean(pane_start, pane_end)
-        is_window = (pane_start, pane_end) == (rows.start, rows.end)
-        return Window(
-            stream=self.key,
-            start_ns=pane_start + 1,
-            end_ns=pane_end + 1,
-            reference=self.reference,
-            pane=pane,
-            pane_mean=pane_mean,
-            rolling=pane if is_window else self.counter.count(rows.start, rows.end),
-            rolling_start_ns=rows.start + 1,
-            rolling_mean=pane_mean if is_window else self.counter.mean(rows.start, rows.end),
-        )
+    source: str
+    columns: Mapping[str, TableColumn]
+    notes: tuple[str, ...] = ()
 
 
 def replay_table(
@@ -85,62 +87,41 @@ def replay_table(
     choices: Mapping[str, ColumnChoice],
     progress: ProgressCallback,
 ) -> BacktestReport:
-    """Judges the rows of `table` against `profile`.
+    """Judges the rows of `table` against `profile`, reading them once, or twice to sort them.
 
     Args:
         request: The request.
         table: The data.
         profile: The references, by stream.
         choices: The kind of each column of the reference.
-        progress: Called after some windows.
+        progress: Called after each batch of rows, and after some windows.
 
     Raises:
         ConfigurationError: The request does not fit this data; names the place.
+        DataError: The table cannot be read.
     """
-    notes: list[str] = []
-    times_ns: TimesNs | None
-    if request.timestamp is not None:
-        table, times_ns = _sort_rows(table, parse_times(table, request.timestamp), notes)
-    else:
-        times_ns = _find_times(table, notes)
-    windows = _cut_windows(request, table, times_ns)
-    budget, window_s = _choose_budget(request, times_ns, windows)
     streams = build_streams(table, choices, profile)
-    judge = Judge(settings_of(tolerance=request.tolerance, budget=budget, window_s=window_s), streams=len(streams))
-    _judge_windows(streams, windows, judge, progress)
-    columns = {stream.key: stream.column for stream in streams}
-    clock = _build_clock(times_ns)
-    reports = [
-        describe_stream(trace, judge, name=columns[key], kind=choices[columns[key]].kind, clock=clock)
-        for key, trace in judge.traces.items()
-    ]
-    judged = {report.stream for report in reports}
-    reports += [_describe_unjudged(name, table, choices) for name in {**table.columns, **choices} if name not in judged]
-    length = request.window or defaults.DEFAULT_WINDOW
-    if windows and length.rows and windows[-1].end - windows[-1].start < length.rows:
-        rows = windows[-1].end - windows[-1].start
-        notes.append(f"The last window, {windows[-1].index}, has only {rows} rows; it is judged too.")
-    if not table.rows:
-        notes.append(f"{table.source} has no rows: nothing was judged.")
-    return BacktestReport(
-        reference=str(request.reference),
-        data=str(request.data),
-        window=length.text,
-        windows=windows[-1].index + 1 if windows else 0,
-        rows=table.rows,
-        false_alarms=budget.text,
-        streams=sort_streams(replace(report, model="") for report in reports),
-        alerts=describe_alerts(judge, lambda key: columns.get(key, key.stream), clock),
-        notes=tuple(notes),
-    )
+    plan = build_plan(request, table, streams)
+    counts = count_table(plan, table, progress)
+    notes = [*table.notes]
+    if counts.disorder and not plan.has_optional_times:
+        notes.append(f"{counts.disorder} rows stood before an earlier one; rows are judged in the order of time.")
+        if plan.window_rows:
+            disorder, counts = counts.disorder, count_table(plan, sort_rows(plan, table), progress)
+            counts.disorder = disorder
+    elif plan.has_optional_times and plan.time is not None and counts.has_times and counts.rows:
+        counts.has_times = not counts.disorder
+        if counts.has_times:
+            notes.append(f"The column {plan.time.name} is in order, so it is taken for the time of each row.")
+    facts = TableFacts(source=table.source, columns=table.columns, notes=tuple(notes))
+    return judge_counts(request, counts, facts, streams, choices, progress)
 
 
 def build_streams(table: Table, choices: Mapping[str, ColumnChoice], profile: Profile) -> list[ColumnStream]:
     """Pairs the columns of `table` with their references.
 
     Raises:
-        ConfigurationError: A column is text where its reference is numeric, or a confidence is not within 0 and 1;
-            names all faults.
+        ConfigurationError: A column is of a type that cannot be counted as its reference; names all of them.
     """
     streams: list[ColumnStream] = []
     faults: list[str] = []
@@ -150,66 +131,148 @@ def build_streams(table: Table, choices: Mapping[str, ColumnChoice], profile: Pr
         reference = StreamReference(stream=choice.stream, settings=settings)
         if choice.kind == "ignore" or column is None or reference.reference is None or reference.binning is None:
             continue
-        if choice.kind == "confidence":
-            faults += find_confidence_faults(table, column)
-        try:
-            counter = build_counter(column, reference.binning, table.locate)
-        except ConfigurationError as error:
-            faults += error.faults
+        is_class = isinstance(reference.binning, ClassBins)
+        if column.kind == "unreadable" or (not is_class and column.kind == "time"):
+            needs = "of categories" if is_class else "numeric"
+            faults.append(f"{table.source}: column {name!r} is {column.type_name}, and its reference is {needs}")
+            continue
+        if column.has_ambiguous_commas and not is_class:
+            faults.append(
+                f"{table.source}: column {name!r}: numbers have a comma; --decimal says whether it separates the "
+                "fraction"
+            )
             continue
         key = StreamKey(ModelKey(profile.model, profile.version), choice.stream)
-        streams.append(ColumnStream(key=key, column=name, reference=reference.reference, counter=counter))
+        plan = StreamPlan(column=column, kind=choice.kind, binning=reference.binning)
+        streams.append(ColumnStream(key=key, plan=plan, reference=reference.reference))
     if faults:
         raise ConfigurationError(*faults)
     return streams
 
 
-def cut_rows(rows: int, length: int) -> list[RowRange]:
-    """Cuts `rows` rows into windows of `length` rows; the last window may be shorter."""
-    return [
-        RowRange(index=index, start=start, end=min(start + length, rows))
-        for index, start in enumerate(range(0, rows, length))
-    ]
-
-
-def cut_time(times_ns: TimesNs, length_s: float) -> list[RowRange]:
-    """Cuts rows with sorted times, shape (n,), into windows of `length_s` that begin at multiples of it since 1970.
+def build_plan(request: BacktestRequest, table: Table, streams: Sequence[ColumnStream]) -> CountPlan:
+    """Decides on the windows, and on the column with the time of each row.
 
     Raises:
-        ConfigurationError: There would be more than `MAX_WINDOWS`.
+        ConfigurationError: The windows are of time, and no column has it.
     """
-    if not times_ns.size:
-        return []
-    numbers = times_ns // round(length_s * 1e9)
-    numbers -= numbers[0]
-    if int(numbers[-1]) >= MAX_WINDOWS:
-        raise ConfigurationError(
-            f"--window: {format_duration(length_s)} makes more than {MAX_WINDOWS} windows of this data"
-        )
-    starts = np.flatnonzero(np.diff(numbers, prepend=-1))
-    ends = np.append(starts[1:], times_ns.size)
-    return [
-        RowRange(index=int(numbers[start]), start=int(start), end=int(end))
-        for start, end in zip(starts, ends, strict=True)
-    ]
-
-
-def _cut_windows(request: BacktestRequest, table: Table, times_ns: TimesNs | None) -> list[RowRange]:
     length = request.window or defaults.DEFAULT_WINDOW
-    if length.rows:
-        return cut_rows(table.rows, length.rows)
-    if times_ns is None:
+    name = request.timestamp
+    if name is not None and name not in table.columns:
+        raise ConfigurationError(f"{table.source}: there is no column {name!r} for --timestamp")
+    time = table.columns[name] if name is not None else find_time_column(table)
+    if length.time_s and time is None:
         raise ConfigurationError("--window: a time needs --timestamp, the column with the time of each row")
-    return cut_time(times_ns, length.time_s)
+    return CountPlan(
+        streams=tuple(stream.plan for stream in streams),
+        window_rows=length.rows,
+        window_ns=round(length.time_s * 1e9),
+        time=time,
+        unit_ns=None if time is None else find_unit(table, time),
+        has_optional_times=name is None and not length.time_s,
+    )
+
+
+def count_table(plan: CountPlan, table: Table, progress: ProgressCallback) -> TableCounts:
+    """Counts the rows of a table.
+
+    Raises:
+        ConfigurationError: Cells cannot be counted; names their places.
+        DataError: The table cannot be read.
+    """
+    counter = RowCounter(plan)
+    for batch in table.scan(plan.columns):
+        try:
+            counter.add(batch)
+        except CellFaultError as error:
+            start = counter.result.rows
+            raise ConfigurationError(
+                *(explain_cell(plan, table, start + row, stream, value) for row, stream, value in error.faults)
+            ) from error
+        progress(f"reading {table.source}", counter.result.rows, max(table.rows, counter.result.rows))
+    return counter.result
+
+
+def explain_cell(plan: CountPlan, table: Table, row: int, stream: StreamPlan | None, value: object) -> str:
+    """Says where a cell stands that cannot be counted, and why not; without a stream it is a time."""
+    if stream is None:
+        name = plan.time.name if plan.time is not None else ""
+        return f"{table.locate(row)}: column {name!r}: {value}"
+    if isinstance(value, float):
+        return explain_confidence(table, stream.column, row, value)
+    return explain_text(table, stream.column, row, str(value), ", and its reference is numeric")
+
+
+def judge_counts(
+    request: BacktestRequest,
+    counts: TableCounts,
+    facts: TableFacts,
+    streams: Sequence[ColumnStream],
+    choices: Mapping[str, ColumnChoice],
+    progress: ProgressCallback,
+) -> BacktestReport:
+    """Judges the counts of a table, wherever they were made.
+
+    Raises:
+        ConfigurationError: There are too many windows, or the false alarms need times that are not there.
+    """
+    notes = [*facts.notes, *describe_predictions(choices)]
+    length = request.window or defaults.DEFAULT_WINDOW
+    windows = _order_windows(counts, format_duration(length.time_s) if length.time_s else length.text)
+    budget, window_s = _choose_budget(request, counts, windows)
+    judge = Judge(settings_of(tolerance=request.tolerance, budget=budget, window_s=window_s), streams=len(streams))
+    spent_rows = _calibrate(streams, counts, judge)
+    _judge_windows(streams, windows, counts, judge, spent_rows, progress)
+    columns = {stream.key: stream.column for stream in streams}
+    clock = _build_clock(windows, counts)
+    reports = [
+        describe_stream(trace, judge, name=columns[key], kind=choices[columns[key]].kind, clock=clock)
+        for key, trace in judge.traces.items()
+    ]
+    judged = {report.stream for report in reports}
+    reports += [
+        _describe_unjudged(name, facts, counts.rows, choices)
+        for name in {**facts.columns, **choices}
+        if name not in judged
+    ]
+    if windows and length.rows and windows[-1].end - windows[-1].start < length.rows:
+        rows = windows[-1].end - windows[-1].start
+        notes.append(f"The last window, {windows[-1].index}, has only {rows} rows; it is judged too.")
+    if not counts.rows:
+        notes.append(f"{facts.source} has no rows: nothing was judged.")
+    return BacktestReport(
+        reference=str(request.reference),
+        data=str(request.data),
+        window=length.text,
+        windows=windows[-1].index + 1 if windows else 0,
+        rows=counts.rows,
+        false_alarms=budget.text,
+        streams=sort_streams(replace(report, model="") for report in reports),
+        alerts=describe_alerts(judge, lambda key: columns.get(key, key.stream), clock),
+        notes=tuple(notes),
+    )
+
+
+def _order_windows(counts: TableCounts, length: str) -> list[RowRange]:
+    numbers = sorted(counts.windows)
+    if numbers and numbers[-1] - numbers[0] >= MAX_WINDOWS:
+        raise ConfigurationError(f"--window: {length} makes more than {MAX_WINDOWS} windows of this data")
+    windows: list[RowRange] = []
+    start = 0
+    for number in numbers:
+        window = counts.windows[number]
+        windows.append(RowRange(index=number - numbers[0], start=start, end=start + window.rows, counts=window))
+        start += window.rows
+    return windows
 
 
 def _choose_budget(
-    request: BacktestRequest, times_ns: TimesNs | None, windows: Sequence[RowRange]
+    request: BacktestRequest, counts: TableCounts, windows: Sequence[RowRange]
 ) -> tuple[FalseAlarmBudget, float]:
     """Returns the accepted false alarms, and the mean length of a window in seconds, or 1 if unknown."""
     window_s = request.window.time_s if request.window is not None else 0.0
-    if not window_s and times_ns is not None and times_ns.size:
-        window_s = float(times_ns[-1] - times_ns[0]) / 1e9 / max(len(windows), 1)
+    if not window_s and counts.has_times and windows:
+        window_s = (windows[-1].counts.last_ns - counts.first_ns) / 1e9 / len(windows)
     budget = request.budget or (defaults.DEFAULT_TIMED_BUDGET if window_s else defaults.DEFAULT_BUDGET)
     if budget.rate is not None and not window_s:
         raise ConfigurationError(
@@ -218,78 +281,98 @@ def _choose_budget(
     return budget, window_s or 1.0
 
 
-def _find_times(table: Table, notes: list[str]) -> TimesNs | None:
-    """Reads the only column of points in time if it never runs back: a date of birth does not date the rows."""
-    names = [name for name, column in table.columns.items() if is_time_column(column)]
-    if len(names) != 1:
-        return None
-    try:
-        times_ns = parse_times(table, names[0])
-    except ConfigurationError:
-        return None
-    if not times_ns.size or (np.diff(times_ns) < 0).any():
-        return None
-    notes.append(f"The column {names[0]} is in order, so it is taken for the time of each row.")
-    return times_ns
-
-
-def _sort_rows(table: Table, times_ns: TimesNs, notes: list[str]) -> tuple[Table, TimesNs]:
-    """Sorts the rows by time; rows of the same time keep their order."""
-    steps = np.diff(times_ns)
-    if not (steps < 0).any():
-        return table, times_ns
-    notes.append(f"{int((steps < 0).sum())} rows stood before an earlier one; rows are judged in the order of time.")
-    order = np.argsort(times_ns, kind="stable")
-    columns = {name: _reorder(column, order) for name, column in table.columns.items()}
-    return replace(table, columns=columns), times_ns[order]
-
-
-def _reorder(column: TableColumn, order: NDArray[np.intp]) -> TableColumn:
-    if column.numbers is not None:
-        return replace(column, numbers=column.numbers[order])
-    texts = column.texts or ()
-    return replace(column, texts=tuple(texts[row] for row in order.tolist()))
-
-
-def _build_clock(times_ns: TimesNs | None) -> Clock:
+def _build_clock(windows: Sequence[RowRange], counts: TableCounts) -> Clock:
     """Returns the clock of the judge, whose time n is the end of row n - 1."""
-    if times_ns is None or not times_ns.size:
+    if not counts.has_times or not windows:
         return lambda _: None
-    return lambda end_ns: format_time(int(times_ns[min(max(end_ns - 2, 0), times_ns.size - 1)]))
+    ends = [window.end for window in windows]
+
+    def clock(end_ns: int) -> str:
+        if end_ns <= 1:
+            return format_time(counts.first_ns)
+        index = min(bisect_left(ends, end_ns - 1), len(windows) - 1)
+        return format_time(windows[index].counts.last_ns)
+
+    return clock
+
+
+def _calibrate(streams: Sequence[ColumnStream], counts: TableCounts, judge: Judge) -> dict[StreamKey, int]:
+    """Estimates the design effect of each stream from blocks of the first rows.
+
+    Returns:
+        The number of rows that were used by each stream whose design effect is not known even so.
+    """
+    codes = counts.first.codes
+    pending = dict(enumerate(streams))
+    stop = codes.shape[1] - codes.shape[1] % CALIBRATION_ROWS
+    for start in range(0, stop, CALIBRATION_ROWS):
+        if not pending:
+            break
+        blocks = {
+            index: _count_codes(codes[index, start : start + CALIBRATION_ROWS], stream)
+            for index, stream in pending.items()
+        }
+        uncalibrated = judge.calibrate(
+            Window(
+                stream=stream.key, start_ns=1, end_ns=1, reference=stream.reference, pane=blocks[index],
+                rolling=blocks[index], rolling_start_ns=1,
+            )
+            for index, stream in pending.items()
+        )  # fmt: skip
+        pending = {index: stream for index, stream in pending.items() if stream.key in uncalibrated}
+    return {stream.key: stop for stream in pending.values()}
+
+
+def _count_codes(codes: NDArray[np.int16], stream: ColumnStream) -> Counts:
+    bins = stream.plan.bins
+    return np.bincount(codes, minlength=bins)[:bins].astype(np.int64)
 
 
 def _judge_windows(
-    streams: Sequence[ColumnStream], windows: Sequence[RowRange], judge: Judge, progress: ProgressCallback
+    streams: Sequence[ColumnStream],
+    windows: Sequence[RowRange],
+    counts: TableCounts,
+    judge: Judge,
+    spent_rows: Mapping[StreamKey, int],
+    progress: ProgressCallback,
 ) -> None:
     """Judges every window of every stream, in the order of time."""
-    for done, rows in enumerate(windows):
-        _calibrate(streams, rows, judge)
-        panes = [stream.build_window(max(stream.calibration_rows, rows.start), rows.end, rows) for stream in streams]
-        judge.take(rows.index, panes)
+    offsets = np.cumsum([0, *(stream.plan.bins for stream in streams)]).tolist()
+    for done, window in enumerate(windows):
+        panes: list[Window] = []
+        for index, stream in enumerate(streams):
+            rolling: Counts = window.counts.counts[offsets[index] : offsets[index + 1]]
+            pane, start = rolling, window.start
+            spent = spent_rows.get(stream.key, 0)
+            if spent > start:  # a row is never taken twice into an estimate
+                end = min(spent, window.end)
+                pane, start = rolling - _count_codes(counts.first.codes[index, start:end], stream), end
+            mean = compute_mean(rolling, window.counts.sums[index], stream.plan.binning)
+            panes.append(
+                Window(
+                    stream=stream.key,
+                    start_ns=start + 1,
+                    end_ns=window.end + 1,
+                    reference=stream.reference,
+                    pane=pane,
+                    pane_mean=mean,
+                    rolling=rolling,
+                    rolling_start_ns=window.start + 1,
+                    rolling_mean=mean,
+                )
+            )
+        judge.take(window.index, panes)
         if done % PROGRESS_WINDOWS == 0 or done + 1 == len(windows):
             progress("judging", done + 1, len(windows))
 
 
-def _calibrate(streams: Sequence[ColumnStream], rows: RowRange, judge: Judge) -> None:
-    """Calibrates streams whose design effect is not known yet on the first rows of a window, all but the last."""
-    stop = min(rows.end, MAX_CALIBRATION_ROWS) - CALIBRATION_ROWS
-    for start in range(rows.start, stop, CALIBRATION_ROWS):
-        pending = [stream for stream in streams if stream.is_calibrating]
-        if not pending:
-            return
-        pane = RowRange(index=rows.index, start=start, end=start + CALIBRATION_ROWS)
-        uncalibrated = judge.calibrate([stream.build_window(pane.start, pane.end, pane) for stream in pending])
-        for stream in pending:
-            stream.calibration_rows, stream.is_calibrating = pane.end, stream.key in uncalibrated
-
-
-def _describe_unjudged(name: str, table: Table, choices: Mapping[str, ColumnChoice]) -> StreamReport:
+def _describe_unjudged(name: str, facts: TableFacts, rows: int, choices: Mapping[str, ColumnChoice]) -> StreamReport:
     choice = choices.get(name)
     if choice is None:
         return StreamReport(stream=name, kind="", state="left_out", reason="not in the reference")
     if choice.kind == "ignore":
         return StreamReport(stream=name, kind="", state="left_out", reason=choice.reason)
-    if name not in table.columns:
-        return StreamReport(stream=name, kind=choice.kind, state="left_out", reason="not in the data")
-    reason = "the data has no rows" if not table.rows else "the reference has no values of it"
+    if name not in facts.columns:
+        return StreamReport(stream=name, kind=choice.kind, state="left_out", reason="not in the data", is_absent=True)
+    reason = "the data has no rows" if not rows else "the reference has no values of it"
     return StreamReport(stream=name, kind=choice.kind, state="unknown", reason=reason)

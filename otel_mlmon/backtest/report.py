@@ -18,6 +18,9 @@ could not be judged. `left_out`: it was not judged on purpose. The `reason` of a
 STATE_ORDER: tuple[BacktestState, ...] = ("alarm", "recovered", "weak", "ok", "unknown", "left_out")
 """The order of the streams in a report; alarms stand together, whether they recovered or not."""
 
+JUDGED_STATES: frozenset[BacktestState] = frozenset({"alarm", "recovered", "weak", "ok"})
+"""The states that answer whether there is drift."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowPoint:
@@ -51,6 +54,8 @@ class StreamReport:
     """A `ColumnKind`; empty if unknown."""
     state: BacktestState
     reason: str = ""
+    is_absent: bool = False
+    """Whether the data has no such column."""
     first_alarm_window: int | None = None
     """From 0."""
     first_alarm: str | None = None
@@ -118,6 +123,8 @@ class BacktestReport:
     alerts: tuple[AlertReport, ...]
     notes: tuple[str, ...]
     """Sentences about the data that a reader should know."""
+    required: tuple[str, ...] = ()
+    """Columns that have to be judged."""
 
     @property
     def alarmed(self) -> tuple[StreamReport, ...]:
@@ -128,6 +135,33 @@ class BacktestReport:
     def judged(self) -> tuple[StreamReport, ...]:
         """The streams that are not left out."""
         return tuple(stream for stream in self.streams if stream.state != "left_out")
+
+    @property
+    def unjudged(self) -> tuple[str, ...]:
+        """Sentences about what a gate should have judged and could not: required columns, absent ones, or all."""
+        answered = {stream.stream for stream in self.streams if stream.state in JUDGED_STATES}
+        gaps = [
+            f"{stream.stream}: {stream.reason}"
+            for stream in self.streams
+            if stream.stream not in answered and (stream.stream in self.required or stream.is_absent)
+        ]
+        if not answered:
+            gaps += [
+                f"{stream.stream}: {stream.reason}"
+                for stream in self.streams
+                if stream.state == "unknown" and stream.stream not in self.required
+            ]
+            gaps = gaps or ["no column could be judged"]
+        return tuple(gaps)
+
+    def exit_code(self, *, is_gate: bool) -> int:
+        """Returns the exit code: 1 for an alarm if this is a gate, 3 if what was asked for could not be judged."""
+        if is_gate and self.alarmed:
+            return 1
+        answered = {stream.stream for stream in self.streams if stream.state in JUDGED_STATES}
+        if set(self.required) - answered:
+            return 3
+        return 3 if is_gate and self.unjudged else 0
 
     def to_dict(self) -> dict[str, Any]:
         """Returns a JSON object; numbers that are not finite become null."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from otel_mlmon.backtest.columns import ColumnKind
@@ -16,6 +15,7 @@ from otel_mlmon.processor.config.units import (
     format_false_alarms,
     parse_duration,
     parse_false_alarms,
+    parse_ratio,
 )
 
 MAX_WINDOW_S: Final = 36_500 * 86_400.0
@@ -64,8 +64,9 @@ DEFAULT_TIMED_BUDGET: Final = FalseAlarmBudget(rate=FalseAlarms(count=1.0, per_s
 class BacktestRequest:
     """Describes what to compare and how; None stands for the default."""
 
-    reference: Path
-    data: Path
+    reference: str
+    """The table or profile, as the user names it."""
+    data: str
     window: WindowLength | None = None
     columns: Mapping[str, ColumnKind] = field(default_factory=dict)
     """The kinds of columns that the user sets."""
@@ -74,6 +75,12 @@ class BacktestRequest:
     tolerance: float | None = None
     """The total variation that is tolerated, [0, 1); by default the processor's, which differs by rule."""
     budget: FalseAlarmBudget | None = None
+    required: tuple[str, ...] = ()
+    """Columns that have to be judged."""
+    encoding: str | None = None
+    """Of CSV files without a byte order mark."""
+    decimal: str | None = None
+    """What separates the fraction in texts, a point or a comma; None to see it from the first rows."""
 
 
 def parse_window_length(text: str) -> WindowLength:
@@ -110,3 +117,29 @@ def parse_budget(text: str) -> FalseAlarmBudget:
         raise ConfigurationError(
             f"--false-alarms: {text!r} is neither a rate, such as `1 per 30d`, nor windows, such as `10000`"
         ) from None
+
+
+def parse_tolerance(text: str) -> float:
+    """Parses the value of `--tolerance`, such as `5%` or 0.05.
+
+    Raises:
+        ConfigurationError: It is no ratio, or 1.
+    """
+    try:
+        tolerance = parse_ratio(text)
+    except ValueError as error:
+        raise ConfigurationError(f"--tolerance: {text!r} {error}") from error
+    if tolerance >= 1:
+        raise ConfigurationError("--tolerance: must be below 100%; with 100% no drift could ever be detected")
+    return tolerance
+
+
+def parse_decimal(text: str | None) -> str | None:
+    """Parses the value of `--decimal`.
+
+    Raises:
+        ConfigurationError: It is neither a point nor a comma.
+    """
+    if text not in (None, ".", ","):
+        raise ConfigurationError(f"--decimal: {text!r} is neither . nor ,")
+    return text

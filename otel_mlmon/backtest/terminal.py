@@ -8,7 +8,7 @@ from typing import Final
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -58,18 +58,25 @@ def summarize(report: BacktestReport) -> str:
 
 @contextmanager
 def show_progress(console: Console) -> Iterator[ProgressCallback]:
-    """Shows a bar for each part of the work while it runs; nothing if the console is no terminal."""
+    """Shows a bar for each part of the work, with its rate and the time left; nothing if the console is no terminal."""
     if not console.is_terminal:
         yield ignore_progress
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as bar:
-        tasks: dict[str, int] = {}
+        tasks: dict[str, TaskID] = {}
 
         def update(part: str, done: int, total: int) -> None:
             if part not in tasks:
-                tasks[part] = bar.add_task(part)
-            bar.update(tasks[part], completed=done, total=total)  # type: ignore[arg-type]
+                tasks[part] = bar.add_task(part, rate="")
+            rate = bar.tasks[bar.task_ids.index(tasks[part])].speed
+            bar.update(tasks[part], completed=done, total=total, rate=f"{rate:,.0f}/s" if rate else "")
 
         yield update
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta, timezone
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.table.table import Table, TableColumn
+from otel_mlmon.table.cells import is_missing, is_text, parse_numbers
+from otel_mlmon.table.table import TableColumn
 from otel_mlmon.types import Floats
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TimesNs = NDArray[np.int64]
 """Unix nanoseconds."""
@@ -26,42 +30,71 @@ _UNITS: Final = (
     (1, 1e17, 1e19),
 )
 """The nanoseconds in one s, ms, µs and ns, and the range of numbers that are the years 1973 to 2286 in it."""
-_SAMPLE: Final = 20
+SAMPLE_TEXTS: Final = 20
 """Texts that are tried before a column is taken for points in time."""
 _FRACTION: Final = re.compile(r"(\.\d+)")
-_MISSING: Final = np.iinfo(np.int64).min
 _MAX_NS: Final = 9_214_646_400_000_000_000
 """The end of 2261: nanoseconds as far from 1970, forward or back, fit into 64 bits."""
 _OUT_OF_RANGE: Final = "beyond the years 1678 to 2261, which are those that can be judged in nanoseconds"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
-def is_time_column(column: TableColumn) -> bool:
-    """Returns whether a column holds points in time, by its type, or by its name and values."""
-    if column.times_ns is not None:
-        return True
-    if column.texts is not None:
-        sample = [text for text in column.texts[: 50 * _SAMPLE] if text is not None][:_SAMPLE]
-        return bool(sample) and all(_parse_ns(text) is not None for text in sample)
-    return bool(_NAME.search(column.name)) and column.numbers is not None and _find_unit_ns(column.numbers) is not None
+class Times(NamedTuple):
+    """The points in time in the cells of one column."""
+
+    values_ns: TimesNs
+    """Shape (n,); of no meaning from the first fault on."""
+    fault_row: int = -1
+    """The position of the first cell that is no point in time; -1 if all are."""
+    fault: str = ""
+    """What is wrong with it."""
 
 
-def parse_times(table: Table, name: str) -> TimesNs:
-    """Reads a column as Unix nanoseconds, shape (n,).
+def is_time_name(name: str) -> bool:
+    """Whether a column of numbers is called as points in time are."""
+    return bool(_NAME.search(name))
 
-    Raises:
-        ConfigurationError: The column does not exist, or a cell is no point in time; names the place.
+
+def are_times(texts: Iterable[str]) -> bool:
+    """Whether all of these texts are points in time; at least one."""
+    sample = list(texts)
+    return bool(sample) and all(_parse_ns(text) is not None for text in sample)
+
+
+def find_unit_ns(low: float, high: float) -> int | None:
+    """Returns the unit, in nanoseconds, in which all numbers of a range are times between the years 1973 and 2286."""
+    return next((unit_ns for unit_ns, first, last in _UNITS if first <= low and high < last), None)
+
+
+def parse_times(array: pa.Array, column: TableColumn, unit_ns: int | None) -> Times:
+    """Reads cells as points in time.
+
+    Args:
+        array: The cells.
+        column: Their column.
+        unit_ns: Nanoseconds in one of the column's numbers; None if they are not known to be times.
     """
-    column = table.columns.get(name)
-    if column is None:
-        raise ConfigurationError(f"{table.source}: there is no column {name!r} for --timestamp")
-    times_ns = column.times_ns
-    if times_ns is None:
-        times_ns = _parse_texts(table, column) if column.texts is not None else _parse_numbers(table, column)
-    if (times_ns == _MISSING).any():
-        row = int(np.flatnonzero(times_ns == _MISSING)[0])
-        raise ConfigurationError(f"{table.locate(row)}: column {name!r}: no point in time")
-    return times_ns
+    import pyarrow as pa
+    from pyarrow import compute
+
+    if pa.types.is_temporal(array.type):
+        try:
+            values = compute.cast(array, pa.timestamp("ns", getattr(array.type, "tz", None)))
+        except pa.ArrowInvalid:
+            return _parse_texts([None if cell is None else str(cell) for cell in array.to_pylist()])
+        if values.null_count:
+            return _fail(array, int(np.argmax(values.is_null().to_numpy(zero_copy_only=False))), "no point in time")
+        return Times(values.cast(pa.int64()).to_numpy(zero_copy_only=False))
+    if is_text(array.type):
+        numbers = parse_numbers(array, column.decimal)
+        if numbers.first_text >= 0:
+            return _parse_arrow_texts(array)
+        return _scale(numbers.values, unit_ns)
+    if pa.types.is_integer(array.type) and not array.null_count and unit_ns is not None:
+        whole = array.to_numpy(zero_copy_only=False).astype(np.int64)
+        if not whole.size or int(np.abs(whole).max()) <= _MAX_NS // unit_ns:
+            return Times(whole * np.int64(unit_ns))
+    return _scale(parse_numbers(array).values, unit_ns)
 
 
 def format_time(time_ns: int) -> str:
@@ -69,43 +102,49 @@ def format_time(time_ns: int) -> str:
     return datetime.fromtimestamp(time_ns / 1e9, tz=timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _parse_texts(table: Table, column: TableColumn) -> TimesNs:
-    times_ns = np.full(column.rows, _MISSING, dtype=np.int64)
-    for row, text in enumerate(column.texts or ()):
-        time_ns = None if text is None else _parse_ns(text)
+def _parse_arrow_texts(array: pa.Array) -> Times:
+    import pyarrow as pa
+    from pyarrow import compute
+
+    if not array.null_count:
+        try:
+            values = compute.cast(compute.cast(array, pa.timestamp("us")), pa.timestamp("ns"))
+            return Times(values.cast(pa.int64()).to_numpy(zero_copy_only=False))
+        except pa.ArrowInvalid:
+            pass
+    return _parse_texts(array.to_pylist())
+
+
+def _parse_texts(cells: Sequence[str | None]) -> Times:
+    values_ns = np.zeros(len(cells), dtype=np.int64)
+    for row, text in enumerate(cells):
+        is_absent = text is None or is_missing(text)
+        time_ns = None if text is None or is_absent else _parse_ns(text)
         if time_ns is None:
-            fault = "no point in time" if text is None else f"{text!r} is no point in time"
-            raise ConfigurationError(f"{table.locate(row)}: column {column.name!r}: {fault}")
+            return Times(values_ns, row, "no point in time" if is_absent else f"{text!r} is no point in time")
         if not abs(time_ns) <= _MAX_NS:
-            raise ConfigurationError(f"{table.locate(row)}: column {column.name!r}: {text!r} is {_OUT_OF_RANGE}")
-        times_ns[row] = time_ns
-    return times_ns
+            return Times(values_ns, row, f"{text!r} is {_OUT_OF_RANGE}")
+        values_ns[row] = time_ns
+    return Times(values_ns)
 
 
-def _parse_numbers(table: Table, column: TableColumn) -> TimesNs:
-    numbers = column.numbers if column.numbers is not None else np.zeros(0)
+def _scale(numbers: Floats, unit_ns: int | None) -> Times:
+    values_ns = np.zeros(numbers.size, dtype=np.int64)
     missing = ~np.isfinite(numbers)
     if missing.any():
-        raise ConfigurationError(f"{table.locate(int(np.flatnonzero(missing)[0]))}: column {column.name!r}: no number")
-    unit_ns = _find_unit_ns(numbers)
+        return Times(values_ns, int(np.argmax(missing)), "no number")
     if unit_ns is None and numbers.size:
-        raise ConfigurationError(
-            f"{table.locate(0)}: column {column.name!r}: {numbers[0]:g} is not in seconds, ms, us or ns since 1970"
-        )
-    times_ns = np.asarray(numbers * (unit_ns or 1))
-    if (times_ns > _MAX_NS).any():
-        row = int(np.flatnonzero(times_ns > _MAX_NS)[0])
-        raise ConfigurationError(f"{table.locate(row)}: column {column.name!r}: {numbers[row]:g} is {_OUT_OF_RANGE}")
-    return times_ns.astype(np.int64)
+        return Times(values_ns, 0, f"{numbers[0]:g} is not in seconds, ms, us or ns since 1970")
+    scaled = np.asarray(numbers * (unit_ns or 1))
+    outside = np.abs(scaled) > _MAX_NS
+    if outside.any():
+        row = int(np.argmax(outside))
+        return Times(values_ns, row, f"{numbers[row]:g} is {_OUT_OF_RANGE}")
+    return Times(scaled.astype(np.int64))
 
 
-def _find_unit_ns(numbers: Floats) -> int | None:
-    """Returns the unit, in nanoseconds, in which all numbers are times between the years 1973 and 2286."""
-    present = numbers[np.isfinite(numbers)]
-    if not present.size:
-        return None
-    low, high = float(present.min()), float(present.max())
-    return next((unit_ns for unit_ns, first, last in _UNITS if first <= low and high < last), None)
+def _fail(array: pa.Array, row: int, fault: str) -> Times:
+    return Times(np.zeros(len(array), dtype=np.int64), row, fault)
 
 
 def _parse_ns(cell: str) -> int | None:

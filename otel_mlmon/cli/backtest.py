@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,18 +14,22 @@ if TYPE_CHECKING:
 
 HELP: Final = "report whether existing data would have raised an alarm, when, and about which columns"
 EXIT_CODES: Final = (
-    "Exit codes: 0 the data was judged; 1 there was an alarm, with --fail-on-alarm only; "
-    "2 a file or an argument cannot be used."
+    "Exit codes: 0 the data was judged; 1 there was an alarm, with --fail-on-alarm only; 2 a file or an argument "
+    "cannot be used; 3 a column of --require could not be judged, or with --fail-on-alarm a column of the reference "
+    "is not in the data, or nothing could be judged."
 )
+UNJUDGED: Final = 3
+ENGINES: Final = ("local", "spark")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     add = parser.add_argument
-    add("--reference", type=Path, required=True, metavar="FILE", help="CSV, Parquet, or a reference profile (JSON)")
+    table = "CSV, Parquet or JSON lines: a file, a folder, or a quoted pattern such as '2026-*.csv.gz'"
+    add("--reference", required=True, metavar="TABLE", help=f"{table}; or a reference profile (JSON)")
     add(
-        "--data", type=Path, required=True, metavar="FILE",
-        help="CSV, Parquet, or OTLP metrics as the Collector's file exporter writes them (JSON)",
+        "--data", required=True, metavar="TABLE",
+        help="another table; or OTLP metrics as the Collector's file exporter writes them (JSON)",
     )  # fmt: skip
     add(
         "--window", metavar="N|TIME",
@@ -48,7 +53,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add("--json", action="store_true", help="print the report as JSON")
     add("--html", type=Path, metavar="FILE", help="write the report as one HTML page")
-    add("--fail-on-alarm", action="store_true", help="exit with code 1 if there was an alarm")
+    add(
+        "--fail-on-alarm", action="store_true",
+        help="exit with code 1 if there was an alarm, and with 3 if a column could not be judged",
+    )  # fmt: skip
+    add(
+        "--require", action="append", default=[], metavar="A,B,…",
+        help="columns that have to be judged: exit with code 3 if one could not be",
+    )  # fmt: skip
+    add("--encoding", choices=("utf-8", "utf-16", "latin-1"), help="of CSV without a byte order mark (default: utf-8)")
+    add("--decimal", metavar="CHAR", help="what separates fractions in CSV, . or , (default: seen from the first rows)")
+    add(
+        "--engine", choices=ENGINES, default="local",
+        help="what reads the data: this process, or Spark as its configuration has it, which needs a window of time",
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -59,12 +77,17 @@ def run(arguments: argparse.Namespace) -> int:
     """
     from rich.console import Console
 
-    from otel_mlmon.backtest.run import run_backtest
+    from otel_mlmon.backtest.api import run_backtest
     from otel_mlmon.backtest.terminal import print_report, show_progress
 
     request = parse_request(arguments)
     with show_progress(Console(stderr=True)) as progress:
-        report = run_backtest(request, progress)
+        if arguments.engine == "spark":
+            from otel_mlmon.backtest.spark import run_on_spark
+
+            report = run_on_spark(request, progress)
+        else:
+            report = run_backtest(request, progress)
     if arguments.html is not None:
         from otel_mlmon.backtest.page import render_page
 
@@ -77,7 +100,10 @@ def run(arguments: argparse.Namespace) -> int:
         with console.capture() as capture:
             print_report(report, console)
         print(capture.get(), end="")
-    return 1 if arguments.fail_on_alarm and report.alarmed else 0
+    code = report.exit_code(is_gate=arguments.fail_on_alarm)
+    if code == UNJUDGED:
+        print("Not judged:", *report.unjudged, sep="\n", file=sys.stderr)
+    return code
 
 
 def parse_request(arguments: argparse.Namespace) -> BacktestRequest:
@@ -86,26 +112,19 @@ def parse_request(arguments: argparse.Namespace) -> BacktestRequest:
     Raises:
         ConfigurationError: An argument cannot be used.
     """
-    from otel_mlmon.backtest.request import BacktestRequest, parse_budget, parse_window_length
-    from otel_mlmon.errors import ConfigurationError
-    from otel_mlmon.processor.config import units
+    from otel_mlmon.backtest import request
 
-    tolerance = None
-    if arguments.tolerance is not None:
-        try:
-            tolerance = units.parse_ratio(arguments.tolerance)
-        except ValueError as error:
-            raise ConfigurationError(f"--tolerance: {arguments.tolerance!r} {error}") from error
-        if tolerance >= 1:
-            raise ConfigurationError("--tolerance: must be below 100%; with 100% no drift could ever be detected")
-    return BacktestRequest(
+    return request.BacktestRequest(
         reference=arguments.reference,
         data=arguments.data,
-        window=parse_window_length(arguments.window) if arguments.window is not None else None,
+        window=request.parse_window_length(arguments.window) if arguments.window is not None else None,
         columns=parse_columns(arguments.columns),
         timestamp=arguments.timestamp,
-        tolerance=tolerance,
-        budget=parse_budget(arguments.false_alarms) if arguments.false_alarms is not None else None,
+        tolerance=request.parse_tolerance(arguments.tolerance) if arguments.tolerance is not None else None,
+        budget=request.parse_budget(arguments.false_alarms) if arguments.false_alarms is not None else None,
+        required=tuple(name for value in arguments.require for name in value.split(",") if name),
+        encoding=arguments.encoding,
+        decimal=request.parse_decimal(arguments.decimal),
     )
 
 

@@ -86,17 +86,19 @@ class RunningInstrumentation:
     def __init__(self, pipeline: InstrumentationPipeline) -> None:
         self.pipeline = pipeline
         self._exit_hook = ExitHook(self._shutdown_at_exit)
+        # Whoever registers last ends first: an error tracker that is initialised later must get our last calls.
+        pipeline.on_client = self._exit_hook.renew
         self._fork_hooks = ForkHooks(lock=lambda: pipeline.drain_lock, in_child=self._after_fork)
 
-    def shutdown(self, timeout_s: float) -> bool:
+    def shutdown(self, timeout_s: float, *, is_exit: bool = False) -> bool:
         """Shuts the pipeline down and removes the hook at the process's end."""
-        is_done = self.pipeline.shutdown(timeout_s)
+        is_done = self.pipeline.shutdown(timeout_s, is_exit=is_exit)
         self._exit_hook.cancel()
         return is_done
 
     def _shutdown_at_exit(self) -> None:
         with guard("shutdown"):
-            self.shutdown(self.pipeline.settings.shutdown_timeout_s)
+            self.shutdown(self.pipeline.settings.shutdown_timeout_s, is_exit=not is_child())
 
     def _after_fork(self) -> None:
         self._exit_hook.after_fork()
@@ -191,6 +193,12 @@ def _stop(running: RunningInstrumentation, timeout_s: float) -> bool:
     return running.shutdown(timeout_s)
 
 
+def is_child() -> bool:
+    """Whether multiprocessing started this process, which then may end without `atexit`."""
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and process.parent_process() is not None
+
+
 class ExitHook:
     """Runs a function at the end of this process, however multiprocessing started it.
 
@@ -204,9 +212,13 @@ class ExitHook:
         self._work = work
         self._finalizer: Any = None
         atexit.register(work)
-        process = sys.modules.get("multiprocessing.process")
-        if process is not None and process.parent_process() is not None:
+        if is_child():
             self._finalize()
+
+    def renew(self) -> None:
+        """Registers the hook anew, so that it runs before all that are registered so far."""
+        atexit.unregister(self._work)
+        atexit.register(self._work)
 
     def after_fork(self) -> None:
         """Registers the hook anew in a forked child, once multiprocessing, if it forked, has cleared its finalizers."""

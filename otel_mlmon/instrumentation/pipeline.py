@@ -6,7 +6,7 @@
            └▶ CallQueue ───▶ drain ─▶ take_batches ─▶ Decoders.decode_batch ─┬▶ Aggregator.add
                                                                               └▶ SpanQueue.push
                                    ─▶ Aggregator.take ─▶ SignalWriters.write_metrics
-                             send  ─▶ SpanQueue.pop   ─▶ SignalWriters.write_calls
+                             send  ─▶ SpanQueue.pop   ─▶ SignalWriters.write_round
 
 One pipeline a process. The first call starts its thread. The thread, every collection of metrics and `flush` drain it.
 A forked child resets it and shares nothing with its parent.
@@ -79,6 +79,8 @@ class InstrumentationPipeline:
         self._options_for = functools.lru_cache(MAX_CACHED)(settings.options_for)
         self._model_of = functools.lru_cache(MAX_CACHED)(self._identify)
         self._rng = rng or random.Random()  # noqa: S311 - a choice of samples, not a secret
+        self.on_client: Callable[[], object] = lambda: None
+        """Called where the application has initialised an error tracker, which then ends before us at exit."""
         self._worker = Worker(work=self._run_round, interval_s=settings.flush_interval_s)
         self._queue = CallQueue(
             fields=FIELDS,
@@ -92,6 +94,7 @@ class InstrumentationPipeline:
             catch_up=self._catch_up,
             model_of=self._find_model,
             rng=self._rng,
+            on_client=lambda: self.on_client(),
         )
         self._loads: collections.deque[Load] = collections.deque(maxlen=MAX_LOADS)
         name = settings.model_name
@@ -100,8 +103,12 @@ class InstrumentationPipeline:
             loads=self._loads,
             context_reader=self._error_tracker.context_reader,
             model_name=(lambda session: str(name(session))) if callable(name) else (lambda _: name),
-            has_output_function=lambda session: callable(self._options_for(model_name(session)).output_kind),
-            samples_device_outputs=lambda session: self._options_for(model_name(session)).device_outputs == "sample",
+            has_output_function=lambda session: callable(
+                self._options_for(model_name(session, may_read=False)).output_kind
+            ),
+            samples_device_outputs=lambda session: (
+                self._options_for(model_name(session, may_read=False)).device_outputs == "sample"
+            ),
             allows_telemetry=settings.onnxruntime_telemetry,
         )
         for stage in guards():
@@ -155,8 +162,12 @@ class InstrumentationPipeline:
         runtimes, self._runtimes = self._runtimes, {}
         return undo_all(runtimes)
 
-    def shutdown(self, timeout_s: float) -> bool:
+    def shutdown(self, timeout_s: float, *, is_exit: bool = False) -> bool:
         """Uninstruments, exports the remaining calls, and ends the thread and our own providers.
+
+        Args:
+            timeout_s: How long that may take.
+            is_exit: Whether the process ends, and what the application uses flushes by itself after us.
 
         Returns:
             Whether it was done within the time.
@@ -167,9 +178,11 @@ class InstrumentationPipeline:
         self._queue.close()
         is_done = is_done and self.drain(deadline_s - time.monotonic())
         is_done = self._send(deadline_s - time.monotonic()) and is_done
-        self._error_tracker.close(deadline_s - time.monotonic())
+        if not is_exit:
+            self._error_tracker.flush(deadline_s - time.monotonic())
         if self._writers is not None:
             is_done = self._writers.shutdown(deadline_s - time.monotonic()) and is_done
+        self._error_tracker.close(deadline_s - time.monotonic(), is_exit=is_exit)
         self._is_closed, self._writers = True, None
         return is_done
 
@@ -322,9 +335,8 @@ class InstrumentationPipeline:
                 with guard("model_events"):
                     for load in self._load_tracker.announcements():
                         writers.write_model(load, offset_ns=offset_ns)
-            while (batch := self._span_queue.pop()) is not None:
-                with guard("spans_and_events"):
-                    writers.write_calls(batch, offset_ns=offset_ns)
+            if batches := list(iter(self._span_queue.pop, None)):
+                writers.write_round(batches, offset_ns=offset_ns)
         finally:
             self._send_lock.release()
         return True
@@ -351,12 +363,16 @@ class InstrumentationPipeline:
         return map(self._model_of, self._sessions())
 
     def _find_model(self, source: object) -> ModelKey | None:
-        """Returns the model that a session object runs, or whose call raised an exception; None for other objects."""
-        infos = (runtime.session_of(source) for runtime in self._runtimes.values())
-        return next((self._model_of(info) for info in infos if info is not None), None)
+        """Returns the model that a session object runs, or whose call raised an exception; None for other objects.
 
-    def _identify(self, session: SessionInfo) -> ModelKey:
-        return identify(session, version=self._version_of(model_name(session))).key
+        Runs on: the host's thread too, so that no file is read.
+        """
+        infos = (runtime.session_of(source) for runtime in self._runtimes.values())
+        return next((self._identify(info, may_read=False) for info in infos if info is not None), None)
+
+    def _identify(self, session: SessionInfo, *, may_read: bool = True) -> ModelKey:
+        version = self._version_of(model_name(session, may_read=may_read))
+        return identify(session, version=version, may_read=may_read).key
 
     def _version_of(self, model: str) -> str:
         return self._options_for(model).version

@@ -203,7 +203,8 @@ class InstrumentationSettings:
     sentry: SentryMode = declare_option(
         default="auto",
         doc="How inferences reach Sentry. `native`: Sentry's tracing; `otlp`: OpenTelemetry's spans sent to Sentry; "
-        "`off`; `auto`: `native` once Sentry is initialised or a DSN is known.",
+        "`off`; `auto`: what fits Sentry's set-up once it is initialised or a DSN is known: `otlp` beside its "
+        '`OTLPIntegration`, `otel` with `instrumenter="otel"`, else `native`.',
         check=_is_sentry_mode,
     )
     sentry_traces_sample_rate: float | None = declare_option(
@@ -212,6 +213,11 @@ class InstrumentationSettings:
         "leaves it alone.",
         check=ratio,
         accepts=_is_none,
+    )
+    sentry_decides_downstream: bool = declare_option(
+        default=True,
+        doc="Whether services called from here follow the sampling decisions of a raised `traces_sample_rate`; false "
+        "leaves the decision out of Sentry's headers, as they are without tracing.",
     )
     sentry_dsn: str = declare_option(
         default="",

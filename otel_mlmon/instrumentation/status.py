@@ -41,4 +41,5 @@ class Status:
     findings: dict[str, dict[str, str]] = field(default_factory=dict)
     """Facts inferred about models, by model and subject: the kind of each output, and which inputs are not profiled."""
     sentry_mode: str = "off"
-    """How inferences reach Sentry: `native`, `otlp`, `off`, or `waiting` until the application initialises Sentry."""
+    """How inferences reach Sentry: `native`, `otlp`, `otel`, `off`, or `waiting` until the application initialises
+    Sentry."""

@@ -37,7 +37,7 @@ from otel_mlmon.processor.alert.lifecycle import AlertsRecord
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.score import Score, Statistics
 from otel_mlmon.processor.detect.state import StreamState
-from otel_mlmon.processor.receive.data_point import ModelLoaded, TelemetryItem
+from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, TelemetryItem
 from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
 from otel_mlmon.processor.serve import documents
 from otel_mlmon.processor.settings import Settings
@@ -140,12 +140,14 @@ class ProcessorPipeline:
         self.publish(is_busy=True)
 
     def apply(self, items: tuple[TelemetryItem, ...], /) -> None:
-        """Adds the points of one request to their panes, and the references of models that were loaded."""
+        """Adds the points of one request to their panes, and what it reports of models that were loaded."""
         for item in items:
+            if isinstance(item, DataPoint):
+                self._points[self._windows.add(item)] += 1
+                continue
+            self._windows.add_provider(item)
             if isinstance(item, ModelLoaded):
                 self._telemetry.add(semconv.REFERENCES, outcome=self._windows.add_reference(item))
-            else:
-                self._points[self._windows.add(item)] += 1
 
     def advance(self) -> None:
         """Closes the panes that the watermark has passed, scores them, and judges each by its model's rules."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,8 @@ from otel_mlmon.processor.window.reference import ModelWindowSettings, MovingRef
 from otel_mlmon.processor.window.window import StreamKey, WindowSettings
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.types import ModelKey
+
+_LOG: Final = logging.getLogger("otel_mlmon.processor")
 
 HOUR_OF_WEEK_S: Final = 28 * 86_400.0
 """The past that an hour of the week is compared with by default: four of each."""
@@ -39,6 +42,8 @@ class Settings:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._is_fleet_exceeded = False
+        """Whether it was already reported that there are more streams than `alerts.fleet_streams` says."""
         self._profiles = _load_profiles(config)
         self.storage_engine: str = config.storage.engine
         self.storage_path: Path = config.storage.path
@@ -93,10 +98,24 @@ class Settings:
         )
 
     def alarm_line(self, streams: int) -> float:
-        """Returns log10 of the alarm line while so many streams are monitored."""
-        rate = self._config.alerts.false_alarms
+        """Returns log10 of the alarm line while so many streams are monitored.
+
+        Of several processors each divides the budget among the streams of all of them.
+        """
+        rate, fleet_streams = self._config.alerts.false_alarms, self._config.alerts.fleet_streams
+        if fleet_streams is not None and fleet_streams < streams and not self._is_fleet_exceeded:
+            self._is_fleet_exceeded = True
+            _LOG.warning(
+                "This processor alone monitors %d streams, and alerts.fleet_streams says that all processors have %d. "
+                "Raise it; until then this one divides the false-alarm budget among its own.",
+                streams,
+                fleet_streams,
+            )
         return log10_alarm_line(
-            false_alarms=rate.count, per_s=rate.per_s, pane_s=self._config.windows.pane_s, streams=streams
+            false_alarms=rate.count,
+            per_s=rate.per_s,
+            pane_s=self._config.windows.pane_s,
+            streams=max(streams, fleet_streams or 0),
         )
 
 

@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -24,7 +25,8 @@ from otel_mlmon.errors import DataError, DependencyMissingError
 from otel_mlmon.instrumentation.decode.batch import take_batches
 from otel_mlmon.instrumentation.decode.decoder import Decoder
 from otel_mlmon.instrumentation.decode.predictions import Predictions
-from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Tensor, image_step
+from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Tensor
+from otel_mlmon.instrumentation.runtime.input_sample import count_sample
 from otel_mlmon.instrumentation.runtime.onnxruntime import patches as onnxruntime
 from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import CallRecorder
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
@@ -32,6 +34,7 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     MAX_INPUT_BYTES,
     MAX_OUTPUT_BYTES,
     MAX_TEXTS,
+    MAX_WIDE_ROWS,
     CopyCall,
     plan_input,
 )
@@ -135,11 +138,15 @@ class OnnxModel:
         for batch in self._batches(feed, rows):
             outputs = self._run(batch, done)
             copy_call = copy_call or recorder.attach_copier(self._session, None, batch, outputs)
-            copy_call(batch, outputs, done, done + 1)  # the time of a call is the number of its first row
-            done += min(map(len, batch.values()))
-            if len(calls.queue) >= CALLS_A_BATCH * FIELDS:
-                counts.add(_decode(calls, decoders, options))
-                progress(done)
+            size = min(map(len, batch.values()))
+            for part in _split_rows(outputs, size) if truth is not None else (slice(0, size),):
+                row = done + part.start
+                inputs = {name: values[part] for name, values in batch.items()}
+                copy_call(inputs, [value[part] for value in outputs], row, row + 1)  # its time is its first row
+                if len(calls.queue) >= CALLS_A_BATCH * FIELDS:
+                    counts.add(_decode(calls, decoders, options))
+                    progress(done)
+            done += size
         if calls.queue:
             counts.add(_decode(calls, decoders, options))
         progress(done)
@@ -175,6 +182,18 @@ class OnnxModel:
         outputs = self._run(first, 0)
         limits = [_max_input_rows(plan_input(node, first[node.name]), first[node.name]) for node in self.inputs]
         return max(1, min(MAX_BATCH_ROWS, *limits, *map(_max_output_rows, outputs)))
+
+
+def _split_rows(outputs: Sequence[Any], rows: int) -> Iterator[slice]:
+    """Splits rows where an output begins or ends to be no number: such rows have no label to pair with a true one."""
+    is_known = np.ones(rows, dtype=bool)
+    for value in outputs:
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f" and len(value) == rows:
+            is_known &= np.isfinite(value.reshape(rows, -1)).all(axis=1)
+        elif isinstance(value, list) and value and isinstance(value[0], dict):  # ZipMap's
+            is_known &= np.array([all(map(np.isfinite, row.values())) for row in value], dtype=bool)
+    edges = [0, *(np.flatnonzero(np.diff(is_known)) + 1).tolist(), rows]
+    yield from (slice(start, end) for start, end in pairwise(edges))
 
 
 def _no_context(_: None) -> None:
@@ -319,10 +338,11 @@ def _max_input_rows(tensor: Tensor, row: NDArray[Any]) -> int:
         return MAX_TEXTS // max(row.size, 1)
     if tensor.layout == "rows":
         return MAX_INPUT_BYTES // max(row.nbytes, 1)
+    if tensor.layout == "wide":
+        return MAX_WIDE_ROWS
     if tensor.layout in {"nchw", "nhwc"}:
         height, width = row.shape[2:] if tensor.layout == "nchw" else row.shape[1:3]
-        step = image_step(height, width)
-        copy_bytes = row.nbytes // max(height * width, 1) * -(-height // step) * -(-width // step)
+        copy_bytes = row.nbytes // max(height * width, 1) * count_sample(height, width)
         return MAX_IMAGE_BYTES // max(int(copy_bytes), 1)
     return MAX_BATCH_ROWS
 

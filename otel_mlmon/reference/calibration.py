@@ -13,11 +13,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon import semconv
+from otel_mlmon import streams
 from otel_mlmon.sketch.histogram import parse_counts
 from otel_mlmon.types import Counts
 
-BINS: Final = len(semconv.CONFIDENCE_EDGES) + 1
+BINS: Final = len(streams.CONFIDENCE_EDGES) + 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -32,7 +32,7 @@ class Calibration:
     @classmethod
     def from_predictions(cls, confidences: NDArray[np.floating[Any]], is_right: NDArray[np.bool_]) -> Calibration:
         """Counts predictions, shape (n,) each, with confidences within [0, 1]."""
-        bins = np.searchsorted(semconv.CONFIDENCE_EDGES, confidences, side="left")
+        bins = np.searchsorted(streams.CONFIDENCE_EDGES, confidences, side="left")
         return cls(
             right=np.bincount(bins[is_right], minlength=BINS).astype(np.int64),
             total=np.bincount(bins, minlength=BINS).astype(np.int64),

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -20,13 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.errors import DataError
-from otel_mlmon.table.cells import format_label, parse_numbers
-from otel_mlmon.table.read import TABLE_SUFFIXES, read_table
-from otel_mlmon.table.table import TableColumn
+from otel_mlmon.table.cells import format_label, is_missing, parse_numbers, parse_texts
+from otel_mlmon.table.files import SUFFIXES, find_suffix
+from otel_mlmon.table.read import read_table
+from otel_mlmon.table.table import Table, TableColumn
 
 ARRAY_SUFFIXES: Final = (".npz", ".npy")
-
-_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - a file's time is as it stands there, of whatever zone
 
 _DTYPES: Final = {
     "tensor(float)": "float32",
@@ -57,6 +55,8 @@ class InputData:
     is_table: bool
     locate: Callable[[int], str]
     """Returns the place of a row, from 0, in its file."""
+    decimals: Mapping[str, str] = field(default_factory=dict)
+    """What separates the fraction of numbers in texts, by column; a point by default."""
 
     @property
     def rows(self) -> int:
@@ -94,18 +94,22 @@ def read_data(path: Path) -> InputData:
 
     Raises:
         DataError: The file cannot be read, holds no rows, or its arrays are not of one length.
-        DependencyMissingError: It is Parquet and pyarrow is not installed.
+        DependencyMissingError: It is a table, and DuckDB or Arrow is not installed.
     """
-    suffix = path.suffix.lower()
-    if suffix in TABLE_SUFFIXES:
-        table = read_table(path, is_text=True)
-        columns = {name: _convert_column(column) for name, column in table.columns.items()}
-        data = InputData(name=table.source, columns=columns, is_table=True, locate=table.locate)
-    elif suffix in ARRAY_SUFFIXES:
+    if path.suffix.lower() in ARRAY_SUFFIXES:
         arrays = _read_arrays(path)
         data = InputData(name=str(path), columns=arrays, is_table=False, locate=lambda row: f"{path}: row {row}")
+    elif find_suffix(str(path)) in SUFFIXES or path.is_dir():
+        table = read_table(str(path))
+        data = InputData(
+            name=table.source,
+            columns=_read_columns(table),
+            is_table=True,
+            locate=table.locate,
+            decimals={name: column.decimal for name, column in table.columns.items()},
+        )
     else:
-        raise DataError(f"{path}: the file name must end with one of {' '.join((*TABLE_SUFFIXES, *ARRAY_SUFFIXES))}")
+        raise DataError(f"{path}: the file name must end with one of {' '.join((*SUFFIXES, *ARRAY_SUFFIXES))}")
     if not data.rows:
         raise DataError(f"{path}: holds no rows")
     if len({len(values) for values in data.columns.values()}) > 1:
@@ -129,9 +133,9 @@ def read_numbers(data: InputData, column: str) -> NDArray[np.float64]:
     if values.dtype.kind in "biuf":
         return values.astype(np.float64)
     cells = [value if isinstance(value, str) else _format_cell(value) for value in values.tolist()]
-    numbers = parse_numbers(cells)
-    if isinstance(numbers, int):
-        raise DataError(f"{data.locate(numbers)}: column {column}: {cells[numbers]!r} is not a number")
+    numbers, first_text = parse_texts(cells, data.decimals.get(column, "."))
+    if first_text >= 0:
+        raise DataError(f"{data.locate(first_text)}: column {column}: {cells[first_text]!r} is not a number")
     return numbers
 
 
@@ -155,21 +159,26 @@ def arrange_inputs(inputs: Sequence[ModelInput], data: InputData, *, main: str =
     )
 
 
-def _convert_column(column: TableColumn) -> NDArray[Any]:
-    """Converts a column of a table to numbers, booleans or texts."""
-    if column.times_ns is not None:
-        return _build_objects([_format_moment(time_ns) for time_ns in column.times_ns.tolist()])
-    if column.numbers is not None:
-        return column.numbers
-    texts = column.texts or ()
-    if column.is_boolean:
-        return _build_objects([None if text is None else text == "True" for text in texts])
-    return _build_objects(texts)
+def _read_columns(table: Table) -> dict[str, NDArray[Any]]:
+    """Reads a table into memory; columns that no model takes, such as nested ones, are left out."""
+    columns = [column for column in table.columns.values() if column.kind != "unreadable"]
+    parts: dict[str, list[NDArray[Any]]] = {column.name: [] for column in columns}
+    for batch in table.scan(list(parts)):
+        for column, array in zip(columns, batch.columns, strict=True):
+            parts[column.name].append(_convert_cells(column, array))
+    return {name: np.concatenate(arrays) if arrays else np.zeros(0) for name, arrays in parts.items()}
 
 
-def _format_moment(time_ns: int) -> str | None:
-    is_missing = time_ns == np.iinfo(np.int64).min
-    return None if is_missing else str(_EPOCH + timedelta(microseconds=time_ns // 1000))
+def _convert_cells(column: TableColumn, array: Any) -> NDArray[Any]:
+    """Converts cells to numbers, booleans or texts; a time is as it stands in the file, of whatever zone."""
+    if column.kind == "number":
+        return parse_numbers(array).values
+    if column.kind == "time":
+        times = array.cast("timestamp[us]").to_pylist()
+        return _build_objects([None if time is None else str(time) for time in times])
+    if column.kind == "boolean":
+        return _build_objects(array.to_pylist())
+    return _build_objects([None if cell is None or is_missing(cell) else cell for cell in array.to_pylist()])
 
 
 def _format_cell(value: object) -> str:

@@ -1,45 +1,129 @@
-"""The value of a cell: a number, a text, or a missing value.
+"""The value of a cell: a number, a text, a point in time, or a missing value, row by row over Arrow arrays.
 
-Source: RFC 4180, which counts space around a field as part of it; so a text keeps it, as a model was trained with it.
+Every function depends on one cell and its column only, never on other rows, so that a table that is read in pieces, or
+on several machines, means the same. Source: RFC 4180, which counts space around a field as part of it; so a text keeps
+it, as a model was trained with it.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from otel_mlmon.types import Floats
+from otel_mlmon.types import Floats, Indices
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MISSING_TEXTS: Final = frozenset({"", "na", "n/a", "#n/a", "nan", "<na>", "null", "none", "nat"})
 """Cells without a value, in lower case and without space around."""
 
-
-def parse_numbers(cells: Sequence[str]) -> Floats | int:
-    """Parses cells as numbers, NaN where missing, shape (n,); or returns the first that is not a number, from 0."""
-    try:
-        return _parse_floats(cells)
-    except ValueError:
-        pass
-    filled = ["nan" if cell.strip().lower() in MISSING_TEXTS else cell for cell in cells]
-    try:
-        return _parse_floats(filled)
-    except ValueError:
-        return next(index for index, cell in enumerate(filled) if not _is_number(cell))
+_PADDED: Final = re.compile(r"[+-]?0\d+")
+"""A whole number with leading zeros, which is an identifier such as a postcode."""
+_BOOLEANS: Final = {"true": "True", "false": "False"}
+MAX_DENSE_RANGE: Final = 4096
+"""The widest range of whole numbers that are looked up without sorting."""
+MAX_WHOLE: Final = 2**53
+"""Beyond, whole numbers have gaps, and then no place among 64 bits."""
 
 
-def parse_texts(cells: Sequence[str]) -> list[str | None]:
-    """Returns cells as texts, None where missing; equal texts are one object."""
-    texts = {cell: None if cell.strip().lower() in MISSING_TEXTS else cell for cell in set(cells)}
-    return list(map(texts.__getitem__, cells))
+class Numbers(NamedTuple):
+    """The numbers in the cells of one column."""
+
+    values: Floats
+    """Shape (n,), NaN where missing; infinite numbers count as missing too."""
+    first_text: int = -1
+    """The position of the first cell that is not a number; -1 if all are."""
+
+
+class CellLabels(NamedTuple):
+    """The labels in the cells of one column."""
+
+    table: Sequence[str | None]
+    """The distinct labels, None for a missing value."""
+    codes: Indices
+    """Shape (n,): positions in `table`."""
+
+
+def parse_numbers(array: pa.Array, decimal: str = ".") -> Numbers:
+    """Parses cells as numbers.
+
+    Args:
+        array: Numbers, decimals, booleans, texts, or nothing but missing values.
+        decimal: What separates the fraction in texts, a point or a comma.
+    """
+    import pyarrow as pa
+    from pyarrow import compute
+
+    kind = array.type
+    if pa.types.is_floating(kind) and kind.bit_width == 64 and not array.null_count:
+        return Numbers(np.asarray(array.to_numpy(zero_copy_only=False), dtype=np.float64))
+    if pa.types.is_null(kind):
+        return Numbers(np.full(len(array), np.nan))
+    if pa.types.is_dictionary(kind):
+        array = array.dictionary_decode()
+    if is_text(array.type):
+        if decimal == ",":
+            return parse_texts(array.to_pylist(), decimal)
+        try:
+            values = compute.cast(array, pa.float64())
+        except pa.ArrowInvalid:
+            return parse_texts(array.to_pylist(), decimal)
+        return Numbers(_to_floats(values))
+    return Numbers(_to_floats(compute.cast(array, pa.float64(), safe=False)))
+
+
+def parse_texts(cells: Sequence[str | None], decimal: str) -> Numbers:
+    """Parses texts as numbers; None and the texts for a missing value are NaN."""
+    numbers = {cell: _parse_cell(cell, decimal) for cell in set(cells)}
+    faults = {cell for cell, number in numbers.items() if number is None}
+    first = next((row for row, cell in enumerate(cells) if cell in faults), -1) if faults else -1
+    values = {cell: math.nan if number is None else number for cell, number in numbers.items()}
+    return Numbers(np.fromiter(map(values.__getitem__, cells), dtype=np.float64, count=len(cells)), first)
+
+
+def read_labels(array: pa.Array) -> CellLabels:
+    """Reads cells as labels of a category, None where missing; texts stay as they are spelled."""
+    import pyarrow as pa
+
+    if is_text(array.type) or pa.types.is_dictionary(array.type) or pa.types.is_boolean(array.type):
+        encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
+        table = [*map(format_label, encoded.dictionary.to_pylist()), None]
+        codes = encoded.indices.fill_null(len(table) - 1).to_numpy(zero_copy_only=False)
+        return CellLabels(table, codes.astype(np.intp, copy=False))
+    if pa.types.is_temporal(array.type):
+        # Times are made texts only where a user declares them a category.
+        return read_labels(array.cast(pa.string()))
+    values, codes = _find_distinct(parse_numbers(array).values)
+    return CellLabels([format_label(value) for value in values.tolist()], codes)
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether an Arrow type is one of texts."""
+    import pyarrow as pa
+
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def is_padded(text: str) -> bool:
+    """Whether a text is a whole number with leading zeros, which make it an identifier."""
+    return _PADDED.fullmatch(text.strip()) is not None
+
+
+def is_missing(text: str) -> bool:
+    """Whether a text stands for a missing value."""
+    return text.strip().lower() in MISSING_TEXTS
 
 
 def format_label(value: object) -> str | None:
     """Formats a value as the label of a category, as the application does: `6` for 6.0; None where it is missing."""
     if isinstance(value, str):
-        return None if value.strip().lower() in MISSING_TEXTS else value
+        return None if is_missing(value) else value
     if isinstance(value, float):
         if not math.isfinite(value):
             return None
@@ -49,20 +133,42 @@ def format_label(value: object) -> str | None:
 
 
 def normalize_label(text: str) -> str:
-    """Returns the label that `text` has in a column of numbers: `1` for `1.0`; `text` itself if it is no number."""
-    return str(format_label(float(text)) or text) if _is_number(text) else text
+    """Returns the label that `text` has in a column of numbers or booleans: `1` for `1.0`, `True` for `true`."""
+    if is_number(text):
+        return str(format_label(float(text)) or text)
+    return _BOOLEANS.get(text.strip().lower(), text)
 
 
-def _parse_floats(cells: Sequence[str]) -> Floats:
-    # Python reads `1_0` as 10, which in data is a text.
-    if "_" in "".join(cells):
-        raise ValueError
-    return np.fromiter(map(float, cells), dtype=np.float64, count=len(cells))
-
-
-def _is_number(cell: str) -> bool:
+def is_number(cell: str, decimal: str = ".") -> bool:
+    """Whether a text is a number; Python reads `1_0` as 10, which in data is a text."""
+    if "_" in cell or (decimal == "," and "." in cell):
+        return False
     try:
-        float(cell)
+        float(cell.replace(",", ".", 1) if decimal == "," else cell)
     except ValueError:
         return False
-    return "_" not in cell
+    return True
+
+
+def _parse_cell(cell: str | None, decimal: str) -> float | None:
+    """Parses a cell, NaN where missing; None if it is not a number."""
+    if cell is None or is_missing(cell):
+        return math.nan
+    if not is_number(cell, decimal):
+        return None
+    return float(cell.replace(",", ".", 1) if decimal == "," else cell)
+
+
+def _to_floats(array: Any) -> Floats:
+    return np.ascontiguousarray(array.to_numpy(zero_copy_only=False), dtype=np.float64)
+
+
+def _find_distinct(numbers: Floats) -> tuple[NDArray[Any], Indices]:
+    """Returns the distinct values and the position of each row among them; small whole numbers need no sorting."""
+    if numbers.size and np.isfinite(numbers).all():
+        low, high = float(numbers.min()), float(numbers.max())
+        is_dense = high - low < MAX_DENSE_RANGE and max(-low, high) < MAX_WHOLE
+        if is_dense and (numbers % 1 == 0).all():
+            return np.arange(low, high + 1, dtype=np.float64), (numbers - low).astype(np.intp)
+    values, positions = np.unique(numbers, return_inverse=True)
+    return values, positions.ravel()

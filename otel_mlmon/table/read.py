@@ -1,241 +1,331 @@
-"""Tables from files: CSV by Python's `csv`, whose quoting rules are widely tested, and Parquet by pyarrow.
+"""Tables in files, read by DuckDB: CSV, Parquet and JSON lines, one file after the other, in bounded memory.
 
-CSV is a line of names, then a line a row; the delimiter is a comma, a semicolon or a tab. A blank line is no row, but
-in a file of one column it is a missing value. It is read in pieces, each turned into numbers at once, so that memory
-holds 8 bytes a number and not its text. A column that turns out to be text only after a piece of numbers is read once
-more: `1.0` is spelled `1.0` wherever it stands. Source: RFC 4180.
+Every file is a query of its own, so that a fault names its file, and files of one table may differ in the order of
+their columns. All cells of CSV and JSON are handed on as text: what they mean is decided by `cells`, which DuckDB's own
+sniffing, from the first rows, could not do for the last. No extension is installed or loaded at run time.
 
-Pyarrow is an extra, since it weighs 120 MB: `pip install "otel-mlmon[parquet]"`.
+DuckDB and Arrow are an extra, since they weigh 180 MB: `pip install "otel-mlmon[backtest]"`.
 """
 
 from __future__ import annotations
 
-import csv
+import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import Path
-from typing import Any, Final, TextIO
-
-import numpy as np
+from itertools import accumulate, islice
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_mlmon.errors import DataError, DependencyMissingError
-from otel_mlmon.table.cells import parse_numbers, parse_texts
+from otel_mlmon.table.csv import MIXED_LINES, Dialect, explain_fault, find_line, read_dialect
+from otel_mlmon.table.files import FileSet, TableFile, find_files
 from otel_mlmon.table.table import (
-    ProgressCallback,
+    ROWS_A_BATCH,
     Table,
     TableColumn,
-    build_column,
-    build_text_column,
     check_column_names,
-    ignore_progress,
+    describe_column,
 )
-from otel_mlmon.types import Floats
 
-PARQUET_SUFFIXES: Final = (".parquet", ".pq")
-TABLE_SUFFIXES: Final = (".csv", ".tsv", ".txt", *PARQUET_SUFFIXES)
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
 
-ROWS_A_PIECE: Final = 20_000
-DELIMITERS: Final = ",;\t"
-MAX_CELL_BYTES: Final = 1 << 20
+MEMORY_LIMIT: Final = "400MB"
+"""What DuckDB may use; what it sorts beyond goes to the disk."""
 
-_BOOLEAN_TEXTS: Final = frozenset({"true", "false"})
+_NESTED: Final = re.compile(r"STRUCT|MAP|UNION|\[\d*\]$")
+_INSTALL: Final = 'needs DuckDB and Arrow: pip install "otel-mlmon[backtest]"'
 
 
-def read_table(path: Path, progress: ProgressCallback = ignore_progress, *, is_text: bool = False) -> Table:
-    """Reads the table in a file whose ending, in any case, is one of `TABLE_SUFFIXES`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileReader:
+    """One file, opened far enough to know its columns."""
+
+    file: TableFile
+    columns: tuple[TableColumn, ...]
+    """As they stand in the file, those of its path after them."""
+    query: str
+    """The table function of DuckDB whose columns are those of the file, in their order."""
+    rows: int
+    """The number of rows; an estimate for text."""
+    dialect: Dialect | None = None
+
+
+@dataclass(slots=True)
+class RowCounts:
+    """Counts the rows of each file as they are read, to find the file of a row."""
+
+    by_file: list[int] = field(default_factory=list)
+
+
+def read_table(location: str, *, encoding: str | None = None, decimal: str | None = None) -> Table:
+    """Opens the table in a file, a folder or files that match a pattern.
 
     Args:
-        path: The file.
-        progress: Called for each piece.
-        is_text: Whether every column of a CSV file is text: a number may be a name, such as the postcode `01`.
+        location: As `find_files` has it.
+        encoding: Of CSV without a byte order mark, one of `ENCODINGS`; UTF-8 by default.
+        decimal: What separates fractions in texts, a point or a comma; by default seen from the first rows.
 
     Raises:
-        DataError: The file cannot be read, or is not what its ending says; names the place.
-        DependencyMissingError: It is Parquet, and pyarrow is not installed.
+        DataError: A file cannot be read, or its columns are not those of the first one; names the place.
+        DependencyMissingError: DuckDB or Arrow is not installed.
+    """
+    files = find_files(location)
+    connection = connect(files.filesystem)
+    readers: list[FileReader] = []
+    notes: list[str] = []
+    for file in files.files:
+        try:
+            if len(files.files) > 1 and _is_empty(files, file):
+                notes.append(f"{file.path} is empty.")
+                continue
+            readers.append(_open_file(connection, files, file, encoding))
+        except OSError as error:
+            raise DataError(f"{file.path}: {os.strerror(error.errno) if error.errno else error}") from error
+    if not readers:
+        raise DataError(f"{location}: all files are empty")
+    columns = _join_columns(readers)
+    counts = RowCounts()
+
+    def scan(names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        counts.by_file.clear()
+        for reader in readers:
+            counts.by_file.append(0)
+            for batch in _scan_file(connection, files, reader, names):
+                counts.by_file[-1] += batch.num_rows
+                yield batch
+
+    return Table(
+        source=location,
+        columns=columns,
+        rows=sum(reader.rows for reader in readers),
+        scan=scan,
+        locate=lambda row: _locate(files, readers, counts, row),
+        notes=tuple(notes),
+    ).with_decimal(decimal)
+
+
+def connect(filesystem: Any = None) -> duckdb.DuckDBPyConnection:
+    """Opens a DuckDB in memory that installs nothing and keeps to `MEMORY_LIMIT`.
+
+    Raises:
+        DependencyMissingError: DuckDB or Arrow is not installed.
     """
     try:
-        if path.suffix.lower() in PARQUET_SUFFIXES:
-            return _read_parquet(path, progress)
-        return _read_csv(path, progress, is_text=is_text)
-    except OSError as error:
-        # pyarrow's own message names the file once more.
-        raise DataError(f"{path}: {os.strerror(error.errno) if error.errno else error}") from error
-
-
-def find_line(path: Path, row: int) -> int:
-    """Finds the line of a CSV file, from 1, on which row `row`, from 0, ends; quoted cells may hold several lines."""
-    with _open_csv(path) as (_, reader):
-        width = len(next(reader))
-        last = -1
-        for cells in reader:
-            last += bool(cells) or width == 1
-            if last == row:
-                break
-        return int(reader.line_num)
-
-
-def _read_csv(path: Path, progress: ProgressCallback, *, is_text: bool) -> Table:
-    csv.field_size_limit(MAX_CELL_BYTES)
-    try:
-        builders = _read_columns(path, progress, {}, is_text=is_text)
-        incomplete = {builder.name: builder.first_text_row for builder in builders if builder.has_lost_text}
-        if incomplete:
-            builders = _read_columns(path, progress, incomplete, is_text=False)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}:{_find_undecodable_line(path)}: not UTF-8 text") from error
-    columns = {builder.name: builder.build(is_all_text=is_text) for builder in builders}
-    rows = next(iter(columns.values())).rows
-    return Table(source=str(path), columns=columns, rows=rows, locate=lambda row: f"{path}:{find_line(path, row)}")
-
-
-@contextmanager
-def _open_csv(path: Path) -> Iterator[tuple[TextIO, Any]]:
-    """Opens a file and a reader of its rows, the names first."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        delimiter = max(DELIMITERS, key=file.readline().count)
-        file.seek(0)
-        yield file, csv.reader(file, delimiter=delimiter, strict=True)
-
-
-def _read_columns(
-    path: Path, progress: ProgressCallback, first_text_rows: Mapping[str, int], *, is_text: bool
-) -> list[_ColumnBuilder]:
-    """Reads the columns of a CSV file; those of `first_text_rows`, or all, as text from the first row on."""
-    size_bytes, rows = path.stat().st_size, 0
-    with _open_csv(path) as (file, reader):
-        names = _read_rows(path, reader, 1)
-        if not names or not names[0]:
-            raise DataError(f"{path}:1: no column names: the file holds no rows")
-        check_column_names(names[0], f"{path}:1")
-        builders = [
-            _ColumnBuilder(
-                name=name, is_text=is_text or name in first_text_rows, first_text_row=first_text_rows.get(name, -1)
-            )
-            for name in names[0]
-        ]
-        for piece in _read_pieces(path, reader, len(builders)):
-            for builder, cells in zip(builders, zip(*piece, strict=True), strict=True):
-                builder.add(cells, rows)
-            rows += len(piece)
-            progress(f"reading {path.name}", min(file.buffer.tell(), size_bytes), size_bytes)
-    return builders
-
-
-def _read_pieces(path: Path, reader: Any, width: int) -> Iterator[list[list[str]]]:
-    """Yields rows by the piece, each of `width` cells."""
-    start = 0
-    while rows := _read_rows(path, reader, ROWS_A_PIECE):
-        piece = [row or [""] for row in rows] if width == 1 else [row for row in rows if row]
-        if set(map(len, piece)) - {width}:
-            index = next(index for index, cells in enumerate(piece) if len(cells) != width)
-            line = find_line(path, start + index)
-            raise DataError(f"{path}:{line}: {len(piece[index])} cells, but the first line names {width}")
-        if piece:
-            yield piece
-            start += len(piece)
-
-
-def _read_rows(path: Path, reader: Any, limit: int) -> list[list[str]]:
-    try:
-        return list(islice(reader, limit))
-    except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: {error}") from error
-
-
-def _find_undecodable_line(path: Path) -> int:
-    # The error's own position counts from wherever its buffer began.
-    with path.open("rb") as file:
-        return next((number for number, line in enumerate(file, start=1) if not _is_utf8(line)), 1)
-
-
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-@dataclass(slots=True, kw_only=True)
-class _ColumnBuilder:
-    """Collects one column piece by piece."""
-
-    name: str
-    is_text: bool
-    """Whether a cell so far was not a number."""
-    first_text_row: int
-    numbers: list[Floats] = field(default_factory=list)
-    """The pieces, while every cell is a number."""
-    texts: list[str | None] = field(default_factory=list)
-
-    @property
-    def has_lost_text(self) -> bool:
-        """Whether the column is text, and its first cells were kept as numbers only."""
-        return self.is_text and bool(self.numbers)
-
-    def add(self, cells: tuple[str, ...], row: int) -> None:
-        """Adds a piece whose first row is `row`."""
-        if not self.is_text:
-            numbers = parse_numbers(cells)
-            if not isinstance(numbers, int):
-                self.numbers.append(numbers)
-                return
-            self.is_text, self.first_text_row = True, row + numbers
-        if not self.numbers:
-            self.texts += parse_texts(cells)
-
-    def build(self, *, is_all_text: bool) -> TableColumn:
-        """Builds the column; only texts that are not text by request may be booleans."""
-        if not self.is_text:
-            return TableColumn(name=self.name, numbers=np.concatenate(self.numbers) if self.numbers else np.zeros(0))
-        is_boolean = not is_all_text and all(
-            text is None or text.strip().lower() in _BOOLEAN_TEXTS for text in self.texts
-        )
-        return TableColumn(
-            name=self.name, texts=tuple(self.texts), first_text_row=self.first_text_row, is_boolean=is_boolean
-        )
-
-
-def _read_parquet(path: Path, progress: ProgressCallback) -> Table:
-    """Reads the columns of a Parquet file; nested ones are left out."""
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
+        import duckdb
+        import pyarrow as pa  # noqa: F401 - what DuckDB hands rows over in
     except ImportError as error:
-        raise DependencyMissingError(
-            f'{path}: Parquet needs pyarrow: pip install "otel-mlmon[parquet]", or save the data as CSV'
-        ) from error
-    columns: dict[str, TableColumn] = {}
+        raise DependencyMissingError(f"A table {_INSTALL}") from error
+    connection = duckdb.connect(
+        config={
+            "memory_limit": MEMORY_LIMIT,
+            "temp_directory": tempfile.gettempdir(),
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+        }
+    )
+    connection.execute("SET TimeZone = 'UTC'")
+    if filesystem is not None:
+        connection.register_filesystem(filesystem)
+    return connection
+
+
+def stream_batches(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[pa.RecordBatch]:
+    """Runs a query and yields its rows, at most `ROWS_A_BATCH` at a time."""
+    relation: Any = connection.sql(query)
+    # DuckDB 2 has another name for it, and warns of the old one.
+    read = getattr(relation, "to_arrow_reader", None) or relation.fetch_record_batch
+    for batch in read(ROWS_A_BATCH):
+        yield from (batch.slice(start, ROWS_A_BATCH) for start in range(0, batch.num_rows, ROWS_A_BATCH))
+
+
+def _open_file(
+    connection: duckdb.DuckDBPyConnection, files: FileSet, file: TableFile, encoding: str | None
+) -> FileReader:
+    if file.format == "csv":
+        reader = _open_csv(files, file, encoding)
+    elif file.format == "parquet":
+        reader = _open_parquet(files, file)
+    else:
+        reader = _open_json(connection, files, file)
+    names = [column.name for column in reader.columns]
+    check_column_names([*names, *file.partitions], file.path)
+    return reader
+
+
+def _open_csv(files: FileSet, file: TableFile, encoding: str | None) -> FileReader:
+    dialect = read_dialect(files, file, encoding)
+    types = ", ".join(f"'c{position}': 'VARCHAR'" for position in range(len(dialect.names)))
+    options = {
+        "delim": dialect.delimiter,
+        "quote": dialect.quote,
+        "escape": dialect.escape,
+        "encoding": dialect.encoding,
+        "compression": file.compression,
+    }
+    rest = ", ".join(f"{name} = {_quote_text(value)}" for name, value in options.items())
+    query = (
+        f"read_csv({_quote_text(_escape_magic(file.path))}, auto_detect = false, header = true, "
+        f"skip = {dialect.skipped_lines}, columns = {{{types}}}, {rest})"
+    )
+    return FileReader(file=file, columns=dialect.columns, query=query, rows=dialect.rows, dialect=dialect)
+
+
+def _open_parquet(files: FileSet, file: TableFile) -> FileReader:
+    import pyarrow as pa
+    from pyarrow import parquet
+
     try:
-        with parquet.ParquetFile(path) as file:
-            entries = [entry for entry in file.schema_arrow if not pa.types.is_nested(entry.type)]
-            check_column_names([entry.name for entry in entries], str(path))
-            for done, entry in enumerate(entries):
-                values = file.read(columns=[entry.name]).column(entry.name)
-                columns[entry.name] = _convert_arrow(entry.name, values, pa)
-                progress(f"reading {path.name}", done + 1, len(entries))
-            rows = int(file.metadata.num_rows)
+        with files.open(file.path) as stream:
+            metadata = parquet.ParquetFile(stream).metadata
+            schema = metadata.schema.to_arrow_schema()
     except pa.ArrowException as error:
-        raise DataError(f"{path}: not a Parquet file: {error}") from error
-    return Table(source=str(path), columns=columns, rows=rows, locate=lambda row: f"{path}: row {row}")
+        raise DataError(f"{file.path}: not a Parquet file: {error}") from error
+    columns = tuple(describe_column(entry.name, entry.type) for entry in schema)
+    query = f"read_parquet({_quote_text(_escape_magic(file.path))}, hive_partitioning = false)"
+    return FileReader(file=file, columns=columns, query=query, rows=metadata.num_rows)
 
 
-def _convert_arrow(name: str, values: Any, pa: Any) -> TableColumn:
-    """Converts a column; decimals are numbers, dates are points in time, dictionaries the values they stand for."""
-    arrow_type = values.type
-    if pa.types.is_timestamp(arrow_type) or pa.types.is_date(arrow_type):
-        # A year such as 9999, for what never ends, does not fit into nanoseconds: such a column is text, as in CSV.
-        with suppress(pa.ArrowInvalid):
-            # Missing ones become NaT, the smallest whole number, which no reader of times takes for one.
-            return build_column(name, values.cast(pa.timestamp("ns")).to_numpy())
-    if pa.types.is_boolean(arrow_type):
-        cells = (None if value is None else str(value) for value in values.to_pylist())
-        return build_text_column(name, cells, is_boolean=True)
-    if pa.types.is_integer(arrow_type) or pa.types.is_floating(arrow_type) or pa.types.is_decimal(arrow_type):
-        return build_column(name, np.asarray(values.cast(pa.float64(), safe=False).to_numpy(), dtype=np.float64))
-    if pa.types.is_string(arrow_type) or pa.types.is_large_string(arrow_type):
-        return build_text_column(name, parse_texts(["" if cell is None else cell for cell in values.to_pylist()]))
-    return build_column(name, np.array([*values.to_pylist(), None], dtype=object)[:-1])
+def _open_json(connection: duckdb.DuckDBPyConnection, files: FileSet, file: TableFile) -> FileReader:
+    import duckdb
+
+    source = f"{_quote_text(_escape_magic(file.path))}, compression = {_quote_text(file.compression)}"
+    try:
+        types = dict(_describe(connection, f"read_json({source}, format = 'auto', sample_size = 20480)"))
+        names = [name for name, _ in _describe(connection, f"read_json({source}, maximum_depth = 1, sample_size = -1)")]
+    except duckdb.Error as error:
+        raise _explain_json(files, file, str(error)) from error
+    if names == ["json"]:
+        raise DataError(f"{file.path}: the lines are no objects: no column names")
+    columns = tuple(
+        TableColumn(name=name, kind="unreadable" if _NESTED.search(types.get(name, "")) else "text", type_name="nested")
+        for name in names
+    )
+    declared = ", ".join(f"{_quote_text(name)}: 'VARCHAR'" for name in names)
+    query = f"read_json({source}, columns = {{{declared}}})"
+    with files.open(file.path) as stream:
+        rows = sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
+    return FileReader(file=file, columns=columns, query=query, rows=rows)
+
+
+def _describe(connection: duckdb.DuckDBPyConnection, function: str) -> list[tuple[str, str]]:
+    rows = connection.execute(f"DESCRIBE SELECT * FROM {function}").fetchall()  # noqa: S608 - quoted above
+    return [(str(row[0]), str(row[1])) for row in rows]
+
+
+def _explain_json(files: FileSet, file: TableFile, message: str) -> DataError:
+    if file.compression == "none":
+        with files.open(file.path) as stream:
+            faults = ((number, _find_json_fault(line)) for number, line in enumerate(stream, start=1))
+            number, fault = next(((number, fault) for number, fault in faults if fault), (0, ""))
+        if fault:
+            return DataError(f"{file.path}:{number}: not JSON: {fault}")
+    return DataError(f"{file.path}: not JSON lines: {message.splitlines()[0]}")
+
+
+def _find_json_fault(line: bytes) -> str:
+    try:
+        if line.strip() and not line.lstrip().startswith(b"["):
+            json.loads(line)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _join_columns(readers: Sequence[FileReader]) -> dict[str, TableColumn]:
+    """Joins the columns of all files by name; a type may differ, a name may not be missing.
+
+    Raises:
+        DataError: A file has other columns than the first one.
+    """
+    first = readers[0]
+    columns = {column.name: column for column in first.columns}
+    for reader in readers[1:]:
+        own = {column.name: column for column in reader.columns}
+        for name in {**columns, **own}:
+            if name not in own or name not in columns:
+                has, lacks = (first, reader) if name in columns else (reader, first)
+                raise DataError(f"{lacks.file.path}: has no column {name!r}, which {has.file.path} has")
+            kinds = {columns[name].kind, own[name].kind}
+            is_other = len(kinds) > 1 and kinds != {"number", "text"}
+            is_null = "null" in (own[name].type_name, columns[name].type_name)
+            if (is_other and not is_null) or own[name].decimal != columns[name].decimal:
+                columns[name] = _choose_decimal(columns[name], own[name], reader)
+    partitions = {name: "text" for reader in readers for name in reader.file.partitions}
+    columns |= {name: TableColumn(name=name, kind="text", type_name="folder") for name in partitions}
+    return columns
+
+
+def _choose_decimal(column: TableColumn, own: TableColumn, reader: FileReader) -> TableColumn:
+    if column.kind == own.kind == "text":
+        return own if own.decimal == "," else column  # whole numbers in one file say nothing
+    raise DataError(
+        f"{reader.file.path}: column {own.name!r} is {own.type_name or own.kind}, and in the files before "
+        f"{column.type_name or column.kind}"
+    )
+
+
+def _scan_file(
+    connection: duckdb.DuckDBPyConnection, files: FileSet, reader: FileReader, names: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    """Yields the columns `names` of one file; by position, since to DuckDB `a` and `A` are the same name."""
+    import duckdb
+    import pyarrow as pa
+
+    positions = {column.name: position for position, column in enumerate(reader.columns, start=1)}
+    constants: Mapping[str, str] = reader.file.partitions
+    parts = [
+        _quote_text(constants[name]) if name in constants else f"#{positions[name]}" if name in positions else "NULL"
+        for name in names
+    ]
+    query = f"SELECT {', '.join(parts) or '1'} FROM {reader.query}"  # noqa: S608 - names are positions, texts quoted
+    rows = 0
+    try:
+        for batch in stream_batches(connection.cursor(), query):
+            rows += batch.num_rows
+            yield pa.RecordBatch.from_arrays(batch.columns, names=list(names) or ["rows"])
+    except (duckdb.Error, pa.ArrowException, OSError) as error:  # Arrow's streams hand a fault on as an OSError
+        raise _explain_fault(files, reader, str(error)) from error
+    if reader.dialect is not None and rows < reader.dialect.min_rows:
+        raise DataError(f"{reader.file.path}: {MIXED_LINES}")
+
+
+def _explain_fault(files: FileSet, reader: FileReader, message: str) -> DataError:
+    if "memory" in message.lower() and "out of" in message.lower():
+        return DataError(f"{reader.file.path}: {message.splitlines()[0]}")
+    if reader.dialect is not None:
+        return explain_fault(files, reader.file, reader.dialect, message)
+    if reader.file.format == "json":
+        return _explain_json(files, reader.file, message)
+    return DataError(f"{reader.file.path}: damaged: {message.splitlines()[0]}")
+
+
+def _locate(files: FileSet, readers: Sequence[FileReader], counts: RowCounts, row: int) -> str:
+    """Returns the place of a row that was read: its file, and the line or the row in it."""
+    starts = [0, *accumulate(counts.by_file)]
+    index = max(position for position, start in enumerate(starts[:-1] or [0]) if start <= row)
+    reader, row = readers[index], row - starts[index]
+    if reader.dialect is not None:
+        return f"{reader.file.path}:{find_line(files, reader.file, reader.dialect, row)}"
+    if reader.file.format == "json" and reader.file.compression == "none":
+        with files.open(reader.file.path) as stream:
+            lines = (number for number, line in enumerate(stream, start=1) if line.strip())
+            return f"{reader.file.path}:{next(islice(lines, row, None), 1)}"
+    return f"{reader.file.path}: row {row}"
+
+
+def _is_empty(files: FileSet, file: TableFile) -> bool:
+    with files.open(file.path) as stream:
+        return not stream.read(1)
+
+
+def _quote_text(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _escape_magic(path: str) -> str:
+    """Writes a path so that DuckDB does not take parts of it for a pattern."""
+    return re.sub(r"([*?\[])", r"[\1]", path)

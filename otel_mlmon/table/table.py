@@ -1,20 +1,29 @@
-"""OUT Table: rows as columns of numbers or of texts, whatever file they came from."""
+"""OUT Table: rows in batches of Arrow columns, whatever they came from; and tables that are in memory already."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from otel_mlmon.errors import DataError
-from otel_mlmon.table.cells import format_label
-from otel_mlmon.types import Floats
+from otel_mlmon.table.cells import format_label, is_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ProgressCallback = Callable[[str, int, int], None]
-"""Called with the name of a part of the work, how much of it is done, and how much there is, in any unit."""
+"""Called with the name of a part of the work, how much of it is done, and how much there is, in rows or windows."""
+
+ROWS_A_BATCH: Final = 1 << 17
+"""The largest number of rows that are handed on together; a block of counting relies on it to be exact."""
+
+CellKind: TypeAlias = Literal["number", "text", "boolean", "time", "unreadable"]
+"""What the cells of a column are by its declared type. A text may still be a number or a point in time."""
 
 
 def ignore_progress(_part: str, _done: int, _total: int) -> None:
@@ -23,65 +32,96 @@ def ignore_progress(_part: str, _done: int, _total: int) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableColumn:
-    """One column: `numbers`, or `texts` if any of its cells is not a number."""
+    """The name and the declared type of a column."""
 
     name: str
-    numbers: Floats | None = None
-    """Shape (n,), NaN where missing; infinite numbers count as missing too."""
-    texts: tuple[str | None, ...] | None = None
-    """None where missing."""
-    first_text_row: int = -1
-    """The row, from 0, of the first cell that is not a number."""
-    is_boolean: bool = False
-    """Whether the texts are true and false, which is a category even where it is written 0 and 1."""
-    times_ns: NDArray[np.int64] | None = None
-    """Unix nanoseconds, if the file's own types declare points in time."""
-
-    @property
-    def rows(self) -> int:
-        """The number of rows."""
-        return len(self.numbers) if self.numbers is not None else len(self.texts or ())
-
-    @property
-    def first_text(self) -> str | None:
-        """The first cell that is not a number."""
-        return (self.texts or ("",))[max(self.first_text_row, 0)]
+    kind: CellKind
+    type_name: str = ""
+    """The type, as its format calls it."""
+    decimal: str = "."
+    """What separates the fraction of numbers in texts."""
+    has_points: bool = False
+    """Whether a number among its first texts has a decimal point."""
+    has_ambiguous_commas: bool = False
+    """Whether its numbers may have a decimal comma, or one between thousands: `1,234`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Columns of equal length."""
+    """Rows that can be read several times, a batch at a time."""
 
     source: str
-    """The file, as the user named it."""
+    """What the user named it: a file, a folder, or what kind of table it is."""
     columns: Mapping[str, TableColumn]
     rows: int
+    """The number of rows; an estimate until `scan` has ended, for files that do not say it."""
+    scan: Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
+    """Yields the rows of these columns, in their order, at most `ROWS_A_BATCH` at a time."""
     locate: Callable[[int], str] = field(default=lambda row: f"row {row}")
     """Returns the place of a row, from 0, in its file: `ref.csv:17`."""
+    notes: tuple[str, ...] = ()
+    """Sentences that a reader of the results should know."""
+
+    def with_decimal(self, decimal: str | None) -> Table:
+        """Returns the table with this separator of fractions where texts do not show a point; itself for None."""
+        if decimal is None:
+            return self
+        columns = {
+            name: column if column.has_points else replace(column, decimal=decimal, has_ambiguous_commas=False)
+            for name, column in self.columns.items()
+        }
+        return replace(self, columns=columns)
 
 
-def build_column(name: str, values: NDArray[np.generic] | Sequence[object]) -> TableColumn:
-    """Builds a column of values as numpy or Python has them.
+def open_object(data: object, source: str) -> Table:
+    """Opens a table that is in memory: Arrow, pandas, polars, or anything that hands out an Arrow stream.
 
     Args:
-        name: The name of the column.
-        values: Shape (n,): numbers, booleans, points in time, or anything else as texts; None and the texts for a
-            missing value are missing.
+        data: The table, or a mapping of names to columns.
+        source: What it is called in messages.
+
+    Raises:
+        DataError: It is none of these, or two columns have the same name.
     """
-    array = np.asarray(values)
-    if array.dtype.kind == "M":
-        times_ns = array.astype("datetime64[ns]").astype(np.int64)
-        return TableColumn(name=name, numbers=times_ns.astype(np.float64), times_ns=times_ns)
-    if array.dtype.kind in "iuf":
-        return TableColumn(name=name, numbers=np.ascontiguousarray(array, dtype=np.float64))
-    return build_text_column(name, map(format_label, array.tolist()), is_boolean=array.dtype.kind == "b")
+    import pyarrow as pa
+
+    if isinstance(data, pa.RecordBatchReader):
+        content = data.read_all()
+    elif isinstance(data, pa.RecordBatch):
+        content = pa.Table.from_batches([data])
+    elif isinstance(data, Mapping):
+        content = _build_table({str(name): values for name, values in data.items()}, source)
+    elif hasattr(data, "columns") and hasattr(data, "iloc"):
+        content = _convert_pandas(data, source)
+    elif hasattr(data, "__arrow_c_stream__"):
+        content = pa.table(data)
+    else:
+        raise DataError(f"{source}: a {type(data).__name__} is no table: a path, Arrow, pandas or polars is")
+    check_column_names(content.column_names, source)
+    columns = {entry.name: describe_column(entry.name, entry.type) for entry in content.schema}
+
+    def scan(names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        yield from content.select(list(names)).to_batches(max_chunksize=ROWS_A_BATCH)
+
+    return Table(source=source, columns=columns, rows=content.num_rows, scan=scan)
 
 
-def build_text_column(name: str, cells: Iterable[str | None], *, is_boolean: bool = False) -> TableColumn:
-    """Builds a column of texts, None where missing."""
-    texts = tuple(cells)
-    first = next((row for row, text in enumerate(texts) if text is not None), 0)
-    return TableColumn(name=name, texts=texts, first_text_row=first, is_boolean=is_boolean)
+def describe_column(name: str, kind: pa.DataType) -> TableColumn:
+    """Describes a column of an Arrow type."""
+    import pyarrow as pa
+
+    types = pa.types
+    value = kind.value_type if types.is_dictionary(kind) else kind
+    cells: CellKind = "unreadable"
+    if types.is_boolean(value):
+        cells = "boolean"
+    elif types.is_integer(value) or types.is_floating(value) or types.is_decimal(value) or types.is_null(value):
+        cells = "number"
+    elif is_text(value):
+        cells = "text"
+    elif types.is_timestamp(value) or types.is_date(value):
+        cells = "time"
+    return TableColumn(name=name, kind=cells, type_name=str(value))
 
 
 def check_column_names(names: Sequence[str], place: str) -> None:
@@ -93,3 +133,35 @@ def check_column_names(names: Sequence[str], place: str) -> None:
     repeated = next((name for name, times in Counter(names).items() if times > 1), None)
     if repeated is not None:
         raise DataError(f"{place}: column {repeated!r} is there twice")
+
+
+def _convert_pandas(data: Any, source: str) -> pa.Table:
+    """Converts a DataFrame of pandas; its index is no column."""
+    names = [str(name) for name in data.columns]
+    check_column_names(names, source)
+    return _build_table({name: data.iloc[:, position] for position, name in enumerate(names)}, source)
+
+
+def _build_table(columns: Mapping[str, Any], source: str) -> pa.Table:
+    import pyarrow as pa
+
+    arrays = {name: _build_array(values) for name, values in columns.items()}
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        raise DataError(f"{source}: the columns are not of one length: {lengths}")
+    return pa.table(arrays)
+
+
+def _build_array(values: Any) -> pa.Array:
+    """Builds a column; values of several types become texts."""
+    import pyarrow as pa
+
+    try:
+        if isinstance(values, np.ndarray) and values.dtype.kind in "iuf" and values.ndim == 1:
+            return pa.array(values)
+        return pa.array(values, from_pandas=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+        cells = values.tolist() if hasattr(values, "tolist") else values
+        if isinstance(cells, list) and any(isinstance(cell, (list, dict, tuple, set, np.ndarray)) for cell in cells):
+            return pa.array([[math.nan]] * len(cells))  # nested: a column that cannot be read
+        return pa.array([format_label(cell) for cell in cells], type=pa.string())

@@ -19,7 +19,7 @@ WHOLE = np.arange(N)
     ("name", "values", "kind"),
     [
         ("car_value", normal(N, seed=1), "numeric"),
-        ("y_pred_proba", np.round(np.linspace(0, 1, N), 2), "numeric"),
+        ("proba", np.round(np.linspace(0, 1, N), 2), "numeric"),
         ("loan_length", WHOLE % 17, "category"),
         ("age", WHOLE % 80, "numeric"),
         ("salary_range", ["low", "high"] * (N // 2), "category"),

@@ -18,7 +18,7 @@ NASTY = '<script>alert("x")</script>&'
 def drifted() -> BacktestReport:
     data = np.concatenate([normal(5_000, seed=2), normal(5_000, seed=3, mean=1.0)])
     words = [NASTY, "b"] * 5_000
-    return judged({"x": normal(5_000, seed=1), NASTY: words}, {"x": data, NASTY: words})
+    return judged({"x": normal(10_000, seed=1), NASTY: words}, {"x": data, NASTY: words})
 
 
 def pictures(text: str) -> list[ET.Element]:

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from otel_mlmon.backtest.api import run_backtest
 from otel_mlmon.backtest.report import BacktestReport
 from otel_mlmon.backtest.request import BacktestRequest, WindowLength
-from otel_mlmon.backtest.run import run_backtest
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.reference.profile import Profile
 from tests.support.otlp_lines import START_S, feature, labels, line
@@ -46,8 +46,8 @@ def exports(tmp_path: Path, *, shift_from: int) -> Path:
 def judged(tmp_path: Path, *, shift_from: int, window_s: float = 10.0) -> BacktestReport:
     return run_backtest(
         BacktestRequest(
-            reference=reference(tmp_path),
-            data=exports(tmp_path, shift_from=shift_from),
+            reference=str(reference(tmp_path)),
+            data=str(exports(tmp_path, shift_from=shift_from)),
             window=WindowLength(time_s=window_s),
         )
     )
@@ -78,7 +78,7 @@ def test_a_stream_without_a_reference_learns_one(tmp_path: Path) -> None:
     Profile(model="fraud", created="2026-01-01T00:00:00Z").write(empty)
     data = exports(tmp_path, shift_from=40)
     # Of 60 windows 25 are learned from, and the design effect of two classes takes 20.
-    report = run_backtest(BacktestRequest(reference=empty, data=data, window=WindowLength(time_s=5.0)))
+    report = run_backtest(BacktestRequest(reference=str(empty), data=str(data), window=WindowLength(time_s=5.0)))
     assert report.notes == ("Not in the reference, so learned from the data itself: input.age, prediction.label.",)
     assert {entry.stream: entry.state for entry in report.streams} == {"prediction.label": "alarm", "input.age": "ok"}
 
@@ -96,7 +96,7 @@ def test_a_file_that_is_none_is_told_with_its_line(tmp_path: Path, text: str, fa
     data = tmp_path / "telemetry.json"
     data.write_text(text)
     with pytest.raises(ConfigurationError) as caught:
-        run_backtest(BacktestRequest(reference=reference(tmp_path), data=data))
+        run_backtest(BacktestRequest(reference=str(reference(tmp_path)), data=str(data)))
     assert str(caught.value).startswith(f"{data}{fault}")
 
 
@@ -108,8 +108,8 @@ def test_a_file_that_is_none_is_told_with_its_line(tmp_path: Path, text: str, fa
         ({"columns": {"age": "numeric"}}, "--columns: a reference profile already says"),
     ],
 )
-def test_what_telemetry_cannot_be_asked(tmp_path: Path, options: dict[str, object], fault: str) -> None:
+def test_what_telemetry_cannot_be_options(tmp_path: Path, options: dict[str, object], fault: str) -> None:
     data = tmp_path / "telemetry.json"
     data.write_text(json.dumps({}))
     with pytest.raises(ConfigurationError, match=fault):
-        run_backtest(BacktestRequest(reference=reference(tmp_path), data=data, **options))  # type: ignore[arg-type]
+        run_backtest(BacktestRequest(reference=str(reference(tmp_path)), data=str(data), **options))  # type: ignore[arg-type]

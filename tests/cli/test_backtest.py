@@ -80,8 +80,8 @@ def test_the_page_is_written(files: list[str], tmp_path: Path) -> None:
         (["--columns", "y:numeric"], "ref.csv: there is no column 'y'"),
         (["--timestamp", "at"], "data.csv: there is no column 'at' for --timestamp"),
         (["--html", "/nowhere/report.html"], "--html: /nowhere/report.html: No such file or directory"),
-        (["--data", "nobody.csv"], "nobody.csv: no such file"),
-        (["--data", "/"], "/: is a directory"),
+        (["--data", "nobody.csv"], "nobody.csv: No such file or directory"),
+        (["--data", "/proc/self/fdinfo"], "/proc/self/fdinfo: the folder holds no file that ends with one of"),
     ],
 )
 def test_wrong_input_is_a_sentence_and_code_2(

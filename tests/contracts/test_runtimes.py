@@ -75,7 +75,7 @@ class Instrumentation:
 
     def add_plan(self, model):
         session = SessionInfo(
-            model_name=self.capture.model_name(model), path="", digest="", graph_name="", metadata={}, provider="",
+            model_name=self.capture.model_name(model), path="", graph_name="", metadata={}, provider="",
             runtime_name="toy", runtime_version="1.0",
         )
         plan = self.plans[id(model)] = Plan(session=session, operation="predict", inputs=(INPUT,), outputs=(OUTPUT,))

@@ -77,7 +77,7 @@ def test_a_classifier_of_text_lines() -> None:
         confidence = points(captured, "ml.prediction.confidence")[""]
         assert (confidence.count, confidence.sum) == (24, pytest.approx(rows.max(axis=1).sum(), rel=1e-5))
         features = points(captured, "ml.input.feature", "ml.feature.name")
-        assert set(features) == set(semconv.IMAGE_FEATURES)
+        assert set(features) == {*semconv.IMAGE_FEATURES, *semconv.CHANNEL_FEATURES}
         assert (features["image.width"].min, features["image.height"].max) == (192.0, 48.0)
         assert points(captured, "ml.inference.batch.size")[""].sum == 24
 
@@ -95,7 +95,10 @@ def test_a_detector_and_a_recogniser_are_timed_and_their_pictures_profiled(
         assert findings(captured) == {"outputs": TIMED_ONLY}
         assert points(captured, "ml.inference.duration")[""].count == 2
         assert points(captured, "ml.inference.batch.size")[""].sum == 2 * shape[0]
-        assert set(points(captured, "ml.input.feature", "ml.feature.name")) == set(semconv.IMAGE_FEATURES)
+        assert set(points(captured, "ml.input.feature", "ml.feature.name")) == {
+            *semconv.IMAGE_FEATURES,
+            *semconv.CHANNEL_FEATURES,
+        }
         assert (points(captured, "ml.predictions"), points(captured, "ml.prediction.value")) == ({}, {})
 
 

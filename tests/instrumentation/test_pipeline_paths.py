@@ -73,7 +73,9 @@ def test_a_failed_call_is_an_event_with_its_class_and_trace_and_without_its_mess
         ]  # fmt: skip
         error = "RuntimeError" if path == "run_async" else type(caught.value).__qualname__
         assert dict(event.attributes or {}) == {
-            "ml.model.name": "tiny", "ml.operation.name": path, "exception.type": error,
+            "ml.model.name": "tiny", "ml.model.version": models.digest_version(models.classifier()),
+            "ml.operation.name": path, "exception.type": error,
+            "ml.sampling.reason": "failed", "ml.sampling.probability": 1.0,
         }  # fmt: skip
         assert (event.severity_text, event.body) == ("ERROR", None)
         assert span.context is not None
@@ -88,7 +90,7 @@ def test_exception_events_are_limited() -> None:
         for _ in range(30):
             with pytest.raises(Exception, match=REFUSED):
                 RUNS["run"](session, np.ones((1, 3), np.float32))
-        assert 2 <= len(events(captured, "ml.inference.exception")) <= 4
+        assert 2 <= len(events(captured, "ml.inference.exception")) <= 6
 
 
 def test_a_model_made_before_announces_itself_at_its_first_call_and_one_made_after_at_once(tmp_path: Path) -> None:

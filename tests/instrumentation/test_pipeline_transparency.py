@@ -19,9 +19,10 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
 from otel_mlmon.instrumentation.decode.decoder import Decoder
 from otel_mlmon.instrumentation.decode.model_loading import LoadTracker
+from otel_mlmon.instrumentation.export.call_sampler import CallSampler
 from otel_mlmon.instrumentation.export.events import EventWriter
 from otel_mlmon.instrumentation.export.metrics import MetricWriter
-from otel_mlmon.instrumentation.export.sampling import RateLimiter, SlowCallDetector
+from otel_mlmon.instrumentation.export.sampling import SlowCallDetector
 from otel_mlmon.instrumentation.export.spans import SpanWriter
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
 from otel_mlmon.instrumentation.runtime.onnxruntime.async_calls import AsyncCopier
@@ -43,7 +44,7 @@ STAGES = [
     (Aggregator, "add"), (Aggregator, "take"),
     (MetricWriter, "write"), (MetricWriter, "write_loads"), (MetricWriter, "add_exemplars"), (SpanWriter, "write"),
     (EventWriter, "write_predictions"), (EventWriter, "write_exceptions"), (EventWriter, "write_model"),
-    (RateLimiter, "grant"), (SlowCallDetector, "detect"),
+    (CallSampler, "choose"), (SlowCallDetector, "detect"),
 ]  # fmt: skip
 
 

@@ -95,8 +95,9 @@ def test_observed_features_and_large_numbers_as_labels() -> None:
 def test_exceptions_that_carry_what_a_person_said(error: type[Exception]) -> None:
     with capture() as captured:
         for text in NAMES:
-            with pytest.raises(error), otel_mlmon.observe("notes") as observation:
-                observation.features = {"text": text}
+            observation = otel_mlmon.observe("notes")
+            assert observation is not None
+            with pytest.raises(error), observation:
                 raise error(text)
         session = onnxruntime.InferenceSession(models.softmax())
         for text in NAMES:

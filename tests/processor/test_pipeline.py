@@ -15,7 +15,7 @@ from otel_mlmon.errors import StoreError
 from otel_mlmon.processor.alert.alert import Alert, RuleState
 from otel_mlmon.processor.config.load import load_config
 from otel_mlmon.processor.pipeline import EVIDENCE, ProcessorPipeline
-from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, TelemetryItem
+from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, ProviderFallback, TelemetryItem
 from otel_mlmon.processor.self_telemetry import SelfTelemetry
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.reference.calibration import Calibration
@@ -125,6 +125,21 @@ def play(bench: Bench, *, restart_after: frozenset[int] = frozenset()) -> Bench:
             bench.open()
     bench.kill()
     return bench
+
+
+def test_a_fallback_is_in_the_document_of_its_model(tmp_path: Path) -> None:
+    bench = Bench(settings(tmp_path))
+    digits = ModelKey("digits", "1")
+    bench.turn(
+        ModelLoaded(model=digits, reference="", provider="CPU", time_ns=T0 - 1),
+        ProviderFallback(model=digits, requested="CUDA", provider="CPU", time_ns=T0 - 2),
+    )
+    bench.pane(CALM)
+    (model,) = bench.pipeline.read()["models"].values()
+    assert (model["providers"], model["fallbacks"]) == (
+        [{"provider": "CPU", "first_ns": T0 - 1, "last_ns": T0 - 1}],
+        [{"requested": "CUDA", "provider": "CPU", "first_ns": T0 - 2, "last_ns": T0 - 2}],
+    )
 
 
 def test_a_drift_is_told_once_with_its_onset_and_so_is_its_end(tmp_path: Path) -> None:

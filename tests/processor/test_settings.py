@@ -59,6 +59,26 @@ def test_the_false_alarm_budget_becomes_the_alarm_line(tmp_path: Path) -> None:
     assert settings.alarm_line(260) == pytest.approx(7.8286, abs=1e-4)
 
 
+def test_processors_of_a_fleet_share_the_budget_and_one_with_more_streams_than_the_fleet_is_reported_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet = settings_of(tmp_path, "alerts: {false_alarms: 1 per 30d, fleet_streams: 260}\nwindows: {pane: 10s}")
+    alone = settings_of(tmp_path, "alerts: {false_alarms: 1 per 30d}\nwindows: {pane: 10s}")
+    assert [fleet.alarm_line(streams) for streams in (1, 26, 260)] == [alone.alarm_line(260)] * 3
+    assert caplog.messages == []
+    assert [fleet.alarm_line(streams) for streams in (261, 520)] == [alone.alarm_line(261), alone.alarm_line(520)]
+    (message,) = caplog.messages
+    assert message.startswith("This processor alone monitors 261 streams, and alerts.fleet_streams says that all ")
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "many"])
+def test_a_number_of_streams_that_cannot_be_is_refused_with_its_line(tmp_path: Path, value: str) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        settings_of(tmp_path, f"alerts:\n  fleet_streams: {value}")
+    (fault,) = error.value.faults
+    assert ":2: alerts.fleet_streams: must be " in fault
+
+
 def test_a_reference_file_is_read_at_the_start(tmp_path: Path) -> None:
     profile = Profile.from_data(model="fraud", version="7", labels=["ok"] * 90 + ["fraud"] * 10)
     profile.write(tmp_path / "fraud.json")

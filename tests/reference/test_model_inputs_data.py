@@ -38,7 +38,7 @@ def test_a_value_that_is_no_number_is_named_with_its_line(tmp_path: Path) -> Non
         ("", "holds no rows"),
         ("a,b\n", "holds no rows"),
         ("a,b\n1,2\n1,2,3\n", ":3: 3 cells, but the first line names 2"),
-        (b"a\n\xff\n", ":2: not UTF-8 text"),
+        (b"a\n\xff\n", ":2: not UTF-8 text; --encoding says what it is, one of utf-8, utf-16, latin-1"),
     ],
 )
 def test_a_table_that_cannot_be_read_says_where(tmp_path: Path, content: str | bytes, message: str) -> None:
@@ -71,7 +71,11 @@ def test_arrays_of_other_lengths_are_refused(tmp_path: Path) -> None:
         ("a.npz", b"no archive", "a.npz"),
         ("a.npy", b"no array", "a.npy"),
         ("a.npy", b"", "a.npy: No data left in file"),
-        ("a.xlsx", b"", "the file name must end with one of .csv .tsv .txt .parquet .pq .npz .npy"),
+        (
+            "a.xlsx",
+            b"",
+            "the file name must end with one of .csv .tsv .txt .parquet .pq .jsonl .ndjson .json .npz .npy",
+        ),
     ],
 )
 def test_files_of_another_kind_are_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -100,7 +104,7 @@ def test_a_column_that_is_not_there_is_named() -> None:
 
 
 def test_parquet_gives_what_csv_gives(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow", reason="the extra [parquet] is not installed")
+    pyarrow = pytest.importorskip("pyarrow", reason="the extra [backtest] is not installed")
     from pyarrow import parquet
 
     columns = {"age": [41, None, 3], "city": ["Aachen", None, "Bonn"], "ok": [True, False, True], "x": [0.5, 1.5, 2.5]}
@@ -117,7 +121,7 @@ def test_parquet_gives_what_csv_gives(tmp_path: Path) -> None:
 
 
 def test_truth_and_time_of_parquet_are_what_they_say(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow", reason="the extra [parquet] is not installed")
+    pyarrow = pytest.importorskip("pyarrow", reason="the extra [backtest] is not installed")
     from pyarrow import parquet
 
     when = np.array(["2026-01-02T03:04:05", "NaT"], dtype="datetime64[us]")

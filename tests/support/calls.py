@@ -74,7 +74,6 @@ def session(*, name: str = "m", metadata: Mapping[str, str] | None = None) -> Se
     return SessionInfo(
         model_name=name,
         path="",
-        digest="",
         graph_name="",
         version=1,
         metadata=dict(metadata or {}),

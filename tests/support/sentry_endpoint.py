@@ -41,6 +41,8 @@ class Endpoint(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.received: list[tuple[str, Any]] = []
         self.otlp_auth: list[str] = []
+        self.headers: list[Any] = []
+        """Headers of envelopes: `trace` has the sample rate that Sentry weights by."""
 
     @property
     def dsn(self) -> str:
@@ -50,6 +52,7 @@ class Endpoint(http.server.ThreadingHTTPServer):
     def take(self, path: str, headers: dict[str, str], body: bytes) -> None:
         """Note every item of an envelope, or every span of OTLP."""
         if path == "/api/1/envelope/":
+            self.headers.append(json.loads(body.partition(b"\n")[0]))
             self.received += items_of(body)
         elif path == "/api/1/integration/otlp/v1/traces/":
             self.otlp_auth.append({name.lower(): value for name, value in headers.items()}["x-sentry-auth"])

@@ -16,15 +16,14 @@ from otel_mlmon.backtest.columns import build_profile, choose_columns
 from otel_mlmon.backtest.replay_table import replay_table
 from otel_mlmon.backtest.report import BacktestReport
 from otel_mlmon.backtest.request import BacktestRequest, WindowLength
-from otel_mlmon.table.table import Table, build_column, ignore_progress
+from otel_mlmon.table.table import Table, ignore_progress, open_object
 
 SETUP = "pip install --no-deps nannyml==0.13.1"
 
 
 def table(columns: Mapping[str, NDArray[Any] | Sequence[object]]) -> Table:
     """A table of these columns."""
-    built = {name: build_column(name, values) for name, values in columns.items()}
-    return Table(source="memory", columns=built, rows=next(iter(built.values())).rows)
+    return open_object(columns, "memory")
 
 
 def judged(
@@ -35,7 +34,7 @@ def judged(
     **options: Any,
 ) -> BacktestReport:
     """The report of columns in memory."""
-    request = BacktestRequest(reference=Path("ref"), data=Path("data"), window=WindowLength(rows=rows), **options)
+    request = BacktestRequest(reference="ref", data="data", window=WindowLength(rows=rows), **options)
     return judged_tables(table(reference), table(data), request)
 
 

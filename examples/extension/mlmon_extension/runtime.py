@@ -79,7 +79,6 @@ def _describe(capture: Capture) -> SessionInfo:
     return SessionInfo(
         model_name=capture.model_name(toy.Model) or "toy-model",
         path="",
-        digest="",
         graph_name="",
         metadata={},
         provider="",

@@ -93,6 +93,7 @@ class ClassDecoder:
         elif kind == "multi_label":
             codes, label_rows, certainties = decode_multi_labels(rows)
             is_finite: Bools = np.asarray(np.isfinite(certainties))
+            calls = calls[: len(certainties)]
             confidences = Confidences(certainties[is_finite], calls[is_finite])
             labels = Labels(codes, calls[label_rows], self._label_table(tensor, rows.shape[1]))
             decoded = confidences.calls

@@ -107,6 +107,7 @@ class Decoder:
             names=declared.features,
             categorical=declared.categorical,
             limit=max_features,
+            metadata=plan.session.metadata,
             note=functools.partial(self._note, "inputs"),
             namer=namer,
         )

@@ -1,11 +1,15 @@
-"""Summarizes inputs: one column of numbers a feature, or counts of categories."""
+"""Summarizes inputs: one column of numbers a feature, counts of categories, or of a wide input its mean and spread.
+
+Wide are inputs of one kind of value: sound, raw bytes, tokens, spectrograms. A feature a column would be a hundred
+streams that say nothing each; mean and standard deviation of a sample's values show when it gets louder or emptier.
+"""
 
 from __future__ import annotations
 
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -13,20 +17,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.instrumentation.decode.batch import Items, TensorRows, join_rows, split_calls
-from otel_mlmon.instrumentation.decode.images import image_features
+from otel_mlmon.instrumentation.decode.images import channel_names, image_features
 from otel_mlmon.instrumentation.decode.predictions import InputSummary
 from otel_mlmon.instrumentation.decode.vocabulary import TextNamer
 from otel_mlmon.instrumentation.runtime.call import Item, Tensor
+from otel_mlmon.instrumentation.runtime.input_sample import sample_interval
 from otel_mlmon.types import Bools
 
 MAX_FREE_WIDTH: Final = 64
 """Columns of a table whose width the model leaves open; a wider one is a sequence: sound, or a text's tokens."""
 
+MAX_TABLE_WIDTH: Final = 256
+"""Columns of a table without names; a wider one, of more columns than may be profiled, is a wide input."""
+
 CATEGORY_RANGE: Final = (-1, 31)
 """Whole numbers that all lie in here, ends included, are categories, until one does not."""
 
 MAX_INTEGER_COLUMNS: Final = 20
-"""A wider table of whole numbers holds pixels or counts, not categories."""
+"""A wider table of whole numbers holds pixels or counts, not categories; one of small integers is a wide input."""
+
+MAX_WIDE_VALUES: Final = 1024
+"""Values of a sample that its mean and spread are computed of, about."""
 
 _TOKENS: Final = re.compile(r"((input|token|position|segment|decoder|attention)_?)+(type_?)?(ids?|mask|s)?$")
 
@@ -38,7 +49,13 @@ class InputPlan:
     position: int
     tensor: Tensor
     names: tuple[str, ...] = ()
-    """Names of the columns; empty for an image."""
+    """Names of the columns; empty for an image; of a wide input, of its mean and spread."""
+    is_wide: bool = False
+    """Whether the input has a mean and a spread instead of columns."""
+    prefix: str = ""
+    """What the names of an image's features begin with, where there are several images."""
+    channels: tuple[str, ...] = ()
+    """Names of the means of an image's colour channels."""
     width: int = 0
     """Number of columns, named or not."""
     categorical: set[int] = field(default_factory=set)
@@ -60,6 +77,7 @@ class FeatureProfiler:
         limit: Number of features at most.
         note: Takes what a developer would like to know.
         namer: Names categories as they may leave the process.
+        metadata: The model's, which may say the order of an image's colours.
     """
 
     def __init__(
@@ -71,6 +89,7 @@ class FeatureProfiler:
         limit: int,
         note: Callable[[str], None],
         namer: TextNamer,
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         self._namer = namer
         self._tensors = tensors
@@ -78,6 +97,7 @@ class FeatureProfiler:
         self._categorical = categorical
         self._limit = limit
         self._note = note
+        self._metadata = metadata or {}
         self._plans: list[InputPlan] | None = None
 
     def summarize(self, inputs: Sequence[Items]) -> InputSummary:
@@ -95,16 +115,26 @@ class FeatureProfiler:
         return summary
 
     def _plan_inputs(self, widths: Sequence[int]) -> list[InputPlan]:
-        tables = [
+        inputs = [
             (position, tensor, width)
             for position, (tensor, width) in enumerate(zip(self._tensors, widths, strict=True))
-            if width and tensor.layout in {"rows", "text"} and (self._names or not _is_sequence(tensor, width))
+            if width and tensor.layout in {"rows", "text", "wide"}
+        ]
+        wide = [(position, tensor) for position, tensor, width in inputs if self._is_wide(tensor, width)]
+        tables = [entry for entry in inputs if entry[:2] not in wide]
+        images = [
+            (position, tensor) for position, tensor in enumerate(self._tensors) if tensor.layout in {"nchw", "nhwc"}
         ]
         free, names, columns = self._limit, self._names, sum(width for _, _, width in tables)
         plans = [
-            InputPlan(position=position, tensor=tensor)
-            for position, tensor in enumerate(self._tensors)
-            if tensor.layout in {"nchw", "nhwc"} and free
+            InputPlan(
+                position=position,
+                tensor=tensor,
+                prefix=f"{tensor.name}." if len(images) > 1 else "",
+                channels=channel_names(tensor.name, self._metadata),
+            )
+            for position, tensor in images
+            if free
         ]
         for position, tensor, width in tables:
             default_names = _default_names(tensor.name, width, limit=self._limit, is_only=len(tables) == 1)
@@ -113,9 +143,21 @@ class FeatureProfiler:
             free -= len(column_names)
             if column_names:
                 plans.append(self._plan_table(position, tensor, column_names, width))
+        for position, tensor in wide[: max(free, 0) // 2]:
+            if self._names:
+                self._note(f"{tensor.name} is too wide for features of their own: its mean and spread are profiled")
+            names_of_wide = (f"{tensor.name}.mean", f"{tensor.name}.spread")
+            plans.append(InputPlan(position=position, tensor=tensor, names=names_of_wide, is_wide=True))
         if columns > self._limit > 0:
             self._note(f"{columns} columns, the first {self._limit} are profiled (max_features)")
         return plans
+
+    def _is_wide(self, tensor: Tensor, width: int) -> bool:
+        if tensor.layout == "wide":
+            return True
+        if tensor.layout == "text" or width == 1 or self._names:
+            return False
+        return _is_sequence(tensor, width) or width > max(self._limit, MAX_TABLE_WIDTH)
 
     def _plan_table(self, position: int, tensor: Tensor, names: tuple[str, ...], width: int) -> InputPlan:
         plan = InputPlan(position=position, tensor=tensor, names=names, width=width)
@@ -133,6 +175,8 @@ class FeatureProfiler:
             return _add_texts(plan, split_calls(items), summary, self._namer)
         if not plan.names:
             return _add_images(plan, split_calls(items), summary)
+        if plan.is_wide:
+            return _add_wide(plan, split_calls(items), summary)
         joined = join_rows(plan.tensor, items, width=plan.width)
         if joined.is_ragged and self._plans is not None:
             self._plans.remove(plan)
@@ -153,8 +197,8 @@ class FeatureProfiler:
 
 
 def _is_sequence(tensor: Tensor, width: int) -> bool:
-    if tensor.layout == "text" or width == 1:
-        return False
+    if tensor.dtype in {"uint8", "int8", "int16"} and width > MAX_INTEGER_COLUMNS:
+        return True
     if _TOKENS.fullmatch(tensor.name.lower()) and "int" in tensor.dtype:
         return True
     return tensor.row_shape is None and ("int" in tensor.dtype or width > MAX_FREE_WIDTH)
@@ -174,7 +218,7 @@ def _width(tensor: Tensor, items: Items) -> int:
     shape = next((item[0] for item in split_calls(items) if isinstance(item, tuple)), None)
     if shape is None:
         return 0
-    return math.prod(shape[1:]) if tensor.layout in {"rows", "text"} else 1
+    return math.prod(shape[1:]) if tensor.layout in {"rows", "text", "wide"} else 1
 
 
 def _add_table(plan: InputPlan, joined: TensorRows, summary: InputSummary, namer: TextNamer) -> int:
@@ -235,9 +279,42 @@ def _add_texts(plan: InputPlan, items: Sequence[Item], summary: InputSummary, na
     return rows
 
 
+def _add_wide(plan: InputPlan, items: Sequence[Item], summary: InputSummary) -> int:
+    """Adds mean and spread of each copied sample; values that are no numbers are left out of them."""
+    dtype = np.dtype(plan.tensor.dtype)
+    tables: dict[int, list[NDArray[Any]]] = {}
+    for item in items:
+        shape, data = item if isinstance(item, tuple) else ((0, *(plan.tensor.row_shape or ())), item)
+        width = math.prod(shape[1:])
+        values = -(-width // sample_interval(width)) if plan.tensor.layout == "wide" and width else width
+        if isinstance(data, bytes) and values and data and len(data) % (values * dtype.itemsize) == 0:
+            rows = np.frombuffer(data, dtype=dtype).reshape(-1, values)
+            tables.setdefault(rows[:, :: -(-values // MAX_WIDE_VALUES)].shape[1], []).append(
+                rows[:, :: -(-values // MAX_WIDE_VALUES)]
+            )
+    columns = [_mean_and_spread(np.concatenate(tables_of_width)) for tables_of_width in tables.values()]
+    if not columns:
+        return 0
+    means, spreads = np.concatenate(columns, axis=1)
+    for name, values_of_samples in zip(plan.names, (means, spreads), strict=True):
+        summary.features[name] = _finite_values(values_of_samples, name, summary, is_finite=False)
+    return len(means)
+
+
+def _mean_and_spread(rows: NDArray[Any]) -> NDArray[Any]:
+    """Computes mean and standard deviation of each row, of its finite values; NaN of none. Shape (2, rows)."""
+    is_number = np.isfinite(rows) if rows.dtype.kind == "f" else np.ones(rows.shape, dtype=bool)
+    counts = is_number.sum(axis=1)
+    values = np.where(is_number, rows, 0).astype(np.float64)
+    with np.errstate(all="ignore"):
+        means = values.sum(axis=1) / counts
+        deviations = np.where(is_number, values - means[:, None], 0)
+        return np.stack([means, np.sqrt((deviations**2).sum(axis=1) / counts)])
+
+
 def _add_images(plan: InputPlan, items: Sequence[Item], summary: InputSummary) -> int:
     rows = 0
-    for name, values in image_features(plan.tensor, items).items():
-        rows = len(values)
+    for feature, values in image_features(plan.tensor, items, plan.channels).items():
+        rows, name = len(values), f"{plan.prefix}{feature}"
         summary.features[name] = _finite_values(values, name, summary, is_finite=False)
     return rows

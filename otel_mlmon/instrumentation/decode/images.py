@@ -1,28 +1,59 @@
 """Summarizes images in eight numbers each: none of their pixels leave the process.
 
-Brightness is the mean and contrast the standard deviation of all copied pixels of all colour channels, without alpha;
-red, green and blue are the means of their channel where there are three. uint8 is scaled to [0, 1]; a float is taken as
-it is, since a model's own normalisation is part of its input.
+Brightness is the mean and contrast the standard deviation of all copied pixels of all colour channels, without alpha.
+Where there are three, the mean of each is a feature too: red, green and blue only where the model says their order,
+since images read by OpenCV have blue first. uint8 is scaled to [0, 1]; a float is taken as it is, since a model's own
+normalisation is part of its input.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.runtime.call import Item, Tensor, image_step
+from otel_mlmon.instrumentation.runtime.call import Item, Tensor
+from otel_mlmon.instrumentation.runtime.input_sample import count_sample
 from otel_mlmon.types import Floats
 
 CHUNK_BYTES: Final = 1 << 18
 """Images are processed in chunks that stay in a core's cache."""
 
 
-def image_features(tensor: Tensor, items: Sequence[Item]) -> dict[str, Floats]:
-    """Computes the features of all copied images by name, each of shape (images,); NaN where a pixel is no number."""
+_ORDER: Final = re.compile(r"(?:^|[^a-z])(rgb|bgr)a?(?:8|888|24|32)?(?:$|[^a-z])")
+_ORDER_KEYS: Final = re.compile(
+    r"(?:bitmappixelformat|pixel_?format|colou?r_?(?:format|order|space|mode)|channel_?order)$"
+)
+
+
+def channel_names(input_name: str, metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """Names the means of three colour channels: by colour where the model says which is which, else by position.
+
+    Args:
+        input_name: The name of the input, such as `rgb_image`.
+        metadata: The model's; `Image.BitmapPixelFormat` is ONNX's own key (onnx, docs/MetadataProps.md).
+    """
+    formats = [value for key, value in metadata.items() if _ORDER_KEYS.search(key.lower())]
+    orders = {match[1] for text in (input_name, *formats) if (match := _ORDER.search(text.lower()))}
+    if len(orders) != 1:
+        return semconv.CHANNEL_FEATURES
+    return semconv.COLOUR_FEATURES if orders == {"rgb"} else semconv.COLOUR_FEATURES[::-1]
+
+
+def image_features(
+    tensor: Tensor, items: Sequence[Item], channels: Sequence[str] = semconv.CHANNEL_FEATURES
+) -> dict[str, Floats]:
+    """Computes the features of all copied images by name, each of shape (images,); NaN where a pixel is no number.
+
+    Args:
+        tensor: The input.
+        items: Its copies.
+        channels: The names of the means of three colour channels.
+    """
     images_by_shape: dict[tuple[int, ...], list[bytes]] = {}
     for item in items:
         if type(item) is tuple and item[1]:
@@ -30,11 +61,9 @@ def image_features(tensor: Tensor, items: Sequence[Item]) -> dict[str, Floats]:
     parts = [part for shape, data in images_by_shape.items() for part in _feature_tables(tensor, shape, data)]
     if not parts:
         return {}
-    columns = dict(zip(semconv.IMAGE_FEATURES, np.concatenate(parts, axis=1), strict=True))
-    if 3 not in {_channels(tensor, shape) for shape in images_by_shape}:
-        for name in semconv.IMAGE_FEATURES[-3:]:
-            del columns[name]
-    return columns
+    has_colours = 3 in {_channels(tensor, shape) for shape in images_by_shape}
+    names = (*semconv.IMAGE_FEATURES, *(channels if has_colours else ()))
+    return dict(zip(names, np.concatenate(parts, axis=1), strict=False))
 
 
 def _channels(tensor: Tensor, shape: Sequence[int]) -> int:
@@ -47,8 +76,7 @@ def _feature_tables(tensor: Tensor, shape: Sequence[int], data: Sequence[bytes])
     channels = _channels(tensor, shape)
     if not height or not width or not channels:
         return
-    step = image_step(height, width)
-    pixels = -(-height // step) * -(-width // step)
+    pixels = count_sample(height, width)
     image_bytes = channels * pixels * np.dtype(tensor.dtype).itemsize
     chunk = max(1, CHUNK_BYTES // max(map(len, data)))
     for first in range(0, len(data), chunk):
@@ -73,7 +101,7 @@ def _channel_moments(images: NDArray[Any], *, axis: int) -> tuple[Floats, Floats
 def _feature_table(means: Floats, variances: Floats, size: tuple[int, int], scale: float) -> Floats:
     colours = 3 if means.shape[1] == 4 else means.shape[1]
     means, variances = means[:, :colours] / scale, variances[:, :colours] / scale**2
-    table = np.full((len(semconv.IMAGE_FEATURES), len(means)), np.nan)
+    table = np.full((len(semconv.IMAGE_FEATURES) + 3, len(means)), np.nan)
     with np.errstate(all="ignore"):
         table[0] = means.mean(axis=1)
         # The variance of all is the mean of the variances plus the variance of the means.

@@ -24,6 +24,30 @@ _EXPORTER_NAMES: Final = re.compile(
 )
 """Names of graphs that exporters write for every model."""
 
+_WORD_BOUNDARY: Final = re.compile(r"[-_.\s()]+")
+_SILENT_WORDS: Final = frozenset({
+    "model", "models", "best", "last", "latest", "final", "export", "exported", "onnx", "ort", "net", "network",
+    "graph", "weights", "checkpoint", "checkpoints", "ckpt", "saved", "trained", "training", "train",
+    "inference", "infer", "predict", "prediction", "production", "prod", "my", "the", "new", "old", "output",
+    "out", "result", "pytorch", "torch", "tf", "tensorflow", "keras", "sklearn", "pipeline", "quantized",
+    "quantised", "quant", "optimized", "optimised", "opt", "simplified", "sim", "int8", "uint8", "fp16", "fp32",
+    "float16", "float32", "q4", "q8", "dynamic", "static", "cpu", "gpu", "cuda", "opset", "file", "data",
+    "artifact", "artifacts", "app", "src", "lib", "bin", "tmp", "temp", "home", "root", "users", "usr", "var",
+    "mnt", "srv", "code", "repo", "workspace", "work", "build", "dist", "run", "runs", "exp", "experiment",
+    "snapshots", "blobs", "hub", "cache", "versions", "version", "resources", "assets", "package", "packages",
+    "site", "dev", "main", "test", "tests",
+})  # fmt: skip
+"""Words that say nothing of what a model is for, of which names of files and folders consist."""
+
+_SILENT_WORD: Final = re.compile(r"v?\d+|[0-9a-f]{8,}|opset\d+|tmp\w{6,}|epoch\d*|step\d*|copy")
+"""Numbers, hashes, and folders that are made for one run."""
+
+MAX_FOLDERS: Final = 4
+"""Folders above a file that may name its model."""
+
+DIGEST_CHARACTERS: Final = 12
+"""Characters of the digest in a name or version."""
+
 MAX_TEXT: Final = 128
 MAX_NAMES_CHARACTERS: Final = 1_000_000
 """The largest length of metadata that is parsed as class names."""
@@ -58,36 +82,43 @@ class ModelIdentity:
         return {name: value for name, value in attributes.items() if value}
 
 
-def identify(session: SessionInfo, *, version: str = "") -> ModelIdentity:
+def identify(session: SessionInfo, *, version: str = "", may_read: bool = True) -> ModelIdentity:
     """Identifies the model of a session.
 
     Args:
         session: The session.
         version: The version in the model's `ModelOptions`, which one that its calls report comes before; empty if none.
+        may_read: Whether the model's file may be read, for its digest; False on the host's thread.
     """
     return ModelIdentity(
-        name=model_name(session),
-        version=session.model_version.strip()[:MAX_TEXT] or version or _version(session),
+        name=model_name(session, may_read=may_read),
+        version=session.model_version.strip()[:MAX_TEXT] or version or _version(session, may_read=may_read),
         provider=session.provider,
         runtime_name=session.runtime_name,
         runtime_version=session.runtime_version,
     )
 
 
-def model_name(session: SessionInfo) -> str:
+def model_name(session: SessionInfo, *, may_read: bool = True) -> str:
     """Finds the name of a model, of 1 to 128 characters.
 
-    The first of: the application's name, the metadata, the file's stem, the graph's name unless exporters write it for
-    every model, the digest.
+    The first of: the application's name, the metadata, the file's name. Where that is one like `model.onnx`, which
+    many models have, the folder before it: `churn-model` of `churn/model.onnx`. Of bytes, or where folders say nothing
+    either, the graph's name unless exporters write it for every model, and last the digest.
+
+    Args:
+        session: The session.
+        may_read: Whether the model's file may be read, for its digest; False on the host's thread.
     """
     graph = session.graph_name.strip()
     name = (
         session.model_name.strip()
         or _metadata_value(session, _NAME_KEYS)
-        or stem(session.path)
+        or file_name(session.path)
         or ("" if _EXPORTER_NAMES.fullmatch(graph) else graph)
+        or _nearest_folder_name(session.path)
     )
-    return name[:MAX_TEXT] or f"model-{session.digest[:12] or 'unknown'}"
+    return name[:MAX_TEXT] or f"model-{_digest(session, may_read=may_read)[:DIGEST_CHARACTERS] or 'unknown'}"
 
 
 def stem(path: str) -> str:
@@ -95,9 +126,43 @@ def stem(path: str) -> str:
     return PurePath(path.replace("\\", "/")).stem
 
 
-def _version(session: SessionInfo) -> str:
+def file_name(path: str) -> str:
+    """Names a model by its file, or where that says nothing, by its folder and file; empty if neither says anything."""
+    name = stem(path)
+    if not is_silent(name):
+        return name
+    parents = PurePath(path.replace("\\", "/")).parents
+    for folder in list(parents)[:MAX_FOLDERS]:
+        # What lies in `home` is the name of a person.
+        if not is_silent(folder.name) and folder.parent.name.lower() not in {"home", "users"}:
+            return f"{folder.name.rpartition('--')[2]}-{name}"
+    return ""
+
+
+def is_silent(name: str) -> bool:
+    """Whether a name of a file or folder is one that many models have, such as `model`, `best` or `1`."""
+    words = [word for word in _WORD_BOUNDARY.split(name.lower()) if word]
+    return all(word in _SILENT_WORDS or _SILENT_WORD.fullmatch(word) for word in words)
+
+
+def _nearest_folder_name(path: str) -> str:
+    """Names a model by the folder that its file is in, whatever that says, unless it was made for one run."""
+    folder = PurePath(path.replace("\\", "/")).parent.name
+    return f"{folder}-{stem(path)}" if folder and not _SILENT_WORD.fullmatch(folder.lower()) else ""
+
+
+def _version(session: SessionInfo, *, may_read: bool) -> str:
     version = _metadata_value(session, _VERSION_KEYS)[:MAX_TEXT]
-    return version or ("" if session.version == UNKNOWN_VERSION else str(session.version))
+    if version:
+        return version
+    if 0 < session.version < UNKNOWN_VERSION:
+        return str(session.version)
+    return _digest(session, may_read=may_read)[:DIGEST_CHARACTERS]
+
+
+def _digest(session: SessionInfo, *, may_read: bool) -> str:
+    graph = session.graph() if may_read else session.graph.known
+    return graph.digest if graph is not None else ""
 
 
 def _metadata_value(session: SessionInfo, keys: Sequence[str]) -> str:

@@ -5,24 +5,19 @@ A session is announced when it is created, else at its first call that is decode
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity, identify, model_name, stem
-from otel_mlmon.instrumentation.runtime.call import Load, SessionInfo, stamp_of
+from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity, file_name, identify, model_name, stem
+from otel_mlmon.instrumentation.runtime.call import Load, SessionInfo
 
 MAX_SESSIONS: Final = 1024
 """Sessions remembered, and loads that wait, at most; a session that is no longer remembered is announced again."""
-
-MAX_HASHED_BYTES: Final = 64 * 2**20
-"""A larger file is not hashed: it takes a tenth of a second of a core, and a hash of a part identifies nothing."""
 
 MAX_REFERENCE_CHARACTERS: Final = 3 * 2**20
 """A longer reference is not sent: receivers of OTLP over gRPC refuse messages above 4 MiB."""
@@ -151,7 +146,7 @@ def describe_load(load: Load, *, version_of: Callable[[str], str]) -> ModelLoad:
         error_type=load.error_type,
         requested=load.requested,
         providers=session.providers if session else (),
-        sha256=_sha256(session, load) if session and load.is_new else "",
+        sha256=_sha256(session) if session and load.is_new else "",
         reference=_reference(session) if session else "",
     )
 
@@ -159,7 +154,9 @@ def describe_load(load: Load, *, version_of: Callable[[str], str]) -> ModelLoad:
 def _model_of(load: Load, version_of: Callable[[str], str]) -> ModelIdentity:
     if load.session is not None:
         return identify(load.session, version=version_of(model_name(load.session)))
-    return ModelIdentity(name=stem(load.path) or "unknown", version="", provider="", runtime_version="")
+    return ModelIdentity(
+        name=file_name(load.path) or stem(load.path) or "unknown", version="", provider="", runtime_version=""
+    )
 
 
 def _reference(session: SessionInfo) -> str:
@@ -174,15 +171,6 @@ def _reference(session: SessionInfo) -> str:
     return ""
 
 
-def _sha256(session: SessionInfo, load: Load) -> str:
-    """Hashes the bytes that were loaded, or the file if it did not change since."""
-    content = session.content() if session.content is not None else None
-    if isinstance(content, bytes):
-        return hashlib.sha256(content).hexdigest() if len(content) <= MAX_HASHED_BYTES else ""
-    if load.stamp is None or load.stamp[0] > MAX_HASHED_BYTES or stamp_of(load.path) != load.stamp:
-        return ""
-    try:
-        digest = hashlib.sha256(Path(load.path).read_bytes()).hexdigest()
-    except OSError:
-        return ""
-    return digest if stamp_of(load.path) == load.stamp else ""
+def _sha256(session: SessionInfo) -> str:
+    graph = session.graph()
+    return graph.digest if graph.is_digest_complete else ""

@@ -151,6 +151,8 @@ def decode_multi_labels(rows: NDArray[Any]) -> tuple[Ints, Ints, Floats]:
         The labels; the row of each, not decreasing, and within a row the most probable first; the confidence of each
         row, NaN where a number is missing.
     """
+    if not rows.size:
+        return _NO_INTS, _NO_INTS, _NO_FLOATS
     is_finite: Bools = np.asarray(np.isfinite(rows).all(axis=1))
     values = rows.astype(np.float64) if is_finite.all() else np.where(is_finite[:, None], rows, 0.0).astype(np.float64)
     np.clip(values, 0.0, 1.0, out=values)

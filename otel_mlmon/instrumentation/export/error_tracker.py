@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
+import numpy as np
 from opentelemetry.context import Context
 
 from otel_mlmon.instrumentation.decode.predictions import Predictions
+from otel_mlmon.instrumentation.export.call_sampler import Samples
 from otel_mlmon.instrumentation.export.sampling import CallPriorities
+from otel_mlmon.types import Bools
 
 ContextReader: TypeAlias = Callable[[None], object]
 """Reads the host's context around a call: OpenTelemetry's or None, or a pair of it and the error tracker's own."""
@@ -46,21 +49,26 @@ class ErrorTracker(Protocol):
     def related_spans(self, predictions: Predictions, contexts: Sequence[object]) -> RelatedSpans | None:
         """Finds the error tracker's span that each call of a batch belongs to; None if no call has one."""
 
+    def find_candidates(self, predictions: Predictions, contexts: Sequence[object], /) -> Bools:
+        """Finds the calls of a batch, shape (n,), that may become transactions: those outside any."""
+
     def emit(
         self,
         predictions: Predictions,
         priorities: CallPriorities,
+        samples: Samples,
         contexts: Sequence[object],
         span_contexts: Mapping[int, Context],
         related_spans: RelatedSpans | None,
         *,
         offset_ns: int,
     ) -> None:
-        """Sends the calls that ran outside any transaction.
+        """Sends the chosen calls that ran outside any transaction.
 
         Args:
             predictions: The calls.
-            priorities: How much each call deserves to be sent.
+            priorities: Their confidences.
+            samples: The calls outside any transaction that were chosen.
             contexts: The error tracker's own context around each call; empty if no call had one.
             span_contexts: The context of OpenTelemetry's span, by call, of the calls that have one.
             related_spans: The result of `related_spans` for the same batch.
@@ -73,8 +81,13 @@ class ErrorTracker(Protocol):
     def flush(self, timeout_s: float) -> None:
         """Sends what is queued, within the time."""
 
-    def close(self, timeout_s: float, /) -> None:
-        """Sends what is queued and undoes every change made to the application's client."""
+    def close(self, timeout_s: float, /, *, is_exit: bool = False) -> None:
+        """Sends what is queued and undoes every change made to the application's client.
+
+        Args:
+            timeout_s: How long that may take.
+            is_exit: Whether the process ends, where the client flushes by itself: both share the time.
+        """
 
     def reset(self) -> None:
         """Discards all state of calls, in a forked child."""
@@ -107,6 +120,10 @@ class NullErrorTracker:
     def related_spans(self, *_: object) -> None:
         """Relates no call to any span."""
 
+    def find_candidates(self, predictions: Predictions, _contexts: Sequence[object]) -> Bools:
+        """Finds none."""
+        return np.zeros(len(predictions.errors), dtype=bool)
+
     def emit(self, *_: object, **__: object) -> None:
         """Does nothing."""
 
@@ -116,7 +133,7 @@ class NullErrorTracker:
     def flush(self, timeout_s: float) -> None:
         """Does nothing."""
 
-    def close(self, _timeout_s: float, /) -> None:
+    def close(self, _timeout_s: float, /, **_: object) -> None:
         """Does nothing but switch its mode to `off`."""
         self.mode = "off"
 

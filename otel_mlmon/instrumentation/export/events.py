@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import logging
-import random
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Final, cast
 
-import numpy as np
 from opentelemetry._logs import LoggerProvider, SeverityNumber
 from opentelemetry.context import Context
 
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.model_loading import ModelLoad
 from otel_mlmon.instrumentation.decode.predictions import Predictions
-from otel_mlmon.instrumentation.export.sampling import (
-    Attributes,
-    CallPriorities,
-    RateLimiter,
-    call_attributes,
-    select_calls,
-)
+from otel_mlmon.instrumentation.export.call_sampler import Samples, sample_attributes
+from otel_mlmon.instrumentation.export.sampling import Attributes, CallPriorities, call_attributes
 from otel_mlmon.instrumentation.export.spans import otel_context
 from otel_mlmon.instrumentation.queue.call_queue import give_way
 from otel_mlmon.version import __version__
@@ -33,15 +26,13 @@ _LOG: Final = logging.getLogger("otel_mlmon")
 
 
 class EventWriter:
-    """Writes events, at most so many a second of each kind.
+    """Writes events.
 
     Runs on: the worker thread.
 
     Args:
         provider: Whose logger is used; None where the host switched events off, which leaves the log line of a
             fallback.
-        per_second: `ml.prediction` events a second at most, and likewise `ml.inference.exception`.
-        rng: Our own source of randomness.
         new_id: Makes a prediction's id.
     """
 
@@ -49,14 +40,9 @@ class EventWriter:
         self,
         provider: LoggerProvider | None,
         *,
-        per_second: float,
-        rng: random.Random,
         new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
     ) -> None:
         self._logger = provider.get_logger(semconv.SCOPE, __version__) if provider else None
-        self._prediction_limiter = RateLimiter(per_second)
-        self._exception_limiter = RateLimiter(per_second)
-        self._rng = rng
         self._new_id = new_id
         self._logged_fallbacks: set[tuple[str, str, str]] = set()
 
@@ -64,49 +50,51 @@ class EventWriter:
         self,
         predictions: Predictions,
         priorities: CallPriorities,
+        samples: Samples,
         span_contexts: Mapping[int, Context],
         *,
         offset_ns: int,
     ) -> None:
-        """Writes the prediction log of a batch: `ml.prediction` events, failed and unsure calls first.
+        """Writes the prediction log of a batch: `ml.prediction` events.
 
         Args:
             predictions: The calls.
-            priorities: Which calls come first.
+            priorities: Their confidences.
+            samples: The calls that were chosen.
             span_contexts: The context of the span, by call, of the calls that have one; others take the call's own.
             offset_ns: Unix time minus `time.perf_counter_ns`.
         """
         if self._logger is None:
             return
-        calls = np.arange(len(predictions.errors))
-        for call in select_calls(calls, priorities, self._prediction_limiter, self._rng):
-            attributes = call_attributes(predictions, priorities, call) | {semconv.PREDICTION_ID: self._new_id()}
+        for call, sample in samples.items():
+            attributes = call_attributes(predictions, priorities, call) | sample_attributes(sample)
+            attributes[semconv.PREDICTION_ID] = self._new_id()
             self._write_call(semconv.EVENT_PREDICTION, predictions, call, attributes, span_contexts, offset_ns)
             give_way()
 
     def write_exceptions(
         self,
         predictions: Predictions,
-        priorities: CallPriorities,
+        samples: Samples,
         span_contexts: Mapping[int, Context],
         *,
         offset_ns: int,
     ) -> None:
-        """Writes an `ml.inference.exception` for each failed call of a batch.
+        """Writes an `ml.inference.exception` for each failed call of a batch that was chosen.
 
         It carries the exception's type and not its message, which may hold the host's data.
         """
-        failed_calls = np.flatnonzero(priorities.failed)
-        if self._logger is None or not failed_calls.size:
+        if self._logger is None:
             return
         model = predictions.model
         version = {semconv.MODEL_VERSION: model.version} if model.version else {}
-        for call in failed_calls[: self._exception_limiter.grant(failed_calls.size)].tolist():
+        for call, sample in samples.items():
             attributes: Attributes = {
                 semconv.MODEL_NAME: model.name,
                 **version,
                 semconv.OPERATION_NAME: predictions.operation,
                 semconv.EXCEPTION_TYPE: str(predictions.errors[call]),
+                **sample_attributes(sample),
             }
             self._write_call(semconv.EVENT_INFERENCE_EXCEPTION, predictions, call, attributes, span_contexts, offset_ns)
 

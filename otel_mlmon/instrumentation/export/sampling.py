@@ -1,10 +1,7 @@
-"""Sampling: chooses the calls that get a span or an event of their own, and builds the attributes of these."""
+"""What is known of calls when spans and events are written: which failed, were unsure or slow, and their attributes."""
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -90,57 +87,6 @@ class SlowCallDetector:
         measured_ns = durations_ns[durations_ns > 0]
         self._durations_ns[model] = np.concatenate([past_ns, measured_ns[-LATENCY_WINDOW:]])[-LATENCY_WINDOW:]
         return np.asarray(durations_ns > limit_ns)
-
-
-class RateLimiter:
-    """Grants at most so many a second, with up to one second's worth saved up (token bucket).
-
-    Args:
-        per_second: 0 or above.
-        clock: Seconds, monotonic.
-    """
-
-    def __init__(self, per_second: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._per_second = per_second
-        self._clock = clock
-        self._max_tokens = max(per_second, 1.0) if per_second else 0.0
-        self._tokens = self._max_tokens
-        self._refilled_at_s = clock()
-
-    def grant(self, requested: int) -> int:
-        """Returns how many of the `requested` items may pass now."""
-        now_s = self._clock()
-        self._tokens = min(self._max_tokens, self._tokens + (now_s - self._refilled_at_s) * self._per_second)
-        self._refilled_at_s = now_s
-        granted = min(requested, int(self._tokens))
-        self._tokens -= granted
-        return granted
-
-
-def select_calls(candidates: Ints, priorities: CallPriorities, limiter: RateLimiter, rng: random.Random) -> list[int]:
-    """Selects as many candidates as the limiter grants: failed calls first, then unsure, then slow, then any others.
-
-    Args:
-        candidates: Positions of calls, ascending.
-        priorities: Of all calls of the batch.
-        limiter: Grants a number of calls.
-        rng: Draws among calls of one priority where not all are granted.
-
-    Returns:
-        Positions, ascending.
-    """
-    granted = limiter.grant(candidates.size)
-    if granted in {0, candidates.size}:
-        return [int(call) for call in candidates[:granted]]
-    selected: list[int] = []
-    for criterion in (priorities.failed, priorities.unsure, priorities.slow, np.ones_like(priorities.failed)):
-        is_match = criterion[candidates]
-        matches, candidates = candidates[is_match], candidates[~is_match]
-        free = granted - len(selected)
-        selected += (
-            matches.tolist() if matches.size <= free else matches[rng.sample(range(matches.size), free)].tolist()
-        )
-    return sorted(selected)
 
 
 def call_attributes(predictions: Predictions, priorities: CallPriorities, call: int) -> Attributes:

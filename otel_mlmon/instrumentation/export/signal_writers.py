@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from otel_mlmon.guard import guard
 from otel_mlmon.instrumentation.aggregate.aggregator import Snapshot
 from otel_mlmon.instrumentation.decode.model_loading import ModelLoad
+from otel_mlmon.instrumentation.decode.predictions import Predictions
 from otel_mlmon.instrumentation.export import process_metrics
 from otel_mlmon.instrumentation.export.bulk_self_test import UnavailableReasons
+from otel_mlmon.instrumentation.export.call_sampler import CallSampler, Sample, make_round
 from otel_mlmon.instrumentation.export.error_tracker import ErrorTracker
 from otel_mlmon.instrumentation.export.events import EventWriter
 from otel_mlmon.instrumentation.export.metrics import MetricWriter
 from otel_mlmon.instrumentation.export.providers import Providers
-from otel_mlmon.instrumentation.export.sampling import RateLimiter, SlowCallDetector, prioritize
-from otel_mlmon.instrumentation.export.spans import SpanBatch, SpanWriter
+from otel_mlmon.instrumentation.export.sampling import CallPriorities, SlowCallDetector, prioritize
+from otel_mlmon.instrumentation.export.spans import SpanBatch, SpanCandidates, SpanWriter
 from otel_mlmon.instrumentation.settings import InstrumentationSettings, ModelOptions
-from otel_mlmon.types import ModelKey
+from otel_mlmon.types import Bools, ModelKey
+
+
+class _ChosenCalls(NamedTuple):
+    """Holds a batch, and which of its calls were chosen."""
+
+    batch: SpanBatch
+    priorities: CallPriorities
+    with_sampled_parent: Sequence[int]
+    samples: Mapping[str, dict[int, Sample]]
+    """By signal: `spans`, `events`, `exceptions`, `tracker`."""
 
 
 class SignalWriters:
     """Writes the signals of a process through one set of providers.
 
-    Runs on: `write_metrics` on one thread at a time; `write_calls` and `write_model` likewise, beside it.
+    Runs on: `write_metrics` on one thread at a time; `write_round` and `write_model` likewise, beside it.
 
     Args:
         providers: One a signal.
@@ -51,7 +65,17 @@ class SignalWriters:
         self._options = options
         self._error_tracker = error_tracker
         self._slow_calls = SlowCallDetector()
-        self._events = EventWriter(providers.logger, per_second=settings.events_per_second, rng=rng)
+        seed = rng.getrandbits(64)
+        self._samplers = {
+            signal: CallSampler(per_second, seed=seed)
+            for signal, per_second in (
+                ("spans", settings.spans_per_second),
+                ("events", settings.events_per_second),
+                ("exceptions", settings.events_per_second),
+                ("tracker", settings.spans_per_second),
+            )
+        }
+        self._events = EventWriter(providers.logger)
         self._metrics: MetricWriter | None = None
         self._spans: SpanWriter | None = None
         self._process_metrics: Any = None
@@ -60,8 +84,7 @@ class SignalWriters:
                 providers.meter, drain=drain, sessions=sessions, min_new_values=settings.min_new_values
             )
         if providers.tracer is not None:
-            limiter = RateLimiter(settings.spans_per_second)
-            self._spans = SpanWriter(providers.tracer, ratio=settings.span_ratio, limiter=limiter, rng=rng)
+            self._spans = SpanWriter(providers.tracer, ratio=settings.span_ratio, rng=rng)
         if providers.owns_meter:
             with guard("resource"):
                 self._process_metrics = process_metrics.start(providers.meter)
@@ -84,29 +107,81 @@ class SignalWriters:
         """Writes the events of a model that was loaded; `offset_ns` is Unix time minus `time.perf_counter_ns`."""
         self._events.write_model(load, offset_ns=offset_ns)
 
-    def write_calls(self, batch: SpanBatch, *, offset_ns: int) -> None:
-        """Writes the spans, exemplars and events of a batch whose calls the metrics hold.
+    def write_round(self, batches: Sequence[SpanBatch], *, offset_ns: int) -> None:
+        """Writes the spans, exemplars and events of the chosen calls of batches, whose calls the metrics hold.
 
         The host's span processors run here, and may block.
+
+        Args:
+            batches: All that was decoded since the last round: among them is chosen at once.
+            offset_ns: Unix time minus `time.perf_counter_ns`.
         """
-        predictions, tracker_contexts = batch
+        with guard("spans_and_events"):
+            for calls in self._choose(batches):
+                with guard("spans_and_events"):
+                    self._write_calls(calls, offset_ns)
+
+    def _choose(self, batches: Sequence[SpanBatch]) -> Iterator[_ChosenCalls]:
+        models = [batch.predictions.model.key for batch in batches]
+        priorities = [self._prioritize(batch.predictions) for batch in batches]
+        spans = self._spans
+        candidates = [
+            spans.find_candidates(batch.predictions, flags)
+            if spans
+            else SpanCandidates(np.zeros_like(flags.failed), ())
+            for batch, flags in zip(batches, priorities, strict=True)
+        ]
+        signals = {
+            "spans": [found.may_be_chosen for found in candidates],
+            "events": [np.ones_like(flags.failed) for flags in priorities],
+            "exceptions": [flags.failed for flags in priorities],
+            "tracker": [self._find_tracker_candidates(batch) for batch in batches],
+        }
+        calls = make_round(models, priorities, [batch.predictions.duration_ns for batch in batches])
+        chosen = {signal: self._samplers[signal].choose(calls, flags) for signal, flags in signals.items()}
+        for index, (batch, flags, found) in enumerate(zip(batches, priorities, candidates, strict=True)):
+            samples = {signal: of_batches[index] for signal, of_batches in chosen.items()}
+            yield _ChosenCalls(batch, flags, found.with_sampled_parent, samples)
+
+    def _find_tracker_candidates(self, batch: SpanBatch) -> Bools:
+        if self._error_tracker.is_active:
+            with guard("sentry"):
+                return self._error_tracker.find_candidates(*batch)
+        return np.zeros(len(batch.predictions.errors), dtype=bool)
+
+    def _prioritize(self, predictions: Predictions) -> CallPriorities:
         options = self._options(predictions.model.name)
         slow = self._slow_calls.detect(predictions.model.name, predictions.duration_ns, options.latency_threshold_s)
-        priorities = prioritize(predictions, slow=slow, confidence_floor=options.confidence_floor or 0.0)
+        return prioritize(predictions, slow=slow, confidence_floor=options.confidence_floor or 0.0)
+
+    def _write_calls(self, calls: _ChosenCalls, offset_ns: int) -> None:
+        (predictions, tracker_contexts), priorities, with_sampled_parent, samples = calls
         tracker = self._error_tracker if self._error_tracker.is_active else None
         related_spans = tracker.related_spans(predictions, tracker_contexts) if tracker else None
         span_contexts = {}
         if self._spans is not None:
-            span_contexts = self._spans.write(predictions, priorities, offset_ns=offset_ns, related_spans=related_spans)
+            span_contexts = self._spans.write(
+                predictions,
+                priorities,
+                with_sampled_parent,
+                samples["spans"],
+                offset_ns=offset_ns,
+                related_spans=related_spans,
+            )
             if self._metrics is not None:
                 self._metrics.add_exemplars(predictions, priorities, span_contexts, offset_ns=offset_ns)
-        self._events.write_predictions(predictions, priorities, span_contexts, offset_ns=offset_ns)
-        if any(predictions.errors):
-            self._events.write_exceptions(predictions, priorities, span_contexts, offset_ns=offset_ns)
+        self._events.write_predictions(predictions, priorities, samples["events"], span_contexts, offset_ns=offset_ns)
+        self._events.write_exceptions(predictions, samples["exceptions"], span_contexts, offset_ns=offset_ns)
         if tracker:
             with guard("sentry"):
                 tracker.emit(
-                    predictions, priorities, tracker_contexts, span_contexts, related_spans, offset_ns=offset_ns
+                    predictions,
+                    priorities,
+                    samples["tracker"],
+                    tracker_contexts,
+                    span_contexts,
+                    related_spans,
+                    offset_ns=offset_ns,
                 )
 
     def unavailable_reasons(self) -> UnavailableReasons:

@@ -1,14 +1,16 @@
 """Spans of calls: the OpenTelemetry context they belong to, the queue they wait in, and how they are written.
 
 A span is made after the fact, with the context of the call and its true start and end. A span of a sampled parent is
-always made, of an unsampled one never. A call outside any trace gets one by ratio, and beyond it when it failed, was
-slow or unsure: what a sampler at the start of a call cannot know. The provider's own sampler has the last word.
+always made, of an unsampled one never. A call outside any trace may get one by ratio, and beyond it when it failed,
+was slow or unsure: what a sampler at the start of a call cannot know. Which of these do is the choice of
+`call_sampler`. The provider's own sampler has the last word.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import random
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar, copy_context
@@ -31,8 +33,9 @@ from opentelemetry.trace import (
 
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.predictions import InputSummary, Predictions
+from otel_mlmon.instrumentation.export.call_sampler import Sample, Samples, sample_attributes
 from otel_mlmon.instrumentation.export.error_tracker import RelatedSpans, SpanIds
-from otel_mlmon.instrumentation.export.sampling import CallPriorities, RateLimiter, select_calls, span_attributes
+from otel_mlmon.instrumentation.export.sampling import CallPriorities, span_attributes
 from otel_mlmon.instrumentation.queue.call_queue import give_way
 from otel_mlmon.internal_events import JOURNAL, RecordsDropped
 from otel_mlmon.types import Bools
@@ -119,6 +122,15 @@ class SpanQueue:
         return batch
 
 
+class SpanCandidates(NamedTuple):
+    """Holds which calls of a batch may get a span."""
+
+    may_be_chosen: Bools
+    """Shape (n,): calls outside any trace."""
+    with_sampled_parent: Sequence[int]
+    """Positions of the calls that always get one."""
+
+
 class SpanWriter:
     """Writes `predict {ml.model.name}` spans.
 
@@ -126,22 +138,36 @@ class SpanWriter:
 
     Args:
         provider: Whose tracer is used.
-        ratio: Share of calls outside any trace that get a span, within [0, 1].
-        limiter: How many of those a second.
+        ratio: Share of calls outside any trace that may get a span, within [0, 1].
         rng: Our own source of randomness: the host's state is not touched.
     """
 
-    def __init__(self, provider: TracerProvider, *, ratio: float, limiter: RateLimiter, rng: random.Random) -> None:
+    def __init__(self, provider: TracerProvider, *, ratio: float, rng: random.Random) -> None:
         self._tracer = provider.get_tracer(semconv.SCOPE, __version__)
         self._sampler: Sampler | None = getattr(provider, "sampler", None)
         self._ratio = ratio
-        self._limiter = limiter
         self._rng = rng
+
+    def find_candidates(self, predictions: Predictions, priorities: CallPriorities) -> SpanCandidates:
+        """Finds the calls of a batch that may get a span: by ratio, and beyond it the failed, slow and unsure ones."""
+        sampled_calls: list[int] = []
+        may_be_chosen = priorities.is_priority | self._draw_by_ratio(len(predictions.contexts))
+        for call, context in enumerate(predictions.contexts if any(predictions.contexts) else ()):
+            if not context:
+                continue
+            parent = trace.get_current_span(cast("Context", context)).get_span_context()
+            if parent.is_valid:
+                may_be_chosen[call] = False
+                if parent.trace_flags.sampled:
+                    sampled_calls.append(call)
+        return SpanCandidates(may_be_chosen, sampled_calls)
 
     def write(
         self,
         predictions: Predictions,
         priorities: CallPriorities,
+        with_sampled_parent: Sequence[int],
+        samples: Samples,
         *,
         offset_ns: int,
         related_spans: RelatedSpans | None = None,
@@ -150,7 +176,9 @@ class SpanWriter:
 
         Args:
             predictions: The calls.
-            priorities: Which calls outside any trace come first.
+            priorities: Their confidences.
+            with_sampled_parent: Positions of the calls whose parent is sampled.
+            samples: The calls outside any trace that were chosen.
             offset_ns: Unix time minus `time.perf_counter_ns`.
             related_spans: The error tracker's span that a call belongs to: the parent of its span if it is outside any
                 trace of OpenTelemetry's, else a link. None if no call has one.
@@ -158,23 +186,14 @@ class SpanWriter:
         Returns:
             The context of the span, by call, of the calls that got one.
         """
-        sampled_calls: list[int] = []
-        is_candidate = priorities.is_priority | self._draw_by_ratio(len(predictions.contexts))
-        for call, context in enumerate(predictions.contexts if any(predictions.contexts) else ()):
-            if not context:
-                continue
-            parent = trace.get_current_span(cast("Context", context)).get_span_context()
-            if parent.is_valid:
-                is_candidate[call] = False
-                if parent.trace_flags.sampled:
-                    sampled_calls.append(call)
-        sampled_calls += select_calls(np.flatnonzero(is_candidate), priorities, self._limiter, self._rng)
-        return {
-            call: self._write_span(
-                predictions, priorities, call, offset_ns, related_spans(call) if related_spans else None
-            )
-            for call in sorted(sampled_calls)
-        }
+        contexts: dict[int, Context] = {}
+        for call in sorted([*with_sampled_parent, *samples]):
+            sample = samples.get(call)
+            if sample is not None and not priorities.is_priority[call]:
+                sample = sample._replace(probability=sample.probability * self._ratio)
+            related_span = related_spans(call) if related_spans else None
+            contexts[call] = self._write_span(predictions, priorities, call, sample, offset_ns, related_span)
+        return contexts
 
     def _draw_by_ratio(self, calls: int) -> Bools:
         if self._ratio in {0.0, 1.0}:
@@ -187,6 +206,7 @@ class SpanWriter:
         predictions: Predictions,
         priorities: CallPriorities,
         call: int,
+        sample: Sample | None,
         offset_ns: int,
         related_span: SpanIds | None,
     ) -> Context:
@@ -200,7 +220,7 @@ class SpanWriter:
             name,
             context=context,
             kind=SpanKind.INTERNAL,
-            attributes=span_attributes(predictions, priorities, call),
+            attributes=span_attributes(predictions, priorities, call) | sample_attributes(sample),
             start_time=start_ns,
             links=links,
             record_exception=False,
@@ -219,7 +239,12 @@ class SpanWriter:
             linked = SpanContext(trace_id, span_id, is_remote=True)
             return context, [] if parent.trace_id == trace_id else [Link(linked)]
         # A remote parent that is sampled would overrule the sampler that the host has for roots: it is asked first.
-        decision = self._sampler.should_sample(None, trace_id, name, SpanKind.INTERNAL) if self._sampler else None
+        # One that has no other source of chance than the trace id is asked about another one, else it would decide on
+        # all calls of the trace at once; what is no `ParentBased` decides by itself on the span.
+        sampler, asked_id = self._sampler, trace_id
+        if _is_parent_based(sampler):
+            asked_id = self._rng.getrandbits(128) or 1
+        decision = sampler.should_sample(None, asked_id, name, SpanKind.INTERNAL) if sampler else None
         is_sampled = decision is None or decision.decision.is_sampled()  # type: ignore[no-untyped-call]
         remote_parent = SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(int(is_sampled)))
         return trace.set_span_in_context(NonRecordingSpan(remote_parent), context), []
@@ -274,6 +299,11 @@ def split_contexts(captured: Sequence[object]) -> tuple[Sequence[object], Sequen
     pairs: Any = captured if len(kinds) == 1 else [pair if type(pair) is tuple else (pair, None) for pair in captured]
     contexts, tracker_contexts = zip(*pairs, strict=True)
     return [own or EMPTY_CONTEXT for own in contexts], list(tracker_contexts)
+
+
+def _is_parent_based(sampler: object) -> bool:
+    module = sys.modules.get("opentelemetry.sdk.trace.sampling")
+    return module is not None and isinstance(sampler, module.ParentBased)
 
 
 def _weight(batch: SpanBatch) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, Protocol, TypeAlias
 
-from otel_mlmon.instrumentation.runtime.model_graph import NO_GRAPH, ModelGraph
+from otel_mlmon.instrumentation.runtime.model_graph import NO_LAZY_GRAPH, LazyGraph
 
 Shape: TypeAlias = tuple[int, ...]
 
@@ -37,18 +37,10 @@ part of it that was copied; or None, nothing."""
 Side: TypeAlias = "bytes | tuple[Item, ...]"
 """The inputs or outputs of a call: the bytes of a plan's only tensor if it was copied whole, else one item a tensor."""
 
-Layout = Literal["rows", "items", "nchw", "nhwc", "text", "maps", "whole", "shape", "none", "values"]
-"""How a tensor is copied: `rows` along its first axis, `items` along its first two of three, an image by pixels,
-strings, ZipMap's dictionaries, all of it, its shape only, not at all, or Python's `values`, as `observe()` has them."""
-
-IMAGE_STEP: Final = 8
-SMALL_IMAGE_PIXELS: Final = 64
-"""Images less wide or high than this are copied whole."""
-
-
-def image_step(height: int, width: int) -> int:
-    """Computes how many pixels, both ways, one copied pixel stands for."""
-    return IMAGE_STEP if min(height, width) >= SMALL_IMAGE_PIXELS else 1
+Layout = Literal["rows", "wide", "items", "nchw", "nhwc", "text", "maps", "whole", "shape", "none", "values"]
+"""How a tensor is copied: `rows` along its first axis, `wide` rows at a step within each, `items` along its first two
+axes of three, an image by pixels, strings, ZipMap's dictionaries, all of it, its shape only, not at all, or Python's
+`values`, as `observe()` takes them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +69,6 @@ class SessionInfo:
     """The name that the user gave the model; empty if none."""
     path: str
     """The model's file; empty if it came as bytes. Never leaves the process."""
-    digest: str
-    """Hexadecimal; of the ends of a model that came as bytes, else empty."""
     graph_name: str
     metadata: dict[str, str]
     provider: str
@@ -93,9 +83,7 @@ class SessionInfo:
     """The value of `ml.runtime.name`."""
     providers: tuple[str, ...] = ()
     """All execution providers, in order; the first is `provider`."""
-    content: Callable[[], object] | None = None
-    """Returns the model's bytes if it was given as bytes and its session is alive."""
-    graph: Callable[[], ModelGraph] = lambda: NO_GRAPH
+    graph: LazyGraph = NO_LAZY_GRAPH
     """Returns what the model's file says of its outputs. Runs on: the worker thread; reads files, at the first call."""
 
 

@@ -313,7 +313,6 @@ class ManualRecorder:
         session = SessionInfo(
             model_name=str(name),
             path="",
-            digest="",
             graph_name="",
             metadata={},
             provider="",

@@ -6,9 +6,13 @@ cannot read is a graph without outputs, with a word that says why: then names, s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
+
+from otel_mlmon.guard import guard
+
+STAGE: Final = "model_graph"
 
 OutputRole = Literal[
     "probabilities",
@@ -70,6 +74,9 @@ class OutputOrigin:
     """The class names that the file holds, in the order of the scores; of a `label` all that it can say."""
     companion: str = ""
     """The output that belongs to this one: of TopK each other; of a label its scores, and of scores their label."""
+    scale: float = 1.0
+    """The number that an integer of the output stands for is (integer - `zero_point`) · `scale`."""
+    zero_point: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,12 +88,39 @@ class ModelGraph:
     """By the output's name; outputs that are not in it are unknown."""
     digest: str = ""
     """SHA-256 in hexadecimal of the model's content, of a large one of parts of it; empty if it could not be read."""
+    is_digest_complete: bool = False
+    """Whether the digest is that of all bytes of the model's one file."""
     producer: str = ""
     """The tool that wrote the model, such as `pytorch` or `skl2onnx`; empty if unknown."""
 
 
+class LazyGraph:
+    """The graph of one model, read once.
+
+    Args:
+        read: Reads it. Runs on: the worker thread.
+    """
+
+    def __init__(self, read: Callable[[], ModelGraph]) -> None:
+        self._read = read
+        self.known: ModelGraph | None = None
+        """The graph, once it was read; never read by this, so that the host's thread may ask."""
+
+    def __call__(self) -> ModelGraph:
+        """Returns the graph; reads files, at the first call."""
+        if self.known is None:
+            graph = ModelGraph(state="unreadable")
+            with guard(STAGE):
+                graph = self._read()
+            self.known = graph
+        return self.known
+
+
 NO_GRAPH: Final = ModelGraph(state="not_attempted")
 """The graph of a model whose runtime reads no files."""
+
+NO_LAZY_GRAPH: Final = LazyGraph(lambda: NO_GRAPH)
+NO_LAZY_GRAPH.known = NO_GRAPH
 
 NO_ORIGIN: Final = OutputOrigin()
 """The origin of an output that is not in the file."""

@@ -9,10 +9,19 @@ from __future__ import annotations
 import logging
 import sys
 import weakref
+from collections.abc import Callable
 from typing import Any, Final
+
+from otel_mlmon.instrumentation.sentry.headers import defer_decisions
 
 _LOG: Final = logging.getLogger("otel_mlmon")
 _RATE: Final = "traces_sample_rate"
+
+FOLLOW: Final = "follow its sampling decisions (sentry_decides_downstream=False keeps these here)"
+DECIDE: Final = "still decide for themselves"
+
+MIN_EXIT_S: Final = 0.2
+"""Seconds that Sentry may wait at the end of the process in any case: its thread has sent all the time before."""
 
 INSTALL: Final = "sentry-sdk is not installed: pip install 'otel-mlmon[sentry]'."
 
@@ -48,6 +57,22 @@ def has_rate_choice(client: Any) -> bool:
     )
 
 
+def is_converted(client: Any) -> bool:
+    """Whether Sentry's own span processor makes its spans of OpenTelemetry's, instead of its API."""
+    return client.options.get("instrumenter") == "otel" and not is_streaming(client)
+
+
+def flushes_at_exit(client: Any) -> bool:
+    """Whether Sentry flushes the client at the end of the process."""
+    return "atexit" in client.integrations
+
+
+def shorten_exit(client: Any, *, by_s: float) -> None:
+    """Takes time that was waited at the end of the process off what Sentry may wait there."""
+    timeout_s = float(client.options["shutdown_timeout"])
+    client.options["shutdown_timeout"] = max(timeout_s - max(0.0, by_s), min(timeout_s, MIN_EXIT_S))
+
+
 class SentryClients:
     """Adjusts Sentry's clients in this process, each once.
 
@@ -55,10 +80,13 @@ class SentryClients:
 
     Args:
         rate: What a rate of None or 0 is raised to, within [0, 1]; 0 leaves every client alone.
+        decides_downstream: Whether a raised rate decides for the services that this one calls.
     """
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, *, decides_downstream: bool) -> None:
         self._rate = rate
+        self._decides_downstream = decides_downstream
+        self._restore_headers: Callable[[], None] = _do_nothing
         self._latest: weakref.ReferenceType[Any] | None = None
         self._old_rates: list[tuple[weakref.ReferenceType[Any], float | None]] = []
         self._own: Any = None
@@ -69,6 +97,7 @@ class SentryClients:
 
         sentry_sdk.init(dsn=dsn, traces_sample_rate=rate)
         self._own = sentry_sdk.get_client()
+        self._defer_downstream()
         _LOG.info("otel_mlmon initialised Sentry, since the application did not: %s is %s.", _RATE, rate)
 
     def is_new(self, client: Any) -> bool:
@@ -85,13 +114,26 @@ class SentryClients:
         old = client.options.get(_RATE)
         client.options[_RATE] = self._rate
         self._old_rates.append((weakref.ref(client), old))
+        self._defer_downstream()
         _LOG.info(
             "otel_mlmon raised Sentry's %s from %s to %s, so that inference performance is seen there; "
-            "instrument(sentry_traces_sample_rate=0) leaves it alone.", _RATE, old, self._rate,
+            "services called from here %s; instrument(sentry_traces_sample_rate=0) leaves it alone.",
+            _RATE, old, self._rate, FOLLOW if self._decides_downstream else DECIDE,
         )  # fmt: skip
 
-    def restore(self, timeout_s: float) -> None:
-        """Restores every raised rate that nobody changed since, and closes our own client if it is still current."""
+    def _defer_downstream(self) -> None:
+        if not self._decides_downstream and self._restore_headers is _do_nothing:
+            self._restore_headers = defer_decisions()
+
+    def restore(self, timeout_s: float, *, is_exit: bool = False) -> None:
+        """Restores every raised rate that nobody changed since, and closes our own client if it is still current.
+
+        Args:
+            timeout_s: How long the client may send before it is closed.
+            is_exit: Whether the process ends, where Sentry closes it.
+        """
+        self._restore_headers()
+        self._restore_headers = _do_nothing
         for reference, old in self._old_rates:
             client = reference()
             if client is not None and client.options.get(_RATE) == self._rate:
@@ -100,7 +142,11 @@ class SentryClients:
         if self._own is not None:
             import sentry_sdk
 
-            if sentry_sdk.get_client() is self._own:
+            if sentry_sdk.get_client() is self._own and not is_exit:
                 self._own.close(timeout=timeout_s)
                 sentry_sdk.get_global_scope().set_client(None)
             self._own = None
+
+
+def _do_nothing() -> None:
+    """Undoes nothing."""

@@ -20,7 +20,9 @@ MAX_CHAIN: Final = 16
 MAX_TAG: Final = 200
 """Characters of a tag's value. Source: docs.sentry.io, Python, Customize Tags."""
 
-_OWN_MODULES: Final = "otel_mlmon."
+_MODULES_WITH_INPUTS: Final = ("otel_mlmon", "onnxruntime")
+"""Packages whose frames hold the inputs of models in their variables."""
+
 _RUNTIME_MODULES: Final = "otel_mlmon.instrumentation.runtime."
 
 
@@ -39,24 +41,24 @@ def find_model(error: BaseException | None, model_of: Callable[[object], ModelKe
     return None
 
 
-def tag_model(event: Any, error: BaseException | None, model_of: Callable[[object], ModelKey | None]) -> None:
-    """Tags an event with the model whose call raised the error, and removes the inputs of our own frames.
+def tag_model(event: Any, error: BaseException | None, model_of: Callable[[object], ModelKey | None]) -> bool:
+    """Removes inputs from an event, and tags it with the model whose call raised the error; returns if there is one.
 
     Args:
         event: Sentry's error event, changed in place.
         error: The exception.
         model_of: See `find_model`.
     """
+    _remove_inputs(event)
     model = find_model(error, model_of)
     if model is None:
-        return
-    _remove_inputs(event)
+        return False
     tags = event.setdefault("tags", {})
-    if not isinstance(tags, dict):
-        return
-    for key, value in ((semconv.MODEL_NAME, model.name), (semconv.MODEL_VERSION, model.version)):
-        if value:
-            tags.setdefault(key, " ".join(value.split())[:MAX_TAG])
+    if isinstance(tags, dict):
+        for key, value in ((semconv.MODEL_NAME, model.name), (semconv.MODEL_VERSION, model.version)):
+            if value:
+                tags.setdefault(key, " ".join(value.split())[:MAX_TAG])
+    return True
 
 
 def link_trace(event: Any, *, is_in_span: bool) -> None:
@@ -95,8 +97,12 @@ def _session_of(error: BaseException) -> object:
 
 
 def _remove_inputs(event: Any) -> None:
-    """Removes our own frames' variables, which are the inputs of the model."""
-    for value in (event.get("exception") or {}).get("values") or ():
-        for frame in ((value or {}).get("stacktrace") or {}).get("frames") or ():
-            if str(frame.get("module") or "").startswith(_OWN_MODULES):
+    """Removes the variables of our frames and of onnxruntime's, wherever an event has a stack trace."""
+    holders = [event]
+    for key in ("exception", "threads"):
+        part = event.get(key) or {}
+        holders += (part.get("values") or ()) if isinstance(part, dict) else part
+    for holder in holders:
+        for frame in ((holder or {}).get("stacktrace") or {}).get("frames") or ():
+            if str((frame or {}).get("module") or "").partition(".")[0] in _MODULES_WITH_INPUTS:
                 frame.pop("vars", None)

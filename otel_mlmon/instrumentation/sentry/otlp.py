@@ -16,7 +16,6 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 TOO_OLD: Final = "sentry='otlp' needs a newer sentry-sdk, with its OTLP integration; sentry='native' is used instead."
-_MASK: Final = (1 << 64) - 1
 
 
 def is_available() -> bool:
@@ -55,15 +54,14 @@ def has_rate(client: Any) -> bool:
 
 
 class SentrySpanProcessor(SpanProcessor):
-    """Sends spans to Sentry for as long as `is_on` allows.
+    """Sends spans to Sentry.
 
     Args:
         dsn: Where to.
-        ratio: Share of traces sent, within [0, 1], chosen by trace id as `TraceIdRatioBased` does.
-        is_on: Whether spans are still sent by OTLP.
+        is_sampled: Whether the next span is sent.
     """
 
-    def __init__(self, dsn: str, *, ratio: float, is_on: Callable[[], bool]) -> None:
+    def __init__(self, dsn: str, *, is_sampled: Callable[[], bool]) -> None:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from sentry_sdk.consts import VERSION, EndpointType
         from sentry_sdk.utils import Dsn
@@ -73,13 +71,11 @@ class SentrySpanProcessor(SpanProcessor):
             endpoint=auth.get_api_url(EndpointType.OTLP_TRACES), headers={"X-Sentry-Auth": auth.to_header()}
         )
         self._batch = BatchSpanProcessor(exporter)
-        self._trace_id_bound = int(ratio * (1 << 64))
-        self._is_on = is_on
+        self._is_sampled = is_sampled
 
     def on_end(self, span: ReadableSpan) -> None:
         """Queues the span."""
-        context = span.get_span_context()
-        if context is not None and (context.trace_id & _MASK) < self._trace_id_bound and self._is_on():
+        if self._is_sampled():
             self._batch.on_end(span)
 
     def shutdown(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from otel_mlmon.guard import guard
@@ -14,6 +14,9 @@ MODULE: Final = "sentry_sdk.scope"
 
 MAX_CACHED_TRACES: Final = 64
 """Traces outside any span whose ids are cached: one a thread, and some that have ended."""
+
+_OUTSIDE: Final = frozenset({tuple, type(None)})
+"""Types of Sentry's context around calls in no span."""
 
 HexIds: TypeAlias = "tuple[str, str]"
 """Trace and span id of a propagation context, in hexadecimal."""
@@ -29,6 +32,7 @@ def make_context_reader(
     *,
     on_client: Callable[[], None],
     is_enabled: Callable[[], bool],
+    has_spans: Callable[[], bool],
     is_open: Callable[[Any], bool],
 ) -> ContextReader:
     """Returns a function that reads OpenTelemetry's context, or a pair of it and Sentry's: a span, or `HexIds`.
@@ -44,19 +48,21 @@ def make_context_reader(
         on_client: Called at the first call after Sentry is imported, and at the first with another client than before.
         is_enabled: Whether Sentry's context is read. If so, a thread that Sentry knows nothing of yet gets a trace id
             of its own, which Sentry would give to the first error there.
+        has_spans: Whether a call belongs to Sentry's span around it; if not, to the ids alone.
         is_open: Whether the span around a call belongs to a transaction that has not ended.
     """
     modules, scopes, cached_pair = sys.modules, _SentryScopes(on_client), _make_cache()
     current, isolation, root, client = scopes.current, scopes.isolation, scopes.root, scopes.client
+    takes_spans = True
     last: _IdsOnly = (None, ("", ""))
 
     def read_slowly() -> object:
         """Reads the context where Sentry has another client, no scope or no ids, or is not enabled."""
-        nonlocal current, isolation, root, client
+        nonlocal current, isolation, root, client, takes_spans
         if MODULE not in modules or not scopes.refresh() or not is_enabled():
             current = _no_scope
             return read_context(None)
-        isolation, root, client = scopes.isolation, scopes.root, scopes.client
+        isolation, root, client, takes_spans = scopes.isolation, scopes.root, scopes.client, has_spans()
         current = scopes.current  # last: a thread that has this one reads the others
         return read(None) if scopes.create_ids() else read_context(None)
 
@@ -66,7 +72,7 @@ def make_context_reader(
         if scope is None or root.client is not client:
             return read_slowly()
         span = scope._span
-        if span is not None:
+        if span is not None and takes_spans:
             return (read_context(absent), span) if is_open(span) else read_context(absent)
         propagation = scope._propagation_context
         if propagation is None:
@@ -188,6 +194,29 @@ def parent_span(context: Any) -> ParentSpan | None:
         return ParentSpan(context, context.trace_id, context.span_id, "", is_sampled=False, is_streamed=False)
     is_sampled, root_id = bool(transaction.sampled), transaction.span_id
     return ParentSpan(context, context.trace_id, context.span_id, root_id, is_sampled, is_streamed=False)
+
+
+def parent_spans(contexts: Sequence[object]) -> dict[int, ParentSpan]:
+    """Reads the span that each call was inside; calls of one request share it, so it is read once."""
+    if set(map(type, contexts)) <= _OUTSIDE:
+        return {}
+    parents: dict[int, ParentSpan] = {}
+    previous: object = None
+    parent: ParentSpan | None = None
+    for call, context in enumerate(contexts):
+        if context is not previous:
+            previous, parent = context, parent_span(context)
+        if parent is not None:
+            parents[call] = parent
+    return parents
+
+
+def sent_parents(contexts: Sequence[object]) -> dict[int, ParentSpan]:
+    """Reads the span of each call inside one that Sentry sends.
+
+    It never sends a span without a transaction: such a call gets a transaction in its trace.
+    """
+    return {call: parent for call, parent in parent_spans(contexts).items() if parent.root_id or parent.is_streamed}
 
 
 def span_ids(context: Any) -> SpanIds | None:

@@ -15,13 +15,14 @@ from __future__ import annotations
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from typing import Any, Final
 
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.predictions import Predictions
+from otel_mlmon.instrumentation.export.call_sampler import Samples, sample_attributes
 from otel_mlmon.instrumentation.export.error_tracker import SpanIds
 from otel_mlmon.instrumentation.export.sampling import CallPriorities, span_attributes
 from otel_mlmon.instrumentation.sentry.scope import ParentSpan
@@ -31,6 +32,9 @@ ORIGIN: Final = "auto.ml.otel_mlmon"
 """Source: develop.sentry.dev, SDK, Trace Origin."""
 
 FAILED_STATUS: Final = "internal_error"
+MAX_RAND: Final = 0.999999
+"""Below 1 in six digits."""
+
 MAX_CHILD_SPANS: Final = 1000
 """Children of one transaction, as many as Sentry's own limit."""
 
@@ -109,31 +113,34 @@ def _times(predictions: Predictions, call: int, offset_ns: int) -> tuple[datetim
 def send_transactions(
     predictions: Predictions,
     priorities: CallPriorities,
-    calls: Sequence[int],
-    ids: Mapping[int, SpanIds],
+    samples: Samples,
+    ids: Mapping[int, SpanIds | None],
+    rands: Iterator[float],
     *,
     offset_ns: int,
 ) -> None:
-    """Sends a transaction of its own for each of `calls`, sampled by the rate of Sentry's client.
+    """Sends a transaction of its own for each chosen call, sampled by the rate of Sentry's client.
 
     Runs on: the worker thread.
 
     Args:
         predictions: A batch.
         priorities: The confidences of its calls.
-        calls: Positions in the batch.
-        ids: Trace and span id that a call's transaction continues; without, it has a trace of its own.
+        samples: The calls that were chosen.
+        ids: By call, trace and span id that its transaction continues; without, it has a trace of its own.
+        rands: Numbers within [0, 1): Sentry samples a transaction whose number is below its rate. Its own would be one
+            for all transactions of a trace.
         offset_ns: Unix time minus `time.perf_counter_ns`.
     """
     import sentry_sdk
 
     model = predictions.model
     with _clean_scope():
-        for call in calls:
+        for call, sample in samples.items():
             started_at, ended_at = _times(predictions, call, offset_ns)
-            trace_id, parent_id = ids.get(call, (0, 0))
+            pair = ids.get(call)
             parent: dict[str, Any] = (
-                {"trace_id": f"{trace_id:032x}", "parent_span_id": f"{parent_id:016x}"} if trace_id else {}
+                {"trace_id": f"{pair[0]:032x}", "parent_span_id": f"{pair[1]:016x}"} if pair else {}
             )
             transaction = sentry_sdk.start_transaction(
                 op=OP,
@@ -141,10 +148,12 @@ def send_transactions(
                 source="task",
                 origin=ORIGIN,
                 start_timestamp=started_at,
+                baggage=_baggage(next(rands)),
                 **parent,
             )
             if transaction.sampled:
-                for name, value in span_attributes(predictions, priorities, call).items():
+                attributes = span_attributes(predictions, priorities, call) | sample_attributes(sample)
+                for name, value in attributes.items():
                     transaction.set_data(name, value)
                 transaction.set_tag(semconv.MODEL_NAME, model.name)
                 if model.version:
@@ -156,7 +165,9 @@ def send_transactions(
 def send_streamed_spans(
     predictions: Predictions,
     priorities: CallPriorities,
+    samples: Samples,
     parents: Mapping[int, ParentSpan | SpanIds | None],
+    rands: Iterator[float],
     *,
     offset_ns: int,
 ) -> None:
@@ -167,9 +178,12 @@ def send_streamed_spans(
     Args:
         predictions: A batch.
         priorities: The confidences of its calls.
+        samples: The calls outside any span that were chosen.
         parents: By call, the span it was in, or trace and span id to continue, or None for a new trace.
+        rands: See `send_transactions`.
         offset_ns: Unix time minus `time.perf_counter_ns`.
     """
+    import sentry_sdk
     from sentry_sdk import traces
 
     with _clean_scope():
@@ -179,21 +193,41 @@ def send_streamed_spans(
                 traces.new_trace()
             elif not isinstance(parent, ParentSpan):
                 traces.continue_trace({"sentry-trace": f"{parent[0]:032x}-{parent[1]:016x}"})
+            if not isinstance(parent, ParentSpan):
+                sentry_sdk.get_current_scope().get_active_propagation_context().baggage = _baggage(next(rands))
+            sample = samples.get(call)
             span = traces.start_span(
                 f"predict {predictions.model.name}",
                 attributes={
                     "sentry.op": OP,
                     "sentry.origin": ORIGIN,
                     **span_attributes(predictions, priorities, call),
+                    **sample_attributes(sample),
                 },
                 parent_span=parent.span if isinstance(parent, ParentSpan) else None,
                 active=False,
             )
             if predictions.errors[call]:
                 span.status = "error"
+            if sample is not None and getattr(span, "_sample_rate", None) is not None:
+                _weight_segment(span, sample.probability)
             if hasattr(span, "_start_timestamp"):
                 span._start_timestamp = started_at  # no public way: the span began before it is made
             span.end(ended_at)
+
+
+def _baggage(rand: float) -> Any:
+    """Makes the baggage of a new trace whose sampling goes by `rand`."""
+    from sentry_sdk.tracing_utils import Baggage
+
+    return Baggage({"sample_rand": f"{min(rand, MAX_RAND):.6f}"})
+
+
+def _weight_segment(span: Any, probability: float) -> None:
+    """Multiplies the sample rate that Sentry weights a streamed span by; see `events.weight_transaction`."""
+    span._sample_rate *= probability  # no public way, as for its time
+    if span._baggage is not None:
+        span._baggage.sentry_items["sample_rate"] = str(span._sample_rate)
 
 
 def _clean_scope() -> ExitStack:

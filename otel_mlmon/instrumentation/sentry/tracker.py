@@ -1,6 +1,7 @@
 """Sentry: inference calls as its spans and transactions, and errors linked to their model and their trace.
 
-In mode `native` calls go through Sentry's own tracing, in `otlp` OpenTelemetry's spans are exported to it. Until an
+In mode `native` calls go through Sentry's own tracing; in `otlp` OpenTelemetry's spans are exported to it, and in
+`otel` Sentry's own span processor makes its spans of OpenTelemetry's, so that nothing is sent from here. Until an
 application initialises Sentry there is nothing to do, and a call costs a few look-ups more; none where it is not
 installed.
 """
@@ -15,7 +16,6 @@ import random
 import sys
 import threading
 import time
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -26,6 +26,7 @@ from opentelemetry.context import Context
 
 from otel_mlmon.guard import guard
 from otel_mlmon.instrumentation.decode.predictions import Predictions
+from otel_mlmon.instrumentation.export.call_sampler import EvenDraws, Samples
 from otel_mlmon.instrumentation.export.error_tracker import (
     ContextReader,
     ErrorTracker,
@@ -33,14 +34,36 @@ from otel_mlmon.instrumentation.export.error_tracker import (
     RelatedSpans,
     SpanIds,
 )
-from otel_mlmon.instrumentation.export.sampling import CallPriorities, RateLimiter, prioritize, select_calls
-from otel_mlmon.instrumentation.sentry import errors as sentry_errors
+from otel_mlmon.instrumentation.export.sampling import CallPriorities, prioritize
 from otel_mlmon.instrumentation.sentry import otlp as sentry_otlp
-from otel_mlmon.instrumentation.sentry.client import INSTALL, SentryClients, active_client, has_tracing, is_streaming
-from otel_mlmon.instrumentation.sentry.scope import MODULE, ParentSpan, make_context_reader, parent_span, span_ids
-from otel_mlmon.instrumentation.sentry.spans import ChildSpans, child_span, send_streamed_spans, send_transactions
+from otel_mlmon.instrumentation.sentry.client import (
+    INSTALL,
+    SentryClients,
+    active_client,
+    flushes_at_exit,
+    has_tracing,
+    is_streaming,
+    shorten_exit,
+)
+from otel_mlmon.instrumentation.sentry.errors import link_trace, tag_model
+from otel_mlmon.instrumentation.sentry.events import process_events_for, stop_processing_events, weight_transaction
+from otel_mlmon.instrumentation.sentry.mode import choose_mode
+from otel_mlmon.instrumentation.sentry.scope import (
+    MODULE,
+    ParentSpan,
+    make_context_reader,
+    parent_spans,
+    sent_parents,
+    span_ids,
+)
+from otel_mlmon.instrumentation.sentry.spans import (
+    ChildSpans,
+    child_span,
+    send_streamed_spans,
+    send_transactions,
+)
 from otel_mlmon.instrumentation.settings import InstrumentationSettings
-from otel_mlmon.types import ModelKey
+from otel_mlmon.types import Bools, ModelKey
 
 CATCH_UP_S: Final = 0.5
 """Seconds that a transaction that ends waits for the calls inside it to be decoded."""
@@ -52,9 +75,6 @@ fewer, and a script without end does not become one trace without end."""
 MAX_JOINED_TRACES: Final = 1024
 """Traces whose calls are counted for that, the latest ones: each thread has its own."""
 
-_OUTSIDE: Final = frozenset({tuple, type(None)})
-"""Types of Sentry's context around calls in no span."""
-
 _LOG: Final = logging.getLogger("otel_mlmon")
 
 
@@ -65,6 +85,7 @@ def make_error_tracker(
     catch_up: Callable[[float], object],
     model_of: Callable[[object], ModelKey | None],
     rng: random.Random,
+    on_client: Callable[[], object],
 ) -> ErrorTracker:
     """Makes the tracker that the settings ask for: Sentry's, or one that does nothing.
 
@@ -73,13 +94,21 @@ def make_error_tracker(
         read_context: Reads OpenTelemetry's context, or gives back its argument where there is none.
         catch_up: Decodes the calls that wait, within so many seconds.
         model_of: Gives the model of a session, or of an exception that left a block of `observe()`; None of others.
-        rng: Selects calls.
+        rng: Where Sentry's sampling of our transactions begins.
+        on_client: Called where the application has initialised Sentry, which then flushes at exit before us.
     """
     if settings.sentry == "off":
         return NullErrorTracker(read_context)
     with guard("sentry"):
         if importlib.util.find_spec("sentry_sdk") is not None:
-            return SentryTracker(settings, read_context=read_context, catch_up=catch_up, model_of=model_of, rng=rng)
+            return SentryTracker(
+                settings,
+                read_context=read_context,
+                catch_up=catch_up,
+                model_of=model_of,
+                rng=rng,
+                on_client=on_client,
+            )
         if settings.sentry_dsn or settings.sentry != "auto":
             _LOG.warning(INSTALL)
     return NullErrorTracker(read_context, mode="waiting")
@@ -99,6 +128,7 @@ class SentryTracker:
         catch_up: Callable[[float], object],
         model_of: Callable[[object], ModelKey | None],
         rng: random.Random,
+        on_client: Callable[[], object],
     ) -> None:
         self._settings = settings
         self._sample_rate = settings.sentry_traces_sample_rate or 0.0
@@ -106,8 +136,9 @@ class SentryTracker:
         self._read_both_contexts: ContextReader | None = None
         self._catch_up = catch_up
         self._model_of = model_of
-        self._rng = rng
-        self._clients = SentryClients(self._sample_rate)
+        self._on_client = on_client
+        self._sample_rands = EvenDraws(rng)
+        self._clients = SentryClients(self._sample_rate, decides_downstream=settings.sentry_decides_downstream)
         self._client: Any = None
         self._span_processor: sentry_otlp.SentrySpanProcessor | None = None
         self._unlink_errors: Callable[[], None] = _do_nothing
@@ -121,7 +152,6 @@ class SentryTracker:
         """Discards all state of calls, in a forked child."""
         self._adopting = threading.Lock()
         self._child_spans = ChildSpans()
-        self._limiter = RateLimiter(self._settings.spans_per_second)
         self._joined_calls: OrderedDict[str, int] = OrderedDict()
         self._has_unflushed = False
 
@@ -129,7 +159,11 @@ class SentryTracker:
         """Returns what reads the context of a call; with Sentry's, once Sentry is imported."""
         if self._read_both_contexts is None and MODULE in sys.modules:
             self._read_both_contexts = make_context_reader(
-                self._read_context, on_client=self.adopt_client, is_enabled=self._is_native, is_open=self._is_open
+                self._read_context,
+                on_client=self.adopt_client,
+                is_enabled=lambda: self.is_active,
+                has_spans=self._has_spans,
+                is_open=self._is_open,
             )
         return self._read_both_contexts or self._read_context
 
@@ -142,6 +176,7 @@ class SentryTracker:
             client = active_client()
             if client is not None and self._clients.is_new(client):
                 self._use_client(client)
+                self._on_client()
         finally:
             self._adopting.release()
 
@@ -152,7 +187,7 @@ class SentryTracker:
         with guard("sentry"):
             offset_ns = time.time_ns() - time.perf_counter_ns()
             priorities: CallPriorities | None = None
-            for call, parent in _parent_spans(contexts).items():
+            for call, parent in parent_spans(contexts).items():
                 # Somebody waits for what is built here: at most the spans that are sent.
                 if parent.is_sampled and parent.root_id and self._child_spans.has_room(parent.root_id):
                     priorities = priorities or prioritize(predictions)
@@ -161,9 +196,9 @@ class SentryTracker:
 
     def related_spans(self, predictions: Predictions, contexts: Sequence[object]) -> RelatedSpans | None:
         """Finds Sentry's span that each call belongs to, for OpenTelemetry's span to join."""
-        if not contexts or self.mode != "native":
+        if not contexts or not self.is_active:
             return None
-        parents = _parent_spans(contexts)
+        parents = parent_spans(contexts)
 
         @functools.cache
         def related_span(call: int) -> SpanIds | None:
@@ -172,10 +207,20 @@ class SentryTracker:
 
         return related_span
 
+    def find_candidates(self, predictions: Predictions, contexts: Sequence[object]) -> Bools:
+        """Finds the calls outside any transaction; see `ErrorTracker.find_candidates`."""
+        client = self._client
+        is_candidate = np.zeros(len(predictions.errors), dtype=bool)
+        if self.mode == "native" and client is not None and has_tracing(client):
+            is_candidate[:] = True
+            is_candidate[list(sent_parents(contexts))] = False
+        return is_candidate
+
     def emit(
         self,
         predictions: Predictions,
         priorities: CallPriorities,
+        samples: Samples,
         contexts: Sequence[object],
         span_contexts: Mapping[int, Context],
         related_spans: RelatedSpans | None,
@@ -186,26 +231,19 @@ class SentryTracker:
         client = self._client
         if self.mode != "native" or client is None or not has_tracing(client):
             return
-        # A span without a transaction is never sent by Sentry; the call gets a transaction in its trace.
-        parents = {
-            call: parent for call, parent in _parent_spans(contexts).items() if parent.root_id or parent.is_streamed
-        }
-        calls = len(predictions.errors)
-        if len(parents) == calls and not is_streaming(client):
-            return
-        outside = np.delete(np.arange(calls), list(parents))
-        selected = select_calls(outside, priorities, self._limiter, self._rng)
         ids = {
             call: _otel_span_ids(span_contexts.get(call)) or (related_spans(call) if related_spans else None)
-            for call in selected
+            for call in samples
         }
+        rands = self._sample_rands
         if is_streaming(client):
-            sampled_parents = {call: parent for call, parent in parents.items() if parent.is_sampled}
-            send_streamed_spans(predictions, priorities, {**sampled_parents, **ids}, offset_ns=offset_ns)
-            self._has_unflushed = True
-        elif selected:
-            continued = {call: pair for call, pair in ids.items() if pair}
-            send_transactions(predictions, priorities, selected, continued, offset_ns=offset_ns)
+            parents = {call: parent for call, parent in sent_parents(contexts).items() if parent.is_sampled}
+            if parents or ids:
+                places: dict[int, ParentSpan | SpanIds | None] = {**parents, **ids}
+                send_streamed_spans(predictions, priorities, samples, places, rands, offset_ns=offset_ns)
+                self._has_unflushed = True
+        elif samples:
+            send_transactions(predictions, priorities, samples, ids, rands, offset_ns=offset_ns)
             self._has_unflushed = True
 
     def export_spans(self, provider: Any, *, is_own: bool) -> None:
@@ -213,9 +251,9 @@ class SentryTracker:
         client = self._client
         if self.mode != "otlp" or sentry_otlp.has_integration(client) or not hasattr(provider, "add_span_processor"):
             return
-        ratio = self._sample_rate if is_own else 1.0
+        rands, ratio = self._sample_rands, self._sample_rate if is_own else 1.0
         self._span_processor = sentry_otlp.SentrySpanProcessor(
-            client.options["dsn"], ratio=ratio, is_on=lambda: self.mode == "otlp"
+            client.options["dsn"], is_sampled=lambda: self.mode == "otlp" and next(rands) < ratio
         )
         provider.add_span_processor(self._span_processor)
 
@@ -228,16 +266,19 @@ class SentryTracker:
                 self._has_unflushed = False
                 self._client.flush(timeout=timeout_s)
 
-    def close(self, timeout_s: float, /) -> None:
-        """Sends what is queued and restores the application's client."""
-        self.flush(timeout_s)
+    def close(self, timeout_s: float, /, *, is_exit: bool = False) -> None:
+        """Sends what is queued and restores the application's client; see `ErrorTracker.close`."""
         with guard("sentry"):
+            if is_exit and self._client is not None and flushes_at_exit(self._client):
+                shorten_exit(self._client, by_s=self._settings.shutdown_timeout_s - timeout_s)
+            else:
+                self.flush(timeout_s)
             self.mode, self.is_active = "off", False
-            _stop_processing_events(self)
+            stop_processing_events(self.process_event)
             self._unlink_errors()
             if self._span_processor is not None:
                 self._span_processor.shutdown()
-            self._clients.restore(max(0.0, timeout_s))
+            self._clients.restore(max(0.0, timeout_s), is_exit=is_exit)
             self._client = None
 
     def process_event(self, event: Any, hint: Any) -> None:
@@ -251,11 +292,11 @@ class SentryTracker:
         if kind == "transaction":
             if self.mode == "native":
                 self._add_child_spans(event)
+            weight_transaction(event)
         elif kind is None:
-            if "exception" in event:
-                sentry_errors.tag_model(event, (hint.get("exc_info") or (None, None))[1], self._model_of)
-            if self.mode == "native":
-                sentry_errors.link_trace(event, is_in_span=self._is_in_span())
+            error = (hint.get("exc_info") or (None, None))[1]
+            if tag_model(event, error, self._model_of) and self.mode == "native":
+                link_trace(event, is_in_span=self._is_in_span())
 
     def _start(self) -> None:
         dsn = self._settings.sentry_dsn or os.environ.get("SENTRY_DSN", "").strip()
@@ -266,27 +307,17 @@ class SentryTracker:
 
     def _use_client(self, client: Any) -> None:
         self._client = client
-        _process_events_for(self)
-        if self._settings.sentry == "otlp" and not self._refuses_otlp(client):
-            self.mode, self.is_active = "otlp", True
+        process_events_for(self.process_event)
+        unlink_errors, self._unlink_errors = self._unlink_errors, _do_nothing
+        mode = choose_mode(self._settings.sentry, client)
+        if mode == "otlp":
+            # A link of ours is replaced by the integration's own, and by nothing else.
             if not sentry_otlp.has_integration(client):
-                self._unlink_errors = sentry_otlp.link_errors()
-            return
-        self._unlink_errors()
-        self._clients.raise_rate(client)
-        self.mode, self.is_active = "native", True
-
-    def _refuses_otlp(self, client: Any) -> bool:
-        if not sentry_otlp.is_available():
-            _LOG.warning(sentry_otlp.TOO_OLD)
-            return True
-        if not sentry_otlp.has_rate(client):
-            return False
-        _LOG.warning(
-            "sentry='otlp' is refused: Sentry's client has a traces_sample_rate or a traces_sampler, with which errors "
-            "link to the wrong trace. Leave both out of sentry_sdk.init() to use it; sentry='native' is used instead."
-        )
-        return True
+                self._unlink_errors = unlink_errors if unlink_errors is not _do_nothing else sentry_otlp.link_errors()
+        else:
+            unlink_errors()
+            self._clients.raise_rate(client)
+        self.mode, self.is_active = mode, True
 
     def _joins_trace(self, predictions: Predictions, call: int, context: object) -> bool:
         """Whether a call outside any span joins the trace that Sentry has for its thread."""
@@ -297,7 +328,10 @@ class SentryTracker:
         self._joined_calls[trace_id] = count
         if len(self._joined_calls) > MAX_JOINED_TRACES:
             self._joined_calls.popitem(last=False)
-        return bool(predictions.errors[call]) or count <= MAX_JOINED_CALLS
+        if predictions.errors[call]:
+            return True
+        # OpenTelemetry's samplers decide by trace id: calls of one trace would be sent all or not at all.
+        return self.mode == "native" and count <= MAX_JOINED_CALLS
 
     def _add_child_spans(self, event: Any) -> None:
         trace_context = (event.get("contexts") or {}).get("trace") or {}
@@ -309,7 +343,10 @@ class SentryTracker:
         if isinstance(spans, list):
             spans.extend(child_spans)
 
-    def _is_native(self) -> bool:
+    def _has_spans(self) -> bool:
+        """Whether errors link to Sentry's spans, so that a call in one belongs to it."""
+        if self.mode == "otlp":
+            return self._client is not None and has_tracing(self._client)
         return self.mode == "native"
 
     def _is_open(self, span: Any) -> bool:
@@ -321,7 +358,7 @@ class SentryTracker:
         if transaction is not None:
             if transaction.timestamp is not None:
                 return False
-            if transaction.sampled:
+            if transaction.sampled and self.mode == "native":
                 self._child_spans.expect(transaction.span_id)
         return True
 
@@ -333,21 +370,6 @@ class SentryTracker:
         return span is not None and self._client is not None and has_tracing(self._client)
 
 
-def _parent_spans(contexts: Sequence[object]) -> dict[int, ParentSpan]:
-    """Reads the span that each call was inside; calls of one request share it, so it is read once."""
-    if set(map(type, contexts)) <= _OUTSIDE:
-        return {}
-    parents: dict[int, ParentSpan] = {}
-    previous: object = None
-    parent: ParentSpan | None = None
-    for call, context in enumerate(contexts):
-        if context is not previous:
-            previous, parent = context, parent_span(context)
-        if parent is not None:
-            parents[call] = parent
-    return parents
-
-
 def _do_nothing() -> None:
     """Undoes nothing."""
 
@@ -357,32 +379,3 @@ def _otel_span_ids(context: Any) -> SpanIds | None:
         return None
     span_context = trace.get_current_span(context).get_span_context()
     return (span_context.trace_id, span_context.span_id) if span_context.is_valid else None
-
-
-class _EventProcessing:
-    """Holds the tracker whose event processor is active: Sentry cannot remove one, so one is registered for good."""
-
-    tracker: weakref.ReferenceType[SentryTracker] | None = None
-    is_registered = False
-
-
-def _process_events_for(tracker: SentryTracker) -> None:
-    from sentry_sdk.scope import add_global_event_processor
-
-    _EventProcessing.tracker = weakref.ref(tracker)
-    if not _EventProcessing.is_registered:
-        _EventProcessing.is_registered = True
-        add_global_event_processor(_process_event)
-
-
-def _stop_processing_events(tracker: SentryTracker) -> None:
-    if _EventProcessing.tracker is not None and _EventProcessing.tracker() is tracker:
-        _EventProcessing.tracker = None
-
-
-def _process_event(event: Any, hint: Any) -> Any:
-    tracker = _EventProcessing.tracker() if _EventProcessing.tracker is not None else None
-    if tracker is not None:
-        with guard("sentry"):
-            tracker.process_event(event, hint)
-    return event

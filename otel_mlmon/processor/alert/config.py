@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from otel_mlmon.processor.config.section import Duration, FalseAlarmRate, Section, Url
+from otel_mlmon.processor.config.section import Count, Duration, FalseAlarmRate, Section, Url
 from otel_mlmon.processor.config.units import FalseAlarms
 
 
@@ -14,6 +14,11 @@ class AlertSection(Section):
     false_alarms: FalseAlarmRate = Field(
         default=FalseAlarms(count=1, per_s=30 * 86400.0),
         description="The false-alarm budget over all models and streams.",
+    )
+    fleet_streams: Count | None = Field(
+        default=None,
+        ge=1,
+        description="Streams of all processors together, among which they share the budget; null is one processor.",
     )
     for_s: Duration = Field(
         default=0.0, alias="for", ge=0, description="How long a breach must last before the alert fires."

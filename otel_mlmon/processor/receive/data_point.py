@@ -1,4 +1,4 @@
-"""OUT DataPoint: one checked data point of prediction telemetry; OUT ModelLoaded, the event beside it.
+"""OUT DataPoint: one checked data point of prediction telemetry; ModelLoaded and ProviderFallback: events beside it.
 
 A point is identified by who counted it (`series`), what it is about (`model`, `metric`, `key`) and when (`start_ns`,
 `time_ns`). The same point decoded twice is equal, so a repeated export can be recognised and changes nothing.
@@ -50,7 +50,24 @@ class ModelLoaded:
     model: ModelKey
     reference: str
     """The text of the reference profile, not parsed yet; empty if the model carries none."""
+    provider: str = ""
+    """The execution provider that it runs on; empty if unknown."""
+    time_ns: int = 0
+    """When, by the sender's clock, Unix nanoseconds; 0 if unknown."""
 
 
-TelemetryItem: TypeAlias = DataPoint | ModelLoaded
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderFallback:
+    """Represents the event that a model runs on another execution provider than its process asked for first."""
+
+    model: ModelKey
+    requested: str
+    """The execution provider that was asked for first."""
+    provider: str
+    """The execution provider that it runs on."""
+    time_ns: int = 0
+    """When, by the sender's clock, Unix nanoseconds; 0 if unknown."""
+
+
+TelemetryItem: TypeAlias = DataPoint | ModelLoaded | ProviderFallback
 """One item that a request delivers to the window step."""

@@ -1,4 +1,4 @@
-"""Decodes OTLP logs requests into the event `ml.model.loaded`; all other records are taken and not used.
+"""Decodes OTLP logs requests into the events about loaded models; all other records are taken and not used.
 
 Source: opentelemetry-proto, logs.proto, `LogRecord.event_name`.
 Choice: senders older than that field put the event's name into the attribute `event.name`; both are read.
@@ -14,7 +14,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.receive.attributes import Attributes, attributes_of, first_text
-from otel_mlmon.processor.receive.data_point import ModelLoaded
+from otel_mlmon.processor.receive.data_point import ModelLoaded, ProviderFallback
 from otel_mlmon.processor.receive.decode import DecodedRequest, read_model_key, service_key
 
 EVENT_NAME_ATTRIBUTE: Final = "event.name"
@@ -22,13 +22,18 @@ EVENT_NAME_ATTRIBUTE: Final = "event.name"
 MAX_REFERENCE_CHARACTERS: Final = 8 * 2**20
 """A longer reference is rejected: references are stored, and read again at every start."""
 
+MAX_PROVIDER_CHARACTERS: Final = 128
+"""A longer name of an execution provider is cut."""
+
+_EVENTS: Final = (semconv.EVENT_MODEL_LOADED, semconv.EVENT_PROVIDER_FALLBACK)
+
 
 def decode_logs(request: ExportLogsServiceRequest) -> DecodedRequest:
     """Decodes every record of `request`.
 
     Runs on: any thread.
     """
-    events: list[ModelLoaded] = []
+    events: list[ModelLoaded | ProviderFallback] = []
     faults: Counter[str] = Counter()
     unused = 0
     for resource_logs in request.resource_logs:
@@ -37,12 +42,12 @@ def decode_logs(request: ExportLogsServiceRequest) -> DecodedRequest:
             is_own = scope_logs.scope.name == semconv.PROCESSOR_SCOPE
             for record in scope_logs.log_records:
                 event = None if is_own else _decode_record(record, resource)
-                if isinstance(event, ModelLoaded):
-                    events.append(event)
-                elif event is None:
+                if event is None:
                     unused += 1
-                else:
+                elif isinstance(event, str):
                     faults[event] += 1
+                else:
+                    events.append(event)
     return DecodedRequest(items=tuple(events), unused=unused, faults=dict(faults))
 
 
@@ -51,17 +56,30 @@ def count_records(request: ExportLogsServiceRequest) -> int:
     return sum(len(scope.log_records) for resource in request.resource_logs for scope in resource.scope_logs)
 
 
-def _decode_record(record: LogRecord, resource: Attributes) -> ModelLoaded | str | None:
+def _decode_record(record: LogRecord, resource: Attributes) -> ModelLoaded | ProviderFallback | str | None:
     """Returns the event of a record, the reason if it is rejected, or None if it is another event."""
-    if record.event_name not in ("", semconv.EVENT_MODEL_LOADED):
+    if record.event_name not in ("", *_EVENTS):
         return None
     attributes = attributes_of(record.attributes)
-    if (record.event_name or attributes.get(EVENT_NAME_ATTRIBUTE)) != semconv.EVENT_MODEL_LOADED:
+    name = record.event_name or attributes.get(EVENT_NAME_ATTRIBUTE)
+    if name not in _EVENTS:
         return None
     model = read_model_key(attributes, resource, default=service_key(resource))
-    reference = first_text(semconv.MODEL_REFERENCE, attributes)
     if not model.name:
         return "no_model_name"
+    provider = _provider(semconv.EXECUTION_PROVIDER, attributes)
+    time_ns = record.time_unix_nano or record.observed_time_unix_nano
+    if name == semconv.EVENT_PROVIDER_FALLBACK:
+        requested = _provider(semconv.EXECUTION_PROVIDERS_REQUESTED, attributes)
+        if not (provider and requested):
+            return "no_provider"
+        return ProviderFallback(model=model, requested=requested, provider=provider, time_ns=time_ns)
+    reference = first_text(semconv.MODEL_REFERENCE, attributes)
     if len(reference) > MAX_REFERENCE_CHARACTERS:
         return "too_large"
-    return ModelLoaded(model=model, reference=reference)
+    return ModelLoaded(model=model, reference=reference, provider=provider, time_ns=time_ns)
+
+
+def _provider(key: str, attributes: Attributes) -> str:
+    """Returns the first of a comma-separated list of execution providers, cut to a bounded length."""
+    return first_text(key, attributes).partition(",")[0].strip()[:MAX_PROVIDER_CHARACTERS]

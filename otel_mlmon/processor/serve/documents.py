@@ -90,6 +90,12 @@ def model_document(summary: ModelSummary, scores: Mapping[StreamKey, Score], rul
         "error_ratio": summary.error_ratio,
         "predictions": summary.predictions,
         "accuracy": accuracy_document(summary, scores),
+        "providers": [
+            {"provider": use.provider, "first_ns": use.first_ns, "last_ns": use.last_ns}
+            for use in summary.providers
+            if not use.requested
+        ],
+        "fallbacks": [use._asdict() for use in summary.providers if use.requested],
         "drifting_streams": [stream["stream"] for stream in sorted(streams, key=_drift_rank) if stream["changes"]],
         "streams": streams,
         "rules": [

@@ -13,13 +13,15 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final, Literal, TypeAlias
 
 from otel_mlmon import semconv
 from otel_mlmon.errors import ProfileError
-from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded
+from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, ProviderFallback
 from otel_mlmon.processor.state.repository import Repository
 from otel_mlmon.processor.window.model_windows import ModelProgress, ModelSummary, ModelWindows
+from otel_mlmon.processor.window.providers import ModelProviders
 from otel_mlmon.processor.window.reference import ModelWindowSettings
 from otel_mlmon.processor.window.reference_export import ModelReference, model_reference
 from otel_mlmon.processor.window.series import (
@@ -148,6 +150,20 @@ class WindowAggregator:
         )
         return "accepted"
 
+    def add_provider(self, event: ModelLoaded | ProviderFallback) -> None:
+        """Notes the execution provider that a process runs a model on; a report that comes twice changes nothing."""
+        providers, model = self._state.providers, event.model
+        is_full = model not in self._state.models and len(providers) >= MAX_EMBEDDED_REFERENCES
+        if not event.provider or (is_full and model not in providers):
+            return
+        now_ns = self._clock_ns()
+        requested = event.requested if isinstance(event, ProviderFallback) else ""
+        time_ns = min(event.time_ns or now_ns, now_ns)
+        present = providers.get(model, ModelProviders(model))
+        providers[model] = present.add(requested=requested, provider=event.provider, time_ns=time_ns)
+        if providers[model] != present:
+            self._state.changes.providers.add(model)
+
     def close_panes(self, now_ns: int) -> list[Window]:
         """Closes the panes that the watermark has passed, and returns their windows, in the order of event time.
 
@@ -209,7 +225,7 @@ class WindowAggregator:
         Raises:
             KeyError: There is no point of it.
         """
-        return self._state.models[model].summary()
+        return replace(self._state.models[model].summary(), providers=self._state.provider_uses(model))
 
     def reference(self, model: ModelKey) -> ModelReference:
         """Returns the reference that one model version is judged by.
@@ -313,6 +329,9 @@ class WindowAggregator:
         for model in [key for key, (reference, _) in state.embedded.items() if reference.received_ns < retention_ns]:
             if model not in state.models:
                 state.remove_embedded(model)
+        for model in [key for key, uses in state.providers.items() if uses.last_ns < retention_ns]:
+            if model not in state.models:
+                state.remove_providers(model)
         for key, series in list(state.series.items()):
             is_stale = series.state.updated_ns < stale_ns and not series.pending
             if is_stale or series.state.model not in state.models:

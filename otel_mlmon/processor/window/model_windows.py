@@ -11,6 +11,7 @@ from otel_mlmon import semconv, streams
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.window.binning import count_over_threshold
 from otel_mlmon.processor.window.moving_reference import MovingReference
+from otel_mlmon.processor.window.providers import ProviderUse
 from otel_mlmon.processor.window.reference import ModelWindowSettings, ReferenceState, StreamReference
 from otel_mlmon.processor.window.series import FAILED, PointKey, Series, SeriesKey, merge_streams, sketch_streams
 from otel_mlmon.processor.window.stream import StreamSummary, StreamWindows
@@ -49,6 +50,8 @@ class ModelSummary:
     """By name."""
     calibration: Calibration | None = None
     """How often this version was right on labelled data; None if that is not known."""
+    providers: tuple[ProviderUse, ...] = ()
+    """The execution providers that processes run it on, the one reported last first."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -234,7 +234,7 @@ def _choose_binning(
 ) -> ClassBins | NumberBins:
     family = streams.stream_family(stream)
     if family == semconv.STREAM_CONFIDENCE:
-        return NumberBins(edges=semconv.CONFIDENCE_EDGES, is_fixed=True)
+        return NumberBins(edges=streams.CONFIDENCE_EDGES, is_fixed=True)
     is_input = stream.startswith(semconv.STREAM_INPUT_PREFIX)
     if sketch.categories.total > sketch.numbers or family == semconv.STREAM_LABEL:
         return ClassBins.choose(sketch, limit=settings.max_labels, has_missing=is_input)

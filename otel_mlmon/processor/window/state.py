@@ -1,8 +1,9 @@
 """The state of the window step: models, series and references, which of it changed, and its records.
 
-Records by kind: `started` (when counting began), `embedded` (references that models carry), `model` (how far panes are
-closed), `stream` (references of streams), `pane` (closed panes, whose counts make up the rolling windows again), `hour`
-(what moving references are made of), `series` (where totals stand), `point` (points that are pending).
+Records by kind: `started` (when counting began), `embedded` (references that models carry), `providers` (execution
+providers of models), `model` (how far panes are closed), `stream` (references of streams), `pane` (closed panes, whose
+counts make up the rolling windows again), `hour` (what moving references are made of), `series` (where totals stand),
+`point` (points that are pending).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from otel_mlmon.errors import StoreError
 from otel_mlmon.processor.state.repository import RecordKind, Repository, load_records, put_records
 from otel_mlmon.processor.window.model_windows import ModelProgress, ModelWindows
 from otel_mlmon.processor.window.moving_reference import HOUR_NS, hour_of
+from otel_mlmon.processor.window.providers import ModelProviders, ProviderUse
 from otel_mlmon.processor.window.reference import ModelWindowSettings, ReferenceState
 from otel_mlmon.processor.window.series import Point, PointKey, Series, SeriesKey, SeriesState
 from otel_mlmon.processor.window.window import ModelPane, PaneCounts, StreamKey, WindowSettings
@@ -59,6 +61,7 @@ class _PointRecord(NamedTuple):
 
 STARTED: Final = RecordKind("started", int)
 EMBEDDED: Final = RecordKind("embedded", EmbeddedReference)
+PROVIDERS: Final = RecordKind("providers", ModelProviders)
 MODEL: Final = RecordKind("model", ModelProgress)
 STREAM: Final = RecordKind("stream", _StreamRecord)
 SERIES: Final = RecordKind("series", SeriesState)
@@ -75,6 +78,7 @@ class Changes:
     """
 
     embedded: set[ModelKey] = field(default_factory=set)
+    providers: set[ModelKey] = field(default_factory=set)
     models: set[ModelKey] = field(default_factory=set)
     streams: set[StreamKey] = field(default_factory=set)
     series: set[SeriesKey] = field(default_factory=set)
@@ -87,6 +91,7 @@ class Changes:
     def merge_earlier(self, earlier: Changes) -> None:
         """Adds the changes of a save that was rolled back."""
         self.embedded |= earlier.embedded
+        self.providers |= earlier.providers
         self.models |= earlier.models
         self.streams |= earlier.streams
         self.series |= earlier.series
@@ -107,6 +112,7 @@ class WindowState:
     """Whether there is a repository that removed records are to be removed from."""
     models: dict[ModelKey, ModelWindows] = field(default_factory=dict)
     embedded: dict[ModelKey, tuple[EmbeddedReference, Profile]] = field(default_factory=dict)
+    providers: dict[ModelKey, ModelProviders] = field(default_factory=dict)
     series: dict[SeriesKey, Series] = field(default_factory=dict)
     starts: dict[str, int] = field(default_factory=dict)
     """The newest start of each cumulative series."""
@@ -158,11 +164,22 @@ class WindowState:
         del self.embedded[key]
         self._note_removed(self.changes.embedded, key)
 
+    def provider_uses(self, key: ModelKey) -> tuple[ProviderUse, ...]:
+        """Returns the execution providers that were reported of a model version."""
+        return self.providers[key].uses if key in self.providers else ()
+
+    def remove_providers(self, key: ModelKey) -> None:
+        """Removes what was reported of a model's execution providers."""
+        del self.providers[key]
+        self._note_removed(self.changes.providers, key)
+
     def remove_model(self, key: ModelKey) -> list[StreamKey]:
         """Removes a silent model, and returns its streams, which are removed with it."""
         streams = [stream.key for stream in self.models.pop(key).streams.values()]
         if key in self.embedded:
             self.remove_embedded(key)
+        if key in self.providers:
+            self.remove_providers(key)
         self._note_removed(self.changes.models, key)
         for stream in streams:
             self._note_removed(self.changes.streams, stream)
@@ -200,6 +217,7 @@ def save_state(state: WindowState, repository: Repository, *, now_ns: int) -> No
         if changes.is_started:
             put_records(repository, STARTED, [("", state.started_ns)])
         _save(repository, EMBEDDED, changes.embedded, lambda key: state.embedded.get(key, (None,))[0])
+        _save(repository, PROVIDERS, changes.providers, state.providers.get)
         _save(repository, MODEL, changes.models, lambda key: _progress(state, key))
         _save(repository, STREAM, changes.streams, lambda key: _stream_record(state, key))
         _save(repository, SERIES, changes.series, lambda key: _series_state(state, key))
@@ -223,6 +241,8 @@ def load_state(state: WindowState, repository: Repository) -> None:
     try:
         for reference in load_records(repository, EMBEDDED).values():
             state.embedded[reference.model] = (reference, decode_profile(reference.text))
+        for providers in load_records(repository, PROVIDERS).values():
+            state.providers[providers.model] = providers
         for progress in load_records(repository, MODEL).values():
             settings = state.settings_of(progress.model)
             state.models[progress.model] = ModelWindows(progress=progress, settings=settings, windows=state.windows)

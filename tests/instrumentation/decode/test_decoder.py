@@ -269,8 +269,8 @@ def test_a_sequence_of_free_width_is_no_table() -> None:
     tokens = copy_calls([({"input_ids": np.zeros((1, 7), np.int64)}, out)], nodes=nodes("int64", "input_ids"))
     table = copy_calls([({"x": np.zeros((1, 3), np.float32)}, out)], nodes=nodes("float", "x"))
     assert [sorted(summarize(records, ModelOptions()).inputs.features) for records in (sound, tokens, table)] == [
-        [],
-        [],
+        ["x.mean", "x.spread"],
+        ["input_ids.mean", "input_ids.spread"],
         ["f0", "f1", "f2"],
     ]
 
@@ -312,7 +312,9 @@ def test_inputs_that_say_nothing_are_passed_over() -> None:
         "row": np.array([1.5], np.float16),
     }
     snapshot = summarize(copy_calls([(feed, {"out": np.zeros((1, 1))})]), ModelOptions())
-    assert {name: values.tolist() for name, values in snapshot.inputs.features.items()} == {"row": [1.5]}
+    assert {name: values.tolist() for name, values in snapshot.inputs.features.items()} == {
+        "row": [1.5], "volume.mean": [0.0], "volume.spread": [0.0],
+    }  # fmt: skip
     assert snapshot.inputs.categories == {"flag": {"1": 1}}
 
 
@@ -324,10 +326,13 @@ def test_extremes_of_a_type_are_numbers(dtype: str) -> None:
     assert snapshot.values[""].tolist() == snapshot.inputs.features["f0"].tolist() == values[:, 0].tolist()
 
 
-def test_a_row_too_large_to_copy_still_counts() -> None:
+def test_a_row_too_large_to_copy_is_sampled_and_counts() -> None:
     wide = np.ones((2, 30_000), np.float32)
     snapshot = summarize(copy_calls([({"x": wide}, {"out": wide})]), ModelOptions())
-    assert (snapshot.batch_sizes.tolist(), snapshot.inputs.samples) == ([2.0], 0)
+    assert (snapshot.batch_sizes.tolist(), snapshot.inputs.samples) == ([2.0], 2)
+    assert {name: values.tolist() for name, values in snapshot.inputs.features.items()} == {
+        "x.mean": [1.0, 1.0], "x.spread": [0.0, 0.0],
+    }  # fmt: skip
 
 
 def test_class_names_of_the_model_that_are_not_as_many_as_the_classes_name_none() -> None:

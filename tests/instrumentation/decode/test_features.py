@@ -109,7 +109,68 @@ def test_images_are_left_out_where_no_input_may_be_profiled() -> None:
 )
 def test_sequences_are_no_tables(feed: dict[str, Any], nodes: dict[str, Node], names: list[str], count: int) -> None:
     (summary,), _ = profile([feed], nodes=nodes, names=names)
-    assert len(summary.features) + len(summary.categories) == count
+    (name,) = feed
+    if count:
+        assert len(summary.features) + len(summary.categories) == count
+    else:
+        assert list(summary.features) == [f"{name}.mean", f"{name}.spread"]
+
+
+def test_a_wide_input_has_mean_and_spread_of_each_sample() -> None:
+    sound = np.stack([np.zeros(16_000), np.tile([1.0, -1.0], 8_000)]).astype(np.float32)[:, None]
+    (summary,), notes = profile([{"sound": sound}])
+    assert (list(summary.features), summary.samples, notes) == (["sound.mean", "sound.spread"], 2, [])
+    np.testing.assert_allclose(summary.features["sound.mean"], [0, 0], atol=0.01)
+    np.testing.assert_allclose(summary.features["sound.spread"], [0, 1], atol=0.01)
+
+
+def test_raw_bytes_are_a_wide_input_and_a_few_small_integers_are_columns() -> None:
+    (summary,), _ = profile([{"x": np.arange(21, dtype=np.uint8)[None]}])
+    assert {name: values.tolist() for name, values in summary.features.items()} == {
+        "x.mean": [10.0], "x.spread": [pytest.approx(np.arange(21).std())],
+    }  # fmt: skip
+    (few,), _ = profile([{"x": np.arange(20, dtype=np.uint8)[None]}])
+    assert len(few.categories) == 20
+
+
+@pytest.mark.parametrize(("width", "limit", "count"), [(256, 100, 100), (257, 100, 2), (300, 300, 300), (301, 300, 2)])
+def test_tables_without_names_are_wide_beyond_what_may_be_profiled(width: int, limit: int, count: int) -> None:
+    (summary,), _ = profile([{"x": floats(width)}], limit=limit)
+    assert len(summary.features) == count
+
+
+def test_a_wide_input_whose_columns_were_named_is_noted() -> None:
+    (summary,), notes = profile([{"x": floats(2000)}], names=["a"])
+    assert list(summary.features) == ["x.mean", "x.spread"]
+    assert notes == ["x is too wide for features of their own: its mean and spread are profiled"]
+
+
+def test_values_that_are_no_numbers_are_left_out_of_a_wide_sample() -> None:
+    rows = np.ones((2, 2000), np.float32)
+    rows[0, ::2], rows[1] = np.nan, np.inf
+    (summary,), _ = profile([{"x": rows}])
+    assert {name: values.tolist() for name, values in summary.features.items()} == {"x.mean": [1.0], "x.spread": [0.0]}
+    assert summary.missing == {"x.mean": 1, "x.spread": 1}
+
+
+def test_sequences_of_several_lengths_are_summarized() -> None:
+    calls = [{"input_ids": integers(*tokens)} for tokens in ((1, 3), (2, 2, 5), (4,))]
+    summaries, notes = profile(calls, nodes=free("input_ids", "int64"))
+    assert [summary.features["input_ids.mean"].tolist() for summary in summaries] == [[2.0], [3.0], [4.0]]
+    assert notes == []
+
+
+def test_wide_inputs_count_against_the_limit() -> None:
+    feed = {"table": floats(3), "a": np.ones((1, 2000)), "b": np.ones((1, 2000))}
+    assert [len(profile([feed], limit=limit)[0][0].features) for limit in (3, 4, 5, 7)] == [3, 3, 5, 7]
+
+
+def test_several_images_keep_their_features_apart() -> None:
+    feed = {name: np.full((1, 3, 8, 8), value, np.float32) for name, value in (("left", 0.25), ("rgb_right", 0.5))}
+    (summary,), _ = profile([feed])
+    assert summary.features["left.image.channel_0"].tolist() == [0.25]
+    assert summary.features["rgb_right.image.red"].tolist() == [0.5]
+    assert len(summary.features) == 16
 
 
 def test_a_table_whose_width_changes_is_noted_and_left_out() -> None:

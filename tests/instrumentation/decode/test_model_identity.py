@@ -4,14 +4,15 @@ import dataclasses
 
 import pytest
 
-from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity, class_names, identify, stem
+from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity, class_names, file_name, identify, stem
 from otel_mlmon.instrumentation.runtime.call import UNKNOWN_VERSION, SessionInfo
+from otel_mlmon.instrumentation.runtime.model_graph import NO_LAZY_GRAPH, LazyGraph, ModelGraph
 from otel_mlmon.types import ModelKey
 
 SESSION = SessionInfo(
     model_name="given",
     path="/secret/dir/Iris v2.onnx",
-    digest="0123456789abcdef",
+    graph=LazyGraph(lambda: ModelGraph(state="read", digest="0123456789abcdef")),
     graph_name="fraud_net",
     version=UNKNOWN_VERSION,
     metadata={"model_name": "meta"},
@@ -21,7 +22,14 @@ SESSION = SessionInfo(
 
 
 def test_the_name_argument_then_metadata_then_file_then_graph_then_hash() -> None:
-    steps = [{}, {"model_name": ""}, {"metadata": {}}, {"path": ""}, {"graph_name": "torch_jit"}, {"digest": ""}]
+    steps = [
+        {},
+        {"model_name": ""},
+        {"metadata": {}},
+        {"path": ""},
+        {"graph_name": "torch_jit"},
+        {"graph": NO_LAZY_GRAPH},
+    ]
     info, names = SESSION, []
     for step in steps:
         info = dataclasses.replace(info, **step)  # type: ignore[arg-type]
@@ -36,7 +44,7 @@ def test_graph_names_of_exporters_say_nothing(graph: str) -> None:
 
 
 def test_the_version_argument_then_metadata_then_model() -> None:
-    assert identify(SESSION).version == ""
+    assert identify(dataclasses.replace(SESSION, graph=NO_LAZY_GRAPH)).version == ""
     assert identify(dataclasses.replace(SESSION, version=3)).version == "3"
     said = dataclasses.replace(SESSION, version=3, metadata={"version": "1.2"})
     assert identify(said).version == "1.2"
@@ -155,3 +163,59 @@ def test_the_first_key_that_names_classes_counts_and_a_million_characters_are_re
     text = "a," * 499_999 + "bb"
     assert (len(text), len(class_names({"names": text}))) == (1_000_000, 500_000)
     assert class_names({"names": text + "b", "labels": "a,b"}) == ("a", "b")
+
+
+@pytest.mark.parametrize("version", [UNKNOWN_VERSION, 0, -1])
+def test_a_version_that_nobody_set_is_the_digest(version: int) -> None:
+    assert identify(dataclasses.replace(SESSION, version=version)).version == "0123456789ab"
+
+
+def test_on_the_hosts_thread_no_file_is_read() -> None:
+    session = dataclasses.replace(
+        SESSION, model_name="", metadata={}, path="", graph_name="",
+        graph=LazyGraph(lambda: ModelGraph(state="read", digest="0123456789abcdef")),
+    )  # fmt: skip
+    before = identify(session, may_read=False)
+    read = identify(session)
+    assert (before.name, before.version) == ("model-unknown", "")
+    assert (read.name, read.version) == ("model-0123456789ab", "0123456789ab")
+    assert identify(session, may_read=False) == read
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/srv/churn/model.onnx", "churn-model"),
+        ("/srv/fraud/Model.onnx", "fraud-Model"),
+        ("C:\\ml\\churn\\best.onnx", "churn-best"),
+        ("/models/churn/1/model.onnx", "churn-model"),
+        ("/models/churn/v12/onnx/model_quantized.onnx", "churn-model_quantized"),
+        ("/hub/models--org--bert-tiny/snapshots/3f2a9c1b44d0/onnx/model.onnx", "bert-tiny-model"),
+        ("runs/detect/train/weights/last.onnx", "detect-last"),
+        ("/srv/churn.onnx", "churn"),
+        ("/srv/best_churn.onnx", "best_churn"),
+        ("/" + "home/alice/model.onnx", ""),
+        ("/Users/alice/export/model.onnx", ""),
+        ("/tmp/tmpab12cd34/model.onnx", ""),
+        ("/model.onnx", ""),
+        ("model.onnx", ""),
+        ("/srv/3f2a9c1b44d0", ""),
+        ("", ""),
+    ],
+)
+def test_a_file_whose_name_says_nothing_takes_its_folder(path: str, name: str) -> None:
+    assert file_name(path) == name
+
+
+@pytest.mark.parametrize(
+    ("path", "graph", "name"),
+    [
+        ("/app/model.onnx", "fraud_net", "fraud_net"),
+        ("/app/model.onnx", "main_graph", "app-model"),
+        ("/tmp/tmpab12cd34/model.onnx", "main_graph", "model-0123456789ab"),
+        ("/model.onnx", "", "model-0123456789ab"),
+    ],
+)
+def test_where_folders_say_nothing_the_graph_then_the_folder_then_the_digest(path: str, graph: str, name: str) -> None:
+    session = dataclasses.replace(SESSION, model_name="", metadata={}, path=path, graph_name=graph)
+    assert identify(session).name == name

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import os
 from collections import deque
 from pathlib import Path
 
@@ -11,10 +9,11 @@ import pytest
 from otel_mlmon.instrumentation.decode import model_loading as loading
 from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity
 from otel_mlmon.instrumentation.decode.model_loading import LoadTracker, ModelLoad, describe_load
-from otel_mlmon.instrumentation.runtime.call import UNKNOWN_VERSION, Load, SessionInfo, stamp_of
+from otel_mlmon.instrumentation.runtime.call import UNKNOWN_VERSION, Load, SessionInfo
+from otel_mlmon.instrumentation.runtime.model_graph import LazyGraph, ModelGraph
 
 INFO = SessionInfo(
-    model_name="", path="", digest="d", graph_name="iris", version=3, metadata={}, provider="CPUExecutionProvider",
+    model_name="", path="", graph_name="iris", version=3, metadata={}, provider="CPUExecutionProvider",
     runtime_version="1.2", providers=("CPUExecutionProvider",),
 )  # fmt: skip
 
@@ -23,13 +22,12 @@ def read(load: Load) -> ModelLoad:
     return describe_load(load, version_of=lambda _: "")
 
 
-def of_file(path: Path, **changes: object) -> Load:
-    info = dataclasses.replace(INFO, path=str(path))
-    return Load(info, str(path), 5, "context", stamp=stamp_of(str(path)))._replace(**changes)  # type: ignore[arg-type]
+def graph_of(digest: str, *, is_complete: bool = True) -> LazyGraph:
+    return LazyGraph(lambda: ModelGraph(state="read", digest=digest, is_digest_complete=is_complete))
 
 
 def test_a_load_in_words() -> None:
-    info = dataclasses.replace(INFO, content=lambda: b"bytes", metadata={"otel_mlmon.reference": "text"})
+    info = dataclasses.replace(INFO, graph=graph_of("ab"), metadata={"otel_mlmon.reference": "text"})
     requested = ("CUDAExecutionProvider", "CPUExecutionProvider")
     load = Load(info, "", 5, "context", duration_s=0.5, requested=requested)
     found = describe_load(load, version_of={"iris": "9"}.__getitem__)
@@ -37,7 +35,7 @@ def test_a_load_in_words() -> None:
         model=ModelIdentity(name="iris", version="9", provider="CPUExecutionProvider", runtime_version="1.2"),
         is_new=True, ended_ns=5, context="context", duration_s=0.5, error_type=None,
         requested=requested, providers=("CPUExecutionProvider",),
-        sha256=hashlib.sha256(b"bytes").hexdigest(), reference="text",
+        sha256="ab", reference="text",
     )  # fmt: skip
     assert found.has_fallen_back
 
@@ -60,48 +58,10 @@ def test_what_was_not_loaded_is_named_by_its_file_and_nothing_is_read(tmp_path: 
     assert read(Load(None, "", 0, None, error_type="X")).model.name == "unknown"
 
 
-def test_the_hash_is_of_the_whole_file_as_it_was_loaded_or_is_not_there(tmp_path: Path) -> None:
-    path = tmp_path / "model.onnx"
-    path.write_bytes(b"a" * 100)
-    load = of_file(path)
-    assert read(load).sha256 == hashlib.sha256(b"a" * 100).hexdigest()
-    assert read(load._replace(is_new=False)).sha256 == ""
-    assert read(load._replace(stamp=None)).sha256 == ""  # loaded before anybody looked
-    os.utime(path, ns=(1, 1))
-    assert read(load).sha256 == ""
-    path.unlink()
-    assert read(load).sha256 == ""
-
-
-def test_a_file_replaced_before_or_while_it_is_read_has_no_hash(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path, reads = tmp_path / "model.onnx", list[Path]()
-    path.write_bytes(b"old")
-    load = of_file(path)
-
-    def replaced(self: Path) -> bytes:
-        reads.append(self)
-        os.utime(self, ns=(1, 1))
-        return b"new"
-
-    monkeypatch.setattr(Path, "read_bytes", replaced)
-    assert [read(load).sha256, read(load).sha256] == ["", ""]
-    assert reads == [path]  # not once more: it is another file by then
-
-
-def test_a_large_model_is_not_hashed_rather_than_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "MAX_HASHED_BYTES", 10)
-    path = tmp_path / "model.onnx"
-    for size, is_hashed in ((10, True), (11, False)):
-        path.write_bytes(b"a" * size)
-        content = dataclasses.replace(INFO, content=lambda size=size: b"a" * size)  # type: ignore[misc]
-        assert bool(read(of_file(path)).sha256) is is_hashed
-        assert bool(read(Load(content, "", 0, None)).sha256) is is_hashed
-
-
-def test_bytes_of_a_session_that_is_gone_have_no_hash() -> None:
-    assert read(Load(dataclasses.replace(INFO, content=lambda: None), "", 0, None)).sha256 == ""
+def test_the_hash_of_a_new_session_is_the_digest_if_that_is_of_all_bytes() -> None:
+    whole = Load(dataclasses.replace(INFO, graph=graph_of("ab")), "", 0, None)
+    part = Load(dataclasses.replace(INFO, graph=graph_of("ab", is_complete=False)), "", 0, None)
+    assert [read(load).sha256 for load in (whole, whole._replace(is_new=False), part)] == ["ab", "", ""]
 
 
 def test_a_reference_is_passed_on_unread_up_to_a_length(
@@ -124,7 +84,7 @@ def test_an_unknown_version_is_none() -> None:
 
 def info(name: str) -> SessionInfo:
     return SessionInfo(
-        model_name=name, path="", digest="", graph_name="", version=1, metadata={}, provider="P", runtime_version="1"
+        model_name=name, path="", graph_name="", version=1, metadata={}, provider="P", runtime_version="1"
     )
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import random
 
 import pytest
 from opentelemetry.context import Context
@@ -30,7 +29,7 @@ def emitted(*loads: ModelLoad) -> list[tuple[str | None, str | None, int | None,
     exporter = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
     provider = LoggerProvider(shutdown_on_exit=False)
     provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))
-    events = EventWriter(provider, per_second=1.0, rng=random.Random(1))
+    events = EventWriter(provider)
     for load in loads:
         events.write_model(load, offset_ns=100)
     provider.shutdown()
@@ -72,7 +71,7 @@ def test_other_providers_are_no_new_model_and_a_failure_is_none(caplog: pytest.L
 
 
 def test_without_a_provider_of_events_the_log_line_stays(caplog: pytest.LogCaptureFixture) -> None:
-    events = EventWriter(None, per_second=1.0, rng=random.Random(1))
+    events = EventWriter(None)
     events.write_model(LOADED, offset_ns=0)
     events.write_model(LOADED, offset_ns=0)
     assert len(caplog.records) == 1

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,12 +13,9 @@ from otel_mlmon.instrumentation.export.sampling import (
     LATENCY_WINDOW,
     MAX_MODELS,
     MIN_LATENCIES,
-    CallPriorities,
-    RateLimiter,
     SlowCallDetector,
     call_attributes,
     prioritize,
-    select_calls,
     span_attributes,
 )
 
@@ -59,18 +55,6 @@ def batch(
 def marks(*positions: int, of: int) -> np.ndarray:
     """Whether each position is one of these."""
     return np.isin(np.arange(of), positions)
-
-
-def priorities(calls: int, *, failed: int, unsure: int, slow: int) -> CallPriorities:
-    """Calls of which one is failed, one unsure and one slow."""
-    confidences = np.zeros(calls)
-    return CallPriorities(
-        failed=marks(failed, of=calls),
-        unsure=marks(unsure, of=calls),
-        slow=marks(slow, of=calls),
-        mean_confidence=confidences,
-        min_confidence=confidences,
-    )
 
 
 def test_mean_and_lowest_confidence_are_of_each_calls_own_rows() -> None:
@@ -172,68 +156,6 @@ def test_models_have_percentiles_of_their_own_and_the_oldest_begins_anew() -> No
     assert detector.detect("new", two, None).tolist() == [False]
     assert detector.detect("0", two, None).tolist() == [False]
     assert detector.detect("2", two, None).tolist() == [True]
-
-
-def test_a_limiter_grants_its_rate_and_saves_up_one_second() -> None:
-    now = [0.0]
-    limiter = RateLimiter(10.0, clock=lambda: now[0])
-    assert [limiter.grant(6), limiter.grant(6), limiter.grant(6)] == [6, 4, 0]
-    now[0] = 0.3
-    assert [limiter.grant(9), limiter.grant(1)] == [3, 0]
-    now[0] = 100.0
-    assert [limiter.grant(99), limiter.grant(1)] == [10, 0]
-    assert RateLimiter(0.0, clock=lambda: now[0]).grant(5) == 0
-
-
-def test_a_limiter_of_less_than_one_a_second_saves_up_one() -> None:
-    now = [0.0]
-    limiter = RateLimiter(0.5, clock=lambda: now[0])
-    assert [limiter.grant(3), limiter.grant(1)] == [1, 0]
-    now[0] = 1.0
-    assert limiter.grant(1) == 0
-    now[0] = 2.0
-    assert [limiter.grant(1), limiter.grant(1)] == [1, 0]
-    now[0] = 100.0
-    assert [limiter.grant(3), limiter.grant(1)] == [1, 0]
-
-
-def test_a_limiter_of_zero_never_grants() -> None:
-    now = [0.0]
-    limiter = RateLimiter(0.0, clock=lambda: now[0])
-    now[0] = 1e6
-    assert limiter.grant(1) == 0
-
-
-def test_failed_then_unsure_then_slow_calls_come_first() -> None:
-    of_four = priorities(4, failed=3, unsure=1, slow=2)
-    rng = random.Random(1)
-    selected = [
-        select_calls(np.arange(4), of_four, RateLimiter(float(rate), clock=lambda: 0.0), rng) for rate in range(5)
-    ]
-    assert selected == [[], [3], [1, 3], [1, 2, 3], [0, 1, 2, 3]]
-
-
-def test_calls_that_are_no_candidates_are_never_selected() -> None:
-    of_six = priorities(6, failed=0, unsure=2, slow=4)
-    candidates = np.array([1, 2, 3, 5])
-    rng = random.Random(1)
-    assert select_calls(candidates, of_six, RateLimiter(1.0, clock=lambda: 0.0), rng) == [2]
-    two = select_calls(candidates, of_six, RateLimiter(2.0, clock=lambda: 0.0), rng)
-    assert (len(two), 2 in two, set(two) <= {1, 2, 3, 5}) == (2, True, True)
-    assert select_calls(candidates, of_six, RateLimiter(4.0, clock=lambda: 0.0), rng) == [1, 2, 3, 5]
-
-
-def test_among_equals_the_draw_is_fair() -> None:
-    calls = 10
-    equals = priorities(calls, failed=-1, unsure=-1, slow=-1)
-    rng = random.Random(2)
-    counts = np.zeros(calls)
-    for _ in range(3000):
-        selected = select_calls(np.arange(calls), equals, RateLimiter(3.0, clock=lambda: 0.0), rng)
-        assert (len(selected), selected == sorted(set(selected))) == (3, True)
-        counts[selected] += 1
-    # 900 expected of each, with a standard deviation of 25.
-    assert abs(counts - 900).max() < 125
 
 
 def test_the_attributes_of_a_call_are_what_is_known_of_it() -> None:

@@ -11,13 +11,14 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler, TraceIdRatioBased
 from opentelemetry.trace import NonRecordingSpan, SpanContext, StatusCode, TraceFlags
 
 from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity
 from otel_mlmon.instrumentation.decode.predictions import Predictions
+from otel_mlmon.instrumentation.export.call_sampler import Sample
 from otel_mlmon.instrumentation.export.error_tracker import SpanIds
-from otel_mlmon.instrumentation.export.sampling import RateLimiter, prioritize
+from otel_mlmon.instrumentation.export.sampling import prioritize
 from otel_mlmon.instrumentation.export.spans import SpanWriter
 
 HOST: Final = SpanContext(trace_id=7, span_id=8, is_remote=False, trace_flags=TraceFlags(1))
@@ -51,10 +52,16 @@ def write(
         errors=list(errors or [None] * calls),
         batch_sizes=np.ones(calls, dtype=np.int64),
     )
-    limiter = RateLimiter(10_000.0, clock=lambda: 0.0)
-    writer = SpanWriter(provider, ratio=ratio, limiter=limiter, rng=random.Random(1))
+    writer = SpanWriter(provider, ratio=ratio, rng=random.Random(1))
+    priorities = prioritize(predictions)
+    candidates = writer.find_candidates(predictions, priorities)
     span_contexts = writer.write(
-        predictions, prioritize(predictions), offset_ns=START_NS, related_spans=related.get if related else None
+        predictions,
+        priorities,
+        candidates.with_sampled_parent,
+        {call: Sample("share", 0.5) for call in np.flatnonzero(candidates.may_be_chosen).tolist()},
+        offset_ns=START_NS,
+        related_spans=related.get if related else None,
     )
     return list(exporter.get_finished_spans()), span_contexts
 
@@ -107,3 +114,24 @@ def test_calls_without_a_related_span_are_roots_and_have_their_own_times_and_out
     assert [trace.get_current_span(contexts[call]).get_span_context() for call in (0, 1)] == [
         span.context for span in spans
     ]
+
+
+def test_a_call_in_no_trace_says_why_and_how_likely_it_was_chosen_and_one_of_a_sampled_parent_does_not() -> None:
+    spans, _ = write([within(HOST), *[Context()] * 40], errors=[None, "ValueError", *[None] * 39], ratio=0.5)
+    attributes = [dict(span.attributes or {}) for span in spans]
+    found = {
+        (span.get("error.type"), span.get("ml.sampling.reason"), span.get("ml.sampling.probability"))
+        for span in attributes
+    }
+    assert found == {(None, None, None), ("ValueError", "share", 0.5), (None, "share", 0.25)}
+
+
+def test_calls_that_join_one_trace_are_not_sampled_together() -> None:
+    calls = 400
+    spans, _ = write(
+        [Context()] * calls,
+        related=dict.fromkeys(range(calls), TRACKER),
+        sampler=ParentBased(TraceIdRatioBased(0.5)),
+    )
+    assert 140 <= len(spans) <= 260
+    assert {span.context.trace_id for span in spans} == {TRACKER[0]}

@@ -67,7 +67,10 @@ def test_spans_arrive_and_errors_link_to_them(sentry: Endpoint) -> None:
     (event,) = sentry.wait("event")
     trace_id = f"{host.get_span_context().trace_id:032x}"
     assert {name: span.trace_id.hex() for name, span in spans.items()} == {"host": trace_id, "predict iris": trace_id}
-    assert (event["contexts"]["trace"]["trace_id"], event["tags"]) == (trace_id, {"ml.model.name": "iris"})
+    assert (event["contexts"]["trace"]["trace_id"], event["tags"]) == (
+        trace_id,
+        {"ml.model.name": "iris", "ml.model.version": models.digest_version(models.softmax(name="iris"))},
+    )
     assert sentry.of("transaction") == []
     assert sentry_sdk.get_client().options["traces_sample_rate"] is None
     assert propagate.get_global_textmap() is before

@@ -40,9 +40,12 @@ def reading(
     *,
     on_client: Callable[[], None] = lambda: None,
     is_enabled: Callable[[], bool] = lambda: True,
+    has_spans: Callable[[], bool] = lambda: True,
     is_open: Callable[[Any], bool] = lambda _: True,
 ) -> Callable[[None], Any]:
-    return make_context_reader(CONTEXT.get, on_client=on_client, is_enabled=is_enabled, is_open=is_open)
+    return make_context_reader(
+        CONTEXT.get, on_client=on_client, is_enabled=is_enabled, has_spans=has_spans, is_open=is_open
+    )
 
 
 def said() -> tuple[str, str]:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
-from otel_mlmon.processor.receive.data_point import ModelLoaded
-from otel_mlmon.processor.receive.decode_logs import MAX_REFERENCE_CHARACTERS, decode_logs
+from otel_mlmon.processor.receive.data_point import ModelLoaded, ProviderFallback
+from otel_mlmon.processor.receive.decode_logs import MAX_PROVIDER_CHARACTERS, MAX_REFERENCE_CHARACTERS, decode_logs
 from otel_mlmon.types import ModelKey
 
 FRAUD = {"ml.model.name": "fraud", "ml.model.version": "7", "ml.model.reference": "{}"}
@@ -36,6 +36,44 @@ def test_a_model_that_was_loaded_says_its_name_version_and_reference() -> None:
     decoded = decode_logs(request(FRAUD))
     assert decoded.items == (ModelLoaded(model=ModelKey("fraud", "7"), reference="{}"),)
     assert (decoded.points, decoded.accepted, decoded.unused, decoded.rejected) == (1, 1, 0, 0)
+
+
+PROVIDERS = {
+    "ml.execution_provider": "CPUExecutionProvider",
+    "ml.execution_providers": "CPUExecutionProvider",
+    "ml.execution_providers.requested": "CUDAExecutionProvider,CPUExecutionProvider",
+}
+
+
+def test_the_execution_provider_of_a_loaded_model_and_when() -> None:
+    message = request({**FRAUD, **PROVIDERS})
+    message.resource_logs[0].scope_logs[0].log_records[0].observed_time_unix_nano = 5
+    (first,) = decode_logs(message).items
+    message.resource_logs[0].scope_logs[0].log_records[0].time_unix_nano = 3
+    (second,) = decode_logs(message).items
+    model = ModelKey("fraud", "7")
+    assert [first, second] == [
+        ModelLoaded(model=model, reference="{}", provider="CPUExecutionProvider", time_ns=time_ns) for time_ns in (5, 3)
+    ]
+
+
+def test_a_fallback_says_from_which_provider_to_which() -> None:
+    found = decode_logs(request({**FRAUD, **PROVIDERS}, event="ml.execution_provider.fallback"))
+    fallback = ProviderFallback(
+        model=ModelKey("fraud", "7"), requested="CUDAExecutionProvider", provider="CPUExecutionProvider"
+    )
+    assert (found.items, found.accepted, found.unused) == ((fallback,), 1, 0)
+    named = {**PROVIDERS, "event.name": "ml.execution_provider.fallback", "ml.model.name": "fraud"}
+    assert decode_logs(request(named, event="")).accepted == 1
+
+
+@pytest.mark.parametrize("name", ["ml.execution_provider", "ml.execution_providers.requested"])
+def test_a_fallback_without_a_provider_is_rejected_and_a_long_name_is_cut(name: str) -> None:
+    event = "ml.execution_provider.fallback"
+    assert decode_logs(request({**FRAUD, **PROVIDERS, name: " , "}, event=event)).faults == {"no_provider": 1}
+    (long,) = decode_logs(request({**FRAUD, **PROVIDERS, name: "x" * 10_000}, event=event)).items
+    assert isinstance(long, ProviderFallback)
+    assert "x" * MAX_PROVIDER_CHARACTERS in (long.provider, long.requested)
 
 
 def test_the_name_of_the_event_may_be_an_attribute() -> None:

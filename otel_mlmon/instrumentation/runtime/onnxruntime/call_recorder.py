@@ -7,7 +7,6 @@ session's description, never the session: it is freed when its owner releases it
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import time
 import weakref
@@ -27,7 +26,9 @@ from otel_mlmon.instrumentation.runtime.call import (
     Tensor,
     path_of,
     provider_names,
+    stamp_of,
 )
+from otel_mlmon.instrumentation.runtime.model_graph import NO_LAZY_GRAPH, LazyGraph, ModelGraph
 from otel_mlmon.instrumentation.runtime.onnxruntime.async_calls import AsyncCopier
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     CopyCall,
@@ -37,6 +38,7 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     plan_output,
     plan_outputs,
 )
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.read import MAX_WHOLE_BYTES, read_bytes, read_file
 from otel_mlmon.instrumentation.runtime.onnxruntime.ort_values import (
     CopyValues,
     DeviceSampler,
@@ -51,8 +53,6 @@ CPU_PROVIDER: Final = "CPUExecutionProvider"
 
 MAX_PLANS: Final = 64
 """The largest number of output choices of one session; calls with another choice are timed only."""
-
-_DIGEST_BYTES: Final = 1 << 20
 
 
 class CallRecorder:
@@ -255,7 +255,7 @@ class CallRecorder:
     ) -> None:
         """Records that a session was created in `duration_s`, or that it could not be."""
         with self.stage:
-            copiers = {} if error else self._copiers_of(session)
+            copiers = {} if error else self._copiers_of(session, stamp)
             requested = copiers["requested"] = provider_names(providers)
             self._capture.loads.append(
                 Load(
@@ -275,7 +275,7 @@ class CallRecorder:
         with self.stage:
             is_new = ATTRIBUTE not in session.__dict__
             copiers = self._copiers_of(session)
-            info = copiers["session"] = self._describe(session)
+            info = copiers["session"] = self._describe(session, graph=copiers["session"].graph)
             if id(session) in self._references:
                 self._sessions[id(session)] = info
             copiers["requested"] = requested
@@ -308,14 +308,14 @@ class CallRecorder:
     def _live_sessions(self) -> list[Any]:
         return [session for reference in list(self._references.values()) if (session := reference()) is not None]
 
-    def _copiers_of(self, session: Any) -> dict[Any, Any]:
+    def _copiers_of(self, session: Any, stamp: FileStamp | None = None) -> dict[Any, Any]:
         """Returns everything attached to a session: description, requested providers, a closure a choice of outputs."""
         if self._is_closed:
             # From now on everything attached to the session belongs to another recorder, or to none.
             return {"session": self._describe(session)}
         copiers: dict[Any, Any] = session.__dict__.setdefault(ATTRIBUTE, {})
         if "session" not in copiers:
-            copiers["session"] = self._describe(session)
+            copiers["session"] = self._describe(session, stamp=stamp)
         if id(session) not in self._references:
             forget = functools.partial(_forget, self._references, self._sessions, id(session))
             self._references[id(session)] = weakref.ref(session, forget)
@@ -338,14 +338,15 @@ class CallRecorder:
         if self._is_closed or context is not self._context or copiers.get("session") is not info:
             copiers.pop(key, None)
 
-    def _describe(self, session: Any) -> SessionInfo:
+    def _describe(self, session: Any, *, stamp: FileStamp | None = None, graph: LazyGraph | None = None) -> SessionInfo:
         meta = session.get_modelmeta()
-        path = getattr(session, "_model_path", None)
+        source = getattr(session, "_model_path", None)
+        path = path_of(source)
+        path = os.path.abspath(path) if path else ""  # noqa: PTH100 - a Path costs more than the call
         providers = session.get_providers()
         return SessionInfo(
             model_name=self._capture.model_name(session),
-            path=os.fspath(path) if isinstance(path, (str, os.PathLike)) else "",
-            digest=_digest(getattr(session, "_model_bytes", None)),
+            path=path,
             graph_name=meta.graph_name,
             version=meta.version,
             metadata=dict(meta.custom_metadata_map),
@@ -353,7 +354,7 @@ class CallRecorder:
             runtime_name=RUNTIME_NAME,
             runtime_version=self._runtime_version,
             providers=tuple(providers),
-            content=functools.partial(_content, weakref.ref(session)),
+            graph=graph or _make_graph(session, path, stamp),
         )
 
 
@@ -375,12 +376,20 @@ def _forget(
         sessions.pop(identity, None)
 
 
-def _content(session: weakref.ref[Any]) -> object:
-    return getattr(session(), "_model_bytes", None)
-
-
-def _digest(content: object) -> str:
-    """Hashes the first and last megabyte, which differ between trainings; a whole large model would take seconds."""
+def _make_graph(session: Any, path: str, stamp: FileStamp | None) -> LazyGraph:
+    """Makes what reads the graph of a session's model later, on the worker thread."""
+    names = tuple(node.name for node in session.get_outputs())
+    content = getattr(session, "_model_bytes", None)
     if not isinstance(content, bytes):
-        return ""
-    return hashlib.sha256(content[:_DIGEST_BYTES] + content[-_DIGEST_BYTES:] + b"%d" % len(content)).hexdigest()
+        if not path:
+            return NO_LAZY_GRAPH
+        return LazyGraph(functools.partial(read_file, path, stamp=stamp or stamp_of(path), names=names))
+    if len(content) <= MAX_WHOLE_BYTES:
+        # Held until it was read, within a second, even if its session ends before.
+        return LazyGraph(functools.partial(read_bytes, content, names=names))
+    return LazyGraph(functools.partial(_read_live_bytes, weakref.ref(session), names))
+
+
+def _read_live_bytes(session: weakref.ref[Any], names: Sequence[str]) -> ModelGraph:
+    content = getattr(session(), "_model_bytes", None)
+    return read_bytes(content, names=names) if isinstance(content, bytes) else ModelGraph(state="missing")

@@ -1,7 +1,7 @@
 """Plans what is copied of a session's calls, once, and makes the closure that copies them.
 
 Copying a small array costs 0.04 µs; a large one is thinned. Whole rows are kept at a constant step, since a row is one
-prediction and half of one is none; of an image every eighth pixel both ways, which keeps its mean and contrast.
+prediction and half of one is none; of an image a sample of its pixels, which keeps its mean and contrast.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from otel_mlmon.instrumentation.runtime.call import (
     Side,
     Sink,
     Tensor,
-    image_step,
 )
+from otel_mlmon.instrumentation.runtime.input_sample import count_sample, sample_interval, sample_positions
 
 USEFUL: Final = frozenset({"rows", "items", "text", "maps", "whole"})
 """The layouts that hold predictions."""
@@ -39,6 +39,13 @@ SMALL_BYTES: Final = 1024
 MAX_INPUT_BYTES: Final = 4096
 SAMPLE_BYTES: Final = 1024
 """Bytes of whole rows that are copied of a larger input, at a constant step."""
+
+MAX_COLUMNS: Final = 1024
+"""A wider row of an input is no row of features, and a sample of its values is copied."""
+MAX_WIDE_ROWS: Final = 16
+"""Rows of such an input that are copied of a call."""
+MAX_WIDE_BYTES: Final = 1 << 16
+"""Where such an input is no contiguous array, and larger, it is not copied."""
 
 MAX_OUTPUT_BYTES: Final = 65_536
 MAX_ITEM_BYTES: Final = 4096
@@ -133,6 +140,8 @@ def _layout(shape: Sequence[int | None], *, is_input: bool) -> Layout:
         if shape[1] in {1, 3, 4}:
             return "nchw"
         return "nhwc" if shape[3] in {1, 3, 4} else "shape"
+    if is_input and (len(shape) > 2 or (len(shape) == 2 and (shape[1] or 0) > MAX_COLUMNS)):
+        return "wide"
     # (N, K, 1, 1) is a vector a row too: global pooling leaves it so.
     wide_axes = sum(1 for size in shape[1:] if size != 1)
     if len(shape) <= 2 or (not is_input and wide_axes <= 1):
@@ -143,7 +152,7 @@ def _layout(shape: Sequence[int | None], *, is_input: bool) -> Layout:
 def plan_inputs(session: Any, feed: Mapping[str, Any]) -> tuple[Tensor, ...]:
     """Plans the inputs that are worth copying, from the first feed; recurrent states are none."""
     outputs, nodes = list(session.get_outputs()), session.get_inputs()
-    states = {node.name for node in nodes if len(nodes) > 1 and feeds_back(node, outputs)}
+    states = {node.name for node in nodes if len(nodes) > 1 and is_state(node, outputs)}
     inputs = [plan_input(node, feed.get(node.name)) for node in nodes if node.name not in states]
     profiled = [tensor for tensor in inputs if tensor.layout not in {"none", "shape"}]
     # Without any input to profile, one shape still shows the batch size.
@@ -157,8 +166,27 @@ _STATE_WORDS: Final = re.compile(
 )
 
 
-def feeds_back(node: Node, outputs: Sequence[Node]) -> bool:
-    """Returns whether an input is a recurrent state: an output has the same type and almost the same name."""
+_STATE_NAME: Final = re.compile(
+    r"(?:^|[_./])(?:h|c|h_?[0n]|c_?[0n]|hx|cx|hidden|cell|states?|mems?|memory|caches?|past|past_key_values?|kv|lstm|gru|rnn)"
+    r"(?=$|[_./\d])"
+)
+
+
+def is_state(node: Node, outputs: Sequence[Node]) -> bool:
+    """Returns whether an input is a recurrent state, by what the host feeds back from an output of the same type.
+
+    The output has almost the same name; or the input is named like a state and has three axes or more, as the output.
+    """
+    if _feeds_back(node, outputs):
+        return True
+    return (
+        len(node.shape) > 2
+        and _STATE_NAME.search(node.name.lower()) is not None
+        and any(other.type == node.type and len(other.shape) == len(node.shape) for other in outputs)
+    )
+
+
+def _feeds_back(node: Node, outputs: Sequence[Node]) -> bool:
     core = _STATE_WORDS.sub("", node.name.lower())
     return bool(core) and any(
         other.type == node.type
@@ -239,6 +267,8 @@ def copier_of(tensor: Tensor, *, is_input: bool) -> Copy:
         return functools.partial(_pixels, dtype=np.dtype(tensor.dtype), channels_first=tensor.layout == "nchw")
     if tensor.layout == "items":
         return functools.partial(_items, dtype=np.dtype(tensor.dtype))
+    if tensor.layout == "wide":
+        return functools.partial(_wide, dtype=np.dtype(tensor.dtype))
     return {"text": _texts, "maps": _maps, "shape": _shape, "whole": _whole}.get(tensor.layout, _nothing)
 
 
@@ -274,11 +304,37 @@ def _items(value: Any, *, dtype: np.dtype[Any]) -> Item:
 def _pixels(value: Any, *, dtype: np.dtype[Any], channels_first: bool) -> Item:
     if not isinstance(value, ndarray) or value.ndim != 4 or value.dtype != dtype:
         return None
+    images = value[:: _image_interval(value, channels_first=channels_first)]
     height, width = value.shape[2:] if channels_first else value.shape[1:3]
-    step = image_step(height, width)
-    sample = value[:, :, ::step, ::step] if channels_first else value[:, ::step, ::step]
-    images = max(1, -(-sample.nbytes // MAX_IMAGE_BYTES))
-    return (value.shape, sample[::images].tobytes())
+    positions = sample_positions(height, width)
+    if positions is None:
+        return (value.shape, images.tobytes())
+    if not images.flags.c_contiguous:
+        rows, columns = np.divmod(positions, width)
+        sample = images[:, :, rows, columns] if channels_first else images[:, rows, columns]
+    elif channels_first:
+        # `wrap` saves a pass over the positions, which are all within the image.
+        sample = images.reshape(*images.shape[:2], height * width).take(positions, axis=2, mode="wrap")
+    else:
+        sample = images.reshape(len(images), height * width, value.shape[3]).take(positions, axis=1, mode="wrap")
+    return (value.shape, sample.tobytes())
+
+
+def _image_interval(value: ndarray[Any, Any], *, channels_first: bool) -> int:
+    """Computes how many images of a batch one copied image stands for."""
+    height, width = value.shape[2:] if channels_first else value.shape[1:3]
+    channels = value.shape[1] if channels_first else value.shape[3]
+    return max(1, -(-int(len(value) * channels * count_sample(height, width) * value.itemsize) // MAX_IMAGE_BYTES))
+
+
+def _wide(value: Any, *, dtype: np.dtype[Any]) -> Item:
+    """Copies values of some rows, at a step within each: as many of every row."""
+    if not isinstance(value, ndarray) or value.dtype != dtype or not value.ndim:
+        return None
+    if not value.size or not (value.flags.c_contiguous or value.nbytes <= MAX_WIDE_BYTES):
+        return (value.shape, b"")
+    rows = value.reshape(len(value), -1)
+    return (value.shape, rows[:: -(-len(rows) // MAX_WIDE_ROWS), :: sample_interval(rows.shape[1])].tobytes())
 
 
 def _texts(value: Any) -> Item:

@@ -1,37 +1,118 @@
-"""What a session is described by, besides what it says of itself."""
+"""How the graph of a session's model is read: later, and of what was loaded."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+from collections import deque
+from pathlib import Path
 
+import numpy as np
+import onnxruntime as ort
 import pytest
 
-from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import _DIGEST_BYTES, _digest
+from otel_mlmon.instrumentation.queue.call_queue import CallQueue
+from otel_mlmon.instrumentation.runtime.call import FIELDS, Load, SessionInfo, stamp_of
+from otel_mlmon.instrumentation.runtime.model_graph import ModelGraph
+from otel_mlmon.instrumentation.runtime.onnxruntime import call_recorder
+from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import CallRecorder
+from otel_mlmon.instrumentation.runtime.runtime import Capture
+from tests.support import models
 
-CONTENT = bytes(range(256)) * 4096 * 3
-"""A model of 3 MiB."""
-
-
-def changed(position: int) -> bytes:
-    """The model with another byte at one place."""
-    return CONTENT[:position] + bytes([CONTENT[position] ^ 1]) + CONTENT[position + 1 :]
-
-
-@pytest.mark.parametrize("position", [0, _DIGEST_BYTES - 1, len(CONTENT) - _DIGEST_BYTES, len(CONTENT) - 1])
-def test_models_that_differ_at_an_end_have_other_digests(position: int) -> None:
-    assert _digest(changed(position)) != _digest(CONTENT)
+MISSING = ModelGraph(state="missing")
 
 
-def test_models_of_other_lengths_have_other_digests() -> None:
-    zeros = [_digest(bytes(length)) for length in (0, 1, _DIGEST_BYTES, 3 * _DIGEST_BYTES, 3 * _DIGEST_BYTES + 1)]
-    assert len(set(zeros)) == 5
+@pytest.fixture
+def loads() -> deque[Load]:
+    return deque()
 
 
-@pytest.mark.parametrize("position", [_DIGEST_BYTES, len(CONTENT) - _DIGEST_BYTES - 1])
-def test_the_middle_of_a_large_model_is_not_read(position: int) -> None:
-    assert _digest(changed(position)) == _digest(CONTENT)
+@pytest.fixture
+def recorder(loads: deque[Load]) -> CallRecorder:
+    queue = CallQueue(fields=FIELDS, max_records=1000, max_bytes=10**9, attend=lambda _: None)
+    capture = Capture(
+        sink=queue,
+        loads=loads,
+        context_reader=lambda: lambda _: None,
+        model_name=lambda _: "",
+        has_output_function=lambda _: False,
+    )
+    return CallRecorder(capture, runtime_version="1")
 
 
-def test_of_a_model_from_a_file_there_is_no_digest_here() -> None:
-    assert (_digest(None), _digest("model.onnx")) == ("", "")
-    assert _digest(b"abc") == hashlib.sha256(b"abcabc3").hexdigest()
+def described(recorder: CallRecorder, loads: deque[Load], source: str | bytes) -> SessionInfo:
+    """What is known of a session that was created of a file or of bytes, and ended."""
+    stamp = stamp_of(source) if isinstance(source, str) else None
+    session = ort.InferenceSession(source)
+    recorder.record_load(session, source, None, duration_s=0.1, error=None, stamp=stamp)
+    info = loads.pop().session
+    assert info is not None
+    assert info.graph.known is None
+    return info
+
+
+def test_bytes_are_read_though_their_session_ended(recorder: CallRecorder, loads: deque[Load]) -> None:
+    content = models.softmax()
+    graph = described(recorder, loads, content).graph
+    assert (graph().state, graph().digest) == ("read", hashlib.sha256(content).hexdigest())
+    assert graph.known is graph()
+
+
+def test_large_bytes_are_not_held_beyond_their_session(
+    recorder: CallRecorder, loads: deque[Load], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(call_recorder, "MAX_WHOLE_BYTES", 10)
+    assert described(recorder, loads, models.softmax()).graph() == MISSING
+    session = ort.InferenceSession(models.softmax())
+    recorder.record_load(session, b"", None, duration_s=0.1, error=None)
+    info = loads.pop().session
+    assert info is not None
+    assert info.graph().state == "read"
+
+
+def test_a_file_is_read_where_it_was_although_the_process_moved(
+    recorder: CallRecorder, loads: deque[Load], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "churn").mkdir()
+    (tmp_path / "churn" / "model.onnx").write_bytes(models.softmax())
+    monkeypatch.chdir(tmp_path / "churn")
+    info = described(recorder, loads, "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    assert (info.graph().state, info.path) == ("read", str(tmp_path / "churn" / "model.onnx"))
+
+
+@pytest.mark.parametrize("change", ["removed", "touched", "replaced"])
+def test_a_file_that_changed_since_is_not_the_model(
+    recorder: CallRecorder, loads: deque[Load], tmp_path: Path, change: str
+) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(models.softmax())
+    info = described(recorder, loads, str(path))
+    if change == "touched":
+        os.utime(path, ns=(1, 1))
+    else:
+        path.unlink()
+    if change == "replaced":
+        path.write_bytes(models.sigmoid())
+    assert info.graph() == MISSING
+
+
+def test_other_providers_do_not_read_the_file_again(recorder: CallRecorder, loads: deque[Load]) -> None:
+    session = ort.InferenceSession(models.softmax())
+    recorder.record_load(session, b"", None, duration_s=0.1, error=None)
+    recorder.record_providers(session, ("CPUExecutionProvider",))
+    first, second = (load.session for load in loads)
+    assert first is not None
+    assert second is not None
+    assert (first is not second, first.graph is second.graph) == (True, True)
+
+
+def test_a_session_first_seen_at_a_call_is_read_too(recorder: CallRecorder, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(models.softmax())
+    session = ort.InferenceSession(path)
+    feed = {session.get_inputs()[0].name: np.ones((1, 4), np.float32)}
+    recorder.attach_copier(session, None, feed, session.run(None, feed))
+    info = recorder.session_of(session)
+    assert info is not None
+    assert info.graph().state == "read"

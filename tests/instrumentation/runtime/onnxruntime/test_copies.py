@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from otel_mlmon.instrumentation.runtime.call import FIELDS, RECORD_BYTES, SMALL_IMAGE_PIXELS, Item, Layout, Side, Tensor
+from otel_mlmon.instrumentation.runtime.call import FIELDS, RECORD_BYTES, Item, Layout, Side, Tensor
+from otel_mlmon.instrumentation.runtime.input_sample import sample_interval, sample_positions
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     MAX_IMAGE_BYTES,
     MAX_INPUT_BYTES,
@@ -13,10 +14,12 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     MAX_TEXT_CHARACTERS,
     MAX_TEXTS,
     MAX_WHOLE_BYTES,
+    MAX_WIDE_ROWS,
     SAMPLE_BYTES,
     SMALL_BYTES,
     TEXT_BYTES,
     copier_of,
+    is_state,
     make_copier,
     plan_input,
     plan_output,
@@ -115,15 +118,38 @@ def test_of_a_list_the_head_is_copied() -> None:
     assert copied("rows", np.array(["a"], dtype=object), is_input=True) is None
 
 
-@pytest.mark.parametrize(("side", "step"), [(SMALL_IMAGE_PIXELS - 1, 1), (SMALL_IMAGE_PIXELS, 8)])
+@pytest.mark.parametrize("side", [30, 32, 33, 100])
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-def test_of_a_large_image_one_pixel_in_eight_is_copied(layout: Layout, side: int, step: int) -> None:
-    shape = (2, 3, side, side + 5) if layout == "nchw" else (2, side, side + 5, 3)
-    pixels = np.random.default_rng(7).random(shape, dtype=np.float32)
-    thin = pixels[:, :, ::step, ::step] if layout == "nchw" else pixels[:, ::step, ::step]
-    every = 1 if thin.nbytes <= MAX_IMAGE_BYTES else 2
-    assert copied(layout, pixels, is_input=True) == (shape, thin[::every].tobytes())
+@pytest.mark.parametrize("is_contiguous", [True, False])
+def test_of_a_large_image_a_sample_of_its_pixels_is_copied(layout: Layout, side: int, is_contiguous: bool) -> None:
+    shape = (2, 3, side, side + 2) if layout == "nchw" else (2, side, side + 2, 3)
+    pixels = np.random.default_rng(7).random((*shape[:3], 2 * shape[3]), dtype=np.float32)[:, :, :, ::2]
+    if is_contiguous:
+        pixels = np.ascontiguousarray(pixels)
+    positions = sample_positions(side, side + 2)
+    flat = pixels.reshape((2, 3, -1) if layout == "nchw" else (2, -1, 3))
+    expected = flat if positions is None else flat[:, :, positions] if layout == "nchw" else flat[:, positions]
+    assert (positions is None) is (side < 32)
+    assert copied(layout, pixels, is_input=True) == (shape, expected.tobytes())
     assert copied(layout, pixels.astype(np.float64), is_input=True) is None
+
+
+@pytest.mark.parametrize("shape", [(1, 2000), (3, 80, 100), (40, 2000), (2, 1, 16_000)])
+def test_of_wide_rows_as_many_values_of_each_are_copied(shape: tuple[int, ...]) -> None:
+    rows = np.random.default_rng(7).random(shape, dtype=np.float32)
+    flat = rows.reshape(shape[0], -1)
+    expected = flat[:: -(-shape[0] // MAX_WIDE_ROWS), :: sample_interval(flat.shape[1])]
+    assert copied("wide", rows, is_input=True) == (shape, expected.tobytes())
+    assert 256 <= expected.shape[1] <= 1024
+    assert len(expected) <= MAX_WIDE_ROWS
+
+
+def test_wide_rows_that_are_no_contiguous_array_are_copied_if_they_are_small() -> None:
+    small, large = (np.ones((4, width), np.float32)[:, ::2] for width in (4000, 40_000))
+    assert copied("wide", small, is_input=True) == copied("wide", small.copy(), is_input=True)
+    assert copied("wide", large, is_input=True) == ((4, 20_000), b"")
+    assert copied("wide", np.zeros((0, 5), np.float32), is_input=True) == ((0, 5), b"")
+    assert [copied("wide", value, is_input=True) for value in ([1.0], np.array([["a"]], dtype=object))] == [None, None]
 
 
 @pytest.mark.parametrize("images", [MAX_IMAGE_BYTES // 1024, MAX_IMAGE_BYTES // 1024 + 1])
@@ -208,9 +234,11 @@ def test_the_short_way_ends_where_small_calls_could_fill_the_bytes() -> None:
         (["N", 2, 8, 2], "shape", "shape"),
         (["N"], "rows", "rows"),
         (["N", 5], "rows", "rows"),
-        (["N", 3, 2], "shape", "items"),
-        (["N", 3, 1], "shape", "rows"),
-        (["N", 1, 7], "shape", "rows"),
+        (["N", 3, 2], "wide", "items"),
+        (["N", 3, 1], "wide", "rows"),
+        (["N", 1, 7], "wide", "rows"),
+        (["N", 1024], "rows", "rows"),
+        (["N", 1025], "wide", "rows"),
         (["N", 5, 1, 1], "nhwc", "rows"),
         ([], "none", "none"),
     ],
@@ -246,3 +274,25 @@ def test_of_several_inputs_and_outputs_each_is_copied() -> None:
         _, call = records_of(sink.queue)
         assert copies(call[4]) == tuple(array.tobytes() for array in feed.values())
         assert copies(call[5]) == tuple(array.tobytes() for array in made.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "outputs", "is_fed_back"),
+    [
+        ("h", [2, "N", 64], {"hn": [2, "N", 64]}, True),
+        ("c", [2, "N", 64], {"output": [2, "N", 64]}, True),
+        ("state", [2, "N", 128], {"stateN": [2, "N", 128]}, True),
+        ("hidden_state", [1, "N", 8], {"y": [1, "N", 8]}, True),
+        ("past_key_values.0.key", ["N", 8, "past", 64], {"present.0.key": ["N", 8, "total", 64]}, True),
+        ("cache", [1, "N", 8], {"scores": ["N", 2]}, False),
+        ("state", ["N", 1], {"price": ["N", 1]}, False),
+        ("sound", ["N", 1, 512], {"enhanced": ["N", 1, 512]}, False),
+        ("chord", [1, "N", 8], {"y": [1, "N", 8]}, False),
+    ],
+)
+def test_recurrent_states_are_no_features(
+    name: str, shape: list[object], outputs: dict[str, list[object]], is_fed_back: bool
+) -> None:
+    kind = "tensor(float)"
+    results = [Node(name=output, type=kind, shape=size) for output, size in outputs.items()]
+    assert is_state(Node(name=name, type=kind, shape=shape), results) is is_fed_back

@@ -1,0 +1,241 @@
+"""The backtest of two tables, files or in memory: what the command and the Python API run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from otel_mlmon.backtest.columns import ColumnChoice, ColumnKind, build_profile, choose_columns, match_columns
+from otel_mlmon.backtest.replay_otlp import replay_otlp
+from otel_mlmon.backtest.replay_table import replay_table
+from otel_mlmon.backtest.report import BacktestReport
+from otel_mlmon.backtest.request import (
+    BacktestRequest,
+    parse_budget,
+    parse_decimal,
+    parse_tolerance,
+    parse_window_length,
+)
+from otel_mlmon.backtest.result import BacktestResult
+from otel_mlmon.errors import ConfigurationError, DataError
+from otel_mlmon.reference.profile import FORMAT, Profile
+from otel_mlmon.table.files import find_files, find_suffix
+from otel_mlmon.table.read import read_table
+from otel_mlmon.table.table import ProgressCallback, Table, ignore_progress, open_object
+
+JSON_SUFFIXES: Final = (".json", ".jsonl", ".ndjson")
+PEEK_BYTES: Final = 1 << 16
+
+_OTLP: Final = re.compile(rb'"resource_?(metrics|logs|spans)"', re.IGNORECASE)
+
+
+def run(
+    reference: object,
+    data: object,
+    *,
+    window: int | str | None = None,
+    columns: Mapping[str, ColumnKind] | None = None,
+    timestamp: str | None = None,
+    tolerance: float | str | None = None,
+    false_alarms: int | str | None = None,
+    require: Sequence[str] = (),
+    encoding: str | None = None,
+    decimal: str | None = None,
+    progress: ProgressCallback = ignore_progress,
+) -> BacktestResult:
+    """Reports whether the processor would have raised an alarm on `data`, when, and about which columns.
+
+    Args:
+        reference: What is normal: a table, or a reference profile as a file or a `Profile`. A table is a path (a file,
+            a folder or a pattern), an Arrow table, a DataFrame of pandas or polars, or anything that hands out an
+            Arrow stream.
+        data: The table to judge, or a file of OTLP metrics as the Collector's file exporter writes it.
+        window: A number of rows, 1,000 by default, or a time such as `1h`, which needs `timestamp`.
+        columns: The kinds of columns, where the inferred ones are wrong.
+        timestamp: The column with the time of each row.
+        tolerance: The share of the values that may change without being drift, such as 0.05 or `5%`.
+        false_alarms: How many are accepted over all columns: `1 per 30d`, or one in a number of windows.
+        require: Columns that have to be judged; `BacktestResult.unjudged` has those that could not be.
+        encoding: Of CSV files without a byte order mark: utf-8, utf-16 or latin-1.
+        decimal: What separates the fraction in texts, `.` or `,`; seen from the first rows by default.
+        progress: Called with the name of a part of the work, what is done of it, and how much there is.
+
+    Raises:
+        ConfigurationError: An argument cannot be used, or the columns do not fit; names the place.
+        DataError: A table cannot be read; names the place.
+        DependencyMissingError: DuckDB or Arrow is not installed.
+        ProfileError: A reference profile cannot be read.
+    """
+    request = build_request(
+        reference, data, window=window, columns=columns, timestamp=timestamp, tolerance=tolerance,
+        false_alarms=false_alarms, require=require, encoding=encoding, decimal=decimal,
+    )  # fmt: skip
+    return BacktestResult(
+        run_backtest(
+            request,
+            progress,
+            reference=None if _is_path(reference) else reference,
+            data=None if _is_path(data) else data,
+        )
+    )
+
+
+def build_request(
+    reference: object,
+    data: object,
+    *,
+    window: int | str | None = None,
+    columns: Mapping[str, ColumnKind] | None = None,
+    timestamp: str | None = None,
+    tolerance: float | str | None = None,
+    false_alarms: int | str | None = None,
+    require: Sequence[str] = (),
+    encoding: str | None = None,
+    decimal: str | None = None,
+) -> BacktestRequest:
+    """Builds the request of the arguments that `run` explains.
+
+    Raises:
+        ConfigurationError: An argument cannot be used.
+    """
+    return BacktestRequest(
+        reference=_name(reference, "reference"),
+        data=_name(data, "data"),
+        window=None if window is None else parse_window_length(str(window)),
+        columns=dict(columns or {}),
+        timestamp=timestamp,
+        tolerance=None if tolerance is None else parse_tolerance(str(tolerance)),
+        budget=None if false_alarms is None else parse_budget(str(false_alarms)),
+        required=tuple(require),
+        encoding=encoding,
+        decimal=parse_decimal(decimal),
+    )
+
+
+def run_backtest(
+    request: BacktestRequest,
+    progress: ProgressCallback = ignore_progress,
+    *,
+    reference: object = None,
+    data: object = None,
+) -> BacktestReport:
+    """Judges data against a reference; what is not given as an object is a file that the request names.
+
+    Raises:
+        ConfigurationError: The request cannot be met, or the columns do not fit; names the place.
+        DataError: A table cannot be read; names the place.
+        DependencyMissingError: DuckDB or Arrow is not installed.
+        ProfileError: A reference profile cannot be read.
+    """
+    profile, choices = load_reference(request, progress, reference)
+    if data is None and _is_telemetry(request.data):
+        return with_required(request, replay_otlp(request, profile, progress))
+    table = _open_table(request, data, request.data)
+    choices = choices or match_columns(profile, table)
+    check_names(request, table, choices)
+    return with_required(request, replay_table(request, table, profile, choices, progress))
+
+
+def load_reference(
+    request: BacktestRequest, progress: ProgressCallback, reference: object = None
+) -> tuple[Profile, dict[str, ColumnChoice]]:
+    """Loads a reference: its profile, and the kinds of its columns, which are empty if it was a profile already.
+
+    Raises:
+        ConfigurationError: Columns do not fit; names the place.
+        DataError: A table cannot be read.
+        ProfileError: A profile cannot be read.
+    """
+    if isinstance(reference, Profile) or (reference is None and _is_profile(request.reference)):
+        if request.columns:
+            raise ConfigurationError("--columns: a reference profile already says what its streams are")
+        return reference if isinstance(reference, Profile) else Profile.read(request.reference), {}
+    table = _open_table(request, reference, request.reference)
+    choices = choose_columns(table, request.columns, timestamp=request.timestamp, progress=progress)
+    return build_profile(table, choices, progress), choices
+
+
+def _open_table(request: BacktestRequest, content: object, source: str) -> Table:
+    if content is not None:
+        return open_object(content, source).with_decimal(request.decimal)
+    return read_table(source, encoding=request.encoding, decimal=request.decimal)
+
+
+def check_names(request: BacktestRequest, table: Table, choices: Mapping[str, ColumnChoice]) -> None:
+    """Checks that the two tables have a column in common, which another delimiter or file would not."""
+    judged = [name for name, choice in choices.items() if choice.kind != "ignore"]
+    if judged and not set(choices) & set(table.columns):
+        raise ConfigurationError(
+            f"{table.source}: has none of the columns of {request.reference}: it has "
+            f"{_shorten(list(table.columns))}, and not {_shorten(judged)}"
+        )
+    absent = [name for name in request.required if name not in choices and name not in table.columns]
+    if absent:
+        raise ConfigurationError(f"--require: there is no column {' or '.join(map(repr, absent))}")
+
+
+def with_required(request: BacktestRequest, report: BacktestReport) -> BacktestReport:
+    """Returns the report with the columns that have to be judged.
+
+    Raises:
+        ConfigurationError: One is in neither table.
+    """
+    names = {stream.stream for stream in report.streams}
+    absent = [name for name in request.required if name not in names]
+    if absent:
+        raise ConfigurationError(f"--require: there is no column {' or '.join(map(repr, absent))}")
+    return replace(report, required=request.required)
+
+
+def _is_profile(path: str) -> bool:
+    """Whether a file is a reference profile, and not rows as JSON; a faulty profile is called one."""
+    if find_suffix(path) != ".json":
+        return False
+    content = _peek(path)
+    return FORMAT.encode() in content or not _are_rows(content)
+
+
+def _is_telemetry(path: str) -> bool:
+    """Whether a file is OTLP as JSON, and not rows."""
+    if find_suffix(path) not in JSON_SUFFIXES:
+        return False
+    content = _peek(path)
+    return _OTLP.search(content) is not None or not _are_rows(content)
+
+
+def _are_rows(content: bytes) -> bool:
+    """Whether the beginning of a JSON file is an array, or a line that is an object with a key."""
+    lines = content.split(b"\n", 1)
+    if content.lstrip().startswith(b"["):
+        return True
+    try:
+        row = json.loads(lines[0])
+    except ValueError:
+        return len(content) == PEEK_BYTES and len(lines) == 1  # a line that is too long to say
+    return isinstance(row, dict) and bool(row)
+
+
+def _peek(path: str) -> bytes:
+    """Reads the beginning of a file, or of the first of several."""
+    files = find_files(path)
+    try:
+        with files.open(files.files[0].path) as stream:
+            return stream.read(PEEK_BYTES)
+    except OSError as error:
+        raise DataError(f"{path}: {os.strerror(error.errno) if error.errno else error}") from error
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, (str, os.PathLike))
+
+
+def _name(value: Any, part: str) -> str:
+    return os.fspath(value) if _is_path(value) else f"{part} ({type(value).__module__.split('.')[0]})"
+
+
+def _shorten(names: list[str], limit: int = 5) -> str:
+    return ", ".join(map(repr, names[:limit])) + (", …" if len(names) > limit else "")

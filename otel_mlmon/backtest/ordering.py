@@ -1,0 +1,98 @@
+"""The column with the time of each row, and the rows in the order of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from otel_mlmon.backtest.counting import CountPlan
+from otel_mlmon.backtest.summary import SAMPLE_CELLS
+from otel_mlmon.backtest.times import SAMPLE_TEXTS, are_times, find_unit_ns, is_time_name, parse_times
+from otel_mlmon.table.cells import is_missing, is_text, parse_numbers
+from otel_mlmon.table.read import connect, stream_batches
+from otel_mlmon.table.table import Table, TableColumn
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def find_time_column(table: Table) -> TableColumn | None:
+    """Finds the only column of points in time, by its type, or by its name and the first values."""
+    candidates = [
+        column
+        for column in table.columns.values()
+        if column.kind == "time" or (column.kind == "number" and is_time_name(column.name)) or column.kind == "text"
+    ]
+    sample = _read_sample(table, [column.name for column in candidates])
+    times = [column for column in candidates if column.kind == "time" or _has_times(column, sample.get(column.name))]
+    return times[0] if len(times) == 1 else None
+
+
+def _read_sample(table: Table, names: Sequence[str]) -> dict[str, pa.Array]:
+    batch = next(iter(table.scan(names)), None) if names else None
+    return {} if batch is None else dict(zip(names, batch.columns, strict=True))
+
+
+def _has_times(column: TableColumn, array: pa.Array | None) -> bool:
+    if array is None:
+        return False
+    if is_text(array.type):
+        cells = array.slice(0, SAMPLE_CELLS).to_pylist()
+        texts = [cell for cell in cells if cell is not None and not is_missing(cell)][:SAMPLE_TEXTS]
+        if are_times(texts):
+            return True
+        if not is_time_name(column.name):
+            return False
+    return _find_unit_of(array, column) is not None
+
+
+def find_unit(table: Table, column: TableColumn) -> int | None:
+    """Finds the unit of a column of times that are numbers, in nanoseconds, from its first values; None for others."""
+    sample = _read_sample(table, [column.name])
+    return _find_unit_of(sample[column.name], column) if sample and column.kind in ("number", "text") else None
+
+
+def _find_unit_of(array: pa.Array, column: TableColumn) -> int | None:
+    values, first_text = parse_numbers(array, column.decimal)
+    present = values[np.isfinite(values)]
+    if first_text >= 0 or not present.size:
+        return None
+    return find_unit_ns(float(present.min()), float(present.max()))
+
+
+def sort_rows(plan: CountPlan, table: Table) -> Table:
+    """Returns the table in the order of time; rows of the same time keep their order. DuckDB sorts, on the disk."""
+    if plan.time is None:
+        return table
+    import pyarrow as pa
+
+    time, names = plan.time, plan.columns
+
+    def dated() -> Iterator[pa.RecordBatch]:
+        row = 0
+        for batch in table.scan(names):
+            times_ns = parse_times(batch.column(names.index(time.name)), time, plan.unit_ns).values_ns
+            columns = [*batch.columns, pa.array(times_ns), pa.array(np.arange(row, row + len(batch)))]
+            yield pa.RecordBatch.from_arrays(columns, names=[f"c{index}" for index in range(len(columns))])
+            row += len(batch)
+
+    def scan(_names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        connection = connect()
+        batches = dated()
+        first = next(batches)
+        reader = pa.RecordBatchReader.from_batches(first.schema, _chain(first, batches))
+        connection.register("unsorted", reader)
+        columns = ", ".join(f"c{index}" for index in range(len(names)))
+        query = f"SELECT {columns} FROM unsorted ORDER BY c{len(names)}, c{len(names) + 1}"  # noqa: S608 - our names
+        for batch in stream_batches(connection, query):
+            yield pa.RecordBatch.from_arrays(batch.columns, names=names)
+
+    return replace(table, scan=scan)
+
+
+def _chain(first: pa.RecordBatch, others: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    yield first
+    yield from others

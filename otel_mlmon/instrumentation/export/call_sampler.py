@@ -1,0 +1,309 @@
+"""The choice of the calls of a round that get a span, an event or a transaction: failures first, every model its share.
+
+A round is everything that was decoded since the last one. What is granted a second is divided: a reserve of one half
+for failed calls, of one quarter for slow and unsure ones, and what remains, with what the reserves cannot save up,
+first by even shares among models and then by chance among all calls. A chosen call knows with which probability it was
+chosen, so that weights of one over it give true totals, quantiles and error rates.
+
+Source: systematic sampling (Särndal, Swensson, Wretman, Model Assisted Survey Sampling, 3.4). Within a pool the calls
+are ordered by duration, and chosen at even distances from a start that moves from round to round by the golden ratio:
+so that weighted quantiles of durations are near the true ones after a hundred calls, not after ten thousand. Fractions
+of a call are carried to the next round, so that any number of short rounds chooses as many calls as one long one.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+
+from otel_mlmon import semconv
+from otel_mlmon.instrumentation.export.sampling import CallPriorities
+from otel_mlmon.types import Bools, Ints, ModelKey
+
+SAVED_S: Final = 2.0
+"""Seconds' worth of calls that is saved up while fewer are made: a program of twenty calls shows all of them."""
+
+FAILURE_RESERVE: Final = 0.5
+"""Share of the calls granted that failed ones have for themselves."""
+
+PRIORITY_RESERVE: Final = 0.25
+"""Share of the calls granted that slow and unsure ones have for themselves."""
+
+MAX_POOLS: Final = 4096
+"""Pools whose fraction and start are carried over to the next round, the latest ones: a few a model."""
+
+GOLDEN: Final = (5**0.5 - 1) / 2
+
+SamplingReason: TypeAlias = Literal["failed", "slow", "unsure", "share", "chance"]
+
+
+class Sample(NamedTuple):
+    """Says why a call was chosen, and with which probability."""
+
+    reason: SamplingReason
+    probability: float
+    """Within (0, 1]."""
+
+
+Samples: TypeAlias = Mapping[int, Sample]
+"""The chosen calls of a batch, by position."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SamplingRound:
+    """Holds the calls of several batches, n in all, one after the other."""
+
+    starts: Sequence[int]
+    """Position of the first call of each batch, and n at the end."""
+    models: Sequence[ModelKey]
+    """The models; `codes` counts them from 0."""
+    codes: Ints
+    """Shape (n,): the model of each call."""
+    failed: Bools
+    slow: Bools
+    unsure: Bools
+    durations_ns: Ints
+
+
+def make_round(
+    models: Sequence[ModelKey], priorities: Sequence[CallPriorities], durations_ns: Sequence[Ints]
+) -> SamplingRound:
+    """Joins the calls of batches.
+
+    Args:
+        models: The model of each batch.
+        priorities: Of the calls of each batch.
+        durations_ns: Likewise.
+    """
+    lengths = [len(batch.failed) for batch in priorities]
+    codes = {model: code for code, model in enumerate(dict.fromkeys(models))}
+
+    def join(flags: Callable[[CallPriorities], Bools]) -> Bools:
+        return np.concatenate([np.zeros(0, dtype=bool), *map(flags, priorities)])
+
+    return SamplingRound(
+        starts=np.cumsum([0, *lengths]).tolist(),
+        models=list(codes),
+        codes=np.repeat(np.array([codes[model] for model in models], dtype=np.int64), lengths),
+        failed=join(lambda batch: batch.failed),
+        slow=join(lambda batch: batch.slow),
+        unsure=join(lambda batch: batch.unsure),
+        durations_ns=np.concatenate([np.zeros(0, dtype=np.int64), *durations_ns]),
+    )
+
+
+def sample_attributes(sample: Sample | None) -> dict[str, str | int | float]:
+    """Builds the attributes that tell why a call was chosen; none of a call that a parent's sampling chose."""
+    if sample is None:
+        return {}
+    return {semconv.SAMPLING_REASON: sample.reason, semconv.SAMPLING_PROBABILITY: sample.probability}
+
+
+class CallSampler:
+    """Chooses calls of one signal, at most so many a second on average.
+
+    A pause saves up two seconds' worth, and either reserve one second's worth of it beside that, at least one call.
+
+    Runs on: one thread at a time.
+
+    Args:
+        per_second: 0 or above; 0 chooses none.
+        seed: Where each pool begins. Signals of one seed choose the same calls among the same candidates.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(self, per_second: float, *, seed: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._per_second = per_second
+        self._clock = clock
+        self._failures = _Budget(FAILURE_RESERVE * per_second, max(FAILURE_RESERVE * per_second, 1.0))
+        self._priorities = _Budget(PRIORITY_RESERVE * per_second, max(PRIORITY_RESERVE * per_second, 1.0))
+        others_per_second = (1.0 - FAILURE_RESERVE - PRIORITY_RESERVE) * per_second
+        self._others = _Budget(others_per_second, max(SAVED_S * per_second, 1.0))
+        self._draws = _Draws(seed)
+        self._refilled_at_s = clock()
+
+    def choose(self, calls: SamplingRound, candidates: Sequence[Bools]) -> list[dict[int, Sample]]:
+        """Chooses calls.
+
+        Args:
+            calls: The round.
+            candidates: Of each batch, shape (calls,): whether the call may be chosen.
+
+        Returns:
+            The chosen calls of each batch, by position.
+        """
+        chosen: list[dict[int, Sample]] = [{} for _ in candidates]
+        selection = _Selection(calls, np.concatenate([np.zeros(0, dtype=bool), *candidates]), self._draws)
+        if self._per_second and selection.is_candidate.any():
+            self._select(calls, selection)
+            for position, sample in selection.samples():
+                batch = int(np.searchsorted(calls.starts, position, side="right")) - 1
+                chosen[batch][position - calls.starts[batch]] = sample
+        return chosen
+
+    def _select(self, calls: SamplingRound, selection: _Selection) -> None:
+        now_s = self._clock()
+        elapsed_s = min(now_s - self._refilled_at_s, SAVED_S)
+        self._refilled_at_s = now_s
+        for budget in (self._failures, self._priorities, self._others):
+            budget.refill(elapsed_s)
+        failures, priorities, others = self._failures, self._priorities, self._others
+        failures.tokens -= selection.draw_evenly("failed", calls.failed, failures.tokens)
+        is_slow = calls.slow & ~calls.failed
+        is_unsure = calls.unsure & ~calls.failed & ~calls.slow
+        # Neither kind takes the other's half of the reserve while that one has calls for it.
+        half = priorities.tokens / 2
+        slow_tokens = max(half, priorities.tokens - selection.count(is_unsure))
+        priorities.tokens -= selection.draw_evenly("slow", is_slow, slow_tokens)
+        priorities.tokens -= selection.draw_evenly("unsure", is_unsure, priorities.tokens)
+        others.tokens += failures.take_excess() + priorities.take_excess()
+        others.take_excess()
+        pools = selection.pools(np.ones_like(calls.failed))
+        share = others.tokens / max(1, len(pools))
+        for pool in pools:
+            others.tokens -= selection.draw("share", pool, share)
+        others.tokens -= selection.draw("chance", selection.everything(), others.tokens)
+
+
+class _Budget:
+    """Grants a number of calls a second, and saves up what is not spent, up to a limit."""
+
+    __slots__ = ("_limit", "_per_second", "tokens")
+
+    def __init__(self, per_second: float, limit: float) -> None:
+        self._per_second = per_second
+        self._limit = limit
+        self.tokens = limit
+
+    def refill(self, elapsed_s: float) -> None:
+        """Grants what the time since the last round brings."""
+        self.tokens += elapsed_s * self._per_second
+
+    def take_excess(self) -> float:
+        """Removes and returns what is beyond the limit."""
+        excess = max(0.0, self.tokens - self._limit)
+        self.tokens -= excess
+        return excess
+
+
+class EvenDraws(Iterator[float]):
+    """Yields numbers of which every stretch is spread evenly over [0, 1): of any twenty in a row one is below 0.1.
+
+    Source: the golden rotation, an additive recurrence of low discrepancy (Niederreiter, Random Number Generation and
+    Quasi-Monte Carlo Methods, 3.1). Unlike a fixed period it does not beat with one in the traffic.
+
+    Args:
+        rng: Where it begins.
+    """
+
+    def __init__(self, rng: random.Random) -> None:
+        self._last = rng.random()
+
+    def __next__(self) -> float:
+        """Returns the next number."""
+        self._last = (self._last + GOLDEN) % 1.0
+        return self._last
+
+
+class _Draws:
+    """Rounds expected numbers of calls, and says which ranks of a pool are chosen; remembers where each pool was."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._fractions: OrderedDict[tuple[SamplingReason, ModelKey | None], float] = OrderedDict()
+        self._starts: dict[tuple[SamplingReason, ModelKey | None], EvenDraws] = {}
+
+    def choose_ranks(self, pool: tuple[SamplingReason, ModelKey | None], expected: float, size: int) -> list[int]:
+        """Returns the ranks, ascending, of the calls chosen of a pool of `size` calls, `expected` on average."""
+        if pool not in self._fractions:
+            rng = random.Random(f"{self._seed} {pool}")  # noqa: S311 - a choice of samples, not a secret
+            self._fractions[pool], self._starts[pool] = rng.random(), EvenDraws(rng)
+            if len(self._fractions) > MAX_POOLS:
+                del self._starts[self._fractions.popitem(last=False)[0]]
+        self._fractions.move_to_end(pool)
+        whole, self._fractions[pool] = divmod(expected + self._fractions[pool], 1.0)
+        count = min(int(whole), size)
+        if count in {0, size}:
+            return list(range(count))
+        start, distance = next(self._starts[pool]), size / count
+        return [min(int((step + start) * distance), size - 1) for step in range(count)]
+
+
+class _Pool(NamedTuple):
+    """Holds calls that are drawn from with the same probability."""
+
+    model: ModelKey | None
+    """None of all models."""
+    members: Ints
+    """Positions of the calls that belong to it, chosen before or not: each has the probability of its draw."""
+    left: Ints
+    """Positions of those that are not chosen yet."""
+
+
+class _Selection:
+    """Draws calls out of pools, step by step: a call that one step does not choose takes part in the next."""
+
+    def __init__(self, calls: SamplingRound, is_candidate: Bools, draws: _Draws) -> None:
+        self.is_candidate = is_candidate
+        """Shape (n,)."""
+        self._is_left = is_candidate.copy()
+        self._calls = calls
+        self._draws = draws
+        self._miss_probability = np.ones(is_candidate.size)
+        self._reasons: dict[int, SamplingReason] = {}
+
+    def count(self, flags: Bools) -> int:
+        """Counts the calls with a flag that are not chosen yet."""
+        return int(np.count_nonzero(flags & self._is_left))
+
+    def everything(self) -> _Pool:
+        """Returns all candidates as one pool."""
+        return _Pool(None, np.flatnonzero(self.is_candidate), np.flatnonzero(self._is_left))
+
+    def pools(self, flags: Bools) -> list[_Pool]:
+        """Groups the candidates with a flag by model, the group with the fewest left first, none with none."""
+        members = np.flatnonzero(flags & self.is_candidate)
+        codes = self._calls.codes[members]
+        pools = []
+        for code in np.unique(codes).tolist():
+            of_model = members[codes == code]
+            left = of_model[self._is_left[of_model]]
+            if left.size:
+                pools.append(_Pool(self._calls.models[code], of_model, left))
+        return sorted(pools, key=lambda pool: pool.left.size)
+
+    def draw_evenly(self, reason: SamplingReason, flags: Bools, tokens: float) -> float:
+        """Draws among the candidates with a flag, the models with few of them in full before those with many.
+
+        Returns:
+            The expected number of calls drawn: at most `tokens`.
+        """
+        pools, spent = self.pools(flags), 0.0
+        for index, pool in enumerate(pools):
+            spent += self.draw(reason, pool, (tokens - spent) / (len(pools) - index))
+        return spent
+
+    def draw(self, reason: SamplingReason, pool: _Pool, tokens: float) -> float:
+        """Draws calls of a pool, each with the same probability; returns their expected number, at most `tokens`."""
+        left = pool.left
+        expected = min(float(left.size), max(0.0, tokens))
+        if not expected:
+            return 0.0
+        self._miss_probability[pool.members] *= 1.0 - expected / left.size
+        ranks = self._draws.choose_ranks((reason, pool.model), expected, left.size)
+        if len(ranks) < left.size:
+            left = left[np.argpartition(self._calls.durations_ns[left], ranks)[ranks]] if ranks else left[:0]
+        self._is_left[left] = False
+        self._reasons.update(dict.fromkeys(left.tolist(), reason))
+        return expected
+
+    def samples(self) -> Iterator[tuple[int, Sample]]:
+        """Yields position, reason and probability of the chosen calls."""
+        for position, reason in sorted(self._reasons.items()):
+            yield position, Sample(reason, 1.0 - float(self._miss_probability[position]))

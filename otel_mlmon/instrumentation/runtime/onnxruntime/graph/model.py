@@ -1,0 +1,238 @@
+"""The parts of an ONNX model that tell how its outputs are made: nodes, constants, inputs, functions.
+
+Field numbers are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto. Nodes are found from the last one
+on, since they are sorted topologically and outputs are made at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.node import (
+    MAX_FIELDS,
+    GraphNode,
+    SmallTensor,
+    Span,
+    constant_of,
+    read_tensor,
+    tensor_name,
+)
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.wire import (
+    MESSAGE,
+    VARINT,
+    Content,
+    ModelFileError,
+    fields,
+    read_text,
+    signed,
+)
+
+ORT_FORMAT: Final = b"ORTM"
+"""The identifier of onnxruntime's own format, in the bytes 4 to 8."""
+
+MAX_EXTERNAL_BYTES: Final = 4096
+"""The largest description of a tensor that is stored elsewhere."""
+
+
+@dataclass(slots=True, eq=False)
+class Scope:
+    """The names that nodes of one graph, or of the body of a function, may refer to."""
+
+    content: Content
+    nodes: list[Span] = field(default_factory=list)
+    tensors: list[Span] = field(default_factory=list)
+    inputs: dict[str, Span] = field(default_factory=dict)
+    """Formal inputs, with their type where a graph declares it."""
+    outputs: dict[str, Span] = field(default_factory=dict)
+    arguments: Mapping[str, tuple[Scope, str]] = field(default_factory=dict)
+    """Of a function's body: the name outside that each input is bound to."""
+    outer: Scope | None = None
+    """Of a subgraph: the graph that it is in, whose names it may use."""
+    opsets: Mapping[str, int] = field(default_factory=dict)
+    _producers: dict[str, GraphNode] = field(default_factory=dict)
+    _indexed: int = 0
+    """Nodes whose outputs are in `_producers`, counted from the last."""
+    _constants: dict[str, Span] | None = None
+
+    def producer(self, name: str) -> GraphNode | None:
+        """Finds the node that makes a value; None for an input or a constant."""
+        while name not in self._producers and self._indexed < len(self.nodes):
+            self._indexed += 1
+            node = GraphNode(self.content, self.nodes[-self._indexed])
+            self._producers.update((output, node) for output in node.outputs if output)
+        return self._producers.get(name)
+
+    def find_constant(self, name: str) -> Span | None:
+        """Finds the tensor or node that is a constant; None if a value is none."""
+        if self._constants is None:
+            self._constants = {tensor_name(self.content, span): span for span in self.tensors}
+        if name in self._constants:
+            return self._constants[name]
+        node = self.producer(name)
+        if node is not None:
+            return node.span if node.operator == "Constant" else None
+        if name in self.arguments:
+            scope, outer_name = self.arguments[name]
+            return scope.find_constant(outer_name)
+        return self.outer.find_constant(name) if self.outer is not None and name not in self.inputs else None
+
+    def constant(self, name: str) -> SmallTensor | None:
+        """Reads a small constant; None if it is no constant, or a large one."""
+        span = self.find_constant(name)
+        if span is None:
+            return None
+        return read_tensor(self.content, span) if span in self.tensors else constant_of(GraphNode(self.content, span))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ModelParts:
+    """The parts of a model."""
+
+    graph: Scope
+    functions: Mapping[tuple[str, str], Span]
+    """By domain and name."""
+    producer: str
+
+
+def read_model(content: Content) -> ModelParts:
+    """Finds the parts of a model.
+
+    Raises:
+        ModelFileError: It is no model, or too large a one.
+    """
+    if content.size >= 8 and content.read(4, 8) == ORT_FORMAT:
+        raise ModelFileError("ort_format")
+    graph: Span | None = None
+    opsets: dict[str, int] = {}
+    functions: dict[tuple[str, str], Span] = {}
+    producer = ""
+    for count, (number, wire, start, end) in enumerate(fields(content, 0, content.size)):
+        if count > MAX_FIELDS:
+            raise ModelFileError("too_large")
+        if number == 7 and wire == MESSAGE:
+            graph = start, end
+        elif number == 8 and wire == MESSAGE:
+            domain, version = _read_opset(content, (start, end))
+            opsets[domain] = version
+        elif number == 25 and wire == MESSAGE:
+            functions[_function_name(content, (start, end))] = (start, end)
+        elif number == 2 and wire == MESSAGE:
+            producer = read_text(content, start, end, max_bytes=64)
+    if graph is None or not opsets:
+        raise ModelFileError("unreadable")
+    return ModelParts(graph=read_graph(content, graph, opsets=opsets), functions=functions, producer=producer)
+
+
+def read_graph(content: Content, span: Span, *, opsets: Mapping[str, int], outer: Scope | None = None) -> Scope:
+    """Finds the parts of a graph, or of a subgraph that belongs to a node of `outer`."""
+    scope = Scope(content, opsets=opsets, outer=outer)
+    nodes, tensors = scope.nodes, scope.tensors
+    for number, wire, start, end in fields(content, *span):
+        if wire != MESSAGE:
+            continue
+        if number == 1:
+            nodes.append((start, end))
+        elif number == 5:
+            tensors.append((start, end))
+        elif number == 11:
+            scope.inputs[value_name(content, (start, end))] = (start, end)
+        elif number == 12:
+            scope.outputs[value_name(content, (start, end))] = (start, end)
+        if len(nodes) + len(tensors) > MAX_FIELDS:
+            raise ModelFileError("too_large")
+    return scope
+
+
+def read_function(
+    content: Content, span: Span, node: GraphNode, scope: Scope, *, opsets: Mapping[str, int]
+) -> tuple[Scope, list[str]]:
+    """Finds the parts of a function that `node` of `scope` calls; also the names of its outputs."""
+    formal: list[str] = []
+    outputs: list[str] = []
+    body = Scope(content, opsets=opsets)
+    for number, wire, start, end in fields(content, *span):
+        if wire != MESSAGE:
+            continue
+        if number == 4:
+            formal.append(read_text(content, start, end))
+        elif number == 5:
+            outputs.append(read_text(content, start, end))
+        elif number == 7:
+            body.nodes.append((start, end))
+    body.inputs = dict.fromkeys(formal, (0, 0))
+    body.arguments = {name: (scope, actual) for name, actual in zip(formal, node.inputs, strict=False) if actual}
+    return body, outputs
+
+
+def external_files(scope: Scope) -> list[str]:
+    """Lists the files beside the model that hold its weights, each once."""
+    names: dict[str, None] = {}
+    for span in scope.tensors:
+        if span[1] - span[0] > MAX_EXTERNAL_BYTES or b"location" not in scope.content.read(*span):
+            continue
+        for number, wire, start, end in fields(scope.content, *span):
+            if number == 13 and wire == MESSAGE:
+                key, value = _read_entry(scope.content, (start, end))
+                if key == "location":
+                    names[value] = None
+    return list(names)
+
+
+def value_name(content: Content, span: Span) -> str:
+    """Reads the name of an input or output."""
+    for number, wire, start, end in fields(content, *span):
+        if number == 1 and wire == MESSAGE:
+            return read_text(content, start, end)
+    return ""
+
+
+def value_shape(content: Content, span: Span) -> tuple[int | str, ...] | None:
+    """Reads the declared shape of an input or output: a size or a symbol an axis; None if there is none."""
+    kind = _submessage(content, span, 2)
+    tensor = kind and _submessage(content, kind, 1)
+    shape = tensor and _submessage(content, tensor, 2)
+    if not shape:
+        return None
+    sizes: list[int | str] = []
+    for number, wire, start, end in fields(content, *shape):
+        if number == 1 and wire == MESSAGE:
+            size: int | str = ""
+            for part, part_wire, value, value_end in fields(content, start, end):
+                if part == 1 and part_wire == VARINT:
+                    size = signed(value)
+                elif part == 2:
+                    size = read_text(content, value, value_end)
+            sizes.append(size)
+    return tuple(sizes)
+
+
+def _submessage(content: Content, span: Span, wanted: int) -> Span | None:
+    for number, wire, start, end in fields(content, *span):
+        if number == wanted and wire == MESSAGE:
+            return start, end
+    return None
+
+
+def _read_entry(content: Content, span: Span) -> tuple[str, str]:
+    texts = {number: read_text(content, start, end) for number, wire, start, end in fields(content, *span) if wire == 2}
+    return texts.get(1, ""), texts.get(2, "")
+
+
+def _read_opset(content: Content, span: Span) -> tuple[str, int]:
+    domain, version = "", 0
+    for number, wire, start, end in fields(content, *span):
+        if number == 1 and wire == MESSAGE:
+            domain = read_text(content, start, end)
+        elif number == 2 and wire == VARINT:
+            version = start
+    return domain, version
+
+
+def _function_name(content: Content, span: Span) -> tuple[str, str]:
+    texts = {1: "", 10: ""}
+    for number, wire, start, end in fields(content, *span):
+        if number in texts and wire == MESSAGE:
+            texts[number] = read_text(content, start, end)
+    return texts[10], texts[1]

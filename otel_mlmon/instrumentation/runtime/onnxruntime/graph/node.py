@@ -1,0 +1,199 @@
+"""A node of an ONNX graph, and the values of small tensors.
+
+Field numbers are those of https://github.com/onnx/onnx/blob/main/onnx/onnx.proto. A tensor's values are read only if
+it is small and asked for.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.wire import (
+    MESSAGE,
+    VARINT,
+    Content,
+    Field,
+    ModelFileError,
+    fields,
+    packed_varints,
+    read_float,
+    read_text,
+    signed,
+)
+
+Span: TypeAlias = tuple[int, int]
+"""First byte, and the one after the last, of a message."""
+
+Scalars: TypeAlias = "tuple[int, ...] | tuple[float, ...] | tuple[str, ...]"
+
+
+class SmallTensor(NamedTuple):
+    """Holds the values of a constant."""
+
+    values: Scalars
+    rank: int
+    """The number of its axes; 0 of a single value."""
+
+
+MAX_FIELDS: Final = 10_000
+"""Nodes and tensors of a graph, and fields of a node, that are walked over: 10 ms."""
+
+MAX_VALUES: Final = 4096
+MAX_CONSTANT_BYTES: Final = 1 << 18
+"""A constant that is larger, or has more values, holds weights and is not read."""
+
+MAX_NAME_CHARACTERS: Final = 128
+"""Characters of a class name that are read."""
+
+_FLOAT, _INT32, _INT64, _STRING, _DOUBLE = 1, 6, 7, 8, 11
+_RAW_FORMATS: Final = {_FLOAT: "f", _INT32: "i", _INT64: "q", _DOUBLE: "d", 2: "B", 3: "b", 4: "H", 5: "h", 9: "B"}
+
+
+class GraphNode:
+    """One node of a graph, or one call of a function. Attributes are read when they are asked for.
+
+    Args:
+        content: The model.
+        span: Where the node is.
+    """
+
+    def __init__(self, content: Content, span: Span) -> None:
+        self._content = content
+        self.span = span
+        self._attributes: dict[str, Span] = {}
+        self.inputs: list[str] = []
+        self.outputs: list[str] = []
+        self.operator: str = ""
+        self.domain: str = ""
+        for count, (number, wire, start, end) in enumerate(fields(content, *span)):
+            if count > MAX_FIELDS:
+                raise ModelFileError("too_large")
+            if wire != MESSAGE:
+                continue
+            if number == 1:
+                self.inputs.append(read_text(content, start, end))
+            elif number == 2:
+                self.outputs.append(read_text(content, start, end))
+            elif number == 4:
+                self.operator = read_text(content, start, end)
+            elif number == 5:
+                self._attributes[_attribute_name(content, (start, end))] = (start, end)
+            elif number == 7:
+                self.domain = read_text(content, start, end)
+
+    def integer(self, name: str, default: int = 0) -> int:
+        """Reads an attribute that is an integer."""
+        for number, wire, value, _ in self._fields_of(name):
+            if (number, wire) == (3, VARINT):
+                return signed(value)
+        return default
+
+    def text(self, name: str, default: str = "") -> str:
+        """Reads an attribute that is a string."""
+        for number, wire, start, end in self._fields_of(name):
+            if (number, wire) == (4, MESSAGE):
+                return read_text(self._content, start, end)
+        return default
+
+    def values(self, name: str) -> Scalars | None:
+        """Reads an attribute that is a list of integers, numbers or strings; None if there is none, or it is long."""
+        values: list[int | float | str] = []
+        for number, wire, start, end in self._fields_of(name):
+            if len(values) > MAX_VALUES or (wire == MESSAGE and end - start > MAX_CONSTANT_BYTES):
+                return None
+            if number == 8 and wire == VARINT:
+                values.append(signed(start))
+            elif number == 8 and wire == MESSAGE:
+                values.extend(packed_varints(self._content.read(start, end)))
+            elif number == 9 and wire == MESSAGE:
+                values.append(read_text(self._content, start, end)[:MAX_NAME_CHARACTERS])
+            elif number == 7 and wire == MESSAGE:
+                values.extend(_unpack("f", self._content.read(start, end)))
+            elif number == 7:
+                values.append(read_float(self._content, start))
+        return tuple(values) or None  # type: ignore[return-value]
+
+    def tensor(self, name: str) -> SmallTensor | None:
+        """Reads an attribute that is a small tensor."""
+        for number, wire, start, end in self._fields_of(name):
+            if (number, wire) == (5, MESSAGE):
+                return read_tensor(self._content, (start, end))
+        return None
+
+    def graph(self, name: str) -> Span | None:
+        """Finds an attribute that is a graph."""
+        for number, wire, start, end in self._fields_of(name):
+            if (number, wire) == (6, MESSAGE):
+                return start, end
+        return None
+
+    def has(self, name: str) -> bool:
+        """Whether there is an attribute of a name."""
+        return name in self._attributes
+
+    def _fields_of(self, name: str) -> Sequence[Field]:
+        span = self._attributes.get(name)
+        if span is None:
+            return ()
+        found = []
+        for count, entry in enumerate(fields(self._content, *span)):
+            if count > MAX_VALUES + 8:
+                break
+            found.append(entry)
+        return found
+
+
+def constant_of(node: GraphNode) -> SmallTensor | None:
+    """Reads the values of a node `Constant`."""
+    if node.has("value"):
+        return node.tensor("value")
+    if node.has("value_int"):
+        return SmallTensor((node.integer("value_int"),), 0)
+    values = node.values("value_ints") or node.values("value_strings")
+    return SmallTensor(values, 1) if values else None
+
+
+def tensor_name(content: Content, span: Span) -> str:
+    """Reads the name of a tensor."""
+    for number, wire, start, end in fields(content, *span):
+        if number == 8 and wire == MESSAGE:
+            return read_text(content, start, end)
+    return ""
+
+
+def read_tensor(content: Content, span: Span) -> SmallTensor | None:
+    """Reads a tensor; None of one that is large, stored elsewhere or of another type."""
+    if span[1] - span[0] > MAX_CONSTANT_BYTES:
+        return None
+    kind, rank = 0, 0
+    values: list[int | float | str] = []
+    for number, wire, start, end in fields(content, *span):
+        if number == 1:
+            rank += 1 if wire == VARINT else len(packed_varints(content.read(start, end)))
+        elif number == 2:
+            kind = start
+        elif number == 6 and wire == MESSAGE:
+            values.append(read_text(content, start, end)[:MAX_NAME_CHARACTERS])
+        elif number in {5, 7}:
+            values.extend([signed(start)] if wire == VARINT else packed_varints(content.read(start, end)))
+        elif number == 4 and wire == MESSAGE:
+            values.extend(_unpack("f", content.read(start, end)))
+        elif number == 9 and wire == MESSAGE and kind in _RAW_FORMATS:
+            values.extend(_unpack(_RAW_FORMATS[kind], content.read(start, end)))
+        if len(values) > MAX_VALUES:
+            return None
+    return SmallTensor(tuple(values), rank) if values else None  # type: ignore[arg-type]
+
+
+def _unpack(kind: str, data: bytes) -> tuple[Any, ...]:
+    size = struct.calcsize(kind)
+    return struct.unpack(f"<{len(data) // size}{kind}", data[: len(data) // size * size])
+
+
+def _attribute_name(content: Content, span: Span) -> str:
+    for number, wire, start, end in fields(content, *span):
+        if number == 1 and wire == MESSAGE:
+            return read_text(content, start, end)
+    return ""

@@ -1,0 +1,390 @@
+"""The operators that are looked for and looked through: one function a kind of operator.
+
+Their semantics are those of https://onnx.ai/onnx/operators and of onnxruntime's `ContribOperators.md`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Final
+
+from otel_mlmon.instrumentation.runtime.model_graph import OutputRole
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph import tensor_origin
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.node import GraphNode
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.tensor_origin import UNKNOWN, Axis, TensorOrigin
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.trace import Finder, Step
+
+MAX_BRANCHES: Final = 16
+"""Inputs of a concatenation, or of a sum, that are looked at."""
+
+_SCORES: Final = frozenset({"probabilities", "log_probabilities", "class_scores"})
+_CHOICES: Final = frozenset({"label", "top_k_labels"})
+_LOGISTIC: Final = frozenset({"LOGISTIC", 2})
+_SOFTMAX: Final = frozenset({"SOFTMAX", "SOFTMAX_ZERO", 1, 3})
+
+
+def _find_same(step: Step) -> TensorOrigin:
+    return step.source()
+
+
+def _find_clipped(step: Step) -> TensorOrigin:
+    source = step.source()
+    return source if source.role in {*_SCORES, "sigmoid", "values"} else step.other()
+
+
+def _find_quantised(step: Step) -> TensorOrigin:
+    origin = dataclasses.replace(step.source(), is_quantised=True, scale=1.0, zero_point=0)
+    return _with_grid(step, origin, 1) if step.operator == "QuantizeLinear" else origin
+
+
+def _with_grid(step: Step, origin: TensorOrigin, at: int) -> TensorOrigin:
+    """Adds the grid of integers whose scale and zero point are the inputs from `at` on."""
+    scale, zero_point = step.constant(at), step.constant(at + 1)
+    return dataclasses.replace(
+        origin,
+        is_quantised=True,
+        scale=float(scale[0]) if len(scale) == 1 else 1.0,
+        zero_point=int(zero_point[0]) if len(zero_point) == 1 else 0,
+    )
+
+
+def _find_softmax(step: Step) -> TensorOrigin:
+    version = step.node.integer("opset", step.opset) if step.operator == "QLinearSoftmax" else step.opset
+    axis = step.node.integer("axis", -1 if version >= 13 else 1)
+    role: OutputRole = "log_probabilities" if step.operator == "LogSoftmax" else "probabilities"
+    origin = TensorOrigin(role=role, operator=step.operator, axis=Axis(axis), tensors=step.source().tensors)
+    return _with_grid(step, origin, 3) if step.operator == "QLinearSoftmax" else origin
+
+
+def _find_sigmoid(step: Step) -> TensorOrigin:
+    source = step.source()
+    origin = TensorOrigin(role="sigmoid", operator=step.operator, axis=source.axis, tensors=source.tensors)
+    return _with_grid(step, origin, 3) if step.operator == "QLinearSigmoid" else origin
+
+
+def _find_linear(step: Step) -> TensorOrigin:
+    activation = step.node.text("activation") if step.operator.startswith("Fused") else ""
+    if activation:
+        return TensorOrigin(role="sigmoid" if activation == "Sigmoid" else "other", operator=activation)
+    origin = TensorOrigin(role="linear", operator=step.operator)
+    return _with_grid(step, origin, 6) if step.operator.startswith("QLinear") else origin
+
+
+def _find_choice(step: Step) -> TensorOrigin:
+    source = step.source()
+    return TensorOrigin(
+        role="label",
+        operator=step.operator,
+        source_role=source.role,
+        labels=source.labels,
+        choices=source.tensors,
+    )
+
+
+def _find_top_k(step: Step) -> TensorOrigin:
+    source = step.source()
+    return TensorOrigin(
+        role="top_k_labels" if step.index else "top_k_scores",
+        operator=step.operator,
+        axis=Axis(step.node.integer("axis", -1)),
+        source_role=source.role,
+        is_quantised=source.is_quantised,
+        labels=source.labels,
+        choices=source.tensors | {step.node.span},
+    )
+
+
+def _find_classifier(step: Step) -> TensorOrigin:
+    node, labels = step.node, _class_labels(step.node)
+    if step.index == 0:
+        scores = frozenset((id(step.scope), name) for name in node.outputs[1:2])
+        return TensorOrigin(
+            role="label", operator=step.operator, source_role="class_scores", labels=labels, choices=scores
+        )
+    role: OutputRole = "probabilities" if node.text("post_transform") in _SOFTMAX else "class_scores"
+    return TensorOrigin(role=role, operator=step.operator, axis=Axis(1, 2), labels=labels)
+
+
+def _class_labels(node: GraphNode) -> tuple[str, ...]:
+    names = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
+    return next((tuple(map(str, values)) for name in names if (values := node.values(name))), ())
+
+
+def _find_regressor(step: Step) -> TensorOrigin:
+    transform = step.node.text("post_transform") or step.node.integer("post_transform", 0)
+    if transform in _LOGISTIC:
+        return TensorOrigin(role="sigmoid", operator=step.operator)
+    if transform in _SOFTMAX:
+        return TensorOrigin(role="probabilities", operator=step.operator, axis=Axis(1, 2))
+    return TensorOrigin(role="values", operator=step.operator)
+
+
+def _find_zip_map(step: Step) -> TensorOrigin:
+    return dataclasses.replace(step.source(), labels=_class_labels(step.node), axis=Axis(1, 2))
+
+
+def _find_normalizer(step: Step) -> TensorOrigin:
+    source, norm = step.source(), step.node.text("norm", "MAX")
+    if norm == "L2":
+        return TensorOrigin(role="unit_vector", operator=step.operator)
+    if norm == "L1" and source.role in {*_SCORES, "sigmoid"}:
+        return dataclasses.replace(source, role="probabilities", operator=step.operator, axis=Axis(1, 2))
+    return step.other()
+
+
+def _find_lp_normalization(step: Step) -> TensorOrigin:
+    return TensorOrigin(role="unit_vector" if step.node.integer("p", 2) == 2 else "other", operator=step.operator)
+
+
+def _find_label_encoder(step: Step) -> TensorOrigin:
+    source, node = step.source(), step.node
+    if source.role not in _CHOICES:
+        return step.other()
+    names = ("values_strings", "values_int64s", "values_floats", "classes_strings")
+    values = next((values for name in names if (values := node.values(name))), ())
+    keys = node.values("keys_int64s") or ()
+    for name in ("values", "keys"):
+        tensor = node.tensor(f"{name}_tensor")
+        if tensor is not None:
+            values, keys = (tensor.values, keys) if name == "values" else (values, tensor.values)
+    if len(keys) == len(values) and all(isinstance(key, int) for key in keys):
+        values = tuple(values[at] for at in sorted(range(len(keys)), key=keys.__getitem__))  # type: ignore[assignment]
+    return dataclasses.replace(source, labels=tuple(map(_label, values)))
+
+
+def _label(value: object) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _find_extracted(step: Step) -> TensorOrigin:
+    """Looks at a table of classes that is read at a label, or at columns of scores."""
+    if step.is_constant(0):
+        index = step.source(1)
+        if index.role not in _CHOICES:
+            return step.other()
+        return dataclasses.replace(index, labels=tuple(map(_label, step.constant(0))))
+    if step.operator == "ArrayFeatureExtractor":
+        return tensor_origin.select(step.source(), -1, drops_axis=False)
+    axis, is_one = step.node.integer("axis", 0), step.is_scalar(1)
+    if not step.is_constant(1):
+        return step.source().without_axis(is_partial=True)
+    return tensor_origin.select(step.source(), axis, drops_axis=is_one)
+
+
+def _find_sliced(step: Step) -> TensorOrigin:
+    origin = step.source()
+    if step.operator == "Split":
+        return tensor_origin.select(origin, step.node.integer("axis", 0), drops_axis=False)
+    starts, ends = step.integers("starts", 1), step.integers("ends", 2)
+    axes = step.integers("axes", 3) or tuple(range(len(starts or ())))
+    if starts is None or ends is None or len(starts) != len(axes) or len(ends) != len(axes):
+        return origin.without_axis(is_partial=True)
+    for axis, start, end in zip(axes, starts, ends, strict=True):
+        if start != 0 or end < 2**31 - 1:
+            origin = tensor_origin.select(origin, axis, drops_axis=False)
+    return origin
+
+
+def _find_transposed(step: Step) -> TensorOrigin:
+    order = step.node.values("perm")
+    return tensor_origin.transpose(step.source(), tuple(map(int, order)) if order else None)
+
+
+def _find_squeezed(step: Step) -> TensorOrigin:
+    return tensor_origin.squeeze(step.source(), step.integers("axes", 1))
+
+
+def _find_unsqueezed(step: Step) -> TensorOrigin:
+    return tensor_origin.unsqueeze(step.source(), step.integers("axes", 1))
+
+
+def _find_flattened(step: Step) -> TensorOrigin:
+    return tensor_origin.flatten(step.source(), step.node.integer("axis", 1))
+
+
+def _find_reshaped(step: Step) -> TensorOrigin:
+    return tensor_origin.reshape(step.source(), step.integers("shape", 1))
+
+
+def _find_reduced(step: Step) -> TensorOrigin:
+    source, axes = step.source(), step.integers("axes", 1)
+    is_dropped = bool(step.node.integer("keepdims", 1))
+    if source.axis is not None and axes is not None and any(source.axis.equals(axis) for axis in axes):
+        # The greatest probability of a row, which is its confidence.
+        is_greatest = step.operator == "ReduceMax" and source.role in {*_SCORES, "sigmoid"}
+        return TensorOrigin(
+            role="top_k_scores", operator=step.operator, source_role=source.role, choices=source.tensors
+        ) if is_greatest else step.other()  # fmt: skip
+    if source.role not in {"linear", "sigmoid", *_SCORES} or step.operator in {"ReduceSum", "ReduceProd"}:
+        return step.other()
+    origin = source if source.role in {"linear", "sigmoid"} else source.as_role("class_scores", step.operator)
+    return tensor_origin.squeeze(origin, axes) if is_dropped is False else origin
+
+
+def _find_pooled(step: Step) -> TensorOrigin:
+    source = step.source()
+    return source if source.role in {"linear", "sigmoid"} else step.other()
+
+
+def _find_concatenated(step: Step) -> TensorOrigin:
+    origins = [step.source(at) for at in range(min(len(step.node.inputs), MAX_BRANCHES))]
+    axis = Axis(step.node.integer("axis", 0))
+    if len(origins) == 2 and all(origin.role == "sigmoid" for origin in origins) and _are_complements(step):
+        tensors = frozenset[object]().union(*(origin.tensors for origin in origins))
+        return TensorOrigin(role="probabilities", operator=step.operator, axis=axis, tensors=tensors)
+    origin = _common_origin(origins)
+    if origin is None:
+        return step.other()
+    if origin.axis is not None and origin.axis.equals(axis.position) is not False:
+        # Distributions side by side are none together.
+        return step.other() if origin.role in _SCORES else origin
+    return origin
+
+
+def _are_complements(step: Step) -> bool:
+    """Whether two inputs are p and 1 - p."""
+    for at in (0, 1):
+        name, other = step.name(at), step.name(1 - at)
+        node = step.scope.producer(name)
+        if node is not None and node.operator == "Sub" and other in node.inputs[1:2]:
+            return True
+    return False
+
+
+def _common_origin(origins: list[TensorOrigin]) -> TensorOrigin | None:
+    """Returns the first origin if all have its role, and nothing is known of them that differs."""
+    first = origins[0] if origins else UNKNOWN
+    if first.role in {"unknown", "other", "input"} or any(origin.role != first.role for origin in origins):
+        return None
+    tensors = frozenset[object]().union(*(origin.tensors for origin in origins))
+    is_same_axis = all(origin.axis == first.axis for origin in origins)
+    labels = first.labels if all(origin.labels == first.labels for origin in origins) else ()
+    return dataclasses.replace(
+        first,
+        tensors=tensors,
+        axis=first.axis if is_same_axis else None,
+        labels=labels,
+        is_partial=any(origin.is_partial for origin in origins),
+        is_quantised=any(origin.is_quantised for origin in origins),
+    )
+
+
+def _find_branch(step: Step) -> TensorOrigin:
+    """Looks at the two branches of an If, which mostly compute the same in two ways."""
+    origin = _common_origin([step.subgraph_output("then_branch"), step.subgraph_output("else_branch")])
+    return origin or UNKNOWN
+
+
+def _find_quotient(step: Step) -> TensorOrigin:
+    norm = step.norm_of(1, step.name())
+    if norm is not None and norm.kind == "sum":
+        return TensorOrigin(
+            role="probabilities", operator="Div by ReduceSum", axis=norm.axis, tensors=step.source().tensors
+        )
+    if norm is not None and norm.kind == "euclidean":
+        return TensorOrigin(role="unit_vector", operator="Div by ReduceL2")
+    return _find_arithmetic(step)
+
+
+def _find_difference(step: Step) -> TensorOrigin:
+    norm = step.norm_of(1, step.name())
+    if norm is not None and norm.kind == "log_sum_exp":
+        return TensorOrigin(
+            role="log_probabilities", operator="ReduceLogSumExp", axis=norm.axis, tensors=step.source().tensors
+        )
+    if step.constant(0) == (1.0,) and step.source(1).role == "sigmoid":
+        return TensorOrigin(role="sigmoid", operator=step.operator, axis=step.source(1).axis)
+    return _find_arithmetic(step)
+
+
+def _find_exponential(step: Step) -> TensorOrigin:
+    source = step.source()
+    if source.role == "log_probabilities":
+        return source.as_role("probabilities")
+    return step.other()
+
+
+def _find_logarithm(step: Step) -> TensorOrigin:
+    source = step.source()
+    return source.as_role("log_probabilities") if source.role == "probabilities" else step.other()
+
+
+def _find_arithmetic(step: Step) -> TensorOrigin:
+    """Looks at sums and products, of which scores stay scores, though of another scale."""
+    places = range(1 if step.operator == "Where" else 0, min(len(step.node.inputs), MAX_BRANCHES))
+    variables = [step.source(at) for at in places if not step.is_constant(at)]
+    if step.operator.startswith("QLinear"):
+        variables = [step.source(0), step.source(3)]
+    quantised_scale = any(origin.operator in {"MatMulInteger", "ConvInteger"} for origin in variables)
+    if quantised_scale:
+        variables = [origin for origin in variables if origin.role == "linear"]
+    origin = _common_origin(variables)
+    if origin is None:
+        return step.other()
+    if origin.role in {"linear", "values"}:
+        return origin.as_role(origin.role)
+    is_score = origin.role in {*_SCORES, "sigmoid"} and step.operator not in {"Sub", "Pow", "Min"}
+    return origin.as_role("class_scores", step.operator) if is_score else step.other()
+
+
+def _find_recurrent(step: Step) -> TensorOrigin:
+    return TensorOrigin(role="state" if step.index else "other", operator=step.operator)
+
+
+def _find_counts(step: Step) -> TensorOrigin:
+    return TensorOrigin(role="counts", operator=step.operator)
+
+
+def _find_detections(step: Step) -> TensorOrigin:
+    return TensorOrigin(role="detections", operator=step.operator)
+
+
+SUPPRESSIONS: Final = (
+    "NonMaxSuppression", "EfficientNMS_TRT", "BatchedNMS_TRT", "BatchedNMSDynamic_TRT", "TRTBatchedNMS", "RoiAlign",
+    "MultiscaleDeformableAttn",
+)  # fmt: skip
+"""Operators that only detectors of objects have."""
+
+
+def _by_operator(*rows: tuple[Finder, str]) -> Mapping[str, Finder]:
+    return {operator: find for find, operators in rows for operator in operators.split()}
+
+
+FINDERS: Final = _by_operator(
+    (_find_same, "Identity Cast CastLike Dropout Resize Upsample Optional OptionalGetElement"),
+    (_find_clipped, "Clip"),
+    (_find_quantised, "QuantizeLinear DequantizeLinear"),
+    (_find_softmax, "Softmax LogSoftmax QLinearSoftmax BiasSoftmax"),
+    (_find_sigmoid, "Sigmoid HardSigmoid QLinearSigmoid"),
+    (_find_linear, "Gemm MatMul Conv ConvTranspose Einsum MatMulInteger ConvInteger QLinearMatMul QLinearConv QGemm "
+                   "DynamicQuantizeMatMul MatMulIntegerToFloat MatMulNBits NhwcConv FusedGemm FusedConv FusedMatMul"),
+    (_find_choice, "ArgMax ArgMin"),
+    (_find_top_k, "TopK"),
+    (_find_classifier, "LinearClassifier TreeEnsembleClassifier SVMClassifier"),
+    (_find_regressor, "LinearRegressor TreeEnsembleRegressor SVMRegressor TreeEnsemble"),
+    (_find_zip_map, "ZipMap"),
+    (_find_normalizer, "Normalizer"),
+    (_find_lp_normalization, "LpNormalization"),
+    (_find_label_encoder, "LabelEncoder"),
+    (_find_extracted, "ArrayFeatureExtractor Gather"),
+    (_find_sliced, "Slice Split"),
+    (_find_transposed, "Transpose"),
+    (_find_squeezed, "Squeeze"),
+    (_find_unsqueezed, "Unsqueeze"),
+    (_find_flattened, "Flatten"),
+    (_find_reshaped, "Reshape"),
+    (_find_reduced, "ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd"),
+    (_find_pooled, "GlobalAveragePool GlobalMaxPool AveragePool MaxPool QLinearGlobalAveragePool"),
+    (_find_concatenated, "Concat"),
+    (_find_branch, "If"),
+    (_find_quotient, "Div"),
+    (_find_difference, "Sub"),
+    (_find_exponential, "Exp"),
+    (_find_logarithm, "Log"),
+    (_find_arithmetic, "Add Mul Sum Mean Pow Where Max Min QLinearAdd"),
+    (_find_recurrent, "RNN LSTM GRU DynamicQuantizeLSTM"),
+    (_find_counts, "Shape Size NonZero Range"),
+    (_find_detections, " ".join(SUPPRESSIONS)),
+)  # fmt: skip
+"""The function that finds how a node's output is computed, by its operator."""

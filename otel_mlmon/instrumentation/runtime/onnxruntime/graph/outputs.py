@@ -1,0 +1,93 @@
+"""Describes every output of a model: how it is computed, and which outputs belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from otel_mlmon.instrumentation.runtime.model_graph import OutputOrigin
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.model import ModelParts, value_shape
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.operators import FINDERS, SUPPRESSIONS
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.tensor_origin import Axis, TensorOrigin
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.trace import Tracer
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.wire import Content
+
+MAX_OUTPUTS: Final = 256
+"""Outputs of a model that are looked at; caches of large models are hundreds."""
+
+_SCORES: Final = frozenset(
+    {"probabilities", "log_probabilities", "class_scores", "sigmoid", "linear", "values", "other"}
+)
+_CHOICES: Final = frozenset({"label", "top_k_labels"})
+
+
+def trace_outputs(model: ModelParts, content: Content) -> dict[str, OutputOrigin]:
+    """Describes the outputs of a model, by name.
+
+    Raises:
+        ModelFileError: The model is damaged, or too large.
+    """
+    tracer = Tracer(model, FINDERS)
+    graph = model.graph
+    names = list(graph.outputs)
+    origins = {name: tracer.trace(graph, name) for name in names[:MAX_OUTPUTS]}
+    if any(content.holds(operator.encode()) for operator in SUPPRESSIONS):
+        origins = {name: _as_detection(origin) for name, origin in origins.items()}
+    companions = {name: _companion_of(name, origins) for name in origins}
+    outputs = {name: OutputOrigin() for name in names}
+    for name, origin in origins.items():
+        companion = companions[name]
+        labels = origin.labels or (origins[companion].labels if companion else ())
+        outputs[name] = _describe(origin, value_shape(content, graph.outputs[name]), labels, companion)
+    return outputs
+
+
+def _as_detection(origin: TensorOrigin) -> TensorOrigin:
+    return origin if origin.role == "state" else origin.as_role("detections", origin.operator)
+
+
+def _companion_of(name: str, origins: Mapping[str, TensorOrigin]) -> str:
+    """Finds the output that belongs to another one; empty if there is none."""
+    origin = origins[name]
+    others = {other: candidate for other, candidate in origins.items() if other != name}
+    if origin.role in {"top_k_scores", "top_k_labels"}:
+        opposite = "top_k_labels" if origin.role == "top_k_scores" else "top_k_scores"
+        same = [other for other, candidate in others.items() if candidate.choices & origin.choices]
+        exact = [other for other in same if others[other].role == opposite]
+        return next(iter(exact), next((other for other in same if others[other].role == "label"), ""))
+    if origin.role in _CHOICES:
+        scores = [
+            other
+            for other, candidate in others.items()
+            if candidate.role in {*_SCORES, "top_k_scores"} and (candidate.tensors | candidate.choices) & origin.choices
+        ]
+        return next(iter(scores), "")
+    if origin.role in _SCORES:
+        return next(
+            (other for other, candidate in others.items()
+             if candidate.role in _CHOICES and candidate.choices & origin.tensors), "",
+        )  # fmt: skip
+    return ""
+
+
+def _describe(
+    origin: TensorOrigin, shape: tuple[int | str, ...] | None, labels: tuple[str, ...], companion: str
+) -> OutputOrigin:
+    rank = None if shape is None else len(shape)
+    axis = origin.axis
+    if axis is not None and rank is not None:
+        axis = Axis(axis.position, rank).resolve() if axis.rank in {None, rank} else None
+    is_placed = axis is not None and 0 <= axis.position < (rank if rank is not None else axis.rank or 0)
+    return OutputOrigin(
+        role=origin.role,
+        operator=origin.operator,
+        axis=axis.position if axis is not None and is_placed else None,
+        rank=rank,
+        source_role=origin.source_role,
+        is_partial=origin.is_partial,
+        is_quantised=origin.is_quantised,
+        labels=labels,
+        companion=companion,
+        scale=origin.scale,
+        zero_point=origin.zero_point,
+    )

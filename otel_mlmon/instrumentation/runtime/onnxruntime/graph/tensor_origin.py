@@ -1,0 +1,165 @@
+"""How a tensor inside a model is computed, and what an operator that only changes its form does to that."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from otel_mlmon.instrumentation.runtime.model_graph import OutputRole
+
+
+class Axis(NamedTuple):
+    """An axis of a tensor: counted from the front, or, below 0, from the back."""
+
+    position: int
+    rank: int | None = None
+    """The tensor's number of axes; None if unknown."""
+
+    def resolve(self) -> Axis:
+        """Counts from the front where the rank is known."""
+        return self if self.rank is None or self.position >= 0 else Axis(self.position + self.rank, self.rank)
+
+    def equals(self, position: int) -> bool | None:
+        """Whether it is the axis at a position; None if that cannot be said."""
+        if (self.position >= 0) == (position >= 0):
+            return self.position == position
+        return None if self.rank is None else self.position % self.rank == position % self.rank
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorOrigin:
+    """Describes how a tensor inside a model is computed: see `OutputOrigin`, whose words these are."""
+
+    role: OutputRole = "unknown"
+    operator: str = ""
+    axis: Axis | None = None
+    source_role: OutputRole = "unknown"
+    is_partial: bool = False
+    is_quantised: bool = False
+    labels: tuple[str, ...] = ()
+    scale: float = 1.0
+    """The number that an integer stands for is (integer - `zero_point`) · `scale`."""
+    zero_point: int = 0
+    tensors: frozenset[object] = frozenset()
+    """The tensors that it was computed of without changing the order of the numbers in a row, itself included."""
+    choices: frozenset[object] = frozenset()
+    """Of a label, and of the results of a TopK: the tensors that the choice was made of."""
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether it holds probabilities or scores of classes."""
+        return self.role in {"probabilities", "log_probabilities", "class_scores"}
+
+    def as_role(self, role: OutputRole, operator: str = "") -> TensorOrigin:
+        """Returns the origin with another role."""
+        return dataclasses.replace(self, role=role, operator=operator or self.operator)
+
+    def with_axis(self, axis: Axis | None) -> TensorOrigin:
+        """Returns the origin with its classes along another axis."""
+        return dataclasses.replace(self, axis=axis)
+
+    def without_axis(self, *, is_partial: bool = False) -> TensorOrigin:
+        """Returns the origin with its classes along no axis any more."""
+        return dataclasses.replace(self, axis=None, is_partial=self.is_partial or is_partial)
+
+
+UNKNOWN = TensorOrigin()
+
+
+def transpose(origin: TensorOrigin, order: Sequence[int] | None) -> TensorOrigin:
+    """Moves the axes: axis i of the result is axis `order[i]`; None reverses them."""
+    if origin.axis is None:
+        return origin
+    if order is None:
+        rank = origin.axis.rank
+        order = tuple(reversed(range(rank))) if rank else None
+    if order is None:
+        return origin.without_axis()
+    axis = Axis(origin.axis.position, len(order)).resolve()
+    return origin.with_axis(Axis(order.index(axis.position), len(order)) if axis.position in order else None)
+
+
+def squeeze(origin: TensorOrigin, positions: Sequence[int] | None) -> TensorOrigin:
+    """Drops axes of size 1; None if it is not known which."""
+    axis = origin.axis
+    if axis is None:
+        return origin
+    if positions is None:
+        # All of size 1 go: a last axis of classes is the last one still, unless there is only one class.
+        return origin.with_axis(Axis(-1)) if axis.equals(-1) else origin.without_axis()
+    if any(axis.equals(position) for position in positions):
+        return origin.without_axis()
+    if axis.rank is not None:
+        axis = axis.resolve()
+        dropped = [position % axis.rank for position in positions]  # type: ignore[operator]
+        before = sum(1 for position in dropped if position < axis.position)
+        return origin.with_axis(Axis(axis.position - before, axis.rank - len(dropped)))  # type: ignore[operator]
+    if any((position < 0) != (axis.position < 0) for position in positions):
+        return origin.without_axis()
+    between = sum(1 for position in positions if (position > axis.position) == (axis.position < 0))
+    return origin.with_axis(Axis(axis.position + between if axis.position < 0 else axis.position - between))
+
+
+def unsqueeze(origin: TensorOrigin, positions: Sequence[int] | None) -> TensorOrigin:
+    """Adds axes of size 1, at these positions of the result."""
+    axis = origin.axis
+    if axis is None:
+        return origin
+    if positions is None:
+        return origin.without_axis()
+    if axis.rank is not None:
+        rank = axis.rank + len(positions)
+        added = {position % rank for position in positions}
+        remaining = [position for position in range(rank) if position not in added]
+        before = axis.resolve().position
+        return origin.with_axis(Axis(remaining[before], rank) if 0 <= before < len(remaining) else None)
+    position = axis.position
+    if any((added < 0) != (position < 0) for added in positions):
+        return origin.without_axis()
+    for place in sorted(positions, reverse=position < 0):
+        if position < 0 and place >= position:
+            position -= 1
+        elif position >= 0 and place <= position:
+            position += 1
+    return origin.with_axis(Axis(position))
+
+
+def flatten(origin: TensorOrigin, first: int) -> TensorOrigin:
+    """Joins the axes before `first`, and those from it on."""
+    axis = origin.axis
+    if axis is None:
+        return origin
+    if axis.rank == 2 and first in {1, -1}:
+        return origin
+    # Axis 1 of (N, K, 1, 1) is axis 1 of (N, K); of (N, K, H, W) the classes are mixed up, which the values show.
+    return origin.with_axis(Axis(1, 2)) if first == 1 and axis.equals(1) else origin.without_axis()
+
+
+def reshape(origin: TensorOrigin, shape: Sequence[int] | None) -> TensorOrigin:
+    """Changes the shape to a constant one, or to one that is not known."""
+    axis = origin.axis
+    if axis is None:
+        return origin
+    if shape is None:
+        return origin.without_axis()
+    rank = len(shape)
+    classes = len(origin.labels)
+    # The last axis stays the last one, unless it is joined with others, for which its size would have to be known.
+    is_last = axis.equals(-1) and shape[-1] != 1 and (not classes or shape[-1] in {classes, -1, 0})
+    return origin.with_axis(Axis(-1, rank).resolve()) if is_last else origin.without_axis()
+
+
+def select(origin: TensorOrigin, position: int, *, drops_axis: bool) -> TensorOrigin:
+    """Takes some of what lies along an axis, or with `drops_axis` one of it."""
+    axis = origin.axis
+    if axis is None:
+        return origin
+    is_same = axis.equals(position)
+    if is_same is None:
+        return origin.without_axis(is_partial=True)
+    if is_same:
+        partial = dataclasses.replace(origin, is_partial=True, labels=())
+        return partial.without_axis() if drops_axis else partial
+    return squeeze(origin, (position,)) if drops_axis else origin

@@ -1,0 +1,199 @@
+"""Looks back from a tensor of a model to the operator that decides what it is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Final, Literal, NamedTuple
+
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.model import ModelParts, Scope, read_function, read_graph
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.node import GraphNode, Scalars, Span
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.tensor_origin import UNKNOWN, Axis, TensorOrigin
+
+NormKind = Literal["sum", "euclidean", "log_sum_exp"]
+
+MAX_STEPS: Final = 1000
+"""Tensors looked at in one model."""
+
+MAX_DEPTH: Final = 48
+"""Nodes between an output and what decides its role, and graphs inside each other, at most."""
+
+_FORMS: Final = frozenset({
+    "Cast", "Reshape", "Unsqueeze", "Expand", "Clip", "Max", "Add", "Where", "Identity", "Squeeze",
+    "QuantizeLinear", "DequantizeLinear", "Sqrt",
+})  # fmt: skip
+"""Operators between a sum along an axis and what is divided by it."""
+
+
+_SUMS: Final[Mapping[str, NormKind]] = {
+    "ReduceSum": "sum",
+    "ReduceL1": "sum",
+    "ReduceL2": "euclidean",
+    "ReduceSumSquare": "euclidean",
+    "ReduceLogSumExp": "log_sum_exp",
+}
+
+
+class Norm(NamedTuple):
+    """A sum along an axis of a tensor."""
+
+    kind: NormKind
+    axis: Axis
+
+
+class Tracer:
+    """Finds how tensors of one model are computed.
+
+    Args:
+        model: The model.
+        finders: The function that finds how the output of a node is computed, by its operator.
+    """
+
+    def __init__(self, model: ModelParts, finders: Mapping[str, Finder]) -> None:
+        self._model = model
+        self._finders = finders
+        self._origins: dict[tuple[int, str], TensorOrigin] = {}
+        self._bodies: dict[tuple[int, Span], tuple[Scope, list[str]]] = {}
+
+    def trace(self, scope: Scope, name: str, depth: int = 0) -> TensorOrigin:
+        """Finds how the tensor `name` of `scope` is computed.
+
+        Raises:
+            ModelFileError: The model is damaged, or too large.
+        """
+        key = (id(scope), name)
+        if key in self._origins:
+            return self._origins[key]
+        if depth > MAX_DEPTH or len(self._origins) > MAX_STEPS:
+            return UNKNOWN
+        self._origins[key] = UNKNOWN  # a graph has no circle, but a damaged file may
+        origin = self._find(scope, name, depth)
+        self._origins[key] = dataclasses.replace(origin, tensors=origin.tensors | {key})
+        return self._origins[key]
+
+    def subgraph(self, scope: Scope, span: Span) -> tuple[Scope, list[str]]:
+        """Reads a graph inside a node of `scope`; returns it and the names of its outputs."""
+        key = (id(scope), span)
+        if key not in self._bodies:
+            inner = read_graph(scope.content, span, opsets=scope.opsets, outer=scope)
+            self._bodies[key] = inner, list(inner.outputs)
+        return self._bodies[key]
+
+    def _find(self, scope: Scope, name: str, depth: int) -> TensorOrigin:
+        node = scope.producer(name)
+        if node is not None:
+            return self._find_in_node(scope, node, node.outputs.index(name), depth)
+        if name in scope.arguments:
+            outer_scope, outer_name = scope.arguments[name]
+            return self.trace(outer_scope, outer_name, depth + 1)
+        if name in scope.inputs:
+            is_input = scope.outer is None and scope.find_constant(name) is None
+            return TensorOrigin(role="input") if is_input else UNKNOWN
+        return self.trace(scope.outer, name, depth + 1) if scope.outer is not None else UNKNOWN
+
+    def _find_in_node(self, scope: Scope, node: GraphNode, index: int, depth: int) -> TensorOrigin:
+        function = self._model.functions.get((node.domain, node.operator))
+        if function is None:
+            step = Step(self, scope, node, index, depth)
+            find = self._finders.get(node.operator)
+            return find(step) if find is not None else step.other()
+        key = (id(scope), node.span)
+        if key not in self._bodies:
+            self._bodies[key] = read_function(scope.content, function, node, scope, opsets=scope.opsets)
+        body, outputs = self._bodies[key]
+        return self.trace(body, outputs[index], depth + 1) if index < len(outputs) else UNKNOWN
+
+
+class Step:
+    """One node on the way back, whose output at `index` is looked at.
+
+    Args:
+        tracer: Looks further back.
+        scope: The graph of the node.
+        node: The node.
+        index: The position of the output.
+        depth: Nodes on the way so far.
+    """
+
+    def __init__(self, tracer: Tracer, scope: Scope, node: GraphNode, index: int, depth: int) -> None:
+        self._tracer = tracer
+        self._depth = depth
+        self.scope = scope
+        self.node = node
+        self.index = index
+        self.operator: str = node.operator
+        self.opset: int = scope.opsets.get("", scope.opsets.get("ai.onnx", 13))
+        """The version of the standard operators."""
+
+    def other(self) -> TensorOrigin:
+        """Returns the origin of what no rule is known for."""
+        return TensorOrigin(role="other", operator=self.operator)
+
+    def name(self, at: int = 0) -> str:
+        """Returns the name of an input; empty if there is none."""
+        return self.node.inputs[at] if at < len(self.node.inputs) else ""
+
+    def source(self, at: int = 0) -> TensorOrigin:
+        """Finds how an input is computed."""
+        name = self.name(at)
+        return self._tracer.trace(self.scope, name, self._depth + 1) if name else UNKNOWN
+
+    def is_constant(self, at: int) -> bool:
+        """Whether an input is a constant of any size."""
+        name = self.name(at)
+        return bool(name) and self.scope.find_constant(name) is not None
+
+    def constant(self, at: int) -> Scalars:
+        """Reads an input that is a small constant; empty if it is none."""
+        name = self.name(at)
+        constant = self.scope.constant(name) if name else None
+        return constant.values if constant is not None else ()
+
+    def is_scalar(self, at: int) -> bool:
+        """Whether an input is a constant without axes."""
+        name = self.name(at)
+        constant = self.scope.constant(name) if name else None
+        return constant is not None and constant.rank == 0
+
+    def integers(self, attribute: str, at: int) -> tuple[int, ...] | None:
+        """Reads integers from an attribute, as older opsets have it, or from a constant input; None if unknown."""
+        values = self.node.values(attribute) if self.node.has(attribute) else self.constant(at)
+        return tuple(map(int, values)) if values and not isinstance(values[0], str) else None
+
+    def subgraph_output(self, attribute: str) -> TensorOrigin:
+        """Finds how the output of a graph inside the node is computed."""
+        span = self.node.graph(attribute)
+        if span is None:
+            return UNKNOWN
+        inner, names = self._tracer.subgraph(self.scope, span)
+        return self._tracer.trace(inner, names[self.index], self._depth + 1) if self.index < len(names) else UNKNOWN
+
+    def norm_of(self, at: int, wanted: str) -> Norm | None:
+        """Finds which norm of the tensor `wanted` an input is, along an axis; None if it is none."""
+        name, is_root = self.name(at), False
+        for _ in range(8):
+            node = self.scope.producer(name)
+            if node is None or node.operator not in {*_FORMS, *_SUMS}:
+                return None
+            if node.operator in _SUMS:
+                kind = "euclidean" if is_root and node.operator != "ReduceLogSumExp" else _SUMS[node.operator]
+                axis = self._axis_of(node) if wanted in {*node.inputs[:1], *self._magnitude_of(node)} else None
+                return Norm(kind, axis) if axis is not None else None
+            is_root = is_root or node.operator == "Sqrt"
+            # Of `Where(x == 0, 1, x)` the last input is the sum, of `Add(x, ε)` the one that is no constant.
+            candidates = node.inputs[:0:-1] if node.operator == "Where" else node.inputs[:2]
+            name = next((entry for entry in candidates if entry and self.scope.find_constant(entry) is None), "")
+        return None
+
+    def _axis_of(self, node: GraphNode) -> Axis | None:
+        step = Step(self._tracer, self.scope, node, 0, self._depth)
+        axes = step.integers("axes", 1)
+        return Axis(axes[0]) if axes is not None and len(axes) == 1 else None
+
+    def _magnitude_of(self, node: GraphNode) -> list[str]:
+        """Names the tensor whose squares, magnitudes or powers of e a node sums."""
+        parent = self.scope.producer(node.inputs[0]) if node.inputs else None
+        return parent.inputs[:1] if parent is not None and parent.operator in {"Abs", "Cast", "Mul", "Pow"} else []
+
+
+Finder = Callable[[Step], TensorOrigin]

@@ -1,0 +1,75 @@
+"""Sentry's headers on outgoing requests without its sampling decision, as an application without tracing sends them.
+
+Source: develop.sentry.dev, SDK, Traces: a `sentry-trace` header without a flag defers the decision, and a service that
+gets one decides by itself. The trace id stays, so that errors of both services are in one trace.
+Choice: Sentry has no option for that; its methods are replaced only where the developer asks for it, and put back.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+TRACE_HEADER: Final = "sentry-trace"
+DECISION_ITEMS: Final = ("sentry-sample_rate=", "sentry-sample_rand=", "sentry-sampled=")
+_TRACEPARENT_PARTS: Final = 2
+_METHODS: Final = ("to_traceparent", "_to_traceparent", "iter_headers", "_iter_headers")
+
+
+def defer_decisions() -> Callable[[], None]:
+    """Removes decisions made here from the headers of spans; returns the undo."""
+    import sentry_sdk.tracing
+
+    streamed = sys.modules.get("sentry_sdk.traces")
+    owners = [sentry_sdk.tracing.Span, *([streamed.StreamedSpan] if streamed is not None else [])]
+    undo = [_replace(owner, name) for owner in owners for name in _METHODS if name in vars(owner)]
+
+    def restore() -> None:
+        for step in undo:
+            step()
+
+    return restore
+
+
+def _replace(owner: Any, name: str) -> Callable[[], None]:
+    original = vars(owner)[name]
+
+    @functools.wraps(original)
+    def deferred_traceparent(span: Any) -> str:
+        header: str = original(span)
+        return header if _follows_upstream(span) else _without_flag(header)
+
+    @functools.wraps(original)
+    def deferred_headers(span: Any) -> Iterator[tuple[str, str]]:
+        headers = original(span)
+        if _follows_upstream(span):
+            yield from headers
+            return
+        for header, value in headers:
+            yield header, _without_flag(value) if header == TRACE_HEADER else _without_decision(value)
+
+    replacement = deferred_headers if name.endswith("headers") else deferred_traceparent
+    setattr(owner, name, replacement)
+
+    def restore() -> None:
+        if vars(owner).get(name) is replacement:
+            setattr(owner, name, original)
+
+    return restore
+
+
+def _follows_upstream(span: Any) -> bool:
+    """Whether the decision came with the request, from a service before this one."""
+    root = getattr(span, "containing_transaction", None) or getattr(span, "_segment", None)
+    parent_sampled = getattr(root, "parent_sampled", None)
+    return (getattr(root, "_parent_sampled", None) if parent_sampled is None else parent_sampled) is not None
+
+
+def _without_flag(traceparent: str) -> str:
+    return "-".join(traceparent.split("-")[:_TRACEPARENT_PARTS])
+
+
+def _without_decision(baggage: str) -> str:
+    return ",".join(item for item in baggage.split(",") if not item.strip().startswith(DECISION_ITEMS))

@@ -1,0 +1,51 @@
+"""The mode in which inferences reach Sentry, by what the application has set up: nothing twice, and its links stay."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final, Literal, TypeAlias
+
+from otel_mlmon.instrumentation.sentry import otlp
+from otel_mlmon.instrumentation.sentry.client import is_converted
+from otel_mlmon.instrumentation.settings import SentryMode
+
+Mode: TypeAlias = Literal["native", "otlp", "otel"]
+
+CONVERTED: Final = (
+    "sentry=%r is refused: Sentry makes its spans of OpenTelemetry's, by instrumenter='otel', and inferences are among "
+    "them already."
+)
+TWICE: Final = (
+    "sentry='native' beside Sentry's OTLPIntegration: inferences reach Sentry twice, and errors may link to Sentry's "
+    "own trace. Leave sentry out of instrument() to use the integration alone."
+)
+HAS_RATE: Final = (
+    "sentry='otlp' is refused: Sentry's client has a traces_sample_rate or a traces_sampler, with which errors "
+    "link to the wrong trace. Leave both out of sentry_sdk.init() to use it; sentry='native' is used instead."
+)
+
+_LOG: Final = logging.getLogger("otel_mlmon")
+
+
+def choose_mode(choice: SentryMode, client: Any) -> Mode:
+    """Chooses the mode for a client; a choice of the developer's that it makes impossible is refused with a warning.
+
+    Args:
+        choice: The option `sentry`, other than `off`.
+        client: Sentry's client.
+    """
+    if is_converted(client):
+        if choice != "auto":
+            _LOG.warning(CONVERTED, choice)
+        return "otel"
+    if otlp.has_integration(client):
+        if choice != "native":
+            return "otlp"
+        _LOG.warning(TWICE)
+    elif choice == "otlp":
+        reason = "" if otlp.is_available() else otlp.TOO_OLD
+        reason = reason or (HAS_RATE if otlp.has_rate(client) else "")
+        if not reason:
+            return "otlp"
+        _LOG.warning(reason)
+    return "native"

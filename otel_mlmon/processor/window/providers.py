@@ -1,0 +1,46 @@
+"""Execution providers that the processes of one model version reported, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from otel_mlmon.types import ModelKey
+
+MAX_PROVIDERS: Final = 16
+"""Pairs of execution providers remembered of a model version; the one that was reported longest ago gives way."""
+
+
+class ProviderUse(NamedTuple):
+    """The execution provider that processes run a model on, and the time between the first and the last report."""
+
+    requested: str
+    """The execution provider that was asked for first, where the model fell back from it; else empty."""
+    provider: str
+    first_ns: int
+    """Unix nanoseconds."""
+    last_ns: int
+
+
+class ModelProviders(NamedTuple):
+    """What was reported of one model version. A report that comes twice, or late, changes nothing that is known."""
+
+    model: ModelKey
+    uses: tuple[ProviderUse, ...] = ()
+    """The one that was reported last comes first."""
+
+    @property
+    def last_ns(self) -> int:
+        """When anything was reported last, Unix nanoseconds; 0 if nothing was."""
+        return max((use.last_ns for use in self.uses), default=0)
+
+    def add(self, *, requested: str, provider: str, time_ns: int) -> ModelProviders:
+        """Returns this with one report added."""
+        times_ns = {(use.requested, use.provider): (use.first_ns, use.last_ns) for use in self.uses}
+        first_ns, last_ns = times_ns.get((requested, provider), (time_ns, time_ns))
+        times_ns[requested, provider] = (min(first_ns, time_ns), max(last_ns, time_ns))
+        return self._replace(uses=_newest(ProviderUse(*pair, *span) for pair, span in times_ns.items()))
+
+
+def _newest(uses: Iterable[ProviderUse]) -> tuple[ProviderUse, ...]:
+    return tuple(sorted(uses, key=lambda use: (-use.last_ns, use))[:MAX_PROVIDERS])
