@@ -82,6 +82,7 @@ def main() -> int:
     """Write, measure, print."""
     parser = argparse.ArgumentParser(prog="benchmarks.backtest.large", description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--dry-run", action="store_true", help="print the table, write nothing")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="backtest-"))
     try:
@@ -90,9 +91,21 @@ def main() -> int:
         whole_s, whole_mb = measure(run_backtest, folder, arguments.rows)
     finally:
         shutil.rmtree(folder)
-    print(f"{arguments.rows:,} rows × {NUMBERS + 1} columns")
-    print(f"DuckDB alone, reading and grouping: {duckdb_s:.1f} s, {duckdb_mb:.0f} MB")
-    print(f"the whole backtest: {whole_s:.1f} s, {whole_mb:.0f} MB, {duckdb_s / whole_s:.0%} of DuckDB's speed")
+    assert __doc__ is not None
+    text = f"""# What a large backtest costs
+
+Written by `python -m benchmarks.backtest.large`. Trust the ratios, not the digits.
+
+| {arguments.rows:,} rows × {NUMBERS + 1} columns | s | largest resident memory, MB |
+|---|--:|--:|
+| DuckDB alone, reading and grouping | {duckdb_s:.1f} | {duckdb_mb:.0f} |
+| the whole backtest | {whole_s:.1f} | {whole_mb:.0f} |
+
+{__doc__.partition("Method: ")[2].strip().join(("**Method.** ", ""))}
+"""
+    print(text)
+    if not arguments.dry_run:
+        (Path(__file__).parent / "LARGE.md").write_text(text, encoding="utf-8")
     return 0
 
 

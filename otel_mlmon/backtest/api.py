@@ -234,6 +234,8 @@ def _is_path(value: object) -> bool:
 
 
 def _name(value: Any, part: str) -> str:
+    if value is None:
+        raise ConfigurationError(f"{part}: None is no table")
     return os.fspath(value) if _is_path(value) else f"{part} ({type(value).__module__.split('.')[0]})"
 
 

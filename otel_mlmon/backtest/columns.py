@@ -168,10 +168,9 @@ def describe_predictions(choices: Mapping[str, ColumnChoice]) -> list[str]:
 def _find_predictions(
     choices: Mapping[str, ColumnChoice], requested: Mapping[str, ColumnKind]
 ) -> dict[str, ColumnChoice]:
-    """Takes a column that is named like a prediction for one, unless the user names predictions."""
+    """Takes a column that is named like a prediction for one, unless the user names one of the kind."""
     assigned = dict(choices)
-    if any(kind in _OUTPUT_STREAMS for kind in requested.values()):
-        return assigned
+    named = {"value" if kind == "confidence" else kind for kind in requested.values()}
     outputs: tuple[tuple[ColumnKind, tuple[str, ...], ColumnKind], ...] = (
         ("label", _LABEL_NAMES, "category"),
         ("value", _VALUE_NAMES, "numeric"),
@@ -179,7 +178,7 @@ def _find_predictions(
     for kind, names, inputs in outputs:
         lower = {choice.column.lower(): choice for choice in choices.values() if choice.kind == inputs}
         match = next((lower[name] for name in names if name in lower and lower[name].column not in requested), None)
-        if match is not None:
+        if match is not None and kind not in named:
             assigned[match.column] = replace(match, kind=kind, is_guess=True)
     return assigned
 

@@ -21,7 +21,7 @@ from otel_mlmon.backtest.counts import FIRST_ROWS, NEVER_NS, TableCounts, Window
 from otel_mlmon.backtest.times import TimesNs, parse_times
 from otel_mlmon.processor.window.binning import Binning, ClassBins, NumberBins
 from otel_mlmon.sketch.moments import ExactSum, Moments, sum_exactly, to_units
-from otel_mlmon.table.cells import normalize_label, parse_numbers, read_labels
+from otel_mlmon.table.cells import is_padded, normalize_label, parse_numbers, read_labels
 from otel_mlmon.table.table import TableColumn
 from otel_mlmon.types import Counts, Floats, Indices
 
@@ -298,8 +298,10 @@ class _ClassCounter:
         codes: dict[str | None, int] = {label: code for code, label in enumerate(labels)}
         codes[None] = len(labels)  # the bin of missing values where there is one, and in no bin where there is none
         # A column may be numbers in one file and, for one odd cell, text in the other, where 1 is spelled `1.0`.
+        # An identifier with leading zeros is a word: without them it is another.
         for code, label in enumerate(labels):
-            codes.setdefault(normalize_label(label), code)
+            if not is_padded(label):
+                codes.setdefault(normalize_label(label), code)
         self._codes = codes
 
     def read(self, array: pa.Array) -> Indices:

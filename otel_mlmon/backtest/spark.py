@@ -85,6 +85,7 @@ def run_on_spark(request: BacktestRequest, progress: ProgressCallback = ignore_p
         DataError: Spark cannot read the table.
         DependencyMissingError: PySpark or Java is missing.
     """
+    _check_windows(request)
     session = _start_session()
     profile, choices = load_reference(request, progress)
     return _count_request(_read(session, request), profile, request, choices).judge(progress).report
@@ -131,11 +132,7 @@ def count(
 def _count_request(
     dataframe: DataFrame, reference: Profile, request: BacktestRequest, choices: Mapping[str, ColumnChoice]
 ) -> SparkCounts:
-    if request.timestamp is None or request.window is None or not request.window.time_s:
-        raise ConfigurationError(
-            "--engine spark: rows have no order there, so --window has to be a time, such as 1h, and --timestamp the "
-            "column with the time of each row"
-        )
+    _check_windows(request)
     table = _describe(dataframe, request)
     choices = choices or match_columns(reference, table)
     check_names(request, table, choices)
@@ -145,6 +142,14 @@ def _count_request(
     notes = (_settle_ties(counts.first),)
     facts = TableFacts(source=request.data, columns=table.columns, notes=tuple(filter(None, notes)))
     return SparkCounts(counts=counts, facts=facts, streams=tuple(streams), choices=choices, request=request)
+
+
+def _check_windows(request: BacktestRequest) -> None:
+    if request.timestamp is None or request.window is None or not request.window.time_s:
+        raise ConfigurationError(
+            "--engine spark: rows have no order there, so --window has to be a time, such as 1h, and --timestamp the "
+            "column with the time of each row"
+        )
 
 
 def _start_session() -> SparkSession:

@@ -91,7 +91,7 @@ def open_object(data: object, source: str) -> Table:
         content = pa.Table.from_batches([data])
     elif isinstance(data, Mapping):
         content = _build_table({str(name): values for name, values in data.items()}, source)
-    elif hasattr(data, "columns") and hasattr(data, "iloc"):
+    elif hasattr(data, "iloc") and hasattr(data, "columns"):
         content = _convert_pandas(data, source)
     elif hasattr(data, "__arrow_c_stream__"):
         content = pa.table(data)
@@ -145,7 +145,10 @@ def _convert_pandas(data: Any, source: str) -> pa.Table:
 def _build_table(columns: Mapping[str, Any], source: str) -> pa.Table:
     import pyarrow as pa
 
-    arrays = {name: _build_array(values) for name, values in columns.items()}
+    try:
+        arrays = {name: _build_array(values) for name, values in columns.items()}
+    except TypeError as error:
+        raise DataError(f"{source}: a column is no list of values: {error}") from error
     lengths = {name: len(array) for name, array in arrays.items()}
     if len(set(lengths.values())) > 1:
         raise DataError(f"{source}: the columns are not of one length: {lengths}")

@@ -290,7 +290,7 @@ def test_a_profile_is_a_reference(tmp_path: Path) -> None:
 
 
 def test_csv_and_parquet_are_the_same(tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow", reason='pip install "otel-mlmon[parquet]"')
+    pa = pytest.importorskip("pyarrow", reason='pip install "otel-mlmon[backtest]"')
     parquet = pytest.importorskip("pyarrow.parquet")
     columns = {"x": normal(3_000, seed=1).tolist(), "word": ["a", "b", "c"] * 1_000}
     for name in ("ref", "data"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from otel_mlmon.backtest.columns import choose_columns
+from otel_mlmon.backtest.columns import ColumnKind, choose_columns
 from otel_mlmon.errors import ConfigurationError
 from tests.support.tables import normal, table
 
@@ -71,4 +71,25 @@ def test_all_faults_are_told_at_once() -> None:
         "memory: there is no column 'nobody'",
         "row 0: column 'a': 'x' is not a number",
         "--columns: b and c cannot both be the label (prediction.label)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("requested", "kinds"),
+    [
+        ({}, ("label", "value")),
+        ({"score": "confidence"}, ("label", "confidence")),
+        ({"y_pred": "category"}, ("category", "value")),
+        ({"y_pred": "ignore", "score": "numeric"}, ("ignore", "numeric")),
+    ],
+)
+def test_names_of_predictions_are_a_guess_that_the_user_overrules(
+    requested: dict[str, ColumnKind], kinds: tuple[str, str]
+) -> None:
+    columns = table({"y_pred": WHOLE % 3, "score": normal(N, seed=1) / 100 + 0.5})
+    chosen = choose_columns(columns, requested, timestamp=None)
+    assert (chosen["y_pred"].kind, chosen["score"].kind) == kinds
+    assert (chosen["y_pred"].is_guess, chosen["score"].is_guess) == (
+        "y_pred" not in requested,
+        "score" not in requested,
     )

@@ -132,7 +132,7 @@ def test_the_mean_is_near_that_of_the_values_at_any_scale(scale: float) -> None:
         (("1.0", "many", "_OTHER"), [1.0, 1.0, 2.0], [2, 0, 1]),
         (("1", "1.0", "_OTHER"), ["1.0", "1"], [1, 1, 0]),
         (("True", "False", "_OTHER"), ["true", "FALSE", "True"], [2, 1, 0]),
-        (("01", "02", "_OTHER"), ["01", "1", "02"], [2, 1, 0]),
+        (("01", "02", "_OTHER"), ["01", "1", "02"], [1, 1, 1]),
     ],
 )
 def test_a_label_is_the_number_it_is_spelled_as(

@@ -5,7 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from otel_mlmon import cli
 from tests.support.tables import normal
@@ -98,3 +100,82 @@ def test_it_is_a_command_of_the_program(files: list[str]) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("It would have alerted")
+
+
+def table_of(path: Path, rows: int, *columns: str, shift: float = 0.0) -> str:
+    """Writes a CSV file of normal columns; returns its name."""
+    values = {name: normal(rows, seed=number) + shift for number, name in enumerate(columns, start=rows)}
+    lines = [",".join(columns), *(",".join(f"{value:.4f}" for value in row) for row in zip(*values.values()))]  # noqa: B905
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(path)
+
+
+GATE = "--fail-on-alarm"
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "options", "code", "reasons"),
+    [
+        ("x,y", 3_000, [], 0, []),
+        ("x,y", 3_000, [GATE], 0, []),
+        ("x,y", 3_000, [GATE, "--require", "x,y"], 0, []),
+        ("x", 3_000, [], 0, []),
+        ("x", 3_000, [GATE], 3, ["y: not in the data"]),
+        ("x", 3_000, [GATE, "--columns", "y:ignore"], 0, []),
+        ("x", 3_000, ["--require", "x"], 0, []),
+        ("x", 3_000, ["--require", "y"], 3, ["y: not in the data"]),
+        ("x,y", 3_000, ["--columns", "y:ignore", "--require", "y"], 3, ["y: ignored by --columns"]),
+        ("x,y,z", 3_000, ["--require", "z"], 3, ["z: not in the reference"]),
+        ("x,y", 0, [], 0, []),
+        ("x,y", 0, [GATE], 3, ["x: the data has no rows", "y: the data has no rows"]),
+        ("x,y", 500, [GATE], 3,
+         [f"{name}: too few values to know how they vary: 500, and 1 000 or more are needed" for name in "xy"]),
+        ("x,y", 500, ["--require", "x"], 3,
+         [f"{name}: too few values to know how they vary: 500, and 1 000 or more are needed" for name in "xy"]),
+    ],
+)  # fmt: skip
+def test_a_gate_passes_nothing_that_was_not_judged(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    columns: str,
+    rows: int,
+    options: list[str],
+    code: int,
+    reasons: list[str],
+) -> None:
+    reference = table_of(tmp_path / "ref.csv", 5_000, "x", "y")
+    data = table_of(tmp_path / "data.csv", rows, *columns.split(","))
+    assert cli.main(["backtest", "--reference", reference, "--data", data, *options]) == code
+    err = capsys.readouterr().err.splitlines()
+    assert err == (["Not judged:", *reasons] if reasons else [])
+
+
+def test_an_alarm_goes_before_what_was_not_judged(tmp_path: Path) -> None:
+    reference = table_of(tmp_path / "ref.csv", 5_000, "x", "y")
+    data = table_of(tmp_path / "data.csv", 3_000, "x", shift=2.0)
+    assert cli.main(["backtest", "--reference", reference, "--data", data, GATE]) == 1
+
+
+@pytest.mark.parametrize("in_reference", [True, False])
+@pytest.mark.parametrize("in_data", [True, False])
+@pytest.mark.parametrize("kind", [pa.null(), pa.float64(), pa.string(), pa.bool_(), pa.timestamp("us")])
+def test_a_column_without_a_value_is_judged_or_left_out_and_stops_no_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: pa.DataType, *, in_reference: bool, in_data: bool
+) -> None:
+    paths = []
+    for name, is_empty, shift in (("ref", in_reference, 0.0), ("data", in_data, 2.0)):
+        rows = 4_000
+        empty = pa.nulls(rows, kind) if is_empty else pa.array(normal(rows, seed=7) * 9 + 40)
+        if kind == pa.string() and not is_empty:
+            empty = pa.array(["a", "b"] * (rows // 2))
+        paths.append(tmp_path / f"{name}.parquet")
+        parquet.write_table(pa.table({"amount": normal(rows, seed=8) + shift, "empty": empty}), paths[-1])
+    is_time = kind == pa.timestamp("us") and (in_reference or in_data)
+    code = cli.main(["backtest", "--reference", str(paths[0]), "--data", str(paths[1]), "--json", GATE])
+    out, err = capsys.readouterr()
+    if is_time and not in_reference:
+        assert (code, "column 'empty' is timestamp[us], and its reference is numeric" in err) == (2, True)
+        return
+    streams = {row["stream"]: row for row in json.loads(out)["streams"]}
+    assert (code, streams["amount"]["state"]) == (1, "alarm")
+    assert streams["empty"]["state"] == ("left_out" if is_time else "ok" if in_reference == in_data else "alarm")

@@ -38,6 +38,7 @@ def test_batches_are_bounded() -> None:
     ("data", "fault"),
     [
         (5, "data: a int is no table: a path, Arrow, pandas or polars is"),
+        ({"a": 1}, "data: a column is no list of values: 'int' object is not iterable"),
         ({"a": [1], "b": [1, 2]}, "data: the columns are not of one length: {'a': 1, 'b': 2}"),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), "data: column 'a' is there twice"),
     ],

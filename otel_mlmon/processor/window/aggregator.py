@@ -107,6 +107,8 @@ class WindowAggregator:
             StoreError: The repository cannot be read, or a record in it is damaged.
         """
         load_state(self._state, repository)
+        for model in self._state.models.values():
+            model.resumed_ns = self._clock_ns()
 
     def save(self, repository: Repository) -> None:
         """Writes what changed since the last save; durable after `repository.commit()`.

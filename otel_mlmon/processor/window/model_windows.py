@@ -95,6 +95,8 @@ class ModelWindows:
     """The series with points in each open pane, by end of the pane."""
     streams: dict[str, StreamWindows] = field(default_factory=dict)
     last_panes: deque[ModelPane] = field(default_factory=deque)
+    resumed_ns: int = 0
+    """When this process loaded it, by our clock: what was sent while none ran comes after it."""
 
     @property
     def key(self) -> ModelKey:
@@ -110,11 +112,11 @@ class ModelWindows:
     def advance_watermark(self, now_ns: int) -> list[int]:
         """Returns the ends of the open panes that close now: the watermark has passed them by the allowed lateness.
 
-        All of them close when no point was received for as long as a pane and the allowed lateness.
+        All of them close when this process ran and received no point for as long as a pane and the allowed lateness.
         """
         pane_ns, lateness_ns = self.windows.pane_ns, self.windows.lateness_ns
         until_ns = (self.progress.watermark_ns - lateness_ns) // pane_ns * pane_ns
-        if self.open_panes and now_ns - self.progress.received_ns >= pane_ns + lateness_ns:
+        if self.open_panes and now_ns - max(self.progress.received_ns, self.resumed_ns) >= pane_ns + lateness_ns:
             until_ns = max(until_ns, *self.open_panes)
         self.progress.closed_ns = max(self.progress.closed_ns, until_ns)
         return sorted(end_ns for end_ns in self.open_panes if end_ns <= self.progress.closed_ns)

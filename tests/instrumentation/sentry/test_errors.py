@@ -91,3 +91,19 @@ def test_our_frames_lose_their_variables_and_the_hosts_keep_theirs() -> None:
             ]
         },
     }
+
+
+def test_frames_of_onnxruntime_lose_their_variables_wherever_they_are() -> None:
+    frames: list[dict[str, Any]] = [
+        {"module": "onnxruntime.capi.onnxruntime_inference_collection", "vars": {"input_feed": 1}},
+        {"module": "onnxruntime_app", "vars": {"x": 1}},
+        {"module": None, "vars": {"y": 1}},
+    ]
+
+    def trace() -> dict[str, Any]:
+        return {"stacktrace": {"frames": [dict(frame) for frame in frames]}}
+
+    kept = {"stacktrace": {"frames": [{"module": "onnxruntime.capi.onnxruntime_inference_collection"}, *frames[1:]]}}
+    event: dict[str, Any] = {"exception": {"values": [trace()]}, "threads": {"values": [trace()]}, **trace()}
+    assert not tag_model(event, RuntimeError("of no call"), lambda _: None)
+    assert event == {"exception": {"values": [kept]}, "threads": {"values": [kept]}, **kept}

@@ -749,3 +749,87 @@ def test_a_trace_outside_any_span_has_its_id_before_the_call_returns(sentry: End
         assert scope._propagation_context._trace_id is None
         session.run(None, FEED)
         assert scope._propagation_context._trace_id is not None
+
+
+@pytest.mark.parametrize("lifecycle", ["static", "stream"])
+def test_a_transaction_carries_the_probability_of_its_call_as_its_sample_rate(lifecycle: str, sentry: Endpoint) -> None:
+    if lifecycle == "stream" and "trace_lifecycle" not in sentry_sdk.consts.DEFAULT_OPTIONS:
+        pytest.skip("this sentry-sdk has no streamed spans: pip install -U sentry-sdk")
+    initialise(sentry, traces_sample_rate=0.5, **({"trace_lifecycle": lifecycle} if lifecycle == "stream" else {}))
+    session = ort.InferenceSession(models.softmax(name="iris"))
+    with capture(spans_per_second=50.0, flush_interval_s=60.0) as captured:
+        for _ in range(2000):
+            session.run(None, FEED)
+        captured.flush()
+        sentry_sdk.flush()
+    rates = {float(header["trace"]["sample_rate"]) for header in sentry.headers if "trace" in header}
+    if lifecycle == "static":
+        data = [event["contexts"]["trace"]["data"] for event in sentry.wait("transaction", 20)]
+        probabilities = {one["ml.sampling.probability"] for one in data}
+    else:
+        made = sentry.wait("span", 20)
+        probabilities = {span["attributes"]["ml.sampling.probability"]["value"] for span in made}
+    assert sorted(rates) == pytest.approx(sorted(0.5 * probability for probability in probabilities))
+    assert min(probabilities) < 1
+
+
+@pytest.mark.parametrize("_process", range(4))
+def test_a_script_of_twenty_calls_shows_something_at_a_tenth(_process: int, sentry: Endpoint, session: Any) -> None:
+    initialise(sentry)
+    with capture() as captured:
+        for _ in range(20):
+            session.run(None, FEED)
+        captured.flush()
+        sentry_sdk.flush()
+    assert 1 <= len(sentry.wait("transaction")) <= 4
+
+
+def test_nothing_of_an_input_is_sent_by_default(sentry: Endpoint) -> None:
+    initialise(sentry, include_source_context=False)
+    session = ort.InferenceSession(models.regression())
+
+    def predict() -> None:
+        session.run(None, {"input": np.array([41111111], np.float32)})
+
+    with capture():
+        try:
+            predict()
+        except ort.capi.onnxruntime_pybind11_state.InvalidArgument as error:
+            sentry_sdk.capture_exception(error)
+        sentry_sdk.flush()
+    (event,) = sentry.wait("event")
+    frames = [frame for value in event["exception"]["values"] for frame in value["stacktrace"]["frames"]]
+    modules = [frame["module"].partition(".")[0] for frame in frames]
+    assert {"otel_mlmon", "onnxruntime"} <= set(modules)
+    assert "41111111" not in repr(event)
+
+
+@pytest.mark.parametrize("where", ["thread", "task", "nested blocks", "inside a block", "before any call"])
+def test_only_errors_that_went_through_a_call_are_linked(where: str, sentry: Endpoint, session: Any) -> None:
+    initialise(sentry)
+    with capture() as captured, captured.tracer_provider.get_tracer("host").start_as_current_span("host") as host:
+        ours = f"{host.get_span_context().trace_id:032x}"
+        try:
+            if where == "thread":
+                with ThreadPoolExecutor(1) as pool:
+                    pool.submit(session.run, None, BAD).result()
+            elif where == "task":
+                asyncio.run(asyncio.wait_for(asyncio.to_thread(session.run, None, BAD), 10))
+            elif where == "nested blocks":
+                with otel_mlmon.observe("outer"), otel_mlmon.observe("inner"):
+                    raise ValueError("no prediction")
+            elif where == "inside a block":
+                with otel_mlmon.observe("outer"):
+                    try:
+                        raise ValueError("handled")
+                    except ValueError as error:
+                        sentry_sdk.capture_exception(error)
+            else:
+                int("three")
+        except (ValueError, ort.capi.onnxruntime_pybind11_state.InvalidArgument) as error:
+            sentry_sdk.capture_exception(error)
+        sentry_sdk.flush()
+    (event,) = sentry.wait("event")
+    is_ours = where in {"thread", "task", "nested blocks"}
+    assert (event["contexts"]["trace"]["trace_id"] == ours) is is_ours
+    assert ("tags" in event) is is_ours

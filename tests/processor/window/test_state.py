@@ -310,3 +310,17 @@ def test_a_reference_that_a_model_carries_is_stored_until_the_model_is_removed(t
         "embedded": 0, "model": 0, "stream": 0, "series": 0, "point": 0,
     }  # fmt: skip
     store.close()
+
+
+def test_what_was_sent_while_no_process_ran_is_not_late_after_a_restart(tmp_path: Path) -> None:
+    bench = Bench(settings=SETTINGS, windows=WindowSettings(pane_s=10.0, lateness_s=5.0))
+    store = SqliteRepository(tmp_path, synchronous="OFF")
+    assert bench.add(label(5, at_s=12)) == "accepted"
+    bench.panes.save(store)
+    bench.clock.now_ns = T0 + 600 * SECOND
+    bench.reload(store)
+    assert bench.panes.close_panes(bench.clock.now_ns) == []
+    assert bench.add(label(7, at_s=13, since_s=12)) == "accepted"
+    bench.clock.now_ns += 15 * SECOND
+    assert {window.end_ns for window in bench.panes.close_panes(bench.clock.now_ns)} == {T0 + 20 * SECOND}
+    store.close()
