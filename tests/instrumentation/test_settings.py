@@ -178,7 +178,9 @@ def test_a_model_without_thresholds_has_the_general_ones() -> None:
     assert settings.options_for("other") == ModelOptions(
         version="3", latency_threshold_s=math.inf, confidence_floor=0.25, text="hash", text_key=""
     )
-    assert settings.options_for("unknown") == ModelOptions(latency_threshold_s=math.inf, confidence_floor=0.25)
+    assert settings.options_for("unknown") == ModelOptions(
+        latency_threshold_s=math.inf, confidence_floor=0.25, text="hash", text_key=""
+    )
 
 
 @dataclass(frozen=True)

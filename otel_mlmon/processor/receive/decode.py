@@ -31,13 +31,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 )
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.receive.attributes import (
-    Attributes,
-    attributes_of,
-    canonical_text,
-    first_text,
-    name_of,
-)
+from otel_mlmon.processor.receive.attributes import Attributes, attributes_of, canonical_text, first_text, name_of
 from otel_mlmon.processor.receive.data_point import DataPoint, Sketch, TelemetryItem
 from otel_mlmon.sketch.exponential import MAX_SCALE, MIN_SCALE, ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
