@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from otel_mlmon.errors import ConfigurationError, MlmonError
     from otel_mlmon.instrumentation.instrumentor import OnnxRuntimeInstrumentor
     from otel_mlmon.instrumentation.lifecycle import Handle, instrument, uninstrument
+    from otel_mlmon.instrumentation.lifespan import flush_on_shutdown
     from otel_mlmon.instrumentation.runtime.manual import Prediction, observe
     from otel_mlmon.instrumentation.settings import ModelOptions
     from otel_mlmon.instrumentation.status import Status
@@ -42,6 +43,7 @@ __all__ = [
     "Prediction",
     "Status",
     "__version__",
+    "flush_on_shutdown",
     "instrument",
     "observe",
     "uninstrument",
@@ -55,6 +57,7 @@ _HOMES: Final = {
     "OnnxRuntimeInstrumentor": "otel_mlmon.instrumentation.instrumentor",
     "Prediction": "otel_mlmon.instrumentation.runtime.manual",
     "Status": "otel_mlmon.instrumentation.status",
+    "flush_on_shutdown": "otel_mlmon.instrumentation.lifespan",
     "instrument": "otel_mlmon.instrumentation.lifecycle",
     "observe": "otel_mlmon.instrumentation.runtime.manual",
     "uninstrument": "otel_mlmon.instrumentation.lifecycle",

@@ -7,16 +7,24 @@ is there to read it. A wrong environment variable logs a warning and counts as u
 
 from __future__ import annotations
 
+import difflib
 import logging
-from collections.abc import Callable, Mapping
+import numbers
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Final, Generic, Literal, TypeVar, get_type_hints
+from typing import Any, Final, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from otel_mlmon.errors import ConfigurationError
 
 T = TypeVar("T")
 
 Origin = Literal["argument", "environment", "default"]
+
+PREFIX: Final = "OTEL_MLMON_"
+"""How every environment variable of an option begins."""
+
+DAY_S: Final = 86_400
+"""Seconds beyond which an interval is a mistake; threads cannot wait for every number."""
 
 _METADATA_KEY: Final = "option"
 
@@ -43,11 +51,13 @@ class Option(Generic[T]):
     @property
     def variable(self) -> str:
         """The environment variable that sets this option."""
-        return f"OTEL_MLMON_{self.name.upper()}"
+        return f"{PREFIX}{self.name.upper()}"
 
     def parse(self, text: str) -> Any:
         """Reads the text of the environment variable; raises ValueError if it is no value of the default's type."""
         kind: Any = type(self.default)
+        if get_origin(self.annotation) is Literal:
+            return next((value for value in get_args(self.annotation) if value == text.lower()), text)
         return parse_bool(text) if kind is bool else kind(text)
 
 
@@ -104,7 +114,7 @@ def resolve(
         fault = _argument_fault(option, argument)
         if fault is not None:
             raise ConfigurationError(f"{option.name} {fault}, got {argument!r}.")
-        return argument, "argument"
+        return _to_type(argument, option.default), "argument"
     text = environ.get(option.variable, "").strip()
     if text:
         try:
@@ -118,13 +128,49 @@ def resolve(
     return option.default, "default"
 
 
+def warn_of_unknown_variables(options: Iterable[Option[Any]], environ: Mapping[str, str]) -> None:
+    """Logs a warning for each variable that begins like those of options and is none, with the nearest name."""
+    variables = [option.variable for option in options]
+    for name in sorted(environ):
+        if name.upper().startswith(PREFIX) and name not in variables:
+            _LOG.warning("%s is ignored: there is no such option.%s", name, suggest(name.upper(), variables))
+
+
+def suggest(name: str, names: Iterable[str]) -> str:
+    """Returns a sentence, after a space, that asks for the name that was perhaps meant; empty if none is near."""
+    nearest = difflib.get_close_matches(name, list(names), n=1)
+    return f" Did you mean {nearest[0]}?" if nearest else ""
+
+
+def is_number(value: object) -> bool:
+    """Returns whether a value is a real number: of Python or numpy, and no truth value."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
 def _argument_fault(option: Option[Any], argument: Any) -> str | None:
     default = option.default
-    types = (int, float) if isinstance(default, float) else type(default)
-    if isinstance(argument, types) and isinstance(argument, bool) is isinstance(default, bool):
-        fault: str | None = option.check(argument)
+    if isinstance(default, bool):
+        is_accepted = isinstance(argument, bool) or _is_numpy_bool(argument)
+    elif isinstance(default, float):
+        is_accepted = is_number(argument)
+    elif isinstance(default, int):
+        is_accepted = isinstance(argument, numbers.Integral) and not isinstance(argument, bool)
+    else:
+        is_accepted = isinstance(argument, type(default))
+    if is_accepted:
+        fault: str | None = option.check(_to_type(argument, default))
         return fault
     return None if option.accepts(argument) else _type_fault(option)
+
+
+def _to_type(argument: Any, default: Any) -> Any:
+    """Converts a number to the default's type; leaves every other value as it is."""
+    is_value = isinstance(argument, numbers.Real) or _is_numpy_bool(argument)
+    return type(default)(argument) if is_value and isinstance(default, (int, float)) else argument
+
+
+def _is_numpy_bool(argument: Any) -> bool:
+    return type(argument).__module__ == "numpy" and type(argument).__name__ in {"bool", "bool_"}
 
 
 def _type_fault(option: Option[Any]) -> str:
@@ -153,6 +199,11 @@ def positive(value: float) -> str | None:
 def not_negative(value: float) -> str | None:
     """Checks that a value is 0 or above, and finite."""
     return None if 0 <= value < float("inf") else "must be 0 or above"
+
+
+def duration(value: float) -> str | None:
+    """Checks that a value is above 0, and at most a day."""
+    return None if 0 < value <= DAY_S else f"must be above 0 and at most {DAY_S}"
 
 
 def ratio(value: float) -> str | None:

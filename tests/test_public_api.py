@@ -17,7 +17,7 @@ PINNED = Path(__file__).with_name("public_api.txt")
 
 NAMES = [
     "ConfigurationError", "Handle", "MlmonError", "ModelOptions", "OnnxRuntimeInstrumentor", "Prediction", "Status",
-    "__version__", "instrument", "observe", "uninstrument",
+    "__version__", "flush_on_shutdown", "instrument", "observe", "uninstrument",
 ]  # fmt: skip
 
 HEAVY = ("onnxruntime", "scipy", "grpc", "pydantic", "starlette", "opentelemetry.exporter", "opentelemetry.sdk")

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
+from dataclasses import fields
 from typing import Any, ClassVar, Final
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
-from otel_mlmon.instrumentation.settings import InstrumentationSettings, ModelOptions, configuration_type
+from otel_mlmon.errors import ConfigurationError
+from otel_mlmon.instrumentation.settings import (
+    InstrumentationSettings,
+    ModelOptions,
+    configuration_type,
+    resolve_settings,
+)
+from otel_mlmon.options import suggest
+
+_LOG: Final = logging.getLogger("otel_mlmon")
 
 DISTRIBUTIONS: Final = (
     "onnxruntime >= 1.17",
@@ -43,15 +54,43 @@ class OnnxRuntimeInstrumentor(BaseInstrumentor):  # type: ignore[misc]
         with guard("instrument"):
             from otel_mlmon.instrumentation.lifecycle import instrument
 
-            arguments = {name: value for name, value in options.items() if value is not None}
-            # A configuration file has mappings where code has `ModelOptions`.
-            arguments["models"] = {
-                name: ModelOptions(**entry) if isinstance(entry, Mapping) else entry
-                for name, entry in arguments.get("models", {}).items()
-            }
-            instrument(**arguments)
+            instrument(**_usable_options(options))
 
     def _uninstrument(self, **_: Any) -> None:
         from otel_mlmon.instrumentation.lifecycle import uninstrument
 
         uninstrument()
+
+
+def _usable_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Leaves out what `instrument()` would refuse, with a warning each: a configuration file is the environment's."""
+    known = {entry.name for entry in fields(InstrumentationSettings)}
+    usable: dict[str, Any] = {}
+    for name, value in options.items():
+        if value is None or name in {"skip_dep_check", "raise_exception_on_conflict"}:
+            continue
+        if name not in known:
+            _LOG.warning("Option %s is ignored: there is no such option.%s", name, suggest(name, known))
+            continue
+        entries = value
+        if name == "models" and isinstance(value, Mapping):
+            described = ((model, _describe_model(model, entry)) for model, entry in value.items())
+            entries = {model: entry for model, entry in described if entry is not None}
+        try:
+            resolve_settings(InstrumentationSettings, {name: entries}, environ={})
+        except ConfigurationError as error:
+            _LOG.warning("Option %s is ignored: %s", name, error)
+        else:
+            usable[name] = entries
+    return usable
+
+
+def _describe_model(model: str, entry: Any) -> Any:
+    """Makes `ModelOptions` of a mapping, as a configuration file has it; None, with a warning, if it cannot."""
+    if not isinstance(entry, Mapping):
+        return entry
+    try:
+        return ModelOptions(**entry)
+    except (ConfigurationError, TypeError) as error:
+        _LOG.warning("Option models[%r] is ignored: %s", model, error)
+        return None

@@ -1,27 +1,23 @@
 """Starts and ends the instrumentation: `instrument()`, `uninstrument()`, the handle, and the hooks of the process.
 
-The process's end: `atexit`, and in the children of multiprocessing, which end by `os._exit` without it, the finalizers
-of `multiprocessing.util`; those registered before a child started are forgotten there. Source: CPython,
-multiprocessing/process.py, `BaseProcess._bootstrap`.
-
 A fork copies one thread and the locks of all. If another thread of otel_mlmon were importing a module, the child would
 inherit it half initialised, and its import lock held for ever. So a fork waits, with a limit, for the work under way.
 """
 
 from __future__ import annotations
 
-import atexit
 import functools
 import inspect
 import logging
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, Final, ParamSpec, TypeVar
 
 from otel_mlmon.guard import guard
+from otel_mlmon.instrumentation.exit_hook import ExitHook
+from otel_mlmon.instrumentation.host_hooks import HostHooks
 from otel_mlmon.instrumentation.pipeline import InstrumentationPipeline
 from otel_mlmon.instrumentation.settings import (
     InstrumentationSettings,
@@ -36,9 +32,6 @@ R = TypeVar("R")
 
 FORK_WAIT_S: Final = 5.0
 """Time that a fork waits at most: mostly milliseconds, but the first round may import the exporters."""
-
-EXIT_PRIORITY: Final = -100
-"""Priority among the finalizers of multiprocessing: after those of others, and after the process's own children."""
 
 _LOG: Final = logging.getLogger("otel_mlmon")
 
@@ -81,24 +74,39 @@ class Handle:
 
 
 class RunningInstrumentation:
-    """The pipeline of the process, with its hooks at forks and at the end."""
+    """The pipeline of the process, with its hooks at forks, at the end, and in the programs around the application."""
 
     def __init__(self, pipeline: InstrumentationPipeline) -> None:
         self.pipeline = pipeline
+        self.timeout_s: float = pipeline.settings.shutdown_timeout_s
         self._exit_hook = ExitHook(self._shutdown_at_exit)
         # Whoever registers last ends first: an error tracker that is initialised later must get our last calls.
         pipeline.on_client = self._exit_hook.renew
         self._fork_hooks = ForkHooks(lock=lambda: pipeline.drain_lock, in_child=self._after_fork)
+        self._host_hooks = HostHooks(self)
+        self._host_hooks.set_loaded()
+        pipeline.before_round = self._host_hooks.set_loaded
 
-    def shutdown(self, timeout_s: float, *, is_exit: bool = False) -> bool:
-        """Shuts the pipeline down and removes the hook at the process's end."""
-        is_done = self.pipeline.shutdown(timeout_s, is_exit=is_exit)
+    def shutdown(self, timeout_s: float, *, is_exit: bool = False, with_host: bool = False) -> bool:
+        """Shuts the pipeline down and removes every hook; see `InstrumentationPipeline.shutdown`."""
+        is_done = self.pipeline.shutdown(timeout_s, is_exit=is_exit, with_host=with_host)
         self._exit_hook.cancel()
+        self._host_hooks.undo()
         return is_done
 
-    def _shutdown_at_exit(self) -> None:
+    def flush_all(self) -> None:
+        """Exports everything, through the application's providers too, within the time that an end may take."""
+        with guard("flush"):
+            self.pipeline.flush(self.timeout_s, with_host=True)
+
+    def flush_into(self, provider: object) -> None:
+        """Writes what waits, if `provider` is one of the application's that are in use."""
+        with guard("flush"):
+            self.pipeline.flush_into(provider)
+
+    def _shutdown_at_exit(self, is_abrupt: bool) -> None:  # noqa: FBT001 - a callback's one argument
         with guard("shutdown"):
-            self.shutdown(self.pipeline.settings.shutdown_timeout_s, is_exit=not is_child())
+            self.shutdown(self.timeout_s, is_exit=not is_abrupt, with_host=is_abrupt)
 
     def _after_fork(self) -> None:
         self._exit_hook.after_fork()
@@ -169,6 +177,13 @@ def uninstrument() -> None:
         _stop(running, running.pipeline.settings.shutdown_timeout_s)
 
 
+def flush_all() -> None:
+    """Exports everything recorded, through the application's providers too; does nothing if not instrumented."""
+    running = _Process.running
+    if running is not None:
+        running.flush_all()
+
+
 def is_instrumented() -> bool:
     """Returns whether `instrument()` was called and not undone."""
     return _Process.running is not None
@@ -191,51 +206,6 @@ def _stop(running: RunningInstrumentation, timeout_s: float) -> bool:
         running.pipeline.uninstrument()
         _Process.running = None
     return running.shutdown(timeout_s)
-
-
-def is_child() -> bool:
-    """Whether multiprocessing started this process, which then may end without `atexit`."""
-    process = sys.modules.get("multiprocessing.process")
-    return process is not None and process.parent_process() is not None
-
-
-class ExitHook:
-    """Runs a function at the end of this process, however multiprocessing started it.
-
-    Not where a process ends by `os._exit` or a signal: there no hook runs.
-
-    Args:
-        work: Run at the end, once or twice.
-    """
-
-    def __init__(self, work: Callable[[], None]) -> None:
-        self._work = work
-        self._finalizer: Any = None
-        atexit.register(work)
-        if is_child():
-            self._finalize()
-
-    def renew(self) -> None:
-        """Registers the hook anew, so that it runs before all that are registered so far."""
-        atexit.unregister(self._work)
-        atexit.register(self._work)
-
-    def after_fork(self) -> None:
-        """Registers the hook anew in a forked child, once multiprocessing, if it forked, has cleared its finalizers."""
-        util = sys.modules.get("multiprocessing.util")
-        if util is not None:
-            util.register_after_fork(self, ExitHook._finalize)
-
-    def cancel(self) -> None:
-        """Removes the hook."""
-        atexit.unregister(self._work)
-        if self._finalizer is not None:
-            self._finalizer.cancel()
-
-    def _finalize(self) -> None:
-        from multiprocessing.util import Finalize
-
-        self._finalizer = Finalize(None, self._work, exitpriority=EXIT_PRIORITY)
 
 
 class ForkHooks:

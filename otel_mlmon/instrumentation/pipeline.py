@@ -24,7 +24,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from otel_mlmon import semconv
 from otel_mlmon.guard import guard, guards
 from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
 from otel_mlmon.instrumentation.decode.batch import take_batches
@@ -39,15 +38,16 @@ from otel_mlmon.instrumentation.export.providers import (
     create_resource,
     find_providers,
     has_host_providers,
+    is_host_provider,
 )
 from otel_mlmon.instrumentation.export.signal_writers import SignalWriters, unavailable_reasons
 from otel_mlmon.instrumentation.export.spans import SpanQueue, is_suppressed, make_context_reader, split_contexts
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue, Worker, give_way_unless
-from otel_mlmon.instrumentation.runtime.call import FIELDS, Load, SessionInfo
+from otel_mlmon.instrumentation.runtime.call import FIELDS, Load, SessionInfo, weigh_call
 from otel_mlmon.instrumentation.runtime.runtime import MAX_LOADS, Capture, Instrumentation, instrument_all, undo_all
 from otel_mlmon.instrumentation.sentry.tracker import make_error_tracker
 from otel_mlmon.instrumentation.settings import InstrumentationSettings, ModelOptions
-from otel_mlmon.instrumentation.status import Status
+from otel_mlmon.instrumentation.status import Status, count_failures
 from otel_mlmon.internal_events import JOURNAL, RecordsDropped
 from otel_mlmon.types import ModelKey
 
@@ -87,6 +87,7 @@ class InstrumentationPipeline:
             max_records=settings.buffer_records,
             max_bytes=settings.buffer_bytes,
             attend=self._worker.attend,
+            weigh=weigh_call,
         )
         self._error_tracker = make_error_tracker(
             settings,
@@ -97,12 +98,11 @@ class InstrumentationPipeline:
             on_client=lambda: self.on_client(),
         )
         self._loads: collections.deque[Load] = collections.deque(maxlen=MAX_LOADS)
-        name = settings.model_name
         capture = Capture(
             sink=self._queue,
             loads=self._loads,
             context_reader=self._error_tracker.context_reader,
-            model_name=(lambda session: str(name(session))) if callable(name) else (lambda _: name),
+            model_name=settings.name_session,
             has_output_function=lambda session: callable(
                 self._options_for(model_name(session, may_read=False)).output_kind
             ),
@@ -113,6 +113,8 @@ class InstrumentationPipeline:
         )
         for stage in guards():
             stage.reset()
+        self.before_round: Callable[[], object] = lambda: None
+        """Called at the beginning of each round of the worker thread."""
         self._is_closed: bool = False
         self._resource: Any = None
         self._reset()
@@ -146,28 +148,41 @@ class InstrumentationPipeline:
             self.drain_lock.release()
         return True
 
-    def flush(self, timeout_s: float) -> bool:
-        """Exports everything recorded so far; returns whether it was done within the time."""
+    def flush(self, timeout_s: float, *, with_host: bool = False) -> bool:
+        """Exports everything recorded so far; returns whether it was done within the time.
+
+        Args:
+            timeout_s: Seconds.
+            with_host: Whether the application's own providers are flushed too.
+        """
         deadline_s = time.monotonic() + timeout_s
         is_done = self.drain(timeout_s) and self._send(deadline_s - time.monotonic())
         if self._error_tracker.is_active:
             self._error_tracker.flush(deadline_s - time.monotonic())
         providers = self._writers.providers if self._writers else None
-        if providers is None or not providers.own:
+        if providers is None:
             return is_done
-        return is_done and providers.flush(deadline_s - time.monotonic())
+        return is_done and providers.flush(deadline_s - time.monotonic(), with_host=with_host)
+
+    def flush_into(self, provider: object) -> None:
+        """Writes what waits before `provider` is flushed or shut down, if it is one of the application's in use."""
+        if self._is_closed or self._worker.is_current or not is_host_provider(provider, self.settings, self._providers):
+            return
+        self.drain()
+        self._send(COLLECT_WAIT_S)
 
     def uninstrument(self) -> bool:
         """Restores every runtime; returns whether no patch had to stay below that of another library."""
         runtimes, self._runtimes = self._runtimes, {}
         return undo_all(runtimes)
 
-    def shutdown(self, timeout_s: float, *, is_exit: bool = False) -> bool:
+    def shutdown(self, timeout_s: float, *, is_exit: bool = False, with_host: bool = False) -> bool:
         """Uninstruments, exports the remaining calls, and ends the thread and our own providers.
 
         Args:
             timeout_s: How long that may take.
             is_exit: Whether the process ends, and what the application uses flushes by itself after us.
+            with_host: Whether the application's own providers are flushed too.
 
         Returns:
             Whether it was done within the time.
@@ -181,7 +196,7 @@ class InstrumentationPipeline:
         if not is_exit:
             self._error_tracker.flush(deadline_s - time.monotonic())
         if self._writers is not None:
-            is_done = self._writers.shutdown(deadline_s - time.monotonic()) and is_done
+            is_done = self._writers.shutdown(deadline_s - time.monotonic(), with_host=with_host) and is_done
         self._error_tracker.close(deadline_s - time.monotonic(), is_exit=is_exit)
         self._is_closed, self._writers = True, None
         return is_done
@@ -199,7 +214,7 @@ class InstrumentationPipeline:
             suppressed_calls=self._suppressed_calls,
             dropped_calls=self._dropped_calls(),
             dropped_span_batches=self._span_queue.dropped_batches,
-            failures=_failures_by_stage(),
+            failures=count_failures(),
             bulk_unavailable_reason=reasons.bulk,
             exemplars_unavailable_reason=reasons.exemplars,
             metric_readers=writers.describe_readers() if writers else {},
@@ -247,6 +262,8 @@ class InstrumentationPipeline:
         self._writers = None
 
     def _run_round(self) -> None:
+        with guard("host_hooks"):
+            self.before_round()
         with guard("sentry"):
             self._error_tracker.adopt_client()
             for runtime in self._runtimes.values():
@@ -376,11 +393,3 @@ class InstrumentationPipeline:
 
     def _version_of(self, model: str) -> str:
         return self._options_for(model).version
-
-
-def _failures_by_stage() -> dict[str, int]:
-    failures: dict[str, int] = {}
-    for attributes, count in JOURNAL.totals(semconv.FAILURES.name).items():
-        stage = dict(attributes)[semconv.STAGE]
-        failures[stage] = failures.get(stage, 0) + count
-    return failures

@@ -8,16 +8,29 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, make_dataclass, replace
-from typing import Any, Final, Literal, TypeVar, get_args
+from typing import Any, Final, Literal, TypeVar, cast, get_args
 
 from opentelemetry._logs import LoggerProvider
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import TracerProvider
 
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.options import Origin, declare_option, not_negative, options_of, positive, ratio, resolve
+from otel_mlmon.guard import guard
+from otel_mlmon.options import (
+    DAY_S,
+    Origin,
+    declare_option,
+    duration,
+    is_number,
+    not_negative,
+    options_of,
+    ratio,
+    resolve,
+    warn_of_unknown_variables,
+)
 from otel_mlmon.types import OUTPUT_KINDS, OutputKind
 
 S = TypeVar("S")
@@ -31,6 +44,12 @@ TextMode = Literal["hash", "keep"]
 TEXT_MODES: Final[tuple[TextMode, ...]] = get_args(TextMode)
 
 SentryMode = Literal["auto", "native", "otlp", "off"]
+
+_PROVIDER_METHODS: Final = {
+    "tracer_provider": "get_tracer",
+    "meter_provider": "get_meter",
+    "logger_provider": "get_logger",
+}
 
 SENTRY_MODES: Final[tuple[SentryMode, ...]] = get_args(SentryMode)
 
@@ -67,38 +86,82 @@ class ModelOptions:
     """A prediction of less confidence is unsure; within [0, 1]."""
     device_outputs: Literal["never", "sample"] = "never"
     """Outputs that stay in a device's memory, by IOBinding or as `OrtValue`: never read, or `sample`: those of at most
-    64 KiB are copied to the host, of at most ten calls a second a session, which waits for the device and is not meant
-    for a process that captures CUDA graphs while it serves. Calls whose run options leave the device at work are never
-    read."""
+    64 KiB are copied to the host, of at most ten calls a second a session, which waits for the device: not for processes
+    that capture CUDA graphs while they serve. Calls whose run options leave the device at work are never read."""
 
     def __post_init__(self) -> None:
-        kinds = self.output_kind.values() if isinstance(self.output_kind, Mapping) else [self.output_kind]
-        faults = [
-            f"output_kind must be one of {', '.join(OUTPUT_KINDS)}, got {kind!r}."
-            for kind in kinds
-            if kind not in (None, *OUTPUT_KINDS) and (kind is not self.output_kind or not callable(kind))
-        ]
-        lists = (self.labels, self.features, self.categorical, self.keep_text, *self.categories.values())
-        if any(isinstance(names, str) for names in lists):
-            faults.append("labels, features, categorical, keep_text and categories must be lists of strings.")
-        if self.text not in (None, *TEXT_MODES):
-            faults.append(f"text must be one of {', '.join(TEXT_MODES)}, got {self.text!r}.")
-        if self.latency_threshold_s is not None and _above_zero(self.latency_threshold_s):
-            faults.append(f"latency_threshold_s must be above 0, got {self.latency_threshold_s!r}.")
-        if self.confidence_floor is not None and ratio(self.confidence_floor):
-            faults.append(f"confidence_floor must be within 0 and 1, got {self.confidence_floor!r}.")
-        if self.device_outputs not in {"never", "sample"}:
+        faults: list[str] = []
+        version: object = self.version
+        if not isinstance(version, str):
+            faults.append(f"version must be of type str, got {version!r}.")
+        faults.extend(_output_kind_faults(self.output_kind))
+        for name in ("labels", "features", "categorical", "keep_text"):
+            value = getattr(self, name)
+            if name == "categorical" and value is None:
+                continue
+            names, fault = _read_names(value, is_unique=name != "labels")
+            if fault:
+                faults.append(f"{name} {fault}")
+            object.__setattr__(self, name, names)
+        for name, check in (("latency_threshold_s", _above_zero), ("confidence_floor", ratio)):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            value_fault = check(float(value)) if is_number(value) else "must be of type float"
+            if value_fault:
+                faults.append(f"{name} {value_fault}, got {value!r}.")
+            else:
+                object.__setattr__(self, name, float(value))
+        faults.extend(self._read_text_options())
+        if self.device_outputs not in ("never", "sample"):
             faults.append(f"device_outputs must be never or sample, got {self.device_outputs!r}.")
         if faults:
             raise ConfigurationError(*faults)
 
+    def _read_text_options(self) -> Iterable[str]:
+        """Reads the lists of categories by feature, and yields the faults of all that decides on texts."""
+        mapping, key = cast("object", self.categories), cast("object", self.text_key)
+        if self.text not in (None, *TEXT_MODES):
+            yield f"text must be one of {', '.join(TEXT_MODES)}, got {self.text!r}."
+        if key is not None and not isinstance(key, str):
+            yield f"text_key must be of type str, got {type(key).__name__}."
+        if not isinstance(mapping, Mapping):
+            yield f"categories must be lists of strings by feature, got {mapping!r}."
+            return
+        categories = {feature: _read_names(values, is_unique=True) for feature, values in mapping.items()}
+        yield from (f"categories of {feature!r} {fault}" for feature, (_, fault) in categories.items() if fault)
+        object.__setattr__(self, "categories", {feature: names for feature, (names, _) in categories.items()})
 
-def _is_text_mode(value: str) -> str | None:
-    return None if value in TEXT_MODES else f"must be one of {', '.join(TEXT_MODES)}"
+
+def _output_kind_faults(kind: Any) -> Iterable[str]:
+    if isinstance(kind, Mapping):
+        names = [name for name in kind if not isinstance(name, str) or not name.strip()]
+        yield from (f"output_kind must have names of outputs as keys, got {name!r}." for name in names)
+        kinds = list(kind.values())
+    else:
+        kinds = [] if kind is None or callable(kind) else [kind]
+    for value in kinds:
+        if not isinstance(value, str) or value not in OUTPUT_KINDS:
+            yield f"output_kind must be one of {', '.join(OUTPUT_KINDS)}, got {value!r}."
 
 
-def _is_sentry_mode(value: str) -> str | None:
-    return None if value in SENTRY_MODES else f"must be one of {', '.join(SENTRY_MODES)}"
+def _read_names(value: Any, *, is_unique: bool) -> tuple[tuple[str, ...], str]:
+    """Reads a list of names, which may be any iterable in order, once; returns them, and the fault or an empty text."""
+    if isinstance(value, (str, bytes, Mapping, Set)) or not isinstance(value, Iterable):
+        return (), f"must be a list of strings, got {value!r}."
+    names: dict[int, str] = {}
+    for position, name in enumerate(value):
+        if not isinstance(name, str) or not name.strip():
+            return (), f"must be a list of strings that are not empty, got {name!r} at position {position}."
+        names[position] = str(name)
+    twice = [name for name, count in Counter(names.values()).items() if count > 1]
+    if is_unique and twice:
+        return (), f"must be different strings, got {twice[0]!r} twice."
+    return tuple(names.values()), ""
+
+
+def _one_of(modes: Sequence[str]) -> Callable[[str], str | None]:
+    return lambda value: None if value in modes else f"must be one of {', '.join(modes)}"
 
 
 def _at_least_one(value: float) -> str | None:
@@ -107,6 +170,14 @@ def _at_least_one(value: float) -> str | None:
 
 def _above_zero(value: float) -> str | None:
     return None if value > 0 else "must be above 0"
+
+
+def _is_not_blank(value: object) -> str | None:
+    return "must not be blank" if isinstance(value, str) and value and not value.strip() else None
+
+
+def _wait(value: float) -> str | None:
+    return None if 0 <= value <= DAY_S else f"must be 0 or above, and at most {DAY_S}"
 
 
 def _is_none(value: object) -> bool:
@@ -129,6 +200,7 @@ class InstrumentationSettings:
     model_name: str | Callable[[Any], str] = declare_option(
         default="",
         doc="Name of the model, or a function from session to name; if empty, it is inferred from the model.",
+        check=_is_not_blank,
         accepts=callable,
     )
     span_ratio: float = declare_option(
@@ -160,7 +232,7 @@ class InstrumentationSettings:
         default="hash",
         doc="What leaves of texts that neither the model nor the developer declares. `hash`: one of 64 buckets of a "
         "keyed hash, enough to see drift and nothing to read; `keep`: the text itself, the first `max_labels` of them.",
-        check=_is_text_mode,
+        check=_one_of(TEXT_MODES),
     )
     text_key: str = declare_option(
         default="",
@@ -193,19 +265,19 @@ class InstrumentationSettings:
         default=16_777_216, doc="Maximum size of those calls in bytes.", check=_at_least_one
     )
     flush_interval_s: float = declare_option(
-        default=1.0, doc="Time between two aggregations; every collection of metrics aggregates too.", check=positive
+        default=1.0, doc="Time between two aggregations; every collection of metrics aggregates too.", check=duration
     )
     shutdown_timeout_s: float = declare_option(
         default=1.8,
         doc="Time that the end of the process may wait for the last export, without the interpreter's own shutdown.",
-        check=not_negative,
+        check=_wait,
     )
     sentry: SentryMode = declare_option(
         default="auto",
         doc="How inferences reach Sentry. `native`: Sentry's tracing; `otlp`: OpenTelemetry's spans sent to Sentry; "
         "`off`; `auto`: what fits Sentry's set-up once it is initialised or a DSN is known: `otlp` beside its "
         '`OTLPIntegration`, `otel` with `instrumenter="otel"`, else `native`.',
-        check=_is_sentry_mode,
+        check=_one_of(SENTRY_MODES),
     )
     sentry_traces_sample_rate: float | None = declare_option(
         default=0.1,
@@ -230,6 +302,15 @@ class InstrumentationSettings:
         "false switches it off from now on; only `ORT_DISABLE_TELEMETRY=1`, set before onnxruntime is imported, stops "
         "it from the start.",
     )
+
+    def name_session(self, session: Any) -> str:
+        """Returns the name that the developer gave a session; empty if none, or if the function for it fails."""
+        if not callable(self.model_name):
+            return self.model_name
+        name: object = ""
+        with guard("model_name"):
+            name = self.model_name(session)
+        return name.strip() if isinstance(name, str) else ""
 
     def options_for(self, model: str) -> ModelOptions:
         """Returns the options of one model, with the general thresholds where it has none of its own."""
@@ -271,13 +352,30 @@ def resolve_settings(
             values[option.name], origins[option.name] = resolve(option, arguments=arguments, environ=environ)
         except ConfigurationError as error:  # noqa: PERF203 - every fault is reported, not the first
             faults.extend(error.faults)
-    values["models"] = dict(arguments.get("models") or {})
-    for name, options_of_model in values["models"].items():
-        if type(options_of_model) is not ModelOptions:
-            faults.append(f"models[{name!r}] must be ModelOptions, got {type(options_of_model).__name__}.")
+    for name, method in _PROVIDER_METHODS.items():
+        provider = arguments.get(name)
+        if provider is not None and (isinstance(provider, type) or not callable(getattr(provider, method, None))):
+            faults.append(f"{name} must be a provider of OpenTelemetry with the method {method}, got {provider!r}.")
+    values["models"], model_faults = _read_models(arguments.get("models"))
+    faults.extend(model_faults)
+    warn_of_unknown_variables(options, environ)
     if faults:
         raise ConfigurationError(*faults)
     return settings_type(**values), origins
+
+
+def _read_models(models: Any) -> tuple[dict[str, ModelOptions], list[str]]:
+    if models is None:
+        return {}, []
+    if not isinstance(models, Mapping):
+        return {}, [f"models must be a mapping of names to ModelOptions, got {models!r}."]
+    faults: list[str] = []
+    for name, options in models.items():
+        if not isinstance(name, str) or not name.strip():
+            faults.append(f"models must have names of models as keys, got {name!r}.")
+        if type(options) is not ModelOptions:
+            faults.append(f"models[{name!r}] must be ModelOptions, got {type(options).__name__}.")
+    return dict(models), faults
 
 
 def differences(running: object, settings: object, arguments: Iterable[str]) -> list[str]:

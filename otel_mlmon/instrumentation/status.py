@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from otel_mlmon import semconv
+from otel_mlmon.internal_events import JOURNAL
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
@@ -43,3 +46,12 @@ class Status:
     sentry_mode: str = "off"
     """How inferences reach Sentry: `native`, `otlp`, `otel`, `off`, or `waiting` until the application initialises
     Sentry."""
+
+
+def count_failures() -> dict[str, int]:
+    """Counts the errors of otel_mlmon that were kept from the application, by stage."""
+    failures: dict[str, int] = {}
+    for attributes, count in JOURNAL.totals(semconv.FAILURES.name).items():
+        stage = dict(attributes)[semconv.STAGE]
+        failures[stage] = failures.get(stage, 0) + count
+    return failures

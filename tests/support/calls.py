@@ -13,7 +13,7 @@ from otel_mlmon.instrumentation.decode.batch import CallBatch, take_batches
 from otel_mlmon.instrumentation.decode.decoder import Decoder
 from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Item, Plan, SessionInfo, Side
+from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Item, Plan, SessionInfo, Side, weigh_call
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import make_copier, plan_inputs, plan_outputs
 from otel_mlmon.instrumentation.settings import ModelOptions
 
@@ -131,7 +131,9 @@ def copies(side: Side) -> tuple[Item, ...]:
 
 def batch_of(records: Sequence[CallTuple]) -> CallBatch:
     """Calls of one plan, as they are gathered from the buffer."""
-    ring = CallQueue(fields=FIELDS, max_records=len(records) + 1, max_bytes=1 << 40, attend=lambda _: None)
+    ring = CallQueue(
+        fields=FIELDS, max_records=len(records) + 1, max_bytes=1 << 40, attend=lambda _: None, weigh=weigh_call
+    )
     for record in records:
         ring.offer(record, 1)
     (batch,), _ = take_batches(ring.take, len(records), is_suppressed=lambda _: False, pause=lambda: None)

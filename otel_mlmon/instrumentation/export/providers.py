@@ -69,20 +69,33 @@ class Providers:
     warn: Callable[[], None] = lambda: None
     """Logs, once in a process's life, that no collector accepts what our own exporters send."""
 
-    def flush(self, timeout_s: float) -> bool:
-        """Exports what our own providers hold; returns whether all of it was done in time."""
-        return _run_within(timeout_s, [provider.force_flush for provider in self.own])
+    def flush(self, timeout_s: float, *, with_host: bool = False) -> bool:
+        """Exports what our own providers hold, and the application's if asked to; returns whether it was done in time.
 
-    def shutdown(self, timeout_s: float) -> bool:
+        Args:
+            timeout_s: Seconds.
+            with_host: Whether the application's own providers are flushed too.
+        """
+        host = self._host() if with_host else []
+        return _run_within(timeout_s, [provider.force_flush for provider in (*self.own, *host)])
+
+    def shutdown(self, timeout_s: float, *, with_host: bool = False) -> bool:
         """Exports what is left and ends our own providers; returns whether it was done in time.
+
+        The application's providers are flushed only, if asked to.
 
         The SDK waits up to 20 s for a collector that does not answer and ignores its own time-outs, so it is left to
         daemon threads, which end with the process.
         """
-        is_done = _run_within(timeout_s, [provider.shutdown for provider in self.own])
+        flushes = [provider.force_flush for provider in self._host()] if with_host else []
+        is_done = _run_within(timeout_s, [*(provider.shutdown for provider in self.own), *flushes])
         if not is_done:
             self.warn()
         return is_done
+
+    def _host(self) -> list[Any]:
+        providers: tuple[Any, ...] = (self.tracer, self.meter, self.logger)
+        return [provider for provider in providers if provider not in self.own and hasattr(provider, "force_flush")]
 
 
 def find_providers(settings: InstrumentationSettings, *, base: Any, environ: Mapping[str, str]) -> Providers:
@@ -127,6 +140,17 @@ def has_host_providers() -> bool:
     """Returns whether the host has set a provider for every signal."""
     return not any(
         map(_is_proxy, (trace.get_tracer_provider(), metrics.get_meter_provider(), _logs.get_logger_provider()))
+    )
+
+
+def is_host_provider(provider: object, settings: InstrumentationSettings, providers: Providers | None) -> bool:
+    """Returns whether `provider` is one of the application's that are used, or will be once there is something."""
+    if providers is not None:
+        return provider not in providers.own and provider in (providers.tracer, providers.meter, providers.logger)
+    return provider in (
+        settings.tracer_provider or trace.get_tracer_provider(),
+        settings.meter_provider or metrics.get_meter_provider(),
+        settings.logger_provider or _logs.get_logger_provider(),
     )
 
 

@@ -203,13 +203,13 @@ class SignalWriters:
         if self._metrics is not None:
             self._metrics.close()
 
-    def shutdown(self, timeout_s: float) -> bool:
+    def shutdown(self, timeout_s: float, *, with_host: bool) -> bool:
         """Exports what is left and ends our own providers; returns whether it was done in time."""
         if self._process_metrics is not None:
             self._process_metrics.uninstrument()
         if self._metrics is not None:
             self._metrics.drop_held_values()
-        is_done = self.providers.shutdown(timeout_s)
+        is_done = self.providers.shutdown(timeout_s, with_host=with_host)
         self.close_metrics()
         return is_done
 

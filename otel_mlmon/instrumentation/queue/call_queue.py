@@ -53,9 +53,12 @@ class CallQueue:
 
     Flat, since a tuple that waits is one more object for the garbage collector to look at.
 
-    Bound: a record is taken in as the n-th only if n < `max_records` and n · its bytes <= `max_bytes`. Since positions
-    only shrink, all records together weigh at most `max_bytes` · (1 + 1/2 + … + 1/max_records), and threads that append
-    at the same moment may each exceed it by one record.
+    Bound: at most `max_records`. Those that came through `offer` weigh at most `max_bytes` together, or are one;
+    threads that append at the same moment may each exceed it by one record. A runtime that extends `queue` itself does
+    so only while it is so short that even the largest of its small records would weigh no more than that again.
+
+    The weight needs no lock either: `offer` adds to one total, and `take` sets another to what is no longer there, by
+    weighing the records that stay. So what two threads that add at once may lose is corrected at the next `take`.
 
     Runs on: `offer` and `drop` on any thread, `take` and `dropped` on one at a time.
 
@@ -64,17 +67,29 @@ class CallQueue:
         max_records: Records held at most, above 0.
         max_bytes: Bytes held at most, see above.
         attend: Called when the queue was empty (False), or is long or a quarter of its bytes heavy (True).
+        weigh: Estimates the bytes of a record from its fields.
     """
 
-    def __init__(self, *, fields: int, max_records: int, max_bytes: int, attend: Callable[[bool], None]) -> None:
+    def __init__(
+        self,
+        *,
+        fields: int,
+        max_records: int,
+        max_bytes: int,
+        attend: Callable[[bool], None],
+        weigh: Callable[[Sequence[Any]], int],
+    ) -> None:
         self.queue: list[Any] = []
         self.max_records = max_records
         self.max_bytes = max_bytes
         self.high_water = max(1, min(4096, max_records // 2))
         self._fields = fields
         self._attend = attend
+        self._weigh = weigh
         self._drops: dict[str, LockFreeCounter] = {}
         self._full_reason = "buffer_full"
+        self._offered_bytes = 0
+        self._taken_bytes = 0
 
     def __len__(self) -> int:
         return len(self.queue) // self._fields
@@ -86,11 +101,13 @@ class CallQueue:
     def offer(self, record: Sequence[Any], size_bytes: int) -> None:
         """Queues `record`, or drops and counts it."""
         length = len(self.queue) // self._fields
-        if length >= self.max_records or length * size_bytes > self.max_bytes:
+        weight_bytes = self._offered_bytes - self._taken_bytes + size_bytes
+        if length >= self.max_records or (length and weight_bytes > self.max_bytes):
             self.drop(self._full_reason)
         else:
             self.queue.extend(record)
-        is_long = length >= self.high_water or length * size_bytes > self.max_bytes // 4
+            self._offered_bytes += size_bytes
+        is_long = length >= self.high_water or weight_bytes > self.max_bytes // 4
         if is_long or not length:
             self._attend(is_long)
 
@@ -101,9 +118,14 @@ class CallQueue:
     def take(self, limit: int) -> list[Any]:
         """Removes the oldest records, at most `limit`, and returns their fields, one record after the other."""
         # Others only add at the end, so the same fields are copied and deleted.
+        offered_bytes = self._offered_bytes
         end = limit * self._fields
         fields = self.queue[:end]
         del self.queue[: len(fields)]
+        # What stays is little, unless the queue is longer than `limit`.
+        stay = self.queue[:]
+        starts = range(0, len(stay), self._fields)
+        self._taken_bytes = offered_bytes - sum(self._weigh(stay[start : start + self._fields]) for start in starts)
         return fields
 
     def dropped(self) -> Mapping[str, int]:
@@ -118,6 +140,7 @@ class CallQueue:
         """Clears the queue in a forked child; references to the queue stay valid."""
         self.queue.clear()
         self._drops.clear()
+        self._offered_bytes = self._taken_bytes = 0
 
 
 class Worker:
@@ -146,6 +169,11 @@ class Worker:
     def is_alive(self) -> bool:
         """Whether the thread runs."""
         return self._thread is not None and self._thread.is_alive()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether this thread is the worker's."""
+        return self._thread is threading.current_thread()
 
     def attend(self, is_urgent: bool) -> None:  # noqa: FBT001 - a callback's one argument
         """Starts the thread at the first record, and wakes it if the record is urgent."""

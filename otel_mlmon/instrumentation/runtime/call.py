@@ -142,6 +142,23 @@ RECORD_BYTES: Final = 400
 """Bytes of a call besides its data and shapes, rounded up: seven references, two integers, two tuples, the headers
 of bytes objects; half of it where both sides are bare bytes."""
 
+NUMBER_BYTES: Final = 32
+"""Bytes of a Python number, rounded up."""
+
+
+def weigh_call(call: Sequence[Any]) -> int:
+    """Estimates how many bytes a call takes, from its fields."""
+    return RECORD_BYTES + _weigh(call[4]) + _weigh(call[5])
+
+
+def _weigh(value: Any) -> int:
+    if isinstance(value, (bytes, str)):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(map(_weigh, value.values()))
+    return sum(map(_weigh, value)) if isinstance(value, tuple) else NUMBER_BYTES
+
+
 DROP_FAULT: Final = "capture_failed"
 """The reason of a call that is not recorded since copying it failed."""
 

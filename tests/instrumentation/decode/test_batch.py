@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from otel_mlmon.instrumentation.decode.batch import PIECE_CALLS, PackedTensor, join_rows, split_calls, take_batches
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Item, Plan, Side, Tensor
+from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Item, Plan, Side, Tensor, weigh_call
 from tests.support.calls import batch_of, copies, copy_calls, records_of, session
 
 SUPPRESSED = {"suppress": True}
@@ -43,7 +43,7 @@ def runs_of_calls(draw: st.DrawFn) -> list[CallTuple]:
 @settings(deadline=None, max_examples=60)
 @given(runs_of_calls(), st.integers(1, 4 * PIECE_CALLS))
 def test_every_call_is_in_the_batch_of_its_plan_as_it_came_or_suppressed(calls: list[CallTuple], limit: int) -> None:
-    ring = CallQueue(fields=FIELDS, max_records=10_000, max_bytes=1 << 30, attend=lambda _: None)
+    ring = CallQueue(fields=FIELDS, max_records=10_000, max_bytes=1 << 30, attend=lambda _: None, weigh=weigh_call)
     for call in calls:
         ring.offer(call, 1)
     pauses: list[None] = []

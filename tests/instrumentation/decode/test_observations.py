@@ -18,7 +18,7 @@ from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.decode.observations import MAX_LABELS, make_decoder
 from otel_mlmon.instrumentation.decode.predictions import Predictions
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.runtime.call import FIELDS, OBSERVED_INPUTS, OBSERVED_OUTPUTS, Plan
+from otel_mlmon.instrumentation.runtime.call import FIELDS, OBSERVED_INPUTS, OBSERVED_OUTPUTS, Plan, weigh_call
 from otel_mlmon.instrumentation.runtime.values import copy_features, copy_outcome
 from otel_mlmon.instrumentation.settings import ModelOptions
 from otel_mlmon.internal_events import JOURNAL
@@ -38,7 +38,7 @@ def decoded(
     plan = Plan(
         session=session(), operation="observe", inputs=OBSERVED_INPUTS, outputs=OBSERVED_OUTPUTS, is_observed=True
     )
-    queue = CallQueue(fields=FIELDS, max_records=100_000, max_bytes=1 << 40, attend=lambda _: None)
+    queue = CallQueue(fields=FIELDS, max_records=100_000, max_bytes=1 << 40, attend=lambda _: None, weigh=weigh_call)
     for call in calls:
         if call is None:
             queue.offer((plan, 1, 4, None, (), (), "ValueError"), 1)

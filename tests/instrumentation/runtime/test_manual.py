@@ -11,7 +11,7 @@ import pytest
 import otel_mlmon
 from otel_mlmon.guard import FAILURE_LIMIT
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.runtime.call import FIELDS, RECORD_BYTES, Call
+from otel_mlmon.instrumentation.runtime.call import FIELDS, RECORD_BYTES, Call, weigh_call
 from otel_mlmon.instrumentation.runtime.manual import MAX_FAILURES, MAX_MODELS, RUNTIME, ManualRecorder
 from otel_mlmon.instrumentation.runtime.runtime import Capture
 from otel_mlmon.instrumentation.runtime.values import SMALL_BYTES
@@ -25,7 +25,9 @@ class Watched:
 
     def __init__(self, *, max_bytes: int = 10**9) -> None:
         self.attended: list[bool] = []
-        self.queue = CallQueue(fields=FIELDS, max_records=100_000, max_bytes=max_bytes, attend=self.attended.append)
+        self.queue = CallQueue(
+            fields=FIELDS, max_records=100_000, max_bytes=max_bytes, attend=self.attended.append, weigh=weigh_call
+        )
         self.read: Callable[[None], object] = lambda _: "context"
         self.recorder: ManualRecorder = RUNTIME.instrument(
             Capture(

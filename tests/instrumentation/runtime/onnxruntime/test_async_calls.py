@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Plan
+from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Plan, weigh_call
 from otel_mlmon.instrumentation.runtime.onnxruntime.async_calls import AsyncCopier
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import SMALL_BYTES, plan_inputs, plan_outputs
 from tests.support.calls import Described, node, records_of, session
@@ -24,7 +24,9 @@ class Recording:
         described = Described(
             [node(name, value) for name, value in feed.items()], [node(name, value) for name, value in outputs.items()]
         )
-        self.queue = CallQueue(fields=FIELDS, max_records=1000, max_bytes=1 << 24, attend=lambda _: None)
+        self.queue = CallQueue(
+            fields=FIELDS, max_records=1000, max_bytes=1 << 24, attend=lambda _: None, weigh=weigh_call
+        )
         self.copier = AsyncCopier(
             Plan(session=session(), operation="run_async", inputs=plan_inputs(described, feed)),
             dict(enumerate(described.outputs)),

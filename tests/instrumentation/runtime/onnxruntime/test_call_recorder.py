@@ -12,7 +12,7 @@ import onnxruntime as ort
 import pytest
 
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.runtime.call import FIELDS, Load, SessionInfo, stamp_of
+from otel_mlmon.instrumentation.runtime.call import FIELDS, Load, SessionInfo, stamp_of, weigh_call
 from otel_mlmon.instrumentation.runtime.model_graph import ModelGraph
 from otel_mlmon.instrumentation.runtime.onnxruntime import call_recorder
 from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import CallRecorder
@@ -29,7 +29,7 @@ def loads() -> deque[Load]:
 
 @pytest.fixture
 def recorder(loads: deque[Load]) -> CallRecorder:
-    queue = CallQueue(fields=FIELDS, max_records=1000, max_bytes=10**9, attend=lambda _: None)
+    queue = CallQueue(fields=FIELDS, max_records=1000, max_bytes=10**9, attend=lambda _: None, weigh=weigh_call)
     capture = Capture(
         sink=queue,
         loads=loads,

@@ -12,7 +12,7 @@ import pytest
 
 from otel_mlmon.guard import guard
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.runtime.call import FIELDS, Item, Plan, Tensor
+from otel_mlmon.instrumentation.runtime.call import FIELDS, Item, Plan, Tensor, weigh_call
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import MAX_TEXTS, SMALL_BYTES
 from otel_mlmon.instrumentation.runtime.onnxruntime.ort_values import (
     DEVICE_INTERVAL_NS,
@@ -86,7 +86,9 @@ class Recording:
     """The copier of one output without inputs, and what it queued."""
 
     def __init__(self, *, output: Tensor = ROWS, inputs: tuple[Tensor, ...] = (), **options: Any) -> None:
-        self.queue = CallQueue(fields=FIELDS, max_records=1000, max_bytes=1 << 24, attend=lambda _: None)
+        self.queue = CallQueue(
+            fields=FIELDS, max_records=1000, max_bytes=1 << 24, attend=lambda _: None, weigh=weigh_call
+        )
         plan = Plan(session=session(), operation="run_with_iobinding", inputs=inputs, outputs=(output,))
         arguments: dict[str, Any] = {"is_host_only": False, "are_views": True, **options}
         self.copy_call: CopyValues = make_value_copier(plan, [0], sink=self.queue, context=lambda _: None, **arguments)

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.runtime.call import FIELDS, Call, Load
+from otel_mlmon.instrumentation.runtime.call import FIELDS, Call, Load, weigh_call
 from otel_mlmon.instrumentation.runtime.onnxruntime import patches as onnxruntime
 from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import CallRecorder
 from otel_mlmon.instrumentation.runtime.runtime import Capture
@@ -28,7 +28,9 @@ FEED = {"input": np.ones((1, 10), np.float32)}
 class Watched:
     def __init__(self) -> None:
         self.read: Callable[[None], object] = lambda _: "context"
-        self.ring = CallQueue(fields=FIELDS, max_records=100_000, max_bytes=10**9, attend=lambda _: None)
+        self.ring = CallQueue(
+            fields=FIELDS, max_records=100_000, max_bytes=10**9, attend=lambda _: None, weigh=weigh_call
+        )
         self.loads: deque[Load] = deque()
         self.recorder = CallRecorder(
             Capture(

@@ -15,7 +15,7 @@ import onnxruntime as ort
 import pytest
 
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.runtime.call import FIELDS, Call, Load
+from otel_mlmon.instrumentation.runtime.call import FIELDS, Call, Load, weigh_call
 from otel_mlmon.instrumentation.runtime.onnxruntime import patches as onnxruntime
 from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import MAX_PLANS, CallRecorder
 from otel_mlmon.instrumentation.runtime.onnxruntime.ort_values import DEVICE_INTERVAL_NS
@@ -35,7 +35,9 @@ def thread_of(_: None) -> int:
 
 class Watched:
     def __init__(self, *, samples_device_outputs: bool = False) -> None:
-        self.ring = CallQueue(fields=FIELDS, max_records=100_000, max_bytes=10**9, attend=lambda _: None)
+        self.ring = CallQueue(
+            fields=FIELDS, max_records=100_000, max_bytes=10**9, attend=lambda _: None, weigh=weigh_call
+        )
         self.loads: deque[Load] = deque()
         self.recorder = CallRecorder(
             Capture(

@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 
-from otel_mlmon.instrumentation.lifecycle import ExitHook
+from otel_mlmon.instrumentation.exit_hook import ExitHook
+
+
+def note(path: Path, is_abrupt: bool) -> None:
+    path.write_text(str(is_abrupt))
 
 
 def child(path: str) -> None:
-    ExitHook(Path(path).touch)
+    ExitHook(lambda is_abrupt: note(Path(path), is_abrupt))
 
 
 def idle() -> None:
@@ -26,13 +30,13 @@ def test_a_child_of_multiprocessing_that_ends_without_atexit_is_asked_too(tmp_pa
     context: Any = multiprocessing.get_context("fork")
     if is_inherited:
         parent = os.getpid()
-        hook = ExitHook(lambda: None if os.getpid() == parent else path.touch())
+        hook = ExitHook(lambda is_abrupt: None if os.getpid() == parent else note(path, is_abrupt))
         os.register_at_fork(after_in_child=hook.after_fork)
         process = context.Process(target=idle)
     else:
         process = context.Process(target=child, args=(str(path),))
     process.start()
     process.join()
-    assert (process.exitcode, path.exists()) == (0, True)
+    assert (process.exitcode, path.read_text()) == (0, "True")
     if is_inherited:
         hook.cancel()

@@ -1,0 +1,92 @@
+"""Runs a function at the end of a process, however that was started.
+
+The interpreter's own end runs `atexit`. Children of multiprocessing and of billiard, Celery's fork of it, may end by
+`os._exit` without it, and run the finalizers of their package's `util` module instead; those registered before a child
+started are forgotten there. Source: CPython, multiprocessing/process.py, `BaseProcess._bootstrap`; forkserver.py.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+from otel_mlmon.guard import guard
+
+EXIT_PRIORITY: Final = -100
+"""Priority among the finalizers of multiprocessing: after those of others, and after the process's own children."""
+
+_PACKAGES: Final = ("multiprocessing", "billiard")
+
+
+class ExitHook:
+    """Runs a function at the end of this process, once or twice.
+
+    Not where a process ends by `os._exit` of its own or by a signal: there no hook runs.
+
+    Args:
+        work: Run at the end; its argument is whether `atexit` will not run, so that nobody flushes after it.
+    """
+
+    def __init__(self, work: Callable[[bool], None]) -> None:
+        self._work = work
+        self._finalizers: dict[str, Any] = {}
+        atexit.register(self._run_at_exit)
+        # A child of `forkserver` or `spawn` that imports its main module just now becomes a child only after it.
+        self._follow_children()
+        for package in _PACKAGES:
+            process = sys.modules.get(f"{package}.process")
+            parent = getattr(process, "parent_process", lambda: None)
+            if parent() is not None:
+                self._finalize(package)
+
+    def renew(self) -> None:
+        """Registers the hook anew, so that it runs before all that are registered so far."""
+        atexit.unregister(self._run_at_exit)
+        atexit.register(self._run_at_exit)
+
+    def after_fork(self) -> None:
+        """Registers the hook anew in a forked child, once multiprocessing, if it forked, has cleared its finalizers."""
+        self._finalizers.clear()
+        self._follow_children()
+
+    def cancel(self) -> None:
+        """Removes the hook."""
+        atexit.unregister(self._run_at_exit)
+        self._work = _do_nothing
+        for finalizer in self._finalizers.values():
+            finalizer.cancel()
+
+    def _follow_children(self) -> None:
+        for package in _PACKAGES:
+            util = sys.modules.get(f"{package}.util")
+            if util is not None:
+                util.register_after_fork(self, ExitHook._finalize_all)
+
+    def _finalize_all(self) -> None:
+        for package in _PACKAGES:
+            self._finalize(package)
+
+    def _finalize(self, package: str) -> None:
+        util = sys.modules.get(f"{package}.util")
+        if util is not None and package not in self._finalizers:
+            pid = os.getpid()
+            self._finalizers[package] = util.Finalize(None, self._run_at_child_exit, (pid,), exitpriority=EXIT_PRIORITY)
+
+    def _run_at_exit(self) -> None:
+        self._work(False)  # noqa: FBT003 - a callback's one argument
+
+    def _run_at_child_exit(self, pid: int) -> None:
+        if pid != os.getpid():
+            return
+        with guard("shutdown"):
+            # What multiprocessing does next: threads that are no daemons may still run models.
+            getattr(threading, "_shutdown", _do_nothing)()
+        self._work(True)  # noqa: FBT003 - a callback's one argument
+
+
+def _do_nothing(*_: object) -> None:
+    """Does nothing."""

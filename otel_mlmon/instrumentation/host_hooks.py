@@ -1,0 +1,193 @@
+"""Hooks in the programs around the application: what ends a process, or its telemetry, without running `atexit`.
+
+| who | when | why |
+|---|---|---|
+| uvicorn | after `Server.shutdown` | it raises the signal again that ended it, with the default handler in place |
+| Celery | signal `worker_process_shutdown` | children of its pool end by `os._exit` |
+| `multiprocessing.Pool` | before it terminates idle workers | `with Pool() as pool` ends them by SIGTERM |
+| OpenTelemetry's SDK | before `shutdown` and `force_flush` of a provider | what waits in our queue belongs to it |
+
+Every hook is a method replaced on its class, or a signal's receiver: set once its module is loaded, and taken off by
+`undo`. Below another library's patch it stays, and does nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import importlib
+import inspect
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from otel_mlmon.guard import guard
+
+
+class EndOfHost(Protocol):
+    """What the hooks call. No method raises."""
+
+    def flush_all(self) -> None:
+        """Exports everything, through the application's providers too."""
+
+    def flush_into(self, provider: object) -> None:
+        """Writes what waits, if `provider` is one of those in use."""
+
+    @property
+    def timeout_s(self) -> float:
+        """Seconds that an end may take."""
+
+
+class MethodHook:
+    """A method replaced on its class, in place.
+
+    Args:
+        owner: The class that defines the method.
+        name: The method.
+        wrap: Makes the replacement, of the original as a plain function.
+    """
+
+    def __init__(self, owner: type, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        self._owner, self._name = owner, name
+        self._original: Any = owner.__dict__[name]
+        function = getattr(self._original, "__func__", self._original)
+        wrapped = wrap(function)
+
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def replacement(*arguments: Any, **keywords: Any) -> Any:
+                return await (wrapped if self._is_on else function)(*arguments, **keywords)
+        else:
+
+            @functools.wraps(function)
+            def replacement(*arguments: Any, **keywords: Any) -> Any:
+                return (wrapped if self._is_on else function)(*arguments, **keywords)
+
+        self._is_on = True
+        self._replacement: Any = classmethod(replacement) if isinstance(self._original, classmethod) else replacement
+        setattr(owner, name, self._replacement)
+
+    def undo(self) -> None:
+        """Restores the method, or, below another library's patch, makes the replacement call the original only."""
+        self._is_on = False
+        if self._owner.__dict__.get(self._name) is self._replacement:
+            setattr(self._owner, self._name, self._original)
+
+
+class HostHooks:
+    """Sets every hook whose module is loaded.
+
+    Runs on: any thread; `set_loaded` on one at a time.
+
+    Args:
+        end: Is called by the hooks.
+    """
+
+    def __init__(self, end: EndOfHost) -> None:
+        # A process that makes a pool may itself run no model, so that nobody would look again once it is loaded.
+        importlib.import_module("multiprocessing.pool")
+        self._end = end
+        self._waiting = dict(_HOOKS)
+        self._undo: list[Callable[[], None]] = []
+
+    def set_loaded(self) -> None:
+        """Sets the hooks whose modules were loaded since the last time."""
+        for module_name in [name for name in self._waiting if name in sys.modules]:
+            module = sys.modules[module_name]
+            if getattr(getattr(module, "__spec__", None), "_initializing", False):
+                continue  # another thread imports it just now
+            hook = self._waiting.pop(module_name)
+            with guard("host_hooks"):
+                self._undo.append(hook(module, self._end))
+
+    def undo(self) -> None:
+        """Takes every hook off."""
+        self._waiting.clear()
+        while self._undo:
+            with guard("host_hooks"):
+                self._undo.pop()()
+
+
+def _hook_uvicorn(module: Any, end: EndOfHost) -> Callable[[], None]:
+    def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+        async def shutdown(*arguments: Any, **keywords: Any) -> Any:
+            try:
+                return await original(*arguments, **keywords)
+            finally:
+                with guard("shutdown"):
+                    await asyncio.get_running_loop().run_in_executor(None, end.flush_all)
+
+        return shutdown
+
+    return MethodHook(module.Server, "shutdown", wrap).undo
+
+
+def _hook_celery(module: Any, end: EndOfHost) -> Callable[[], None]:
+    def flush(**_: Any) -> None:
+        end.flush_all()
+
+    signal = module.worker_process_shutdown
+    signal.connect(flush, weak=False)
+    return functools.partial(signal.disconnect, flush)
+
+
+def _hook_pool(module: Any, end: EndOfHost) -> Callable[[], None]:
+    """Lets a pool's workers end by themselves before it terminates them, if no task is left: then they flush."""
+
+    def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(original)
+
+        def terminate_pool(*arguments: Any, **keywords: Any) -> Any:
+            with guard("host_hooks"):
+                bound = signature.bind(*arguments, **keywords).arguments
+                if not bound["cache"]:
+                    _end_idle_workers(module, bound, end.timeout_s)
+            return original(*arguments, **keywords)
+
+        return terminate_pool
+
+    return MethodHook(module.Pool, "_terminate_pool", wrap).undo
+
+
+def _end_idle_workers(module: Any, pool: dict[str, Any], timeout_s: float) -> None:
+    workers = [worker for worker in pool["pool"] if hasattr(worker, "terminate")]
+    handler = pool["worker_handler"]
+    if not workers or handler._state == module.TERMINATE:
+        return
+    if handler._state == module.RUN:
+        # As `Pool.close` does: each worker gets a sentinel.
+        handler._state = module.CLOSE
+        pool["change_notifier"].put(None)
+    deadline_s = time.monotonic() + timeout_s
+    for worker in workers:
+        worker.join(max(0.0, deadline_s - time.monotonic()))
+
+
+def _hook_provider(name: str, module: Any, end: EndOfHost) -> Callable[[], None]:
+    def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+        def flush_first(self: Any, *arguments: Any, **keywords: Any) -> Any:
+            end.flush_into(self)
+            return original(self, *arguments, **keywords)
+
+        return flush_first
+
+    hooks = [MethodHook(getattr(module, name), method, wrap) for method in ("shutdown", "force_flush")]
+
+    def undo() -> None:
+        for hook in hooks:
+            hook.undo()
+
+    return undo
+
+
+_HOOKS: Final[dict[str, Callable[[Any, EndOfHost], Callable[[], None]]]] = {
+    "uvicorn.server": _hook_uvicorn,
+    "celery.signals": _hook_celery,
+    "multiprocessing.pool": _hook_pool,
+    "opentelemetry.sdk.trace": functools.partial(_hook_provider, "TracerProvider"),
+    "opentelemetry.sdk.metrics": functools.partial(_hook_provider, "MeterProvider"),
+    "opentelemetry.sdk._logs": functools.partial(_hook_provider, "LoggerProvider"),
+}
+"""What sets the hooks of a module, and returns what takes them off."""
