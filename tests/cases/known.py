@@ -5,12 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 KNOWN_WRONG: Final[dict[str, str]] = {
-    "application/first_words_of_a_process": "labels that the graph declares are not read",
-    "application/int8_softmax": "rows of a quantised softmax do not sum to 1",
-    "application/not_a_classifier": "what an output is, is decided by its values",
     "application/text_stays_private": "text that is seen often leaves",
-    "application/top_k_output": "the two outputs of TopK are not known to belong together",
-    "application/two_models_one_file_name": "models are named by the stem of their file",
     "drift/daily_cycle_not_blind": "a daily cycle is taken for bursts",
     "drift/nulls_and_new_category": "missing values and new categories below the tolerance are forgiven",
     "drift/rare_class": "a rare class is below the tolerance",

@@ -163,7 +163,8 @@ class ClassDecoder:
         if self._declared.labels and len(names) != classes and is_only:
             self._note("labels", f"{len(names)} given for {classes} classes")
             return [*names[:classes], *(str(index) for index in range(len(names), classes))]
-        return label_table(names, tensor.keys, classes)
+        labels = self._plan.session.graph().outputs.get(tensor.name, NO_ORIGIN).labels
+        return label_table(names, labels if len(labels) == classes else tensor.keys, classes)
 
     def _number_labels(self, values: NDArray[Any], calls: Ints) -> Labels:
         """Returns labels that are numbers, shape (m,); one that is a position in the class names has that name."""

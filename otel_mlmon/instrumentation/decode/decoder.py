@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -142,8 +142,8 @@ class Decoder:
         labels, confidences = decode_with_function(function, tensors, copies, self._outputs.classes.class_names)
         return DecodedOutputs(heads={"": Head(labels=labels, confidences=confidences)}, sizes=sizes)
 
-    def _note(self, subject: str, finding: str, *, is_logged: bool = True) -> None:
-        self._findings.note(self.model.name, subject, finding, is_logged=is_logged)
+    def _note(self, subject: str, finding: str, **options: Any) -> None:
+        self._findings.note(self.model.name, subject, finding, **options)
 
 
 def make_namer(plan: Plan, declared: DeclaredModel, model: str) -> TextNamer:

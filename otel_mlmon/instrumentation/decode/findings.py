@@ -19,13 +19,30 @@ class Findings:
     def __init__(self) -> None:
         self._texts: dict[tuple[str, str], str] = {}
 
-    def note(self, model: str, subject: str, finding: str, *, is_logged: bool = True) -> None:
-        """Records a finding, and logs it if it is new, however many sessions of the model have it."""
+    def note(
+        self, model: str, subject: str, finding: str, *, is_logged: bool = True, assumption: str = "", output: str = ""
+    ) -> None:
+        """Records a finding, and logs it if it is new, however many sessions of the model have it.
+
+        Args:
+            model: The model's name.
+            subject: What it is about.
+            finding: The finding.
+            is_logged: Whether it is logged, as information.
+            assumption: Why it is no more than an assumption, which is logged as a warning; empty if it is certain.
+            output: The output whose kind was assumed.
+        """
         key = (model, subject)
         if self._texts.get(key) == finding or (key not in self._texts and len(self._texts) >= MAX_FINDINGS):
             return
         self._texts[key] = finding
-        if is_logged:
+        if assumption:
+            _LOG.warning(
+                "Model %s, %s: %s, assumed, since its file and name say no more than %s. If it is something else: "
+                "otel_mlmon.instrument(models={%r: ModelOptions(output_kind={%r: ...})})",
+                model, subject, finding, assumption, model, output,
+            )  # fmt: skip
+        elif is_logged:
             _LOG.info("Model %s, %s: %s.", model, subject, finding)
 
     def note_full_vocabulary(self, model: str, feature: str) -> None:

@@ -1,21 +1,23 @@
-"""Infers the kind of an output from its name, type, shape and values.
+"""Decides the kind of an output: first by the model's file, then by its name, type, shape and values.
 
-The developer's `ModelOptions.output_kind` comes first. Else names, types, shapes and the first values decide. A first
-batch may be all zeros, hold no number, or be one row that fits several kinds: then the output waits for rows that show
-its kind. The first row that contradicts the decision makes it anew, from that batch on. An output that is contradicted
-again is only timed: wrong evidence is worse than none.
+The developer's `ModelOptions.output_kind` comes before all. What the file says of how an output is computed is never
+contradicted by values, only completed: a classifier whose last operator is a softmax is one, whatever its rows sum to.
+Where it says nothing certain, names, shapes and the first rows decide; where these do not agree either, the output is
+reported as values or timed only, and a warning names the line that settles it: a wrong confidence is worse than none.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.instrumentation.runtime.call import Tensor
+from otel_mlmon.instrumentation.runtime.model_graph import NO_ORIGIN, OutputOrigin, OutputRole
 from otel_mlmon.types import Floats, OutputKind
 
 MIN_ROWS: Final = 8
@@ -23,6 +25,12 @@ MIN_ROWS: Final = 8
 
 MAX_CHECKED_ROWS: Final = 1024
 """Rows of a batch that are checked for a contradiction."""
+
+MAX_VALUES: Final = 32
+"""Numbers a row that are reported as values where nothing says what they are."""
+
+GRID: Final = 512
+"""Of an output on a grid of 1/256, each of K numbers is wrong by up to 1/512, so that their sum is by up to K/512."""
 
 _TOLERANCE: Final = 1e-3
 """Distance from 0 and 1 that a probability may have, in half precision too; the sum of a row may have twice that."""
@@ -32,75 +40,120 @@ _SAFE_NORM: Final = 1e-140
 
 _DETECTION: Final = re.compile(r"box|bbox|(^|_)dets?($|_)|detection|anchor")
 _NOT_SCORES: Final = re.compile(r"box|landmark|coord|mask|anchor|state|(^|_)[hc]n?$")
-_EMBEDDING: Final = re.compile(r"embed|hidden|pool|feature|latent|vector|encod")
+_EMBEDDING: Final = re.compile(r"embed|hidden|pool|feature|latent|vector|encod|component")
+_LOGIT_NAME: Final = re.compile(r"logit|score|class|(^|_)cls|prob|label|pred")
 _SCORE_NAME: Final = re.compile(r"prob|sigmoid|score|conf")
 _MULTI_NAME: Final = re.compile(r"prob|sigmoid|score|conf|tag|multi")
-_VALUE_NAME: Final = re.compile(r"variable|regress|value|price|amount|target|count|rate|estimate")
+_VALUE_NAME: Final = re.compile(
+    r"variable|regress|value|price|amount|target|count|rate|estimate|quantile|forecast|angle|action|reconstruct|scaled"
+)
 _SIZE_NAME: Final = re.compile(r"(^|_)(num|n|len|lengths?|sizes?|shape|offsets?)(_|$)")
 _EMBEDDING_WIDTHS: Final = frozenset({64, 96, 128, 192, 256, 300, 384, 512, 768, 1024, 1536, 2048, 3072, 4096})
 
+_CERTAIN: Final[dict[OutputRole, tuple[OutputKind, str]]] = {
+    "state": ("none", "the state of a recurrent network"),
+    "counts": ("none", "sizes or positions"),
+    "detections": ("detection", "what a suppression of overlapping boxes left"),
+    "top_k_scores": ("top_k", "the greatest of more scores"),
+    "top_k_labels": ("top_k", "the classes of the greatest scores"),
+    "label": ("labels", "the class of the greatest score"),
+    "values": ("regression", "a regression"),
+    "unit_vector": ("embedding", "a vector of length 1"),
+}
+"""The kind of outputs whose role settles it, and the role in words."""
+
+
+class Decision(NamedTuple):
+    """The kind of an output."""
+
+    kind: OutputKind | None
+    """None while no row showed it."""
+    reason: str
+    is_certain: bool = True
+    """False of what was assumed: a developer may know better."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputFacts:
+    """Holds what is known of an output before its first row."""
+
+    tensor: Tensor
+    class_names: Sequence[str] = ()
+    """Names of the classes that the developer declared or the model's metadata has."""
+    has_labels: bool = False
+    """Whether another output holds the labels."""
+    origin: OutputOrigin = NO_ORIGIN
+    """How the model's file says that it is computed."""
+
+    is_only: bool = True
+    """Whether the model has no other output."""
+
+    @property
+    def name(self) -> str:
+        """The output's name in lower case."""
+        return self.tensor.name.lower()
+
+    @property
+    def has_class_names(self) -> bool:
+        """Whether the developer, the metadata or the file names classes."""
+        return bool(self.class_names or self.origin.labels)
+
+    def names_classes(self, width: int) -> bool:
+        """Whether as many classes are named as a row has numbers."""
+        return width in {len(self.class_names), len(self.origin.labels)} - {0}
+
+    def slack(self, width: int) -> float:
+        """Computes by how much the probabilities of a row may miss a sum of 1."""
+        return max(2 * _TOLERANCE, width / GRID if self.origin.is_quantised else 0.0)
+
 
 class KindEvidence:
-    """Decides the kind of one output from the rows of its calls, and revises the decision at most once.
+    """Decides the kind of one output from the rows of its calls.
+
+    The first rows that contradict what was assumed of it make it timed only: what was counted before must not be mixed
+    with what would be counted after.
 
     Runs on: one thread at a time.
 
     Args:
-        tensor: The output.
+        facts: What is known of the output.
         declared_kind: The developer's word, which is never revised; None if there is none.
-        class_names: Names of the classes, if known.
-        has_labels: Whether another output holds the labels.
     """
 
-    def __init__(
-        self, tensor: Tensor, *, declared_kind: OutputKind | None, class_names: Sequence[str], has_labels: bool
-    ) -> None:
-        self.kind: OutputKind | None = declared_kind
-        """None while no row showed it."""
-        self.is_revised: bool = False
-        self._tensor = tensor
+    def __init__(self, facts: OutputFacts, *, declared_kind: OutputKind | None = None) -> None:
+        self.decision: Decision = Decision(declared_kind, "declared")
+        self._facts = facts
         self._is_declared = declared_kind is not None
-        self._class_names = class_names
-        self._has_labels = has_labels
         self._informative_rows = 0
-        self._width: int
+        self._width = 0
+
+    @property
+    def kind(self) -> OutputKind | None:
+        """The kind; None while no row showed it."""
+        return self.decision.kind
 
     def update(self, rows: NDArray[Any]) -> OutputKind | None:
         """Returns the kind after further rows, shape (m, k); None if no row showed it so far."""
         if self._is_declared or self.kind == "none":
             return self.kind
         if self.kind is None:
-            self._decide(rows)
+            self._informative_rows += len(informative_rows(rows)) if rows.dtype.kind == "f" else len(rows)
+            self._width = rows.shape[1]
+            self.decision = decide_kind(self._facts, rows, row_count=self._informative_rows)
         elif self._is_contradicted(rows):
-            if self.is_revised:
-                self.kind = "none"
-            else:
-                self.is_revised, self._informative_rows = True, 0
-                self._decide(rows)
+            self.decision = Decision("none", f"rows contradict {self.kind}", is_certain=False)
         return self.kind
-
-    def _decide(self, rows: NDArray[Any]) -> None:
-        self._informative_rows += len(informative_rows(rows)) if rows.dtype.kind == "f" else len(rows)
-        self._width = rows.shape[1]
-        self.kind = infer_kind(
-            self._tensor,
-            rows,
-            class_names=self._class_names,
-            has_labels=self._has_labels,
-            row_count=self._informative_rows,
-        )
 
     def _is_contradicted(self, rows: NDArray[Any]) -> bool:
         if rows.shape[1] != self._width:
-            self.is_revised = True  # a sequence: no other kind would fit it
-            return True
+            return True  # a sequence: no other kind would fit it
         if rows.dtype.kind != "f" or self.kind not in {"sigmoid", "multi_label", "probabilities"}:
             return False
         checked = rows[:: -(-len(rows) // MAX_CHECKED_ROWS)].astype(np.float64)
-        if self.kind != "probabilities":
+        if self.kind != "probabilities" or self._facts.origin.role == "probabilities":
             return not are_within_unit(checked)
         checked = informative_rows(checked)
-        return bool(checked.size) and not are_probabilities(checked)
+        return bool(checked.size) and not are_probabilities(checked, self._facts.slack(self._width))
 
 
 def is_detection(output_names: Iterable[str]) -> bool:
@@ -117,26 +170,32 @@ def holds_labels(tensor: Tensor) -> bool:
     return tensor.row_shape is None or set(tensor.row_shape) <= {1}
 
 
-def infer_kind(
-    tensor: Tensor, rows: NDArray[Any], *, class_names: Sequence[str], has_labels: bool, row_count: int = MIN_ROWS
-) -> OutputKind | None:
-    """Infers the kind of a tensor from rows, shape (m, k); None if they do not show it yet.
+def decide_kind(facts: OutputFacts, rows: NDArray[Any], *, row_count: int = MIN_ROWS) -> Decision:
+    """Decides the kind of an output from rows, shape (m, k).
 
     Args:
-        tensor: The output.
+        facts: What is known of the output.
         rows: Its values.
-        class_names: Names of the classes, if known.
-        has_labels: Whether another output holds the labels.
         row_count: Number of informative rows so far, these included.
     """
-    width = rows.shape[1]
-    name = tensor.name.lower()
+    origin, width = facts.origin, rows.shape[1]
+    if origin.role in _CERTAIN:
+        kind, words = _CERTAIN[origin.role]
+        return _by_graph(kind, words, origin) if kind != "labels" or width == 1 else _positions(origin)
+    if origin.role in {"probabilities", "log_probabilities"}:
+        return _decide_normalised(facts, rows)
     if rows.dtype.kind in "iub":
-        return _infer_integers(name, rows, width)
+        return _decide_integers(facts, rows, width)
     values = informative_rows(rows)
+    if origin.role == "sigmoid":
+        return _decide_sigmoid(facts, values, width)
     if width == 1:
-        return "none" if has_labels else _infer_single(name, values)
-    return _infer_vector(name, values, class_names=class_names, has_labels=has_labels, row_count=row_count)
+        return _decide_single(facts, values)
+    if _NOT_SCORES.search(facts.name):
+        return Decision("none", "by its name no scores")
+    if not values.size:
+        return Decision(None, "no row shows its kind yet")
+    return _decide_vector(facts, values, row_count)
 
 
 def informative_rows(rows: NDArray[Any]) -> Floats:
@@ -146,11 +205,11 @@ def informative_rows(rows: NDArray[Any]) -> Floats:
     return informative
 
 
-def are_probabilities(values: Floats) -> bool:
-    """Whether every row, shape (m, k), has no value below 0 and sums to 1; False of no rows."""
+def are_probabilities(values: Floats, slack: float = 2 * _TOLERANCE) -> bool:
+    """Whether every row, shape (m, k), has no value below 0 and sums to 1, give or take `slack`; False of no rows."""
     with np.errstate(over="ignore"):
         sums = values.sum(axis=1)
-    return bool(values.size) and bool((values >= -_TOLERANCE).all()) and _is_close_to_one(sums, 2 * _TOLERANCE)
+    return bool(values.size) and bool((values >= -_TOLERANCE).all()) and _is_close_to_one(sums, slack)
 
 
 def are_within_unit(values: Floats) -> bool:
@@ -175,45 +234,121 @@ def vector_norms(rows: Floats) -> Floats:
     return norms
 
 
-def _infer_integers(name: str, rows: NDArray[Any], width: int) -> OutputKind:
+def _by_graph(kind: OutputKind | None, words: str, origin: OutputOrigin) -> Decision:
+    return Decision(kind, f"{words}, by its operator {origin.operator}" if origin.operator else words)
+
+
+def _positions(origin: OutputOrigin) -> Decision:
+    return _by_graph("none", "several classes a sample", origin)
+
+
+def _decide_normalised(facts: OutputFacts, rows: NDArray[Any]) -> Decision:
+    """Decides on what the file says is normalised, by the axis along which it is."""
+    origin, width = facts.origin, rows.shape[1]
+    values = informative_rows(rows)
+    if origin.is_partial:
+        is_single = width == 1
+        return _by_graph("sigmoid" if is_single else "none", "some of the probabilities of classes", origin)
+    # Of (N, K, 1, 1) the classes are along axis 1 too, and of a vector without samples along its only one.
+    is_row = origin.axis == 1 or (origin.axis == 0 and origin.rank == 1)
+    if origin.role == "log_probabilities":
+        if not is_row or width == 1:
+            return _by_graph("none", "logarithms of probabilities, not one row a sample", origin)
+        return _by_graph("logits", "logarithms of probabilities", origin)
+    if rows.dtype.kind in "iu" and origin.scale == 1.0:
+        return _by_graph("none", "probabilities on an unknown grid", origin)
+    if width == 1 and not is_row:
+        return _by_graph("none", "one number a row that was normalised with others", origin)
+    if is_row:
+        return _by_graph("probabilities", "normalised along its classes", origin)
+    if origin.axis is None and (are_probabilities(values, facts.slack(width)) or not values.size):
+        kind: OutputKind | None = "probabilities" if values.size else None
+        return _by_graph(kind, "normalised, and its rows sum to 1", origin)
+    return _by_graph("none", "normalised along an axis that is not that of the classes of a row", origin)
+
+
+def _decide_sigmoid(facts: OutputFacts, values: Floats, width: int) -> Decision:
+    origin = facts.origin
+    if _NOT_SCORES.search(facts.name) or _VALUE_NAME.search(facts.name):
+        return Decision("none" if width > 1 else "regression", f"by its name no probabilities, by {origin.operator}")
+    if facts.has_labels and width > 1 and values.size and are_probabilities(values, facts.slack(width)):
+        return Decision("probabilities", "beside labels, and its rows sum to 1")
+    return _by_graph("sigmoid" if width == 1 else "multi_label", "independent probabilities", origin)
+
+
+def _decide_integers(facts: OutputFacts, rows: NDArray[Any], width: int) -> Decision:
     if width > 1:
-        return "multi_label" if rows.dtype.kind == "b" else "none"
-    if _SIZE_NAME.search(name):
-        return "none"
-    return "regression" if _VALUE_NAME.search(name) else "labels"
+        is_flags = rows.dtype.kind == "b"
+        return Decision("multi_label" if is_flags else "none", "flags" if is_flags else "several integers a row")
+    if _SIZE_NAME.search(facts.name):
+        return Decision("none", "by its name sizes")
+    if facts.origin.role in {"linear", "sigmoid"}:
+        return Decision("none", f"numbers on a grid, by {facts.origin.operator}")
+    return Decision("regression" if _VALUE_NAME.search(facts.name) else "labels", "integers, one a row")
 
 
-def _infer_single(name: str, values: Floats) -> OutputKind | None:
-    if "logit" in name:
-        return "logits"
-    if _VALUE_NAME.search(name):
-        return "regression"
+def _decide_single(facts: OutputFacts, values: Floats) -> Decision:
+    if facts.has_labels:
+        return Decision("none", "one number beside labels")
+    if "logit" in facts.name:
+        return Decision("logits", "by its name")
+    if _VALUE_NAME.search(facts.name):
+        return Decision("regression", "by its name")
     if not values.size:
-        return "sigmoid" if _SCORE_NAME.search(name) else None
-    return "sigmoid" if are_within_unit(values) else "regression"
+        is_score = bool(_SCORE_NAME.search(facts.name))
+        return Decision("sigmoid" if is_score else None, "by its name" if is_score else "no row shows its kind yet")
+    may_be_score = facts.is_only and facts.origin.role in {"unknown", "input"}
+    is_score = are_within_unit(values) and (may_be_score or bool(_SCORE_NAME.search(facts.name)))
+    return Decision("sigmoid" if is_score else "regression", "by its values", is_certain=False)
 
 
-def _infer_vector(
-    name: str, values: Floats, *, class_names: Sequence[str], has_labels: bool, row_count: int
-) -> OutputKind | None:
-    if _NOT_SCORES.search(name):
-        return "none"
-    if not values.size:
-        return None
-    if are_probabilities(values):
-        return "probabilities"
-    if "logit" in name:
-        return "logits"
+def _decide_vector(facts: OutputFacts, values: Floats, row_count: int) -> Decision:
+    width, role = values.shape[1], facts.origin.role
+    if are_probabilities(values, facts.slack(width)):
+        return Decision("probabilities", "its rows sum to 1")
+    if "logit" in facts.name:
+        return Decision("logits", "by its name")
+    if role == "linear" and facts.origin.companion:
+        return _by_graph("logits", f"the label {facts.origin.companion} is the greatest of its numbers", facts.origin)
     # Beside labels, scores that are not probabilities are distances, votes or margins: no softmax makes them one.
-    if has_labels:
-        return "none"
+    if facts.has_labels:
+        return Decision("none", "beside labels, and its rows do not sum to 1")
+    if role == "class_scores":
+        return Decision("none", "scores of no certain scale", is_certain=False)
+    if facts.names_classes(width):
+        return _decide_named(facts, values, row_count)
+    return _decide_by_name(facts, values) or _decide_by_values(facts, values)
+
+
+def _decide_by_name(facts: OutputFacts, values: Floats) -> Decision | None:
+    if _VALUE_NAME.search(facts.name):
+        return Decision("regression", "by its name")
+    if _EMBEDDING.search(facts.name):
+        return Decision("embedding", "by its name")
+    if are_within_unit(values) and _MULTI_NAME.search(facts.name):
+        return Decision("multi_label", "by its name, and within 0 and 1")
+    if facts.origin.role == "linear" and _LOGIT_NAME.search(facts.name):
+        return Decision("logits", f"by its name and its operator {facts.origin.operator}")
+    return None
+
+
+def _decide_by_values(facts: OutputFacts, values: Floats) -> Decision:
     width = values.shape[1]
-    has_class_names = len(class_names) == width
-    if not has_class_names and (_EMBEDDING.search(name) or width in _EMBEDDING_WIDTHS):
-        return "embedding"
-    if are_within_unit(values):
-        return "multi_label" if _MULTI_NAME.search(name) or row_count >= MIN_ROWS else None
-    return "embedding" if not has_class_names and _is_close_to_one(vector_norms(values), _TOLERANCE) else "logits"
+    if _is_close_to_one(vector_norms(values), _TOLERANCE):
+        return Decision("embedding", "its rows have length 1")
+    words = f"{width} numbers without bounds or names"
+    if facts.origin.role == "linear" and width <= MAX_VALUES:
+        return Decision("regression", words, is_certain=False)
+    return Decision("embedding" if width in _EMBEDDING_WIDTHS else "none", words, is_certain=False)
+
+
+def _decide_named(facts: OutputFacts, values: Floats, row_count: int) -> Decision:
+    width = values.shape[1]
+    if facts.origin.role in {"unknown", "input"} and are_within_unit(values):
+        if row_count < MIN_ROWS and not _MULTI_NAME.search(facts.name):
+            return Decision(None, "too few rows show its kind yet")
+        return Decision("multi_label", f"{width} classes are named, and its numbers are within 0 and 1")
+    return Decision("logits", f"{width} classes are named")
 
 
 def _is_close_to_one(values: Floats, tolerance: float) -> bool:

@@ -15,7 +15,13 @@ from otel_mlmon.instrumentation.decode.batch import Items, TensorRows, join_rows
 from otel_mlmon.instrumentation.decode.classes import ClassDecoder, DeclaredOutputs, Note
 from otel_mlmon.instrumentation.decode.heads import MAX_HEADS, Classification, HeadJoiner, SeriesNames
 from otel_mlmon.instrumentation.decode.items import ItemDecoder, choose_item_outputs
-from otel_mlmon.instrumentation.decode.output_kind import KindEvidence, holds_labels, is_detection, vector_norms
+from otel_mlmon.instrumentation.decode.output_kind import (
+    KindEvidence,
+    OutputFacts,
+    holds_labels,
+    is_detection,
+    vector_norms,
+)
 from otel_mlmon.instrumentation.decode.predictions import (
     Head,
     OutputItems,
@@ -184,15 +190,17 @@ class OutputDecoder:
             is_sequence = kind == "probabilities" and joined.rows.shape[1] > 1 and position not in self._counted
             kind = self._overrides[position] = "sequence" if is_sequence else "none"
             word = "several rows a sample that sum to 1, taken for a sequence" if is_sequence else _NOT_SAMPLES
-        self._tell(position, word)
+        decision = evidence.decision
+        self._tell(position, word, assumption="" if decision.is_certain or kind is None else decision.reason)
         return kind
 
-    def _tell(self, position: int, word: str) -> None:
+    def _tell(self, position: int, word: str, *, assumption: str = "") -> None:
         """Notes what an output was taken for, once; logged where its rows showed otherwise, or nothing is read."""
         if self._noted.get(position) != word:
             self._noted[position] = word
             is_logged = position in self._overrides or self._is_timed_only()
-            self._note(f"output {self._plan.outputs[position].name}", word, is_logged=is_logged)
+            output = self._plan.outputs[position].name
+            self._note(f"output {output}", word, is_logged=is_logged, assumption=assumption, output=output)
 
     def _is_timed_only(self) -> bool:
         kinds = [evidence.kind for evidence in self._evidence.values()]
@@ -203,12 +211,15 @@ class OutputDecoder:
         outputs = self._plan.outputs
         is_detector = is_detection([*self._plan.output_names, *(output.name for output in outputs)])
         has_labels = any(holds_labels(output) for output in outputs if output is not tensor)
-        return KindEvidence(
-            tensor,
-            declared_kind="none" if is_detector else None,
+        origin = self._origin(tensor)
+        facts = OutputFacts(
+            tensor=tensor,
             class_names=self.classes.class_names,
-            has_labels=has_labels,
+            has_labels=has_labels and not (origin.role == "probabilities" and not origin.companion),
+            origin=origin,
+            is_only=len(self._plan.output_names or outputs) == 1,
         )
+        return KindEvidence(facts, declared_kind="none" if is_detector else None)
 
     def _fold(self, position: int, tensor: Tensor, joined: TensorRows, samples: SampleSizes) -> TensorRows:
         """Makes one row a call of an output of one axis that holds a vector, not one number a sample."""

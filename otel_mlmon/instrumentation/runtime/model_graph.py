@@ -64,6 +64,8 @@ class OutputOrigin:
     """The axis of the output, 0 or above, along which the classes lie; None if there is none, or it is lost."""
     rank: int | None = None
     """The number of the output's axes as the file declares them."""
+    width: int = 0
+    """The size of its last axis as the file declares it; 0 if it differs between calls or is unknown."""
     source_role: OutputRole = "unknown"
     """Of `label`, `top_k_scores` and `top_k_labels`: the role of the scores that the choice was made of."""
     is_partial: bool = False

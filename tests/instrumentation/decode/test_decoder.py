@@ -115,10 +115,10 @@ def test_labels_that_are_numbers(data: st.DataObject, dtype: str, cuts: list[int
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.lists(st.sampled_from(["ant", "bee", "", "côté"]), max_size=5), min_size=1, max_size=5), CUTS)
+@given(st.lists(st.lists(st.sampled_from(["ant", "bee", "côté"]), max_size=5), min_size=1, max_size=5), CUTS)
 def test_labels_that_are_strings_of_the_models_own(batches: list[list[str]], cuts: list[int]) -> None:
     arrays = [np.array(batch, dtype=object) for batch in batches]
-    said = ModelOptions(labels=["ant", "bee", "", "côté"])
+    said = ModelOptions(labels=["ant", "bee", "côté"])
     snapshot = summarize(copy_calls(as_calls(arrays)), said, cuts=cuts)
     assert labels_of(snapshot) == Counter(label for batch in batches for label in batch)
 
@@ -392,9 +392,9 @@ def test_a_kind_declared_for_all_is_that_of_the_first_output_of_scores() -> None
 
 
 def test_a_kind_declared_by_name_is_that_of_this_output_only() -> None:
-    outputs = {"first": np.array([[3.0, 1.0]]), "second": np.array([[3.0, 1.0]])}
+    outputs = {"logits": np.array([[3.0, 1.0]]), "second": np.array([[3.0, 1.0]])}
     snapshot = summarize(copy_calls([({}, outputs)]), ModelOptions(output_kind={"second": "regression"}))
-    assert (snapshot.labels, sorted(snapshot.values)) == ({"first": {"0": 1}}, ["second.0", "second.1"])
+    assert (snapshot.labels, sorted(snapshot.values)) == ({"logits": {"0": 1}}, ["second.0", "second.1"])
     assert predict({"p": HALF}, ModelOptions(output_kind={})) == ({"1": 1}, [0.75])
 
 

@@ -32,6 +32,9 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.graph.wire import (
 ORT_FORMAT: Final = b"ORTM"
 """The identifier of onnxruntime's own format, in the bytes 4 to 8."""
 
+MAX_ENTRY_BYTES: Final = 1 << 20
+"""Bytes of a text of the metadata that are read."""
+
 MAX_EXTERNAL_BYTES: Final = 4096
 """The largest description of a tensor that is stored elsewhere."""
 
@@ -94,9 +97,13 @@ class ModelParts:
     functions: Mapping[tuple[str, str], Span]
     """By domain and name."""
     producer: str
+    graph_name: str
+    version: int
+    """0 if nobody set one."""
+    metadata: Mapping[str, str]
 
 
-def read_model(content: Content) -> ModelParts:
+def read_model(content: Content) -> ModelParts:  # noqa: C901 - one branch a field
     """Finds the parts of a model.
 
     Raises:
@@ -107,7 +114,8 @@ def read_model(content: Content) -> ModelParts:
     graph: Span | None = None
     opsets: dict[str, int] = {}
     functions: dict[tuple[str, str], Span] = {}
-    producer = ""
+    producer, version = "", 0
+    metadata: dict[str, str] = {}
     for count, (number, wire, start, end) in enumerate(fields(content, 0, content.size)):
         if count > MAX_FIELDS:
             raise ModelFileError("too_large")
@@ -120,9 +128,21 @@ def read_model(content: Content) -> ModelParts:
             functions[_function_name(content, (start, end))] = (start, end)
         elif number == 2 and wire == MESSAGE:
             producer = read_text(content, start, end, max_bytes=64)
+        elif number == 5 and wire == VARINT:
+            version = signed(start)
+        elif number == 14 and wire == MESSAGE:
+            key, value = _read_entry(content, (start, end))
+            metadata[key] = value
     if graph is None or not opsets:
         raise ModelFileError("unreadable")
-    return ModelParts(graph=read_graph(content, graph, opsets=opsets), functions=functions, producer=producer)
+    return ModelParts(
+        graph=read_graph(content, graph, opsets=opsets),
+        functions=functions,
+        producer=producer,
+        graph_name=_graph_name(content, graph),
+        version=version,
+        metadata=metadata,
+    )
 
 
 def read_graph(content: Content, span: Span, *, opsets: Mapping[str, int], outer: Scope | None = None) -> Scope:
@@ -215,8 +235,21 @@ def _submessage(content: Content, span: Span, wanted: int) -> Span | None:
     return None
 
 
+def _graph_name(content: Content, span: Span) -> str:
+    for number, wire, start, end in fields(content, *span):
+        if number == 2 and wire == MESSAGE:
+            return read_text(content, start, end)
+        if number > 2:
+            break
+    return ""
+
+
 def _read_entry(content: Content, span: Span) -> tuple[str, str]:
-    texts = {number: read_text(content, start, end) for number, wire, start, end in fields(content, *span) if wire == 2}
+    texts = {
+        number: read_text(content, start, end, max_bytes=MAX_ENTRY_BYTES)
+        for number, wire, start, end in fields(content, *span)
+        if wire == MESSAGE
+    }
     return texts.get(1, ""), texts.get(2, "")
 
 

@@ -83,6 +83,7 @@ def _describe(
         operator=origin.operator,
         axis=axis.position if axis is not None and is_placed else None,
         rank=rank,
+        width=shape[-1] if shape and isinstance(shape[-1], int) and shape[-1] > 0 else 0,
         source_role=origin.source_role,
         is_partial=origin.is_partial,
         is_quantised=origin.is_quantised,

@@ -14,8 +14,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, TypeAlias
 
-from otel_mlmon.instrumentation.runtime.call import FileStamp, stamp_of
-from otel_mlmon.instrumentation.runtime.model_graph import ModelGraph
+from otel_mlmon.instrumentation.runtime.call import FileStamp, SessionInfo, stamp_of
+from otel_mlmon.instrumentation.runtime.model_graph import LazyGraph, ModelGraph
 from otel_mlmon.instrumentation.runtime.onnxruntime.graph.model import external_files, read_model
 from otel_mlmon.instrumentation.runtime.onnxruntime.graph.outputs import trace_outputs
 from otel_mlmon.instrumentation.runtime.onnxruntime.graph.wire import Content, ModelFileError
@@ -64,6 +64,32 @@ def read_file(path: str, *, stamp: FileStamp | None, names: Collection[str]) -> 
     except (OSError, ValueError):
         return ModelGraph(state="missing")
     return graph if stamp in {None, stamp_of(path)} else ModelGraph(state="missing")
+
+
+def describe_file(path: str, *, runtime_version: str = "") -> SessionInfo:
+    """Describes the model of a file as a session would be that runs it, without running it.
+
+    Raises:
+        OSError: The file cannot be opened.
+    """
+    graph_name, version, metadata = "", 0, {}
+    with Path(path).open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            parts = read_model(Content(functools.partial(_read_at, file), size=size, max_bytes=MAX_GRAPH_BYTES))
+            graph_name, version, metadata = parts.graph_name, parts.version, dict(parts.metadata)
+        except ModelFileError:
+            pass
+    return SessionInfo(
+        model_name="",
+        path=os.path.abspath(path),  # noqa: PTH100 - as a session has it, without links resolved
+        graph_name=graph_name,
+        metadata=metadata,
+        provider="",
+        runtime_version=runtime_version,
+        version=version,
+        graph=LazyGraph(functools.partial(read_file, path, stamp=None, names=())),
+    )
 
 
 def digest_of(read_at: ReadAt, size: int) -> str:
