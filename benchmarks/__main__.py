@@ -121,6 +121,9 @@ def page(rows: list[str], methods: list[str], aims: list[str], having: list[str]
             "",
             f"**Method.** {method[0].upper()}{method[1:]}",
             "",
+            "`python -m benchmarks.gpu` compares every method on a machine with a CUDA device and onnxruntime-gpu, and "
+            "checks what is reported there; it ends with 2 where there is no device.",
+            "",
             f"{rounds} rounds of {calls} calls; Python {platform.python_version()}, "
             f"{os.cpu_count()} cores shared with others.",
             "",

@@ -156,7 +156,11 @@ OURS: dict[str, tuple[str, ...]] = {
 # A leaf, which is reached through its registry, and the entries that may import it by name all the same.
 LEAVES: dict[str, tuple[str, ...]] = {
     "processor.state.sqlite": ("processor.state.sqlite",),
-    "instrumentation.runtime.onnxruntime": ("instrumentation.runtime.onnxruntime", "reference.build"),
+    "instrumentation.runtime.onnxruntime": (
+        "instrumentation.runtime.onnxruntime",
+        "reference.build",
+        "cli.settings",
+    ),
     "instrumentation.runtime.manual": ("instrumentation.runtime.manual",),
     "instrumentation.sentry": ("instrumentation.sentry", "instrumentation.pipeline"),
 }

@@ -5,23 +5,34 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from typing import Any
+import sys
+from typing import Any, Final, cast
 
+from otel_mlmon.instrumentation.decode.model_identity import class_names, identify
+from otel_mlmon.instrumentation.decode.output_kind import expect_kind
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.read import describe_file
 from otel_mlmon.instrumentation.settings import InstrumentationSettings, resolve_settings
 from otel_mlmon.options import options_of
 
 HELP = "show every option of instrument(), its value in this environment, and the source of the value"
-HIDDEN = "(set, not shown)"
-EXIT_CODES = "Exit codes: 0 success; 2 a value in the environment cannot be used."
+HIDDEN: Final = "(set, not shown)"
+EXIT_CODES = "Exit codes: 0 success; 2 a value in the environment cannot be used, or a model's file not be opened."
+
+MAX_SHOWN_CLASSES: Final = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
+    parser.add_argument(
+        "--model", metavar="FILE", help="show instead what would be read of an ONNX model, without running it"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object, by the name of the option")
 
 
 def run(arguments: argparse.Namespace, *, settings_type: type[Any] = InstrumentationSettings) -> int:
-    """Prints the table; returns 0."""
+    """Prints the table, or what is read of a model; returns 0, or 2 if the model's file cannot be opened."""
+    if arguments.model is not None:
+        return _show_model(arguments.model, is_json=arguments.json)
     settings, origins = resolve_settings(settings_type, {}, environ=os.environ)
     rows: dict[str, dict[str, object]] = {
         option.name: {
@@ -44,6 +55,35 @@ def run(arguments: argparse.Namespace, *, settings_type: type[Any] = Instrumenta
     ]
     for name, row in rows.items():
         print("  ".join(cell.ljust(width) for cell, width in zip(_format_row(name, row), widths, strict=True)).rstrip())
+    return 0
+
+
+def _show_model(path: str, *, is_json: bool) -> int:
+    try:
+        session = describe_file(path)
+    except OSError as error:
+        print(f"{path} cannot be opened: {error.strerror}.", file=sys.stderr)
+        return 2
+    model, graph = identify(session), session.graph()
+    names = class_names(session.metadata)
+    outputs: dict[str, dict[str, object]] = {}
+    for name, origin in graph.outputs.items():
+        decision = expect_kind(name, origin, class_names=names)
+        labels = origin.labels or names
+        outputs[name] = {
+            "kind": decision.kind or "decided by the first rows",
+            "reason": decision.reason,
+            "classes": list(labels[:MAX_SHOWN_CLASSES]),
+        }
+    if is_json:
+        document = {"model": model.name, "version": model.version, "graph": graph.state, "outputs": outputs}
+        print(json.dumps(document, indent=2, ensure_ascii=False))
+        return 0
+    print(f"model    {model.name}\nversion  {model.version}\ngraph    {graph.state}")
+    for name, row in outputs.items():
+        print(f"output   {name}: {row['kind']} ({row['reason']})")
+        if row["classes"]:
+            print(f"         classes {', '.join(map(str, cast('list[str]', row['classes'])))}")
     return 0
 
 

@@ -87,7 +87,7 @@ class ModelOptions:
     device_outputs: Literal["never", "sample"] = "never"
     """Outputs that stay in a device's memory, by IOBinding or as `OrtValue`: never read, or `sample`: those of at most
     64 KiB are copied to the host, of at most ten calls a second a session, which waits for the device: not for
-    processes that capture CUDA graphs while they serve. Calls whose run options leave the device at work are never read."""
+    processes that capture CUDA graphs while they serve. Calls that leave the device at work are never read."""
 
     def __post_init__(self) -> None:
         faults: list[str] = []

@@ -12,7 +12,6 @@ KNOWN_WRONG: Final[dict[str, str]] = {
     "drift/second_failure_is_told": "one firing alert hides what breaks after it",
     "drift/vanished_feature": "a feature that is not sent any more is not missed",
     "processor/alerts_survive_a_restart_with_the_receiver_down": "an alert leaves the outbox unconfirmed",
-    "processor/deploy_is_no_drift": "the first words of fresh processes are counted as `_OTHER`",
     "processor/firing_before_resolved": "alerts of one turn are told in any order",
     "processor/late_data_is_not_called_a_success": "late points are acknowledged and dropped",
     "processor/slow_but_honest": "admission counts bytes, not seconds",

@@ -106,8 +106,10 @@ def test_exit_with_a_dead_collector_is_quick_and_quiet(pytestconfig: pytest.Conf
     for case, child in zip(cases, done, strict=True):
         assert child.returncode == 0, (case, child.stderr)
         assert float(child.stdout) < 2.0, case  # the SDK alone takes 13 s and more
-        (line,) = child.stderr.splitlines()
-        assert line.startswith("No collector accepts telemetry"), case
+        lines = child.stderr.splitlines()
+        assert lines, case
+        assert len({line.split(" at ")[0] for line in lines}) == len(lines) <= 3, case
+        assert all(line.startswith("No collector accepts ") for line in lines), case
 
 
 def test_the_instrumentor_of_the_entry_point() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterable
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,10 @@ import onnxruntime as ort
 import otel_mlmon
 
 otel_mlmon.instrument(spans_per_second=0.0, events_per_second=0.0)
+
+
+DONE = Path(os.environ["DONE"]) if "DONE" in os.environ else None
+"""A file that gets a character a call."""
 
 
 @functools.cache
@@ -26,6 +32,9 @@ def session() -> Any:
 def predict() -> None:
     """One call."""
     session().run(None, {"image": np.full((1, 1, 8, 8), 0.5, dtype=np.float32)})
+    if DONE is not None:
+        with DONE.open("a") as file:
+            file.write("x")
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:

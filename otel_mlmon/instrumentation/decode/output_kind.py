@@ -198,6 +198,17 @@ def decide_kind(facts: OutputFacts, rows: NDArray[Any], *, row_count: int = MIN_
     return _decide_vector(facts, values, row_count)
 
 
+def expect_kind(name: str, origin: OutputOrigin, *, class_names: Sequence[str]) -> Decision:
+    """Decides the kind of an output before it has any row, from the model's file alone."""
+    is_integer = origin.role in {"label", "top_k_labels", "counts"}
+    dtype = "int64" if is_integer else "float32"
+    facts = OutputFacts(
+        tensor=Tensor(name=name, layout="rows", dtype=dtype), class_names=class_names, origin=origin, is_only=False
+    )
+    width = max(origin.width, len(origin.labels), 2 if origin.axis else 1)
+    return decide_kind(facts, np.zeros((0, 1 if origin.role == "label" else width), dtype=dtype), row_count=0)
+
+
 def informative_rows(rows: NDArray[Any]) -> Floats:
     """Returns the rows that show what an output is: all numbers, not all of them 0."""
     values = rows.astype(np.float64)

@@ -11,47 +11,27 @@ configuration/sdk-environment-variables.md.
 
 from __future__ import annotations
 
-import functools
-import importlib
-import logging
 import os
 import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 from opentelemetry import _logs, metrics, trace
 
 from otel_mlmon import semconv
 from otel_mlmon.guard import guard
+from otel_mlmon.instrumentation.export.exporters import SILENCE, ExporterFactory, Signal
 from otel_mlmon.instrumentation.export.metrics import exponential_views
 from otel_mlmon.instrumentation.settings import InstrumentationSettings
 
-Signal = Literal["traces", "metrics", "logs"]
 P = TypeVar("P")
 
 METRIC_INTERVAL_MS: Final = 10_000
 """Export interval of our own reader, unless OTEL_METRIC_EXPORT_INTERVAL is set: its default of a minute is late for an
 alarm."""
-
-_LOG: Final = logging.getLogger("otel_mlmon")
-_EXPORTERS: Final[dict[Signal, tuple[str, str]]] = {
-    "traces": ("trace_exporter", "OTLPSpanExporter"),
-    "metrics": ("metric_exporter", "OTLPMetricExporter"),
-    "logs": ("_log_exporter", "OTLPLogExporter"),
-}
-_EXPORTER_LOGGERS: Final = (
-    "opentelemetry.exporter.otlp.common.http",
-    "opentelemetry.exporter.otlp.proto.grpc.exporter",
-    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
-    "opentelemetry.exporter.otlp.proto.http.metric_exporter",
-    "opentelemetry.exporter.otlp.proto.http._log_exporter",
-    "opentelemetry.sdk._shared_internal",
-    "opentelemetry.sdk.metrics._internal.export",
-    "urllib3.connectionpool",
-)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -63,11 +43,14 @@ class Providers:
     logger: _logs.LoggerProvider | None = None
     own: list[Any] = field(default_factory=list)
     """The providers that `instrument()` created, which it also flushes and shuts down."""
+    push_readers: list[Any] = field(default_factory=list)
+    """The metric readers that `instrument()` created and that export by themselves: a flush makes one that is scraped,
+    as by Prometheus, show each value twice."""
     owns_meter: bool = False
     resource: Any = None
     """The SDK's resource of the providers that `instrument()` created."""
-    warn: Callable[[], None] = lambda: None
-    """Logs, once in a process's life, that no collector accepts what our own exporters send."""
+    warn: Callable[[Signal], None] = lambda _: None
+    """Logs once that no collector accepts a signal."""
 
     def flush(self, timeout_s: float, *, with_host: bool = False) -> bool:
         """Exports what our own providers hold, and the application's if asked to; returns whether it was done in time.
@@ -77,7 +60,8 @@ class Providers:
             with_host: Whether the application's own providers are flushed too.
         """
         host = self._host() if with_host else []
-        return _run_within(timeout_s, [provider.force_flush for provider in (*self.own, *host)])
+        own = [provider for provider in self.own if provider is not self.meter]
+        return not _run_within(timeout_s, [sender.force_flush for sender in (*own, *self.push_readers, *host)])
 
     def shutdown(self, timeout_s: float, *, with_host: bool = False) -> bool:
         """Exports what is left and ends our own providers; returns whether it was done in time.
@@ -87,11 +71,13 @@ class Providers:
         The SDK waits up to 20 s for a collector that does not answer and ignores its own time-outs, so it is left to
         daemon threads, which end with the process.
         """
-        flushes = [provider.force_flush for provider in self._host()] if with_host else []
-        is_done = _run_within(timeout_s, [*(provider.shutdown for provider in self.own), *flushes])
-        if not is_done:
-            self.warn()
-        return is_done
+        host = self._host() if with_host else []
+        late = _run_within(timeout_s, [*(own.shutdown for own in self.own), *(other.force_flush for other in host)])
+        signals: dict[Signal, Any] = {"traces": self.tracer, "metrics": self.meter, "logs": self.logger}
+        for signal, provider in signals.items():
+            if provider in self.own and provider.shutdown in late:
+                self.warn(signal)
+        return not late
 
     def _host(self) -> list[Any]:
         providers: tuple[Any, ...] = (self.tracer, self.meter, self.logger)
@@ -171,106 +157,6 @@ def _is_proxy(provider: object) -> bool:
     }
 
 
-class ExporterFactory:
-    """Makes the OTLP exporters that the environment asks for; their failures are one warning instead of many.
-
-    Args:
-        environ: The environment.
-    """
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = environ
-        self._pid = os.getpid()
-        self._has_warned = threading.Event()
-
-    def make(self, signal: Signal) -> Any:
-        """Makes the exporter of a signal; None if the environment switched it off or names one that is not ours."""
-        setting = self._environ.get(f"OTEL_{signal.upper()}_EXPORTER", "").strip().lower() or "otlp"
-        names = {name.strip() for name in setting.split(",")}
-        if "otlp" not in names:
-            if names != {"none"}:
-                _LOG.warning(
-                    "OTEL_%s_EXPORTER=%s is not supported by otel_mlmon's own providers: "
-                    "set a provider before instrument().",
-                    signal.upper(), setting,
-                )  # fmt: skip
-            return None
-        module, name = _EXPORTERS[signal]
-        transport = "grpc" if self._protocol(signal) == "grpc" else "http"
-        if transport == "http":
-            # Else `requests` imports it in its first export, and a fork just then leaves a child that cannot ever.
-            importlib.import_module("netrc")
-        exporter = getattr(importlib.import_module(f"opentelemetry.exporter.otlp.proto.{transport}.{module}"), name)()
-        exporter.export = self._silence(exporter.export)
-        return exporter
-
-    def _protocol(self, signal: Signal) -> str:
-        for variable in (f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
-            protocol = self._environ.get(variable, "").strip().lower()
-            if protocol in {"grpc", "http/protobuf"}:
-                return protocol
-            if protocol:
-                _LOG.warning("%s=%s is not supported; grpc is used.", variable, protocol)
-        return "grpc"
-
-    def _silence(self, export: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(export)
-        def export_silently(*arguments: Any, **keywords: Any) -> Any:
-            # A forked child inherits exporters full of its parent's totals, and has its own.
-            if os.getpid() != self._pid:
-                return None
-            try:
-                with _SILENCE:
-                    result = export(*arguments, **keywords)
-            except OSError:
-                # Exporters of 1.39 raise if no collector listens, and the SDK logs the traceback.
-                self.warn_once()
-                return None
-            if getattr(result, "name", "SUCCESS") != "SUCCESS":
-                self.warn_once()
-            return result
-
-        return export_silently
-
-    def warn_once(self) -> None:
-        """Logs once that no collector accepts telemetry."""
-        if self._has_warned.is_set():
-            return
-        self._has_warned.set()
-        endpoint = self._environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip() or "the default OTLP endpoint"
-        _LOG.warning(
-            "No collector accepts telemetry at %s: it is lost until one does. "
-            "Your code runs on; set OTEL_EXPORTER_OTLP_ENDPOINT to the collector's address.",
-            endpoint,
-        )
-
-
-class _Silence(threading.local):
-    """Silences the exporters' loggers on a thread while one of our exporters exports there, and there only.
-
-    The loggers are shared with the host's own exporters, so a level would silence those too.
-    """
-
-    depth = 0
-
-    def __enter__(self) -> None:
-        for name in _EXPORTER_LOGGERS:
-            logger = logging.getLogger(name)
-            if self.filter not in logger.filters:
-                logger.addFilter(self.filter)
-        self.depth += 1
-
-    def __exit__(self, *_: object) -> None:
-        self.depth -= 1
-
-    @staticmethod
-    def filter(_: logging.LogRecord) -> bool:
-        return not _SILENCE.depth
-
-
-_SILENCE: Final = _Silence()
-
-
 def _create(
     create: Callable[[Providers, ExporterFactory], P | None], providers: Providers, exporters: ExporterFactory
 ) -> P | None:
@@ -287,32 +173,39 @@ def _create_tracer(providers: Providers, exporters: ExporterFactory) -> trace.Tr
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    exporter = exporters.make("traces")
-    if exporter is None:
+    chosen = exporters.make("traces")
+    if not chosen:
         return None
     # The SDK's default sampler takes every call that we chose, or what OTEL_TRACES_SAMPLER says.
     provider = TracerProvider(resource=providers.resource, shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(exporter))
+    for exporter in chosen:
+        provider.add_span_processor(BatchSpanProcessor(exporter))
     providers.own.append(provider)
     return provider
 
 
 def _create_meter(providers: Providers, exporters: ExporterFactory) -> metrics.MeterProvider | None:
     from opentelemetry.sdk.metrics import MeterProvider
-    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+    from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 
-    exporter = exporters.make("metrics")
-    if exporter is None:
+    chosen = exporters.make("metrics")
+    if not chosen:
         return None
     has_interval = bool(os.environ.get("OTEL_METRIC_EXPORT_INTERVAL", "").strip())
-    reader = PeriodicExportingMetricReader(
-        exporter, export_interval_millis=None if has_interval else METRIC_INTERVAL_MS
-    )
-    provider = MeterProvider(
-        metric_readers=[reader], resource=providers.resource, views=exponential_views(), shutdown_on_exit=False
-    )
+    interval_ms = None if has_interval else METRIC_INTERVAL_MS
+    # A pull exporter, as for Prometheus, is a reader itself.
+    readers = [
+        exporter
+        if isinstance(exporter, MetricReader)
+        else PeriodicExportingMetricReader(exporter, export_interval_millis=interval_ms)
+        for exporter in chosen
+    ]
+    # Prometheus's reader fails on exponential histograms, and with it the whole page.
+    views = [] if any(isinstance(exporter, MetricReader) for exporter in chosen) else exponential_views()
+    provider = MeterProvider(metric_readers=readers, resource=providers.resource, views=views, shutdown_on_exit=False)
     providers.own.append(provider)
     providers.owns_meter = True
+    providers.push_readers = [reader for reader in readers if isinstance(reader, PeriodicExportingMetricReader)]
     return provider
 
 
@@ -320,17 +213,18 @@ def _create_logger(providers: Providers, exporters: ExporterFactory) -> _logs.Lo
     from opentelemetry.sdk._logs import LoggerProvider
     from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 
-    exporter = exporters.make("logs")
-    if exporter is None:
+    chosen = exporters.make("logs")
+    if not chosen:
         return None
     provider = LoggerProvider(resource=providers.resource, shutdown_on_exit=False)
-    provider.add_log_record_processor(BatchLogRecordProcessor(exporter))
+    for exporter in chosen:
+        provider.add_log_record_processor(BatchLogRecordProcessor(exporter))
     providers.own.append(provider)
     return provider
 
 
-def _run_within(timeout_s: float, functions: list[Callable[[], Any]]) -> bool:
-    """Runs functions at once on daemon threads; returns whether all ended in time. The others keep running."""
+def _run_within(timeout_s: float, functions: list[Callable[[], Any]]) -> list[Callable[[], Any]]:
+    """Runs functions at once on daemon threads; returns those that did not end in time, and keep running."""
     deadline_s = time.monotonic() + timeout_s
     threads = [
         threading.Thread(target=_run_silently, args=(function,), daemon=True, name="otel_mlmon-exit")
@@ -340,9 +234,9 @@ def _run_within(timeout_s: float, functions: list[Callable[[], Any]]) -> bool:
         thread.start()
     for thread in threads:
         thread.join(max(0.0, deadline_s - time.monotonic()))
-    return not any(thread.is_alive() for thread in threads)
+    return [function for function, thread in zip(functions, threads, strict=True) if thread.is_alive()]
 
 
 def _run_silently(function: Callable[[], Any]) -> None:
-    with guard("export"), _SILENCE:
+    with guard("export"), SILENCE:
         function()

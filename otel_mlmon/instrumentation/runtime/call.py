@@ -55,6 +55,8 @@ class Tensor:
     """The shape without the first axis; None if it differs between calls."""
     keys: tuple[str, ...] = ()
     """The keys of a ZipMap's dictionaries, in order."""
+    is_optional: bool = False
+    """Whether a call may leave it out."""
 
 
 UNKNOWN_VERSION: Final = 2**63 - 1
@@ -159,6 +161,9 @@ def _weigh(value: Any) -> int:
     return sum(map(_weigh, value)) if isinstance(value, tuple) else NUMBER_BYTES
 
 
+TEXT_BYTES: Final = 60
+"""Bytes of a string without its characters."""
+
 DROP_FAULT: Final = "capture_failed"
 """The reason of a call that is not recorded since copying it failed."""
 
@@ -217,6 +222,24 @@ def provider_names(providers: Any) -> tuple[str, ...]:
     if not isinstance(providers, Sequence) or isinstance(providers, str):
         return ()
     return tuple(str(entry[0] if isinstance(entry, tuple) and entry else entry) for entry in providers)
+
+
+def weight_of(items: Sequence[Item]) -> int:
+    """Estimates how many bytes a record of these items takes."""
+    weight = RECORD_BYTES
+    for item in items:
+        if isinstance(item, bytes):
+            weight += len(item)
+        elif item is not None:
+            data = item[1]
+            data_bytes = TEXT_BYTES * len(data) + sum(map(len, data)) if isinstance(data, tuple) else len(data)
+            weight += 100 + data_bytes
+    return weight
+
+
+def names_key(output_names: Any) -> tuple[Any, ...] | None:
+    """Returns the names of a call's outputs, None for all; none of an iterator, which onnxruntime has read before."""
+    return tuple(output_names) if output_names else None
 
 
 def path_of(source: object) -> str:

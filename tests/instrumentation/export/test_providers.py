@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import logging
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -15,10 +13,11 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import Resource
 
 import otel_mlmon
-from otel_mlmon.instrumentation.export import providers
+from otel_mlmon.instrumentation.export import exporters, providers
 from otel_mlmon.instrumentation.settings import InstrumentationSettings, resolve_settings
 from tests.support import models
 from tests.support.otlp_server import OtlpServer
+from tests.support.processes import free_port, run_python
 
 REFUSING = ("127.0.0.1", 1)
 """Where nobody listens: a port for which one has to be root, and which no program uses."""
@@ -39,55 +38,9 @@ def test_signals_switched_off_by_the_environment_have_no_provider() -> None:
 
 def test_given_providers_are_used_and_not_owned(caplog: pytest.LogCaptureFixture) -> None:
     meter = MeterProvider(shutdown_on_exit=False)
-    found = _find({"OTEL_TRACES_EXPORTER": "console", "OTEL_LOGS_EXPORTER": "none"}, meter_provider=meter)
+    found = _find({"OTEL_TRACES_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}, meter_provider=meter)
     assert (found.meter, found.own) == (meter, [])
-    assert [record.getMessage() for record in caplog.records] == [
-        "OTEL_TRACES_EXPORTER=console is not supported by otel_mlmon's own providers: "
-        "set a provider before instrument()."
-    ]
-
-
-@pytest.mark.parametrize(("protocol", "transport"), [("", "grpc"), ("grpc", "grpc"), ("http/protobuf", "http")])
-def test_the_protocol_of_a_signal_wins_over_the_common_one(protocol: str, transport: str) -> None:
-    environ = {"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf", "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": protocol or "grpc"}
-    exporter = providers.ExporterFactory(environ).make("logs")
-    assert type(exporter).__module__.startswith(f"opentelemetry.exporter.otlp.proto.{transport}")
-    exporter.shutdown()
-
-
-def test_failures_of_our_exporters_are_one_warning_and_those_of_others_stay(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    noisy = logging.getLogger("opentelemetry.exporter.otlp.proto.grpc.exporter")
-
-    class Result:
-        name = "FAILURE"
-
-    def export(_: object) -> Result:
-        noisy.error("Failed to export")
-        return Result()
-
-    quiet = providers.ExporterFactory({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:1"})._silence(export)
-    quiet([])
-    quiet([])
-    noisy.error("The host's own")
-    assert [record.getMessage() for record in caplog.records] == [
-        "No collector accepts telemetry at http://collector:1: it is lost until one does. "
-        "Your code runs on; set OTEL_EXPORTER_OTLP_ENDPOINT to the collector's address.",
-        "The host's own",
-    ]
-
-
-def test_an_exporter_that_lets_a_refused_connection_through_is_one_warning_too(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    def export(_: object) -> None:
-        socket.create_connection(REFUSING)
-
-    quiet = providers.ExporterFactory({})._silence(export)
-    assert [quiet([]), quiet([])] == [None, None]
-    (said,) = [record.getMessage() for record in caplog.records]
-    assert said.startswith("No collector accepts telemetry at the default OTLP endpoint")
+    assert caplog.records == []
 
 
 EXPORT = """
@@ -133,7 +86,7 @@ def test_nothing_is_imported_by_an_export(protocol: str, *, is_listening: bool, 
 
 def test_a_forked_childs_inherited_exporter_is_mute(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[object] = []
-    quiet = providers.ExporterFactory({})._silence(sent.append)
+    quiet = exporters.ExporterFactory({})._silence("traces", sent.append)
     quiet("parent")
     monkeypatch.setattr(os, "getpid", lambda: -1)
     quiet("child")
@@ -149,9 +102,42 @@ def test_a_shutdown_that_hangs_is_left_behind_at_the_deadline() -> None:
         def shutdown(self) -> None:
             release.wait(10)
 
-    found = providers.Providers(own=[Hangs()])
+    class Ends:
+        def shutdown(self) -> None:
+            """At once."""
+
+    warned: list[str] = []
+    hangs: Any = Hangs()
+    ends: Any = Ends()
+    found = providers.Providers(tracer=hangs, meter=ends, own=[hangs, ends], warn=warned.append)
     assert not found.shutdown(0.05)
+    assert warned == ["traces"]
     release.set()
+
+
+PROMETHEUS = """
+import httpx, os
+import numpy as np, onnxruntime as ort, otel_mlmon
+from tests.support import models
+handle = otel_mlmon.instrument(sentry="off")
+ort.InferenceSession(models.softmax()).run(None, {"input": np.zeros((1, 4), np.float32)})
+handle.flush(10)
+page = httpx.get("http://127.0.0.1:" + os.environ["OTEL_EXPORTER_PROMETHEUS_PORT"] + "/metrics").text
+print([line.split()[-1] for line in page.splitlines() if line.startswith("ml_inference_duration_seconds_count")])
+"""
+
+
+def test_prometheus_reads_metrics_itself(pytestconfig: pytest.Config) -> None:
+    done = run_python(
+        ["-c", PROMETHEUS],
+        cwd=pytestconfig.rootpath,
+        PYTHONPATH=str(pytestconfig.rootpath),
+        OTEL_METRICS_EXPORTER="prometheus",
+        OTEL_TRACES_EXPORTER="none",
+        OTEL_LOGS_EXPORTER="none",
+        OTEL_EXPORTER_PROMETHEUS_PORT=str(free_port()),
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "['1.0']\n", "")
 
 
 @pytest.mark.guarded

@@ -12,15 +12,15 @@ from typing import Any, Final, TypeAlias
 
 from numpy import ndarray
 
-from otel_mlmon.instrumentation.runtime.call import RECORD_BYTES, Context, Plan, Side, Sink, Tensor
+from otel_mlmon.instrumentation.runtime.call import RECORD_BYTES, Context, Plan, Side, Sink, Tensor, weight_of
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     SMALL_BYTES,
     Node,
     copier_of,
     is_small,
     length_limit,
+    row_bytes,
     side_of,
-    weight_of,
 )
 
 ASYNC_ERROR: Final = "RuntimeError"
@@ -125,6 +125,7 @@ class AsyncCopier:
 def _make_single(plan: Plan, position: int, sink: Sink, general: RecordCall) -> RecordCall:
     """Records calls with one table in and one vector a row out: see `copies._single`."""
     queue, extend, limit, small = sink.queue, sink.queue.extend, length_limit(sink), SMALL_BYTES
+    axes, row = len(plan.outputs[0].row_shape or ()) + 1, row_bytes(plan.outputs[0])
 
     def record(
         started_ns: int,
@@ -136,8 +137,9 @@ def _make_single(plan: Plan, position: int, sink: Sink, general: RecordCall) -> 
         error: str = "",
     ) -> None:
         if type(inputs) is bytes and not error and 0 < len(queue) < limit:
-            output = results[position].tobytes()
-            if len(output) <= small:
+            result = results[position]
+            output = result.tobytes()
+            if len(output) <= small and result.ndim == axes and len(output) == len(result) * row:
                 extend((plan, started_ns, ended_ns, context, inputs, output, None))
                 return
         general(started_ns, ended_ns, context, inputs, results, user_data, error)

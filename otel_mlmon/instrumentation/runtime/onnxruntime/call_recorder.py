@@ -1,7 +1,7 @@
 """Describes sessions at their first call, and makes the closures that copy their calls.
 
-The closures hang on the session itself in a dictionary, which the patched method finds in 0.03 µs. They hold the
-session's description, never the session: it is freed when its owner releases it.
+They hang on the session itself in a dictionary, which the patched method finds in 0.03 µs, and hold its description,
+never the session: it is freed when its owner releases it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import functools
 import os
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from otel_mlmon.guard import Guard, guard
@@ -24,6 +24,7 @@ from otel_mlmon.instrumentation.runtime.call import (
     Plan,
     SessionInfo,
     Tensor,
+    names_key,
     path_of,
     provider_names,
     stamp_of,
@@ -85,13 +86,15 @@ class CallRecorder:
     ) -> CopyCall:
         """Makes the closure that copies the calls of `session` with these outputs, at the first of them."""
         self.renew_context()
-        context, copiers = self._context, self._copiers_of(session)
-        key = None if output_names is None else tuple(output_names)
+        context, copiers, key = self._context, self._copiers_of(session), names_key(output_names)
         info = copiers["session"]
         if len(copiers) > MAX_PLANS:
-            return self._timing_copier(copiers, info, context)
+            timed = Plan(session=info, operation="run")
+            timing: CopyCall = copiers.get("timing") or make_copier(timed, [], sink=self.sink, context=context)
+            self._keep(copiers, "timing", timing, info, context)
+            return timing
         nodes = {node.name: node for node in session.get_outputs()}
-        names = list(key) if key else list(nodes)
+        names = nodes if key is None else key
         inputs = plan_inputs(session, feed)
         values = {at: (nodes[name], outputs[at]) for at, name in enumerate(names) if name in nodes}
         planned = plan_outputs(values, is_whole=self._capture.has_output_function(info))
@@ -114,14 +117,14 @@ class CallRecorder:
         Args:
             session: The session.
             operation: The method; a value of `ml.operation.name`.
-            output_names: The outputs in the host's order; None for all; empty for none of them, the call is timed only.
+            output_names: The outputs in the host's order; None or nothing for all; empty names for none.
             feed: The inputs of the first call, by name; empty if they are not read.
             values: The outputs of the first call.
         """
         self.renew_context()
         context, copiers = self._context, self._copiers_of(session)
         info = copiers["session"]
-        names = None if output_names is None else tuple(output_names)
+        names = names_key(output_names)
         key: tuple[str, object] = (operation, names)
         nodes = {node.name: node for node in session.get_outputs()}
         inputs: tuple[Tensor, ...] = ()
@@ -133,9 +136,9 @@ class CallRecorder:
                 return timing
         else:
             arrays = {name: shape_placeholder(value) for name, value in feed.items()}
-            inputs = plan_inputs(session, arrays) if feed else ()
-            planned = self._plan_values(info, nodes, names or tuple(nodes), values, inputs)
-        types = [node.type for node in (*nodes.values(), *session.get_inputs())]
+            has_feed = operation == "run_with_ort_values" and names != ("",)
+            inputs = plan_inputs(session, arrays) if has_feed else ()
+            planned = self._plan_values(info, nodes, nodes if names is None else names, values, inputs)
         copier = make_value_copier(
             Plan(
                 session=info,
@@ -149,7 +152,6 @@ class CallRecorder:
             context=context,
             is_host_only=info.providers == (CPU_PROVIDER,),
             are_views=self._are_views,
-            is_optional=any(name.startswith("optional") for name in types),
             sampler=self._sampler_of(copiers, info),
         )
         self._keep(copiers, key, copier, info, context)
@@ -159,7 +161,7 @@ class CallRecorder:
         self,
         info: SessionInfo,
         nodes: Mapping[str, Node],
-        names: Sequence[str],
+        names: Iterable[str],
         values: Any,
         inputs: Sequence[Tensor],
     ) -> dict[int, Tensor]:
@@ -187,7 +189,7 @@ class CallRecorder:
         self.renew_context()
         context, copiers = self._context, self._copiers_of(session)
         info = copiers["session"]
-        names = None if output_names is None else tuple(output_names)
+        names = names_key(output_names)
         key: tuple[str, object] = ("run_async", names)
         nodes = {node.name: node for node in session.get_outputs()}
         inputs: tuple[Tensor, ...] = ()
@@ -198,8 +200,8 @@ class CallRecorder:
                 timing: AsyncCopier = copiers[key]
                 return timing
         else:
-            inputs = plan_inputs(session, feed) if feed else ()
-            chosen = {at: nodes[name] for at, name in enumerate(names or nodes) if name in nodes}
+            inputs = () if names == ("",) else plan_inputs(session, feed)
+            chosen = {at: nodes[name] for at, name in enumerate(nodes if names is None else names) if name in nodes}
         plan_results = functools.partial(plan_outputs, is_whole=self._capture.has_output_function(info))
         plan = Plan(session=info, operation="run_async", inputs=inputs, output_names=tuple(nodes))
         copier = AsyncCopier(plan, chosen, plan_results, sink=self.sink, context=context)
@@ -214,16 +216,18 @@ class CallRecorder:
             if self.stage.is_open:
                 self.sink.drop(DROP_OFF)
                 return
-            try:
-                copiers = self._copiers_of(session)
-                plan = copiers.get(("failed", operation))
-                if plan is None:
-                    plan = copiers["failed", operation] = Plan(session=copiers["session"], operation=operation)
-                record = (plan, started_ns, ended_ns, self.context(), (), (), type(error).__qualname__)
-                self.sink.offer(record, RECORD_BYTES)
-            except BaseException:
-                self.sink.drop(DROP_FAULT)
-                raise
+            self._record_times(session, operation, started_ns, ended_ns, type(error).__qualname__)
+
+    def _record_times(self, session: Any, operation: str, started_ns: int, ended_ns: int, error: str | None) -> None:
+        try:
+            copiers = self._copiers_of(session)
+            plan = copiers.get(("times", operation))
+            if plan is None:
+                plan = copiers["times", operation] = Plan(session=copiers["session"], operation=operation)
+            self.sink.offer((plan, started_ns, ended_ns, self.context(), (), (), error), RECORD_BYTES)
+        except BaseException:
+            self.sink.drop(DROP_FAULT)
+            raise
 
     def context(self) -> object:
         """Reads the OpenTelemetry context of this thread; None if there is none."""
@@ -238,10 +242,18 @@ class CallRecorder:
             for session in self._live_sessions():
                 _detach(session.__dict__.get(ATTRIBUTE, {}))
 
-    def swallow(self, error: BaseException) -> bool:
-        """Drops a call after which our code raised `error`; returns whether the error is kept from the host."""
-        self.sink.drop(DROP_FAULT)
-        return self.stage.swallow(error)
+    def swallow(self, error: BaseException, session: Any, operation: str, started_ns: int, ended_ns: int) -> bool:
+        """Records no more than the times of a call that our code could not copy, since it raised `error`.
+
+        Returns:
+            Whether the error is kept from the host; else the call is dropped.
+        """
+        if not self.stage.swallow(error):
+            self.sink.drop(DROP_FAULT)
+            return False
+        with self.stage:
+            self._record_times(session, operation, started_ns, ended_ns, None)
+        return True
 
     def record_load(
         self,
@@ -321,13 +333,6 @@ class CallRecorder:
             self._references[id(session)] = weakref.ref(session, forget)
             self._sessions[id(session)] = copiers["session"]
         return copiers
-
-    def _timing_copier(self, copiers: dict[Any, Any], info: SessionInfo, context: Context) -> CopyCall:
-        copier: CopyCall | None = copiers.get("timing")
-        if copier is None:
-            copier = make_copier(Plan(session=info, operation="run"), [], sink=self.sink, context=context)
-            self._keep(copiers, "timing", copier, info, context)
-        return copier
 
     def _keep(self, copiers: dict[Any, Any], key: object, copier: object, info: SessionInfo, context: Context) -> None:
         """Attaches a closure made of `info` and `context` to its session, unless it is out of date.

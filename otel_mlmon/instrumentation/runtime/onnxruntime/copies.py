@@ -24,9 +24,11 @@ from otel_mlmon.instrumentation.runtime.call import (
     Item,
     Layout,
     Plan,
+    Shape,
     Side,
     Sink,
     Tensor,
+    weight_of,
 )
 from otel_mlmon.instrumentation.runtime.input_sample import count_sample, sample_interval, sample_positions
 
@@ -59,9 +61,6 @@ MAX_TEXTS: Final = 64
 
 MAX_TEXT_CHARACTERS: Final = 256
 """Characters copied of each string: a longer one is no category."""
-
-TEXT_BYTES: Final = 60
-"""Bytes of a string without its characters."""
 
 Copy = Callable[[Any], Item]
 """Copies one input or output."""
@@ -121,9 +120,10 @@ def _plan(node: Node, value: object, *, is_input: bool) -> Tensor:
     match = _TENSOR.match(node.type)
     if not match:
         return Tensor(name=node.name, layout="none")
+    is_optional = node.type.startswith("optional")
     declared = tuple(size if isinstance(size, int) and size > 0 else None for size in node.shape)
     if match[1] == "string":
-        return Tensor(name=node.name, layout="text")
+        return Tensor(name=node.name, layout="text", is_optional=is_optional)
     dtype = _DTYPES.get(match[1], "")
     if not dtype or not declared:
         return Tensor(name=node.name, layout="none")
@@ -132,7 +132,7 @@ def _plan(node: Node, value: object, *, is_input: bool) -> Tensor:
         tuple(size or actual_size for size, actual_size in zip(declared, actual, strict=True)), is_input=is_input
     )
     row_shape = None if None in declared[1:] else tuple(size for size in declared[1:] if size is not None)
-    return Tensor(name=node.name, layout=layout, dtype=dtype, row_shape=row_shape)
+    return Tensor(name=node.name, layout=layout, dtype=dtype, row_shape=row_shape, is_optional=is_optional)
 
 
 def _layout(shape: Sequence[int | None], *, is_input: bool) -> Layout:
@@ -205,14 +205,24 @@ def make_copier(plan: Plan, positions: Sequence[int], *, sink: Sink, context: Co
 
 
 def is_small(source: Tensor, result: Tensor) -> bool:
-    """Returns whether an output is never large where the input is small: it is copied before its size is known."""
-    if not source.layout == result.layout == "rows" or source.row_shape is None or result.row_shape is None:
+    """Returns whether an output is never large where the input is small: it is copied before its size is known.
+
+    Neither may be absent: what is looked up in a dictionary of the host's with defaults would be added to it.
+    """
+    if (
+        source.is_optional
+        or result.is_optional
+        or not source.layout == result.layout == "rows"
+        or source.row_shape is None
+        or result.row_shape is None
+    ):
         return False
-    rows = SMALL_BYTES // max(_row_bytes(source), 1)
-    return 0 < rows * _row_bytes(result) <= MAX_OUTPUT_BYTES
+    rows = SMALL_BYTES // max(row_bytes(source), 1)
+    return 0 < rows * row_bytes(result) <= MAX_OUTPUT_BYTES
 
 
-def _row_bytes(tensor: Tensor) -> int:
+def row_bytes(tensor: Tensor) -> int:
+    """Computes the bytes of one row of the plan's shape."""
     return int(np.dtype(tensor.dtype).itemsize * np.prod(tensor.row_shape or (1,), dtype=np.int64))
 
 
@@ -225,7 +235,11 @@ def length_limit(sink: Sink) -> int:
 
 
 def _single(plan: Plan, position: int, sink: Sink, context: Context, general: CopyCall) -> CopyCall:
-    """Copies calls with one table in and one vector a row out, the common small model: no loop, no function call."""
+    """Copies calls with one table in and one vector a row out, the common small model: no loop, no function call.
+
+    onnxruntime holds an input against the shape that the model declares, an output not.
+    """
+    axes, row = len(plan.outputs[0].row_shape or ()) + 1, row_bytes(plan.outputs[0])
     name, small = plan.inputs[0].name, SMALL_BYTES
     queue, extend = sink.queue, sink.queue.extend
     limit = length_limit(sink)
@@ -233,8 +247,9 @@ def _single(plan: Plan, position: int, sink: Sink, context: Context, general: Co
     def copy_call(feed: Mapping[str, Any], outputs: Sequence[Any], started_ns: int, ended_ns: int) -> None:
         array = feed[name]
         if type(array) is ndarray and array.nbytes <= small and 0 < len(queue) < limit:
-            output = outputs[position].tobytes()
-            if len(output) <= small:
+            result = outputs[position]
+            output = result.tobytes()
+            if len(output) <= small and result.ndim == axes and len(output) == len(result) * row:
                 extend((plan, started_ns, ended_ns, context(None), array.tobytes(), output, None))
                 return
         general(feed, outputs, started_ns, ended_ns)
@@ -262,7 +277,7 @@ def copier_of(tensor: Tensor, *, is_input: bool) -> Copy:
     """Makes the function that copies one input or output as planned."""
     if tensor.layout == "rows":
         limits = (MAX_INPUT_BYTES, SAMPLE_BYTES) if is_input else (MAX_OUTPUT_BYTES, MAX_OUTPUT_BYTES)
-        return _rows_copier(np.dtype(tensor.dtype), *limits, is_static=tensor.row_shape is not None)
+        return _rows_copier(np.dtype(tensor.dtype), *limits, row_shape=tensor.row_shape)
     if tensor.layout in {"nchw", "nhwc"}:
         return functools.partial(_pixels, dtype=np.dtype(tensor.dtype), channels_first=tensor.layout == "nchw")
     if tensor.layout == "items":
@@ -272,12 +287,12 @@ def copier_of(tensor: Tensor, *, is_input: bool) -> Copy:
     return {"text": _texts, "maps": _maps, "shape": _shape, "whole": _whole}.get(tensor.layout, _nothing)
 
 
-def _rows_copier(dtype: np.dtype[Any], limit_bytes: int, sample_bytes: int, *, is_static: bool) -> Copy:
+def _rows_copier(dtype: np.dtype[Any], limit_bytes: int, sample_bytes: int, *, row_shape: Shape | None) -> Copy:
     def copy(value: Any) -> Item:
         # A type that differs is an array of Python objects, whose bytes would be pointers, or of foreign byte order.
         if isinstance(value, ndarray) and value.dtype == dtype and value.ndim:
             if value.nbytes <= limit_bytes:
-                return value.tobytes() if is_static else (value.shape, value.tobytes())
+                return value.tobytes() if value.shape[1:] == row_shape else (value.shape, value.tobytes())
             row_bytes = value.nbytes // len(value)
             if row_bytes > limit_bytes * 16:
                 return (value.shape, b"")
@@ -377,16 +392,3 @@ def side_of(items: Sequence[Item]) -> Side:
     if len(items) == 1 and type(items[0]) is bytes:
         return items[0]
     return tuple(items)
-
-
-def weight_of(items: Sequence[Item]) -> int:
-    """Estimates how many bytes a record of these items takes."""
-    weight = RECORD_BYTES
-    for item in items:
-        if isinstance(item, bytes):
-            weight += len(item)
-        elif item is not None:
-            data = item[1]
-            data_bytes = TEXT_BYTES * len(data) + sum(map(len, data)) if isinstance(data, tuple) else len(data)
-            weight += 100 + data_bytes
-    return weight

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from otel_mlmon.guard import Guard, guard
-from otel_mlmon.instrumentation.runtime.call import Context, Item, Plan, Sink, Tensor
+from otel_mlmon.instrumentation.runtime.call import Context, Item, Plan, Sink, Tensor, weight_of
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     MAX_TEXTS,
     MAX_WHOLE_BYTES,
@@ -24,8 +24,8 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     copier_of,
     is_small,
     length_limit,
+    row_bytes,
     side_of,
-    weight_of,
 )
 
 CopyValues: TypeAlias = "Callable[[Mapping[str, Any], Any, Any, int, int], None]"
@@ -107,7 +107,6 @@ def make_value_copier(
     context: Context,
     is_host_only: bool,
     are_views: bool,
-    is_optional: bool = False,
     sampler: DeviceSampler | None = None,
 ) -> CopyValues:
     """Makes the closure that copies the calls of `plan`, whose inputs and outputs are `OrtValue`s.
@@ -119,11 +118,10 @@ def make_value_copier(
         context: Reads the OpenTelemetry context.
         is_host_only: Whether the session runs on the CPU alone, so that run options leave no device at work.
         are_views: Whether the array of an `OrtValue` is a view of its memory, not a copy of all of it.
-        is_optional: Whether one of them may be absent.
         sampler: Chooses calls whose outputs are copied from a device; None for none.
     """
     general = _general(plan, positions, sink, context, is_host_only=is_host_only, are_views=are_views, sampler=sampler)
-    if are_views and not is_optional and len(plan.outputs) == 1 and plan.outputs[0].layout == "rows":
+    if are_views and len(plan.outputs) == 1 and plan.outputs[0].layout == "rows":
         if not plan.inputs and is_small(plan.outputs[0], plan.outputs[0]):
             return _single_output(plan, positions[0], sink, context, general, is_host_only=is_host_only)
         if len(plan.inputs) == 1 and is_small(plan.inputs[0], plan.outputs[0]):
@@ -137,6 +135,7 @@ def _single(
     """Copies calls with one table in and one vector a row out: see `copies._single`."""
     name, small, queue, extend = plan.inputs[0].name, SMALL_BYTES, sink.queue, sink.queue.extend
     limit, host = length_limit(sink), HOST_NAMES
+    axes, row = len(plan.outputs[0].row_shape or ()) + 1, row_bytes(plan.outputs[0])
     # onnxruntime allocates the results of a session without any device in host memory.
     are_host = is_host_only and plan.operation == "run_with_ort_values"
 
@@ -150,8 +149,9 @@ def _single(
         ):
             data = source.numpy()
             if data.nbytes <= small:
-                output = result.numpy().tobytes()
-                if len(output) <= small:
+                rows = result.numpy()
+                output = rows.tobytes()
+                if len(output) <= small and rows.ndim == axes and len(output) == len(rows) * row:
                     extend((plan, started_ns, ended_ns, context(None), data.tobytes(), output, None))
                     return
         general(feed, values, run_options, started_ns, ended_ns)
@@ -164,13 +164,14 @@ def _single_output(
 ) -> CopyValues:
     """Copies calls of which one vector a row is read and no input."""
     small, queue, extend, limit, host = SMALL_BYTES, sink.queue, sink.queue.extend, length_limit(sink), HOST_NAMES
+    axes, row = len(plan.outputs[0].row_shape or ()) + 1, row_bytes(plan.outputs[0])
 
     def copy_call(feed: Mapping[str, Any], values: Any, run_options: Any, started_ns: int, ended_ns: int) -> None:
         if 0 < len(queue) < limit and (is_host_only or run_options is None):
             result = values[position]
             if result.device_name() in host:
                 data = result.numpy()
-                if data.nbytes <= small:
+                if data.nbytes <= small and data.ndim == axes and data.nbytes == len(data) * row:
                     extend((plan, started_ns, ended_ns, context(None), (), data.tobytes(), None))
                     return
         general(feed, values, run_options, started_ns, ended_ns)

@@ -166,12 +166,12 @@ def _exact_run(original: Method, recorder: CallRecorder) -> Replacement:
             return outputs
         try:
             try:
-                copy_call = self._otel_mlmon[output_names if output_names is None else tuple(output_names)]
+                copy_call = self._otel_mlmon[tuple(output_names) if output_names else None]
             except (AttributeError, KeyError):
                 copy_call = attach_copier(self, output_names, input_feed, outputs)
             copy_call(input_feed, outputs, started_ns, ended_ns)
         except BaseException as error:
-            if not swallow(error):
+            if not swallow(error, self, "run", started_ns, ended_ns):
                 raise
         return outputs
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from otel_mlmon.instrumentation.runtime.call import DROP_OFF, provider_names
+from otel_mlmon.instrumentation.runtime.call import DROP_OFF, Side, provider_names
 from otel_mlmon.instrumentation.runtime.onnxruntime.call_recorder import CallRecorder
 
 DROP_CALLBACK: Final = "no_callback"
@@ -77,22 +77,16 @@ def _exact_async(original: Method, recorder: CallRecorder, switch: Switch) -> Me
     def run_async(self, output_names, input_feed, callback, user_data, run_options=None):  # type: ignore[no-untyped-def]
         if not switch.is_on:
             return original(self, output_names, input_feed, callback, user_data, run_options)
-        fault: Exception | None = None
         wrapped = callback
         if callable(callback) and not stage.is_open:
-            try:
-                wrapped = wrap(self, output_names, input_feed, callback)
-            except Exception as error:  # noqa: BLE001 - counted by the guard below
-                fault = error
+            wrapped = wrap(self, output_names, input_feed, callback)
         started_ns = clock()
         try:
             result = original(self, output_names, input_feed, wrapped, user_data, run_options)
         except BaseException as error:
             recorder.record_failure(self, started_ns, clock(), error, "run_async")
             raise
-        if fault is not None:  # counted only now: onnxruntime accepted the call
-            recorder.swallow(fault)
-        elif wrapped is callback:
+        if wrapped is callback:
             recorder.sink.drop(DROP_OFF if stage.is_open else DROP_CALLBACK)
         return result
 
@@ -106,11 +100,9 @@ def _callback_wrapper(recorder: CallRecorder, switch: Switch) -> Callable[[Any, 
 
     def wrap(session: Any, output_names: Any, feed: Any, callback: Any) -> Any:
         try:
-            copier = session._otel_mlmon["run_async", output_names if output_names is None else tuple(output_names)]
-        except (AttributeError, KeyError):
-            copier = attach(session, output_names, feed)
-        # Now: when it comes back, the host may have filled its buffers anew, and the thread is another.
-        inputs, context = copier.copy_inputs(feed), copier.context(None)
+            copier, inputs, context = _copy_start(attach, session, output_names, feed)
+        except Exception as error:  # noqa: BLE001 - counted by the guard when the call ends
+            copier, inputs, context = _FailedCopier(error), (), None
 
         def wrapped(*arguments: Any) -> Any:
             ended_ns = clock()
@@ -121,7 +113,7 @@ def _callback_wrapper(recorder: CallRecorder, switch: Switch) -> Callable[[Any, 
                     else:
                         copier.record(started_ns, ended_ns, context, inputs, *arguments)
                 except BaseException as error:
-                    if not swallow(error):
+                    if not swallow(error, session, "run_async", started_ns, ended_ns):
                         raise
             return callback(*arguments)
 
@@ -129,6 +121,30 @@ def _callback_wrapper(recorder: CallRecorder, switch: Switch) -> Callable[[Any, 
         return wrapped
 
     return wrap
+
+
+def _copy_start(attach: Method, session: Any, output_names: Any, feed: Any) -> tuple[Any, Side, object]:
+    if not hasattr(output_names, "__len__"):  # an iterator is onnxruntime's to read
+        output_names = None if output_names is None else iter(())
+    try:
+        copier = session._otel_mlmon["run_async", tuple(output_names) if output_names else None]
+    except (AttributeError, KeyError):
+        copier = attach(session, output_names, feed)
+    # Now: when it comes back, the host may have filled its buffers anew, and the thread is another.
+    return copier, copier.copy_inputs(feed), copier.context(None)
+
+
+class _FailedCopier:
+    """Stands for the copier of a call whose inputs could not be copied."""
+
+    __slots__ = ("_error",)
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def record(self, *_: object) -> None:
+        """Raises the error, now that the call has ended."""
+        raise self._error
 
 
 def replace_run_with_ort_values(original: Method, recorder: CallRecorder) -> Replacement:
@@ -155,12 +171,12 @@ def replace_run_with_ort_values(original: Method, recorder: CallRecorder) -> Rep
             return outputs
         try:
             try:
-                copy_call = self._otel_mlmon[operation, output_names if output_names is None else tuple(output_names)]
+                copy_call = self._otel_mlmon[operation, tuple(output_names) if output_names else None]
             except (AttributeError, KeyError):
                 copy_call = attach(self, operation, output_names, input_dict_ort_values, outputs)
             copy_call(input_dict_ort_values, outputs, run_options, started_ns, ended_ns)
         except BaseException as error:
-            if not swallow(error):
+            if not swallow(error, self, operation, started_ns, ended_ns):
                 raise
         return outputs
 
@@ -198,7 +214,7 @@ def replace_run_with_iobinding(original: Method, recorder: CallRecorder) -> Repl
                 copy_call = attach(self, operation, _bound_names(self, iobinding, values), nothing, values)
             copy_call(nothing, values, run_options, started_ns, ended_ns)
         except BaseException as error:
-            if not swallow(error):
+            if not swallow(error, self, operation, started_ns, ended_ns):
                 raise
         return result
 
@@ -235,7 +251,7 @@ def replace_run_with_ortvaluevector(original: Method, recorder: CallRecorder) ->
                 copy_call = attach(self, operation, fetch_names, nothing, fetches)
             copy_call(nothing, fetches, run_options, started_ns, ended_ns)
         except BaseException as error:
-            if not swallow(error):
+            if not swallow(error, self, operation, started_ns, ended_ns):
                 raise
         return result
 
@@ -300,7 +316,7 @@ def _timed_only(original: Method, recorder: CallRecorder, operation: str) -> Rep
                 copy_call = attach(self, operation, ("",), {}, ())
             copy_call({}, (), None, started_ns, ended_ns)
         except BaseException as error:
-            if not recorder.swallow(error):
+            if not recorder.swallow(error, self, operation, started_ns, ended_ns):
                 raise
         return result
 

@@ -122,8 +122,8 @@ def read_model(content: Content) -> ModelParts:  # noqa: C901 - one branch a fie
         if number == 7 and wire == MESSAGE:
             graph = start, end
         elif number == 8 and wire == MESSAGE:
-            domain, version = _read_opset(content, (start, end))
-            opsets[domain] = version
+            domain, opset = _read_opset(content, (start, end))
+            opsets[domain] = opset
         elif number == 25 and wire == MESSAGE:
             functions[_function_name(content, (start, end))] = (start, end)
         elif number == 2 and wire == MESSAGE:

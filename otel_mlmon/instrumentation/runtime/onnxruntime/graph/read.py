@@ -66,7 +66,7 @@ def read_file(path: str, *, stamp: FileStamp | None, names: Collection[str]) -> 
     return graph if stamp in {None, stamp_of(path)} else ModelGraph(state="missing")
 
 
-def describe_file(path: str, *, runtime_version: str = "") -> SessionInfo:
+def describe_file(path: str) -> SessionInfo:
     """Describes the model of a file as a session would be that runs it, without running it.
 
     Raises:
@@ -86,7 +86,7 @@ def describe_file(path: str, *, runtime_version: str = "") -> SessionInfo:
         graph_name=graph_name,
         metadata=metadata,
         provider="",
-        runtime_version=runtime_version,
+        runtime_version="",
         version=version,
         graph=LazyGraph(functools.partial(read_file, path, stamp=None, names=())),
     )

@@ -1,0 +1,177 @@
+"""The exporters that the environment names, as OpenTelemetry's own distribution resolves them.
+
+OTEL_{TRACES,METRICS,LOGS}_EXPORTER is a list of names of entry points, `opentelemetry_{traces,metrics,logs}_exporter`;
+`none` is nothing, and `otlp`, the default, is that of the protocol in OTEL_EXPORTER_OTLP_PROTOCOL. Source:
+opentelemetry-specification, configuration/sdk-environment-variables.md and protocol/exporter.md.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from typing import Any, Final, Literal
+
+from otel_mlmon.guard import guard
+from otel_mlmon.options import suggest
+
+Signal = Literal["traces", "metrics", "logs"]
+
+_LOG: Final = logging.getLogger("otel_mlmon")
+_PROTOCOLS: Final[dict[str, str]] = {
+    "grpc": "otlp_proto_grpc",
+    "http/protobuf": "otlp_proto_http",
+    "http/json": "otlp_json_http",
+}
+"""The entry point of each protocol."""
+_PACKAGES: Final[dict[str, str]] = {
+    "otlp_proto_grpc": "opentelemetry-exporter-otlp-proto-grpc",
+    "otlp_proto_http": "opentelemetry-exporter-otlp-proto-http",
+    "otlp_json_http": "opentelemetry-exporter-otlp-json-http",
+    "prometheus": "opentelemetry-exporter-prometheus",
+    "zipkin": "opentelemetry-exporter-zipkin",
+    "jaeger": "opentelemetry-exporter-otlp",
+    "logging": "opentelemetry-sdk",
+}
+"""The package that brings an entry point."""
+_EXPORTER_LOGGERS: Final = (
+    "opentelemetry.exporter.otlp.common.http",
+    "opentelemetry.exporter.otlp.proto.grpc.exporter",
+    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+    "opentelemetry.exporter.otlp.proto.http.metric_exporter",
+    "opentelemetry.exporter.otlp.proto.http._log_exporter",
+    "opentelemetry.sdk._shared_internal",
+    "opentelemetry.sdk.metrics._internal.export",
+    "urllib3.connectionpool",
+)
+
+
+class ExporterFactory:
+    """Makes the exporters that the environment asks for; the failures of one signal are one warning instead of many.
+
+    Args:
+        environ: The environment.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._warned: set[Signal] = set()
+
+    def make(self, signal: Signal) -> list[Any]:
+        """Makes the exporters of a signal, each once; those that cannot be made are left out, with a warning."""
+        variable = f"OTEL_{signal.upper()}_EXPORTER"
+        setting = self._environ.get(variable, "").strip() or "otlp"
+        names = dict.fromkeys(name.strip().lower() for name in setting.split(",") if name.strip())
+        exporters = []
+        for name in names:
+            if name == "none":
+                continue
+            with guard("exporters"):
+                exporter = self._make_one(signal, name, variable)
+                if exporter is not None:
+                    exporters.append(exporter)
+        return exporters
+
+    def _make_one(self, signal: Signal, name: str, variable: str) -> Any:
+        entry_name = _PROTOCOLS[self._protocol(signal)] if name == "otlp" else name
+        group = f"opentelemetry_{signal}_exporter"
+        entry = next(iter(entry_points(group=group, name=entry_name)), None)
+        if entry is None:
+            package = _PACKAGES.get(entry_name)
+            names = ["none", "otlp", *(other.name for other in entry_points(group=group))]
+            remedy = f" pip install {package}" if package else suggest(name, names)
+            _LOG.warning(
+                "%s=%s: no exporter of this name is installed, so %s are not exported to it.%s",
+                variable, name, signal, remedy,
+            )  # fmt: skip
+            return None
+        if entry_name in {"otlp_proto_http", "otlp_json_http"}:
+            # Else `requests` imports it in its first export, and a fork just then leaves a child that cannot ever.
+            importlib.import_module("netrc")
+        exporter = entry.load()()
+        if hasattr(exporter, "export"):
+            exporter.export = self._silence(signal, exporter.export)
+        return exporter
+
+    def _protocol(self, signal: Signal) -> str:
+        for variable in (f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+            protocol = self._environ.get(variable, "").strip().lower()
+            if protocol == "http/json" and not entry_points(
+                group=f"opentelemetry_{signal}_exporter", name=_PROTOCOLS[protocol]
+            ):
+                _LOG.info("%s=http/json: no exporter of it is installed; http/protobuf is used.", variable)
+                return "http/protobuf"
+            if protocol in _PROTOCOLS:
+                return protocol
+            if protocol:
+                _LOG.warning(
+                    "%s=%s is not supported; grpc is used.%s", variable, protocol, suggest(protocol, _PROTOCOLS)
+                )
+        return "grpc"
+
+    def _silence(self, signal: Signal, export: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(export)
+        def export_silently(*arguments: Any, **keywords: Any) -> Any:
+            # A forked child inherits exporters full of its parent's totals, and has its own.
+            if os.getpid() != self._pid:
+                return None
+            try:
+                with SILENCE:
+                    result = export(*arguments, **keywords)
+            except OSError:
+                # Exporters of 1.39 raise if no collector listens, and the SDK logs the traceback.
+                self.warn_once(signal)
+                return None
+            if getattr(result, "name", "SUCCESS") != "SUCCESS":
+                self.warn_once(signal)
+            return result
+
+        return export_silently
+
+    def warn_once(self, signal: Signal) -> None:
+        """Logs once that no collector accepts a signal."""
+        with self._lock:
+            if signal in self._warned:
+                return
+            self._warned.add(signal)
+        variables = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+        endpoints = (self._environ.get(variable, "").strip() for variable in variables)
+        _LOG.warning(
+            "No collector accepts %s at %s: they are lost until one does. "
+            "Your code runs on; set OTEL_EXPORTER_OTLP_ENDPOINT to the collector's address, "
+            "or OTEL_%s_EXPORTER=none.",
+            signal, next(filter(None, endpoints), "the default OTLP endpoint"), signal.upper(),
+        )  # fmt: skip
+
+
+class _Silence(threading.local):
+    """Silences the exporters' loggers on a thread while one of our exporters exports there, and there only.
+
+    The loggers are shared with the host's own exporters, so a level would silence those too.
+    """
+
+    depth = 0
+
+    def __enter__(self) -> None:
+        for name in _EXPORTER_LOGGERS:
+            logger = logging.getLogger(name)
+            if self.filter not in logger.filters:
+                logger.addFilter(self.filter)
+        self.depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.depth -= 1
+
+    @staticmethod
+    def filter(_: logging.LogRecord) -> bool:
+        return not SILENCE.depth
+
+
+SILENCE: Final = _Silence()
+"""Silences the loggers of OpenTelemetry's exporters on this thread, in a `with` block."""
