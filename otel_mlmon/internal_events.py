@@ -79,6 +79,25 @@ class ValuesDropped:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ValuesWithheld:
+    """Reports values that were held until more of them come, and at the end of the process are too few to leave."""
+
+    metric: ClassVar[str] = semconv.VALUES_DROPPED.name
+    level: ClassVar[int] = logging.DEBUG
+    count: int
+
+    def attributes(self) -> Mapping[str, str]:
+        """Returns the reason."""
+        return {semconv.REASON: "too_few"}
+
+    def message(self) -> str:
+        """Returns the log line: how many values, and why."""
+        return (
+            f"{self.count} values of features or outputs did not leave the process: too few of one stream to hide one."
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StageFailed:
     """Reports an error of otel_mlmon that the guard kept from the host."""
 

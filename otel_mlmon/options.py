@@ -45,6 +45,8 @@ class Option(Generic[T]):
     """Returns the fault of a value, as words that follow the name; None if there is none."""
     accepts: Callable[[object], bool]
     """Whether an argument that is not of the default's type is of a type that the option takes."""
+    is_secret: bool = False
+    """Whether its value is never shown."""
 
     @property
     def variable(self) -> str:
@@ -65,6 +67,7 @@ def declare_option(
     doc: str,
     check: Callable[[Any], str | None] = lambda _: None,
     accepts: Callable[[object], bool] = lambda _: False,
+    is_secret: bool = False,
 ) -> T:
     """Declares a field of a dataclass as an option.
 
@@ -74,9 +77,10 @@ def declare_option(
         doc: One sentence for the documentation.
         check: Returns the fault of a value, as words that follow the name; None if there is none.
         accepts: Whether an argument of another type than the default's is allowed.
+        is_secret: Whether its value is never shown.
     """
-    row = {"doc": doc, "check": check, "accepts": accepts}
-    default_field: T = field(default=default, metadata={_METADATA_KEY: row})
+    row = {"doc": doc, "check": check, "accepts": accepts, "is_secret": is_secret}
+    default_field: T = field(default=default, repr=not is_secret, metadata={_METADATA_KEY: row})
     return default_field
 
 

@@ -54,6 +54,7 @@ NOTIFIER: Final = "notifier"
 RULE: Final = "rule"
 STATE: Final = "state"
 SERVICE_INSTANCE_ID: Final = "service.instance.id"
+TEXT_KEY_ID: Final = "ml.text.key_id"
 DEPLOYMENT_ENVIRONMENT: Final = "deployment.environment.name"
 
 OTHER: Final = "_OTHER"
@@ -162,12 +163,9 @@ DURATION: Final = _histogram(
 )
 BATCH: Final = _histogram("ml.inference.batch.size", "{sample}", "Rows in an inference call.", bounds=BATCH_SIZE_BOUNDS)
 PREDICTIONS: Final = _counter(
-    "ml.predictions",
-    "{prediction}",
-    "Predictions by label, beyond the first K `_OTHER`.",
-    PREDICTION_LABEL,
-    OUTPUT_NAME,
-)
+    "ml.predictions", "{prediction}", "Predictions by label, beyond the first K `_OTHER`.",
+    PREDICTION_LABEL, OUTPUT_NAME, TEXT_KEY_ID,
+)  # fmt: skip
 UNCOUNTED: Final = _counter(
     "ml.prediction.uncounted", "{prediction}", "Rows without a label: not read, or without a number.", OUTPUT_NAME
 )
@@ -197,6 +195,7 @@ CATEGORY: Final = _counter(
     "Values of a categorical input; those beyond the first K are `_OTHER`.",
     FEATURE_NAME,
     FEATURE_VALUE,
+    TEXT_KEY_ID,
 )
 SAMPLES: Final = _counter("ml.input.samples", "{sample}", "Rows whose inputs were profiled.")
 LOAD_DURATION: Final = _histogram(

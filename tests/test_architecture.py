@@ -17,7 +17,19 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "otel_mlmon"
 MAX_LINES = 400
 
-BASE = ("types", "semconv", "streams", "errors", "options", "sketch", "internal_events", "guard", "registry", "version")
+BASE = (
+    "types",
+    "semconv",
+    "text_buckets",
+    "streams",
+    "errors",
+    "options",
+    "sketch",
+    "internal_events",
+    "guard",
+    "registry",
+    "version",
+)
 
 SECTION = ("processor.config.section", "processor.config.units")
 
@@ -32,6 +44,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "semconv": (),
     "streams": ("semconv",),
     "errors": (),
+    "text_buckets": ("semconv",),
     "options": ("errors",),
     "sketch": ("types", "errors", "semconv"),
     "internal_events": ("semconv",),
@@ -62,6 +75,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "instrumentation.queue": BASE,
     "instrumentation.decode": (
         *BASE,
+        *PROFILE,
         "instrumentation.runtime.call",
         "instrumentation.runtime.model_graph",
         "instrumentation.runtime.input_sample",

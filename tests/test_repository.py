@@ -104,7 +104,6 @@ COVERED_BY = {
     "processor/state/config": "processor/config/test_load.py",
     "processor/window/config": "processor/config/test_load.py",
     "processor/window/model_windows": "processor/window/test_aggregator.py",
-    "processor/window/stream": "processor/window/test_aggregator.py",
     "table/csv": "table/test_read.py",
     "testing/captured_signals": "instrumentation/test_pipeline.py",
     "testing/telemetry": "testing/test_simulated_processor.py",

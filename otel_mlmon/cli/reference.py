@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -57,6 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--features", type=_split, default=(), metavar="header|A,B,…",
         help="names of the features, as in ModelOptions(features=…) of the application; `header` takes the names of "
         "the columns (default: f0, f1, …)",
+    )  # fmt: skip
+    build.add_argument(
+        "--keep-text", type=_split, default=(), metavar="A,B,…",
+        help="features whose texts the profile names; any other text that the model does not declare is one of 64 "
+        "buckets of a keyed hash (OTEL_MLMON_TEXT_KEY), as in the application",
     )  # fmt: skip
     build.add_argument("--categorical", type=_split, default=(), metavar="A,B,…", help="features that are categories")
     build.add_argument(
@@ -125,6 +131,8 @@ def _build(arguments: argparse.Namespace) -> None:
         output_kind=arguments.output_kind,
         features=features,
         categorical=arguments.categorical,
+        text_key=os.environ.get("OTEL_MLMON_TEXT_KEY", "").strip(),
+        keep_text=arguments.keep_text,
     )
     with _show_progress(data.rows) as progress:
         built = model.profile(feed.arrays, name=arguments.name, options=options, truth=truth, progress=progress)

@@ -15,6 +15,7 @@ from otel_mlmon.instrumentation.settings import InstrumentationSettings, resolve
 from otel_mlmon.options import options_of
 
 HELP = "show every option of instrument(), its value in this environment, and the source of the value"
+HIDDEN: Final = "(set, not shown)"
 EXIT_CODES = "Exit codes: 0 success; 2 a value in the environment cannot be used, or a model's file not be opened."
 
 MAX_SHOWN_CLASSES: Final = 20
@@ -35,7 +36,7 @@ def run(arguments: argparse.Namespace, *, settings_type: type[Any] = Instrumenta
     settings, origins = resolve_settings(settings_type, {}, environ=os.environ)
     rows: dict[str, dict[str, object]] = {
         option.name: {
-            "value": getattr(settings, option.name),
+            "value": HIDDEN if option.is_secret and getattr(settings, option.name) else getattr(settings, option.name),
             "origin": origins[option.name],
             "variable": option.variable,
         }

@@ -11,7 +11,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, make_dataclass, replace
-from typing import Any, Final, Literal, TypeVar, get_args
+from typing import Any, Final, Literal, TypeVar, cast, get_args
 
 from opentelemetry._logs import LoggerProvider
 from opentelemetry.metrics import MeterProvider
@@ -38,6 +38,10 @@ S = TypeVar("S")
 OutputFunction = Callable[[dict[str, Any]], "tuple[object, object]"]
 """Reads the outputs of one call: from copies of them, numpy arrays by name, to labels and confidences, a sequence each
 or None."""
+
+TextMode = Literal["hash", "keep"]
+
+TEXT_MODES: Final[tuple[TextMode, ...]] = get_args(TextMode)
 
 SentryMode = Literal["auto", "native", "otlp", "off"]
 
@@ -68,15 +72,22 @@ class ModelOptions:
     """Names of the columns of the inputs, in order."""
     categorical: Sequence[str] | None = None
     """Features whose values are categories although they are numbers; None to infer them from the values."""
+    categories: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Values of features that leave the process as they are, by feature; they make it one of categories."""
+    keep_text: Sequence[str] = ()
+    """Features whose texts all leave as they are."""
+    text: TextMode | None = None
+    """What leaves of texts that nobody declared; None for the option of the same name."""
+    text_key: str | None = None
+    """The key of their buckets; None for the option of the same name."""
     latency_threshold_s: float | None = None
     """A slower call always gets a span; above 0."""
     confidence_floor: float | None = None
     """A prediction of less confidence is unsure; within [0, 1]."""
     device_outputs: Literal["never", "sample"] = "never"
     """Outputs that stay in a device's memory, by IOBinding or as `OrtValue`: never read, or `sample`: those of at most
-    64 KiB are copied to the host, of at most ten calls a second a session, which waits for the device and is not meant
-    for a process that captures CUDA graphs while it serves. Calls whose run options leave the device at work are never
-    read."""
+    64 KiB are copied to the host, of at most ten calls a second a session, which waits for the device: not for
+    processes that capture CUDA graphs while they serve. Calls that leave the device at work are never read."""
 
     def __post_init__(self) -> None:
         faults: list[str] = []
@@ -84,7 +95,7 @@ class ModelOptions:
         if not isinstance(version, str):
             faults.append(f"version must be of type str, got {version!r}.")
         faults.extend(_output_kind_faults(self.output_kind))
-        for name in ("labels", "features", "categorical"):
+        for name in ("labels", "features", "categorical", "keep_text"):
             value = getattr(self, name)
             if name == "categorical" and value is None:
                 continue
@@ -101,10 +112,25 @@ class ModelOptions:
                 faults.append(f"{name} {value_fault}, got {value!r}.")
             else:
                 object.__setattr__(self, name, float(value))
+        faults.extend(self._read_text_options())
         if self.device_outputs not in ("never", "sample"):
             faults.append(f"device_outputs must be never or sample, got {self.device_outputs!r}.")
         if faults:
             raise ConfigurationError(*faults)
+
+    def _read_text_options(self) -> Iterable[str]:
+        """Reads the lists of categories by feature, and yields the faults of all that decides on texts."""
+        mapping, key = cast("object", self.categories), cast("object", self.text_key)
+        if self.text not in (None, *TEXT_MODES):
+            yield f"text must be one of {', '.join(TEXT_MODES)}, got {self.text!r}."
+        if key is not None and not isinstance(key, str):
+            yield f"text_key must be of type str, got {type(key).__name__}."
+        if not isinstance(mapping, Mapping):
+            yield f"categories must be lists of strings by feature, got {mapping!r}."
+            return
+        categories = {feature: _read_names(values, is_unique=True) for feature, values in mapping.items()}
+        yield from (f"categories of {feature!r} {fault}" for feature, (_, fault) in categories.items() if fault)
+        object.__setattr__(self, "categories", {feature: names for feature, (names, _) in categories.items()})
 
 
 def _output_kind_faults(kind: Any) -> Iterable[str]:
@@ -134,8 +160,8 @@ def _read_names(value: Any, *, is_unique: bool) -> tuple[tuple[str, ...], str]:
     return tuple(names.values()), ""
 
 
-def _is_sentry_mode(value: str) -> str | None:
-    return None if value in SENTRY_MODES else f"must be one of {', '.join(SENTRY_MODES)}"
+def _one_of(modes: Sequence[str]) -> Callable[[str], str | None]:
+    return lambda value: None if value in modes else f"must be one of {', '.join(modes)}"
 
 
 def _at_least_one(value: float) -> str | None:
@@ -202,6 +228,18 @@ class InstrumentationSettings:
     confidence_floor: float = declare_option(
         default=0.5, doc="A prediction of less confidence is unsure; within [0, 1].", check=ratio
     )
+    text: TextMode = declare_option(
+        default="hash",
+        doc="What leaves of texts that neither the model nor the developer declares. `hash`: one of 64 buckets of a "
+        "keyed hash, enough to see drift and nothing to read; `keep`: the text itself, the first `max_labels` of them.",
+        check=_one_of(TEXT_MODES),
+    )
+    text_key: str = declare_option(
+        default="",
+        doc="Key of these buckets, the same in every process and for `otel-mlmon reference build`; if empty, it is "
+        "made from the model's name.",
+        is_secret=True,
+    )
     max_labels: int = declare_option(
         default=50,
         doc="Number of labels, and of values of a category, that are counted by name; others count as `_OTHER`.",
@@ -211,6 +249,12 @@ class InstrumentationSettings:
         default=100,
         doc="Number of input features of a model that are profiled, the first ones; 0 leaves inputs alone.",
         check=not_negative,
+    )
+    min_new_values: int = declare_option(
+        default=10,
+        doc="Number of new values of a feature or a regression that leave together at least; fewer wait, so that no "
+        "export shows the input of one call.",
+        check=_at_least_one,
     )
     buffer_records: int = declare_option(
         default=16_384,
@@ -233,7 +277,7 @@ class InstrumentationSettings:
         doc="How inferences reach Sentry. `native`: Sentry's tracing; `otlp`: OpenTelemetry's spans sent to Sentry; "
         "`off`; `auto`: what fits Sentry's set-up once it is initialised or a DSN is known: `otlp` beside its "
         '`OTLPIntegration`, `otel` with `instrumenter="otel"`, else `native`.',
-        check=_is_sentry_mode,
+        check=_one_of(SENTRY_MODES),
     )
     sentry_traces_sample_rate: float | None = declare_option(
         default=0.1,
@@ -248,7 +292,9 @@ class InstrumentationSettings:
         "leaves the decision out of Sentry's headers, as they are without tracing.",
     )
     sentry_dsn: str = declare_option(
-        default="", doc="Sentry's DSN, if the application has not initialised Sentry; else `SENTRY_DSN`."
+        default="",
+        doc="Sentry's DSN, if the application has not initialised Sentry; else `SENTRY_DSN`.",
+        is_secret=True,
     )
     onnxruntime_telemetry: bool = declare_option(
         default=True,
@@ -271,7 +317,7 @@ class InstrumentationSettings:
         options = self.models.get(model, ModelOptions())
         thresholds = {
             name: getattr(self, name)
-            for name in ("latency_threshold_s", "confidence_floor")
+            for name in ("latency_threshold_s", "confidence_floor", "text", "text_key")
             if getattr(options, name) is None
         }
         return replace(options, **thresholds) if thresholds else options

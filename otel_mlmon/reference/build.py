@@ -45,6 +45,7 @@ from otel_mlmon.reference.profile import Profile, format_timestamp, utc_now
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
+from otel_mlmon.text_buckets import TextBuckets
 from otel_mlmon.types import Floats
 
 MAX_BATCH_ROWS: Final = 1_024
@@ -131,7 +132,7 @@ class OnnxModel:
         recorder = CallRecorder(capture, runtime_version=self._version)
         options = options or ModelOptions()
         decoders: list[Decoder] = []
-        counts = _StreamCounts(truth)
+        counts = _StreamCounts(truth, text_key=options.text_key or "")
         copy_call: CopyCall | None = None
         done = 0
         for batch in self._batches(feed, rows):
@@ -222,7 +223,8 @@ class _CallList:
 class _StreamCounts:
     """Adds up the predictions of all batches."""
 
-    def __init__(self, truth: Sequence[str | None] | None) -> None:
+    def __init__(self, truth: Sequence[str | None] | None, *, text_key: str) -> None:
+        self._text_key = text_key
         self.streams: dict[str, StreamSketch] = {}
         self._truth = truth
         self._calibration: Calibration | None = None
@@ -259,7 +261,8 @@ class _StreamCounts:
         rows = [row for call in np.flatnonzero(is_complete) for row in range(starts[call], starts[call] + sizes[call])]
         codes = labels.codes[is_complete[labels.calls]].tolist()
         values = confidences.values[is_complete[confidences.calls]]
-        true_labels = [_resolve_label(truth[row], labels.table) for row in rows]
+        buckets = TextBuckets(key=self._text_key, model=predictions.model.name)
+        true_labels = [_resolve_label(truth[row], labels.table, buckets) for row in rows]
         is_known = np.array([label is not None for label in true_labels], dtype=bool)
         pairs = zip(codes, true_labels, strict=True)
         is_right = np.array([labels.table[code] == label for code, label in pairs], dtype=bool)
@@ -268,11 +271,14 @@ class _StreamCounts:
         self._has_match = self._has_match or bool(set(true_labels) & set(labels.table))
 
 
-def _resolve_label(label: str | None, table: Sequence[str]) -> str | None:
-    """Returns the label as the model names it: a number that is no label is the position of one."""
-    if label is not None and label not in table and label.isdecimal() and int(label) < len(table):
+def _resolve_label(label: str | None, table: Sequence[str], buckets: TextBuckets) -> str | None:
+    """Returns the label as the model names it: a number that is no label is the position of one, a text its bucket."""
+    if label is None or label in table:
+        return label
+    if label.isdecimal() and int(label) < len(table):
         return table[int(label)]
-    return label
+    bucket = buckets.assign(label)
+    return bucket if bucket in table else label
 
 
 def _count_rows(calls: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:

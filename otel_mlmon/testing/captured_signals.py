@@ -72,7 +72,9 @@ class Captured:
 
 @contextmanager
 def capture(**options: Any) -> Iterator[Captured]:
-    """`instrument(**options)` into memory, undone at the end; by default every call gets a span and an event.
+    """`instrument(**options)` into memory, undone at the end.
+
+    By default every call gets a span and an event, and values of features leave however few they are.
 
     Raises:
         ConfigurationError: The process is instrumented already, or an option is refused.
@@ -85,7 +87,7 @@ def capture(**options: Any) -> Iterator[Captured]:
     logger_provider = LoggerProvider(shutdown_on_exit=False)
     logger_provider.add_log_record_processor(SimpleLogRecordProcessor(events))
     meter_provider = MeterProvider(metric_readers=[reader], views=exponential_views(), shutdown_on_exit=False)
-    everything = {"span_ratio": 1.0, "spans_per_second": 1e9, "events_per_second": 1e9}
+    everything = {"span_ratio": 1.0, "spans_per_second": 1e9, "events_per_second": 1e9, "min_new_values": 1}
     handle = instrument(
         tracer_provider=tracer_provider,
         meter_provider=meter_provider,

@@ -21,6 +21,7 @@ from otel_mlmon.processor.receive.decode_logs import decode_logs
 from otel_mlmon.processor.self_telemetry import SelfTelemetry
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.testing.telemetry import Telemetry
+from otel_mlmon.text_buckets import name_attributes
 from otel_mlmon.types import ModelKey
 
 START_NS: Final = 1_767_225_600 * 10**9
@@ -112,7 +113,7 @@ class SimulatedProcessor:
             ModelKey(model, version, environment), sender=sender, start_ns=self.now_ns - length_ns, end_ns=self.now_ns
         )
         for label, count in (labels or {}).items():
-            telemetry.add_count(semconv.PREDICTIONS, count, {semconv.PREDICTION_LABEL: label})
+            telemetry.add_count(semconv.PREDICTIONS, count, name_attributes(semconv.PREDICTION_LABEL, label))
         for feature, count in (missing or {}).items():
             telemetry.add_count(semconv.MISSING_VALUES, count, {semconv.FEATURE_NAME: feature})
         numbers: list[tuple[semconv.Metric, Sequence[float], dict[str, str]]] = [
@@ -125,7 +126,8 @@ class SimulatedProcessor:
             attributes = {semconv.FEATURE_NAME: feature}
             if isinstance(counted, Mapping):
                 for category, count in counted.items():
-                    telemetry.add_count(semconv.CATEGORY, count, {**attributes, semconv.FEATURE_VALUE: category})
+                    names = name_attributes(semconv.FEATURE_VALUE, category)
+                    telemetry.add_count(semconv.CATEGORY, count, {**attributes, **names})
             else:
                 numbers.append((semconv.FEATURE, counted, attributes))
         for metric, sequence, attributes in numbers:

@@ -27,12 +27,22 @@ def test_every_setting_with_its_value_and_origin(
     }
 
 
+def test_the_value_of_a_secret_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OTEL_MLMON_TEXT_KEY", "s3cret")
+    for arguments in (["settings"], ["settings", "--json"]):
+        assert cli.main(arguments) == 0
+        text = capsys.readouterr().out
+        assert ("s3cret" in text, "(set, not shown)" in text) == (False, True)
+
+
 def test_a_line_a_setting(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["settings"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [option.name for option in OPTIONS]
-    assert "max_labels" in lines[6]
-    assert lines[6].split()[1:] == ["50", "default", "OTEL_MLMON_MAX_LABELS"]
+    assert "max_labels" in lines[8]
+    assert lines[8].split()[1:] == ["50", "default", "OTEL_MLMON_MAX_LABELS"]
 
 
 def test_what_would_be_read_of_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -254,6 +254,8 @@ def test_the_same_calls_make_the_same_signals(subject: Subject) -> None:
             "ml.model.name": "classifier",
             "ml.model.version": "3",
             "ml.operation.name": subject.operation,
+            "ml.sampling.reason": "failed" if span is failed else "share",
+            "ml.sampling.probability": 1.0,
             **subject.attributes,
             **own[id(span)],
         }

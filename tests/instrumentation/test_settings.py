@@ -9,7 +9,7 @@ import inspect
 import json
 import logging
 import math
-from dataclasses import dataclass, make_dataclass
+from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
@@ -174,11 +174,13 @@ def test_which_arguments_are_allowed(name: str, allowed: list[Any], refused: lis
 def test_a_model_without_thresholds_has_the_general_ones() -> None:
     own = ModelOptions(version="2", latency_threshold_s=0.5, confidence_floor=0.0)
     settings = resolved(models={"own": own, "other": ModelOptions(version="3")}, confidence_floor=0.25)
-    assert settings.options_for("own") is own
+    assert settings.options_for("own") == replace(own, text="hash", text_key="")
     assert settings.options_for("other") == ModelOptions(
-        version="3", latency_threshold_s=math.inf, confidence_floor=0.25
+        version="3", latency_threshold_s=math.inf, confidence_floor=0.25, text="hash", text_key=""
     )
-    assert settings.options_for("unknown") == ModelOptions(latency_threshold_s=math.inf, confidence_floor=0.25)
+    assert settings.options_for("unknown") == ModelOptions(
+        latency_threshold_s=math.inf, confidence_floor=0.25, text="hash", text_key=""
+    )
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ def used(meter_provider: MeterProvider | None) -> Iterator[Handle]:
         tracer_provider=TracerProvider(shutdown_on_exit=False),
         meter_provider=meter_provider,
         logger_provider=LoggerProvider(shutdown_on_exit=False),
+        min_new_values=1,
     )
     try:
         ort.InferenceSession(models.softmax()).run(None, {"input": np.zeros((1, 4), np.float32)})

@@ -12,6 +12,7 @@ from otel_mlmon.errors import DataError
 from otel_mlmon.instrumentation.settings import ModelOptions
 from otel_mlmon.reference.build import BuiltReference, OnnxModel
 from otel_mlmon.reference.calibration import Calibration
+from otel_mlmon.text_buckets import TextBuckets
 from tests.support import models
 
 RNG = np.random.default_rng(11)
@@ -52,7 +53,8 @@ def test_what_is_profiled_is_what_the_application_sends(tmp_path: Path) -> None:
     assert {name: streams[f"input.{name}"].missing for name in missing} == missing == {"f0": 70}
     for point in sent["ml.input.feature"]:
         moments = streams[f"input.{point.attributes['ml.feature.name']}"].moments
-        assert (moments.count, moments.minimum, moments.maximum) == (point.count, point.min, point.max)
+        assert moments.count == point.count
+        assert point.sum == pytest.approx(moments.mean * moments.count, abs=4e-4 * 4 * 700)
     attributes = sent["ml.predictions"][0].attributes
     assert (built.profile.model, built.profile.version) == (attributes["ml.model.name"], attributes["ml.model.version"])
     assert (built.rows, built.skipped_rows) == (700, 0)
@@ -93,7 +95,13 @@ def test_a_regression_has_values_and_texts_are_categories(tmp_path: Path) -> Non
     words = np.array([["red"], ["blue"], [""], ["red"]], dtype=object)
     built = profiled(model(tmp_path, models.strings()), word=words, number=np.ones((4, 1), dtype=np.float32))
     word = built.profile.streams["input.word"]
-    assert (dict(word.categories.counts), word.missing) == ({"red": 2, "blue": 1}, 1)
+    buckets = TextBuckets(key="", model=built.profile.model)
+    assert (dict(word.categories.counts), word.missing) == ({buckets.assign("red"): 2, buckets.assign("blue"): 1}, 1)
+    kept = profiled(
+        model(tmp_path, models.strings()), options=ModelOptions(keep_text=["word"]), word=words,
+        number=np.ones((4, 1), dtype=np.float32),
+    ).profile.streams["input.word"]  # fmt: skip
+    assert dict(kept.categories.counts) == {"red": 2, "blue": 1}
     rows = RNG.normal(size=(200, 2)).astype(np.float32)
     value = profiled(model(tmp_path, models.regression(), "price"), input=rows).profile.streams["prediction.value"]
     assert value.moments.mean == pytest.approx(float(rows.sum(axis=1).mean()), abs=1e-4)

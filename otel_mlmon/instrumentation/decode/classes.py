@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.batch import TensorRows
 from otel_mlmon.instrumentation.decode.heads import Classification
 from otel_mlmon.instrumentation.decode.model_identity import MAX_TEXT, class_names
@@ -24,13 +22,10 @@ from otel_mlmon.instrumentation.decode.predictions import (
     label_table,
     texts_of,
 )
-from otel_mlmon.instrumentation.decode.vocabulary import MIN_COUNT, Vocabulary
+from otel_mlmon.instrumentation.decode.vocabulary import TextNamer
 from otel_mlmon.instrumentation.runtime.call import Item, Plan, Tensor
 from otel_mlmon.instrumentation.runtime.model_graph import NO_ORIGIN
 from otel_mlmon.types import Bools, Floats, Ints, OutputKind
-
-MAX_TEXT_LABELS: Final = 1000
-"""Labels of an output of strings that may leave the process at most."""
 
 TOLERANCE: Final = 2e-3
 """The amount by which probabilities of a row may exceed a sum of 1."""
@@ -60,9 +55,11 @@ class ClassDecoder:
         plan: What was copied of each call.
         declared: What the developer declared.
         note: Takes what is inferred.
+        namer: Names labels as they may leave the process.
     """
 
-    def __init__(self, plan: Plan, declared: DeclaredOutputs, note: Note) -> None:
+    def __init__(self, plan: Plan, declared: DeclaredOutputs, note: Note, namer: TextNamer) -> None:
+        self._namer = namer
         self._plan = plan
         self._declared = declared
         self._note = note
@@ -88,7 +85,7 @@ class ClassDecoder:
         has_scores = kind != "labels" and not (kind == "top_k" and rows.dtype.kind in "iu")
         labels, confidences = Labels(), Confidences()
         if not has_scores:
-            labels = _number_labels(rows[:, 0] if rows.size else rows.ravel(), calls[: len(rows)], self.class_names)
+            labels = self._number_labels(rows[:, 0] if rows.size else rows.ravel(), calls[: len(rows)])
             decoded = labels.calls
         elif kind == "top_k":
             confidences = self._best_scores(tensor, rows, calls)
@@ -125,14 +122,12 @@ class ClassDecoder:
         """Decodes strings of `labels` or `top_k`; `sizes`, shape (n,), are the rows of each call."""
         texts, calls = texts_of(items, is_ranked=kind == "top_k")
         codes, table = encode_texts(texts)
-        # A text that is no class of the model may be the user's: it leaves once it came often enough.
-        self._vocabulary.admit(Counter(texts))
         shapes = [item[0] for item in items if type(item) is tuple]
         return Classification(
             output=tensor.name,
             kind=kind,
             has_scores=False,
-            labels=Labels(codes, calls, [text if text in self._vocabulary else semconv.OTHER for text in table]),
+            labels=Labels(codes, calls, list(map(self._namer.name_label, table))),
             sizes=sizes,
             decoded=np.bincount(calls, minlength=len(sizes)).astype(np.int64),
             width=shapes[0][-1] if shapes and len(shapes[0]) > 1 else 1,
@@ -162,12 +157,6 @@ class ClassDecoder:
             self._unlikely.add(tensor.name)
         return Confidences() if tensor.name in self._unlikely else Confidences(np.minimum(values[:, 0], 1.0), calls)
 
-    @functools.cached_property
-    def _vocabulary(self) -> Vocabulary:
-        keys = [key for tensor in self._plan.outputs for key in tensor.keys]
-        keys += [label for origin in self._plan.session.graph().outputs.values() for label in origin.labels]
-        return Vocabulary(limit=MAX_TEXT_LABELS, min_count=MIN_COUNT, initial_words=[*self.class_names, *keys])
-
     def _label_table(self, tensor: Tensor, classes: int) -> Sequence[str]:
         names = self.class_names
         is_only = sum(output.dtype.startswith("float") for output in self._plan.outputs) <= 1
@@ -177,11 +166,11 @@ class ClassDecoder:
         labels = self._plan.session.graph().outputs.get(tensor.name, NO_ORIGIN).labels
         return label_table(names, labels if len(labels) == classes else tensor.keys, classes)
 
-
-def _number_labels(values: NDArray[Any], calls: Ints, names: Sequence[str]) -> Labels:
-    """Returns labels that are numbers, shape (m,); one that is a position in `names` has that name."""
-    if values.dtype.kind == "f":
-        is_finite = np.isfinite(values)
-        values, calls = values[is_finite], calls[is_finite]
-    unique, codes = np.unique(values, return_inverse=True)
-    return Labels(codes.astype(np.int64), calls, [label_of(value, names) for value in unique.tolist()])
+    def _number_labels(self, values: NDArray[Any], calls: Ints) -> Labels:
+        """Returns labels that are numbers, shape (m,); one that is a position in the class names has that name."""
+        if values.dtype.kind == "f":
+            is_finite = np.isfinite(values)
+            values, calls = values[is_finite], calls[is_finite]
+        unique, codes = np.unique(values, return_inverse=True)
+        table = [self._namer.name_number_label(label_of(value, self.class_names)) for value in unique.tolist()]
+        return Labels(codes.astype(np.int64), calls, table)

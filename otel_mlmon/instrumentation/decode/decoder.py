@@ -12,11 +12,13 @@ from otel_mlmon.instrumentation.decode.batch import CallBatch, Items, split_call
 from otel_mlmon.instrumentation.decode.custom_outputs import OutputFunction, decode_with_function
 from otel_mlmon.instrumentation.decode.features import FeatureProfiler
 from otel_mlmon.instrumentation.decode.findings import Findings
-from otel_mlmon.instrumentation.decode.model_identity import identify, model_name
+from otel_mlmon.instrumentation.decode.model_identity import class_names, identify, model_name, reference_words
 from otel_mlmon.instrumentation.decode.outputs import TIMED_ONLY, DecodedOutputs, OutputDecoder
 from otel_mlmon.instrumentation.decode.predictions import Head, Predictions
 from otel_mlmon.instrumentation.decode.samples import SampleSizes, batch_sizes
+from otel_mlmon.instrumentation.decode.vocabulary import TextNamer
 from otel_mlmon.instrumentation.runtime.call import Plan
+from otel_mlmon.text_buckets import TextBuckets
 from otel_mlmon.types import OutputKind
 
 MAX_DECODERS: Final = 1024
@@ -41,6 +43,22 @@ class DeclaredModel(Protocol):
     @property
     def features(self) -> Sequence[str]:
         """Names of the inputs' columns."""
+
+    @property
+    def categories(self) -> Mapping[str, Sequence[str]]:
+        """Categories that may leave as they are, by feature."""
+
+    @property
+    def keep_text(self) -> Sequence[str]:
+        """Features whose texts leave as they are."""
+
+    @property
+    def text(self) -> str | None:
+        """Whether undeclared texts leave as buckets, `hash`, or as they are, `keep`."""
+
+    @property
+    def text_key(self) -> str | None:
+        """The key of the buckets; empty or None for one that is made from the model's name."""
 
     @property
     def categorical(self) -> Sequence[str] | None:
@@ -82,7 +100,8 @@ class Decoder:
         self._plan = plan
         self._declared = declared
         self._findings = findings or Findings()
-        self._outputs = OutputDecoder(plan, declared, self._note)
+        namer = make_namer(plan, declared, self.model.name)
+        self._outputs = OutputDecoder(plan, declared, self._note, namer)
         self._profiler = FeatureProfiler(
             plan.inputs,
             names=declared.features,
@@ -90,6 +109,7 @@ class Decoder:
             limit=max_features,
             metadata=plan.session.metadata,
             note=functools.partial(self._note, "inputs"),
+            namer=namer,
         )
 
     def decode(self, batch: CallBatch) -> Predictions:
@@ -124,6 +144,23 @@ class Decoder:
 
     def _note(self, subject: str, finding: str, **options: Any) -> None:
         self._findings.note(self.model.name, subject, finding, **options)
+
+
+def make_namer(plan: Plan, declared: DeclaredModel, model: str) -> TextNamer:
+    """Makes the namer of the texts of a model, from all that declares them: developer, graph, metadata, reference."""
+    session = plan.session
+    keys = [key for tensor in plan.outputs for key in tensor.keys]
+    graph_labels = [label for origin in session.graph().outputs.values() for label in origin.labels]
+    labels, categories = reference_words(session.metadata)
+    return TextNamer(
+        buckets=None if declared.text == "keep" else TextBuckets(key=declared.text_key or "", model=model),
+        labels=[*map(str, declared.labels), *class_names(session.metadata), *keys, *graph_labels, *labels],
+        categories={
+            feature: [*map(str, declared.categories.get(feature, ())), *categories.get(feature, ())]
+            for feature in {*declared.categories, *categories}
+        },
+        kept_features=declared.keep_text,
+    )
 
 
 class Decoders:

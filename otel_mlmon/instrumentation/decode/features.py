@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from otel_mlmon.instrumentation.decode.batch import Items, TensorRows, join_rows, split_calls
 from otel_mlmon.instrumentation.decode.images import channel_names, image_features
 from otel_mlmon.instrumentation.decode.predictions import InputSummary
+from otel_mlmon.instrumentation.decode.vocabulary import TextNamer
 from otel_mlmon.instrumentation.runtime.call import Item, Tensor
 from otel_mlmon.instrumentation.runtime.input_sample import sample_interval
 from otel_mlmon.types import Bools
@@ -75,6 +76,7 @@ class FeatureProfiler:
         categorical: Names of those that are categories; None to infer them from whole numbers of few values.
         limit: Number of features at most.
         note: Takes what a developer would like to know.
+        namer: Names categories as they may leave the process.
         metadata: The model's, which may say the order of an image's colours.
     """
 
@@ -86,8 +88,10 @@ class FeatureProfiler:
         categorical: Sequence[str] | None,
         limit: int,
         note: Callable[[str], None],
+        namer: TextNamer,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
+        self._namer = namer
         self._tensors = tensors
         self._names = list(names)
         self._categorical = categorical
@@ -168,7 +172,7 @@ class FeatureProfiler:
     def _add_input(self, plan: InputPlan, items: Items, summary: InputSummary) -> int:
         """Adds one input to the summary; returns its number of rows."""
         if plan.tensor.layout == "text":
-            return _add_texts(plan, split_calls(items), summary)
+            return _add_texts(plan, split_calls(items), summary, self._namer)
         if not plan.names:
             return _add_images(plan, split_calls(items), summary)
         if plan.is_wide:
@@ -180,7 +184,7 @@ class FeatureProfiler:
             return 0
         if plan.inferred and joined.rows.size:
             self._check_categories(plan, joined)
-        return _add_table(plan, joined, summary)
+        return _add_table(plan, joined, summary, self._namer)
 
     def _check_categories(self, plan: InputPlan, joined: TensorRows) -> None:
         low, high = CATEGORY_RANGE
@@ -217,7 +221,7 @@ def _width(tensor: Tensor, items: Items) -> int:
     return math.prod(shape[1:]) if tensor.layout in {"rows", "text", "wide"} else 1
 
 
-def _add_table(plan: InputPlan, joined: TensorRows, summary: InputSummary) -> int:
+def _add_table(plan: InputPlan, joined: TensorRows, summary: InputSummary, namer: TextNamer) -> int:
     rows = joined.rows
     if not rows.size:
         return 0
@@ -234,7 +238,7 @@ def _add_table(plan: InputPlan, joined: TensorRows, summary: InputSummary) -> in
         categories: Counter[str] = Counter()
         for value, count in zip(values.tolist(), counts.tolist(), strict=True):
             categories[_category_of(value)] += count
-        summary.categories[name] = categories
+        summary.categories[name] = namer.count_categories(name, categories, are_texts=False)
     return len(rows)
 
 
@@ -253,7 +257,7 @@ def _category_of(value: float) -> str:
     return str(int(value)) if float(value).is_integer() else f"{value:g}"
 
 
-def _add_texts(plan: InputPlan, items: Sequence[Item], summary: InputSummary) -> int:
+def _add_texts(plan: InputPlan, items: Sequence[Item], summary: InputSummary, namer: TextNamer) -> int:
     # All texts of one width in a row, so that each column is counted in one step of C.
     texts_by_width: dict[int, list[str]] = {}
     for item in items:
@@ -269,7 +273,7 @@ def _add_texts(plan: InputPlan, items: Sequence[Item], summary: InputSummary) ->
     for name, counter in zip(plan.names, counters, strict=True):
         missing = counter.pop("", 0) + counter.pop("None", 0) + counter.pop("nan", 0)
         if counter:
-            summary.categories[name] = dict(counter)
+            summary.categories[name] = namer.count_categories(name, counter, are_texts=True)
         if missing:
             summary.missing[name] = missing
     return rows

@@ -185,6 +185,24 @@ def class_names(metadata: Mapping[str, str]) -> tuple[str, ...]:
     return ()
 
 
+def reference_words(metadata: Mapping[str, str]) -> tuple[Sequence[str], Mapping[str, Sequence[str]]]:
+    """Reads the labels, and the categories by feature, that the reference profile in a model's metadata names.
+
+    A profile that cannot be read names none: that is the processor's to report.
+    """
+    from otel_mlmon.errors import ProfileError
+    from otel_mlmon.reference.embedding import find_profile
+
+    try:
+        profile = find_profile(metadata)
+    except ProfileError:
+        profile = None
+    words = {name: list(sketch.categories.counts) for name, sketch in (profile.streams if profile else {}).items()}
+    prefix = semconv.STREAM_INPUT_PREFIX
+    labels = [label for name, labels in words.items() if name.startswith(semconv.STREAM_LABEL) for label in labels]
+    return labels, {name.removeprefix(prefix): texts for name, texts in words.items() if name.startswith(prefix)}
+
+
 def _split_names(text: str) -> tuple[str, ...]:
     if text.lstrip()[:1] in {"{", "[", "("}:  # a literal that could not be parsed
         return ()

@@ -13,10 +13,8 @@ from typing import Any, Final, cast
 
 import numpy as np
 
-from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.batch import CallBatch, split_calls
-from otel_mlmon.instrumentation.decode.classes import MAX_TEXT_LABELS
-from otel_mlmon.instrumentation.decode.decoder import CallDecoder, DeclaredModel, Decoder
+from otel_mlmon.instrumentation.decode.decoder import CallDecoder, DeclaredModel, Decoder, make_namer
 from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.decode.model_identity import MAX_TEXT, model_name
 from otel_mlmon.instrumentation.decode.predictions import (
@@ -32,6 +30,9 @@ from otel_mlmon.instrumentation.decode.vocabulary import Vocabulary
 from otel_mlmon.instrumentation.runtime.call import ObservedItem, Plan, Scalar, ValueRows
 from otel_mlmon.internal_events import JOURNAL, ValuesDropped
 from otel_mlmon.types import Floats, Ints
+
+MAX_LABELS: Final = 50
+"""Labels of one plan that leave at most, beside the declared ones."""
 
 VALUE: Final = "value"
 """The name of the output that holds reported numbers."""
@@ -70,8 +71,10 @@ class ObservationDecoder:
         scores_plan = dataclasses.replace(plan, inputs=(), outputs=plan.outputs[-1:], is_observed=False)
         self._scores = Decoder(scores_plan, options=options, max_features=0, findings=findings)
         self._class_names = [str(name)[:MAX_TEXT] for name in model_options.labels]
-        # The caller's own labels, so at their first time; as many as leave of an output of texts.
-        self._vocabulary = Vocabulary(limit=MAX_TEXT_LABELS, min_count=1, initial_words=self._class_names)
+        # A text that the caller reports as a label is one; of many different ones it must be something else.
+        self._vocabulary = Vocabulary(limit=max(MAX_LABELS, len(self._class_names)))
+        self._vocabulary.admit(dict.fromkeys(self._class_names, 1))
+        self._namer = make_namer(plan, model_options, model_name(plan.session))
         self._categorical = frozenset(model_options.categorical or ())
         self._max_features = max_features
         self._are_categories: dict[str, bool | None] = {}
@@ -106,9 +109,13 @@ class ObservationDecoder:
         )
 
     def _decode_labels(self, rows: _Rows) -> Labels:
-        codes, table = encode_texts([_label_text(value, self._class_names) for value in rows.values])
-        self._vocabulary.admit(dict.fromkeys(table, 1))
-        return Labels(codes, rows.calls, [text if text in self._vocabulary else semconv.OTHER for text in table])
+        codes, table = encode_texts([self._name_label(value) for value in rows.values])
+        return Labels(codes, rows.calls, [next(iter(self._vocabulary.admit({label: 1}))) for label in table])
+
+    def _name_label(self, value: Scalar) -> str:
+        if isinstance(value, str):
+            return value[:MAX_TEXT]
+        return self._namer.name_number_label(label_of(value, self._class_names))
 
     def _summarize_features(self, items: Sequence[dict[str, Scalar | ValueRows] | None]) -> tuple[InputSummary, Ints]:
         """Summarizes the features of all calls; returns the rows of each call that they show, too."""
@@ -144,15 +151,19 @@ class ObservationDecoder:
         return True
 
     def _summarize_feature(self, name: str, values: list[Scalar], inputs: InputSummary) -> None:
-        is_category = self._are_categories[name]
+        is_category, missing_count = self._are_categories[name], 0
         if is_category is None:
             first = next((value for value in values if value is not None), None)
             is_category = self._are_categories[name] = None if first is None else isinstance(first, (str, bool))
         if is_category:
-            texts = Counter([_category_text(value) for value in values])
-            missing_count = sum(texts.pop(text, 0) for text in _ABSENT_TEXTS)
-            if texts:
-                inputs.categories[name] = texts
+            counts: Counter[str] = Counter()
+            for are_texts in (True, False):
+                column = [_category_text(value) for value in values if isinstance(value, str) is are_texts]
+                texts = Counter(column)
+                missing_count += sum(texts.pop(text, 0) for text in _ABSENT_TEXTS)
+                counts.update(self._namer.count_categories(name, texts, are_texts=are_texts))
+            if counts:
+                inputs.categories[name] = counts
         else:
             numbers = _numbers(values)
             finite = numbers[np.isfinite(numbers)]
@@ -213,10 +224,6 @@ def _number(value: Scalar) -> float:
         return float(value)
     except OverflowError:
         return math.nan
-
-
-def _label_text(value: Scalar, class_names: Sequence[str]) -> str:
-    return value[:MAX_TEXT] if isinstance(value, str) else label_of(value, class_names)
 
 
 def _category_text(value: Scalar) -> str:

@@ -27,6 +27,7 @@ from otel_mlmon.instrumentation.decode.predictions import (
     OutputItems,
 )
 from otel_mlmon.instrumentation.decode.samples import SampleSizes, batch_sizes
+from otel_mlmon.instrumentation.decode.vocabulary import TextNamer
 from otel_mlmon.instrumentation.runtime.call import Plan, Tensor
 from otel_mlmon.instrumentation.runtime.model_graph import NO_ORIGIN, OutputOrigin
 from otel_mlmon.types import Floats, Ints, OutputKind
@@ -64,9 +65,10 @@ class OutputDecoder:
         plan: What was copied of each call.
         declared: What the developer declared.
         note: Takes what is inferred.
+        namer: Names labels as they may leave the process.
     """
 
-    def __init__(self, plan: Plan, declared: DeclaredOutputs, note: Note) -> None:
+    def __init__(self, plan: Plan, declared: DeclaredOutputs, note: Note, namer: TextNamer) -> None:
         self._plan = plan
         self._declared = declared
         self._note = note
@@ -82,7 +84,7 @@ class OutputDecoder:
         """Rows that came before the kind of their output was known."""
         self._item_decoders: dict[int, ItemDecoder] = {}
         self._heads = HeadJoiner()
-        self.classes = ClassDecoder(plan, declared, note)
+        self.classes = ClassDecoder(plan, declared, note, namer)
 
     def decode(self, outputs: Sequence[Items], samples: SampleSizes, calls: int) -> DecodedOutputs:
         """Decodes the copies of the outputs of so many calls."""

@@ -1,91 +1,129 @@
-"""Decides which of the application's strings may become attribute values: a bounded vocabulary of frequent ones.
+"""Decides how texts of the application are called outside its process, and how many names there are at most.
 
-A name, an address or a sentence in a string input comes once or twice and never leaves the process; a category comes
-again and again. Of the others only the count leaves, as `_OTHER`.
-
-Candidates are counted as by Misra and Gries (Finding repeated elements, 1982): in bounded memory, never above the true
-count, and a frequent word is found among any number of words that come once.
+A text leaves as it is only where the model declares it (its graph, its metadata, the reference that it carries) or the
+developer does. Any other one is counted in a bucket of a keyed hash (see `text_buckets`), from the first time on and
+alike in every process, so that neither a deploy nor a restart looks like drift.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 from otel_mlmon import semconv
-
-MIN_COUNT: Final = 5
-"""Number of occurrences from which on a value of an input may leave the process."""
+from otel_mlmon.text_buckets import MAX_NUMBER, TextBuckets, split_bucket
 
 MAX_WORD_CHARACTERS: Final = 64
-"""The largest length of a value that may leave the process."""
-
-CANDIDATES_PER_WORD: Final = 20
+"""The largest length of a text that leaves as it is where nobody declared it."""
 
 MAX_VOCABULARIES: Final = 4096
 """The largest number of vocabularies, one a model and feature; beyond it the oldest is evicted and learned anew."""
 
 
-class Vocabulary:
-    """Holds the values that may leave the process, at most `limit`; an admitted value stays admitted.
+class TextNamer:
+    """Names the labels and categories of one model, as they may leave the process.
 
     Args:
-        limit: Number of values at most.
-        min_count: Number of times that a value must come first; 1 for labels, which are the model's own.
-        initial_words: Values that may leave from the start, as the developer declared them.
+        buckets: The buckets of undeclared texts; None if the developer lets texts leave as they are.
+        labels: The labels that are declared.
+        categories: The categories that are declared, by feature.
+        kept_features: Features all of whose texts leave as they are.
     """
 
-    def __init__(self, *, limit: int, min_count: int, initial_words: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        buckets: TextBuckets | None,
+        labels: Iterable[str] = (),
+        categories: Mapping[str, Collection[str]] | None = None,
+        kept_features: Iterable[str] = (),
+    ) -> None:
+        self._buckets = buckets
+        self._labels = frozenset(labels)
+        self._kept_features = frozenset(kept_features)
+        self._categories = {name: frozenset(words) for name, words in (categories or {}).items()}
+
+    def name_label(self, text: str) -> str:
+        """Returns the name of a label that came as a text."""
+        return self._name(text, self._labels)
+
+    def name_number_label(self, label: str) -> str:
+        """Returns the name of a label that came as a number, or as the class name of one."""
+        return self._name_number(label, self._labels)
+
+    def name_category(self, feature: str, text: str) -> str:
+        """Returns the name of a category that came as a text."""
+        return text if feature in self._kept_features else self._name(text, self._categories.get(feature, ()))
+
+    def name_number_category(self, feature: str, category: str) -> str:
+        """Returns the name of a category that came as a number."""
+        return (
+            category
+            if feature in self._kept_features
+            else self._name_number(category, self._categories.get(feature, ()))
+        )
+
+    def count_categories(self, feature: str, counts: Mapping[str, int], *, are_texts: bool) -> dict[str, int]:
+        """Returns the counts of the categories of a feature by their names."""
+        name_of = self.name_category if are_texts else self.name_number_category
+        named: dict[str, int] = {}
+        for category, count in counts.items():
+            name = name_of(feature, category)
+            named[name] = named.get(name, 0) + count
+        return named
+
+    def _name(self, text: str, declared: Collection[str]) -> str:
+        return text if self._buckets is None or text in declared else self._buckets.assign(text)
+
+    def _name_number(self, text: str, declared: Collection[str]) -> str:
+        if self._buckets is None or text in declared:
+            return text
+        try:
+            is_small = abs(float(text)) <= MAX_NUMBER
+        except ValueError:
+            return text  # the class name of a number
+        return text if is_small else self._buckets.assign(text)
+
+
+class Vocabulary:
+    """Holds the first `limit` names that were counted; all later ones are counted as `_OTHER`.
+
+    Args:
+        limit: Number of names at most; buckets do not count.
+    """
+
+    def __init__(self, *, limit: int) -> None:
         self._limit = limit
-        self._min_count = min_count
-        self._words: set[str] = set(list(initial_words)[:limit])
-        self._candidates: dict[str, int] = {}
+        self._words: set[str] = set()
 
     @property
     def is_full(self) -> bool:
-        """Whether no further value will be admitted."""
+        """Whether no further name will be admitted."""
         return len(self._words) >= self._limit
 
-    def __contains__(self, word: str) -> bool:
-        return word in self._words
-
     def admit(self, counts: Mapping[str, int]) -> dict[str, int]:
-        """Returns `counts` with all values that may not leave the process added up as `_OTHER`."""
-        if self.is_full:
-            admitted = {word: counts[word] for word in counts.keys() & self._words}
-            others = sum(counts.values()) - sum(admitted.values())
-            return {**admitted, semconv.OTHER: admitted.get(semconv.OTHER, 0) + others} if others else admitted
-        admitted = {}
+        """Returns `counts` with those of all names that are not admitted added up as `_OTHER`."""
+        admitted: dict[str, int] = {}
         for word, count in counts.items():
-            name = word if word in self._words or self._learn(word, count) else semconv.OTHER
+            name = word if word in self._words or self._add(word) else semconv.OTHER
             admitted[name] = admitted.get(name, 0) + count
         return admitted
 
-    def _learn(self, word: str, count: int) -> bool:
+    def _add(self, word: str) -> bool:
+        if split_bucket(word)[1]:
+            return True
         if self.is_full or len(word) > MAX_WORD_CHARACTERS or not word.isprintable():
             return False
-        total = self._candidates.get(word, 0) + count
-        if total >= self._min_count:
-            self._words.add(word)
-            self._candidates.pop(word, None)
-            return True
-        if word not in self._candidates and len(self._candidates) >= self._limit * CANDIDATES_PER_WORD:
-            self._decrement_candidates()
-        else:
-            self._candidates[word] = total
-        return False
-
-    def _decrement_candidates(self) -> None:
-        """Decrements the candidates' counts and drops those at 0, so that rare values do not block frequent ones."""
-        self._candidates = {word: count - 1 for word, count in self._candidates.items() if count > 1}
+        self._words.add(word)
+        return True
 
 
 class Vocabularies:
-    """Holds one vocabulary for each feature, and each head, of a model, shared by all sessions of the model.
+    """Holds one vocabulary for each model, head and feature, shared by all sessions of the model.
 
     Args:
-        limit: Number of values of each at most.
-        on_full: Called with model and feature when values beyond the limit come.
+        limit: Number of names of each at most.
+        on_full: Called with model and feature when names beyond the limit come.
     """
 
     def __init__(self, *, limit: int, on_full: Callable[[str, str], None] = lambda _, __: None) -> None:
@@ -94,16 +132,20 @@ class Vocabularies:
         self._vocabularies: dict[tuple[str, str, str], Vocabulary] = {}
 
     def admit(self, model: str, head: str, feature: str, counts: Mapping[str, int]) -> dict[str, int]:
-        """Returns `counts` with all values that may not leave as `_OTHER`; an empty `feature` means labels of `head`.
+        """Returns `counts` with all names that do not leave as `_OTHER`.
 
-        The head of a model that has one has no name.
+        Args:
+            model: The name of the model.
+            head: The name of the output that labels are of; empty of an only one, and of features.
+            feature: The name of the feature; empty means labels.
+            counts: How often each name was counted.
         """
-        vocabulary = self._vocabularies.get((model, head, feature))
+        key = (model, head, feature)
+        vocabulary = self._vocabularies.get(key)
         if vocabulary is None:
             if len(self._vocabularies) >= MAX_VOCABULARIES:
                 del self._vocabularies[next(iter(self._vocabularies))]
-            vocabulary = Vocabulary(limit=self._limit, min_count=MIN_COUNT if feature else 1)
-            self._vocabularies[(model, head, feature)] = vocabulary
+            vocabulary = self._vocabularies[key] = Vocabulary(limit=self._limit)
         admitted = vocabulary.admit(counts)
         if vocabulary.is_full and semconv.OTHER in admitted:
             self._on_full(model, feature)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -27,7 +28,9 @@ from opentelemetry.context import Context
 from opentelemetry.metrics import Histogram
 from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, SimpleFixedSizeExemplarReservoir
 
+from otel_mlmon import semconv
 from otel_mlmon.instrumentation.export.spans import UNTRACED_CONTEXT
+from otel_mlmon.sketch.exponential import compute_indices
 from otel_mlmon.types import Floats
 
 Attributes = Mapping[str, str]
@@ -38,6 +41,10 @@ Exemplar = tuple[float, object] | None
 EXPLICIT: Final = "_ExplicitBucketHistogramAggregation"
 EXPONENTIAL: Final = "_ExponentialBucketHistogramAggregation"
 DROP: Final = "_DropAggregation"
+
+MAX_HIDDEN_SCALE: Final = 10
+"""The finest scale of hidden values: buckets of 0.07 % of a value. At the SDK's finest, 20, ten equal values would be
+told to a millionth."""
 
 _WITHOUT_EXPONENTIAL: Final = "PrometheusMetricReader"
 """A reader whose whole scrape fails where a view asks for exponential histograms.
@@ -51,17 +58,36 @@ def is_sdk(instrument: object) -> bool:
     return hasattr(instrument, "_measurement_consumer")
 
 
-def record_one_by_one(instrument: Histogram, values: Floats, attributes: Attributes, exemplar: Exemplar = None) -> int:
-    """Records values by the public method; returns how many it left out, being negative, which `record` refuses."""
+def record_one_by_one(
+    instrument: Histogram,
+    values: Floats,
+    attributes: Attributes,
+    exemplar: Exemplar = None,
+    *,
+    are_hidden: bool = False,
+) -> int:
+    """Records values by the public method; returns how many it left out, being negative, which `record` refuses.
+
+    Of hidden values the middles of the buckets of `semconv.VALUE_BOUNDS` are recorded.
+    """
     context = _exemplar_context(exemplar)
     exemplar_value = exemplar[0] if exemplar else None
     accepted = values[values >= 0]
+    if are_hidden:
+        accepted = np.maximum(explicit_middles(accepted, np.asarray(semconv.VALUE_BOUNDS)), 0.0)
     for value in accepted.tolist():
         instrument.record(value, dict(attributes), context if value == exemplar_value else UNTRACED_CONTEXT)
     return int(values.size - accepted.size)
 
 
-def record_at_once(instrument: Any, values: Floats, attributes: Attributes, exemplar: Exemplar = None) -> int:
+def record_at_once(
+    instrument: Any,
+    values: Floats,
+    attributes: Attributes,
+    exemplar: Exemplar = None,
+    *,
+    are_hidden: bool = False,
+) -> int:
     """Adds values to every aggregation that `instrument.record` would reach; returns 0, since it leaves none out.
 
     Args:
@@ -69,6 +95,8 @@ def record_at_once(instrument: Any, values: Floats, attributes: Attributes, exem
         values: Shape (n,), finite.
         attributes: Those of the data point.
         exemplar: One of the values with the context of its call; None for no exemplar.
+        are_hidden: Whether only the buckets may tell the values: no minimum, no maximum, the sum as if each value
+            were the middle of its bucket, and no bucket of an exponential histogram finer than `MAX_HIDDEN_SCALE`.
     """
     is_enabled = getattr(instrument, "_is_enabled", None)
     if not values.size or (is_enabled is not None and not is_enabled()):
@@ -82,8 +110,33 @@ def record_at_once(instrument: Any, values: Floats, attributes: Attributes, exem
         measurement = private("measurement", "Measurement")(value, now_ns, instrument, context, dict(attributes))
         measurements.append((measurement, accept(value, now_ns, dict(attributes), context)))
     for _, match in view_matches(instrument):
-        _add_to_match(match, measurements, others, attributes)
+        _add_to_match(match, measurements, others, attributes, hidden=values if are_hidden else None)
     return 0
+
+
+def explicit_middles(values: Floats, bounds: Floats) -> Floats:
+    """Returns the middle of the bucket of each value, shape (n,); of an open bucket its one bound.
+
+    Args:
+        values: Finite numbers.
+        bounds: Upper bounds of the buckets, inclusive and increasing, shape (k,); without any the middles are 0.
+    """
+    if not bounds.size:
+        return np.zeros(values.size)
+    middles = np.concatenate([bounds[:1], (bounds[:-1] + bounds[1:]) / 2, bounds[-1:]])
+    return np.asarray(middles[np.searchsorted(bounds, values, side="left")], dtype=np.float64)
+
+
+def exponential_middles(values: Floats, scale: int) -> Floats:
+    """Returns the middle of the bucket of each value, shape (n,), in an exponential histogram of this scale."""
+    middles = np.zeros(values.size)
+    filled = values != 0
+    indices = compute_indices(np.abs(values[filled]), scale).astype(np.float64)
+    with np.errstate(over="ignore"):
+        low, high = np.exp2(indices * 2.0**-scale), np.exp2((indices + 1) * 2.0**-scale)
+    # The last bucket ends beyond the largest number.
+    middles[filled] = np.sign(values[filled]) * np.where(np.isinf(high), low, low + (high - low) / 2)
+    return middles
 
 
 def offer_exemplar(instrument: Any, value: float, attributes: Attributes, context: Context, time_ns: int) -> None:
@@ -178,17 +231,29 @@ def _split_extremes(values: Floats) -> tuple[list[float], Floats]:
     return values[positions].tolist(), np.delete(values, positions)
 
 
-def _add_to_match(match: Any, measurements: list[tuple[Any, bool]], others: Floats, attributes: Attributes) -> None:
+def _add_to_match(
+    match: Any,
+    measurements: list[tuple[Any, bool]],
+    others: Floats,
+    attributes: Attributes,
+    *,
+    hidden: Floats | None,
+) -> None:
     key, view_attributes = _aggregation_key(match, attributes)
     create = getattr(match, "_get_or_create_aggregation", None)
-    if create is None and key not in match._attributes_aggregation:
+    is_begun = create is None and key not in match._attributes_aggregation
+    if is_begun:
         match.consume_measurement(*measurements[0])
         measurements = measurements[1:]
     # Under the lock of the collection: a delta reader throws its aggregations away there, and a cumulative one must not
     # meet values of a new sign before `_align_empty_buckets`.
     with match._lock:
         aggregation = match._attributes_aggregation[key] if create is None else create(key, view_attributes)
+        is_hidden = hidden is not None and type(aggregation).__name__ in {EXPLICIT, EXPONENTIAL}
+        earlier_sum = _hide_extremes(aggregation, is_begun=is_begun) if is_hidden else 0.0
         _fill(aggregation, measurements, others)
+        if hidden is not None and is_hidden:
+            aggregation._sum = earlier_sum + float(_middles(aggregation, hidden).sum())
         if type(aggregation).__name__ == EXPONENTIAL:
             _align_empty_buckets(aggregation)
 
@@ -210,6 +275,31 @@ def _fill(aggregation: Any, measurements: list[tuple[Any, bool]], others: Floats
             for value in others.tolist():
                 measurement = dataclasses.replace(measurements[0][0], value=value)
                 aggregation.aggregate(measurement, should_sample_exemplar=False)
+
+
+def _hide_extremes(aggregation: Any, *, is_begun: bool) -> float:
+    """Makes an aggregation of hidden values keep no extremes and no narrow buckets; returns its sum so far.
+
+    Args:
+        aggregation: An explicit or exponential histogram of the SDK's.
+        is_begun: Whether it holds the first of the values already, which its sum is not to hold.
+    """
+    with aggregation._lock:
+        aggregation._record_min_max = False
+        if is_begun:
+            aggregation._min, aggregation._max, aggregation._sum = math.inf, -math.inf, 0.0
+        if type(aggregation).__name__ == EXPONENTIAL and aggregation._mapping.scale > MAX_HIDDEN_SCALE:
+            positive, negative = aggregation._value_positive, aggregation._value_negative
+            if positive is not None and negative is not None:
+                aggregation._downscale(aggregation._mapping.scale - MAX_HIDDEN_SCALE, positive, negative)
+            aggregation._mapping = aggregation._new_mapping(MAX_HIDDEN_SCALE)
+        return float(aggregation._sum)
+
+
+def _middles(aggregation: Any, values: Floats) -> Floats:
+    if type(aggregation).__name__ == EXPONENTIAL:
+        return exponential_middles(values, aggregation._mapping.scale)
+    return explicit_middles(values, np.asarray(aggregation._boundaries, dtype=np.float64))
 
 
 def _add_exemplar(aggregation: Any, measurement: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import time
 from typing import Any, Final, NamedTuple
 
@@ -73,11 +74,23 @@ def _compare(*, is_traced: bool) -> str:
             # The error comes from our own test providers and values: the text holds no data of the host.
             return f"{release} is laid out in another way: {type(error).__name__}: {error}"
         differing = [name for name in at_once if at_once[name] != one_by_one[name]]
+        if not is_traced:
+            differing += _find_unhidden(at_once)
         return f"{release} gives other {' and '.join(differing)} histograms than by `record`" if differing else ""
     return f"{release} fails in the self-test"
 
 
-def _record(*, is_bulk: bool, is_traced: bool) -> dict[str, tuple[Any, ...]]:
+def _find_unhidden(expected: dict[str, tuple[Any, ...]]) -> list[str]:
+    """Lists the kinds of histogram whose extremes show, or which lose values, where values are hidden."""
+    hidden = _record(is_bulk=True, is_traced=False, are_hidden=True)
+    return [
+        f"hidden {name}"
+        for name, (_, count, _, low, high, _, _) in hidden.items()
+        if (count, low, high) != (expected[name][1], math.inf, -math.inf)
+    ]
+
+
+def _record(*, is_bulk: bool, is_traced: bool, are_hidden: bool = False) -> dict[str, tuple[Any, ...]]:
     """Records the same values in each kind of histogram, at once or one by one, and collects them."""
     values = np.concatenate([np.geomspace(1e-6, 1e3, 40), -np.geomspace(1e-3, 5.0, 10), np.zeros(3), np.ones(5)])
     reader = InMemoryMetricReader()
@@ -94,7 +107,10 @@ def _record(*, is_bulk: bool, is_traced: bool) -> dict[str, tuple[Any, ...]]:
         instrument: Any = meter.create_histogram(name)
         # In two steps, since the second finds buckets that exist.
         for part in (values[::2], values[1::2]):
-            (bulk.record_at_once if is_bulk else consume_one_by_one)(instrument, part, ATTRIBUTES)
+            if is_bulk:
+                bulk.record_at_once(instrument, part, ATTRIBUTES, are_hidden=are_hidden)
+            else:
+                consume_one_by_one(instrument, part, ATTRIBUTES)
         _record_traced(instrument, is_bulk=is_bulk, is_traced=is_traced)
     data = reader.get_metrics_data()
     provider.shutdown()

@@ -31,7 +31,8 @@ from otel_mlmon.instrumentation.export.bulk_self_test import UnavailableReasons,
 from otel_mlmon.instrumentation.export.sampling import CallPriorities
 from otel_mlmon.instrumentation.export.spans import UNTRACED_CONTEXT
 from otel_mlmon.instrumentation.queue.call_queue import give_way
-from otel_mlmon.internal_events import JOURNAL, ValuesDropped
+from otel_mlmon.internal_events import JOURNAL, ValuesDropped, ValuesWithheld
+from otel_mlmon.text_buckets import name_attributes
 from otel_mlmon.types import Floats, ModelKey
 from otel_mlmon.version import __version__
 
@@ -50,10 +51,14 @@ def exponential_views() -> list[View]:
     if self_test().bulk:
         return []
     return [
-        View(instrument_name=metric.name, aggregation=ExponentialBucketHistogramAggregation())
+        View(instrument_name=metric.name, aggregation=ExponentialBucketHistogramAggregation(record_min_max=False))
         for metric in semconv.APPLICATION_METRICS
         if metric.instrument == "exponential_histogram"
     ]
+
+
+HIDDEN: Final = frozenset({semconv.FEATURE.name, semconv.VALUE.name})
+"""Metrics of which only the buckets leave: the values are inputs, or nearly."""
 
 
 class MetricWriter:
@@ -65,6 +70,8 @@ class MetricWriter:
         provider: Whose instruments are used.
         drain: Aggregates what is buffered, and calls `write` with it.
         sessions: The models of the sessions alive, one entry a session.
+        min_new_values: Values of a feature or of a regression that are written together at least; fewer are held, since
+            the sum of one call's values is its input.
     """
 
     def __init__(
@@ -73,7 +80,10 @@ class MetricWriter:
         *,
         drain: Callable[[], object],
         sessions: Callable[[], Iterable[ModelKey]],
+        min_new_values: int = 1,
     ) -> None:
+        self._min_new_values = min_new_values
+        self._held_values: dict[tuple[str, frozenset[tuple[str, str]]], Floats] = {}
         instruments = self._instruments = _instruments_of(provider)
         self.unavailable_reasons = _unavailable_reasons(provider, instruments)
         """Why values are recorded one by one, and why there are no exemplars of calls with spans."""
@@ -150,6 +160,13 @@ class MetricWriter:
                 return bulk.describe_readers(self._instruments.histograms[semconv.FEATURE.name])
         return {}
 
+    def drop_held_values(self) -> None:
+        """Drops and counts the values that are held, once no more will come."""
+        count = sum(values.size for values in self._held_values.values())
+        self._held_values.clear()
+        if count:
+            JOURNAL.emit(ValuesWithheld(count=count))
+
     def close(self) -> None:
         """Makes the observable callbacks return nothing: OpenTelemetry cannot unregister them.
 
@@ -165,18 +182,32 @@ class MetricWriter:
         attributes: MetricAttributes,
         exemplar: tuple[float, object] | None = None,
     ) -> None:
+        are_hidden = metric.name in HIDDEN
+        if are_hidden:
+            values = self._release(metric.name, values, attributes)
         if not values.size:
             return
         record = bulk.record_one_by_one if self.unavailable_reasons.bulk else bulk.record_at_once
-        refused = record(self._instruments.histograms[metric.name], values, attributes, exemplar)
+        histogram = self._instruments.histograms[metric.name]
+        refused = record(histogram, values, attributes, exemplar, are_hidden=are_hidden)
         give_way()
         if refused:
             JOURNAL.emit(ValuesDropped(reason="negative", count=refused))
 
+    def _release(self, metric: str, values: Floats, attributes: MetricAttributes) -> Floats:
+        """Returns these values with those that were held before them, if they are enough together; else holds them."""
+        key = (metric, frozenset(attributes.items()))
+        earlier = self._held_values.pop(key, None)
+        values = values if earlier is None else np.concatenate([earlier, values])
+        if values.size >= self._min_new_values:
+            return values
+        self._held_values[key] = values
+        return values[:0]
+
     def _count(self, metric: semconv.Metric, counts: Mapping[str, int], base: MetricAttributes, key: str) -> None:
         counter = self._instruments.counters[metric.name]
         for name, count in counts.items():
-            counter.add(count, {**base, key: name}, UNTRACED_CONTEXT)
+            counter.add(count, {**base, **name_attributes(key, name)}, UNTRACED_CONTEXT)
 
 
 def model_attributes(model: ModelKey) -> MetricAttributes:
@@ -212,7 +243,7 @@ def _exemplar_values(
     for row in np.flatnonzero(np.isin(rows.calls, list(calls))).tolist():
         labels.setdefault(rows.table[int(rows.codes[row])], []).append((1.0, int(rows.calls[row])))
     for label, values in labels.items():
-        yield semconv.PREDICTIONS, {**head, semconv.PREDICTION_LABEL: label}, values[-1:]
+        yield semconv.PREDICTIONS, {**head, **name_attributes(semconv.PREDICTION_LABEL, label)}, values[-1:]
 
 
 def spread_over_ranks(values: list[tuple[float, int]]) -> list[tuple[float, int]]:

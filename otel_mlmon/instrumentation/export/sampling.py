@@ -9,6 +9,7 @@ import numpy as np
 
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.predictions import Confidences, Predictions
+from otel_mlmon.text_buckets import name_attributes
 from otel_mlmon.types import Bools, Floats, Ints
 
 LATENCY_WINDOW: Final = 2048
@@ -103,7 +104,7 @@ def call_attributes(predictions: Predictions, priorities: CallPriorities, call: 
         attributes[semconv.OUTPUT_NAME] = predictions.head_name
     row = int(np.searchsorted(labels.calls, call))
     if batch_size == 1 and row < labels.calls.size and labels.calls[row] == call:
-        attributes[semconv.PREDICTION_LABEL] = labels.table[int(labels.codes[row])]
+        attributes |= name_attributes(semconv.PREDICTION_LABEL, labels.table[int(labels.codes[row])])
     if not np.isnan(priorities.mean_confidence[call]):
         attributes[semconv.PREDICTION_CONFIDENCE] = float(priorities.mean_confidence[call])
         if batch_size > 1:

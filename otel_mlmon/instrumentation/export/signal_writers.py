@@ -80,7 +80,9 @@ class SignalWriters:
         self._spans: SpanWriter | None = None
         self._process_metrics: Any = None
         if providers.meter is not None:
-            self._metrics = MetricWriter(providers.meter, drain=drain, sessions=sessions)
+            self._metrics = MetricWriter(
+                providers.meter, drain=drain, sessions=sessions, min_new_values=settings.min_new_values
+            )
         if providers.tracer is not None:
             self._spans = SpanWriter(providers.tracer, ratio=settings.span_ratio, rng=rng)
         if providers.owns_meter:
@@ -205,6 +207,8 @@ class SignalWriters:
         """Exports what is left and ends our own providers; returns whether it was done in time."""
         if self._process_metrics is not None:
             self._process_metrics.uninstrument()
+        if self._metrics is not None:
+            self._metrics.drop_held_values()
         is_done = self.providers.shutdown(timeout_s, with_host=with_host)
         self.close_metrics()
         return is_done

@@ -5,14 +5,20 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterable
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+
+from otel_mlmon import semconv
+from otel_mlmon.text_buckets import join_bucket
 
 Value: TypeAlias = "str | bool | int | float | bytes | list[Value] | tuple[tuple[str, Value], ...] | None"
 """An attribute's value; a tuple of pairs is a map, sorted by key."""
 
 Attributes: TypeAlias = "dict[str, Value]"
+
+_LABELS: Final = frozenset({semconv.PREDICTION_LABEL, semconv.FEATURE_VALUE})
+"""Attributes whose values may be buckets of texts."""
 
 
 def attributes_of(pairs: Iterable[KeyValue]) -> Attributes:
@@ -48,6 +54,13 @@ def first_text(key: str, *levels: Attributes) -> str:
         if text:
             return text
     return ""
+
+
+def name_of(attributes: Attributes, name: str) -> str:
+    """Returns the text of an attribute; of a bucket of texts with the fingerprint of its key."""
+    text = text_of(attributes.get(name))
+    key_id = attributes.get(semconv.TEXT_KEY_ID) if name in _LABELS else None
+    return text if key_id is None else join_bucket(text, text_of(key_id))
 
 
 def text_of(value: Value) -> str:

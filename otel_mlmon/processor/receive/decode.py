@@ -31,7 +31,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 )
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.receive.attributes import Attributes, attributes_of, canonical_text, first_text, text_of
+from otel_mlmon.processor.receive.attributes import Attributes, attributes_of, canonical_text, first_text, name_of
 from otel_mlmon.processor.receive.data_point import DataPoint, Sketch, TelemetryItem
 from otel_mlmon.sketch.exponential import MAX_SCALE, MIN_SCALE, ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
@@ -283,8 +283,8 @@ def _identify_attributes(attributes: Attributes, definition: semconv.Metric, con
     identity = ascii((context.identity, definition.name, canonical_text(attributes)))
     return _PointIdentity(
         model=model,
-        key=text_of(attributes.get(split[0])) if split else "",
-        category=text_of(attributes.get(split[1])) if len(split) > 1 else "",
+        key=name_of(attributes, split[0]) if split else "",
+        category=name_of(attributes, split[1]) if len(split) > 1 else "",
         series=hashlib.blake2b(identity.encode(), digest_size=16).hexdigest(),
     )
 

@@ -131,7 +131,8 @@ def stream_document(stream: StreamSummary, score: Score) -> Document:
     """Builds the document of one stream."""
     return {
         "stream": stream.stream,
-        "state": score.state,
+        "state": "error" if stream.fault else score.state,
+        "fault": stream.fault,
         "calibrating": score.is_calibrating,
         "learned_count": stream.learned,
         "required_count": stream.learn,

@@ -19,6 +19,7 @@ from otel_mlmon.processor.window.window import (
     Window,
 )
 from otel_mlmon.sketch.stream_sketch import StreamSketch
+from otel_mlmon.text_buckets import split_bucket
 from otel_mlmon.types import Counts
 
 _NO_COUNTS: Final = np.zeros(0, dtype=np.int64)
@@ -52,6 +53,8 @@ class StreamSummary:
     reference_mean: float
     """In the stream's own unit, NaN if unknown."""
     current_mean: float
+    fault: str = ""
+    """Why the latest pane was not judged; empty if it was."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,6 +67,8 @@ class StreamWindows:
     rolling: RollingWindow
     moving: MovingReference | None = None
     """None for a reference that does not move with time."""
+    fault: str = ""
+    """Why the latest pane was not judged; empty if it was."""
 
     @property
     def reference(self) -> Reference | None:
@@ -81,7 +86,9 @@ class StreamWindows:
         feature that went silent is noticed; after that it makes none.
         """
         self.rolling.evict(end_ns)
-        if sketch is None or not sketch.total:
+        if sketch is not None and sketch.total:
+            self.fault = find_text_fault(self.learned.state.sketch, sketch, is_learned=self._is_learned)
+        if sketch is None or not sketch.total or self.fault:
             sketch = _EMPTY
             if not self.rolling.total:
                 return None, False
@@ -154,7 +161,14 @@ class StreamWindows:
             current_counts=tuple(current.tolist()),
             reference_mean=reference.mean if reference is not None else float("nan"),
             current_mean=self.rolling.mean,
+            fault=self.fault,
         )
+
+    @property
+    def _is_learned(self) -> bool:
+        """Whether the reference comes, or will come, from the same senders as the panes."""
+        reference = self.learned.reference
+        return reference is None or reference.origin == "learned"
 
     def _has_bins_of(self, pane: PaneCounts) -> bool:
         """Whether the counts are over the present bins: the reference or the settings may have changed since."""
@@ -195,6 +209,43 @@ class StreamWindows:
             rolling_mean=float("nan") if is_learning else self.rolling.mean,
             exemplars=exemplars,
         )
+
+
+def find_text_fault(reference: StreamSketch, pane: StreamSketch, *, is_learned: bool) -> str:
+    """Returns why the texts of a pane cannot be compared with those of a reference; empty if they can be.
+
+    Buckets under another key hold other texts, and texts as they are cannot be found among buckets.
+
+    Args:
+        reference: The counts of the reference, or what was learned towards it.
+        pane: The counts of the pane.
+        is_learned: Whether the same senders taught the reference; then a bucket that is new is a text that is new.
+    """
+    key_counts = _count_keys(pane)
+    expected = _count_keys(reference).keys()
+    if not key_counts or not reference.total:
+        return ""
+    if expected and not key_counts.keys() <= expected:
+        return (
+            f"texts are hashed with the key {min(key_counts.keys() - expected)}, those of the reference with "
+            f"{', '.join(sorted(expected))}: set one OTEL_MLMON_TEXT_KEY everywhere, or learn the reference anew"
+        )
+    if not expected and not is_learned and 2 * sum(key_counts.values()) > pane.total:
+        return (
+            "texts arrive hashed, and the reference has them as they are: build it without --keep-text, or declare the "
+            "words in the application (ModelOptions.categories or labels)"
+        )
+    return ""
+
+
+def _count_keys(sketch: StreamSketch) -> dict[str, int]:
+    """Counts the values in buckets of texts by the fingerprint of their key."""
+    counts: dict[str, int] = {}
+    for label, count in sketch.categories.counts.items():
+        key_id = split_bucket(label)[1]
+        if key_id:
+            counts[key_id] = counts.get(key_id, 0) + count
+    return counts
 
 
 def _shares(counts: Counts) -> tuple[float, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 from otel_mlmon.instrumentation.decode.batch import TensorRows
 from otel_mlmon.instrumentation.decode.classes import ClassDecoder
 from otel_mlmon.instrumentation.decode.heads import Classification
+from otel_mlmon.instrumentation.decode.vocabulary import TextNamer
 from otel_mlmon.instrumentation.runtime.call import Plan, Tensor
 from otel_mlmon.instrumentation.settings import ModelOptions
 from otel_mlmon.types import OutputKind
@@ -19,7 +20,7 @@ TENSOR = Tensor(name="out", layout="rows", dtype="float64")
 
 def decoder(*labels: str) -> ClassDecoder:
     plan = Plan(session=session(), operation="run", outputs=(TENSOR,))
-    return ClassDecoder(plan, ModelOptions(labels=labels), lambda *_, **__: None)
+    return ClassDecoder(plan, ModelOptions(labels=labels), lambda *_, **__: None, TextNamer(buckets=None))
 
 
 def decode(kind: OutputKind, rows: Any, *labels: str, sizes: list[int] | None = None) -> Classification:

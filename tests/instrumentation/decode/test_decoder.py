@@ -15,8 +15,10 @@ from hypothesis.extra import numpy as hnp
 
 from otel_mlmon.instrumentation.decode.decoder import MAX_DECODERS, Decoder, Decoders
 from otel_mlmon.instrumentation.decode.findings import Findings
+from otel_mlmon.instrumentation.decode.model_identity import MAX_TEXT
 from otel_mlmon.instrumentation.runtime.call import CallTuple, Plan
 from otel_mlmon.instrumentation.settings import ModelOptions
+from otel_mlmon.text_buckets import TextBuckets
 from otel_mlmon.types import OutputKind
 from tests.support.calls import Node, batch_of, confidences_of, copy_calls, labels_of, summarize
 
@@ -106,26 +108,34 @@ def test_labels_that_are_numbers(data: st.DataObject, dtype: str, cuts: list[int
     elements = st.one_of(st.integers(max(0, info.min), 4), st.sampled_from([int(info.min), int(info.max)]))
     shape = st.integers(0, 5).map(lambda size: (size,) if flat else (size, 1))
     batches = data.draw(st.lists(hnp.arrays(dtype, shape, elements=elements), min_size=1, max_size=5))
-    snapshot = summarize(copy_calls(as_calls(batches)), ModelOptions(labels=["zero", "one"]), cuts=cuts)
+    snapshot = summarize(copy_calls(as_calls(batches)), ModelOptions(labels=["zero", "one"], text="keep"), cuts=cuts)
     rows = [value for batch in batches for value in batch.ravel().tolist()]
     names = {0: "zero", 1: "one"}
     assert labels_of(snapshot) == Counter(names.get(value, str(value)) for value in rows)
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.lists(st.sampled_from(["ant", "bee", "", "côté"]), max_size=5), min_size=1, max_size=5), CUTS)
+@given(st.lists(st.lists(st.sampled_from(["ant", "bee", "côté"]), max_size=5), min_size=1, max_size=5), CUTS)
 def test_labels_that_are_strings_of_the_models_own(batches: list[list[str]], cuts: list[int]) -> None:
     arrays = [np.array(batch, dtype=object) for batch in batches]
-    said = ModelOptions(labels=["ant", "bee", "", "côté"])
+    said = ModelOptions(labels=["ant", "bee", "côté"])
     snapshot = summarize(copy_calls(as_calls(arrays)), said, cuts=cuts)
     assert labels_of(snapshot) == Counter(label for batch in batches for label in batch)
 
 
-def test_a_string_output_that_is_no_known_class_leaves_after_it_was_seen_often() -> None:
-    words = ["Ada Lovelace", *["cat"] * 6, "x" * 300]
+def test_a_string_output_that_is_no_known_class_leaves_as_a_bucket_however_often_it_comes() -> None:
+    words = ["Ada Lovelace", *["cat"] * 600, "x" * 300]
     records = copy_calls(as_calls([np.array([word], dtype=object) for word in words]))
-    snapshot = summarize(records, ModelOptions(), cuts=range(1, 20))
-    assert labels_of(snapshot) == {"_OTHER": 6, "cat": 2}
+    snapshot = summarize(records, ModelOptions(text_key="k"), cuts=range(1, 20))
+    buckets = TextBuckets(key="k", model="")
+    assert labels_of(snapshot) == Counter(buckets.assign(word[:MAX_TEXT]) for word in words)
+
+
+def test_a_customers_number_leaves_as_a_bucket() -> None:
+    numbers = np.array([7, 10_000, 10_001, 48_151_623], dtype=np.int64)
+    snapshot = summarize(copy_calls(as_calls([numbers])), ModelOptions(text_key="k"))
+    buckets = TextBuckets(key="k", model="")
+    assert labels_of(snapshot) == Counter(["7", "10000", buckets.assign("10001"), buckets.assign("48151623")])
 
 
 @settings(deadline=None, max_examples=60)
@@ -164,12 +174,16 @@ def test_strings_as_inputs(data: st.DataObject, cuts: list[int]) -> None:
     shape = st.integers(1, 5).map(lambda size: (size, 2))
     batches = data.draw(st.lists(hnp.arrays(object, shape, elements=TEXTS), min_size=1, max_size=5))
     calls = [({"x": batch}, {"out": np.zeros((len(batch), 1), np.float32)}) for batch in batches]
-    snapshot = summarize(copy_calls(calls), ModelOptions(output_kind="none"), cuts=cuts)
+    options = ModelOptions(output_kind="none", categories={"f0": ["red"]}, keep_text=["f1"], text_key="k")
+    snapshot = summarize(copy_calls(calls), options, cuts=cuts)
     rows = np.concatenate(batches)
+    buckets = TextBuckets(key="k", model="")
     for at in range(2):
         present = [str(value) for value in rows[:, at] if value is not None and value == value and value != ""]
         categories = snapshot.inputs.categories[f"f{at}"] if present else {}
-        assert categories == Counter(present)
+        is_named = [at == 1 or text == "red" for text in present]
+        names = [text if named else buckets.assign(text) for text, named in zip(present, is_named, strict=True)]
+        assert categories == Counter(names)
         assert snapshot.inputs.missing.get(f"f{at}", 0) == len(rows) - len(present)
 
 
@@ -283,7 +297,8 @@ def test_a_whole_number_that_is_no_category_is_one_feature_from_then_on() -> Non
 def test_categories_that_round_to_the_same_word_are_one() -> None:
     values = np.array([[1.0000001], [1.0], [-0.0], [0.0], [123456789.0]])
     snapshot = summarize(
-        copy_calls([({"x": values}, {"out": values})]), ModelOptions(categorical=["f0"], output_kind="none")
+        copy_calls([({"x": values}, {"out": values})]),
+        ModelOptions(categorical=["f0"], output_kind="none", text="keep"),
     )
     assert snapshot.inputs.categories["f0"] == {"1": 2, "0": 2, "123456789": 1}
 
@@ -408,15 +423,6 @@ def test_texts_beside_labels_and_texts_declared_to_be_none() -> None:
     only = summarize(copy_calls([({}, both)]), ModelOptions(labels=["cat"], output_kind={"label": "none"}))
     assert only.labels == {"": {"cat": 1}}
     assert predict({"word": words}, ModelOptions(labels=["cat"], output_kind="none"))[0] == {}
-
-
-def test_text_labels_beyond_a_thousand_are_others() -> None:
-    names = [f"c{number}" for number in range(1001)]
-    calls: list[tuple[dict[str, Any], dict[str, Any]]] = [
-        ({}, {"word": np.array([name], dtype=object)}) for name in names
-    ]
-    snapshot = summarize(copy_calls(calls), ModelOptions(labels=names))
-    assert labels_of(snapshot) == {**dict.fromkeys(names[:1000], 1), "_OTHER": 1}
 
 
 def test_findings_about_outputs() -> None:

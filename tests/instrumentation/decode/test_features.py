@@ -11,10 +11,14 @@ import pytest
 
 from otel_mlmon.instrumentation.decode.features import FeatureProfiler
 from otel_mlmon.instrumentation.decode.predictions import InputSummary
+from otel_mlmon.instrumentation.decode.vocabulary import TextNamer
 from otel_mlmon.instrumentation.runtime.call import CallTuple, Plan
 from tests.support.calls import Node, batch_of, copy_calls
 
 OUTPUT = {"y": np.zeros((1, 1), np.float32)}
+
+
+KEEP = TextNamer(buckets=None)
 
 
 def profile(
@@ -24,12 +28,15 @@ def profile(
     names: Sequence[str] = (),
     categorical: Sequence[str] | None = None,
     limit: int = 100,
+    namer: TextNamer = KEEP,
 ) -> tuple[list[InputSummary], list[str]]:
     """The summary after each call, and what was noted."""
     records: list[CallTuple] = copy_calls([(feed, OUTPUT) for feed in calls], nodes=nodes)
     plan: Plan = records[0][0]
     notes: list[str] = []
-    profiler = FeatureProfiler(plan.inputs, names=names, categorical=categorical, limit=limit, note=notes.append)
+    profiler = FeatureProfiler(
+        plan.inputs, names=names, categorical=categorical, limit=limit, note=notes.append, namer=namer
+    )
     return [profiler.summarize(batch_of([record]).inputs) for record in records], notes
 
 

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.batch import PIECE_CALLS, take_batches
-from otel_mlmon.instrumentation.decode.classes import MAX_TEXT_LABELS
 from otel_mlmon.instrumentation.decode.findings import Findings
-from otel_mlmon.instrumentation.decode.observations import make_decoder
+from otel_mlmon.instrumentation.decode.observations import MAX_LABELS, make_decoder
 from otel_mlmon.instrumentation.decode.predictions import Predictions
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
 from otel_mlmon.instrumentation.runtime.call import FIELDS, OBSERVED_INPUTS, OBSERVED_OUTPUTS, Plan, weigh_call
@@ -60,10 +59,10 @@ def labels_of(predictions: Predictions) -> list[tuple[int, str]]:
 
 
 def test_labels_without_end_are_bounded_besides_the_declared_ones() -> None:
-    labels = [f"user {number}" for number in range(MAX_TEXT_LABELS + 1)]
+    labels = [f"user {number}" for number in range(MAX_LABELS + 1)]
     predictions = decoded([{"label": label} for label in [*labels, "stay"]], ModelOptions(labels=["stay"]))
-    # The declared one is one of the thousand.
-    expected = [*labels[: MAX_TEXT_LABELS - 1], "_OTHER", "_OTHER", "stay"]
+    # The declared one is one of the fifty.
+    expected = [*labels[: MAX_LABELS - 1], "_OTHER", "_OTHER", "stay"]
     assert [label for _, label in labels_of(predictions)] == expected
 
 
@@ -129,7 +128,7 @@ def test_features_are_numbers_or_categories_by_their_first_value() -> None:
         {"age": "text", "plan": 7, "vip": None, "code": math.nan, "empty": None},
         {"age": math.inf, "plan": "gold", "vip": True, "code": 3},
     ]
-    inputs = decoded([{"features": row} for row in rows], ModelOptions(categorical=["code"])).inputs
+    inputs = decoded([{"features": row} for row in rows], ModelOptions(categorical=["code"], keep_text=["plan"])).inputs
     assert {name: values.tolist() for name, values in inputs.features.items()} == {"age": [41.0]}
     assert inputs.categories == {
         "plan": {"gold": 2, "7": 1}, "vip": {"1": 2, "0": 1}, "code": {"3": 2, "4": 1},
