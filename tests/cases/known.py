@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 KNOWN_WRONG: Final[dict[str, str]] = {
-    "application/text_stays_private": "text that is seen often leaves",
     "drift/daily_cycle_not_blind": "a daily cycle is taken for bursts",
     "drift/nulls_and_new_category": "missing values and new categories below the tolerance are forgiven",
     "drift/rare_class": "a rare class is below the tolerance",
