@@ -17,7 +17,7 @@ from otel_mlmon.backtest.counts import FirstRows
 from otel_mlmon.errors import ConfigurationError
 from tests.backtest.test_result import frame
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.e2e]
 
 REFERENCE, DATA = frame(5_000, seed=1), frame(5_000, seed=2, shift=1.0)
 
