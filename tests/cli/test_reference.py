@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -33,7 +34,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_from_a_model_and_a_table_to_a_profile(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["reference", "build", "fraud.onnx", "train.csv", "--labels", "kind"]) == 0
     out, err = capsys.readouterr()
-    assert out == "fraud: 120 rows, 5 streams: fraud.reference.json\naccuracy 99.17 % of 120 labelled rows\n"
+    version = Profile.read("fraud.reference.json").version
+    assert out == (
+        f"fraud {version}: 120 rows, 5 streams: fraud.reference.json\naccuracy 99.17 % of 120 labelled rows\n"
+    )
+    assert re.fullmatch("[0-9a-f]{12}", version)
     assert "The features are named f0 (age) and so on" in err
     profile = Profile.read("fraud.reference.json")
     assert sorted(profile.streams) == [

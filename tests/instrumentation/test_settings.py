@@ -96,7 +96,7 @@ def test_a_new_row_is_in_the_documentation_the_command_and_the_configuration_fil
     row = "| `probe_interval_s` | `OTEL_MLMON_PROBE_INTERVAL_S` | `3.0` | Time between two probes. |"
     assert row in settings_page(options_of(EXTENDED)).splitlines()
     monkeypatch.setenv("OTEL_MLMON_PROBE_INTERVAL_S", "2.5")
-    assert command.run(argparse.Namespace(json=True), settings_type=EXTENDED) == 0
+    assert command.run(argparse.Namespace(json=True, model=None), settings_type=EXTENDED) == 0
     assert json.loads(capsys.readouterr().out)["probe_interval_s"] == {
         "value": 2.5,
         "origin": "environment",
