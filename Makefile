@@ -52,7 +52,7 @@ SDKS ?= 1.39.0=0.60b0 1.42.0=0.63b0
 sdks: setup              ## other releases of OpenTelemetry's SDK for the end-to-end suite, the oldest supported first
 	for pair in $(SDKS); do \
 	  sdk=$${pair%=*} contrib=$${pair#*=}; $(PYTHON) -m venv .sdks/$$sdk && \
-	  .sdks/$$sdk/bin/python -m pip install --quiet numpy onnxruntime onnx hypothesis pytest pytest-timeout pytest-xdist \
+	  .sdks/$$sdk/bin/python -m pip install --quiet numpy onnxruntime onnx httpx hypothesis pytest pytest-timeout pytest-xdist \
 	    opentelemetry-sdk==$$sdk opentelemetry-exporter-otlp==$$sdk opentelemetry-instrumentation==$$contrib \
 	    opentelemetry-exporter-prometheus==$$contrib || exit 1; \
 	done

@@ -254,6 +254,8 @@ def _add_to_match(
         _fill(aggregation, measurements, others)
         if hidden is not None and is_hidden:
             aggregation._sum = earlier_sum + float(_middles(aggregation, hidden).sum())
+            # Releases before 1.42 record the extremes of exponential histograms whatever they were told.
+            aggregation._min, aggregation._max = math.inf, -math.inf
         if type(aggregation).__name__ == EXPONENTIAL:
             _align_empty_buckets(aggregation)
 

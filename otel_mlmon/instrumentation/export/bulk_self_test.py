@@ -111,21 +111,21 @@ def _record(*, is_bulk: bool, is_traced: bool, are_hidden: bool = False) -> dict
                 bulk.record_at_once(instrument, part, ATTRIBUTES, are_hidden=are_hidden)
             else:
                 consume_one_by_one(instrument, part, ATTRIBUTES)
-        _record_traced(instrument, is_bulk=is_bulk, is_traced=is_traced)
+        _record_traced(instrument, is_bulk=is_bulk, is_traced=is_traced, are_hidden=are_hidden)
     data = reader.get_metrics_data()
     provider.shutdown()
     metrics = data.resource_metrics[0].scope_metrics[0].metrics if data else []
     return {metric.name: comparable(metric.data.data_points[0]) for metric in metrics}
 
 
-def _record_traced(instrument: Any, *, is_bulk: bool, is_traced: bool) -> None:
+def _record_traced(instrument: Any, *, is_bulk: bool, is_traced: bool, are_hidden: bool) -> None:
     """Records one value more, with a trace if `is_traced`."""
     span = NonRecordingSpan(SpanContext(1, 2, is_remote=False, trace_flags=TraceFlags(int(is_traced))))
     context = trace.set_span_in_context(span, Context())
     if not is_bulk:
         _consume(instrument, TRACED_VALUE, ATTRIBUTES, context)
         return
-    bulk.record_at_once(instrument, np.array([TRACED_VALUE]), ATTRIBUTES)
+    bulk.record_at_once(instrument, np.array([TRACED_VALUE]), ATTRIBUTES, are_hidden=are_hidden)
     if is_traced:
         bulk.offer_exemplar(instrument, TRACED_VALUE, ATTRIBUTES, context, time.time_ns())
 
