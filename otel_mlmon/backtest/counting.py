@@ -54,7 +54,7 @@ class StreamPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CountPlan:
-    """What is counted, in which windows. It can be sent to another machine."""
+    """Describes the windows of a table and the columns counted in them, in a form that another machine can take."""
 
     streams: tuple[StreamPlan, ...]
     window_rows: int = 0

@@ -73,7 +73,7 @@ class RowRange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableFacts:
-    """What a report says of a table beside its counts."""
+    """Holds the texts of a report that describe its table, beside the counts."""
 
     source: str
     columns: Mapping[str, TableColumn]

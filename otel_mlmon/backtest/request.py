@@ -78,9 +78,9 @@ class BacktestRequest:
     required: tuple[str, ...] = ()
     """Columns that have to be judged."""
     encoding: str | None = None
-    """Of CSV files without a byte order mark."""
+    """The encoding of CSV files that have no byte order mark; None for UTF-8."""
     decimal: str | None = None
-    """What separates the fraction in texts, a point or a comma; None to see it from the first rows."""
+    """The decimal separator of numbers in texts, a point or a comma; None to infer it from the first rows."""
 
 
 def parse_window_length(text: str) -> WindowLength:

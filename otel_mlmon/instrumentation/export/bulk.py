@@ -254,7 +254,7 @@ def _add_to_match(
         _fill(aggregation, measurements, others)
         if hidden is not None and is_hidden:
             aggregation._sum = earlier_sum + float(_middles(aggregation, hidden).sum())
-            # Releases before 1.42 record the extremes of exponential histograms whatever they were told.
+            # Older releases (1.39, 1.42) record the extremes of exponential histograms whatever they are told.
             aggregation._min, aggregation._max = math.inf, -math.inf
         if type(aggregation).__name__ == EXPONENTIAL:
             _align_empty_buckets(aggregation)
@@ -295,6 +295,8 @@ def _hide_extremes(aggregation: Any, *, is_begun: bool) -> float:
             if positive is not None and negative is not None:
                 aggregation._downscale(aggregation._mapping.scale - MAX_HIDDEN_SCALE, positive, negative)
             aggregation._mapping = aggregation._new_mapping(MAX_HIDDEN_SCALE)
+            if aggregation._count > aggregation._zero_count:
+                aggregation._scale = MAX_HIDDEN_SCALE  # else set by the next value, which may never come
         return float(aggregation._sum)
 
 

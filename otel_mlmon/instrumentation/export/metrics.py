@@ -51,7 +51,7 @@ def exponential_views() -> list[View]:
     if self_test().bulk:
         return []
     return [
-        View(instrument_name=metric.name, aggregation=ExponentialBucketHistogramAggregation(record_min_max=False))
+        View(instrument_name=metric.name, aggregation=ExponentialBucketHistogramAggregation())
         for metric in semconv.APPLICATION_METRICS
         if metric.instrument == "exponential_histogram"
     ]
