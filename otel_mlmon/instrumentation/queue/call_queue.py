@@ -58,7 +58,8 @@ class CallQueue:
     so only while it is so short that even the largest of its small records would weigh no more than that again.
 
     The weight needs no lock either: `offer` adds to one total, and `take` sets another to what is no longer there, by
-    weighing the records that stay. So what two threads that add at once may lose is corrected at the next `take`.
+    weighing the records that stay, once as many were taken. So what two threads that add at once may lose is corrected
+    soon.
 
     Runs on: `offer` and `drop` on any thread, `take` and `dropped` on one at a time.
 
@@ -90,6 +91,7 @@ class CallQueue:
         self._full_reason = "buffer_full"
         self._offered_bytes = 0
         self._taken_bytes = 0
+        self._unweighed_fields = 0
 
     def __len__(self) -> int:
         return len(self.queue) // self._fields
@@ -122,10 +124,14 @@ class CallQueue:
         end = limit * self._fields
         fields = self.queue[:end]
         del self.queue[: len(fields)]
-        # What stays is little, unless the queue is longer than `limit`.
+        # Weighed again once as many were taken as stay, so that a record is weighed twice at most, however long the
+        # queue; until then the weight is an upper bound.
+        self._unweighed_fields += len(fields)
         stay = self.queue[:]
-        starts = range(0, len(stay), self._fields)
-        self._taken_bytes = offered_bytes - sum(self._weigh(stay[start : start + self._fields]) for start in starts)
+        if self._unweighed_fields >= len(stay):
+            starts = range(0, len(stay), self._fields)
+            self._taken_bytes = offered_bytes - sum(self._weigh(stay[start : start + self._fields]) for start in starts)
+            self._unweighed_fields = 0
         return fields
 
     def dropped(self) -> Mapping[str, int]:
@@ -140,7 +146,7 @@ class CallQueue:
         """Clears the queue in a forked child; references to the queue stay valid."""
         self.queue.clear()
         self._drops.clear()
-        self._offered_bytes = self._taken_bytes = 0
+        self._offered_bytes = self._taken_bytes = self._unweighed_fields = 0
 
 
 class Worker:

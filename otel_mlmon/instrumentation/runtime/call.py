@@ -156,9 +156,9 @@ def weigh_call(call: Sequence[Any]) -> int:
 def _weigh(value: Any) -> int:
     if isinstance(value, (bytes, str)):
         return len(value)
-    if isinstance(value, Mapping):
-        return sum(map(_weigh, value.values()))
-    return sum(map(_weigh, value)) if isinstance(value, tuple) else NUMBER_BYTES
+    if isinstance(value, tuple):
+        return sum(map(_weigh, value))
+    return sum(map(_weigh, value.values())) if isinstance(value, Mapping) else NUMBER_BYTES
 
 
 TEXT_BYTES: Final = 60
