@@ -14,7 +14,8 @@ import httpx
 import pytest
 
 from otel_mlmon.testing import capture
-from tests.support.processes import environment, free_port, run_python, until
+from tests.support.ports import free_port
+from tests.support.processes import environment, run_python, until
 from tests.support.sentry_endpoint import endpoint
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

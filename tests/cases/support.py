@@ -1,6 +1,6 @@
 """What several cases need: verdicts, small models, programs to watch, receivers, a processor to talk to.
 
-Everything listens on 127.0.0.1, on ports the operating system chooses.
+Everything listens on 127.0.0.1, on ports that nobody uses.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,8 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NoReturn
+
+from tests.support.ports import free_port
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before anybody imports onnxruntime
 if "MLMON_CASE_PROGRAM" not in os.environ:  # a case's own process sends nothing anywhere; the programs it starts do
@@ -103,13 +104,6 @@ def environment_for_programs(more: dict[str, str] | None = None) -> dict[str, st
         "MLMON_CASE_PROGRAM": "1",
         **(more or {}),
     }
-
-
-def free_port() -> int:
-    """A port nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until(is_so: Any, *, time_limit: float, every: float = 0.2) -> bool:

@@ -14,7 +14,8 @@ import pytest
 
 from tests.e2e.test_processor import DRIFTED, SHARES, application, feed_until
 from tests.support.otlp_server import OtlpServer
-from tests.support.processes import environment, free_port, processor, until
+from tests.support.ports import free_port
+from tests.support.processes import environment, processor, until
 
 pytestmark = pytest.mark.e2e
 

@@ -18,7 +18,8 @@ from tests.e2e.test_reference import trained
 from tests.support.collector import CONFIGURATIONS, collector, otelcol, received_points
 from tests.support.otlp_requests import counter, request
 from tests.support.otlp_server import OtlpServer
-from tests.support.processes import environment, free_port, processor, run_python, until
+from tests.support.ports import free_port
+from tests.support.processes import environment, processor, run_python, until
 from tests.support.programs import program
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]

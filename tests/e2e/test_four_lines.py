@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from oteltap import OtelTapHttpProtobufReceiver, OtelTapHttpProtobufReceiverSettings
 
-from tests.support.processes import DEADLINE_S, free_port, run_python
+from tests.support.ports import free_port
+from tests.support.processes import DEADLINE_S, run_python
 
 pytestmark = pytest.mark.e2e
 

@@ -13,7 +13,8 @@ import yaml
 
 from tests.support.collector import CONFIGURATIONS, Collector, Sender, collector, counted_predictions, sender
 from tests.support.otlp_server import OtlpServer
-from tests.support.processes import Processor, free_port, processor, until
+from tests.support.ports import free_port
+from tests.support.processes import Processor, processor, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 

@@ -16,7 +16,8 @@ import pytest
 
 from otel_mlmon import semconv
 from tests.support.otlp_server import OtlpServer
-from tests.support.processes import environment, free_port, until
+from tests.support.ports import free_port
+from tests.support.processes import environment, until
 
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parent.parent.parent

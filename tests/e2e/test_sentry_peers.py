@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.processes import environment, free_port, run_python, until
+from tests.support.ports import free_port
+from tests.support.processes import environment, run_python, until
 from tests.support.sentry_endpoint import endpoint
 
 pytestmark = pytest.mark.e2e

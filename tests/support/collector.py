@@ -15,7 +15,8 @@ import httpx
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.processes import Processor, environment, free_port, until
+from tests.support.ports import free_port
+from tests.support.processes import Processor, environment, until
 from tests.support.programs import program
 
 CONFIGURATIONS = Path(__file__).parent.parent.parent / "collector-config"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+
+from tests.support.ports import free_port
 
 T = TypeVar("T")
 DEADLINE_S = 30.0
@@ -32,13 +33,6 @@ def until(condition: Callable[[], T | None], *, deadline_s: float = DEADLINE_S, 
             return value
         assert time.monotonic() < ends, f"not within {deadline_s} s: {what or condition}"
         pause.wait(0.05)
-
-
-def free_port() -> int:
-    """A port that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def environment(**extra: str) -> dict[str, str]:

@@ -17,7 +17,8 @@ from otel_mlmon.instrumentation.export import exporters, providers
 from otel_mlmon.instrumentation.settings import InstrumentationSettings, resolve_settings
 from tests.support import models
 from tests.support.otlp_server import OtlpServer
-from tests.support.processes import free_port, run_python
+from tests.support.ports import free_port
+from tests.support.processes import run_python
 
 REFUSING = ("127.0.0.1", 1)
 """Where nobody listens: a port for which one has to be root, and which no program uses."""
