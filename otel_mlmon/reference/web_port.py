@@ -33,12 +33,9 @@ def connect(address: str, *, option: str, timeout_s: float) -> Iterator[httpx.Cl
     """
     base = format_base(address)
     try:
-        # A proxy of the environment is for the world outside, and would be asked for 127.0.0.1 too.
         host = httpx.URL(base).host
-        if not host:
-            raise httpx.InvalidURL("it names no host")
-        is_local = host in LOOPBACK
-        with httpx.Client(base_url=base, timeout=timeout_s, trust_env=not is_local) as client:
+        # A proxy of the environment is for the world outside, and would be asked for 127.0.0.1 too.
+        with httpx.Client(base_url=base if host else "", timeout=timeout_s, trust_env=host not in LOOPBACK) as client:
             yield client
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise ConfigurationError(f"{option}: {address!r} is no address of a web port: {error}") from error

@@ -7,7 +7,15 @@ from otel_mlmon.processor.alert.alert import Alert, Link, RuleState
 from otel_mlmon.processor.state.repository import decode, encode
 from tests.support.alerts import CAUSE, FIRING, TIME_NS
 
-FULL = replace(FIRING, environment="staging", reason="x", web_address="127.0.0.1:8080", links=(Link(name="a", url="https://a"),), exemplars=("t",))
+WEB = "127.0.0.1:8080"
+FULL = replace(
+    FIRING,
+    environment="staging",
+    reason="x",
+    web_address="127.0.0.1:8080",
+    links=(Link(name="a", url="https://a"),),
+    exemplars=("t",),
+)
 
 
 def test_the_json_of_an_alert_has_plain_keys_and_states_by_name() -> None:
