@@ -46,9 +46,9 @@ def test_the_command_of_an_alert_ends_it_and_learns_again(
         assert capsys.readouterr() == ("digits/small: learns again from now on: prediction.label\n", "")
         (alert,) = until(lambda: httpx.get(f"http://{running.web}/api/v1/alerts").json()["alerts"], what="alerts")
         assert (alert["state"], alert["reason"]) == ("ok", "The reference is learned again, as an administrator asked.")
-        later = [pane(first_ns + number * PANE_NS, DRIFTED, ages=0) for number in range(30, 45)]
+        later = [pane(first_ns + number * PANE_NS, DRIFTED, ages=0) for number in range(30, 70)]
         send(running, *later)
-        stream = streams(running, 4500)["prediction.label"]
+        stream = streams(running, 7000)["prediction.label"]
         assert (stream["state"], stream["origin"], stream["reference_count"]) == ("ok", "learned", 1000)
 
 
