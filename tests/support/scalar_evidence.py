@@ -170,13 +170,7 @@ class ScalarEvidence:
         for index, (cusum, former) in enumerate(zip(cusums, self.log_cusums, strict=True)):
             if cusum > 0.0 and former == 0.0:
                 self.onsets_ns[index] = self.last_ns
-        for slot in range(len(self.rare)):
-            bets = slice(self.first_rare + 6 * slot, self.first_rare + 6 * slot + 6)
-            is_open = any(cusums[bets])
-            if any(self.log_cusums[bets]) and not is_open and self.peaks[slot] > 8.0 and best < cap:
-                self.lifts[slot] = max(self.lifts[slot], min(self.peaks[slot], 2.0 * (cap - CAP)))
-            peak = max(cusums[bets]) + self.log_weights[bets.start]
-            self.peaks[slot] = max(self.peaks[slot], peak) if is_open else 0.0
+        self._learn_peaks(cusums, best, cap)
         if best <= 0.0 or self.log_e == 0.0:
             self.contributions = [0.0] * self.bins
         if best > 0.0:
@@ -192,6 +186,15 @@ class ScalarEvidence:
             if self.log_e == 0.0:
                 self.since_ns = self.onsets_ns[leader]
         self.log_cusums, self.log_e = cusums, min(max(best, 0.0), cap)
+
+    def _learn_peaks(self, cusums: Sequence[float], best: float, cap: float) -> None:
+        for slot in range(len(self.rare)):
+            bets = slice(self.first_rare + 6 * slot, self.first_rare + 6 * slot + 6)
+            is_open = any(cusums[bets])
+            if any(self.log_cusums[bets]) and not is_open and self.peaks[slot] > 8.0 and best < cap:
+                self.lifts[slot] = max(self.lifts[slot], min(self.peaks[slot], 2.0 * (cap - CAP)))
+            peak = max(cusums[bets]) + self.log_weights[bets.start]
+            self.peaks[slot] = max(self.peaks[slot], peak) if is_open else 0.0
 
     @property
     def components(self) -> list[int]:
