@@ -41,12 +41,12 @@ def test_what_it_counts() -> None:
     assert streams["prediction.value"].numbers == 5
     assert streams["prediction.value"].moments.mean == pytest.approx(1.0, abs=7 / 5 * 4e-3)
     assert (streams["input.age"].numbers, streams["input.age"].missing) == (4, 2)
-    assert streams["input.age"].moments.mean == pytest.approx(35.0, rel=4e-4)
+    assert streams["input.age"].moments.mean == pytest.approx(35.0, rel=4e-3)
     assert (dict(streams["input.city"].categories.counts), streams["input.city"].missing) == (
         {"Rome": 2, "Bern": 2},
         2,
     )
-    assert streams["input.is_new"].moments.mean == pytest.approx(0.5, rel=4e-4)
+    assert streams["input.is_new"].moments.mean == pytest.approx(0.5, rel=4e-3)
 
 
 def test_a_file_is_the_profile(tmp_path: Path) -> None:
