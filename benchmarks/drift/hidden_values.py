@@ -139,8 +139,8 @@ def hidden_values(seed: int, scale: float) -> Iterator[str]:
             f"| {error} |"
         )
     yield ""
-    yield "Where two words share a bucket, which one pair of 64 does, what moves from one to the other is not seen: those"
-    yield "are the runs without an alarm."
+    yield "Where two words share a bucket, which one pair of 64 does, what moves from one to the other is not seen:"
+    yield "those are the runs without an alarm."
 
 
 def measure(scenario: Scenario, seed: int, runs: int) -> Delays:
