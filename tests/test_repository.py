@@ -94,6 +94,7 @@ COVERED_BY = {
     "instrumentation/runtime/onnxruntime/graph/tensor_origin": "instrumentation/runtime/onnxruntime/graph/test_outputs.py",  # noqa: E501
     "instrumentation/runtime/onnxruntime/graph/trace": "instrumentation/runtime/onnxruntime/graph/test_outputs.py",
     "instrumentation/runtime/onnxruntime/graph/wire": "instrumentation/runtime/onnxruntime/graph/test_read.py",
+    "instrumentation/runtime/onnxruntime/plans": "instrumentation/runtime/onnxruntime/test_copies.py",
     "processor/notify/notifier": "contracts/test_notifiers.py",
     "processor/receive/config": "processor/config/test_load.py",
     "processor/receive/data_point": "processor/receive/test_decode.py",

@@ -21,8 +21,8 @@ from otel_mlmon.processor.receive.decode_logs import decode_logs
 from otel_mlmon.processor.self_telemetry import SelfTelemetry
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.testing.telemetry import Telemetry
-from otel_mlmon.text_buckets import name_attributes
 from otel_mlmon.types import ModelKey
+from otel_mlmon.vocabulary import name_attributes
 
 START_NS: Final = 1_767_225_600 * 10**9
 """The default start of a simulation: 2026-01-01 00:00 UTC, Unix nanoseconds."""
