@@ -37,12 +37,12 @@ from otel_mlmon.processor.alert.lifecycle import AlertsRecord
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.score import Score, Statistics
 from otel_mlmon.processor.detect.state import StreamState
-from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, TelemetryItem
+from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, Rejections, TelemetryItem
 from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
 from otel_mlmon.processor.serve import documents
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.state.repository import RecordKind, load_records, open_repository, put_records
-from otel_mlmon.processor.window.aggregator import WindowAggregator
+from otel_mlmon.processor.window.aggregator import REJECTED_OUTCOMES, PointOutcome, WindowAggregator
 from otel_mlmon.processor.window.reference_export import ModelReference
 from otel_mlmon.processor.window.window import StreamKey, Window
 from otel_mlmon.types import ModelKey
@@ -139,15 +139,21 @@ class ProcessorPipeline:
         self._outbox = load_records(self._repository, OUTBOX)
         self.publish(is_busy=True)
 
-    def apply(self, items: tuple[TelemetryItem, ...], /) -> None:
-        """Adds the points of one request to their panes, and what it reports of models that were loaded."""
+    def apply(self, items: tuple[TelemetryItem, ...], /) -> Rejections:
+        """Adds the points of one request to their panes, and what it reports of models that were loaded.
+
+        Returns the points that were not counted, by reason.
+        """
+        outcomes: Counter[PointOutcome] = Counter()
         for item in items:
             if isinstance(item, DataPoint):
-                self._points[self._windows.add(item)] += 1
+                outcomes[self._windows.add(item)] += 1
                 continue
             self._windows.add_provider(item)
             if isinstance(item, ModelLoaded):
                 self._telemetry.add(semconv.REFERENCES, outcome=self._windows.add_reference(item))
+        self._points.update(outcomes)
+        return {outcome: count for outcome, count in outcomes.items() if outcome in REJECTED_OUTCOMES}
 
     def advance(self) -> None:
         """Closes the panes that the watermark has passed, scores them, and judges each by its model's rules."""

@@ -21,7 +21,7 @@ from otel_mlmon.processor.notify.delivery import Delivery
 from otel_mlmon.processor.notify.notifier import NOTIFIERS
 from otel_mlmon.processor.pipeline import ProcessorPipeline
 from otel_mlmon.processor.receive.admission import Admission
-from otel_mlmon.processor.receive.data_point import TelemetryItem
+from otel_mlmon.processor.receive.data_point import Rejections, TelemetryItem
 from otel_mlmon.processor.receive.grpc import GrpcReceiver
 from otel_mlmon.processor.receive.http import HttpReceiver
 from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
@@ -58,7 +58,7 @@ class Service:
         settings = Settings(config)
         self._telemetry = SelfTelemetry()
         self._pipeline = ProcessorPipeline(settings, notify=self._notify, telemetry=self._telemetry)
-        self._state_thread: StateThread[tuple[TelemetryItem, ...]] = StateThread(
+        self._state_thread: StateThread[tuple[TelemetryItem, ...], Rejections] = StateThread(
             self._pipeline,
             commit_interval_s=config.storage.commit_interval_s,
             tick_s=min(TICK_S, config.windows.pane_s / 2),

@@ -7,6 +7,7 @@ Source: opentelemetry-specification, metrics/data-model.md (timeseries, single-w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -71,3 +72,6 @@ class ProviderFallback:
 
 TelemetryItem: TypeAlias = DataPoint | ModelLoaded | ProviderFallback
 """One item that a request delivers to the window step."""
+
+Rejections: TypeAlias = Mapping[str, int]
+"""What the window step answers about the items of a request: the points that it did not count, by reason."""

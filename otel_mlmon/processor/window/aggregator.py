@@ -55,6 +55,9 @@ PointOutcome: TypeAlias = Literal[
 and its series began anew. `overflow`: dropped, there are too many series or streams. `mismatch`: dropped, a histogram
 where a counter is expected or the reverse. `unused`: of a metric that no stream is made of."""
 
+REJECTED_OUTCOMES: Final[frozenset[PointOutcome]] = frozenset({"late", "overflow", "mismatch"})
+"""Outcomes of points that were not counted, which their sender learns."""
+
 ReferenceOutcome: TypeAlias = Literal["accepted", "unchanged", "older", "none", "refused", "overflow"]
 """Outcome of adding a loaded model's reference. `older`: another one was made later. `none`: the model
 carries none. `refused`: it cannot be read, or is of another version. `overflow`: dropped, too many models without
