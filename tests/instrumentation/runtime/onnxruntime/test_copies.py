@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from otel_mlmon.instrumentation.runtime.call import FIELDS, RECORD_BYTES, TEXT_BYTES, Item, Layout, Side, Tensor
+from otel_mlmon.instrumentation.runtime.call import FIELDS, RECORD_BYTES, Item, Layout, Side, Tensor
 from otel_mlmon.instrumentation.runtime.input_sample import sample_interval, sample_positions
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     MAX_IMAGE_BYTES,
@@ -17,6 +17,7 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     MAX_WIDE_ROWS,
     SAMPLE_BYTES,
     SMALL_BYTES,
+    TEXT_BYTES,
     copier_of,
     make_copier,
     side_of,
