@@ -73,6 +73,8 @@ COVERED_BY = {
     "backtest/summary": "backtest/test_columns.py",
     "cli/processor": "e2e/test_processor.py",
     "errors": "cli/test_cli.py",
+    "reference/relearn": "cli/test_reference_relearn.py",
+    "reference/web_port": "reference/test_download.py",
     "instrumentation/export/error_tracker": "instrumentation/sentry/test_tracker.py",
     "instrumentation/export/process_metrics": "e2e/test_four_lines.py",
     "instrumentation/export/signal_writers": "instrumentation/test_pipeline.py",

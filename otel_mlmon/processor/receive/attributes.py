@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Iterable
 from typing import Any, Final, TypeAlias
@@ -45,6 +46,11 @@ def canonical_text(attributes: Attributes) -> str:
     the Unicode tables of the interpreter.
     """
     return ascii(sorted(attributes.items(), key=lambda pair: pair[0]))
+
+
+def hash_text(text: str) -> str:
+    """Returns the 32 hex digits by which a text of any length is told from others."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def first_text(key: str, *levels: Attributes) -> str:

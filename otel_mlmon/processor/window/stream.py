@@ -127,6 +127,19 @@ class StreamWindows:
         self._clear()
         return True
 
+    def relearn(self) -> bool:
+        """Starts to learn the reference from the beginning; returns False if it is not a learned one."""
+        if not self.is_relearnable:
+            return False
+        self.learned = self.learned.relearn()
+        self._clear()
+        return True
+
+    @property
+    def is_relearnable(self) -> bool:
+        """Whether its reference is learned, or moves with time: a fixed profile and an allowance stay."""
+        return self.learned.is_relearnable or self.moving is not None
+
     def update_reference(self, end_ns: int) -> None:
         """Moves a reference that moves with time to the epoch of a pane that ends at `end_ns`."""
         if self.moving is not None and self.learned.reference is not None:
