@@ -73,6 +73,8 @@ COVERED_BY = {
     "backtest/summary": "backtest/test_columns.py",
     "cli/processor": "e2e/test_processor.py",
     "errors": "cli/test_cli.py",
+    "reference/relearn": "cli/test_reference_relearn.py",
+    "reference/web_port": "reference/test_download.py",
     "instrumentation/export/error_tracker": "instrumentation/sentry/test_tracker.py",
     "instrumentation/export/process_metrics": "e2e/test_four_lines.py",
     "instrumentation/export/signal_writers": "instrumentation/test_pipeline.py",
@@ -94,6 +96,7 @@ COVERED_BY = {
     "instrumentation/runtime/onnxruntime/graph/tensor_origin": "instrumentation/runtime/onnxruntime/graph/test_outputs.py",  # noqa: E501
     "instrumentation/runtime/onnxruntime/graph/trace": "instrumentation/runtime/onnxruntime/graph/test_outputs.py",
     "instrumentation/runtime/onnxruntime/graph/wire": "instrumentation/runtime/onnxruntime/graph/test_read.py",
+    "instrumentation/runtime/onnxruntime/plans": "instrumentation/runtime/onnxruntime/test_copies.py",
     "processor/notify/notifier": "contracts/test_notifiers.py",
     "processor/receive/config": "processor/config/test_load.py",
     "processor/receive/data_point": "processor/receive/test_decode.py",

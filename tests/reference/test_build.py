@@ -12,7 +12,7 @@ from otel_mlmon.errors import DataError
 from otel_mlmon.instrumentation.settings import ModelOptions
 from otel_mlmon.reference.build import BuiltReference, OnnxModel
 from otel_mlmon.reference.calibration import Calibration
-from otel_mlmon.text_buckets import TextBuckets
+from otel_mlmon.vocabulary import TextBuckets
 from tests.support import models
 
 RNG = np.random.default_rng(11)
