@@ -101,6 +101,7 @@ COVERED_BY = {
     "processor/receive/config": "processor/config/test_load.py",
     "processor/receive/data_point": "processor/receive/test_decode.py",
     "processor/receive/responses": "processor/receive/test_http.py",
+    "processor/receive/sketches": "processor/receive/test_decode.py",
     "processor/serve/config": "processor/config/test_load.py",
     "processor/serve/health": "processor/serve/test_api.py",
     "processor/serve/server": "processor/serve/test_api.py",
