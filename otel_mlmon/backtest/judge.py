@@ -104,6 +104,7 @@ class Judge:
         self._evaluator = Evaluator(
             policy_for=settings.policy,
             alarm_line_for=lambda watched: settings.alarm_line(streams or watched),
+            has_cycles=False,  # the judge's times are rows
         )
         self._alerts = settings.alerts()
 

@@ -34,6 +34,7 @@ from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.lifecycle import AlertsRecord
+from otel_mlmon.processor.detect.cycle import CycleState
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.score import Score, Statistics
 from otel_mlmon.processor.detect.state import StreamState
@@ -57,6 +58,15 @@ class StreamRecord:
     state: StreamState | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CycleRecord:
+    """Holds the stored daily cycle of a stream."""
+
+    stream: StreamKey
+    state: CycleState
+
+
+CYCLE: Final = RecordKind("cycle", CycleRecord, is_compressed=True)
 EVIDENCE: Final = RecordKind("evidence", StreamRecord)
 ALERTS: Final = RecordKind("alerts", AlertsRecord)
 OUTBOX: Final = RecordKind("outbox", Alert)
@@ -137,6 +147,8 @@ class ProcessorPipeline:
             self._scores[record.stream] = record.score
             if record.state is not None:
                 self._evaluator.restore(record.stream, record.state)
+        for cycle in load_records(self._repository, CYCLE).values():
+            self._evaluator.restore_cycle(cycle.stream, cycle.state)
         alerts = load_records(self._repository, ALERTS).get("")
         self._alerts = settings.alerts(alerts, now_ns=self._clock_ns())
         self._outbox = load_records(self._repository, OUTBOX)
@@ -192,7 +204,10 @@ class ProcessorPipeline:
         scored = [stream for stream in self._changed_streams if stream in self._scores]
         put_records(repository, EVIDENCE, [(_key(stream), self._stream_record(stream)) for stream in scored])
         put_records(repository, OUTBOX, self._outbox.items())
+        cycles = [CycleRecord(stream=stream, state=state) for stream, state in self._evaluator.pop_changed_cycles()]
+        put_records(repository, CYCLE, [(_key(record.stream), record) for record in cycles])
         obsolete = {
+            CYCLE.name: [_key(stream) for stream in self._changed_streams.difference(scored)],
             EVIDENCE.name: [_key(stream) for stream in self._changed_streams.difference(scored)],
             OUTBOX.name: self._notified,
         }

@@ -174,16 +174,17 @@ def _pairs(bins: int, direction: Direction) -> list[tuple[Bools, Bools]]:
     return pairs
 
 
-def set_bounds(set_shares: Floats, radius: Floats) -> tuple[Floats, Floats]:
-    """Returns A and B by set, shape (S, 4K); B is infinite where the ball can empty the set.
+def set_bounds(highest: Floats, lowest: Floats, radius: Floats) -> tuple[Floats, Floats]:
+    """Returns A and B by set, shape (S, 4K); B is infinite where the null can empty the set.
 
     Args:
-        set_shares: `set_sums` of the reference's shares, shape (S, 4K).
+        highest: The largest `set_sums` of any reference, shape (S, 4K).
+        lowest: The smallest.
         radius: d, shape (S,); may be infinite.
     """
     d = np.minimum(radius, 2.0)[:, None]
-    lower = set_shares - d
-    return set_shares + d, np.where(lower > 0.0, lower, np.inf)
+    lower = lowest - d
+    return highest + d, np.where(lower > 0.0, lower, np.inf)
 
 
 def _gain_share(upper: Floats, lower: Floats) -> Floats:
@@ -311,7 +312,12 @@ _MIN_RATIO: Final = 1e-300
 
 
 def log_likelihood_ratios(
-    history: Floats, pane_shares: Floats, shares: Floats, radius: Floats, direction: Direction
+    history: Floats,
+    pane_shares: Floats,
+    shares: Floats,
+    radius: Floats,
+    direction: Direction,
+    expected: Floats | None = None,
 ) -> Floats:
     """Computes ln L of each plug-in and, last, of the pane's own shares.
 
@@ -321,12 +327,18 @@ def log_likelihood_ratios(
         shares: Of the reference, shape (S, K).
         radius: d, shape (S,).
         direction: Which moves are drift.
+        expected: The counts that were to be expected by half-life, shape (S, 3, K); None where the reference was always
+            the same.
 
     Returns:
         Shape (S, 4, K).
     """
     alternatives = np.empty((len(shares), PLUG_INS + 1, shares.shape[-1]))
-    smoothed = history + PSEUDO_COUNTS * shares[:, None]
+    prior = PSEUDO_COUNTS * shares[:, None]
+    smoothed = history + prior
+    if expected is not None:
+        # What was seen over what was to be expected then: a cycle of the reference does not blur it.
+        smoothed *= shares[:, None] / (expected + prior)
     alternatives[:, :PLUG_INS] = smoothed / smoothed.sum(-1, keepdims=True)
     alternatives[:, PLUG_INS] = pane_shares
     if direction == "both":
@@ -340,7 +352,7 @@ def log_likelihood_ratios(
 
 
 def add_pane(history: Floats, panes: Floats, items: Floats) -> Floats:
-    """Returns the exponentially weighted counts after panes of shape (S, K) of so many items."""
+    """Returns the exponentially weighted counts, shape (S, 3, K), after panes of shape (S, K) of so many items."""
     decayed: Floats = history * np.exp2(_DECAY * items[:, None, None])
     return decayed + panes[:, None]
 

@@ -20,7 +20,7 @@ from otel_mlmon.processor.detect.alternatives import (
 )
 from otel_mlmon.processor.detect.arrays import RowIndex
 from otel_mlmon.processor.detect.rare_bins import WEIGHT as RARE_WEIGHT
-from otel_mlmon.processor.detect.rare_bins import RareBets, RareBins
+from otel_mlmon.processor.detect.rare_bins import RareBets, RareBins, RareLimits
 from otel_mlmon.types import Floats, Indices
 
 RELEASE_NATS: Final = math.log(2.0) / 100.0
@@ -36,15 +36,32 @@ _MIN_LOG_RATIO: Final = 1e-12
 """A component none of whose ln L is as far from 0 is idle."""
 
 
+class CycleNull(NamedTuple):
+    """What a cycle adds to what is no drift."""
+
+    width: Floats
+    """The largest total variation between the reference and a neighbour, shape (S,)."""
+    expected: Floats
+    """The past counts that were to be expected, by half-life, shape (S, 3, K)."""
+    size: Floats
+    """N, shape (S,)."""
+    forgiven: Floats
+    """By how much more than the tolerance is forgiven, shape (S,)."""
+
+
 class Null(NamedTuple):
     """What is no drift: every law within a ball around the reference of each stream, S of them with K bins."""
 
     shares: Floats
     """The reference, shape (S, K), every share above 0."""
-    set_shares: Floats
-    """`set_sums` of it, shape (S, 4K)."""
+    highest: Floats
+    """The largest `set_sums` of the reference and its neighbours in a cycle, shape (S, 4K)."""
+    lowest: Floats
+    """The smallest."""
     radius: Floats
     """d, shape (S,); may be infinite."""
+    cycle: CycleNull | None = None
+    """None where no stream has a cycle."""
 
 
 class PaneBets(NamedTuple):
@@ -95,24 +112,35 @@ class Bets:
         """
         idle_log_factors = -RELEASE_NATS * items
         pane_shares = panes / items[:, None]
-        log_ratios = log_likelihood_ratios(history, pane_shares, null.shares, null.radius, self._direction)
+        cycle = null.cycle
+        radius, expected = (null.radius, None) if cycle is None else (null.radius + cycle.width, cycle.expected)
+        log_ratios = log_likelihood_ratios(history, pane_shares, null.shares, radius, self._direction, expected)
         weighted = np.empty((len(panes), self.log_weights.size))
         weighted[:, :FIRST_ALTERNATIVE] = (log_ratios * panes[:, None]).sum(-1)
         weighted[:, UNIVERSAL] -= dirichlet_regret(panes, pane_shares, items)
         is_idle = np.abs(log_ratios[:, :UNIVERSAL]).max(-1) < _MIN_LOG_RATIO
         np.copyto(weighted[:, :UNIVERSAL], idle_log_factors[:, None], where=is_idle)
-        bounds = set_bounds(null.set_shares, null.radius)
+        bounds = set_bounds(null.highest, null.lowest, null.radius)
         self._alternatives.log_factors(panes, bounds, idle_log_factors, out=weighted[:, FIRST_ALTERNATIVE:])
         weighted += won
         weighted += self.log_weights
         leader = weighted.argmax(-1)
         maximum = weighted[np.arange(len(panes)), leader]
-        rare = self._rare.weigh(index, panes, items, effect) if self._rare is not None else None
+        rare = self._weigh_rare(index, panes, items, effect, null)
         if rare is not None:
             is_rare = rare.maximum > maximum
             leader = np.where(is_rare, -1 - rare.leader, leader)
             maximum = np.where(is_rare, rare.maximum, maximum)
         return PaneBets(weighted, maximum, leader, log_ratios, rare)
+
+    def _weigh_rare(self, index: RowIndex, panes: Floats, items: Floats, effect: Floats, null: Null) -> RareBets | None:
+        if self._rare is None:
+            return None
+        if null.cycle is None:
+            return self._rare.weigh(index, panes, items, effect)
+        bins, size = panes.shape[-1], null.cycle.size
+        limits = RareLimits(null.highest[:, :bins], null.lowest[:, :bins], size, null.cycle.forgiven)
+        return self._rare.weigh(index, panes, items, effect, limits)
 
     def contributions(self, rows: Indices, panes: Floats, null: Null, bets: PaneBets) -> Floats:
         """Computes what each bin of a pane adds to the leading component where there is evidence, shape (S, K)."""
@@ -122,7 +150,7 @@ class Bets:
         added[learned] = panes[learned] * bets.log_ratios[learned, leader[learned]]
         fixed = np.flatnonzero(has_evidence & (leader >= FIRST_ALTERNATIVE))
         if fixed.size:
-            bounds = set_bounds(null.set_shares[fixed], null.radius[fixed])
+            bounds = set_bounds(null.highest[fixed], null.lowest[fixed], null.radius[fixed])
             added[fixed] = panes[fixed] * self._alternatives.log_ratios(leader[fixed] - FIRST_ALTERNATIVE, bounds)
         single = np.flatnonzero(has_evidence & (leader < 0))
         if single.size and self._rare is not None and bets.rare is not None:

@@ -20,6 +20,7 @@ Choice: with one block before instead of the fading mean, and a quarter left out
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -36,7 +37,7 @@ from otel_mlmon.processor.detect.dispersion import (
     trimmed_means,
 )
 from otel_mlmon.processor.detect.state import DesignEffectState
-from otel_mlmon.types import Bools, Floats, Indices
+from otel_mlmon.types import Bools, Floats, Indices, Ints
 
 BLOCK_SIZES: Final = tuple(50 * 4**level for level in range(6))
 """Items a block holds at least, by level: 50 … 51,200."""
@@ -167,6 +168,28 @@ class DesignEffects:
             arrays["blocks"][row] = arrays["means"][row] = 0.0
             self._estimate_row(row)
         arrays["pending_counts"][rows[is_stable | has_changed]] = 0
+
+    def relearn(self, rows: Sequence[int], shares: Floats, residuals: Sequence[Sequence[tuple[Ints, Floats]]]) -> None:
+        """Estimates some rows anew from what a cycle leaves of counts that were added before.
+
+        A row of which too little is left keeps its estimate.
+
+        Args:
+            rows: At least one.
+            shares: Of the reference, by row.
+            residuals: For each of `rows`, counts of blocks and their differences from what was to be expected.
+        """
+        states = {row: self.state(row) for row in rows}
+        for row in rows:
+            self.start(row, shares[row])
+        for number in range(max(map(len, residuals))):
+            blocks = [(row, *pairs[number]) for row, pairs in zip(rows, residuals, strict=True) if number < len(pairs)]
+            places = np.array([row for row, _, _ in blocks])
+            items = np.array([counts.sum() for _, counts, _ in blocks], dtype=np.float64)
+            self.add(places, np.array([left for _, _, left in blocks]) + items[:, None] * shares[places], items)
+        for row in rows:
+            if not self._arrays["is_calibrated"][row]:
+                self.restore(row, shares[row], states[row])
 
     def continue_from(self, row: int, previous: DesignEffects, previous_row: int) -> None:
         """Copies into `row` the estimate of the same stream over other bins: φ is of the items, not of the bins."""

@@ -20,6 +20,8 @@ import numpy as np
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.detect.alternatives import Direction
 from otel_mlmon.processor.detect.arrays import STAGE, stack_counts
+from otel_mlmon.processor.detect.cycle import CycleState
+from otel_mlmon.processor.detect.cycles import StreamCycles
 from otel_mlmon.processor.detect.evidence import CALIBRATING, DRIFT, EvidenceBank
 from otel_mlmon.processor.detect.measure import measure_windows
 from otel_mlmon.processor.detect.policy import DetectionPolicy
@@ -95,6 +97,7 @@ class Evaluator:
         policy_for: Returns how a stream is judged, None if it is not; asked once a stream, until it is forgotten.
         alarm_line_for: Returns log10 of the evidence that is an alarm, from how many streams share the budget.
         statistics: What is measured of the rolling window, by name; every registered one unless given.
+        has_cycles: Whether the ends of windows are times, so that streams may have a daily cycle.
 
     Raises:
         ConfigurationError: A statistic of a package cannot be imported.
@@ -106,7 +109,9 @@ class Evaluator:
         policy_for: Callable[[StreamKey], DetectionPolicy | None],
         alarm_line_for: Callable[[int], float],
         statistics: Mapping[str, Statistic] | None = None,
+        has_cycles: bool = True,
     ) -> None:
+        self._cycles = StreamCycles() if has_cycles else None
         self._policy_for = policy_for
         self._alarm_line_for = alarm_line_for
         self._statistics = STATISTICS.load_all() if statistics is None else dict(statistics)
@@ -156,6 +161,15 @@ class Evaluator:
             bins=entry.bin_names, direction=entry.bank[1], evidence=self._banks[entry.bank].state(entry.row)
         )
 
+    def restore_cycle(self, stream: StreamKey, state: CycleState) -> None:
+        """Puts back the stored daily cycle of a stream."""
+        if self._cycles is not None:
+            self._cycles.restore(stream, state)
+
+    def pop_changed_cycles(self) -> list[tuple[StreamKey, CycleState]]:
+        """Returns the daily cycles that are to be stored: those that went on to another hour since the last call."""
+        return [] if self._cycles is None else self._cycles.pop_changed()
+
     def measure(self, windows: Sequence[tuple[Reference, Counts]]) -> list[Statistics]:
         """Measures rolling windows, each a reference and counts of shape (K,); one that fails has no statistics."""
         return measure_windows(windows, self._statistics)
@@ -182,6 +196,8 @@ class Evaluator:
         """Drops the stream's evidence and policy, if there are any."""
         self._policies.pop(stream, None)
         self._drop_evidence(stream)
+        if self._cycles is not None:
+            self._cycles.remove(stream)
 
     def _drop_evidence(self, stream: StreamKey) -> None:
         entry = self._entries.pop(stream, None)
@@ -251,7 +267,12 @@ class Evaluator:
         bank, rows, bins = self._banks[batch.bank], np.array(batch.rows), batch.bank[0]
         positions, panes = stack_counts("pane", [window.pane for window in batch.windows], bins)
         end_ns = np.array([window.end_ns for window in batch.windows], dtype=np.int64)
-        bank.update(rows[positions], panes, end_ns[positions], log10_alarm_line * _LN_10)
+        nulls = None
+        if self._cycles is not None:
+            nulls = self._cycles.advance(batch.windows, bank, batch.rows, positions)
+        bank.update(rows[positions], panes, end_ns[positions], log10_alarm_line * _LN_10, nulls)
+        if self._cycles is not None:
+            self._cycles.add(batch.windows, positions, panes, bank.log_e[rows] < 0.5 * log10_alarm_line * _LN_10)
         columns = zip(
             batch.policies,
             batch.windows,

@@ -2,13 +2,12 @@
 
 The reference counts R (N in total, K bins) give shares r_k = (R_k + ½)/(N + K/2). The null is every law within a total
 variation of d = tolerance + sqrt(K²vφ/4(K-1)N), v = Σ r_k (1 - r_k): the first term is what the operator
-tolerates, the second what a finite reference does not know, √(Kφ/4N) where all bins are alike. Bins that are too rare
-for the ball have intervals of their own beside it (`rare_bins.py`).
+tolerates, the second what a finite reference does not know, √(Kφ/4N) where all bins are alike. Rare bins have intervals
+of their own beside it (`rare_bins.py`), streams with a daily cycle a reference for each time of the day (`cycle.py`).
 All counts c are taken as c/φ, φ a cautious design effect (`design_effect.py`).
 
-Many components bet against the null, each by its own idea of what drift would look like:
-
-Two-sided, three quarters of the weight are for these, the last quarter for the bets on rare bins; else all of it:
+Many components bet against the null, each by its own idea of what drift would look like. Two-sided, a quarter of the
+weight is for the bets on rare bins, and the rest of it for these:
 
 - A fixed dictionary of simple alternatives (`alternatives.py`). Half of it, in equal parts.
 - Three plug-ins: their alternative q is the exponentially weighted mean of the counts before this pane,
@@ -50,6 +49,7 @@ Balakrishnan, Universal inference, PNAS 2020.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -57,9 +57,10 @@ from numpy.typing import NDArray
 
 from otel_mlmon.processor.detect.alternatives import Direction, add_pane, set_sums
 from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex, as_slice, check_counts
-from otel_mlmon.processor.detect.bets import UNIVERSAL, Bets, Null, PaneBets
+from otel_mlmon.processor.detect.bets import UNIVERSAL, Bets, CycleNull, Null, PaneBets
 from otel_mlmon.processor.detect.design_effect import DesignEffects
 from otel_mlmon.processor.detect.rare_bins import RareBins
+from otel_mlmon.processor.detect.slot_null import SlotArrays, SlotNull, compute_reference_variance, stack_slots
 from otel_mlmon.processor.detect.state import EvidenceState
 from otel_mlmon.types import Bools, Floats, Indices, Ints
 
@@ -71,9 +72,7 @@ MAX_PANE_ITEMS: Final = 1e9
 
 CALIBRATING: Final = 0
 """Status code of a row whose design effect is not known yet; there is no evidence until it is."""
-
 OK: Final = 1
-
 DRIFT: Final = 2
 """Status code from the alarm line on, until W has fallen back to 1."""
 
@@ -110,6 +109,8 @@ class EvidenceBank:
             variance=((), np.float64),
             tolerance=((), np.float64),
             history=((UNIVERSAL, bins), np.float64),
+            expected=((UNIVERSAL, bins), np.float64),
+            has_cycle=((), np.bool_),
             log_cusums=((components,), np.float64),
             onsets_ns=((components,), np.int64),
             contributions=((bins,), np.float64),
@@ -126,10 +127,7 @@ class EvidenceBank:
 
     @property
     def since_ns(self) -> Ints:
-        """The onset by row: end of the last pane at which the component that first led was at 1, Unix nanoseconds.
-
-        While W is at 1, the end of the last pane.
-        """
+        """The end of the last pane at which the component that first led was at 1, Unix nanoseconds, by row."""
         return self._arrays["since_ns"]
 
     @property
@@ -154,10 +152,9 @@ class EvidenceBank:
 
     @property
     def contributions(self) -> Floats:
-        """The amount that each bin added to ln W_j of the leading component, pane by pane since W left 1, in nats.
+        """By how many nats each bin raised ln W_j of the leading component since W left 1, shape (rows, K).
 
-        Shape (rows, K). Of the universal component, without the price of not knowing the alternative; of a bet on a
-        rare bin, all of it is that bin's.
+        Without the universal component's price of not knowing the alternative; a bet on a rare bin is all of that bin.
         """
         return self._arrays["contributions"]
 
@@ -189,7 +186,7 @@ class EvidenceBank:
         arrays["total"][row] = counts.sum()
         arrays["shares"][row] = (counts + 0.5) / (counts.sum() + self.bins / 2.0)
         arrays["set_shares"][row] = set_sums(arrays["shares"][row])
-        arrays["variance"][row] = _reference_variance(arrays["shares"][row], counts.sum())
+        arrays["variance"][row] = compute_reference_variance(arrays["shares"][row], counts.sum())
         arrays["tolerance"][row] = tolerance
         if self._rare is not None:
             self._rare.start(row, counts, tolerance, always_rare)
@@ -213,7 +210,14 @@ class EvidenceBank:
         """Removes a stream; its row is reused."""
         self._free_rows.append(row)
 
-    def update(self, rows: Indices, counts: NDArray[Any], end_ns: Ints, log_alarm_line: float) -> None:
+    def update(
+        self,
+        rows: Indices,
+        counts: NDArray[Any],
+        end_ns: Ints,
+        log_alarm_line: float,
+        nulls: Sequence[SlotNull | None] | None = None,
+    ) -> None:
         """Adds one pane to each of `rows`, of any size.
 
         Args:
@@ -221,6 +225,7 @@ class EvidenceBank:
             counts: Shape (S, K), 0 or above.
             end_ns: End of the panes, Unix nanoseconds, shape (S,).
             log_alarm_line: ln of the W that is an alarm.
+            nulls: What is no drift at this time of the day, row by row; None for what the reference has.
 
         Raises:
             BinMismatchError: A pane has not K bins.
@@ -230,7 +235,8 @@ class EvidenceBank:
         size = max(1, _CHUNK_NUMBERS // self._bets.log_weights.size)
         for start in range(0, len(rows), size):
             chunk = slice(start, start + size)
-            self._update_chunk(rows[chunk], panes[chunk], end_ns[chunk], log_alarm_line)
+            slots = stack_slots(rows[chunk], nulls[chunk], self._slot_of_reference) if nulls is not None else None
+            self._update_chunk(rows[chunk], panes[chunk], end_ns[chunk], log_alarm_line, slots)
 
     def state(self, row: int) -> EvidenceState:
         """Returns everything of a row; `restore` puts it back bit for bit."""
@@ -244,6 +250,7 @@ class EvidenceBank:
             since_ns=int(arrays["since_ns"][row]),
             last_ns=int(arrays["last_ns"][row]),
             history=arrays["history"][row].copy(),
+            expected=arrays["expected"][row].copy() if arrays["has_cycle"][row] else None,
             contributions=arrays["contributions"][row].copy(),
             components=components.astype(np.int64),
             log_cusums=arrays["log_cusums"][row, components],
@@ -267,6 +274,8 @@ class EvidenceBank:
         arrays["since_ns"][row] = state.since_ns
         arrays["last_ns"][row] = state.last_ns
         arrays["history"][row] = state.history
+        arrays["has_cycle"][row] = state.expected is not None
+        arrays["expected"][row] = 0.0 if state.expected is None else state.expected
         arrays["contributions"][row] = state.contributions
         arrays["log_cusums"][row, state.components] = state.log_cusums
         arrays["onsets_ns"][row, state.components] = state.onsets_ns
@@ -276,35 +285,71 @@ class EvidenceBank:
         arrays["status"][row] = DRIFT if state.is_drift else OK if state.design_effect.is_calibrated else CALIBRATING
         return row
 
-    def _update_chunk(self, rows: Indices, panes: Floats, end_ns: Ints, log_alarm_line: float) -> None:
+    def relearn_effects(self, rows: Sequence[int], residuals: Sequence[Sequence[tuple[Ints, Floats]]]) -> None:
+        """Estimates φ of some rows anew, as `DesignEffects.relearn` has it."""
+        self._effects.relearn(rows, self._arrays["shares"], residuals)
+
+    def _slot_of_reference(self, row: int) -> SlotNull:
+        """Returns what is no drift of a stream without a cycle."""
+        arrays = self._arrays
+        sums, variance, total = arrays["set_shares"][row], arrays["variance"][row], arrays["total"][row]
+        return SlotNull(arrays["shares"][row], sums, sums, 0.0, variance, total, 1.0, 0.0, is_known=True)
+
+    def _update_chunk(
+        self, rows: Indices, panes: Floats, end_ns: Ints, log_alarm_line: float, slots: SlotArrays | None
+    ) -> None:
         items = panes.sum(-1)
-        nonempty_rows, nonempty_panes, nonempty_items = rows, panes, items
+        present, present_panes, present_items, present_slots = rows, panes, items, slots
         if not items.all():
-            is_nonempty = items > 0.0
-            nonempty_rows, nonempty_panes, nonempty_items = rows[is_nonempty], panes[is_nonempty], items[is_nonempty]
-        is_calibrated = self._effects.is_calibrated[nonempty_rows]
+            mask = items > 0.0
+            present, present_panes, present_items = rows[mask], panes[mask], items[mask]
+            present_slots = slots.select(mask) if slots is not None else None
+        is_calibrated = self._effects.is_calibrated[present]
         # φ of the past alone goes into a bet: with the pane's own part in it, the factors would not be e-values.
         if is_calibrated.any():
-            calibrated = slice(None) if is_calibrated.all() else is_calibrated
-            self._bet(nonempty_rows[calibrated], nonempty_panes[calibrated], nonempty_items[calibrated], log_alarm_line)
-        if nonempty_rows.size:
-            self._effects.add(nonempty_rows, nonempty_panes, nonempty_items)
+            mask = slice(None) if is_calibrated.all() else is_calibrated
+            bet_slots = present_slots.select(mask) if present_slots is not None else None
+            self._bet(present[mask], present_panes[mask], present_items[mask], log_alarm_line, bet_slots)
+        if present_slots is not None:
+            # φ learns from what the cycle leaves, and nothing on a kind of day that is not known.
+            excess = present_slots.shares - self._arrays["shares"][present]
+            mask = present_slots.is_known
+            present_panes = (present_panes - present_items[:, None] * excess)[mask]
+            present, present_items = present[mask], present_items[mask]
+        if present.size:
+            self._effects.add(present, present_panes, present_items)
         self._update_status(rows, end_ns, log_alarm_line)
 
-    def _bet(self, rows: Indices, panes: Floats, items: Floats, log_alarm_line: float) -> None:
+    def _bet(
+        self, rows: Indices, panes: Floats, items: Floats, log_alarm_line: float, slots: SlotArrays | None
+    ) -> None:
         """Multiplies the CUSUM of every component by its factor for a pane, and learns the pane for the next."""
         arrays, index = self._arrays, as_slice(rows)
         effect = self._effects.divisor[index]
         scale = np.maximum(effect, items / MAX_PANE_ITEMS)
         panes, items = panes / scale[:, None], items / scale
-        radius = arrays["tolerance"][index] + np.sqrt(arrays["variance"][index] * effect)
-        null = Null(arrays["shares"][index], arrays["set_shares"][index], radius)
-        bets = self._bets.weigh(
-            index, panes, items, effect, null, arrays["history"][index], arrays["log_cusums"][index]
-        )
+        history = arrays["history"][index]
+        null = self._null(index, items, effect, history, slots)
+        bets = self._bets.weigh(index, panes, items, effect, null, history, arrays["log_cusums"][index])
         self._add_contributions(rows, panes, null, bets)
         self._store_cusums(rows, index, bets, log_alarm_line + math.log(CAP))
-        arrays["history"][index] = add_pane(arrays["history"][index], panes, items)
+        arrays["history"][index] = add_pane(history, panes, items)
+
+    def _null(self, index: RowIndex, items: Floats, effect: Floats, history: Floats, slots: SlotArrays | None) -> Null:
+        """Returns what is no drift in a pane, and adds to a cycle's history what is to be expected of it."""
+        arrays = self._arrays
+        tolerance, shares = arrays["tolerance"][index], arrays["shares"][index]
+        if slots is None:
+            radius = tolerance + np.sqrt(arrays["variance"][index] * effect)
+            return Null(shares, arrays["set_shares"][index], arrays["set_shares"][index], radius)
+        # Before a stream has a cycle, its reference is what was to be expected.
+        has_history = (arrays["has_cycle"][index] & slots.has_cycle)[:, None, None]
+        expected = np.where(has_history, arrays["expected"][index], history.sum(-1, keepdims=True) * shares[:, None])
+        radius = tolerance + slots.forgiven + np.sqrt(slots.variance * np.maximum(effect, slots.effect))
+        arrays["expected"][index] = add_pane(expected, items[:, None] * slots.shares, items)
+        arrays["has_cycle"][index] = slots.has_cycle
+        cycle = CycleNull(slots.width, expected, slots.size, slots.forgiven)
+        return Null(slots.shares, slots.highest, slots.lowest, radius, cycle)
 
     def _store_cusums(self, rows: Indices, index: RowIndex, bets: PaneBets, cap: float) -> None:
         """Stores ln W_j of each component, 0 or above, and the last pane at which it was at 1."""
@@ -352,11 +397,3 @@ class EvidenceBank:
         is_stable = np.where(status == DRIFT, log_e >= log_alarm_line + math.log(CAP), is_at_one)
         self._effects.forget_transitions(rows, is_stable, (status == DRIFT) != (previous == DRIFT))
         arrays["status"][rows] = np.where(self._effects.is_calibrated[rows], status, CALIBRATING)
-
-
-def _reference_variance(shares: Floats, total: float) -> float:
-    """Computes the square of the second term of d over φ; infinite for an empty reference, which knows nothing."""
-    bins = shares.size
-    if not total or bins < 2:
-        return bins / (4.0 * total) if total else np.inf
-    return bins**2 * float((shares * (1.0 - shares)).sum()) / (4.0 * (bins - 1) * total)

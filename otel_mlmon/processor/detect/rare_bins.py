@@ -72,6 +72,19 @@ _SIGNED_TILTS: Final = np.concatenate([TILTS, -TILTS])
 _GAINS: Final = np.expm1(_SIGNED_TILTS)
 
 
+class RareLimits(NamedTuple):
+    """Shares of S streams at one time of the day, and N of them."""
+
+    highest: Floats
+    """Shape (S, K)."""
+    lowest: Floats
+    """Shape (S, K)."""
+    size: Floats
+    """Shape (S,)."""
+    forgiven: Floats
+    """What is added and taken off, shape (S,)."""
+
+
 class RareBets(NamedTuple):
     """The weighted bets of some streams on their rare bins, after a pane."""
 
@@ -125,7 +138,9 @@ class RareBins:
         arrays["totals"][row] = counts.sum()
         arrays["log_weights"][row, used] = math.log(WEIGHT / (_BETS * bins.size))
 
-    def weigh(self, index: RowIndex, panes: Floats, items: Floats, effect: Floats) -> RareBets | None:
+    def weigh(
+        self, index: RowIndex, panes: Floats, items: Floats, effect: Floats, limits: RareLimits | None = None
+    ) -> RareBets | None:
         """Multiplies the bets by their factors for a pane; None if no stream has a rare bin.
 
         Args:
@@ -133,16 +148,23 @@ class RareBins:
             panes: Counts over φ, shape (S, K).
             items: Their sums, shape (S,).
             effect: φ, shape (S,).
+            limits: Shares of a cycle, instead of those of the reference.
         """
         if not self._slots:
             return None
         arrays = self._arrays
-        high, low = bounds(arrays["counts"][index], arrays["totals"][index][:, None], effect[:, None])
+        if limits is None:
+            high, low = bounds(arrays["counts"][index], arrays["totals"][index][:, None], effect[:, None])
+        else:
+            bins, size, forgiven = arrays["bins"][index], limits.size[:, None], limits.forgiven[:, None]
+            high, _ = bounds(np.take_along_axis(limits.highest, bins, -1) * size, size, effect[:, None])
+            _, low = bounds(np.take_along_axis(limits.lowest, bins, -1) * size, size, effect[:, None])
+            high, low = np.minimum(high + forgiven, 1.0), np.maximum(low - forgiven, 0.0)
         log_weights = arrays["log_weights"][index]
-        limits = np.empty((*high.shape, _BETS))
-        limits[..., : TILTS.size] = high[..., None]
-        limits[..., TILTS.size :] = low[..., None]
-        costs = np.log1p(limits * _GAINS)
+        shares = np.empty((*high.shape, _BETS))
+        shares[..., : TILTS.size] = high[..., None]
+        shares[..., TILTS.size :] = low[..., None]
+        costs = np.log1p(shares * _GAINS)
         log_cusums = np.take_along_axis(panes, arrays["bins"][index], -1)[..., None] * _SIGNED_TILTS
         log_cusums -= costs * items[:, None, None]
         log_cusums += arrays["log_cusums"][index]
@@ -264,7 +286,8 @@ def bounds(counts: Floats, totals: Floats, effect: Floats) -> tuple[Floats, Floa
     enough = np.maximum(scaled, MIN_COUNT)
     lower = enough * (1.0 - 1.0 / (9.0 * enough) - _Z_90 / (3.0 * np.sqrt(enough))) ** 3
     high = np.maximum(MAX_RATIO * upper, MIN_COUNT) / size
-    high = np.where(counts > 0.0, high, np.maximum(high, MIN_UNSEEN_SHARE))
+    # A share that was never seen is smoothed to less than a count.
+    high = np.where(counts >= 1.0, high, np.maximum(high, MIN_UNSEEN_SHARE))
     high = np.where(size < MIN_SIZE, 1.0, np.minimum(high, 1.0))
     return high, np.where(scaled >= MIN_COUNT, lower / MAX_RATIO / size, 0.0)
 

@@ -25,14 +25,14 @@ def ratios_of(alternatives: Alternatives, reference: Floats, radius: float) -> F
     """L of every bet, shape (M·T, K)."""
     bets = np.arange(alternatives.count)
     rows = np.broadcast_to(reference, (bets.size, reference.size))
-    return np.exp(alternatives.log_ratios(bets, set_bounds(set_sums(rows), np.full(bets.size, radius))))
+    return np.exp(alternatives.log_ratios(bets, set_bounds(set_sums(rows), set_sums(rows), np.full(bets.size, radius))))
 
 
 def factors_of(alternatives: Alternatives, pane: NDArray[Any], reference: Floats, radius: float, idle: float) -> Floats:
     """ln Π L^c of every bet of one stream, by tilt and pair."""
     out = np.empty((1, alternatives.count))
     set_shares = set_sums(reference[None])
-    bounds = set_bounds(set_shares, np.array([radius]))
+    bounds = set_bounds(set_shares, set_shares, np.array([radius]))
     alternatives.log_factors(pane[None].astype(float), bounds, np.array([idle]), out=out)
     return out.reshape(TILTS.size, -1)
 

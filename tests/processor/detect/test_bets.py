@@ -24,7 +24,7 @@ def test_contributions_add_up_to_the_leaders_factor(pane: list[int], is_rare: bo
     rare.start(0, 10_000 * SHARES[0], 0.02, None)
     bets = Bets(4, "both", rare)
     rows, panes = np.array([0]), np.array([pane], dtype=np.float64)
-    null = Null(SHARES, set_sums(SHARES), np.array([0.03]))
+    null = Null(SHARES, set_sums(SHARES), set_sums(SHARES), np.array([0.03]))
     won = np.zeros((1, bets.log_weights.size))
     result = bets.weigh(rows, panes, panes.sum(-1), np.ones(1), null, np.zeros((1, 3, 4)), won)
     leader = int(result.leader[0])

@@ -1,0 +1,107 @@
+"""The daily cycles of all streams: which have one, what is no drift in their next pane, and what has to be stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from otel_mlmon.processor.detect.cycle import DAY_NS, HOURS, CycleState, DailyCycle, start_cycle
+from otel_mlmon.processor.detect.evidence import EvidenceBank
+from otel_mlmon.processor.detect.slot_null import SlotNull
+from otel_mlmon.processor.window.window import Reference, ReferenceOrigin, StreamKey, Window
+from otel_mlmon.types import Bools, Floats, Indices
+
+ORIGINS: Final[frozenset[ReferenceOrigin]] = frozenset({"learned", "file", "model"})
+"""References that have no time: an allowance has no cycle, and those that move with time have their own."""
+
+
+class StreamCycles:
+    """Keeps the daily cycles of streams, each against the reference that the stream has."""
+
+    def __init__(self) -> None:
+        self._cycles: dict[StreamKey, tuple[Reference, DailyCycle]] = {}
+        self._states: dict[StreamKey, CycleState] = {}
+        """Those that were restored, until the stream's next pane."""
+        self._changed: set[StreamKey] = set()
+
+    def advance(
+        self, windows: Sequence[Window], bank: EvidenceBank, rows: Sequence[int], positions: Indices
+    ) -> list[SlotNull | None]:
+        """Returns what is no drift in the pane of each window at `positions`, None for what its reference alone has.
+
+        Where a cycle is known for the first time, φ is estimated anew from what it leaves.
+
+        Args:
+            windows: Of streams of one bank.
+            bank: The bank.
+            rows: The row of each window.
+            positions: Those that are judged.
+        """
+        nulls: list[SlotNull | None] = []
+        new: list[tuple[int, DailyCycle]] = []
+        for position in positions.tolist():
+            window, row = windows[position], rows[position]
+            cycle = self._find(window)
+            if cycle is None:
+                nulls.append(None)
+                continue
+            if cycle.advance(window.start_ns, float(bank.design_effect[row])):
+                new.append((row, cycle))
+            nulls.append(cycle.null(window.start_ns))
+        if new:
+            bank.relearn_effects([row for row, _ in new], [cycle.residuals() for _, cycle in new])
+        return nulls
+
+    def add(self, windows: Sequence[Window], positions: Indices, panes: Floats, is_quiet: Bools) -> None:
+        """Counts the panes of the windows at `positions`, shape (S, K), into their cycles."""
+        for place, position in enumerate(positions.tolist()):
+            window = windows[position]
+            entry = self._cycles.get(window.stream)
+            if entry is None:
+                continue
+            entry[1].add(window.start_ns, panes[place].astype(np.int64), is_quiet=bool(is_quiet[position]))
+            if _hour_of(window.start_ns) != _hour_of(window.end_ns):
+                self._changed.add(window.stream)
+
+    def remove(self, stream: StreamKey) -> None:
+        """Forgets the cycle of a stream, if it has one."""
+        self._cycles.pop(stream, None)
+        self._states.pop(stream, None)
+        self._changed.discard(stream)
+
+    def restore(self, stream: StreamKey, state: CycleState) -> None:
+        """Puts back the stored cycle of a stream."""
+        self._states[stream] = state
+
+    def pop_changed(self) -> list[tuple[StreamKey, CycleState]]:
+        """Returns the cycles that are to be stored: those that went on to another hour since the last call."""
+        changed = [(stream, self._cycles[stream][1].state) for stream in self._changed if stream in self._cycles]
+        self._changed.clear()
+        return changed
+
+    def _find(self, window: Window) -> DailyCycle | None:
+        """Returns the cycle of a window's stream, begun if it has none over these bins; None if it can have none."""
+        reference = window.reference
+        if reference is None or reference.origin not in ORIGINS:
+            return None
+        entry = self._cycles.get(window.stream)
+        if entry is not None and entry[0] is reference:
+            return entry[1]
+        state = self._states.pop(window.stream, None) if entry is None else entry[1].state
+        if state is None or state.bins != reference.bins.names:
+            state = start_cycle(window.start_ns, reference.bins.names)
+        counts = reference.counts.astype(np.float64)
+        cycle = DailyCycle(
+            state,
+            reference=(counts + 0.5) / (counts.sum() + counts.size / 2.0),
+            reference_count=reference.total,
+            is_learned=reference.origin == "learned",
+        )
+        self._cycles[window.stream] = reference, cycle
+        return cycle
+
+
+def _hour_of(time_ns: int) -> int:
+    return time_ns * HOURS // DAY_NS

@@ -1,0 +1,144 @@
+"""The daily cycle of a stream: quiet traffic with cycles stays quiet, and drift on top of a cycle is found."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from otel_mlmon.processor.detect.cycle import (
+    DAY_NS,
+    FORGIVEN_UNKNOWN,
+    QUARTERS,
+    DailyCycle,
+    are_kinds_different,
+    estimate_cell_effect,
+    find_restless_slots,
+    start_cycle,
+)
+from otel_mlmon.processor.detect.slot_null import compute_reference_variance
+from tests.support.cycles import MONDAY, alarms, hours_to_alarm, traffic
+
+Table = NDArray[np.int64]
+
+
+def fed(days: Table, *, is_learned: bool = True, quiet: tuple[bool, ...] | None = None) -> DailyCycle:
+    """A cycle that began at a Monday's first moment and was shown these days, shape (D, 96, K)."""
+    shares = days.sum((0, 1)) / days.sum()
+    state = start_cycle(MONDAY * DAY_NS, tuple("abcdefgh"[: days.shape[2]]))
+    cycle = DailyCycle(state, reference=shares, reference_count=5_000, is_learned=is_learned)
+    for day, counts in enumerate(days):
+        for slot, pane in enumerate(counts):
+            start_ns = (MONDAY + day) * DAY_NS + slot * DAY_NS // QUARTERS
+            cycle.advance(start_ns, 1.0)
+            cycle.add(start_ns, pane, is_quiet=quiet is None or quiet[day])
+    cycle.advance((MONDAY + len(days)) * DAY_NS, 1.0)
+    return cycle
+
+
+def test_cycles_are_quiet_after_the_second_day() -> None:
+    for kind in ("none", "daily", "square", "weekend", "batch"):
+        assert alarms(traffic(kind, streams=6, days=10, seed=31)) == 0, kind
+
+
+@pytest.mark.parametrize(("kind", "shift", "hours"), [("daily", 0.15, 6.0), ("daily", 0.2, 2.0), ("none", 0.1, 4.0)])
+def test_drift_on_a_cycle_is_found(kind: str, shift: float, hours: float) -> None:
+    counts = traffic(kind, streams=10, days=9, seed=32, shift=shift, shifted_from=8)
+    assert float(np.quantile(hours_to_alarm(counts, from_day=8), 0.9, method="inverted_cdf")) <= hours
+
+
+def test_the_reference_of_a_slot_is_what_its_days_had() -> None:
+    days = np.tile(np.array([600, 400]), (2, QUARTERS, 1))
+    days[:, 40:48] = [900, 100]
+    cycle = fed(days)
+    null = cycle.null((MONDAY + 2) * DAY_NS + 44 * DAY_NS // QUARTERS)
+    assert null is not None
+    pooled = (days.sum((0, 1)) + 0.5) / (days.sum() + 1)
+    assert null.shares == pytest.approx((np.array([1_800, 200]) + 200 * pooled) / 2_200)
+    assert (null.size, null.effect, null.is_known) == (2_200.0, 1.0, True)
+    edge = cycle.null((MONDAY + 2) * DAY_NS + 47 * DAY_NS // QUARTERS)
+    assert edge is not None
+    assert edge.width > 0.2
+    assert (edge.highest >= edge.lowest).all()
+
+
+def test_a_reference_of_training_data_stays_the_middle_of_its_cycle() -> None:
+    days = np.tile(np.array([600, 400]), (2, QUARTERS, 1))
+    days[:, 40:48] = [900, 100]
+    state = fed(days).state
+    around = DailyCycle(state, reference=np.array([0.5, 0.5]), reference_count=10_000, is_learned=False)
+    null = around.null((MONDAY + 2) * DAY_NS)
+    assert null is not None
+    assert null.shares[0] < 0.5
+    assert null.size < 2_200
+
+
+def test_a_day_with_evidence_is_not_accepted_and_seven_are_enough() -> None:
+    days = np.tile(np.array([600, 400]), (9, QUARTERS, 1))
+    cycle = fed(days, quiet=(True, True, False, True, True, True, True, True, True))
+    assert [day.kind for day in cycle.state.days] == [0, 0, 0, 0, 1, 1, 0]
+    assert cycle.state.whole_days == 9
+
+
+def test_a_first_day_far_from_the_reference_teaches_nothing() -> None:
+    days = np.tile(np.array([600, 400]), (2, QUARTERS, 1))
+    days[1] = [100, 900]
+    state = start_cycle(MONDAY * DAY_NS, ("a", "b"))
+    cycle = DailyCycle(state, reference=np.array([0.6, 0.4]), reference_count=5_000, is_learned=True)
+    for day in range(2):
+        start_ns = (MONDAY + day) * DAY_NS
+        cycle.advance(start_ns, 1.0)
+        cycle.add(start_ns, days[day].sum(0), is_quiet=False)
+    cycle.advance((MONDAY + 2) * DAY_NS, 1.0)
+    assert len(cycle.state.days) == 1
+    assert not cycle.is_known
+
+
+def test_before_the_hours_are_known_more_is_forgiven_with_every_hour() -> None:
+    state = start_cycle(MONDAY * DAY_NS, ("a", "b"))
+    cycle = DailyCycle(state, reference=np.array([0.6, 0.4]), reference_count=5_000, is_learned=True)
+    assert cycle.null(MONDAY * DAY_NS) is None
+    hour, later = (cycle.null(MONDAY * DAY_NS + hours * DAY_NS // 24) for hours in (1, 20))
+    assert hour is not None
+    assert later is not None
+    assert [hour.forgiven, later.forgiven] == pytest.approx([0.03, FORGIVEN_UNKNOWN])
+
+
+def test_small_traffic_keeps_its_reference() -> None:
+    days = np.tile(np.array([1, 1]), (3, QUARTERS, 1))
+    assert fed(days).null((MONDAY + 3) * DAY_NS) is None
+
+
+def test_a_first_weekend_is_judged_by_the_week_and_forgives_more() -> None:
+    cycle = fed(np.tile(np.array([600, 400]), (5, QUARTERS, 1)))
+    saturday, friday = (cycle.null((MONDAY + day) * DAY_NS) for day in (5, 4))
+    assert friday is not None
+    assert saturday is not None
+    assert (friday.is_known, saturday.is_known) == (True, False)
+    assert saturday.forgiven - friday.forgiven == pytest.approx(FORGIVEN_UNKNOWN)
+
+
+def test_restless_slots_and_the_variance_between_days() -> None:
+    rng = np.random.default_rng(4)
+    table = rng.multinomial(900, [0.6, 0.4], size=(7, QUARTERS)).astype(np.float64)
+    assert estimate_cell_effect(table) < 1.6
+    assert find_restless_slots(table).max() < 0.03
+    for day in range(7):
+        table[day, 8:10] = [900 - 100 * day, 100 * day]
+    restless = find_restless_slots(table)
+    assert restless[8:10].min() > 0.2
+    assert restless[20:90].max() < 0.03
+
+
+def test_kinds_of_day_that_differ() -> None:
+    rng = np.random.default_rng(5)
+    weekdays = rng.multinomial(900, [0.6, 0.4], size=(5, QUARTERS))
+    assert not are_kinds_different(weekdays, rng.multinomial(900, [0.6, 0.4], size=(2, QUARTERS)))
+    assert are_kinds_different(weekdays, rng.multinomial(900, [0.5, 0.5], size=(2, QUARTERS)))
+
+
+def test_what_a_reference_does_not_know() -> None:
+    assert compute_reference_variance(np.full(4, 0.25), 1_000) == pytest.approx(4 / 4_000)
+    assert math.isinf(compute_reference_variance(np.full(4, 0.25), 0))
