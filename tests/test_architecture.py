@@ -43,6 +43,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "types": (),
     "semconv": (),
     "streams": ("semconv",),
+    "event_kinds": ("semconv",),
     "errors": (),
     "text_buckets": ("semconv",),
     "options": ("errors",),
