@@ -120,10 +120,11 @@ OURS: dict[str, tuple[str, ...]] = {
     "processor.alert.config": SECTION,
     "processor.self_telemetry": BASE,
     "processor.address": BASE,
+    "processor.connections": BASE,
     "processor.settings": (*BASE, "processor", *PROFILE),
     "processor.pipeline": (*BASE, "processor"),
     "processor.service": (*BASE, "processor"),
-    "processor.receive": (*BASE, "processor.address"),
+    "processor.receive": (*BASE, "processor.address", "processor.connections"),
     "processor.window": (
         *BASE,
         "processor.receive.data_point",
@@ -150,7 +151,7 @@ OURS: dict[str, tuple[str, ...]] = {
     ),
     "processor.notify": (*BASE, *SECTION, "processor.alert.alert", "processor.alert.message"),
     "processor.state": BASE,
-    "processor.serve": (*BASE, "processor.address", "processor.self_telemetry"),
+    "processor.serve": (*BASE, "processor.address", "processor.connections", "processor.self_telemetry"),
     "processor.serve.documents": (*BASE, "processor"),
 }
 
@@ -200,8 +201,9 @@ THEIRS: dict[str, tuple[str, ...]] = {
     ),
     "pydantic_core": ("processor.config",),
     "yaml": ("processor.config",),
-    "starlette": ("processor.receive.http", "processor.serve"),
-    "uvicorn": ("processor.receive.http", "processor.serve"),
+    "starlette": ("processor.receive.http", "processor.serve", "processor.connections"),
+    "uvicorn": ("processor.connections",),
+    "zstandard": ("processor.receive.inflate",),
     "httpx": ("processor.notify", "reference.download", "cli.demo"),
     "jinja2": ("backtest.page",),
     "rich": ("cli", "demo.view", "backtest.terminal", "backtest.result"),
