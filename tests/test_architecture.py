@@ -20,7 +20,7 @@ MAX_LINES = 400
 BASE = (
     "types",
     "semconv",
-    "text_buckets",
+    "vocabulary",
     "streams",
     "errors",
     "options",
@@ -45,7 +45,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "streams": ("semconv",),
     "event_kinds": ("semconv",),
     "errors": (),
-    "text_buckets": ("semconv",),
+    "vocabulary": ("semconv",),
     "options": ("errors",),
     "sketch": ("types", "errors", "semconv"),
     "internal_events": ("semconv",),
@@ -204,7 +204,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "starlette": ("processor.receive.http", "processor.serve", "processor.connections"),
     "uvicorn": ("processor.connections",),
     "zstandard": ("processor.receive.inflate",),
-    "httpx": ("processor.notify", "reference.download", "cli.demo"),
+    "httpx": ("processor.notify", "reference.web_port", "reference.download", "reference.relearn", "cli.demo"),
     "jinja2": ("backtest.page",),
     "rich": ("cli", "demo.view", "backtest.terminal", "backtest.result"),
 }  # fmt: skip

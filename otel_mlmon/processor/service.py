@@ -6,6 +6,7 @@ everything that arrived is stored: receivers, then the state, then notifiers and
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections.abc import Iterator
@@ -32,8 +33,14 @@ from otel_mlmon.processor.serve.prometheus import create_page
 from otel_mlmon.processor.serve.server import WebServer
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.state.thread import TICK_S, StateThread
+from otel_mlmon.processor.window.reference_export import RelearnRequest
+from otel_mlmon.types import ModelKey
 
 DEAD_LETTERS: Final = "dead-letters"
+RELEARN_TIMEOUT_S: Final = 20.0
+"""How long a request to learn again waits for its commit."""
+
+_LOG: Final = logging.getLogger("otel_mlmon.processor")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +67,7 @@ class Service:
         self._telemetry = SelfTelemetry()
         self._pipeline = ProcessorPipeline(settings, notify=self._notify, telemetry=self._telemetry)
         meter = WorkMeter()
-        self._state_thread: StateThread[tuple[TelemetryItem, ...], Rejections] = StateThread(
+        self._state_thread: StateThread[tuple[TelemetryItem | RelearnRequest, ...], Rejections] = StateThread(
             self._pipeline,
             commit_interval_s=config.storage.commit_interval_s,
             tick_s=min(TICK_S, config.windows.pane_s / 2),
@@ -80,6 +87,8 @@ class Service:
             create_page(self._metric_values),
             lambda: self._state_thread.is_ready,
             self._pipeline.references,
+            relearn=self._relearn,
+            admin_token=config.web.admin_token.get_secret_value() if config.web.admin_token is not None else None,
         )
         self._web = WebServer(app, config.web.listen) if config.web.listen else None
         self._config = config
@@ -146,6 +155,11 @@ class Service:
     def _notify(self, alert: Alert) -> None:
         for delivery in self._deliveries:
             delivery.submit(alert)
+
+    def _relearn(self, model: ModelKey, streams: tuple[str, ...]) -> None:
+        request = RelearnRequest(model=model, streams=streams)
+        self._state_thread.submit((request,)).result(RELEARN_TIMEOUT_S)
+        _LOG.warning("Asked on the web port: model %s %s learns the references of %s again.", *model[:2], streams)
 
     def _metric_values(self) -> Iterator[MetricValue]:
         yield from self._pipeline.gauges()

@@ -31,6 +31,8 @@ class DataPoint:
     category: str = ""
     """What the metric is split by further: of `ml.input.category` the feature's value, of `ml.predictions` the output
     of a model of several heads; else empty."""
+    sender: str
+    """The process that counted it: 32 hex digits of its resource, which has `service.instance.id`."""
     series: str
     """The time series: 32 hex digits of resource, scope, metric and all attributes. A series has one writer."""
     start_ns: int

@@ -207,7 +207,7 @@ def test_no_more_than_two_seconds_of_work_wait() -> None:
     for _ in range(7):
         admission.consume("metrics", GOOD)
     assert admission.queue_s == pytest.approx(7 / 4, rel=0.1)
-    with pytest.raises(OverloadedError, match=r"^The processor has more than 2 s of work before it\. Send the") as error:
+    with pytest.raises(OverloadedError, match=r"^The processor has more than 2 s of work before it\. Send") as error:  # noqa: PT012
         for _ in range(3):
             admission.consume("metrics", GOOD)
     assert error.value.retry_after_s == 1.0
@@ -266,7 +266,8 @@ def test_rejections_and_refusals_are_logged_once_a_minute_each(caplog: pytest.Lo
     assert [record.getMessage() for record in caplog.records] == [
         "2 points of a metrics request were rejected: bad_value. Their sender was told; "
         "otel_mlmon.processor.rejected.points counts all, and more of this reason are logged once a minute.",
-        "A request was refused: It is too large. otel_mlmon.processor.requests.refused counts all; logged once a minute.",
+        "A request was refused: It is too large. "
+        "otel_mlmon.processor.requests.refused counts all; logged once a minute.",
     ]
     assert dict(admission.counts.unread_bytes) == {"too_large": 60}
 

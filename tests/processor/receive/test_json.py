@@ -12,7 +12,6 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import ExponentialHistogramDataPoint, NumberDataPoint
-
 from opentelemetry.proto_json.collector.metrics.v1.metrics_service import ExportMetricsServiceRequest as OracleRequest
 
 from otel_mlmon.errors import MalformedError
@@ -145,7 +144,7 @@ def nested(depth: int) -> str:
 def test_what_is_nested_deeper_than_protobuf_allows_is_refused_and_not_a_fault_of_ours() -> None:
     assert read_json(AnyValue(), nested(40)).WhichOneof("value") == "array_value"
     for depth in (60, 200, 400):
-        with pytest.raises(MalformedError, match="more than 100 levels deep|not JSON"):
+        with pytest.raises(MalformedError, match=r"more than 100 levels deep|not JSON"):
             read_json(AnyValue(), nested(depth))
 
 
