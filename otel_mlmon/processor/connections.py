@@ -179,9 +179,10 @@ class _Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._wait_for_head()
-        if len(self.connections) > self.limit:
-            others = [other for other in self.connections if other is not self]
-            idle = [other for other in others if isinstance(other, _Connection) and other.is_idle]
+        present = [other for other in self.connections if isinstance(other, _Connection)]
+        present = [other for other in present if not other.transport.is_closing()]
+        if len(present) > self.limit:
+            idle = [other for other in present if other.is_idle and other is not self]
             oldest = min(idle, key=lambda other: other._idle_since_s, default=self)
             _LOGGER.warning("A connection without a request was closed to make room: %d are open.", self.limit)
             oldest.transport.abort()

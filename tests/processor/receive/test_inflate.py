@@ -129,7 +129,7 @@ def test_what_is_not_zstd_is_malformed(body: bytes) -> None:
 
 
 def test_a_frame_that_asks_for_too_much_memory_is_malformed() -> None:
-    parameters = zstandard.ZstdCompressionParameters(window_log=27)
-    packer = zstandard.ZstdCompressor(compression_params=parameters, write_content_size=False).compressobj()
+    parameters = zstandard.ZstdCompressionParameters(window_log=27, write_content_size=False)
+    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     with pytest.raises(MalformedError):
         inflate(packer.compress(b"x" * 1000) + packer.flush(), "zstd", max_bytes=10_000)
