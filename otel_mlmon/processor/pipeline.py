@@ -44,7 +44,7 @@ from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.state.repository import RecordKind, load_records, open_repository, put_records
 from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.outcome import REJECTED_OUTCOMES, PointOutcome
-from otel_mlmon.processor.window.reference_export import ModelReference
+from otel_mlmon.processor.window.reference_export import ModelReference, RelearnRequest
 from otel_mlmon.processor.window.window import StreamKey, Window
 from otel_mlmon.types import ModelKey
 
@@ -62,6 +62,9 @@ EVIDENCE: Final = RecordKind("evidence", StreamRecord)
 ALERTS: Final = RecordKind("alerts", AlertsRecord)
 OUTBOX: Final = RecordKind("outbox", Alert)
 """Alerts that are committed and perhaps not passed to the notifiers yet."""
+RELEARNED: Final = "The reference is learned again, as an administrator asked."
+REPLACED: Final = "The model came with another reference."
+"""Why the alerts about streams end whose reference is another one now."""
 
 
 class ProcessorPipeline:
@@ -142,13 +145,16 @@ class ProcessorPipeline:
         self._outbox = load_records(self._repository, OUTBOX)
         self.publish(is_busy=True)
 
-    def apply(self, items: tuple[TelemetryItem, ...], /) -> Rejections:
+    def apply(self, items: tuple[TelemetryItem | RelearnRequest, ...], /) -> Rejections:
         """Adds the points of one request to their panes, and what it reports of models that were loaded.
 
         Returns the points that were not counted, by reason.
         """
         outcomes: Counter[PointOutcome] = Counter()
         for item in items:
+            if isinstance(item, RelearnRequest):
+                self._relearn(item)
+                continue
             if isinstance(item, DataPoint):
                 outcomes[self._windows.add(item)] += 1
                 continue
@@ -164,11 +170,8 @@ class ProcessorPipeline:
         replaced = self._windows.pop_replaced_streams()
         windows = self._windows.close_panes(now_ns)
         removed = dict.fromkeys(self._windows.pop_removed_streams())
-        for stream in (*replaced, *removed):
-            self._evaluator.remove_stream(stream)
-            self._scores.pop(stream, None)
-            self._changed_streams.add(stream)
-        alerts: list[Alert] = []
+        self._drop_evidence((*replaced, *removed))
+        alerts = self._alerts.remove_streams(replaced, now_ns, REPLACED)
         for model in {stream.model for stream in removed}.difference(self._windows.models):
             alerts += self._alerts.remove_model(model, now_ns)
             self._has_removed_models = True
@@ -177,7 +180,7 @@ class ProcessorPipeline:
         for (_, model), scores in self._score_panes(present).items():
             alerts += self._alerts.evaluate(model, scores, now_ns)
         alerts += self._alerts.advance_clock(now_ns)
-        self._outbox |= {f"{now_ns:020d}-{uuid.uuid4().hex}": alert for alert in alerts}
+        self._add_alerts(alerts)
 
     def commit(self) -> None:
         """Stores everything that changed, in one transaction.
@@ -227,6 +230,22 @@ class ProcessorPipeline:
             self._repository.commit()
         self._repository.close()
 
+    def _relearn(self, request: RelearnRequest) -> None:
+        """Starts to learn references again, and ends the alerts that the old ones raised."""
+        streams = self._windows.relearn(request)
+        self._drop_evidence(streams)
+        self._add_alerts(self._alerts.remove_streams(streams, self._clock_ns(), RELEARNED))
+
+    def _drop_evidence(self, streams: Iterable[StreamKey]) -> None:
+        for stream in streams:
+            self._evaluator.remove_stream(stream)
+            self._scores.pop(stream, None)
+            self._changed_streams.add(stream)
+
+    def _add_alerts(self, alerts: Iterable[Alert]) -> None:
+        """Adds alerts to the outbox, which is stored with the next commit."""
+        self._outbox |= {f"{self._clock_ns():020d}-{uuid.uuid4().hex}": alert for alert in alerts}
+
     def _score_panes(self, windows: list[Window]) -> dict[tuple[int, ModelKey], dict[StreamKey, tuple[Window, Score]]]:
         """Scores the windows, and groups the scores by pane and model, in the order of time."""
         panes: dict[tuple[int, ModelKey], dict[StreamKey, tuple[Window, Score]]] = {}
@@ -254,7 +273,7 @@ class ProcessorPipeline:
         summaries = [self._windows.summary(model) for model in self._windows.models]
         references: dict[str, dict[str, ModelReference]] = {}
         for model in self._windows.models:
-            references.setdefault(documents.model_id(model), {})[model.version] = self._windows.reference(model)
+            references.setdefault(model.id, {})[model.version] = self._windows.reference(model)
         self._references = references
         document = documents.overview(summaries, self._scores, rules, self._alerts.alerts())
         self._document, self._gauges = document, tuple(documents.gauges(document, self._scores, rules))

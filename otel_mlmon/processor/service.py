@@ -6,6 +6,7 @@ everything that arrived is stored: receivers, then the state, then notifiers and
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from otel_mlmon.processor.receive.admission import Admission
 from otel_mlmon.processor.receive.data_point import Rejections, TelemetryItem
 from otel_mlmon.processor.receive.grpc import GrpcReceiver
 from otel_mlmon.processor.receive.http import HttpReceiver
+from otel_mlmon.processor.receive.load import WorkMeter
 from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
 from otel_mlmon.processor.serve.api import create_app
 from otel_mlmon.processor.serve.otlp import Exporter
@@ -31,8 +33,14 @@ from otel_mlmon.processor.serve.prometheus import create_page
 from otel_mlmon.processor.serve.server import WebServer
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.state.thread import TICK_S, StateThread
+from otel_mlmon.processor.window.reference_export import RelearnRequest
+from otel_mlmon.types import ModelKey
 
 DEAD_LETTERS: Final = "dead-letters"
+RELEARN_TIMEOUT_S: Final = 20.0
+"""How long a request to learn again waits for its commit."""
+
+_LOG: Final = logging.getLogger("otel_mlmon.processor")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,15 +66,18 @@ class Service:
         settings = Settings(config)
         self._telemetry = SelfTelemetry()
         self._pipeline = ProcessorPipeline(settings, notify=self._notify, telemetry=self._telemetry)
-        self._state_thread: StateThread[tuple[TelemetryItem, ...], Rejections] = StateThread(
+        meter = WorkMeter()
+        self._state_thread: StateThread[tuple[TelemetryItem | RelearnRequest, ...], Rejections] = StateThread(
             self._pipeline,
             commit_interval_s=config.storage.commit_interval_s,
             tick_s=min(TICK_S, config.windows.pane_s / 2),
+            measure=meter.measure,
         )
         self._admission = Admission(
             self._state_thread.submit,
             max_request_bytes=config.receiver.max_request_bytes,
             max_pending_bytes=config.receiver.max_pending_bytes,
+            meter=meter,
             dead_letters=config.storage.path / DEAD_LETTERS / "requests",
         )
         self._grpc = GrpcReceiver(self._admission, config.receiver.grpc) if config.receiver.grpc else None
@@ -76,6 +87,8 @@ class Service:
             create_page(self._metric_values),
             lambda: self._state_thread.is_ready,
             self._pipeline.references,
+            relearn=self._relearn,
+            admin_token=config.web.admin_token.get_secret_value() if config.web.admin_token is not None else None,
         )
         self._web = WebServer(app, config.web.listen) if config.web.listen else None
         self._config = config
@@ -143,6 +156,11 @@ class Service:
         for delivery in self._deliveries:
             delivery.submit(alert)
 
+    def _relearn(self, model: ModelKey, streams: tuple[str, ...]) -> None:
+        request = RelearnRequest(model=model, streams=streams)
+        self._state_thread.submit((request,)).result(RELEARN_TIMEOUT_S)
+        _LOG.warning("Asked on the web port: model %s %s learns the references of %s again.", *model[:2], streams)
+
     def _metric_values(self) -> Iterator[MetricValue]:
         yield from self._pipeline.gauges()
         for failure, total in JOURNAL.totals(semconv.FAILURES.name).items():
@@ -160,7 +178,7 @@ class Service:
     def _receiver_values(self) -> Iterator[MetricValue]:
         counts = self._admission.counts
         yield MetricValue(metric=semconv.REQUESTS_PENDING, value=self._admission.pending_bytes)
-        yield MetricValue(metric=semconv.REQUESTS_REFUSED, value=counts.refused_requests)
+        yield MetricValue(metric=semconv.QUEUE_DURATION, value=self._admission.queue_s)
         yield MetricValue(metric=semconv.REQUESTS_MALFORMED, value=counts.malformed)
         yield MetricValue(metric=semconv.REQUESTS_DEAD_LETTERS, value=counts.dead_letters)
         points = {
@@ -173,6 +191,8 @@ class Service:
         for metric, key, totals in (
             (semconv.RECEIVED_POINTS, semconv.OUTCOME, points),
             (semconv.REJECTED_POINTS, semconv.REASON, counts.rejected),
+            (semconv.REQUESTS_REFUSED, semconv.REASON, counts.unread_requests),
+            (semconv.REQUESTS_REFUSED_BYTES, semconv.REASON, counts.unread_bytes),
             (semconv.RECEIVED_UNUSED, semconv.SIGNAL, counts.unused),
         ):
             for value, total in totals.items():

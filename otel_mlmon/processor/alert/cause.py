@@ -159,6 +159,7 @@ def shift_cause(window: Window, reference: Reference, score: Score, counts: BinC
         current_shares=current_shares,
         details=describe_change(stream, bins, reference_shares, current_shares, means=(reference.mean, counts.mean)),
         summary=f"total variation {format_percent(value)}, tolerated {format_percent(bound)} ({sizes})",
+        origin=reference.origin,
         margin=score.margin,
     )
 

@@ -99,6 +99,7 @@ class Alerts:
         rules_of: Returns the rules of a model.
         stale_after_s: When a stream that vanished from a live model, or a version that another one replaced, is
             forgotten.
+        web_address: The `host:port` of the processor's web port; empty if it has none.
         record: What `record` returned before a restart, which goes on at `now_ns`.
         now_ns: The time of the restart, Unix nanoseconds.
     """
@@ -109,12 +110,14 @@ class Alerts:
         *,
         rules_of: Callable[[ModelKey], ModelRules],
         stale_after_s: float,
+        web_address: str = "",
         record: AlertsRecord | None = None,
         now_ns: int = 0,
     ) -> None:
         self._section = section
         self._rules_of = rules_of
         self._stale_after_s = stale_after_s
+        self._web_address = web_address
         self._links = tuple(Link(name=name, url=url) for name, url in section.links.items())
         record = record or AlertsRecord()
         self._models: dict[ModelKey, ModelRecord] = {entry.model: entry for entry in record.models}
@@ -184,6 +187,20 @@ class Alerts:
         self._now_ns = max(self._now_ns, now_ns)
         reason = "It was silent for so long that it is forgotten."
         return self._forget_model(model, reason) if model in self._models else []
+
+    def remove_streams(self, streams: Iterable[StreamKey], now_ns: int, reason: str) -> list[Alert]:
+        """Forgets what is known of streams that are judged anew from now on; returns the alerts that this ends."""
+        self._now_ns = max(self._now_ns, now_ns)
+        changes: list[Alert] = []
+        for model, stream in streams:
+            record = self._models.get(model, ModelRecord(model=model))
+            record.onset_counts.pop(stream, None)
+            for name, entry in record.rules.items():
+                is_affected = stream in entry.causes or stream in entry.failed
+                _remove_stream(entry, stream)
+                if is_affected and not entry.causes and not entry.failed:
+                    changes += self._resolve_rules(record, {name: entry}, reason)
+        return changes
 
     def current(self) -> list[RuleStatus]:
         """Returns the state of every active rule of every model; quiet rules of a silent model are in `no_data`."""
@@ -280,6 +297,7 @@ class Alerts:
             causes=causes,
             exemplars=entry.exemplars,
             links=self._links,
+            web_address=self._web_address,
             reason=reason,
         )
 

@@ -30,7 +30,7 @@ from otel_mlmon.processor.window.outcome import PointOutcome, ReferenceOutcome
 from otel_mlmon.processor.window.providers import ModelProviders
 from otel_mlmon.processor.window.records import load_state, save_state
 from otel_mlmon.processor.window.reference import ModelWindowSettings
-from otel_mlmon.processor.window.reference_export import ModelReference, model_reference
+from otel_mlmon.processor.window.reference_export import ModelReference, RelearnRequest, model_reference
 from otel_mlmon.processor.window.series import (
     COUNTERS,
     DELTA,
@@ -151,6 +151,13 @@ class WindowAggregator:
             profile.created,
         )
         return "accepted"
+
+    def relearn(self, request: RelearnRequest) -> list[StreamKey]:
+        """Starts to learn references again, and returns the streams that do: evidence against the old ones is void."""
+        model = self._state.models.get(request.model)
+        streams = model.relearn(request.streams) if model is not None else []
+        self._state.changes.streams.update(streams)
+        return streams
 
     def add_provider(self, event: ModelLoaded | ProviderFallback) -> None:
         """Notes the execution provider that a process runs a model on; a report that comes twice changes nothing."""

@@ -81,8 +81,11 @@ def _remove_streams(state: WindowState) -> list[StreamKey]:
     removed: list[StreamKey] = []
     for model in state.models.values():
         stale_ns = model.progress.last_ns - state.windows.stale_after_ns
-        for stream in list(model.streams.values()):
-            if stream.silent_panes >= MIN_SILENT_PANES and stream.values_ns <= stale_ns:
-                state.remove_stream(stream.key)
-                removed.append(stream.key)
+        for name, presence in list(model.progress.presences.items()):
+            if presence.silence.panes < MIN_SILENT_PANES or presence.last_ns > stale_ns:
+                continue
+            del model.progress.presences[name]
+            if name in model.streams:
+                removed.append(model.streams[name].key)
+                state.remove_stream(removed[-1])
     return removed

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from otel_mlmon import semconv, streams
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.window.binning import count_over_threshold
-from otel_mlmon.processor.window.moving_reference import HOUR_NS, MovingReference
+from otel_mlmon.processor.window.moving_reference import MovingReference
 from otel_mlmon.processor.window.providers import ProviderUse
 from otel_mlmon.processor.window.reference import ModelWindowSettings, ReferenceState, StreamReference
 from otel_mlmon.processor.window.series import (
@@ -192,6 +192,11 @@ class ModelWindows:
         self.settings = settings
         return [stream.key for stream in self.streams.values() if stream.apply_settings(settings)]
 
+    def relearn(self, names: Iterable[str]) -> list[StreamKey]:
+        """Starts to learn the references of these streams again, and returns the streams that do."""
+        present = [self.streams[name] for name in names if name in self.streams]
+        return [stream.key for stream in present if stream.relearn()]
+
     def close_pane(self, end_ns: int, *, is_complete: CompletenessCheck) -> ClosedPane:
         """Closes one pane; panes close in the order of time.
 
@@ -215,8 +220,7 @@ class ModelWindows:
                     exemplars=tuple(sorted(exemplars.get(name, ()))[:MAX_EXEMPLARS]),
                 )
                 windows += [window] if window is not None else []
-                is_outdated = stream.values_ns - stream.stored_values_ns >= HOUR_NS
-                changed += [stream.key] if is_changed or is_outdated else []
+                changed += [stream.key] if is_changed else []
         self.progress.predictions += _count_predictions(sketches)
         counts = {
             name: stream.rolling.panes[-1]

@@ -41,8 +41,6 @@ K = TypeVar("K", bound=Hashable)
 class _StreamRecord(NamedTuple):
     stream: StreamKey
     state: ReferenceState
-    values_ns: int
-    """End of the last pane with values, to the hour."""
 
 
 class _HourRecord(NamedTuple):
@@ -124,8 +122,7 @@ def load_state(state: WindowState, repository: Repository, *, now_ns: int) -> No
     for key in rebuilt:  # its own record was damaged
         _add_model(state, ModelProgress(model=key, received_ns=now_ns))
     for record in streams.values():
-        stream = state.models[record.stream.model].ensure_stream(record.stream.stream, record.state)
-        stream.values_ns = stream.stored_values_ns = record.values_ns
+        state.models[record.stream.model].ensure_stream(record.stream.stream, record.state)
     load_each(repository, SENDER, lambda sender: _load_sender(state, sender))
     for hour in load_records(repository, HOUR).values():
         _load_hour(state, hour)
@@ -239,10 +236,7 @@ def _sender_progress(state: WindowState, model: ModelKey, sender: str) -> Sender
 def _stream_record(state: WindowState, key: StreamKey) -> _StreamRecord | None:
     model = state.models.get(key.model)
     stream = model.streams.get(key.stream) if model is not None else None
-    if stream is None:
-        return None
-    stream.stored_values_ns = stream.values_ns
-    return _StreamRecord(key, stream.learned.stored_state(), stream.values_ns)
+    return _StreamRecord(key, stream.learned.stored_state()) if stream is not None else None
 
 
 def _series_state(state: WindowState, key: SeriesKey) -> SeriesState | None:

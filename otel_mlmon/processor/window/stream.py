@@ -19,8 +19,8 @@ from otel_mlmon.processor.window.window import (
     Window,
 )
 from otel_mlmon.sketch.stream_sketch import StreamSketch
-from otel_mlmon.text_buckets import split_bucket
 from otel_mlmon.types import Counts
+from otel_mlmon.vocabulary import split_bucket
 
 OVERFLOW: Final = "overflow"
 """The stream that stands for all that found no room."""
@@ -72,12 +72,6 @@ class StreamWindows:
     """None for a reference that does not move with time."""
     fault: str = ""
     """Why the latest pane was not judged; empty if it was."""
-    values_ns: int = 0
-    """End of the last pane with values; 0 before the first."""
-    stored_values_ns: int = 0
-    """The same as it is stored: an hour behind at most."""
-    silent_panes: int = 0
-    """Panes of its model without values since then, or since this process started."""
 
     @property
     def reference(self) -> Reference | None:
@@ -95,9 +89,7 @@ class StreamWindows:
         feature that went silent is noticed; after that it makes none.
         """
         self.rolling.evict(end_ns)
-        self.silent_panes += 1
         if sketch is not None and sketch.total:
-            self.values_ns, self.silent_panes = end_ns, 0
             self.fault = find_text_fault(self.learned.state.sketch, sketch, is_learned=self._is_learned)
         if sketch is None or not sketch.total or self.fault:
             sketch = _EMPTY
@@ -153,6 +145,19 @@ class StreamWindows:
         self.learned = reference
         self._clear()
         return True
+
+    def relearn(self) -> bool:
+        """Starts to learn the reference from the beginning; returns False if it is not a learned one."""
+        if not self.is_relearnable:
+            return False
+        self.learned = self.learned.relearn()
+        self._clear()
+        return True
+
+    @property
+    def is_relearnable(self) -> bool:
+        """Whether its reference is learned, or moves with time: a fixed profile and an allowance stay."""
+        return self.learned.is_relearnable or self.moving is not None
 
     def update_reference(self, end_ns: int) -> None:
         """Moves a reference that moves with time to the epoch of a pane that ends at `end_ns`."""
