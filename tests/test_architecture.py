@@ -20,7 +20,7 @@ MAX_LINES = 400
 BASE = (
     "types",
     "semconv",
-    "text_buckets",
+    "vocabulary",
     "streams",
     "errors",
     "options",
@@ -44,7 +44,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "semconv": (),
     "streams": ("semconv",),
     "errors": (),
-    "text_buckets": ("semconv",),
+    "vocabulary": ("semconv",),
     "options": ("errors",),
     "sketch": ("types", "errors", "semconv"),
     "internal_events": ("semconv",),

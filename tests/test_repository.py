@@ -96,10 +96,12 @@ COVERED_BY = {
     "instrumentation/runtime/onnxruntime/graph/tensor_origin": "instrumentation/runtime/onnxruntime/graph/test_outputs.py",  # noqa: E501
     "instrumentation/runtime/onnxruntime/graph/trace": "instrumentation/runtime/onnxruntime/graph/test_outputs.py",
     "instrumentation/runtime/onnxruntime/graph/wire": "instrumentation/runtime/onnxruntime/graph/test_read.py",
+    "instrumentation/runtime/onnxruntime/plans": "instrumentation/runtime/onnxruntime/test_copies.py",
     "processor/notify/notifier": "contracts/test_notifiers.py",
     "processor/receive/config": "processor/config/test_load.py",
     "processor/receive/data_point": "processor/receive/test_decode.py",
     "processor/receive/responses": "processor/receive/test_http.py",
+    "processor/receive/sketches": "processor/receive/test_decode.py",
     "processor/serve/config": "processor/config/test_load.py",
     "processor/serve/health": "processor/serve/test_api.py",
     "processor/serve/server": "processor/serve/test_api.py",

@@ -22,8 +22,8 @@ from otel_mlmon.processor.self_telemetry import SelfTelemetry
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.window.reference_export import RelearnRequest
 from otel_mlmon.testing.telemetry import Telemetry
-from otel_mlmon.text_buckets import name_attributes
 from otel_mlmon.types import ModelKey
+from otel_mlmon.vocabulary import name_attributes
 
 START_NS: Final = 1_767_225_600 * 10**9
 """The default start of a simulation: 2026-01-01 00:00 UTC, Unix nanoseconds."""

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 from otel_mlmon import semconv
-from otel_mlmon.text_buckets import join_bucket
+from otel_mlmon.vocabulary import join_bucket
 
 Value: TypeAlias = "str | bool | int | float | bytes | list[Value] | tuple[tuple[str, Value], ...] | None"
 """An attribute's value; a tuple of pairs is a map, sorted by key."""

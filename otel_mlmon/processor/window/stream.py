@@ -20,8 +20,8 @@ from otel_mlmon.processor.window.window import (
     Window,
 )
 from otel_mlmon.sketch.stream_sketch import StreamSketch
-from otel_mlmon.text_buckets import split_bucket
 from otel_mlmon.types import Counts
+from otel_mlmon.vocabulary import split_bucket
 
 _NO_COUNTS: Final = np.zeros(0, dtype=np.int64)
 _EMPTY: Final = StreamSketch()
