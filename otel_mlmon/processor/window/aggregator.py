@@ -5,8 +5,6 @@ the model's watermark (`watermark.py`) is the allowed lateness past its end, or 
 point for a closed pane is late: it is added to the pane's counts and to what is reported, and is no evidence. A point
 from the future belongs to the pane of its arrival.
 
-Every point that is not counted has an outcome of `REJECTED_OUTCOMES`, which its sender learns.
-
 Runs on: the state thread.
 """
 
