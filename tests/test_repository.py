@@ -73,6 +73,8 @@ COVERED_BY = {
     "backtest/summary": "backtest/test_columns.py",
     "cli/processor": "e2e/test_processor.py",
     "errors": "cli/test_cli.py",
+    "processor/window/outcome": "processor/window/test_aggregator_lateness.py",
+    "processor/window/state": "processor/window/test_records.py",
     "event_kinds": "test_semconv.py",
     "reference/relearn": "cli/test_reference_relearn.py",
     "reference/web_port": "reference/test_download.py",

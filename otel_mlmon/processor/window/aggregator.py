@@ -192,7 +192,9 @@ class WindowAggregator:
         if now_ns >= self._expires_ns:
             self._expires_ns = now_ns + EXPIRY_INTERVAL_NS
             remove_stale(state, now_ns, resumed_ns=self._resumed_ns, removed_streams=self._removed_streams)
-            self._report_limits()
+            self._model_limit.report(len(state.models))
+            self._stream_limit.report(self.stream_count)
+            self._series_limit.report(len(state.series))
         return sorted(windows, key=lambda window: (window.end_ns, window.stream))
 
     def pop_replaced_streams(self) -> list[StreamKey]:
@@ -375,11 +377,6 @@ class WindowAggregator:
             self.resets += series.resets
             series.resets = 0
             state.note_consumed(key, point)
-
-    def _report_limits(self) -> None:
-        self._model_limit.report(len(self._state.models))
-        self._stream_limit.report(self.stream_count)
-        self._series_limit.report(len(self._state.series))
 
 
 def _decode_reference(loaded: ModelLoaded) -> Profile | None:
