@@ -15,6 +15,7 @@ from otel_mlmon import semconv
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.message import format_alert
 from otel_mlmon.processor.config.load import load_config
+from otel_mlmon.processor.notify.dispatcher import OutboxEntry
 from otel_mlmon.processor.pipeline import ProcessorPipeline
 from otel_mlmon.processor.receive.decode import DecodedRequest, decode_metrics
 from otel_mlmon.processor.receive.decode_logs import decode_logs
@@ -188,7 +189,7 @@ class SimulatedProcessor:
     def _open(self) -> None:
         self._pipeline = ProcessorPipeline(
             Settings(self._config),
-            notify=lambda alert: self.alerts.append(alert),
+            dispatcher=_AlertCollector(self.alerts),
             telemetry=SelfTelemetry(),
             clock_ns=lambda: self.now_ns,
         )
@@ -197,6 +198,30 @@ class SimulatedProcessor:
     def _model(self, model: str) -> dict[str, Any]:
         nothing: dict[str, Any] = {"streams": [], "rules": []}
         return dict(self.document()["models"].get(model, nothing))
+
+
+class _AlertCollector:
+    """A dispatcher whose one recipient is a list, which has every alert at once."""
+
+    names = ("list",)
+
+    def __init__(self, alerts: list[Alert]) -> None:
+        self._alerts = alerts
+        self._settled: list[tuple[str, str]] = []
+
+    def start(self, active: Iterable[Alert]) -> None:
+        pass
+
+    def submit(self, entry: OutboxEntry) -> None:
+        self._alerts.append(entry.alert)
+        self._settled.append(("list", entry.alert.key))
+
+    def pop_settled(self) -> list[tuple[str, str]]:
+        settled, self._settled = self._settled, []
+        return settled
+
+    def shutdown(self) -> None:
+        pass
 
 
 def _storage(configuration: Mapping[str, Any] | None) -> Mapping[str, Any]:

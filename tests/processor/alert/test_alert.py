@@ -13,6 +13,7 @@ FULL = replace(FIRING, environment="staging", reason="x", links=(Link(name="a", 
 def test_the_json_of_an_alert_has_plain_keys_and_states_by_name() -> None:
     assert json.loads(json.dumps(FULL.to_dict())) == {
         "fingerprint": FULL.fingerprint,
+        "key": f"{FULL.fingerprint}-{TIME_NS}-0",
         "model": "digits",
         "version": "1",
         "environment": "staging",
@@ -44,6 +45,13 @@ def test_the_json_of_an_alert_has_plain_keys_and_states_by_name() -> None:
         "exemplars": ["t"],
         "links": [{"name": "a", "url": "https://a"}],
         "reason": "x",
+        "sequence": 0,
+        "incident_ns": 0,
+        "joined": [],
+        "news": [],
+        "related": [],
+        "silence": "",
+        "missed": [],
     }
 
 
