@@ -7,6 +7,7 @@
     ├── ProfileError            a reference profile cannot be read or downloaded (also a ValueError)
     ├── DataError               a file of data, or a model, cannot be used (also a ValueError)
     ├── StoreError              the state on disk cannot be used (also a RuntimeError)
+    ├── ApplyError              an internal error kept a request from the state (also a RuntimeError)
     ├── PortUnavailableError    an address cannot be listened on (also an OSError)
     ├── MalformedError          a request cannot be parsed; sending it again does not help (also a ValueError)
     ├── RetryableError          a request was not accepted now, and may be sent again (also a RuntimeError)
@@ -57,6 +58,10 @@ class DataError(MlmonError, ValueError):
 
 class StoreError(MlmonError, RuntimeError):
     """The state on disk is damaged, of an unknown version, of another program, or locked by another process."""
+
+
+class ApplyError(MlmonError, RuntimeError):
+    """An internal error kept one request from being applied to the state; the guard has reported it."""
 
 
 class PortUnavailableError(MlmonError, OSError):

@@ -46,3 +46,8 @@ def stream_family(stream: str) -> str:
         return semconv.STREAM_CONFIDENCE
     families = (semconv.STREAM_LABEL, semconv.STREAM_CONFIDENCE, semconv.STREAM_VALUE)
     return next((family for family in families if stream.startswith(f"{family}.")), stream)
+
+
+def has_hidden_values(stream: str) -> bool:
+    """Returns whether the numbers of a stream are inputs, or nearly: only their buckets are exported and stored."""
+    return stream.startswith(semconv.STREAM_INPUT_PREFIX) or stream_family(stream) == semconv.STREAM_VALUE

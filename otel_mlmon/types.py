@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Final, Literal, NamedTuple, TypeAlias, get_args
+from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,3 +48,12 @@ class ModelKey(NamedTuple):
     """Empty if unknown."""
     environment: str = ""
     """The resource attribute `deployment.environment.name`; empty if unknown."""
+
+    @property
+    def id(self) -> str:
+        """The text that identifies the model of one environment in the API: `fraud`, or `fraud@staging`.
+
+        A name that contains an `@` is always followed by another one, so that no two models have the same text.
+        """
+        has_suffix = self.environment or "@" in self.name
+        return f"{self.name}@{quote(self.environment, safe='')}" if has_suffix else self.name

@@ -11,12 +11,17 @@ from collections.abc import Iterator
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import pytest
+from hypothesis import settings
 
 from otel_mlmon import semconv
 from otel_mlmon.guard import Guard, guards
 from otel_mlmon.internal_events import JOURNAL
 
 THREAD_DEADLINE_S = 5.0
+
+# A machine under load takes longer than 200 ms for any example.
+settings.register_profile("any_load", deadline=None)
+settings.load_profile("any_load")
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ MAX_LINES = 400
 BASE = (
     "types",
     "semconv",
-    "text_buckets",
+    "vocabulary",
     "streams",
     "errors",
     "options",
@@ -44,7 +44,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "semconv": (),
     "streams": ("semconv",),
     "errors": (),
-    "text_buckets": ("semconv",),
+    "vocabulary": ("semconv",),
     "options": ("errors",),
     "sketch": ("types", "errors", "semconv"),
     "internal_events": ("semconv",),
@@ -201,7 +201,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "yaml": ("processor.config",),
     "starlette": ("processor.receive.http", "processor.serve"),
     "uvicorn": ("processor.receive.http", "processor.serve"),
-    "httpx": ("processor.notify", "reference.download", "cli.demo"),
+    "httpx": ("processor.notify", "reference.web_port", "reference.download", "reference.relearn", "cli.demo"),
     "jinja2": ("backtest.page",),
     "rich": ("cli", "demo.view", "backtest.terminal", "backtest.result"),
 }  # fmt: skip

@@ -28,3 +28,12 @@ def test_scores_of_items_are_confidences(output: str) -> None:
 )
 def test_other_streams_are_their_own_kind(stream: str) -> None:
     assert streams.stream_family(stream) == stream
+
+
+@pytest.mark.parametrize(
+    ("stream", "is_hidden"),
+    [("input.age", True), ("prediction.value", True), ("prediction.value.price", True)]
+    + [(name, False) for name in ("prediction.label", "prediction.confidence", "output.boxes.confidence", "latency")],
+)
+def test_numbers_of_inputs_and_values_are_hidden(stream: str, is_hidden: bool) -> None:
+    assert streams.has_hidden_values(stream) is is_hidden

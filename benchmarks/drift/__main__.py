@@ -23,6 +23,7 @@ def main() -> int:
     """Make the tables."""
     parser = argparse.ArgumentParser(prog="benchmarks.drift", description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of the replicates; prints, writes nothing")
+    parser.add_argument("--only", default="", metavar="WORD", help="tables whose title holds the word; writes nothing")
     parser.add_argument("--seed", type=int, default=20_26)
     parser.add_argument(
         "--peers", action="store_true", help="also run the real libraries, each in an environment of its own"
@@ -34,8 +35,9 @@ def main() -> int:
     scale = 0.1 if arguments.quick else 1.0
     start_s = time.monotonic()
     parts = ["# Drift rules, measured", "", *__doc__.partition("\n\n")[2].strip().splitlines(), ""]
-    tables = dict(TABLES)
-    for title, table in tables.items():
+    for title, table in TABLES.items():
+        if arguments.only.lower() not in title.lower():
+            continue
         print(f"{title} …", file=sys.stderr)
         parts += [f"## {title}", "", *table(arguments.seed, scale), ""]
     if arguments.peers:
@@ -49,7 +51,7 @@ def main() -> int:
     ]
     text = "\n".join(parts)
     print(text)
-    if not arguments.quick:
+    if not arguments.quick and not arguments.only:
         README.write_text(text, encoding="utf-8")
     return 0
 

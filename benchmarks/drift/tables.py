@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv
 
 from benchmarks.drift import streams
+from benchmarks.drift.hidden_values import hidden_values
 from benchmarks.drift.rules import ARL_LINE, FLEET_LINE, PEER_RULES, Named, Rule, Tolerant, tolerant
 from benchmarks.drift.streams import SHARES, Autoregressive, Sticky, Traffic
 from otel_mlmon.processor.detect.alternatives import Direction, two_sided
@@ -341,5 +342,6 @@ TABLES = {
     "Items that are not independent": not_independent,
     "Drift that comes and goes": comes_and_goes,
     "Confidence": confidence,
+    "What leaves the process": hidden_values,
     "Cost": cost,
 }

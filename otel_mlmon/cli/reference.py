@@ -1,4 +1,4 @@
-"""`otel-mlmon reference`: builds, downloads, shows and embeds the reference profile of a model."""
+"""`otel-mlmon reference`: builds, downloads, shows and embeds the reference profile of a model, or learns it again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from otel_mlmon.reference.profile import Profile
     from otel_mlmon.sketch.stream_sketch import StreamSketch
 
-HELP: Final = "build a model's reference profile from data, export one from a processor, show it, or embed it"
+HELP: Final = (
+    "build a model's reference from data, export it from a processor, have it learned again, show it, embed it"
+)
 EXIT_CODES: Final = (
     "Exit codes: 0 success; 2 the model, the data, the processor or the profile cannot be used, and why is on stderr."
 )
@@ -28,6 +30,7 @@ EXIT_CODES: Final = (
 HEADER: Final = "header"
 DEFAULT_ADDRESS: Final = "http://127.0.0.1:8080"
 RESPONSE_TIMEOUT_S: Final = 30.0
+TOKEN_VARIABLE: Final = "OTEL_MLMON_ADMIN_TOKEN"  # noqa: S105 (the name of the variable)
 MAX_CLASSES: Final = 4
 """Classes of a stream that are shown."""
 
@@ -83,6 +86,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     export.add_argument("--model-version", metavar="VERSION", help="the version, if the processor knows several")
     export.add_argument("--partial", action="store_true", help="leave out streams that are still learning")
     export.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: MODEL.reference.json")
+    relearn = add_action("relearn", "have a running processor learn references again: this is the new normal")
+    relearn.add_argument("model", metavar="MODEL", help="the name of the model in the application")
+    relearn.add_argument("--model-version", metavar="VERSION", help="the version, if the processor knows several")
+    relearn.add_argument(
+        "--stream", action="append", default=[], metavar="STREAM",
+        help="whose reference, such as input.age; may be given several times (default: all that were learned)",
+    )  # fmt: skip
+    relearn.add_argument(
+        "--url", default=DEFAULT_ADDRESS, metavar="URL",
+        help="the processor's web port, `web.listen` of its configuration (default: %(default)s)",
+    )  # fmt: skip
+    relearn.add_argument(
+        "--token", metavar="TOKEN", help=f"`web.admin_token` of its configuration (default: {TOKEN_VARIABLE})"
+    )
     show = add_action("show", "show a profile")
     show.add_argument("file", type=Path, metavar="FILE", help="a profile, or a model with a profile inside")
     embed = add_action("embed", "put a profile into a model")
@@ -98,13 +115,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         DataError: The data or the model cannot be used.
-        ProfileError: The profile cannot be used, or the processor has none.
-        ConfigurationError: `--output-kind` is not a kind of output, or `--from` no address.
+        ProfileError: The profile cannot be used, or the processor has none, or refuses.
+        ConfigurationError: `--output-kind` is not a kind of output, or `--from` or `--url` no address.
         DependencyMissingError: onnxruntime or pyarrow is needed.
     """
     actions: dict[str, Callable[[argparse.Namespace], None]] = {
         "build": _build,
         "export": _export,
+        "relearn": _relearn,
         "show": _show_profile,
         "embed": _embed,
     }
@@ -247,6 +265,20 @@ def _export(arguments: argparse.Namespace) -> None:
         print(f"Left out. {reference.missing}", file=sys.stderr)
     if profile.unstationary:
         print(_warn_unstationary(profile), file=sys.stderr)
+
+
+def _relearn(arguments: argparse.Namespace) -> None:
+    from otel_mlmon.reference.relearn import request_relearning
+
+    streams = request_relearning(
+        arguments.url,
+        arguments.model,
+        version=arguments.model_version,
+        streams=arguments.stream,
+        token=(os.environ.get(TOKEN_VARIABLE, "") if arguments.token is None else arguments.token).strip(),
+        timeout_s=RESPONSE_TIMEOUT_S,
+    )
+    print(f"{arguments.model}: learns again from now on: {', '.join(streams)}")
 
 
 def _warn_unstationary(profile: Profile) -> str:

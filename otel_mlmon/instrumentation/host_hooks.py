@@ -17,6 +17,7 @@ import asyncio
 import functools
 import importlib
 import inspect
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -128,13 +129,13 @@ def _hook_celery(module: Any, end: EndOfHost) -> Callable[[], None]:
     def flush(**_: Any) -> None:
         end.flush_all()
 
-    signal = module.worker_process_shutdown
-    signal.connect(flush, weak=False)
-    return functools.partial(signal.disconnect, flush)
+    shutdown = module.worker_process_shutdown
+    shutdown.connect(flush, weak=False)
+    return functools.partial(shutdown.disconnect, flush)
 
 
 def _hook_pool(module: Any, end: EndOfHost) -> Callable[[], None]:
-    """Lets a pool's workers end by themselves before it terminates them, if no task is left: then they flush."""
+    """Lets a pool's idle workers export before it terminates them; their exit codes stay those of the signal."""
 
     def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(original)
@@ -151,13 +152,26 @@ def _hook_pool(module: Any, end: EndOfHost) -> Callable[[], None]:
     return MethodHook(module.Pool, "_terminate_pool", wrap).undo
 
 
+def end_pool_worker() -> None:
+    """Exports what a worker of a pool holds, then raises the signal that `Pool.terminate` is about to send it.
+
+    Runs on: the worker's main thread, as its last task. Source: CPython, multiprocessing/pool.py, `worker`.
+    """
+    lifecycle = sys.modules.get("otel_mlmon.instrumentation.lifecycle")
+    if lifecycle is not None:
+        lifecycle.shutdown_abruptly()
+    signal.raise_signal(signal.SIGTERM)
+
+
 def _end_idle_workers(module: Any, pool: dict[str, Any], timeout_s: float) -> None:
     workers = [worker for worker in pool["pool"] if hasattr(worker, "terminate")]
     handler = pool["worker_handler"]
-    if not workers or handler._state == module.TERMINATE:
+    # On Windows a process cannot end itself by the code that another's `terminate` would give it.
+    if not workers or handler._state == module.TERMINATE or sys.platform == "win32":
         return
     if handler._state == module.RUN:
-        # As `Pool.close` does: each worker gets a sentinel.
+        pool["taskqueue"].put(([(None, None, end_pool_worker, (), {})] * len(workers), None))
+        # As `Pool.close` does, so that no worker takes the place of one that has ended.
         handler._state = module.CLOSE
         pool["change_notifier"].put(None)
     deadline_s = time.monotonic() + timeout_s

@@ -79,7 +79,7 @@ class RunningInstrumentation:
     def __init__(self, pipeline: InstrumentationPipeline) -> None:
         self.pipeline = pipeline
         self.timeout_s: float = pipeline.settings.shutdown_timeout_s
-        self._exit_hook = ExitHook(self._shutdown_at_exit)
+        self._exit_hook = ExitHook(self.shutdown_at_exit)
         # Whoever registers last ends first: an error tracker that is initialised later must get our last calls.
         pipeline.on_client = self._exit_hook.renew
         self._fork_hooks = ForkHooks(lock=lambda: pipeline.drain_lock, in_child=self._after_fork)
@@ -104,7 +104,8 @@ class RunningInstrumentation:
         with guard("flush"):
             self.pipeline.flush_into(provider)
 
-    def _shutdown_at_exit(self, is_abrupt: bool) -> None:  # noqa: FBT001 - a callback's one argument
+    def shutdown_at_exit(self, is_abrupt: bool) -> None:  # noqa: FBT001 - a callback's one argument
+        """Shuts down at the end of the process; `is_abrupt` where `atexit` will not run."""
         with guard("shutdown"):
             self.shutdown(self.timeout_s, is_exit=not is_abrupt, with_host=is_abrupt)
 
@@ -182,6 +183,13 @@ def flush_all() -> None:
     running = _Process.running
     if running is not None:
         running.flush_all()
+
+
+def shutdown_abruptly() -> None:
+    """Exports everything, as at an end of the process that runs no `atexit`; does nothing if not instrumented."""
+    running = _Process.running
+    if running is not None:
+        running.shutdown_at_exit(is_abrupt=True)
 
 
 def is_instrumented() -> bool:

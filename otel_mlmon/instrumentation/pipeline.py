@@ -32,7 +32,6 @@ from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.decode.model_identity import identify, model_name
 from otel_mlmon.instrumentation.decode.model_loading import LoadTracker
 from otel_mlmon.instrumentation.decode.observations import make_decoder
-from otel_mlmon.instrumentation.decode.vocabulary import Vocabularies
 from otel_mlmon.instrumentation.export.providers import (
     Providers,
     create_resource,
@@ -50,6 +49,7 @@ from otel_mlmon.instrumentation.settings import InstrumentationSettings, ModelOp
 from otel_mlmon.instrumentation.status import Status, count_failures
 from otel_mlmon.internal_events import JOURNAL, RecordsDropped
 from otel_mlmon.types import ModelKey
+from otel_mlmon.vocabulary import Vocabularies
 
 CHUNK_CALLS: Final = 16_384
 """Calls decoded at a time at most: the more, the larger numpy's share, which does not hold the interpreter."""

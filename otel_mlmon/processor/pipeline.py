@@ -37,13 +37,13 @@ from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.score import Score, Statistics
 from otel_mlmon.processor.detect.state import StreamState
 from otel_mlmon.processor.notify.dispatcher import OutboxEntry
-from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, TelemetryItem
+from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, Rejections, TelemetryItem
 from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
 from otel_mlmon.processor.serve import documents
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.state.repository import RecordKind, load_records, open_repository, put_records
-from otel_mlmon.processor.window.aggregator import WindowAggregator
-from otel_mlmon.processor.window.reference_export import ModelReference
+from otel_mlmon.processor.window.aggregator import REJECTED_OUTCOMES, PointOutcome, WindowAggregator
+from otel_mlmon.processor.window.reference_export import ModelReference, RelearnRequest
 from otel_mlmon.processor.window.window import StreamKey, Window
 from otel_mlmon.types import ModelKey
 
@@ -81,6 +81,11 @@ class AlertDispatcher(Protocol):
 
     def shutdown(self) -> None:
         """Attempts what waits once more, and stops, within a few seconds."""
+
+
+RELEARNED: Final = "The reference is learned again, as an administrator asked."
+REPLACED: Final = "The model came with another reference."
+"""Why the alerts about streams end whose reference is another one now."""
 
 
 class ProcessorPipeline:
@@ -164,15 +169,24 @@ class ProcessorPipeline:
             self._dispatcher.submit(entry)
         self.publish(is_busy=True)
 
-    def apply(self, items: tuple[TelemetryItem, ...], /) -> None:
-        """Adds the points of one request to their panes, and what it reports of models that were loaded."""
+    def apply(self, items: tuple[TelemetryItem | RelearnRequest, ...], /) -> Rejections:
+        """Adds the points of one request to their panes, and what it reports of models that were loaded.
+
+        Returns the points that were not counted, by reason.
+        """
+        outcomes: Counter[PointOutcome] = Counter()
         for item in items:
+            if isinstance(item, RelearnRequest):
+                self._relearn(item)
+                continue
             if isinstance(item, DataPoint):
-                self._points[self._windows.add(item)] += 1
+                outcomes[self._windows.add(item)] += 1
                 continue
             self._windows.add_provider(item)
             if isinstance(item, ModelLoaded):
                 self._telemetry.add(semconv.REFERENCES, outcome=self._windows.add_reference(item))
+        self._points.update(outcomes)
+        return {outcome: count for outcome, count in outcomes.items() if outcome in REJECTED_OUTCOMES}
 
     def advance(self) -> None:
         """Closes the panes that the watermark has passed, scores them, and judges each by its model's rules."""
@@ -180,11 +194,8 @@ class ProcessorPipeline:
         replaced = self._windows.pop_replaced_streams()
         windows = self._windows.close_panes(now_ns)
         removed = dict.fromkeys(self._windows.pop_removed_streams())
-        for stream in (*replaced, *removed):
-            self._evaluator.remove_stream(stream)
-            self._scores.pop(stream, None)
-            self._changed_streams.add(stream)
-        alerts: list[Alert] = []
+        self._drop_evidence((*replaced, *removed))
+        alerts = self._alerts.remove_streams(replaced, now_ns, REPLACED)
         for model in dict.fromkeys(stream.model for stream in removed):
             alerts += self._alerts.remove_model(model, now_ns)
             self._has_removed_models = True
@@ -193,11 +204,7 @@ class ProcessorPipeline:
         for (event_ns, model), scores in self._score_panes(present).items():
             alerts += self._alerts.evaluate(model, scores, now_ns, event_ns=event_ns)
         alerts += self._alerts.advance_clock(now_ns)
-        self._new_alerts += alerts
-        names = self._dispatcher.names
-        entries = [OutboxEntry(alert=alert, notifiers=names, queued_ns=now_ns) for alert in alerts if names]
-        self._outbox |= {entry.alert.key: entry for entry in entries}
-        self._changed_alerts.update(entry.alert.key for entry in entries)
+        self._add_alerts(alerts)
         self._settle_alerts()
 
     def commit(self) -> None:
@@ -261,6 +268,27 @@ class ProcessorPipeline:
             if notifiers:
                 self._outbox[key] = replace(entry, notifiers=notifiers)
 
+    def _relearn(self, request: RelearnRequest) -> None:
+        """Starts to learn references again, and ends the alerts that the old ones raised."""
+        streams = self._windows.relearn(request)
+        self._drop_evidence(streams)
+        self._add_alerts(self._alerts.remove_streams(streams, self._clock_ns(), RELEARNED))
+
+    def _drop_evidence(self, streams: Iterable[StreamKey]) -> None:
+        for stream in streams:
+            self._evaluator.remove_stream(stream)
+            self._scores.pop(stream, None)
+            self._changed_streams.add(stream)
+
+    def _add_alerts(self, alerts: Iterable[Alert]) -> None:
+        """Adds alerts to the outbox, which is stored with the next commit."""
+        names = self._dispatcher.names
+        for alert in alerts:
+            self._new_alerts.append(alert)
+            if names:
+                self._outbox[alert.key] = OutboxEntry(alert=alert, notifiers=names, queued_ns=self._clock_ns())
+                self._changed_alerts.add(alert.key)
+
     def _score_panes(self, windows: list[Window]) -> dict[tuple[int, ModelKey], dict[StreamKey, tuple[Window, Score]]]:
         """Scores the windows, and groups the scores by pane and model, in the order of time."""
         panes: dict[tuple[int, ModelKey], dict[StreamKey, tuple[Window, Score]]] = {}
@@ -288,7 +316,7 @@ class ProcessorPipeline:
         summaries = [self._windows.summary(model) for model in self._windows.models]
         references: dict[str, dict[str, ModelReference]] = {}
         for model in self._windows.models:
-            references.setdefault(documents.model_id(model), {})[model.version] = self._windows.reference(model)
+            references.setdefault(model.id, {})[model.version] = self._windows.reference(model)
         self._references = references
         document = documents.overview(summaries, self._scores, rules, self._alerts.alerts())
         self._document, self._gauges = document, tuple(documents.gauges(document, self._scores, rules))

@@ -6,6 +6,7 @@ everything that arrived is stored: receivers, then the state, then notifiers and
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from otel_mlmon.processor.notify.dispatcher import Dispatcher
 from otel_mlmon.processor.notify.notifier import NOTIFIERS, LogSeverity
 from otel_mlmon.processor.pipeline import ProcessorPipeline
 from otel_mlmon.processor.receive.admission import Admission
-from otel_mlmon.processor.receive.data_point import TelemetryItem
+from otel_mlmon.processor.receive.data_point import Rejections, TelemetryItem
 from otel_mlmon.processor.receive.grpc import GrpcReceiver
 from otel_mlmon.processor.receive.http import HttpReceiver
 from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
@@ -31,8 +32,14 @@ from otel_mlmon.processor.serve.prometheus import create_page
 from otel_mlmon.processor.serve.server import WebServer
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.state.thread import TICK_S, StateThread
+from otel_mlmon.processor.window.reference_export import RelearnRequest
+from otel_mlmon.types import ModelKey
 
 DEAD_LETTERS: Final = "dead-letters"
+RELEARN_TIMEOUT_S: Final = 20.0
+"""How long a request to learn again waits for its commit."""
+
+_LOG: Final = logging.getLogger("otel_mlmon.processor")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +68,7 @@ class Service:
         self._exporter: Exporter | None = None
         self._dispatcher = self._create_dispatcher()
         self._pipeline = ProcessorPipeline(settings, dispatcher=self._dispatcher, telemetry=self._telemetry)
-        self._state_thread: StateThread[tuple[TelemetryItem, ...]] = StateThread(
+        self._state_thread: StateThread[tuple[TelemetryItem | RelearnRequest, ...], Rejections] = StateThread(
             self._pipeline,
             commit_interval_s=config.storage.commit_interval_s,
             tick_s=min(TICK_S, config.windows.pane_s / 2),
@@ -79,6 +86,8 @@ class Service:
             create_page(self._metric_values),
             lambda: self._state_thread.is_ready,
             self._pipeline.references,
+            relearn=self._relearn,
+            admin_token=config.web.admin_token.get_secret_value() if config.web.admin_token is not None else None,
         )
         self._web = WebServer(app, config.web.listen) if config.web.listen else None
 
@@ -153,6 +162,11 @@ class Service:
     ) -> None:
         if self._exporter is not None:
             self._exporter.emit_event(name, severity, body, attributes, time_ns)
+
+    def _relearn(self, model: ModelKey, streams: tuple[str, ...]) -> None:
+        request = RelearnRequest(model=model, streams=streams)
+        self._state_thread.submit((request,)).result(RELEARN_TIMEOUT_S)
+        _LOG.warning("Asked on the web port: model %s %s learns the references of %s again.", *model[:2], streams)
 
     def _metric_values(self) -> Iterator[MetricValue]:
         yield from self._pipeline.gauges()

@@ -94,6 +94,7 @@ class Settings:
             self._config.alerts,
             rules_of=self.rules,
             stale_after_s=self._config.limits.stale_after_s,
+            web_address=self._config.web.listen or "",
             record=record,
             now_ns=now_ns,
         )

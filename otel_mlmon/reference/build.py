@@ -36,8 +36,8 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     MAX_TEXTS,
     MAX_WIDE_ROWS,
     CopyCall,
-    plan_input,
 )
+from otel_mlmon.instrumentation.runtime.onnxruntime.plans import plan_input
 from otel_mlmon.instrumentation.runtime.runtime import Capture
 from otel_mlmon.instrumentation.settings import InstrumentationSettings, ModelOptions
 from otel_mlmon.reference.calibration import Calibration
@@ -45,8 +45,8 @@ from otel_mlmon.reference.profile import Profile, format_timestamp, utc_now
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
-from otel_mlmon.text_buckets import TextBuckets
 from otel_mlmon.types import Floats
+from otel_mlmon.vocabulary import TextBuckets
 
 MAX_BATCH_ROWS: Final = 1_024
 CALLS_A_BATCH: Final = 256

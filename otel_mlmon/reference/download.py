@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
 import httpx
 
-from otel_mlmon.errors import ConfigurationError, ProfileError
+from otel_mlmon.errors import ProfileError
 from otel_mlmon.reference.profile import Profile
+from otel_mlmon.reference.web_port import connect, format_base, parse_json, read_document
 
 PATH: Final = "/api/v1/references/"
-
-LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 _ADVICE: Final = {
     "several_versions": " In this command that is --model-version.",
@@ -51,23 +50,13 @@ def download_reference(
         ConfigurationError: `address` is no address.
         ProfileError: Nothing answers there, it is no processor, or it has no such reference; says which and why.
     """
-    base = (address if "://" in address else f"http://{address}").rstrip("/")
+    base = format_base(address)
     query = {} if version is None else {"version": version}
-    try:
-        # A proxy of the environment is for the world outside, and would be asked for 127.0.0.1 too.
-        is_local = httpx.URL(base).host in LOOPBACK
-        with httpx.Client(timeout=timeout_s, trust_env=not is_local) as client:
-            reply = _request(client, base, model, query)
-            missing = reply.message if reply.reason == "learning" and is_partial else ""
-            if missing:
-                reply = _request(client, base, model, {**query, "partial": "true"})
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise ConfigurationError(f"--from: {address!r} is no address of a web port: {error}") from error
-    except httpx.HTTPError as error:
-        cause = str(error) or type(error).__name__
-        raise ProfileError(
-            f"{base}: no processor answers there: {cause}; give the address of one with --from"
-        ) from error
+    with connect(address, option="--from", timeout_s=timeout_s) as client:
+        reply = _request(client, base, model, query)
+        missing = reply.message if reply.reason == "learning" and is_partial else ""
+        if missing:
+            reply = _request(client, base, model, {**query, "partial": "true"})
     if reply.profile is None:
         advice = "" if reply.reason == "learning" and is_partial else _ADVICE.get(reply.reason, "")
         raise ProfileError(f"{base}: {reply.message}{advice}")
@@ -75,20 +64,11 @@ def download_reference(
 
 
 def _request(client: httpx.Client, base: str, model: str, query: dict[str, str]) -> _Reply:
-    response = client.get(f"{base}{PATH}{quote(model, safe='')}", params=query)
-    document = _parse(response)
+    response = client.get(f"{PATH}{quote(model, safe='')}", params=query)
     if response.status_code == httpx.codes.OK:
         try:
-            return _Reply(Profile.from_dict(document), "", "")
+            return _Reply(Profile.from_dict(parse_json(response)), "", "")
         except ProfileError as error:
             raise ProfileError(f"{base}: {error}") from error
-    if not isinstance(document, dict) or not isinstance(document.get("error"), str):
-        raise ProfileError(f"{base}: answers {response.status_code}, and is no processor's web port")
+    document = read_document(response, base)
     return _Reply(None, str(document.get("reason", "")), document["error"])
-
-
-def _parse(response: httpx.Response) -> Any:
-    try:
-        return response.json()
-    except (ValueError, RecursionError):
-        return None

@@ -7,8 +7,9 @@
      "calibration": {"right": [0, …, 81], "total": [0, …, 84]}, "unstationary": ["input.age"]}
 
 `calibration` is there if the data had labels, `unstationary` if a processor learned the profile and a stream drifted
-meanwhile. A profile holds counts, never a row of the data. Sums are exact, so profiles of parts of the data merge to
-the profile of all of it, bit for bit.
+meanwhile. A profile holds counts, never a row of the data: of inputs and values buckets only, as what leaves an
+application, with no extremes, and the sums of the buckets' middles. Sums are exact, so profiles of parts of the data
+merge to the profile of all of it, bit for bit.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
+from otel_mlmon.streams import has_hidden_values
 
 Part = TypeVar("Part")
 
@@ -61,6 +63,11 @@ class Profile:
     """How often predictions were right, by confidence; None without true labels."""
     unstationary: tuple[str, ...] = ()
     """Streams that drifted while a processor learned them, sorted; comparisons with them may raise false alarms."""
+
+    def __post_init__(self) -> None:
+        """Reduces inputs and values to their buckets, whatever the profile is made from."""
+        hidden = {name: sketch.hide_values() for name, sketch in self.streams.items() if has_hidden_values(name)}
+        object.__setattr__(self, "streams", {**self.streams, **hidden})
 
     @classmethod
     def from_data(

@@ -12,15 +12,15 @@ range, 0 for zeros, i + BIAS for bucket i of the positive range. So bins of ordi
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.sketch.histogram import parse_counts
-from otel_mlmon.sketch.moments import Moments
-from otel_mlmon.types import Counts
+from otel_mlmon.sketch.moments import ExactSum, Moments, to_units
+from otel_mlmon.types import Counts, Floats
 
 BIAS: Final = 1 << 40
 """Larger than any bucket index, which is below 2^10 · 2^20 at scale 20, so that ordinals keep the order of values."""
@@ -30,6 +30,10 @@ MAX_BUCKETS: Final = 320
 
 MAX_SCALE: Final = 20
 MIN_SCALE: Final = -10
+
+MAX_HIDDEN_SCALE: Final = 10
+"""The finest scale of hidden values: buckets of 0.07 % of a value. At the finest, 20, ten equal values would be told to
+a millionth."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -168,6 +172,16 @@ class ExponentialHistogram:
             moments=self.moments.subtract(earlier.moments),
         )
 
+    def hide_values(self) -> ExponentialHistogram:
+        """Returns the same counts with nothing but the buckets to tell the values.
+
+        No bucket is finer than `MAX_HIDDEN_SCALE`, no extremes are known, and the sum is that of the buckets' middles.
+        """
+        coarse = self.at_scale(min(self.scale, MAX_HIDDEN_SCALE))
+        units = map(to_units, bucket_middles(coarse.ordinals, coarse.scale).tolist())
+        total = sum(count * middle for count, middle in zip(coarse.counts.tolist(), units, strict=True))
+        return replace(coarse, moments=Moments(count=coarse.total, exact_sum=ExactSum(total)))
+
     def rebin(self, cuts: Counts) -> Counts:
         """Returns counts over bins of ordinals, shape (m,) -> (m + 1,): bin j is (cuts[j-1], cuts[j]]."""
         counts = np.zeros(cuts.size + 1, dtype=np.int64)
@@ -244,6 +258,16 @@ def bucket_range(ordinal: int, scale: int) -> tuple[float, float]:
     index = abs(ordinal) - BIAS
     low, high = _compute_bound(index, scale), _compute_bound(index + 1, scale)
     return (low, high) if ordinal > 0 else (-high, -low)
+
+
+def bucket_middles(ordinals: Counts, scale: int) -> Floats:
+    """Returns the middle of each bucket, shape (n,); of one that ends beyond all numbers its lower bound."""
+    indices = (np.abs(ordinals) - BIAS).astype(np.float64)
+    with np.errstate(over="ignore", under="ignore"):
+        low, high = np.exp2(indices * 2.0**-scale), np.exp2((indices + 1) * 2.0**-scale)
+    low = np.minimum(low, np.finfo(np.float64).max)
+    middles = low + np.where(np.isinf(high), 0.0, high - low) / 2
+    return np.asarray(np.sign(ordinals) * middles, dtype=np.float64)
 
 
 def compute_indices(magnitudes: NDArray[np.float64], scale: int) -> Counts:

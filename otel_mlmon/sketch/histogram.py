@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any, Final
 
@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.errors import BinMismatchError
-from otel_mlmon.sketch.moments import Moments
-from otel_mlmon.types import Counts
+from otel_mlmon.sketch.moments import ExactSum, Moments, to_units
+from otel_mlmon.types import Counts, Floats
 
 MAX_VALUES: Final = 1 << 62
 """The most values in a stored sketch, 2^62: the counts of any two still fit into 64 bits when they are added."""
@@ -79,6 +79,12 @@ class Histogram:
         if (counts < 0).any():
             return None
         return Histogram(bounds=self.bounds, counts=counts, moments=self.moments.subtract(earlier.moments))
+
+    def hide_values(self) -> Histogram:
+        """Returns the same counts without extremes, and with the sum of the buckets' middles."""
+        units = map(to_units, bucket_middles(np.asarray(self.bounds, dtype=np.float64)).tolist())
+        total = sum(count * middle for count, middle in zip(self.counts.tolist(), units, strict=True))
+        return replace(self, moments=Moments(count=self.total, exact_sum=ExactSum(total)))
 
     def rebin(self, edges: Sequence[float]) -> Counts:
         """Returns counts over coarser `edges`, shape (m,) -> (m + 1,).
@@ -151,6 +157,13 @@ class Histogram:
     def _check_bounds(self, other: Histogram) -> None:
         if self.bounds != other.bounds:
             raise BinMismatchError(f"{len(self.bounds)} bounds against {len(other.bounds)} others")
+
+
+def bucket_middles(bounds: Floats) -> Floats:
+    """Returns the middle of each bucket, shape (k,) -> (k + 1,); of an open bucket its one bound, 0 without any."""
+    if not bounds.size:
+        return np.zeros(1)
+    return np.concatenate([bounds[:1], bounds[:-1] / 2 + bounds[1:] / 2, bounds[-1:]])
 
 
 def parse_counts(numbers: Sequence[int]) -> Counts:

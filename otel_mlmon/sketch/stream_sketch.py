@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -112,6 +112,14 @@ class StreamSketch:
             explicit=explicit,
             categories=self.categories.merge(other.categories) if other.categories.counts else self.categories,
             missing=self.missing + other.missing,
+        )
+
+    def hide_values(self) -> StreamSketch:
+        """Returns the same counts with nothing but buckets to tell the numbers: no extremes, no exact sum."""
+        return replace(
+            self,
+            exponential=None if self.exponential is None else self.exponential.hide_values(),
+            explicit={bounds: histogram.hide_values() for bounds, histogram in self.explicit.items()},
         )
 
     def quantile(self, q: float) -> float:

@@ -21,9 +21,10 @@ from otel_mlmon.processor.receive.decode import DecodedRequest, decode_metrics
 from otel_mlmon.processor.receive.decode_logs import decode_logs
 from otel_mlmon.processor.self_telemetry import SelfTelemetry
 from otel_mlmon.processor.settings import Settings
+from otel_mlmon.processor.window.reference_export import RelearnRequest
 from otel_mlmon.testing.telemetry import Telemetry
-from otel_mlmon.text_buckets import name_attributes
 from otel_mlmon.types import ModelKey
+from otel_mlmon.vocabulary import name_attributes
 
 START_NS: Final = 1_767_225_600 * 10**9
 """The default start of a simulation: 2026-01-01 00:00 UTC, Unix nanoseconds."""
@@ -142,6 +143,12 @@ class SimulatedProcessor:
         self._pipeline.advance()
         self._pipeline.commit()
         self._pipeline.publish(is_busy=False)
+
+    def relearn(self, model: str, *, version: str = "1", environment: str = "", streams: Sequence[str]) -> None:
+        """Has the references of these streams learned again, as `otel-mlmon reference relearn` does."""
+        request = RelearnRequest(model=ModelKey(model, version, environment), streams=tuple(streams))
+        self._pipeline.apply((request,))
+        self.advance()
 
     def restart(self) -> None:
         """Ends the processor and starts another one on the same state."""

@@ -32,14 +32,14 @@ LEARNED = 10
 
 
 @contextmanager
-def service(folder: Path, **reference: Any) -> Iterator[Addresses]:
+def service(folder: Path, *, token: str = "", **reference: Any) -> Iterator[Addresses]:
     """A processor that learns from a thousand predictions, unless it is told otherwise."""
     folder.mkdir()
     path = folder / "mlmon.yaml"
     document = {
         "receiver": {"grpc": "", "http": "127.0.0.1:0"},
         "storage": {"path": str(folder / "data"), "commit_interval": "1ms"},
-        "web": {"listen": "127.0.0.1:0"},
+        "web": {"listen": "127.0.0.1:0", "admin_token": token},
         "windows": {"pane": "10s", "lateness": "0s", "rolling": "5m"},
         "models": {"*": {"reference": {"learn": 1000, **reference}}},
     }

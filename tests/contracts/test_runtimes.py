@@ -49,7 +49,7 @@ import time
 
 import toy_library
 from otel_mlmon.guard import guard
-from otel_mlmon.instrumentation.runtime.call import DROP_FAULT, RECORD_BYTES, Plan, SessionInfo, Tensor
+from otel_mlmon.instrumentation.runtime.call import (DROP_FAULT, RECORD_BYTES, Plan, SessionInfo, Tensor)
 
 INPUT = Tensor(name="input", layout="rows", dtype="float32", row_shape=(3,))
 OUTPUT = Tensor(name="probabilities", layout="rows", dtype="float32", row_shape=(3,))

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import multiprocessing
 import os
+import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +17,19 @@ import onnxruntime as ort
 import pytest
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import (
+    ConsoleMetricExporter,
+    InMemoryMetricReader,
+    PeriodicExportingMetricReader,
+)
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import otel_mlmon
+from otel_mlmon import semconv
 from otel_mlmon.instrumentation.host_hooks import HostHooks, MethodHook
+from otel_mlmon.instrumentation.lifecycle import is_instrumented
 from tests.support import models
 from tests.support.processes import run_python, until
 
@@ -30,7 +39,7 @@ SCORES = {"input": np.zeros((1, 4), np.float32)}
 class Recorder:
     """What the hooks call, written down."""
 
-    timeout_s = 5.0
+    timeout_s = 60.0
 
     def __init__(self) -> None:
         self.calls: list[object] = []
@@ -192,43 +201,92 @@ def test_the_end_of_a_provider_of_somebody_else_is_none_of_ours() -> None:
     mine.shutdown()
 
 
-def work(path: str) -> int:
-    """A task: notes where the worker ends; multiprocessing runs this in the child."""
-    from multiprocessing.util import Finalize
-
-    ended = Path(path) / str(os.getpid())
-    Finalize(None, ended.touch, exitpriority=-100)
+def serve(path: str) -> int:
+    """A task: one prediction, counted by an exporter that writes into a file of the worker's."""
+    if not is_instrumented():
+        out = (Path(path) / str(os.getpid())).open("w", encoding="utf-8")
+        reader = PeriodicExportingMetricReader(ConsoleMetricExporter(out=out), export_interval_millis=3_600_000)
+        otel_mlmon.instrument(
+            meter_provider=MeterProvider([reader], shutdown_on_exit=False),
+            tracer_provider=TracerProvider(shutdown_on_exit=False),
+            logger_provider=LoggerProvider(shutdown_on_exit=False),
+            sentry="off",
+        )
+    otel_mlmon.observe("pooled", label="a", confidence=0.9)
     return os.getpid()
+
+
+def serve_deaf(path: str) -> int:
+    """The same in a worker that handles the signal itself."""
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
+    return serve(path)
+
+
+def count_exported(path: Path) -> int:
+    """Sums the calls that one worker exported, over its last document."""
+    decoder, text, count = json.JSONDecoder(), path.read_text(), 0
+    while text.strip():
+        document, end = decoder.raw_decode(text.lstrip())
+        text = text.lstrip()[end:]
+        metrics = [
+            metric
+            for part in document["resource_metrics"]
+            for scope in part["scope_metrics"]
+            for metric in scope["metrics"]
+        ]
+        counts = [
+            point["value"]
+            for metric in metrics
+            if metric["name"] == semconv.PREDICTIONS.name
+            for point in metric["data"]["data_points"]
+        ]
+        count = sum(counts) or count
+    return count
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:This process")
-@pytest.mark.parametrize("end", ["with", "close"])
-def test_idle_workers_of_a_pool_end_by_themselves(end: str, tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
+@pytest.mark.parametrize(
+    ("method", "task", "exit_code"),
+    [("fork", serve, -signal.SIGTERM), ("spawn", serve, -signal.SIGTERM), ("fork", serve_deaf, 7)],
+)
+def test_idle_workers_of_a_pool_export_and_end_as_they_would_without(
+    method: str, task: Callable[[str], int], exit_code: int, tmp_path: Path
+) -> None:
     hooks = HostHooks(Recorder())
     hooks.set_loaded()
     try:
-        pool = context.Pool(2)
+        with multiprocessing.get_context(method).Pool(2) as pool:
+            workers = [*pool._pool]  # type: ignore[attr-defined]
+            pids = set(pool.map(task, [str(tmp_path)] * 8, chunksize=1))
+        pool.join()
+    finally:
+        hooks.undo()
+    assert [worker.exitcode for worker in workers if worker.pid in pids] == [exit_code] * len(pids)
+    assert {worker.exitcode for worker in workers if worker.pid not in pids} <= {-signal.SIGTERM}
+    assert sum(count_exported(path) for path in tmp_path.iterdir()) == 8
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process")
+def test_a_pool_that_was_closed_ends_in_order(tmp_path: Path) -> None:
+    hooks = HostHooks(Recorder())
+    hooks.set_loaded()
+    try:
+        pool = multiprocessing.get_context("fork").Pool(2)
         workers = [*pool._pool]  # type: ignore[attr-defined]
-        pids = set(pool.map(work, [str(tmp_path)] * 8))
-        if end == "close":
-            pool.close()
-        with pool if end == "with" else nullcontext():
-            pass
+        pool.map(serve, [str(tmp_path)] * 8, chunksize=1)
+        pool.close()
         pool.terminate()
     finally:
         hooks.undo()
     assert [worker.exitcode for worker in workers] == [0, 0]
-    assert {int(path.name) for path in tmp_path.iterdir()} == pids
+    assert sum(count_exported(path) for path in tmp_path.iterdir()) == 8
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:This process")
 def test_a_pool_at_work_is_terminated_at_once() -> None:
-    import signal
-    import time
-
     context = multiprocessing.get_context("fork")
     hooks = HostHooks(Recorder())
     hooks.set_loaded()
@@ -240,7 +298,7 @@ def test_a_pool_at_work_is_terminated_at_once() -> None:
     finally:
         hooks.undo()
     assert [worker.exitcode for worker in workers] == [-signal.SIGTERM]
-    assert time.monotonic() - began_s < 5
+    assert time.monotonic() - began_s < 30
 
 
 HANDLERS = """

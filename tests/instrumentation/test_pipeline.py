@@ -24,7 +24,7 @@ from otel_mlmon.instrumentation.export.metrics import MetricWriter
 from otel_mlmon.instrumentation.export.spans import SpanWriter
 from otel_mlmon.instrumentation.pipeline import CHUNK_CALLS, InstrumentationPipeline
 from otel_mlmon.testing import Captured, capture
-from otel_mlmon.text_buckets import TextBuckets, split_bucket
+from otel_mlmon.vocabulary import TextBuckets, split_bucket
 from tests.support import models
 
 Points = dict[tuple[tuple[str, Any], ...], Any]

@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from otel_mlmon.sketch.exponential import (
     BIAS,
     MAX_BUCKETS,
+    MAX_HIDDEN_SCALE,
     MAX_SCALE,
     MIN_SCALE,
     ExponentialHistogram,
+    bucket_middles,
     bucket_range,
     compute_indices,
     compute_ordinals,
@@ -315,3 +317,27 @@ def test_buckets_of_the_wire_become_ordinals_with_the_zeros_between_the_signs() 
     )
     assert histogram.ordinals.tolist() == [-BIAS, 0, BIAS + 1, BIAS + 3]
     assert histogram.counts.tolist() == [4, 5, 2, 3]
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(NUMBERS, max_size=20), st.lists(NUMBERS, max_size=20))
+def test_hidden_values_of_parts_merge_to_those_of_all(left: list[float], right: list[float]) -> None:
+    hidden = sketch(*left, *right).hide_values()
+    assert hidden == sketch(*left).hide_values().merge(sketch(*right).hide_values()).hide_values()
+    assert hidden.scale <= MAX_HIDDEN_SCALE
+    assert (hidden.moments.minimum, hidden.moments.maximum) == (math.inf, -math.inf)
+
+
+@pytest.mark.parametrize("value", [5e-324, -5e-324, 1.7e308, -1.7e308, 0.0, 1.0, 2.0, -4.0])
+@pytest.mark.parametrize("scale", [MAX_HIDDEN_SCALE, MAX_SCALE])
+def test_the_middle_of_an_extreme_value_is_finite_and_of_its_sign(value: float, scale: int) -> None:
+    (middle,) = bucket_middles(compute_ordinals(np.array([value]), scale), scale).tolist()
+    assert math.isfinite(middle)
+    assert np.sign(middle) == np.sign(value)
+    assert middle == pytest.approx(value, rel=1e-3)
+
+
+def test_the_middle_of_a_bucket_beyond_all_numbers_is_a_number() -> None:
+    far = np.array([BIAS + (1 << 35), -(BIAS + (1 << 35)), 0])
+    largest = float(np.finfo(np.float64).max)
+    assert bucket_middles(far, MAX_SCALE).tolist() == [largest, -largest, 0.0]

@@ -130,3 +130,10 @@ def test_equality_is_of_bounds_counts_and_moments() -> None:
 def test_a_document_may_count_2_to_the_62() -> None:
     document = histogram([0, 0, 0, 0]).to_dict() | {"counts": [(1 << 62) - 1, 0, 0, 1]}
     assert Histogram.from_dict(document).total == 1 << 62
+
+
+def test_hidden_values_are_the_middles_of_their_buckets() -> None:
+    hidden = Histogram.from_values(np.array([-5.0, 1.2, 2.9, 1e9]), (0.0, 1.0, 3.0)).hide_values()
+    assert hidden.counts.tolist() == [1, 0, 2, 1]
+    assert hidden.moments == Moments.from_total(count=4, total=0.0 + 2.0 + 2.0 + 3.0)
+    assert Histogram.from_values(np.array([7.0]), ()).hide_values().moments == Moments.from_total(count=1, total=0.0)

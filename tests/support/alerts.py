@@ -21,6 +21,7 @@ CAUSE = Cause(
     reference_shares=(0.1,) * 10,
     current_shares=(0.06, 0.07, 0.05, 0.45, 0.06, 0.06, 0.07, 0.06, 0.06, 0.06),
     summary="total variation 35 %, tolerated 2 % (n = 4 210, reference n = 5 000)",
+    origin="learned",
 )
 
 FIRING = Alert(

@@ -14,7 +14,8 @@ from otel_mlmon.instrumentation.decode.decoder import Decoder
 from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
 from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Item, Plan, SessionInfo, Side, weigh_call
-from otel_mlmon.instrumentation.runtime.onnxruntime.copies import make_copier, plan_inputs, plan_outputs
+from otel_mlmon.instrumentation.runtime.onnxruntime.copies import make_copier
+from otel_mlmon.instrumentation.runtime.onnxruntime.plans import plan_inputs, plan_outputs
 from otel_mlmon.instrumentation.settings import ModelOptions
 
 Arrays = Mapping[str, Any]

@@ -88,6 +88,7 @@ def point(
     is_cumulative: bool = False,
     model: ModelKey = MODEL,
     exemplars: tuple[str, ...] = (),
+    sender: str = "sender",
 ) -> DataPoint:
     """A point at `T0 + at_s`, counting since `T0 + since_s`."""
     return DataPoint(
@@ -95,6 +96,7 @@ def point(
         metric=metric,
         key=key,
         category=category,
+        sender=sender,
         series=series or f"{metric}/{key}/{category}/{model}",
         start_ns=T0 + round(since_s * SECOND),
         time_ns=T0 + round(at_s * SECOND),

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from otel_mlmon.types import ModelKey
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -14,6 +16,8 @@ class Standing:
     profile: dict[str, Any] | None = None
     learning: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     moving: Sequence[str] = ()
+    relearnable: Sequence[str] = ()
+    model: ModelKey = ModelKey("fraud", "1")  # noqa: RUF009 - immutable
 
     def document(self) -> dict[str, Any] | None:
         """The profile."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ast
 import io
 import sys
-import threading
 import tokenize
 from collections.abc import Callable
 from pathlib import Path
@@ -22,19 +21,20 @@ PACKAGE: Final = Path(__file__).resolve().parents[2] / "otel_mlmon"
 
 
 class Trace:
-    """Notes the functions of the package that any thread enters while it is active."""
+    """Notes the functions of the package that this thread enters while it is active.
+
+    Flushing does all on the caller's thread; what the worker's does at the same time differs from run to run.
+    """
 
     def __init__(self) -> None:
         self.functions: set[tuple[str, str]] = set()
 
     def __enter__(self) -> Trace:
-        threading.setprofile(self._note)
         sys.setprofile(self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
         sys.setprofile(None)
-        threading.setprofile(None)
 
     def _note(self, frame: FrameType, event: str, _: Any) -> None:
         code = frame.f_code

@@ -8,18 +8,16 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from otel_mlmon.instrumentation.decode.batch import CallBatch, Items, split_calls
+from otel_mlmon.instrumentation.decode.batch import CallBatch, Items, SampleSizes, batch_sizes, split_calls
 from otel_mlmon.instrumentation.decode.custom_outputs import OutputFunction, decode_with_function
 from otel_mlmon.instrumentation.decode.features import FeatureProfiler
 from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.decode.model_identity import class_names, identify, model_name, reference_words
 from otel_mlmon.instrumentation.decode.outputs import TIMED_ONLY, DecodedOutputs, OutputDecoder
 from otel_mlmon.instrumentation.decode.predictions import Head, Predictions
-from otel_mlmon.instrumentation.decode.samples import SampleSizes, batch_sizes
-from otel_mlmon.instrumentation.decode.vocabulary import TextNamer
 from otel_mlmon.instrumentation.runtime.call import Plan
-from otel_mlmon.text_buckets import TextBuckets
 from otel_mlmon.types import OutputKind
+from otel_mlmon.vocabulary import TextBuckets, TextNamer
 
 MAX_DECODERS: Final = 1024
 """The largest number of plans whose decoders are cached; beyond it the oldest is evicted."""

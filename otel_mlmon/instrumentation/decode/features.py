@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from otel_mlmon.instrumentation.decode.batch import Items, TensorRows, join_rows, split_calls
 from otel_mlmon.instrumentation.decode.images import channel_names, image_features
 from otel_mlmon.instrumentation.decode.predictions import InputSummary
-from otel_mlmon.instrumentation.decode.vocabulary import TextNamer
 from otel_mlmon.instrumentation.runtime.call import Item, Tensor
 from otel_mlmon.instrumentation.runtime.input_sample import sample_interval
 from otel_mlmon.types import Bools
+from otel_mlmon.vocabulary import TextNamer
 
 MAX_FREE_WIDTH: Final = 64
 """Columns of a table whose width the model leaves open; a wider one is a sequence: sound, or a text's tokens."""

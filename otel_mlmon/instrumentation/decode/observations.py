@@ -26,10 +26,10 @@ from otel_mlmon.instrumentation.decode.predictions import (
     encode_texts,
     label_of,
 )
-from otel_mlmon.instrumentation.decode.vocabulary import Vocabulary
 from otel_mlmon.instrumentation.runtime.call import ObservedItem, Plan, Scalar, ValueRows
 from otel_mlmon.internal_events import JOURNAL, ValuesDropped
 from otel_mlmon.types import Floats, Ints
+from otel_mlmon.vocabulary import Vocabulary
 
 MAX_LABELS: Final = 50
 """Labels of one plan that leave at most, beside the declared ones."""

@@ -23,9 +23,6 @@ from otel_mlmon.types import Floats, OutputKind
 MIN_ROWS: Final = 8
 """Rows within [0, 1] that do not sum to 1 needed to infer independent probabilities; fewer may be logits by chance."""
 
-MAX_CHECKED_ROWS: Final = 1024
-"""Rows of a batch that are checked for a contradiction."""
-
 MAX_VALUES: Final = 32
 """Numbers a row that are reported as values where nothing says what they are."""
 
@@ -105,55 +102,6 @@ class OutputFacts:
     def slack(self, width: int) -> float:
         """Computes by how much the probabilities of a row may miss a sum of 1."""
         return max(2 * _TOLERANCE, width / GRID if self.origin.is_quantised else 0.0)
-
-
-class KindEvidence:
-    """Decides the kind of one output from the rows of its calls.
-
-    The first rows that contradict what was assumed of it make it timed only: what was counted before must not be mixed
-    with what would be counted after.
-
-    Runs on: one thread at a time.
-
-    Args:
-        facts: What is known of the output.
-        declared_kind: The developer's word, which is never revised; None if there is none.
-    """
-
-    def __init__(self, facts: OutputFacts, *, declared_kind: OutputKind | None = None) -> None:
-        self.decision: Decision = Decision(declared_kind, "declared")
-        self._facts = facts
-        self._is_declared = declared_kind is not None
-        self._informative_rows = 0
-        self._width = 0
-
-    @property
-    def kind(self) -> OutputKind | None:
-        """The kind; None while no row showed it."""
-        return self.decision.kind
-
-    def update(self, rows: NDArray[Any]) -> OutputKind | None:
-        """Returns the kind after further rows, shape (m, k); None if no row showed it so far."""
-        if self._is_declared or self.kind == "none":
-            return self.kind
-        if self.kind is None:
-            self._informative_rows += len(informative_rows(rows)) if rows.dtype.kind == "f" else len(rows)
-            self._width = rows.shape[1]
-            self.decision = decide_kind(self._facts, rows, row_count=self._informative_rows)
-        elif self._is_contradicted(rows):
-            self.decision = Decision("none", f"rows contradict {self.kind}", is_certain=False)
-        return self.kind
-
-    def _is_contradicted(self, rows: NDArray[Any]) -> bool:
-        if rows.shape[1] != self._width:
-            return True  # a sequence: no other kind would fit it
-        if rows.dtype.kind != "f" or self.kind not in {"sigmoid", "multi_label", "probabilities"}:
-            return False
-        checked = rows[:: -(-len(rows) // MAX_CHECKED_ROWS)].astype(np.float64)
-        if self.kind != "probabilities" or self._facts.origin.role == "probabilities":
-            return not are_within_unit(checked)
-        checked = informative_rows(checked)
-        return bool(checked.size) and not are_probabilities(checked, self._facts.slack(self._width))
 
 
 def is_detection(output_names: Iterable[str]) -> bool:

@@ -11,14 +11,25 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.instrumentation.decode.batch import Items, TensorRows, join_rows, split_calls
-from otel_mlmon.instrumentation.decode.classes import ClassDecoder, DeclaredOutputs, Note
-from otel_mlmon.instrumentation.decode.heads import MAX_HEADS, Classification, HeadJoiner, SeriesNames
+from otel_mlmon.instrumentation.decode.batch import Items, SampleSizes, TensorRows, batch_sizes, join_rows, split_calls
+from otel_mlmon.instrumentation.decode.heads import (
+    MAX_HEADS,
+    ClassDecoder,
+    Classification,
+    DeclaredOutputs,
+    HeadJoiner,
+    Note,
+    SeriesNames,
+)
 from otel_mlmon.instrumentation.decode.items import ItemDecoder, choose_item_outputs
 from otel_mlmon.instrumentation.decode.output_kind import (
-    KindEvidence,
+    Decision,
     OutputFacts,
+    are_probabilities,
+    are_within_unit,
+    decide_kind,
     holds_labels,
+    informative_rows,
     is_detection,
     vector_norms,
 )
@@ -26,13 +37,14 @@ from otel_mlmon.instrumentation.decode.predictions import (
     Head,
     OutputItems,
 )
-from otel_mlmon.instrumentation.decode.samples import SampleSizes, batch_sizes
-from otel_mlmon.instrumentation.decode.vocabulary import TextNamer
 from otel_mlmon.instrumentation.runtime.call import Plan, Tensor
-from otel_mlmon.instrumentation.runtime.model_graph import NO_ORIGIN, OutputOrigin
 from otel_mlmon.types import Floats, Ints, OutputKind
+from otel_mlmon.vocabulary import TextNamer
 
 TIMED_ONLY: Final = "unknown kind, timed only (set ModelOptions.output_kind)"
+
+MAX_CHECKED_ROWS: Final = 1024
+"""Rows of a batch that are checked for a contradiction."""
 
 _NOT_SAMPLES: Final = "not one row a sample, timed only (set ModelOptions.output_kind)"
 
@@ -54,6 +66,55 @@ class DecodedOutputs:
     items: dict[str, OutputItems] = field(default_factory=dict)
     sizes: Ints
     """Shape (n,): rows of each call by the first output that has one a sample; 0 if unknown."""
+
+
+class KindEvidence:
+    """Decides the kind of one output from the rows of its calls.
+
+    The first rows that contradict what was assumed of it make it timed only: what was counted before must not be mixed
+    with what would be counted after.
+
+    Runs on: one thread at a time.
+
+    Args:
+        facts: What is known of the output.
+        declared_kind: The developer's word, which is never revised; None if there is none.
+    """
+
+    def __init__(self, facts: OutputFacts, *, declared_kind: OutputKind | None = None) -> None:
+        self.decision: Decision = Decision(declared_kind, "declared")
+        self._facts = facts
+        self._is_declared = declared_kind is not None
+        self._informative_rows = 0
+        self._width = 0
+
+    @property
+    def kind(self) -> OutputKind | None:
+        """The kind; None while no row showed it."""
+        return self.decision.kind
+
+    def update(self, rows: NDArray[Any]) -> OutputKind | None:
+        """Returns the kind after further rows, shape (m, k); None if no row showed it so far."""
+        if self._is_declared or self.kind == "none":
+            return self.kind
+        if self.kind is None:
+            self._informative_rows += len(informative_rows(rows)) if rows.dtype.kind == "f" else len(rows)
+            self._width = rows.shape[1]
+            self.decision = decide_kind(self._facts, rows, row_count=self._informative_rows)
+        elif self._is_contradicted(rows):
+            self.decision = Decision("none", f"rows contradict {self.kind}", is_certain=False)
+        return self.kind
+
+    def _is_contradicted(self, rows: NDArray[Any]) -> bool:
+        if rows.shape[1] != self._width:
+            return True  # a sequence: no other kind would fit it
+        if rows.dtype.kind != "f" or self.kind not in {"sigmoid", "multi_label", "probabilities"}:
+            return False
+        checked = rows[:: -(-len(rows) // MAX_CHECKED_ROWS)].astype(np.float64)
+        if self.kind != "probabilities" or self._facts.origin.role == "probabilities":
+            return not are_within_unit(checked)
+        checked = informative_rows(checked)
+        return bool(checked.size) and not are_probabilities(checked, self._facts.slack(self._width))
 
 
 class OutputDecoder:
@@ -151,7 +212,7 @@ class OutputDecoder:
         self._counted.setdefault(position, kind)
         decoder = self._item_decoders.get(position)
         if decoder is None:
-            decoder = ItemDecoder(tensor, kind, is_quantised=self._origin(tensor).is_quantised)
+            decoder = ItemDecoder(tensor, kind, is_quantised=self.classes.origin_of(tensor).is_quantised)
             self._item_decoders[position] = decoder
         if kind == "sequence" or position in self._detection_positions():
             decoded.items[tensor.name] = decoder.decode(items)
@@ -211,7 +272,7 @@ class OutputDecoder:
         outputs = self._plan.outputs
         is_detector = is_detection([*self._plan.output_names, *(output.name for output in outputs)])
         has_labels = any(holds_labels(output) for output in outputs if output is not tensor)
-        origin = self._origin(tensor)
+        origin = self.classes.origin_of(tensor)
         facts = OutputFacts(
             tensor=tensor,
             class_names=self.classes.class_names,
@@ -247,9 +308,6 @@ class OutputDecoder:
             return kind in _VECTORS and (has_no_columns or samples.are_samples(sizes) is not True)
         values = rows.astype(np.float64)
         return bool(rows.dtype.kind == "f" and (values >= 0).all() and (np.abs(values.sum(axis=1) - 1) < 2e-3).all())
-
-    def _origin(self, tensor: Tensor) -> OutputOrigin:
-        return self._plan.session.graph().outputs.get(tensor.name, NO_ORIGIN)
 
     @functools.cached_property
     def _declared_kinds(self) -> dict[int, OutputKind]:

@@ -19,7 +19,7 @@ import functools
 import importlib
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any, Final
 
@@ -30,7 +30,8 @@ from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, SimpleFixedSizeEx
 
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.export.spans import UNTRACED_CONTEXT
-from otel_mlmon.sketch.exponential import compute_indices
+from otel_mlmon.sketch import exponential, histogram
+from otel_mlmon.sketch.exponential import MAX_HIDDEN_SCALE
 from otel_mlmon.types import Floats
 
 Attributes = Mapping[str, str]
@@ -41,10 +42,6 @@ Exemplar = tuple[float, object] | None
 EXPLICIT: Final = "_ExplicitBucketHistogramAggregation"
 EXPONENTIAL: Final = "_ExponentialBucketHistogramAggregation"
 DROP: Final = "_DropAggregation"
-
-MAX_HIDDEN_SCALE: Final = 10
-"""The finest scale of hidden values: buckets of 0.07 % of a value. At the SDK's finest, 20, ten equal values would be
-told to a millionth."""
 
 _WITHOUT_EXPONENTIAL: Final = "PrometheusMetricReader"
 """A reader whose whole scrape fails where a view asks for exponential histograms.
@@ -74,7 +71,7 @@ def record_one_by_one(
     exemplar_value = exemplar[0] if exemplar else None
     accepted = values[values >= 0]
     if are_hidden:
-        accepted = np.maximum(explicit_middles(accepted, np.asarray(semconv.VALUE_BOUNDS)), 0.0)
+        accepted = np.maximum(_explicit_middles(accepted, semconv.VALUE_BOUNDS), 0.0)
     for value in accepted.tolist():
         instrument.record(value, dict(attributes), context if value == exemplar_value else UNTRACED_CONTEXT)
     return int(values.size - accepted.size)
@@ -112,31 +109,6 @@ def record_at_once(
     for _, match in view_matches(instrument):
         _add_to_match(match, measurements, others, attributes, hidden=values if are_hidden else None)
     return 0
-
-
-def explicit_middles(values: Floats, bounds: Floats) -> Floats:
-    """Returns the middle of the bucket of each value, shape (n,); of an open bucket its one bound.
-
-    Args:
-        values: Finite numbers.
-        bounds: Upper bounds of the buckets, inclusive and increasing, shape (k,); without any the middles are 0.
-    """
-    if not bounds.size:
-        return np.zeros(values.size)
-    middles = np.concatenate([bounds[:1], (bounds[:-1] + bounds[1:]) / 2, bounds[-1:]])
-    return np.asarray(middles[np.searchsorted(bounds, values, side="left")], dtype=np.float64)
-
-
-def exponential_middles(values: Floats, scale: int) -> Floats:
-    """Returns the middle of the bucket of each value, shape (n,), in an exponential histogram of this scale."""
-    middles = np.zeros(values.size)
-    filled = values != 0
-    indices = compute_indices(np.abs(values[filled]), scale).astype(np.float64)
-    with np.errstate(over="ignore"):
-        low, high = np.exp2(indices * 2.0**-scale), np.exp2((indices + 1) * 2.0**-scale)
-    # The last bucket ends beyond the largest number.
-    middles[filled] = np.sign(values[filled]) * np.where(np.isinf(high), low, low + (high - low) / 2)
-    return middles
 
 
 def offer_exemplar(instrument: Any, value: float, attributes: Attributes, context: Context, time_ns: int) -> None:
@@ -302,8 +274,14 @@ def _hide_extremes(aggregation: Any, *, is_begun: bool) -> float:
 
 def _middles(aggregation: Any, values: Floats) -> Floats:
     if type(aggregation).__name__ == EXPONENTIAL:
-        return exponential_middles(values, aggregation._mapping.scale)
-    return explicit_middles(values, np.asarray(aggregation._boundaries, dtype=np.float64))
+        scale = aggregation._mapping.scale
+        return exponential.bucket_middles(exponential.compute_ordinals(values, scale), scale)
+    return _explicit_middles(values, aggregation._boundaries)
+
+
+def _explicit_middles(values: Floats, boundaries: Iterable[float]) -> Floats:
+    bounds = np.asarray(tuple(boundaries), dtype=np.float64)
+    return np.asarray(histogram.bucket_middles(bounds)[np.searchsorted(bounds, values, side="left")])
 
 
 def _add_exemplar(aggregation: Any, measurement: Any) -> None:

@@ -32,9 +32,9 @@ from otel_mlmon.instrumentation.export.sampling import CallPriorities
 from otel_mlmon.instrumentation.export.spans import UNTRACED_CONTEXT
 from otel_mlmon.instrumentation.queue.call_queue import give_way
 from otel_mlmon.internal_events import JOURNAL, ValuesDropped, ValuesWithheld
-from otel_mlmon.text_buckets import name_attributes
 from otel_mlmon.types import Floats, ModelKey
 from otel_mlmon.version import __version__
+from otel_mlmon.vocabulary import name_attributes
 
 MAX_EXEMPLARS: Final = 8
 """Exemplars offered of a batch, metric and set of attributes: each costs as much as a `record` of the SDK's."""

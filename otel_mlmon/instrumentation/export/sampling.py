@@ -9,8 +9,8 @@ import numpy as np
 
 from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.predictions import Confidences, Predictions
-from otel_mlmon.text_buckets import name_attributes
 from otel_mlmon.types import Bools, Floats, Ints
+from otel_mlmon.vocabulary import name_attributes
 
 LATENCY_WINDOW: Final = 2048
 """Latest calls of a model whose 99th percentile decides which calls are slow."""

@@ -161,9 +161,6 @@ def _weigh(value: Any) -> int:
     return sum(map(_weigh, value.values())) if isinstance(value, Mapping) else NUMBER_BYTES
 
 
-TEXT_BYTES: Final = 60
-"""Bytes of a string without its characters."""
-
 DROP_FAULT: Final = "capture_failed"
 """The reason of a call that is not recorded since copying it failed."""
 
@@ -222,19 +219,6 @@ def provider_names(providers: Any) -> tuple[str, ...]:
     if not isinstance(providers, Sequence) or isinstance(providers, str):
         return ()
     return tuple(str(entry[0] if isinstance(entry, tuple) and entry else entry) for entry in providers)
-
-
-def weight_of(items: Sequence[Item]) -> int:
-    """Estimates how many bytes a record of these items takes."""
-    weight = RECORD_BYTES
-    for item in items:
-        if isinstance(item, bytes):
-            weight += len(item)
-        elif item is not None:
-            data = item[1]
-            data_bytes = TEXT_BYTES * len(data) + sum(map(len, data)) if isinstance(data, tuple) else len(data)
-            weight += 100 + data_bytes
-    return weight
 
 
 def names_key(output_names: Any) -> tuple[Any, ...] | None:

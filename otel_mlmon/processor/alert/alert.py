@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import shlex
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
-from typing import Any, Literal
+from typing import Any, Final, Literal
+
+from otel_mlmon.types import ModelKey
 
 Severity = Literal["warning", "critical"]
+
+
+RELEARNABLE: Final = frozenset({"learned", "rolling", "hour_of_week"})
+"""Origins of references that can be learned again."""
+MAX_NAMED_STREAMS: Final = 5
+DEFAULT_URL: Final = "http://127.0.0.1:8080"
+"""The web port that the command asks unless it is given another."""
+LOOPBACK_OF: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 (read, not listened on)
+"""Where a processor that listens on all addresses is reached from its own machine."""
 
 
 class RuleState(str, Enum):
@@ -46,6 +58,8 @@ class Cause:
     """A text that says what moved: mean, middle half, missing values, classes."""
     summary: str = ""
     """A text that says how much it moved: `total variation 35 %, tolerated 2 % (n = 4 210, reference n = 5 000)`."""
+    origin: str = ""
+    """Origin of the reference, as in `window.ReferenceOrigin`; empty if unknown."""
     margin: float = 0.0
     """log10 of the evidence over the alarm line, or of the value over its bound: ranks causes."""
 
@@ -130,6 +144,9 @@ class Alert:
         """Whether it was not notified of before."""
         return self.previous in (RuleState.OK, RuleState.PENDING) and not self.is_resolved
 
+    web_address: str = ""
+    """The `host:port` of the processor's web port; empty if it has none."""
+
     @property
     def fingerprint(self) -> str:
         """Identifies every alert of this model, version, environment and rule: 16 hex digits, no values in them."""
@@ -141,11 +158,31 @@ class Alert:
         """Whether this change ends what was firing."""
         return self.state is RuleState.OK
 
+    @property
+    def relearn_command(self) -> str:
+        """The command that accepts the drift as the new normal, to be run on the processor's machine.
+
+        It names the streams that drift, or none of them, which means all, if they are more than `MAX_NAMED_STREAMS`.
+        Empty if no cause is against a learned reference, or the processor has no web port.
+        """
+        names = [cause.stream for cause in self.causes if cause.origin in RELEARNABLE]
+        if not names or not self.web_address:
+            return ""
+        model = ModelKey(self.model, self.version, self.environment)
+        words = ["otel-mlmon", "reference", "relearn", model.id]
+        words += ["--model-version", self.version] if self.version else []
+        words += [word for name in names if len(names) <= MAX_NAMED_STREAMS for word in ("--stream", name)]
+        host, _, port = self.web_address.rpartition(":")
+        address = f"http://{LOOPBACK_OF.get(host, host)}:{port}"
+        words += ["--url", address] if address != DEFAULT_URL else []
+        return shlex.join(words)
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields and the fingerprint as the API and the webhook have them; JSON can hold them."""
         return {
             "fingerprint": self.fingerprint,
             "key": self.key,
+            "relearn_command": self.relearn_command,
             **{field.name: getattr(self, field.name) for field in fields(self)},
             "state": self.state.value,
             "previous": self.previous.value,

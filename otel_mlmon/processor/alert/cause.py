@@ -10,7 +10,7 @@ lies in an open bin, beyond what the reference ever held, is given by the bin's 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -91,6 +91,14 @@ def rolling_counts(window: Window) -> BinCounts:
     return BinCounts(counts=_as_tuple(window.rolling), mean=window.rolling_mean)
 
 
+def rank_causes(causes: Iterable[Cause]) -> tuple[Cause, ...]:
+    """Sorts causes, the strongest evidence first; evidence is capped, so among equals the largest move.
+
+    Margins are compared to a hundredth of a decade: below that the order would be noise.
+    """
+    return tuple(sorted(causes, key=lambda cause: (-round(cause.margin, 2), -cause.value, cause.stream)))
+
+
 def compute_shares(counts: Counts | tuple[int, ...]) -> tuple[float, ...]:
     """Divides counts by their sum; zeros if there are none."""
     numbers = [int(count) for count in counts]
@@ -159,6 +167,7 @@ def shift_cause(window: Window, reference: Reference, score: Score, counts: BinC
         current_shares=current_shares,
         details=describe_change(stream, bins, reference_shares, current_shares, means=(reference.mean, counts.mean)),
         summary=f"total variation {format_percent(value)}, tolerated {format_percent(bound)} ({sizes})",
+        origin=reference.origin,
         margin=score.margin,
     )
 

@@ -13,15 +13,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from otel_mlmon.guard import guard
-from otel_mlmon.processor.alert.alert import Alert, Cause, Link, RelatedRule, RuleState, Severity
+from otel_mlmon.processor.alert.alert import Alert, Cause, Link, RelatedRule, RuleState
 from otel_mlmon.processor.alert.announcer import Announcer
-from otel_mlmon.processor.alert.cause import OnsetCounts
+from otel_mlmon.processor.alert.cause import OnsetCounts, rank_causes
 from otel_mlmon.processor.alert.config import AlertSection
-from otel_mlmon.processor.alert.records import AlertsRecord, ModelRecord, RuleRecord
+from otel_mlmon.processor.alert.records import AlertsRecord, ModelRecord, RuleRecord, RuleStatus
 from otel_mlmon.processor.alert.rules.rule import NO_DATA, Judgement, ModelRules, Rule
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.window.window import StreamKey, Window
@@ -42,19 +42,6 @@ RELATED_WITHIN_S: Final = 600.0
 _ACTIVE: Final = frozenset({RuleState.FIRING, RuleState.NO_DATA, RuleState.ERROR})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuleStatus:
-    """The state of one rule of one model."""
-
-    model: ModelKey
-    rule: str
-    state: RuleState
-    changed_ns: int
-    """When this state began, Unix nanoseconds; 0 if it never changed."""
-    severity: Severity
-    causes: tuple[Cause, ...]
-
-
 class Alerts:
     """The rules of all models, and the state of each.
 
@@ -65,6 +52,7 @@ class Alerts:
         rules_of: Returns the rules of a model.
         stale_after_s: When a stream that vanished from a live model, or a version that another one replaced, is
             forgotten.
+        web_address: The `host:port` of the processor's web port; empty if it has none.
         record: What `record` returned before a restart, which goes on at `now_ns`.
         now_ns: The time of the restart, Unix nanoseconds.
     """
@@ -75,12 +63,14 @@ class Alerts:
         *,
         rules_of: Callable[[ModelKey], ModelRules],
         stale_after_s: float,
+        web_address: str = "",
         record: AlertsRecord | None = None,
         now_ns: int = 0,
     ) -> None:
         self._section = section
         self._rules_of = rules_of
         self._stale_after_s = stale_after_s
+        self._web_address = web_address
         self._links = tuple(Link(name=name, url=url) for name, url in section.links.items())
         record = record or AlertsRecord()
         self._models: dict[ModelKey, ModelRecord] = {entry.model: entry for entry in record.models}
@@ -181,6 +171,20 @@ class Alerts:
         """Returns the alerts that recipients were told of and that are not over."""
         entries = (entry for record in self._models.values() for entry in record.rules.values())
         return [entry.alert for entry in entries if entry.is_notified and entry.alert is not None]
+
+    def remove_streams(self, streams: Iterable[StreamKey], now_ns: int, reason: str) -> list[Alert]:
+        """Forgets what is known of streams that are judged anew from now on; returns the alerts that this ends."""
+        self._now_ns = max(self._now_ns, now_ns)
+        changes: list[Alert] = []
+        for model, stream in streams:
+            record = self._models.get(model, ModelRecord(model=model))
+            record.onset_counts.pop(stream, None)
+            for name, entry in record.rules.items():
+                is_affected = stream in entry.causes or stream in entry.failed
+                _remove_stream(entry, stream)
+                if is_affected and not entry.causes and not entry.failed:
+                    changes += self._resolve_rules(record, {name: entry}, reason)
+        return changes
 
     def current(self) -> list[RuleStatus]:
         """Returns the state of every active rule of every model; quiet rules of a silent model are in `no_data`."""
@@ -292,6 +296,7 @@ class Alerts:
             causes=causes,
             exemplars=entry.exemplars,
             links=self._links,
+            web_address=self._web_address,
             reason=reason,
             incident_ns=last.incident_ns if last is not None else 0,
             joined=last.joined if last is not None else (),
@@ -351,14 +356,6 @@ class Alerts:
 
     def _age_s(self, time_ns: int) -> float:
         return (self._now_ns - time_ns) / 1e9
-
-
-def rank_causes(causes: Iterable[Cause]) -> tuple[Cause, ...]:
-    """Sorts causes, the strongest evidence first; evidence is capped, so among equals the largest move.
-
-    Margins are compared to a hundredth of a decade: below that the order would be noise.
-    """
-    return tuple(sorted(causes, key=lambda cause: (-round(cause.margin, 2), -cause.value, cause.stream)))
 
 
 def _has_data(window: Window) -> bool:

@@ -66,6 +66,8 @@ def _alert_lines(alert: Alert, *, is_unicode: bool) -> Iterator[str]:
         yield _format_row("Traces", "  ".join(alert.exemplars[:MAX_TRACES]))
     for link in alert.links[:MAX_LINKS]:
         yield _format_row("Link", f"{link.name}: {link.url}")
+    if alert.relearn_command and not alert.is_resolved:
+        yield _format_row("If normal", alert.relearn_command)
     if not alert.is_resolved:
         yield _format_row("Silence", f'set enabled: false at models."{alert.model}".{alert.rule}')
 

@@ -1,13 +1,26 @@
-"""What is stored of the alerts: the state of every rule of every model, what recipients were told, and silences."""
+"""Holds what is stored of the alerts: the state of every rule, what recipients were told of it, and silences."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from otel_mlmon.processor.alert.alert import Alert, Cause, RuleState
+from otel_mlmon.processor.alert.alert import Alert, Cause, RuleState, Severity
 from otel_mlmon.processor.alert.cause import BinCounts
 from otel_mlmon.processor.alert.silence import Silence
 from otel_mlmon.types import ModelKey
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleStatus:
+    """The state of one rule of one model."""
+
+    model: ModelKey
+    rule: str
+    state: RuleState
+    changed_ns: int
+    """When this state began, Unix nanoseconds; 0 if it never changed."""
+    severity: Severity
+    causes: tuple[Cause, ...]
 
 
 @dataclass(slots=True, kw_only=True)

@@ -15,8 +15,8 @@ from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.config.document import Document, Fault, KeyPath, read_document
 from otel_mlmon.processor.config.model import Config
 
-_SECRET_SECTION: Final = ("alerts", "notify")
-"""No value below it is repeated in a message: an address may hold a token as well as a header does."""
+_SECRET_PATHS: Final = (("alerts", "notify"), ("web", "admin_token"))
+"""No value at or below one is repeated in a message: an address may hold a token as well as a header does."""
 
 _MESSAGES: Final = {
     "missing": "is needed",
@@ -106,7 +106,7 @@ def _describe(detail: ErrorDetails, document: Document) -> str:
     text = message.format(**detail.get("ctx", {})) if message else detail["msg"]
     # As written in the file, so that what came from the environment stays there.
     source = document.sources.get(path)
-    if source is None or path[:2] == _SECRET_SECTION:
+    if source is None or path[:2] in _SECRET_PATHS:
         return text
     return f"{text}, got {source!r}"
 

@@ -119,7 +119,7 @@ class Config(Section):
         description="Where results are sent over OTLP: usually a second receiver of the Collector.",
     )
     storage: StorageSection = Field(default=StorageSection(), description="What survives a restart.")
-    web: WebSection = Field(default=WebSection(), description="The read-only web port: JSON, Prometheus, health.")
+    web: WebSection = Field(default=WebSection(), description="The web port: JSON, Prometheus, health.")
     windows: WindowsSection = Field(default=WindowsSection(), description="How time is divided.")
     limits: LimitsSection = Field(default=LimitsSection(), description="What keeps memory bounded.")
     alerts: AlertsSection = Field(default=AlertsSection(), description="When people are alerted, and how.")

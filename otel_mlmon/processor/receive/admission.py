@@ -16,19 +16,21 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
+from otel_mlmon.errors import MalformedError, OverloadedError, RetryableError, StoreError, UnavailableError
 from otel_mlmon.guard import guard
-from otel_mlmon.processor.receive.data_point import TelemetryItem
+from otel_mlmon.processor.receive.data_point import Rejections, TelemetryItem
 from otel_mlmon.processor.receive.dead_letters import DeadLetterDirectory
 from otel_mlmon.processor.receive.decode import DecodedRequest, count_points, decode_metrics
 from otel_mlmon.processor.receive.decode_logs import count_records, decode_logs
+
+T = TypeVar("T")
 
 Signal: TypeAlias = Literal["metrics", "logs", "traces"]
 
@@ -110,8 +112,9 @@ class Admission:
     Runs on: the receivers' threads; a delivery may be acknowledged on any thread. Its lock guards integers only.
 
     Args:
-        deliver: Takes the items of one request and returns at once with a future that is done when they are stored.
-            To refuse a request it raises, or ends the future with, `OverloadedError`.
+        deliver: Takes the items of one request and returns at once with a future that is done when they are stored,
+            with the points that were not counted, by reason. To refuse a request it raises, or ends the future with, a
+            `RetryableError`, or a `StoreError` where the state cannot be stored.
         max_request_bytes: The largest request that a receiver may accept, after decompression.
         max_pending_bytes: The limit on all requests together that are not answered yet. A request is admitted above
             it where no other is pending.
@@ -121,7 +124,7 @@ class Admission:
 
     def __init__(
         self,
-        deliver: Callable[[tuple[TelemetryItem, ...]], Future[None]],
+        deliver: Callable[[tuple[TelemetryItem, ...]], Future[Rejections]],
         *,
         max_request_bytes: int = MAX_REQUEST_BYTES,
         max_pending_bytes: int = MAX_PENDING_BYTES,
@@ -192,7 +195,7 @@ class Admission:
         if decoded is None:
             self._fail(request, codec.count(message))
         elif not decoded.items:
-            self._succeed(request, decoded)
+            self._succeed(request, decoded, {})
         else:
             self._submit(request, decoded)
         return request.result
@@ -217,33 +220,40 @@ class Admission:
             raise MalformedError(f"The body is not an OTLP {signal} request in protobuf.") from None
 
     def _submit(self, request: _PendingRequest, decoded: DecodedRequest) -> None:
-        def settle(delivery: Future[None]) -> None:
+        def settle(delivery: Future[Rejections]) -> None:
             """Runs on: the thread that ended the delivery."""
             self._settle(request, decoded, _run_step(delivery.result))
 
-        fault = _run_step(lambda: self._deliver(decoded.items).add_done_callback(settle))
-        if fault is not None:
-            self._settle(request, decoded, fault)
-
-    def _settle(self, request: _PendingRequest, decoded: DecodedRequest, fault: Exception | None) -> None:
-        if fault is None:
-            self._succeed(request, decoded)
-        elif isinstance(fault, OverloadedError):
-            self._refuse(request, decoded.points, fault)
+        started = _run_step(lambda: self._deliver(decoded.items))
+        if isinstance(started, Future):
+            started.add_done_callback(settle)
         else:
-            self._fail(request, decoded.points)
+            self._settle(request, decoded, started)
 
-    def _succeed(self, request: _PendingRequest, decoded: DecodedRequest) -> None:
+    def _settle(self, request: _PendingRequest, decoded: DecodedRequest, outcome: Rejections | Exception) -> None:
+        if isinstance(outcome, RetryableError):
+            self._refuse(request, decoded.points, outcome)
+        elif isinstance(outcome, StoreError):
+            message = "The processor cannot store its state now; send the request again."
+            self._refuse(request, decoded.points, UnavailableError(message, retry_after_s=self.retry_after_s))
+        elif isinstance(outcome, Exception):
+            self._fail(request, decoded.points)
+        else:
+            self._succeed(request, decoded, outcome)
+
+    def _succeed(self, request: _PendingRequest, decoded: DecodedRequest, rejections: Rejections) -> None:
+        rejected = Counter(decoded.faults)
+        rejected.update(rejections)
         with self._lock:
-            self._totals["accepted"] += decoded.accepted
+            self._totals["accepted"] += decoded.accepted - sum(rejections.values())
             self._totals["ignored"] += decoded.ignored
             self._totals["loop_dropped"] += decoded.loop_dropped
             if decoded.unused:
                 self._unused[request.signal] += decoded.unused
-            self._rejected.update(decoded.faults)
+            self._rejected.update(rejected)
             if self._failed:
                 self._failed.pop(_hash_body(request.body), None)
-        self._answer(request, ExportResult(rejected=decoded.rejected, message=_list_rejections(decoded.faults)))
+        self._answer(request, ExportResult(rejected=sum(rejected.values()), message=_list_rejections(rejected)))
 
     def _refuse(self, request: _PendingRequest, points: int, error: Exception) -> None:
         with self._lock:
@@ -282,16 +292,15 @@ class Admission:
             request.result.set_exception(result)
 
 
-def _run_step(step: Callable[[], object]) -> Exception | None:
-    """Runs one step of a delivery; returns the `OverloadedError`, or `_FAULT` for an internal error."""
-    fault: Exception | None = _FAULT
+def _run_step(step: Callable[[], T]) -> T | Exception:
+    """Runs one step of a delivery; returns its result, why it refuses the request, or `_FAULT`."""
+    outcome: T | Exception = _FAULT
     with guard("receive.deliver"):
         try:
-            step()
-            fault = None
-        except OverloadedError as error:
-            fault = error
-    return fault
+            outcome = step()
+        except (RetryableError, StoreError) as error:
+            outcome = error
+    return outcome
 
 
 def _hash_body(body: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 from collections.abc import Iterable
 from typing import Any, Final, TypeAlias
@@ -10,7 +11,7 @@ from typing import Any, Final, TypeAlias
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
 from otel_mlmon import semconv
-from otel_mlmon.text_buckets import join_bucket
+from otel_mlmon.vocabulary import join_bucket
 
 Value: TypeAlias = "str | bool | int | float | bytes | list[Value] | tuple[tuple[str, Value], ...] | None"
 """An attribute's value; a tuple of pairs is a map, sorted by key."""
@@ -45,6 +46,11 @@ def canonical_text(attributes: Attributes) -> str:
     the Unicode tables of the interpreter.
     """
     return ascii(sorted(attributes.items(), key=lambda pair: pair[0]))
+
+
+def hash_text(text: str) -> str:
+    """Returns the 32 hex digits by which a text of any length is told from others."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def first_text(key: str, *levels: Attributes) -> str:

@@ -7,6 +7,7 @@ Source: opentelemetry-specification, metrics/data-model.md (timeseries, single-w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -30,6 +31,8 @@ class DataPoint:
     category: str = ""
     """What the metric is split by further: of `ml.input.category` the feature's value, of `ml.predictions` the output
     of a model of several heads; else empty."""
+    sender: str
+    """The process that counted it: 32 hex digits of its resource, which has `service.instance.id`."""
     series: str
     """The time series: 32 hex digits of resource, scope, metric and all attributes. A series has one writer."""
     start_ns: int
@@ -71,3 +74,6 @@ class ProviderFallback:
 
 TelemetryItem: TypeAlias = DataPoint | ModelLoaded | ProviderFallback
 """One item that a request delivers to the window step."""
+
+Rejections: TypeAlias = Mapping[str, int]
+"""What the window step answers about the items of a request: the points that it did not count, by reason."""

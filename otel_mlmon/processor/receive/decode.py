@@ -11,38 +11,28 @@ above the maximum makes both unknown.
 from __future__ import annotations
 
 import functools
-import hashlib
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice, pairwise
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
-import numpy as np
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
-from opentelemetry.proto.metrics.v1.metrics_pb2 import (
-    ExponentialHistogramDataPoint,
-    HistogramDataPoint,
-    Metric,
-    NumberDataPoint,
-    ScopeMetrics,
-)
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, ScopeMetrics
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.receive.attributes import Attributes, attributes_of, canonical_text, first_text, name_of
+from otel_mlmon.processor.receive.attributes import (
+    Attributes,
+    attributes_of,
+    canonical_text,
+    first_text,
+    hash_text,
+    name_of,
+)
 from otel_mlmon.processor.receive.data_point import DataPoint, Sketch, TelemetryItem
-from otel_mlmon.sketch.exponential import MAX_SCALE, MIN_SCALE, ExponentialHistogram
-from otel_mlmon.sketch.histogram import Histogram
-from otel_mlmon.sketch.moments import Moments
+from otel_mlmon.processor.receive.sketches import SKETCHES, PointError
 from otel_mlmon.types import ModelKey
-
-MAX_COUNT: Final = 2**53
-"""The largest count that is exact as a float."""
-
-MAX_EXPONENTIAL_BUCKETS: Final = 10_000
-"""The most buckets of one range of a point; SDKs send 160."""
 
 MAX_EXEMPLARS: Final = 4
 
@@ -101,10 +91,6 @@ class DecodedRequest:
         return self.accepted + self.ignored + self.loop_dropped + self.rejected
 
 
-class _PointError(Exception):
-    """A point is rejected; the text is the reason, a few fixed words joined by underscores."""
-
-
 @dataclass(slots=True, kw_only=True)
 class _PointCollector:
     points: list[DataPoint] = field(default_factory=list)
@@ -120,6 +106,7 @@ class _ScopeContext(NamedTuple):
     """Its fields are empty where neither scope nor resource sets them."""
     identity: str
     """The canonical text of resource and scope."""
+    sender: str
 
 
 class _PointIdentity(NamedTuple):
@@ -191,7 +178,8 @@ def _decode_scope(
 def _scope_context(scope_metrics: ScopeMetrics, resource: Attributes, canonical_resource: str) -> _ScopeContext:
     scope = attributes_of(scope_metrics.scope.attributes)
     parts = (canonical_resource, scope_metrics.scope.name, scope_metrics.scope.version, canonical_text(scope))
-    return _ScopeContext(model=read_model_key(scope, resource, default=service_key(resource)), identity=ascii(parts))
+    model = read_model_key(scope, resource, default=service_key(resource))
+    return _ScopeContext(model=model, identity=ascii(parts), sender=hash_text(ascii(canonical_resource)))
 
 
 def _decode_metric(
@@ -205,7 +193,7 @@ def _decode_metric(
     if fault is not None:
         collector.faults[fault] += len(data.data_points)
         return
-    decode_sketch = _SKETCHES[kind]
+    decode_sketch = SKETCHES[kind]
     is_cumulative = data.aggregation_temporality == _CUMULATIVE
     for point in data.data_points:
         if point.flags & _NO_RECORDED_VALUE:
@@ -213,7 +201,7 @@ def _decode_metric(
             continue
         try:
             decoded = _decode_point(point, definition, context, decode_sketch, is_cumulative=is_cumulative)
-        except _PointError as error:
+        except PointError as error:
             collector.faults[str(error)] += 1
         else:
             collector.points.append(decoded)
@@ -222,7 +210,7 @@ def _decode_metric(
 def _metric_fault(kind: str, data: Any, definition: semconv.Metric) -> str | None:
     """Returns the reason for which all points of a metric are rejected, or None."""
     is_counter = definition.instrument == "counter"
-    if kind not in _SKETCHES or (kind == "sum") is not is_counter:
+    if kind not in SKETCHES or (kind == "sum") is not is_counter:
         return "wrong_type"
     if data.aggregation_temporality not in (_DELTA, _CUMULATIVE):
         return "no_temporality"
@@ -242,15 +230,16 @@ def _decode_point(
     time_ns = point.time_unix_nano
     start_ns = point.start_time_unix_nano
     if not time_ns:
-        raise _PointError("no_time")
+        raise PointError("no_time")
     if time_ns > _MAX_TIME_NS or start_ns > time_ns:
-        raise _PointError("bad_time")
+        raise PointError("bad_time")
     identity = _identify(point.attributes, definition, context)
     return DataPoint(
         model=identity.model,
         metric=definition.name,
         key=identity.key,
         category=identity.category,
+        sender=context.sender,
         series=identity.series,
         start_ns=start_ns,
         time_ns=time_ns,
@@ -276,113 +265,16 @@ def _identify_texts(texts: tuple[tuple[str, str], ...], metric: str, context: _S
 def _identify_attributes(attributes: Attributes, definition: semconv.Metric, context: _ScopeContext) -> _PointIdentity:
     model = read_model_key(attributes, default=context.model)
     if not model.name:
-        raise _PointError("no_model_name")
+        raise PointError("no_model_name")
     split = definition.attributes
     if definition.name in _NAMED and split[0] not in attributes:
-        raise _PointError(_NAMED[definition.name])
+        raise PointError(_NAMED[definition.name])
     identity = ascii((context.identity, definition.name, canonical_text(attributes)))
     return _PointIdentity(
         model=model,
         key=name_of(attributes, split[0]) if split else "",
         category=name_of(attributes, split[1]) if len(split) > 1 else "",
-        series=hashlib.blake2b(identity.encode(), digest_size=16).hexdigest(),
-    )
-
-
-def _decode_histogram(point: HistogramDataPoint) -> Histogram:
-    bounds = tuple(point.explicit_bounds)
-    counts = list(point.bucket_counts) or ([] if bounds else [point.count])
-    if len(counts) != len(bounds) + 1:
-        raise _PointError("bucket_mismatch")
-    bounds = _checked_bounds(bounds)
-    _check_count(point.count, sum(counts))
-    return Histogram(bounds=bounds, counts=np.array(counts, dtype=np.int64), moments=_moments(point))
-
-
-def _decode_exponential(point: ExponentialHistogramDataPoint) -> ExponentialHistogram:
-    scale = point.scale
-    if not MIN_SCALE <= scale <= MAX_SCALE:
-        raise _PointError("bad_scale")
-    positive, negative = point.positive, point.negative
-    positive_counts, negative_counts = _bucket_counts(positive, scale), _bucket_counts(negative, scale)
-    _check_count(point.count, sum(positive_counts) + sum(negative_counts) + point.zero_count)
-    return ExponentialHistogram.from_buckets(
-        scale=scale,
-        zero_count=point.zero_count,
-        positive_offset=positive.offset,
-        positive_counts=np.array(positive_counts, dtype=np.int64),
-        negative_offset=negative.offset,
-        negative_counts=np.array(negative_counts, dtype=np.int64),
-        moments=_moments(point),
-    )
-
-
-def _bucket_counts(buckets: ExponentialHistogramDataPoint.Buckets, scale: int) -> list[int]:
-    """Returns the counts of one range, whose buckets must lie where a float can: between 2^-1075 and 2^1024."""
-    if not buckets.bucket_counts:
-        return []
-    if len(buckets.bucket_counts) > MAX_EXPONENTIAL_BUCKETS:
-        raise _PointError("too_many_buckets")
-    counts = list(buckets.bucket_counts)
-    lowest, highest = _index_range(scale)
-    if buckets.offset < lowest or buckets.offset + len(counts) - 1 > highest:
-        raise _PointError("bad_offset")
-    return counts
-
-
-def _decode_counter(point: NumberDataPoint) -> int:
-    kind = point.WhichOneof("value")
-    if kind is None:
-        raise _PointError("no_value")
-    value = point.as_int if kind == "as_int" else point.as_double
-    if not (math.isfinite(value) and value >= 0 and value == int(value)):
-        raise _PointError("bad_value")
-    if value > MAX_COUNT:
-        raise _PointError("too_large")
-    return int(value)
-
-
-_SKETCHES: Final[Mapping[str, Callable[[Any], Sketch]]] = {
-    "histogram": _decode_histogram,
-    "exponential_histogram": _decode_exponential,
-    "sum": _decode_counter,
-}
-
-
-def _check_count(count: int, bucket_total: int) -> None:
-    if count != bucket_total:
-        raise _PointError("count_mismatch")
-    if count > MAX_COUNT:
-        raise _PointError("too_large")
-
-
-@functools.cache
-def _index_range(scale: int) -> tuple[int, int]:
-    return math.floor(-1075 * 2.0**scale) - 1, math.ceil(1024 * 2.0**scale)
-
-
-@functools.lru_cache(maxsize=1024)
-def _checked_bounds(bounds: tuple[float, ...]) -> tuple[float, ...]:
-    """Returns the bounds, as one object for all points that share them.
-
-    Raises:
-        _PointError: They are not finite and strictly increasing; a NaN compares false, so it fails too.
-    """
-    if not all(map(math.isfinite, bounds)) or not all(low < high for low, high in pairwise(bounds)):
-        raise _PointError("bounds_not_increasing")
-    return bounds
-
-
-def _moments(point: HistogramDataPoint | ExponentialHistogramDataPoint) -> Moments:
-    minimum = point.min if point.HasField("min") else -math.inf
-    maximum = point.max if point.HasField("max") else math.inf
-    if not minimum <= maximum:  # NaN, or in the wrong order
-        minimum, maximum = -math.inf, math.inf
-    return Moments.from_total(
-        count=point.count,
-        total=point.sum,
-        minimum=minimum if minimum != -math.inf else math.inf,
-        maximum=maximum if maximum != math.inf else -math.inf,
+        series=hash_text(identity),
     )
 
 

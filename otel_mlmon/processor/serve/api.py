@@ -1,5 +1,6 @@
 """Serves the processor's results as JSON (`/api/v1/models`, `/api/v1/references`, `/api/v1/alerts`) and `/metrics`.
 
+`POST /api/v1/relearn/{id}`, with the administrator's token, is the one request that changes something.
 Answers may not be cached; errors are JSON too. Numbers that are not finite are null, since JSON has none. No
 cross-origin header is sent, so that a page of another origin cannot read the answers.
 """
@@ -21,8 +22,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.serve import health
+from otel_mlmon.processor.serve.authorization import refuse_unauthorized
 from otel_mlmon.processor.serve.prometheus import CONTENT_TYPE
-from otel_mlmon.processor.serve.references import References, find_reference
+from otel_mlmon.processor.serve.references import References, find_reference, relearn_references
+from otel_mlmon.types import ModelKey
 
 Overview: TypeAlias = dict[str, Any]
 """`{"models": {id: {…}}, "alerts": [{…}, …]}`, made of JSON values."""
@@ -42,6 +45,9 @@ def create_app(
     metrics: Callable[[], bytes],
     is_ready: Callable[[], bool],
     references: Callable[[], References],
+    *,
+    relearn: Callable[[ModelKey, tuple[str, ...]], None],
+    admin_token: str | None = None,
 ) -> Starlette:
     """Creates the application.
 
@@ -50,6 +56,8 @@ def create_app(
         metrics: Renders the page for Prometheus.
         is_ready: Returns whether telemetry is accepted.
         references: Returns the references of all models.
+        relearn: Has references of a model learned again; returns when that is stored.
+        admin_token: The token of who may change something; None if nobody may.
     """
 
     def models(_: Request) -> Response:
@@ -67,6 +75,18 @@ def create_app(
             return JSONResponse(document, status_code=status)
         return _error(503, "The processor failed to read its state; try again.")
 
+    def relearn_model(request: Request) -> Response:
+        refusal = refuse_unauthorized(request, admin_token)
+        if refusal is not None:
+            return refusal
+        model_id, query = request.path_params["id"], request.query_params
+        with guard("serve.api"):
+            status, document = relearn_references(
+                references(), model_id, query.get("version"), query.getlist("stream"), relearn
+            )
+            return JSONResponse(document, status_code=status)
+        return _error(503, "The processor failed to store it; try again.")
+
     def alerts(_: Request) -> Response:
         return _answer(lambda: {"alerts": read()["alerts"]})
 
@@ -80,6 +100,7 @@ def create_app(
             Route("/api/v1/models", models),
             Route("/api/v1/models/{id:path}", model),
             Route("/api/v1/references/{id:path}", reference),
+            Route("/api/v1/relearn/{id:path}", relearn_model, methods=["POST"]),
             Route("/api/v1/alerts", alerts),
             Route("/metrics", prometheus),
             *health.routes(is_ready),
@@ -103,7 +124,8 @@ def _error(status: int, message: str) -> JSONResponse:
 async def _http_error(_: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     headers = error.headers if isinstance(error, HTTPException) else None
-    messages = {404: "There is no such path.", 405: "This port is read-only; use GET or HEAD."}
+    methods = (headers or {}).get("Allow", "GET, HEAD")
+    messages = {404: "There is no such path.", 405: f"This path takes {methods} only."}
     return JSONResponse({"error": messages.get(status, "The request failed.")}, status_code=status, headers=headers)
 
 

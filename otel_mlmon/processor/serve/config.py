@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from otel_mlmon.processor.config.section import Duration, OptionalAddress, OptionalUrl, Section
+
+MIN_TOKEN: Final = 16
+"""Characters of a token; a shorter one could be guessed."""
+
+
+def _off_if_empty(value: Any) -> Any:
+    return None if value == "" else value
+
+
+def _check_token(token: SecretStr) -> SecretStr:
+    text = token.get_secret_value()
+    if len(text) < MIN_TOKEN or not all("!" <= character <= "~" for character in text):
+        raise ValueError(f"must be {MIN_TOKEN} or more ASCII characters without spaces; try `openssl rand -hex 32`")
+    return token
+
+
+AdminToken = Annotated[Annotated[SecretStr, AfterValidator(_check_token)] | None, BeforeValidator(_off_if_empty)]
 
 
 class ForwardSection(Section):
@@ -18,6 +35,13 @@ class ForwardSection(Section):
 
 
 class WebSection(Section):
-    """The read-only web port: JSON, Prometheus, health."""
+    """The web port: JSON, Prometheus, health; read-only without an administrator's token."""
 
     listen: OptionalAddress = Field(default="127.0.0.1:8080", description='"" switches it off.')
+    admin_token: AdminToken = Field(
+        default=None,
+        description=(
+            "Who sends this token may have references learned again (`otel-mlmon reference relearn`); null allows "
+            "nobody. Keep it out of the file: `${env:OTEL_MLMON_ADMIN_TOKEN}`."
+        ),
+    )

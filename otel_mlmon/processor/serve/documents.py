@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
-from urllib.parse import quote
 
 import numpy as np
 
@@ -16,8 +15,8 @@ from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.cause import describe_change
-from otel_mlmon.processor.alert.lifecycle import RuleStatus
 from otel_mlmon.processor.alert.message import format_alert
+from otel_mlmon.processor.alert.records import RuleStatus
 from otel_mlmon.processor.detect import accuracy
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.self_telemetry import MetricValue
@@ -36,15 +35,6 @@ _ACCURACY: Final = (
 _UNSCORED: Final = Score(state="learning", log10_evidence=0.0, log10_alarm_line=0.0)
 
 
-def model_id(model: ModelKey) -> str:
-    """Returns the text that identifies a model of one environment in the API: `fraud`, or `fraud@staging`.
-
-    A name that contains an `@` is always followed by another one, so that no two models have the same text.
-    """
-    has_suffix = model.environment or "@" in model.name
-    return f"{model.name}@{quote(model.environment, safe='')}" if has_suffix else model.name
-
-
 def overview(
     summaries: Iterable[ModelSummary],
     scores: Mapping[StreamKey, Score],
@@ -60,7 +50,7 @@ def overview(
         rules_by_model.setdefault(status.model, []).append(status)
     models: dict[str, Document] = {}
     for summary in sorted(summaries, key=lambda summary: summary.updated_ns):
-        key = model_id(summary.model)
+        key = summary.model.id
         versions = models.get(key, {"versions": []})["versions"]
         document = model_document(summary, scores, rules_by_model.get(summary.model, []))
         models[key] = {**document, "versions": [*versions, summary.model.version]}

@@ -1,4 +1,4 @@
-"""Finds the reference of a model for `/api/v1/references/{id}`: its profile, or the reason why there is none.
+"""Finds the reference of a model: its profile for `/api/v1/references/{id}`, or the streams that can learn it again.
 
 An answer other than the profile is `{"error": message, "reason": one of REASONS}`, with `versions` where there are
 several.
@@ -6,10 +6,14 @@ several.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
-REASONS: Final = ("unknown_model", "unknown_version", "several_versions", "learning", "moving")
+from otel_mlmon.types import ModelKey
+
+REASONS: Final = (
+    "unknown_model", "unknown_version", "several_versions", "learning", "moving", "not_learned",
+)  # fmt: skip
 
 FOUND: Final = 200
 NOT_FOUND: Final = 404
@@ -20,6 +24,14 @@ MAX_LISTED: Final = 5
 
 class Exportable(Protocol):
     """The present reference of one model version."""
+
+    @property
+    def model(self) -> ModelKey:
+        """The model version."""
+
+    @property
+    def relearnable(self) -> Sequence[str]:
+        """The streams whose reference can be learned again."""
 
     @property
     def learning(self) -> Mapping[str, tuple[int, int]]:
@@ -48,6 +60,47 @@ def find_reference(
         version: The model's version; None where it has only one.
         is_partial: Whether streams without a reference are left out; otherwise they make the reference unavailable.
     """
+    reference = _find_version(references, model, version)
+    if isinstance(reference, tuple):
+        return reference
+    return _export_profile(model, reference, is_partial=is_partial)
+
+
+def relearn_references(
+    references: References,
+    model: str,
+    version: str | None,
+    streams: Sequence[str],
+    relearn: Callable[[ModelKey, tuple[str, ...]], None],
+) -> tuple[int, dict[str, Any]]:
+    """Has references learned again, and returns the HTTP status and the document that says of which streams.
+
+    Args:
+        references: The references of all models.
+        model: The model's id.
+        version: The model's version; None where it has only one.
+        streams: The streams; all that can be learned if empty.
+        relearn: Starts to learn; returns when that is stored.
+    """
+    reference = _find_version(references, model, version)
+    if isinstance(reference, tuple):
+        return reference
+    wrong = [stream for stream in streams if stream not in reference.relearnable]
+    if wrong or not reference.relearnable:
+        learned = f"Learned are: {_join_names(sorted(reference.relearnable))}." if reference.relearnable else ""
+        subject = f"streams {_join_names(wrong)} have" if wrong else f"model {model!r} has"
+        message = (
+            f"The {subject} no learned reference: there is none of that name, or it is compared with a file, the "
+            f"model's own reference or a fixed bound. {learned}"
+        )
+        return _refusal(CONFLICT, "not_learned", message.strip())
+    names = tuple(dict.fromkeys(streams)) or tuple(sorted(reference.relearnable))
+    relearn(reference.model, names)
+    return FOUND, {"model": model, "version": reference.model.version, "streams": list(names)}
+
+
+def _find_version(references: References, model: str, version: str | None) -> Exportable | tuple[int, dict[str, Any]]:
+    """Returns the reference of a model's version, or why there is none."""
     versions = references.get(model)
     if versions is None:
         hint = f"Known models: {_join_names(sorted(references))}." if references else "No telemetry has arrived yet."
@@ -61,7 +114,7 @@ def find_reference(
     if reference is None:
         message = f"Model {model!r} has no version {version!r}. Known versions: {_join_names(sorted(versions))}."
         return _refusal(NOT_FOUND, "unknown_version", message)
-    return _export_profile(model, reference, is_partial=is_partial)
+    return reference
 
 
 def _export_profile(model: str, reference: Exportable, *, is_partial: bool) -> tuple[int, dict[str, Any]]:

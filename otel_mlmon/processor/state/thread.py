@@ -13,11 +13,13 @@ import time
 from concurrent.futures import Future
 from typing import Final, Generic, Protocol, TypeVar
 
-from otel_mlmon.errors import MlmonError, StoreError
+from otel_mlmon.errors import ApplyError, MlmonError, StoreError
 from otel_mlmon.guard import guard
 
 T = TypeVar("T")
+R = TypeVar("R")
 T_contra = TypeVar("T_contra", contravariant=True)
+R_co = TypeVar("R_co", covariant=True)
 
 TICK_S: Final = 0.25
 """How long the thread waits for a first item before it advances the clock."""
@@ -25,7 +27,7 @@ TICK_S: Final = 0.25
 _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
 
-class StateHandler(Protocol[T_contra]):
+class StateHandler(Protocol[T_contra, R_co]):
     """Loads, changes and commits the state. Runs on: the state thread, all of it."""
 
     def open(self) -> None:
@@ -35,8 +37,8 @@ class StateHandler(Protocol[T_contra]):
             MlmonError: It cannot be used.
         """
 
-    def apply(self, item: T_contra, /) -> None:
-        """Applies one item."""
+    def apply(self, item: T_contra, /) -> R_co:
+        """Applies one item, and returns what became of it, which its sender learns after the commit."""
 
     def advance(self) -> None:
         """Does the work that depends on the clock."""
@@ -55,7 +57,7 @@ class StateHandler(Protocol[T_contra]):
         """Releases the resources of `open`."""
 
 
-class StateThread(Generic[T]):
+class StateThread(Generic[T, R]):
     """Runs a handler on a thread of its own.
 
     Args:
@@ -64,11 +66,11 @@ class StateThread(Generic[T]):
         tick_s: How long a first item is waited for.
     """
 
-    def __init__(self, handler: StateHandler[T], *, commit_interval_s: float, tick_s: float = TICK_S) -> None:
+    def __init__(self, handler: StateHandler[T, R], *, commit_interval_s: float, tick_s: float = TICK_S) -> None:
         self._handler = handler
         self._commit_interval_s = commit_interval_s
         self._tick_s = tick_s
-        self._queue: queue.SimpleQueue[tuple[T, Future[None]] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[T, Future[R]] | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._load: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="otel_mlmon-state", daemon=True)
@@ -82,12 +84,15 @@ class StateThread(Generic[T]):
         self._thread.start()
         self._load.result()
 
-    def submit(self, item: T) -> Future[None]:
-        """Queues an item, and returns a future that is done after its commit.
+    def submit(self, item: T) -> Future[R]:
+        """Queues an item, and returns a future that is done after its commit, with what the handler made of it.
+
+        It ends with `StoreError` if the state could not be stored, and with `ApplyError` if the item could not be
+        applied.
 
         Runs on: any thread; does not wait.
         """
-        future: Future[None] = Future()
+        future: Future[R] = Future()
         if self._stop.is_set():
             future.set_exception(StoreError("the processor is stopping"))
         else:
@@ -129,9 +134,9 @@ class StateThread(Generic[T]):
             for _, future in self._drain_queue():  # submitted since the last batch
                 future.set_exception(StoreError("the processor is stopping"))
 
-    def _wait_for_batch(self) -> list[tuple[T, Future[None]]]:
+    def _wait_for_batch(self) -> list[tuple[T, Future[R]]]:
         """Waits a tick for the first item, then a commit interval for more."""
-        batch: list[tuple[T, Future[None]]] = []
+        batch: list[tuple[T, Future[R]]] = []
         deadline_s = time.monotonic() + self._tick_s
         while (timeout_s := deadline_s - time.monotonic()) > 0:
             try:
@@ -145,28 +150,28 @@ class StateThread(Generic[T]):
             batch.append(entry)
         return batch
 
-    def _drain_queue(self) -> list[tuple[T, Future[None]]]:
+    def _drain_queue(self) -> list[tuple[T, Future[R]]]:
         batch = []
         while not self._queue.empty():
             entry = self._queue.get()
             batch += [] if entry is None else [entry]
         return batch
 
-    def _process(self, batch: list[tuple[T, Future[None]]]) -> None:
-        futures = [future for item, future in batch if self._apply(item, future)]
+    def _process(self, batch: list[tuple[T, Future[R]]]) -> None:
+        applied = [(future, result) for item, future in batch for result in self._apply(item, future)]
         with guard("advance"):
             self._handler.advance()
         failure: StoreError | None = StoreError("the state could not be committed")
         with guard("commit"):
             failure = self._commit()
-        for future in futures:
+        for future, result in applied:
             if failure is None:
-                future.set_result(None)
+                future.set_result(result)
             else:
                 future.set_exception(failure)
         if failure is None:
             with guard("publish"):
-                self._handler.publish(is_busy=bool(futures))
+                self._handler.publish(is_busy=bool(applied))
 
     def _commit(self) -> StoreError | None:
         """Commits, and returns the error if that failed."""
@@ -177,11 +182,9 @@ class StateThread(Generic[T]):
             return error
         return None
 
-    def _apply(self, item: T, future: Future[None]) -> bool:
-        is_applied = False
+    def _apply(self, item: T, future: Future[R]) -> list[R]:
+        """Returns what became of the item; nothing if it could not be applied."""
         with guard("apply"):
-            self._handler.apply(item)
-            is_applied = True
-        if not is_applied:
-            future.set_exception(StoreError("the request could not be applied"))
-        return is_applied
+            return [self._handler.apply(item)]
+        future.set_exception(ApplyError("the request could not be applied"))
+        return []

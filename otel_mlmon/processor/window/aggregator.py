@@ -23,7 +23,7 @@ from otel_mlmon.processor.state.repository import Repository
 from otel_mlmon.processor.window.model_windows import ModelProgress, ModelSummary, ModelWindows
 from otel_mlmon.processor.window.providers import ModelProviders
 from otel_mlmon.processor.window.reference import ModelWindowSettings
-from otel_mlmon.processor.window.reference_export import ModelReference, model_reference
+from otel_mlmon.processor.window.reference_export import ModelReference, RelearnRequest, model_reference
 from otel_mlmon.processor.window.series import (
     COUNTERS,
     DELTA,
@@ -54,6 +54,9 @@ PointOutcome: TypeAlias = Literal[
 """Outcome of adding a point. `out_of_order`: accepted, though a later one of its series came first. `reset`: accepted,
 and its series began anew. `overflow`: dropped, there are too many series or streams. `mismatch`: dropped, a histogram
 where a counter is expected or the reverse. `unused`: of a metric that no stream is made of."""
+
+REJECTED_OUTCOMES: Final[frozenset[PointOutcome]] = frozenset({"late", "overflow", "mismatch"})
+"""Outcomes of points that were not counted, which their sender learns."""
 
 ReferenceOutcome: TypeAlias = Literal["accepted", "unchanged", "older", "none", "refused", "overflow"]
 """Outcome of adding a loaded model's reference. `older`: another one was made later. `none`: the model
@@ -151,6 +154,13 @@ class WindowAggregator:
             profile.created,
         )
         return "accepted"
+
+    def relearn(self, request: RelearnRequest) -> list[StreamKey]:
+        """Starts to learn references again, and returns the streams that do: evidence against the old ones is void."""
+        model = self._state.models.get(request.model)
+        streams = model.relearn(request.streams) if model is not None else []
+        self._state.changes.streams.update(streams)
+        return streams
 
     def add_provider(self, event: ModelLoaded | ProviderFallback) -> None:
         """Notes the execution provider that a process runs a model on; a report that comes twice changes nothing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -145,6 +145,11 @@ class ModelWindows:
         """Applies other settings, and returns the streams whose reference is another one now."""
         self.settings = settings
         return [stream.key for stream in self.streams.values() if stream.apply_settings(settings)]
+
+    def relearn(self, names: Iterable[str]) -> list[StreamKey]:
+        """Starts to learn the references of these streams again, and returns the streams that do."""
+        present = [self.streams[name] for name in names if name in self.streams]
+        return [stream.key for stream in present if stream.relearn()]
 
     def close_pane(self, end_ns: int, *, is_complete: Callable[[int, int], bool]) -> ClosedPane:
         """Closes one pane; panes close in the order of time.

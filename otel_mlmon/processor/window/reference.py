@@ -176,8 +176,17 @@ class StreamReference:
         is_unaffected = origin in ("budget", "file") or (profile is None and origin != "model")
         if is_unaffected or (profile is not None and profile == (self.state.sketch, origin)):
             return None
+        return self.relearn()
+
+    def relearn(self) -> StreamReference:
+        """Returns a reference that learns from the beginning, on the grid where the writers can tell numbers apart."""
         state = ReferenceState(grid=self.state.grid, generation=self.state.generation + 1)
-        return StreamReference(stream=self.stream, settings=settings, state=state)
+        return StreamReference(stream=self.stream, settings=self.settings, state=state)
+
+    @property
+    def is_relearnable(self) -> bool:
+        """Whether it is learned, or being learned: a profile's counts and an allowance stay."""
+        return self.reference is None or self.reference.origin == "learned"
 
     def fit(self, sketch: StreamSketch) -> bool:
         """Bins the reference anew if its edges do not lie on the buckets of `sketch`; returns whether it did."""

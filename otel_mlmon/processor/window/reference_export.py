@@ -21,6 +21,14 @@ from otel_mlmon.types import ModelKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RelearnRequest:
+    """Asks for references of one model version to be learned again, from the panes that close next."""
+
+    model: ModelKey
+    streams: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelReference:
     """Holds one model version's reference as it stood at some moment.
 
@@ -38,6 +46,8 @@ class ModelReference:
     sketch."""
     unstationary: tuple[str, ...]
     """Streams of `learned` that moved while they were learned."""
+    relearnable: tuple[str, ...] = ()
+    """Streams whose reference is learned, is being learned or moves, so that it can be learned again."""
 
     def document(self, now: Callable[[], datetime] = utc_now) -> dict[str, Any] | None:
         """Exports a profile as JSON, of the streams with a reference that does not move; None if there are none.
@@ -106,6 +116,7 @@ def model_reference(
             for name, (_, reference) in judged.items()
             if reference is not None and reference.is_stationary is False
         ),
+        relearnable=tuple(name for name in judged if streams[name].is_relearnable),
     )
 
 

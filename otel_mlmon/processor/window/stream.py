@@ -19,8 +19,8 @@ from otel_mlmon.processor.window.window import (
     Window,
 )
 from otel_mlmon.sketch.stream_sketch import StreamSketch
-from otel_mlmon.text_buckets import split_bucket
 from otel_mlmon.types import Counts
+from otel_mlmon.vocabulary import split_bucket
 
 _NO_COUNTS: Final = np.zeros(0, dtype=np.int64)
 _EMPTY: Final = StreamSketch()
@@ -126,6 +126,19 @@ class StreamWindows:
         self.learned = reference
         self._clear()
         return True
+
+    def relearn(self) -> bool:
+        """Starts to learn the reference from the beginning; returns False if it is not a learned one."""
+        if not self.is_relearnable:
+            return False
+        self.learned = self.learned.relearn()
+        self._clear()
+        return True
+
+    @property
+    def is_relearnable(self) -> bool:
+        """Whether its reference is learned, or moves with time: a fixed profile and an allowance stay."""
+        return self.learned.is_relearnable or self.moving is not None
 
     def update_reference(self, end_ns: int) -> None:
         """Moves a reference that moves with time to the epoch of a pane that ends at `end_ns`."""

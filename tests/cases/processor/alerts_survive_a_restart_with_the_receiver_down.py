@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from tests.cases import support
+from tests.support.ports import free_port
 
 CONFIGURATION = {"windows": {"pane": "1s", "lateness": "1s", "rolling": "1h"}}
 
@@ -31,7 +32,7 @@ def feed(processor: support.Processor, is_enough: Callable[[], bool], time_limit
 
 
 def scenario(checks: support.Checks, name: str, is_restarted: bool) -> None:
-    port = support.free_port()
+    port = free_port()
     notify = {"notify": [{"webhook": {"url": f"http://127.0.0.1:{port}/alerts"}}]}
     with support.Processor({**CONFIGURATION, "alerts": notify}) as processor:
         fires = feed(processor, lambda: processor.rule("shop", "latency") == "firing", 30)

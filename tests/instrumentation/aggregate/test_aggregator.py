@@ -12,11 +12,10 @@ from otel_mlmon import semconv
 from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator, Snapshot, label_counts, merge_snapshots
 from otel_mlmon.instrumentation.decode.decoder import Decoder
 from otel_mlmon.instrumentation.decode.predictions import InputSummary, Labels
-from otel_mlmon.instrumentation.decode.vocabulary import Vocabularies
 from otel_mlmon.instrumentation.runtime.call import CallTuple
 from otel_mlmon.instrumentation.settings import ModelOptions
-from otel_mlmon.text_buckets import BUCKETS
 from otel_mlmon.types import ModelKey
+from otel_mlmon.vocabulary import BUCKETS, Vocabularies
 from tests.support.calls import batch_of, copy_calls, labels_of, summarize
 
 FAILED = "ValueError"

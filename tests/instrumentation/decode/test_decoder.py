@@ -18,8 +18,8 @@ from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.decode.model_identity import MAX_TEXT
 from otel_mlmon.instrumentation.runtime.call import CallTuple, Plan
 from otel_mlmon.instrumentation.settings import ModelOptions
-from otel_mlmon.text_buckets import TextBuckets
 from otel_mlmon.types import OutputKind
+from otel_mlmon.vocabulary import TextBuckets
 from tests.support.calls import Node, batch_of, confidences_of, copy_calls, labels_of, summarize
 
 CUTS = st.lists(st.integers(0, 100), max_size=3)

@@ -11,8 +11,8 @@ import pytest
 
 from otel_mlmon.instrumentation.decode.features import FeatureProfiler
 from otel_mlmon.instrumentation.decode.predictions import InputSummary
-from otel_mlmon.instrumentation.decode.vocabulary import TextNamer
 from otel_mlmon.instrumentation.runtime.call import CallTuple, Plan
+from otel_mlmon.vocabulary import TextNamer
 from tests.support.calls import Node, batch_of, copy_calls
 
 OUTPUT = {"y": np.zeros((1, 1), np.float32)}

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from otel_mlmon.instrumentation.decode.output_kind import (
-    KindEvidence,
     OutputFacts,
     decide_kind,
     holds_labels,
     is_detection,
     vector_norms,
 )
+from otel_mlmon.instrumentation.decode.outputs import KindEvidence
 from otel_mlmon.instrumentation.runtime.call import Tensor
 from otel_mlmon.instrumentation.runtime.model_graph import OutputOrigin
 from otel_mlmon.types import OutputKind

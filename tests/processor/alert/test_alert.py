@@ -7,7 +7,15 @@ from otel_mlmon.processor.alert.alert import Alert, Link, RuleState
 from otel_mlmon.processor.state.repository import decode, encode
 from tests.support.alerts import CAUSE, FIRING, TIME_NS
 
-FULL = replace(FIRING, environment="staging", reason="x", links=(Link(name="a", url="https://a"),), exemplars=("t",))
+WEB = "127.0.0.1:8080"
+FULL = replace(
+    FIRING,
+    environment="staging",
+    reason="x",
+    web_address="127.0.0.1:8080",
+    links=(Link(name="a", url="https://a"),),
+    exemplars=("t",),
+)
 
 
 def test_the_json_of_an_alert_has_plain_keys_and_states_by_name() -> None:
@@ -39,6 +47,7 @@ def test_the_json_of_an_alert_has_plain_keys_and_states_by_name() -> None:
                 "current_shares": [0.06, 0.07, 0.05, 0.45, 0.06, 0.06, 0.07, 0.06, 0.06, 0.06],
                 "details": [],
                 "summary": "total variation 35 %, tolerated 2 % (n = 4 210, reference n = 5 000)",
+                "origin": "learned",
                 "margin": 0.0,
             }
         ],
@@ -52,6 +61,8 @@ def test_the_json_of_an_alert_has_plain_keys_and_states_by_name() -> None:
         "related": [],
         "silence": "",
         "missed": [],
+        "web_address": "127.0.0.1:8080",
+        "relearn_command": "otel-mlmon reference relearn digits@staging --model-version 1 --stream prediction.label",
     }
 
 

@@ -104,7 +104,11 @@ def test_a_notifier_that_hangs_is_left_behind_and_few_threads_with_it() -> None:
 
 def test_shutdown_tries_once_more_and_settles_only_what_arrived() -> None:
     slow = DeliverySettings(backoff_s=60)
-    notifier, letters, settled = ScriptedNotifier([TransientError("a"), TransientError("b")]), DeadLetterList(), list[str]()
+    notifier, letters, settled = (
+        ScriptedNotifier([TransientError("a"), TransientError("b")]),
+        DeadLetterList(),
+        list[str](),
+    )
     queue = Delivery(notifier, name="n", dead_letters=letters, settings=slow, settle=settled.append)
     queue.start()
     queue.submit(FIRING)

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
+from otel_mlmon.errors import MalformedError, OverloadedError, StoreError, UnavailableError
 from otel_mlmon.processor.receive import admission as admission_module
 from otel_mlmon.processor.receive.admission import Admission, ExportResult, ReceivedCounts
-from otel_mlmon.processor.receive.data_point import ModelLoaded, TelemetryItem
+from otel_mlmon.processor.receive.data_point import ModelLoaded, Rejections, TelemetryItem
 from otel_mlmon.types import ModelKey
 from tests.support.otlp_requests import counter, histogram, predictions, request
 
@@ -29,16 +29,16 @@ class Store:
         self.faults = list(faults)
         self.is_slow = is_slow
         self.items: list[TelemetryItem] = []
-        self.open: list[Future[None]] = []
+        self.open: list[Future[Rejections]] = []
 
-    def deliver(self, items: tuple[TelemetryItem, ...]) -> Future[None]:
-        done: Future[None] = Future()
+    def deliver(self, items: tuple[TelemetryItem, ...]) -> Future[Rejections]:
+        done: Future[Rejections] = Future()
         fault = self.faults.pop(0) if self.faults else None
         self.items += items if fault is None else ()
         if self.is_slow:
             self.open.append(done)
         elif fault is None:
-            done.set_result(None)
+            done.set_result({})
         else:
             done.set_exception(fault)
         return done
@@ -50,7 +50,7 @@ def test_a_request_is_done_when_its_items_are_safe() -> None:
     outcome = admission.consume("metrics", GOOD)
     assert (outcome.done(), admission.pending_bytes, admission.counts.accepted) == (False, len(GOOD), 0)
     assert not outcome.cancel()
-    store.open[0].set_result(None)
+    store.open[0].set_result({})
     assert outcome.result(0) == ExportResult()
     assert (admission.pending_bytes, admission.counts.accepted, len(store.items)) == (0, 3, 3)
 
@@ -158,9 +158,9 @@ def test_bytes_in_flight_are_bounded_before_parsing() -> None:
         admission.consume("metrics", b"\xff\xff")  # not even looked at
     counts = admission.counts
     assert (counts.refused_requests, counts.refused, counts.malformed) == (2, 0, 0)
-    store.open[0].set_result(None)
+    store.open[0].set_result({})
     admission.consume("metrics", GOOD)
-    store.open[1].set_result(None)
+    store.open[1].set_result({})
     assert admission.counts.accepted == 6
 
 
@@ -173,10 +173,10 @@ def test_the_bound_on_bytes_in_flight_is_exact() -> None:
     with pytest.raises(OverloadedError):
         admission.consume("metrics", b"\n\0")
     assert admission.consume("metrics", b"").result(0) == ExportResult()
-    store.open[0].set_result(None)
+    store.open[0].set_result({})
     store.open[1].set_exception(OverloadedError("full", retry_after_s=1.0))
     assert admission.pending_bytes == len(GOOD)
-    store.open[2].set_result(None)
+    store.open[2].set_result({})
     assert (admission.pending_bytes, admission.counts.accepted, admission.counts.refused) == (0, 6, 3)
 
 
@@ -185,7 +185,7 @@ def test_a_request_above_the_bound_is_taken_when_it_is_alone() -> None:
 
 
 def test_what_comes_next_may_turn_a_request_away() -> None:
-    def full(items: tuple[TelemetryItem, ...]) -> Future[None]:
+    def full(items: tuple[TelemetryItem, ...]) -> Future[Rejections]:
         raise OverloadedError("queue is full", retry_after_s=3.0)
 
     for admission in (Admission(full), Admission(Store(OverloadedError("full", retry_after_s=3.0)).deliver)):
@@ -252,7 +252,7 @@ def test_the_last_failures_are_remembered_and_older_ones_are_not() -> None:
     def body(number: int) -> bytes:
         return bytes(predictions(count=number).SerializeToString())
 
-    def broken(_: tuple[TelemetryItem, ...]) -> Future[None]:
+    def broken(_: tuple[TelemetryItem, ...]) -> Future[Rejections]:
         raise RuntimeError
 
     admission = Admission(broken)
@@ -276,7 +276,7 @@ def test_a_dead_letter_that_cannot_be_written_is_still_counted(tmp_path: Path) -
     in_the_way = tmp_path / "file"
     in_the_way.write_text("")
 
-    def broken(items: tuple[TelemetryItem, ...]) -> Future[None]:
+    def broken(items: tuple[TelemetryItem, ...]) -> Future[Rejections]:
         raise RuntimeError
 
     admission = Admission(broken, dead_letters=in_the_way)
@@ -320,11 +320,11 @@ def test_many_threads_lose_no_count() -> None:
     lock = threading.Lock()
     batch_sizes: list[int] = []
 
-    def deliver(items: tuple[TelemetryItem, ...]) -> Future[None]:
+    def deliver(items: tuple[TelemetryItem, ...]) -> Future[Rejections]:
         with lock:
             batch_sizes.append(len(items))
-        done: Future[None] = Future()
-        done.set_result(None)
+        done: Future[Rejections] = Future()
+        done.set_result({})
         return done
 
     admission = Admission(deliver)
@@ -349,7 +349,7 @@ def test_a_model_that_was_loaded_is_delivered_and_acknowledged_like_a_point() ->
     admission = Admission(store.deliver)
     outcome = admission.consume("logs", loaded())
     assert (outcome.done(), admission.counts.accepted) == (False, 0)
-    store.open[0].set_result(None)
+    store.open[0].set_result({})
     assert outcome.result(0) == ExportResult()
     assert store.items == [ModelLoaded(model=ModelKey("fraud", ""), reference="")]
     assert (admission.counts.accepted, dict(admission.counts.unused)) == (1, {"logs": 1})
@@ -363,7 +363,7 @@ def test_a_loaded_model_without_a_name_is_rejected_with_the_reason() -> None:
 
 @pytest.mark.guarded
 def test_logs_that_fail_twice_are_put_aside_as_logs(tmp_path: Path) -> None:
-    def broken(received: tuple[TelemetryItem, ...]) -> Future[None]:
+    def broken(received: tuple[TelemetryItem, ...]) -> Future[Rejections]:
         raise RuntimeError("ours")
 
     admission = Admission(broken, dead_letters=tmp_path)
@@ -372,3 +372,32 @@ def test_logs_that_fail_twice_are_put_aside_as_logs(tmp_path: Path) -> None:
     assert admission.consume("logs", loaded()).result(0).rejected == 1
     (letter,) = tmp_path.iterdir()
     assert (letter.name.startswith("logs-"), letter.read_bytes()) == (True, loaded())
+
+
+def test_what_the_next_step_did_not_count_is_in_the_answer_and_not_accepted() -> None:
+    def deliver(_: tuple[TelemetryItem, ...]) -> Future[Rejections]:
+        answered: Future[Rejections] = Future()
+        answered.set_result({"late": 2})
+        return answered
+
+    bad = request("ml.predictions", "sum", counter(-1))
+    admission = Admission(deliver)
+    result = admission.consume("metrics", GOOD + bad.SerializeToString()).result(0)
+    assert result == ExportResult(rejected=3, message="late: 2, bad_value: 1")
+    counts = admission.counts
+    assert (counts.accepted, dict(counts.rejected)) == (1, {"late": 2, "bad_value": 1})
+
+
+def test_a_state_that_cannot_be_stored_never_makes_a_dead_letter(tmp_path: Path) -> None:
+    fault = StoreError("the disk is full")
+    admission = Admission(Store(fault, fault, fault).deliver, dead_letters=tmp_path, retry_after_s=2.0)
+    for _ in range(3):
+        error = admission.consume("metrics", GOOD).exception(0)
+        assert isinstance(error, UnavailableError)
+        assert (str(error), error.retry_after_s) == (
+            "The processor cannot store its state now; send the request again.",
+            2.0,
+        )
+    assert admission.consume("metrics", GOOD).result(0) == ExportResult()
+    counts = admission.counts
+    assert (counts.refused, counts.accepted, counts.dead_letters, list(tmp_path.iterdir())) == (9, 3, 0, [])

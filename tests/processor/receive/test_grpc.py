@@ -30,12 +30,12 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
 from otel_mlmon.errors import ConfigurationError, OverloadedError, PortUnavailableError
 from otel_mlmon.processor.receive.admission import Admission
-from otel_mlmon.processor.receive.data_point import DataPoint, TelemetryItem
+from otel_mlmon.processor.receive.data_point import DataPoint, Rejections, TelemetryItem
 from otel_mlmon.processor.receive.grpc import SERVICES, GrpcReceiver
 from tests.support.certificates import make_certificate
 from tests.support.otlp_requests import counter, predictions, request
 
-Deliver = Callable[[tuple[TelemetryItem, ...]], "Future[None]"]
+Deliver = Callable[[tuple[TelemetryItem, ...]], "Future[Rejections]"]
 
 
 class Store:
@@ -44,14 +44,14 @@ class Store:
         self.items: list[DataPoint] = []
         self.arrivals_s: list[float] = []
 
-    def deliver(self, items: tuple[TelemetryItem, ...]) -> Future[None]:
+    def deliver(self, items: tuple[TelemetryItem, ...]) -> Future[Rejections]:
         self.arrivals_s.append(time.monotonic())
-        done: Future[None] = Future()
+        done: Future[Rejections] = Future()
         if self.faults:
             done.set_exception(self.faults.pop(0))
         else:
             self.items += [item for item in items if isinstance(item, DataPoint)]
-            done.set_result(None)
+            done.set_result({})
         return done
 
 
@@ -224,9 +224,9 @@ def test_many_clients_at_once(serve: Callable[..., str]) -> None:
 
 
 def test_stopping_lets_a_request_in_progress_end() -> None:
-    arrived, safe = threading.Event(), Future[None]()
+    arrived, safe = threading.Event(), Future[Rejections]()
 
-    def deliver(_: tuple[TelemetryItem, ...]) -> Future[None]:
+    def deliver(_: tuple[TelemetryItem, ...]) -> Future[Rejections]:
         arrived.set()
         return safe
 
@@ -236,7 +236,7 @@ def test_stopping_lets_a_request_in_progress_end() -> None:
         answer = pool.submit(export, address, predictions())
         assert arrived.wait(10)
         stopping = pool.submit(receiver.stop, 10.0)
-        safe.set_result(None)
+        safe.set_result({})
         assert answer.result(10) == metrics.ExportMetricsServiceResponse()
         stopping.result(10)
     assert refusal(address, predictions()).code() is grpc.StatusCode.UNAVAILABLE

@@ -24,7 +24,7 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
 from otel_mlmon.errors import OverloadedError, PortUnavailableError
 from otel_mlmon.processor.receive.admission import Admission
-from otel_mlmon.processor.receive.data_point import DataPoint, TelemetryItem
+from otel_mlmon.processor.receive.data_point import DataPoint, Rejections, TelemetryItem
 from otel_mlmon.processor.receive.http import ANSWER_TIMEOUT_S, BACKLOG, BODY_TIMEOUT_S, PROTOBUF, WORKERS, HttpReceiver
 from tests.support.certificates import make_certificate
 from tests.support.otlp_requests import counter, predictions, request
@@ -40,14 +40,14 @@ class Store:
         self.items: list[DataPoint] = []
         self.arrivals_s: list[float] = []
 
-    def deliver(self, items: tuple[TelemetryItem, ...]) -> Future[None]:
+    def deliver(self, items: tuple[TelemetryItem, ...]) -> Future[Rejections]:
         self.arrivals_s.append(time.monotonic())
-        done: Future[None] = Future()
+        done: Future[Rejections] = Future()
         if self.faults:
             done.set_exception(self.faults.pop(0))
         else:
             self.items += [item for item in items if isinstance(item, DataPoint)]
-            done.set_result(None)
+            done.set_result({})
         return done
 
 
@@ -369,9 +369,9 @@ def test_many_clients_at_once(serve: Callable[..., str]) -> None:
 
 
 def test_stopping_lets_a_request_in_progress_end(capfd: pytest.CaptureFixture[str]) -> None:
-    arrived, safe = threading.Event(), Future[None]()
+    arrived, safe = threading.Event(), Future[Rejections]()
 
-    def deliver(_: tuple[TelemetryItem, ...]) -> Future[None]:
+    def deliver(_: tuple[TelemetryItem, ...]) -> Future[Rejections]:
         arrived.set()
         return safe
 
@@ -381,7 +381,7 @@ def test_stopping_lets_a_request_in_progress_end(capfd: pytest.CaptureFixture[st
         answer = pool.submit(post, address)
         assert arrived.wait(10)
         stopping = pool.submit(receiver.stop, 10.0)
-        safe.set_result(None)
+        safe.set_result({})
         assert answer.result(10)[0] == 200
         stopping.result(10)
     with pytest.raises(ConnectionRefusedError):

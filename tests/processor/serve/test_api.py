@@ -11,11 +11,13 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.applications import Starlette
 
 from otel_mlmon.errors import PortUnavailableError
 from otel_mlmon.processor.serve.api import SECURITY_HEADERS, create_app
 from otel_mlmon.processor.serve.references import References
 from otel_mlmon.processor.serve.server import WebServer
+from otel_mlmon.types import ModelKey
 from tests.support.standing import Standing
 
 
@@ -41,13 +43,24 @@ class Source:
     metrics: Callable[[], bytes] = lambda: b"a 1\n"
     ready: Callable[[], bool] = lambda: True
     references: Callable[[], References] = dict
+    relearn: Callable[[ModelKey, tuple[str, ...]], None] = lambda model, streams: None
+    admin_token: str | None = None
+
+
+def app_of(source: Source) -> Starlette:
+    return create_app(
+        lambda: source.read(),
+        lambda: source.metrics(),
+        lambda: source.ready(),
+        lambda: source.references(),
+        relearn=lambda model, streams: source.relearn(model, streams),
+        admin_token=source.admin_token,
+    )
 
 
 @contextmanager
 def serving(source: Source) -> Iterator[httpx.Client]:
-    app = create_app(
-        lambda: source.read(), lambda: source.metrics(), lambda: source.ready(), lambda: source.references()
-    )
+    app = app_of(source)
     server = WebServer(app, "127.0.0.1:0")
     try:
         with httpx.Client(base_url=f"http://{server.start()}", timeout=10) as client:
@@ -182,13 +195,13 @@ def test_a_port_that_is_taken_is_named_with_its_option() -> None:
         listener.listen()
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(PortUnavailableError, match=rf"cannot listen on {address} .*set web\.listen"):
-            WebServer(create_app(overview, lambda: b"", lambda: True, dict), address).start()
+            WebServer(app_of(Source()), address).start()
 
 
 def test_stop_is_safe_before_start_at_once_after_it_and_twice() -> None:
-    server = WebServer(create_app(overview, lambda: b"", lambda: True, dict), "127.0.0.1:0")
+    server = WebServer(app_of(Source()), "127.0.0.1:0")
     assert server.stop()
-    server = WebServer(create_app(overview, lambda: b"", lambda: True, dict), "127.0.0.1:0")
+    server = WebServer(app_of(Source()), "127.0.0.1:0")
     address = server.start()
     assert server.stop()
     assert server.stop()

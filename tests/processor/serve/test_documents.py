@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_mlmon.processor.alert.alert import RuleState
-from otel_mlmon.processor.alert.lifecycle import RuleStatus
+from otel_mlmon.processor.alert.records import RuleStatus
 from otel_mlmon.processor.detect.score import Score, Statistics
-from otel_mlmon.processor.serve.documents import gauges, model_id, overview
+from otel_mlmon.processor.serve.documents import gauges, overview
 from otel_mlmon.processor.window.window import StreamKey
 from otel_mlmon.types import ModelKey
 from tests.support.alerts import FIRING
@@ -54,7 +54,7 @@ def test_a_model_is_described_by_what_it_did_and_what_was_said_of_it() -> None:
     st.lists(st.builds(ModelKey, st.text("a@%/", max_size=4), st.just(""), st.text("a@%/ ", max_size=4)), max_size=8)
 )
 def test_no_two_models_have_the_same_id(models: list[ModelKey]) -> None:
-    assert len({model_id(model) for model in models}) == len(set(models))
+    assert len({model.id for model in models}) == len(set(models))
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_no_two_models_have_the_same_id(models: list[ModelKey]) -> None:
     ],
 )
 def test_an_id_names_the_model_and_its_environment(name: str, environment: str, text: str) -> None:
-    assert model_id(ModelKey(name, "1", environment)) == text
+    assert ModelKey(name, "1", environment).id == text
 
 
 def test_environments_of_a_model_are_apart_in_documents_and_gauges() -> None:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from otel_mlmon.errors import StoreError
+from otel_mlmon.errors import ApplyError, StoreError
 from otel_mlmon.processor.state.thread import StateThread
 
 DEADLINE_S = 10.0
@@ -41,10 +41,11 @@ class Ledger:
             raise self._open_fault
         self.did.append("open")
 
-    def apply(self, item: int, /) -> None:
+    def apply(self, item: int, /) -> int:
         self._before_apply(item)
         self.threads.add(threading.get_ident())
         self._pending.append(item)
+        return -item
 
     def advance(self) -> None:
         self.threads.add(threading.get_ident())
@@ -67,8 +68,8 @@ class Ledger:
 
 
 @contextmanager
-def running(work: Ledger, *, commit_interval_s: float = 0.0) -> Iterator[StateThread[int]]:
-    owner: StateThread[int] = StateThread(work, commit_interval_s=commit_interval_s, tick_s=0.01)
+def running(work: Ledger, *, commit_interval_s: float = 0.0) -> Iterator[StateThread[int, int]]:
+    owner: StateThread[int, int] = StateThread(work, commit_interval_s=commit_interval_s, tick_s=0.01)
     owner.start()
     try:
         yield owner
@@ -79,7 +80,7 @@ def running(work: Ledger, *, commit_interval_s: float = 0.0) -> Iterator[StateTh
 def test_an_item_is_answered_after_its_commit() -> None:
     work = Ledger()
     with running(work) as owner:
-        owner.submit(7).result(DEADLINE_S)
+        assert owner.submit(7).result(DEADLINE_S) == -7
         assert work.durable == [[7]]
         states = [owner.is_ready]
     states.append(owner.is_ready)
@@ -118,7 +119,7 @@ def test_all_work_is_done_on_one_thread_and_it_is_not_the_callers() -> None:
 
 
 def test_a_state_that_cannot_be_used_is_the_starters_error() -> None:
-    owner: StateThread[int] = StateThread(Ledger(open_fault=StoreError("it is of version 9")), commit_interval_s=0)
+    owner: StateThread[int, int] = StateThread(Ledger(open_fault=StoreError("it is of version 9")), commit_interval_s=0)
     with pytest.raises(StoreError, match="it is of version 9"):
         owner.start()
     assert not owner.is_ready
@@ -142,7 +143,7 @@ def test_a_fault_of_ours_fails_one_item_and_not_its_neighbours() -> None:
 
     work = Ledger(before_apply=refuse)
     with running(work) as owner:
-        with pytest.raises(StoreError, match="could not be applied"):
+        with pytest.raises(ApplyError, match="could not be applied"):
             owner.submit(13).result(DEADLINE_S)
         owner.submit(14).result(DEADLINE_S)
     assert work.durable_items == [14]
@@ -150,7 +151,7 @@ def test_a_fault_of_ours_fails_one_item_and_not_its_neighbours() -> None:
 
 def test_what_has_arrived_is_committed_at_shutdown_and_what_comes_after_is_refused() -> None:
     work = Ledger()
-    owner: StateThread[int] = StateThread(work, commit_interval_s=0.5, tick_s=0.01)
+    owner: StateThread[int, int] = StateThread(work, commit_interval_s=0.5, tick_s=0.01)
     owner.start()
     arrived = [owner.submit(item) for item in range(10)]
     assert owner.shutdown(DEADLINE_S)
@@ -168,6 +169,6 @@ def test_shutdown_before_start_is_harmless() -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_fault_of_ours_in_loading_does_not_leave_the_starter_waiting() -> None:
-    owner: StateThread[int] = StateThread(Ledger(open_fault=RuntimeError("a bug")), commit_interval_s=0)
+    owner: StateThread[int, int] = StateThread(Ledger(open_fault=RuntimeError("a bug")), commit_interval_s=0)
     with pytest.raises(StoreError, match="could not be loaded"):
         owner.start()

@@ -11,7 +11,7 @@ import pytest
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
 from otel_mlmon.testing import SimulatedProcessor
-from otel_mlmon.text_buckets import TextBuckets
+from otel_mlmon.vocabulary import TextBuckets
 
 WORDS = {f"word {number}": 10 + number for number in range(30)}
 

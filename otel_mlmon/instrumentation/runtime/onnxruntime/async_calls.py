@@ -12,16 +12,17 @@ from typing import Any, Final, TypeAlias
 
 from numpy import ndarray
 
-from otel_mlmon.instrumentation.runtime.call import RECORD_BYTES, Context, Plan, Side, Sink, Tensor, weight_of
+from otel_mlmon.instrumentation.runtime.call import RECORD_BYTES, Context, Plan, Side, Sink, Tensor
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     SMALL_BYTES,
-    Node,
     copier_of,
     is_small,
     length_limit,
     row_bytes,
     side_of,
+    weight_of,
 )
+from otel_mlmon.instrumentation.runtime.onnxruntime.plans import Node
 
 ASYNC_ERROR: Final = "RuntimeError"
 """The `error.type` of a call that fails on onnxruntime's own thread, which passes its callback a text and no class."""

@@ -31,14 +31,7 @@ from otel_mlmon.instrumentation.runtime.call import (
 )
 from otel_mlmon.instrumentation.runtime.model_graph import NO_LAZY_GRAPH, LazyGraph, ModelGraph
 from otel_mlmon.instrumentation.runtime.onnxruntime.async_calls import AsyncCopier
-from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
-    CopyCall,
-    Node,
-    make_copier,
-    plan_inputs,
-    plan_output,
-    plan_outputs,
-)
+from otel_mlmon.instrumentation.runtime.onnxruntime.copies import CopyCall, make_copier
 from otel_mlmon.instrumentation.runtime.onnxruntime.graph.read import MAX_WHOLE_BYTES, read_bytes, read_file
 from otel_mlmon.instrumentation.runtime.onnxruntime.ort_values import (
     CopyValues,
@@ -46,6 +39,7 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.ort_values import (
     make_value_copier,
     shape_placeholder,
 )
+from otel_mlmon.instrumentation.runtime.onnxruntime.plans import Node, plan_inputs, plan_output, plan_outputs
 from otel_mlmon.instrumentation.runtime.runtime import Capture
 
 ATTRIBUTE: Final = "_otel_mlmon"

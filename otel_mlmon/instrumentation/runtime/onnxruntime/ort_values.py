@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from otel_mlmon.guard import Guard, guard
-from otel_mlmon.instrumentation.runtime.call import Context, Item, Plan, Sink, Tensor, weight_of
+from otel_mlmon.instrumentation.runtime.call import Context, Item, Plan, Sink, Tensor
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     MAX_TEXTS,
     MAX_WHOLE_BYTES,
@@ -26,6 +26,7 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     length_limit,
     row_bytes,
     side_of,
+    weight_of,
 )
 
 CopyValues: TypeAlias = "Callable[[Mapping[str, Any], Any, Any, int, int], None]"

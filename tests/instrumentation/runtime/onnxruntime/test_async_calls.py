@@ -11,7 +11,8 @@ import pytest
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
 from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Plan, weigh_call
 from otel_mlmon.instrumentation.runtime.onnxruntime.async_calls import AsyncCopier
-from otel_mlmon.instrumentation.runtime.onnxruntime.copies import SMALL_BYTES, plan_inputs, plan_outputs
+from otel_mlmon.instrumentation.runtime.onnxruntime.copies import SMALL_BYTES
+from otel_mlmon.instrumentation.runtime.onnxruntime.plans import plan_inputs, plan_outputs
 from tests.support.calls import Described, node, records_of, session
 
 SCORES = np.arange(4, dtype=np.float32).reshape(1, 4)

@@ -5,16 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from otel_mlmon.instrumentation.runtime.call import (
-    FIELDS,
-    RECORD_BYTES,
-    TEXT_BYTES,
-    Item,
-    Layout,
-    Side,
-    Tensor,
-    weight_of,
-)
+from otel_mlmon.instrumentation.runtime.call import FIELDS, RECORD_BYTES, Item, Layout, Side, Tensor
 from otel_mlmon.instrumentation.runtime.input_sample import sample_interval, sample_positions
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     MAX_IMAGE_BYTES,
@@ -26,13 +17,13 @@ from otel_mlmon.instrumentation.runtime.onnxruntime.copies import (
     MAX_WIDE_ROWS,
     SAMPLE_BYTES,
     SMALL_BYTES,
+    TEXT_BYTES,
     copier_of,
-    is_state,
     make_copier,
-    plan_input,
-    plan_output,
     side_of,
+    weight_of,
 )
+from otel_mlmon.instrumentation.runtime.onnxruntime.plans import is_state, plan_input, plan_output
 from tests.support.calls import Node, Sink, copies, planned, records_of
 
 

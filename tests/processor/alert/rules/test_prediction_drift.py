@@ -25,5 +25,6 @@ def test_a_class_that_grew_in_numbers_and_words() -> None:
         current_shares=(0.45, 0.1, 0.45),
         details=("class 1: 80 % → 45 %", "class 3: 10 % → 45 %"),
         summary="total variation 35 %, tolerated 2 % (n = 100, reference n = 100)",
+        origin="learned",
         margin=0.5,
     )

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_mlmon.instrumentation.decode.vocabulary import MAX_VOCABULARIES, TextNamer, Vocabularies, Vocabulary
-from otel_mlmon.text_buckets import TextBuckets, split_bucket
+from otel_mlmon.vocabulary import MAX_VOCABULARIES, TextBuckets, TextNamer, Vocabularies, Vocabulary, split_bucket
 
 BUCKETS = TextBuckets(key="", model="shop")
 DECLARED = TextNamer(buckets=BUCKETS, labels=["ham"], categories={"plan": ["basic"]}, kept_features=["city"])

@@ -8,11 +8,11 @@ import pytest
 from scipy.stats import chisquare
 
 from otel_mlmon import semconv
-from otel_mlmon.text_buckets import BUCKETS, TextBuckets, join_bucket, name_attributes, split_bucket
+from otel_mlmon.vocabulary import BUCKETS, TextBuckets, join_bucket, name_attributes, split_bucket
 
 
 def test_every_process_agrees_on_the_buckets_of_a_model() -> None:
-    program = "from otel_mlmon.text_buckets import TextBuckets; print(TextBuckets(key='', model='shop').assign('Ann'))"
+    program = "from otel_mlmon.vocabulary import TextBuckets; print(TextBuckets(key='', model='shop').assign('Ann'))"
     outputs = {
         subprocess.run(
             [sys.executable, "-c", program], env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},

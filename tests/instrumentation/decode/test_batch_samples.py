@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_mlmon.instrumentation.decode.samples import SampleSizes, batch_sizes
+from otel_mlmon.instrumentation.decode.batch import SampleSizes, batch_sizes
 from otel_mlmon.instrumentation.runtime.call import Tensor
 
 ROWS = Tensor(name="x", layout="rows", dtype="float32")

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 
 from otel_mlmon.instrumentation.decode.batch import TensorRows
-from otel_mlmon.instrumentation.decode.classes import ClassDecoder
-from otel_mlmon.instrumentation.decode.heads import Classification
-from otel_mlmon.instrumentation.decode.vocabulary import TextNamer
+from otel_mlmon.instrumentation.decode.heads import ClassDecoder, Classification
 from otel_mlmon.instrumentation.runtime.call import Plan, Tensor
 from otel_mlmon.instrumentation.settings import ModelOptions
 from otel_mlmon.types import OutputKind
+from otel_mlmon.vocabulary import TextNamer
 from tests.support.calls import session
 
 TENSOR = Tensor(name="out", layout="rows", dtype="float64")

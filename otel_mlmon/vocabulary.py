@@ -1,23 +1,59 @@
 """Decides how texts of the application are called outside its process, and how many names there are at most.
 
 A text leaves as it is only where the model declares it (its graph, its metadata, the reference that it carries) or the
-developer does. Any other one is counted in a bucket of a keyed hash (see `text_buckets`), from the first time on and
-alike in every process, so that neither a deploy nor a restart looks like drift.
+developer does. Any other one is counted in one of 64 buckets of a keyed hash, from the first time on and alike in every
+process, so that neither a deploy nor a restart looks like drift: enough to see drift, nothing to read.
+
+Two texts share a bucket by chance, and whoever has the key can try which bucket a text that he guesses falls into: this
+is pseudonymous, not anonymous. The key is made from the model's name unless the operator sets one, so that processes,
+restarts, versions and a reference that was built elsewhere agree.
+
+In the process a bucket is the label `#07@1f2e3d4c`, with the fingerprint of the key, so that counts under different
+keys are never taken for each other; on the wire label and fingerprint are two attributes.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 from otel_mlmon import semconv
-from otel_mlmon.text_buckets import MAX_NUMBER, TextBuckets, split_bucket
+
+BUCKETS: Final = 64
+
+MAX_NUMBER: Final = 10_000
+"""A larger whole number that nobody declared counts as a text: it may be a customer's."""
+
+_BUCKET: Final = re.compile(r"(#\d\d)@([0-9a-f]{8})")
 
 MAX_WORD_CHARACTERS: Final = 64
 """The largest length of a text that leaves as it is where nobody declared it."""
 
 MAX_VOCABULARIES: Final = 4096
 """The largest number of vocabularies, one a model and feature; beyond it the oldest is evicted and learned anew."""
+
+
+class TextBuckets:
+    """Assigns texts to the buckets of one key.
+
+    Args:
+        key: The operator's key; if it is empty, the key is made from the model's name.
+        model: The name of the model.
+    """
+
+    def __init__(self, *, key: str, model: str) -> None:
+        material = f"key:{key}" if key else f"model:{model}"
+        self._key = hashlib.sha256(f"otel_mlmon text buckets\0{material}".encode("utf-8", "surrogatepass")).digest()
+        self.key_id: Final = hashlib.sha256(b"otel_mlmon fingerprint\0" + self._key).hexdigest()[:8]
+        """The fingerprint of the key, 8 hexadecimal digits."""
+
+    def assign(self, text: str) -> str:
+        """Returns the bucket of a text as a label with the key's fingerprint."""
+        digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), key=self._key, digest_size=8).digest()
+        return f"#{int.from_bytes(digest, 'big') % BUCKETS:02d}@{self.key_id}"
 
 
 class TextNamer:
@@ -150,3 +186,22 @@ class Vocabularies:
         if vocabulary.is_full and semconv.OTHER in admitted:
             self._on_full(model, feature)
         return admitted
+
+
+@functools.lru_cache(maxsize=4096)
+def split_bucket(label: str) -> tuple[str, str]:
+    """Splits a label into what is written, and the fingerprint of its key; empty of a label that is no bucket."""
+    match = _BUCKET.fullmatch(label)
+    return (match[1], match[2]) if match else (label, "")
+
+
+def name_attributes(key: str, label: str) -> dict[str, str]:
+    """Builds the attribute `key` of a label or category, and of a bucket that of the fingerprint too."""
+    text, key_id = split_bucket(label)
+    return {key: text, semconv.TEXT_KEY_ID: key_id} if key_id else {key: text}
+
+
+def join_bucket(label: str, key_id: str) -> str:
+    """Returns the label of a bucket that came with the fingerprint of its key; other labels stay as they are."""
+    joined = f"{label}@{key_id}"
+    return joined if _BUCKET.fullmatch(joined) else label

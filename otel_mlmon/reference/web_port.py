@@ -1,0 +1,66 @@
+"""Connects to the web port of a running processor, and reads its JSON answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import httpx
+
+from otel_mlmon.errors import ConfigurationError, ProfileError
+
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+
+
+def format_base(address: str) -> str:
+    """Returns the address of a web port with its scheme and without a slash at its end."""
+    return (address if "://" in address else f"http://{address}").rstrip("/")
+
+
+@contextmanager
+def connect(address: str, *, option: str, timeout_s: float) -> Iterator[httpx.Client]:
+    """Opens a client of a processor's web port; no redirect is followed.
+
+    Args:
+        address: The web port, with or without `http://`.
+        option: The command's option that sets the address, for messages.
+        timeout_s: How long each step of a request may take, above 0.
+
+    Raises:
+        ConfigurationError: `address` is no address.
+        ProfileError: Nothing answers there.
+    """
+    base = format_base(address)
+    try:
+        host = httpx.URL(base).host
+        # A proxy of the environment is for the world outside, and would be asked for 127.0.0.1 too.
+        with httpx.Client(base_url=base if host else "", timeout=timeout_s, trust_env=host not in LOOPBACK) as client:
+            yield client
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise ConfigurationError(f"{option}: {address!r} is no address of a web port: {error}") from error
+    except httpx.HTTPError as error:
+        cause = str(error) or type(error).__name__
+        raise ProfileError(
+            f"{base}: no processor answers there: {cause}; give the address of one with {option}"
+        ) from error
+
+
+def read_document(response: httpx.Response, base: str) -> dict[str, Any]:
+    """Reads an answer that is not success, `{"error": message, …}`.
+
+    Raises:
+        ProfileError: It is none of a processor's.
+    """
+    document = parse_json(response)
+    if not isinstance(document, dict) or not isinstance(document.get("error"), str):
+        raise ProfileError(f"{base}: answers {response.status_code}, and is no processor's web port")
+    return document
+
+
+def parse_json(response: httpx.Response) -> Any:
+    """Returns the document of an answer; None if it is not JSON."""
+    try:
+        return response.json()
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,22 @@
+"""The two long ways stay short: how many files a reader passes on each."""
+
+from __future__ import annotations
+
+from tests.tools.paths import trace_call, trace_point
+
+MAX_CALL_FILES = 24
+MAX_POINT_FILES = 33
+
+
+def test_a_call_passes_few_files_until_its_signals_are_flushed() -> None:
+    files = trace_call().files()
+    assert len(files) <= MAX_CALL_FILES, "\n".join(files)
+    ends = {"instrumentation/runtime/onnxruntime/patches.py", "instrumentation/export/metrics.py"}
+    assert ends <= set(files), "the way was not run from end to end"
+
+
+def test_a_point_passes_few_files_until_its_alert() -> None:
+    files = trace_point().files()
+    assert len(files) <= MAX_POINT_FILES, "\n".join(files)
+    ends = {"processor/receive/decode.py", "processor/alert/lifecycle.py"}
+    assert ends <= set(files), "the way was not run from end to end"
