@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -196,7 +196,7 @@ class SimulatedProcessor:
     def _open(self) -> None:
         self._pipeline = ProcessorPipeline(
             Settings(self._config),
-            dispatcher=_AlertCollector(self.alerts),
+            dispatcher=_AlertCollector(lambda alert: self.alerts.append(alert)),
             telemetry=SelfTelemetry(),
             clock_ns=lambda: self.now_ns,
         )
@@ -208,19 +208,19 @@ class SimulatedProcessor:
 
 
 class _AlertCollector:
-    """A dispatcher whose one recipient is a list, which has every alert at once."""
+    """A dispatcher with one recipient, who has every alert at once."""
 
     names = ("list",)
 
-    def __init__(self, alerts: list[Alert]) -> None:
-        self._alerts = alerts
+    def __init__(self, add: Callable[[Alert], None]) -> None:
+        self._add = add
         self._settled: list[tuple[str, str]] = []
 
     def start(self, active: Iterable[Alert]) -> None:
         pass
 
     def submit(self, entry: OutboxEntry) -> None:
-        self._alerts.append(entry.alert)
+        self._add(entry.alert)
         self._settled.append(("list", entry.alert.key))
 
     def pop_settled(self) -> list[tuple[str, str]]:

@@ -40,7 +40,7 @@ class Announcer:
         self,
         maintenance: Iterable[MaintenanceSection],
         *,
-        silences: Iterable[silencing.Silence] = (),
+        silences: Iterable[silencing.AlertSilence] = (),
         sequence: int = 0,
     ) -> None:
         self._maintenance = tuple(maintenance)
@@ -63,6 +63,8 @@ class Announcer:
 
     def find_silence(self, model: str, rule: str, now_ns: int) -> str:
         """Returns why notifications of a rule are withheld now; empty if they are not."""
+        if not self.silences and not self._maintenance:
+            return ""
         return silencing.find_silence(self.silences, self._maintenance, model=model, rule=rule, now_ns=now_ns)
 
     def announce(self, entry: RuleRecord, alert: Alert, now_ns: int) -> list[Alert]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from otel_mlmon.processor.alert.alert import Alert, Cause, RuleState, Severity
 from otel_mlmon.processor.alert.cause import BinCounts
-from otel_mlmon.processor.alert.silence import Silence
+from otel_mlmon.processor.alert.silence import AlertSilence
 from otel_mlmon.types import ModelKey
 
 
@@ -85,4 +85,4 @@ class AlertsRecord:
     resolved: list[Alert] = field(default_factory=list)
     sequence: int = 0
     """The last `Alert.sequence`."""
-    silences: list[Silence] = field(default_factory=list)
+    silences: list[AlertSilence] = field(default_factory=list)

@@ -19,7 +19,7 @@ RETENTION_NS = 7 * 86400 * 10**9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Silence:
+class AlertSilence:
     """Withholds the notifications of some models and rules for a time."""
 
     id: str
@@ -52,12 +52,12 @@ class Silence:
 class SilenceRequest:
     """What an administrator asks for: a new silence, or the end of one."""
 
-    silence: Silence | None = None
+    silence: AlertSilence | None = None
     expired_id: str = ""
 
 
 def find_silence(
-    silences: Iterable[Silence], maintenance: Iterable[MaintenanceSection], *, model: str, rule: str, now_ns: int
+    silences: Iterable[AlertSilence], maintenance: Iterable[MaintenanceSection], *, model: str, rule: str, now_ns: int
 ) -> str:
     """Returns why notifications of a rule are withheld now; empty if they are not."""
     for silence in silences:

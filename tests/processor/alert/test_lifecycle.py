@@ -14,7 +14,7 @@ from otel_mlmon.processor.alert.lifecycle import MAX_EXEMPLARS, MAX_RESOLVED
 from otel_mlmon.processor.alert.records import AlertsRecord
 from otel_mlmon.processor.alert.rules.data_drift import DataDriftRule
 from otel_mlmon.processor.alert.rules.rule import Judgement
-from otel_mlmon.processor.alert.silence import Silence, SilenceRequest
+from otel_mlmon.processor.alert.silence import AlertSilence, SilenceRequest
 from otel_mlmon.processor.config.model import Config
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.settings import Settings
@@ -422,7 +422,7 @@ def test_rules_that_fire_hours_apart_are_not_related() -> None:
 
 def silence(start_s: float, end_s: float, **fields: str) -> SilenceRequest:
     options: dict[str, Any] = {"id": "1", "author": "ann", **fields}
-    return SilenceRequest(silence=Silence(start_ns=ns(start_s), end_ns=ns(end_s), **options))
+    return SilenceRequest(silence=AlertSilence(start_ns=ns(start_s), end_ns=ns(end_s), **options))
 
 
 def test_what_still_fires_when_its_silence_ends_is_told_then() -> None:
