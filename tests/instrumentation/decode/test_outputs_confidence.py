@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ INTS = {np.int8: TensorProto.INT8, np.uint8: TensorProto.UINT8}
 LINEAR = helper.make_node("MatMul", ["x", "w"], ["z"])
 
 
-def session_of(nodes: list[Any], outputs: dict[str, tuple[int, list[Any]]], **constants: Any) -> ort.InferenceSession:
+def session_of(
+    nodes: list[Any], outputs: Mapping[str, tuple[int, list[Any]]], **constants: Any
+) -> ort.InferenceSession:
     graph = helper.make_graph(
         [LINEAR, *nodes],
         "tail",
@@ -30,7 +33,7 @@ def session_of(nodes: list[Any], outputs: dict[str, tuple[int, list[Any]]], **co
     return ort.InferenceSession(model.SerializeToString())
 
 
-def report(session: ort.InferenceSession, rows: np.ndarray = ROWS) -> tuple[int, np.ndarray, Any]:
+def report(session: ort.InferenceSession, rows: np.ndarray = ROWS) -> tuple[int, list[float], Any]:
     """How many labels were counted, the confidences' count and mean, and what the model itself gave."""
     name = session.get_inputs()[0].name
     with capture() as captured:
@@ -42,7 +45,7 @@ def report(session: ort.InferenceSession, rows: np.ndarray = ROWS) -> tuple[int,
     points = confidence.data.data_points if confidence else []
     return (
         sum(point.value for point in labels.data.data_points) if labels else 0,
-        np.array([(point.count, point.sum / point.count) for point in points]).ravel(),
+        [number for point in points for number in (point.count, point.sum / point.count)],
         answers,
     )
 
@@ -77,7 +80,7 @@ def test_a_grid_whose_scale_is_computed_is_unknown() -> None:
         helper.make_node("ReduceMax", ["a"], ["m"], keepdims=0),
         helper.make_node("QuantizeLinear", ["a", "m"], ["y"]),
     ]
-    assert report(session_of(nodes, {"y": (TensorProto.UINT8, ["n", 5])}))[:2] == (0, pytest.approx([]))
+    assert report(session_of(nodes, {"y": (TensorProto.UINT8, ["n", 5])}))[:2] == (0, [])
 
 
 def test_integers_of_an_unknown_grid_that_were_cast_are_no_probabilities() -> None:
@@ -89,7 +92,7 @@ def test_integers_of_an_unknown_grid_that_were_cast_are_no_probabilities() -> No
         helper.make_node("Cast", ["q"], ["y"], to=1),
     ]
     session = session_of(nodes, {"y": (TensorProto.FLOAT, ["n", 5])}, s=np.float32(1 / 255))
-    assert report(session)[:2] == (0, pytest.approx([]))
+    assert report(session)[:2] == (0, [])
 
 
 @pytest.mark.parametrize("largest", [0, 1])
@@ -103,7 +106,7 @@ def test_the_greatest_or_least_of_scores_and_distances_is_no_confidence(source: 
     session = session_of(nodes, outputs, w=WEIGHTS / 50, k=np.array([1], np.int64))
     labels, confidence, answers = report(session)
     assert max(abs(float(answer[0].max())) for answer in answers) < 1  # as a probability
-    assert (labels, confidence) == (60, pytest.approx([]))
+    assert (labels, confidence) == (60, [])
 
 
 @pytest.mark.parametrize("operator", ["ArgMin", "TopK"])
@@ -115,7 +118,7 @@ def test_the_least_likely_class_is_no_prediction(operator: str) -> None:
     )
     nodes = [helper.make_node("Softmax", ["z"], ["a"], axis=1), choice]
     session = session_of(nodes, {"classes": (TensorProto.INT64, ["n", 1])}, k=np.array([1], np.int64))
-    assert report(session)[:2] == (0, pytest.approx([]))
+    assert report(session)[:2] == (0, [])
 
 
 def test_the_best_classes_of_a_softmax_have_its_probability() -> None:
@@ -126,7 +129,8 @@ def test_the_best_classes_of_a_softmax_have_its_probability() -> None:
     outputs = {"values": (TensorProto.FLOAT, ["n", 2]), "classes": (TensorProto.INT64, ["n", 2])}
     labels, confidence, answers = report(session_of(nodes, outputs, k=np.array([2], np.int64)))
     best = np.concatenate([answer[0][:, 0] for answer in answers])
-    assert (labels, confidence) == (60, pytest.approx([60, best.mean()], rel=1e-5))
+    assert labels == 60
+    assert confidence == pytest.approx([60, best.mean()], rel=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -141,4 +145,4 @@ def test_margins_of_scikit_learn_are_no_logits(name: str) -> None:
     rows = data.data.astype(np.float32)
     model = getattr(linear_model, name)(random_state=0).fit(rows, data.target)
     session = ort.InferenceSession(to_onnx(model, rows[:1]).SerializeToString())
-    assert report(session, rows)[:2] == (150, pytest.approx([]))
+    assert report(session, rows)[:2] == (150, [])
