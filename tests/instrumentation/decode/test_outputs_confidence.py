@@ -42,16 +42,17 @@ def report(session: ort.InferenceSession, rows: np.ndarray = ROWS) -> tuple[int,
         metrics = captured.metrics()
     labels = metrics.get("ml.predictions")
     confidence = metrics.get("ml.prediction.confidence")
-    points = confidence.data.data_points if confidence else []
+    points: list[Any] = list(confidence.data.data_points) if confidence else []
+    counts: list[Any] = list(labels.data.data_points) if labels else []
     return (
-        sum(point.value for point in labels.data.data_points) if labels else 0,
+        sum(point.value for point in counts),
         [number for point in points for number in (point.count, point.sum / point.count)],
         answers,
     )
 
 
 def quantised(activation: str, kind: Any, scale: float, zero_point: int) -> ort.InferenceSession:
-    axis = {"axis": 1} if activation == "Softmax" else {}
+    axis: dict[str, Any] = {"axis": 1} if activation == "Softmax" else {}
     nodes = [
         helper.make_node(activation, ["z"], ["a"], **axis),
         helper.make_node("QuantizeLinear", ["a", "s", "o"], ["y"]),
