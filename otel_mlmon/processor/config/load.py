@@ -15,7 +15,7 @@ from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.config.document import Document, Fault, KeyPath, read_document
 from otel_mlmon.processor.config.model import Config
 
-_SECRET_PATHS: Final = (("alerts", "notify"), ("web", "admin_token"))
+_SECRET_PATHS: Final = (("alerts", "notify"), ("web", "admin_token"), ("web", "read_token"), ("receiver", "token"))
 """No value at or below one is repeated in a message: an address may hold a token as well as a header does."""
 
 _MESSAGES: Final = {
