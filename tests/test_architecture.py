@@ -137,6 +137,7 @@ OURS: dict[str, tuple[str, ...]] = {
         *BASE,
         "processor.detect.score",
         "processor.window.window",
+        "processor.window.presence",
     ),
     "processor.alert.rules": (
         *BASE,
