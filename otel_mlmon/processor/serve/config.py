@@ -25,8 +25,8 @@ class WebSection(Section):
         default=(),
         description=(
             "Names by which the port is addressed, without port, besides localhost, the name in `listen` and any"
-            ' IP address; "*.example.org" stands for all of a domain. Others are refused, so that no page of another site '
-            "reads the answers."
+            ' IP address; "*.example.org" stands for all of a domain. Others are refused, so that no other site'
+            "'s page reads the answers."
         ),
     )
     tls: TlsSection = Field(default=TlsSection(), description="TLS of the web port.")
