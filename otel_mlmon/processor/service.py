@@ -16,13 +16,13 @@ from typing import Any, Final, TypeAlias
 
 from otel_mlmon import semconv
 from otel_mlmon.internal_events import JOURNAL
-from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.config.model import Config
 from otel_mlmon.processor.config.section import TlsSection, Token
 from otel_mlmon.processor.connections import TlsFiles
 from otel_mlmon.processor.notify.dead_letters import AlertDeadLetters
-from otel_mlmon.processor.notify.delivery import Delivery
-from otel_mlmon.processor.notify.notifier import NOTIFIERS
+from otel_mlmon.processor.notify.delivery import DeliverySettings
+from otel_mlmon.processor.notify.dispatcher import Dispatcher
+from otel_mlmon.processor.notify.notifier import NOTIFIERS, LogSeverity
 from otel_mlmon.processor.pipeline import ProcessorPipeline
 from otel_mlmon.processor.receive.admission import Admission
 from otel_mlmon.processor.receive.data_point import Rejections, TelemetryItem
@@ -77,8 +77,7 @@ class Service:
         self._telemetry = SelfTelemetry()
         self._meter = WorkMeter()
         self._exporter: Exporter | None = None
-        self._deliveries: list[Delivery] = []
-        self._pipeline, self._state_thread = self._create_state(config, Settings(config))
+        self._dispatcher, self._pipeline, self._state_thread = self._create_state(config, Settings(config))
         self._reloading = threading.Lock()
         receiver, web = config.receiver, config.web
         self._admission = Admission(
@@ -140,11 +139,10 @@ class Service:
                 tls = _tls_files(section)
                 if tls is not None:
                     tls.check(option)
+            state = self._create_state(config, settings)
             self._state_thread.shutdown(RELOAD_TIMEOUT_S)
-            self._stop_deliveries(RELOAD_TIMEOUT_S)
             self._config = config
-            self._pipeline, self._state_thread = self._create_state(config, settings)
-            self._start_deliveries()
+            self._dispatcher, self._pipeline, self._state_thread = state
             self._state_thread.start()
             self._access = _web_access(config)
             for receiver in (self._grpc, self._http):
@@ -165,7 +163,7 @@ class Service:
             if receiver is not None:
                 receiver.stop(min(1.0, remaining_s()))
         is_complete = self._state_thread.shutdown(remaining_s())
-        is_complete &= self._stop_deliveries(remaining_s())
+        is_complete &= self._dispatcher.is_complete
         if self._exporter is not None:
             is_complete &= self._exporter.shutdown(remaining_s())
         if self._web is not None:
@@ -182,39 +180,41 @@ class Service:
                 interval_s=forward.interval_s,
                 resource={"service.name": "otel-mlmon-processor", "service.instance.id": uuid.uuid4().hex},
             )
-        self._start_deliveries()
 
-    def _create_state(self, config: Config, settings: Settings) -> tuple[ProcessorPipeline, _StateThread]:
-        pipeline = ProcessorPipeline(settings, notify=self._notify, telemetry=self._telemetry)
+    def _create_state(self, config: Config, settings: Settings) -> tuple[Dispatcher, ProcessorPipeline, _StateThread]:
+        dispatcher = self._create_dispatcher(config)
+        pipeline = ProcessorPipeline(settings, dispatcher=dispatcher, telemetry=self._telemetry)
         thread: _StateThread = StateThread(
             pipeline,
             commit_interval_s=config.storage.commit_interval_s,
             tick_s=min(TICK_S, config.windows.pane_s / 2),
             measure=self._meter.measure,
         )
-        return pipeline, thread
+        return dispatcher, pipeline, thread
 
-    def _start_deliveries(self) -> None:
-        emit_event = self._exporter.emit_event if self._exporter else None
-        dead_letters = AlertDeadLetters(self._config.storage.path / DEAD_LETTERS / "alerts.jsonl")
-        for index, entry in enumerate(self._config.alerts.notify):
-            notifier = NOTIFIERS.load(entry.name).create(entry.section, emit_event)
-            if notifier is not None:
-                delivery = Delivery(notifier, name=f"{entry.name}-{index}", dead_letters=dead_letters)
-                delivery.start()
-                self._deliveries.append(delivery)
+    def _create_dispatcher(self, config: Config) -> Dispatcher:
+        emit_event = self._emit_event if config.forward.endpoint else None
+        created = {
+            name: NOTIFIERS.load(entry.name).create(entry.section, emit_event)
+            for name, entry in config.alerts.named_notifiers().items()
+        }
+        return Dispatcher(
+            {name: notifier for name, notifier in created.items() if notifier is not None},
+            dead_letters=AlertDeadLetters(config.storage.path / DEAD_LETTERS / "alerts.jsonl"),
+            settings=DeliverySettings(give_up_after_s=config.alerts.retry_for_s),
+            clock_ns=time.time_ns,
+        )
 
-    def _stop_deliveries(self, timeout_s: float) -> bool:
-        ends_s = time.monotonic() + timeout_s
-        deliveries, self._deliveries = self._deliveries, []
-        is_complete = True
-        for delivery in deliveries:
-            is_complete &= delivery.shutdown(max(0.0, ends_s - time.monotonic()))
-        return is_complete
-
-    def _notify(self, alert: Alert) -> None:
-        for delivery in self._deliveries:
-            delivery.submit(alert)
+    def _emit_event(
+        self,
+        name: str,
+        severity: LogSeverity,
+        body: str,
+        attributes: dict[str, str | int | float | bool],
+        time_ns: int,
+    ) -> None:
+        if self._exporter is not None:
+            self._exporter.emit_event(name, severity, body, attributes, time_ns)
 
     def _relearn(self, model: ModelKey, streams: tuple[str, ...]) -> None:
         request = RelearnRequest(model=model, streams=streams)
@@ -227,7 +227,7 @@ class Service:
             yield MetricValue(metric=semconv.FAILURES, value=total, attributes=dict(failure))
         yield from self._telemetry.values()
         yield from self._receiver_values()
-        for delivery in self._deliveries:
+        for delivery in self._dispatcher.deliveries.values():
             attributes = {semconv.NOTIFIER: delivery.name}
             pending = delivery.pending()
             yield MetricValue(metric=semconv.NOTIFICATIONS_PENDING, value=pending, attributes=attributes)
