@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 TOP_LEVEL = {
-    ".changelog", ".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md",
+    ".changelog", ".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE",
+        "SECURITY.md", "Makefile", "README.md",
     "benchmarks", "collector-config", "docs", "examples", "otel_mlmon", "pyproject.toml", "tests",
 }  # fmt: skip
 
