@@ -27,6 +27,10 @@ MAX_EXEMPLARS: Final = 5
 MAX_RESOLVED: Final = 100
 """Resolved alerts that `Alerts.alerts` still shows."""
 
+RETIRED_AFTER_S: Final = 300.0
+"""How long a version has no traffic while another one has some until it is retired."""
+RETIRED: Final = "This version is retired: it had no traffic for 5 minutes while another version had some."
+
 _ACTIVE: Final = frozenset({RuleState.FIRING, RuleState.NO_DATA, RuleState.ERROR})
 
 
@@ -167,6 +171,9 @@ class Alerts:
             is_replaced = record.data_ns < newest_ns[model.name, model.environment]
             if is_replaced and self._age_s(record.data_ns) >= self._stale_after_s:
                 changes += self._forget_model(model, "Another version replaced it.")
+                continue
+            if is_replaced and self._is_retired(record.data_ns, newest_ns[model.name, model.environment]):
+                changes += self._resolve_rules(record, record.rules, RETIRED)
                 continue
             inactive = {name: entry for name, entry in record.rules.items() if name not in rules.active}
             changes += self._resolve_rules(record, inactive, "The rule is switched off.")
@@ -328,6 +335,10 @@ class Alerts:
         stale_ns = record.data_ns - round(self._stale_after_s * 1e9)
         for stream in [stream for stream, judged_ns in entry.judged_ns.items() if judged_ns <= stale_ns]:
             _remove_stream(entry, stream)
+
+    def _is_retired(self, data_ns: int, newest_ns: int) -> bool:
+        """Whether a version has had no data for long, and another one, whose last came at `newest_ns`, has some."""
+        return self._age_s(data_ns) >= RETIRED_AFTER_S > self._age_s(newest_ns)
 
     def _is_silent(self, record: ModelRecord) -> bool:
         after_s = self._rules_of(record.model).no_data_after_s
