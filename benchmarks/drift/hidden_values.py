@@ -18,7 +18,6 @@ from opentelemetry.sdk.metrics import Histogram as SdkHistogram
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation, View
-from otel_mlmon.text_buckets import TextBuckets
 
 from benchmarks.drift.rules import FLEET_LINE
 from otel_mlmon.instrumentation.export.bulk import record_at_once
