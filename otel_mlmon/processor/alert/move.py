@@ -1,10 +1,9 @@
 """Finds the words that tell most of how a distribution of numbers moved: the effect, and not one fixed summary of it.
 
-The move is the total variation, half of the sum of all changes of shares. A share of a stretch of neighbouring bins that
-changed by d explains d of it; of all stretches the one that explains most is sought. If one that reaches to an end of the
-axis does nearly as well the distribution moved to one side: its mean says that, where it moved enough for it. If the
-stretch lies around the median, the distribution grew wider or narrower: the middle half says that. Else the stretch is
-named itself.
+The move is the total variation, half of the sum of all changes of shares. A stretch of neighbouring bins whose share
+changed by d explains d of it; the one that explains most is sought. If a stretch that reaches to an end of the axis
+does nearly as well the distribution moved to one side: its mean says that, where it moved enough for it. If the stretch
+lies around the median, the distribution grew wider or narrower: the middle half says that. Else it is named itself.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from otel_mlmon.processor.alert.alert import Alert, Link, RuleState
 from otel_mlmon.processor.alert.cause import OnsetCounts
-from otel_mlmon.processor.alert.lifecycle import RETIRED, MAX_EXEMPLARS, MAX_RESOLVED, AlertsRecord, rank_causes
+from otel_mlmon.processor.alert.lifecycle import MAX_EXEMPLARS, MAX_RESOLVED, RETIRED, AlertsRecord, rank_causes
 from otel_mlmon.processor.alert.rules.data_drift import DataDriftRule
 from otel_mlmon.processor.alert.rules.rule import Judgement
 from otel_mlmon.processor.config.model import Config
