@@ -15,11 +15,11 @@ from typing import Final
 
 from otel_mlmon import semconv
 from otel_mlmon.internal_events import JOURNAL
-from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.config.model import Config
 from otel_mlmon.processor.notify.dead_letters import AlertDeadLetters
-from otel_mlmon.processor.notify.delivery import Delivery
-from otel_mlmon.processor.notify.notifier import NOTIFIERS
+from otel_mlmon.processor.notify.delivery import DeliverySettings
+from otel_mlmon.processor.notify.dispatcher import Dispatcher
+from otel_mlmon.processor.notify.notifier import NOTIFIERS, LogSeverity
 from otel_mlmon.processor.pipeline import ProcessorPipeline
 from otel_mlmon.processor.receive.admission import Admission
 from otel_mlmon.processor.receive.data_point import Rejections, TelemetryItem
@@ -65,7 +65,10 @@ class Service:
     def __init__(self, config: Config) -> None:
         settings = Settings(config)
         self._telemetry = SelfTelemetry()
-        self._pipeline = ProcessorPipeline(settings, notify=self._notify, telemetry=self._telemetry)
+        self._config = config
+        self._exporter: Exporter | None = None
+        self._dispatcher = self._create_dispatcher()
+        self._pipeline = ProcessorPipeline(settings, dispatcher=self._dispatcher, telemetry=self._telemetry)
         meter = WorkMeter()
         self._state_thread: StateThread[tuple[TelemetryItem | RelearnRequest, ...], Rejections] = StateThread(
             self._pipeline,
@@ -91,9 +94,6 @@ class Service:
             admin_token=config.web.admin_token.get_secret_value() if config.web.admin_token is not None else None,
         )
         self._web = WebServer(app, config.web.listen) if config.web.listen else None
-        self._config = config
-        self._exporter: Exporter | None = None
-        self._deliveries: list[Delivery] = []
 
     def start(self) -> Addresses:
         """Loads the state, then listens.
@@ -125,8 +125,7 @@ class Service:
             if receiver is not None:
                 receiver.stop(min(1.0, remaining_s()))
         is_complete = self._state_thread.shutdown(remaining_s())
-        for delivery in self._deliveries:
-            is_complete &= delivery.shutdown(remaining_s())
+        is_complete &= self._dispatcher.is_complete
         if self._exporter is not None:
             is_complete &= self._exporter.shutdown(remaining_s())
         if self._web is not None:
@@ -143,18 +142,30 @@ class Service:
                 interval_s=forward.interval_s,
                 resource={"service.name": "otel-mlmon-processor", "service.instance.id": uuid.uuid4().hex},
             )
-        emit_event = self._exporter.emit_event if self._exporter else None
-        dead_letters = AlertDeadLetters(self._config.storage.path / DEAD_LETTERS / "alerts.jsonl")
-        for index, entry in enumerate(self._config.alerts.notify):
-            notifier = NOTIFIERS.load(entry.name).create(entry.section, emit_event)
-            if notifier is not None:
-                delivery = Delivery(notifier, name=f"{entry.name}-{index}", dead_letters=dead_letters)
-                delivery.start()
-                self._deliveries.append(delivery)
 
-    def _notify(self, alert: Alert) -> None:
-        for delivery in self._deliveries:
-            delivery.submit(alert)
+    def _create_dispatcher(self) -> Dispatcher:
+        emit_event = self._emit_event if self._config.forward.endpoint else None
+        created = {
+            name: NOTIFIERS.load(entry.name).create(entry.section, emit_event)
+            for name, entry in self._config.alerts.named_notifiers().items()
+        }
+        return Dispatcher(
+            {name: notifier for name, notifier in created.items() if notifier is not None},
+            dead_letters=AlertDeadLetters(self._config.storage.path / DEAD_LETTERS / "alerts.jsonl"),
+            settings=DeliverySettings(give_up_after_s=self._config.alerts.retry_for_s),
+            clock_ns=time.time_ns,
+        )
+
+    def _emit_event(
+        self,
+        name: str,
+        severity: LogSeverity,
+        body: str,
+        attributes: dict[str, str | int | float | bool],
+        time_ns: int,
+    ) -> None:
+        if self._exporter is not None:
+            self._exporter.emit_event(name, severity, body, attributes, time_ns)
 
     def _relearn(self, model: ModelKey, streams: tuple[str, ...]) -> None:
         request = RelearnRequest(model=model, streams=streams)
@@ -167,7 +178,7 @@ class Service:
             yield MetricValue(metric=semconv.FAILURES, value=total, attributes=dict(failure))
         yield from self._telemetry.values()
         yield from self._receiver_values()
-        for delivery in self._deliveries:
+        for delivery in self._dispatcher.deliveries.values():
             attributes = {semconv.NOTIFIER: delivery.name}
             pending = delivery.pending()
             yield MetricValue(metric=semconv.NOTIFICATIONS_PENDING, value=pending, attributes=attributes)
