@@ -78,6 +78,7 @@ COVERED_BY = {
     "cli/processor": "e2e/test_processor.py",
     "errors": "cli/test_cli.py",
     "event_kinds": "test_semconv.py",
+    "processor/alert/absence": "processor/test_pipeline_absence.py",
     "processor/alert/retirement": "processor/alert/test_lifecycle.py",
     "reference/relearn": "cli/test_reference_relearn.py",
     "reference/web_port": "reference/test_download.py",

@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Final
 
 from otel_mlmon.guard import guard
+from otel_mlmon.processor.alert.absence import has_data, is_back
 from otel_mlmon.processor.alert.alert import Alert, Cause, Link, RelatedRule, RuleState
 from otel_mlmon.processor.alert.announcer import Announcer
 from otel_mlmon.processor.alert.cause import OnsetCounts, rank_causes
@@ -115,7 +116,7 @@ class Alerts:
         record.event_ns = max(record.event_ns, now_ns if event_ns is None else event_ns)
         rules = self._rules_of(model)
         changes: list[Alert] = []
-        if any(_has_data(window) for window, _ in scores.values()):
+        if any(has_data(window) for window, _ in scores.values()):
             record.data_ns = self._now_ns
             changes += self._end_silence(model)
         counts = OnsetCounts(record.onset_counts)
@@ -362,16 +363,6 @@ class Alerts:
         return (self._now_ns - time_ns) / 1e9
 
 
-def _has_data(window: Window) -> bool:
-    """Whether anything was counted; while there are no bins, a window exists because something was."""
-    return window.pane.size == 0 or bool(window.pane.any())
-
-
-def _is_back(cause: Cause | None, window: Window) -> bool:
-    """Whether a stream that was no longer sent is sent again."""
-    return cause is not None and cause.is_absent and _has_data(window)
-
-
 def _judge(rule: Rule, entry: RuleRecord, window: Window, score: Score, counts: OnsetCounts, now_ns: int) -> bool:
     """Judges one stream and stores the outcome; returns whether there was one. The guard `alert` counts a failure."""
     stream = window.stream.stream
@@ -385,7 +376,7 @@ def _judge(rule: Rule, entry: RuleRecord, window: Window, score: Score, counts: 
             entry.failed.append(stream)
         entry.judged_ns[stream] = now_ns
         return True
-    if outcome is None and not _is_back(entry.causes.get(stream), window):
+    if outcome is None and not is_back(entry.causes.get(stream), window):
         return False
     _remove_stream(entry, stream)
     if isinstance(outcome, Cause):
