@@ -40,6 +40,7 @@ from otel_mlmon.processor.detect.state import StreamState
 from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, Rejections, TelemetryItem
 from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
 from otel_mlmon.processor.serve import documents
+from otel_mlmon.processor.serve.page.history import History
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.state.repository import RecordKind, load_records, open_repository, put_records
 from otel_mlmon.processor.window.aggregator import REJECTED_OUTCOMES, PointOutcome, WindowAggregator
@@ -90,7 +91,9 @@ class ProcessorPipeline:
         self._notify = notify
         self._telemetry = telemetry
         self._clock_ns = clock_ns
-        self._document: documents.Document = {"models": {}, "alerts": []}
+        self._document: documents.Document = {"models": {}, "versions": {}, "alerts": []}
+        self.history = History()
+        """What the documents said before."""
         self._references: dict[str, dict[str, ModelReference]] = {}
         self._gauges: tuple[MetricValue, ...] = ()
         self._scores: dict[StreamKey, Score] = {}
@@ -274,6 +277,7 @@ class ProcessorPipeline:
         self._references = references
         document = documents.overview(summaries, self._scores, rules, self._alerts.alerts())
         self._document, self._gauges = document, tuple(documents.gauges(document, self._scores, rules))
+        self.history.add(document)
 
 
 def _key(stream: StreamKey) -> str:

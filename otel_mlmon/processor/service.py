@@ -10,8 +10,8 @@ import logging
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
 from otel_mlmon import semconv
 from otel_mlmon.internal_events import JOURNAL
@@ -84,12 +84,15 @@ class Service:
             lambda: self._state_thread.is_ready,
             self._pipeline.references,
             relearn=self._relearn,
+            setup=self._setup,
+            history=self._pipeline.history,
             admin_token=config.web.admin_token.get_secret_value() if config.web.admin_token is not None else None,
         )
         self._web = WebServer(app, config.web.listen) if config.web.listen else None
         self._config = config
         self._exporter: Exporter | None = None
         self._deliveries: list[Delivery] = []
+        self._addresses = Addresses(grpc=None, http=None, web=None)
 
     def start(self) -> Addresses:
         """Loads the state, then listens.
@@ -101,7 +104,7 @@ class Service:
         try:
             self._start_outputs()
             self._state_thread.start()
-            return Addresses(
+            self._addresses = Addresses(
                 web=self._web.start() if self._web else None,
                 grpc=self._grpc.start() if self._grpc else None,
                 http=self._http.start() if self._http else None,
@@ -109,6 +112,7 @@ class Service:
         except BaseException:
             self.shutdown(timeout_s=2.0)
             raise
+        return self._addresses
 
     def shutdown(self, timeout_s: float) -> bool:
         """Stops in order, within `timeout_s` seconds; returns whether everything was stored, notified and exported."""
@@ -156,6 +160,42 @@ class Service:
         request = RelearnRequest(model=model, streams=streams)
         self._state_thread.submit((request,)).result(RELEARN_TIMEOUT_S)
         _LOG.warning("Asked on the web port: model %s %s learns the references of %s again.", *model[:2], streams)
+
+    def _setup(self) -> dict[str, Any]:
+        """Returns the document of `/api/v1/setup`: how this processor is set up, what arrived, and who is told."""
+        counts, config = self._admission.counts, self._config
+        versions = [document for models in self._pipeline.read()["versions"].values() for document in models.values()]
+        return {
+            "addresses": {**asdict(self._addresses), "results sent to": config.forward.endpoint},
+            "received": {
+                "points": {"accepted": counts.accepted, "refused": counts.refused, "ignored": counts.ignored},
+                "rejected": dict(counts.rejected),
+            },
+            "limits": [
+                {
+                    "name": "streams",
+                    "key": "limits.max_streams",
+                    "used": sum(len(document["streams"]) for document in versions),
+                    "most": config.limits.max_streams,
+                },
+                {
+                    "name": "bytes of requests that wait",
+                    "key": "receiver.max_pending_bytes",
+                    "used": self._admission.pending_bytes,
+                    "most": config.receiver.max_pending_bytes,
+                },
+            ],
+            "notifiers": [
+                {
+                    "name": delivery.name,
+                    "kind": delivery.name.rpartition("-")[0],
+                    "pending": delivery.pending(),
+                    "outcomes": delivery.outcomes(),
+                }
+                for delivery in self._deliveries
+            ],
+            "pane_s": config.windows.pane_s,
+        }
 
     def _metric_values(self) -> Iterator[MetricValue]:
         yield from self._pipeline.gauges()
