@@ -25,6 +25,7 @@ from otel_mlmon.processor.receive.admission import Admission
 from otel_mlmon.processor.receive.data_point import Rejections, TelemetryItem
 from otel_mlmon.processor.receive.grpc import GrpcReceiver
 from otel_mlmon.processor.receive.http import HttpReceiver
+from otel_mlmon.processor.receive.load import WorkMeter
 from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
 from otel_mlmon.processor.serve.api import create_app
 from otel_mlmon.processor.serve.otlp import Exporter
@@ -65,15 +66,18 @@ class Service:
         settings = Settings(config)
         self._telemetry = SelfTelemetry()
         self._pipeline = ProcessorPipeline(settings, notify=self._notify, telemetry=self._telemetry)
+        meter = WorkMeter()
         self._state_thread: StateThread[tuple[TelemetryItem | RelearnRequest, ...], Rejections] = StateThread(
             self._pipeline,
             commit_interval_s=config.storage.commit_interval_s,
             tick_s=min(TICK_S, config.windows.pane_s / 2),
+            measure=meter.measure,
         )
         self._admission = Admission(
             self._state_thread.submit,
             max_request_bytes=config.receiver.max_request_bytes,
             max_pending_bytes=config.receiver.max_pending_bytes,
+            meter=meter,
             dead_letters=config.storage.path / DEAD_LETTERS / "requests",
         )
         self._grpc = GrpcReceiver(self._admission, config.receiver.grpc) if config.receiver.grpc else None
@@ -214,7 +218,7 @@ class Service:
     def _receiver_values(self) -> Iterator[MetricValue]:
         counts = self._admission.counts
         yield MetricValue(metric=semconv.REQUESTS_PENDING, value=self._admission.pending_bytes)
-        yield MetricValue(metric=semconv.REQUESTS_REFUSED, value=counts.refused_requests)
+        yield MetricValue(metric=semconv.QUEUE_DURATION, value=self._admission.queue_s)
         yield MetricValue(metric=semconv.REQUESTS_MALFORMED, value=counts.malformed)
         yield MetricValue(metric=semconv.REQUESTS_DEAD_LETTERS, value=counts.dead_letters)
         points = {
@@ -227,6 +231,8 @@ class Service:
         for metric, key, totals in (
             (semconv.RECEIVED_POINTS, semconv.OUTCOME, points),
             (semconv.REJECTED_POINTS, semconv.REASON, counts.rejected),
+            (semconv.REQUESTS_REFUSED, semconv.REASON, counts.unread_requests),
+            (semconv.REQUESTS_REFUSED_BYTES, semconv.REASON, counts.unread_bytes),
             (semconv.RECEIVED_UNUSED, semconv.SIGNAL, counts.unused),
         ):
             for value, total in totals.items():

@@ -17,7 +17,7 @@ from otel_mlmon.instrumentation.decode.outputs import TIMED_ONLY, DecodedOutputs
 from otel_mlmon.instrumentation.decode.predictions import Head, Predictions
 from otel_mlmon.instrumentation.runtime.call import Plan
 from otel_mlmon.types import OutputKind
-from otel_mlmon.vocabulary import TextBuckets, TextNamer
+from otel_mlmon.vocabulary import TextBuckets, TextNamer, Vocabularies
 
 MAX_DECODERS: Final = 1024
 """The largest number of plans whose decoders are cached; beyond it the oldest is evicted."""
@@ -158,6 +158,18 @@ def make_namer(plan: Plan, declared: DeclaredModel, model: str) -> TextNamer:
             for feature in {*declared.categories, *categories}
         },
         kept_features=declared.keep_text,
+    )
+
+
+def make_vocabularies(
+    limit: int, options: Callable[[str], DeclaredModel], *, on_full: Callable[[str, str], None] = lambda _, __: None
+) -> Vocabularies:
+    """Makes the vocabularies of all models, of at most `limit` names each, from their options by name."""
+    return Vocabularies(
+        limit=limit,
+        buckets_of=lambda model: TextBuckets(key=options(model).text_key or "", model=model),
+        declared_categories=lambda model, feature: options(model).categories.get(feature, ()),
+        on_full=on_full,
     )
 
 

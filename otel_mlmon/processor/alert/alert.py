@@ -58,6 +58,8 @@ class Cause:
     """A text that says what moved: mean, middle half, missing values, classes."""
     summary: str = ""
     """A text that says how much it moved: `total variation 35 %, tolerated 2 % (n = 4 210, reference n = 5 000)`."""
+    is_absent: bool = False
+    """Whether the stream is no longer sent, rather than distributed differently."""
     origin: str = ""
     """Origin of the reference, as in `window.ReferenceOrigin`; empty if unknown."""
     margin: float = 0.0

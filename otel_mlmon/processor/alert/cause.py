@@ -12,11 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Final
 
 from otel_mlmon import semconv, streams
 from otel_mlmon.processor.alert.alert import Cause
 from otel_mlmon.processor.detect.score import Score
+from otel_mlmon.processor.window.presence import Absence
 from otel_mlmon.processor.window.window import Bins, Reference, Window
 from otel_mlmon.types import Counts
 
@@ -36,6 +38,8 @@ _IMAGE_ADJECTIVES: Final = {
 }
 """Adjectives for images, when the mean of a property falls and when it grows."""
 _UNITS: Final = {"image.width": " px", "image.height": " px"}
+ABSENCE_MARGIN: Final = 2.0
+"""A stream that is no longer sent ranks as evidence at its cap, which is 100 times the alarm line."""
 _FRACTION_DIGITS: Final = 9
 """Shares that differ by less are equal: a sum of floats is exact to about sixteen digits."""
 
@@ -162,6 +166,36 @@ def shift_cause(window: Window, reference: Reference, score: Score, counts: BinC
         origin=reference.origin,
         margin=score.margin,
     )
+
+
+def absence_cause(window: Window, absence: Absence, score: Score, *, bound: float) -> Cause:
+    """Describes a stream that is no longer sent although its model has predictions.
+
+    Args:
+        window: The stream's window.
+        absence: Since when it is not sent, and how many values were to be expected.
+        score: Its score.
+        bound: The total variation that is tolerated.
+    """
+    predictions, expected = format_count(absence.predictions), format_count(absence.expected)
+    return Cause(
+        stream=window.stream.stream,
+        value=1.0,
+        bound=bound,
+        reference=f"{expected} values in {predictions} predictions",
+        current=f"no longer sent since {format_utc(absence.since_ns)}",
+        current_count=0,
+        reference_count=score.reference_count,
+        onset_ns=absence.since_ns,
+        summary=f"no value with the last {predictions} predictions of the model; {expected} were to be expected",
+        is_absent=True,
+        margin=ABSENCE_MARGIN,
+    )
+
+
+def format_utc(time_ns: int) -> str:
+    """Formats Unix nanoseconds to the second: `2026-01-31 12:00:00 UTC`."""
+    return f"{datetime.fromtimestamp(time_ns / 1e9, tz=timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _describe_largest_move(

@@ -350,6 +350,11 @@ def _has_data(window: Window) -> bool:
     return window.pane.size == 0 or bool(window.pane.any())
 
 
+def _is_back(cause: Cause | None, window: Window) -> bool:
+    """Whether a stream that was no longer sent is sent again."""
+    return cause is not None and cause.is_absent and _has_data(window)
+
+
 def _judge(rule: Rule, entry: RuleRecord, window: Window, score: Score, counts: OnsetCounts, now_ns: int) -> bool:
     """Judges one stream and stores the outcome; returns whether there was one. The guard `alert` counts a failure."""
     stream = window.stream.stream
@@ -363,7 +368,7 @@ def _judge(rule: Rule, entry: RuleRecord, window: Window, score: Score, counts: 
             entry.failed.append(stream)
         entry.judged_ns[stream] = now_ns
         return True
-    if outcome is None:
+    if outcome is None and not _is_back(entry.causes.get(stream), window):
         return False
     _remove_stream(entry, stream)
     if isinstance(outcome, Cause):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -29,7 +29,8 @@ from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.detect.statistics.statistic import Statistic
 from otel_mlmon.processor.detect.threshold import Threshold
 from otel_mlmon.processor.window.window import Reference, StreamKey, Window
-from otel_mlmon.types import Counts
+from otel_mlmon.semconv import MISSING, OTHER
+from otel_mlmon.types import Bools, Counts
 
 _GUARD: Final = guard(STAGE)
 _LN_10: Final = math.log(10.0)
@@ -130,7 +131,7 @@ class Evaluator:
                 for position, score in zip(batch.positions, self._scores(batch, log10_alarm_line), strict=True):
                     scores[position] = score
         return [
-            (window, score or _build_learning_score(window, log10_alarm_line))
+            (window, _mark_absence(window, score or _build_learning_score(window, log10_alarm_line)))
             for (window, _), score in zip(judged, scores, strict=True)
         ]
 
@@ -225,9 +226,10 @@ class Evaluator:
             # First drop: a reference that is refused must not leave the evidence against the one before.
             self._drop_evidence(stream)
         key: BankKey = (reference.counts.size, policy.direction)
-        row = self._bank(key).add(reference.counts, policy.tolerance)
+        bank = self._bank(key)
+        row = bank.add(reference.counts, policy.tolerance, always_rare=_find_rare_bins(reference.bins.names))
         if previous is not None and is_rebinned:
-            self._bank(key).continue_from(row, self._banks[previous.bank], previous.row)
+            bank.continue_from(row, self._banks[previous.bank], previous.row)
             self._drop_evidence(stream)
         entry = self._entries[stream] = StreamEntry(
             bank=key,
@@ -289,6 +291,11 @@ class Evaluator:
         return results
 
 
+def _find_rare_bins(names: Sequence[str]) -> Bools:
+    """Returns which bins have a tolerance of their own whatever their share: missing values, and unnamed classes."""
+    return np.array([name in (MISSING, OTHER) for name in names])
+
+
 def _split_into_rounds(streams: Sequence[StreamKey]) -> Sequence[Sequence[int]]:
     """Splits the positions of `streams` so that no stream is twice in a round, and its panes keep their order."""
     if len(set(streams)) == len(streams):
@@ -309,6 +316,11 @@ def _judge(
 ) -> tuple[ThresholdVerdict, ...]:
     verdicts = (threshold.judge(statistics, count=count, bins=bins) for threshold in thresholds)
     return tuple(verdict for verdict in verdicts if verdict is not None)
+
+
+def _mark_absence(window: Window, score: Score) -> Score:
+    """Returns the score of a stream that is no longer sent as `no_data`: its evidence stays as it was."""
+    return score if window.absence is None else replace(score, state="no_data", since_ns=0)
 
 
 def _build_learning_score(window: Window, log10_alarm_line: float) -> Score:

@@ -32,6 +32,7 @@ _ACCURACY: Final = (
     (semconv.ACCURACY_LOW, "low"),
     (semconv.ACCURACY_HIGH, "high"),
 )
+_MODEL_STATES: Final = ("drift", "no_data", "error", "learning", "weak", "ok")
 _UNSCORED: Final = Score(state="learning", log10_evidence=0.0, log10_alarm_line=0.0)
 
 
@@ -215,8 +216,6 @@ def _drift_rank(stream: Document) -> tuple[float, str]:
 
 
 def _model_state(statuses: Iterable[str]) -> str:
-    """Returns `drift` if any stream drifts, else `learning` while any learns, else `ok`."""
+    """Returns the first state of `_MODEL_STATES` that any stream is in; `learning` without streams."""
     distinct = set(statuses)
-    if "drift" in distinct:
-        return "drift"
-    return "ok" if distinct == {"ok"} else "learning"
+    return next((state for state in _MODEL_STATES if state in distinct), "learning")

@@ -11,6 +11,7 @@ from otel_mlmon import semconv, streams
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.window.binning import count_over_threshold
 from otel_mlmon.processor.window.moving_reference import MovingReference
+from otel_mlmon.processor.window.presence import Absence, StreamPresence
 from otel_mlmon.processor.window.providers import ProviderUse
 from otel_mlmon.processor.window.reference import ModelWindowSettings, ReferenceState, StreamReference
 from otel_mlmon.processor.window.series import FAILED, PointKey, Series, SeriesKey, merge_streams, sketch_streams
@@ -70,6 +71,8 @@ class ModelProgress:
     last_ns: int = 0
     """End of the last pane with points."""
     predictions: int = 0
+    presences: dict[str, StreamPresence] = field(default_factory=dict)
+    """By stream that ever had values."""
 
 
 class ClosedPane(NamedTuple):
@@ -164,6 +167,9 @@ class ModelWindows:
         self.progress.last_ns = end_ns
         windows: list[Window] = []
         changed: list[StreamKey] = []
+        predictions = _count_predictions(sketches)
+        activity = predictions or sketches.get(semconv.STREAM_LATENCY, StreamSketch()).total
+        absences = self._update_presences(sketches, activity, end_ns)
         for name in sorted({*self.streams, *sketches}):
             with guard("window"):
                 stream = self.ensure_stream(name)
@@ -172,10 +178,11 @@ class ModelWindows:
                     start_ns=start_ns,
                     end_ns=end_ns,
                     exemplars=tuple(sorted(exemplars.get(name, ()))[:MAX_EXEMPLARS]),
+                    absence=absences.get(name),
                 )
                 windows += [window] if window is not None else []
                 changed += [stream.key] if is_changed else []
-        self.progress.predictions += _count_predictions(sketches)
+        self.progress.predictions += predictions
         pane = ModelPane(
             model=self.key,
             start_ns=start_ns,
@@ -226,6 +233,27 @@ class ModelWindows:
             streams=tuple(self.streams[name].summary() for name in sorted(self.streams)),
             calibration=self.settings.calibration,
         )
+
+    def _update_presences(
+        self, sketches: Mapping[str, StreamSketch], activity: int, end_ns: int
+    ) -> Mapping[str, Absence]:
+        """Adds a pane to the presence of every stream, and returns those that are no longer sent.
+
+        Args:
+            sketches: Of the pane, by stream.
+            activity: Predictions of the model in the pane, or calls where it has no predictions.
+            end_ns: End of the pane.
+        """
+        presences = {name: self.progress.presences.get(name, StreamPresence(end_ns)) for name in self.streams}
+        presences |= {name: StreamPresence(end_ns) for name in sketches if name not in presences}
+        self.progress.presences = {
+            name: presence.add(sketches[name].total if name in sketches else 0, activity, end_ns)
+            for name, presence in presences.items()
+        }
+        if not activity:
+            return {}
+        absences = {name: presence.absence(end_ns) for name, presence in self.progress.presences.items()}
+        return {name: absence for name, absence in absences.items() if absence is not None}
 
     def _add_pane(self, pane: ModelPane) -> None:
         self.last_panes.append(pane)

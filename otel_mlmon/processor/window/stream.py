@@ -8,6 +8,7 @@ from typing import Final, Literal
 import numpy as np
 
 from otel_mlmon.processor.window.moving_reference import MovingReference
+from otel_mlmon.processor.window.presence import Absence
 from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
 from otel_mlmon.processor.window.window import (
     Bins,
@@ -78,25 +79,33 @@ class StreamWindows:
         return reference if reference is not None else self.learned.reference
 
     def close_pane(
-        self, sketch: StreamSketch | None, *, start_ns: int, end_ns: int, exemplars: tuple[str, ...] = ()
+        self,
+        sketch: StreamSketch | None,
+        *,
+        start_ns: int,
+        end_ns: int,
+        exemplars: tuple[str, ...] = (),
+        absence: Absence | None = None,
     ) -> tuple[Window | None, bool]:
         """Makes the window of a pane; returns it and whether the reference changed.
 
-        Choice: a pane without values makes a window of zeros while the rolling window still holds any, so that a
-        feature that went silent is noticed; after that it makes none.
+        A pane without values makes a window of zeros while the rolling window still holds any, and for as long as
+        there is an `absence`; else it makes none.
         """
         self.rolling.evict(end_ns)
         if sketch is not None and sketch.total:
             self.fault = find_text_fault(self.learned.state.sketch, sketch, is_learned=self._is_learned)
         if sketch is None or not sketch.total or self.fault:
             sketch = _EMPTY
-            if not self.rolling.total:
+            if absence is None and not self.rolling.total:
                 return None, False
         if self.learned.reference is None:
             # Judging the pane that completes the reference against it would count the pane twice.
-            self.learned.learn(sketch)
+            if sketch.total:
+                self.learned.learn(sketch)
             learned = self.learned.state.sketch.total
-            return self._window(sketch, _NO_COUNTS, start_ns, end_ns, exemplars, learned=learned), True
+            window = self._window(sketch, _NO_COUNTS, start_ns, end_ns, exemplars, absence, learned=learned)
+            return window, bool(sketch.total)
         is_changed = self.learned.fit(sketch)
         if is_changed:
             self._clear()
@@ -116,7 +125,7 @@ class StreamWindows:
             pane = pane._replace(counts=self.moving.adjust(end_ns, pane.counts))
         if sketch.total:
             self.rolling.add(pane)
-        return self._window(sketch, pane.counts, start_ns, end_ns, exemplars), is_changed
+        return self._window(sketch, pane.counts, start_ns, end_ns, exemplars, absence), is_changed
 
     def apply_settings(self, settings: ModelWindowSettings) -> bool:
         """Applies other settings; returns whether the reference is another one now."""
@@ -205,6 +214,7 @@ class StreamWindows:
         start_ns: int,
         end_ns: int,
         exemplars: tuple[str, ...],
+        absence: Absence | None,
         *,
         learned: int | None = None,
     ) -> Window:
@@ -221,6 +231,7 @@ class StreamWindows:
             rolling_start_ns=start_ns if is_learning else self.rolling.start_ns(start_ns),
             rolling_mean=float("nan") if is_learning else self.rolling.mean,
             exemplars=exemplars,
+            absence=absence,
         )
 
 

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from otel_mlmon.processor.window.presence import Absence
 from otel_mlmon.sketch.moments import ExactSum, Moments
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import Counts, ModelKey
@@ -88,6 +89,8 @@ class Window:
     """Mean of the values in the rolling window, in their own unit."""
     exemplars: tuple[str, ...] = field(default=())
     """Trace ids seen in this pane."""
+    absence: Absence | None = None
+    """Since when the stream is no longer sent although its model has predictions; None if it is."""
 
 
 class PaneCounts(NamedTuple):

@@ -46,6 +46,7 @@ def test_the_json_of_an_alert_has_plain_keys_and_states_by_name() -> None:
                 "current_shares": [0.06, 0.07, 0.05, 0.45, 0.06, 0.06, 0.07, 0.06, 0.06, 0.06],
                 "details": [],
                 "summary": "total variation 35 %, tolerated 2 % (n = 4 210, reference n = 5 000)",
+                "is_absent": False,
                 "origin": "learned",
                 "margin": 0.0,
             }
