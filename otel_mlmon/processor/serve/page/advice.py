@@ -150,16 +150,21 @@ def _list_facts(model: Document, alerts: Sequence[Document]) -> Iterable[Markup]
             yield Markup("{}: {}").format(format_name(stream["stream"], 60), change or "moved")
 
 
+def find_fallbacks(model: Document) -> list[Document]:
+    """Finds the fallbacks that last: those without a later report that the provider asked for is in use."""
+    used_ns = {use["provider"]: use["last_ns"] for use in model.get("providers", ())}
+    return [use for use in model.get("fallbacks", ()) if used_ns.get(use["requested"], 0) <= use["last_ns"]]
+
+
 def _list_fallbacks(model: Document) -> Iterable[Markup]:
-    for use in model.get("fallbacks", ()):
+    for use in find_fallbacks(model):
         yield Markup("It runs on {}, although {} was asked for, since {}").format(
             format_name(use["provider"], 60), format_name(use["requested"], 60), format_time(use["first_ns"])
         )
 
 
 def _list_actions(model: Document, rules: Sequence[str], alerts: Sequence[Document]) -> Iterable[Markup]:
-    if model.get("fallbacks"):
-        use = model["fallbacks"][0]
+    for use in find_fallbacks(model)[:1]:
         yield Markup(
             "Find out why {} could not be used: driver, libraries and device of the machine. Restart the service then."
         ).format(format_name(use["requested"], 60))

@@ -32,7 +32,7 @@ Point = tuple[int, float]
 """Unix nanoseconds and a value; NaN is a gap."""
 
 
-class Axis:
+class PixelScale:
     """Maps values to pixels."""
 
     def __init__(self, *, low: float, high: float, start: float, end: float) -> None:
@@ -75,7 +75,7 @@ def round_steps(high: float, *, limit: int) -> list[float]:
     return [float(f"{index * step:.12g}") for index in range(int(high / step + 1e-9) + 1)]
 
 
-def draw_grid(vertical: Axis, high: float, format_value: Callable[[float], str]) -> str:
+def draw_grid(vertical: PixelScale, high: float, format_value: Callable[[float], str]) -> str:
     """Draws horizontal lines at round values, with their numbers."""
     parts = []
     for value in round_steps(high, limit=4):
@@ -132,8 +132,8 @@ def draw_lines(
     shown_limit = limit if limit is not None and limit <= 4 * max(values) else None
     high = max(*values, shown_limit or 0.0, least_high) * 1.12
     high = high if high > 1e-300 else 1.0
-    horizontal = Axis(low=start_ns / _NS, high=end_ns / _NS, start=LEFT, end=WIDTH - RIGHT)
-    vertical = Axis(low=0.0, high=high, start=HEIGHT - BOTTOM, end=TOP)
+    horizontal = PixelScale(low=start_ns / _NS, high=end_ns / _NS, start=LEFT, end=WIDTH - RIGHT)
+    vertical = PixelScale(low=0.0, high=high, start=HEIGHT - BOTTOM, end=TOP)
     parts = [draw_grid(vertical, high, format_value)]
     for css_class, points in lines:
         parts += _draw_path(css_class, points, horizontal, vertical, gap_ns)
@@ -147,7 +147,9 @@ def draw_lines(
     return draw_svg(WIDTH, HEIGHT, label, parts)
 
 
-def _draw_path(css_class: str, points: Sequence[Point], horizontal: Axis, vertical: Axis, gap_ns: int) -> Iterable[str]:
+def _draw_path(
+    css_class: str, points: Sequence[Point], horizontal: PixelScale, vertical: PixelScale, gap_ns: int
+) -> Iterable[str]:
     runs: list[list[Point]] = []
     previous_ns: int | None = None
     for time_ns, value in points:
@@ -174,8 +176,8 @@ def draw_sparkline(points: Sequence[Point], *, label: str, limit: float | None =
         return ""
     top = max(value for _, value in finite)
     shown_limit = limit if limit is not None and limit <= 4 * top else None
-    horizontal = Axis(low=finite[0][0] / _NS, high=finite[-1][0] / _NS, start=1, end=119)
-    vertical = Axis(low=0.0, high=max(top, shown_limit or 0.0) * 1.05 or 1.0, start=27, end=1)
+    horizontal = PixelScale(low=finite[0][0] / _NS, high=finite[-1][0] / _NS, start=1, end=119)
+    vertical = PixelScale(low=0.0, high=max(top, shown_limit or 0.0) * 1.05 or 1.0, start=27, end=1)
     path = "L".join(f"{horizontal.map(time_ns / _NS):.1f},{vertical.map(value):.1f}" for time_ns, value in finite)
     parts = [f'<path class="line p95" d="M{path}"/>']
     if shown_limit is not None:
@@ -245,7 +247,7 @@ def draw_heat_map(
         label: For screen readers.
     """
     height = STRIP_ROW * len(rows) + BOTTOM
-    horizontal = Axis(low=start_ns / _NS, high=end_ns / _NS, start=STRIP_NAMES + 10, end=STRIP_WIDTH - RIGHT)
+    horizontal = PixelScale(low=start_ns / _NS, high=end_ns / _NS, start=STRIP_NAMES + 10, end=STRIP_WIDTH - RIGHT)
     parts = []
     for row, (name, points) in enumerate(rows):
         y = row * STRIP_ROW

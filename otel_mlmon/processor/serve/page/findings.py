@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from otel_mlmon.processor.serve.page import words
-from otel_mlmon.processor.serve.page.steps import NAMES, Step, check_alerts, count_lost, list_steps, next_step
+from otel_mlmon.processor.serve.page.steps import NAMES, MonitoringStep, check_alerts, count_lost, list_steps, next_step
 
 Document = Mapping[str, Any]
 
@@ -25,7 +25,7 @@ class Finding:
     todo: str = ""
 
 
-def summarize_steps(overview: Document, setup: Document) -> tuple[Step, ...]:
+def summarize_steps(overview: Document, setup: Document) -> tuple[MonitoringStep, ...]:
     """Summarises the five steps over all models: a step works where it works for every model version.
 
     Without any model the first four wait for telemetry.
@@ -33,8 +33,8 @@ def summarize_steps(overview: Document, setup: Document) -> tuple[Step, ...]:
     documents = [document for versions in overview.get("versions", {}).values() for document in versions.values()]
     if not documents:
         todo = "Set OTEL_EXPORTER_OTLP_ENDPOINT of the application to the receiver, and call otel_mlmon.instrument()."
-        waiting = [Step(number=1, state="missing", text="no telemetry of a model has arrived", todo=todo)]
-        waiting += [Step(number=number, state="waits", text="needs step 1 first") for number in (2, 3, 4)]
+        waiting = [MonitoringStep(number=1, state="missing", text="no telemetry of a model has arrived", todo=todo)]
+        waiting += [MonitoringStep(number=number, state="waits", text="needs step 1 first") for number in (2, 3, 4)]
         return (*waiting, check_alerts(setup))
     by_model = [(document, list_steps(document, setup)) for document in documents]
     summary = []
@@ -45,7 +45,7 @@ def summarize_steps(overview: Document, setup: Document) -> tuple[Step, ...]:
         name = words.clean(f"{document['name']} {document['version']}".strip(), 60)
         is_common = index == len(NAMES) - 1 or worst.is_working
         text = worst.text if is_common else f"{name}: {worst.text}"
-        summary.append(Step(number=worst.number, state=worst.state, text=text, todo=worst.todo))
+        summary.append(MonitoringStep(number=worst.number, state=worst.state, text=text, todo=worst.todo))
     return tuple(summary)
 
 

@@ -22,7 +22,7 @@ _LOCAL_NOTIFIERS: Final = frozenset({"log"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class MonitoringStep:
     """One of the five steps, for one model version or for a whole processor."""
 
     number: int
@@ -47,7 +47,7 @@ class Step:
         return {**asdict(self), "name": self.name}
 
 
-def list_steps(model: Document, setup: Document) -> tuple[Step, ...]:
+def list_steps(model: Document, setup: Document) -> tuple[MonitoringStep, ...]:
     """Lists the five steps of one model version.
 
     Args:
@@ -66,7 +66,7 @@ def list_steps(model: Document, setup: Document) -> tuple[Step, ...]:
     )
 
 
-def next_step(steps: Iterable[Step]) -> Step | None:
+def next_step(steps: Iterable[MonitoringStep]) -> MonitoringStep | None:
     """Returns the one step to work on next: the first that is broken or missing, else the first that waits."""
     listed = list(steps)
     for states in (("broken", "missing"), ("waits",)):
@@ -82,35 +82,39 @@ _DECLARE_FEATURES: Final = (
 )
 
 
-def _operational_metrics(model: Document) -> Step:
+def _operational_metrics(model: Document) -> MonitoringStep:
     if is_number(model["latency"]["p50_s"]):
-        return Step(number=1, state="works", text="latency, throughput and errors arrive")
-    return Step(number=1, state="waits", text="no call in the last minutes", todo="Send traffic to the model.")
+        return MonitoringStep(number=1, state="works", text="latency, throughput and errors arrive")
+    return MonitoringStep(
+        number=1, state="waits", text="no call in the last minutes", todo="Send traffic to the model."
+    )
 
 
-def _prediction_log(model: Document, predictions: Sequence[Document]) -> Step:
+def _prediction_log(model: Document, predictions: Sequence[Document]) -> MonitoringStep:
     if model["predictions"]:
-        return Step(number=2, state="works", text="predictions are counted")
+        return MonitoringStep(number=2, state="works", text="predictions are counted")
     if predictions:
-        return Step(number=2, state="waits", text="no prediction counted yet", todo="Send traffic to the model.")
-    return Step(number=2, state="missing", text="no output is read as a prediction", todo=_READ_OUTPUTS)
+        return MonitoringStep(
+            number=2, state="waits", text="no prediction counted yet", todo="Send traffic to the model."
+        )
+    return MonitoringStep(number=2, state="missing", text="no output is read as a prediction", todo=_READ_OUTPUTS)
 
 
-def _drift(number: int, streams: Sequence[Document], subject: str, todo: str) -> Step:
+def _drift(number: int, streams: Sequence[Document], subject: str, todo: str) -> MonitoringStep:
     judged = [stream for stream in streams if stream["state"] in JUDGED]
     faults = [stream for stream in streams if stream["state"] == "error"]
     if faults:
         text = f"{len(faults)} of {len(streams)} {subject} cannot be judged: {faults[0]['fault'] or 'no reason given'}"
-        return Step(number=number, state="broken", text=text, todo="See the reason beside the stream.")
+        return MonitoringStep(number=number, state="broken", text=text, todo="See the reason beside the stream.")
     if judged and len(judged) == len(streams):
-        return Step(number=number, state="works", text=f"{len(streams)} {subject} are watched")
+        return MonitoringStep(number=number, state="works", text=f"{len(streams)} {subject} are watched")
     if judged:
         text = f"{len(judged)} of {len(streams)} {subject} are watched, the others are learned"
-        return Step(number=number, state="works", text=text)
+        return MonitoringStep(number=number, state="works", text=text)
     if not streams:
-        return Step(number=number, state="missing", text=f"no {subject} arrive", todo=todo)
+        return MonitoringStep(number=number, state="missing", text=f"no {subject} arrive", todo=todo)
     slowest = min(streams, key=lambda stream: stream["learned_count"] / max(stream["required_count"], 1))
-    return Step(number=number, state="waits", text=describe_learning(slowest), todo="Wait for more traffic.")
+    return MonitoringStep(number=number, state="waits", text=describe_learning(slowest), todo="Wait for more traffic.")
 
 
 def describe_learning(stream: Document) -> str:
@@ -121,21 +125,23 @@ def describe_learning(stream: Document) -> str:
     return f"learning the reference: {learned} of {required} values"
 
 
-def check_alerts(setup: Document) -> Step:
+def check_alerts(setup: Document) -> MonitoringStep:
     """Checks whether alerts reach anybody."""
     notifiers = setup.get("notifiers", ())
     if not notifiers:
-        return Step(number=5, state="missing", text="nobody is told", todo="Set alerts.notify in the configuration.")
+        return MonitoringStep(
+            number=5, state="missing", text="nobody is told", todo="Set alerts.notify in the configuration."
+        )
     failing = [entry for entry in notifiers if is_failing(entry)]
     if failing:
         text = f"alerts to {failing[0]['name']} were not delivered"
         todo = "See the processor's log; the alert is in dead-letters/alerts.jsonl of its storage."
-        return Step(number=5, state="broken", text=text, todo=todo)
+        return MonitoringStep(number=5, state="broken", text=text, todo=todo)
     kinds = {str(entry.get("kind", "")) for entry in notifiers}
     if kinds <= _LOCAL_NOTIFIERS:
         text, todo = "alerts are written to the processor's log only", "Add a notifier to alerts.notify: a webhook."
-        return Step(number=5, state="missing", text=text, todo=todo)
-    return Step(number=5, state="works", text=f"{len(notifiers)} notifiers: {', '.join(sorted(kinds))}")
+        return MonitoringStep(number=5, state="missing", text=text, todo=todo)
+    return MonitoringStep(number=5, state="works", text=f"{len(notifiers)} notifiers: {', '.join(sorted(kinds))}")
 
 
 def count_lost(notifier: Document) -> int:
