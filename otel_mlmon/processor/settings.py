@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from otel_mlmon.errors import ConfigurationError, ProfileError
-from otel_mlmon.processor.alert.lifecycle import Alerts, AlertsRecord
+from otel_mlmon.processor.alert.lifecycle import Alerts
+from otel_mlmon.processor.alert.records import AlertsRecord
 from otel_mlmon.processor.alert.rules.rule import ModelRules
 from otel_mlmon.processor.config.model import Config
 from otel_mlmon.processor.detect.policy import DetectionPolicy

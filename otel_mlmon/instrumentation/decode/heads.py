@@ -200,7 +200,7 @@ class ClassDecoder:
         names = self.class_names
         is_only = sum(output.dtype.startswith("float") for output in self._plan.outputs) <= 1
         if self._declared.labels and len(names) != classes and is_only:
-            self._note("labels", f"{len(names)} given for {classes} classes")
+            self._note("labels", f"{len(names)} given for {classes} classes", is_warning=True)
             return [*names[:classes], *(str(index) for index in range(len(names), classes))]
         labels = self.origin_of(tensor).labels
         return label_table(names, labels if len(labels) == classes else tensor.keys, classes)

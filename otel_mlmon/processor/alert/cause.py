@@ -10,7 +10,7 @@ lies in an open bin, beyond what the reference ever held, is given by the bin's 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Final
@@ -93,6 +93,14 @@ class OnsetCounts:
 def rolling_counts(window: Window) -> BinCounts:
     """Returns the counts of the rolling window."""
     return BinCounts(counts=_as_tuple(window.rolling), mean=window.rolling_mean)
+
+
+def rank_causes(causes: Iterable[Cause]) -> tuple[Cause, ...]:
+    """Sorts causes, the strongest evidence first; evidence is capped, so among equals the largest move.
+
+    Margins are compared to a hundredth of a decade: below that the order would be noise.
+    """
+    return tuple(sorted(causes, key=lambda cause: (-round(cause.margin, 2), -cause.value, cause.stream)))
 
 
 def compute_shares(counts: Counts | tuple[int, ...]) -> tuple[float, ...]:

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.serve import health
+from otel_mlmon.processor.serve.access import AccessControl, WebAccess
 from otel_mlmon.processor.serve.authorization import refuse_unauthorized
 from otel_mlmon.processor.serve.page.history import History
 from otel_mlmon.processor.serve.page.routes import Page
@@ -49,7 +50,7 @@ def create_app(
     references: Callable[[], References],
     *,
     relearn: Callable[[ModelKey, tuple[str, ...]], None],
-    admin_token: str | None = None,
+    access: Callable[[], WebAccess] = WebAccess,
     setup: Callable[[], dict[str, Any]] = dict,
     history: History | None = None,
 ) -> Starlette:
@@ -61,7 +62,7 @@ def create_app(
         is_ready: Returns whether telemetry is accepted.
         references: Returns the references of all models.
         relearn: Has references of a model learned again; returns when that is stored.
-        admin_token: The token of who may change something; None if nobody may.
+        access: Returns what a request must bring, at that moment.
         setup: Returns how the processor is set up, and what has arrived.
         history: What the overviews said before, for the page.
     """
@@ -82,7 +83,7 @@ def create_app(
         return _error(503, "The processor failed to read its state; try again.")
 
     def relearn_model(request: Request) -> Response:
-        refusal = refuse_unauthorized(request, admin_token)
+        refusal = refuse_unauthorized(request, access().admin_token)
         if refusal is not None:
             return refusal
         model_id, query = request.path_params["id"], request.query_params
@@ -113,7 +114,7 @@ def create_app(
             *health.routes(is_ready),
             *Page(read, setup, history or History()).routes(),
         ],
-        middleware=[Middleware(_SecurityHeaders)],
+        middleware=[Middleware(_SecurityHeaders), Middleware(AccessControl, access=access)],
         exception_handlers={HTTPException: _http_error},
     )
 

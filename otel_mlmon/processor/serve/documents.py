@@ -15,8 +15,8 @@ from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.cause import describe_change
-from otel_mlmon.processor.alert.lifecycle import RuleStatus
 from otel_mlmon.processor.alert.message import format_alert
+from otel_mlmon.processor.alert.records import RuleStatus
 from otel_mlmon.processor.detect import accuracy
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.self_telemetry import MetricValue

@@ -21,6 +21,7 @@ FULL = replace(
 def test_the_json_of_an_alert_has_plain_keys_and_states_by_name() -> None:
     assert json.loads(json.dumps(FULL.to_dict())) == {
         "fingerprint": FULL.fingerprint,
+        "key": f"{FULL.fingerprint}-{TIME_NS}-0",
         "model": "digits",
         "version": "1",
         "environment": "staging",
@@ -54,6 +55,13 @@ def test_the_json_of_an_alert_has_plain_keys_and_states_by_name() -> None:
         "exemplars": ["t"],
         "links": [{"name": "a", "url": "https://a"}],
         "reason": "x",
+        "sequence": 0,
+        "incident_ns": 0,
+        "joined": [],
+        "news": [],
+        "related": [],
+        "silence": "",
+        "missed": [],
         "web_address": "127.0.0.1:8080",
         "relearn_command": "otel-mlmon reference relearn digits@staging --model-version 1 --stream prediction.label",
     }

@@ -14,7 +14,7 @@ function addLocalTimes(root) {
 
 async function refresh() {
   if (document.hidden || document.getSelection().type === "Range" || document.activeElement.tagName === "INPUT") return;
-  const answer = await fetch(location.href, { credentials: "omit" });
+  const answer = await fetch(location.href);
   if (!answer.ok) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   const focus = document.activeElement.getAttribute("href");
