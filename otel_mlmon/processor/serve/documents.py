@@ -85,6 +85,8 @@ def model_document(summary: ModelSummary, scores: Mapping[StreamKey, Score], rul
         "throughput_per_s": summary.calls_per_s,
         "error_ratio": summary.error_ratio,
         "predictions": summary.predictions,
+        "open_predictions": summary.open_predictions,
+        "late_predictions": summary.late_predictions,
         "accuracy": accuracy_document(summary, scores),
         "providers": [
             {"provider": use.provider, "first_ns": use.first_ns, "last_ns": use.last_ns}
