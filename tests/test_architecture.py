@@ -206,8 +206,11 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "starlette": ("processor.receive.http", "processor.serve", "processor.connections"),
     "uvicorn": ("processor.connections",),
     "zstandard": ("processor.receive.inflate",),
-    "httpx": ("processor.notify", "reference.web_port", "reference.download", "reference.relearn", "cli.demo"),
-    "jinja2": ("backtest.page",),
+    "httpx": (
+        "processor.notify", "reference.web_port", "reference.download", "reference.relearn", "cli.doctor", "cli.demo",
+    ),
+    "jinja2": ("backtest.page", "processor.serve.page"),
+    "markupsafe": ("processor.serve.page",),
     "rich": ("cli", "demo.view", "backtest.terminal", "backtest.result"),
 }  # fmt: skip
 
