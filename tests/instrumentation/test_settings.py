@@ -141,7 +141,6 @@ def test_a_wrong_variable_warns_and_counts_as_unset(name: str, fault: str, caplo
 )
 def test_truth_values_of_variables(text: str, value: bool) -> None:
     environ = {"OTEL_MLMON_ONNXRUNTIME_TELEMETRY": text}
-    environ = {variable: "1", "OTEL_SERVICE_NAME": "shop", "OTEL_MLMON_ADMIN_TOKEN": "t"}
     settings, _ = resolve_settings(InstrumentationSettings, {}, environ=environ)
     assert settings.onnxruntime_telemetry is value
 
@@ -206,6 +205,7 @@ def test_a_model_is_described_by_model_options_only() -> None:
 def test_a_misspelt_variable_is_one_warning_with_the_nearest_name(
     variable: str, nearest: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    environ = {variable: "1", "OTEL_SERVICE_NAME": "shop", "OTEL_MLMON_ADMIN_TOKEN": "t"}
     settings, _ = resolve_settings(InstrumentationSettings, {}, environ=environ)
     assert settings == InstrumentationSettings()
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
