@@ -142,6 +142,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "processor.alert.rules": (
         *BASE,
         *SECTION,
+        "processor.alert.absence",
         "processor.alert.alert",
         "processor.alert.cause",
         "processor.detect.policy",
@@ -205,8 +206,11 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "starlette": ("processor.receive.http", "processor.serve", "processor.connections"),
     "uvicorn": ("processor.connections",),
     "zstandard": ("processor.receive.inflate",),
-    "httpx": ("processor.notify", "reference.web_port", "reference.download", "reference.relearn", "cli.demo"),
-    "jinja2": ("backtest.page",),
+    "httpx": (
+        "processor.notify", "reference.web_port", "reference.download", "reference.relearn", "cli.doctor", "cli.demo",
+    ),
+    "jinja2": ("backtest.page", "processor.serve.page"),
+    "markupsafe": ("processor.serve.page",),
     "rich": ("cli", "demo.view", "backtest.terminal", "backtest.result"),
 }  # fmt: skip
 

@@ -40,6 +40,7 @@ from otel_mlmon.processor.notify.dispatcher import OutboxEntry
 from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, Rejections, TelemetryItem
 from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
 from otel_mlmon.processor.serve import documents
+from otel_mlmon.processor.serve.page.history import History
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.state.repository import RecordKind, load_records, open_repository, put_records
 from otel_mlmon.processor.window.aggregator import WindowAggregator
@@ -118,7 +119,9 @@ class ProcessorPipeline:
         self._dispatcher = dispatcher
         self._telemetry = telemetry
         self._clock_ns = clock_ns
-        self._document: documents.Document = {"models": {}, "alerts": []}
+        self._document: documents.Document = {"models": {}, "versions": {}, "alerts": []}
+        self.history = History()
+        """What the documents said before."""
         self._references: dict[str, dict[str, ModelReference]] = {}
         self._gauges: tuple[MetricValue, ...] = ()
         self._scores: dict[StreamKey, Score] = {}
@@ -328,6 +331,7 @@ class ProcessorPipeline:
         self._references = references
         document = documents.overview(summaries, self._scores, rules, self._alerts.alerts())
         self._document, self._gauges = document, tuple(documents.gauges(document, self._scores, rules))
+        self.history.add(document)
 
 
 def _key(stream: StreamKey) -> str:
