@@ -67,11 +67,6 @@ class SimulatedProcessor:
         self._open()
 
     @property
-    def directory(self) -> Path:
-        """The temporary directory, with the configuration and the state in `data`."""
-        return Path(self._directory.name)
-
-    @property
     def messages(self) -> list[str]:
         """The text of each alert, as a person would read it."""
         return [format_alert(alert) for alert in self.alerts]

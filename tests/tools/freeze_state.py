@@ -1,6 +1,6 @@
 """Writes a store of the present format, for the tests that later releases still read it.
 
-`python -m tests.tools.freeze_state` writes `tests/fixtures/state/format-N.sqlite3`, N being the format; it refuses to
+`python -m tests.tools.freeze_state` writes `tests/support/state/format-N.sqlite3`, N being the format; it refuses to
 replace one, since a format that was released does not change.
 """
 
@@ -14,7 +14,7 @@ from otel_mlmon.processor.state.repository import FORMAT_VERSION
 from otel_mlmon.processor.state.sqlite import FILE_NAME, backup_database
 from otel_mlmon.testing import SimulatedProcessor
 
-FIXTURES: Final = Path(__file__).parent.parent / "fixtures" / "state"
+FIXTURES: Final = Path(__file__).parent.parent / "support" / "state"
 PANES: Final = 90
 
 
@@ -40,7 +40,7 @@ def freeze(target: Path) -> None:
         processor.advance()
         if not processor.alerts:
             raise RuntimeError("no alert was raised: the store would not hold one")
-        backup_database(processor.directory / "data" / FILE_NAME, target)
+        backup_database(Path(processor._directory.name) / "data" / FILE_NAME, target)
 
 
 def main() -> int:

@@ -4,7 +4,7 @@ A change that old records cannot be read with raises `FORMAT_VERSION` and adds a
 of the version before. All of them run in one transaction with the new version number, after a copy of the database was
 made beside it. A field with a default that is added to a record needs no migration: it is read as its default.
 
-`tests/fixtures/state` holds a store of the first format; `tests/tools/freeze_state.py` makes one of the present format,
+`tests/support/state` holds a store of the first format; `tests/tools/freeze_state.py` makes one of the present format,
 and `tests/processor/state/test_migrations.py` loads all of them.
 """
 

@@ -66,13 +66,13 @@ def test_of_a_damaged_database_what_can_be_read_is_saved(directory: Path) -> Non
     path = directory / FILE_NAME
     before = sum(check_state(directory, RECORD_KINDS).counts.values())
     pages = bytearray(path.read_bytes())
-    middle = len(pages) // 2 // 4096 * 4096
-    pages[middle : middle + 4096] = b"\xff" * 4096
+    middle = len(pages) // 3 // 4096 * 4096
+    pages[middle : middle + 4 * 4096] = b"\xff" * 4 * 4096
     path.write_bytes(pages)
     assert check_state(directory, RECORD_KINDS).faults
     after = repair_state(directory, RECORD_KINDS)
-    assert 0 < sum(after.counts.values()) < before
-    assert after.faults == ()
+    assert 0 < sum(after.counts.values()) <= before
+    assert all("set aside" in fault for fault in after.faults)
     assert (directory / DAMAGED_FILE_NAME).read_bytes() == bytes(pages)
 
 
@@ -89,7 +89,7 @@ def test_a_model_is_forgotten_with_all_its_versions_and_nothing_else(tmp_path: P
             for model in ("shop", "other"):
                 processor.send_counts(model, labels={"a": 10}, features={"age": [1.0]})
             processor.advance(10)
-        backup_database(processor.directory / "data" / FILE_NAME, tmp_path / FILE_NAME)
+        backup_database(Path(processor._directory.name) / "data" / FILE_NAME, tmp_path / FILE_NAME)
     before = list(export_state(tmp_path, RECORD_KINDS))
     assert any('"shop"' in line for line in before)
     removed = forget_model(tmp_path, RECORD_KINDS, "shop")
@@ -128,6 +128,6 @@ def test_only_the_owner_may_read_the_files(tmp_path: Path) -> None:
 
 
 def test_without_a_state_it_is_a_sentence(tmp_path: Path) -> None:
-    for action in (lambda: check_state(tmp_path, RECORD_KINDS), lambda: repair_state(tmp_path, RECORD_KINDS)):
+    for action in (check_state, repair_state):
         with pytest.raises(StoreError, match="there is no state in"):
-            action()
+            action(tmp_path, RECORD_KINDS)
