@@ -46,7 +46,7 @@ def _photograph(processor: SimulatedProcessor, name: str, model: str, folder: Pa
         lambda: b"",
         lambda: True,
         dict,
-        relearn=lambda model, streams: None,
+        relearn=lambda _model, _streams: None,
         setup=lambda: dict(SETUP),
         history=processor._pipeline.history,
     )

@@ -142,6 +142,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "processor.alert.rules": (
         *BASE,
         *SECTION,
+        "processor.alert.absence",
         "processor.alert.alert",
         "processor.alert.cause",
         "processor.detect.policy",

@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 TOP_LEVEL = {
-    ".changelog", ".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md",
+    ".changelog", ".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE",
+        "SECURITY.md", "Makefile", "README.md",
     "benchmarks", "collector-config", "docs", "examples", "otel_mlmon", "pyproject.toml", "tests",
 }  # fmt: skip
 
@@ -80,6 +81,8 @@ COVERED_BY = {
     "processor/window/outcome": "processor/window/test_aggregator_lateness.py",
     "processor/window/state": "processor/window/test_records.py",
     "event_kinds": "test_semconv.py",
+    "processor/alert/absence": "processor/test_pipeline_absence.py",
+    "processor/alert/retirement": "processor/alert/test_lifecycle.py",
     "reference/relearn": "cli/test_reference_relearn.py",
     "reference/web_port": "reference/test_download.py",
     "instrumentation/export/error_tracker": "instrumentation/sentry/test_tracker.py",

@@ -73,7 +73,9 @@ def model_document(summary: ModelSummary, scores: Mapping[StreamKey, Score], rul
         "name": summary.model.name,
         "version": summary.model.version,
         "environment": summary.model.environment,
-        "state": _model_state(stream["state"] for stream in streams),
+        "state": _model_state(
+            stream["state"] for stream in streams if StreamKey(summary.model, stream["stream"]) in scores
+        ),
         "updated_ns": summary.updated_ns,
         "latency": {
             "p50_s": summary.p50_s,
@@ -218,6 +220,6 @@ def _drift_rank(stream: Document) -> tuple[float, str]:
 
 
 def _model_state(statuses: Iterable[str]) -> str:
-    """Returns the first state of `_MODEL_STATES` that any stream is in; `learning` without streams."""
+    """Returns the first state of `_MODEL_STATES` that any stream is in; `learning` without one that is judged."""
     distinct = set(statuses)
     return next((state for state in _MODEL_STATES if state in distinct), "learning")

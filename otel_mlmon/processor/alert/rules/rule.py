@@ -16,8 +16,9 @@ from typing import Any, ClassVar, Final, Literal, Protocol, TypeAlias
 
 from pydantic import Field
 
+from otel_mlmon.processor.alert.absence import absence_cause
 from otel_mlmon.processor.alert.alert import Cause, Severity
-from otel_mlmon.processor.alert.cause import OnsetCounts, absence_cause, shift_cause
+from otel_mlmon.processor.alert.cause import OnsetCounts, shift_cause
 from otel_mlmon.processor.config.section import Section
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.score import Score
