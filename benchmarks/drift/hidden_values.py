@@ -30,8 +30,8 @@ from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.moments import Moments
 from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
-from otel_mlmon.text_buckets import TextBuckets
 from otel_mlmon.types import Floats, ModelKey
+from otel_mlmon.vocabulary import TextBuckets
 
 REFERENCE = 10_000
 PANE = 100

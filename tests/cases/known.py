@@ -6,8 +6,6 @@ from typing import Final
 
 KNOWN_WRONG: Final[dict[str, str]] = {
     "drift/daily_cycle_not_blind": "a daily cycle is taken for bursts",
-    "drift/nulls_and_new_category": "missing values and new categories below the tolerance are forgiven",
-    "drift/rare_class": "a rare class is below the tolerance",
     "drift/second_failure_is_told": "one firing alert hides what breaks after it",
     "drift/vanished_feature": "a feature that is not sent any more is not missed",
     "processor/alerts_survive_a_restart_with_the_receiver_down": "an alert leaves the outbox unconfirmed",

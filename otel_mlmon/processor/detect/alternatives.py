@@ -102,20 +102,19 @@ class Alternatives:
         return len(self.gain_sets) * TILTS.size
 
     def log_factors(
-        self, pane: Floats, set_shares: Floats, radius: Floats, idle_log_factors: Floats, *, out: Floats
+        self, pane: Floats, bounds: tuple[Floats, Floats], idle_log_factors: Floats, *, out: Floats
     ) -> None:
         """Computes ln Π L^c of each bet over a pane: c (ln Z + θ) over U and c ln Z over D.
 
         Args:
             pane: Counts, shape (S, K).
-            set_shares: `set_sums` of the reference's shares, shape (S, 4K).
-            radius: d, shape (S,); may be infinite.
+            bounds: A and B by set, as `set_bounds` has them.
             idle_log_factors: 0 or below, shape (S,): the factor of a bet whose D the ball can empty.
             out: Receives them, shape (S, T·M): every pair with the first tilt, with the second, …
         """
         counts = set_sums(pane)
         gain, loss = counts.take(self._gain_index, -1), counts.take(self._loss_index, -1)
-        upper, lower = _bounds(set_shares, radius)
+        upper, lower = bounds
         share = _gain_share(upper.take(self._gain_index, -1), lower.take(self._loss_index, -1))
         moved, is_open = gain + loss, share > 0.0
         is_all_open = is_open.all()
@@ -132,11 +131,11 @@ class Alternatives:
             if not is_all_open:
                 np.copyto(factors, idle_log_factors[:, None], where=~is_open)
 
-    def log_ratios(self, bets: Indices, set_shares: Floats, radius: Floats) -> Floats:
+    def log_ratios(self, bets: Indices, bounds: tuple[Floats, Floats]) -> Floats:
         """Computes ln L of one bet a row, shape (S, K); `bets` index the last axis of `log_factors`."""
         tilt, pair = np.divmod(bets, len(self.gain_sets))
         rows = np.arange(len(bets))
-        upper, lower = _bounds(set_shares, radius)
+        upper, lower = bounds
         share = _gain_share(upper[rows, self._gain_index[pair]], lower[rows, self._loss_index[pair]])
         log_z = -np.log(share * np.expm1(TILTS[tilt]) + 1.0)[:, None]
         ratios: Floats = self.gain_sets[pair] * (TILTS[tilt, None] + log_z) + self.loss_sets[pair] * log_z
@@ -175,8 +174,13 @@ def _pairs(bins: int, direction: Direction) -> list[tuple[Bools, Bools]]:
     return pairs
 
 
-def _bounds(set_shares: Floats, radius: Floats) -> tuple[Floats, Floats]:
-    """Returns A and B by set, shape (S, 4K); B is infinite where the ball can empty the set."""
+def set_bounds(set_shares: Floats, radius: Floats) -> tuple[Floats, Floats]:
+    """Returns A and B by set, shape (S, 4K); B is infinite where the ball can empty the set.
+
+    Args:
+        set_shares: `set_sums` of the reference's shares, shape (S, 4K).
+        radius: d, shape (S,); may be infinite.
+    """
     d = np.minimum(radius, 2.0)[:, None]
     lower = set_shares - d
     return set_shares + d, np.where(lower > 0.0, lower, np.inf)

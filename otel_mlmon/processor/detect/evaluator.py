@@ -29,7 +29,8 @@ from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.detect.statistics.statistic import Statistic
 from otel_mlmon.processor.detect.threshold import Threshold
 from otel_mlmon.processor.window.window import Reference, StreamKey, Window
-from otel_mlmon.types import Counts
+from otel_mlmon.semconv import MISSING, OTHER
+from otel_mlmon.types import Bools, Counts
 
 _GUARD: Final = guard(STAGE)
 _LN_10: Final = math.log(10.0)
@@ -225,9 +226,10 @@ class Evaluator:
             # First drop: a reference that is refused must not leave the evidence against the one before.
             self._drop_evidence(stream)
         key: BankKey = (reference.counts.size, policy.direction)
-        row = self._bank(key).add(reference.counts, policy.tolerance)
+        bank = self._bank(key)
+        row = bank.add(reference.counts, policy.tolerance, always_rare=_find_rare_bins(reference.bins.names))
         if previous is not None and is_rebinned:
-            self._bank(key).continue_from(row, self._banks[previous.bank], previous.row)
+            bank.continue_from(row, self._banks[previous.bank], previous.row)
             self._drop_evidence(stream)
         entry = self._entries[stream] = StreamEntry(
             bank=key,
@@ -287,6 +289,11 @@ class Evaluator:
         for position, statistics in zip(positions, self.measure(pairs) if pairs else (), strict=True):
             results[position] = statistics
         return results
+
+
+def _find_rare_bins(names: Sequence[str]) -> Bools:
+    """Returns which bins have a tolerance of their own whatever their share: missing values, and unnamed classes."""
+    return np.array([name in (MISSING, OTHER) for name in names])
 
 
 def _split_into_rounds(streams: Sequence[StreamKey]) -> Sequence[Sequence[int]]:

@@ -1,15 +1,19 @@
 """The tolerant e-CUSUM: an e-detector for a stream that has left its reference by more than is tolerated.
 
 The reference counts R (N in total, K bins) give shares r_k = (R_k + ½)/(N + K/2). The null is every law within a total
-variation of d = tolerance + sqrt(Kφ/4N): the first term is what the operator tolerates, the second what a finite
-reference does not know. All counts c are taken as c/φ, φ a cautious design effect (`design_effect.py`).
+variation of d = tolerance + sqrt(K²vφ/4(K-1)N), v = Σ r_k (1 - r_k): the first term is what the operator
+tolerates, the second what a finite reference does not know, √(Kφ/4N) where all bins are alike. Bins that are too rare
+for the ball have intervals of their own beside it (`rare_bins.py`).
+All counts c are taken as c/φ, φ a cautious design effect (`design_effect.py`).
 
 Many components bet against the null, each by its own idea of what drift would look like:
 
-- A fixed dictionary of simple alternatives (`alternatives.py`). Half of the weight, in equal parts.
+Two-sided, three quarters of the weight are for these, the last quarter for the bets on rare bins; else all of it:
+
+- A fixed dictionary of simple alternatives (`alternatives.py`). Half of it, in equal parts.
 - Three plug-ins: their alternative q is the exponentially weighted mean of the counts before this pane,
   with half-lives of 100, 1,000 and 10,000 items, shrunk to r with 20 pseudo-counts; their factor for a pane is
-  Π L_k^c_k, L the likelihood ratio of `two_sided` or `one_sided`. An eighth of the weight each.
+  Π L_k^c_k, L the likelihood ratio of `two_sided` or `one_sided`. An eighth each.
 - Universal inference on the pane alone: the Dirichlet(½) marginal likelihood of c over the largest likelihood of c
   within the null, so that one very large pane is enough whatever moved. The last eighth.
 
@@ -34,8 +38,8 @@ Choice: half-lives in items and not in panes, and one CUSUM a component, make th
 the size of the panes; averaging the factors before one CUSUM, or forgetting by panes, misses everything at small ones.
 Choice: the largest, not the mean, which is larger by less than a nat and above 1 most of the time; the largest is at 1
 until there is evidence, and shows which component leads.
-Choice: √(K/4N) is the expected size of the reference's error, not a bound on it; where one reference has to hold for
-a very long time, ask for a tolerance larger by √(ln(1/δ)/2N).
+Choice: the second term of d is the expected size of the reference's error, not a bound on it; where one reference has
+to hold for a very long time, ask for a tolerance larger by √(ln(1/δ)/2N).
 
 Source: Huber, A robust version of the probability ratio test, 1965 (the clipped ratio); Saha and Ramdas,
 arXiv 2408.14015 (its e-value); Page, Continuous inspection schemes, 1954 (CUSUM); Shin, Ramdas and Rinaldo,
@@ -51,25 +55,16 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.processor.detect.alternatives import (
-    PLUG_INS,
-    Direction,
-    add_pane,
-    alternatives_of,
-    dirichlet_regret,
-    log_likelihood_ratios,
-    set_sums,
-)
+from otel_mlmon.processor.detect.alternatives import Direction, add_pane, set_sums
 from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex, as_slice, check_counts
+from otel_mlmon.processor.detect.bets import UNIVERSAL, Bets, Null, PaneBets
 from otel_mlmon.processor.detect.design_effect import DesignEffects
+from otel_mlmon.processor.detect.rare_bins import RareBins
 from otel_mlmon.processor.detect.state import EvidenceState
-from otel_mlmon.types import Floats, Indices, Ints
+from otel_mlmon.types import Bools, Floats, Indices, Ints
 
 CAP: Final = 100.0
 """w_j·W_j stays at or below this many times the alarm line."""
-
-RELEASE_NATS: Final = math.log(2.0) / 100.0
-"""The amount by which each item lowers ln W_j of an idle component."""
 
 MAX_PANE_ITEMS: Final = 1e9
 """A larger pane counts as one of this size: beyond, float64 loses whole nats in ln Γ."""
@@ -82,11 +77,6 @@ OK: Final = 1
 DRIFT: Final = 2
 """Status code from the alarm line on, until W has fallen back to 1."""
 
-_UNIVERSAL: Final = PLUG_INS
-_ALTERNATIVES: Final = _UNIVERSAL + 1
-"""The first of the fixed alternatives; before it come the plug-ins and the universal component."""
-_MIN_LOG_RATIO: Final = 1e-12
-"""A component none of whose ln L is as far from 0 is idle."""
 _CHUNK_NUMBERS: Final = 100_000
 """Streams are taken in so many at a time that one array of all components stays in the processor's cache."""
 
@@ -106,11 +96,9 @@ class EvidenceBank:
     def __init__(self, bins: int, direction: Direction = "both") -> None:
         self.bins = bins
         self.direction: Direction = direction
-        self._alternatives = alternatives_of(bins, direction)
-        components = _ALTERNATIVES + self._alternatives.count
-        weights = np.full(components, 0.5 / max(1, self._alternatives.count))
-        weights[:_ALTERNATIVES] = 0.125
-        self._log_weights = np.log(weights)
+        self._rare = RareBins(bins) if direction == "both" else None
+        self._bets = Bets(bins, direction, self._rare)
+        components = self._bets.log_weights.size
         self._effects = DesignEffects(bins)
         self._free_rows: list[int] = []
         self._row_count = 0
@@ -121,7 +109,7 @@ class EvidenceBank:
             set_shares=((4 * bins,), np.float64),
             variance=((), np.float64),
             tolerance=((), np.float64),
-            history=((_UNIVERSAL, bins), np.float64),
+            history=((UNIVERSAL, bins), np.float64),
             log_cusums=((components,), np.float64),
             onsets_ns=((components,), np.int64),
             contributions=((bins,), np.float64),
@@ -168,16 +156,18 @@ class EvidenceBank:
     def contributions(self) -> Floats:
         """The amount that each bin added to ln W_j of the leading component, pane by pane since W left 1, in nats.
 
-        Shape (rows, K). Of the universal component, without the price of not knowing the alternative.
+        Shape (rows, K). Of the universal component, without the price of not knowing the alternative; of a bet on a
+        rare bin, all of it is that bin's.
         """
         return self._arrays["contributions"]
 
-    def add(self, reference_counts: NDArray[Any], tolerance: float) -> int:
+    def add(self, reference_counts: NDArray[Any], tolerance: float, *, always_rare: Bools | None = None) -> int:
         """Adds a stream, in a free row.
 
         Args:
             reference_counts: Shape (K,), 0 or above.
             tolerance: The total variation that is tolerated, [0, 1].
+            always_rare: Which bins have a tolerance of their own whatever their share, shape (K,); None for no bin.
 
         Returns:
             Its row.
@@ -199,9 +189,10 @@ class EvidenceBank:
         arrays["total"][row] = counts.sum()
         arrays["shares"][row] = (counts + 0.5) / (counts.sum() + self.bins / 2.0)
         arrays["set_shares"][row] = set_sums(arrays["shares"][row])
-        # K/4N; an empty reference knows nothing.
-        arrays["variance"][row] = self.bins / (4.0 * counts.sum()) if counts.any() else np.inf
+        arrays["variance"][row] = _reference_variance(arrays["shares"][row], counts.sum())
         arrays["tolerance"][row] = tolerance
+        if self._rare is not None:
+            self._rare.start(row, counts, tolerance, always_rare)
         self._effects.start(row, arrays["shares"][row])
         return row
 
@@ -236,7 +227,7 @@ class EvidenceBank:
             ValueError: A count is negative or not finite.
         """
         panes = check_counts(counts, self.bins)
-        size = max(1, _CHUNK_NUMBERS // self._log_weights.size)
+        size = max(1, _CHUNK_NUMBERS // self._bets.log_weights.size)
         for start in range(0, len(rows), size):
             chunk = slice(start, start + size)
             self._update_chunk(rows[chunk], panes[chunk], end_ns[chunk], log_alarm_line)
@@ -257,6 +248,7 @@ class EvidenceBank:
             components=components.astype(np.int64),
             log_cusums=arrays["log_cusums"][row, components],
             onsets_ns=arrays["onsets_ns"][row, components],
+            rare_bins=None if self._rare is None else self._rare.state(row),
             design_effect=self._effects.state(row),
         )
 
@@ -278,6 +270,8 @@ class EvidenceBank:
         arrays["contributions"][row] = state.contributions
         arrays["log_cusums"][row, state.components] = state.log_cusums
         arrays["onsets_ns"][row, state.components] = state.onsets_ns
+        if self._rare is not None and state.rare_bins is not None:
+            self._rare.restore(row, arrays["reference"][row], state.rare_bins)
         self._effects.restore(row, arrays["shares"][row], state.design_effect)
         arrays["status"][row] = DRIFT if state.is_drift else OK if state.design_effect.is_calibrated else CALIBRATING
         return row
@@ -303,72 +297,50 @@ class EvidenceBank:
         effect = self._effects.divisor[index]
         scale = np.maximum(effect, items / MAX_PANE_ITEMS)
         panes, items = panes / scale[:, None], items / scale
-        set_shares = arrays["set_shares"][index]
         radius = arrays["tolerance"][index] + np.sqrt(arrays["variance"][index] * effect)
-        idle_log_factors = -RELEASE_NATS * items
-        pane_shares = panes / items[:, None]
-        log_ratios = log_likelihood_ratios(
-            arrays["history"][index], pane_shares, arrays["shares"][index], radius, self.direction
+        null = Null(arrays["shares"][index], arrays["set_shares"][index], radius)
+        bets = self._bets.weigh(
+            index, panes, items, effect, null, arrays["history"][index], arrays["log_cusums"][index]
         )
-        log_factors = np.empty((len(rows), self._log_weights.size))
-        log_factors[:, :_ALTERNATIVES] = (log_ratios * panes[:, None]).sum(-1)
-        log_factors[:, _UNIVERSAL] -= dirichlet_regret(panes, pane_shares, items)
-        is_idle = np.abs(log_ratios[:, :_UNIVERSAL]).max(-1) < _MIN_LOG_RATIO
-        np.copyto(log_factors[:, :_UNIVERSAL], idle_log_factors[:, None], where=is_idle)
-        self._alternatives.log_factors(panes, set_shares, radius, idle_log_factors, out=log_factors[:, _ALTERNATIVES:])
-        weighted = log_factors
-        weighted += arrays["log_cusums"][index]
-        weighted += self._log_weights
-        leader = weighted.argmax(-1)
-        maximum = weighted[np.arange(len(rows)), leader]
-        self._add_contributions(rows, maximum, leader, panes, log_ratios, set_shares, radius)
-        self._store_cusums(rows, index, weighted, maximum, leader, log_alarm_line + math.log(CAP))
+        self._add_contributions(rows, panes, null, bets)
+        self._store_cusums(rows, index, bets, log_alarm_line + math.log(CAP))
         arrays["history"][index] = add_pane(arrays["history"][index], panes, items)
 
-    def _store_cusums(
-        self, rows: Indices, index: RowIndex, weighted: Floats, maximum: Floats, leader: Indices, cap: float
-    ) -> None:
+    def _store_cusums(self, rows: Indices, index: RowIndex, bets: PaneBets, cap: float) -> None:
         """Stores ln W_j of each component, 0 or above, and the last pane at which it was at 1."""
-        arrays = self._arrays
-        weighted -= self._log_weights
-        log_cusums = np.maximum(weighted, 0.0, out=weighted)
-        capped = np.flatnonzero(maximum >= cap)
-        if capped.size:
-            log_cusums[capped] = 0.0
-            log_cusums[capped, leader[capped]] = cap - self._log_weights[leader[capped]]
+        arrays, log_weights = self._arrays, self._bets.log_weights
+        maximum, leader = bets.maximum, bets.leader
+        log_cusums = bets.weighted
+        log_cusums -= log_weights
+        np.maximum(log_cusums, 0.0, out=log_cusums)
+        is_capped = maximum >= cap
+        if is_capped.any():
+            log_cusums[is_capped] = 0.0
+            capped = np.flatnonzero(is_capped & (leader >= 0))
+            log_cusums[capped, leader[capped]] = cap - log_weights[leader[capped]]
         # A third of the time of `nonzero` with two axes.
         starting = np.flatnonzero((log_cusums > 0.0) & (arrays["log_cusums"][index] == 0.0))
         stream, component = np.divmod(starting, log_cusums.shape[1])
         arrays["onsets_ns"][rows[stream], component] = arrays["last_ns"][rows[stream]]
         first = np.flatnonzero((maximum > 0.0) & (arrays["log_e"][index] == 0.0))
-        arrays["since_ns"][rows[first]] = arrays["onsets_ns"][rows[first], leader[first]]
+        onsets_ns = arrays["onsets_ns"][rows[first], leader[first]]
+        if self._rare is not None and bets.rare is not None:
+            self._rare.store(index, bets.rare, is_capped & (leader < 0), is_capped, cap, arrays["last_ns"][index])
+            is_rare = leader[first] < 0
+            onsets_ns[is_rare] = self._rare.onsets_ns(rows[first[is_rare]], -1 - leader[first[is_rare]])
+        arrays["since_ns"][rows[first]] = onsets_ns
         arrays["log_cusums"][index] = log_cusums
         arrays["log_e"][index] = np.minimum(np.maximum(maximum, 0.0), cap)
 
-    def _add_contributions(
-        self,
-        rows: Indices,
-        maximum: Floats,
-        leader: Indices,
-        panes: Floats,
-        log_ratios: Floats,
-        set_shares: Floats,
-        radius: Floats,
-    ) -> None:
+    def _add_contributions(self, rows: Indices, panes: Floats, null: Null, bets: PaneBets) -> None:
         """Adds each bin's contribution to the leading component where there is evidence; from 0 if new."""
         contributions, log_e = self._arrays["contributions"], self._arrays["log_e"][rows]
-        has_evidence = maximum > 0.0
+        has_evidence = bets.maximum > 0.0
         if not has_evidence.any() and not log_e.any():
             contributions[rows] = 0.0
             return
         contributions[rows[~has_evidence | (log_e == 0.0)]] = 0.0
-        learned = np.flatnonzero(has_evidence & (leader < _ALTERNATIVES))
-        contributions[rows[learned]] += panes[learned] * log_ratios[learned, leader[learned]]
-        fixed = np.flatnonzero(has_evidence & (leader >= _ALTERNATIVES))
-        if fixed.size:
-            bets = leader[fixed] - _ALTERNATIVES
-            ratios = self._alternatives.log_ratios(bets, set_shares[fixed], radius[fixed])
-            contributions[rows[fixed]] += panes[fixed] * ratios
+        contributions[rows] += self._bets.contributions(rows, panes, null, bets)
 
     def _update_status(self, rows: Indices, end_ns: Ints, log_alarm_line: float) -> None:
         arrays = self._arrays
@@ -380,3 +352,11 @@ class EvidenceBank:
         is_stable = np.where(status == DRIFT, log_e >= log_alarm_line + math.log(CAP), is_at_one)
         self._effects.forget_transitions(rows, is_stable, (status == DRIFT) != (previous == DRIFT))
         arrays["status"][rows] = np.where(self._effects.is_calibrated[rows], status, CALIBRATING)
+
+
+def _reference_variance(shares: Floats, total: float) -> float:
+    """Computes the square of the second term of d over φ; infinite for an empty reference, which knows nothing."""
+    bins = shares.size
+    if not total or bins < 2:
+        return bins / (4.0 * total) if total else np.inf
+    return bins**2 * float((shares * (1.0 - shares)).sum()) / (4.0 * (bins - 1) * total)

@@ -29,6 +29,26 @@ class DesignEffectState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RareBinState:
+    """Holds one row of `RareBins` with R rare bins."""
+
+    bins: Ints
+    """Which of the K bins, shape (R,)."""
+    lifts: Floats
+    """By how much the line of each rose, in nats, shape (R,)."""
+    peaks: Floats
+    """The largest ln of the weighted evidence about each since it left 1, shape (R,)."""
+    since_ns: Ints
+    """When it left 1, Unix nanoseconds, shape (R,)."""
+    bets: Ints
+    """The bets, R times 6, whose CUSUM is above 1, shape (C,)."""
+    log_cusums: Floats
+    """ln W_j of these, shape (C,)."""
+    onsets_ns: Ints
+    """Last pane end at which each of these was at 1, Unix nanoseconds, shape (C,)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EvidenceState:
     """Holds one row of an `EvidenceBank` of K bins."""
 
@@ -49,6 +69,8 @@ class EvidenceState:
     """ln W_j of these components, shape (C,)."""
     onsets_ns: Ints
     """Last pane end at which each of these components was at 1, Unix nanoseconds, shape (C,)."""
+    rare_bins: RareBinState | None
+    """None for one-sided evidence, which has none."""
     design_effect: DesignEffectState
 
 

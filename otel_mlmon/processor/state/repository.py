@@ -30,7 +30,7 @@ from otel_mlmon.sketch.moments import ExactSum
 
 T = TypeVar("T")
 
-FORMAT_VERSION: Final = 4
+FORMAT_VERSION: Final = 5
 """The version of all stored records together; grows with any change to them."""
 
 

@@ -14,6 +14,7 @@ from otel_mlmon.processor.detect.alternatives import (
     Alternatives,
     Direction,
     alternatives_of,
+    set_bounds,
     set_sums,
 )
 from otel_mlmon.types import Floats
@@ -24,14 +25,15 @@ def ratios_of(alternatives: Alternatives, reference: Floats, radius: float) -> F
     """L of every bet, shape (M·T, K)."""
     bets = np.arange(alternatives.count)
     rows = np.broadcast_to(reference, (bets.size, reference.size))
-    return np.exp(alternatives.log_ratios(bets, set_sums(rows), np.full(bets.size, radius)))
+    return np.exp(alternatives.log_ratios(bets, set_bounds(set_sums(rows), np.full(bets.size, radius))))
 
 
 def factors_of(alternatives: Alternatives, pane: NDArray[Any], reference: Floats, radius: float, idle: float) -> Floats:
     """ln Π L^c of every bet of one stream, by tilt and pair."""
     out = np.empty((1, alternatives.count))
     set_shares = set_sums(reference[None])
-    alternatives.log_factors(pane[None].astype(float), set_shares, np.array([radius]), np.array([idle]), out=out)
+    bounds = set_bounds(set_shares, np.array([radius]))
+    alternatives.log_factors(pane[None].astype(float), bounds, np.array([idle]), out=out)
     return out.reshape(TILTS.size, -1)
 
 

@@ -52,7 +52,7 @@ def items_to_alarm(evidence: Evidence, shares: NDArray[np.float64], pane: int, s
 def best_move(up: int, down: int, most: float) -> float:
     """Log of the largest weighted bet on the first of two bins, of which at most `most` is in it."""
     z = -np.log(most * np.exp(TILTS) + 1.0 - most)
-    return float((up * TILTS + (up + down) * z).max()) - math.log(2 * alternatives_of(2, "both").count)
+    return float((up * TILTS + (up + down) * z).max()) + math.log(0.75 / (2 * alternatives_of(2, "both").count))
 
 
 def universal(pane: Counts, edge: float) -> float:
@@ -70,7 +70,8 @@ def calibrated_pair() -> Evidence:
     return evidence
 
 
-EDGE = 4_000.5 / 10_001.0 + 0.02 + math.sqrt(2 / 40_000)
+SHARE = 4_000.5 / 10_001.0
+EDGE = SHARE + 0.02 + math.sqrt(2 * SHARE * (1 - SHARE) / 10_000)
 
 
 def test_the_universal_component_against_scipy() -> None:
@@ -79,14 +80,14 @@ def test_the_universal_component_against_scipy() -> None:
     pane = np.array([200, 0])
     evidence.update(pane, 2, FLEET_LINE)
     log_factor = dirichlet_multinomial.logpmf(pane, [0.5, 0.5], 200) - 200 * math.log(EDGE)
-    expected = log_factor - math.log(8)
+    expected = log_factor - math.log(8 / 0.75)
     assert expected > best_move(200, 0, EDGE)
     assert evidence.log_e == pytest.approx(min(expected, FLEET_LINE + math.log(CAP)), rel=1e-12)
     evidence = calibrated_pair()
     pane = np.array([31, 2])
     evidence.update(pane, 2, FLEET_LINE)
-    assert universal(pane, EDGE) - math.log(8) > best_move(31, 2, EDGE)
-    assert evidence.log_e == pytest.approx(universal(pane, EDGE) - math.log(8), rel=1e-9)
+    assert universal(pane, EDGE) - math.log(8 / 0.75) > best_move(31, 2, EDGE)
+    assert evidence.log_e == pytest.approx(universal(pane, EDGE) - math.log(8 / 0.75), rel=1e-9)
     assert evidence.contributions == pytest.approx(
         (31 * math.log(31 / 33 / EDGE), 2 * math.log(2 / 33 / (1 - EDGE))), rel=1e-9
     )
@@ -99,7 +100,7 @@ def test_a_move_by_hand_is_carried_from_pane_to_pane() -> None:
     evidence.update(np.array([70, 30]), 3, FLEET_LINE)
     theta = TILTS[3]
     z = -math.log(EDGE * math.exp(theta) + 1.0 - EDGE)
-    assert best_move(132, 68, EDGE) == pytest.approx(132 * theta + 200 * z - math.log(16), rel=1e-12)
+    assert best_move(132, 68, EDGE) == pytest.approx(132 * theta + 200 * z - math.log(16 / 0.75), rel=1e-12)
     assert evidence.log_e == pytest.approx(best_move(132, 68, EDGE), rel=1e-9)
     assert sum(evidence.contributions) == pytest.approx(132 * theta + 200 * z, rel=1e-9)
 
@@ -122,7 +123,7 @@ def test_two_bins_against_a_scalar_oracle() -> None:
         if not size:
             continue
         c, n = pane / phi, size / phi
-        d = 0.02 + math.sqrt(2 * phi / 40_000)
+        d = 0.02 + math.sqrt(2 * r * (1 - r) * phi / 10_000)
         gains = dict.fromkeys(keys, universal_of(c, r, d))
         for index, (x, y) in enumerate(recent):
             q = (x + 20 * r) / (x + y + 20)
@@ -137,7 +138,7 @@ def test_two_bins_against_a_scalar_oracle() -> None:
         weighted = dict.fromkeys(keys, 0.0)
         for key, gain in gains.items():
             total = log_w[key] + gain
-            weighted[key] = total - math.log(16 if isinstance(key, tuple) else 8)
+            weighted[key] = total - math.log((16 if isinstance(key, tuple) else 8) / 0.75)
             log_w[key] = max(0.0, total)
         assert evidence.log_e == pytest.approx(max(0.0, *weighted.values()), rel=1e-9, abs=1e-9)
         led.add(type(max(weighted, key=weighted.__getitem__)))

@@ -94,7 +94,7 @@ def standing(log_e: float = 3.0, *, is_drift: bool = False, component: int = 0) 
     bank, state = evidence.bank, evidence.state()
     state = replace(
         state, log_e=log_e, is_drift=is_drift, since_ns=7, components=np.array([component]),
-        log_cusums=np.array([log_e - bank._log_weights[component]]), onsets_ns=np.array([7]),
+        log_cusums=np.array([log_e - bank._bets.log_weights[component]]), onsets_ns=np.array([7]),
     )  # fmt: skip
     return Evidence.from_state(state)
 
@@ -127,7 +127,7 @@ def bet_on(gain: int, loss: int) -> int:
 
 def test_a_component_at_its_cap_sends_the_others_back_to_one() -> None:
     """Of a pane of a bin that it does not bet on, the leader stays exactly at the cap, and others that gain are cut."""
-    line = next(line for line in (5.0, 5.5, 6.0, 6.5, 7.0) if is_exact(line + CAP))
+    line = next(line for line in (5.0, 6.0, 7.0, 12.0, 13.0, 30.0, 31.1, 33.3) if is_exact(line + CAP))
     evidence = standing(line + CAP, is_drift=True, component=bet_on(0, 1))
     evidence.update(np.array([0, 0, 6]), 99, line)
     assert (evidence.state().components.tolist(), evidence.log_e) == ([bet_on(0, 1)], line + CAP)
@@ -138,7 +138,7 @@ def test_a_component_at_its_cap_sends_the_others_back_to_one() -> None:
 
 
 def is_exact(cap: float) -> bool:
-    weight = EvidenceBank(3)._log_weights[bet_on(0, 1)]
+    weight = EvidenceBank(3)._bets.log_weights[bet_on(0, 1)]
     return bool((cap - weight) + weight == cap)
 
 
@@ -214,7 +214,8 @@ def test_properties_are_of_the_row() -> None:
     assert bank.reference_count[rows].tolist() == [40.0, 5.0]
     assert bank.contributions[rows].tolist() == [[0.0, 0.0]] * 2
     assert (bank.bins, bank.direction, bank.status[rows].tolist()) == (2, "up", [0, 0])
-    assert bank._arrays["variance"][rows].tolist() == [2 / 160, 2 / 20]
+    spreads = [2 * share * (1 - share) for share in (30.5 / 41, 0.5 / 6)]
+    assert bank._arrays["variance"][rows].tolist() == pytest.approx([4 * spreads[0] / 160, 4 * spreads[1] / 20])
     assert bank._arrays["shares"][rows].tolist() == [[30.5 / 41, 10.5 / 41], [0.5 / 6, 5.5 / 6]]
 
 

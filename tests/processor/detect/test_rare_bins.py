@@ -1,0 +1,148 @@
+"""Bins that are too rare for the tolerance: what they find, and that a burst that comes again is learned."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import gamma
+
+from otel_mlmon.processor.detect.evidence import DRIFT, EvidenceBank
+from otel_mlmon.processor.detect.rare_bins import TILTS, bounds
+from otel_mlmon.types import Counts, Floats
+from tests.support.evidence import Evidence, plain
+
+LINE = math.log(6.7e6)
+HOUR_NS = 3_600_000_000_000
+
+
+def shares_of(rare: float) -> Floats:
+    return np.array([0.4, 0.3, 0.2, 0.1 - rare, rare])
+
+
+def items_to_alarm(before: float, after: float, *, pane: int, items: int, runs: int, reference: int = 10_000) -> Floats:
+    """Items until the alarm of each run, infinite without one, after 3,000 quiet items."""
+    rng = np.random.default_rng([19, pane, int(after * 1e4)])
+    bank = EvidenceBank(5)
+    rows = np.array([bank.add(counts, 0.02) for counts in rng.multinomial(reference, shares_of(before), size=runs)])
+    for end in range(60):
+        bank.update(rows, rng.multinomial(50, shares_of(before), size=runs), np.full(runs, end), LINE)
+    delays = np.full(runs, np.inf)
+    for end in range(items // pane):
+        bank.update(rows, rng.multinomial(pane, shares_of(after), size=runs), np.full(runs, 60 + end), LINE)
+        is_new = (bank.status[rows] == DRIFT) & np.isinf(delays)
+        delays[is_new] = (end + 1) * pane
+    return delays
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "median", "late"),
+    [
+        (0.005, 0.03, 2_500, 5_000), (0.002, 0.02, 2_500, 4_000), (0.015, 0.0, 3_800, 4_500),
+        (0.0, 0.01, 4_000, 5_000), (0.0, 0.03, 600, 1_000),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("pane", [10, 100])
+def test_rare_bins_are_watched(before: float, after: float, median: int, late: int, pane: int) -> None:
+    """Missing values and new categories are bins that the reference never saw."""
+    delays = items_to_alarm(before, after, pane=pane, items=8_000, runs=25)
+    assert float(np.median(delays)) <= median
+    assert float(np.quantile(delays, 0.9, method="inverted_cdf")) <= late
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.005, 0.007), (0.005, 0.005), (0.0005, 0.0005)])
+def test_chance_and_small_changes_are_no_alarm(before: float, after: float) -> None:
+    """Thirty days of 86,400 items."""
+    delays = items_to_alarm(before, after, pane=6_000, items=2_592_000, runs=30, reference=5_000)
+    assert np.isinf(delays).all()
+
+
+def test_bounds_are_those_of_poisson_counts() -> None:
+    counts = np.array([0.0, 3.0, 40.0, 400.0])
+    high, low = bounds(counts, np.array(10_000.0), np.array(1.0))
+    exact_high = 2 * gamma.ppf(0.9, counts + 1) / 10_000
+    exact_low = gamma.ppf(0.1, counts[2:]) / 2 / 10_000
+    assert high == pytest.approx(np.maximum(exact_high, [0.002, 0.001, 0.0, 0.0]), rel=0.01)
+    assert low == pytest.approx([0.0, 0.0, *exact_low], rel=0.01)
+    bursty_high, bursty_low = bounds(counts, np.array(10_000.0), np.array(5.0))
+    assert (bursty_high >= high).all()
+    assert (bursty_low <= low).all()
+    assert bounds(np.array([1.0]), np.array(1.0), np.array(1.0))[0].tolist() == [1.0]
+
+
+def test_no_share_within_its_interval_gains_on_average() -> None:
+    high, low = bounds(np.array([50.0]), np.array(10_000.0), np.array(1.5))
+    for share in np.linspace(low[0], high[0], 30).tolist():
+        for tilt in TILTS.tolist():
+            up = (1 + share * math.expm1(tilt)) / (1 + high[0] * math.expm1(tilt))
+            down = (1 + share * math.expm1(-tilt)) / (1 + low[0] * math.expm1(-tilt))
+            assert max(up, down) <= 1.0 + 1e-12
+
+
+def alarms_by_week(items: int) -> Counts:
+    """How many alarms begin in each of three weeks in which one hour has so many rare items beside its 1,800."""
+    rng = np.random.default_rng(3)
+    runs, panes = 12, 24 * 7 * 3
+    bank = EvidenceBank(5)
+    rows = np.array([bank.add(counts, 0.02) for counts in rng.multinomial(10_000, shares_of(0.005), size=runs)])
+    is_drift, weeks = np.zeros(runs, dtype=bool), np.zeros(3, dtype=np.int64)
+    for hour in range(panes):
+        for part in range(3):
+            counts = rng.multinomial(600, shares_of(0.005), size=runs)
+            counts[:, 4] += items if hour % 168 == 100 and part == 1 else 0
+            end_ns = hour * HOUR_NS + (part + 1) * HOUR_NS // 3
+            bank.update(rows, counts, np.full(runs, end_ns), LINE)
+            is_now = bank.status[rows] == DRIFT
+            weeks[hour // 168] += int((is_now & ~is_drift).sum())
+            is_drift = is_now
+    return weeks
+
+
+def test_a_weekly_burst_is_told_once() -> None:
+    weeks = alarms_by_week(30)
+    assert weeks[1:].sum() <= 2
+    assert weeks.sum() <= 12
+
+
+def test_a_bin_may_be_rare_whatever_its_share() -> None:
+    """Four percent of the values are missing; then hardly any is, within what is tolerated of all values."""
+    reference = np.array([9_000, 600, 400])
+    watched, forgiven = EvidenceBank(3), EvidenceBank(3)
+    rng = np.random.default_rng(1)
+    for bank, mask in ((watched, np.array([False, False, True])), (forgiven, None)):
+        assert bank.add(reference, 0.04, always_rare=mask) == 0
+    for shares, end in (([0.9, 0.06, 0.04], 40), ([0.93, 0.065, 0.005], 120)):
+        for _ in range(end):
+            pane = rng.multinomial(50, shares)[None]
+            for bank in (watched, forgiven):
+                bank.update(np.array([0]), pane, np.array([1]), LINE)
+    assert (watched.status[0], forgiven.status[0]) == (2, 1)
+    assert watched.contributions[0].tolist() == [0.0, 0.0, pytest.approx(watched.contributions[0].sum())]
+
+
+def test_an_empty_reference_has_no_rare_bins_and_one_sided_evidence_none() -> None:
+    empty = Evidence(np.zeros(3), tolerance=0.02).state().rare_bins
+    assert empty is not None
+    assert empty.bins.tolist() == []
+    assert Evidence(np.array([5, 0, 5]), tolerance=0.02, direction="down").state().rare_bins is None
+
+
+def test_a_state_goes_on_bit_for_bit_while_a_rare_bin_leads() -> None:
+    rng = np.random.default_rng(5)
+    evidence = Evidence(rng.multinomial(10_000, shares_of(0.005)), tolerance=0.02)
+    panes = [rng.multinomial(50, shares_of(0.005)) for _ in range(40)]
+    panes += [rng.multinomial(50, shares_of(0.04)) for _ in range(20)]
+    for end, pane in enumerate(panes):
+        evidence.update(pane, end, LINE)
+    state = evidence.state()
+    assert state.rare_bins is not None
+    assert state.rare_bins.bets.size
+    assert evidence.contributions[4] == max(evidence.contributions)
+    again = Evidence.from_state(replace(state))
+    for end in range(60, 120):
+        pane = rng.multinomial(50, shares_of(0.005))
+        evidence.update(pane, end, LINE)
+        again.update(pane, end, LINE)
+        assert plain(evidence.state()) == plain(again.state())
