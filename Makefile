@@ -7,7 +7,7 @@ MODELS := $(VENV)/.models
 # Sentry's SDK is one client a process: its tests have processes of their own.
 SENTRY := tests/instrumentation/sentry
 
-.PHONY: setup models format lint types docs test e2e sdks collector sentry-peers cases mutants paths bench compare demo check clean
+.PHONY: setup models format lint types docs test e2e sdks collector sentry-peers cases mutants paths bench compare soak audit demo check clean
 
 setup: $(STAMP)
 
@@ -89,6 +89,12 @@ bench: setup             ## what monitoring costs, as ratios within one run
 
 compare: setup           ## what the work tree costs beside the revision BASE, in interleaved pairs
 	$(BIN)/python -m benchmarks.compare $(BASE)
+
+soak: setup              ## twice the load for a minute, and a million damaged requests an encoding
+	$(BIN)/python -m benchmarks.soak
+
+audit: setup             ## known vulnerabilities of what is installed; fails where the data base cannot be reached
+	$(BIN)/python -m pip_audit --skip-editable
 
 check: lint types test e2e
 

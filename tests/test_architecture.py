@@ -43,6 +43,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "types": (),
     "semconv": (),
     "streams": ("semconv",),
+    "event_kinds": ("semconv",),
     "errors": (),
     "vocabulary": ("semconv",),
     "options": ("errors",),
@@ -119,10 +120,11 @@ OURS: dict[str, tuple[str, ...]] = {
     "processor.alert.config": SECTION,
     "processor.self_telemetry": BASE,
     "processor.address": BASE,
+    "processor.connections": BASE,
     "processor.settings": (*BASE, "processor", *PROFILE),
     "processor.pipeline": (*BASE, "processor"),
     "processor.service": (*BASE, "processor"),
-    "processor.receive": (*BASE, "processor.address"),
+    "processor.receive": (*BASE, "processor.address", "processor.connections"),
     "processor.window": (
         *BASE,
         "processor.receive.data_point",
@@ -135,10 +137,12 @@ OURS: dict[str, tuple[str, ...]] = {
         *BASE,
         "processor.detect.score",
         "processor.window.window",
+        "processor.window.presence",
     ),
     "processor.alert.rules": (
         *BASE,
         *SECTION,
+        "processor.alert.absence",
         "processor.alert.alert",
         "processor.alert.cause",
         "processor.detect.policy",
@@ -149,7 +153,7 @@ OURS: dict[str, tuple[str, ...]] = {
     ),
     "processor.notify": (*BASE, *SECTION, "processor.alert.alert", "processor.alert.message"),
     "processor.state": BASE,
-    "processor.serve": (*BASE, "processor.address", "processor.self_telemetry"),
+    "processor.serve": (*BASE, "processor.address", "processor.connections", "processor.self_telemetry"),
     "processor.serve.documents": (*BASE, "processor"),
 }
 
@@ -199,10 +203,14 @@ THEIRS: dict[str, tuple[str, ...]] = {
     ),
     "pydantic_core": ("processor.config",),
     "yaml": ("processor.config",),
-    "starlette": ("processor.receive.http", "processor.serve"),
-    "uvicorn": ("processor.receive.http", "processor.serve"),
-    "httpx": ("processor.notify", "reference.web_port", "reference.download", "reference.relearn", "cli.demo"),
-    "jinja2": ("backtest.page",),
+    "starlette": ("processor.receive.http", "processor.serve", "processor.connections"),
+    "uvicorn": ("processor.connections",),
+    "zstandard": ("processor.receive.inflate",),
+    "httpx": (
+        "processor.notify", "reference.web_port", "reference.download", "reference.relearn", "cli.doctor", "cli.demo",
+    ),
+    "jinja2": ("backtest.page", "processor.serve.page"),
+    "markupsafe": ("processor.serve.page",),
     "rich": ("cli", "demo.view", "backtest.terminal", "backtest.result"),
 }  # fmt: skip
 

@@ -10,7 +10,9 @@ import logging
 import queue
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final, Generic, Protocol, TypeVar
 
 from otel_mlmon.errors import ApplyError, MlmonError, StoreError
@@ -64,9 +66,18 @@ class StateThread(Generic[T, R]):
         handler: Owns the state.
         commit_interval_s: How long more items are waited for after the first.
         tick_s: How long a first item is waited for.
+        measure: Measures the time in its context as work on the items.
     """
 
-    def __init__(self, handler: StateHandler[T, R], *, commit_interval_s: float, tick_s: float = TICK_S) -> None:
+    def __init__(
+        self,
+        handler: StateHandler[T, R],
+        *,
+        commit_interval_s: float,
+        tick_s: float = TICK_S,
+        measure: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self._measure = measure
         self._handler = handler
         self._commit_interval_s = commit_interval_s
         self._tick_s = tick_s
@@ -158,7 +169,8 @@ class StateThread(Generic[T, R]):
         return batch
 
     def _process(self, batch: list[tuple[T, Future[R]]]) -> None:
-        applied = [(future, result) for item, future in batch for result in self._apply(item, future)]
+        with self._measure() if batch else nullcontext():
+            applied = [(future, result) for item, future in batch for result in self._apply(item, future)]
         with guard("advance"):
             self._handler.advance()
         failure: StoreError | None = StoreError("the state could not be committed")

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final, Literal, Protocol, TypeAlias
 
 from pydantic import Field
 
+from otel_mlmon.processor.alert.absence import absence_cause
 from otel_mlmon.processor.alert.alert import Cause, Severity
 from otel_mlmon.processor.alert.cause import OnsetCounts, shift_cause
 from otel_mlmon.processor.config.section import Section
@@ -130,7 +131,16 @@ def judge_evidence(window: Window, score: Score, describe: Callable[[Reference],
 
 
 def judge_shift(window: Window, score: Score, counts: OnsetCounts, *, bound: float) -> Judgement:
-    """Judges by the evidence that a distribution moved; `bound` is the total variation that is tolerated, [0, 1]."""
+    """Judges by the evidence that a distribution moved, or by its absence.
+
+    Args:
+        window: The stream's window.
+        score: Its score.
+        counts: The counts since the onset of every stream's drift.
+        bound: The total variation that is tolerated, [0, 1].
+    """
+    if window.absence is not None:
+        return absence_cause(window, window.absence, score, bound=bound)
     since_onset = counts.since_onset
     return judge_evidence(
         window, score, lambda reference: shift_cause(window, reference, score, since_onset(window), bound=bound)
