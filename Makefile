@@ -58,7 +58,7 @@ sdks: setup              ## other releases of OpenTelemetry's SDK for the end-to
 	done
 
 e2e: setup models        ## real processes on loopback
-	$(BIN)/python -m pytest -m e2e
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m e2e
 
 cases: setup             ## situations of users, each right or known to be wrong; WORD="drift top_k" chooses
 	$(BIN)/python -m tests.cases.run $(WORD)
