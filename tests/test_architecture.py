@@ -137,7 +137,6 @@ OURS: dict[str, tuple[str, ...]] = {
         *BASE,
         "processor.detect.score",
         "processor.window.window",
-        "processor.window.presence",
     ),
     "processor.alert.rules": (
         *BASE,
@@ -148,6 +147,7 @@ OURS: dict[str, tuple[str, ...]] = {
         "processor.detect.score",
         "processor.detect.statistics.registry",
         "processor.detect.threshold",
+        "processor.window.presence",
         "processor.window.window",
     ),
     "processor.notify": (*BASE, *SECTION, "processor.alert.alert", "processor.alert.message"),
@@ -205,8 +205,11 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "starlette": ("processor.receive.http", "processor.serve", "processor.connections"),
     "uvicorn": ("processor.connections",),
     "zstandard": ("processor.receive.inflate",),
-    "httpx": ("processor.notify", "reference.web_port", "reference.download", "reference.relearn", "cli.demo"),
-    "jinja2": ("backtest.page",),
+    "httpx": (
+        "processor.notify", "reference.web_port", "reference.download", "reference.relearn", "cli.doctor", "cli.demo",
+    ),
+    "jinja2": ("backtest.page", "processor.serve.page"),
+    "markupsafe": ("processor.serve.page",),
     "rich": ("cli", "demo.view", "backtest.terminal", "backtest.result"),
 }  # fmt: skip
 

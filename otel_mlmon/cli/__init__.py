@@ -22,6 +22,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "demo": "otel_mlmon.cli.demo",
     "backtest": "otel_mlmon.cli.backtest",
     "processor": "otel_mlmon.cli.processor",
+    "doctor": "otel_mlmon.cli.doctor",
     "check-config": "otel_mlmon.cli.check_config",
     "reference": "otel_mlmon.cli.reference",
     "settings": "otel_mlmon.cli.settings",

@@ -40,9 +40,11 @@ from otel_mlmon.processor.notify.dispatcher import OutboxEntry
 from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, Rejections, TelemetryItem
 from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
 from otel_mlmon.processor.serve import documents
+from otel_mlmon.processor.serve.page.history import History
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.state.repository import RecordKind, load_records, open_repository, put_records
-from otel_mlmon.processor.window.aggregator import REJECTED_OUTCOMES, PointOutcome, WindowAggregator
+from otel_mlmon.processor.window.aggregator import WindowAggregator
+from otel_mlmon.processor.window.outcome import REJECTED_OUTCOMES, PointOutcome
 from otel_mlmon.processor.window.reference_export import ModelReference, RelearnRequest
 from otel_mlmon.processor.window.window import StreamKey, Window
 from otel_mlmon.types import ModelKey
@@ -112,7 +114,9 @@ class ProcessorPipeline:
         self._dispatcher = dispatcher
         self._telemetry = telemetry
         self._clock_ns = clock_ns
-        self._document: documents.Document = {"models": {}, "alerts": []}
+        self._document: documents.Document = {"models": {}, "versions": {}, "alerts": []}
+        self.history = History()
+        """What the documents said before."""
         self._references: dict[str, dict[str, ModelReference]] = {}
         self._gauges: tuple[MetricValue, ...] = ()
         self._scores: dict[StreamKey, Score] = {}
@@ -152,7 +156,9 @@ class ProcessorPipeline:
         self._windows = WindowAggregator(
             settings_for=settings.model_settings,
             windows=settings.windows,
+            max_models=settings.max_models,
             max_streams=settings.max_streams,
+            max_series=settings.max_series,
             clock_ns=self._clock_ns,
         )
         self._windows.load(self._repository)
@@ -196,7 +202,7 @@ class ProcessorPipeline:
         removed = dict.fromkeys(self._windows.pop_removed_streams())
         self._drop_evidence((*replaced, *removed))
         alerts = self._alerts.remove_streams(replaced, now_ns, REPLACED)
-        for model in dict.fromkeys(stream.model for stream in removed):
+        for model in {stream.model for stream in removed}.difference(self._windows.models):
             alerts += self._alerts.remove_model(model, now_ns)
             self._has_removed_models = True
         # After a long time down, pending panes close in the same batch in which their model is removed.
@@ -320,6 +326,7 @@ class ProcessorPipeline:
         self._references = references
         document = documents.overview(summaries, self._scores, rules, self._alerts.alerts())
         self._document, self._gauges = document, tuple(documents.gauges(document, self._scores, rules))
+        self.history.add(document)
 
 
 def _key(stream: StreamKey) -> str:

@@ -91,15 +91,18 @@ class SqliteRepository:
             statement = "DELETE FROM state WHERE kind = ? AND key < ?"
             return self._database.execute(statement, (kind, before)).rowcount
 
-    def load(self, kind: str, since: str = "", /) -> dict[str, bytes]:
-        """Returns the records of a kind by key, in the order of their keys.
+    def load(self, kind: str, since: str = "", until: str | None = None, /) -> dict[str, bytes]:
+        """Returns the records of a kind by key, in the order of their keys, from `since` to before `until`.
 
         Raises:
             StoreError: The disk refused it, or the database is damaged.
         """
         with self._store_errors("cannot be read"):
-            statement = "SELECT key, value FROM state WHERE kind = ? AND key >= ? ORDER BY key"
-            return dict(self._database.execute(statement, (kind, since)))
+            if until is None:
+                statement = "SELECT key, value FROM state WHERE kind = ? AND key >= ? ORDER BY key"
+                return dict(self._database.execute(statement, (kind, since)))
+            statement = "SELECT key, value FROM state WHERE kind = ? AND key >= ? AND key < ? ORDER BY key"
+            return dict(self._database.execute(statement, (kind, since, until)))
 
     def on_rollback(self, undo: Callable[[], None], /) -> None:
         """Calls `undo` if the next commit fails."""
