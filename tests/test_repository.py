@@ -85,8 +85,6 @@ COVERED_BY = {
     "processor/window/outcome": "processor/window/test_aggregator_lateness.py",
     "processor/window/state": "processor/window/test_records.py",
     "event_kinds": "test_semconv.py",
-    "processor/alert/absence": "processor/test_pipeline_absence.py",
-    "processor/alert/retirement": "processor/alert/test_lifecycle.py",
     "reference/relearn": "cli/test_reference_relearn.py",
     "reference/web_port": "reference/test_download.py",
     "instrumentation/export/error_tracker": "instrumentation/sentry/test_tracker.py",

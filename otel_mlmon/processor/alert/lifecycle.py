@@ -17,14 +17,12 @@ from dataclasses import replace
 from typing import Final
 
 from otel_mlmon.guard import guard
-from otel_mlmon.processor.alert.absence import has_data, is_back
 from otel_mlmon.processor.alert.alert import Alert, Cause, Link, RelatedRule, RuleState
 from otel_mlmon.processor.alert.announcer import Announcer
 from otel_mlmon.processor.alert.cause import OnsetCounts, rank_causes
 from otel_mlmon.processor.alert.config import AlertSection
-from otel_mlmon.processor.alert.records import AlertsRecord, ModelRecord, RuleRecord, RuleStatus
-from otel_mlmon.processor.alert.retirement import RETIRED, is_retired
-from otel_mlmon.processor.alert.rules.rule import NO_DATA, Judgement, ModelRules, Rule
+from otel_mlmon.processor.alert.records import RETIRED, AlertsRecord, ModelRecord, RuleRecord, RuleStatus, is_retired
+from otel_mlmon.processor.alert.rules.rule import NO_DATA, Judgement, ModelRules, Rule, has_data, is_back
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.window.window import StreamKey, Window
 from otel_mlmon.types import ModelKey

@@ -143,7 +143,7 @@ def draw_lines(
         x = horizontal.map(moment_ns / _NS)
         parts.append(f'<path class="moment" d="M{x:.1f},{TOP}V{HEIGHT - BOTTOM}"/>')
     for second, text in time_ticks(start_ns / _NS, end_ns / _NS, limit=6):
-        parts.append(draw_text(horizontal.map(second), HEIGHT - 6, text, "middle", "tick"))
+        parts.append(_draw_tick(horizontal.map(second), HEIGHT - 6, text, WIDTH))
     return draw_svg(WIDTH, HEIGHT, label, parts)
 
 
@@ -167,6 +167,11 @@ def _draw_path(
         else:
             path = "L".join(f"{x:.1f},{y:.1f}" for x, y in places)
             yield f'<path class="line {css_class}" d="M{path}"/>'
+
+
+def _draw_tick(x: float, y: float, text: str, width: float) -> str:
+    """Draws a text below an axis, which ends inside the picture."""
+    return draw_text(x, y, text, "end", "tick") if x > width - 24 else draw_text(x, y, text, "middle", "tick")
 
 
 def draw_sparkline(points: Sequence[Point], *, label: str, limit: float | None = None) -> str:
@@ -265,7 +270,7 @@ def draw_heat_map(
                     f'height="{STRIP_ROW - 6}"/>'
                 )
     for second, text in time_ticks(start_ns / _NS, end_ns / _NS, limit=9):
-        parts.append(draw_text(horizontal.map(second), height - 6, text, "middle", "tick"))
+        parts.append(_draw_tick(horizontal.map(second), height - 6, text, STRIP_WIDTH))
     return draw_svg(STRIP_WIDTH, height, label, parts)
 
 
