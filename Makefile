@@ -97,7 +97,7 @@ soak: setup              ## twice the load for a minute, and a million damaged r
 	$(BIN)/python -m benchmarks.soak
 
 audit: setup             ## known vulnerabilities of what is installed; fails where the data base cannot be reached
-	$(BIN)/python -m pip_audit --skip-editable
+	$(BIN)/python -m pip_audit --skip-editable --strict
 
 check: lint types test e2e
 
