@@ -120,6 +120,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "processor.alert.config": SECTION,
     "processor.self_telemetry": BASE,
     "processor.address": BASE,
+    "processor.clock": BASE,
     "processor.connections": BASE,
     "processor.settings": (*BASE, "processor", *PROFILE),
     "processor.pipeline": (*BASE, "processor"),

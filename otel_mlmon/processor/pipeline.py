@@ -33,6 +33,7 @@ from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.records import AlertsRecord
+from otel_mlmon.processor.clock import SteadyClock
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.score import Score, Statistics
 from otel_mlmon.processor.detect.state import StreamState
@@ -118,7 +119,7 @@ class ProcessorPipeline:
         self._settings = settings
         self._dispatcher = dispatcher
         self._telemetry = telemetry
-        self._clock_ns = clock_ns
+        self._clock_ns = SteadyClock(clock_ns)
         self._document: documents.Document = {"models": {}, "versions": {}, "alerts": []}
         self.history = History()
         """What the documents said before."""
