@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from otel_mlmon import semconv, streams
+from otel_mlmon.event_kinds import EVENTS
 from otel_mlmon.instrumentation.settings import OPTIONS
 from otel_mlmon.options import Option
 from otel_mlmon.processor.config.render import default_yaml
@@ -103,7 +104,7 @@ Log records with an event name. An attribute whose value is unknown is left out.
 {
         table(
             ("event", "severity", "when", "attributes"),
-            ((f"`{event.name}`", event.severity, event.when, names(event.attributes)) for event in semconv.EVENTS),
+            ((f"`{event.name}`", event.severity, event.when, names(event.attributes)) for event in EVENTS),
         )
     }
 

@@ -281,7 +281,7 @@ RECEIVED_POINTS: Final = _counter(
     OUTCOME,
 )
 REJECTED_POINTS: Final = _counter(
-    "otel_mlmon.processor.rejected.points", "{point}", "Data points that break the data model, by reason.", REASON
+    "otel_mlmon.processor.rejected.points", "{point}", "Data points that were not counted, by reason.", REASON
 )
 RECEIVED_UNUSED: Final = _counter(
     "otel_mlmon.processor.received.unused", "{record}", "Log records and spans received and not used.", SIGNAL
@@ -290,7 +290,13 @@ REQUESTS_MALFORMED: Final = _counter(
     "otel_mlmon.processor.requests.malformed", "{request}", "Requests that could not be decoded."
 )
 REQUESTS_REFUSED: Final = _counter(
-    "otel_mlmon.processor.requests.refused", "{request}", "Requests refused unread, for their sender to send again."
+    "otel_mlmon.processor.requests.refused", "{request}", "Requests refused unread, by reason.", REASON
+)
+REQUESTS_REFUSED_BYTES: Final = _counter(
+    "otel_mlmon.processor.requests.refused.bytes", "By", "Bytes of requests refused unread, by reason.", REASON
+)
+QUEUE_DURATION: Final = _gauge(
+    "otel_mlmon.processor.queue.duration", "s", "Estimated time to work off the requests that are not answered yet."
 )
 REQUESTS_DEAD_LETTERS: Final = _counter(
     "otel_mlmon.processor.requests.dead_letters", "{request}", "Requests that failed twice and were put aside."
@@ -315,8 +321,9 @@ NOTIFICATIONS_PENDING: Final = _gauge(
 )
 
 PROCESSOR_SELF_METRICS: Final = (
-    RECEIVED_POINTS, REJECTED_POINTS, RECEIVED_UNUSED, REQUESTS_MALFORMED, REQUESTS_REFUSED, REQUESTS_DEAD_LETTERS,
-    REQUESTS_PENDING, WINDOW_POINTS, REFERENCES, ALERTS, NOTIFICATIONS, NOTIFICATIONS_PENDING, FAILURES,
+    RECEIVED_POINTS, REJECTED_POINTS, RECEIVED_UNUSED, REQUESTS_MALFORMED, REQUESTS_REFUSED,
+    REQUESTS_REFUSED_BYTES, REQUESTS_DEAD_LETTERS, REQUESTS_PENDING, QUEUE_DURATION, WINDOW_POINTS, REFERENCES, ALERTS,
+    NOTIFICATIONS, NOTIFICATIONS_PENDING, FAILURES,
 )  # fmt: skip
 """The metrics that the processor reports about itself, at `/metrics`; running totals are counters."""
 
@@ -332,53 +339,6 @@ ALERT_ATTRIBUTES: Final = (
     "ml.alert.causes", "ml.alert.value", "ml.alert.bound", "ml.alert.reference", "ml.alert.current",
 )  # fmt: skip
 """The attributes of `ml.alert` besides model, rule and stream."""
-
-
-class EventKind(NamedTuple):
-    """Describes one event, a log record with an event name."""
-
-    name: str
-    severity: Literal["INFO", "WARN", "ERROR"]
-    when: str
-    attributes: tuple[str, ...]
-    """The attributes that it may carry; unknown ones are left out."""
-
-
-_MODEL: Final = (MODEL_NAME, MODEL_VERSION)
-_PROVIDERS: Final = (EXECUTION_PROVIDER, EXECUTION_PROVIDERS, EXECUTION_PROVIDERS_REQUESTED)
-
-EVENTS: Final = (
-    EventKind(
-        EVENT_PREDICTION,
-        "INFO",
-        "the prediction log of calls, with their trace context; rate-limited, failed and unsure calls first",
-        (*_MODEL, PREDICTION_ID, INFERENCE_DURATION, BATCH_SIZE, OUTPUT_NAME, PREDICTION_LABEL, PREDICTION_CONFIDENCE,
-         PREDICTION_CONFIDENCE_MIN, ERROR_TYPE, SAMPLING_REASON, SAMPLING_PROBABILITY),
-    ),
-    EventKind(
-        EVENT_MODEL_LOADED,
-        "INFO",
-        "a session was created; `ml.model.reference` is the reference profile that the model carries, if any",
-        (*_MODEL, *_PROVIDERS, RUNTIME_NAME, RUNTIME_VERSION, MODEL_FILE_SHA256, MODEL_LOAD_DURATION, MODEL_REFERENCE),
-    ),
-    EventKind(
-        EVENT_PROVIDER_FALLBACK, "WARN", "a session runs on another execution provider than the one asked for first",
-        (*_MODEL, *_PROVIDERS),
-    ),
-    EventKind(
-        EVENT_INFERENCE_EXCEPTION,
-        "ERROR",
-        "a call failed, with its trace context and never the exception's message; rate-limited",
-        (*_MODEL, OPERATION_NAME, EXCEPTION_TYPE, SAMPLING_REASON, SAMPLING_PROBABILITY),
-    ),
-    EventKind(
-        EVENT_ALERT,
-        "WARN",
-        "an alert changed its state; INFO once resolved, ERROR if critical; stream, value, bound, reference and "
-        "current are those of the first cause",
-        (*_MODEL, DEPLOYMENT_ENVIRONMENT, ALERT_RULE, DRIFT_STREAM, *ALERT_ATTRIBUTES),
-    ),
-)  # fmt: skip
 
 # ---- streams
 STREAM_LABEL: Final = "prediction.label"

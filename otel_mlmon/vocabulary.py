@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from otel_mlmon import semconv
@@ -29,11 +30,18 @@ MAX_NUMBER: Final = 10_000
 
 _BUCKET: Final = re.compile(r"(#\d\d)@([0-9a-f]{8})")
 
+WHOLE_NUMBERS: Final = tuple(map(str, range(MAX_NUMBER + 1)))
+"""The labels of an output that holds positions of classes without names, in order."""
+
 MAX_WORD_CHARACTERS: Final = 64
 """The largest length of a text that leaves as it is where nobody declared it."""
 
 MAX_VOCABULARIES: Final = 4096
 """The largest number of vocabularies, one a model and feature; beyond it the oldest is evicted and learned anew."""
+
+
+Admit = Callable[[str, str, str, Mapping[str, int], Sequence[str]], Mapping[str, int]]
+"""Returns the counts that may leave the process; see `Vocabularies.admit`."""
 
 
 class TextBuckets:
@@ -122,36 +130,58 @@ class TextNamer:
 
 
 class Vocabulary:
-    """Holds the first `limit` names that were counted; all later ones are counted as `_OTHER`.
+    """Decides which names of one head or feature are counted by themselves.
+
+    Where all names are declared, in an order, and they are more than `limit`, the first ones are, and each other one is
+    counted in its bucket: alike in every process, so that a deploy does not look like drift. Else the first `limit`
+    names that come are, and all later ones are counted as `_OTHER`.
 
     Args:
         limit: Number of names at most; buckets do not count.
+        buckets: The buckets of declared names beyond the limit.
     """
 
-    def __init__(self, *, limit: int) -> None:
+    def __init__(self, *, limit: int, buckets: TextBuckets | None = None) -> None:
         self._limit = limit
+        self._buckets = buckets
         self._words: set[str] = set()
+        self._is_fixed = False
 
     @property
     def is_full(self) -> bool:
         """Whether no further name will be admitted."""
-        return len(self._words) >= self._limit
+        return self._is_fixed or len(self._words) >= self._limit
 
-    def admit(self, counts: Mapping[str, int]) -> dict[str, int]:
-        """Returns `counts` with those of all names that are not admitted added up as `_OTHER`."""
+    def admit(self, counts: Mapping[str, int], declared: Sequence[str] = ()) -> dict[str, int]:
+        """Returns `counts` with those of all names that are not admitted added up by bucket, or as `_OTHER`.
+
+        Args:
+            counts: How often each name was counted.
+            declared: All names that there are, in an order that every process knows; empty if that is unknown.
+        """
+        if len(declared) > self._limit and not self._is_fixed and self._buckets is not None:
+            names = dict.fromkeys(filter(_is_name, declared))
+            if len(names) > self._limit:
+                self._words, self._is_fixed = set(itertools.islice(names, self._limit)), True
         admitted: dict[str, int] = {}
         for word, count in counts.items():
-            name = word if word in self._words or self._add(word) else semconv.OTHER
+            name = self._name(word)
             admitted[name] = admitted.get(name, 0) + count
         return admitted
 
-    def _add(self, word: str) -> bool:
-        if split_bucket(word)[1]:
-            return True
-        if self.is_full or len(word) > MAX_WORD_CHARACTERS or not word.isprintable():
-            return False
+    def _name(self, word: str) -> str:
+        if word in self._words or split_bucket(word)[1]:
+            return word
+        if self._is_fixed and self._buckets is not None:
+            return self._buckets.assign(word)
+        if self.is_full or not _is_name(word):
+            return semconv.OTHER
         self._words.add(word)
-        return True
+        return word
+
+
+def _is_name(word: str) -> bool:
+    return len(word) <= MAX_WORD_CHARACTERS and word.isprintable()
 
 
 class Vocabularies:
@@ -159,31 +189,45 @@ class Vocabularies:
 
     Args:
         limit: Number of names of each at most.
+        buckets_of: Returns the buckets of a model.
+        declared_categories: Returns all values of a feature that are declared, from model and feature; empty if none.
         on_full: Called with model and feature when names beyond the limit come.
     """
 
-    def __init__(self, *, limit: int, on_full: Callable[[str, str], None] = lambda _, __: None) -> None:
+    def __init__(
+        self,
+        *,
+        limit: int,
+        buckets_of: Callable[[str], TextBuckets | None] = lambda _: None,
+        declared_categories: Callable[[str, str], Sequence[str]] = lambda _, __: (),
+        on_full: Callable[[str, str], None] = lambda _, __: None,
+    ) -> None:
         self._limit = limit
+        self._buckets_of = buckets_of
+        self._declared_categories = declared_categories
         self._on_full = on_full
         self._vocabularies: dict[tuple[str, str, str], Vocabulary] = {}
 
-    def admit(self, model: str, head: str, feature: str, counts: Mapping[str, int]) -> dict[str, int]:
-        """Returns `counts` with all names that do not leave as `_OTHER`.
+    def admit(
+        self, model: str, head: str, feature: str, counts: Mapping[str, int], declared: Sequence[str] = ()
+    ) -> dict[str, int]:
+        """Returns `counts` with all names that do not leave by bucket, or as `_OTHER`.
 
         Args:
             model: The name of the model.
             head: The name of the output that labels are of; empty of an only one, and of features.
             feature: The name of the feature; empty means labels.
             counts: How often each name was counted.
+            declared: All labels of the head, in order; empty if they are unknown, and of features.
         """
         key = (model, head, feature)
         vocabulary = self._vocabularies.get(key)
         if vocabulary is None:
             if len(self._vocabularies) >= MAX_VOCABULARIES:
                 del self._vocabularies[next(iter(self._vocabularies))]
-            vocabulary = self._vocabularies[key] = Vocabulary(limit=self._limit)
-        admitted = vocabulary.admit(counts)
-        if vocabulary.is_full and semconv.OTHER in admitted:
+            vocabulary = self._vocabularies[key] = Vocabulary(limit=self._limit, buckets=self._buckets_of(model))
+        admitted = vocabulary.admit(counts, self._declared_categories(model, feature) if feature else declared)
+        if vocabulary.is_full and not admitted.keys() <= counts.keys():
             self._on_full(model, feature)
         return admitted
 

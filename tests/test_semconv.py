@@ -7,6 +7,7 @@ import onnxruntime as ort
 import pytest
 
 from otel_mlmon import semconv
+from otel_mlmon.event_kinds import EVENTS
 from otel_mlmon.processor.alert.alert import RuleState
 from otel_mlmon.processor.notify.otlp import event_attributes
 from otel_mlmon.testing import capture
@@ -41,7 +42,8 @@ def test_a_metric_has_a_unit_a_sentence_and_ascending_bounds(metric: semconv.Met
 
 def test_running_totals_of_the_processor_are_counters() -> None:
     gauges = {metric.name for metric in semconv.PROCESSOR_SELF_METRICS if metric.instrument == "gauge"}
-    assert gauges == {"otel_mlmon.processor.requests.pending", "otel_mlmon.processor.notifications.pending"}
+    names = ("requests.pending", "queue.duration", "notifications.pending")
+    assert gauges == {f"otel_mlmon.processor.{name}" for name in names}
 
 
 def test_events_of_the_application_carry_the_attributes_of_the_contract_and_no_others() -> None:
@@ -58,7 +60,7 @@ def test_events_of_the_application_carry_the_attributes_of_the_contract_and_no_o
     attributes: dict[str, set[str]] = {}
     for event in events:
         attributes.setdefault(str(event.event_name), set()).update(event.attributes or {})
-    contract = {kind.name: set(kind.attributes) for kind in semconv.EVENTS}
+    contract = {kind.name: set(kind.attributes) for kind in EVENTS}
     unknown = {semconv.MODEL_VERSION, semconv.MODEL_REFERENCE, semconv.MODEL_FILE_SHA256}
     assert {name: contract[name] - names for name, names in attributes.items()} == {
         semconv.EVENT_PREDICTION: {semconv.OUTPUT_NAME},
@@ -66,7 +68,7 @@ def test_events_of_the_application_carry_the_attributes_of_the_contract_and_no_o
         semconv.EVENT_MODEL_LOADED: contract[semconv.EVENT_MODEL_LOADED] & unknown - attributes["ml.model.loaded"],
     }
     assert all(names <= contract[name] for name, names in attributes.items())
-    severities = {kind.name: kind.severity for kind in semconv.EVENTS}
+    severities = {kind.name: kind.severity for kind in EVENTS}
     assert all(event.severity_text == severities[str(event.event_name)] for event in events)
     on_spans = {name for span in spans for name in span.attributes or {}}
     assert {attribute.name for attribute in semconv.SPAN_ATTRIBUTES} - on_spans == {semconv.OUTPUT_NAME}
@@ -77,5 +79,5 @@ def test_events_of_the_application_carry_the_attributes_of_the_contract_and_no_o
 
 
 def test_the_event_of_an_alert_carries_the_attributes_of_the_contract() -> None:
-    (contract,) = [kind for kind in semconv.EVENTS if kind.name == semconv.EVENT_ALERT]
+    (contract,) = [kind for kind in EVENTS if kind.name == semconv.EVENT_ALERT]
     assert set(event_attributes(replace(FIRING, environment="staging"))) == set(contract.attributes)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections import Counter
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -101,3 +104,38 @@ def test_categories_of_one_bucket_are_added_up() -> None:
     texts = {f"text {number}": 2 for number in range(640)}
     counts = DECLARED.count_categories("plan", texts, are_texts=True)
     assert (len(counts), sum(counts.values())) == (64, 1280)
+
+
+@given(st.lists(st.sampled_from([f"class {number}" for number in range(9)]), max_size=30), st.randoms())
+def test_declared_names_beyond_the_limit_are_counted_alike_by_every_process(labels: list[str], random: Random) -> None:
+    declared = [f"class {number}" for number in range(9)]
+    admitted: Counter[str] = Counter()
+    for _ in range(3):  # fresh processes that see the same in another order
+        vocabularies = Vocabularies(limit=4, buckets_of=lambda _: BUCKETS)
+        random.shuffle(labels)
+        counts = Counter(vocabularies.admit("m", "", "", Counter(labels[:5]), declared))
+        counts.update(vocabularies.admit("m", "", "", Counter(labels[5:]), declared))
+        assert not admitted or counts == admitted
+        admitted = counts
+    for name in declared[:4]:
+        assert admitted[name] == labels.count(name)
+    assert admitted.keys() <= {*declared[:4], *map(BUCKETS.assign, declared[4:])}
+
+
+def test_declared_categories_beyond_the_limit_are_counted_in_buckets() -> None:
+    reports: list[tuple[str, str]] = []
+    vocabularies = Vocabularies(
+        limit=2,
+        buckets_of=lambda _: BUCKETS,
+        declared_categories=lambda _, feature: ["a", "b", "c"] if feature == "plan" else [],
+        on_full=lambda model, feature: reports.append((model, feature)),
+    )
+    assert vocabularies.admit("m", "", "plan", {"c": 3, "b": 1}) == {BUCKETS.assign("c"): 3, "b": 1}
+    assert vocabularies.admit("m", "", "color", {"c": 3, "b": 1, "a": 1}) == {"c": 3, "b": 1, "_OTHER": 1}
+    assert reports == [("m", "plan"), ("m", "color")]
+
+
+def test_as_many_declared_names_as_the_limit_are_all_counted_by_name() -> None:
+    vocabularies = Vocabularies(limit=3, buckets_of=lambda _: BUCKETS)
+    declared = ["a", "b", "c"]
+    assert vocabularies.admit("m", "", "", {"c": 1, "a": 1, "b": 1}, declared) == {"c": 1, "a": 1, "b": 1}

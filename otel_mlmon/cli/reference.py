@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_mlmon.errors import DataError, ProfileError
 from otel_mlmon.semconv import REFERENCE_METADATA_KEY
@@ -135,7 +135,8 @@ def _split(text: str) -> tuple[str, ...]:
 
 
 def _build(arguments: argparse.Namespace) -> None:
-    from otel_mlmon.instrumentation.settings import ModelOptions
+    from otel_mlmon.instrumentation.settings import OPTIONS, ModelOptions
+    from otel_mlmon.options import resolve
     from otel_mlmon.reference.build import OnnxModel
     from otel_mlmon.reference.model_inputs import arrange_inputs, read_data
 
@@ -152,8 +153,17 @@ def _build(arguments: argparse.Namespace) -> None:
         text_key=os.environ.get("OTEL_MLMON_TEXT_KEY", "").strip(),
         keep_text=arguments.keep_text,
     )
+    (max_labels_option,) = (option for option in OPTIONS if option.name == "max_labels")
+    max_labels: Any = resolve(max_labels_option, arguments={}, environ=os.environ)[0]
     with _show_progress(data.rows) as progress:
-        built = model.profile(feed.arrays, name=arguments.name, options=options, truth=truth, progress=progress)
+        built = model.profile(
+            feed.arrays,
+            name=arguments.name,
+            options=options,
+            truth=truth,
+            max_labels=max_labels,
+            progress=progress,
+        )
     targets = []
     if arguments.output or not arguments.embed:
         target = arguments.output or Path(f"{arguments.model.stem}.reference.json")

@@ -27,7 +27,7 @@ from typing import Any, Final
 from otel_mlmon.guard import guard, guards
 from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
 from otel_mlmon.instrumentation.decode.batch import take_batches
-from otel_mlmon.instrumentation.decode.decoder import Decoders
+from otel_mlmon.instrumentation.decode.decoder import Decoders, make_vocabularies
 from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.decode.model_identity import identify, model_name
 from otel_mlmon.instrumentation.decode.model_loading import LoadTracker
@@ -49,7 +49,6 @@ from otel_mlmon.instrumentation.settings import InstrumentationSettings, ModelOp
 from otel_mlmon.instrumentation.status import Status, count_failures
 from otel_mlmon.internal_events import JOURNAL, RecordsDropped
 from otel_mlmon.types import ModelKey
-from otel_mlmon.vocabulary import Vocabularies
 
 CHUNK_CALLS: Final = 16_384
 """Calls decoded at a time at most: the more, the larger numpy's share, which does not hold the interpreter."""
@@ -243,8 +242,10 @@ class InstrumentationPipeline:
         self._count_lock = threading.Lock()
         self._send_lock = threading.Lock()
         self._decode_stage = guard("record")
-        self._findings = Findings()
-        vocabularies = Vocabularies(limit=self.settings.max_labels, on_full=self._findings.note_full_vocabulary)
+        self._findings = Findings(self.settings.models)
+        vocabularies = make_vocabularies(
+            self.settings.max_labels, self._options_for, on_full=self._findings.note_full_vocabulary
+        )
         self._aggregator = Aggregator(admit=vocabularies.admit)
         self._span_queue = SpanQueue()
         self._load_tracker = LoadTracker(self._loads, is_suppressed=is_suppressed, version_of=self._version_of)

@@ -75,12 +75,17 @@ def port_unavailable_error(address: Address, *, option: str, why: str) -> PortUn
     return PortUnavailableError(f"cannot listen on {address} ({why}); set {option} to another address")
 
 
-def warn_if_exposed(address: Address, *, option: str, is_encrypted: bool) -> None:
-    """Warns of an address that others can reach over an unencrypted connection."""
-    if not address.is_loopback and not is_encrypted:
-        _LOG.warning(
-            "%s listens on %s without TLS: anybody who can reach this address can read and send telemetry. "
-            "Set a certificate, or listen on 127.0.0.1.",
-            option,
-            address,
-        )
+def warn_if_exposed(address: Address, *, option: str, is_encrypted: bool, has_token: bool) -> None:
+    """Warns of an address that others can reach without TLS or without a token, and says what they can do there."""
+    if address.is_loopback or (is_encrypted and has_token):
+        return
+    missing = " and without ".join(
+        name for name, is_there in (("TLS", is_encrypted), ("a token", has_token)) if not is_there
+    )
+    _LOG.warning(
+        "%s listens on %s WITHOUT %s: whoever can reach this address can %s. Set both, or listen on 127.0.0.1.",
+        option,
+        address,
+        missing,
+        "use it" if not has_token else "read what passes, the token too",
+    )

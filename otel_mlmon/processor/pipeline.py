@@ -16,34 +16,42 @@ A data point goes through them in this order:
                            statistics, and documents are handed to the web port
 
 The state thread (`state/thread.py`) calls these in turn for one batch of requests after another. An alert is stored in
-the transaction of the pane that raised it, and notified after the commit: a restart repeats an alert only if it ended
-the process between the two, and loses none.
+the transaction of the pane that raised it, and handed over after the commit. It stays stored until every recipient has
+it, or the dead letters: a restart hands over again what is stored, and loses none.
 """
 
 from __future__ import annotations
 
 import json
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final, Protocol
 
 from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert
+<<<<<<< HEAD
 from otel_mlmon.processor.alert.lifecycle import AlertsRecord
 from otel_mlmon.processor.detect.cycle import CycleState
+=======
+from otel_mlmon.processor.alert.records import AlertsRecord
+from otel_mlmon.processor.clock import SteadyClock
+>>>>>>> main
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.score import Score, Statistics
 from otel_mlmon.processor.detect.state import StreamState
+from otel_mlmon.processor.notify.dispatcher import OutboxEntry
 from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, Rejections, TelemetryItem
 from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
 from otel_mlmon.processor.serve import documents
+from otel_mlmon.processor.serve.page.history import History
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.state.repository import RecordKind, load_records, open_repository, put_records
-from otel_mlmon.processor.window.aggregator import REJECTED_OUTCOMES, PointOutcome, WindowAggregator
+from otel_mlmon.processor.window.aggregator import WindowAggregator
+from otel_mlmon.processor.window.outcome import REJECTED_OUTCOMES, PointOutcome
+from otel_mlmon.processor.window.records import RECORD_KINDS as WINDOW_RECORD_KINDS
 from otel_mlmon.processor.window.reference_export import ModelReference, RelearnRequest
 from otel_mlmon.processor.window.window import StreamKey, Window
 from otel_mlmon.types import ModelKey
@@ -69,8 +77,34 @@ class CycleRecord:
 CYCLE: Final = RecordKind("cycle", CycleRecord, is_compressed=True)
 EVIDENCE: Final = RecordKind("evidence", StreamRecord)
 ALERTS: Final = RecordKind("alerts", AlertsRecord)
-OUTBOX: Final = RecordKind("outbox", Alert)
-"""Alerts that are committed and perhaps not passed to the notifiers yet."""
+OUTBOX: Final = RecordKind("outbox", OutboxEntry)
+"""Alerts, by `Alert.key`, that some recipient may not have yet."""
+RECORD_KINDS: Final[Mapping[str, RecordKind[Any]]] = {
+    kind.name: kind for kind in (*WINDOW_RECORD_KINDS, EVIDENCE, ALERTS, OUTBOX)
+}
+"""Every kind of stored record, by its name."""
+
+
+class AlertDispatcher(Protocol):
+    """Takes alerts to recipients; no method waits but `shutdown`."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all notifiers."""
+
+    def start(self, active: Iterable[Alert]) -> None:
+        """Starts; `active` is what recipients were told before a restart and is not over."""
+
+    def submit(self, entry: OutboxEntry) -> None:
+        """Takes an alert for the notifiers that the entry names."""
+
+    def pop_settled(self) -> list[tuple[str, str]]:
+        """Returns the notifier and the key of each alert that is settled since the last call."""
+
+    def shutdown(self) -> None:
+        """Attempts what waits once more, and stops, within a few seconds."""
+
+
 RELEARNED: Final = "The reference is learned again, as an administrator asked."
 REPLACED: Final = "The model came with another reference."
 """Why the alerts about streams end whose reference is another one now."""
@@ -83,7 +117,7 @@ class ProcessorPipeline:
 
     Args:
         settings: Of every step.
-        notify: Receives each alert; must not wait.
+        dispatcher: Takes alerts to recipients.
         telemetry: The processor's own counters.
         clock_ns: Unix nanoseconds.
     """
@@ -92,23 +126,27 @@ class ProcessorPipeline:
         self,
         settings: Settings,
         *,
-        notify: Callable[[Alert], None],
+        dispatcher: AlertDispatcher,
         telemetry: SelfTelemetry,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._settings = settings
-        self._notify = notify
+        self._dispatcher = dispatcher
         self._telemetry = telemetry
-        self._clock_ns = clock_ns
-        self._document: documents.Document = {"models": {}, "alerts": []}
+        self._clock_ns = SteadyClock(clock_ns)
+        self._document: documents.Document = {"models": {}, "versions": {}, "alerts": []}
+        self.history = History()
+        """What the documents said before."""
         self._references: dict[str, dict[str, ModelReference]] = {}
         self._gauges: tuple[MetricValue, ...] = ()
         self._scores: dict[StreamKey, Score] = {}
         self._changed_streams: set[StreamKey] = set()
         """Streams that were scored or removed since the last commit."""
-        self._outbox: dict[str, Alert] = {}
-        self._notified: list[str] = []
-        """Keys of alerts that were notified since the last commit."""
+        self._outbox: dict[str, OutboxEntry] = {}
+        self._changed_alerts: set[str] = set()
+        """Keys of the entries of the outbox that changed since the last commit, those that were removed too."""
+        self._new_alerts: list[Alert] = []
+        """Alerts that were not handed over yet, in order."""
         self._points: Counter[str] = Counter()
         """Points by outcome that the processor's own metrics do not count yet."""
         self._has_removed_models = False
@@ -127,7 +165,7 @@ class ProcessorPipeline:
         return self._gauges
 
     def open(self) -> None:
-        """Loads the state, and notifies the alerts that were committed but perhaps not notified.
+        """Loads the state, and hands over again the alerts that some recipient may not have.
 
         Raises:
             ConfigurationError: There is no repository of the configured name.
@@ -138,7 +176,9 @@ class ProcessorPipeline:
         self._windows = WindowAggregator(
             settings_for=settings.model_settings,
             windows=settings.windows,
+            max_models=settings.max_models,
             max_streams=settings.max_streams,
+            max_series=settings.max_series,
             clock_ns=self._clock_ns,
         )
         self._windows.load(self._repository)
@@ -152,6 +192,9 @@ class ProcessorPipeline:
         alerts = load_records(self._repository, ALERTS).get("")
         self._alerts = settings.alerts(alerts, now_ns=self._clock_ns())
         self._outbox = load_records(self._repository, OUTBOX)
+        self._dispatcher.start(self._alerts.notified())
+        for entry in sorted(self._outbox.values(), key=lambda entry: entry.alert.sequence):
+            self._dispatcher.submit(entry)
         self.publish(is_busy=True)
 
     def apply(self, items: tuple[TelemetryItem | RelearnRequest, ...], /) -> Rejections:
@@ -181,15 +224,16 @@ class ProcessorPipeline:
         removed = dict.fromkeys(self._windows.pop_removed_streams())
         self._drop_evidence((*replaced, *removed))
         alerts = self._alerts.remove_streams(replaced, now_ns, REPLACED)
-        for model in dict.fromkeys(stream.model for stream in removed):
+        for model in {stream.model for stream in removed}.difference(self._windows.models):
             alerts += self._alerts.remove_model(model, now_ns)
             self._has_removed_models = True
         # After a long time down, pending panes close in the same batch in which their model is removed.
         present = [window for window in windows if window.stream not in removed]
-        for (_, model), scores in self._score_panes(present).items():
-            alerts += self._alerts.evaluate(model, scores, now_ns)
+        for (event_ns, model), scores in self._score_panes(present).items():
+            alerts += self._alerts.evaluate(model, scores, now_ns, event_ns=event_ns)
         alerts += self._alerts.advance_clock(now_ns)
         self._add_alerts(alerts)
+        self._settle_alerts()
 
     def commit(self) -> None:
         """Stores everything that changed, in one transaction.
@@ -199,34 +243,39 @@ class ProcessorPipeline:
         """
         repository = self._repository
         self._windows.save(repository)
-        if self._changed_streams or self._outbox or self._has_removed_models:
+        if self._changed_streams or self._new_alerts or self._has_removed_models:
             put_records(repository, ALERTS, [("", self._alerts.record())])
         scored = [stream for stream in self._changed_streams if stream in self._scores]
         put_records(repository, EVIDENCE, [(_key(stream), self._stream_record(stream)) for stream in scored])
+<<<<<<< HEAD
         put_records(repository, OUTBOX, self._outbox.items())
         cycles = [CycleRecord(stream=stream, state=state) for stream, state in self._evaluator.pop_changed_cycles()]
         put_records(repository, CYCLE, [(_key(record.stream), record) for record in cycles])
+=======
+        changed = {key: self._outbox[key] for key in self._changed_alerts if key in self._outbox}
+        put_records(repository, OUTBOX, changed.items())
+>>>>>>> main
         obsolete = {
             CYCLE.name: [_key(stream) for stream in self._changed_streams.difference(scored)],
             EVIDENCE.name: [_key(stream) for stream in self._changed_streams.difference(scored)],
-            OUTBOX.name: self._notified,
+            OUTBOX.name: [key for key in self._changed_alerts if key not in changed],
         }
         for kind, keys in obsolete.items():
             if keys:
                 repository.delete(kind, sorted(keys))
         repository.commit()
-        self._notified.clear()
+        self._changed_alerts.clear()
         self._has_removed_models = False
 
     def publish(self, *, is_busy: bool) -> None:
-        """Passes committed alerts to the notifiers, and publishes the documents."""
-        is_changed = is_busy or bool(self._changed_streams or self._outbox)
+        """Hands committed alerts over, and publishes the documents."""
+        is_changed = is_busy or bool(self._changed_streams or self._new_alerts)
         self._changed_streams.clear()
-        while self._outbox:
-            key, alert = self._outbox.popitem()
-            self._notified.append(key)
-            with guard("notify"):
-                self._notify(alert)
+        new_alerts, self._new_alerts = self._new_alerts, []
+        for alert in new_alerts:
+            if alert.key in self._outbox:
+                with guard("notify"):
+                    self._dispatcher.submit(self._outbox[alert.key])
             self._telemetry.add(semconv.ALERTS, rule=alert.rule, state=alert.state.value)
         for outcome, count in self._points.items():
             self._telemetry.add(semconv.WINDOW_POINTS, count, outcome=outcome)
@@ -236,11 +285,23 @@ class ProcessorPipeline:
             self._publish_documents()
 
     def close(self) -> None:
-        """Closes the repository; alerts that were notified are not repeated at the next start."""
+        """Closes the repository; alerts that are settled are not repeated at the next start."""
         with guard("close"):
-            self._repository.delete(OUTBOX.name, self._notified)
-            self._repository.commit()
+            self._dispatcher.shutdown()
+            self._settle_alerts()
+            self.commit()
         self._repository.close()
+
+    def _settle_alerts(self) -> None:
+        """Removes from the outbox what recipients have."""
+        for name, key in self._dispatcher.pop_settled():
+            entry = self._outbox.pop(key, None)
+            if entry is None:
+                continue
+            self._changed_alerts.add(key)
+            notifiers = tuple(other for other in entry.notifiers if other != name)
+            if notifiers:
+                self._outbox[key] = replace(entry, notifiers=notifiers)
 
     def _relearn(self, request: RelearnRequest) -> None:
         """Starts to learn references again, and ends the alerts that the old ones raised."""
@@ -256,7 +317,12 @@ class ProcessorPipeline:
 
     def _add_alerts(self, alerts: Iterable[Alert]) -> None:
         """Adds alerts to the outbox, which is stored with the next commit."""
-        self._outbox |= {f"{self._clock_ns():020d}-{uuid.uuid4().hex}": alert for alert in alerts}
+        names = self._dispatcher.names
+        for alert in alerts:
+            self._new_alerts.append(alert)
+            if names:
+                self._outbox[alert.key] = OutboxEntry(alert=alert, notifiers=names, queued_ns=self._clock_ns())
+                self._changed_alerts.add(alert.key)
 
     def _score_panes(self, windows: list[Window]) -> dict[tuple[int, ModelKey], dict[StreamKey, tuple[Window, Score]]]:
         """Scores the windows, and groups the scores by pane and model, in the order of time."""
@@ -289,6 +355,7 @@ class ProcessorPipeline:
         self._references = references
         document = documents.overview(summaries, self._scores, rules, self._alerts.alerts())
         self._document, self._gauges = document, tuple(documents.gauges(document, self._scores, rules))
+        self.history.add(document)
 
 
 def _key(stream: StreamKey) -> str:

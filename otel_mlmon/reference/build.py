@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from otel_mlmon import semconv, streams
 from otel_mlmon.errors import DataError, DependencyMissingError
 from otel_mlmon.instrumentation.decode.batch import take_batches
-from otel_mlmon.instrumentation.decode.decoder import Decoder
+from otel_mlmon.instrumentation.decode.decoder import Decoder, make_vocabularies
 from otel_mlmon.instrumentation.decode.predictions import Predictions
 from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Tensor
 from otel_mlmon.instrumentation.runtime.input_sample import count_sample
@@ -46,7 +46,7 @@ from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
 from otel_mlmon.types import Floats
-from otel_mlmon.vocabulary import TextBuckets
+from otel_mlmon.vocabulary import Admit, TextBuckets
 
 MAX_BATCH_ROWS: Final = 1_024
 CALLS_A_BATCH: Final = 256
@@ -104,6 +104,7 @@ class OnnxModel:
         name: str = "",
         options: ModelOptions | None = None,
         truth: Sequence[str | None] | None = None,
+        max_labels: int = InstrumentationSettings().max_labels,
         progress: Callable[[int], None] = lambda _: None,
         now: Callable[[], datetime] = utc_now,
     ) -> BuiltReference:
@@ -114,6 +115,7 @@ class OnnxModel:
             name: The name of the model in the application; empty to find it as the application does.
             options: The options of the model in the application.
             truth: The true label of each row, None where it is unknown.
+            max_labels: The option of the same name in the application.
             progress: Called with the number of rows that are done.
             now: The clock.
 
@@ -132,7 +134,7 @@ class OnnxModel:
         recorder = CallRecorder(capture, runtime_version=self._version)
         options = options or ModelOptions()
         decoders: list[Decoder] = []
-        counts = _StreamCounts(truth, text_key=options.text_key or "")
+        counts = _StreamCounts(truth, text_key=options.text_key or "", admit=_admit_declared(max_labels, options))
         copy_call: CopyCall | None = None
         done = 0
         for batch in self._batches(feed, rows):
@@ -184,6 +186,22 @@ class OnnxModel:
         return max(1, min(MAX_BATCH_ROWS, *limits, *map(_max_output_rows, outputs)))
 
 
+def _admit_declared(max_labels: int, options: ModelOptions) -> Admit:
+    """Returns what names labels and categories as an application does where more are declared than it counts by name.
+
+    Of undeclared ones it counts the first that come, which differ from process to process: here all are counted.
+    """
+    vocabularies = make_vocabularies(max_labels, lambda _: options)
+
+    def admit(
+        model: str, head: str, feature: str, counts: Mapping[str, int], declared: Sequence[str]
+    ) -> Mapping[str, int]:
+        names = options.categories.get(feature, ()) if feature else declared
+        return vocabularies.admit(model, head, feature, counts, declared) if len(names) > max_labels else counts
+
+    return admit
+
+
 def _split_rows(outputs: Sequence[Any], rows: int) -> Iterator[slice]:
     """Splits rows where an output begins or ends to be no number: such rows have no label to pair with a true one."""
     is_known = np.ones(rows, dtype=bool)
@@ -223,8 +241,9 @@ class _CallList:
 class _StreamCounts:
     """Adds up the predictions of all batches."""
 
-    def __init__(self, truth: Sequence[str | None] | None, *, text_key: str) -> None:
+    def __init__(self, truth: Sequence[str | None] | None, *, text_key: str, admit: Admit) -> None:
         self._text_key = text_key
+        self._admit = admit
         self.streams: dict[str, StreamSketch] = {}
         self._truth = truth
         self._calibration: Calibration | None = None
@@ -232,7 +251,7 @@ class _StreamCounts:
         self._labels: dict[str, None] = {}
 
     def add(self, predictions: Predictions) -> None:
-        for stream, sketch in _sketch_streams(predictions):
+        for stream, sketch in _sketch_streams(predictions, self._admit):
             total = self.streams.get(stream)
             self.streams[stream] = sketch if total is None else total.merge(sketch)
         if self._truth is not None:
@@ -293,26 +312,28 @@ def _decode(calls: _CallList, decoders: list[Decoder], options: ModelOptions) ->
     return decoders[0].decode(batch)
 
 
-def _sketch_streams(predictions: Predictions) -> Iterator[tuple[str, StreamSketch]]:
-    yield from _sketch_outputs(predictions)
+def _sketch_streams(predictions: Predictions, admit: Admit) -> Iterator[tuple[str, StreamSketch]]:
+    yield from _sketch_outputs(predictions, admit)
     inputs = predictions.inputs
     for name, column in inputs.features.items():
         yield _name_input(name), StreamSketch(exponential=ExponentialHistogram.from_values(column))
     for name, categories in inputs.categories.items():
-        yield _name_input(name), StreamSketch(categories=Categories(counts=categories))
+        named = admit(predictions.model.name, "", name, categories, ())
+        yield _name_input(name), StreamSketch(categories=Categories(counts=named))
     for name, missing in inputs.missing.items():
         yield _name_input(name), StreamSketch(missing=missing)
 
 
-def _sketch_outputs(predictions: Predictions) -> Iterator[tuple[str, StreamSketch]]:
+def _sketch_outputs(predictions: Predictions, admit: Admit) -> Iterator[tuple[str, StreamSketch]]:
     for output, head in predictions.heads.items():
         labels, confidences = head.labels, head.confidences.values
         if labels.codes.size:
             counts: Counter[str] = Counter()
             for code, n in enumerate(np.bincount(labels.codes).tolist()):
                 counts[labels.table[code]] += n
+            named = admit(predictions.model.name, output, "", +counts, labels.declared)
             stream = streams.name_head_stream(semconv.STREAM_LABEL, output)
-            yield stream, StreamSketch(categories=Categories(counts=+counts))
+            yield stream, StreamSketch(categories=Categories(counts=named))
         if confidences.size:
             yield streams.name_head_stream(semconv.STREAM_CONFIDENCE, output), _sketch_confidences(confidences)
     for output, values in predictions.values.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from otel_mlmon import semconv
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.message import format_alert
 from otel_mlmon.processor.config.load import load_config
+from otel_mlmon.processor.notify.dispatcher import OutboxEntry
 from otel_mlmon.processor.pipeline import ProcessorPipeline
 from otel_mlmon.processor.receive.decode import DecodedRequest, decode_metrics
 from otel_mlmon.processor.receive.decode_logs import decode_logs
@@ -195,7 +196,7 @@ class SimulatedProcessor:
     def _open(self) -> None:
         self._pipeline = ProcessorPipeline(
             Settings(self._config),
-            notify=lambda alert: self.alerts.append(alert),
+            dispatcher=_AlertCollector(lambda alert: self.alerts.append(alert)),
             telemetry=SelfTelemetry(),
             clock_ns=lambda: self.now_ns,
         )
@@ -204,6 +205,30 @@ class SimulatedProcessor:
     def _model(self, model: str) -> dict[str, Any]:
         nothing: dict[str, Any] = {"streams": [], "rules": []}
         return dict(self.document()["models"].get(model, nothing))
+
+
+class _AlertCollector:
+    """A dispatcher with one recipient, who has every alert at once."""
+
+    names = ("list",)
+
+    def __init__(self, add: Callable[[Alert], None]) -> None:
+        self._add = add
+        self._settled: list[tuple[str, str]] = []
+
+    def start(self, active: Iterable[Alert]) -> None:
+        pass
+
+    def submit(self, entry: OutboxEntry) -> None:
+        self._add(entry.alert)
+        self._settled.append(("list", entry.alert.key))
+
+    def pop_settled(self) -> list[tuple[str, str]]:
+        settled, self._settled = self._settled, []
+        return settled
+
+    def shutdown(self) -> None:
+        pass
 
 
 def _storage(configuration: Mapping[str, Any] | None) -> Mapping[str, Any]:

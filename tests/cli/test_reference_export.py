@@ -127,6 +127,10 @@ def test_another_processor_with_it_judges_alike(
         assert (stream.pop("origin"), stream.pop("stationary")) == ("learned", True)
     for stream in other.values():
         assert (stream.pop("origin"), stream.pop("stationary")) == ("file", None)
+    # A file tells numbers by their buckets only, and so their mean.
+    mean, other_mean = (part["input.age"].pop("mean")["reference"] for part in (one, other))
+    assert other_mean == pytest.approx(mean, rel=4e-3)
+    assert one["input.age"].pop("changes")[1:] == other["input.age"].pop("changes")[1:]
     assert one == other
     # What was loaded from a file goes out as that file.
     assert Path("again.json").read_text() == file.read_text()

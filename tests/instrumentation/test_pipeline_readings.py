@@ -50,7 +50,7 @@ def test_what_was_found_out_is_in_the_status_and_said_once(caplog: pytest.LogCap
             second.run(None, {"input": np.zeros((1, 2, 5, 5), np.float32)})
         captured.flush()
         timed_only = "unknown kind, timed only (set ModelOptions.output_kind)"
-        full = "more than max_labels, the others are counted as _OTHER"
+        full = "more than max_labels, the others are in buckets or _OTHER"
         assert captured.handle.status().findings == {
             "wide": {
                 "output output": "probabilities",
@@ -59,7 +59,9 @@ def test_what_was_found_out_is_in_the_status_and_said_once(caplog: pytest.LogCap
             },
             "maps": {"outputs": timed_only},
         }
-        assert points(captured, "ml.predictions", "ml.prediction.label") == {"0": 3, "1": 3, "_OTHER": 15}
+        counts = points(captured, "ml.predictions", "ml.prediction.label")
+        assert (counts.pop("0"), counts.pop("1"), sum(counts.values())) == (3, 3, 15)
+        assert all(label.startswith("#") for label in counts)
         assert set(points(captured, "ml.input.feature", "ml.feature.name")) == {"f0", "f1", "f2"}
     lines = [record.getMessage() for record in caplog.records if record.name == "otel_mlmon"]
     assert sorted(line for line in lines if line.startswith("Model")) == [
@@ -103,3 +105,69 @@ def test_numbers_at_the_edge_of_their_type_reach_the_metrics() -> None:
         assert (value.count, value.min, value.max) == (10, math.inf, -math.inf)
         assert points(captured, "ml.input.missing", "ml.feature.name") == {"f0": 4}
         assert captured.handle.status().failures == {}
+
+
+CLASSES = 200
+LABEL = "ml.prediction.label"
+
+
+def serve(rows: np.ndarray[Any, Any]) -> tuple[dict[str, int], list[str]]:
+    """What a fresh worker counts of these predictions, and the classes that its spans have."""
+    session = ort.InferenceSession(models.softmax(classes=CLASSES))
+    with capture(spans_per_second=0) as captured:
+        for row in rows:
+            scores = np.zeros((1, CLASSES), dtype=np.float32)
+            scores[0, row] = 9.0
+            session.run(None, {"input": scores})
+        captured.flush()
+        named = {str(label): int(count) for label, count in points(captured, "ml.predictions", LABEL).items()}
+        attributes = [event.log_record.attributes or {} for event in captured.events]
+        return named, [str(part[LABEL]) for part in attributes if LABEL in part]
+
+
+def test_fresh_workers_name_the_same_of_many_classes() -> None:
+    rng = np.random.default_rng(7)
+    shares = 1.0 / rng.permutation(np.arange(1, CLASSES + 1))
+    rows = rng.choice(CLASSES, 300, p=shares / shares.sum())
+    first, classes = serve(rows)
+    second, _ = serve(rng.permutation(rows))
+    assert first == second
+    assert sum(first.values()) == rows.size
+    for label in range(50):
+        assert first.get(str(label), 0) == int((rows == label).sum())
+    assert all(name.isdecimal() or name.startswith("#") for name in first)
+    # An event has the class itself.
+    assert set(classes) == {str(row) for row in rows}
+
+
+def test_late_mistakes_are_one_warning_each_and_in_the_status(caplog: pytest.LogCaptureFixture) -> None:
+    session = ort.InferenceSession(models.softmax(name="fraud"))
+    options = ModelOptions(output_kind={"probabilites": "probabilities"}, labels=["a", "b"])
+    scores = {"input": np.eye(4, dtype=np.float32)}
+    with capture(models={"fraud": options, "frauds": ModelOptions()}) as captured:
+        for _ in range(3):
+            session.run(None, scores)
+            captured.flush()
+        findings = captured.handle.status().findings
+        counts = points(captured, "ml.predictions", LABEL)
+    texts = {
+        "output probabilites": "declared, but the outputs are probabilities. Did you mean probabilities",
+        "labels": "2 given for 4 classes",
+    }
+    assert {subject: findings["fraud"][subject] for subject in texts} == texts
+    assert findings["frauds"] == {"description": "no model of this name has run"}
+    assert sum(counts.values()) == 12
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert sorted(warnings) == sorted(f"Model fraud, {subject}: {text}." for subject, text in texts.items())
+
+
+def test_a_misspelt_model_is_said_with_its_first_call(caplog: pytest.LogCaptureFixture) -> None:
+    session = ort.InferenceSession(models.softmax(name="fraud"))
+    with capture(models={"fruad": ModelOptions(labels=["a", "b", "c", "d"])}) as captured:
+        for _ in range(3):
+            session.run(None, {"input": np.eye(4, dtype=np.float32)})
+            captured.flush()
+        finding = captured.handle.status().findings["fruad"]["description"]
+    assert finding == "no model of this name has run; did you mean fraud, which has"
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == [f"Model fruad, description: {finding}."]

@@ -28,20 +28,28 @@ def test_what_is_no_address_names_the_option(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "is_encrypted", "warns"),
+    ("host", "is_encrypted", "has_token", "warning"),
     [
-        ("127.0.0.1", False, False),
-        ("localhost", False, False),
-        ("::1", False, False),
-        ("0.0.0.0", False, True),
-        ("::", False, True),
-        ("collector.example", False, True),
-        ("0.0.0.0", True, False),
+        ("127.0.0.1", False, False, None),
+        ("localhost", False, False, None),
+        ("::1", False, False, None),
+        ("0.0.0.0", True, True, None),
+        ("0.0.0.0", False, False, "WITHOUT TLS and without a token: whoever can reach this address can use it."),
+        ("::", True, False, "WITHOUT a token: whoever can reach this address can use it."),
+        (
+            "collector.example",
+            False,
+            True,
+            "WITHOUT TLS: whoever can reach this address can read what passes, the token too.",
+        ),
     ],
 )
-def test_an_address_that_others_reach_in_the_clear_is_warned_of(
-    host: str, is_encrypted: bool, warns: bool, caplog: pytest.LogCaptureFixture
+def test_an_address_that_others_reach_without_tls_or_token_is_warned_of(
+    host: str, is_encrypted: bool, has_token: bool, warning: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
+    address = Address(host, 4317)
     with caplog.at_level(logging.WARNING, logger="otel_mlmon.receiver"):
-        warn_if_exposed(Address(host, 4317), option="receiver.grpc", is_encrypted=is_encrypted)
-    assert [record.levelname for record in caplog.records] == (["WARNING"] if warns else [])
+        warn_if_exposed(address, option="receiver.grpc", is_encrypted=is_encrypted, has_token=has_token)
+    advice = "Set both, or listen on 127.0.0.1."
+    expected = [f"receiver.grpc listens on {address} {warning} {advice}"] if warning else []
+    assert [record.getMessage() for record in caplog.records] == expected

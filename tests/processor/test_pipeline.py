@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,6 +15,7 @@ from otel_mlmon import semconv
 from otel_mlmon.errors import StoreError
 from otel_mlmon.processor.alert.alert import Alert, RuleState
 from otel_mlmon.processor.config.load import load_config
+from otel_mlmon.processor.notify.dispatcher import OutboxEntry
 from otel_mlmon.processor.pipeline import EVIDENCE, ProcessorPipeline
 from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, ProviderFallback, TelemetryItem
 from otel_mlmon.processor.self_telemetry import SelfTelemetry
@@ -42,6 +44,33 @@ def settings(folder: Path, **models: Any) -> Settings:
     return Settings(load_config(path, {}))
 
 
+class ListDispatcher:
+    """One recipient, which has what it is given at once, or never."""
+
+    names = ("list",)
+
+    def __init__(self, notified: list[Alert], has_recipient: Callable[[], bool]) -> None:
+        self.notified = notified
+        self.has_recipient = has_recipient
+        self.settled: list[tuple[str, str]] = []
+        self.active: list[Alert] = []
+
+    def start(self, active: Iterable[Alert]) -> None:
+        self.active = list(active)
+
+    def submit(self, entry: OutboxEntry) -> None:
+        self.notified.append(entry.alert)
+        if self.has_recipient():
+            self.settled.append(("list", entry.alert.key))
+
+    def pop_settled(self) -> list[tuple[str, str]]:
+        settled, self.settled = self.settled, []
+        return settled
+
+    def shutdown(self) -> None:
+        pass
+
+
 @dataclass
 class Bench:
     """A pipeline without its thread: each `pane` is one turn."""
@@ -51,13 +80,16 @@ class Bench:
     clock: Clock = field(default_factory=Clock)
     telemetry: SelfTelemetry = field(default_factory=SelfTelemetry)
     number: int = 0
+    has_recipient: bool = True
+    """Whether what is notified arrives."""
 
     def __post_init__(self) -> None:
         self.open()
 
     def open(self) -> None:
+        self.dispatcher = ListDispatcher(self.notified, lambda: self.has_recipient)
         self.pipeline = ProcessorPipeline(
-            self.settings, notify=self.notified.append, telemetry=self.telemetry, clock_ns=self.clock
+            self.settings, dispatcher=self.dispatcher, telemetry=self.telemetry, clock_ns=self.clock
         )
         self.pipeline.open()
 
@@ -178,6 +210,38 @@ def test_an_alert_that_was_committed_but_not_told_is_told_after_the_restart(tmp_
     bench.kill()
     bench.open()
     assert len(bench.notified) == 2
+    bench.kill()
+
+
+def test_an_alert_stays_stored_until_its_recipient_has_it(tmp_path: Path) -> None:
+    bench = Bench(settings(tmp_path), has_recipient=False)
+    for number in range(60):
+        bench.pane(DRIFTED if 30 <= number < 45 else CALM)
+    expected = [alert.to_dict() for alert in bench.notified]
+    assert [alert["state"] for alert in expected] == ["firing", "ok"]
+    for _ in range(3):
+        bench.kill()
+        bench.notified.clear()
+        bench.open()
+        assert [alert.to_dict() for alert in bench.notified] == expected
+    bench.kill()
+    bench.has_recipient = True
+    bench.open()
+    bench.pane(CALM)
+    bench.kill()
+    bench.notified.clear()
+    bench.open()
+    assert (bench.notified, bench.dispatcher.active) == ([], [])
+    bench.kill()
+
+
+def test_recipients_that_forget_are_told_again_after_a_restart_what_is_not_over(tmp_path: Path) -> None:
+    bench = Bench(settings(tmp_path))
+    for number in range(40):
+        bench.pane(DRIFTED if number >= 30 else CALM)
+    bench.kill()
+    bench.open()
+    assert [alert.to_dict() for alert in bench.dispatcher.active] == [alert.to_dict() for alert in bench.notified[:1]]
     bench.kill()
 
 

@@ -109,7 +109,7 @@ def test_the_page_accounts_for_everything_received_with_the_types_of_the_wire_co
     assert post(running, b"\xff") == 400
     page = until(lambda: values if "otel_mlmon_processor_points_total" in (values := samples(running)) else None)
     assert {name: page[f"otel_mlmon_processor_{name}"] for name in (
-        "received_points_total", "rejected_points_total", "requests_malformed_total", "requests_refused_total",
+        "received_points_total", "rejected_points_total", "requests_malformed_total",
         "requests_dead_letters_total", "requests_pending_bytes",
     )} == {
         "received_points_total": {
@@ -118,7 +118,6 @@ def test_the_page_accounts_for_everything_received_with_the_types_of_the_wire_co
         },
         "rejected_points_total": {(("reason", "bad_value"),): 1},
         "requests_malformed_total": {(): 1},
-        "requests_refused_total": {(): 0},
         "requests_dead_letters_total": {(): 0},
         "requests_pending_bytes": {(): 0},
     }  # fmt: skip

@@ -37,4 +37,4 @@ FIRING = Alert(
     causes=(CAUSE,),
 )
 
-RESOLVED = replace(FIRING, state=RuleState.OK, previous=RuleState.FIRING, time_ns=TIME_NS + 60_000_000_000)
+RESOLVED = replace(FIRING, state=RuleState.OK, previous=RuleState.FIRING, time_ns=TIME_NS + 60_000_000_000, sequence=1)

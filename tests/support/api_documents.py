@@ -79,6 +79,14 @@ def alert_document(rule: str, *, state: str = "firing", after_s: float = 0.0, on
     onset_ns = START_NS + round(onset_s * SECOND_NS)
     return {
         "fingerprint": "0123456789abcdef",
+        "key": "0123456789abcdef-1",
+        "sequence": 1,
+        "incident_ns": onset_ns,
+        "joined": [],
+        "news": [],
+        "related": [],
+        "silence": "",
+        "missed": [],
         "model": "digits",
         "version": "1",
         "rule": rule,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Item, Pla
 from otel_mlmon.instrumentation.runtime.onnxruntime.copies import make_copier
 from otel_mlmon.instrumentation.runtime.onnxruntime.plans import plan_inputs, plan_outputs
 from otel_mlmon.instrumentation.settings import ModelOptions
+from otel_mlmon.vocabulary import Admit
 
 Arrays = Mapping[str, Any]
 
@@ -147,7 +148,7 @@ def summarize(
     *,
     cuts: Sequence[int] = (),
     findings: Findings | None = None,
-    admit: Callable[[str, str, str, Mapping[str, int]], Mapping[str, int]] = lambda _, __, ___, counts: counts,
+    admit: Admit = lambda _, __, ___, counts, ____: counts,
 ) -> Snapshot:
     """What the records add up to, read in pieces that end at `cuts`."""
     decoder = Decoder(records[0][0], options=lambda _: options, max_features=100, findings=findings)

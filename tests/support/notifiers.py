@@ -39,13 +39,13 @@ class ScriptedNotifier:
             self.alerts.append(alert)
             self.changed.notify_all()
 
-    def wait_for(self, count: int, timeout_s: float = 10.0) -> Sequence[Alert]:
+    def wait_for(self, count: int, timeout_s: float = 30.0) -> Sequence[Alert]:
         """Returns the alerts that were sent, once there are `count`."""
         with self.changed:
             assert self.changed.wait_for(lambda: len(self.alerts) >= count, timeout_s), self.alerts
             return list(self.alerts)
 
-    def wait_calls(self, count: int, timeout_s: float = 10.0) -> None:
+    def wait_calls(self, count: int, timeout_s: float = 30.0) -> None:
         """Waits until it was called `count` times."""
         with self.changed:
             assert self.changed.wait_for(lambda: self.calls >= count, timeout_s), self.calls
@@ -63,7 +63,7 @@ class DeadLetterList:
             self.letters.append((alert, notifier, reason, detail))
             self.changed.notify_all()
 
-    def wait_for(self, count: int, timeout_s: float = 10.0) -> list[tuple[Alert, str, str, str]]:
+    def wait_for(self, count: int, timeout_s: float = 30.0) -> list[tuple[Alert, str, str, str]]:
         """Returns the letters, once there are `count`."""
         with self.changed:
             assert self.changed.wait_for(lambda: len(self.letters) >= count, timeout_s), self.letters

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from benchmarks.drift.hidden_values import SCENARIOS, measure
+from benchmarks.drift.hidden_values import PANE, SCENARIOS, measure
 
 RUNS = 24
 
@@ -14,6 +15,8 @@ RUNS = 24
 def test_what_leaves_is_judged_as_soon_as_the_values_themselves(name: str) -> None:
     (scenario,) = (scenario for scenario in SCENARIOS if scenario.name == name)
     delays = measure(scenario, 2026, RUNS)
-    assert delays.ratio == pytest.approx(1.0, abs=0.1)
+    # Within 5 % in the long run, and a pane, which is the resolution.
+    plain, hidden = float(np.median(delays.plain)), float(np.median(delays.hidden))
+    assert abs(hidden - plain) <= 0.05 * plain + PANE
     assert [(delays.plain == 0).sum(), (delays.hidden == 0).sum()] == [0, 0]
     assert scenario.is_text or delays.mean_error < 4e-4

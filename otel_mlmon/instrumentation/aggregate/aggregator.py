@@ -6,17 +6,14 @@ since only the reader of the metrics knows its buckets: the views of the applica
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from otel_mlmon.instrumentation.decode.predictions import InputSummary, Labels, Predictions
 from otel_mlmon.types import Floats, ModelKey
-
-Admit = Callable[[str, str, str, Mapping[str, int]], Mapping[str, int]]
-"""Returns the counts that may leave the process, from the name of the model, of the head that labels are of, empty of
-an only one, of the feature, empty for labels, and the counts."""
+from otel_mlmon.vocabulary import Admit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -76,7 +73,7 @@ class Aggregator:
             slowest_calls=slowest_calls,
             batch_sizes=sizes[sizes > 0].astype(np.float64),
             labels={
-                name: self._admit(model.name, name, "", label_counts(head.labels))
+                name: self._admit(model.name, name, "", label_counts(head.labels), head.labels.declared)
                 for name, head in predictions.heads.items()
             },
             uncounted={name: int(head.uncounted.sum()) for name, head in predictions.heads.items()},
@@ -88,7 +85,7 @@ class Aggregator:
                 features=inputs.features,
                 missing=inputs.missing,
                 categories={
-                    name: self._admit(model.name, "", name, counts) for name, counts in inputs.categories.items()
+                    name: self._admit(model.name, "", name, counts, ()) for name, counts in inputs.categories.items()
                 },
                 samples=inputs.samples,
             ),

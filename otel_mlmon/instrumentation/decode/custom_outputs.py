@@ -53,7 +53,7 @@ def decode_with_function(
             confidence_calls += [call] * len(ratios)
     codes, table = encode_texts(texts)
     return (
-        Labels(codes, np.array(label_calls, dtype=np.int64), table),
+        Labels(codes, np.array(label_calls, dtype=np.int64), table, class_names),
         Confidences(np.array(confidences), np.array(confidence_calls, dtype=np.int64)),
     )
 

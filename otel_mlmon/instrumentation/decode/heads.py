@@ -31,7 +31,7 @@ from otel_mlmon.instrumentation.decode.predictions import (
 from otel_mlmon.instrumentation.runtime.call import Item, Plan, Tensor
 from otel_mlmon.instrumentation.runtime.model_graph import NO_ORIGIN, OutputOrigin
 from otel_mlmon.types import Bools, Floats, Ints, OutputKind
-from otel_mlmon.vocabulary import TextNamer
+from otel_mlmon.vocabulary import WHOLE_NUMBERS, TextNamer
 
 MAX_HEADS: Final = 32
 """Heads, and targets of regressions, that are reported of a model; further ones are left out."""
@@ -122,7 +122,7 @@ class ClassDecoder:
         has_scores = kind != "labels" and not (kind == "top_k" and rows.dtype.kind in "iu")
         labels, confidences = Labels(), Confidences()
         if not has_scores:
-            labels = self._number_labels(rows[:, 0] if rows.size else rows.ravel(), calls[: len(rows)])
+            labels = self._number_labels(tensor, rows[:, 0] if rows.size else rows.ravel(), calls[: len(rows)])
             decoded = labels.calls
         elif kind == "top_k":
             confidences = self._best_scores(tensor, rows, calls)
@@ -132,7 +132,8 @@ class ClassDecoder:
             is_finite: Bools = np.asarray(np.isfinite(certainties))
             calls = calls[: len(certainties)]
             confidences = Confidences(certainties[is_finite], calls[is_finite])
-            labels = Labels(codes, calls[label_rows], self._label_table(tensor, rows.shape[1]))
+            table = self._label_table(tensor, rows.shape[1])
+            labels = Labels(codes, calls[label_rows], table, table)
             decoded = confidences.calls
         else:
             codes, likelihoods = decode_classes(kind, rows) if rows.size else (calls[:0], np.zeros(0))
@@ -140,7 +141,8 @@ class ClassDecoder:
             if not is_known.all():
                 codes, likelihoods, calls = codes[is_known], likelihoods[is_known], calls[is_known]
             decoded = calls = calls[: len(codes)]
-            labels = Labels(codes, calls, self._label_table(tensor, max(rows.shape[1], 2)))
+            table = self._label_table(tensor, max(rows.shape[1], 2))
+            labels = Labels(codes, calls, table, table)
             confidences = Confidences(likelihoods, calls)
         return Classification(
             output=tensor.name,
@@ -164,7 +166,7 @@ class ClassDecoder:
             output=tensor.name,
             kind=kind,
             has_scores=False,
-            labels=Labels(codes, calls, list(map(self._namer.name_label, table))),
+            labels=Labels(codes, calls, list(map(self._namer.name_label, table)), self._declared_labels(tensor)),
             sizes=sizes,
             decoded=np.bincount(calls, minlength=len(sizes)).astype(np.int64),
             width=shapes[0][-1] if shapes and len(shapes[0]) > 1 else 1,
@@ -182,13 +184,15 @@ class ClassDecoder:
 
     def _best_scores(self, tensor: Tensor, rows: NDArray[Any], calls: Ints) -> Confidences:
         """Returns the first score of each row, as long as all may be probabilities of different classes."""
+        origin = self.origin_of(tensor)
+        if origin.role == "top_k_scores" and origin.source_role not in {"probabilities", "sigmoid"}:
+            return Confidences()  # the greatest of votes, margins or distances
         values = rows.astype(np.float64)
         is_finite: Bools = np.asarray(np.isfinite(values).all(axis=1))
         values, calls = values[is_finite], calls[is_finite]
         if not values.size:
             return Confidences()
-        is_quantised = self.origin_of(tensor).is_quantised
-        slack = max(TOLERANCE, rows.shape[1] / 512 if is_quantised else 0.0)
+        slack = max(TOLERANCE, rows.shape[1] / 512 if origin.is_quantised else 0.0)
         is_ordered = bool((np.diff(values, axis=1) <= 0).all())
         if not is_ordered or (values < 0).any() or (values.sum(axis=1) > 1 + slack).any():
             self._unlikely.add(tensor.name)
@@ -198,19 +202,26 @@ class ClassDecoder:
         names = self.class_names
         is_only = sum(output.dtype.startswith("float") for output in self._plan.outputs) <= 1
         if self._declared.labels and len(names) != classes and is_only:
-            self._note("labels", f"{len(names)} given for {classes} classes")
+            self._note("labels", f"{len(names)} given for {classes} classes", is_warning=True)
             return [*names[:classes], *(str(index) for index in range(len(names), classes))]
         labels = self.origin_of(tensor).labels
         return label_table(names, labels if len(labels) == classes else tensor.keys, classes)
 
-    def _number_labels(self, values: NDArray[Any], calls: Ints) -> Labels:
+    def _declared_labels(self, tensor: Tensor) -> Sequence[str]:
+        """Returns all labels of an output of labels, where graph, metadata or developer know them."""
+        origin = self.origin_of(tensor)
+        if self.class_names or origin.labels:
+            return self.class_names or origin.labels
+        return WHOLE_NUMBERS if origin.operator == "ArgMax" else ()
+
+    def _number_labels(self, tensor: Tensor, values: NDArray[Any], calls: Ints) -> Labels:
         """Returns labels that are numbers, shape (m,); one that is a position in the class names has that name."""
         if values.dtype.kind == "f":
             is_finite = np.isfinite(values)
             values, calls = values[is_finite], calls[is_finite]
         unique, codes = np.unique(values, return_inverse=True)
         table = [self._namer.name_number_label(label_of(value, self.class_names)) for value in unique.tolist()]
-        return Labels(codes.astype(np.int64), calls, table)
+        return Labels(codes.astype(np.int64), calls, table, self._declared_labels(tensor))
 
 
 @dataclass(slots=True)

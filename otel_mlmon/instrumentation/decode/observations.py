@@ -110,7 +110,8 @@ class ObservationDecoder:
 
     def _decode_labels(self, rows: _Rows) -> Labels:
         codes, table = encode_texts([self._name_label(value) for value in rows.values])
-        return Labels(codes, rows.calls, [next(iter(self._vocabulary.admit({label: 1}))) for label in table])
+        names = [next(iter(self._vocabulary.admit({label: 1}))) for label in table]
+        return Labels(codes, rows.calls, names, self._class_names)
 
     def _name_label(self, value: Scalar) -> str:
         if isinstance(value, str):
@@ -249,7 +250,7 @@ def _merge_labels(reported: Labels, derived: Labels) -> Labels:
     calls = np.concatenate([reported.calls, derived.calls[is_other]])
     codes = np.concatenate([reported.codes, derived.codes[is_other] + len(reported.table)])
     order = np.argsort(calls, kind="stable")
-    return Labels(codes[order], calls[order], [*reported.table, *derived.table])
+    return Labels(codes[order], calls[order], [*reported.table, *derived.table], reported.declared or derived.declared)
 
 
 def _merge_confidences(reported: Confidences, derived: Confidences) -> Confidences:

@@ -34,6 +34,8 @@ class Labels(NamedTuple):
     calls: Ints = _NO_INTS
     """Shape (m,): the call of each row, not decreasing."""
     table: Sequence[str] = ()
+    declared: Sequence[str] = ()
+    """All labels that there are, in an order that every process knows; empty if that is unknown."""
 
 
 class Confidences(NamedTuple):

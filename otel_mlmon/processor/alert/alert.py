@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from typing import Any, Final, Literal
 
@@ -58,6 +58,8 @@ class Cause:
     """A text that says what moved: mean, middle half, missing values, classes."""
     summary: str = ""
     """A text that says how much it moved: `total variation 35 %, tolerated 2 % (n = 4 210, reference n = 5 000)`."""
+    is_absent: bool = False
+    """Whether the stream is no longer sent, rather than distributed differently."""
     origin: str = ""
     """Origin of the reference, as in `window.ReferenceOrigin`; empty if unknown."""
     margin: float = 0.0
@@ -74,6 +76,18 @@ class Link:
 
     name: str
     url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelatedRule:
+    """Another rule of the same model that fires since about the same time: probably of the same cause."""
+
+    rule: str
+    title: str
+    stream: str
+    """The first of its causes; empty if it has none."""
+    onset_ns: int
+    """Unix nanoseconds; 0 if that is unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +116,36 @@ class Alert:
     links: tuple[Link, ...] = ()
     reason: str = ""
     """Why a rule is in error, or why an alert ended other than by itself."""
+    sequence: int = 0
+    """Counts what one processor notifies of, all models and rules together."""
+    incident_ns: int = 0
+    """Time at which this alert was first notified of, Unix nanoseconds; the same for all its updates and its end."""
+    joined: tuple[str, ...] = ()
+    """Streams that breach the rule since after the first notification, in the order in which they joined."""
+    news: tuple[str, ...] = ()
+    """What an update tells that no notification told before: streams, and `severity`."""
+    related: tuple[RelatedRule, ...] = ()
+    """Other rules of the model that fire since about the same time."""
+    silence: str = ""
+    """Why nobody is notified now: who silenced it until when, or a maintenance window; empty if nothing does."""
+    missed: tuple[str, ...] = ()
+    """Alerts that began and ended while this recipient could not be reached, a line each."""
+
+    @property
+    def key(self) -> str:
+        """Identifies this notification: the same for every attempt, and that of no other."""
+        return f"{self.fingerprint}-{self.time_ns}-{self.sequence}"
+
+    @property
+    def is_update(self) -> bool:
+        """Whether it was notified of before, and is not over."""
+        return self.state is self.previous
+
+    @property
+    def is_beginning(self) -> bool:
+        """Whether it was not notified of before."""
+        return self.previous in (RuleState.OK, RuleState.PENDING) and not self.is_resolved
+
     web_address: str = ""
     """The `host:port` of the processor's web port; empty if it has none."""
 
@@ -139,10 +183,12 @@ class Alert:
         """Returns the fields and the fingerprint as the API and the webhook have them; JSON can hold them."""
         return {
             "fingerprint": self.fingerprint,
+            "key": self.key,
             "relearn_command": self.relearn_command,
             **{field.name: getattr(self, field.name) for field in fields(self)},
             "state": self.state.value,
             "previous": self.previous.value,
             "causes": [cause.to_dict() for cause in self.causes],
-            "links": [{"name": link.name, "url": link.url} for link in self.links],
+            "links": [asdict(link) for link in self.links],
+            "related": [asdict(rule) for rule in self.related],
         }

@@ -2,10 +2,41 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated, Final, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, Field
 
 from otel_mlmon.processor.config.section import Count, Duration, FalseAlarmRate, Section, Url
 from otel_mlmon.processor.config.units import FalseAlarms
+
+DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
+def _check_timezone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise ValueError("must be a time zone such as UTC or Europe/Berlin") from None
+    return name
+
+
+ClockTime = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+
+
+class MaintenanceSection(Section):
+    """A time of the week in which nobody is notified."""
+
+    model: str = Field(default="*", min_length=1, description="Which models, a name or pattern.")
+    rule: str = Field(default="*", min_length=1, description="Which rules, a name or pattern.")
+    days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = Field(
+        default=DAYS, description="The days on which it begins."
+    )
+    start: ClockTime = Field(description="When it begins, such as `22:00`.")
+    end: ClockTime = Field(description="When it ends; at or before its start is on the day after.")
+    timezone: Annotated[str, AfterValidator(_check_timezone)] = Field(
+        default="UTC", description="The time zone of start and end."
+    )
 
 
 class AlertSection(Section):
@@ -28,6 +59,16 @@ class AlertSection(Section):
         alias="keep_firing_for",
         ge=0,
         description="How long every stream must be ok before the alert is resolved.",
+    )
+    retry_for_s: Duration = Field(
+        default=86_400.0,
+        alias="retry_for",
+        gt=0,
+        description="How long an alert is sent again and again while its recipient is away; then it is a dead letter.",
+    )
+    maintenance: tuple[MaintenanceSection, ...] = Field(
+        default=(),
+        description='Times without notifications, any of `{days: [sun], start: "02:00", end: "04:00", model: "*"}`.',
     )
     links: dict[str, Url] = Field(
         default_factory=dict, description="Added to every alert, by name: a dashboard, a runbook."

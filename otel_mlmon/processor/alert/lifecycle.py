@@ -1,8 +1,10 @@
 """The states of alert rules: ok → pending (`for`) → firing → (`keep_firing_for`) → ok, and no data and error.
 
-A rule fires once and is resolved once, however long the breach lasts and however often the processor restarts.
-Silence is no proof of health: a model without predictions is in `no_data`, and what fires keeps firing. A rule is in
-`error` while it fails to judge a stream and no other stream breaches it.
+A rule fires once and is resolved once, however long the breach lasts and however often the processor restarts. What
+grows meanwhile is an update (`announcer.py`). A rule that fires again soon after it ended keeps firing for longer each
+time, so that it does not flap. Silence is no proof of health: a model without predictions is in `no_data`, and what
+fires keeps firing. A rule is in `error` while it fails to judge a stream and no other stream breaches it.
+How long a breach or quiet lasts is event time, so that a replay of what a Collector kept ends as it would have live.
 Sources: Prometheus alerting rules (`for`, `keep_firing_for`, state restored after a restart); Grafana alerting (no data
 and error as states of their own). Choice: no model counts as silent while the processor is down.
 """
@@ -11,14 +13,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
 from otel_mlmon.guard import guard
-from otel_mlmon.processor.alert.alert import Alert, Cause, Link, RuleState, Severity
-from otel_mlmon.processor.alert.cause import BinCounts, OnsetCounts
+from otel_mlmon.processor.alert.alert import Alert, Cause, Link, RelatedRule, RuleState
+from otel_mlmon.processor.alert.announcer import Announcer
+from otel_mlmon.processor.alert.cause import OnsetCounts, rank_causes
 from otel_mlmon.processor.alert.config import AlertSection
-from otel_mlmon.processor.alert.rules.rule import NO_DATA, Judgement, ModelRules, Rule
+from otel_mlmon.processor.alert.records import RETIRED, AlertsRecord, ModelRecord, RuleRecord, RuleStatus, is_retired
+from otel_mlmon.processor.alert.rules.rule import NO_DATA, Judgement, ModelRules, Rule, has_data, is_back
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.window.window import StreamKey, Window
 from otel_mlmon.types import ModelKey
@@ -27,66 +31,15 @@ MAX_EXEMPLARS: Final = 5
 MAX_RESOLVED: Final = 100
 """Resolved alerts that `Alerts.alerts` still shows."""
 
+REPEAT_WITHIN_S: Final = 3600.0
+"""What fires again within this of its end repeats itself."""
+REPEAT_HOLD_S: Final = 300.0
+"""How long every stream must be ok after the first repetition; twice as long after each further one."""
+MAX_HOLD_S: Final = 3600.0
+RELATED_WITHIN_S: Final = 600.0
+"""Rules whose onsets are no further apart name each other."""
+
 _ACTIVE: Final = frozenset({RuleState.FIRING, RuleState.NO_DATA, RuleState.ERROR})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuleStatus:
-    """The state of one rule of one model."""
-
-    model: ModelKey
-    rule: str
-    state: RuleState
-    changed_ns: int
-    """When this state began, Unix nanoseconds; 0 if it never changed."""
-    severity: Severity
-    causes: tuple[Cause, ...]
-
-
-@dataclass(slots=True, kw_only=True)
-class RuleRecord:
-    """The state of one rule of one model, and what led to it, as it is stored."""
-
-    state: RuleState = RuleState.OK
-    changed_ns: int = 0
-    breached_ns: int = 0
-    """When the breach began; 0 if there was none."""
-    quiet_ns: int = 0
-    """Since when all streams are ok while this is still firing; 0 while they are not."""
-    causes: dict[str, Cause] = field(default_factory=dict)
-    """The causes by stream, of the streams in breach."""
-    failed: list[str] = field(default_factory=list)
-    """The streams that the rule failed to judge."""
-    judged_ns: dict[str, int] = field(default_factory=dict)
-    """When each stream in breach or failed was last judged."""
-    exemplars: tuple[str, ...] = ()
-    alert: Alert | None = None
-    """The last alert that was notified."""
-
-
-@dataclass(slots=True, kw_only=True)
-class ModelRecord:
-    """Holds the stored state of one model: the states of its rules, and the counts since each stream's onset."""
-
-    model: ModelKey
-    data_ns: int = 0
-    """When data last came, Unix nanoseconds; 0 if none ever did."""
-    onset_counts: dict[str, BinCounts] = field(default_factory=dict)
-    rules: dict[str, RuleRecord] = field(default_factory=dict)
-
-    def rule(self, name: str) -> RuleRecord:
-        """Returns the record of a rule, a new one if there is none."""
-        return self.rules.setdefault(name, RuleRecord())
-
-
-@dataclass(slots=True, kw_only=True)
-class AlertsRecord:
-    """Holds the stored state of all alerts."""
-
-    time_ns: int = 0
-    """The latest time that was seen, Unix nanoseconds."""
-    models: list[ModelRecord] = field(default_factory=list)
-    resolved: list[Alert] = field(default_factory=list)
 
 
 class Alerts:
@@ -122,6 +75,7 @@ class Alerts:
         record = record or AlertsRecord()
         self._models: dict[ModelKey, ModelRecord] = {entry.model: entry for entry in record.models}
         self._resolved: deque[Alert] = deque(record.resolved, maxlen=MAX_RESOLVED)
+        self.announcer = Announcer(section.maintenance, silences=record.silences, sequence=record.sequence)
         self._now_ns = max(now_ns, record.time_ns)
         down_ns = self._now_ns - record.time_ns
         for entry in record.models:
@@ -131,15 +85,36 @@ class Alerts:
 
     def record(self) -> AlertsRecord:
         """Returns everything that must survive a restart; valid until the next call changes it."""
-        return AlertsRecord(time_ns=self._now_ns, models=list(self._models.values()), resolved=list(self._resolved))
+        return AlertsRecord(
+            time_ns=self._now_ns,
+            models=list(self._models.values()),
+            resolved=list(self._resolved),
+            sequence=self.announcer.sequence,
+            silences=list(self.announcer.silences),
+        )
 
-    def evaluate(self, model: ModelKey, scores: Mapping[StreamKey, tuple[Window, Score]], now_ns: int) -> list[Alert]:
-        """Judges one closed pane of `model`; returns the new alerts; streams without a score keep their state."""
+    def evaluate(
+        self,
+        model: ModelKey,
+        scores: Mapping[StreamKey, tuple[Window, Score]],
+        now_ns: int,
+        *,
+        event_ns: int | None = None,
+    ) -> list[Alert]:
+        """Judges one closed pane of `model`; returns the new alerts; streams without a score keep their state.
+
+        Args:
+            model: The model version.
+            scores: Windows and scores by stream.
+            now_ns: The time, Unix nanoseconds.
+            event_ns: When the pane ended; None if that is now.
+        """
         self._now_ns = max(self._now_ns, now_ns)
         record = self._models.setdefault(model, ModelRecord(model=model))
+        record.event_ns = max(record.event_ns, now_ns if event_ns is None else event_ns)
         rules = self._rules_of(model)
         changes: list[Alert] = []
-        if any(_has_data(window) for window, _ in scores.values()):
+        if any(has_data(window) for window, _ in scores.values()):
             record.data_ns = self._now_ns
             changes += self._end_silence(model)
         counts = OnsetCounts(record.onset_counts)
@@ -152,11 +127,13 @@ class Alerts:
         for name in rules.active:
             if name in judged:
                 changes += self._advance_state(record, name, rules.active[name])
-        return changes
+        # Rules that fire in the same pane name each other, whichever was judged first.
+        return [self._relate(record, alert) if alert.is_beginning else alert for alert in changes]
 
     def advance_clock(self, now_ns: int) -> list[Alert]:
-        """Returns the alerts that time alone causes: silence, lasting quiet, models no longer monitored."""
+        """Returns the alerts that time alone causes: no data, news, ends of silences, models no longer monitored."""
         self._now_ns = max(self._now_ns, now_ns)
+        self.announcer.forget_silences(self._now_ns)
         changes: list[Alert] = []
         newest_ns: dict[tuple[str, str], int] = {}
         for model, record in self._models.items():
@@ -168,6 +145,9 @@ class Alerts:
             if is_replaced and self._age_s(record.data_ns) >= self._stale_after_s:
                 changes += self._forget_model(model, "Another version replaced it.")
                 continue
+            if is_replaced and is_retired(record.data_ns, newest_ns[model.name, model.environment], self._now_ns):
+                changes += self._resolve_rules(record, record.rules, RETIRED)
+                continue
             inactive = {name: entry for name, entry in record.rules.items() if name not in rules.active}
             changes += self._resolve_rules(record, inactive, "The rule is switched off.")
             for name, entry in record.rules.items():
@@ -176,6 +156,8 @@ class Alerts:
                 is_due = is_over or entry.state is RuleState.FIRING
                 if is_due and name in rules.active:
                     changes += self._advance_state(record, name, rules.active[name])
+                if entry.is_withheld and entry.alert is not None:
+                    changes += self.announcer.announce(entry, self._refresh(record, name, entry.alert), self._now_ns)
             if NO_DATA in rules.active and not is_replaced and self._is_silent(record):
                 entry = record.rule(NO_DATA)
                 if entry.state is not RuleState.NO_DATA:
@@ -187,6 +169,11 @@ class Alerts:
         self._now_ns = max(self._now_ns, now_ns)
         reason = "It was silent for so long that it is forgotten."
         return self._forget_model(model, reason) if model in self._models else []
+
+    def notified(self) -> list[Alert]:
+        """Returns the alerts that recipients were told of and that are not over."""
+        entries = (entry for record in self._models.values() for entry in record.rules.values())
+        return [entry.alert for entry in entries if entry.is_notified and entry.alert is not None]
 
     def remove_streams(self, streams: Iterable[StreamKey], now_ns: int, reason: str) -> list[Alert]:
         """Forgets what is known of streams that are judged anew from now on; returns the alerts that this ends."""
@@ -241,22 +228,30 @@ class Alerts:
         if entry.causes:
             entry.quiet_ns = 0
             if entry.state in (RuleState.OK, RuleState.ERROR):
-                entry.breached_ns = self._now_ns
+                entry.breached_ns = record.event_ns
             if entry.state is RuleState.FIRING:
+                if self.announcer.has_due_news(entry, rule, self._now_ns):
+                    alert = self._relate(record, self._new_alert(record, name, rule, RuleState.FIRING, ""))
+                    yield from self.announcer.announce_news(entry, alert, self._now_ns)
                 return
-            if self._age_s(entry.breached_ns) >= self._section.for_s:
+            if (record.event_ns - entry.breached_ns) / 1e9 >= self._section.for_s:
                 yield from self._enter_state(record, name, rule, RuleState.FIRING)
             elif entry.state is not RuleState.PENDING:
                 yield from self._enter_state(record, name, rule, RuleState.PENDING)
             return
         if entry.state is RuleState.FIRING:
-            entry.quiet_ns = entry.quiet_ns or self._now_ns
-            if self._age_s(entry.quiet_ns) < self._section.keep_firing_for_s:
+            entry.quiet_ns = entry.quiet_ns or record.event_ns
+            if (record.event_ns - entry.quiet_ns) / 1e9 < self._hold_s(entry):
                 return
         state = RuleState.ERROR if entry.failed else RuleState.OK
         if entry.state is not state:
             reason = f"It failed to judge {', '.join(entry.failed)}; see the processor's log." if entry.failed else ""
             yield from self._enter_state(record, name, rule, state, reason=reason)
+
+    def _hold_s(self, entry: RuleRecord) -> float:
+        """Returns how long every stream must be ok before an alert ends: longer, the more often it fired again."""
+        repeat_s = min(REPEAT_HOLD_S * 2.0 ** (entry.repeats - 1), MAX_HOLD_S) if entry.repeats else 0.0
+        return max(self._section.keep_firing_for_s, repeat_s)
 
     def _enter_state(
         self, record: ModelRecord, name: str, rule: Rule | None, state: RuleState, *, reason: str = ""
@@ -265,24 +260,31 @@ class Alerts:
         entry = record.rule(name)
         previous, entry.state, entry.changed_ns, entry.quiet_ns = entry.state, state, self._now_ns, 0
         last = entry.alert
+        if previous is RuleState.FIRING and state is RuleState.OK:
+            entry.ended_ns = record.event_ns
+        if state is RuleState.FIRING and previous is not RuleState.ERROR:
+            is_repeat = entry.ended_ns > 0 and (record.event_ns - entry.ended_ns) / 1e9 < REPEAT_WITHIN_S
+            entry.repeats = entry.repeats + 1 if is_repeat else 0
         if state is RuleState.OK:
             entry.causes, entry.failed, entry.judged_ns, entry.exemplars = {}, [], {}, ()
             if last is None or last.state not in _ACTIVE:
                 return []
             # What it was about: by now every stream is ok, and there is nothing to show of it.
-            alert = replace(last, state=state, previous=previous, time_ns=self._now_ns, reason=reason)
-            self._resolved.append(alert)
+            alert = replace(last, state=state, previous=previous, time_ns=self._now_ns, reason=reason, news=())
         elif state in _ACTIVE and rule is not None:
             alert = self._new_alert(record, name, rule, previous, reason)
         else:
             return []
-        entry.alert = alert
-        return [alert]
+        announced = self.announcer.announce(entry, alert, self._now_ns)
+        if state is RuleState.OK and entry.alert is not None:
+            self._resolved.append(entry.alert)
+        return announced
 
     def _new_alert(self, record: ModelRecord, name: str, rule: Rule, previous: RuleState, reason: str) -> Alert:
         entry, model = record.rule(name), record.model
         causes = rank_causes(entry.causes.values())
         onset_ns = min((cause.onset_ns for cause in causes if cause.onset_ns), default=0)
+        last = entry.alert if entry.is_notified else None
         return Alert(
             model=model.name,
             version=model.version,
@@ -299,6 +301,8 @@ class Alerts:
             links=self._links,
             web_address=self._web_address,
             reason=reason,
+            incident_ns=last.incident_ns if last is not None else 0,
+            joined=last.joined if last is not None else (),
         )
 
     def _refresh(self, record: ModelRecord, name: str, alert: Alert) -> Alert:
@@ -306,7 +310,27 @@ class Alerts:
         entry, rule = record.rule(name), self._rules_of(record.model).active.get(name)
         causes = rank_causes(entry.causes.values()) or alert.causes
         severity = alert.severity if rule is None else rule.severity(causes)
-        return replace(alert, causes=causes, severity=severity, exemplars=entry.exemplars)
+        silence = self.announcer.find_silence(alert.model, name, self._now_ns)
+        current = replace(alert, causes=causes, severity=severity, exemplars=entry.exemplars, silence=silence)
+        return replace(current, related=self._find_related(record, current))
+
+    def _relate(self, record: ModelRecord, alert: Alert) -> Alert:
+        """Returns the alert with the rules that fire since about the same time, and stores it so."""
+        alert = replace(alert, related=self._find_related(record, alert))
+        record.rule(alert.rule).alert = alert
+        return alert
+
+    def _find_related(self, record: ModelRecord, alert: Alert) -> tuple[RelatedRule, ...]:
+        related = []
+        for name, rule in self._rules_of(record.model).active.items():
+            entry = record.rules.get(name)
+            if entry is None or name == alert.rule or entry.state is not RuleState.FIRING or not entry.causes:
+                continue
+            causes = rank_causes(entry.causes.values())
+            onset_ns = min((cause.onset_ns for cause in causes if cause.onset_ns), default=0)
+            if abs((onset_ns or entry.changed_ns) - (alert.onset_ns or alert.time_ns)) <= RELATED_WITHIN_S * 1e9:
+                related.append(RelatedRule(rule=name, title=rule.title, stream=causes[0].stream, onset_ns=onset_ns))
+        return tuple(related)
 
     def _end_silence(self, model: ModelKey) -> Iterator[Alert]:
         """Ends the silence of a model's name: data of any version does."""
@@ -337,19 +361,6 @@ class Alerts:
         return (self._now_ns - time_ns) / 1e9
 
 
-def rank_causes(causes: Iterable[Cause]) -> tuple[Cause, ...]:
-    """Sorts causes, the strongest evidence first; evidence is capped, so among equals the largest move.
-
-    Margins are compared to a hundredth of a decade: below that the order would be noise.
-    """
-    return tuple(sorted(causes, key=lambda cause: (-round(cause.margin, 2), -cause.value, cause.stream)))
-
-
-def _has_data(window: Window) -> bool:
-    """Whether anything was counted; while there are no bins, a window exists because something was."""
-    return window.pane.size == 0 or bool(window.pane.any())
-
-
 def _judge(rule: Rule, entry: RuleRecord, window: Window, score: Score, counts: OnsetCounts, now_ns: int) -> bool:
     """Judges one stream and stores the outcome; returns whether there was one. The guard `alert` counts a failure."""
     stream = window.stream.stream
@@ -363,7 +374,7 @@ def _judge(rule: Rule, entry: RuleRecord, window: Window, score: Score, counts: 
             entry.failed.append(stream)
         entry.judged_ns[stream] = now_ns
         return True
-    if outcome is None:
+    if outcome is None and not is_back(entry.causes.get(stream), window):
         return False
     _remove_stream(entry, stream)
     if isinstance(outcome, Cause):

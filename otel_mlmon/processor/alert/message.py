@@ -6,11 +6,10 @@ Plain text of fixed width, so that it reads the same in a terminal, a log, a mai
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timezone
 from typing import Final
 
 from otel_mlmon.processor.alert.alert import Alert, Cause, RuleState
-from otel_mlmon.processor.alert.cause import format_percent
+from otel_mlmon.processor.alert.cause import format_percent, format_utc
 
 MAX_BINS: Final = 8
 MAX_OTHER_CAUSES: Final = 2
@@ -54,10 +53,10 @@ def _alert_lines(alert: Alert, *, is_unicode: bool) -> Iterator[str]:
     if alert.onset_ns:
         duration = _format_duration((alert.time_ns - alert.onset_ns) / 1e9)
         end = "until the end" if alert.is_resolved else "before this alert"
-        yield _format_row("Since", f"{_format_utc(alert.onset_ns)}, {duration} {end}")
+        yield _format_row("Since", f"{format_utc(alert.onset_ns)}, {duration} {end}")
     if alert.reason:
         yield _format_row("Why", alert.reason)
-    if alert.causes and alert.state in (RuleState.PENDING, RuleState.FIRING):
+    if alert.causes and alert.causes[0].bins and alert.state in (RuleState.PENDING, RuleState.FIRING):
         yield ""
         yield from _histogram_lines(alert.causes[0], is_unicode=is_unicode)
         yield ""
@@ -86,6 +85,8 @@ def _describe_event(alert: Alert) -> str:
     if not alert.causes:
         return alert.title
     cause = alert.causes[0]
+    if cause.is_absent:
+        return f"{cause.stream} was not sent" if alert.is_resolved else f"{cause.stream} is {cause.current}"
     verb = "had moved" if alert.is_resolved else "moved"
     return f"{cause.stream} {verb}: {cause.reference} → {cause.current}"
 
@@ -101,7 +102,8 @@ def _is_repetition(detail: str, cause: Cause) -> bool:
 def _list_other_causes(alert: Alert) -> Iterator[str]:
     others = alert.causes[1:]
     for cause in others[:MAX_OTHER_CAUSES]:
-        yield _format_row("Also", f"{cause.stream}: {cause.reference} → {cause.current}")
+        before = "" if cause.is_absent else f"{cause.reference} → "
+        yield _format_row("Also", f"{cause.stream}: {before}{cause.current}")
     if len(others) > MAX_OTHER_CAUSES:
         yield _format_row("", f"and {len(others) - MAX_OTHER_CAUSES} more")
 
@@ -133,10 +135,6 @@ def _draw_bar(ratio: float, *, is_unicode: bool) -> str:
 
 def _truncate(text: str, width: int) -> str:
     return f"{text:<{width}}" if len(text) <= width else text[: width - 1] + "…"
-
-
-def _format_utc(time_ns: int) -> str:
-    return f"{datetime.fromtimestamp(time_ns / 1e9, tz=timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _format_duration(seconds: float) -> str:

@@ -101,6 +101,14 @@ class AlertsSection(AlertSection):
         + ".",
     )
 
+    def named_notifiers(self) -> dict[str, NotifierEntry]:
+        """Returns the entries of `notify` by name: that of the notifier, and from the second of a kind on a number."""
+        entries: dict[str, NotifierEntry] = {}
+        for entry in self.notify:
+            number = sum(other.name == entry.name for other in entries.values()) + 1
+            entries[entry.name if number == 1 else f"{entry.name}-{number}"] = entry
+        return entries
+
 
 class Config(Section):
     """The whole file."""

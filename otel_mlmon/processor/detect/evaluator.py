@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -136,7 +136,7 @@ class Evaluator:
                 for position, score in zip(batch.positions, self._scores(batch, log10_alarm_line), strict=True):
                     scores[position] = score
         return [
-            (window, score or _build_learning_score(window, log10_alarm_line))
+            (window, _mark_absence(window, score or _build_learning_score(window, log10_alarm_line)))
             for (window, _), score in zip(judged, scores, strict=True)
         ]
 
@@ -337,6 +337,11 @@ def _judge(
 ) -> tuple[ThresholdVerdict, ...]:
     verdicts = (threshold.judge(statistics, count=count, bins=bins) for threshold in thresholds)
     return tuple(verdict for verdict in verdicts if verdict is not None)
+
+
+def _mark_absence(window: Window, score: Score) -> Score:
+    """Returns the score of a stream that is no longer sent as `no_data`: its evidence stays as it was."""
+    return score if window.absence is None else replace(score, state="no_data", since_ns=0)
 
 
 def _build_learning_score(window: Window, log10_alarm_line: float) -> Score:

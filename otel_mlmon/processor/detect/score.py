@@ -19,8 +19,9 @@ from typing import Final, Literal
 
 State = Literal["learning", "ok", "weak", "drift", "no_data", "error"]
 """The state of a stream. `learning`: no reference yet, or (`Score.is_calibrating`) no design effect yet. `ok`: no
-drift. `drift`: from the pane on at which the evidence reached the alarm line, until it has fallen back to 1. `weak`,
-`no_data` and `error` are reserved: no drift could be seen, no values came, the stream could not be evaluated."""
+drift. `drift`: from the pane on at which the evidence reached the alarm line, until it has fallen back to 1. `no_data`:
+it is no longer sent although its model has predictions. `weak` and `error` are reserved: no drift could be seen, the
+stream could not be evaluated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

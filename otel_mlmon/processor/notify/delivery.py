@@ -1,27 +1,33 @@
-"""Delivers alerts to one notifier: a queue, time-outs, retries, a circuit breaker and dead letters, on own threads.
+"""Delivers alerts to one notifier, with time-outs, retries and a circuit breaker, on threads of its own.
 
-An alert handed to a delivery ends in exactly one of two places, its recipient or the dead letters, and handing it over
-never waits. Alerts of one notifier stay in order, so "resolved" is never sent before "firing"; notifiers do not affect
-each other. Delivery is at least once: an attempt that timed out may still have arrived, hence the idempotency key of
-the webhook. Source: AWS Architecture Blog, "Exponential Backoff And Jitter" (equal jitter).
+Handing an alert over never waits. It is settled exactly once: when its recipient has it, or when the dead letters have
+it because no attempt will succeed or the retry period is over. What is not settled when the process ends is handed over
+again at the next start. Delivery is at least once, hence `Alert.key`, which is the same for every attempt. Alerts of
+one model and rule stay in order; one that its recipient refuses does not hold up the others. After a long outage those
+that wait are merged (`merge.py`). Source: AWS Architecture Blog, "Exponential Backoff And Jitter" (equal jitter).
 """
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert
-from otel_mlmon.processor.notify.notifier import Notifier, PermanentError, TransientError
+from otel_mlmon.processor.notify.merge import QueuedAlert, merge_queue
+from otel_mlmon.processor.notify.notifier import Notifier, PermanentError, RenewingNotifier, TransientError
 
 MAX_HANGING: Final = 3
 """Attempts that timed out and never came back; at so many, no new one is made until one of them does."""
+
+
+MAX_DOUBLINGS: Final = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,16 +36,18 @@ class DeliverySettings:
 
     timeout_s: float = 10.0
     """Time-out of one attempt."""
-    capacity: int = 100
-    """Alerts that wait; beyond it the oldest becomes a dead letter."""
+    capacity: int = 1000
+    """Alerts that wait; beyond it they are merged, and if that does not help the oldest becomes a dead letter."""
     backoff_s: float = 1.0
     """Before the second attempt; doubled each time."""
-    max_backoff_s: float = 60.0
-    give_up_after_s: float = 3600.0
-    """Time after the first attempt at which the alert is given up."""
+    max_backoff_s: float = 20.0
+    give_up_after_s: float = 86_400.0
+    """The retry period: time after which an alert that nobody took is given up."""
+    merge_after_s: float = 300.0
+    """An outage is long from this time on: what waits is merged before the next attempt."""
     breaker_failures: int = 5
     """Failed attempts in a row, of any alerts, that open the circuit."""
-    breaker_open_s: float = 30.0
+    breaker_open_s: float = 15.0
     """Time for which an open circuit stays open; then one attempt decides."""
 
 
@@ -55,19 +63,23 @@ AttemptOutcome = Literal["delivered", "transient", "timeout", "permanent", "erro
 
 
 @dataclass(slots=True)
-class _Attempt:
+class Attempt:
     """One call of a notifier, on a thread that may never come back."""
 
     outcome: AttemptOutcome = "error"
     detail: str = "the notifier failed; see the log"
     retry_after_s: float | None = None
+    is_ambiguous: bool = False
+    """Whether it may have arrived although it failed."""
 
-    def run(self, notifier: Notifier, alert: Alert) -> None:
+    def run(self, call: Callable[[], None]) -> None:
+        """Calls, and stores the outcome."""
         with guard("notify"):
             try:
-                notifier.notify(alert)
+                call()
             except TransientError as error:
                 self.outcome, self.detail, self.retry_after_s = "transient", str(error), error.retry_after_s
+                self.is_ambiguous = error.is_ambiguous
             except PermanentError as error:
                 self.outcome, self.detail = "permanent", str(error)
             else:
@@ -83,10 +95,11 @@ class Delivery:
         notifier: Sends one alert.
         name: Of the notifier, for counts and dead letters.
         dead_letters: Takes the alerts that could not be sent.
+        settle: Called with the key of each alert that need not be handed over again; any thread, must not wait.
         settings: How hard it tries.
         clock: Seconds, monotonic.
         rng: Of the jitter.
-        wait: Lets so many seconds pass; None waits, and less when the delivery is shut down.
+        wait: Lets so many seconds pass; None waits, and less when something changes.
     """
 
     def __init__(
@@ -95,6 +108,7 @@ class Delivery:
         *,
         name: str,
         dead_letters: AlertSink,
+        settle: Callable[[str], None] = lambda _: None,
         settings: DeliverySettings | None = None,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
@@ -102,58 +116,71 @@ class Delivery:
     ) -> None:
         self.name = name
         self._notifier = notifier
+        self._renewing = notifier if isinstance(notifier, RenewingNotifier) else None
         self._dead_letters = dead_letters
+        self._settle = settle
         self._settings = settings or DeliverySettings()
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 (jitter, no secret)
-        self._wait = wait or self._wait_or_stop
-        self._queue: deque[Alert] = deque()
-        self._current: Alert | None = None
+        self._wait = wait
+        self._queue: list[QueuedAlert] = []
+        self._current: QueuedAlert | None = None
+        self._active: dict[str, Alert] = {}
+        """What the recipient was told and is not over, by fingerprint."""
+        self._renewal_s = math.inf
+        self._closed_s = -math.inf
+        """When an open circuit closes."""
         self._changed = threading.Condition()
+        self._changes = 0
         self._is_stopping = False
         self._outcomes: Counter[str] = Counter()
         self._hanging: list[threading.Thread] = []
         self._failures = 0
         self._thread = threading.Thread(target=self._work, name=f"otel_mlmon-notify-{name}", daemon=True)
 
-    def start(self) -> None:
-        """Starts to deliver."""
+    def start(self, active: Iterable[Alert] = ()) -> None:
+        """Starts to deliver.
+
+        Args:
+            active: What the recipient was told before a restart and is not over; renewed at once where it must be.
+        """
+        self._active = {alert.fingerprint: alert for alert in active}
+        self._renewal_s = self._clock()
         self._thread.start()
 
-    def submit(self, alert: Alert) -> None:
-        """Queues `alert`. Never waits for the notifier, never raises."""
+    def submit(self, alert: Alert, *, age_s: float = 0.0) -> None:
+        """Queues `alert`, which has waited for `age_s` seconds already. Never waits for the notifier, never raises."""
+        now_s = self._clock()
+        expires_s = now_s + self._settings.give_up_after_s - age_s
+        refused: QueuedAlert | None = None
         with self._changed:
-            if self._is_stopping:
-                refused: Alert | None = alert
-            else:
-                is_full = len(self._queue) >= self._settings.capacity
-                refused = self._queue.popleft() if is_full else None
-                self._queue.append(alert)
-                self._changed.notify_all()
+            self._queue.append(QueuedAlert(alert=alert, queued_s=now_s - age_s, expires_s=expires_s))
+            if len(self._queue) > self._settings.capacity:
+                self._merge_queue()
+            if len(self._queue) > self._settings.capacity:
+                refused = self._queue.pop(0)
+            self._notify_change()
         if refused is not None:
-            self._give_up(refused, "shutdown" if refused is alert else "overflow", "")
+            self._give_up(refused, "overflow", "")
 
     def shutdown(self, timeout_s: float) -> bool:
-        """Attempts the queued alerts once more, then stops; what is not sent by the deadline becomes a dead letter.
+        """Attempts the queued alerts once more, then stops, within `timeout_s` seconds.
 
         Returns:
-            Whether the delivery itself has sent everything or given it up in time.
+            Whether every alert is settled; the others are to be handed over again.
         """
         with self._changed:
-            self._is_stopping = True
-            self._changed.notify_all()
+            if not self._is_stopping:
+                self._is_stopping, self._closed_s = True, -math.inf
+                for entry in self._queue:
+                    entry.due_s = -math.inf
+            self._notify_change()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
-        with self._changed:
-            waiting = [alert for alert in (self._current, *self._queue) if alert is not None]
-            self._current = None
-            self._queue.clear()
-        for alert in waiting:
-            self._give_up(alert, "shutdown", "")
-        return not waiting
+        return self.pending() == 0
 
     def outcomes(self) -> dict[str, int]:
-        """Returns the counts so far: attempts by outcome, and dead letters as `dead_letter.<reason>`."""
+        """Returns the counts so far: attempts by outcome, `superseded`, and dead letters as `dead_letter.<reason>`."""
         with self._changed:
             return dict(self._outcomes)
 
@@ -165,63 +192,135 @@ class Delivery:
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._queue or self._is_stopping)
-                if not self._queue:
+                changes = self._changes
+                now_s = self._clock()
+                entry = self._take_entry(now_s)
+                if entry is None and self._is_stopping:
                     return
-                alert = self._current = self._queue.popleft()
-            reason, detail = self._deliver(alert)
-            with self._changed:
-                is_ours, self._current = self._current is alert, None
-            if reason and is_ours:
-                self._give_up(alert, reason, detail)
+                delay_s = self._delay_s(now_s)
+            if entry is not None:
+                self._deliver(entry)
+            elif self._renewing is not None and self._active and self._renewal_s <= now_s:
+                self._renew(self._renewing)
+            elif self._wait is not None and delay_s < math.inf:
+                self._wait(delay_s)
+            else:
+                with self._changed:
+                    timeout_s = min(delay_s, threading.TIMEOUT_MAX)
+                    self._changed.wait_for(lambda: self._changes != changes, timeout_s)  # noqa: B023 (called here)
 
-    def _deliver(self, alert: Alert) -> tuple[str, str]:
-        """Tries until the alert is sent or given up; returns reason and detail of giving up, empty if it was sent."""
-        begin_s = self._clock()
-        backoff_s = self._settings.backoff_s
-        while True:
-            if self._failures >= self._settings.breaker_failures:
-                self._wait(self._settings.breaker_open_s)
-            attempt = self._attempt(alert)
-            with self._changed:
-                self._outcomes[attempt.outcome] += 1
+    def _take_entry(self, now_s: float) -> QueuedAlert | None:
+        """Removes and returns the alert to attempt now: of those that are the first of their rule, the first due."""
+        if self._closed_s > now_s:
+            return None
+        heads = [entry for entry in self._heads() if entry.due_s <= now_s]
+        if not heads:
+            return None
+        if now_s - heads[0].queued_s >= self._settings.merge_after_s and len(self._queue) > 1:
+            self._merge_queue()
+            heads = [entry for entry in self._heads() if entry.due_s <= now_s] or heads
+        entry = min(heads, key=lambda head: head.due_s)
+        self._queue.remove(entry)
+        self._current = entry
+        return entry
+
+    def _heads(self) -> list[QueuedAlert]:
+        heads: dict[str, QueuedAlert] = {}
+        for entry in self._queue:
+            heads.setdefault(entry.alert.fingerprint, entry)
+        return list(heads.values())
+
+    def _delay_s(self, now_s: float) -> float:
+        """Returns the seconds until something is due."""
+        due_s = min((max(entry.due_s, self._closed_s) for entry in self._heads()), default=math.inf)
+        renewal_s = self._renewal_s if self._renewing is not None and self._active else math.inf
+        return max(0.0, min(due_s, renewal_s) - now_s)
+
+    def _deliver(self, entry: QueuedAlert) -> None:
+        """Makes one attempt; settles the alert, or queues it again where it was."""
+        attempt = self._attempt(lambda: self._notifier.notify(entry.alert))
+        entry.attempts += 1
+        entry.is_ambiguous |= attempt.is_ambiguous
+        reason = ""
+        with self._changed:
+            self._outcomes[attempt.outcome] += 1
+            self._current = None
             if attempt.outcome == "delivered":
                 self._failures = 0
-                return "", ""
-            self._failures += 1
-            if attempt.outcome in ("permanent", "error"):
-                return attempt.outcome, attempt.detail
-            delay_s = backoff_s * self._rng.uniform(0.5, 1.0)
-            if attempt.retry_after_s is not None:
-                delay_s = max(delay_s, attempt.retry_after_s)
-            if self._is_stopping:
-                return "shutdown", attempt.detail
-            if self._clock() + delay_s - begin_s > self._settings.give_up_after_s:
-                return "given_up", attempt.detail
-            self._wait(delay_s)
-            backoff_s = min(2 * backoff_s, self._settings.max_backoff_s)
+                self._set_active(entry.alert)
+            else:
+                self._failures += 1
+                reason = attempt.outcome
+                if attempt.outcome in ("transient", "timeout"):
+                    reason = self._queue_again(entry, attempt)
+                if self._failures >= self._settings.breaker_failures:
+                    self._closed_s = self._clock() + self._settings.breaker_open_s
+        if attempt.outcome == "delivered":
+            self._settle_entry(entry)
+        elif reason:
+            self._give_up(entry, reason, attempt.detail)
 
-    def _attempt(self, alert: Alert) -> _Attempt:
+    def _queue_again(self, entry: QueuedAlert, attempt: Attempt) -> str:
+        """Queues the alert for another attempt; returns the reason if none will be made."""
+        backoff_s = min(
+            self._settings.backoff_s * 2.0 ** min(entry.attempts - 1, MAX_DOUBLINGS), self._settings.max_backoff_s
+        )
+        delay_s = max(backoff_s * self._rng.uniform(0.5, 1.0), attempt.retry_after_s or 0.0)
+        entry.due_s = math.inf if self._is_stopping else self._clock() + delay_s
+        if not self._is_stopping and entry.due_s > entry.expires_s:
+            return "given_up"
+        position = next(
+            (at for at, other in enumerate(self._queue) if other.alert.sequence >= entry.alert.sequence),
+            len(self._queue),
+        )
+        self._queue.insert(position, entry)
+        return ""
+
+    def _set_active(self, alert: Alert) -> None:
+        if alert.is_resolved:
+            self._active.pop(alert.fingerprint, None)
+        else:
+            self._active[alert.fingerprint] = alert
+        if self._renewing is not None and len(self._active) == 1:
+            self._renewal_s = self._clock() + self._renewing.renew_every_s
+
+    def _renew(self, notifier: RenewingNotifier) -> None:
+        alerts = list(self._active.values())
+        attempt = self._attempt(lambda: notifier.renew(alerts))
+        with self._changed:
+            self._outcomes["renewed" if attempt.outcome == "delivered" else "renewal_failed"] += 1
+            self._renewal_s = self._clock() + notifier.renew_every_s
+
+    def _attempt(self, call: Callable[[], None]) -> Attempt:
         # A notifier cannot be stopped from outside; one that hangs keeps its thread, and few may.
         self._hanging = [thread for thread in self._hanging if thread.is_alive()]
         if len(self._hanging) >= MAX_HANGING:
-            self._wait(self._settings.timeout_s)
-            return _Attempt("timeout", "earlier attempts still hang")
-        attempt = _Attempt()
+            return Attempt("timeout", "earlier attempts still hang")
+        attempt = Attempt()
         name = f"{self._thread.name}-attempt"
-        thread = threading.Thread(target=attempt.run, args=(self._notifier, alert), name=name, daemon=True)
+        thread = threading.Thread(target=attempt.run, args=(call,), name=name, daemon=True)
         thread.start()
         thread.join(self._settings.timeout_s)
         if thread.is_alive():
             self._hanging.append(thread)
-            return _Attempt("timeout", f"no answer within {self._settings.timeout_s:g} s")
+            return Attempt("timeout", f"no answer within {self._settings.timeout_s:g} s", is_ambiguous=True)
         return attempt
 
-    def _wait_or_stop(self, delay_s: float) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._is_stopping, timeout=delay_s)
+    def _merge_queue(self) -> None:
+        before = len(self._queue)
+        self._queue = merge_queue(self._queue)
+        self._outcomes["superseded"] += before - len(self._queue)
 
-    def _give_up(self, alert: Alert, reason: str, detail: str) -> None:
+    def _notify_change(self) -> None:
+        self._changes += 1
+        self._changed.notify_all()
+
+    def _settle_entry(self, entry: QueuedAlert) -> None:
+        for key in (*entry.superseded, entry.alert.key):
+            self._settle(key)
+
+    def _give_up(self, entry: QueuedAlert, reason: str, detail: str) -> None:
         with self._changed:
             self._outcomes[f"dead_letter.{reason}"] += 1
-        self._dead_letters.write(alert, notifier=self.name, reason=reason, detail=detail)
+        self._dead_letters.write(entry.alert, notifier=self.name, reason=reason, detail=detail)
+        self._settle_entry(entry)

@@ -9,8 +9,8 @@ and name it in an entry point; its name is the key of its section under `alerts.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar, Final, Literal, Protocol, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 from otel_mlmon.errors import MlmonError
 from otel_mlmon.processor.alert.alert import Alert
@@ -51,17 +51,30 @@ class Notifier(Protocol):
         """
 
 
+@runtime_checkable
+class RenewingNotifier(Protocol):
+    """A notifier whose recipient forgets an alert that is not repeated."""
+
+    renew_every_s: float
+    """How often what is not over is repeated."""
+
+    def renew(self, alerts: Sequence[Alert]) -> None:
+        """Repeats `alerts`, at least one; may block. Errors as those of `Notifier.notify`."""
+
+
 class TransientError(MlmonError):
     """An alert was not sent; another attempt may succeed.
 
     Args:
         reason: What happened, with no secret in it.
         retry_after_s: When the recipient asks for another attempt, in seconds, 0 or above; None if it does not say.
+        is_ambiguous: Whether the recipient may have it all the same, as after an answer that did not come.
     """
 
-    def __init__(self, reason: str, *, retry_after_s: float | None = None) -> None:
+    def __init__(self, reason: str, *, retry_after_s: float | None = None, is_ambiguous: bool = False) -> None:
         super().__init__(reason)
         self.retry_after_s: float | None = retry_after_s
+        self.is_ambiguous = is_ambiguous
 
 
 class PermanentError(MlmonError):

@@ -93,13 +93,14 @@ class WebhookNotifier:
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
             raise PermanentError(type(error).__name__) from None
         except httpx.TransportError as error:
-            raise TransientError(type(error).__name__) from None
+            is_ambiguous = not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
+            raise TransientError(type(error).__name__, is_ambiguous=is_ambiguous) from None
 
     def _standard_headers(self, alert: Alert, body: bytes) -> dict[str, str]:
         headers = {
             "Content-Type": "application/json",
             "User-Agent": f"otel-mlmon/{__version__}",
-            "Idempotency-Key": idempotency_key(alert),
+            "Idempotency-Key": alert.key,
         }
         if self._secret is not None:
             timestamp = str(int(self._clock()))
@@ -121,11 +122,6 @@ def encode_body(alert: Alert) -> bytes:
     """Encodes the JSON document that is posted, UTF-8; always the same bytes for the same alert."""
     document = {**alert.to_dict(), "subject": format_title(alert), "text": format_alert(alert)}
     return json.dumps(document, ensure_ascii=False, sort_keys=True).encode()
-
-
-def idempotency_key(alert: Alert) -> str:
-    """Returns a key that is the same for every attempt of one change of state."""
-    return f"{alert.fingerprint}-{alert.state.value}-{alert.time_ns}"
 
 
 def signature(secret: bytes, timestamp: str, body: bytes) -> str:

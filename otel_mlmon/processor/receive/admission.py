@@ -1,43 +1,50 @@
 """Admits OTLP requests from the receivers, decodes and delivers them, and counts what became of each point.
 
-Admission goes by bytes in flight and is decided before a request is parsed, since parsing is what costs. A fault of
-ours is answered with "unavailable", so that the sender keeps the batch and sends it again; senders drop a batch that
-is answered with "internal". A request that fails twice is written to the dead letters and rejected.
+Admission is decided before a request is parsed, since parsing is what costs: it goes by the time that the requests in
+progress are going to take, and by their bytes. A fault of ours is answered with "unavailable", so that the sender keeps
+the batch and sends it again; senders drop a batch that is answered with "internal". A request that fails twice is
+written to the dead letters and rejected.
 Source: opentelemetry-proto, specification.md (partial success, retryable codes).
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
-
-from google.protobuf.message import DecodeError
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from typing import Any, Final, NamedTuple, TypeVar
 
 from otel_mlmon.errors import MalformedError, OverloadedError, RetryableError, StoreError, UnavailableError
 from otel_mlmon.guard import guard
+from otel_mlmon.internal_events import Journal
+from otel_mlmon.processor.receive.codec import CODECS, BodyFormat, Signal, parse_request
 from otel_mlmon.processor.receive.data_point import Rejections, TelemetryItem
 from otel_mlmon.processor.receive.dead_letters import DeadLetterDirectory
-from otel_mlmon.processor.receive.decode import DecodedRequest, count_points, decode_metrics
-from otel_mlmon.processor.receive.decode_logs import count_records, decode_logs
+from otel_mlmon.processor.receive.decode import DecodedRequest
+from otel_mlmon.processor.receive.events import PointsRejected, RequestRefused
+from otel_mlmon.processor.receive.load import WorkMeter
 
 T = TypeVar("T")
-
-Signal: TypeAlias = Literal["metrics", "logs", "traces"]
 
 MAX_REQUEST_BYTES: Final = 64 * 2**20
 """After decompression. Source: opentelemetry-proto, specification.md, the recommended default."""
 
 MAX_PENDING_BYTES: Final = 256 * 2**20
+MAX_PENDING_REQUESTS: Final = 256
+MAX_QUEUE_S: Final = 2.0
+"""Exporters give up after 5 s or 10 s: what waits longer is worked off for nobody, and sent again."""
+
+MAX_RETRY_AFTER_S: Final = 30.0
+DECODERS: Final = 2
+"""How many requests are decoded at a time; more would only take turns at the interpreter with the state's thread."""
+
 RETRY_AFTER_S: Final = 1.0
 MAX_REMEMBERED_FAILURES: Final = 1024
 
@@ -45,6 +52,8 @@ DEAD_LETTER: Final = "dead_letter"
 """The reason for which the points of a request are rejected that failed twice by an internal error."""
 
 
+_SUFFIXES: Final[Mapping[BodyFormat, str]] = {"protobuf": ".pb", "json": ".json"}
+_LOG: Final = logging.getLogger("otel_mlmon.receiver")
 _FAULT: Final = RuntimeError("an internal error, which the guard has reported")
 
 
@@ -77,8 +86,11 @@ class ReceivedCounts:
     """Points that a processor sent."""
     unused: Mapping[str, int]
     """Log records and spans, by signal, that the processor does not use."""
-    refused_requests: int
-    """Requests that were refused before parsing since too many bytes were in flight; senders send them again."""
+    unread_requests: Mapping[str, int]
+    """Requests that were refused before parsing, by reason: `queue` and `memory`, which senders send again, and
+    `too_large` and `unauthorized`, which they do not."""
+    unread_bytes: Mapping[str, int]
+    """Their bytes as they were sent, as far as they were read, by reason."""
     malformed: int
     """Requests that are not valid protobuf."""
     dead_letters: int
@@ -90,12 +102,12 @@ class ReceivedCounts:
         return sum(self.rejected.values())
 
 
-class _SignalCodec(NamedTuple):
-    """Holds how the requests of one signal are parsed, decoded, and counted where decoding fails."""
+@dataclass(slots=True, kw_only=True, eq=False)
+class Place:
+    """The place of a request among those in progress."""
 
-    request: Any
-    decode: Callable[[Any], DecodedRequest]
-    count: Callable[[Any], int]
+    size_bytes: int
+    arrived_s: float
 
 
 class _PendingRequest(NamedTuple):
@@ -103,6 +115,8 @@ class _PendingRequest(NamedTuple):
 
     signal: Signal
     body: bytes
+    body_format: BodyFormat
+    place: Place
     result: Future[ExportResult]
 
 
@@ -118,8 +132,12 @@ class Admission:
         max_request_bytes: The largest request that a receiver may accept, after decompression.
         max_pending_bytes: The limit on all requests together that are not answered yet. A request is admitted above
             it where no other is pending.
+        max_queue_s: The limit on the time, in seconds, that the requests in progress are going to take, by the rate at
+            which those before them were worked off. A request is admitted above it where no other is pending.
+        meter: Measures that rate; whoever works off the items must measure its work with it too.
         dead_letters: A directory for requests that failed twice; None to keep none.
-        retry_after_s: The delay that senders are asked for before they try again, in seconds.
+        retry_after_s: The shortest delay that senders are asked for before they try again, in seconds.
+        clock: Seconds, monotonic.
     """
 
     def __init__(
@@ -128,19 +146,31 @@ class Admission:
         *,
         max_request_bytes: int = MAX_REQUEST_BYTES,
         max_pending_bytes: int = MAX_PENDING_BYTES,
+        max_queue_s: float = MAX_QUEUE_S,
+        meter: WorkMeter | None = None,
         dead_letters: Path | None = None,
         retry_after_s: float = RETRY_AFTER_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.max_request_bytes: int = max_request_bytes
         self.max_pending_bytes: int = max_pending_bytes
         self.retry_after_s: float = retry_after_s
         self._deliver = deliver
+        self._max_queue_s = max_queue_s
+        self._meter = meter or WorkMeter()
+        self._clock = clock
+        self._decoders = threading.BoundedSemaphore(DECODERS)
+        self._journal = Journal(log=_LOG)
+        self._places: dict[int, Place] = {}
+        """Of requests that are not answered yet, the oldest first."""
         self._dead_letters = DeadLetterDirectory(dead_letters) if dead_letters is not None else None
         self._lock = threading.Lock()
         self._pending_bytes = 0
         self._totals: Counter[str] = Counter()
         self._rejected: Counter[str] = Counter()
         self._unused: Counter[str] = Counter()
+        self._unread_requests: Counter[str] = Counter()
+        self._unread_bytes: Counter[str] = Counter()
         self._failed: OrderedDict[bytes, None] = OrderedDict()
         """Digests of requests that failed once, the oldest first."""
 
@@ -155,7 +185,8 @@ class Admission:
                 ignored=self._totals["ignored"],
                 loop_dropped=self._totals["loop_dropped"],
                 unused=MappingProxyType(dict(self._unused)),
-                refused_requests=self._totals["refused_requests"],
+                unread_requests=MappingProxyType(dict(self._unread_requests)),
+                unread_bytes=MappingProxyType(dict(self._unread_bytes)),
                 malformed=self._totals["malformed"],
                 dead_letters=self._totals["dead_letters"],
             )
@@ -165,12 +196,46 @@ class Admission:
         """Bytes of requests that are not answered yet."""
         return self._pending_bytes
 
-    def count_refusal(self) -> None:
-        """Counts a request that a receiver refused before it was handed in, for too many bytes in flight."""
+    @property
+    def queue_s(self) -> float:
+        """Seconds that the requests in progress are estimated to take."""
         with self._lock:
-            self._totals["refused_requests"] += 1
+            return self._meter.estimate_s(len(self._places), self._pending_bytes)
 
-    def consume(self, signal: Signal, body: bytes) -> Future[ExportResult]:
+    def count_unread(self, reason: str, explanation: str, size_bytes: int) -> None:
+        """Counts and logs a request that is refused before it is parsed; `explanation` is a sentence."""
+        with self._lock:
+            self._unread_requests[reason] += 1
+            self._unread_bytes[reason] += size_bytes
+        self._journal.emit(RequestRefused(reason=reason, explanation=explanation))
+
+    def admit(self, size_bytes: int) -> Place:
+        """Admits a request before it is decompressed and parsed; `release` or `consume` must follow.
+
+        Raises:
+            OverloadedError: The requests in progress take too long or too much memory.
+        """
+        place = Place(size_bytes=size_bytes, arrived_s=self._clock())
+        with self._lock:
+            refusal = self._refusal(size_bytes)
+            if refusal is None:
+                self._places[id(place)] = place
+                self._pending_bytes += size_bytes
+                return place
+        reason, explanation, delay_s = refusal
+        self.count_unread(reason, explanation, size_bytes)
+        delay_s = min(max(delay_s, self.retry_after_s), max(MAX_RETRY_AFTER_S, self.retry_after_s))
+        raise OverloadedError(f"{explanation} Send the request again later.", retry_after_s=delay_s)
+
+    def release(self, place: Place) -> None:
+        """Gives the place of a request back that was not consumed. Safe twice."""
+        with self._lock:
+            if self._places.pop(id(place), None) is not None:
+                self._pending_bytes -= place.size_bytes
+
+    def consume(
+        self, signal: Signal, body: bytes, *, body_format: BodyFormat = "protobuf", place: Place | None = None
+    ) -> Future[ExportResult]:
         """Takes a request; the future is done when its items are stored, or were not taken.
 
         The future ends with `OverloadedError` if the next step has no room, with `UnavailableError` if a fault of
@@ -178,20 +243,26 @@ class Admission:
 
         Args:
             signal: The signal of the request.
-            body: The request in protobuf, decompressed, of at most `max_request_bytes`.
+            body: The request, decompressed, of at most `max_request_bytes`.
+            body_format: Protobuf or JSON.
+            place: Its place; None to ask for one here.
 
         Raises:
-            OverloadedError: Too many bytes are in flight; decided before parsing.
+            OverloadedError: There is no place; decided before parsing.
             MalformedError: `body` is not a request of this signal.
         """
-        self._reserve(body)
-        message = self._parse(signal, body)
-        request = _PendingRequest(signal, body, Future())
+        place = place or self.admit(len(body))
+        with self._lock:
+            self._pending_bytes += len(body) - place.size_bytes
+            place.size_bytes = len(body)
+        request = _PendingRequest(signal, body, body_format, place, Future())
         request.result.set_running_or_notify_cancel()  # so that nobody can cancel it while it is being stored
-        codec = _CODECS[signal]
+        codec = CODECS[signal]
         decoded: DecodedRequest | None = None
-        with guard("receive.decode"):
-            decoded = codec.decode(message)
+        with self._decoders, self._meter.measure():
+            message = self._parse(request)
+            with guard("receive.decode"):
+                decoded = codec.decode(message)
         if decoded is None:
             self._fail(request, codec.count(message))
         elif not decoded.items:
@@ -200,24 +271,29 @@ class Admission:
             self._submit(request, decoded)
         return request.result
 
-    def _reserve(self, body: bytes) -> None:
-        with self._lock:
-            has_room = not self._pending_bytes or self._pending_bytes + len(body) <= self.max_pending_bytes
-            if has_room:
-                self._pending_bytes += len(body)
-        if not has_room:
-            self.count_refusal()
-            message = "The processor works on too many bytes at a time; send the request again later."
-            raise OverloadedError(message, retry_after_s=self.retry_after_s)
+    def _refusal(self, size_bytes: int) -> tuple[str, str, float] | None:
+        """Returns reason, explanation and delay in seconds for which a request is refused. Called under the lock."""
+        if not self._places:
+            return None
+        if self._pending_bytes + size_bytes > self.max_pending_bytes:
+            return "memory", "The processor works on too many bytes at a time.", 0.0
+        queue_s = self._meter.estimate_s(len(self._places) + 1, self._pending_bytes + size_bytes)
+        waited_s = self._clock() - next(iter(self._places.values())).arrived_s
+        if max(queue_s, waited_s) > self._max_queue_s:
+            explanation = f"The processor has more than {self._max_queue_s:g} s of work before it."
+            return "queue", explanation, queue_s - self._max_queue_s
+        if len(self._places) >= MAX_PENDING_REQUESTS:
+            return "queue", f"The processor works on {MAX_PENDING_REQUESTS} requests already.", 0.0
+        return None
 
-    def _parse(self, signal: Signal, body: bytes) -> Any:
+    def _parse(self, request: _PendingRequest) -> Any:
         try:
-            return _CODECS[signal].request.FromString(body)
-        except DecodeError:
+            return parse_request(request.signal, request.body, request.body_format)
+        except MalformedError:
             with self._lock:
                 self._totals["malformed"] += 1
-                self._pending_bytes -= len(body)
-            raise MalformedError(f"The body is not an OTLP {signal} request in protobuf.") from None
+            self.release(request.place)
+            raise
 
     def _submit(self, request: _PendingRequest, decoded: DecodedRequest) -> None:
         def settle(delivery: Future[Rejections]) -> None:
@@ -253,7 +329,12 @@ class Admission:
             self._rejected.update(rejected)
             if self._failed:
                 self._failed.pop(_hash_body(request.body), None)
+        self._log_rejections(request, rejected)
         self._answer(request, ExportResult(rejected=sum(rejected.values()), message=_list_rejections(rejected)))
+
+    def _log_rejections(self, request: _PendingRequest, rejected: Rejections) -> None:
+        for reason, count in rejected.items():
+            self._journal.emit(PointsRejected(signal=request.signal, reason=reason, count=count))
 
     def _refuse(self, request: _PendingRequest, points: int, error: Exception) -> None:
         with self._lock:
@@ -279,13 +360,16 @@ class Admission:
             return
         with guard("receive.dead_letter"):
             if self._dead_letters is not None:
-                self._dead_letters.write(request.body, name=f"{request.signal}-{digest.hex()}")
+                self._dead_letters.write(
+                    request.body, name=f"{request.signal}-{digest.hex()}", suffix=_SUFFIXES[request.body_format]
+                )
+        self._log_rejections(request, {DEAD_LETTER: points})
         message = "The processor failed twice to take the request and rejected it; do not send it again."
         self._answer(request, ExportResult(rejected=points, message=message))
 
     def _answer(self, request: _PendingRequest, result: ExportResult | Exception) -> None:
-        with self._lock:
-            self._pending_bytes -= len(request.body)
+        self.release(request.place)
+        self._meter.complete(len(request.body))
         if isinstance(result, ExportResult):
             request.result.set_result(result)
         else:
@@ -311,18 +395,3 @@ def _list_rejections(faults: Mapping[str, int]) -> str:
     """Lists the reasons for which points were rejected, the most frequent first; empty if there are none."""
     ranked = sorted(faults.items(), key=lambda fault: (-fault[1], fault[0]))
     return ", ".join(f"{reason}: {count}" for reason, count in ranked)
-
-
-def _decode_traces(request: ExportTraceServiceRequest) -> DecodedRequest:
-    return DecodedRequest(unused=_count_spans(request))
-
-
-def _count_spans(request: ExportTraceServiceRequest) -> int:
-    return sum(len(scope.spans) for resource in request.resource_spans for scope in resource.scope_spans)
-
-
-_CODECS: Final[Mapping[Signal, _SignalCodec]] = {
-    "metrics": _SignalCodec(ExportMetricsServiceRequest, decode_metrics, count_points),
-    "logs": _SignalCodec(ExportLogsServiceRequest, decode_logs, count_records),
-    "traces": _SignalCodec(ExportTraceServiceRequest, _decode_traces, _count_spans),
-}

@@ -28,8 +28,8 @@ class DeadLetterDirectory:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
 
-    def write(self, body: bytes, *, name: str) -> Path | None:
-        """Writes `body` to `<name>.pb`, readable by its owner only; returns None if it is too large.
+    def write(self, body: bytes, *, name: str, suffix: str = ".pb") -> Path | None:
+        """Writes `body` to `<name><suffix>`, readable by its owner only; returns None if it is too large.
 
         Raises:
             OSError: The directory cannot be written to.
@@ -38,7 +38,7 @@ class DeadLetterDirectory:
             return None
         with self._lock:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path = self._directory / f"{name}.pb"
+            path = self._directory / f"{name}{suffix}"
             draft = path.with_suffix(".part")
             descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
@@ -49,7 +49,10 @@ class DeadLetterDirectory:
 
     def _remove_oldest(self) -> None:
         newest_first = sorted(
-            ((path.stat().st_mtime_ns, path.stat().st_size, path) for path in self._directory.glob("*.pb")),
+            (
+                (path.stat().st_mtime_ns, path.stat().st_size, path)
+                for path in (*self._directory.glob("*.pb"), *self._directory.glob("*.json"))
+            ),
             reverse=True,
         )
         total_bytes = 0

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, NoReturn, get_args
 
 import grpc
@@ -23,11 +22,19 @@ from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
 from otel_mlmon.guard import guard
 from otel_mlmon.processor import address as addresses
 from otel_mlmon.processor.address import Address
-from otel_mlmon.processor.receive.admission import Admission, Signal
+from otel_mlmon.processor.connections import TlsFiles
+from otel_mlmon.processor.receive.admission import MAX_PENDING_REQUESTS, Admission
+from otel_mlmon.processor.receive.codec import Signal
 from otel_mlmon.processor.receive.responses import encode_response, encode_retry_info, encode_status
 
 OPTION: Final = "receiver.grpc"
-WORKERS: Final = 8
+TLS_OPTION: Final = "receiver.tls"
+WORKERS: Final = MAX_PENDING_REQUESTS + 32
+"""A thread for every request that may wait for its points to be stored, and some that refuse the others at once."""
+
+MAX_CONCURRENT_STREAMS: Final = 100
+"""Requests of one connection at a time; its client holds the others back."""
+
 MAX_CONNECTION_AGE_S: Final = 1800.0
 """After this time clients are asked to connect again, so that load balancers can move them."""
 
@@ -58,11 +65,9 @@ class GrpcReceiver:
     Args:
         admission: Where requests are handed in.
         address: `host:port`; port 0 takes any that is free.
-        workers: How many requests are worked on at a time; more wait unread in their connections.
+        workers: How many requests wait at a time; more wait unread in their connections.
         max_connection_age_s: After how many seconds a connection is closed in good order.
-        certificate: The server's certificate chain, a PEM file; None for no TLS.
-        key: The certificate's private key, a PEM file.
-        client_ca: The authority whose client certificates are accepted (mTLS), a PEM file; None to ask for none.
+        tls: The files of certificate, key and client authority; None for no TLS.
         token: The token that senders must present as `authorization: Bearer <token>`; None to ask for none.
         answer_timeout_s: How long a request waits for its points to be stored, in seconds.
 
@@ -77,9 +82,7 @@ class GrpcReceiver:
         *,
         workers: int = WORKERS,
         max_connection_age_s: float = MAX_CONNECTION_AGE_S,
-        certificate: Path | None = None,
-        key: Path | None = None,
-        client_ca: Path | None = None,
+        tls: TlsFiles | None = None,
         token: str | None = None,
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> None:
@@ -87,7 +90,7 @@ class GrpcReceiver:
         self._address = addresses.parse(address, option=OPTION)
         self._token = token
         self._answer_timeout_s = answer_timeout_s
-        self._credentials = _credentials(certificate, key, client_ca)
+        self._tls = tls
         self._threads = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="otlp-grpc")
         self._health = health.HealthServicer()
         self._server = grpc.server(self._threads, options=_options(admission, max_connection_age_s))
@@ -100,9 +103,12 @@ class GrpcReceiver:
         """Starts to listen; returns the bound `host:port`.
 
         Raises:
+            ConfigurationError: The certificate cannot be used.
             PortUnavailableError: The address is in use or not one of this machine.
         """
-        addresses.warn_if_exposed(self._address, option=OPTION, is_encrypted=self._credentials is not None)
+        addresses.warn_if_exposed(
+            self._address, option=OPTION, is_encrypted=self._tls is not None, has_token=self._token is not None
+        )
         try:
             port = self._bind(str(self._address))
         except RuntimeError:
@@ -123,12 +129,26 @@ class GrpcReceiver:
         self._server.stop(grace_s).wait()
         self._threads.shutdown(wait=False)
 
+    def reload(self, *, token: str | None, tls: TlsFiles | None) -> None:
+        """Uses another token, and certificates as they are on disk now for connections to come.
+
+        Whether TLS is spoken does not change.
+        """
+        self._token = token
+        if self._tls is not None and tls is not None:
+            self._tls, self._certificates = tls, _read_certificates(tls)
+
     def _bind(self, target: str) -> int:
-        if self._credentials is None:
-            port: int = self._server.add_insecure_port(target)
-        else:
-            port = self._server.add_secure_port(target, self._credentials)
-        return port
+        if self._tls is None:
+            return int(self._server.add_insecure_port(target))
+        self._tls.check(TLS_OPTION)
+        self._certificates = _read_certificates(self._tls)
+        credentials = grpc.dynamic_ssl_server_credentials(
+            self._certificates,
+            lambda: self._certificates,
+            require_client_authentication=self._tls.client_ca is not None,
+        )
+        return int(self._server.add_secure_port(target, credentials))
 
     def _service(self, signal: Signal) -> Any:
         def export(body: bytes, context: Any) -> bytes:
@@ -151,6 +171,7 @@ class GrpcReceiver:
             if self._is_allowed(context):
                 answer = self._answer(signal, body, context)
             else:
+                self._admission.count_unread("unauthorized", "Its bearer token is missing or wrong.", 0)
                 answer = _Refusal(
                     code=grpc.StatusCode.UNAUTHENTICATED,
                     message="A bearer token is required; send it as 'authorization: Bearer <token>'.",
@@ -160,6 +181,8 @@ class GrpcReceiver:
     def _answer(self, signal: Signal, body: bytes, context: Any) -> bytes | _Refusal:
         remaining_s: float | None = context.time_remaining()
         timeout_s = self._answer_timeout_s if remaining_s is None else min(remaining_s, self._answer_timeout_s)
+        if timeout_s <= 0:  # nobody waits for the answer, and the request comes again
+            return _Refusal(code=grpc.StatusCode.DEADLINE_EXCEEDED, message="The request arrived after its deadline.")
         try:
             result = self._admission.consume(signal, body).result(timeout_s)
         except MalformedError as error:
@@ -203,6 +226,7 @@ def _abort(context: Any, refusal: _Refusal) -> NoReturn:
 def _options(admission: Admission, max_connection_age_s: float) -> list[tuple[str, int]]:
     return [
         ("grpc.so_reuseport", 0),  # else a second server on the port would silently get half of the requests
+        ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
         ("grpc.max_receive_message_length", admission.max_request_bytes),  # enforced after decompression
         ("grpc.max_connection_age_ms", round(max_connection_age_s * 1000)),
         ("grpc.max_connection_age_grace_ms", 60_000),
@@ -213,11 +237,8 @@ def _options(admission: Admission, max_connection_age_s: float) -> list[tuple[st
     ]
 
 
-def _credentials(certificate: Path | None, key: Path | None, client_ca: Path | None) -> Any:
-    if certificate is None or key is None:
-        return None
-    return grpc.ssl_server_credentials(
-        [(key.read_bytes(), certificate.read_bytes())],
-        root_certificates=client_ca.read_bytes() if client_ca is not None else None,
-        require_client_auth=client_ca is not None,
+def _read_certificates(tls: TlsFiles) -> Any:
+    return grpc.ssl_server_certificate_configuration(
+        [(tls.key.read_bytes(), tls.certificate.read_bytes())],
+        root_certificates=tls.client_ca.read_bytes() if tls.client_ca is not None else None,
     )

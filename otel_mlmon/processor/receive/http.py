@@ -1,7 +1,8 @@
-"""Receives OTLP over HTTP in protobuf: `POST /v1/{metrics,logs,traces}`, routed by Starlette on uvicorn.
+"""Receives OTLP over HTTP in protobuf and JSON: `POST /v1/{metrics,logs,traces}`, routed by Starlette on uvicorn.
 
 The event loop reads bodies and answers; decompression, parsing and decoding happen on threads beside it, so that one
-large request does not hold up the others. Error bodies are a `google.rpc.Status`.
+large request does not hold up the others. Error bodies are a `google.rpc.Status` in the encoding of
+the request.
 Source: opentelemetry-proto, specification.md, OTLP/HTTP; RFC 9110 (Allow, Retry-After, Content-Encoding).
 """
 
@@ -9,16 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import json
 import math
-import ssl
-import threading
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Final
 
-import uvicorn
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
@@ -27,20 +23,29 @@ from starlette.types import Receive, Scope, Send
 from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
 from otel_mlmon.guard import guard
 from otel_mlmon.processor import address as addresses
-from otel_mlmon.processor.receive.admission import Admission, ExportResult, Signal
+from otel_mlmon.processor.connections import HEAD_TIMEOUT_S, AsgiServer, TlsFiles
+from otel_mlmon.processor.receive.admission import Admission, ExportResult, Place
+from otel_mlmon.processor.receive.codec import BodyFormat, Signal
 from otel_mlmon.processor.receive.inflate import ENCODINGS, TooLargeError, inflate
 from otel_mlmon.processor.receive.responses import encode_response, encode_status
 
 OPTION: Final = "receiver.http"
+TLS_OPTION: Final = "receiver.tls"
 BACKLOG: Final = 2048
 WORKERS: Final = 4
-BODY_TIMEOUT_S: Final = 30.0
+MAX_CONNECTIONS: Final = 4096
+BODY_TIMEOUT_S: Final = 10.0
+WHOLE_BODY_TIMEOUT_S: Final = 120.0
 ANSWER_TIMEOUT_S: Final = 30.0
 KEEP_ALIVE_S: Final = 75
 """Above the usual interval of exports, so that senders can reuse their connections."""
 
 PROTOBUF: Final = "application/x-protobuf"
 JSON: Final = "application/json"
+BODY_FORMATS: Final[Mapping[str, BodyFormat]] = {PROTOBUF: "protobuf", JSON: "json"}
+
+ASSUMED_INFLATION: Final = 8
+"""By how much a compressed body grows, until it is decompressed."""
 
 PATHS: Final[Mapping[str, Signal]] = {"/v1/metrics": "metrics", "/v1/logs": "logs", "/v1/traces": "traces"}
 
@@ -77,11 +82,10 @@ class RequestRefusedError(Exception):
 
     def response(self, request: Request) -> Response:
         """Returns a `google.rpc.Status`, in the encoding of the request where that is JSON."""
-        code, message = _RPC_CODES[self.status_code], str(self)
-        if _content_type(request) == JSON:
-            body, media_type = json.dumps({"code": code, "message": message}).encode(), JSON
-        else:
-            body, media_type = encode_status(code, message, retry_after_s=self.retry_after_s), PROTOBUF
+        media_type = _content_type(request)
+        media_type = media_type if media_type in BODY_FORMATS else PROTOBUF
+        code, body_format = _RPC_CODES[self.status_code], BODY_FORMATS[media_type]
+        body = encode_status(code, str(self), retry_after_s=self.retry_after_s, body_format=body_format)
         return Response(body, status_code=self.status_code, headers=self.headers, media_type=media_type)
 
 
@@ -94,10 +98,9 @@ class HttpReceiver:
         admission: Where requests are handed in.
         address: `host:port`; port 0 takes any that is free.
         workers: How many requests are decompressed and decoded at a time.
-        certificate: The server's certificate chain, a PEM file; None for no TLS.
-        key: The certificate's private key, a PEM file.
-        client_ca: The authority whose client certificates are accepted (mTLS), a PEM file; None to ask for none.
+        tls: The files of certificate, key and client authority; None for no TLS.
         token: The token that senders must present as `Authorization: Bearer <token>`; None to ask for none.
+        head_timeout_s: How long the head of a request may take, in seconds.
         body_timeout_s: How long a sender may pause while it sends a body, in seconds.
         answer_timeout_s: How long a request waits for its points to be stored, in seconds.
 
@@ -111,43 +114,57 @@ class HttpReceiver:
         address: str,
         *,
         workers: int = WORKERS,
-        certificate: Path | None = None,
-        key: Path | None = None,
-        client_ca: Path | None = None,
+        tls: TlsFiles | None = None,
         token: str | None = None,
+        head_timeout_s: float = HEAD_TIMEOUT_S,
         body_timeout_s: float = BODY_TIMEOUT_S,
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> None:
         self._admission = admission
         self._address = addresses.parse(address, option=OPTION)
+        self._tls = tls
         self._token = token
         self._body_timeout_s = body_timeout_s
         self._answer_timeout_s = answer_timeout_s
         self._workers = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="otlp-http")
-        self._is_encrypted = certificate is not None
-        self._arriving_bytes = 0  # touched by the event loop only
-        self._server = uvicorn.Server(_server_config(self._router(), certificate, key, client_ca))
-        self._thread: threading.Thread | None = None
+        self._arriving_bytes = 0
+        """Of bodies that are not whole yet; touched by event loops only."""
+        self._server = AsgiServer(
+            self._router(),
+            name="otlp-http",
+            tls=tls,
+            keep_alive_s=KEEP_ALIVE_S,
+            max_connections=MAX_CONNECTIONS,
+            head_timeout_s=head_timeout_s,
+        )
 
     def start(self) -> str:
         """Starts to listen; returns the bound `host:port`.
 
         Raises:
+            ConfigurationError: The certificate cannot be used.
             PortUnavailableError: The address is in use or not one of this machine.
         """
-        addresses.warn_if_exposed(self._address, option=OPTION, is_encrypted=self._is_encrypted)
-        self._server.config.load()  # here, so that the caller gets the error of a certificate that cannot be read
+        if self._tls is not None:
+            self._tls.check(TLS_OPTION)
+        addresses.warn_if_exposed(
+            self._address, option=OPTION, is_encrypted=self._tls is not None, has_token=self._token is not None
+        )
         listener, bound = addresses.listen(self._address, option=OPTION, backlog=BACKLOG)
-        self._thread = threading.Thread(target=self._server.run, args=([listener],), name="otlp-http", daemon=True)
-        self._thread.start()
+        self._server.start(listener)
         return str(bound)
+
+    def reload(self, *, token: str | None, tls: TlsFiles | None) -> None:
+        """Uses another token, and certificates as they are on disk now; requests in progress end as they began.
+
+        Whether TLS is spoken does not change.
+        """
+        self._token = token
+        self._server.reload(tls)
 
     def stop(self, grace_s: float) -> None:
         """Accepts no new requests, lets those in progress end within `grace_s` seconds, then cuts them off."""
-        if self._thread is not None:
-            self._server.config.timeout_graceful_shutdown = math.ceil(grace_s)
-            self._server.should_exit = True
-            self._thread.join(timeout=grace_s + 5)
+        self._server.stop(grace_s, grace_s + 5)
         self._workers.shutdown(wait=False)
 
     def _router(self) -> Router:
@@ -172,16 +189,19 @@ class HttpReceiver:
             message = "Only POST is supported; send the request with POST."
             raise RequestRefusedError(405, message, headers={"allow": "POST"})
         self._check_token(request.headers.get("authorization", ""))
-        encoding = _check_encoding(request)
-        if int(request.headers.get("content-length", 0)) > self._admission.max_request_bytes:
-            raise self._too_large()
+        body_format, encoding = _check_encoding(request)
+        size_bytes = int(request.headers.get("content-length", 0))
+        if size_bytes > self._admission.max_request_bytes:
+            raise self._too_large(size_bytes)
         body = await self._read_body(request)
-        result = await self._consume(signal, body, encoding)
-        return Response(encode_response(signal, result), media_type=PROTOBUF)
+        result = await self._consume(signal, body, body_format, encoding)
+        answer = encode_response(signal, result, body_format)
+        return Response(answer, media_type=_content_type(request))
 
     def _check_token(self, credentials: str) -> None:
         if self._token is None or hmac.compare_digest(credentials.encode(), f"Bearer {self._token}".encode()):
             return
+        self._admission.count_unread("unauthorized", "Its bearer token is missing or wrong.", 0)
         message = "A bearer token is required; send it as 'Authorization: Bearer <token>'."
         raise RequestRefusedError(401, message, headers={"www-authenticate": "Bearer"})
 
@@ -189,9 +209,13 @@ class HttpReceiver:
         """Reads the body as it was sent; the bodies of all requests that arrive together are bounded too."""
         chunks: list[bytes] = []
         size_bytes = 0
+        ends_s = asyncio.get_running_loop().time() + WHOLE_BODY_TIMEOUT_S
         try:
             while True:
                 event = await asyncio.wait_for(request.receive(), self._body_timeout_s)
+                if asyncio.get_running_loop().time() > ends_s:
+                    message = f"The body took more than {WHOLE_BODY_TIMEOUT_S:g} s to arrive; send smaller batches."
+                    raise RequestRefusedError(408, message, headers=_CLOSE)
                 if event["type"] == "http.disconnect":
                     raise ClientDisconnect
                 chunk = event.get("body", b"")
@@ -199,10 +223,11 @@ class HttpReceiver:
                 size_bytes += len(chunk)
                 self._arriving_bytes += len(chunk)
                 if size_bytes > self._admission.max_request_bytes:
-                    raise self._too_large()
+                    raise self._too_large(size_bytes)
                 if self._arriving_bytes > self._admission.max_pending_bytes:
-                    self._admission.count_refusal()
-                    message = "The processor receives too many bytes at a time; send the request again later."
+                    explanation = "The processor receives too many bytes at a time."
+                    self._admission.count_unread("memory", explanation, size_bytes)
+                    message = f"{explanation} Send the request again later."
                     delay_s = self._admission.retry_after_s
                     raise RequestRefusedError(429, message, retry_after_s=delay_s, headers=_CLOSE)
                 if not event.get("more_body", False):
@@ -213,13 +238,16 @@ class HttpReceiver:
         finally:
             self._arriving_bytes -= size_bytes
 
-    async def _consume(self, signal: Signal, body: bytes, encoding: str) -> ExportResult:
+    async def _consume(self, signal: Signal, body: bytes, body_format: BodyFormat, encoding: str) -> ExportResult:
         loop = asyncio.get_running_loop()
         try:
-            result = await loop.run_in_executor(self._workers, self._decompress_and_consume, signal, body, encoding)
+            place = self._admission.admit(len(body) * (1 if encoding == "identity" else ASSUMED_INFLATION))
+            result = await loop.run_in_executor(
+                self._workers, self._inflate_and_consume, signal, body, body_format, encoding, place
+            )
             return await asyncio.wait_for(asyncio.wrap_future(result), self._answer_timeout_s)
         except TooLargeError:
-            raise self._too_large() from None
+            raise self._too_large(len(body)) from None
         except MalformedError as error:
             raise RequestRefusedError(400, str(error)) from None
         except OverloadedError as error:
@@ -230,14 +258,23 @@ class HttpReceiver:
             message = f"The points were not stored within {self._answer_timeout_s:g} s; send the request again."
             raise self._unavailable(message) from None
 
-    def _decompress_and_consume(self, signal: Signal, body: bytes, encoding: str) -> Future[ExportResult]:
+    def _inflate_and_consume(
+        self, signal: Signal, body: bytes, body_format: BodyFormat, encoding: str, place: Place
+    ) -> Future[ExportResult]:
         """Runs on: a worker's thread."""
-        return self._admission.consume(signal, inflate(body, encoding, max_bytes=self._admission.max_request_bytes))
+        is_consumed = False
+        try:
+            inflated = inflate(body, encoding, max_bytes=self._admission.max_request_bytes)
+            is_consumed = True
+        finally:
+            if not is_consumed:
+                self._admission.release(place)
+        return self._admission.consume(signal, inflated, body_format=body_format, place=place)
 
-    def _too_large(self) -> RequestRefusedError:
-        limit_bytes = self._admission.max_request_bytes
-        message = f"The body is larger than {limit_bytes} bytes when decompressed; send smaller batches."
-        return RequestRefusedError(413, message, headers=_CLOSE)
+    def _too_large(self, size_bytes: int) -> RequestRefusedError:
+        explanation = f"The body is larger than {self._admission.max_request_bytes} bytes when decompressed."
+        self._admission.count_unread("too_large", explanation, size_bytes)
+        return RequestRefusedError(413, f"{explanation} Send smaller batches.", headers=_CLOSE)
 
     def _unavailable(self, message: str) -> RequestRefusedError:
         return RequestRefusedError(503, message, retry_after_s=self._admission.retry_after_s)
@@ -262,38 +299,19 @@ async def _answer_unknown_path(request: Request) -> Response:
     return RequestRefusedError(404, message).response(request)
 
 
-def _check_encoding(request: Request) -> str:
-    """Returns the content encoding of a protobuf body."""
+def _check_encoding(request: Request) -> tuple[BodyFormat, str]:
+    """Returns the format and the content encoding of the body."""
     content_type = _content_type(request)
-    if content_type != PROTOBUF:
+    if content_type not in BODY_FORMATS:
         shown = content_type or "none"
-        raise RequestRefusedError(415, f"Content type {shown} is not supported; send {PROTOBUF}.")
+        raise RequestRefusedError(415, f"Content type {shown} is not supported; send one of {', '.join(BODY_FORMATS)}.")
     encoding = request.headers.get("content-encoding", "").strip().lower() or "identity"
     if encoding not in ENCODINGS:
         supported = ", ".join(ENCODINGS)
         message = f"Content encoding {encoding} is not supported; send one of {supported}."
         raise RequestRefusedError(415, message, headers={"accept-encoding": supported})
-    return encoding
+    return BODY_FORMATS[content_type], encoding
 
 
 def _content_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-def _server_config(app: Router, certificate: Path | None, key: Path | None, client_ca: Path | None) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        interface="asgi3",
-        lifespan="off",
-        ws="none",
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        ssl_certfile=certificate,
-        ssl_keyfile=key,
-        ssl_ca_certs=str(client_ca) if client_ca is not None else None,
-        ssl_cert_reqs=ssl.CERT_REQUIRED if client_ca is not None else ssl.CERT_NONE,
-    )

@@ -5,10 +5,18 @@ from __future__ import annotations
 import zlib
 from typing import Final
 
+import zstandard
+
 from otel_mlmon.errors import MalformedError
 
-ENCODINGS: Final = ("identity", "gzip", "deflate")
+ENCODINGS: Final = ("identity", "gzip", "deflate", "zstd")
 """The content encodings that are supported. Source: opentelemetry-proto, specification.md asks for gzip and none."""
+
+MAX_ZSTD_WINDOW_BYTES: Final = 8 * 2**20
+"""The most that a zstd frame may ask the decoder to remember. Source: RFC 9659."""
+
+_ZSTD_SLICE_BYTES: Final = 512
+"""The decoder has no limit on its output, and a block of 4 bytes can become 128 KiB: a slice becomes 16 MiB at most."""
 
 _GZIP: Final = 31
 _ZLIB: Final = 15
@@ -20,12 +28,12 @@ class TooLargeError(Exception):
 
 
 def inflate(body: bytes, encoding: str, *, max_bytes: int) -> bytes:
-    """Decompresses a body whose `encoding` is one of `ENCODINGS`; several gzip members in a row are one body.
+    """Decompresses a body whose `encoding` is one of `ENCODINGS`; gzip members or zstd frames in a row are one body.
 
     Choice: `deflate` is the zlib format (RFC 9110, 8.4.1.2), or the raw one that some senders use for it.
 
     Raises:
-        TooLargeError: It is larger than `max_bytes` when decompressed; one byte more is held at most.
+        TooLargeError: It is larger than `max_bytes` when decompressed; one byte more is held at most, of zstd 16 MiB.
         MalformedError: It is truncated, or not in this encoding.
     """
     if encoding == "identity":
@@ -35,9 +43,11 @@ def inflate(body: bytes, encoding: str, *, max_bytes: int) -> bytes:
     try:
         if encoding == "gzip":
             return _decompress(body, _GZIP, max_bytes)
+        if encoding == "zstd":
+            return _decompress_zstd(body, max_bytes)
         is_zlib = len(body) >= 2 and body[0] & 0x0F == 8 and int.from_bytes(body[:2], "big") % 31 == 0
         return _decompress(body, _ZLIB if is_zlib else _RAW, max_bytes)
-    except zlib.error as error:
+    except (zlib.error, zstandard.ZstdError) as error:
         raise MalformedError(f"The body is not valid {encoding}.") from error
 
 
@@ -55,4 +65,24 @@ def _decompress(body: bytes, window_bits: int, max_bytes: int) -> bytes:
             raise MalformedError("The compressed body is truncated.")
         body = decompressor.unused_data
         if window_bits != _GZIP or not body:
+            return b"".join(parts)
+
+
+def _decompress_zstd(body: bytes, max_bytes: int) -> bytes:
+    parts: list[bytes] = []
+    room_bytes = max_bytes
+    position = 0
+    while True:
+        decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW_BYTES).decompressobj()
+        while not decompressor.eof:
+            piece = body[position : position + _ZSTD_SLICE_BYTES]
+            if not piece:
+                raise MalformedError("The compressed body is truncated.")
+            part = decompressor.decompress(piece)
+            position += len(piece) - len(decompressor.unused_data)
+            room_bytes -= len(part)
+            if room_bytes < 0:
+                raise TooLargeError
+            parts.append(part)
+        if position == len(body):
             return b"".join(parts)

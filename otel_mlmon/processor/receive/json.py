@@ -1,7 +1,7 @@
 """Reads OTLP JSON, which differs from protobuf JSON: trace and span ids are hex, enumerations are numbers only.
 
 Everything else is as in protobuf JSON: camelCase keys, 64-bit numbers as text or number, bytes in base64, unknown keys
-ignored.
+ignored, and 100 levels at most, which is the limit of protobuf itself.
 Source: opentelemetry-proto, specification.md, JSON Protobuf Encoding. `google.protobuf.json_format` takes hex ids for
 base64 and refuses unknown keys.
 """
@@ -11,7 +11,9 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any, Final, TypeVar
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -23,6 +25,8 @@ from otel_mlmon.processor.receive.data_point import DataPoint
 from otel_mlmon.processor.receive.decode import decode_metrics
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
+
+MAX_DEPTH: Final = 100
 
 HEX_KEYS: Final = frozenset({"traceId", "spanId", "parentSpanId"})
 
@@ -46,14 +50,20 @@ def read_json(message: AnyMessage, text: str | bytes) -> AnyMessage:
         MalformedError: The text is not JSON, or a value is not of its key's type; the message says which.
     """
     try:
-        document = json.loads(text)
+        document = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise MalformedError(f"not JSON: {error}") from error
-    _fill_message(message, document, "")
+    _fill_message(message, document, "", depth=1)
     return message
 
 
-def _fill_message(message: Message, document: object, path: str) -> None:
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} must be in quotes")
+
+
+def _fill_message(message: Message, document: object, path: str, *, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise MalformedError(f"more than {MAX_DEPTH} levels deep")
     if not isinstance(document, dict):
         raise MalformedError(f"{path or 'the document'}: not an object")
     for field in message.DESCRIPTOR.fields:
@@ -65,19 +75,19 @@ def _fill_message(message: Message, document: object, path: str) -> None:
         if hasattr(part, "extend"):  # repeated; descriptors of protobuf 5 and 6 say so in different ways
             if not isinstance(value, list):
                 raise MalformedError(f"{field_path}: not an array")
-            _append_items(part, field, value, field_path)
+            _append_items(part, field, value, field_path, depth=depth + 1)
         elif field.type == FieldDescriptor.TYPE_MESSAGE:
             part.SetInParent()  # so that an empty object is set, and a missing one is not
-            _fill_message(part, value, field_path)
+            _fill_message(part, value, field_path, depth=depth + 1)
         else:
             setattr(message, field.name, _convert_value(field, value, field_path))
 
 
-def _append_items(items: Any, field: FieldDescriptor, values: list[object], path: str) -> None:
+def _append_items(items: Any, field: FieldDescriptor, values: list[object], path: str, *, depth: int) -> None:
     for index, value in enumerate(values):
         item_path = f"{path}[{index}]"
         if field.type == FieldDescriptor.TYPE_MESSAGE:
-            _fill_message(items.add(), value, item_path)
+            _fill_message(items.add(), value, item_path, depth=depth)
         else:
             items.append(_convert_value(field, value, item_path))
 
@@ -98,6 +108,8 @@ def _convert_value(field: FieldDescriptor, value: object, path: str) -> Any:
 def _bytes(field: FieldDescriptor, value: object) -> bytes:
     text = _text(value)
     if field.json_name in HEX_KEYS:
+        if not _HEX.fullmatch(text):
+            raise ValueError("not hexadecimal")
         return bytes.fromhex(text)
     try:
         # The URL-safe alphabet and missing padding are both allowed.
@@ -115,7 +127,12 @@ def _text(value: object) -> str:
 
 def _integer(value: object) -> int:
     if isinstance(value, str):
-        return int(value)
+        if not _NUMBER.fullmatch(value):
+            raise ValueError("not a number")
+        exact = Decimal(value)
+        if abs(exact) >= 2**64:
+            raise ValueError("out of range")
+        value = float(exact) if exact != int(exact) else int(exact)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
         raise TypeError("not a whole number")
     return int(value)
@@ -130,6 +147,8 @@ def _enumeration(value: object) -> int:
 def _double(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise TypeError("not a number")
+    if isinstance(value, str) and value not in _SPECIAL and not _NUMBER.fullmatch(value):
+        raise ValueError("not a number")
     return float(value)
 
 
@@ -139,6 +158,10 @@ def _boolean(value: object) -> bool:
     return value
 
 
+# What Python's own `int`, `float` and `fromhex` read besides: underscores, blanks, digits of other scripts.
+_NUMBER: Final = re.compile(r"-?[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,3})?")
+_SPECIAL: Final = frozenset({"NaN", "Infinity", "-Infinity"})
+_HEX: Final = re.compile(r"([0-9a-fA-F]{2})*")
 _CONVERTERS: Final[Mapping[int, Callable[[object], Any]]] = {
     FieldDescriptor.CPPTYPE_INT32: _integer,
     FieldDescriptor.CPPTYPE_INT64: _integer,

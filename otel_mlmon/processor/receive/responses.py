@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any, Final
@@ -14,7 +15,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from otel_mlmon.processor.receive.admission import ExportResult, Signal
+from otel_mlmon.processor.receive.admission import ExportResult
+from otel_mlmon.processor.receive.codec import BodyFormat, Signal
 
 _RESPONSES: Final[Mapping[str, tuple[Any, str]]] = {
     "metrics": (ExportMetricsServiceResponse, "rejected_data_points"),
@@ -23,11 +25,18 @@ _RESPONSES: Final[Mapping[str, tuple[Any, str]]] = {
 }
 
 
-def encode_response(signal: Signal, result: ExportResult) -> bytes:
-    """Encodes the export response of `signal`; full success has no `partial_success` and is empty."""
-    if not result.rejected and not result.message:
-        return b""
+def encode_response(signal: Signal, result: ExportResult, body_format: BodyFormat = "protobuf") -> bytes:
+    """Encodes the export response of `signal`; full success has no `partial_success`."""
     kind, rejected = _RESPONSES[signal]
+    is_partial = bool(result.rejected or result.message)
+    if body_format == "json":
+        words = rejected.split("_")
+        key = words[0] + "".join(map(str.capitalize, words[1:]))
+        # A 64-bit number is text in the JSON of protobuf.
+        partial = {key: str(result.rejected), "errorMessage": result.message}
+        return json.dumps({"partialSuccess": partial} if is_partial else {}).encode()
+    if not is_partial:
+        return b""
     message = kind()
     setattr(message.partial_success, rejected, result.rejected)
     message.partial_success.error_message = result.message
@@ -41,8 +50,16 @@ def encode_retry_info(delay_s: float) -> bytes:
     return serialized
 
 
-def encode_status(code: int, message: str, *, retry_after_s: float | None = None) -> bytes:
+def encode_status(
+    code: int, message: str, *, retry_after_s: float | None = None, body_format: BodyFormat = "protobuf"
+) -> bytes:
     """Encodes a `google.rpc.Status`, with a RetryInfo among its details where the request may be sent again."""
+    if body_format == "json":
+        status: dict[str, Any] = {"code": code, "message": message}
+        if retry_after_s is not None:
+            kind = "type.googleapis.com/google.rpc.RetryInfo"
+            status["details"] = [{"@type": kind, "retryDelay": f"{retry_after_s:.3f}s"}]
+        return json.dumps(status).encode()
     details = []
     if retry_after_s is not None:
         detail = AnyMessage()

@@ -1,4 +1,4 @@
-"""Serves the processor's results as JSON (`/api/v1/models`, `/api/v1/references`, `/api/v1/alerts`) and `/metrics`.
+"""Serves the processor's results: JSON (`/api/v1/…`), `/metrics`, health and the page that people look at.
 
 `POST /api/v1/relearn/{id}`, with the administrator's token, is the one request that changes something.
 Answers may not be cached; errors are JSON too. Numbers that are not finite are null, since JSON has none. No
@@ -22,7 +22,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.serve import health
+from otel_mlmon.processor.serve.access import AccessControl, WebAccess
 from otel_mlmon.processor.serve.authorization import refuse_unauthorized
+from otel_mlmon.processor.serve.page.history import History
+from otel_mlmon.processor.serve.page.routes import Page
 from otel_mlmon.processor.serve.prometheus import CONTENT_TYPE
 from otel_mlmon.processor.serve.references import References, find_reference, relearn_references
 from otel_mlmon.types import ModelKey
@@ -47,7 +50,9 @@ def create_app(
     references: Callable[[], References],
     *,
     relearn: Callable[[ModelKey, tuple[str, ...]], None],
-    admin_token: str | None = None,
+    access: Callable[[], WebAccess] = WebAccess,
+    setup: Callable[[], dict[str, Any]] = dict,
+    history: History | None = None,
 ) -> Starlette:
     """Creates the application.
 
@@ -57,7 +62,9 @@ def create_app(
         is_ready: Returns whether telemetry is accepted.
         references: Returns the references of all models.
         relearn: Has references of a model learned again; returns when that is stored.
-        admin_token: The token of who may change something; None if nobody may.
+        access: Returns what a request must bring, at that moment.
+        setup: Returns how the processor is set up, and what has arrived.
+        history: What the overviews said before, for the page.
     """
 
     def models(_: Request) -> Response:
@@ -76,7 +83,7 @@ def create_app(
         return _error(503, "The processor failed to read its state; try again.")
 
     def relearn_model(request: Request) -> Response:
-        refusal = refuse_unauthorized(request, admin_token)
+        refusal = refuse_unauthorized(request, access().admin_token)
         if refusal is not None:
             return refusal
         model_id, query = request.path_params["id"], request.query_params
@@ -102,10 +109,12 @@ def create_app(
             Route("/api/v1/references/{id:path}", reference),
             Route("/api/v1/relearn/{id:path}", relearn_model, methods=["POST"]),
             Route("/api/v1/alerts", alerts),
+            Route("/api/v1/setup", lambda _: _answer(setup)),
             Route("/metrics", prometheus),
             *health.routes(is_ready),
+            *Page(read, setup, history or History()).routes(),
         ],
-        middleware=[Middleware(_SecurityHeaders)],
+        middleware=[Middleware(_SecurityHeaders), Middleware(AccessControl, access=access)],
         exception_handlers={HTTPException: _http_error},
     )
 
@@ -150,7 +159,7 @@ class _SecurityHeaders:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
-                    headers[name] = value
+                    headers.setdefault(name, value)
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

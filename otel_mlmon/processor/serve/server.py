@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from typing import Final
 
-import uvicorn
 from starlette.types import ASGIApp
 
 from otel_mlmon.processor import address as addresses
+from otel_mlmon.processor.connections import HEAD_TIMEOUT_S, AsgiServer, TlsFiles
 
 BACKLOG: Final = 128
 MAX_CONNECTIONS: Final = 100
@@ -27,54 +25,60 @@ class WebServer:
         app: The application.
         address: `host:port`, an IPv6 host in brackets; port 0 takes any that is free.
         option: The configuration key of the address, for error messages.
+        tls: The files of certificate, key and client authority; None for no TLS.
+        has_token: Whether the application asks for a token, for the warning of an open port.
+        head_timeout_s: How long the head of a request may take, in seconds.
 
     Raises:
         ConfigurationError: `address` is not a `host:port`.
     """
 
-    def __init__(self, app: ASGIApp, address: str, *, option: str = "web.listen") -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        address: str,
+        *,
+        option: str = "web.listen",
+        tls: TlsFiles | None = None,
+        has_token: bool = False,
+        head_timeout_s: float = HEAD_TIMEOUT_S,
+    ) -> None:
         self._address = addresses.parse(address, option=option)
         self._option = option
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                access_log=False,
-                http="h11",
-                lifespan="off",
-                limit_concurrency=MAX_CONNECTIONS,
-                log_config=None,
-                log_level="error",
-                loop="asyncio",
-                server_header=False,
-                timeout_graceful_shutdown=GRACE_S,
-                timeout_keep_alive=KEEP_ALIVE_S,
-                ws="none",
-            )
+        self._tls = tls
+        self._has_token = has_token
+        self._server = AsgiServer(
+            app,
+            name="otel_mlmon-web",
+            tls=tls,
+            keep_alive_s=KEEP_ALIVE_S,
+            max_connections=MAX_CONNECTIONS,
+            head_timeout_s=head_timeout_s,
         )
-        self._socket: socket.socket | None = None
-        self._thread: threading.Thread | None = None
 
     def start(self) -> str:
         """Starts to listen; returns the bound `host:port`.
 
         Raises:
+            ConfigurationError: The certificate cannot be used.
             PortUnavailableError: The address is in use or not one of this machine.
         """
-        addresses.warn_if_exposed(self._address, option=self._option, is_encrypted=False)
+        if self._tls is not None:
+            self._tls.check("web.tls")
+        addresses.warn_if_exposed(
+            self._address, option=self._option, is_encrypted=self._tls is not None, has_token=self._has_token
+        )
         listener, bound = addresses.listen(self._address, option=self._option, backlog=BACKLOG)
-        self._socket = listener
-        self._thread = threading.Thread(target=self._server.run, args=([listener],), name="otel_mlmon-web", daemon=True)
-        self._thread.start()
+        self._server.start(listener)
         return str(bound)
+
+    def reload(self, tls: TlsFiles | None) -> None:
+        """Uses certificates as they are on disk now; whether TLS is spoken does not change."""
+        self._server.reload(tls)
 
     def stop(self, timeout_s: float = 5.0) -> bool:
         """Completes the requests in progress, then closes; returns whether it did so in time.
 
         Safe before `start`, and twice.
         """
-        self._server.should_exit = True
-        if self._thread is None or self._socket is None:
-            return True
-        self._thread.join(timeout_s)
-        self._socket.close()
-        return not self._thread.is_alive()
+        return self._server.stop(GRACE_S, timeout_s)

@@ -21,6 +21,7 @@ FULL = replace(
 def test_the_json_of_an_alert_has_plain_keys_and_states_by_name() -> None:
     assert json.loads(json.dumps(FULL.to_dict())) == {
         "fingerprint": FULL.fingerprint,
+        "key": f"{FULL.fingerprint}-{TIME_NS}-0",
         "model": "digits",
         "version": "1",
         "environment": "staging",
@@ -46,6 +47,7 @@ def test_the_json_of_an_alert_has_plain_keys_and_states_by_name() -> None:
                 "current_shares": [0.06, 0.07, 0.05, 0.45, 0.06, 0.06, 0.07, 0.06, 0.06, 0.06],
                 "details": [],
                 "summary": "total variation 35 %, tolerated 2 % (n = 4 210, reference n = 5 000)",
+                "is_absent": False,
                 "origin": "learned",
                 "margin": 0.0,
             }
@@ -53,6 +55,13 @@ def test_the_json_of_an_alert_has_plain_keys_and_states_by_name() -> None:
         "exemplars": ["t"],
         "links": [{"name": "a", "url": "https://a"}],
         "reason": "x",
+        "sequence": 0,
+        "incident_ns": 0,
+        "joined": [],
+        "news": [],
+        "related": [],
+        "silence": "",
+        "missed": [],
         "web_address": "127.0.0.1:8080",
         "relearn_command": "otel-mlmon reference relearn digits@staging --model-version 1 --stream prediction.label",
     }

@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon.processor.alert.alert import Alert, Link, RuleState
-from otel_mlmon.processor.alert.cause import OnsetCounts
-from otel_mlmon.processor.alert.lifecycle import MAX_EXEMPLARS, MAX_RESOLVED, AlertsRecord, rank_causes
+from otel_mlmon.processor.alert.cause import OnsetCounts, rank_causes
+from otel_mlmon.processor.alert.lifecycle import MAX_EXEMPLARS, MAX_RESOLVED
+from otel_mlmon.processor.alert.records import RETIRED, AlertsRecord
 from otel_mlmon.processor.alert.rules.data_drift import DataDriftRule
 from otel_mlmon.processor.alert.rules.rule import Judgement
+from otel_mlmon.processor.alert.silence import AlertSilence, SilenceRequest
 from otel_mlmon.processor.config.model import Config
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.settings import Settings
@@ -98,7 +100,8 @@ def test_the_alert_says_when_who_and_where_to_look() -> None:
     assert (alert.exemplars, alert.links) == (("t1", "t2"), (Link(name="runbook", url="https://wiki"),))
     assert [cause.stream for cause in alert.causes] == ["input.a"]
     (resolved,) = run.alerts.evaluate(MODEL, dict([QUIET]), ns(9))
-    assert resolved == replace(alert, state=RuleState.OK, previous=RuleState.FIRING, time_ns=ns(9))
+    assert resolved == replace(alert, state=RuleState.OK, previous=RuleState.FIRING, time_ns=ns(9), sequence=2)
+    assert (alert.sequence, alert.incident_ns) == (1, ns(7))
     assert run.alerts.alerts() == [resolved]
 
 
@@ -137,8 +140,9 @@ def test_keep_firing_for_is_how_long_quiet_must_last() -> None:
     assert run.pane(1, QUIET) == []
     assert run.pane(5, DRIFT) == []
     assert run.pane(6, QUIET) == []
-    assert run.tick(15.9) == []
-    assert run.tick(16) == [RESOLVES]
+    assert run.tick(60) == []  # time alone is no evidence of health
+    assert run.pane(15.9, QUIET) == []
+    assert run.pane(16, QUIET) == [RESOLVES]
 
 
 def test_silence_is_told_once_and_never_looks_like_ok() -> None:
@@ -174,11 +178,13 @@ def test_a_new_version_raises_no_alarm_about_the_old_one() -> None:
     run.pane(0, DRIFT)
     run.pane(300, judged("latency", "ok", model=new), model=new)
     run.pane(800, judged("latency", "ok", model=new), model=new)
-    assert run.tick(900) == []
+    # The old one is retired, and what it fired is over.
+    ended = run.alerts.advance_clock(ns(900))
+    assert (changes(ended), [alert.reason for alert in ended]) == ([RESOLVES], [RETIRED])
     assert run.state("latency") is RuleState.NO_DATA  # of the old one: not ok, and not told
-    # A day later the old version is forgotten, and with it what it fired.
+    # A day later the old version is forgotten.
     run.pane(86400, judged("latency", "ok", model=new), model=new)
-    assert run.tick(86400) == [RESOLVES]
+    assert run.tick(86400) == []
     assert {status.model for status in run.alerts.current()} == {new}
 
 
@@ -299,12 +305,12 @@ def test_active_alerts_show_their_causes_as_they_are_now() -> None:
 
 def test_resolved_alerts_are_kept_newest_first_and_few() -> None:
     run = Run()
-    for second in range(0, 400, 2):
-        run.pane(second, DRIFT)
-        run.pane(second + 1, QUIET)
-    run.pane(400, DRIFT)
+    for hour in range(0, 400, 2):
+        run.pane(3600 * hour, DRIFT)
+        run.pane(3600 * (hour + 1), QUIET)
+    run.pane(3600 * 400, DRIFT)
     at_ns = [alert.time_ns for alert in run.alerts.alerts()]
-    assert (len(at_ns), at_ns[0]) == (MAX_RESOLVED + 1, ns(400))
+    assert (len(at_ns), at_ns[0]) == (MAX_RESOLVED + 1, ns(3600 * 400))
     assert at_ns == sorted(at_ns, reverse=True)
 
 
@@ -325,6 +331,149 @@ def test_while_the_processor_was_down_no_model_was_silent() -> None:
     run.restart(5000)
     assert run.tick(5499) == []
     assert run.tick(5500) == [FALLS_SILENT]
+
+
+BOTH = (DRIFT, judged("input.b", "drift", since_ns=9 * SECOND_NS))
+
+
+def test_a_stream_that_joins_is_told_once_when_nothing_was_added_for_a_minute() -> None:
+    run = Run()
+    run.pane(0, DRIFT)
+    assert run.pane(10, *BOTH) == []
+    assert run.tick(69) == []
+    (update,) = run.alerts.advance_clock(ns(70))
+    assert (update.is_update, update.state, update.news, update.joined) == (
+        True, RuleState.FIRING, ("input.b",), ("input.b",)
+    )  # fmt: skip
+    assert (update.onset_ns, update.incident_ns, update.causes[0].stream) == (9 * SECOND_NS, ns(0), "input.b")
+    assert [cause.stream for cause in update.causes] == ["input.b", "input.a"]
+    run.pane(80, judged("input.b", "ok"), DRIFT)
+    run.pane(90, *BOTH)  # it was told
+    assert (run.tick(1000)) == [FALLS_SILENT]
+    assert run.pane(1010, QUIET, judged("input.b", "ok")) == [COMES_BACK, RESOLVES]
+
+
+def test_what_left_before_the_minute_was_over_is_no_news() -> None:
+    run = Run()
+    run.pane(0, DRIFT)
+    run.pane(10, *BOTH)
+    run.pane(20, judged("input.b", "ok"), DRIFT)
+    assert run.tick(200) == []
+
+
+def test_a_severity_that_rises_is_told_once_and_stays_told() -> None:
+    run = Run()
+    weak, strong = judged("input.a", "drift", pane=(60, 40)), judged("input.a", "drift", pane=(100, 0))
+    run.pane(0, weak)
+    run.pane(10, strong)
+    (update,) = run.alerts.advance_clock(ns(70))
+    assert (update.severity, update.news, update.joined) == ("critical", ("severity",), ())
+    run.pane(80, weak)
+    run.pane(90, strong)
+    assert run.tick(500) == []
+    (resolved,) = run.alerts.evaluate(MODEL, dict([QUIET]), ns(510))
+    assert resolved.severity == "critical"
+
+
+def test_two_hundred_features_that_jump_are_one_alert_and_one_update() -> None:
+    run = Run()
+    told = []
+    for pane in range(60):
+        features = [judged(f"input.{number}", "drift") for number in range(min(200, 4 * pane * pane + 1))]
+        told += run.alerts.evaluate(MODEL, dict(features), ns(10 * pane)) + run.alerts.advance_clock(ns(10 * pane))
+    assert [(alert.is_beginning, alert.is_update, len(alert.causes)) for alert in told] == [
+        (True, False, 1), (False, True, 200)
+    ]  # fmt: skip
+
+
+def test_news_wait_no_longer_than_five_minutes() -> None:
+    run = Run()
+    run.pane(0, DRIFT)
+    told = [run.pane(10 + 50 * number, DRIFT, *(judged(f"input.{at}", "drift") for at in range(number + 1)))
+            for number in range(7)]  # fmt: skip
+    assert [len(alerts) for alerts in told] == [0, 0, 0, 0, 0, 0, 1]
+
+
+def test_what_fires_again_soon_is_held_longer_each_time() -> None:
+    run = Run()
+    told = []
+    for second in range(0, 7200, 10):
+        told += run.pane(second, DRIFT if second // 100 % 2 == 0 else QUIET)
+    assert told == [FIRES, RESOLVES, FIRES]
+
+
+def test_rules_with_one_cause_name_each_other() -> None:
+    run = Run()
+    label = judged("prediction.label", "drift")
+    first, second = run.alerts.evaluate(MODEL, dict([DRIFT, label]), ns(1))
+    assert [[(related.rule, related.stream) for related in alert.related] for alert in (first, second)] == [
+        [("data_drift", "input.a")], [("prediction_drift", "prediction.label")],
+    ]  # fmt: skip
+    assert {alert.rule: [related.rule for related in alert.related] for alert in run.alerts.alerts()} == {
+        "prediction_drift": ["data_drift"], "data_drift": ["prediction_drift"],
+    }  # fmt: skip
+
+
+def test_rules_that_fire_hours_apart_are_not_related() -> None:
+    run = Run()
+    run.pane(1, DRIFT)
+    late = judged("prediction.label", "drift", since_ns=7200 * SECOND_NS)
+    (alert,) = run.alerts.evaluate(MODEL, dict([late]), ns(7300))
+    assert alert.related == ()
+
+
+def silence(start_s: float, end_s: float, **fields: str) -> SilenceRequest:
+    options: dict[str, Any] = {"id": "1", "author": "ann", **fields}
+    return SilenceRequest(silence=AlertSilence(start_ns=ns(start_s), end_ns=ns(end_s), **options))
+
+
+def test_what_still_fires_when_its_silence_ends_is_told_then() -> None:
+    run = Run()
+    run.alerts.announcer.apply_silence(silence(0, 100), ns(0))
+    assert run.pane(10, DRIFT) == []
+    (shown,) = run.alerts.alerts()
+    assert (shown.state, shown.silence.startswith("silenced by ann until ")) == (RuleState.FIRING, True)
+    run.restart(50)
+    assert run.tick(99) == []
+    (alert,) = run.alerts.advance_clock(ns(100))
+    assert (alert.is_beginning, alert.silence, alert.incident_ns) == (True, "", ns(100))
+    assert run.tick(101) == []
+    assert run.pane(110, QUIET) == [RESOLVES]
+
+
+def test_what_ended_in_silence_is_told_to_whoever_knows_that_it_began() -> None:
+    run = Run()
+    assert run.pane(0, DRIFT) == [FIRES]
+    run.alerts.announcer.apply_silence(silence(1, 1000), ns(1))
+    assert run.pane(10, *BOTH) == []
+    assert run.tick(200) == []  # no update
+    assert run.pane(210, QUIET, judged("input.b", "ok")) == [RESOLVES]
+    assert run.pane(7200, DRIFT) == [FIRES]
+
+
+def test_what_began_and_ended_in_silence_is_never_told() -> None:
+    run = Run()
+    run.alerts.announcer.apply_silence(silence(0, 100), ns(0))
+    assert run.pane(10, DRIFT) == []
+    assert run.pane(20, QUIET) == []
+    assert run.tick(200) == []
+    assert [alert.state for alert in run.alerts.alerts()] == [RuleState.OK]
+
+
+def test_a_silence_is_about_its_models_and_rules_and_can_be_ended() -> None:
+    run = Run()
+    run.alerts.announcer.apply_silence(silence(0, 100, model="fraud-*"), ns(0))
+    run.alerts.announcer.apply_silence(silence(0, 1000, id="2", rule="data_*"), ns(0))
+    assert run.pane(10, DRIFT, judged("errors", "drift")) == [("errors", RuleState.OK, RuleState.FIRING)]
+    run.alerts.announcer.apply_silence(SilenceRequest(expired_id="2"), ns(20))
+    assert run.tick(20) == [FIRES]
+
+
+def test_maintenance_withholds_like_a_silence() -> None:
+    # The tests' clock begins at 13:46:40 UTC on 1970-01-12, a Monday.
+    run = Run(maintenance=[{"days": ["mon"], "start": "13:00", "end": "14:00", "model": "dig*"}])
+    assert run.pane(0, DRIFT) == []
+    assert run.tick(13 * 60 + 19) == [FALLS_SILENT] or run.state("data_drift") is RuleState.FIRING
 
 
 MODELS = (ModelKey("a", "1"), ModelKey("a", "2"), ModelKey("b", ""))
@@ -361,9 +510,9 @@ def test_restarted_anywhere_it_says_the_same_and_each_rule_takes_turns(
         assert restarted.alerts.evaluate(model, entries, now_ns) + restarted.alerts.advance_clock(now_ns) == alerts
         assert restarted.alerts.current() == lasting.alerts.current()
         for alert in alerts:
-            # Notifications alternate: never fired twice, never resolved without having fired.
+            # Notifications alternate: never fired twice, never grown or resolved without having fired.
             previous = states.get(alert.fingerprint, RuleState.OK)
-            assert (previous is RuleState.OK) != (alert.state is RuleState.OK)
+            assert (previous is RuleState.OK) != (alert.is_update or alert.is_resolved)
             states[alert.fingerprint] = alert.state
     assert repr(restarted.alerts.record()) == repr(lasting.alerts.record())
 
@@ -393,14 +542,33 @@ def test_silence_is_crossed_at_its_end(at_s: float, change: list[Change]) -> Non
     assert run.state("latency") is (RuleState.NO_DATA if change else RuleState.OK)
 
 
-@pytest.mark.parametrize(("at_s", "change"), [(999.999, []), (1000.0, [RESOLVES])])
-def test_a_version_that_was_replaced_is_stale_at_its_end(at_s: float, change: list[Change]) -> None:
-    run, new = Run(limits={"stale_after": "1000s"}), ModelKey("digits", "2")
+@pytest.mark.parametrize(("at_s", "change"), [(299.999, []), (300.0, [RESOLVES])])
+def test_a_version_that_was_replaced_is_retired_after_five_minutes(at_s: float, change: list[Change]) -> None:
+    run, new = Run(), ModelKey("digits", "2")
     run.pane(0, DRIFT)
     run.pane(at_s - 1, judged("latency", "ok", model=new), model=new)
     ended = run.alerts.advance_clock(ns(at_s))
     assert changes(ended) == change
-    assert [alert.reason for alert in ended] == ["Another version replaced it."] * len(change)
+    assert [alert.reason for alert in ended] == [RETIRED] * len(change)
+
+
+def test_no_version_is_retired_while_none_has_traffic_and_one_that_comes_back_is_judged_again() -> None:
+    run, new = Run(), ModelKey("digits", "2")
+    run.pane(0, DRIFT)
+    run.pane(1, judged("latency", "ok", model=new), model=new)
+    assert [change for change in run.tick(400) if change != FALLS_SILENT] == []
+    run.pane(500, judged("latency", "ok", model=new), model=new)
+    assert run.tick(501) == [RESOLVES]
+    assert run.pane(510, DRIFT) == [FIRES]
+
+
+@pytest.mark.parametrize(("at_s", "versions"), [(999.999, 2), (1000.0, 1)])
+def test_a_version_that_was_replaced_is_stale_at_its_end(at_s: float, versions: int) -> None:
+    run, new = Run(limits={"stale_after": "1000s"}), ModelKey("digits", "2")
+    run.pane(0, DRIFT)
+    run.pane(at_s - 1, judged("latency", "ok", model=new), model=new)
+    run.tick(at_s)
+    assert len({status.model for status in run.alerts.current()}) == versions
 
 
 def test_of_two_environments_neither_replaces_the_other_nor_ends_its_silence() -> None:

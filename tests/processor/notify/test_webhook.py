@@ -46,7 +46,7 @@ def test_each_change_of_state_has_one_idempotency_key_and_one_body() -> None:
             notifier.notify(alert)
         requests = server.wait_for(4)
     keys = [request.headers["idempotency-key"] for request in requests]
-    assert keys[0] == keys[1] == f"{FIRING.fingerprint}-firing-{FIRING.time_ns}"
+    assert keys[0] == keys[1] == FIRING.key
     assert len(set(keys)) == 3
     assert requests[0].body == requests[1].body
 

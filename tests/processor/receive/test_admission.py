@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf import json_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otel_mlmon.errors import MalformedError, OverloadedError, StoreError, UnavailableError
-from otel_mlmon.processor.receive import admission as admission_module
-from otel_mlmon.processor.receive.admission import Admission, ExportResult, ReceivedCounts
+from otel_mlmon.processor.receive.admission import MAX_PENDING_REQUESTS, Admission, ExportResult, ReceivedCounts
+from otel_mlmon.processor.receive.codec import CODECS
 from otel_mlmon.processor.receive.data_point import ModelLoaded, Rejections, TelemetryItem
+from otel_mlmon.processor.receive.load import REQUEST_BYTES, WorkMeter
 from otel_mlmon.types import ModelKey
 from tests.support.otlp_requests import counter, histogram, predictions, request
 
@@ -90,8 +92,8 @@ def test_the_defaults_are_those_of_the_protocol() -> None:
         1.0,
     )
     nothing = ReceivedCounts(
-        accepted=0, rejected={}, refused=0, ignored=0, loop_dropped=0, unused={}, refused_requests=0, malformed=0,
-        dead_letters=0,
+        accepted=0, rejected={}, refused=0, ignored=0, loop_dropped=0, unused={}, unread_requests={}, unread_bytes={},
+        malformed=0, dead_letters=0,
     )  # fmt: skip
     assert (admission.counts, admission.pending_bytes) == (nothing, 0)
 
@@ -108,12 +110,13 @@ def test_everything_received_is_counted_by_what_became_of_it() -> None:
     assert admission.consume("metrics", body).result(0) == ExportResult(rejected=3, message="bad_value: 3")
     assert admission.consume("metrics", body).result(0).rejected == 3
     admission.consume("logs", loaded())
-    admission.count_refusal()
+    admission.count_unread("too_large", "It is too large.", 12)
     with pytest.raises(MalformedError, match=r"^The body is not an OTLP traces request in protobuf\.$"):
         admission.consume("traces", b"\xff")
     assert admission.counts == ReceivedCounts(
         accepted=5, rejected={"bad_value": 6}, refused=0, ignored=8, loop_dropped=10, unused={"logs": 1},
-        refused_requests=1, malformed=1, dead_letters=0,
+        unread_requests={"too_large": 1}, unread_bytes={"too_large": 12},
+        malformed=1, dead_letters=0,
     )  # fmt: skip
     assert admission.counts.rejected_total == 6
 
@@ -150,14 +153,14 @@ def test_bytes_in_flight_are_bounded_before_parsing() -> None:
     store = Store(is_slow=True)
     admission = Admission(store.deliver, max_pending_bytes=len(GOOD) + 1, retry_after_s=7.0)
     admission.consume("metrics", GOOD)
-    message = r"^The processor works on too many bytes at a time; send the request again later\.$"
+    message = r"^The processor works on too many bytes at a time\. Send the request again later\.$"
     with pytest.raises(OverloadedError, match=message) as refused:
         admission.consume("metrics", GOOD)
     assert refused.value.retry_after_s == 7.0
     with pytest.raises(OverloadedError):
         admission.consume("metrics", b"\xff\xff")  # not even looked at
     counts = admission.counts
-    assert (counts.refused_requests, counts.refused, counts.malformed) == (2, 0, 0)
+    assert (dict(counts.unread_requests), counts.refused, counts.malformed) == ({"memory": 2}, 0, 0)
     store.open[0].set_result({})
     admission.consume("metrics", GOOD)
     store.open[1].set_result({})
@@ -178,6 +181,108 @@ def test_the_bound_on_bytes_in_flight_is_exact() -> None:
     assert admission.pending_bytes == len(GOOD)
     store.open[2].set_result({})
     assert (admission.pending_bytes, admission.counts.accepted, admission.counts.refused) == (0, 6, 3)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def slow_meter(clock: Clock, *, requests_per_s: float) -> WorkMeter:
+    """A meter that has seen requests such as `GOOD` take long."""
+    meter = WorkMeter(clock=clock)
+    for _ in range(200):
+        with meter.measure():
+            clock.now_s += 1 / requests_per_s
+        meter.complete(len(GOOD))
+    return meter
+
+
+def test_no_more_than_two_seconds_of_work_wait() -> None:
+    store, clock = Store(is_slow=True), Clock()
+    admission = Admission(store.deliver, meter=slow_meter(clock, requests_per_s=4), clock=clock)
+    for _ in range(7):
+        admission.consume("metrics", GOOD)
+    assert admission.queue_s == pytest.approx(7 / 4, rel=0.1)
+    with pytest.raises(OverloadedError, match=r"^The processor has more than 2 s of work before it\. Send") as error:  # noqa: PT012
+        for _ in range(3):
+            admission.consume("metrics", GOOD)
+    assert error.value.retry_after_s == 1.0
+    taken = len(store.open)
+    assert taken in (7, 8)
+    with pytest.raises(OverloadedError) as error:  # a large one would make the queue so much longer
+        admission.admit(100 * (len(GOOD) + REQUEST_BYTES))
+    assert 15 < error.value.retry_after_s < 30
+    with pytest.raises(OverloadedError) as error:
+        admission.admit(2**24)
+    assert error.value.retry_after_s == 30
+    assert dict(admission.counts.unread_requests) == {"queue": 3}
+    for delivery in store.open:
+        delivery.set_result({})
+    assert admission.consume("metrics", GOOD).running()
+    assert admission.counts.accepted == 3 * taken
+
+
+def test_while_the_oldest_has_waited_too_long_nothing_more_is_taken() -> None:
+    store, clock = Store(is_slow=True), Clock()
+    admission = Admission(store.deliver, clock=clock)
+    admission.consume("metrics", GOOD)
+    clock.now_s = 2.5
+    with pytest.raises(OverloadedError):
+        admission.consume("metrics", GOOD)
+    store.open[0].set_result({})
+    admission.consume("metrics", GOOD)
+
+
+def test_however_small_requests_are_their_number_is_bounded() -> None:
+    admission = Admission(Store(is_slow=True).deliver, max_queue_s=1e9)
+    for _ in range(MAX_PENDING_REQUESTS):
+        admission.consume("metrics", GOOD)
+    with pytest.raises(OverloadedError, match="works on 256 requests already"):
+        admission.consume("metrics", GOOD)
+
+
+def test_a_place_that_is_given_back_is_free() -> None:
+    admission = Admission(Store().deliver, max_pending_bytes=10)
+    place = admission.admit(10)
+    with pytest.raises(OverloadedError):
+        admission.admit(1)
+    admission.release(place)
+    admission.release(place)
+    assert admission.pending_bytes == 0
+    admission.admit(20)
+
+
+def test_rejections_and_refusals_are_logged_once_a_minute_each(caplog: pytest.LogCaptureFixture) -> None:
+    admission = Admission(Store().deliver)
+    bad = request("ml.predictions", "sum", counter(-1), points=2).SerializeToString()
+    with caplog.at_level("WARNING", logger="otel_mlmon.receiver"):
+        for _ in range(5):
+            admission.consume("metrics", bad)
+            admission.count_unread("too_large", "It is too large.", 12)
+    assert [record.getMessage() for record in caplog.records] == [
+        "2 points of a metrics request were rejected: bad_value. Their sender was told; "
+        "otel_mlmon.processor.rejected.points counts all, and more of this reason are logged once a minute.",
+        "A request was refused: It is too large. "
+        "otel_mlmon.processor.requests.refused counts all; logged once a minute.",
+    ]
+    assert dict(admission.counts.unread_bytes) == {"too_large": 60}
+
+
+@pytest.mark.guarded
+def test_json_that_fails_twice_is_put_aside_as_json(tmp_path: Path) -> None:
+    def broken(_: tuple[TelemetryItem, ...]) -> Future[Rejections]:
+        raise RuntimeError
+
+    text = json_format.MessageToJson(predictions(), use_integers_for_enums=True).encode()
+    admission = Admission(broken, dead_letters=tmp_path)
+    for _ in range(2):
+        admission.consume("metrics", text, body_format="json")
+    (letter,) = tmp_path.iterdir()
+    assert (letter.suffix, letter.read_bytes()) == (".json", text)
 
 
 def test_a_request_above_the_bound_is_taken_when_it_is_alone() -> None:
@@ -222,12 +327,12 @@ def test_a_fault_of_ours_may_be_sent_again_and_the_second_time_is_put_aside(tmp_
 def test_a_request_that_cannot_be_decoded_is_counted_whole(
     signal: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    codec = admission_module._CODECS[signal]
+    codec = CODECS[signal]
 
     def broken(_: object) -> Any:
         raise ZeroDivisionError
 
-    monkeypatch.setitem(admission_module._CODECS, signal, codec._replace(decode=broken))
+    monkeypatch.setitem(CODECS, signal, codec._replace(decode=broken))
     traces = ExportTraceServiceRequest()
     traces.resource_spans.add().scope_spans.add().spans.add()
     body, points = {

@@ -29,6 +29,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
 from otel_mlmon.errors import ConfigurationError, OverloadedError, PortUnavailableError
+from otel_mlmon.processor.connections import TlsFiles
 from otel_mlmon.processor.receive.admission import Admission
 from otel_mlmon.processor.receive.data_point import DataPoint, Rejections, TelemetryItem
 from otel_mlmon.processor.receive.grpc import SERVICES, GrpcReceiver
@@ -244,8 +245,8 @@ def test_stopping_lets_a_request_in_progress_end() -> None:
 
 def test_tls_demands_a_client_certificate_where_an_authority_is_set(serve: Callable[..., str], tmp_path: Path) -> None:
     server, client = make_certificate(tmp_path, "server"), make_certificate(tmp_path, "client")
-    tls = {"certificate": server.certificate, "key": server.key, "client_ca": client.certificate}
-    address = serve(Store().deliver, **tls)
+    tls = TlsFiles(certificate=server.certificate, key=server.key, client_ca=client.certificate)
+    address = serve(Store().deliver, tls=tls)
     root = server.certificate.read_bytes()
     shown = (client.key.read_bytes(), client.certificate.read_bytes())
     codes = []

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
+from google.protobuf import json_format
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from opentelemetry.exporter.otlp.proto.http import Compression
@@ -22,10 +24,20 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
-from otel_mlmon.errors import OverloadedError, PortUnavailableError
+from otel_mlmon.errors import ConfigurationError, OverloadedError, PortUnavailableError
+from otel_mlmon.processor.connections import TlsFiles
 from otel_mlmon.processor.receive.admission import Admission
 from otel_mlmon.processor.receive.data_point import DataPoint, Rejections, TelemetryItem
-from otel_mlmon.processor.receive.http import ANSWER_TIMEOUT_S, BACKLOG, BODY_TIMEOUT_S, PROTOBUF, WORKERS, HttpReceiver
+from otel_mlmon.processor.receive.http import (
+    ANSWER_TIMEOUT_S,
+    BACKLOG,
+    BODY_TIMEOUT_S,
+    JSON,
+    KEEP_ALIVE_S,
+    PROTOBUF,
+    WORKERS,
+    HttpReceiver,
+)
 from tests.support.certificates import make_certificate
 from tests.support.otlp_requests import counter, predictions, request
 
@@ -145,11 +157,11 @@ def test_the_sdks_exporter_waits_as_long_as_it_is_told(serve: Callable[..., str]
         ("/v1/metrics", "PUT", {}, 405, 12, ONLY_POST),
         ("/v1/logs", "DELETE", {}, 405, 12, ONLY_POST),
         ("/v1/metrics", "POST", {"content_type": "text/plain"}, 415, 3,
-         "Content type text/plain is not supported; send application/x-protobuf."),
+         "Content type text/plain is not supported; send one of application/x-protobuf, application/json."),
         ("/v1/metrics", "POST", {"content_type": ""}, 415, 3,
-         "Content type none is not supported; send application/x-protobuf."),
-        ("/v1/metrics", "POST", {"content_encoding": "zstd"}, 415, 3,
-         "Content encoding zstd is not supported; send one of identity, gzip, deflate."),
+         "Content type none is not supported; send one of application/x-protobuf, application/json."),
+        ("/v1/metrics", "POST", {"content_encoding": "br"}, 415, 3,
+         "Content encoding br is not supported; send one of identity, gzip, deflate, zstd."),
         ("/v1/metrics", "POST", {"content_encoding": "gzip"}, 400, 3, "The body is not valid gzip."),
         ("/v1/metrics", "POST", {"content_encoding": "deflate"}, 400, 3, "The body is not valid deflate."),
     ],
@@ -161,8 +173,8 @@ def test_what_is_not_spoken_is_answered_with_a_status(
     assert answer(response) == {"status": status, "code": code, "message": message, "delays_s": []}
     assert response[1]["content-type"] == PROTOBUF
     assert response[1].get("allow") == ("POST" if status == 405 else None)
-    is_encoding = headers.get("content_encoding") == "zstd"
-    assert response[1].get("accept-encoding") == ("identity, gzip, deflate" if is_encoding else None)
+    is_encoding = headers.get("content_encoding") == "br"
+    assert response[1].get("accept-encoding") == ("identity, gzip, deflate, zstd" if is_encoding else None)
 
 
 def test_types_and_encodings_are_read_without_case_and_parameters(serve: Callable[..., str]) -> None:
@@ -174,14 +186,54 @@ def test_types_and_encodings_are_read_without_case_and_parameters(serve: Callabl
     assert len(store.items) == 4
 
 
-def test_json_is_answered_in_json_with_what_is_spoken(serve: Callable[..., str]) -> None:
-    code, headers, body = post(serve(Store().deliver), b"{}", content_type="application/json; charset=utf-8")
-    message = "Content type application/json is not supported; send application/x-protobuf."
-    assert (code, headers["content-type"], json.loads(body)) == (
-        415,
-        "application/json",
-        {"code": 3, "message": message},
-    )
+def test_json_is_understood_and_answered_in_json(serve: Callable[..., str]) -> None:
+    store = Store()
+    address = serve(store.deliver)
+    text = metrics_json({"asInt": "5"}, {"asInt": "-1"})
+    code, headers, body = post(address, text, content_type="application/json; charset=utf-8")
+    partial = {"partialSuccess": {"rejectedDataPoints": "1", "errorMessage": "bad_value: 1"}}
+    assert (code, headers["content-type"], json.loads(body)) == (200, JSON, partial)
+    assert [item.sketch for item in store.items] == [5]
+    assert post(address, b"{}", content_type=JSON)[::2] == (200, b"{}")
+    assert post(address, gzip.compress(b"{}"), content_type=JSON, content_encoding="gzip", path="/v1/traces")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [(b"", "not JSON"), (b"[]", "the document: not an object"), (b'{"resourceMetrics": 1}', "not an array")],
+)
+def test_what_is_not_otlp_json_is_a_status_in_json(serve: Callable[..., str], body: bytes, why: str) -> None:
+    code, headers, answer = post(serve(Store().deliver), body, content_type=JSON)
+    status = json.loads(answer)
+    assert (code, headers["content-type"], status["code"], set(status)) == (400, JSON, 3, {"code", "message"})
+    assert why in status["message"]
+
+
+def test_what_may_be_sent_again_says_when_in_json_too(serve: Callable[..., str]) -> None:
+    address = serve(Store(OverloadedError("full", retry_after_s=2.5)).deliver)
+    code, headers, body = post(address, metrics_json({"asInt": 5}), content_type=JSON)
+    assert (code, headers["retry-after"]) == (429, "3")
+    status = json_format.Parse(body, Status())
+    delay = RetryInfo()
+    assert status.details[0].Unpack(delay)
+    assert (status.code, status.message, delay.retry_delay.ToTimedelta().total_seconds()) == (8, "full", 2.5)
+
+
+def test_zstd_is_understood(serve: Callable[..., str]) -> None:
+    store = Store()
+    address = serve(store.deliver)
+    assert post(address, zstandard.compress(BODY), content_encoding="zstd")[0] == 200
+    assert post(address, zstandard.compress(BODY)[:-1], content_encoding="zstd")[0] == 400
+    assert len(store.items) == 2
+
+
+def metrics_json(*points: dict[str, Any]) -> bytes:
+    """Points of `ml.predictions` in OTLP JSON."""
+    name = {"key": "ml.model.name", "value": {"stringValue": "fraud"}}
+    common = {"timeUnixNano": "2", "startTimeUnixNano": "1", "attributes": [name]}
+    total = {"aggregationTemporality": 1, "isMonotonic": True, "dataPoints": [{**common, **point} for point in points]}
+    scope = {"metrics": [{"name": "ml.predictions", "sum": total, "unknownKey": {}}]}
+    return json.dumps({"resourceMetrics": [{"scopeMetrics": [scope]}]}).encode()
 
 
 def test_what_is_not_protobuf_is_a_bad_request(serve: Callable[..., str]) -> None:
@@ -210,7 +262,7 @@ def test_the_limit_on_a_body_is_exact_as_sent_and_as_decompressed(serve: Callabl
             response = post(address, body, content_encoding=encoding)
             assert response[0] == status
             if status == 413:
-                message = f"The body is larger than {limit_bytes} bytes when decompressed; send smaller batches."
+                message = f"The body is larger than {limit_bytes} bytes when decompressed. Send smaller batches."
                 assert answer(response) == {
                     "status": 413, "code": 8, "message": message, "delays_s": [], "connection": "close",
                 }  # fmt: skip
@@ -265,7 +317,7 @@ def test_a_fault_of_the_receiver_itself_is_unavailable_too(serve: Callable[..., 
     class Broken(Admission):
         """Fails in the worker's thread, outside its own guards."""
 
-        def consume(self, signal: Any, body: bytes) -> Any:
+        def consume(self, signal: Any, body: bytes, **options: Any) -> Any:
             raise ZeroDivisionError
 
     assert answer(post(serve(None, admission=Broken(Store().deliver, retry_after_s=3.0)))) == {
@@ -294,12 +346,12 @@ def test_bodies_in_arrival_are_bounded_together(serve: Callable[..., str]) -> No
     assert answer(post(address, BODY + b"x")) == {
         "status": 429,
         "code": 8,
-        "message": "The processor receives too many bytes at a time; send the request again later.",
+        "message": "The processor receives too many bytes at a time. Send the request again later.",
         "delays_s": [1.5],
         "retry-after": "2",
         "connection": "close",
     }
-    assert (admission.counts.refused_requests, admission.counts.refused) == (1, 0)
+    assert (dict(admission.counts.unread_requests), admission.counts.refused) == ({"memory": 1}, 0)
     assert post(address, b"")[0] == 200  # what was refused is no longer counted
     assert post(address)[0] == 200
     assert len(store.items) == 2
@@ -347,15 +399,15 @@ def test_a_port_that_is_taken_is_named_with_its_option(serve: Callable[..., str]
 
 def test_the_defaults_outlast_a_slow_sender_and_the_pause_between_two_exports() -> None:
     receiver = HttpReceiver(Admission(Store().deliver), "127.0.0.1:0")
-    assert (WORKERS, BACKLOG, BODY_TIMEOUT_S, ANSWER_TIMEOUT_S) == (4, 2048, 30.0, 30.0)
-    assert receiver._server.config.timeout_keep_alive == 75
+    assert (WORKERS, BACKLOG, BODY_TIMEOUT_S, ANSWER_TIMEOUT_S) == (4, 2048, 10.0, 30.0)
+    assert KEEP_ALIVE_S == 75
     receiver.stop(0.0)
 
 
 def test_a_certificate_that_cannot_be_read_is_an_error_of_start(tmp_path: Path) -> None:
     missing = tmp_path / "missing.pem"
-    receiver = HttpReceiver(Admission(Store().deliver), "127.0.0.1:0", certificate=missing, key=missing)
-    with pytest.raises(FileNotFoundError):
+    receiver = HttpReceiver(Admission(Store().deliver), "127.0.0.1:0", tls=TlsFiles(certificate=missing, key=missing))
+    with pytest.raises(ConfigurationError, match=rf"receiver\.tls: {missing} cannot be read"):
         receiver.start()
     receiver.stop(0.0)
 
@@ -395,8 +447,8 @@ def test_a_receiver_that_was_never_started_can_be_stopped() -> None:
 
 def test_tls_demands_a_client_certificate_where_an_authority_is_set(serve: Callable[..., str], tmp_path: Path) -> None:
     server, client = make_certificate(tmp_path, "server"), make_certificate(tmp_path, "client")
-    tls = {"certificate": server.certificate, "key": server.key, "client_ca": client.certificate}
-    address = serve(Store().deliver, **tls)
+    tls = TlsFiles(certificate=server.certificate, key=server.key, client_ca=client.certificate)
+    address = serve(Store().deliver, tls=tls)
     trusting = ssl.create_default_context(cafile=str(server.certificate))
     with pytest.raises((ssl.SSLError, ConnectionError)):
         post_encrypted(address, trusting)

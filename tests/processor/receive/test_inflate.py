@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable
 
 import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -97,3 +98,38 @@ def test_what_follows_zlib_data_is_left_out() -> None:
 def test_what_follows_gzip_data_must_be_gzip() -> None:
     with pytest.raises(MalformedError, match=r"^The body is not valid gzip\.$"):
         inflate(gzip.compress(b"body") + b"tail", "gzip", max_bytes=MIB)
+
+
+def test_zstd_is_decompressed_up_to_the_limit_and_frames_in_a_row_are_one_body() -> None:
+    body = bytes(range(256)) * 400
+    packed = zstandard.compress(body)
+    assert inflate(packed, "zstd", max_bytes=len(body)) == body
+    assert inflate(packed + packed, "zstd", max_bytes=2 * len(body)) == body * 2
+    streamed = zstandard.ZstdCompressor(write_content_size=False).compressobj()
+    assert inflate(streamed.compress(body) + streamed.flush(), "zstd", max_bytes=len(body)) == body
+    with pytest.raises(TooLargeError):
+        inflate(packed, "zstd", max_bytes=len(body) - 1)
+
+
+def test_a_bomb_of_zstd_is_stopped_early() -> None:
+    bomb = zstandard.compress(bytes(2**28))
+    assert len(bomb) < 2**15
+    tracemalloc.start()
+    with pytest.raises(TooLargeError):
+        inflate(bomb, "zstd", max_bytes=2**20)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 2**25
+
+
+@pytest.mark.parametrize("body", [b"", b"no", zstandard.compress(b"x" * 1000)[:-1], zstandard.compress(b"x") + b"tail"])
+def test_what_is_not_zstd_is_malformed(body: bytes) -> None:
+    with pytest.raises(MalformedError):
+        inflate(body, "zstd", max_bytes=10_000)
+
+
+def test_a_frame_that_asks_for_too_much_memory_is_malformed() -> None:
+    parameters = zstandard.ZstdCompressionParameters(window_log=27, write_content_size=False)
+    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    with pytest.raises(MalformedError):
+        inflate(packer.compress(b"x" * 1000) + packer.flush(), "zstd", max_bytes=10_000)

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import ExponentialHistogramDataPoint, NumberDataPoint
+from opentelemetry.proto_json.collector.metrics.v1.metrics_service import ExportMetricsServiceRequest as OracleRequest
 
 from otel_mlmon.errors import MalformedError
 from otel_mlmon.processor.receive.json import read_json
@@ -29,7 +30,9 @@ def test_ids_are_hex_in_either_case_and_other_bytes_base64() -> None:
         assert read_json(AnyValue(), f'{{"bytesValue": "{encoded}"}}').bytes_value == b"\xfb\xff"
 
 
-@pytest.mark.parametrize("value", ['"9007199254740993"', "9007199254740993"])
+@pytest.mark.parametrize(
+    "value", ['"9007199254740993"', "9007199254740993", '"9007199254740993.0"', '"9.007199254740993e15"']
+)
 def test_64_bits_are_text_or_a_number(value: str) -> None:
     assert read_json(NumberDataPoint(), f'{{"asInt": {value}}}').as_int == 9007199254740993
 
@@ -84,6 +87,20 @@ def test_a_wrong_document_is_told_with_its_place(text: str, fault: str) -> None:
         '{"timeUnixNano": []}',
         '{"exemplars": [{"traceId": "xyz"}]}',
         '{"exemplars": [{"traceId": 5}]}',
+        '{"exemplars": [{"traceId": "5b 8e"}]}',
+        '{"asInt": "1_000"}',
+        '{"asInt": " 1"}',
+        '{"asInt": "+1"}',
+        '{"asInt": "\u0661"}',
+        '{"asInt": "0x10"}',
+        '{"asInt": ""}',
+        '{"asInt": "1.5"}',
+        '{"asInt": "1e999"}',
+        '{"asDouble": "1_0.0"}',
+        '{"asDouble": "nan"}',
+        '{"asDouble": "inf"}',
+        '{"asDouble": NaN}',
+        '{"asDouble": Infinity}',
     ],
 )
 def test_a_value_of_another_type_is_refused(text: str) -> None:
@@ -117,4 +134,52 @@ def test_what_has_no_ids_reads_as_protobuf_reads_it(kind: str, count: int, model
     }
     message = request("ml.metric", kind, fills[kind], attributes={"ml.model.name": model})
     text = json_format.MessageToJson(message, use_integers_for_enums=True)
+    assert read_json(ExportMetricsServiceRequest(), text) == message
+
+
+def nested(depth: int) -> str:
+    return '{"arrayValue": {"values": [' * depth + "{}" + "]}}" * depth
+
+
+def test_what_is_nested_deeper_than_protobuf_allows_is_refused_and_not_a_fault_of_ours() -> None:
+    assert read_json(AnyValue(), nested(40)).WhichOneof("value") == "array_value"
+    for depth in (60, 200, 400):
+        with pytest.raises(MalformedError, match=r"more than 100 levels deep|not JSON"):
+            read_json(AnyValue(), nested(depth))
+
+
+ids = st.binary(min_size=16, max_size=16)
+values = st.recursive(
+    st.one_of(
+        st.builds(AnyValue, string_value=st.text(max_size=6)),
+        st.builds(AnyValue, bool_value=st.booleans()),
+        st.builds(AnyValue, int_value=st.integers(-(2**63), 2**63 - 1)),
+        st.builds(AnyValue, double_value=st.floats(allow_nan=False)),
+        st.builds(AnyValue, bytes_value=st.binary(max_size=6)),
+    ),
+    lambda inner: st.builds(
+        lambda items: AnyValue(array_value=ArrayValue(values=items)), st.lists(inner, min_size=1, max_size=3)
+    ),
+    max_leaves=4,
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    fill=st.sampled_from((("sum", counter(2**62)), ("histogram", histogram([0.5], [3, 1], sum=0.25, min=0.0))))
+    | st.integers(-5, 9).map(lambda scale: ("exponential_histogram", exponential(scale, (-3, [1, 0, 2]), (1, [5]), 7))),
+    trace=ids,
+    value=values,
+)
+def test_what_opentelemetry_writes_is_read_as_it_was(fill: tuple[str, Any], trace: bytes, value: AnyValue) -> None:
+    message = request("ml.metric", *fill)
+    metric = message.resource_metrics[0].scope_metrics[0].metrics[0]
+    point = getattr(metric, fill[0]).data_points[0]
+    point.attributes.add(key="any").value.CopyFrom(value)
+    point.exemplars.add(time_unix_nano=2**63 + 1, as_double=0.5, trace_id=trace, span_id=trace[:8])
+    document = json_format.MessageToDict(message, use_integers_for_enums=True)
+    for kind in document["resourceMetrics"][0]["scopeMetrics"][0]["metrics"][0].values():
+        for exemplar in kind["dataPoints"][0]["exemplars"] if isinstance(kind, dict) else ():
+            exemplar.update(traceId=trace.hex(), spanId=trace[:8].hex())  # base64 in the JSON of protobuf
+    text = OracleRequest.from_dict(document).to_json()
     assert read_json(ExportMetricsServiceRequest(), text) == message

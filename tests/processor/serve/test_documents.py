@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_mlmon.processor.alert.alert import RuleState
-from otel_mlmon.processor.alert.lifecycle import RuleStatus
+from otel_mlmon.processor.alert.records import RuleStatus
 from otel_mlmon.processor.detect.score import Score, Statistics
 from otel_mlmon.processor.serve.documents import gauges, overview
 from otel_mlmon.processor.window.window import StreamKey

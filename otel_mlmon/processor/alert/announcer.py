@@ -1,0 +1,127 @@
+"""Decides what recipients are told of the states of rules: once each beginning, what is new, and the end.
+
+News of an alert that fires (streams that join, a severity that rises) are gathered until nothing was added for a
+minute, and told as one update. A silence withholds the beginning until it is over; an end is told to whoever knows the
+beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final
+
+from otel_mlmon.processor.alert import silence as silencing
+from otel_mlmon.processor.alert.alert import Alert, RuleState
+from otel_mlmon.processor.alert.config import MaintenanceSection
+from otel_mlmon.processor.alert.records import RuleRecord
+from otel_mlmon.processor.alert.rules.rule import Rule
+
+UPDATE_AFTER_S: Final = 60.0
+"""News are told when nothing was added for so long."""
+UPDATE_WITHIN_S: Final = 300.0
+"""News are told no later than this, however much is added."""
+SEVERITY: Final = "severity"
+"""The item of `Alert.news` that says that the severity rose."""
+
+
+class Announcer:
+    """Numbers the notifications of one processor, and withholds those that are silenced.
+
+    Runs on: the thread that owns the state.
+
+    Args:
+        maintenance: Times of the week without notifications.
+        silences: Those of before a restart.
+        sequence: The last number of before a restart.
+    """
+
+    def __init__(
+        self,
+        maintenance: Iterable[MaintenanceSection],
+        *,
+        silences: Iterable[silencing.AlertSilence] = (),
+        sequence: int = 0,
+    ) -> None:
+        self._maintenance = tuple(maintenance)
+        self.silences = list(silences)
+        """Those that are to come, active, or over of late."""
+        self.sequence = sequence
+
+    def apply_silence(self, request: silencing.SilenceRequest, now_ns: int) -> None:
+        """Adds a silence, or ends one now."""
+        self.silences = [
+            replace(silence, end_ns=min(silence.end_ns, now_ns)) if silence.id == request.expired_id else silence
+            for silence in self.silences
+        ]
+        if request.silence is not None:
+            self.silences.append(request.silence)
+
+    def forget_silences(self, now_ns: int) -> None:
+        """Forgets silences that are over for long."""
+        self.silences = [silence for silence in self.silences if silence.end_ns + silencing.RETENTION_NS > now_ns]
+
+    def find_silence(self, model: str, rule: str, now_ns: int) -> str:
+        """Returns why notifications of a rule are withheld now; empty if they are not."""
+        if not self.silences and not self._maintenance:
+            return ""
+        return silencing.find_silence(self.silences, self._maintenance, model=model, rule=rule, now_ns=now_ns)
+
+    def announce(self, entry: RuleRecord, alert: Alert, now_ns: int) -> list[Alert]:
+        """Stores the alert of a rule; returns it if recipients are to be told."""
+        is_unknown = entry.is_withheld and not entry.is_notified and not alert.is_resolved
+        is_silent = not alert.is_resolved and bool(self.find_silence(alert.model, alert.rule, now_ns))
+        if is_unknown:  # to recipients it begins now
+            alert = replace(alert, previous=RuleState.OK, joined=(), news=(), incident_ns=0, silence="")
+        entry.is_withheld = is_silent
+        is_due = entry.is_notified if alert.is_resolved else not is_silent
+        if is_due:
+            self.sequence += 1
+            alert = replace(alert, sequence=self.sequence, incident_ns=alert.incident_ns or now_ns)
+            entry.is_notified = not alert.is_resolved
+            entry.news, entry.news_since_ns = [], 0
+            entry.notified_streams = [] if alert.is_resolved else _join(entry.notified_streams, entry.causes)
+        entry.alert = alert
+        return [alert] if is_due else []
+
+    def has_due_news(self, entry: RuleRecord, rule: Rule, now_ns: int) -> bool:
+        """Gathers what recipients of a rule that fires were not told yet; returns whether it is time to tell them."""
+        if not entry.is_notified or entry.is_withheld or entry.alert is None:
+            return False
+        news = [stream for stream in entry.causes if stream not in entry.notified_streams]
+        if entry.alert.severity == "warning" and rule.severity(entry.causes.values()) == "critical":
+            news.append(SEVERITY)
+        if set(news) - set(entry.news):
+            entry.news_since_ns = entry.news_since_ns if entry.news else now_ns
+            entry.news_changed_ns = now_ns
+        entry.news = news
+        is_complete = now_ns - entry.news_changed_ns >= UPDATE_AFTER_S * 1e9
+        is_late = now_ns - entry.news_since_ns >= UPDATE_WITHIN_S * 1e9
+        return bool(news) and (is_complete or is_late)
+
+    def announce_news(self, entry: RuleRecord, alert: Alert, now_ns: int) -> list[Alert]:
+        """Returns the update that tells what `has_due_news` gathered, with the onset of what joined.
+
+        Args:
+            entry: The rule's record; `entry.alert` is the last notification.
+            alert: The alert as it is now.
+            now_ns: Unix nanoseconds.
+        """
+        last = entry.alert
+        if last is None or self.find_silence(alert.model, alert.rule, now_ns):
+            return []
+        joined = [cause for cause in alert.causes if cause.stream in entry.news]
+        update = replace(
+            alert,
+            severity="critical" if "critical" in (last.severity, alert.severity) else "warning",
+            onset_ns=min((cause.onset_ns for cause in joined if cause.onset_ns), default=last.onset_ns),
+            causes=(*joined, *(cause for cause in alert.causes if cause not in joined)),
+            joined=tuple(_join(last.joined, (cause.stream for cause in joined))),
+            news=tuple(entry.news),
+        )
+        return self.announce(entry, update, now_ns)
+
+
+def _join(streams: Iterable[str], others: Iterable[str]) -> list[str]:
+    """Appends the streams that are not there yet."""
+    return list(dict.fromkeys((*streams, *others)))

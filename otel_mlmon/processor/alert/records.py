@@ -1,0 +1,105 @@
+"""Holds what is stored of the alerts: the state of every rule, what recipients were told of it, and silences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from otel_mlmon.processor.alert.alert import Alert, Cause, RuleState, Severity
+from otel_mlmon.processor.alert.cause import BinCounts
+from otel_mlmon.processor.alert.silence import AlertSilence
+from otel_mlmon.types import ModelKey
+
+RETIRED_AFTER_S: Final = 300.0
+"""How long a version has no traffic while another one has some until it is retired."""
+RETIRED: Final = "This version is retired: it had no traffic for 5 minutes while another version had some."
+"""Why its alerts end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleStatus:
+    """The state of one rule of one model."""
+
+    model: ModelKey
+    rule: str
+    state: RuleState
+    changed_ns: int
+    """When this state began, Unix nanoseconds; 0 if it never changed."""
+    severity: Severity
+    causes: tuple[Cause, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class RuleRecord:
+    """The state of one rule of one model, and what led to it, as it is stored."""
+
+    state: RuleState = RuleState.OK
+    changed_ns: int = 0
+    breached_ns: int = 0
+    """When the breach began; 0 if there was none."""
+    quiet_ns: int = 0
+    """Since when all streams are ok while this is still firing; 0 while they are not."""
+    causes: dict[str, Cause] = field(default_factory=dict)
+    """The causes by stream, of the streams in breach."""
+    failed: list[str] = field(default_factory=list)
+    """The streams that the rule failed to judge."""
+    judged_ns: dict[str, int] = field(default_factory=dict)
+    """When each stream in breach or failed was last judged."""
+    exemplars: tuple[str, ...] = ()
+    alert: Alert | None = None
+    """The last alert, which was notified unless a silence withheld it."""
+    is_notified: bool = False
+    """Whether recipients were told of what is not over."""
+    is_withheld: bool = False
+    """Whether a silence withholds the last alert."""
+    notified_streams: list[str] = field(default_factory=list)
+    """The streams in breach that recipients were told of, since the alert began."""
+    news: list[str] = field(default_factory=list)
+    """What recipients were not told yet: streams that joined, and `severity`."""
+    news_since_ns: int = 0
+    news_changed_ns: int = 0
+    ended_ns: int = 0
+    """When it last stopped firing, in event time, Unix nanoseconds; 0 if it never did."""
+    repeats: int = 0
+    """How many times in a row it fired again soon after it had stopped."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ModelRecord:
+    """Holds the stored state of one model: the states of its rules, and the counts since each stream's onset."""
+
+    model: ModelKey
+    data_ns: int = 0
+    """When data last came, Unix nanoseconds; 0 if none ever did."""
+    event_ns: int = 0
+    """The end of the newest pane that was judged, Unix nanoseconds: how long a breach or quiet lasts is event time."""
+    onset_counts: dict[str, BinCounts] = field(default_factory=dict)
+    rules: dict[str, RuleRecord] = field(default_factory=dict)
+
+    def rule(self, name: str) -> RuleRecord:
+        """Returns the record of a rule, a new one if there is none."""
+        return self.rules.setdefault(name, RuleRecord())
+
+
+@dataclass(slots=True, kw_only=True)
+class AlertsRecord:
+    """Holds the stored state of all alerts."""
+
+    time_ns: int = 0
+    """The latest time that was seen, Unix nanoseconds."""
+    models: list[ModelRecord] = field(default_factory=list)
+    resolved: list[Alert] = field(default_factory=list)
+    sequence: int = 0
+    """The last `Alert.sequence`."""
+    silences: list[AlertSilence] = field(default_factory=list)
+
+
+def is_retired(data_ns: int, newest_ns: int, now_ns: int) -> bool:
+    """Returns whether a version is retired.
+
+    Args:
+        data_ns: When it last had data, Unix nanoseconds.
+        newest_ns: When any version of the model last had data.
+        now_ns: The time.
+    """
+    return (now_ns - data_ns) / 1e9 >= RETIRED_AFTER_S > (now_ns - newest_ns) / 1e9

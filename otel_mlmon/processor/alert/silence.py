@@ -1,0 +1,81 @@
+"""Silences and maintenance windows: times in which alerts are decided and shown, but nobody is notified.
+
+What still fires when its silence ends is notified then. What recipients were told before is still ended for them.
+Source: Prometheus Alertmanager, silences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from fnmatch import fnmatchcase
+from zoneinfo import ZoneInfo
+
+from otel_mlmon.processor.alert.config import DAYS, MaintenanceSection
+
+RETENTION_NS = 7 * 86400 * 10**9
+"""How long a silence that is over is still listed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertSilence:
+    """Withholds the notifications of some models and rules for a time."""
+
+    id: str
+    model: str = "*"
+    """A name or pattern, as in `fraud-*`."""
+    rule: str = "*"
+    """A name or pattern."""
+    start_ns: int
+    end_ns: int
+    """Unix nanoseconds; the silence ends before it."""
+    author: str
+    comment: str = ""
+
+    def is_active(self, now_ns: int) -> bool:
+        """Whether it withholds anything now."""
+        return self.start_ns <= now_ns < self.end_ns
+
+    def matches(self, model: str, rule: str) -> bool:
+        """Whether it is about this rule of this model."""
+        return fnmatchcase(model, self.model) and fnmatchcase(rule, self.rule)
+
+    def describe(self) -> str:
+        """Describes who silenced it until when, and why."""
+        end = datetime.fromtimestamp(self.end_ns / 1e9, tz=timezone.utc)
+        reason = f": {self.comment}" if self.comment else ""
+        return f"silenced by {self.author} until {end:%Y-%m-%d %H:%M} UTC{reason} ({self.id})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SilenceRequest:
+    """What an administrator asks for: a new silence, or the end of one."""
+
+    silence: AlertSilence | None = None
+    expired_id: str = ""
+
+
+def find_silence(
+    silences: Iterable[AlertSilence], maintenance: Iterable[MaintenanceSection], *, model: str, rule: str, now_ns: int
+) -> str:
+    """Returns why notifications of a rule are withheld now; empty if they are not."""
+    for silence in silences:
+        if silence.is_active(now_ns) and silence.matches(model, rule):
+            return silence.describe()
+    for window in maintenance:
+        if fnmatchcase(model, window.model) and fnmatchcase(rule, window.rule) and _is_open(window, now_ns):
+            return f"maintenance {window.start} to {window.end} {window.timezone}"
+    return ""
+
+
+def _is_open(window: MaintenanceSection, now_ns: int) -> bool:
+    now = datetime.fromtimestamp(now_ns / 1e9, tz=ZoneInfo(window.timezone))
+    time = f"{now:%H:%M}"
+    if window.start < window.end:
+        return DAYS[now.weekday()] in window.days and window.start <= time < window.end
+    # Over midnight: it belongs to the day on which it began.
+    yesterday = DAYS[(now - timedelta(days=1)).weekday()]
+    return (DAYS[now.weekday()] in window.days and time >= window.start) or (
+        yesterday in window.days and time < window.end
+    )

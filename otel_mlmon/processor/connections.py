@@ -1,0 +1,246 @@
+"""Serves ASGI applications with uvicorn so that connections which send nothing cannot keep others out.
+
+uvicorn has no time-out for the head of a request, and at its limit of connections it refuses requests instead of
+closing idle connections. This protocol closes a connection that has sent no whole head after 10 s, and at the limit
+the one that has been idle longest; what the clients of broken requests did is logged once a minute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import socket
+import ssl
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from otel_mlmon.errors import ConfigurationError
+
+HEAD_TIMEOUT_S: Final = 10.0
+OLD_CONNECTIONS_S: Final = 30
+"""How long requests may go on that began with an earlier certificate."""
+
+LOG_INTERVAL_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsFiles:
+    """The PEM files of a server that speaks TLS."""
+
+    certificate: Path
+    """The server's certificate chain."""
+    key: Path
+    """The certificate's private key."""
+    client_ca: Path | None = None
+    """The authority whose client certificates are accepted (mTLS); None to ask for none."""
+
+    def check(self, option: str) -> None:
+        """Reads the files.
+
+        Raises:
+            ConfigurationError: A file cannot be read, or certificate and key do not fit.
+        """
+        for path in (self.certificate, self.key, self.client_ca):
+            if path is not None and not os.access(path, os.R_OK):
+                raise ConfigurationError(f"{option}: {path} cannot be read")
+        try:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.certificate, self.key, password=_refuse_password)
+            if self.client_ca is not None:
+                context.load_verify_locations(self.client_ca)
+        except (ssl.SSLError, ValueError) as error:
+            raise ConfigurationError(f"{option}: the certificate and its key cannot be used: {error}") from None
+
+
+class AsgiServer:
+    """Serves an application on a thread of its own; prints nothing and leaves signals alone.
+
+    Args:
+        app: The application.
+        name: The name of the thread.
+        tls: Certificate and key; None for no TLS.
+        keep_alive_s: How long a connection without a request stays open, in seconds.
+        max_connections: How many connections there are at most.
+        head_timeout_s: In how many seconds the whole head of a request must arrive.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        name: str,
+        tls: TlsFiles | None,
+        keep_alive_s: int,
+        max_connections: int,
+        head_timeout_s: float,
+    ) -> None:
+        self._app = app
+        self._name = name
+        self._tls = tls
+        self._keep_alive_s = keep_alive_s
+        self._max_connections = max_connections
+        self._head_timeout_s = head_timeout_s
+        self._listener: socket.socket | None = None
+        self._running: tuple[uvicorn.Server, threading.Thread] | None = None
+
+    def start(self, listener: socket.socket) -> None:
+        """Accepts connections on a listening socket, which is closed by `stop`."""
+        self._listener = listener
+        self._running = self._serve(listener)
+
+    def reload(self, tls: TlsFiles | None) -> None:
+        """Uses certificates as they are on disk now for connections to come; those that are open end as they began.
+
+        Whether TLS is spoken does not change.
+        """
+        if self._listener is None or self._running is None or self._tls is None or tls is None:
+            return
+        self._tls = tls
+        previous, _ = self._running
+        self._running = self._serve(self._listener)
+        previous.should_exit = True
+
+    def stop(self, grace_s: float, timeout_s: float) -> bool:
+        """Accepts nothing more, and cuts off what is still in progress after `grace_s` seconds.
+
+        Returns whether it ended within `timeout_s` seconds. Safe before `start`, and twice.
+        """
+        if self._listener is None or self._running is None:
+            return True
+        server, thread = self._running
+        server.config.timeout_graceful_shutdown = math.ceil(grace_s)
+        server.should_exit = True
+        thread.join(timeout_s)
+        self._listener.close()
+        return not thread.is_alive()
+
+    def _serve(self, listener: socket.socket) -> tuple[uvicorn.Server, threading.Thread]:
+        """Starts a server on the listening socket, on which an earlier one may still run."""
+
+        class Connection(_Connection):
+            limit = self._max_connections
+            timeout_s = self._head_timeout_s
+
+        tls = self._tls
+        client_ca = tls.client_ca if tls is not None else None
+        config = uvicorn.Config(
+            self._app,
+            access_log=False,
+            http=Connection,
+            interface="asgi3",
+            lifespan="off",
+            log_config=None,
+            loop="asyncio",
+            proxy_headers=False,
+            server_header=False,
+            ssl_ca_certs=str(client_ca) if client_ca is not None else None,
+            ssl_cert_reqs=ssl.CERT_REQUIRED if client_ca is not None else ssl.CERT_NONE,
+            ssl_certfile=tls.certificate if tls is not None else None,
+            ssl_keyfile=tls.key if tls is not None else None,
+            timeout_graceful_shutdown=OLD_CONNECTIONS_S,
+            timeout_keep_alive=self._keep_alive_s,
+            ws="none",
+        )
+        config.load()  # here, so that the caller gets the error of a certificate that cannot be read
+        server = uvicorn.Server(config)
+        sockets = [listener.dup()]
+        thread = threading.Thread(target=server.run, args=(sockets,), name=self._name, daemon=True)
+        thread.start()
+        return server, thread
+
+
+class _Connection(H11Protocol):
+    """One connection. Runs on: the event loop's thread."""
+
+    limit: int
+    timeout_s: float
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.logger = _LOGGER
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._idle_since_s = 0.0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is in progress."""
+        cycle: Any = self.cycle  # None before the first request
+        return cycle is None or bool(cycle.response_complete)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait_for_head()
+        present = [other for other in self.connections if isinstance(other, _Connection)]
+        present = [other for other in present if not other.transport.is_closing()]
+        if len(present) > self.limit:
+            idle = [other for other in present if other.is_idle and other is not self]
+            oldest = min(idle, key=lambda other: other._idle_since_s, default=self)
+            _LOGGER.warning("A connection without a request was closed to make room: %d are open.", self.limit)
+            oldest.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        previous = self.cycle
+        super().handle_events()
+        if self.cycle is not previous:
+            self._stop_timer()
+
+    def data_received(self, data: bytes) -> None:
+        if self.is_idle and self._head_timer is None:
+            self._wait_for_head()
+        super().data_received(data)
+
+    def on_response_complete(self) -> None:
+        self._idle_since_s = time.monotonic()
+        super().on_response_complete()
+
+    def _wait_for_head(self) -> None:
+        self._idle_since_s = time.monotonic()
+        self._head_timer = self.loop.call_later(self.timeout_s, self._end_waiting)
+
+    def _end_waiting(self) -> None:
+        self._head_timer = None
+        if self.is_idle:
+            _LOGGER.warning("A connection sent no whole head of a request in %g s and was closed.", self.timeout_s)
+            self.transport.abort()
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+class _OnceAMinute(logging.Filter):
+    """Lets a message pass once in `LOG_INTERVAL_S`, however often it comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._logged_at_s: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        now_s = time.monotonic()
+        key = str(record.msg)
+        if now_s - self._logged_at_s.get(key, -LOG_INTERVAL_S) < LOG_INTERVAL_S:
+            return False
+        self._logged_at_s[key] = now_s
+        return True
+
+
+def _refuse_password() -> str:
+    raise ValueError("the key is encrypted, and there is nobody to ask for its password")
+
+
+_LOGGER: Final = logging.getLogger("otel_mlmon.connections")
+_LOGGER.addFilter(_OnceAMinute())

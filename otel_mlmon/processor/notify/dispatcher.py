@@ -1,0 +1,104 @@
+"""Hands every alert to the deliveries of all notifiers, and collects which of them need it no longer."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+
+from otel_mlmon.processor.alert.alert import Alert
+from otel_mlmon.processor.notify.delivery import AlertSink, Delivery, DeliverySettings
+from otel_mlmon.processor.notify.notifier import Notifier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxEntry:
+    """Holds an alert, and the notifiers whose recipients may not have it yet, as it is stored."""
+
+    alert: Alert
+    notifiers: tuple[str, ...]
+    queued_ns: int
+    """When it was raised, Unix nanoseconds."""
+
+
+class Dispatcher:
+    """Dispatches alerts to notifiers, by name.
+
+    Runs on: any thread; no method waits but `shutdown`.
+
+    Args:
+        notifiers: By name.
+        dead_letters: Takes the alerts that could not be sent.
+        settings: How hard each delivery tries.
+        clock_ns: Unix nanoseconds.
+        shutdown_s: How long `shutdown` waits.
+    """
+
+    def __init__(
+        self,
+        notifiers: dict[str, Notifier],
+        *,
+        dead_letters: AlertSink,
+        settings: DeliverySettings,
+        clock_ns: Callable[[], int],
+        shutdown_s: float = 4.0,
+    ) -> None:
+        self.is_complete = True
+        """Whether every alert was settled when it was shut down."""
+        self._shutdown_s = shutdown_s
+        self._dead_letters = dead_letters
+        self._clock_ns = clock_ns
+        self._settled: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+        self.deliveries: dict[str, Delivery] = {
+            name: Delivery(
+                notifier,
+                name=name,
+                dead_letters=dead_letters,
+                settings=settings,
+                settle=partial(self._settle, name),
+            )
+            for name, notifier in notifiers.items()
+        }
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all notifiers."""
+        return tuple(self.deliveries)
+
+    def start(self, active: Iterable[Alert]) -> None:
+        """Starts every delivery; `active` is what recipients were told before a restart and is not over."""
+        alerts = list(active)
+        for delivery in self.deliveries.values():
+            delivery.start(alerts)
+
+    def submit(self, entry: OutboxEntry) -> None:
+        """Hands an alert to the notifiers that need it; one that is not configured any more gives it up."""
+        age_s = max(0.0, (self._clock_ns() - entry.queued_ns) / 1e9)
+        for name in entry.notifiers:
+            if name in self.deliveries:
+                self.deliveries[name].submit(entry.alert, age_s=age_s)
+            else:
+                self._dead_letters.write(
+                    entry.alert, notifier=name, reason="removed", detail="it is not configured any more"
+                )
+                self._settle(name, entry.alert.key)
+
+    def shutdown(self) -> None:
+        """Attempts what waits once more, and stops; waits a few seconds at most."""
+        ends_s = time.monotonic() + self._shutdown_s
+        for delivery in self.deliveries.values():
+            delivery.shutdown(0.0)
+        for delivery in self.deliveries.values():
+            self.is_complete &= delivery.shutdown(max(0.0, ends_s - time.monotonic()))
+
+    def pop_settled(self) -> list[tuple[str, str]]:
+        """Returns the notifier and the key of each alert that was settled since the last call."""
+        settled = []
+        while not self._settled.empty():
+            settled.append(self._settled.get())
+        return settled
+
+    def _settle(self, name: str, key: str) -> None:
+        self._settled.put((name, key))

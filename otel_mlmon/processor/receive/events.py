@@ -1,0 +1,51 @@
+"""Internal events of the receivers: each a log line once a minute and reason, whatever comes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from otel_mlmon import semconv
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointsRejected:
+    """Reports data points that were not counted; their sender was answered so and does not send them again."""
+
+    metric: ClassVar[str] = semconv.REJECTED_POINTS.name
+    level: ClassVar[int] = logging.WARNING
+    signal: str
+    reason: str
+    count: int
+
+    def attributes(self) -> Mapping[str, str]:
+        """Returns the reason."""
+        return {semconv.REASON: self.reason}
+
+    def message(self) -> str:
+        """Returns the log line: how many, and why."""
+        return (
+            f"{self.count} points of a {self.signal} request were rejected: {self.reason}. "
+            f"Their sender was told; {self.metric} counts all, and more of this reason are logged once a minute."
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRefused:
+    """Reports a request that was not accepted, and why."""
+
+    metric: ClassVar[str] = semconv.REQUESTS_REFUSED.name
+    level: ClassVar[int] = logging.WARNING
+    reason: str
+    explanation: str
+    count: int = 1
+
+    def attributes(self) -> Mapping[str, str]:
+        """Returns the reason."""
+        return {semconv.REASON: self.reason}
+
+    def message(self) -> str:
+        """Returns the log line: what is wrong, and where all refusals are counted."""
+        return f"A request was refused: {self.explanation} {self.metric} counts all; logged once a minute."

@@ -1,0 +1,77 @@
+"""Measures how fast requests are worked off, so that admission can refuse by time instead of by size.
+
+The work of a request is decoding it and adding its points to the state, on several threads that share one interpreter.
+The rate is the bytes of the requests that were worked off per second in which any thread worked: it holds for an idle
+processor, which works now and then, as for a full one, and it counts what other programs of the machine take.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+REQUEST_BYTES: Final = 4096
+"""What a request costs besides its bytes, as bytes: small ones are not cheaper than that."""
+
+INITIAL_BYTES_PER_S: Final = 1_000_000.0
+"""The rate that is assumed before any is measured: about 10,000 points a second."""
+
+_INITIAL_S: Final = 0.1
+"""The weight of the assumption, as seconds of measured work."""
+
+_MEMORY_S: Final = 4.0
+"""After so many seconds of work what was measured before counts half."""
+
+
+class WorkMeter:
+    """Measures the rate at which work is done, and estimates how long more of it will take.
+
+    Runs on: any thread. Its lock guards a few numbers.
+
+    Args:
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._began_s = 0.0
+        self._busy_s = _INITIAL_S
+        self._bytes = INITIAL_BYTES_PER_S * _INITIAL_S
+
+    @contextmanager
+    def measure(self) -> Iterator[None]:
+        """Measures the time inside as work; overlapping work of several threads counts once."""
+        with self._lock:
+            self._note_time()
+            self._threads += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._note_time()
+                self._threads -= 1
+
+    def complete(self, size_bytes: int) -> None:
+        """Notes that a request of this size is worked off."""
+        with self._lock:
+            self._note_time()
+            self._bytes += size_bytes + REQUEST_BYTES
+            if self._busy_s > _MEMORY_S:
+                self._busy_s /= 2
+                self._bytes /= 2
+
+    def estimate_s(self, requests: int, size_bytes: int) -> float:
+        """Estimates the seconds that so many requests of this size together will take."""
+        with self._lock:
+            return (size_bytes + requests * REQUEST_BYTES) * self._busy_s / self._bytes
+
+    def _note_time(self) -> None:
+        now_s = self._clock()
+        if self._threads:
+            self._busy_s += now_s - self._began_s
+        self._began_s = now_s
