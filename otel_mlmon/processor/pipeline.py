@@ -32,13 +32,9 @@ from typing import Any, Final, Protocol
 from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert
-<<<<<<< HEAD
-from otel_mlmon.processor.alert.lifecycle import AlertsRecord
-from otel_mlmon.processor.detect.cycle import CycleState
-=======
 from otel_mlmon.processor.alert.records import AlertsRecord
 from otel_mlmon.processor.clock import SteadyClock
->>>>>>> main
+from otel_mlmon.processor.detect.cycle import CycleState
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.score import Score, Statistics
 from otel_mlmon.processor.detect.state import StreamState
@@ -80,7 +76,7 @@ ALERTS: Final = RecordKind("alerts", AlertsRecord)
 OUTBOX: Final = RecordKind("outbox", OutboxEntry)
 """Alerts, by `Alert.key`, that some recipient may not have yet."""
 RECORD_KINDS: Final[Mapping[str, RecordKind[Any]]] = {
-    kind.name: kind for kind in (*WINDOW_RECORD_KINDS, EVIDENCE, ALERTS, OUTBOX)
+    kind.name: kind for kind in (*WINDOW_RECORD_KINDS, CYCLE, EVIDENCE, ALERTS, OUTBOX)
 }
 """Every kind of stored record, by its name."""
 
@@ -247,14 +243,10 @@ class ProcessorPipeline:
             put_records(repository, ALERTS, [("", self._alerts.record())])
         scored = [stream for stream in self._changed_streams if stream in self._scores]
         put_records(repository, EVIDENCE, [(_key(stream), self._stream_record(stream)) for stream in scored])
-<<<<<<< HEAD
-        put_records(repository, OUTBOX, self._outbox.items())
         cycles = [CycleRecord(stream=stream, state=state) for stream, state in self._evaluator.pop_changed_cycles()]
         put_records(repository, CYCLE, [(_key(record.stream), record) for record in cycles])
-=======
         changed = {key: self._outbox[key] for key in self._changed_alerts if key in self._outbox}
         put_records(repository, OUTBOX, changed.items())
->>>>>>> main
         obsolete = {
             CYCLE.name: [_key(stream) for stream in self._changed_streams.difference(scored)],
             EVIDENCE.name: [_key(stream) for stream in self._changed_streams.difference(scored)],

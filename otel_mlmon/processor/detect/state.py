@@ -61,7 +61,7 @@ class EvidenceState:
     last_ns: int
     history: Floats
     """Shape (3, K): the exponentially weighted counts of the components that learn."""
-    expected: Floats | None
+    expected: Floats | None = None
     """The same of the counts that were to be expected; None before the stream has a cycle."""
     contributions: Floats
     """Shape (K,)."""
