@@ -97,6 +97,7 @@ COVERED_BY = {
     "processor/detect/state": "processor/detect/test_evaluator.py",
     "instrumentation/runtime/model_graph": "instrumentation/runtime/onnxruntime/graph/test_read.py",
     "instrumentation/runtime/onnxruntime/graph/model": "instrumentation/runtime/onnxruntime/graph/test_outputs.py",
+    "instrumentation/runtime/onnxruntime/graph/ml_operators": "instrumentation/runtime/onnxruntime/graph/test_outputs.py",  # noqa: E501
     "instrumentation/runtime/onnxruntime/graph/node": "instrumentation/runtime/onnxruntime/graph/test_outputs.py",
     "instrumentation/runtime/onnxruntime/graph/operators": "instrumentation/runtime/onnxruntime/graph/test_outputs.py",
     "instrumentation/runtime/onnxruntime/graph/tensor_origin": "instrumentation/runtime/onnxruntime/graph/test_outputs.py",  # noqa: E501

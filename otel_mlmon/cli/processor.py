@@ -1,4 +1,4 @@
-"""`otel-mlmon processor`: runs the processor until SIGTERM or SIGINT."""
+"""`otel-mlmon processor`: runs the processor until SIGTERM or SIGINT; SIGHUP reads its configuration again."""
 
 from __future__ import annotations
 
@@ -6,26 +6,36 @@ import argparse
 import json
 import logging
 import os
+import queue
 import signal
 import sys
-import threading
 from dataclasses import asdict
+from datetime import datetime, timezone
 from pathlib import Path
-from types import FrameType
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from otel_mlmon.errors import ConfigurationError, StoreError
+
+if TYPE_CHECKING:
+    from otel_mlmon.processor.service import Service
 
 HELP: Final = "receive prediction telemetry over OTLP, find drift, and send alerts"
 EXIT_CODES: Final = (
-    "Stops on SIGTERM or SIGINT. Exit codes: 0 stopped in order; 1 stopped before everything was stored and sent; "
-    "2 could not start."
+    "Stops on SIGTERM or SIGINT; reads its configuration, tokens and certificates again on SIGHUP. "
+    "Exit codes: 0 stopped in order; 1 stopped before everything was stored and sent; 2 could not start."
 )
 
 SHUTDOWN_S: Final = 10.0
+
+_LOG: Final = logging.getLogger("otel_mlmon.processor")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("--config", type=Path, metavar="FILE", help="YAML (default: every key at its default)")
+    parser.add_argument(
+        "--log-format", choices=("text", "json"), default="text", help="lines on stderr: text, or one JSON object each"
+    )
     parser.add_argument(
         "--ready-json", action="store_true", help="print one line of JSON with the addresses in use when ready"
     )
@@ -41,20 +51,58 @@ def run(arguments: argparse.Namespace) -> int:
     from otel_mlmon.processor.service import Service
 
     config = load_config(arguments.config, os.environ)
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request with the webhook's address
-    stopping = threading.Event()
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        stopping.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+    _configure_logging(arguments.log_format)
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda number, _: signals.put(number))
     service = Service(config)
     addresses = asdict(service.start())
     listeners = ", ".join(f"{name} on {address}" for name, address in addresses.items() if address)
     logging.getLogger("otel_mlmon.processor").info("Listening: %s.", listeners)
     if arguments.ready_json:
         print(json.dumps({"event": "ready", **addresses}), flush=True)
-    stopping.wait()
+    while signals.get() == signal.SIGHUP:
+        _reload(service, arguments.config)
     return 0 if service.shutdown(SHUTDOWN_S) else 1
+
+
+def _reload(service: Service, path: Path | None) -> None:
+    """Reads the configuration again; a broken one changes nothing."""
+    from otel_mlmon.processor.config.load import load_config
+
+    try:
+        postponed = service.reload(load_config(path, os.environ))
+    except ConfigurationError as error:
+        _LOG.error("The configuration was not reloaded, and the old one stays in use:\n%s", "\n".join(error.faults))
+    except StoreError as error:
+        _LOG.critical(
+            "The state could not be loaded again, and nothing is accepted; start the processor anew: %s", error
+        )
+    else:
+        _LOG.warning("The configuration was reloaded.")
+        if postponed:
+            _LOG.warning("These keys keep their value until the next start: %s.", ", ".join(postponed))
+
+
+def _configure_logging(log_format: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(_JsonFormatter() if log_format == "json" else text)
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs every request with the webhook's address
+
+
+class _JsonFormatter(logging.Formatter):
+    """Formats a record as one line of JSON, in the names of OpenTelemetry's log data model."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.fromtimestamp(record.created, tz=timezone.utc)
+        line = {
+            "timestamp": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "severity_text": record.levelname,
+            "scope": record.name,
+            "body": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception.stacktrace"] = self.formatException(record.exc_info)
+        return json.dumps(line)

@@ -68,7 +68,7 @@ def _show_model(path: str, *, is_json: bool) -> int:
     names = class_names(session.metadata)
     outputs: dict[str, dict[str, object]] = {}
     for name, origin in graph.outputs.items():
-        decision = expect_kind(name, origin, class_names=names)
+        decision = expect_kind(name, origin, class_names=names, producer=graph.producer)
         labels = origin.labels or names
         outputs[name] = {
             "kind": decision.kind or "decided by the first rows",

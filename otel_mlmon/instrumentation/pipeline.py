@@ -242,7 +242,7 @@ class InstrumentationPipeline:
         self._count_lock = threading.Lock()
         self._send_lock = threading.Lock()
         self._decode_stage = guard("record")
-        self._findings = Findings()
+        self._findings = Findings(self.settings.models)
         vocabularies = make_vocabularies(
             self.settings.max_labels, self._options_for, on_full=self._findings.note_full_vocabulary
         )

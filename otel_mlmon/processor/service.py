@@ -7,15 +7,18 @@ everything that arrived is stored: receivers, then the state, then notifiers and
 from __future__ import annotations
 
 import logging
+import threading
 import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 from otel_mlmon import semconv
 from otel_mlmon.internal_events import JOURNAL
 from otel_mlmon.processor.config.model import Config
+from otel_mlmon.processor.config.section import TlsSection, Token
+from otel_mlmon.processor.connections import TlsFiles
 from otel_mlmon.processor.notify.dead_letters import AlertDeadLetters
 from otel_mlmon.processor.notify.delivery import DeliverySettings
 from otel_mlmon.processor.notify.dispatcher import Dispatcher
@@ -27,6 +30,7 @@ from otel_mlmon.processor.receive.grpc import GrpcReceiver
 from otel_mlmon.processor.receive.http import HttpReceiver
 from otel_mlmon.processor.receive.load import WorkMeter
 from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
+from otel_mlmon.processor.serve.access import WebAccess
 from otel_mlmon.processor.serve.api import create_app
 from otel_mlmon.processor.serve.otlp import Exporter
 from otel_mlmon.processor.serve.prometheus import create_page
@@ -37,6 +41,9 @@ from otel_mlmon.processor.window.reference_export import RelearnRequest
 from otel_mlmon.types import ModelKey
 
 DEAD_LETTERS: Final = "dead-letters"
+
+RELOAD_TIMEOUT_S: Final = 30.0
+"""How long what has arrived may take to be stored at a reload."""
 RELEARN_TIMEOUT_S: Final = 20.0
 """How long a request to learn again waits for its commit."""
 
@@ -52,6 +59,9 @@ class Addresses:
     web: str | None
 
 
+_StateThread: TypeAlias = "StateThread[tuple[TelemetryItem | RelearnRequest, ...], Rejections]"
+
+
 class Service:
     """A whole processor.
 
@@ -63,37 +73,35 @@ class Service:
     """
 
     def __init__(self, config: Config) -> None:
-        settings = Settings(config)
-        self._telemetry = SelfTelemetry()
         self._config = config
+        self._telemetry = SelfTelemetry()
+        self._meter = WorkMeter()
         self._exporter: Exporter | None = None
-        self._dispatcher = self._create_dispatcher()
-        self._pipeline = ProcessorPipeline(settings, dispatcher=self._dispatcher, telemetry=self._telemetry)
-        meter = WorkMeter()
-        self._state_thread: StateThread[tuple[TelemetryItem | RelearnRequest, ...], Rejections] = StateThread(
-            self._pipeline,
-            commit_interval_s=config.storage.commit_interval_s,
-            tick_s=min(TICK_S, config.windows.pane_s / 2),
-            measure=meter.measure,
-        )
+        self._dispatcher, self._pipeline, self._state_thread = self._create_state(config, Settings(config))
+        self._reloading = threading.Lock()
+        receiver, web = config.receiver, config.web
         self._admission = Admission(
-            self._state_thread.submit,
-            max_request_bytes=config.receiver.max_request_bytes,
-            max_pending_bytes=config.receiver.max_pending_bytes,
-            meter=meter,
+            lambda items: self._state_thread.submit(items),
+            max_request_bytes=receiver.max_request_bytes,
+            max_pending_bytes=receiver.max_pending_bytes,
+            meter=self._meter,
             dead_letters=config.storage.path / DEAD_LETTERS / "requests",
         )
-        self._grpc = GrpcReceiver(self._admission, config.receiver.grpc) if config.receiver.grpc else None
-        self._http = HttpReceiver(self._admission, config.receiver.http) if config.receiver.http else None
+        secured: dict[str, Any] = {"tls": _tls_files(receiver.tls), "token": _reveal(receiver.token)}
+        self._grpc = GrpcReceiver(self._admission, receiver.grpc, **secured) if receiver.grpc else None
+        self._http = HttpReceiver(self._admission, receiver.http, **secured) if receiver.http else None
+        self._access = _web_access(config)
         app = create_app(
-            self._pipeline.read,
+            lambda: self._pipeline.read(),
             create_page(self._metric_values),
             lambda: self._state_thread.is_ready,
-            self._pipeline.references,
+            lambda: self._pipeline.references(),
             relearn=self._relearn,
-            admin_token=config.web.admin_token.get_secret_value() if config.web.admin_token is not None else None,
+            access=lambda: self._access,
         )
-        self._web = WebServer(app, config.web.listen) if config.web.listen else None
+        has_token = web.read_token is not None
+        tls = _tls_files(web.tls)
+        self._web = WebServer(app, web.listen, tls=tls, has_token=has_token) if web.listen else None
 
     def start(self) -> Addresses:
         """Loads the state, then listens.
@@ -113,6 +121,36 @@ class Service:
         except BaseException:
             self.shutdown(timeout_s=2.0)
             raise
+
+    def reload(self, config: Config) -> tuple[str, ...]:
+        """Uses another configuration without closing a socket; returns the keys that keep their value until a start.
+
+        The state is stored and loaded again, as a restart does it: windows, references, evidence and alerts go on.
+        Requests that come meanwhile are answered with "unavailable", and senders send them again.
+
+        Raises:
+            ConfigurationError: The configuration cannot be used; nothing has changed.
+            StoreError: The state could not be loaded again; the processor is not ready.
+        """
+        with self._reloading:
+            postponed, config = _keep_fixed_keys(self._config, config)
+            settings = Settings(config)
+            for option, section in (("receiver.tls", config.receiver.tls), ("web.tls", config.web.tls)):
+                tls = _tls_files(section)
+                if tls is not None:
+                    tls.check(option)
+            state = self._create_state(config, settings)
+            self._state_thread.shutdown(RELOAD_TIMEOUT_S)
+            self._config = config
+            self._dispatcher, self._pipeline, self._state_thread = state
+            self._state_thread.start()
+            self._access = _web_access(config)
+            for receiver in (self._grpc, self._http):
+                if receiver is not None:
+                    receiver.reload(token=_reveal(config.receiver.token), tls=_tls_files(config.receiver.tls))
+            if self._web is not None:
+                self._web.reload(_tls_files(config.web.tls))
+            return postponed
 
     def shutdown(self, timeout_s: float) -> bool:
         """Stops in order, within `timeout_s` seconds; returns whether everything was stored, notified and exported."""
@@ -138,21 +176,32 @@ class Service:
             self._exporter = Exporter(
                 forward.endpoint,
                 protocol=forward.protocol,
-                read=self._pipeline.gauges,
+                read=lambda: self._pipeline.gauges(),
                 interval_s=forward.interval_s,
                 resource={"service.name": "otel-mlmon-processor", "service.instance.id": uuid.uuid4().hex},
             )
 
-    def _create_dispatcher(self) -> Dispatcher:
-        emit_event = self._emit_event if self._config.forward.endpoint else None
+    def _create_state(self, config: Config, settings: Settings) -> tuple[Dispatcher, ProcessorPipeline, _StateThread]:
+        dispatcher = self._create_dispatcher(config)
+        pipeline = ProcessorPipeline(settings, dispatcher=dispatcher, telemetry=self._telemetry)
+        thread: _StateThread = StateThread(
+            pipeline,
+            commit_interval_s=config.storage.commit_interval_s,
+            tick_s=min(TICK_S, config.windows.pane_s / 2),
+            measure=self._meter.measure,
+        )
+        return dispatcher, pipeline, thread
+
+    def _create_dispatcher(self, config: Config) -> Dispatcher:
+        emit_event = self._emit_event if config.forward.endpoint else None
         created = {
             name: NOTIFIERS.load(entry.name).create(entry.section, emit_event)
-            for name, entry in self._config.alerts.named_notifiers().items()
+            for name, entry in config.alerts.named_notifiers().items()
         }
         return Dispatcher(
             {name: notifier for name, notifier in created.items() if notifier is not None},
-            dead_letters=AlertDeadLetters(self._config.storage.path / DEAD_LETTERS / "alerts.jsonl"),
-            settings=DeliverySettings(give_up_after_s=self._config.alerts.retry_for_s),
+            dead_letters=AlertDeadLetters(config.storage.path / DEAD_LETTERS / "alerts.jsonl"),
+            settings=DeliverySettings(give_up_after_s=config.alerts.retry_for_s),
             clock_ns=time.time_ns,
         )
 
@@ -208,3 +257,55 @@ class Service:
         ):
             for value, total in totals.items():
                 yield MetricValue(metric=metric, value=total, attributes={key: value})
+
+
+FIXED_KEYS: Final = (
+    ("receiver", "grpc"),
+    ("receiver", "http"),
+    ("receiver", "max_request_bytes"),
+    ("receiver", "max_pending_bytes"),
+    ("storage", None),
+    ("forward", None),
+    ("web", "listen"),
+)
+"""Sections, and keys of sections, that a reload does not change: sockets, exporter and store stay as they are."""
+
+
+def _keep_fixed_keys(present: Config, wanted: Config) -> tuple[tuple[str, ...], Config]:
+    """Returns the keys that differ and that a reload cannot change, and `wanted` with their old values."""
+    postponed: list[str] = []
+    for section, key in FIXED_KEYS:
+        before, after = getattr(present, section), getattr(wanted, section)
+        if key is not None:
+            name = type(after).model_fields[key].alias or key
+            if getattr(before, key) != getattr(after, key):
+                postponed.append(f"{section}.{name}")
+            after = after.model_copy(update={key: getattr(before, key)})
+        elif before != after:
+            postponed.append(section)
+            after = before
+        wanted = wanted.model_copy(update={section: after})
+    for section in ("receiver", "web"):
+        before, after = getattr(present, section), getattr(wanted, section)
+        if (before.tls.certificate is None) is not (after.tls.certificate is None):
+            postponed.append(f"{section}.tls")
+            wanted = wanted.model_copy(update={section: after.model_copy(update={"tls": before.tls})})
+    return tuple(postponed), wanted
+
+
+def _reveal(token: Token) -> str | None:
+    return token.get_secret_value() if token is not None else None
+
+
+def _tls_files(section: TlsSection) -> TlsFiles | None:
+    if section.certificate is None or section.key is None:
+        return None
+    return TlsFiles(certificate=section.certificate, key=section.key, client_ca=section.client_ca)
+
+
+def _web_access(config: Config) -> WebAccess:
+    web = config.web
+    listen = (web.listen.rpartition(":")[0].strip("[]"),) if web.listen else ()
+    return WebAccess(
+        hosts=(*listen, *web.hosts), read_token=_reveal(web.read_token), admin_token=_reveal(web.admin_token)
+    )

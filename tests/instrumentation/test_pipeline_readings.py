@@ -138,3 +138,36 @@ def test_fresh_workers_name_the_same_of_many_classes() -> None:
     assert all(name.isdecimal() or name.startswith("#") for name in first)
     # An event has the class itself.
     assert set(classes) == {str(row) for row in rows}
+
+
+def test_late_mistakes_are_one_warning_each_and_in_the_status(caplog: pytest.LogCaptureFixture) -> None:
+    session = ort.InferenceSession(models.softmax(name="fraud"))
+    options = ModelOptions(output_kind={"probabilites": "probabilities"}, labels=["a", "b"])
+    scores = {"input": np.eye(4, dtype=np.float32)}
+    with capture(models={"fraud": options, "frauds": ModelOptions()}) as captured:
+        for _ in range(3):
+            session.run(None, scores)
+            captured.flush()
+        findings = captured.handle.status().findings
+        counts = points(captured, "ml.predictions", LABEL)
+    texts = {
+        "output probabilites": "declared, but the outputs are probabilities. Did you mean probabilities",
+        "labels": "2 given for 4 classes",
+    }
+    assert {subject: findings["fraud"][subject] for subject in texts} == texts
+    assert findings["frauds"] == {"description": "no model of this name has run"}
+    assert sum(counts.values()) == 12
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert sorted(warnings) == sorted(f"Model fraud, {subject}: {text}." for subject, text in texts.items())
+
+
+def test_a_misspelt_model_is_said_with_its_first_call(caplog: pytest.LogCaptureFixture) -> None:
+    session = ort.InferenceSession(models.softmax(name="fraud"))
+    with capture(models={"fruad": ModelOptions(labels=["a", "b", "c", "d"])}) as captured:
+        for _ in range(3):
+            session.run(None, {"input": np.eye(4, dtype=np.float32)})
+            captured.flush()
+        finding = captured.handle.status().findings["fruad"]["description"]
+    assert finding == "no model of this name has run; did you mean fraud, which has"
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == [f"Model fruad, description: {finding}."]

@@ -16,8 +16,12 @@ from otel_mlmon.instrumentation.decode.model_identity import class_names, identi
 from otel_mlmon.instrumentation.decode.outputs import TIMED_ONLY, DecodedOutputs, OutputDecoder
 from otel_mlmon.instrumentation.decode.predictions import Head, Predictions
 from otel_mlmon.instrumentation.runtime.call import Plan
+from otel_mlmon.options import suggest
 from otel_mlmon.types import OutputKind
 from otel_mlmon.vocabulary import TextBuckets, TextNamer, Vocabularies
+
+MAX_LISTED: Final = 8
+"""Outputs that a warning lists at most."""
 
 MAX_DECODERS: Final = 1024
 """The largest number of plans whose decoders are cached; beyond it the oldest is evicted."""
@@ -98,6 +102,8 @@ class Decoder:
         self._plan = plan
         self._declared = declared
         self._findings = findings or Findings()
+        self._findings.note_model(self.model.name)
+        self._check_output_names()
         namer = make_namer(plan, declared, self.model.name)
         self._outputs = OutputDecoder(plan, declared, self._note, namer)
         self._profiler = FeatureProfiler(
@@ -139,6 +145,14 @@ class Decoder:
         copies = list(zip(*map(split_calls, outputs), strict=True))
         labels, confidences = decode_with_function(function, tensors, copies, self._outputs.classes.class_names)
         return DecodedOutputs(heads={"": Head(labels=labels, confidences=confidences)}, sizes=sizes)
+
+    def _check_output_names(self) -> None:
+        """Warns of names of outputs that the developer described and the model lacks."""
+        kinds, names = self._declared.output_kind, self._plan.output_names
+        if isinstance(kinds, Mapping) and names:
+            for name in kinds.keys() - set(names):
+                finding = f"declared, but the outputs are {', '.join(names[:MAX_LISTED])}.{suggest(name, names)}"
+                self._note(f"output {name}", finding.rstrip(".?"), is_warning=True)
 
     def _note(self, subject: str, finding: str, **options: Any) -> None:
         self._findings.note(self.model.name, subject, finding, **options)

@@ -184,13 +184,15 @@ class ClassDecoder:
 
     def _best_scores(self, tensor: Tensor, rows: NDArray[Any], calls: Ints) -> Confidences:
         """Returns the first score of each row, as long as all may be probabilities of different classes."""
+        origin = self.origin_of(tensor)
+        if origin.role == "top_k_scores" and origin.source_role not in {"probabilities", "sigmoid"}:
+            return Confidences()  # the greatest of votes, margins or distances
         values = rows.astype(np.float64)
         is_finite: Bools = np.asarray(np.isfinite(values).all(axis=1))
         values, calls = values[is_finite], calls[is_finite]
         if not values.size:
             return Confidences()
-        is_quantised = self.origin_of(tensor).is_quantised
-        slack = max(TOLERANCE, rows.shape[1] / 512 if is_quantised else 0.0)
+        slack = max(TOLERANCE, rows.shape[1] / 512 if origin.is_quantised else 0.0)
         is_ordered = bool((np.diff(values, axis=1) <= 0).all())
         if not is_ordered or (values < 0).any() or (values.sum(axis=1) > 1 + slack).any():
             self._unlikely.add(tensor.name)
@@ -200,7 +202,7 @@ class ClassDecoder:
         names = self.class_names
         is_only = sum(output.dtype.startswith("float") for output in self._plan.outputs) <= 1
         if self._declared.labels and len(names) != classes and is_only:
-            self._note("labels", f"{len(names)} given for {classes} classes")
+            self._note("labels", f"{len(names)} given for {classes} classes", is_warning=True)
             return [*names[:classes], *(str(index) for index in range(len(names), classes))]
         labels = self.origin_of(tensor).labels
         return label_table(names, labels if len(labels) == classes else tensor.keys, classes)

@@ -26,6 +26,9 @@ MIN_ROWS: Final = 8
 MAX_VALUES: Final = 32
 """Numbers a row that are reported as values where nothing says what they are."""
 
+MAX_CLASS: Final = 31
+"""A number of 8 bits above it is taken for a label only where its name or the model's file says so."""
+
 GRID: Final = 512
 """Of an output on a grid of 1/256, each of K numbers is wrong by up to 1/512, so that their sum is by up to K/512."""
 
@@ -39,12 +42,16 @@ _DETECTION: Final = re.compile(r"box|bbox|(^|_)dets?($|_)|detection|anchor")
 _NOT_SCORES: Final = re.compile(r"box|landmark|coord|mask|anchor|state|(^|_)[hc]n?$")
 _EMBEDDING: Final = re.compile(r"embed|hidden|pool|feature|latent|vector|encod|component")
 _LOGIT_NAME: Final = re.compile(r"logit|score|class|(^|_)cls|prob|label|pred")
+_LABEL_NAME: Final = re.compile(r"class|label|pred|(^|_)cls|categor|argmax")
 _SCORE_NAME: Final = re.compile(r"prob|sigmoid|score|conf")
 _MULTI_NAME: Final = re.compile(r"prob|sigmoid|score|conf|tag|multi")
 _VALUE_NAME: Final = re.compile(
     r"variable|regress|value|price|amount|target|count|rate|estimate|quantile|forecast|angle|action|reconstruct|scaled"
 )
 _SIZE_NAME: Final = re.compile(r"(^|_)(num|n|len|lengths?|sizes?|shape|offsets?)(_|$)")
+_MARGIN_PRODUCERS: Final = frozenset({"skl2onnx", "onnxmltools", "sklearn-onnx"})
+"""Tools whose classifiers end in probabilities or in margins, as a support vector machine does, but not in logits."""
+
 _EMBEDDING_WIDTHS: Final = frozenset({64, 96, 128, 192, 256, 300, 384, 512, 768, 1024, 1536, 2048, 3072, 4096})
 
 _CERTAIN: Final[dict[OutputRole, tuple[OutputKind, str]]] = {
@@ -82,6 +89,8 @@ class OutputFacts:
     origin: OutputOrigin = NO_ORIGIN
     """How the model's file says that it is computed."""
 
+    producer: str = ""
+    """The tool that wrote the model's file; empty if unknown."""
     is_only: bool = True
     """Whether the model has no other output."""
 
@@ -89,6 +98,11 @@ class OutputFacts:
     def name(self) -> str:
         """The output's name in lower case."""
         return self.tensor.name.lower()
+
+    @property
+    def may_have_margins(self) -> bool:
+        """Whether numbers that a label is the greatest of may be distances from a boundary, not logits."""
+        return self.tensor.layout == "maps" or self.producer.lower() in _MARGIN_PRODUCERS
 
     @property
     def has_class_names(self) -> bool:
@@ -127,6 +141,8 @@ def decide_kind(facts: OutputFacts, rows: NDArray[Any], *, row_count: int = MIN_
         row_count: Number of informative rows so far, these included.
     """
     origin, width = facts.origin, rows.shape[1]
+    if rows.dtype.kind in "iu" and origin.is_quantised and origin.role not in {"state", "counts", "detections"}:
+        return _by_graph("none", "numbers on an unknown grid", origin)
     if origin.role in _CERTAIN:
         kind, words = _CERTAIN[origin.role]
         return _by_graph(kind, words, origin) if kind != "labels" or width == 1 else _positions(origin)
@@ -146,12 +162,16 @@ def decide_kind(facts: OutputFacts, rows: NDArray[Any], *, row_count: int = MIN_
     return _decide_vector(facts, values, row_count)
 
 
-def expect_kind(name: str, origin: OutputOrigin, *, class_names: Sequence[str]) -> Decision:
+def expect_kind(name: str, origin: OutputOrigin, *, class_names: Sequence[str], producer: str = "") -> Decision:
     """Decides the kind of an output before it has any row, from the model's file alone."""
     is_integer = origin.role in {"label", "top_k_labels", "counts"}
     dtype = "int64" if is_integer else "float32"
     facts = OutputFacts(
-        tensor=Tensor(name=name, layout="rows", dtype=dtype), class_names=class_names, origin=origin, is_only=False
+        tensor=Tensor(name=name, layout="rows", dtype=dtype),
+        class_names=class_names,
+        origin=origin,
+        producer=producer,
+        is_only=False,
     )
     width = max(origin.width, len(origin.labels), 2 if origin.axis else 1)
     return decide_kind(facts, np.zeros((0, 1 if origin.role == "label" else width), dtype=dtype), row_count=0)
@@ -214,10 +234,10 @@ def _decide_normalised(facts: OutputFacts, rows: NDArray[Any]) -> Decision:
         if not is_row or width == 1:
             return _by_graph("none", "logarithms of probabilities, not one row a sample", origin)
         return _by_graph("logits", "logarithms of probabilities", origin)
-    if rows.dtype.kind in "iu" and origin.scale == 1.0:
-        return _by_graph("none", "probabilities on an unknown grid", origin)
     if width == 1 and not is_row:
         return _by_graph("none", "one number a row that was normalised with others", origin)
+    if not are_within_unit(values):
+        return _by_graph("none", "normalised, but not within 0 and 1", origin)
     if is_row:
         return _by_graph("probabilities", "normalised along its classes", origin)
     if origin.axis is None and (are_probabilities(values, facts.slack(width)) or not values.size):
@@ -230,6 +250,8 @@ def _decide_sigmoid(facts: OutputFacts, values: Floats, width: int) -> Decision:
     origin = facts.origin
     if _NOT_SCORES.search(facts.name) or _VALUE_NAME.search(facts.name):
         return Decision("none" if width > 1 else "regression", f"by its name no probabilities, by {origin.operator}")
+    if not are_within_unit(values):
+        return Decision("none", f"not within 0 and 1, although by {origin.operator}")
     if facts.has_labels and width > 1 and values.size and are_probabilities(values, facts.slack(width)):
         return Decision("probabilities", "beside labels, and its rows sum to 1")
     return _by_graph("sigmoid" if width == 1 else "multi_label", "independent probabilities", origin)
@@ -243,6 +265,9 @@ def _decide_integers(facts: OutputFacts, rows: NDArray[Any], width: int) -> Deci
         return Decision("none", "by its name sizes")
     if facts.origin.role in {"linear", "sigmoid"}:
         return Decision("none", f"numbers on a grid, by {facts.origin.operator}")
+    is_wide = rows.size > 0 and (rows.max() > MAX_CLASS or rows.min() < -1)
+    if is_wide and rows.dtype.itemsize == 1 and facts.origin.role != "label" and not _LABEL_NAME.search(facts.name):
+        return Decision("none", "a number of 8 bits, which may be one of a grid", is_certain=False)
     return Decision("regression" if _VALUE_NAME.search(facts.name) else "labels", "integers, one a row")
 
 
@@ -267,7 +292,7 @@ def _decide_vector(facts: OutputFacts, values: Floats, row_count: int) -> Decisi
         return Decision("probabilities", "its rows sum to 1")
     if "logit" in facts.name:
         return Decision("logits", "by its name")
-    if role == "linear" and facts.origin.companion:
+    if role == "linear" and facts.origin.companion and not facts.may_have_margins:
         return _by_graph("logits", f"the label {facts.origin.companion} is the greatest of its numbers", facts.origin)
     # Beside labels, scores that are not probabilities are distances, votes or margins: no softmax makes them one.
     if facts.has_labels:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -180,7 +181,7 @@ class OutputDecoder:
         kind = self._declared_kinds.get(position) or self._overrides.get(position)
         joined = None
         if kind is None and tensor.layout != "items":
-            joined = self._fold(position, tensor, join_rows(tensor, items), samples)
+            joined = self._fold(position, tensor, self._join_rows(tensor, items), samples)
             kind = self._infer_kind(position, tensor, joined, samples)
         if kind in {"detection", "sequence"}:
             self._decode_items(position, tensor, kind, items, decoded)
@@ -190,7 +191,7 @@ class OutputDecoder:
         if tensor.layout == "items":
             self._tell(position, f"{kind} does not fit its three axes, timed only" if kind else TIMED_ONLY)
             return
-        joined = joined or self._fold(position, tensor, join_rows(tensor, items), samples)
+        joined = joined or self._fold(position, tensor, self._join_rows(tensor, items), samples)
         if kind is None:
             self._waiting[position] += int(joined.sizes.sum())
             return
@@ -271,16 +272,28 @@ class OutputDecoder:
     def _start_evidence(self, tensor: Tensor) -> KindEvidence:
         outputs = self._plan.outputs
         is_detector = is_detection([*self._plan.output_names, *(output.name for output in outputs)])
-        has_labels = any(holds_labels(output) for output in outputs if output is not tensor)
+        has_labels = any(
+            holds_labels(output) and not self.classes.origin_of(output).is_quantised
+            for output in outputs
+            if output is not tensor
+        )
         origin = self.classes.origin_of(tensor)
         facts = OutputFacts(
             tensor=tensor,
             class_names=self.classes.class_names,
             has_labels=has_labels and not (origin.role == "probabilities" and not origin.companion),
             origin=origin,
+            producer=self._plan.session.graph().producer,
             is_only=len(self._plan.output_names or outputs) == 1,
         )
         return KindEvidence(facts, declared_kind="none" if is_detector else None)
+
+    def _join_rows(self, tensor: Tensor, items: Items) -> TensorRows:
+        """Joins the copies of an output; integers on a grid become the numbers that they stand for."""
+        joined, origin = join_rows(tensor, items), self.classes.origin_of(tensor)
+        if origin.scale == 1.0:
+            return joined
+        return dataclasses.replace(joined, rows=(joined.rows.astype(np.float64) - origin.zero_point) * origin.scale)
 
     def _fold(self, position: int, tensor: Tensor, joined: TensorRows, samples: SampleSizes) -> TensorRows:
         """Makes one row a call of an output of one axis that holds a vector, not one number a sample."""

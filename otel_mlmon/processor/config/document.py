@@ -14,6 +14,11 @@ from typing import Any, Final, TypeAlias
 
 import yaml
 
+MAX_BYTES: Final = 2**20
+MAX_DEPTH: Final = 32
+MAX_VALUES: Final = 100_000
+"""Values with those that aliases repeat: ten lines of aliases of aliases can stand for billions."""
+
 KeyPath: TypeAlias = tuple[str | int, ...]
 """Keys and list positions from the root."""
 
@@ -54,6 +59,9 @@ class Document:
 def read_document(text: str, environ: Mapping[str, str]) -> Document:
     """Reads one YAML document. What is wrong with it is in `faults`, never raised."""
     document = Document()
+    if len(text) > MAX_BYTES:
+        document.faults.append(Fault(line=1, path=(), text=f"is larger than {MAX_BYTES} characters"))
+        return document
     try:
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
@@ -68,10 +76,23 @@ def read_document(text: str, environ: Mapping[str, str]) -> Document:
                 text=f"is not YAML: {error.problem or error.context}",
             )
         )
+    except RecursionError:  # of PyYAML's own parser
+        document.faults.append(Fault(line=1, path=(), text=f"is nested more than {MAX_DEPTH} levels deep"))
+    except _TooLargeError as error:
+        document.value = None
+        document.faults.append(Fault(line=error.line, path=(), text=str(error)))
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         document.faults.append(Fault(line=line, path=(), text=f"is not YAML: {str(error).splitlines()[0]}"))
     return document
+
+
+class _TooLargeError(Exception):
+    """The document stands for more than anybody configures."""
+
+    def __init__(self, text: str, *, line: int) -> None:
+        super().__init__(text)
+        self.line = line
 
 
 class _Reader:
@@ -82,9 +103,16 @@ class _Reader:
         self._environ = environ
         self._document = document
         self._open_nodes: set[int] = set()
+        self._values = 0
 
     def value(self, node: yaml.Node, path: KeyPath) -> Any:
         self._document.lines.setdefault(path, node.start_mark.line + 1)
+        self._values += 1
+        line = node.start_mark.line + 1
+        if self._values > MAX_VALUES:
+            raise _TooLargeError(f"has more than {MAX_VALUES} values, with those that aliases repeat", line=line)
+        if len(path) > MAX_DEPTH:
+            raise _TooLargeError(f"is nested more than {MAX_DEPTH} levels deep", line=line)
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path)
         if id(node) in self._open_nodes:

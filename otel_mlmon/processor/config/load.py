@@ -12,10 +12,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from otel_mlmon.errors import ConfigurationError
+from otel_mlmon.processor.config.consistency import find_inconsistencies
 from otel_mlmon.processor.config.document import Document, Fault, KeyPath, read_document
 from otel_mlmon.processor.config.model import Config
 
-_SECRET_PATHS: Final = (("alerts", "notify"), ("web", "admin_token"))
+_SECRET_PATHS: Final = (("alerts", "notify"), ("web", "admin_token"), ("web", "read_token"), ("receiver", "token"))
 """No value at or below one is repeated in a message: an address may hold a token as well as a header does."""
 
 _MESSAGES: Final = {
@@ -68,6 +69,8 @@ def load_config(path: Path | str | None = None, environ: Mapping[str, str] = os.
         except ValidationError as error:
             faulty_paths = {fault.path for fault in faults}
             faults += [fault for fault in _list_faults(error, document) if fault.path not in faulty_paths]
+    if config is not None:
+        faults += [Fault(line=document.line(path), path=path, text=text) for path, text in find_inconsistencies(config)]
     if config is None or faults:
         faults.sort(key=lambda fault: (fault.line, _format_path(fault.path)))
         # From None: the chain would print values that may be secret.

@@ -7,11 +7,24 @@ the unit in its name, and the description is the comment that `otel-mlmon check-
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    SecretStr,
+    model_validator,
+)
 
 from otel_mlmon.processor.config import units
+
+MIN_TOKEN: Final = 16
+"""Characters of a token; a shorter one could be guessed."""
 
 
 class Section(BaseModel):
@@ -46,3 +59,37 @@ OptionalUrl = Annotated[str | None, _allow_off(units.parse_http_url)]
 FalseAlarmRate = Annotated[
     units.FalseAlarms, BeforeValidator(units.parse_false_alarms), PlainSerializer(units.format_false_alarms)
 ]
+
+
+def _off_if_empty(value: Any) -> Any:
+    return None if value == "" else value
+
+
+def _check_token(token: SecretStr) -> SecretStr:
+    text = token.get_secret_value()
+    if len(text) < MIN_TOKEN or not all("!" <= character <= "~" for character in text):
+        raise ValueError(f"must be {MIN_TOKEN} or more ASCII characters without spaces; try `openssl rand -hex 32`")
+    return token
+
+
+Token = Annotated[Annotated[SecretStr, AfterValidator(_check_token)] | None, BeforeValidator(_off_if_empty)]
+
+
+class TlsSection(Section):
+    """Certificates of a port; read again at SIGHUP."""
+
+    certificate: Path | None = Field(
+        default=None, description="The server's certificate chain, a PEM file; null for no TLS."
+    )
+    key: Path | None = Field(default=None, description="Its private key, a PEM file.")
+    client_ca: Path | None = Field(
+        default=None, description="The authority whose client certificates are accepted (mTLS); null asks for none."
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> TlsSection:
+        if (self.certificate is None) is not (self.key is None):
+            raise ValueError("certificate and key belong together: set both or neither")
+        if self.client_ca is not None and self.certificate is None:
+            raise ValueError("client_ca needs certificate and key")
+        return self

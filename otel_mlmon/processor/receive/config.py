@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from otel_mlmon.processor.config.section import OptionalAddress, Section, Size
+from otel_mlmon.processor.config.section import OptionalAddress, Section, Size, TlsSection, Token
 
 
 class ReceiverSection(Section):
@@ -20,6 +20,15 @@ class ReceiverSection(Section):
         alias="max_pending",
         gt=0,
         description="All requests in progress together; beyond it senders are asked to try again later.",
+    )
+
+    tls: TlsSection = Field(default=TlsSection(), description="TLS of both ports.")
+    token: Token = Field(
+        default=None,
+        description=(
+            "Senders must send this token as `Authorization: Bearer …`; it allows nothing else. null asks for none. "
+            "Keep it out of the file: `${env:OTEL_MLMON_INGEST_TOKEN}`."
+        ),
     )
 
     @model_validator(mode="after")

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.serve import health
+from otel_mlmon.processor.serve.access import AccessControl, WebAccess
 from otel_mlmon.processor.serve.authorization import refuse_unauthorized
 from otel_mlmon.processor.serve.prometheus import CONTENT_TYPE
 from otel_mlmon.processor.serve.references import References, find_reference, relearn_references
@@ -47,7 +48,7 @@ def create_app(
     references: Callable[[], References],
     *,
     relearn: Callable[[ModelKey, tuple[str, ...]], None],
-    admin_token: str | None = None,
+    access: Callable[[], WebAccess] = WebAccess,
 ) -> Starlette:
     """Creates the application.
 
@@ -57,7 +58,7 @@ def create_app(
         is_ready: Returns whether telemetry is accepted.
         references: Returns the references of all models.
         relearn: Has references of a model learned again; returns when that is stored.
-        admin_token: The token of who may change something; None if nobody may.
+        access: Returns what a request must bring, at that moment.
     """
 
     def models(_: Request) -> Response:
@@ -76,7 +77,7 @@ def create_app(
         return _error(503, "The processor failed to read its state; try again.")
 
     def relearn_model(request: Request) -> Response:
-        refusal = refuse_unauthorized(request, admin_token)
+        refusal = refuse_unauthorized(request, access().admin_token)
         if refusal is not None:
             return refusal
         model_id, query = request.path_params["id"], request.query_params
@@ -105,7 +106,7 @@ def create_app(
             Route("/metrics", prometheus),
             *health.routes(is_ready),
         ],
-        middleware=[Middleware(_SecurityHeaders)],
+        middleware=[Middleware(_SecurityHeaders), Middleware(AccessControl, access=access)],
         exception_handlers={HTTPException: _http_error},
     )
 

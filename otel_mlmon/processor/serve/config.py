@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import Field
 
-from otel_mlmon.processor.config.section import Duration, OptionalAddress, OptionalUrl, Section
-
-MIN_TOKEN: Final = 16
-"""Characters of a token; a shorter one could be guessed."""
-
-
-def _off_if_empty(value: Any) -> Any:
-    return None if value == "" else value
-
-
-def _check_token(token: SecretStr) -> SecretStr:
-    text = token.get_secret_value()
-    if len(text) < MIN_TOKEN or not all("!" <= character <= "~" for character in text):
-        raise ValueError(f"must be {MIN_TOKEN} or more ASCII characters without spaces; try `openssl rand -hex 32`")
-    return token
-
-
-AdminToken = Annotated[Annotated[SecretStr, AfterValidator(_check_token)] | None, BeforeValidator(_off_if_empty)]
+from otel_mlmon.processor.config.section import Duration, OptionalAddress, OptionalUrl, Section, TlsSection, Token
 
 
 class ForwardSection(Section):
@@ -38,7 +21,23 @@ class WebSection(Section):
     """The web port: JSON, Prometheus, health; read-only without an administrator's token."""
 
     listen: OptionalAddress = Field(default="127.0.0.1:8080", description='"" switches it off.')
-    admin_token: AdminToken = Field(
+    hosts: tuple[str, ...] = Field(
+        default=(),
+        description=(
+            "Names by which the port is addressed, without port, besides localhost, the name in `listen` and any"
+            ' IP address; "*.example.org" stands for all of a domain. Others are refused, so that no other site'
+            "'s page reads the answers."
+        ),
+    )
+    tls: TlsSection = Field(default=TlsSection(), description="TLS of the web port.")
+    read_token: Token = Field(
+        default=None,
+        description=(
+            "Whoever reads must send this token, or it as the password of HTTP Basic; null asks for none. "
+            "Health checks need none."
+        ),
+    )
+    admin_token: Token = Field(
         default=None,
         description=(
             "Who sends this token may have references learned again (`otel-mlmon reference relearn`); null allows "

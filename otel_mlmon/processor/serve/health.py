@@ -16,10 +16,11 @@ def routes(is_ready: Callable[[], bool]) -> list[Route]:
         is_ready: Returns whether telemetry is accepted.
     """
 
-    def healthz(_: Request) -> JSONResponse:
+    # Coroutines, so that they do not wait for a thread of the pool behind those who read large documents.
+    async def healthz(_: Request) -> JSONResponse:
         return JSONResponse({"status": "ok"})
 
-    def readyz(_: Request) -> JSONResponse:
+    async def readyz(_: Request) -> JSONResponse:
         if is_ready():
             return JSONResponse({"status": "ok"})
         return JSONResponse({"status": "not ready"}, status_code=503)

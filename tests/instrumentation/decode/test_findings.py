@@ -33,3 +33,22 @@ def test_what_it_keeps_is_bounded() -> None:
     for number in range(2 * MAX_FINDINGS):
         findings.note(f"m{number}", "labels", "x", is_logged=False)
     assert len(findings.all()) == MAX_FINDINGS
+
+
+def test_a_description_of_a_misspelt_model_is_said_with_the_name_that_ran(caplog: pytest.LogCaptureFixture) -> None:
+    declared = {"fruad": 1, "churn": 1}
+    findings = Findings(declared)
+    assert findings.all() == {}  # before any model has run nothing can be known
+    for _ in range(2):
+        findings.note_model("fraud")
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "Model fruad, description: no model of this name has run; did you mean fraud, which has.")
+    ]
+    assert findings.all() == {
+        "fruad": {"description": "no model of this name has run; did you mean fraud, which has"},
+        "churn": {"description": "no model of this name has run"},
+    }
+    declared["late"] = 1
+    for name in ("fruad", "churn", "late"):
+        findings.note_model(name)
+    assert findings.all() == {}

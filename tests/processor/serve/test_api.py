@@ -6,7 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -14,6 +14,7 @@ import pytest
 from starlette.applications import Starlette
 
 from otel_mlmon.errors import PortUnavailableError
+from otel_mlmon.processor.serve.access import WebAccess
 from otel_mlmon.processor.serve.api import SECURITY_HEADERS, create_app
 from otel_mlmon.processor.serve.references import References
 from otel_mlmon.processor.serve.server import WebServer
@@ -44,7 +45,7 @@ class Source:
     ready: Callable[[], bool] = lambda: True
     references: Callable[[], References] = dict
     relearn: Callable[[ModelKey, tuple[str, ...]], None] = lambda model, streams: None
-    admin_token: str | None = None
+    access: WebAccess = field(default_factory=WebAccess)
 
 
 def app_of(source: Source) -> Starlette:
@@ -54,7 +55,7 @@ def app_of(source: Source) -> Starlette:
         lambda: source.ready(),
         lambda: source.references(),
         relearn=lambda model, streams: source.relearn(model, streams),
-        admin_token=source.admin_token,
+        access=lambda: source.access,
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from otel_mlmon.processor.serve.access import WebAccess
 from otel_mlmon.processor.serve.references import REASONS
 from otel_mlmon.types import ModelKey
 from tests.processor.serve.test_api import Source, serving
@@ -38,7 +39,11 @@ def asked() -> list[tuple[ModelKey, tuple[str, ...]]]:
 
 @pytest.fixture
 def source(asked: list[tuple[ModelKey, tuple[str, ...]]]) -> Source:
-    return Source(references=standing, relearn=lambda model, streams: asked.append((model, streams)), admin_token=TOKEN)
+    return Source(
+        references=standing,
+        relearn=lambda model, streams: asked.append((model, streams)),
+        access=WebAccess(admin_token=TOKEN),
+    )
 
 
 def test_the_administrator_has_all_or_some_references_learned_again(
@@ -81,7 +86,7 @@ def test_without_the_token_nothing_is_changed_and_nothing_told(
 
 
 def test_where_no_token_is_configured_nobody_may(source: Source, asked: list[tuple[ModelKey, tuple[str, ...]]]) -> None:
-    source.admin_token = None
+    source.access = WebAccess()
     status, document, _ = ask(source)
     assert (status, document["reason"], "web.admin_token" in document["error"]) == (403, "no_admin_token", True)
     assert asked == []

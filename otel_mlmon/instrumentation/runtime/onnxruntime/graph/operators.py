@@ -11,17 +11,25 @@ from typing import Final
 
 from otel_mlmon.instrumentation.runtime.model_graph import OutputRole
 from otel_mlmon.instrumentation.runtime.onnxruntime.graph import tensor_origin
-from otel_mlmon.instrumentation.runtime.onnxruntime.graph.node import GraphNode
-from otel_mlmon.instrumentation.runtime.onnxruntime.graph.tensor_origin import UNKNOWN, Axis, TensorOrigin
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.ml_operators import ML_FINDERS, label_text
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.tensor_origin import (
+    CHOICES,
+    LIKELIHOODS,
+    SCORES,
+    UNKNOWN,
+    Axis,
+    TensorOrigin,
+)
 from otel_mlmon.instrumentation.runtime.onnxruntime.graph.trace import Finder, Step
 
 MAX_BRANCHES: Final = 16
 """Inputs of a concatenation, or of a sum, that are looked at."""
 
-_SCORES: Final = frozenset({"probabilities", "log_probabilities", "class_scores"})
-_CHOICES: Final = frozenset({"label", "top_k_labels"})
-_LOGISTIC: Final = frozenset({"LOGISTIC", 2})
-_SOFTMAX: Final = frozenset({"SOFTMAX", "SOFTMAX_ZERO", 1, 3})
+_GRIDS: Final = {
+    "QuantizeLinear": 1, "QLinearSoftmax": 3, "QLinearSigmoid": 3, "QLinearGlobalAveragePool": 3,
+    "QLinearMatMul": 6, "QLinearConv": 6, "QLinearAdd": 6,
+}  # fmt: skip
+"""Operators that give integers, and the position of their scale among the inputs."""
 
 
 def _find_same(step: Step) -> TensorOrigin:
@@ -30,16 +38,18 @@ def _find_same(step: Step) -> TensorOrigin:
 
 def _find_clipped(step: Step) -> TensorOrigin:
     source = step.source()
-    return source if source.role in {*_SCORES, "sigmoid", "values"} else step.other()
+    return source if source.role in LIKELIHOODS | {"values"} else step.other()
 
 
 def _find_quantised(step: Step) -> TensorOrigin:
-    origin = dataclasses.replace(step.source(), is_quantised=True, scale=1.0, zero_point=0)
-    return _with_grid(step, origin, 1) if step.operator == "QuantizeLinear" else origin
+    return _with_grid(step, dataclasses.replace(step.source(), is_quantised=True, scale=1.0, zero_point=0))
 
 
-def _with_grid(step: Step, origin: TensorOrigin, at: int) -> TensorOrigin:
-    """Adds the grid of integers whose scale and zero point are the inputs from `at` on."""
+def _with_grid(step: Step, origin: TensorOrigin) -> TensorOrigin:
+    """Adds the grid of integers that an operator gives, from its scale and zero point, which are inputs."""
+    at = _GRIDS.get(step.operator)
+    if at is None:
+        return origin
     scale, zero_point = step.constant(at), step.constant(at + 1)
     return dataclasses.replace(
         origin,
@@ -53,117 +63,67 @@ def _find_softmax(step: Step) -> TensorOrigin:
     version = step.node.integer("opset", step.opset) if step.operator == "QLinearSoftmax" else step.opset
     axis = step.node.integer("axis", -1 if version >= 13 else 1)
     role: OutputRole = "log_probabilities" if step.operator == "LogSoftmax" else "probabilities"
-    origin = TensorOrigin(role=role, operator=step.operator, axis=Axis(axis), tensors=step.source().tensors)
-    return _with_grid(step, origin, 3) if step.operator == "QLinearSoftmax" else origin
+    return _with_grid(
+        step, TensorOrigin(role=role, operator=step.operator, axis=Axis(axis), tensors=step.source().tensors)
+    )
 
 
 def _find_sigmoid(step: Step) -> TensorOrigin:
     source = step.source()
-    origin = TensorOrigin(role="sigmoid", operator=step.operator, axis=source.axis, tensors=source.tensors)
-    return _with_grid(step, origin, 3) if step.operator == "QLinearSigmoid" else origin
+    return _with_grid(
+        step, TensorOrigin(role="sigmoid", operator=step.operator, axis=source.axis, tensors=source.tensors)
+    )
 
 
 def _find_linear(step: Step) -> TensorOrigin:
     activation = step.node.text("activation") if step.operator.startswith("Fused") else ""
     if activation:
         return TensorOrigin(role="sigmoid" if activation == "Sigmoid" else "other", operator=activation)
-    origin = TensorOrigin(role="linear", operator=step.operator)
-    return _with_grid(step, origin, 6) if step.operator.startswith("QLinear") else origin
+    return _with_grid(step, TensorOrigin(role="linear", operator=step.operator))
 
 
 def _find_choice(step: Step) -> TensorOrigin:
     source = step.source()
+    is_least = step.operator == "ArgMin"
+    if is_least and source.role in LIKELIHOODS:
+        return TensorOrigin(role="counts", operator=step.operator)
+    choices = frozenset[object]() if is_least else source.tensors
     return TensorOrigin(
-        role="label",
-        operator=step.operator,
-        source_role=source.role,
-        labels=source.labels,
-        choices=source.tensors,
+        role="label", operator=step.operator, source_role=source.role, labels=source.labels, choices=choices
     )
 
 
 def _find_top_k(step: Step) -> TensorOrigin:
     source = step.source()
+    is_least = not step.node.integer("largest", 1)
+    if step.index:
+        source = dataclasses.replace(source, is_quantised=False, scale=1.0, zero_point=0)
+    if is_least and source.role in LIKELIHOODS:
+        return TensorOrigin(role="counts" if step.index else "other", operator=step.operator)
     return TensorOrigin(
         role="top_k_labels" if step.index else "top_k_scores",
         operator=step.operator,
         axis=Axis(step.node.integer("axis", -1)),
         source_role=source.role,
         is_quantised=source.is_quantised,
+        scale=source.scale,
+        zero_point=source.zero_point,
         labels=source.labels,
-        choices=source.tensors | {step.node.span},
+        choices=frozenset({step.node.span}) | (frozenset() if is_least else source.tensors),
     )
-
-
-def _find_classifier(step: Step) -> TensorOrigin:
-    node, labels = step.node, _class_labels(step.node)
-    if step.index == 0:
-        scores = frozenset((id(step.scope), name) for name in node.outputs[1:2])
-        return TensorOrigin(
-            role="label", operator=step.operator, source_role="class_scores", labels=labels, choices=scores
-        )
-    role: OutputRole = "probabilities" if node.text("post_transform") in _SOFTMAX else "class_scores"
-    return TensorOrigin(role=role, operator=step.operator, axis=Axis(1, 2), labels=labels)
-
-
-def _class_labels(node: GraphNode) -> tuple[str, ...]:
-    names = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
-    return next((tuple(map(str, values)) for name in names if (values := node.values(name))), ())
-
-
-def _find_regressor(step: Step) -> TensorOrigin:
-    transform = step.node.text("post_transform") or step.node.integer("post_transform", 0)
-    if transform in _LOGISTIC:
-        return TensorOrigin(role="sigmoid", operator=step.operator)
-    if transform in _SOFTMAX:
-        return TensorOrigin(role="probabilities", operator=step.operator, axis=Axis(1, 2))
-    return TensorOrigin(role="values", operator=step.operator)
-
-
-def _find_zip_map(step: Step) -> TensorOrigin:
-    return dataclasses.replace(step.source(), labels=_class_labels(step.node), axis=Axis(1, 2))
-
-
-def _find_normalizer(step: Step) -> TensorOrigin:
-    source, norm = step.source(), step.node.text("norm", "MAX")
-    if norm == "L2":
-        return TensorOrigin(role="unit_vector", operator=step.operator)
-    if norm == "L1" and source.role in {*_SCORES, "sigmoid"}:
-        return dataclasses.replace(source, role="probabilities", operator=step.operator, axis=Axis(1, 2))
-    return step.other()
 
 
 def _find_lp_normalization(step: Step) -> TensorOrigin:
     return TensorOrigin(role="unit_vector" if step.node.integer("p", 2) == 2 else "other", operator=step.operator)
 
 
-def _find_label_encoder(step: Step) -> TensorOrigin:
-    source, node = step.source(), step.node
-    if source.role not in _CHOICES:
-        return step.other()
-    names = ("values_strings", "values_int64s", "values_floats", "classes_strings")
-    values = next((values for name in names if (values := node.values(name))), ())
-    keys = node.values("keys_int64s") or ()
-    for name in ("values", "keys"):
-        tensor = node.tensor(f"{name}_tensor")
-        if tensor is not None:
-            values, keys = (tensor.values, keys) if name == "values" else (values, tensor.values)
-    if len(keys) == len(values) and all(isinstance(key, int) for key in keys):
-        values = tuple(values[at] for at in sorted(range(len(keys)), key=keys.__getitem__))  # type: ignore[assignment]
-    return dataclasses.replace(source, labels=tuple(map(_label, values)))
-
-
-def _label(value: object) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
 def _find_extracted(step: Step) -> TensorOrigin:
     """Looks at a table of classes that is read at a label, or at columns of scores."""
     if step.is_constant(0):
         index = step.source(1)
-        if index.role not in _CHOICES:
+        if index.role not in CHOICES:
             return step.other()
-        return dataclasses.replace(index, labels=tuple(map(_label, step.constant(0))))
+        return dataclasses.replace(index, labels=tuple(map(label_text, step.constant(0))))
     if step.operator == "ArrayFeatureExtractor":
         return tensor_origin.select(step.source(), -1, drops_axis=False)
     axis, is_one = step.node.integer("axis", 0), step.is_scalar(1)
@@ -212,11 +172,11 @@ def _find_reduced(step: Step) -> TensorOrigin:
     is_dropped = bool(step.node.integer("keepdims", 1))
     if source.axis is not None and axes is not None and any(source.axis.equals(axis) for axis in axes):
         # The greatest probability of a row, which is its confidence.
-        is_greatest = step.operator == "ReduceMax" and source.role in {*_SCORES, "sigmoid"}
+        is_greatest = step.operator == "ReduceMax" and source.role in LIKELIHOODS
         return TensorOrigin(
             role="top_k_scores", operator=step.operator, source_role=source.role, choices=source.tensors
         ) if is_greatest else step.other()  # fmt: skip
-    if source.role not in {"linear", "sigmoid", *_SCORES} or step.operator in {"ReduceSum", "ReduceProd"}:
+    if source.role not in LIKELIHOODS | {"linear"} or step.operator in {"ReduceSum", "ReduceProd"}:
         return step.other()
     origin = source if source.role in {"linear", "sigmoid"} else source.as_role("class_scores", step.operator)
     return tensor_origin.squeeze(origin, axes) if is_dropped is False else origin
@@ -224,7 +184,7 @@ def _find_reduced(step: Step) -> TensorOrigin:
 
 def _find_pooled(step: Step) -> TensorOrigin:
     source = step.source()
-    return source if source.role in {"linear", "sigmoid"} else step.other()
+    return _with_grid(step, source) if source.role in {"linear", "sigmoid"} else step.other()
 
 
 def _find_concatenated(step: Step) -> TensorOrigin:
@@ -238,7 +198,7 @@ def _find_concatenated(step: Step) -> TensorOrigin:
         return step.other()
     if origin.axis is not None and origin.axis.equals(axis.position) is not False:
         # Distributions side by side are none together.
-        return step.other() if origin.role in _SCORES else origin
+        return step.other() if origin.role in SCORES else origin
     return origin
 
 
@@ -260,6 +220,7 @@ def _common_origin(origins: list[TensorOrigin]) -> TensorOrigin | None:
     tensors = frozenset[object]().union(*(origin.tensors for origin in origins))
     is_same_axis = all(origin.axis == first.axis for origin in origins)
     labels = first.labels if all(origin.labels == first.labels for origin in origins) else ()
+    is_same_grid = all((origin.scale, origin.zero_point) == (first.scale, first.zero_point) for origin in origins)
     return dataclasses.replace(
         first,
         tensors=tensors,
@@ -267,6 +228,8 @@ def _common_origin(origins: list[TensorOrigin]) -> TensorOrigin | None:
         labels=labels,
         is_partial=any(origin.is_partial for origin in origins),
         is_quantised=any(origin.is_quantised for origin in origins),
+        scale=first.scale if is_same_grid else 1.0,
+        zero_point=first.zero_point if is_same_grid else 0,
     )
 
 
@@ -314,7 +277,7 @@ def _find_arithmetic(step: Step) -> TensorOrigin:
     """Looks at sums and products, of which scores stay scores, though of another scale."""
     places = range(1 if step.operator == "Where" else 0, min(len(step.node.inputs), MAX_BRANCHES))
     variables = [step.source(at) for at in places if not step.is_constant(at)]
-    if step.operator.startswith("QLinear"):
+    if step.operator == "QLinearAdd":
         variables = [step.source(0), step.source(3)]
     quantised_scale = any(origin.operator in {"MatMulInteger", "ConvInteger"} for origin in variables)
     if quantised_scale:
@@ -322,9 +285,11 @@ def _find_arithmetic(step: Step) -> TensorOrigin:
     origin = _common_origin(variables)
     if origin is None:
         return step.other()
+    # What the numbers of a grid stand for is lost with it.
+    origin = _with_grid(step, dataclasses.replace(origin, scale=1.0, zero_point=0))
     if origin.role in {"linear", "values"}:
-        return origin.as_role(origin.role)
-    is_score = origin.role in {*_SCORES, "sigmoid"} and step.operator not in {"Sub", "Pow", "Min"}
+        return origin
+    is_score = origin.role in LIKELIHOODS and step.operator not in {"Sub", "Pow", "Min"}
     return origin.as_role("class_scores", step.operator) if is_score else step.other()
 
 
@@ -348,7 +313,7 @@ SUPPRESSIONS: Final = (
 
 
 def _by_operator(*rows: tuple[Finder, str]) -> Mapping[str, Finder]:
-    return {operator: find for find, operators in rows for operator in operators.split()}
+    return {**ML_FINDERS, **{operator: find for find, operators in rows for operator in operators.split()}}
 
 
 FINDERS: Final = _by_operator(
@@ -361,12 +326,7 @@ FINDERS: Final = _by_operator(
                    "DynamicQuantizeMatMul MatMulIntegerToFloat MatMulNBits NhwcConv FusedGemm FusedConv FusedMatMul"),
     (_find_choice, "ArgMax ArgMin"),
     (_find_top_k, "TopK"),
-    (_find_classifier, "LinearClassifier TreeEnsembleClassifier SVMClassifier"),
-    (_find_regressor, "LinearRegressor TreeEnsembleRegressor SVMRegressor TreeEnsemble"),
-    (_find_zip_map, "ZipMap"),
-    (_find_normalizer, "Normalizer"),
     (_find_lp_normalization, "LpNormalization"),
-    (_find_label_encoder, "LabelEncoder"),
     (_find_extracted, "ArrayFeatureExtractor Gather"),
     (_find_sliced, "Slice Split"),
     (_find_transposed, "Transpose"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from otel_mlmon.instrumentation.runtime.model_graph import OutputRole
 
@@ -50,7 +50,7 @@ class TensorOrigin:
     @property
     def is_scored(self) -> bool:
         """Whether it holds probabilities or scores of classes."""
-        return self.role in {"probabilities", "log_probabilities", "class_scores"}
+        return self.role in SCORES
 
     def as_role(self, role: OutputRole, operator: str = "") -> TensorOrigin:
         """Returns the origin with another role."""
@@ -66,6 +66,13 @@ class TensorOrigin:
 
 
 UNKNOWN = TensorOrigin()
+
+SCORES: Final[frozenset[OutputRole]] = frozenset({"probabilities", "log_probabilities", "class_scores"})
+
+LIKELIHOODS: Final[frozenset[OutputRole]] = SCORES | {"sigmoid"}
+"""The least of these is of no class that anything predicts."""
+
+CHOICES: Final[frozenset[OutputRole]] = frozenset({"label", "top_k_labels"})
 
 
 def transpose(origin: TensorOrigin, order: Sequence[int] | None) -> TensorOrigin:

@@ -1,0 +1,92 @@
+"""The operators of classical machine learning, of the domain `ai.onnx.ml`: classifiers, regressors and their labels.
+
+Their semantics are those of https://onnx.ai/onnx/operators.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Final
+
+from otel_mlmon.instrumentation.runtime.model_graph import OutputRole
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.node import GraphNode
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.tensor_origin import CHOICES, LIKELIHOODS, Axis, TensorOrigin
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.trace import Finder, Step
+
+_LOGISTIC: Final = frozenset({"LOGISTIC", 2})
+_SOFTMAX: Final = frozenset({"SOFTMAX", "SOFTMAX_ZERO", 1, 3})
+
+
+def _find_classifier(step: Step) -> TensorOrigin:
+    node, labels = step.node, _class_labels(step.node)
+    if step.index == 0:
+        scores = frozenset((id(step.scope), name) for name in node.outputs[1:2])
+        return TensorOrigin(
+            role="label", operator=step.operator, source_role="class_scores", labels=labels, choices=scores
+        )
+    role: OutputRole = "probabilities" if node.text("post_transform") in _SOFTMAX else "class_scores"
+    return TensorOrigin(role=role, operator=step.operator, axis=Axis(1, 2), labels=labels)
+
+
+def _class_labels(node: GraphNode) -> tuple[str, ...]:
+    names = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
+    return next((tuple(map(str, values)) for name in names if (values := node.values(name))), ())
+
+
+def _find_regressor(step: Step) -> TensorOrigin:
+    transform = step.node.text("post_transform") or step.node.integer("post_transform", 0)
+    if transform in _LOGISTIC:
+        return TensorOrigin(role="sigmoid", operator=step.operator)
+    if transform in _SOFTMAX:
+        return TensorOrigin(role="probabilities", operator=step.operator, axis=Axis(1, 2))
+    return TensorOrigin(role="values", operator=step.operator)
+
+
+def _find_zip_map(step: Step) -> TensorOrigin:
+    return dataclasses.replace(step.source(), labels=_class_labels(step.node), axis=Axis(1, 2))
+
+
+def _find_normalizer(step: Step) -> TensorOrigin:
+    source, norm = step.source(), step.node.text("norm", "MAX")
+    if norm == "L2":
+        return TensorOrigin(role="unit_vector", operator=step.operator)
+    if norm == "L1" and source.role in LIKELIHOODS:
+        return dataclasses.replace(source, role="probabilities", operator=step.operator, axis=Axis(1, 2))
+    return step.other()
+
+
+def _find_label_encoder(step: Step) -> TensorOrigin:
+    source, node = step.source(), step.node
+    if source.role not in CHOICES:
+        return step.other()
+    names = ("values_strings", "values_int64s", "values_floats", "classes_strings")
+    values = next((values for name in names if (values := node.values(name))), ())
+    keys = node.values("keys_int64s") or ()
+    for name in ("values", "keys"):
+        tensor = node.tensor(f"{name}_tensor")
+        if tensor is not None:
+            values, keys = (tensor.values, keys) if name == "values" else (values, tensor.values)
+    if len(keys) == len(values) and all(isinstance(key, int) for key in keys):
+        values = tuple(values[at] for at in sorted(range(len(keys)), key=keys.__getitem__))  # type: ignore[assignment]
+    return dataclasses.replace(source, labels=tuple(map(label_text, values)))
+
+
+def label_text(value: object) -> str:
+    """Writes a label of the file: a whole number without a decimal point."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+ML_FINDERS: Final[Mapping[str, Finder]] = {
+    "LinearClassifier": _find_classifier,
+    "TreeEnsembleClassifier": _find_classifier,
+    "SVMClassifier": _find_classifier,
+    "LinearRegressor": _find_regressor,
+    "TreeEnsembleRegressor": _find_regressor,
+    "SVMRegressor": _find_regressor,
+    "TreeEnsemble": _find_regressor,
+    "ZipMap": _find_zip_map,
+    "Normalizer": _find_normalizer,
+    "LabelEncoder": _find_label_encoder,
+}
+"""The function that finds how a node's output is computed, by its operator."""

@@ -1,0 +1,86 @@
+"""Finds what is wrong with a configuration although each key by itself is right.
+
+Equal ports, files that are missing, results that are sent to the processor itself, notifiers that reach nobody: the
+processor would start and then fail, or do nothing, without a word at the place of the mistake.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from otel_mlmon.processor.config.document import KeyPath
+from otel_mlmon.processor.config.model import Config
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_ANY = ("0.0.0.0", "::")  # noqa: S104 (recognised, not listened on)
+
+
+def find_inconsistencies(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    """Yields the key and the mistake of everything that does not fit."""
+    yield from _find_equal_ports(config)
+    yield from _find_missing_files(config)
+    yield from _find_loops(config)
+    yield from _find_silent_notifiers(config)
+
+
+def _find_equal_ports(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    seen: dict[KeyPath, tuple[str, int]] = {}
+    for path, address in _list_addresses(config):
+        host, port = _split(address)
+        for other_path, (other_host, other_port) in seen.items():
+            is_same_host = host == other_host or host in _ANY or other_host in _ANY
+            if port and port == other_port and is_same_host:
+                yield path, f"is port {port}, as {'.'.join(map(str, other_path))} is: give each a port of its own"
+        seen[path] = host, port
+
+
+def _find_missing_files(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    files: list[tuple[KeyPath, object]] = [
+        ((section, "tls", key), getattr(getattr(config, section).tls, key))
+        for section in ("receiver", "web")
+        for key in ("certificate", "key", "client_ca")
+    ]
+    files += [(("models", name, "reference", "file"), model.reference.file) for name, model in config.models.items()]
+    for path, file in files:
+        if file is not None and not os.access(str(file), os.R_OK):
+            yield path, f"there is no file {str(file)!r} that can be read"
+    directory = config.storage.path
+    if directory.exists() and not directory.is_dir():
+        yield ("storage", "path"), f"{str(directory)!r} is not a directory"
+
+
+def _find_loops(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    if config.forward.endpoint is None:
+        return
+    url = urlsplit(config.forward.endpoint)
+    host = url.hostname or ""
+    port = url.port or (443 if url.scheme == "https" else 80)
+    for path, address in _list_addresses(config):
+        own_host, own_port = _split(address)
+        is_own_host = host == own_host or (host in (*_LOOPBACK, *_ANY) and own_host in (*_LOOPBACK, *_ANY))
+        if port == own_port and is_own_host:
+            yield ("forward", "endpoint"), f"is {'.'.join(map(str, path))} of this processor itself"
+
+
+def _find_silent_notifiers(config: Config) -> Iterator[tuple[KeyPath, str]]:
+    names = [entry.name for entry in config.alerts.notify]
+    if not names:
+        yield ("alerts", "notify"), "names nobody: alerts would go nowhere; `[{log: {}}]` is the least"
+    elif set(names) == {"otlp"} and config.forward.endpoint is None:
+        yield ("alerts", "notify"), "is otlp alone, and forward.endpoint is not set: alerts would go nowhere"
+
+
+def _list_addresses(config: Config) -> list[tuple[KeyPath, str]]:
+    addresses = [
+        (("receiver", "grpc"), config.receiver.grpc),
+        (("receiver", "http"), config.receiver.http),
+        (("web", "listen"), config.web.listen),
+    ]
+    return [(path, address) for path, address in addresses if address is not None]
+
+
+def _split(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]").lower(), int(port)
