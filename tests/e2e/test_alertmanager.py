@@ -43,7 +43,7 @@ def alertmanager(folder: Path, port: int, receiver: str) -> Iterator[str]:
     with (folder / "am.log").open("ab") as log:
         process = subprocess.Popen([PROGRAM, *options], stdout=log, stderr=log)
     try:
-        until(lambda: is_ready(address), TIMEOUT_S)
+        until(lambda: is_ready(address), deadline_s=TIMEOUT_S)
         yield f"http://{address}"
     finally:
         process.terminate()
@@ -93,7 +93,7 @@ def test_one_group_fires_and_its_last_notification_is_resolved(tmp_path: Path) -
         with alertmanager(tmp_path, port, receiver.url) as address:
             feed(processor, 3, lambda: active(address) == ["MlmonLatency"])  # renewed: both had forgotten
             feed(processor, 0.001, lambda: processor.rule("shop", "latency") == "ok")
-            until(lambda: payloads(receiver)[-1]["status"] == "resolved", TIMEOUT_S)
+            until(lambda: payloads(receiver)[-1]["status"] == "resolved", deadline_s=TIMEOUT_S)
             assert active(address) == []
     told = payloads(receiver)
     assert {payload["groupKey"] for payload in told} == {'{}:{alertname="MlmonLatency", model="shop"}'}
