@@ -7,7 +7,7 @@ MODELS := $(VENV)/.models
 # Sentry's SDK is one client a process: its tests have processes of their own.
 SENTRY := tests/instrumentation/sentry
 
-.PHONY: setup models format lint types docs test e2e sdks collector sentry-peers cases mutants paths bench compare demo check clean
+.PHONY: setup models format lint types docs test e2e sdks collector sentry-peers cases mutants paths bench compare soak audit demo pictures check clean
 
 setup: $(STAMP)
 
@@ -58,7 +58,7 @@ sdks: setup              ## other releases of OpenTelemetry's SDK for the end-to
 	done
 
 e2e: setup models        ## real processes on loopback
-	$(BIN)/python -m pytest -m e2e
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m e2e
 
 cases: setup             ## situations of users, each right or known to be wrong; WORD="drift top_k" chooses
 	$(BIN)/python -m tests.cases.run $(WORD)
@@ -87,8 +87,17 @@ bench: setup             ## what monitoring costs, as ratios within one run
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.backtest
 
+pictures: setup .peers/.stamp  ## docs/pictures: the page, of seeded incidents, by a real Chromium
+	$(BIN)/python -m benchmarks.pictures .peers/pictures .peers/venv/bin/python docs/pictures
+
 compare: setup           ## what the work tree costs beside the revision BASE, in interleaved pairs
 	$(BIN)/python -m benchmarks.compare $(BASE)
+
+soak: setup              ## twice the load for a minute, and a million damaged requests an encoding
+	$(BIN)/python -m benchmarks.soak
+
+audit: setup             ## known vulnerabilities of what is installed; fails where the data base cannot be reached
+	$(BIN)/python -m pip_audit --skip-editable --strict
 
 check: lint types test e2e
 

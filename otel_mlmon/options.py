@@ -23,6 +23,9 @@ Origin = Literal["argument", "environment", "default"]
 PREFIX: Final = "OTEL_MLMON_"
 """How every environment variable of an option begins."""
 
+PROCESSOR_VARIABLES: Final = frozenset({"OTEL_MLMON_ADMIN_TOKEN"})
+"""Variables with this beginning that the processor and its commands read, and that are no options."""
+
 DAY_S: Final = 86_400
 """Seconds beyond which an interval is a mistake; threads cannot wait for every number."""
 
@@ -132,7 +135,7 @@ def warn_of_unknown_variables(options: Iterable[Option[Any]], environ: Mapping[s
     """Logs a warning for each variable that begins like those of options and is none, with the nearest name."""
     variables = [option.variable for option in options]
     for name in sorted(environ):
-        if name.upper().startswith(PREFIX) and name not in variables:
+        if name.upper().startswith(PREFIX) and name not in (*variables, *PROCESSOR_VARIABLES):
             _LOG.warning("%s is ignored: there is no such option.%s", name, suggest(name.upper(), variables))
 
 

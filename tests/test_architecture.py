@@ -120,6 +120,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "processor.alert.config": SECTION,
     "processor.self_telemetry": BASE,
     "processor.address": BASE,
+    "processor.clock": BASE,
     "processor.connections": BASE,
     "processor.settings": (*BASE, "processor", *PROFILE),
     "processor.pipeline": (*BASE, "processor"),
@@ -137,7 +138,6 @@ OURS: dict[str, tuple[str, ...]] = {
         *BASE,
         "processor.detect.score",
         "processor.window.window",
-        "processor.window.presence",
     ),
     "processor.alert.rules": (
         *BASE,
@@ -148,6 +148,7 @@ OURS: dict[str, tuple[str, ...]] = {
         "processor.detect.score",
         "processor.detect.statistics.registry",
         "processor.detect.threshold",
+        "processor.window.presence",
         "processor.window.window",
     ),
     "processor.notify": (*BASE, *SECTION, "processor.alert.alert", "processor.alert.message"),
@@ -158,7 +159,7 @@ OURS: dict[str, tuple[str, ...]] = {
 
 # A leaf, which is reached through its registry, and the entries that may import it by name all the same.
 LEAVES: dict[str, tuple[str, ...]] = {
-    "processor.state.sqlite": ("processor.state.sqlite",),
+    "processor.state.sqlite": ("processor.state.sqlite", "processor.state.maintenance", "cli.state"),
     "instrumentation.runtime.onnxruntime": (
         "instrumentation.runtime.onnxruntime",
         "reference.build",
@@ -175,7 +176,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
         "instrumentation.decode", "instrumentation.aggregate", "instrumentation.runtime", "instrumentation.export",
         "instrumentation.sentry", "instrumentation.pipeline",
         "processor.receive", "processor.window", "processor.detect", "processor.alert", "processor.pipeline",
-        "processor.state.repository", "processor.serve.documents",
+        "processor.state.repository", "processor.state.maintenance", "processor.serve.documents",
     ),
     "onnxruntime": ("instrumentation.runtime.onnxruntime", "demo.service"),
     "onnx": ("demo.train",),
@@ -189,7 +190,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "grpc_health": ("processor.receive",),
     "google": ("processor.receive",),
     "scipy": ("processor.detect", "reference"),
-    "msgspec": ("processor.state.repository",),
+    "msgspec": ("processor.state.repository", "processor.state.maintenance"),
     "prometheus_client": ("processor.serve.prometheus",),
     "duckdb": ("table.read",),
     "fsspec": ("table.files",),
@@ -205,8 +206,11 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "starlette": ("processor.receive.http", "processor.serve", "processor.connections"),
     "uvicorn": ("processor.connections",),
     "zstandard": ("processor.receive.inflate",),
-    "httpx": ("processor.notify", "reference.web_port", "reference.download", "reference.relearn", "cli.demo"),
-    "jinja2": ("backtest.page",),
+    "httpx": (
+        "processor.notify", "reference.web_port", "reference.download", "reference.relearn", "cli.doctor", "cli.demo",
+    ),
+    "jinja2": ("backtest.page", "processor.serve.page"),
+    "markupsafe": ("processor.serve.page",),
     "rich": ("cli", "demo.view", "backtest.terminal", "backtest.result"),
 }  # fmt: skip
 

@@ -65,7 +65,7 @@ def describe_stream(trace: Trace, judge: Judge, *, name: str, kind: str, clock: 
         bins=tuple(map(_format_bin, reference.bins.names)),
         reference_shares=compute_shares(reference.counts),
         shares=compute_shares(window.rolling),
-        points=_describe_windows(trace, reference),
+        points=_describe_windows(trace, reference, clock),
     )
 
 
@@ -143,7 +143,7 @@ def _distance(statistic: str, reference: Reference, counts: Counts) -> float:
     return float(STATISTICS.load(statistic).measure(samples_of(reference.counts, counts)).value)
 
 
-def _describe_windows(trace: Trace, reference: Reference) -> tuple[WindowPoint, ...]:
+def _describe_windows(trace: Trace, reference: Reference, clock: Clock) -> tuple[WindowPoint, ...]:
     return tuple(
         WindowPoint(
             window=point.window,
@@ -156,6 +156,7 @@ def _describe_windows(trace: Trace, reference: Reference) -> tuple[WindowPoint, 
             else 0.0,
             is_learning=point.state == "learning",
             is_drift=point.state == "drift",
+            end=clock(point.end_ns),
         )
         for point, counts in zip(trace.points, trace.windows, strict=True)
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from html import escape
 from itertools import groupby
 from typing import Final
@@ -33,7 +34,8 @@ def draw_timeline(streams: Sequence[StreamReport], windows: int) -> str:
     height = STRIP_ROW * len(charted) + BOTTOM
     horizontal = _Axis(low=0.0, high=max(windows, 1), start=NAME_WIDTH + 20.0, end=STRIP_WIDTH - RIGHT)
     parts = [_draw_strip(stream, row, windows, horizontal) for row, stream in enumerate(charted)]
-    parts.append(_draw_ticks(horizontal, windows, height - BOTTOM + 16))
+    ends = {point.window: point.end for stream in charted for point in stream.points}
+    parts.append(_draw_ticks(horizontal, windows, height - BOTTOM + 16, ends))
     return _svg(STRIP_WIDTH, height, "evidence of every stream over the windows", parts)
 
 
@@ -119,7 +121,8 @@ def _draw_chart(
             f'<circle class="spot" cx="{x:.1f}" cy="{vertical.map(height):.1f}" r="3.5">'
             f"<title>first alarm: window {stream.first_alarm_window}</title></circle>"
         )
-    parts.append(_draw_ticks(horizontal, last, CHART_HEIGHT - 6))
+    ends = {point.window: point.end for point in stream.points}
+    parts.append(_draw_ticks(horizontal, last, CHART_HEIGHT - 6, ends, limit=6))
     return _svg(CHART_WIDTH, CHART_HEIGHT, f"{stream.stream}: {quantity} over the windows", parts)
 
 
@@ -132,10 +135,26 @@ def _draw_grid(vertical: _Axis, high: float, spec: str) -> str:
     return "".join(parts)
 
 
-def _draw_ticks(horizontal: _Axis, last: float, y: float) -> str:
-    return "".join(
-        _text(horizontal.map(value), y, f"{value:g}", "middle", "tick") for value in _round_steps(last, limit=10)
-    )
+def _draw_ticks(horizontal: _Axis, last: float, y: float, ends: Mapping[int, str | None], *, limit: int = 10) -> str:
+    """Draws round windows below the axis: when they ended, where the data has times, else their numbers."""
+    texts = _format_ends(ends)
+    parts = []
+    for value in _round_steps(last, limit=limit):
+        anchor = "end" if texts and value > 0.95 * last else "middle"
+        parts.append(
+            _text(horizontal.map(value), y, texts.get(int(value), "") if texts else f"{value:g}", anchor, "tick")
+        )
+    return "".join(parts)
+
+
+def _format_ends(ends: Mapping[int, str | None]) -> dict[int, str]:
+    """Formats times as dates, or within two days as times of day; empty if the data has no times."""
+    moments = {window: datetime.fromisoformat(end.replace("Z", "+00:00")) for window, end in ends.items() if end}
+    if not moments:
+        return {}
+    days = (max(moments.values()) - min(moments.values())).total_seconds() / 86_400
+    spec = "%d %b %H:%M" if days < 2 else "%d %b" if days < 300 else "%b %Y"
+    return {window: moment.strftime(spec) for window, moment in moments.items()}
 
 
 def _round_steps(high: float, *, limit: int) -> list[float]:

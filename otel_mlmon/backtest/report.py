@@ -37,6 +37,8 @@ class WindowPoint:
     """Whether the stream cannot be judged yet."""
     is_drift: bool = False
     """Whether the stream is in alarm."""
+    end: str | None = None
+    """When the window ended, RFC 3339; None if the data has no times."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

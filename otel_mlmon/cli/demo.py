@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -52,13 +52,26 @@ REQUIRED_MODULES: Final = (
 )
 """Packages of the three processes beyond the core."""
 
+WHERE_TO_LOOK: Final = (
+    "\nWhere to look: `otel-mlmon demo --keep` leaves the processor's page open with this story.\n"
+    "With a model of your own: `otel-mlmon processor`, and then http://127.0.0.1:8080/.\n"
+    "`otel-mlmon doctor` says what to do next."
+)
+
 Show = Callable[[story.Moment, story.Act], None]
 """A function that shows a moment."""
+
+Stay = Callable[[story.DemoOutcome, str], None]
+"""A function that is called after the story, with the outcome and the address of the page."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    parser.add_argument("--json", action="store_true", help="print one JSON document in place of the screen")
+    ending = parser.add_mutually_exclusive_group()
+    ending.add_argument("--json", action="store_true", help="print one JSON document in place of the screen")
+    ending.add_argument(
+        "--keep", action="store_true", help="leave the processor's page open with the story's data, until Ctrl-C"
+    )
     parser.add_argument(
         "--seconds-per-act",
         type=_parse_positive,
@@ -77,13 +90,15 @@ def run(arguments: argparse.Namespace) -> int:
     """
     check_modules(REQUIRED_MODULES)
     with _interrupt_on_sigterm(), tempfile.TemporaryDirectory(prefix="otel-mlmon-demo-") as folder:
-        outcome, record = perform(Path(folder), arguments.seconds_per_act, is_shown=not arguments.json)
+        stay = _keep_page if arguments.keep else None
+        outcome, record = perform(Path(folder), arguments.seconds_per_act, is_shown=not arguments.json, stay=stay)
     if arguments.json:
         print(json.dumps(outcome.to_dict() | record, indent=2, ensure_ascii=False))
-    else:
+    elif not arguments.keep or not outcome.passed:
         from otel_mlmon.demo import view
 
         print(view.format_outcome(outcome))
+        print(WHERE_TO_LOOK)
     return 0 if outcome.passed else 1
 
 
@@ -98,7 +113,9 @@ def check_modules(modules: Iterable[str]) -> None:
         raise DependencyMissingError(f'The demo needs {", ".join(missing)}: pip install "otel-mlmon[all]"')
 
 
-def perform(folder: Path, seconds_per_act: float, *, is_shown: bool) -> tuple[story.DemoOutcome, dict[str, Any]]:
+def perform(
+    folder: Path, seconds_per_act: float, *, is_shown: bool, stay: Stay | None = None
+) -> tuple[story.DemoOutcome, dict[str, Any]]:
     """Starts the processes, plays the story, checks it, and ends the processes.
 
     The standard error of the processes is printed if the outcome is not as expected.
@@ -107,6 +124,7 @@ def perform(folder: Path, seconds_per_act: float, *, is_shown: bool) -> tuple[st
         folder: The folder for the children's configuration, state and output.
         seconds_per_act: See `story.plan_acts`.
         is_shown: Whether to show the moments.
+        stay: Called after the story while the processes run on, with the outcome and the address of the page.
 
     Returns:
         The outcome, and the observations behind it as a JSON object.
@@ -116,9 +134,16 @@ def perform(folder: Path, seconds_per_act: float, *, is_shown: bool) -> tuple[st
     try:
         with ExitStack() as stack:
             address = _start(stack, children, folder)
-            show: Show = stack.enter_context(_open_screen()) if is_shown else _show_nothing
             read = stack.enter_context(open_reader(f"http://{address}"))
-            outcome, record = _play_acts(children, read, seconds_per_act, show)
+            with _open_screen() if is_shown else nullcontext(_show_nothing) as show:
+                moments, acts = _play_acts(children, read, seconds_per_act, show)
+            outcome, last = story.check(moments), moments[-1]
+            if stay is not None:
+                stay(outcome, f"http://{address}/")
+            service = children[-1]
+            service.close_input()
+            served = service.wait_for("done", timeout_s=ANSWER_S)["predictions"]
+            record = {"acts": acts, "served": served, "model": last.model, "alerts": list(last.alerts)}
     except ChildFailedError as error:
         outcome = story.DemoOutcome(problems=(str(error),), alerts=())
     if not outcome.passed:
@@ -183,7 +208,7 @@ def _start(stack: ExitStack, children: list[Child], folder: Path) -> str:
 
 def _play_acts(
     children: Sequence[Child], read: Callable[[str], story.Moment], seconds_per_act: float, show: Show
-) -> tuple[story.DemoOutcome, dict[str, Any]]:
+) -> tuple[list[story.Moment], list[dict[str, Any]]]:
     _, service = children
     acts: list[dict[str, Any]] = []
 
@@ -201,11 +226,17 @@ def _play_acts(
     moments = story.play(
         story.plan_acts(seconds_per_act), begin=begin, observe=observe, pause=lambda: time.sleep(POLL_S)
     )
-    service.close_input()
-    served = service.wait_for("done", timeout_s=ANSWER_S)["predictions"]
-    last = moments[-1]
-    record = {"acts": acts, "served": served, "model": last.model, "alerts": list(last.alerts)}
-    return story.check(moments), record
+    return moments, acts
+
+
+def _keep_page(outcome: story.DemoOutcome, address: str) -> None:
+    """Says where to look, and waits for Ctrl-C; the model is served on, so that the page stays alive."""
+    from otel_mlmon.demo import view
+
+    print(view.format_outcome(outcome))
+    print(f"\nLook at {address}: the alerts of the story, since when, and what to do. Ctrl-C ends it.", flush=True)
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()
 
 
 @contextmanager

@@ -104,7 +104,7 @@ def _format_progress(streams: Sequence[Document]) -> str:
     else:
         return "no streams"
     waiting = len(streams) - len(watched)
-    return f"{text}, {waiting} not ready" if watched and waiting else text
+    return f"{text}, {waiting} still learning" if watched and waiting else text
 
 
 def _render_performance(model: Document) -> RenderableType:
@@ -131,7 +131,7 @@ def _render_distribution(stream: Document) -> RenderableType:
 def _render_evidence(streams: Sequence[Document]) -> RenderableType:
     """Renders the evidence of each stream against the alarm line."""
     table = Table(box=None, title="Evidence of drift", title_justify="left", padding=(0, 1, 0, 0))
-    for column in ("stream", "→ alarm line", "log10", "state", "mean"):
+    for column in ("stream", "→ alarm line", "evidence 10^", "state", "mean"):
         table.add_column(column, no_wrap=True)
     for stream in streams:
         style = STATUS_STYLES[stream["state"]]
@@ -140,7 +140,7 @@ def _render_evidence(streams: Sequence[Document]) -> RenderableType:
             Text(f"{draw_bar(_measure_progress(stream), EVIDENCE_CELLS)}▏", style),
             _format_evidence(stream),
             Text(stream["state"], style),
-            _format_mean(stream["mean"]),
+            _format_mean(stream),
         )
     return table
 
@@ -154,15 +154,17 @@ def _measure_progress(stream: Document) -> float:
 
 def _format_evidence(stream: Document) -> str:
     if stream["state"] == "learning":
-        return f"{stream['learned_count']} of {stream['required_count']}"
+        if stream.get("calibrating") or stream["learned_count"] >= stream["required_count"]:
+            return "noise measured"
+        return f"{stream['learned_count']} of {stream['required_count']} values"
     return f"{stream['log10_evidence']:.1f} of {stream['log10_alarm_line']:.1f}"
 
 
-def _format_mean(mean: Document) -> str:
-    values = (mean["reference"], mean["current"])
-    if values == (None, None):
-        return ""
-    return " → ".join(UNKNOWN if value is None else f"{value:.2f}" for value in values)
+def _format_mean(stream: Document) -> str:
+    """Formats the means that are known, the reference's first; those of latencies with their unit."""
+    values = [value for value in (stream["mean"]["reference"], stream["mean"]["current"]) if value is not None]
+    is_duration = stream["stream"] == "latency"
+    return " → ".join(format_duration(value) if is_duration else f"{value:.2f}" for value in values)
 
 
 def _render_alert(alert: Document) -> RenderableType:

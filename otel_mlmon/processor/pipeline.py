@@ -27,12 +27,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.records import AlertsRecord
+from otel_mlmon.processor.clock import SteadyClock
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.score import Score, Statistics
 from otel_mlmon.processor.detect.state import StreamState
@@ -40,9 +41,12 @@ from otel_mlmon.processor.notify.dispatcher import OutboxEntry
 from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, Rejections, TelemetryItem
 from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
 from otel_mlmon.processor.serve import documents
+from otel_mlmon.processor.serve.page.history import History
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.state.repository import RecordKind, load_records, open_repository, put_records
-from otel_mlmon.processor.window.aggregator import REJECTED_OUTCOMES, PointOutcome, WindowAggregator
+from otel_mlmon.processor.window.aggregator import WindowAggregator
+from otel_mlmon.processor.window.outcome import REJECTED_OUTCOMES, PointOutcome
+from otel_mlmon.processor.window.records import RECORD_KINDS as WINDOW_RECORD_KINDS
 from otel_mlmon.processor.window.reference_export import ModelReference, RelearnRequest
 from otel_mlmon.processor.window.window import StreamKey, Window
 from otel_mlmon.types import ModelKey
@@ -61,6 +65,10 @@ EVIDENCE: Final = RecordKind("evidence", StreamRecord)
 ALERTS: Final = RecordKind("alerts", AlertsRecord)
 OUTBOX: Final = RecordKind("outbox", OutboxEntry)
 """Alerts, by `Alert.key`, that some recipient may not have yet."""
+RECORD_KINDS: Final[Mapping[str, RecordKind[Any]]] = {
+    kind.name: kind for kind in (*WINDOW_RECORD_KINDS, EVIDENCE, ALERTS, OUTBOX)
+}
+"""Every kind of stored record, by its name."""
 
 
 class AlertDispatcher(Protocol):
@@ -111,8 +119,10 @@ class ProcessorPipeline:
         self._settings = settings
         self._dispatcher = dispatcher
         self._telemetry = telemetry
-        self._clock_ns = clock_ns
-        self._document: documents.Document = {"models": {}, "alerts": []}
+        self._clock_ns = SteadyClock(clock_ns)
+        self._document: documents.Document = {"models": {}, "versions": {}, "alerts": []}
+        self.history = History()
+        """What the documents said before."""
         self._references: dict[str, dict[str, ModelReference]] = {}
         self._gauges: tuple[MetricValue, ...] = ()
         self._scores: dict[StreamKey, Score] = {}
@@ -152,7 +162,9 @@ class ProcessorPipeline:
         self._windows = WindowAggregator(
             settings_for=settings.model_settings,
             windows=settings.windows,
+            max_models=settings.max_models,
             max_streams=settings.max_streams,
+            max_series=settings.max_series,
             clock_ns=self._clock_ns,
         )
         self._windows.load(self._repository)
@@ -196,7 +208,7 @@ class ProcessorPipeline:
         removed = dict.fromkeys(self._windows.pop_removed_streams())
         self._drop_evidence((*replaced, *removed))
         alerts = self._alerts.remove_streams(replaced, now_ns, REPLACED)
-        for model in dict.fromkeys(stream.model for stream in removed):
+        for model in {stream.model for stream in removed}.difference(self._windows.models):
             alerts += self._alerts.remove_model(model, now_ns)
             self._has_removed_models = True
         # After a long time down, pending panes close in the same batch in which their model is removed.
@@ -320,6 +332,7 @@ class ProcessorPipeline:
         self._references = references
         document = documents.overview(summaries, self._scores, rules, self._alerts.alerts())
         self._document, self._gauges = document, tuple(documents.gauges(document, self._scores, rules))
+        self.history.add(document)
 
 
 def _key(stream: StreamKey) -> str:

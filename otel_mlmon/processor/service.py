@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final, TypeAlias
 
 from otel_mlmon import semconv
@@ -98,10 +98,13 @@ class Service:
             lambda: self._pipeline.references(),
             relearn=self._relearn,
             access=lambda: self._access,
+            setup=self._setup,
+            history=self._pipeline.history,
         )
         has_token = web.read_token is not None
         tls = _tls_files(web.tls)
         self._web = WebServer(app, web.listen, tls=tls, has_token=has_token) if web.listen else None
+        self._addresses = Addresses(grpc=None, http=None, web=None)
 
     def start(self) -> Addresses:
         """Loads the state, then listens.
@@ -113,7 +116,7 @@ class Service:
         try:
             self._start_outputs()
             self._state_thread.start()
-            return Addresses(
+            self._addresses = Addresses(
                 web=self._web.start() if self._web else None,
                 grpc=self._grpc.start() if self._grpc else None,
                 http=self._http.start() if self._http else None,
@@ -121,6 +124,7 @@ class Service:
         except BaseException:
             self.shutdown(timeout_s=2.0)
             raise
+        return self._addresses
 
     def reload(self, config: Config) -> tuple[str, ...]:
         """Uses another configuration without closing a socket; returns the keys that keep their value until a start.
@@ -142,6 +146,7 @@ class Service:
             state = self._create_state(config, settings)
             self._state_thread.shutdown(RELOAD_TIMEOUT_S)
             self._config = config
+            state[1].history = self._pipeline.history
             self._dispatcher, self._pipeline, self._state_thread = state
             self._state_thread.start()
             self._access = _web_access(config)
@@ -220,6 +225,42 @@ class Service:
         request = RelearnRequest(model=model, streams=streams)
         self._state_thread.submit((request,)).result(RELEARN_TIMEOUT_S)
         _LOG.warning("Asked on the web port: model %s %s learns the references of %s again.", *model[:2], streams)
+
+    def _setup(self) -> dict[str, Any]:
+        """Returns the document of `/api/v1/setup`: how this processor is set up, what arrived, and who is told."""
+        counts, config = self._admission.counts, self._config
+        versions = [document for models in self._pipeline.read()["versions"].values() for document in models.values()]
+        return {
+            "addresses": {**asdict(self._addresses), "results sent to": config.forward.endpoint},
+            "received": {
+                "points": {"accepted": counts.accepted, "refused": counts.refused, "ignored": counts.ignored},
+                "rejected": dict(counts.rejected),
+            },
+            "limits": [
+                {
+                    "name": "streams",
+                    "key": "limits.max_streams",
+                    "used": sum(len(document["streams"]) for document in versions),
+                    "most": config.limits.max_streams,
+                },
+                {
+                    "name": "bytes of requests that wait",
+                    "key": "receiver.max_pending_bytes",
+                    "used": self._admission.pending_bytes,
+                    "most": config.receiver.max_pending_bytes,
+                },
+            ],
+            "notifiers": [
+                {
+                    "name": delivery.name,
+                    "kind": delivery.name.rpartition("-")[0],
+                    "pending": delivery.pending(),
+                    "outcomes": delivery.outcomes(),
+                }
+                for delivery in self._dispatcher.deliveries.values()
+            ],
+            "pane_s": config.windows.pane_s,
+        }
 
     def _metric_values(self) -> Iterator[MetricValue]:
         yield from self._pipeline.gauges()

@@ -48,11 +48,15 @@ class Settings:
         self._profiles = _load_profiles(config)
         self.storage_engine: str = config.storage.engine
         self.storage_path: Path = config.storage.path
+        self.max_models: int = config.limits.max_models
         self.max_streams: int = config.limits.max_streams
+        self.max_series: int = config.limits.max_series
         references = [_moving_reference(config.model(name).reference) for name in config.models]
         self.windows = WindowSettings(
             pane_s=config.windows.pane_s,
             lateness_s=config.windows.lateness_s,
+            idle_after_s=config.windows.idle_after_s,
+            amend_for_s=min(config.windows.amend_for_s or config.storage.retention_s, config.storage.retention_s),
             rolling_s=config.windows.rolling_s,
             stale_after_s=config.limits.stale_after_s,
             retention_s=config.storage.retention_s,

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
 
@@ -82,3 +84,23 @@ def test_thousands_of_windows_stay_a_small_page() -> None:
     report = judged({"x": normal(5_000, seed=1)}, {"x": normal(60_000, seed=2)}, rows=10)
     assert report.windows == 6_000
     assert len(render_page(report)) < 150_000
+
+
+@pytest.mark.parametrize(
+    ("step_h", "text"), [(3, "01 Mar 06:00"), (24, "03 Mar"), (24 * 60, "Jun 2026")], ids=["hours", "days", "months"]
+)
+def test_the_axes_have_dates_where_the_data_has_times(drifted: BacktestReport, step_h: int, text: str) -> None:
+    start = datetime(2026, 3, 1, tzinfo=timezone.utc)
+    streams = []
+    for stream in drifted.streams:
+        points = [
+            replace(point, end=(start + timedelta(hours=step_h * point.window)).isoformat()) for point in stream.points
+        ]
+        streams.append(replace(stream, points=tuple(points)))
+    ticks = [
+        element.text
+        for picture in pictures(render_page(replace(drifted, streams=tuple(streams))))
+        for element in picture.iter("{http://www.w3.org/2000/svg}text")
+        if element.get("class") == "tick"
+    ]
+    assert text in ticks

@@ -6,9 +6,6 @@ from typing import Final
 
 KNOWN_WRONG: Final[dict[str, str]] = {
     "drift/daily_cycle_not_blind": "a daily cycle is taken for bursts",
-    "processor/late_data_is_not_called_a_success": "late points are acknowledged and dropped",
-    "processor/streams_become_stale": "stale streams are not forgotten",
-    "scale/deploys_do_not_exhaust_series": "the limit on series is reached by replaced versions",
     "scale/many_streams_cost_no_more_a_point": "documents of all streams are rebuilt at each commit",
 }
 """What is wrong today, by case."""

@@ -57,8 +57,9 @@ def api(answers: Mapping[str, tuple[int, Any]]) -> Iterator[str]:
 
 
 def test_arguments() -> None:
-    assert vars(parse()) == {"json": False, "seconds_per_act": 8.0}
-    assert vars(parse("--json", "--seconds-per-act", "2.5")) == {"json": True, "seconds_per_act": 2.5}
+    assert vars(parse()) == {"json": False, "keep": False, "seconds_per_act": 8.0}
+    assert vars(parse("--json", "--seconds-per-act", "2.5")) == {"json": True, "keep": False, "seconds_per_act": 2.5}
+    assert parse("--keep").keep is True
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "soon"])
@@ -168,7 +169,7 @@ PROGRAM = """
 import sys
 from otel_mlmon.cli import demo, main
 
-def perform(folder, seconds_per_act, *, is_shown):
+def perform(folder, seconds_per_act, *, is_shown, stay):
     print(folder, flush=True)
     sys.stdin.read()
 

@@ -125,6 +125,8 @@ def test_committed_records_are_there_again_and_others_are_not(opening: Callable[
     again = opening()
     assert list(again.load("a").items()) == [("1", b"uno"), ("2", b"two")]
     assert again.load("a", "2") == {"2": b"two"}
+    assert again.load("a", "", "2") == again.load("a", "1", "2") == {"1": b"uno"}
+    assert again.load("a", "2", "2") == {}
     assert again.load("b") == {}
 
 
@@ -278,8 +280,15 @@ def test_values_are_put_and_loaded_by_their_kind(
     assert load_records(again, kind, "b") == {"b": values["b"]}
 
 
-def test_a_damaged_value_is_refused(opening: Callable[..., Repository]) -> None:
+def test_a_damaged_value_is_set_aside_and_reported(
+    opening: Callable[..., Repository], caplog: pytest.LogCaptureFixture
+) -> None:
     repository = opening()
+    put_records(repository, MODELS, [("b", ModelKey("m"))])
     repository.put("model", [("a", b"\x93")])
-    with pytest.raises(StoreError, match="a stored ModelKey is damaged"):
-        load_records(repository, MODELS)
+    assert load_records(repository, MODELS) == {"b": ModelKey("m")}
+    repository.commit()
+    again = opening()
+    assert (list(again.load("model")), again.load("damaged")) == (["b"], {"model a": b"\x93"})
+    (message,) = caplog.messages
+    assert message.startswith("A record of the stored state cannot be used and is set aside: model a: ")

@@ -89,10 +89,10 @@ def test_lines() -> None:
         view.format_line(moment("calm", {**model_document(), "streams": mixed}), CALM, 9.0),
     ] == [
         "  0.5 s  learning  waiting for the first telemetry",
-        f"  3.0 s  learning  {performance}  reference 500 of 2000",
+        f"  3.0 s  learning  {performance}  reference 500 of 2000 values",
         f" 21.2 s  shift     {performance}  evidence 9.5 of 7.7 (prediction.label)",
         f"  9.0 s  calm      {performance}  no streams",
-        f"  9.0 s  calm      {performance}  evidence 0.3 of 7.7 (a), 1 not ready",
+        f"  9.0 s  calm      {performance}  evidence 0.3 of 7.7 (a), 1 still learning",
     ]
 
 
@@ -118,7 +118,18 @@ def test_the_screen_while_the_camera_is_dim() -> None:
 def test_the_screen_while_learning_shows_how_far() -> None:
     rows = screen(moment("learning", model_document(state="learning")), LEARNING)
     assert f"{'█' * 3}{' ' * 9}▏" in rows
-    assert rows.count("500 of 2000") == 3
+    assert rows.count("500 of 2000 values") == 3
+
+
+def test_means_have_units_and_noise_is_not_a_count() -> None:
+    model = model_document()
+    model["streams"] += [
+        {**stream_document("latency"), "mean": {"reference": None, "current": 21e-6}},
+        {**stream_document("input.a", state="learning"), "learned_count": 2288, "calibrating": True},
+    ]
+    rows = [" ".join(row.strip("│ \n").split()) for row in screen(moment("calm", model), CALM).splitlines()]
+    assert any(row.startswith("latency ") and row.endswith("ok 21 µs") for row in rows)
+    assert any(row.startswith("input.a ") and "noise measured learning" in row for row in rows)
 
 
 def test_a_resolved_alert_is_called_so_and_the_last_of_a_rule_is_shown() -> None:

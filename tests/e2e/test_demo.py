@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
 
+import httpx
 import pytest
 
 
@@ -30,3 +32,25 @@ def test_the_demo_sees_what_happens_and_nothing_else() -> None:
     assert all(0 < alert["fired_after_s"] < alert["resolved_after_s"] for alert in alerts.values())
     assert [act["act"] for act in document["acts"]] == ["learning", "calm", "shift", "recovery"]
     assert 0 < document["model"]["predictions"] <= document["served"]
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(180)
+def test_the_page_stays_open_with_the_story() -> None:
+    command = [sys.executable, "-m", "otel_mlmon", "demo", "--keep", "--seconds-per-act", "4"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("Look at "):
+                break
+        address = lines[-1].split()[2].rstrip(":")
+        with httpx.Client(base_url=address, timeout=60, trust_env=False) as client:
+            home, alerts = client.get("/"), client.get("/alerts")
+            setup = client.get("/api/v1/setup").json()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert (home.status_code, "digits" in home.text, "Resolved" in alerts.text) == (200, True, True)
+    assert setup["received"]["points"]["accepted"] > 0
+    assert process.returncode in (0, 1)  # 1 where a busy machine made the story take another course

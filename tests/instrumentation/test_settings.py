@@ -191,3 +191,23 @@ class Foreign:
 def test_a_model_is_described_by_model_options_only() -> None:
     with pytest.raises(ConfigurationError, match=r"models\['m'\] must be ModelOptions, got Foreign"):
         resolved(models={"m": Foreign()})
+
+
+@pytest.mark.parametrize(
+    ("variable", "nearest"),
+    [
+        ("OTEL_MLMON_SPANS_PER_SECONDS", " Did you mean OTEL_MLMON_SPANS_PER_SECOND?"),
+        ("OTEL_MLMON_MAX_LABEL", " Did you mean OTEL_MLMON_MAX_LABELS?"),
+        ("otel_mlmon_sentri", " Did you mean OTEL_MLMON_SENTRY?"),
+        ("OTEL_MLMON_QQQQQQQQQQQQQQQQQQQQQQQQ", ""),
+    ],
+)
+def test_a_misspelt_variable_is_one_warning_with_the_nearest_name(
+    variable: str, nearest: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    environ = {variable: "1", "OTEL_SERVICE_NAME": "shop", "OTEL_MLMON_ADMIN_TOKEN": "t"}
+    settings, _ = resolve_settings(InstrumentationSettings, {}, environ=environ)
+    assert settings == InstrumentationSettings()
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", f"{variable} is ignored: there is no such option.{nearest}")
+    ]

@@ -159,3 +159,13 @@ def test_a_model_without_traffic_is_silent_and_its_features_are_not_gone(is_mode
         expected = [("no_data", "no_data", ()), ("no_data", "ok", ())] if is_model_gone else []
         traffic.send(5)
         assert traffic.alerts() == expected
+
+
+def test_a_muted_feature_is_neither_missed_nor_counts_for_the_model() -> None:
+    configuration = {"models": {"*": {"reference": {"learn": 1000}, "data_drift": {"ignore": ["age"]}}}}
+    with SimulatedProcessor(configuration) as processor:
+        traffic = Traffic(processor)
+        traffic.send(8)
+        traffic.send(12, without=["age"])
+        assert processor.alerts == []
+        assert processor.document()["models"]["shop"]["state"] == "ok"

@@ -47,11 +47,15 @@ class FileRepository:
         self.delete(kind, old)
         return len(old)
 
-    def load(self, kind: str, since: str = "", /) -> dict[str, bytes]:
+    def load(self, kind: str, since: str = "", until: str | None = None, /) -> dict[str, bytes]:
         if self._lock.closed:
             raise StoreError("the repository is closed")
         rows = sorted(self._records.items())
-        return {key: value for (row_kind, key), value in rows if row_kind == kind and key >= since}
+        return {
+            key: value
+            for (row_kind, key), value in rows
+            if row_kind == kind and key >= since and (until is None or key < until)
+        }
 
     def on_rollback(self, undo: Callable[[], None], /) -> None:
         self._undo.append(undo)

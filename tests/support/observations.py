@@ -44,6 +44,7 @@ class Bench:
     clock: Clock = field(default_factory=Clock)
     max_streams: int = 10_000
     max_series: int = 100_000
+    max_models: int = 1_000
     out: list[Window] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -60,6 +61,7 @@ class Bench:
             windows=self.windows,
             max_streams=self.max_streams,
             max_series=self.max_series,
+            max_models=self.max_models,
             clock_ns=self.clock,
         )
 

@@ -16,9 +16,9 @@ from datetime import datetime, timezone
 from typing import Final
 
 from otel_mlmon import semconv, streams
+from otel_mlmon.processor.alert import move
 from otel_mlmon.processor.alert.alert import Cause
 from otel_mlmon.processor.detect.score import Score
-from otel_mlmon.processor.window.presence import Absence
 from otel_mlmon.processor.window.window import Bins, Reference, Window
 from otel_mlmon.types import Counts
 
@@ -38,8 +38,6 @@ _IMAGE_ADJECTIVES: Final = {
 }
 """Adjectives for images, when the mean of a property falls and when it grows."""
 _UNITS: Final = {"image.width": " px", "image.height": " px"}
-ABSENCE_MARGIN: Final = 2.0
-"""A stream that is no longer sent ranks as evidence at its cap, which is 100 times the alarm line."""
 _FRACTION_DIGITS: Final = 9
 """Shares that differ by less are equal: a sum of floats is exact to about sixteen digits."""
 
@@ -176,31 +174,6 @@ def shift_cause(window: Window, reference: Reference, score: Score, counts: BinC
     )
 
 
-def absence_cause(window: Window, absence: Absence, score: Score, *, bound: float) -> Cause:
-    """Describes a stream that is no longer sent although its model has predictions.
-
-    Args:
-        window: The stream's window.
-        absence: Since when it is not sent, and how many values were to be expected.
-        score: Its score.
-        bound: The total variation that is tolerated.
-    """
-    predictions, expected = format_count(absence.predictions), format_count(absence.expected)
-    return Cause(
-        stream=window.stream.stream,
-        value=1.0,
-        bound=bound,
-        reference=f"{expected} values in {predictions} predictions",
-        current=f"no longer sent since {format_utc(absence.since_ns)}",
-        current_count=0,
-        reference_count=score.reference_count,
-        onset_ns=absence.since_ns,
-        summary=f"no value with the last {predictions} predictions of the model; {expected} were to be expected",
-        is_absent=True,
-        margin=ABSENCE_MARGIN,
-    )
-
-
 def format_utc(time_ns: int) -> str:
     """Formats Unix nanoseconds to the second: `2026-01-31 12:00:00 UTC`."""
     return f"{datetime.fromtimestamp(time_ns / 1e9, tz=timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
@@ -213,19 +186,40 @@ def _describe_largest_move(
     reference_shares: tuple[float, ...],
     current_shares: tuple[float, ...],
 ) -> tuple[str, str]:
-    """Returns reference and current mean where they differ visibly; otherwise those of the bin that moved most."""
-    bins = reference.bins
+    """Returns reference and current data by what tells most of the move; of classes by the one that moved most."""
+    bins, means = reference.bins, (reference.mean, counts.mean)
+    if bins.is_ordered:
+        return _describe_number_move(bins, reference_shares, current_shares, means)
     growth = [current - share for share, current in zip(reference_shares, current_shares, strict=True)]
     # What one bin lost another gained: of equal moves, up to rounding, the growth is named.
     index = max(range(bins.count), key=lambda bin_: (round(abs(growth[bin_]), _FRACTION_DIGITS), growth[bin_]))
-    name = bins.names[index]
-    reference_mean, current_mean = f"mean {reference.mean:.3g}", f"mean {counts.mean:.3g}"
-    has_means = bins.is_ordered and math.isfinite(reference.mean) and math.isfinite(counts.mean)
-    if has_means and name != semconv.MISSING and reference_mean != current_mean:
-        return reference_mean, current_mean
     return (
-        f"{describe_bin(stream, name, bins)}: {format_percent(reference_shares[index])}",
+        f"{describe_bin(stream, bins.names[index], bins)}: {format_percent(reference_shares[index])}",
         format_percent(current_shares[index]),
+    )
+
+
+def _describe_number_move(
+    bins: Bins, reference_shares: Sequence[float], current_shares: Sequence[float], means: tuple[float, float]
+) -> tuple[str, str]:
+    """Describes the move of numbers by missing values, the mean, the middle half, or a stretch of the axis."""
+    growth = [current - share for share, current in zip(reference_shares, current_shares, strict=True)]
+    if move.is_told_by_missing(bins, growth):
+        index = bins.names.index(semconv.MISSING)
+        return f"missing: {format_percent(reference_shares[index])}", format_percent(current_shares[index])
+    axis = len(bins.edges) + 1 if bins.edges else bins.count - (semconv.MISSING in bins.names)
+    stretch = move.find_stretch(growth[:axis])
+    quartiles = estimate_quantile(bins, reference_shares, 0.25), estimate_quantile(bins, reference_shares, 0.75)
+    reference_mean, current_mean = (f"mean {mean:.3g}" for mean in means)
+    if reference_mean != current_mean and move.is_told_by_mean(stretch, growth[:axis], means, quartiles):
+        return reference_mean, current_mean
+    reference_half, current_half = _middle_half(bins, reference_shares), _middle_half(bins, current_shares)
+    if reference_half != current_half and current_half and move.is_told_by_spread(stretch, reference_shares[:axis]):
+        return f"middle half {reference_half}", current_half
+    part = slice(stretch.first, stretch.last + 1)
+    return (
+        f"{move.name_stretch(stretch, bins)}: {format_percent(math.fsum(reference_shares[part]))}",
+        format_percent(math.fsum(current_shares[part])),
     )
 
 
@@ -333,10 +327,14 @@ def _number_changes(
 ) -> Iterator[str]:
     reference_mean, current_mean = means
     unit = _UNITS.get(feature, "")
-    if all(map(math.isfinite, means)) and f"{reference_mean:.3g}" != f"{current_mean:.3g}":
+    is_mean_visible = all(map(math.isfinite, means)) and f"{reference_mean:.3g}" != f"{current_mean:.3g}"
+    largest = " → ".join(_describe_number_move(bins, reference_shares, current_shares, means))
+    if is_mean_visible and largest.startswith("mean "):
         if feature in _IMAGE_ADJECTIVES:
             yield f"images are {_IMAGE_ADJECTIVES[feature][current_mean > reference_mean]}"
         yield f"mean {reference_mean:.3g} → {current_mean:.3g}{unit}"
+    elif not largest.startswith(("missing: ", "middle half ", "mean ")):
+        yield largest
     reference_half, current_half = _middle_half(bins, reference_shares), _middle_half(bins, current_shares)
     if reference_half and current_half and reference_half != current_half:
         yield f"middle half {reference_half} → {current_half}{unit}"

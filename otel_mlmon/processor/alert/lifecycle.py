@@ -21,8 +21,8 @@ from otel_mlmon.processor.alert.alert import Alert, Cause, Link, RelatedRule, Ru
 from otel_mlmon.processor.alert.announcer import Announcer
 from otel_mlmon.processor.alert.cause import OnsetCounts, rank_causes
 from otel_mlmon.processor.alert.config import AlertSection
-from otel_mlmon.processor.alert.records import AlertsRecord, ModelRecord, RuleRecord, RuleStatus
-from otel_mlmon.processor.alert.rules.rule import NO_DATA, Judgement, ModelRules, Rule
+from otel_mlmon.processor.alert.records import RETIRED, AlertsRecord, ModelRecord, RuleRecord, RuleStatus, is_retired
+from otel_mlmon.processor.alert.rules.rule import NO_DATA, Judgement, ModelRules, Rule, has_data, is_back
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.window.window import StreamKey, Window
 from otel_mlmon.types import ModelKey
@@ -114,7 +114,7 @@ class Alerts:
         record.event_ns = max(record.event_ns, now_ns if event_ns is None else event_ns)
         rules = self._rules_of(model)
         changes: list[Alert] = []
-        if any(_has_data(window) for window, _ in scores.values()):
+        if any(has_data(window) for window, _ in scores.values()):
             record.data_ns = self._now_ns
             changes += self._end_silence(model)
         counts = OnsetCounts(record.onset_counts)
@@ -144,6 +144,9 @@ class Alerts:
             is_replaced = record.data_ns < newest_ns[model.name, model.environment]
             if is_replaced and self._age_s(record.data_ns) >= self._stale_after_s:
                 changes += self._forget_model(model, "Another version replaced it.")
+                continue
+            if is_replaced and is_retired(record.data_ns, newest_ns[model.name, model.environment], self._now_ns):
+                changes += self._resolve_rules(record, record.rules, RETIRED)
                 continue
             inactive = {name: entry for name, entry in record.rules.items() if name not in rules.active}
             changes += self._resolve_rules(record, inactive, "The rule is switched off.")
@@ -359,16 +362,6 @@ class Alerts:
         return (self._now_ns - time_ns) / 1e9
 
 
-def _has_data(window: Window) -> bool:
-    """Whether anything was counted; while there are no bins, a window exists because something was."""
-    return window.pane.size == 0 or bool(window.pane.any())
-
-
-def _is_back(cause: Cause | None, window: Window) -> bool:
-    """Whether a stream that was no longer sent is sent again."""
-    return cause is not None and cause.is_absent and _has_data(window)
-
-
 def _judge(rule: Rule, entry: RuleRecord, window: Window, score: Score, counts: OnsetCounts, now_ns: int) -> bool:
     """Judges one stream and stores the outcome; returns whether there was one. The guard `alert` counts a failure."""
     stream = window.stream.stream
@@ -382,7 +375,7 @@ def _judge(rule: Rule, entry: RuleRecord, window: Window, score: Score, counts: 
             entry.failed.append(stream)
         entry.judged_ns[stream] = now_ns
         return True
-    if outcome is None and not _is_back(entry.causes.get(stream), window):
+    if outcome is None and not is_back(entry.causes.get(stream), window):
         return False
     _remove_stream(entry, stream)
     if isinstance(outcome, Cause):

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from otel_mlmon.processor.alert.alert import Alert, Cause, RuleState, Severity
 from otel_mlmon.processor.alert.cause import BinCounts
 from otel_mlmon.processor.alert.silence import AlertSilence
 from otel_mlmon.types import ModelKey
+
+RETIRED_AFTER_S: Final = 300.0
+"""How long a version has no traffic while another one has some until it is retired."""
+RETIRED: Final = "This version is retired: it had no traffic for 5 minutes while another version had some."
+"""Why its alerts end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,3 +92,14 @@ class AlertsRecord:
     sequence: int = 0
     """The last `Alert.sequence`."""
     silences: list[AlertSilence] = field(default_factory=list)
+
+
+def is_retired(data_ns: int, newest_ns: int, now_ns: int) -> bool:
+    """Returns whether a version is retired.
+
+    Args:
+        data_ns: When it last had data, Unix nanoseconds.
+        newest_ns: When any version of the model last had data.
+        now_ns: The time.
+    """
+    return (now_ns - data_ns) / 1e9 >= RETIRED_AFTER_S > (now_ns - newest_ns) / 1e9

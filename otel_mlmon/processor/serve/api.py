@@ -1,4 +1,4 @@
-"""Serves the processor's results as JSON (`/api/v1/models`, `/api/v1/references`, `/api/v1/alerts`) and `/metrics`.
+"""Serves the processor's results: JSON (`/api/v1/…`), `/metrics`, health and the page that people look at.
 
 `POST /api/v1/relearn/{id}`, with the administrator's token, is the one request that changes something.
 Answers may not be cached; errors are JSON too. Numbers that are not finite are null, since JSON has none. No
@@ -24,6 +24,8 @@ from otel_mlmon.guard import guard
 from otel_mlmon.processor.serve import health
 from otel_mlmon.processor.serve.access import AccessControl, WebAccess
 from otel_mlmon.processor.serve.authorization import refuse_unauthorized
+from otel_mlmon.processor.serve.page.history import History
+from otel_mlmon.processor.serve.page.routes import Page
 from otel_mlmon.processor.serve.prometheus import CONTENT_TYPE
 from otel_mlmon.processor.serve.references import References, find_reference, relearn_references
 from otel_mlmon.types import ModelKey
@@ -49,6 +51,8 @@ def create_app(
     *,
     relearn: Callable[[ModelKey, tuple[str, ...]], None],
     access: Callable[[], WebAccess] = WebAccess,
+    setup: Callable[[], dict[str, Any]] = dict,
+    history: History | None = None,
 ) -> Starlette:
     """Creates the application.
 
@@ -59,6 +63,8 @@ def create_app(
         references: Returns the references of all models.
         relearn: Has references of a model learned again; returns when that is stored.
         access: Returns what a request must bring, at that moment.
+        setup: Returns how the processor is set up, and what has arrived.
+        history: What the overviews said before, for the page.
     """
 
     def models(_: Request) -> Response:
@@ -103,8 +109,10 @@ def create_app(
             Route("/api/v1/references/{id:path}", reference),
             Route("/api/v1/relearn/{id:path}", relearn_model, methods=["POST"]),
             Route("/api/v1/alerts", alerts),
+            Route("/api/v1/setup", lambda _: _answer(setup)),
             Route("/metrics", prometheus),
             *health.routes(is_ready),
+            *Page(read, setup, history or History()).routes(),
         ],
         middleware=[Middleware(_SecurityHeaders), Middleware(AccessControl, access=access)],
         exception_handlers={HTTPException: _http_error},
@@ -151,7 +159,7 @@ class _SecurityHeaders:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
-                    headers[name] = value
+                    headers.setdefault(name, value)
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

@@ -42,7 +42,7 @@ def overview(
     rules: Iterable[RuleStatus],
     alerts: Iterable[Alert],
 ) -> Document:
-    """Builds `{"models": {id: document}, "alerts": [document]}`.
+    """Builds `{"models": {id: document}, "versions": {id: {version: document}}, "alerts": [document]}`.
 
     A model's document is of the version that was updated last; `versions` names all versions.
     """
@@ -50,12 +50,17 @@ def overview(
     for status in rules:
         rules_by_model.setdefault(status.model, []).append(status)
     models: dict[str, Document] = {}
+    documents: dict[str, dict[str, Document]] = {}
     for summary in sorted(summaries, key=lambda summary: summary.updated_ns):
         key = summary.model.id
-        versions = models.get(key, {"versions": []})["versions"]
         document = model_document(summary, scores, rules_by_model.get(summary.model, []))
-        models[key] = {**document, "versions": [*versions, summary.model.version]}
-    return {"models": models, "alerts": [{**alert.to_dict(), "text": format_alert(alert)} for alert in alerts]}
+        documents.setdefault(key, {})[summary.model.version] = document
+        models[key] = {**document, "versions": list(documents[key])}
+    return {
+        "models": models,
+        "versions": documents,
+        "alerts": [{**alert.to_dict(), "text": format_alert(alert)} for alert in alerts],
+    }
 
 
 def model_document(summary: ModelSummary, scores: Mapping[StreamKey, Score], rules: Iterable[RuleStatus]) -> Document:
@@ -68,7 +73,9 @@ def model_document(summary: ModelSummary, scores: Mapping[StreamKey, Score], rul
         "name": summary.model.name,
         "version": summary.model.version,
         "environment": summary.model.environment,
-        "state": _model_state(stream["state"] for stream in streams),
+        "state": _model_state(
+            stream["state"] for stream in streams if StreamKey(summary.model, stream["stream"]) in scores
+        ),
         "updated_ns": summary.updated_ns,
         "latency": {
             "p50_s": summary.p50_s,
@@ -80,6 +87,8 @@ def model_document(summary: ModelSummary, scores: Mapping[StreamKey, Score], rul
         "throughput_per_s": summary.calls_per_s,
         "error_ratio": summary.error_ratio,
         "predictions": summary.predictions,
+        "open_predictions": summary.open_predictions,
+        "late_predictions": summary.late_predictions,
         "accuracy": accuracy_document(summary, scores),
         "providers": [
             {"provider": use.provider, "first_ns": use.first_ns, "last_ns": use.last_ns}
@@ -211,6 +220,6 @@ def _drift_rank(stream: Document) -> tuple[float, str]:
 
 
 def _model_state(statuses: Iterable[str]) -> str:
-    """Returns the first state of `_MODEL_STATES` that any stream is in; `learning` without streams."""
+    """Returns the first state of `_MODEL_STATES` that any stream is in; `learning` without one that is judged."""
     distinct = set(statuses)
     return next((state for state in _MODEL_STATES if state in distinct), "learning")

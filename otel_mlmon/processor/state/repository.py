@@ -14,6 +14,7 @@ Source: https://github.com/msgpack/msgpack/blob/master/spec.md; https://jcristha
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -30,7 +31,12 @@ from otel_mlmon.sketch.moments import ExactSum
 
 T = TypeVar("T")
 
-FORMAT_VERSION: Final = 5
+DAMAGED: Final = "damaged"
+"""The kind of records that were set aside, by their former kind and key."""
+
+_LOG: Final = logging.getLogger("otel_mlmon.processor")
+
+FORMAT_VERSION: Final = 6
 """The version of all stored records together; grows with any change to them."""
 
 
@@ -44,7 +50,7 @@ class Repository(Protocol):
         """Adds records of one kind, each a key and a value, or replaces those of the same keys.
 
         Raises:
-            StoreError: They cannot be written.
+            StoreError: They cannot be written; all changes since the last commit are rolled back.
         """
 
     def delete(self, kind: str, keys: Iterable[str], /) -> None:
@@ -61,8 +67,8 @@ class Repository(Protocol):
             StoreError: They cannot be removed.
         """
 
-    def load(self, kind: str, since: str = "", /) -> dict[str, bytes]:
-        """Returns the records of a kind by key, in the order of their keys, from key `since` on.
+    def load(self, kind: str, since: str = "", until: str | None = None, /) -> dict[str, bytes]:
+        """Returns the records of a kind by key, in the order of their keys, from `since` to before `until`.
 
         Raises:
             StoreError: They cannot be read.
@@ -108,13 +114,53 @@ def put_records(repository: Repository, kind: RecordKind[T], records: Iterable[t
         repository.put(kind.name, sorted(blobs))
 
 
-def load_records(repository: Repository, kind: RecordKind[T], since: str = "") -> dict[str, T]:
-    """Loads the values of a kind by key, in the order of their keys, from key `since` on.
+def load_records(
+    repository: Repository, kind: RecordKind[T], since: str = "", until: str | None = None
+) -> dict[str, T]:
+    """Loads the values of a kind by key, in the order of their keys, from `since` to before `until`.
+
+    A damaged record is set aside and reported.
 
     Raises:
-        StoreError: They cannot be read, or one is damaged.
+        StoreError: They cannot be read.
     """
-    return {key: decode(blob, kind.type) for key, blob in repository.load(kind.name, since).items()}
+    values: dict[str, T] = {}
+    for key, blob in repository.load(kind.name, since, until).items():
+        try:
+            values[key] = decode(blob, kind.type)
+        except StoreError as error:  # noqa: PERF203 - one by one is the point
+            set_aside(repository, kind.name, key, blob, str(error))
+    return values
+
+
+def load_each(repository: Repository, kind: RecordKind[T], restore: Callable[[T], None]) -> None:
+    """Calls `restore` with each value of a kind, in the order of their keys; what it refuses is set aside and reported.
+
+    Args:
+        repository: Where they are stored.
+        kind: Their kind.
+        restore: Raises `KeyError` or `ValueError` for a value that cannot be used.
+
+    Raises:
+        StoreError: They cannot be read.
+    """
+    for key, value in load_records(repository, kind).items():
+        try:
+            restore(value)
+        except (KeyError, ValueError) as error:  # noqa: PERF203 - one by one is the point
+            blob = encode(value, is_compressed=kind.is_compressed)
+            set_aside(repository, kind.name, key, blob, f"{type(error).__name__}: {error}")
+
+
+def set_aside(repository: Repository, kind: str, key: str, blob: bytes, reason: str) -> None:
+    """Moves a record that cannot be used to the kind `damaged`, and reports it.
+
+    Raises:
+        StoreError: The repository refused it.
+    """
+    _LOG.error("A record of the stored state cannot be used and is set aside: %s %s: %s", kind, key, reason)
+    repository.put(DAMAGED, [(f"{kind} {key}", blob)])
+    repository.delete(kind, [key])
 
 
 DTYPES: Final = ("<i8", "<f8", "|b1", "|u1")

@@ -1,8 +1,9 @@
 """Collects points into panes of event time, and turns each closed pane into one window a stream.
 
 A pane (start, end] holds the points whose time is in it, since a point counts what came before its time. It closes when
-the model's watermark, the largest event time of its points, is the allowed lateness past its end, or when no point was
-received for that long. A point for a closed pane is late: counted, and no evidence.
+the model's watermark (`watermark.py`) is the allowed lateness past its end, or no point was received for that long. A
+point for a closed pane is late: it is added to the pane's counts and to what is reported, and is no evidence. A point
+from the future belongs to the pane of its arrival.
 
 Runs on: the state thread.
 """
@@ -14,14 +15,18 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 from otel_mlmon import semconv
 from otel_mlmon.errors import ProfileError
 from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, ProviderFallback
 from otel_mlmon.processor.state.repository import Repository
-from otel_mlmon.processor.window.model_windows import ModelProgress, ModelSummary, ModelWindows
+from otel_mlmon.processor.window.expiry import remove_ended_series, remove_stale
+from otel_mlmon.processor.window.limits import Limit
+from otel_mlmon.processor.window.model_windows import ClosedPane, ModelProgress, ModelSummary, ModelWindows
+from otel_mlmon.processor.window.outcome import PointOutcome, ReferenceOutcome
 from otel_mlmon.processor.window.providers import ModelProviders
+from otel_mlmon.processor.window.records import load_state, save_state
 from otel_mlmon.processor.window.reference import ModelWindowSettings
 from otel_mlmon.processor.window.reference_export import ModelReference, RelearnRequest, model_reference
 from otel_mlmon.processor.window.series import (
@@ -34,13 +39,7 @@ from otel_mlmon.processor.window.series import (
     SeriesState,
     list_streams,
 )
-from otel_mlmon.processor.window.state import (
-    MAX_EMBEDDED_REFERENCES,
-    EmbeddedReference,
-    WindowState,
-    load_state,
-    save_state,
-)
+from otel_mlmon.processor.window.state import MAX_EMBEDDED_REFERENCES, EmbeddedReference, WindowState
 from otel_mlmon.processor.window.window import Reference, StreamKey, Window, WindowSettings
 from otel_mlmon.reference.embedding import decode_profile
 from otel_mlmon.reference.profile import Profile
@@ -48,25 +47,14 @@ from otel_mlmon.types import Counts, ModelKey
 
 _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
-PointOutcome: TypeAlias = Literal[
-    "accepted", "out_of_order", "reset", "duplicate", "late", "overflow", "mismatch", "unused"
-]
-"""Outcome of adding a point. `out_of_order`: accepted, though a later one of its series came first. `reset`: accepted,
-and its series began anew. `overflow`: dropped, there are too many series or streams. `mismatch`: dropped, a histogram
-where a counter is expected or the reverse. `unused`: of a metric that no stream is made of."""
-
-REJECTED_OUTCOMES: Final[frozenset[PointOutcome]] = frozenset({"late", "overflow", "mismatch"})
-"""Outcomes of points that were not counted, which their sender learns."""
-
-ReferenceOutcome: TypeAlias = Literal["accepted", "unchanged", "older", "none", "refused", "overflow"]
-"""Outcome of adding a loaded model's reference. `older`: another one was made later. `none`: the model
-carries none. `refused`: it cannot be read, or is of another version. `overflow`: dropped, too many models without
-points carry one."""
-
+FREE_AFTER_NS: Final = 300_000_000_000
+"""Silence of a sender after which its series make room where there is none."""
+FREE_INTERVAL_NS: Final = 10_000_000_000
+"""Interval at which room is sought where there is none, at most."""
 CLOCK_SLACK_NS: Final = 5_000_000_000
 """The tolerated difference, either way, between a sender's clock and the processor's."""
 EXPIRY_INTERVAL_NS: Final = 60_000_000_000
-"""Interval at which stale series are searched for, at most."""
+"""Interval at which what is stale is searched for, at most."""
 
 
 class WindowAggregator:
@@ -75,8 +63,9 @@ class WindowAggregator:
     Args:
         settings_for: Returns the settings of a model; called once a model.
         windows: Lengths of time.
-        max_streams: Drift streams over all models; new ones beyond are dropped.
-        max_series: Series over all writers, likewise.
+        max_models: Model versions; points of new ones beyond are rejected.
+        max_streams: Drift streams over all models, likewise.
+        max_series: Series over all senders, likewise.
         clock_ns: Unix nanoseconds.
     """
 
@@ -85,17 +74,22 @@ class WindowAggregator:
         *,
         settings_for: Callable[[ModelKey], ModelWindowSettings] = lambda _: ModelWindowSettings(),
         windows: WindowSettings | None = None,
+        max_models: int = 1_000,
         max_streams: int = 10_000,
-        max_series: int = 100_000,
+        max_series: int = 200_000,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._state = WindowState(settings_for=settings_for, windows=windows or WindowSettings(), started_ns=clock_ns())
-        self._max_streams = max_streams
-        self._max_series = max_series
+        self._model_limit = Limit("max_models", max_models, "model versions")
+        self._stream_limit = Limit("max_streams", max_streams, "streams")
+        self._series_limit = Limit("max_series", max_series, "series")
         self._clock_ns = clock_ns
         self._removed_streams: list[StreamKey] = []
         self._replaced_streams: list[StreamKey] = []
         self._expires_ns = 0
+        self._frees_ns = 0
+        self._resumed_ns = 0
+        """When this process loaded the state: nothing becomes stale while no processor runs."""
         self.counts: Counter[PointOutcome] = Counter()
         """Points by outcome, since this process started."""
         self.clamped = 0
@@ -107,11 +101,12 @@ class WindowAggregator:
         """Continues from the saved state, if there is one, with the present settings.
 
         Raises:
-            StoreError: The repository cannot be read, or a record in it is damaged.
+            StoreError: The repository cannot be read.
         """
-        load_state(self._state, repository)
+        self._resumed_ns = self._clock_ns()
+        load_state(self._state, repository, now_ns=self._resumed_ns)
         for model in self._state.models.values():
-            model.resumed_ns = self._clock_ns()
+            model.resumed_ns = self._resumed_ns
 
     def save(self, repository: Repository) -> None:
         """Writes what changed since the last save; durable after `repository.commit()`.
@@ -184,18 +179,22 @@ class WindowAggregator:
         """
         state, windows = self._state, list[Window]()
         for model in state.models.values():
+            for end_ns in model.find_late_panes():
+                amended = model.amend_pane(end_ns, is_complete=self._is_complete)
+                state.changes.amendments.append(amended.pane)
+                self._note_closed(model, amended)
             for end_ns in model.advance_watermark(now_ns):
                 closed = model.close_pane(end_ns, is_complete=self._is_complete)
                 windows += closed.windows
                 state.changes.panes.append(closed.pane)
-                state.changes.streams.update(closed.changed)
-                state.changes.models.add(model.key)
-                for series, key in closed.consumed:
-                    self._note_consumed(series)
-                    state.note_consumed(series, key)
+                self._note_closed(model, closed)
+            state.remove_idle_senders(model, now_ns)
         if now_ns >= self._expires_ns:
             self._expires_ns = now_ns + EXPIRY_INTERVAL_NS
-            self._expire(now_ns)
+            remove_stale(state, now_ns, resumed_ns=self._resumed_ns, removed_streams=self._removed_streams)
+            self._model_limit.report(len(state.models))
+            self._stream_limit.report(self.stream_count)
+            self._series_limit.report(len(state.series))
         return sorted(windows, key=lambda window: (window.end_ns, window.stream))
 
     def pop_replaced_streams(self) -> list[StreamKey]:
@@ -237,7 +236,8 @@ class WindowAggregator:
         Raises:
             KeyError: There is no point of it.
         """
-        return replace(self._state.models[model].summary(), providers=self._state.provider_uses(model))
+        summary = self._state.models[model].summary(is_complete=self._is_complete)
+        return replace(summary, providers=self._state.provider_uses(model))
 
     def reference(self, model: ModelKey) -> ModelReference:
         """Returns the reference that one model version is judged by.
@@ -258,50 +258,87 @@ class WindowAggregator:
         key = SeriesKey(point.series, point.start_ns if point.is_cumulative else DELTA)
         point_key = (point.start_ns, point.time_ns)
         series, model = state.series.get(key), state.models.get(point.model)
-        if series is not None and series.has_point(point_key):
-            return "duplicate"
-        if isinstance(point.sketch, int) is not (point.metric in COUNTERS):
-            return "mismatch" if list_streams(point.metric, point.key, point.category) else "unused"
-        if model is not None and end_ns <= model.progress.closed_ns:
-            return "late" if list_streams(point.metric, point.key, point.category) else "unused"
-        outcome: PointOutcome = "accepted"
+        refusal = self._check_point(point, series, end_ns, now_ns)
+        if refusal is not None:
+            return refusal
+        value = PointValue.from_sketch(point.sketch)
+        outcome: PointOutcome
         if series is None:
-            refusal = self._refusal(point, model)
-            if refusal is not None:
-                return refusal
             series = self._add_series(key, point, now_ns)
             outcome = "reset" if state.add_series(series) else "accepted"
-        elif point.time_ns < series.state.newest_ns:
-            outcome = "out_of_order"
-        state.add_point(series, point_key, Point(end_ns, PointValue.from_sketch(point.sketch), point.exemplars))
-        state.models[point.model].add_point(series, end_ns, time_ns, now_ns)
-        return outcome
+            is_counted = not value.total or self._is_complete(series.state, point.start_ns, point.time_ns)
+        else:
+            outcome = "out_of_order" if time_ns < series.state.newest_ns else "accepted"
+            is_counted = series.can_subtract(value) if point.is_cumulative else True
+        if model is not None and end_ns <= model.progress.closed_ns:
+            outcome = "late"
+        state.add_point(series, point_key, Point(end_ns, time_ns, now_ns, value, point.exemplars), sender=point.sender)
+        state.models[point.model].add_point(series, end_ns, time_ns, now_ns, sender=series.state.sender)
+        return outcome if is_counted or not point.is_cumulative else "starting_point"
 
-    def _refusal(self, point: DataPoint, model: ModelWindows | None) -> PointOutcome | None:
-        """Returns the reason why a new series cannot be added; None if it can."""
-        names = list_streams(point.metric, point.key, point.category)
-        if not names:
+    def _check_point(self, point: DataPoint, series: Series | None, end_ns: int, now_ns: int) -> PointOutcome | None:
+        """Returns why a point adds nothing to its pane; None if it does."""
+        if series is not None:
+            repetition = series.find_repetition((point.start_ns, point.time_ns))
+            if repetition is not None:
+                return repetition
+        elif not list_streams(point.metric, point.key, point.category):
             return "unused"
+        if isinstance(point.sketch, int) is not (point.metric in COUNTERS):
+            return "mismatch"
+        if end_ns <= now_ns - self._state.windows.amend_for_ns:
+            return "too_late"
+        return self._find_refusal(point, now_ns) if series is None else None
+
+    def _find_refusal(self, point: DataPoint, now_ns: int) -> PointOutcome | None:
+        """Returns the reason why a new series cannot be added; None if it can."""
+        state, model = self._state, self._state.models.get(point.model)
+        ended = state.ended.get(point.sender)
+        if ended is not None and not point.is_cumulative and point.time_ns <= ended.newest_ns:
+            return "overlap"
+        if model is None and not self._model_limit.has_room(len(state.models)):
+            self._model_limit.report(len(state.models))
+            return "too_many_models"
+        names = list_streams(point.metric, point.key, point.category)
         present = model.streams if model is not None else {}
         added = [name for name in names if name not in present]
-        if len(self._state.series) >= self._max_series:
-            return "overflow"
-        if added and self.stream_count + len(added) > self._max_streams:
-            return "overflow"
-        inputs = sum(name.startswith(semconv.STREAM_INPUT_PREFIX) for name in (*present, *added))
-        settings = model.settings if model is not None else self._state.settings_of(point.model)
-        is_input = any(name.startswith(semconv.STREAM_INPUT_PREFIX) for name in added)
-        return "overflow" if is_input and inputs > settings.max_features else None
+        settings = model.settings if model is not None else state.settings_of(point.model)
+        inputs = sum(name.startswith(semconv.STREAM_INPUT_PREFIX) for name in (*present, *added)) if added else 0
+        refusal: PointOutcome | None = None
+        if inputs > settings.max_features and any(name.startswith(semconv.STREAM_INPUT_PREFIX) for name in added):
+            refusal = "too_many_features"
+        elif added and not self._stream_limit.has_room(self.stream_count, len(added)):
+            self._stream_limit.report(self.stream_count)
+            refusal = "too_many_streams"
+        elif not self._series_limit.has_room(len(state.series)) and not self._free_series(now_ns):
+            self._series_limit.report(len(state.series))
+            refusal = "too_many_series"
+        if refusal is not None:
+            # Also a model without any room is shown, so that nobody takes it for a model that is watched.
+            self._ensure_model(point.model, now_ns).note_overflow(now_ns)
+        return refusal
+
+    def _free_series(self, now_ns: int) -> bool:
+        """Removes series of senders that are silent for minutes, where there is no room; returns whether there is."""
+        if now_ns >= self._frees_ns:
+            self._frees_ns = now_ns + FREE_INTERVAL_NS
+            remove_ended_series(self._state, now_ns, after_ns=FREE_AFTER_NS, resumed_ns=self._resumed_ns)
+        return self._series_limit.has_room(len(self._state.series))
+
+    def _ensure_model(self, key: ModelKey, now_ns: int) -> ModelWindows:
+        state = self._state
+        if key not in state.models:
+            state.models[key] = ModelWindows(
+                progress=ModelProgress(model=key, received_ns=now_ns),
+                settings=state.settings_of(key),
+                windows=state.windows,
+            )
+            state.changes.models.add(key)
+        return state.models[key]
 
     def _add_series(self, key: SeriesKey, point: DataPoint, now_ns: int) -> Series:
         state = self._state
-        if point.model not in state.models:
-            state.models[point.model] = ModelWindows(
-                progress=ModelProgress(model=point.model, received_ns=now_ns),
-                settings=state.settings_of(point.model),
-                windows=state.windows,
-            )
-        model = state.models[point.model]
+        model = self._ensure_model(point.model, now_ns)
         for name in list_streams(point.metric, point.key, point.category):
             if name not in model.streams:
                 state.changes.streams.add(model.ensure_stream(name).key)
@@ -309,6 +346,7 @@ class WindowAggregator:
         return Series(
             SeriesState(
                 key=key,
+                sender=point.sender,
                 model=point.model,
                 metric=point.metric,
                 name=point.key,
@@ -317,38 +355,28 @@ class WindowAggregator:
             )
         )
 
-    def _is_complete(self, start_ns: int, time_ns: int) -> bool:
-        """Returns whether a first total was counted since this process started.
+    def _is_complete(self, series: SeriesState, start_ns: int, time_ns: int) -> bool:
+        """Returns whether a first total was counted since this process started, and by no series that was removed.
 
         One that began longer ago than a series is remembered may be that of a series that was removed.
         """
+        ended = self._state.ended.get(series.sender)
         is_since_start = start_ns >= self._state.started_ns - CLOCK_SLACK_NS
         is_recent = time_ns - start_ns <= self._state.windows.stale_after_ns
-        return is_since_start and is_recent and 0 < start_ns < time_ns
+        is_new = ended is None or start_ns > ended.newest_ns
+        return is_since_start and is_recent and is_new and 0 < start_ns < time_ns
 
-    def _note_consumed(self, key: SeriesKey) -> None:
-        series = self._state.series[key]
-        series.state.updated_ns = self._clock_ns()
-        self.resets += series.resets
-        series.resets = 0
-
-    def _expire(self, now_ns: int) -> None:
-        """Removes models and series without points for too long."""
-        state = self._state
-        stale_ns, retention_ns = now_ns - state.windows.stale_after_ns, now_ns - state.windows.retention_ns
-        for model in [key for key, model in state.models.items() if model.progress.received_ns < retention_ns]:
-            self._removed_streams += state.remove_model(model)
-        for model in [key for key, (reference, _) in state.embedded.items() if reference.received_ns < retention_ns]:
-            if model not in state.models:
-                state.remove_embedded(model)
-        for model in [key for key, uses in state.providers.items() if uses.last_ns < retention_ns]:
-            if model not in state.models:
-                state.remove_providers(model)
-        for key, series in list(state.series.items()):
-            is_stale = series.state.updated_ns < stale_ns and not series.pending
-            if is_stale or series.state.model not in state.models:
-                state.remove_series(key)
-        state.prune_panes()
+    def _note_closed(self, model: ModelWindows, closed: ClosedPane) -> None:
+        """Notes what closing or amending a pane changed."""
+        state, now_ns = self._state, self._clock_ns()
+        state.changes.streams.update(closed.changed)
+        state.changes.models.add(model.key)
+        for key, point in closed.consumed:
+            series = state.series[key]
+            series.state.updated_ns = now_ns
+            self.resets += series.resets
+            series.resets = 0
+            state.note_consumed(key, point)
 
 
 def _decode_reference(loaded: ModelLoaded) -> Profile | None:

@@ -16,6 +16,18 @@ class WindowsSection(Section):
     lateness_s: Duration = Field(
         default=15.0, alias="lateness", ge=0, description="How long a pane waits for late data."
     )
+    idle_after_s: Duration = Field(
+        default=30.0,
+        alias="idle_after",
+        gt=0,
+        description="A sender that is silent for this long, or this far behind the others, holds up no pane.",
+    )
+    amend_for_s: Duration | None = Field(
+        default=None,
+        alias="amend_for",
+        gt=0,
+        description="How long a closed pane still takes late data into its counts; null: as long as it is stored.",
+    )
     rolling_s: Duration = Field(
         default=3600.0, alias="rolling", gt=0, description="Length of the rolling window that is reported and drawn."
     )
@@ -28,11 +40,21 @@ class WindowsSection(Section):
 
 
 class LimitsSection(Section):
-    """Limits that keep memory bounded."""
+    """Limits that keep memory bounded; the log warns at 80 % and 100 % of each."""
 
+    max_models: Count = Field(default=1_000, ge=1, description="Model versions at once.")
     max_streams: Count = Field(default=10_000, ge=1, description="Streams monitored at once, over all models.")
+    max_series: Count = Field(
+        default=200_000, ge=1, description="Series at once, over all processes that send: 1 to 2 kB of memory each."
+    )
     stale_after_s: Duration = Field(
-        default=86400.0, alias="stale_after", gt=0, description="A stream without data for this long is forgotten."
+        default=86400.0,
+        alias="stale_after",
+        gt=0,
+        description=(
+            "A stream without data for this long is forgotten, and a version that another one replaced. The series of "
+            "a process that ended are forgotten after this or 30m, whichever is shorter."
+        ),
     )
 
 

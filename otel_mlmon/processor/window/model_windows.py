@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -14,12 +14,33 @@ from otel_mlmon.processor.window.moving_reference import MovingReference
 from otel_mlmon.processor.window.presence import Absence, StreamPresence
 from otel_mlmon.processor.window.providers import ProviderUse
 from otel_mlmon.processor.window.reference import ModelWindowSettings, ReferenceState, StreamReference
-from otel_mlmon.processor.window.series import FAILED, PointKey, Series, SeriesKey, merge_streams, sketch_streams
-from otel_mlmon.processor.window.stream import StreamSummary, StreamWindows
-from otel_mlmon.processor.window.window import ModelPane, RollingWindow, StreamKey, Window, WindowSettings
+from otel_mlmon.processor.window.series import (
+    FAILED,
+    CompletenessCheck,
+    PointKey,
+    Series,
+    SeriesKey,
+    merge_streams,
+    sketch_streams,
+)
+from otel_mlmon.processor.window.stream import StreamSummary, StreamWindows, summarize_overflow
+from otel_mlmon.processor.window.watermark import SenderWatermarks
+from otel_mlmon.processor.window.window import (
+    ModelPane,
+    PaneCounts,
+    RollingWindow,
+    StreamKey,
+    Window,
+    WindowSettings,
+    add_pane,
+)
 from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import ModelKey
+
+OVERFLOW_SHOWN_NS: Final = 600_000_000_000
+"""How long after its last point the stream of what found no room is shown."""
+_PREDICTION_METRICS: Final = frozenset({semconv.PREDICTIONS.name, semconv.VALUE.name})
 
 MAX_EXEMPLARS: Final = 4
 """Trace ids of a window: the smallest, which is a random choice, and the same whatever the order."""
@@ -46,7 +67,11 @@ class ModelSummary:
     calls: int
     calls_per_s: float
     predictions: int
-    """Predictions counted in closed panes since the first point of this version."""
+    """Predictions counted since the first point of this version, those in open panes so far among them."""
+    open_predictions: int
+    """Those in panes that are still open."""
+    late_predictions: int
+    """Those that came after their pane had closed: counted, and no evidence."""
     streams: tuple[StreamSummary, ...]
     """By name."""
     calibration: Calibration | None = None
@@ -65,12 +90,14 @@ class ModelProgress:
     watermark_ns: int = 0
     """The largest event time of its points."""
     closed_ns: int = 0
-    """Panes up to here are closed, and points for them are late."""
+    """Panes up to here are closed, and points for them are late: counted, and no evidence."""
     first_ns: int = 0
     """Start of the first pane with points."""
     last_ns: int = 0
     """End of the last pane with points."""
     predictions: int = 0
+    late_predictions: int = 0
+    """Those of `predictions` that came after their pane had closed."""
     presences: dict[str, StreamPresence] = field(default_factory=dict)
     """By stream that ever had values."""
 
@@ -100,29 +127,48 @@ class ModelWindows:
     last_panes: deque[ModelPane] = field(default_factory=deque)
     resumed_ns: int = 0
     """When this process loaded it, by our clock: what was sent while none ran comes after it."""
+    senders: SenderWatermarks = field(init=False)
+    overflow_points: int = 0
+    """Points that found no room for a new stream or series, since this process started."""
+    overflow_ns: int = 0
+    """When the last of them was received, by our clock."""
+
+    def __post_init__(self) -> None:
+        self.senders = SenderWatermarks(self.progress.model, self.windows.idle_after_ns)
 
     @property
     def key(self) -> ModelKey:
         """The model version."""
         return self.progress.model
 
-    def add_point(self, series: Series, end_ns: int, time_ns: int, now_ns: int) -> None:
+    def add_point(self, series: Series, end_ns: int, time_ns: int, now_ns: int, *, sender: str) -> None:
         """Notes that a point of `series` is pending for the pane that ends at `end_ns`."""
         self.open_panes.setdefault(end_ns, {})[series.state.key] = series
+        self.senders.add_point(sender, time_ns, now_ns)
         self.progress.watermark_ns = max(self.progress.watermark_ns, time_ns)
         self.progress.received_ns = now_ns
+
+    def note_overflow(self, now_ns: int) -> None:
+        """Notes a point that found no room for its stream or series."""
+        self.overflow_points += 1
+        self.overflow_ns = self.progress.received_ns = now_ns
+
+    def find_late_panes(self) -> list[int]:
+        """Returns the ends of the closed panes that late points are pending for, in the order of time."""
+        return sorted(end_ns for end_ns in self.open_panes if end_ns <= self.progress.closed_ns)
 
     def advance_watermark(self, now_ns: int) -> list[int]:
         """Returns the ends of the open panes that close now: the watermark has passed them by the allowed lateness.
 
         All of them close when this process ran and received no point for as long as a pane and the allowed lateness.
         """
-        pane_ns, lateness_ns = self.windows.pane_ns, self.windows.lateness_ns
-        until_ns = (self.progress.watermark_ns - lateness_ns) // pane_ns * pane_ns
-        if self.open_panes and now_ns - max(self.progress.received_ns, self.resumed_ns) >= pane_ns + lateness_ns:
+        pane_ns, lateness_ns, progress = self.windows.pane_ns, self.windows.lateness_ns, self.progress
+        until_ns = (self.senders.watermark(progress.watermark_ns) - lateness_ns) // pane_ns * pane_ns
+        if self.open_panes and now_ns - max(progress.received_ns, self.resumed_ns) >= pane_ns + lateness_ns:
             until_ns = max(until_ns, *self.open_panes)
-        self.progress.closed_ns = max(self.progress.closed_ns, until_ns)
-        return sorted(end_ns for end_ns in self.open_panes if end_ns <= self.progress.closed_ns)
+        ends = sorted(end_ns for end_ns in self.open_panes if progress.closed_ns < end_ns <= until_ns)
+        progress.closed_ns = max(progress.closed_ns, until_ns)
+        return ends
 
     def ensure_stream(self, name: str, state: ReferenceState | None = None) -> StreamWindows:
         """Returns the stream of that name, added if it is not there yet.
@@ -154,7 +200,7 @@ class ModelWindows:
         present = [self.streams[name] for name in names if name in self.streams]
         return [stream.key for stream in present if stream.relearn()]
 
-    def close_pane(self, end_ns: int, *, is_complete: Callable[[int, int], bool]) -> ClosedPane:
+    def close_pane(self, end_ns: int, *, is_complete: CompletenessCheck) -> ClosedPane:
         """Closes one pane; panes close in the order of time.
 
         Args:
@@ -183,20 +229,38 @@ class ModelWindows:
                 windows += [window] if window is not None else []
                 changed += [stream.key] if is_changed else []
         self.progress.predictions += predictions
-        pane = ModelPane(
-            model=self.key,
-            start_ns=start_ns,
-            end_ns=end_ns,
-            duration=sketches.get(semconv.STREAM_LATENCY, StreamSketch()),
-            failed=sketches.get(semconv.STREAM_ERRORS, StreamSketch()).categories.counts.get(FAILED, 0),
-            streams={
-                name: stream.rolling.panes[-1]
-                for name, stream in self.streams.items()
-                if stream.rolling.panes and stream.rolling.panes[-1].end_ns == end_ns
-            },
-        )
+        counts = {
+            name: stream.rolling.panes[-1]
+            for name, stream in self.streams.items()
+            if stream.rolling.panes and stream.rolling.panes[-1].end_ns == end_ns
+        }
+        pane = self._build_pane(sketches, counts, start_ns, end_ns)
         self._add_pane(pane)
         return ClosedPane(windows, pane, consumed, changed)
+
+    def amend_pane(self, end_ns: int, *, is_complete: CompletenessCheck) -> ClosedPane:
+        """Adds late points to a closed pane: to its counts and all that is reported, and to no evidence or reference.
+
+        Args:
+            end_ns: End of the pane.
+            is_complete: As `Series.consume` has it.
+        """
+        sketches, _, consumed = self._consume_points(end_ns, is_complete)
+        start_ns, progress = end_ns - self.windows.pane_ns, self.progress
+        progress.first_ns = min(progress.first_ns or start_ns, start_ns)
+        progress.last_ns = progress.last_ns or end_ns
+        predictions = _count_predictions(sketches)
+        progress.predictions += predictions
+        progress.late_predictions += predictions
+        counts: dict[str, PaneCounts] = {}
+        for name, sketch in sketches.items():
+            with guard("window"):
+                stream = self.ensure_stream(name)
+                amended = stream.amend_pane(sketch, start_ns=start_ns, end_ns=end_ns, last_ns=progress.last_ns)
+                counts |= {name: amended} if amended is not None else {}
+        pane = self._build_pane(sketches, counts, start_ns, end_ns)
+        self._add_pane(pane)
+        return ClosedPane([], pane, consumed, [])
 
     def restore_pane(self, pane: ModelPane) -> None:
         """Adds a stored pane to the rolling windows and to the summary; panes come in the order of time."""
@@ -211,10 +275,10 @@ class ModelWindows:
             stream.rolling.evict(self.progress.last_ns)
             stream.update_reference(self.progress.last_ns)
 
-    def summary(self) -> ModelSummary:
-        """Summarises the model for people."""
+    def summary(self, *, is_complete: CompletenessCheck) -> ModelSummary:
+        """Summarises the model for people; `is_complete` as `Series.consume` has it."""
         duration = merge_streams({"": pane.duration} for pane in self.last_panes).get("", StreamSketch())
-        calls, progress = duration.numbers, self.progress
+        calls, progress, open_predictions = duration.numbers, self.progress, self._count_open_predictions(is_complete)
         covered_ns = min(self.windows.short_panes * self.windows.pane_ns, progress.last_ns - progress.first_ns)
         over = int(count_over_threshold(duration, self.settings.latency_threshold_s)[1])
         return ModelSummary(
@@ -229,9 +293,23 @@ class ModelWindows:
             error_ratio=sum(pane.failed for pane in self.last_panes) / calls if calls else float("nan"),
             calls=calls,
             calls_per_s=calls / (covered_ns / 1e9) if covered_ns else 0.0,
-            predictions=progress.predictions,
-            streams=tuple(self.streams[name].summary() for name in sorted(self.streams)),
+            predictions=progress.predictions + open_predictions,
+            open_predictions=open_predictions,
+            late_predictions=progress.late_predictions,
+            streams=tuple(self._summarize_streams()),
             calibration=self.settings.calibration,
+        )
+
+    def _build_pane(
+        self, sketches: Mapping[str, StreamSketch], counts: Mapping[str, PaneCounts], start_ns: int, end_ns: int
+    ) -> ModelPane:
+        return ModelPane(
+            model=self.key,
+            start_ns=start_ns,
+            end_ns=end_ns,
+            duration=sketches.get(semconv.STREAM_LATENCY, StreamSketch()),
+            failed=sketches.get(semconv.STREAM_ERRORS, StreamSketch()).categories.counts.get(FAILED, 0),
+            streams=counts,
         )
 
     def _update_presences(
@@ -256,12 +334,32 @@ class ModelWindows:
         return {name: absence for name, absence in absences.items() if absence is not None}
 
     def _add_pane(self, pane: ModelPane) -> None:
-        self.last_panes.append(pane)
-        while self.last_panes[0].end_ns <= pane.end_ns - self.windows.short_panes * self.windows.pane_ns:
+        """Adds a pane, or what came late for one, to those that latency and throughput are read from."""
+        add_pane(self.last_panes, pane)
+        oldest_ns = self.progress.last_ns - self.windows.short_panes * self.windows.pane_ns
+        while self.last_panes and self.last_panes[0].end_ns <= oldest_ns:
             self.last_panes.popleft()
 
+    def _count_open_predictions(self, is_complete: CompletenessCheck) -> int:
+        """Counts the labels in open panes, or without any the values; of several heads the most."""
+        totals: dict[tuple[str, str], int] = {}
+        for series in {id(series): series for pane in self.open_panes.values() for series in pane.values()}.values():
+            state = series.state
+            if state.metric in _PREDICTION_METRICS:
+                head = state.category if state.metric == semconv.PREDICTIONS.name else state.name
+                count = series.count_pending(is_complete=is_complete)
+                totals[state.metric, head] = totals.get((state.metric, head), 0) + count
+        labels = [total for (metric, _), total in totals.items() if metric == semconv.PREDICTIONS.name]
+        return max(labels or totals.values(), default=0)
+
+    def _summarize_streams(self) -> Iterator[StreamSummary]:
+        for name in sorted(self.streams):
+            yield self.streams[name].summary()
+        if self.overflow_points and self.progress.received_ns - self.overflow_ns < OVERFLOW_SHOWN_NS:
+            yield summarize_overflow(self.overflow_points)
+
     def _consume_points(
-        self, end_ns: int, is_complete: Callable[[int, int], bool]
+        self, end_ns: int, is_complete: CompletenessCheck
     ) -> tuple[dict[str, StreamSketch], dict[str, set[str]], list[tuple[SeriesKey, PointKey]]]:
         """Consumes the points of a pane; returns sketch and trace ids of each stream, and the points they came from."""
         increments: list[dict[str, StreamSketch]] = []

@@ -8,6 +8,10 @@ is a new series. Rules:
   is only a starting point (`initial_value: auto` of the Collector's `cumulative_to_delta`).
 - A total that falls was reset; all of it is an increment.
 - A total in other buckets than before is only a new starting point.
+- A total of an earlier time than the last one adds what it exceeds it by: totals do not fall, so the sender's clock was
+  set back. One that exceeds it by nothing is an old one, and is in the last one already.
+- A repeated delta is recognised by its time: the last `MAX_CONSUMED_KEYS` exactly, an older one where its interval is
+  counted already. It may be another one that overlaps; then it is rejected, since it might be counted twice.
 - Choice: delta points of one series that overlap without being equal are all counted. The Collector drops them; but
   they come from workers forked under one resource identity, and what those counted did happen.
 
@@ -16,9 +20,10 @@ Source: opentelemetry-specification, metrics/data-model.md, Resets and Gaps, Ove
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from otel_mlmon import semconv, streams
 from otel_mlmon.processor.receive.data_point import Sketch
@@ -28,7 +33,10 @@ from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
 from otel_mlmon.types import ModelKey
 
 MAX_CONSUMED_KEYS: Final = 8
-"""Consumed points by which a repeated one is still recognised as a duplicate; older ones count as late."""
+"""Consumed points, those of the latest times, by which a repeated one is recognised for certain."""
+
+MAX_COVERED: Final = 64
+"""Intervals of time that a series of deltas is known to have counted; beyond them the oldest gap counts as counted."""
 
 DELTA: Final = -1
 """The start of a series of deltas, in its key."""
@@ -105,6 +113,10 @@ class Point(NamedTuple):
     """Holds a point until its pane closes."""
 
     pane_end_ns: int
+    time_ns: int
+    """Its event time, by which totals are ordered: that of its arrival where its sender's clock was ahead."""
+    received_ns: int
+    """When it was received, by our clock."""
     value: PointValue
     exemplars: tuple[str, ...] = ()
 
@@ -114,6 +126,7 @@ class SeriesState:
     """Holds the stored state of a series: its last total and the points consumed last."""
 
     key: SeriesKey
+    sender: str
     model: ModelKey
     metric: str
     name: str
@@ -126,9 +139,17 @@ class SeriesState:
     total: PointValue | None = None
     """The total that was consumed last."""
     total_ns: int = 0
-    """The time of `total`, Unix nanoseconds."""
+    """The largest time of a total that was consumed, Unix nanoseconds."""
+    total_received_ns: int = 0
+    """When `total` was received, by our clock."""
     consumed: list[PointKey] = field(default_factory=list)
-    """The last `MAX_CONSUMED_KEYS` points that were consumed."""
+    """The `MAX_CONSUMED_KEYS` consumed points of the latest times, in the order of time."""
+    covered: list[tuple[int, int]] = field(default_factory=list)
+    """Of deltas: the intervals of time that are counted, start and end, at most `MAX_COVERED`, in order."""
+
+
+CompletenessCheck: TypeAlias = Callable[[SeriesState, int, int], bool]
+"""Whether a first total of a series, of a start and a time, was counted since this process started, and not yet."""
 
 
 @dataclass(slots=True, eq=False)
@@ -140,43 +161,120 @@ class Series:
     resets: int = 0
     """Resets since the caller last set it to 0."""
 
-    def has_point(self, key: PointKey) -> bool:
-        """Whether the point is pending, or one of the last that were consumed."""
-        return key in self.pending or key in self.state.consumed
+    def find_repetition(self, key: PointKey) -> Literal["duplicate", "overlap"] | None:
+        """Returns whether a point was counted before; None if it is new for certain.
+
+        `overlap`: a delta whose time is counted already, too long ago to tell a repeated point from another one.
+        """
+        if key in self.pending or key in self.state.consumed:
+            return "duplicate"
+        consumed = self.state.consumed
+        if self.state.key.start_ns != DELTA or len(consumed) < MAX_CONSUMED_KEYS or key[1] > consumed[0][1]:
+            return None
+        start_ns, time_ns = key
+        is_covered = any(first <= start_ns and time_ns <= last for first, last in self.state.covered)
+        return "overlap" if is_covered or start_ns <= 0 else None
+
+    def can_subtract(self, total: PointValue) -> bool:
+        """Returns whether a total has the form of the last one, or is the first."""
+        last = self.state.total
+        if self.pending:
+            last = max(self.pending.values(), key=lambda point: point.time_ns).value
+        return last is None or total.has_form_of(last)
 
     def consume(
-        self, pane_end_ns: int, *, is_complete: Callable[[int, int], bool]
+        self, pane_end_ns: int, *, is_complete: CompletenessCheck
     ) -> Iterator[tuple[PointKey, Point, PointValue | None]]:
         """Removes the points of panes up to `pane_end_ns`, and yields each with its increment; None if it has none.
 
         Args:
             pane_end_ns: End of the pane that closes.
-            is_complete: Whether a first total, of a start and a time, was counted since this process started.
+            is_complete: Whether a first total counts from its start on.
         """
-        keys = [key for key, point in self.pending.items() if point.pane_end_ns <= pane_end_ns]
-        for key in sorted(keys, key=lambda key: (key[1], key[0])):
+        points = [
+            (point.time_ns, key[1], key[0]) for key, point in self.pending.items() if point.pane_end_ns <= pane_end_ns
+        ]
+        for _, time_ns, start_ns in sorted(points):
+            key = start_ns, time_ns
             point = self.pending.pop(key)
-            self.state.consumed = [*self.state.consumed, key][-MAX_CONSUMED_KEYS:]
+            self._note_consumed(key, point)
             is_delta = self.state.key.start_ns == DELTA
-            yield key, point, point.value if is_delta else self._increment(key, point.value, is_complete)
+            yield key, point, point.value if is_delta else self._increment(key, point, is_complete)
 
-    def _increment(
-        self, key: PointKey, total: PointValue, is_complete: Callable[[int, int], bool]
-    ) -> PointValue | None:
-        start_ns, time_ns = key
-        if time_ns <= self.state.total_ns:
-            return None  # a clock that was in the future: its later point was consumed first, and includes this one
-        earlier, self.state.total, self.state.total_ns = self.state.total, total, time_ns
-        if earlier is None:
-            return total if is_complete(start_ns, time_ns) else None
-        if not total.has_form_of(earlier):
-            self.resets += 1
-            return None
-        increment = total.subtract(earlier)
-        if increment is None:
-            self.resets += 1
-            return total
+    def count_pending(self, *, is_complete: CompletenessCheck) -> int:
+        """Counts the values that closing the panes of the pending points will add, by what is known now."""
+        if self.state.key.start_ns == DELTA:
+            return sum(point.value.total for point in self.pending.values())
+        state, count = self.state, 0
+        last = _Total(state.total, state.total_ns, state.total_received_ns)
+        for key, point in sorted(self.pending.items(), key=lambda item: (item[1].time_ns, item[0][1])):
+            last, increment, _ = _step(last, point, is_first_counted=last.value is None and is_complete(state, *key))
+            count += increment.total if increment is not None else 0
+        return count
+
+    def _note_consumed(self, key: PointKey, point: Point) -> None:
+        consumed = self.state.consumed
+        insort(consumed, key, key=lambda other: (other[1], other[0]))
+        del consumed[:-MAX_CONSUMED_KEYS]
+        if self.state.key.start_ns == DELTA and key[0] > 0 and key[1] == point.time_ns:
+            cover(self.state.covered, *key)
+
+    def _increment(self, key: PointKey, point: Point, is_complete: CompletenessCheck) -> PointValue | None:
+        state = self.state
+        last = _Total(state.total, state.total_ns, state.total_received_ns)
+        is_first_counted = last.value is None and is_complete(state, *key)
+        last, increment, is_reset = _step(last, point, is_first_counted=is_first_counted)
+        state.total, state.total_ns, state.total_received_ns = last
+        self.resets += is_reset
         return increment
+
+
+class _Total(NamedTuple):
+    """Holds where a series of totals stands."""
+
+    value: PointValue | None
+    """None before the first."""
+    time_ns: int
+    received_ns: int
+
+
+def _step(last: _Total, point: Point, *, is_first_counted: bool) -> tuple[_Total, PointValue | None, bool]:
+    """Takes the step from the last total to that of a point; returns where it leads, its increment, and if it reset.
+
+    Args:
+        last: Where the series stands.
+        point: The next point.
+        is_first_counted: Whether a first total is an increment.
+    """
+    value = point.value
+    following = _Total(value, max(last.time_ns, point.time_ns), max(last.received_ns, point.received_ns))
+    if last.value is None:
+        return following, value if is_first_counted else None, False
+    has_form = value.has_form_of(last.value)
+    increment = value.subtract(last.value) if has_form else None
+    # One that was received before the last total is an old one too, where a clock was set back between the two.
+    is_old = point.time_ns <= last.time_ns or point.received_ns < last.received_ns
+    if is_old and (increment is None or not increment.total):
+        return last, None, False
+    if increment is None:
+        return following, value if has_form else None, True
+    return following, increment, False
+
+
+def cover(covered: list[tuple[int, int]], start_ns: int, end_ns: int) -> None:
+    """Adds an interval of time to sorted, disjoint ones, and joins those that touch."""
+    if covered and covered[-1][0] <= start_ns <= covered[-1][1]:
+        covered[-1] = covered[-1][0], max(covered[-1][1], end_ns)
+        return
+    joined: list[tuple[int, int]] = []
+    for first, last in sorted([*covered, (start_ns, end_ns)]):
+        if joined and first <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(joined[-1][1], last)
+        else:
+            joined.append((first, last))
+    if len(joined) > MAX_COVERED:
+        joined[:2] = [(joined[0][0], joined[1][1])]
+    covered[:] = joined
 
 
 def list_streams(metric: str, name: str, category: str = "") -> tuple[str, ...]:

@@ -23,6 +23,9 @@ from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import Counts
 from otel_mlmon.vocabulary import split_bucket
 
+OVERFLOW: Final = "overflow"
+"""The stream that stands for all that found no room."""
+
 _NO_COUNTS: Final = np.zeros(0, dtype=np.int64)
 _EMPTY: Final = StreamSketch()
 _NO_BINS: Final = Bins(names=(), is_ordered=False)
@@ -109,15 +112,7 @@ class StreamWindows:
         is_changed = self.learned.fit(sketch)
         if is_changed:
             self._clear()
-        moments = sketch.moments
-        pane = PaneCounts(
-            start_ns=start_ns,
-            end_ns=end_ns,
-            generation=self.learned.state.generation,
-            counts=self._count(sketch),
-            number_count=moments.count,
-            exact_sum=moments.exact_sum,
-        )
+        pane = self._count_pane(sketch, start_ns, end_ns)
         if self.moving is not None:
             self.update_reference(end_ns)
             if sketch.total:
@@ -126,6 +121,30 @@ class StreamWindows:
         if sketch.total:
             self.rolling.add(pane)
         return self._window(sketch, pane.counts, start_ns, end_ns, exemplars, absence), is_changed
+
+    def amend_pane(self, sketch: StreamSketch, *, start_ns: int, end_ns: int, last_ns: int) -> PaneCounts | None:
+        """Adds what came late for a closed pane to the rolling window; returns its counts.
+
+        None where it cannot be counted over the present bins: while there are none, or where texts or buckets do not
+        fit. Nothing is learned from it.
+
+        Args:
+            sketch: The late values.
+            start_ns: Start of their pane.
+            end_ns: End of their pane.
+            last_ns: End of the model's last closed pane.
+        """
+        binning = self.learned.binning
+        if self.learned.reference is None or binning is None or binning.find_required_grid(sketch) is not None:
+            return None
+        if not sketch.total or find_text_fault(self.learned.state.sketch, sketch, is_learned=self._is_learned):
+            return None
+        pane = self._count_pane(sketch, start_ns, end_ns)
+        if self.moving is not None:
+            pane = pane._replace(counts=self.moving.adjust(end_ns, pane.counts))
+        if end_ns > last_ns - self.rolling.length_ns:
+            self.rolling.add(pane)
+        return pane
 
     def apply_settings(self, settings: ModelWindowSettings) -> bool:
         """Applies other settings; returns whether the reference is another one now."""
@@ -204,6 +223,17 @@ class StreamWindows:
         if self.moving is not None:
             self.moving.clear()
 
+    def _count_pane(self, sketch: StreamSketch, start_ns: int, end_ns: int) -> PaneCounts:
+        moments = sketch.moments
+        return PaneCounts(
+            start_ns=start_ns,
+            end_ns=end_ns,
+            generation=self.learned.state.generation,
+            counts=self._count(sketch),
+            number_count=moments.count,
+            exact_sum=moments.exact_sum,
+        )
+
     def _count(self, sketch: StreamSketch) -> Counts:
         return self.learned.binning.count(sketch) if self.learned.binning is not None else _NO_COUNTS
 
@@ -233,6 +263,27 @@ class StreamWindows:
             exemplars=exemplars,
             absence=absence,
         )
+
+
+def summarize_overflow(points: int) -> StreamSummary:
+    """Summarises what found no room among a model's streams, as a stream that cannot be judged."""
+    nan = float("nan")
+    return StreamSummary(
+        stream=OVERFLOW,
+        learned=0,
+        learn=0,
+        origin="",
+        is_stationary=None,
+        reference_count=0,
+        current_count=points,
+        bins=_NO_BINS,
+        reference_shares=(),
+        current_shares=(),
+        current_counts=(),
+        reference_mean=nan,
+        current_mean=nan,
+        fault=f"{points} points of this model found no room and were rejected: see `limits` in the configuration",
+    )
 
 
 def find_text_fault(reference: StreamSketch, pane: StreamSketch, *, is_learned: bool) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -133,6 +133,38 @@ class ModelPane:
     streams: Mapping[str, PaneCounts]
     """Counts by stream, for the streams that have a reference."""
 
+    def merge(self, other: ModelPane) -> ModelPane:
+        """Adds another pane, or what came late for this one; of counts over other bins the later bins stay."""
+        streams = dict(self.streams)
+        for name, counts in other.streams.items():
+            present = streams.get(name)
+            if present is None or counts.generation > present.generation:
+                streams[name] = counts
+            elif counts.generation == present.generation and counts.counts.size == present.counts.size:
+                streams[name] = present.merge(counts)
+        return ModelPane(
+            model=self.model,
+            start_ns=min(self.start_ns, other.start_ns),
+            end_ns=max(self.end_ns, other.end_ns),
+            duration=self.duration.merge(other.duration),
+            failed=self.failed + other.failed,
+            streams=streams,
+        )
+
+
+AnyPane = TypeVar("AnyPane", PaneCounts, ModelPane)
+
+
+def add_pane(panes: deque[AnyPane], pane: AnyPane) -> None:
+    """Adds a pane to others in the order of time, or merges it with the one of its time."""
+    index = len(panes)
+    while index and panes[index - 1].end_ns > pane.end_ns:
+        index -= 1
+    if index and panes[index - 1].end_ns == pane.end_ns:
+        panes[index - 1] = panes[index - 1].merge(pane)
+    else:
+        panes.insert(index, pane)
+
 
 @dataclass(slots=True)
 class RollingWindow:
@@ -156,8 +188,8 @@ class RollingWindow:
         self._number_count, self._sum = 0, ExactSum()
 
     def add(self, pane: PaneCounts) -> None:
-        """Adds a pane; panes come in the order of time, and with the same bins until `clear`."""
-        self.panes.append(pane)
+        """Adds a pane, or what came late for one; panes have the same bins until `clear`."""
+        add_pane(self.panes, pane)
         self.counts = self.counts + pane.counts if self.counts.size else pane.counts
         self._number_count += pane.number_count
         self._sum += pane.exact_sum
@@ -193,16 +225,21 @@ class WindowSettings:
     """Length of a pane, the unit of evidence; above 0."""
     lateness_s: float = 15.0
     """Allowed lateness: how long after its end a pane accepts points, in event time; 0 or above."""
+    idle_after_s: float = 30.0
+    """A sender that sent nothing for this long, or is this far behind the others, holds up no pane; above 0."""
+    amend_for_s: float = 14 * 86_400.0
+    """How long after its end a closed pane takes late points into its counts."""
     rolling_s: float = 3600.0
     """Length of the window that is reported; `pane_s` or above."""
     short_panes: int = 6
     """Panes that latency percentiles, throughput and error ratio are read from; 1 or above."""
     stale_after_s: float = 86_400.0
     """A series without points for this long is removed."""
-    stored_s: float = 86_400.0
-    """How long closed panes stay stored; never less than the rolling window."""
+    stored_s: float = 7_200.0
+    """How long closed panes stay stored one by one; never less than the rolling window."""
     retention_s: float = 14 * 86_400.0
-    """A model without points for this long is removed, with what it learned."""
+    """How long panes stay stored at all, by the minute and then by the hour. A model without points for this long is
+    removed, with what it learned."""
     history_hours: int = 0
     """The longest that hours are stored for any model's moving reference."""
 
@@ -215,6 +252,16 @@ class WindowSettings:
     def lateness_ns(self) -> int:
         """Allowed lateness, nanoseconds."""
         return _ns(self.lateness_s)
+
+    @property
+    def idle_after_ns(self) -> int:
+        """Silence after which a sender is idle, nanoseconds."""
+        return _ns(self.idle_after_s)
+
+    @property
+    def amend_for_ns(self) -> int:
+        """How long closed panes take late points, nanoseconds."""
+        return _ns(self.amend_for_s)
 
     @property
     def rolling_ns(self) -> int:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from otel_mlmon.processor.alert.alert import Alert, Link, RuleState
 from otel_mlmon.processor.alert.cause import OnsetCounts, rank_causes
 from otel_mlmon.processor.alert.lifecycle import MAX_EXEMPLARS, MAX_RESOLVED
-from otel_mlmon.processor.alert.records import AlertsRecord
+from otel_mlmon.processor.alert.records import RETIRED, AlertsRecord
 from otel_mlmon.processor.alert.rules.data_drift import DataDriftRule
 from otel_mlmon.processor.alert.rules.rule import Judgement
 from otel_mlmon.processor.alert.silence import AlertSilence, SilenceRequest
@@ -178,11 +178,13 @@ def test_a_new_version_raises_no_alarm_about_the_old_one() -> None:
     run.pane(0, DRIFT)
     run.pane(300, judged("latency", "ok", model=new), model=new)
     run.pane(800, judged("latency", "ok", model=new), model=new)
-    assert run.tick(900) == []
+    # The old one is retired, and what it fired is over.
+    ended = run.alerts.advance_clock(ns(900))
+    assert (changes(ended), [alert.reason for alert in ended]) == ([RESOLVES], [RETIRED])
     assert run.state("latency") is RuleState.NO_DATA  # of the old one: not ok, and not told
-    # A day later the old version is forgotten, and with it what it fired.
+    # A day later the old version is forgotten.
     run.pane(86400, judged("latency", "ok", model=new), model=new)
-    assert run.tick(86400) == [RESOLVES]
+    assert run.tick(86400) == []
     assert {status.model for status in run.alerts.current()} == {new}
 
 
@@ -540,14 +542,33 @@ def test_silence_is_crossed_at_its_end(at_s: float, change: list[Change]) -> Non
     assert run.state("latency") is (RuleState.NO_DATA if change else RuleState.OK)
 
 
-@pytest.mark.parametrize(("at_s", "change"), [(999.999, []), (1000.0, [RESOLVES])])
-def test_a_version_that_was_replaced_is_stale_at_its_end(at_s: float, change: list[Change]) -> None:
-    run, new = Run(limits={"stale_after": "1000s"}), ModelKey("digits", "2")
+@pytest.mark.parametrize(("at_s", "change"), [(299.999, []), (300.0, [RESOLVES])])
+def test_a_version_that_was_replaced_is_retired_after_five_minutes(at_s: float, change: list[Change]) -> None:
+    run, new = Run(), ModelKey("digits", "2")
     run.pane(0, DRIFT)
     run.pane(at_s - 1, judged("latency", "ok", model=new), model=new)
     ended = run.alerts.advance_clock(ns(at_s))
     assert changes(ended) == change
-    assert [alert.reason for alert in ended] == ["Another version replaced it."] * len(change)
+    assert [alert.reason for alert in ended] == [RETIRED] * len(change)
+
+
+def test_no_version_is_retired_while_none_has_traffic_and_one_that_comes_back_is_judged_again() -> None:
+    run, new = Run(), ModelKey("digits", "2")
+    run.pane(0, DRIFT)
+    run.pane(1, judged("latency", "ok", model=new), model=new)
+    assert [change for change in run.tick(400) if change != FALLS_SILENT] == []
+    run.pane(500, judged("latency", "ok", model=new), model=new)
+    assert run.tick(501) == [RESOLVES]
+    assert run.pane(510, DRIFT) == [FIRES]
+
+
+@pytest.mark.parametrize(("at_s", "versions"), [(999.999, 2), (1000.0, 1)])
+def test_a_version_that_was_replaced_is_stale_at_its_end(at_s: float, versions: int) -> None:
+    run, new = Run(limits={"stale_after": "1000s"}), ModelKey("digits", "2")
+    run.pane(0, DRIFT)
+    run.pane(at_s - 1, judged("latency", "ok", model=new), model=new)
+    run.tick(at_s)
+    assert len({status.model for status in run.alerts.current()}) == versions
 
 
 def test_of_two_environments_neither_replaces_the_other_nor_ends_its_silence() -> None:

@@ -173,10 +173,10 @@ def test_images_are_described_by_their_looks() -> None:
     bins = Bins(names=(*name_ranges(edges), MISSING), is_ordered=True, edges=edges)
     changes = describe_change("input.image.width", bins, (0, 0, 1, 0, 0, 0), (0, 1, 0, 0, 0, 0), means=(640, 320))
     assert changes == ("images are less wide", "mean 640 → 320 px", "middle half 400 … 560 → 80 … 240 px")
-    dimmed = describe_change("input.image.brightness", AGE, REFERENCE, (0.9, 0.1, 0, 0, 0, 0, 0), means=(0.31, 0.17))
+    dimmed = describe_change("input.image.brightness", AGE, REFERENCE, (0.9, 0.1, 0, 0, 0, 0, 0), means=(2.5, 0.1))
     assert dimmed == (
         "images are darker",
-        "mean 0.31 → 0.17",
+        "mean 2.5 → 0.1",
         "middle half 1 … 3 → ≤ 0",
         "90 % lower than any before (≤ 0)",
     )

@@ -221,16 +221,16 @@ def test_what_is_no_use_is_told_apart() -> None:
 
 def test_new_series_and_streams_beyond_the_limits_are_dropped_and_old_ones_go_on() -> None:
     bench = Bench(max_series=2)
-    assert [bench.add(label(1, at_s=5, label=name)) for name in "abc"] == ["accepted", "accepted", "overflow"]
+    assert [bench.add(label(1, at_s=5, label=name)) for name in "abc"] == ["accepted", "accepted", "too_many_series"]
     assert bench.add(label(1, at_s=6)) == "accepted"
     bench = Bench(max_streams=1)
-    assert bench.add(point(semconv.DURATION.name, durations(1.0), at_s=5)) == "overflow"
+    assert bench.add(point(semconv.DURATION.name, durations(1.0), at_s=5)) == "too_many_streams"
     assert bench.add(label(1, at_s=5)) == "accepted"
     assert bench.add(label(1, at_s=5, label="b")) == "accepted"
     assert bench.panes.stream_count == 1
     bench = Bench(settings=ModelWindowSettings(max_features=2))
     feature = [bench.add(point(semconv.FEATURE.name, numbers(1.0), at_s=5, key=name)) for name in "abc"]
-    assert feature == ["accepted", "accepted", "overflow"]
+    assert feature == ["accepted", "accepted", "too_many_features"]
     assert bench.add(point(semconv.MISSING_VALUES.name, 1, at_s=5, key="a")) == "accepted"
 
 
@@ -398,7 +398,8 @@ def test_a_point_is_clamped_only_beyond_the_slack_of_clocks() -> None:
 
 def test_the_limits_without_a_configuration() -> None:
     defaults = {name: parameter.default for name, parameter in signature(WindowAggregator).parameters.items()}
-    assert (defaults["max_streams"], defaults["max_series"]) == (10_000, 100_000)
+    limits = (defaults["max_models"], defaults["max_streams"], defaults["max_series"])
+    assert limits == (1_000, 10_000, 200_000)
     assert (CLOCK_SLACK_NS, EXPIRY_INTERVAL_NS, MAX_EMBEDDED_REFERENCES) == (5 * SECOND, 60 * SECOND, 1_000)
 
 
@@ -406,17 +407,17 @@ def test_every_limit_lets_its_last_one_in() -> None:
     bench = Bench(max_streams=3)
     assert bench.add(label(1, at_s=5)) == "accepted"
     assert bench.add(point(semconv.DURATION.name, durations(1.0), at_s=5)) == "accepted"
-    assert bench.add(point(semconv.FEATURE.name, numbers(1.0), at_s=5, key="x")) == "overflow"
-    assert bench.panes.counts == {"accepted": 2, "overflow": 1}
+    assert bench.add(point(semconv.FEATURE.name, numbers(1.0), at_s=5, key="x")) == "too_many_streams"
+    assert bench.panes.counts == {"accepted": 2, "too_many_streams": 1}
     bench = Bench(settings=ModelWindowSettings(max_features=0))
     assert bench.add(label(1, at_s=5)) == "accepted"
-    assert bench.add(point(semconv.FEATURE.name, numbers(1.0), at_s=5, key="x")) == "overflow"
+    assert bench.add(point(semconv.FEATURE.name, numbers(1.0), at_s=5, key="x")) == "too_many_features"
     assert bench.add(label(1, at_s=5, label="b")) == "accepted"
 
 
-@pytest.mark.parametrize(("after_s", "series"), [(7200.0, 1), (7200.000000001, 0)])
+@pytest.mark.parametrize(("after_s", "series"), [(1200.0, 1), (1200.000000001, 0)])
 def test_a_series_is_stale_after_so_long_and_not_before(after_s: float, series: int) -> None:
-    bench = Bench(windows=WindowSettings(stale_after_s=7200))
+    bench = Bench(windows=WindowSettings(stale_after_s=1200))
     bench.add(label(5, at_s=10))
     bench.flush()
     bench.panes.close_panes(bench.clock.now_ns + round(after_s * SECOND))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -16,11 +17,13 @@ from otel_mlmon.processor.window.reference import ModelWindowSettings
 from otel_mlmon.processor.window.series import (
     DELTA,
     MAX_CONSUMED_KEYS,
+    MAX_COVERED,
     Point,
     PointValue,
     Series,
     SeriesKey,
     SeriesState,
+    cover,
     list_streams,
     sketch_streams,
 )
@@ -127,7 +130,9 @@ def test_a_late_total_is_in_the_next_one() -> None:
     bench.out += bench.panes.close_panes(bench.clock.now_ns)
     assert bench.add(cumulative(5, at_s=15)) == "late"
     assert bench.add(cumulative(9, at_s=55)) == "accepted"
-    assert learned(bench)[-1] == 10
+    assert learned(bench)[-1] == 8  # nothing is learned from what is late
+    summary = bench.panes.summary(MODEL)
+    assert (summary.predictions, summary.late_predictions) == (10, 2)
 
 
 def test_a_total_out_of_order_goes_to_its_own_pane() -> None:
@@ -155,13 +160,13 @@ def test_a_total_without_increase_makes_no_window() -> None:
     assert learned(bench) == [7]
 
 
-def test_the_last_eight_consumed_points_are_duplicates_when_repeated_and_older_ones_are_late() -> None:
+def test_the_last_eight_consumed_points_are_duplicates_when_repeated_and_older_ones_may_be() -> None:
     bench = Bench()
     points = [label(1, at_s=at_s) for at_s in range(1, 10)]
     for point_ in points:
         bench.add(point_)
     bench.flush()
-    assert [bench.add(point_) for point_ in points] == ["late"] + ["duplicate"] * MAX_CONSUMED_KEYS
+    assert [bench.add(point_) for point_ in points] == ["overlap"] + ["duplicate"] * MAX_CONSUMED_KEYS
 
 
 @pytest.mark.parametrize(
@@ -180,13 +185,13 @@ def test_a_first_total_counts_from_the_start_of_the_processor_on_and_while_serie
 ) -> None:
     bench = Bench(windows=WindowSettings(stale_after_s=100))
     total = replace(cumulative(7, at_s=0), start_ns=since_ns, time_ns=time_ns)
-    assert bench.add(total) == "accepted"
+    assert bench.add(total) == ("accepted" if is_complete else "starting_point")
     assert learned(bench) == ([7] if is_complete else [])
 
 
 def test_an_unknown_start_is_no_start_even_when_the_processor_is_as_old_as_the_clock() -> None:
     bench = Bench(clock=Clock(0), windows=WindowSettings(lateness_s=0))
-    assert bench.add(replace(cumulative(7, at_s=0), start_ns=0, time_ns=SECOND)) == "accepted"
+    assert bench.add(replace(cumulative(7, at_s=0), start_ns=0, time_ns=SECOND)) == "starting_point"
     assert learned(bench) == []
     bench = Bench(clock=Clock(0), windows=WindowSettings(lateness_s=0))
     assert bench.add(replace(cumulative(7, at_s=0), start_ns=1, time_ns=SECOND)) == "accepted"
@@ -194,25 +199,54 @@ def test_an_unknown_start_is_no_start_even_when_the_processor_is_as_old_as_the_c
 
 
 def test_points_of_one_time_are_consumed_in_the_order_of_their_start() -> None:
-    series = Series(SeriesState(key=SeriesKey("s", DELTA), model=MODEL, metric="m", name="", category="", updated_ns=0))
+    series = series_of(DELTA)
     for key in ((3, 20), (1, 20), (2, 10), (0, 30)):
-        series.pending[key] = Point(key[1], PointValue(counter=1))
+        series.pending[key] = Point(key[1], key[1], 0, PointValue(counter=1))
     consumed = [key for key, _, _ in series.consume(20, is_complete=lambda *_: True)]
     assert consumed == series.state.consumed == [(2, 10), (1, 20), (3, 20)]
-    assert (list(series.pending), [series.has_point((start_ns, 20)) for start_ns in (1, 5)]) == (
-        [(0, 30)],
-        [True, False],
+    assert list(series.pending) == [(0, 30)]
+    repetitions = [series.find_repetition(key) for key in ((1, 20), (5, 20), (0, 30))]
+    assert repetitions == ["duplicate", None, "duplicate"]
+
+
+def test_a_total_of_an_earlier_time_adds_what_it_exceeds_the_last_one_by() -> None:
+    series = series_of(1)
+    totals = ((10, 4), (20, 9), (12, 9), (13, 7), (14, 11), (21, 12), (22, 3), (15, 2))
+    increments = []
+    for time_ns, count in totals:
+        series.pending[1, time_ns] = Point(100, time_ns, 0, PointValue(counter=count))
+        increments += [increment for _, _, increment in series.consume(100, is_complete=lambda *_: True)]
+    assert [increment and increment.total for increment in increments] == [4, 5, None, None, 2, 1, 3, None]
+    assert (series.state.total, series.state.total_ns, series.resets) == (PointValue(counter=3), 22, 1)
+
+
+@pytest.mark.parametrize("is_repeated", [True, False])
+def test_an_old_delta_is_a_repeated_one_only_where_its_time_is_counted(is_repeated: bool) -> None:
+    series = series_of(DELTA)
+    for end_ns in (10, 20, 40, *range(50, 200, 10)):
+        series.pending[end_ns - 10, end_ns] = Point(end_ns, end_ns, 0, PointValue(counter=1))
+    list(series.consume(1000, is_complete=lambda *_: True))
+    assert series.state.covered == [(0, 20), (30, 190)] or series.state.covered == [(10, 20), (30, 190)]
+    key = (30, 40) if is_repeated else (20, 30)
+    assert series.find_repetition(key) == ("overlap" if is_repeated else None)
+
+
+@given(intervals=st.lists(st.tuples(st.integers(1, 60), st.integers(1, 9)), max_size=60))
+def test_covered_time_is_sorted_disjoint_bounded_and_holds_every_interval(intervals: list[tuple[int, int]]) -> None:
+    covered: list[tuple[int, int]] = []
+    for start_ns, length_ns in intervals:
+        cover(covered, start_ns, start_ns + length_ns)
+    assert len(covered) <= MAX_COVERED
+    assert all(one[1] < other[0] for one, other in pairwise(covered))
+    for start_ns, length_ns in intervals:
+        assert any(first <= start_ns and start_ns + length_ns <= last for first, last in covered)
+
+
+def series_of(start_ns: int) -> Series:
+    state = SeriesState(
+        key=SeriesKey("s", start_ns), sender="", model=MODEL, metric="m", name="", category="", updated_ns=0
     )
-    assert series.has_point((0, 30))
-
-
-def test_a_total_of_the_same_time_adds_nothing() -> None:
-    series = Series(SeriesState(key=SeriesKey("s", 1), model=MODEL, metric="m", name="", category="", updated_ns=0))
-    for key, count in (((1, 10), 4), ((2, 10), 9), ((1, 11), 6)):
-        series.pending[key] = Point(20, PointValue(counter=count))
-    increments = [increment for _, _, increment in series.consume(20, is_complete=lambda *_: True)]
-    assert increments == [PointValue(counter=4), None, PointValue(counter=2)]
-    assert (series.state.total, series.state.total_ns, series.resets) == (PointValue(counter=6), 11, 0)
+    return Series(state)
 
 
 FORMS = {

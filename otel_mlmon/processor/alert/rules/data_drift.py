@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import ClassVar, Final
 
 from pydantic import Field
@@ -12,7 +13,7 @@ from otel_mlmon import semconv, streams
 from otel_mlmon.processor.alert.alert import Cause, Severity
 from otel_mlmon.processor.alert.cause import OnsetCounts
 from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection, drift_severity, judge_shift
-from otel_mlmon.processor.config.section import Ratio
+from otel_mlmon.processor.config.section import Ratio, Section
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.window.window import Window
@@ -23,10 +24,33 @@ _OUTPUT_STREAMS: Final = frozenset({
 })  # fmt: skip
 
 
+class FeatureSection(Section):
+    """How a single feature is judged."""
+
+    tolerance: Ratio = Field(lt=1, description="The total variation that is tolerated.")
+
+
 class DataDriftSection(RuleSection):
     """Inputs are distributed differently."""
 
     tolerance: Ratio = Field(default=0.05, lt=1, description="The total variation that is tolerated, of every feature.")
+    ignore: tuple[str, ...] = Field(
+        default=(), description="Features that are not judged, names or patterns such as `session_*`."
+    )
+    features: dict[str, FeatureSection] = Field(
+        default_factory=dict,
+        description="Single features, by name or pattern, the first that matches: `age: {tolerance: 10%}`.",
+    )
+
+    def feature_tolerance(self, stream: str) -> float | None:
+        """Returns the total variation that is tolerated of an input's stream; None if it is not judged."""
+        name = stream.removeprefix(semconv.STREAM_INPUT_PREFIX)
+        if any(fnmatchcase(name, pattern) for pattern in self.ignore):
+            return None
+        if name in self.features:
+            return self.features[name].tolerance
+        matches = (feature for pattern, feature in self.features.items() if fnmatchcase(name, pattern))
+        return next((feature.tolerance for feature in matches), self.tolerance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +62,16 @@ class DataDriftRule:
     title: ClassVar = "data drift"
 
     def policy(self, stream: str) -> DetectionPolicy | None:
-        """Returns the policy of every stream that is not one of the model's outputs or calls."""
+        """Returns the policy of every stream that is not one of the model's outputs or calls, and is not ignored."""
         if streams.stream_family(stream) in _OUTPUT_STREAMS:
             return None
-        return DetectionPolicy(tolerance=self.section.tolerance, direction="both")
+        tolerance = self.section.feature_tolerance(stream)
+        return None if tolerance is None else DetectionPolicy(tolerance=tolerance, direction="both")
 
     def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
         """Judges by the evidence that the distribution moved."""
-        return judge_shift(window, score, counts, bound=self.section.tolerance)
+        tolerance = self.section.feature_tolerance(window.stream.stream)
+        return None if tolerance is None else judge_shift(window, score, counts, bound=tolerance)
 
     def severity(self, causes: Iterable[Cause]) -> Severity:
         """Returns the severity by how much of the data moved."""

@@ -41,3 +41,26 @@ def test_the_tolerance_is_the_models_own() -> None:
     assert (cause.bound, cause.summary) == (
         0.3, "total variation 40 %, tolerated 30 % (n = 100, reference n = 1 000)",
     )  # fmt: skip
+
+
+def test_single_features_are_muted_or_loosened_by_name_or_pattern() -> None:
+    section = DataDriftSection.model_validate(
+        {
+            "ignore": ["session_*", "debug"],
+            "features": {"age_*": {"tolerance": "20%"}, "age_days": {"tolerance": "10%"}, "*_id": {"tolerance": "30%"}},
+        }
+    )
+    rule = DataDriftRule(section)
+    policies = {
+        name: rule.policy(f"input.{name}")
+        for name in ("session_age", "debug", "age_days", "age_id", "user_id", "income")
+    }
+    assert {name: policy and policy.tolerance for name, policy in policies.items()} == {
+        "session_age": None, "debug": None, "age_days": 0.1, "age_id": 0.2, "user_id": 0.3, "income": 0.05,
+    }  # fmt: skip
+    _, (window, score) = judged("input.age_days", "drift")
+    cause = rule.judge(window, score, OnsetCounts())
+    assert isinstance(cause, Cause)
+    assert cause.bound == 0.1
+    _, (window, score) = judged("input.debug", "drift")
+    assert rule.judge(window, score, OnsetCounts()) is None

@@ -1,0 +1,68 @@
+"""`python -m benchmarks.pictures FOLDER`: pictures of the page, by Chromium, of seeded incidents and of a quiet fleet.
+
+`make pictures` writes docs/pictures from it. It fails where a page logs an error, asks another host for anything, or is
+wider than its window. It needs Playwright's Python package and a Chromium (`apt-get install chromium`).
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from otel_mlmon.processor.serve.api import create_app
+from otel_mlmon.processor.serve.server import WebServer
+from otel_mlmon.testing import SimulatedProcessor
+from tests.support.incidents import CALM_PANES, INCIDENTS, PANE_S, SETUP, TROUBLE_PANES, simulate
+
+VIEWS: Final = (("light", 1000), ("dark", 1000), ("light", 360))
+DOCUMENTED: Final = {"unit-home-light-1000": "page", "unit-model-dark-1000": "model", "slow-home-light-360": "phone"}
+"""The pictures that the documentation shows, and their names there."""
+CAMERA: Final = Path(__file__).with_name("camera.py")
+
+
+def main(folder: Path, python: str, documentation: Path | None) -> int:
+    """Takes all pictures; returns the exit code of the browser's program."""
+    folder.mkdir(parents=True, exist_ok=True)
+    code = 0
+    for name, incident in (*INCIDENTS.items(), ("quiet", None)):
+        panes = CALM_PANES + (incident.panes if incident is not None else TROUBLE_PANES)
+        start_ns = time.time_ns() - panes * PANE_S * 10**9
+        processor, _ = simulate(incident, start_ns=start_ns)
+        with processor:
+            code |= _photograph(processor, name, incident.model if incident is not None else "churn", folder, python)
+    for picture, title in DOCUMENTED.items() if documentation is not None else ():
+        shutil.copy(folder / f"{picture}.png", (documentation or folder) / f"{title}.png")
+    return code
+
+
+def _photograph(processor: SimulatedProcessor, name: str, model: str, folder: Path, python: str) -> int:
+    overview = processor.document()
+    app = create_app(
+        lambda: overview,
+        lambda: b"",
+        lambda: True,
+        dict,
+        relearn=lambda _model, _streams: None,
+        setup=lambda: dict(SETUP),
+        history=processor._pipeline.history,
+    )
+    server = WebServer(app, "127.0.0.1:0")
+    try:
+        address = f"http://{server.start()}"
+        pages = [f"{name}-home=/", f"{name}-model=/models/{model}", f"{name}-alerts=/alerts"]
+        views = [f"{scheme}:{width}" for scheme, width in VIEWS]
+        command = [python, str(CAMERA), address, str(folder), ",".join(views), *pages]
+        return subprocess.run(command, check=False).returncode
+    finally:
+        server.stop(30)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    target = Path(sys.argv[3]) if len(sys.argv) > 3 else None
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else sys.executable, target))

@@ -1,0 +1,281 @@
+"""Pictures as inline SVG, coloured by the style sheet of the page they stand in; the report of a backtest has them too.
+
+No picture has a style of its own (the page's policy forbids it), and each has a name for screen readers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timezone
+from html import escape
+from typing import Final
+
+WIDTH: Final = 460
+HEIGHT: Final = 132
+LEFT: Final = 48
+RIGHT: Final = 12
+TOP: Final = 12
+BOTTOM: Final = 22
+MAX_BARS: Final = 14
+BAR_ROW: Final = 30
+BAR_NAMES: Final = 156
+STRIP_ROW: Final = 22
+STRIP_NAMES: Final = 190
+STRIP_WIDTH: Final = 980
+SHADES: Final = 4
+"""Shades for evidence below the alarm line."""
+_TIME_STEPS_S: Final = (60, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 21_600, 43_200, 86_400, 172_800, 604_800)
+_NS: Final = 1e9
+
+Point = tuple[int, float]
+"""Unix nanoseconds and a value; NaN is a gap."""
+
+
+class PixelScale:
+    """Maps values to pixels."""
+
+    def __init__(self, *, low: float, high: float, start: float, end: float) -> None:
+        self._low, self._start = low, start
+        self._scale = (end - start) / ((high - low) or 1.0)
+
+    def map(self, value: float) -> float:
+        """Returns the pixel of a value."""
+        return self._start + (value - self._low) * self._scale
+
+
+def draw_svg(width: float, height: float, label: str, parts: Iterable[str]) -> str:
+    """Puts the parts into a picture with a name."""
+    return (
+        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(label)}" '
+        f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>'
+    )
+
+
+def draw_text(x: float, y: float, text: str, anchor: str = "start", css_class: str = "label") -> str:
+    """Draws one line of text."""
+    return f'<text class="{css_class}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def shorten(text: str, length: int) -> str:
+    """Cuts a text, and says so by an ellipsis."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def round_steps(high: float, *, limit: int) -> list[float]:
+    """Returns 0 and round steps up to `high`, at most `limit` of them."""
+    if not 1e-300 < high < math.inf:
+        return [0.0]
+    step = 10.0 ** math.floor(math.log10(high) - 2)
+    factors = (2.0, 2.5, 2.0)
+    position = 0
+    while high / step > limit:
+        step *= factors[position % 3]
+        position += 1
+    return [float(f"{index * step:.12g}") for index in range(int(high / step + 1e-9) + 1)]
+
+
+def draw_grid(vertical: PixelScale, high: float, format_value: Callable[[float], str]) -> str:
+    """Draws horizontal lines at round values, with their numbers."""
+    parts = []
+    for value in round_steps(high, limit=4):
+        y = vertical.map(value)
+        parts.append(f'<path class="grid" d="M{LEFT},{y:.1f}H{WIDTH - RIGHT}"/>')
+        parts.append(draw_text(LEFT - 6, y + 4, format_value(value), "end", "tick"))
+    return "".join(parts)
+
+
+def time_ticks(start_s: float, end_s: float, *, limit: int) -> list[tuple[float, str]]:
+    """Returns round moments between two times (Unix seconds) and their texts, UTC, at most `limit` of them."""
+    length_s = end_s - start_s
+    if length_s <= 0:
+        moment = datetime.fromtimestamp(end_s, tz=timezone.utc)
+        return [(end_s, f"{moment:%d %b %H:%M}")]
+    step_s = float(next((step for step in _TIME_STEPS_S if length_s / step <= limit), 0) or 0)
+    if not step_s:
+        step_s = 86_400.0 * math.ceil(length_s / 86_400 / limit)
+    spec = "%H:%M" if step_s < 86_400 else "%d %b" if length_s < 300 * 86_400 else "%d %b %y"
+    first = math.ceil(start_s / step_s) * step_s
+    count = int((end_s - first) / step_s) + 1
+    moments = [first + index * step_s for index in range(count)]
+    return [(moment, datetime.fromtimestamp(moment, tz=timezone.utc).strftime(spec)) for moment in moments]
+
+
+def draw_lines(
+    lines: Sequence[tuple[str, Sequence[Point]]],
+    *,
+    label: str,
+    format_value: Callable[[float], str],
+    start_ns: int,
+    end_ns: int,
+    limit: float | None = None,
+    moment_ns: int = 0,
+    gap_ns: int = 0,
+    least_high: float = 0.0,
+) -> str:
+    """Draws lines over time, one a class of the style sheet.
+
+    Args:
+        lines: Classes and points.
+        label: For screen readers.
+        format_value: Formats a number of the vertical axis.
+        start_ns: The left end, Unix nanoseconds.
+        end_ns: The right end.
+        limit: A threshold, drawn dashed.
+        moment_ns: A moment to mark, such as the onset; 0 for none.
+        gap_ns: Points further apart than this are not joined; 0 joins all.
+        least_high: The least value at the top of the axis.
+    """
+    values = [value for _, points in lines for _, value in points if math.isfinite(value)]
+    if not values:
+        return ""
+    shown_limit = limit if limit is not None and limit <= 4 * max(values) else None
+    high = max(*values, shown_limit or 0.0, least_high) * 1.12
+    high = high if high > 1e-300 else 1.0
+    horizontal = PixelScale(low=start_ns / _NS, high=end_ns / _NS, start=LEFT, end=WIDTH - RIGHT)
+    vertical = PixelScale(low=0.0, high=high, start=HEIGHT - BOTTOM, end=TOP)
+    parts = [draw_grid(vertical, high, format_value)]
+    for css_class, points in lines:
+        parts += _draw_path(css_class, points, horizontal, vertical, gap_ns)
+    if shown_limit is not None:
+        parts.append(f'<path class="limit" d="M{LEFT},{vertical.map(shown_limit):.1f}H{WIDTH - RIGHT}"/>')
+    if start_ns < moment_ns <= end_ns:
+        x = horizontal.map(moment_ns / _NS)
+        parts.append(f'<path class="moment" d="M{x:.1f},{TOP}V{HEIGHT - BOTTOM}"/>')
+    for second, text in time_ticks(start_ns / _NS, end_ns / _NS, limit=6):
+        parts.append(_draw_tick(horizontal.map(second), HEIGHT - 6, text, WIDTH))
+    return draw_svg(WIDTH, HEIGHT, label, parts)
+
+
+def _draw_path(
+    css_class: str, points: Sequence[Point], horizontal: PixelScale, vertical: PixelScale, gap_ns: int
+) -> Iterable[str]:
+    runs: list[list[Point]] = []
+    previous_ns: int | None = None
+    for time_ns, value in points:
+        if not math.isfinite(value):
+            previous_ns = None
+            continue
+        if previous_ns is None or (gap_ns and time_ns - previous_ns > gap_ns):
+            runs.append([])
+        runs[-1].append((time_ns, value))
+        previous_ns = time_ns
+    for run in runs:
+        places = [(horizontal.map(time_ns / _NS), vertical.map(value)) for time_ns, value in run]
+        if len(places) == 1:
+            yield f'<circle class="spot {css_class}" cx="{places[0][0]:.1f}" cy="{places[0][1]:.1f}" r="2"/>'
+        else:
+            path = "L".join(f"{x:.1f},{y:.1f}" for x, y in places)
+            yield f'<path class="line {css_class}" d="M{path}"/>'
+
+
+def _draw_tick(x: float, y: float, text: str, width: float) -> str:
+    """Draws a text below an axis, which ends inside the picture."""
+    return draw_text(x, y, text, "end", "tick") if x > width - 24 else draw_text(x, y, text, "middle", "tick")
+
+
+def draw_sparkline(points: Sequence[Point], *, label: str, limit: float | None = None) -> str:
+    """Draws one small line, with a threshold if that is near."""
+    finite = [(time_ns, value) for time_ns, value in points if math.isfinite(value)]
+    if len(finite) < 2:
+        return ""
+    top = max(value for _, value in finite)
+    shown_limit = limit if limit is not None and limit <= 4 * top else None
+    horizontal = PixelScale(low=finite[0][0] / _NS, high=finite[-1][0] / _NS, start=1, end=119)
+    vertical = PixelScale(low=0.0, high=max(top, shown_limit or 0.0) * 1.05 or 1.0, start=27, end=1)
+    path = "L".join(f"{horizontal.map(time_ns / _NS):.1f},{vertical.map(value):.1f}" for time_ns, value in finite)
+    parts = [f'<path class="line p95" d="M{path}"/>']
+    if shown_limit is not None:
+        parts.append(f'<path class="limit" d="M0,{vertical.map(shown_limit):.1f}H120"/>')
+    return draw_svg(120, 28, label, parts)
+
+
+def draw_shares(names: Sequence[str], shares: Sequence[float], *, label: str) -> str:
+    """Draws shares as one stacked bar; the first eight have colours of their own, the others share one."""
+    parts, x = [], 0.0
+    for index, (name, share) in enumerate(zip(names, shares, strict=False)):
+        width = 300.0 * share
+        if width > 0:
+            css_class = f"share{index}" if index < 8 else "share8"
+            parts.append(
+                f'<rect class="{css_class}" x="{x:.1f}" y="0" width="{width:.1f}" height="14">'
+                f"<title>{escape(shorten(name, 60))}: {share:.1%}</title></rect>"
+            )
+            if width > 26:
+                parts.append(draw_text(x + width / 2, 11, shorten(name, int(width / 7)), "middle", "inside"))
+        x += width
+    return draw_svg(300, 14, label, parts)
+
+
+def draw_bars(
+    names: Sequence[str],
+    references: Sequence[float],
+    shares: Sequence[float],
+    *,
+    label: str,
+    format_share: Callable[[float], str],
+    now: str = "now",
+) -> str:
+    """Draws the shares of the bins, the reference above the present; of many bins those that differ most."""
+    rows = list(zip(names, references, shares, strict=False))
+    largest = sorted(range(len(rows)), key=lambda index: -abs(rows[index][1] - rows[index][2]))[:MAX_BARS]
+    charted = [rows[index] for index in sorted(largest)]
+    top = max((max(before, share) for _, before, share in charted), default=0.0) or 1.0
+    scale = (WIDTH - BAR_NAMES - 66) / top
+    parts: list[str] = []
+    for row, (name, before, share) in enumerate(charted):
+        y = row * BAR_ROW
+        parts.append(draw_text(BAR_NAMES - 8, y + 19, shorten(name, 22), "end"))
+        for value, css_class, title, offset in ((before, "reference", "reference", 4), (share, "now", now, 15)):
+            parts.append(
+                f'<rect class="{css_class}" x="{BAR_NAMES}" y="{y + offset}" width="{max(value * scale, 0.5):.1f}" '
+                f'height="9" rx="1.5"><title>{escape(shorten(name, 60))}, {title}: {format_share(value)}</title></rect>'
+            )
+            text = format_share(value) if before or share else ""
+            parts.append(draw_text(BAR_NAMES + value * scale + 6, y + offset + 8, text, "start", "value"))
+    hidden = len(rows) - len(charted)
+    if hidden:
+        parts.append(draw_text(BAR_NAMES, MAX_BARS * BAR_ROW + 14, f"and {hidden} with smaller differences"))
+    return draw_svg(WIDTH, len(charted) * BAR_ROW + (22 if hidden else 4), label, parts)
+
+
+def draw_heat_map(
+    rows: Sequence[tuple[str, Sequence[Point]]], *, start_ns: int, end_ns: int, slot_ns: int, label: str
+) -> str:
+    """Draws one row a stream and one cell a slot of time, shaded by how near its evidence is to the alarm line.
+
+    Args:
+        rows: Names and points; a point is the evidence over the alarm line, in log10: 1 and above is an alarm.
+        start_ns: The left end, Unix nanoseconds.
+        end_ns: The right end.
+        slot_ns: The length of a slot; a point is at the end of its slot.
+        label: For screen readers.
+    """
+    height = STRIP_ROW * len(rows) + BOTTOM
+    horizontal = PixelScale(low=start_ns / _NS, high=end_ns / _NS, start=STRIP_NAMES + 10, end=STRIP_WIDTH - RIGHT)
+    parts = []
+    for row, (name, points) in enumerate(rows):
+        y = row * STRIP_ROW
+        parts.append(draw_text(STRIP_NAMES, y + 15, shorten(name, 26), "end"))
+        width = STRIP_WIDTH - RIGHT - STRIP_NAMES - 10
+        parts.append(
+            f'<rect class="quiet0" x="{STRIP_NAMES + 10}" y="{y + 3}" width="{width}" height="{STRIP_ROW - 6}"/>'
+        )
+        for time_ns, ratio in points:
+            begin = max(horizontal.map((time_ns - slot_ns) / _NS), float(STRIP_NAMES + 10))
+            cell = min(horizontal.map(time_ns / _NS), float(STRIP_WIDTH - RIGHT)) - begin
+            if cell > 0:
+                parts.append(
+                    f'<rect class="{shade(ratio)}" x="{begin:.1f}" y="{y + 3}" width="{cell:.1f}" '
+                    f'height="{STRIP_ROW - 6}"/>'
+                )
+    for second, text in time_ticks(start_ns / _NS, end_ns / _NS, limit=9):
+        parts.append(_draw_tick(horizontal.map(second), height - 6, text, STRIP_WIDTH))
+    return draw_svg(STRIP_WIDTH, height, label, parts)
+
+
+def shade(ratio: float) -> str:
+    """Returns the class for evidence by its ratio to the alarm line, both in log10."""
+    if ratio >= 1.0:
+        return "drift"
+    return f"quiet{min(int(max(ratio, 0.0) * SHADES + (ratio > 0.02)), SHADES)}"

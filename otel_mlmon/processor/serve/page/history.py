@@ -1,0 +1,183 @@
+"""What the documents said before: bounded series of each model version, for the pictures over time.
+
+Three spans: an hour, a day, fourteen days, each in slots of its own length. Of several values in a slot the last is
+kept of rates and medians, and the largest of tails, error ratios and evidence, so that no incident is averaged away.
+A stream without evidence has no entries. Memory: about 25 kB a model version, and 2 kB a stream with evidence.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+SECOND_NS: Final = 10**9
+MODEL_COLUMNS: Final = ("rate", "p50", "p95", "p99", "errors", "accuracy")
+"""The values of a model; NaN where one is unknown."""
+_LAST: Final = frozenset({"rate", "p50", "accuracy"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """A stretch of time that a picture covers."""
+
+    name: str
+    title: str
+    length_s: int
+    model_slot_s: int
+    stream_slot_s: int
+
+
+SPANS: Final = (
+    Span(name="1h", title="1 h", length_s=3_600, model_slot_s=15, stream_slot_s=60),
+    Span(name="24h", title="24 h", length_s=86_400, model_slot_s=300, stream_slot_s=1_200),
+    Span(name="14d", title="14 d", length_s=14 * 86_400, model_slot_s=3_600, stream_slot_s=4 * 3_600),
+)
+MAX_SILENT_S: Final = SPANS[-1].length_s
+MAX_VERSIONS: Final = 2_000
+"""Model versions with a history; of more, the one that was silent longest is dropped."""
+
+
+@dataclass(slots=True, kw_only=True)
+class SlotSeries:
+    """Values of several columns in slots of equal length, the oldest of which are dropped."""
+
+    slot_ns: int
+    capacity: int
+    columns: tuple[str, ...]
+    slots: array[int] = field(default_factory=lambda: array("q"))
+    values: list[array[float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.values = [array("f") for _ in self.columns]
+
+    def add(self, time_ns: int, values: Iterable[float]) -> None:
+        """Adds values at a time; those of a slot before the last are ignored."""
+        slot = time_ns // self.slot_ns
+        if self.slots and slot < self.slots[-1]:
+            return
+        if self.slots and slot == self.slots[-1]:
+            for name, column, value in zip(self.columns, self.values, values, strict=True):
+                column[-1] = value if name in _LAST or not column[-1] > value else column[-1]
+            return
+        self.slots.append(slot)
+        for column, value in zip(self.values, values, strict=True):
+            column.append(value)
+        if len(self.slots) > self.capacity + 32:
+            del self.slots[:32]
+            for column in self.values:
+                del column[:32]
+
+    def rows(self, since_ns: int) -> list[tuple[int, tuple[float, ...]]]:
+        """Returns the time at the end of each slot, Unix nanoseconds, and its values, the oldest first."""
+        return [
+            ((slot + 1) * self.slot_ns, tuple(column[index] for column in self.values))
+            for index, slot in enumerate(self.slots)
+            if (slot + 1) * self.slot_ns > since_ns
+        ]
+
+
+@dataclass(slots=True, kw_only=True)
+class VersionHistory:
+    """The history of one model version."""
+
+    first_ns: int
+    last_ns: int = 0
+    model: dict[str, SlotSeries] = field(default_factory=dict)
+    streams: dict[str, dict[str, SlotSeries]] = field(default_factory=dict)
+
+    def add(self, document: Mapping[str, Any]) -> None:
+        """Adds what a model's document says now."""
+        time_ns = self.last_ns = int(document["updated_ns"])
+        latency, accuracy = document["latency"], document["accuracy"] or {}
+        values = [
+            document["throughput_per_s"],
+            latency["p50_s"],
+            latency["p95_s"],
+            latency["p99_s"],
+            document["error_ratio"],
+            accuracy.get("estimated"),
+        ]
+        row = [math.nan if value is None else float(value) for value in values]
+        for span in SPANS:
+            series = self.model.setdefault(span.name, _series(span.model_slot_s, span.length_s, MODEL_COLUMNS))
+            series.add(time_ns, row)
+        for stream in document["streams"]:
+            evidence, name = stream["log10_evidence"], stream["stream"]
+            if evidence <= 0.0:
+                continue
+            ratio = evidence / max(stream["log10_alarm_line"], 1e-9)
+            for span in SPANS:
+                entries = self.streams.setdefault(name, {})
+                entries.setdefault(span.name, _series(span.stream_slot_s, span.length_s, ("ratio",))).add(
+                    time_ns, (ratio,)
+                )
+
+
+class History:
+    """The histories of all model versions, by the id of the model and by version.
+
+    Runs on: `add` on the thread that publishes documents; everything else on any.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._versions: dict[tuple[str, str], VersionHistory] = {}
+
+    def add(self, overview: Mapping[str, Any]) -> None:
+        """Adds what changed in the documents since the last call."""
+        with self._lock:
+            for key, document in _iterate_versions(overview):
+                updated_ns = int(document["updated_ns"])
+                history = self._versions.get(key)
+                if not updated_ns or (history is not None and updated_ns <= history.last_ns):
+                    continue
+                if history is None:
+                    history = self._versions[key] = VersionHistory(first_ns=updated_ns)
+                history.add(document)
+            self._drop_silent()
+
+    def first_ns(self, model: str, version: str) -> int:
+        """Returns when a model version was first seen, Unix nanoseconds; 0 if it is unknown."""
+        history = self._versions.get((model, version))
+        return history.first_ns if history is not None else 0
+
+    def model_rows(self, model: str, version: str, span: Span) -> list[tuple[int, tuple[float, ...]]]:
+        """Returns times and `MODEL_COLUMNS` of a model version."""
+        with self._lock:
+            history = self._versions.get((model, version))
+            if history is None or span.name not in history.model:
+                return []
+            return history.model[span.name].rows(history.last_ns - span.length_s * SECOND_NS)
+
+    def stream_rows(self, model: str, version: str, stream: str, span: Span) -> list[tuple[int, float]]:
+        """Returns times and the evidence over the alarm line, in log10, of one stream; slots without any are absent."""
+        with self._lock:
+            history = self._versions.get((model, version))
+            series = history.streams.get(stream, {}).get(span.name) if history is not None else None
+            if history is None or series is None:
+                return []
+            rows = series.rows(history.last_ns - span.length_s * SECOND_NS)
+            return [(time_ns, values[0]) for time_ns, values in rows]
+
+    def _drop_silent(self) -> None:
+        newest_ns = max((history.last_ns for history in self._versions.values()), default=0)
+        for key in [
+            key for key, history in self._versions.items() if history.last_ns < newest_ns - MAX_SILENT_S * SECOND_NS
+        ]:
+            del self._versions[key]
+        while len(self._versions) > MAX_VERSIONS:
+            del self._versions[min(self._versions, key=lambda key: self._versions[key].last_ns)]
+
+
+def _iterate_versions(overview: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], Mapping[str, Any]]]:
+    for model, versions in overview.get("versions", {}).items():
+        for version, document in versions.items():
+            yield (model, version), document
+
+
+def _series(slot_s: int, length_s: int, columns: tuple[str, ...]) -> SlotSeries:
+    return SlotSeries(slot_ns=slot_s * SECOND_NS, capacity=length_s // slot_s, columns=columns)

@@ -1,0 +1,226 @@
+"""The addresses of the page, and how its templates are rendered.
+
+Nothing here changes anything: every address answers GET and HEAD only. A policy without inline styles and scripts is
+sent with each page, which asks no other host for anything and sets no cookie.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from importlib.resources import files
+from typing import Any, Final
+from urllib.parse import quote, unquote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from otel_mlmon.guard import guard
+from otel_mlmon.processor.serve.page import alert_view, findings, views, words
+from otel_mlmon.processor.serve.page.history import SPANS, History, Span
+from otel_mlmon.processor.serve.page.source import Source
+from otel_mlmon.version import __version__
+
+POLICY: Final = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'"
+)
+MAX_LISTENERS: Final = 20
+"""Open pages that are told of changes; others are up to date when they are loaded again."""
+CHECK_S: Final = 0.5
+STATIC: Final = {"page.css": "text/css; charset=utf-8", "page.js": "text/javascript; charset=utf-8"}
+MAX_QUERY: Final = 200
+
+Document = Mapping[str, Any]
+
+
+class PageMissingError(LookupError):
+    """There is no page at an address.
+
+    Args:
+        message: Says what is missing.
+    """
+
+
+class Page:
+    """Renders the page.
+
+    Args:
+        read: Returns the present documents.
+        setup: Returns the document of `/api/v1/setup`.
+        history: What the documents said before.
+        clock_ns: The present time, Unix nanoseconds.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], Document],
+        setup: Callable[[], Document],
+        history: History,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._read = read
+        self._setup = setup
+        self._history = history
+        self._clock_ns = clock_ns
+        self._listeners = 0
+        self._environment = _create_environment()
+        self._static = {
+            name: files(__package__).joinpath("static", name).read_text(encoding="utf-8") for name in STATIC
+        }
+
+    def routes(self) -> list[BaseRoute]:
+        """Returns the routes of every address."""
+        return [
+            Route("/", self._answer(self._home)),
+            Route("/models/{path:path}", self._answer(self._model)),
+            Route("/alerts", self._answer(self._alerts)),
+            Route("/alerts/{id}", self._answer(self._alert)),
+            Route("/setup", self._answer(self._show_setup)),
+            Route("/updates", self._updates),
+            Route("/static/{name}", self._serve_static),
+        ]
+
+    def _answer(self, build: Callable[[Request, Source], str]) -> Callable[[Request], Response]:
+        def answer(request: Request) -> Response:
+            with guard("serve.page"):
+                source = Source(
+                    overview=self._read(), setup=self._setup(), history=self._history, now_ns=self._clock_ns()
+                )
+                try:
+                    return _html(build(request, source))
+                except PageMissingError as missing:
+                    text = self._render("missing", source, title="Not found", message=str(missing))
+                    return _html(text, status=404)
+            return Response("The page cannot be shown; the processor's log says why.\n", 503, media_type="text/plain")
+
+        return answer
+
+    def _home(self, request: Request, source: Source) -> str:
+        query = request.query_params.get("q", "")[:MAX_QUERY]
+        values = views.build_home(source, query=query, page=_page_number(request))
+        return self._render("home", source, title="Models", **values)
+
+    def _model(self, request: Request, source: Source) -> str:
+        segments = _segments(request)
+        model_id = words.find_segment(segments[0], source.overview.get("versions", {}))
+        if model_id is None:
+            raise PageMissingError("There is no such model. It may have been silent for long, or never sent anything.")
+        versions = source.versions(model_id)
+        asked = request.query_params.get("version", "")
+        wanted = words.find_segment(_requote(asked), versions) if asked else next(iter(versions))
+        if wanted is None:
+            raise PageMissingError("There is no such version of this model.")
+        document, span = versions[wanted], _span(request)
+        if len(segments) == 1:
+            values = views.build_model(source, model_id, document, span=span, page=_page_number(request))
+            return self._render("model", source, title=words.clean(model_id), **values)
+        if len(segments) == 3 and segments[1] == "streams":
+            names = {stream["stream"]: stream for stream in document["streams"]}
+            name = words.find_segment(segments[2], names)
+            if name is not None:
+                values = views.build_stream(source, model_id, document, names[name], span=span)
+                return self._render("stream", source, title=words.clean(f"{name} · {model_id}"), **values)
+        raise PageMissingError("There is no such stream of this model version.")
+
+    def _alerts(self, _: Request, source: Source) -> str:
+        alerts = source.overview["alerts"]
+        active = [alert for alert in alerts if alert["state"] != "ok"]
+        past = [alert for alert in alerts if alert["state"] == "ok"][: views.ALERTS_SHOWN]
+        return self._render("alerts", source, title="Alerts", active=active[: views.ALERTS_SHOWN], past=past)
+
+    def _alert(self, request: Request, source: Source) -> str:
+        wanted = request.path_params["id"]
+        for alert in source.overview["alerts"]:
+            if wanted in (alert_view.alert_id(alert), alert["fingerprint"]):
+                return self._render("alert", source, title="Alert", **alert_view.build_alert(source, alert))
+        raise PageMissingError("There is no such alert any more. Past alerts are kept for a while only.")
+
+    def _show_setup(self, _: Request, source: Source) -> str:
+        values = findings.build_findings(source.overview, source.setup, now_ns=source.now_ns)
+        return self._render("setup", source, title="Setup", **values)
+
+    def _render(self, template: str, source: Source, **values: Any) -> str:
+        firing = sum(alert["state"] == "firing" for alert in source.overview["alerts"])
+        return self._environment.get_template(f"{template}.html.j2").render(
+            now_ns=source.now_ns, firing=firing, release=__version__, template=template, **values
+        )
+
+    async def _updates(self, request: Request) -> Response:
+        if self._listeners >= MAX_LISTENERS:
+            return Response("Too many pages listen; this one is up to date when it is loaded again.\n", 204)
+        return StreamingResponse(self._tell_changes(request), media_type="text/event-stream")
+
+    async def _tell_changes(self, request: Request) -> AsyncIterator[str]:
+        self._listeners += 1
+        try:
+            document = self._read()
+            yield "retry: 5000\n\n"
+            while not await request.is_disconnected():
+                await asyncio.sleep(CHECK_S)
+                present = self._read()
+                if present is not document:
+                    document = present
+                    yield "data: changed\n\n"
+        finally:
+            self._listeners -= 1
+
+    def _serve_static(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in self._static:
+            return Response("There is no such file.\n", 404, media_type="text/plain")
+        return Response(self._static[name], headers={"Cache-Control": "no-cache"}, media_type=STATIC[name])
+
+
+def _create_environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("otel_mlmon.processor.serve.page"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "name": words.format_name,
+        "percent": words.format_percent,
+        "number": words.format_number,
+        "seconds": words.format_seconds,
+        "time": words.format_time,
+        "state": words.format_state,
+        "rule": words.describe_rule,
+        "clean": words.clean,
+        "lines": words.clean_lines,
+        "alert_id": alert_view.alert_id,
+    }
+    environment.globals["format_age"] = words.format_age
+    return environment
+
+
+def _html(text: str, status: int = 200) -> Response:
+    body = text.encode("utf-8", "replace")
+    return Response(body, status, headers={"Content-Security-Policy": POLICY}, media_type="text/html; charset=utf-8")
+
+
+def _segments(request: Request) -> list[str]:
+    """Returns the encoded segments after `/models/`, as they were sent: a name may hold an encoded slash."""
+    raw = bytes(request.scope.get("raw_path") or request.scope["path"].encode()).split(b"?")[0]
+    return [_requote(segment, is_encoded=True) for segment in raw.decode("latin-1").split("/")[2:]]
+
+
+def _requote(text: str, *, is_encoded: bool = False) -> str:
+    """Returns a segment in the one spelling that addresses of ours have."""
+    plain = unquote(text, errors="surrogatepass") if is_encoded else text
+    return quote(plain, safe="", errors="surrogatepass")
+
+
+def _page_number(request: Request) -> int:
+    text = request.query_params.get("page", "1")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 9 else 1
+
+
+def _span(request: Request) -> Span:
+    wanted = request.query_params.get("span", "")
+    return next((span for span in SPANS if span.name == wanted), SPANS[0])

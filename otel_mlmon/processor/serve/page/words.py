@@ -1,0 +1,183 @@
+"""Words, numbers, times and addresses of the page; text from outside can neither hide nor break anything.
+
+Autoescaping keeps markup harmless. Beyond that, characters that do not print (line breaks, direction marks, controls)
+are spelled out, and long names are cut; an address never holds a name as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from typing import Any, Final
+from urllib.parse import quote
+
+from markupsafe import Markup, escape
+
+MAX_NAME: Final = 80
+MAX_SEGMENT: Final = 300
+"""Names that are longer, or do not print, are addressed by a digest."""
+UNKNOWN: Final = "–"
+
+STATES: Final = {
+    "firing": "Alert",
+    "pending": "Being checked",
+    "drift": "Drift",
+    "learning": "Learning",
+    "weak": "No drift seen, weak",
+    "no_data": "No data",
+    "error": "Cannot be judged",
+    "ok": "OK",
+}
+"""What the states of models, streams and rules are called."""
+
+SIGNS: Final = {
+    "firing": "▲", "drift": "▲", "pending": "◆", "learning": "○", "weak": "◇", "no_data": "–", "error": "✕", "ok": "●"
+}  # fmt: skip
+"""A sign beside each word, so that colour is never alone."""
+
+RULES: Final = {
+    "latency": "slow",
+    "errors": "failing",
+    "prediction_drift": "predictions changed",
+    "confidence": "confidence changed",
+    "data_drift": "inputs changed",
+    "no_data": "no predictions",
+    "statistic": "a statistic passed its threshold",
+}
+"""What the rules say about a model."""
+
+
+def is_number(value: Any) -> bool:
+    """Returns whether a value of a document is a finite number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def clean(text: object, limit: int = MAX_NAME) -> str:
+    """Returns text of one line of at most `limit` characters, in which every character prints."""
+    printable = "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in str(text)[: limit + 1]
+    )
+    return printable if len(printable) <= limit else printable[: limit - 1] + "…"
+
+
+def clean_lines(text: str) -> str:
+    """Returns text of several lines in which every character prints; at most 40 lines of 400 characters."""
+    return "\n".join(clean(line, 400) for line in text.split("\n")[:40])
+
+
+def format_name(text: object, limit: int = MAX_NAME) -> Markup:
+    """Formats a name from outside; its direction does not reach the text around it."""
+    return Markup("<bdi>{}</bdi>").format(clean(text, limit)) if str(text) else Markup("")
+
+
+def encode_segment(name: str) -> str:
+    """Encodes a name as one segment of an address, which no client takes for `..` or for two segments."""
+    marked = f"~{name}" if name[:1] in ("", ".", "~") else name
+    encoded = quote(marked, safe="", errors="surrogatepass")
+    if len(encoded) <= MAX_SEGMENT and name.isprintable():
+        return encoded
+    return f"~-{hashlib.blake2b(name.encode(errors='surrogatepass'), digest_size=16).hexdigest()}"
+
+
+def find_segment(segment: str, names: Iterable[str]) -> str | None:
+    """Finds the name that a segment of an address encodes."""
+    return next((name for name in names if encode_segment(name) == segment), None)
+
+
+def format_percent(ratio: Any) -> str:
+    """Formats a share: `12 %`, `1.4 %`, `0.03 %`."""
+    if not is_number(ratio):
+        return UNKNOWN
+    percent = 100.0 * float(ratio)
+    if percent == 0.0:
+        return "0 %"
+    digits = 0 if abs(percent) >= 9.95 else 1 if abs(percent) >= 0.095 else 2
+    text = f"{percent:.{digits}f}"
+    return f"{text} %" if float(text) else "< 0.01 %"
+
+
+def format_number(value: Any) -> str:
+    """Formats a number with at most four digits: `1 234`, `12.3`, `0.00123`."""
+    if not is_number(value):
+        return UNKNOWN
+    number = float(value)
+    if abs(number) >= 1e15 or (number and abs(number) < 1e-4):
+        return f"{number:.3g}"
+    if abs(number) >= 1000 or number == int(number):
+        return f"{number:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+    return f"{number:.4g}"
+
+
+def format_seconds(seconds: Any) -> str:
+    """Formats a length of time with a unit: `21 µs`, `1.2 ms`, `3.4 s`."""
+    if not is_number(seconds):
+        return UNKNOWN
+    if seconds == 0:
+        return "0 s"
+    for factor, unit in ((1e6, "µs"), (1e3, "ms")):
+        if abs(seconds) * factor < 999.5:
+            return f"{seconds * factor:.3g} {unit}"
+    return f"{seconds:.3g} s" if abs(seconds) < 999.5 else format_duration(seconds)
+
+
+def format_duration(seconds: float) -> str:
+    """Formats a long time: `40 s`, `12 min`, `3 h`, `2 d`."""
+    for length_s, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * length_s:
+            return f"{seconds / length_s:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def to_datetime(time_ns: Any) -> datetime | None:
+    """Returns a time of a document; None if it is unknown or out of range."""
+    try:
+        return datetime.fromtimestamp(int(time_ns) / 1e9, tz=timezone.utc) if time_ns else None
+    except (OverflowError, OSError, TypeError, ValueError):
+        return None
+
+
+def format_time(time_ns: Any) -> Markup:
+    """Formats a time in UTC; the script of the page adds the local one."""
+    moment = to_datetime(time_ns)
+    if moment is None:
+        return escape(UNKNOWN)
+    return Markup('<time datetime="{}">{} UTC</time>').format(
+        f"{moment:%Y-%m-%dT%H:%M:%SZ}", f"{moment:%Y-%m-%d %H:%M:%S}"
+    )
+
+
+def format_age(time_ns: Any, now_ns: int) -> str:
+    """Formats how long ago a time is: `12 min ago`."""
+    moment = to_datetime(time_ns)
+    if moment is None:
+        return UNKNOWN
+    age_s = (now_ns - int(time_ns)) / 1e9
+    return "just now" if age_s < 5 else f"{format_duration(age_s)} ago"
+
+
+def format_state(state: str) -> Markup:
+    """Formats a state as sign and word."""
+    return Markup('<span class="state {}"><span aria-hidden="true">{}</span> {}</span>').format(
+        state if state in STATES else "error", SIGNS.get(state, "✕"), STATES.get(state, clean(state, 20))
+    )
+
+
+def describe_rule(rule: str) -> str:
+    """Says what a rule that fires means for a model."""
+    return RULES.get(rule, clean(rule.replace("_", " ")))
+
+
+def list_words(words: Iterable[str]) -> str:
+    """Joins words as in a sentence: `a, b and c`."""
+    listed = list(words)
+    return listed[0] if len(listed) == 1 else f"{', '.join(listed[:-1])} and {listed[-1]}" if listed else ""
+
+
+def join_escaped(names: Iterable[object], limit: int = 4) -> Markup:
+    """Joins names from outside, the first few of many."""
+    listed = [str(name) for name in names]
+    text = Markup(", ").join(format_name(name, 48) for name in listed[:limit])
+    return text + escape(f" and {len(listed) - limit} more") if len(listed) > limit else text

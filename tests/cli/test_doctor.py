@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from otel_mlmon import cli
+from otel_mlmon.processor.serve.api import create_app
+from otel_mlmon.processor.serve.server import WebServer
+from otel_mlmon.testing import SimulatedProcessor
+from tests.support import ports
+from tests.support.incidents import SETUP
+
+
+@contextmanager
+def processor(*, panes: int, setup: dict[str, Any] | None = None) -> Iterator[str]:
+    """A web port like that of a processor that has received so many panes."""
+    with SimulatedProcessor({"models": {"*": {"reference": {"learn": 100}}}}) as simulated:
+        for _ in range(panes):
+            simulated.now_ns += 10 * 10**9
+            simulated.send_counts(
+                "fraud", labels={"ok": 90, "no": 10}, features={"age": [1.0, 2.0] * 50}, durations_s=[0.01] * 100
+            )
+            simulated.advance()
+        overview = simulated.document()
+        app = create_app(
+            lambda: overview,
+            lambda: b"",
+            lambda: True,
+            dict,
+            relearn=lambda model, streams: None,
+            setup=lambda: dict(SETUP) if setup is None else setup,
+        )
+        server = WebServer(app, "127.0.0.1:0")
+        try:
+            yield f"http://{server.start()}"
+        finally:
+            assert server.stop(30)
+
+
+@pytest.fixture
+def listener(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An OTLP endpoint that listens, set in the environment."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+        yield endpoint
+
+
+def diagnose(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
+    code = cli.main(["doctor", "--json", *arguments])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_a_processor_in_which_all_works(capsys: pytest.CaptureFixture[str], listener: str) -> None:
+    with processor(panes=40) as url:
+        code, document = diagnose(capsys, "--url", url)
+        assert (code, document["works"], document["next"]) == (0, True, None)
+        assert [step["state"] for step in document["steps"]] == ["works"] * 5
+        assert cli.main(["doctor", "--url", url]) == 0
+    text = capsys.readouterr().out
+    assert text.endswith("Nothing to do: all five steps work.\n")
+    assert f"+ endpoint: OTEL_EXPORTER_OTLP_ENDPOINT is {listener}, and something listens there" in text
+
+
+def test_the_one_next_thing_where_nobody_is_told(capsys: pytest.CaptureFixture[str], listener: str) -> None:
+    setup = {**SETUP, "notifiers": [{"name": "log-0", "kind": "log", "pending": 0, "outcomes": {}}]}
+    with processor(panes=40, setup=setup) as url:
+        code, document = diagnose(capsys, "--url", url)
+    assert (code, document["next"]["name"]) == (0, "Alerts")
+    assert document["next"]["text"] == "alerts are written to the processor's log only"
+
+
+def test_a_processor_without_telemetry(capsys: pytest.CaptureFixture[str], listener: str) -> None:
+    with processor(panes=0) as url:
+        code, document = diagnose(capsys, "--url", url)
+    assert (code, document["steps"][0]["text"]) == (1, "no telemetry of a model has arrived")
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in document["next"]["todo"]
+
+
+def test_no_processor_at_the_address_of_the_configuration(
+    capsys: pytest.CaptureFixture[str], listener: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "mlmon.yaml"
+    file.write_text(f'web: {{listen: "0.0.0.0:{ports.free_port()}"}}')
+    code, document = diagnose(capsys, "--config", str(file))
+    assert code == 1
+    assert [check["is_good"] for check in document["checks"]] == [True, False, True]
+    assert document["checks"][1]["text"].startswith("nothing answers at http://127.0.0.1:")
+    assert document["next"]["text"] == "no processor was found"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("OTEL_SDK_DISABLED", "TRUE", "OTEL_SDK_DISABLED is true: nothing is sent"),
+        ("OTEL_METRICS_EXPORTER", "none", "OTEL_METRICS_EXPORTER is none: no metrics are sent"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://", "OTEL_EXPORTER_OTLP_ENDPOINT is http://, which is no address"),
+    ],
+)
+def test_an_environment_that_sends_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, listener: str, name: str, value: str, text: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with processor(panes=40) as url:
+        code, document = diagnose(capsys, "--url", url)
+    assert code == 1
+    assert text in [check["text"] for check in document["checks"] if not check["is_good"]]
+
+
+def test_what_answers_is_something_else(capsys: pytest.CaptureFixture[str], listener: str) -> None:
+    server = WebServer(lambda scope, receive, send: _answer(send), "127.0.0.1:0")
+    try:
+        code, document = diagnose(capsys, "--url", f"http://{server.start()}")
+    finally:
+        assert server.stop(30)
+    assert code == 1
+    assert "is no processor" in document["checks"][0]["text"]
+
+
+async def _answer(send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": b"hello"})
+
+
+def test_a_wrong_configuration_is_wrong_use(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "mlmon.yaml"
+    file.write_text("web: {liste: 1}")
+    assert cli.main(["doctor", "--config", str(file)]) == 2
+    assert "liste" in capsys.readouterr().err

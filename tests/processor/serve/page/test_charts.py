@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import math
+from xml.etree import ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otel_mlmon.processor.serve.page import charts
+
+NS = 10**9
+HOSTILE = '"><script>alert(1)</script>'
+
+
+def parse(picture: str) -> ET.Element:
+    return ET.fromstring(picture)
+
+
+@given(st.lists(st.floats(0, 1e12) | st.just(math.nan), min_size=1, max_size=30))
+def test_lines_are_well_formed_whatever_the_values(values: list[float]) -> None:
+    points = [(index * 60 * NS, value) for index, value in enumerate(values)]
+    picture = charts.draw_lines(
+        [("p95", points)], label=HOSTILE, format_value=str, start_ns=0, end_ns=3600 * NS, limit=0.2, moment_ns=60 * NS
+    )
+    if any(math.isfinite(value) for value in values):
+        assert parse(picture).attrib["aria-label"] == HOSTILE
+        assert "nan" not in picture.replace(HOSTILE, "")
+    else:
+        assert picture == ""
+
+
+def test_a_gap_is_not_joined() -> None:
+    points = [(0, 1.0), (60 * NS, 1.0), (1800 * NS, 1.0), (1860 * NS, 1.0)]
+    picture = charts.draw_lines(
+        [("p95", points)], label="x", format_value=str, start_ns=0, end_ns=3600 * NS, gap_ns=120 * NS
+    )
+    assert picture.count('class="line p95"') == 2
+
+
+@pytest.mark.parametrize("length_s", [0, 30, 600, 3600, 86_400, 14 * 86_400, 400 * 86_400, 40 * 365 * 86_400])
+def test_ticks_are_few_and_inside(length_s: int) -> None:
+    ticks = charts.time_ticks(1_767_225_600, 1_767_225_600 + length_s, limit=6)
+    assert len(ticks) <= 7
+    assert all(1_767_225_600 <= moment <= 1_767_225_600 + length_s for moment, _ in ticks)
+
+
+@given(st.floats(1e-300, 1e300) | st.just(0.0) | st.just(math.inf) | st.just(math.nan))
+def test_steps_are_few_and_reach_the_top(high: float) -> None:
+    steps = charts.round_steps(high, limit=4)
+    assert steps[0] == 0.0
+    assert len(steps) <= 5
+
+
+def test_hostile_names_in_every_picture() -> None:
+    for picture in (
+        charts.draw_bars([HOSTILE], [0.5], [0.4], label=HOSTILE, format_share=str),
+        charts.draw_shares([HOSTILE, "b"], [0.5, 0.5], label=HOSTILE),
+        charts.draw_heat_map([(HOSTILE, [(60 * NS, 2.0)])], start_ns=0, end_ns=60 * NS, slot_ns=60 * NS, label=HOSTILE),
+        charts.draw_sparkline([(0, 1.0), (NS, 2.0)], label=HOSTILE, limit=1.5),
+    ):
+        assert parse(picture).tag.endswith("svg")
+        assert "style=" not in picture
+        assert "<script" not in picture
+
+
+def test_shades() -> None:
+    assert [charts.shade(ratio) for ratio in (-1.0, 0.0, 0.1, 0.5, 0.99, 1.0)] == [
+        "quiet0", "quiet0", "quiet1", "quiet3", "quiet4", "drift",
+    ]  # fmt: skip

@@ -1,0 +1,202 @@
+"""Every address of the page, with real documents: crawled, with hostile names, at sizes, and its headers."""
+
+from __future__ import annotations
+
+import html
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from otel_mlmon.processor.alert.alert import Alert, Cause, Link, RuleState
+from otel_mlmon.processor.alert.message import format_alert
+from otel_mlmon.processor.serve.api import create_app
+from otel_mlmon.processor.serve.page.history import History
+from otel_mlmon.processor.serve.server import WebServer
+from otel_mlmon.testing import SimulatedProcessor
+from otel_mlmon.testing.simulated_processor import START_NS
+from tests.support.incidents import INCIDENTS, SETUP, simulate
+
+HOSTILE = (
+    "<script>alert(1)</script>", "a\nb\x00", "\u202eevil", "x" * 10_000, "../../etc", "..", ".", "~", "a/b?c#d%2F",
+    "' onmouseover='x", "{{ 7*7 }}",
+)  # fmt: skip
+LINK = re.compile(r'(?:href|src)="([^"]*)"')
+
+
+@contextmanager
+def client_of(overview: dict[str, Any], history: History) -> Iterator[httpx.Client]:
+    app = create_app(
+        lambda: overview,
+        lambda: b"",
+        lambda: True,
+        dict,
+        relearn=lambda model, streams: None,
+        setup=lambda: dict(SETUP),
+        history=history,
+    )
+    server = WebServer(app, "127.0.0.1:0")
+    try:
+        with httpx.Client(base_url=f"http://{server.start()}", timeout=60, trust_env=False) as client:
+            yield client
+    finally:
+        assert server.stop(30)
+
+
+@pytest.fixture(scope="module")
+def processor() -> Iterator[SimulatedProcessor]:
+    processor, _ = simulate(INCIDENTS["deploy"], start_ns=START_NS)
+    with processor:
+        yield processor
+
+
+@pytest.fixture
+def client(processor: SimulatedProcessor) -> Iterator[httpx.Client]:
+    with client_of(processor.document(), processor._pipeline.history) as client:
+        yield client
+
+
+def crawl(client: httpx.Client, most: int = 400) -> dict[str, str]:
+    """Follows every link from the first page; returns the pages."""
+    pages: dict[str, str] = {}
+    waiting = ["/", "/setup", "/alerts"]
+    while waiting:
+        address = waiting.pop()
+        if address in pages or len(pages) >= most:
+            continue
+        answer = client.get(address)
+        assert answer.status_code == 200, address[:200]
+        pages[address] = answer.text
+        links = [html.unescape(link) for link in LINK.findall(answer.text)]
+        allowed = ("/", "#", "https://x.example/")
+        assert all(link.startswith(allowed) and not link.startswith("//") for link in links), links
+        waiting += [link for link in links if link.startswith("/") and not link.startswith(("/static/", "/api/"))]
+    return pages
+
+
+def test_every_link_leads_to_a_page(client: httpx.Client) -> None:
+    pages = crawl(client)
+    kinds = {re.sub(r"/[^/?]+", "/x", address.partition("?")[0]) for address in pages}
+    assert kinds == {"/", "/x", "/x/x", "/x/x/x/x"}
+    for text in pages.values():
+        assert 'lang="en"' in text
+        assert text.count("<h1") == 1
+        assert " style=" not in text
+        assert "<script>" not in text
+
+
+def test_headers_keep_everything_foreign_out(client: httpx.Client) -> None:
+    answer = client.get("/")
+    assert answer.headers["Content-Security-Policy"].startswith(
+        "default-src 'none'; style-src 'self'; script-src 'self'"
+    )
+    assert "unsafe" not in answer.headers["Content-Security-Policy"]
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert "set-cookie" not in answer.headers
+    assert client.post("/").status_code == 405
+    assert client.head("/").status_code == 200
+
+
+def test_what_is_not_there(client: httpx.Client) -> None:
+    for address in ("/models/nobody", "/models/churn?version=99", "/models/churn/streams/nothing", "/models/churn/x",
+                    "/alerts/none"):  # fmt: skip
+        answer = client.get(address)
+        assert (answer.status_code, "Not here" in answer.text) == (404, True), address
+    assert client.get("/static/../routes.py").status_code == 404
+    assert client.get("/?page=99999999999999999999").status_code == 200
+    assert client.get("/models/churn?span=nonsense&page=-1").status_code == 200
+    assert "No model of that name" in client.get("/?q=zzz").text
+
+
+def test_a_deploy_is_told_on_the_page(client: httpx.Client) -> None:
+    text = client.get("/models/churn?version=8").text
+    assert "go back to it" in text
+    assert ">Versions<" in text
+
+
+def test_the_script_and_the_style_are_ours_and_small(client: httpx.Client) -> None:
+    script = client.get("/static/page.js")
+    assert len(script.text.splitlines()) <= 60
+    assert script.headers["content-type"] == "text/javascript; charset=utf-8"
+    assert client.get("/static/page.css").headers["content-type"] == "text/css; charset=utf-8"
+    assert "url(" not in client.get("/static/page.css").text
+
+
+def hostile_alert(name: str, document: dict[str, Any]) -> dict[str, Any]:
+    """The document of an alert in which every text is hostile."""
+    cause = Cause(
+        stream=f"input.{document['name']}", value=0.5, bound=0.1, reference=name, current=name, current_count=100,
+        reference_count=100, onset_ns=START_NS, bins=(name, "b"), reference_shares=(0.5, 0.5),
+        current_shares=(0.1, 0.9), details=(name,), summary=name,
+    )  # fmt: skip
+    alert = Alert(
+        model=document["name"], version=document["version"], environment=document["environment"], rule="data_drift",
+        title=name, state=RuleState.FIRING, previous=RuleState.OK, severity="critical", time_ns=START_NS,
+        onset_ns=START_NS, causes=(cause,), exemplars=(name,), reason=name,
+        links=(Link(name=name, url="javascript:alert(1)"), Link(name=name, url="https://x.example/{trace_id}")),
+    )  # fmt: skip
+    return {**alert.to_dict(), "text": format_alert(alert)}
+
+
+def test_hostile_names_are_harmless_everywhere() -> None:
+    with SimulatedProcessor({"models": {"*": {"reference": {"learn": 100}}}}) as processor:
+        for _ in range(3):
+            processor.now_ns += 10 * 10**9
+            for index, name in enumerate(HOSTILE):
+                processor.send_counts(
+                    name, version=HOSTILE[-1 - index], labels={name: 100, "b": 100},
+                    features={name: [1.0, 2.0] * 50}, durations_s=[0.01] * 200,
+                    environment=HOSTILE[index - 3],
+                )  # fmt: skip
+            processor.advance()
+        overview = processor.document()
+        overview["alerts"] = [hostile_alert(name, document) for name, document in overview["models"].items()]
+        with client_of(overview, processor._pipeline.history) as client:
+            pages = crawl(client)
+    assert sum(address.startswith("/models/") for address in pages) > len(HOSTILE)
+    assert any(address.startswith("/alerts/") for address in pages)
+    for address, text in pages.items():
+        if address.startswith("/alerts/"):
+            assert ("As it was told" in text, "enabled: false" in text) == (True, True)
+        assert not {"\u202e", "\x00"} & set(text)
+        assert "<script>alert" not in text
+        assert "' onmouseover='x\"" not in text
+        assert len(text) < 300_000
+
+
+def test_a_broken_source_is_an_answer() -> None:
+    with client_of({"versions": {"m": {"1": {}}}, "alerts": []}, History()) as client:
+        assert client.get("/static/page.css").status_code == 200
+
+
+def wide_overview(count: int) -> dict[str, Any]:
+    with SimulatedProcessor() as processor:
+        processor.now_ns += 10 * 10**9
+        processor.send_counts("m", labels={"a": 50, "b": 50}, features={"f": [1.0, 2.0]}, durations_s=[0.01] * 100)
+        processor.advance(60)
+        overview = processor.document()
+    document = next(iter(overview["versions"]["m"].values()))
+    stream = next(stream for stream in document["streams"] if stream["stream"] == "input.f")
+    document["streams"] = [{**stream, "stream": f"input.feature_with_a_long_name_{index}"} for index in range(count)]
+    return overview
+
+
+@pytest.mark.parametrize("count", [1_000, 10_000])
+def test_many_streams_are_paged_and_quick(count: int) -> None:
+    with client_of(wide_overview(count), History()) as client:
+        client.get("/models/m")  # templates are compiled at first use
+        durations = []
+        for _ in range(5):
+            begin_s = time.perf_counter()
+            answer = client.get("/models/m")
+            durations.append(time.perf_counter() - begin_s)
+        assert answer.text.count('<th scope="row">') <= 220
+        assert len(answer.content) <= 300_000
+        assert min(durations) < 2.0
+        last = client.get(f"/models/m?page={count // 200}")
+        assert f"Page {count // 200} of {count // 200}" in last.text

@@ -1,0 +1,144 @@
+"""Seeded fleets of three models: one of them in trouble, or none. What the page says of them is tested and pictured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+
+from otel_mlmon import semconv
+from otel_mlmon.processor.serve.page.source import Source
+from otel_mlmon.testing import SimulatedProcessor
+
+PANE_S: Final = 10
+CALM_PANES: Final = 30
+TROUBLE_PANES: Final = 8
+CALLS: Final = 250
+SETUP: Final[Mapping[str, Any]] = {
+    "addresses": {"grpc": "127.0.0.1:4317", "http": "127.0.0.1:4318", "web": "127.0.0.1:8080"},
+    "received": {"points": {"accepted": 48_210, "refused": 0, "ignored": 0}, "rejected": {}},
+    "limits": [{"name": "streams", "key": "limits.max_streams", "used": 21, "most": 10_000}],
+    "notifiers": [{"name": "webhook-0", "kind": "webhook", "pending": 0, "outcomes": {"delivered": 2}}],
+    "pane_s": 10.0,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """What one model does in one pane."""
+
+    version: str = "7"
+    labels: Mapping[str, float] = field(default_factory=lambda: {"approve": 0.7, "review": 0.2, "decline": 0.1})
+    age_factor: float = 1.0
+    slowness: float = 1.0
+    failed_ratio: float = 0.0
+    provider: tuple[str, str] | None = None
+    """The provider that was asked for, and the one that runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Incident:
+    """One model's trouble, and what a page about it has to say."""
+
+    model: str
+    trouble: Traffic
+    headline: str
+    action: str
+    """Words of the first thing to do, or of one of them."""
+    panes: int = TROUBLE_PANES
+    """How long the trouble lasts."""
+
+
+CALM: Final = Traffic()
+INCIDENTS: Final[Mapping[str, Incident]] = {
+    "slow": Incident(model="credit-risk", trouble=Traffic(slowness=14.0), headline="slow", action="Open a slow trace"),
+    "failing": Incident(
+        model="churn", trouble=Traffic(failed_ratio=0.2), headline="failing", action="Open a trace of a failed call"
+    ),
+    "class-gone": Incident(
+        model="credit-risk",
+        trouble=Traffic(labels={"approve": 0.8, "review": 0.2, "decline": 0.0}),
+        headline="predictions changed",
+        action="No prediction is decline any more",
+    ),
+    "unit": Incident(
+        model="churn", trouble=Traffic(age_factor=12.0), headline="inputs changed", action="months and years"
+    ),
+    "fallback": Incident(
+        model="image-search",
+        trouble=Traffic(slowness=14.0, provider=("CUDAExecutionProvider", "CPUExecutionProvider")),
+        headline="slow",
+        action="Find out why CUDAExecutionProvider could not be used",
+    ),
+    "deploy": Incident(
+        model="churn",
+        trouble=Traffic(version="8", failed_ratio=0.3, labels={"approve": 0.2, "review": 0.2, "decline": 0.6}),
+        headline="differs from the version before it",
+        action="Compare with version 7 or go back to it",
+    ),
+}
+MODELS: Final = ("churn", "credit-risk", "image-search")
+
+
+def simulate(incident: Incident | None, *, start_ns: int) -> tuple[SimulatedProcessor, int]:
+    """Simulates a fleet; returns its processor, to be closed, and when the trouble began (Unix nanoseconds)."""
+    rng = np.random.default_rng(7)
+    processor = SimulatedProcessor({"models": {"*": {"reference": {"learn": 1500}}}}, start_ns=start_ns)
+    trouble_ns = start_ns + CALM_PANES * PANE_S * 10**9
+    for pane in range(CALM_PANES + (incident.panes if incident is not None else TROUBLE_PANES)):
+        processor.now_ns += PANE_S * 10**9
+        for model in MODELS:
+            is_troubled = incident is not None and model == incident.model and pane >= CALM_PANES
+            traffic = incident.trouble if incident is not None and is_troubled else CALM
+            if traffic.provider is not None:
+                processor.receive(loaded_model(model, traffic.version, *traffic.provider, time_ns=processor.now_ns))
+            send(processor, rng, model, traffic)
+        processor.advance()
+    processor.document()
+    return processor, trouble_ns
+
+
+def send(processor: SimulatedProcessor, rng: np.random.Generator, model: str, traffic: Traffic) -> None:
+    """Sends one pane of a model."""
+    shares = np.array(list(traffic.labels.values()))
+    counts = rng.multinomial(CALLS, shares / shares.sum())
+    durations = rng.lognormal(-4.0, 0.3, CALLS) * traffic.slowness
+    failed = rng.random(CALLS) < traffic.failed_ratio
+    processor.send_counts(
+        model,
+        version=traffic.version,
+        labels={label: int(count) for label, count in zip(traffic.labels, counts, strict=True) if count},
+        confidences=rng.beta(9, 2, CALLS).tolist(),
+        features={
+            "age": (rng.normal(41, 11, CALLS).clip(18, 90) * traffic.age_factor).tolist(),
+            "income": rng.lognormal(8, 0.5, CALLS).tolist(),
+        },
+        durations_s=durations[~failed].tolist(),
+        failed_durations_s=durations[failed].tolist(),
+    )
+
+
+def loaded_model(model: str, version: str, requested: str, provider: str, *, time_ns: int) -> ExportLogsServiceRequest:
+    """Builds the event of a model that was loaded on another provider than the one asked for."""
+    request = ExportLogsServiceRequest()
+    scope = request.resource_logs.add().scope_logs.add()
+    scope.scope.name = semconv.SCOPE
+    record = scope.log_records.add(event_name=semconv.EVENT_PROVIDER_FALLBACK, time_unix_nano=time_ns)
+    attributes = {
+        semconv.MODEL_NAME: model,
+        semconv.MODEL_VERSION: version,
+        semconv.EXECUTION_PROVIDERS_REQUESTED: requested,
+        semconv.EXECUTION_PROVIDER: provider,
+    }
+    for key, value in attributes.items():
+        record.attributes.add(key=key).value.string_value = value
+    return request
+
+
+def source_of(processor: SimulatedProcessor) -> Source:
+    """Returns what a page about a simulated processor is made of."""
+    pipeline = processor._pipeline
+    return Source(overview=pipeline.read(), setup=SETUP, history=pipeline.history, now_ns=processor.now_ns)
