@@ -17,9 +17,9 @@ from typing import Any, ClassVar, Final
 from pydantic import Field
 
 from otel_mlmon.processor.alert.alert import Alert
+from otel_mlmon.processor.alert.message import encode_document
 from otel_mlmon.processor.config.section import Duration, Section
 from otel_mlmon.processor.notify.notifier import PermanentError, TransientError
-from otel_mlmon.processor.notify.webhook import encode_body
 
 EXIT_TEMPORARY: Final = 75
 MAX_OUTPUT: Final = 4096
@@ -68,7 +68,7 @@ class CommandNotifier:
         except (OSError, ValueError) as error:
             raise PermanentError(f"{self._run[0]} cannot be run: {error}") from None
         try:
-            output, _ = process.communicate(encode_body(alert), timeout=self.attempt_timeout_s)
+            output, _ = process.communicate(encode_document(alert), timeout=self.attempt_timeout_s)
         except subprocess.TimeoutExpired:
             raise TransientError(f"no end within {self.attempt_timeout_s:g} s", is_ambiguous=True) from None
         finally:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -20,7 +19,7 @@ import httpx
 from pydantic import Field, SecretStr
 
 from otel_mlmon.processor.alert.alert import Alert
-from otel_mlmon.processor.alert.message import format_alert, format_title
+from otel_mlmon.processor.alert.message import encode_document
 from otel_mlmon.processor.config.section import Duration, Section, Url
 from otel_mlmon.processor.notify.http import post
 from otel_mlmon.version import __version__
@@ -77,7 +76,7 @@ class WebhookNotifier:
 
     def notify(self, alert: Alert) -> None:
         """Posts `alert`; redirects are not followed, and the body of the response is not read."""
-        body = encode_body(alert)
+        body = encode_document(alert)
         headers = {**self._headers, **self._standard_headers(alert, body)}
         post(
             self._url,
@@ -99,12 +98,6 @@ class WebhookNotifier:
             headers["X-Mlmon-Timestamp"] = timestamp
             headers["X-Mlmon-Signature"] = signature(self._secret, timestamp, body)
         return headers
-
-
-def encode_body(alert: Alert) -> bytes:
-    """Encodes the JSON document that is posted, UTF-8; always the same bytes for the same alert."""
-    document = {**alert.to_dict(), "subject": format_title(alert), "text": format_alert(alert)}
-    return json.dumps(document, ensure_ascii=False, sort_keys=True).encode()
 
 
 def signature(secret: bytes, timestamp: str, body: bytes) -> str:
