@@ -175,7 +175,7 @@ def measure_endings(*, transactions: int, calls: int) -> dict[str, Ending]:
             end_transaction(run, calls)
         spans = end_transaction(run, calls)[2]
         handle.flush(timeout_s=10)
-        variants = {"by hand": copy_by_hand(bare, spans[0]["data"]), "otel_mlmon": run}
+        variants: dict[str, Run] = {"by hand": copy_by_hand(bare, spans[0]["data"]), "otel_mlmon": run}
         for _, (name, variant) in itertools.product(range(transactions), variants.items()):
             wall_ns, cpu_ns, sent = end_transaction(variant, calls)
             if len(sent) != calls:
@@ -196,7 +196,7 @@ def end_transaction(run: Run, calls: int) -> tuple[int, int, list[dict[str, Any]
         cpu_ns, ended_ns = time.thread_time_ns() - cpu_ns, time.perf_counter_ns()
     transport = sentry_sdk.get_client().transport
     if not isinstance(transport, NoTransport):
-        raise RuntimeError(f"{transport} keeps no spans")
+        raise TypeError(f"{transport} keeps no spans")
     return ended_ns - started_ns, cpu_ns, transport.latest_spans
 
 
