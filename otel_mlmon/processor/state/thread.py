@@ -1,7 +1,8 @@
 """Runs the one thread that owns the state: it applies a batch of items and answers after one commit for all of them.
 
 Group commit: the caller of `submit` gets a future that is done when its item is durable. An internal error fails the
-one item that raised it; a commit that fails fails the items of its batch, whose senders try again.
+one item that raised it; a commit that fails fails the items of its batch, whose senders try again. Until a commit
+succeeds no further item is applied, so that memory does not run ahead of the disk, and `is_ready` is false.
 """
 
 from __future__ import annotations
@@ -84,6 +85,8 @@ class StateThread(Generic[T, R]):
         self._queue: queue.SimpleQueue[tuple[T, Future[R]] | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._load: Future[None] = Future()
+        self._failure: StoreError | None = None
+        """Why the last commit failed; None if it succeeded."""
         self._thread = threading.Thread(target=self._run, name="otel_mlmon-state", daemon=True)
 
     def start(self) -> None:
@@ -112,8 +115,9 @@ class StateThread(Generic[T, R]):
 
     @property
     def is_ready(self) -> bool:
-        """Whether the state is loaded and items are accepted."""
-        return self._load.done() and self._thread.is_alive() and not self._stop.is_set()
+        """Whether the state is loaded and stored, and items are accepted."""
+        is_running = self._load.done() and self._thread.is_alive() and not self._stop.is_set()
+        return is_running and self._failure is None
 
     def shutdown(self, timeout_s: float) -> bool:
         """Applies and commits the queued items, then stops; whether that was done in time.
@@ -169,6 +173,11 @@ class StateThread(Generic[T, R]):
         return batch
 
     def _process(self, batch: list[tuple[T, Future[R]]]) -> None:
+        refusal = self._failure
+        if refusal is not None:
+            for _, future in batch:
+                future.set_exception(refusal)
+            batch = []
         with self._measure() if batch else nullcontext():
             applied = [(future, result) for item, future in batch for result in self._apply(item, future)]
         with guard("advance"):
@@ -176,6 +185,9 @@ class StateThread(Generic[T, R]):
         failure: StoreError | None = StoreError("the state could not be committed")
         with guard("commit"):
             failure = self._commit()
+        if failure is None and refusal is not None:
+            _LOG.warning("The state is stored again, and requests are accepted.")
+        self._failure = failure
         for future, result in applied:
             if failure is None:
                 future.set_result(result)
@@ -190,7 +202,12 @@ class StateThread(Generic[T, R]):
         try:
             self._handler.commit()
         except StoreError as error:
-            _LOG.error("The state was not stored, so senders send the data again; check storage.path: %s", error)
+            if self._failure is None:
+                _LOG.error(
+                    "The state was not stored, so requests are answered with 503 until it is, and senders send them "
+                    "again; check storage.path: %s",
+                    error,
+                )
             return error
         return None
 
