@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -39,8 +40,8 @@ def test_a_model_is_described_by_what_it_did_and_what_was_said_of_it() -> None:
     model = document["models"]["digits"]
     keys = ("name", "environment", "version", "versions", "state", "predictions", "error_ratio")
     assert {key: model[key] for key in keys} == {
-        "name": "digits", "environment": "", "version": "1", "versions": [{"version": "1", "change": None}], "state": "drift", "predictions": 100,
-        "error_ratio": 0.0,
+        "name": "digits", "environment": "", "version": "1", "versions": [{"version": "1", "change": None}],
+        "state": "drift", "predictions": 100, "error_ratio": 0.0,
     }  # fmt: skip
     assert model["latency"]["over_ratio"] == pytest.approx(0.01)
     assert model["latency"]["p50_s"] == pytest.approx(0.001, rel=0.6)
@@ -90,7 +91,7 @@ def test_environments_of_a_model_are_apart_in_documents_and_gauges() -> None:
     summaries = [bench.panes.summary(model) for model in models]
     document = overview(summaries, scores, rules, [])
     assert {
-        key: (model["name"], model["environment"], [entry["version"] for entry in model["versions"]], model["predictions"], model["rules"])
+        key: (model["name"], model["environment"], versions_of(model), model["predictions"], model["rules"])
         for key, model in document["models"].items()
     } == {
         "digits@staging": ("digits", "staging", ["1", "2"], 90, []),
@@ -130,6 +131,10 @@ def test_the_documents_have_just_the_keys_that_are_documented() -> None:
     assert keys_of(page, "A new version") == set(version["change"])
     assert keys_of(page, "A stream") == set(model["streams"][0])
     assert keys_of(page, "An alert") == {*document, "subject"}
+
+
+def versions_of(model: dict[str, Any]) -> list[str]:
+    return [entry["version"] for entry in model["versions"]]
 
 
 def keys_of(page: str, heading: str) -> set[str]:
