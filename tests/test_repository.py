@@ -84,6 +84,7 @@ COVERED_BY = {
     "processor/window/introduction": "processor/test_pipeline_versions.py",
     "processor/window/versions": "processor/test_pipeline_versions.py",
     "processor/window/embedded_reference": "processor/window/test_aggregator.py",
+    "processor/notify/http": "processor/notify/test_webhook.py",
     "processor/notify/merge": "processor/notify/test_delivery.py",
     "cli/processor": "e2e/test_processor.py",
     "errors": "cli/test_cli.py",
