@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         StoreError: The state cannot be used.
     """
     from otel_mlmon.processor.config.load import load_config
-    from otel_mlmon.processor.pipeline import RECORD_KINDS
+    from otel_mlmon.processor.records import RECORD_KINDS
     from otel_mlmon.processor.state import maintenance
     from otel_mlmon.processor.state.sqlite import FILE_NAME, backup_database
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from otel_mlmon.errors import StoreError
-from otel_mlmon.processor.pipeline import RECORD_KINDS
+from otel_mlmon.processor.records import RECORD_KINDS
 from otel_mlmon.processor.state.maintenance import (
     DAMAGED_FILE_NAME,
     check_state,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from otel_mlmon.errors import StoreError
-from otel_mlmon.processor.pipeline import RECORD_KINDS
+from otel_mlmon.processor.records import RECORD_KINDS
 from otel_mlmon.processor.state.maintenance import check_state
 from otel_mlmon.processor.state.migrations import MIGRATIONS
 from otel_mlmon.processor.state.repository import FORMAT_VERSION, Repository
