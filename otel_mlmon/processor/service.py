@@ -24,7 +24,7 @@ from otel_mlmon.processor.notify.delivery import DeliverySettings
 from otel_mlmon.processor.notify.dispatcher import Dispatcher
 from otel_mlmon.processor.notify.notifier import NOTIFIERS, LogSeverity
 from otel_mlmon.processor.pipeline import ProcessorPipeline
-from otel_mlmon.processor.receive.admission import Admission
+from otel_mlmon.processor.receive.admission import MAX_QUEUE_S, Admission
 from otel_mlmon.processor.receive.data_point import Rejections, TelemetryItem
 from otel_mlmon.processor.receive.grpc import GrpcReceiver
 from otel_mlmon.processor.receive.http import HttpReceiver
@@ -81,7 +81,7 @@ class Service:
         self._reloading = threading.Lock()
         receiver, web = config.receiver, config.web
         self._admission = Admission(
-            lambda items: self._state_thread.submit(items),
+            lambda items: self._state_thread.submit(items, max_wait_s=MAX_QUEUE_S),
             max_request_bytes=receiver.max_request_bytes,
             max_pending_bytes=receiver.max_pending_bytes,
             meter=self._meter,
