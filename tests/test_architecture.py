@@ -120,6 +120,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "processor.alert.config": SECTION,
     "processor.self_telemetry": BASE,
     "processor.address": BASE,
+    "processor.clock": BASE,
     "processor.connections": BASE,
     "processor.settings": (*BASE, "processor", *PROFILE),
     "processor.pipeline": (*BASE, "processor"),
@@ -158,7 +159,7 @@ OURS: dict[str, tuple[str, ...]] = {
 
 # A leaf, which is reached through its registry, and the entries that may import it by name all the same.
 LEAVES: dict[str, tuple[str, ...]] = {
-    "processor.state.sqlite": ("processor.state.sqlite",),
+    "processor.state.sqlite": ("processor.state.sqlite", "processor.state.maintenance", "cli.state"),
     "instrumentation.runtime.onnxruntime": (
         "instrumentation.runtime.onnxruntime",
         "reference.build",
@@ -175,7 +176,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
         "instrumentation.decode", "instrumentation.aggregate", "instrumentation.runtime", "instrumentation.export",
         "instrumentation.sentry", "instrumentation.pipeline",
         "processor.receive", "processor.window", "processor.detect", "processor.alert", "processor.pipeline",
-        "processor.state.repository", "processor.serve.documents",
+        "processor.state.repository", "processor.state.maintenance", "processor.serve.documents",
     ),
     "onnxruntime": ("instrumentation.runtime.onnxruntime", "demo.service"),
     "onnx": ("demo.train",),
@@ -189,7 +190,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "grpc_health": ("processor.receive",),
     "google": ("processor.receive",),
     "scipy": ("processor.detect", "reference"),
-    "msgspec": ("processor.state.repository",),
+    "msgspec": ("processor.state.repository", "processor.state.maintenance"),
     "prometheus_client": ("processor.serve.prometheus",),
     "duckdb": ("table.read",),
     "fsspec": ("table.files",),

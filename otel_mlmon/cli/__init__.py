@@ -25,6 +25,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "doctor": "otel_mlmon.cli.doctor",
     "check-config": "otel_mlmon.cli.check_config",
     "reference": "otel_mlmon.cli.reference",
+    "state": "otel_mlmon.cli.state",
     "settings": "otel_mlmon.cli.settings",
 }
 """The name and the module of each command, in the order of the help."""

@@ -27,12 +27,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.records import AlertsRecord
+from otel_mlmon.processor.clock import SteadyClock
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.score import Score, Statistics
 from otel_mlmon.processor.detect.state import StreamState
@@ -45,6 +46,7 @@ from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.state.repository import RecordKind, load_records, open_repository, put_records
 from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.outcome import REJECTED_OUTCOMES, PointOutcome
+from otel_mlmon.processor.window.records import RECORD_KINDS as WINDOW_RECORD_KINDS
 from otel_mlmon.processor.window.reference_export import ModelReference, RelearnRequest
 from otel_mlmon.processor.window.window import StreamKey, Window
 from otel_mlmon.types import ModelKey
@@ -63,6 +65,10 @@ EVIDENCE: Final = RecordKind("evidence", StreamRecord)
 ALERTS: Final = RecordKind("alerts", AlertsRecord)
 OUTBOX: Final = RecordKind("outbox", OutboxEntry)
 """Alerts, by `Alert.key`, that some recipient may not have yet."""
+RECORD_KINDS: Final[Mapping[str, RecordKind[Any]]] = {
+    kind.name: kind for kind in (*WINDOW_RECORD_KINDS, EVIDENCE, ALERTS, OUTBOX)
+}
+"""Every kind of stored record, by its name."""
 
 
 class AlertDispatcher(Protocol):
@@ -113,7 +119,7 @@ class ProcessorPipeline:
         self._settings = settings
         self._dispatcher = dispatcher
         self._telemetry = telemetry
-        self._clock_ns = clock_ns
+        self._clock_ns = SteadyClock(clock_ns)
         self._document: documents.Document = {"models": {}, "versions": {}, "alerts": []}
         self.history = History()
         """What the documents said before."""

@@ -50,7 +50,7 @@ class Repository(Protocol):
         """Adds records of one kind, each a key and a value, or replaces those of the same keys.
 
         Raises:
-            StoreError: They cannot be written.
+            StoreError: They cannot be written; all changes since the last commit are rolled back.
         """
 
     def delete(self, kind: str, keys: Iterable[str], /) -> None:

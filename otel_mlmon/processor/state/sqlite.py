@@ -8,19 +8,25 @@ Source: https://www.sqlite.org/pragma.html#pragma_synchronous, https://www.sqlit
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal
 
 from otel_mlmon.errors import StoreError
+from otel_mlmon.processor.state.migrations import MIGRATIONS, Migration
 from otel_mlmon.processor.state.repository import FORMAT_VERSION
 
 APPLICATION_ID: Final = 0x6D6C6D6E
 """`mlmn`: a database of another program is never written to."""
 FILE_NAME: Final = "mlmon.sqlite3"
+LOCK_NAME: Final = "owner.lock"
+"""A database without tables, locked by the one process that may write."""
+
+_LOG: Final = logging.getLogger("otel_mlmon.processor")
 
 Synchronous = Literal["FULL", "NORMAL", "OFF"]
 
@@ -34,6 +40,7 @@ class SqliteRepository:
         directory: Made if it is missing.
         synchronous: How durable a commit is, as in the module's docstring.
         format_version: The version of the records.
+        migrations: How older versions are brought to the next; None for those of this release.
 
     Raises:
         StoreError: The directory cannot be used, is in use, or holds state of another format or another program.
@@ -45,26 +52,36 @@ class SqliteRepository:
         *,
         synchronous: Synchronous = "FULL",
         format_version: int = FORMAT_VERSION,
+        migrations: Mapping[int, Migration] | None = None,
     ) -> None:
         self._directory = Path(directory)
         self._undo: list[Callable[[], None]] = []
         with self._store_errors("cannot be opened"):
-            self._directory.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(self._directory / FILE_NAME, timeout=0.0, isolation_level=None)
+            self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = connect_private(self._directory / LOCK_NAME)
+            # Held until the connection or the process ends, however it ends; the state itself can be read meanwhile.
+            self._lock.execute("PRAGMA locking_mode = EXCLUSIVE")
         try:
             with self._store_errors("cannot be opened"):
-                self._open(synchronous, format_version)
+                self._lock.execute("BEGIN EXCLUSIVE")
+                self._database = connect_private(self._directory / FILE_NAME)
         except StoreError:
-            self._database.close()
+            self._lock.close()
+            raise
+        try:
+            with self._store_errors("cannot be opened"):
+                self._open(synchronous, format_version, MIGRATIONS if migrations is None else migrations)
+        except StoreError:
+            self.close()
             raise
 
     def put(self, kind: str, records: Iterable[tuple[str, bytes]], /) -> None:
         """Adds or replaces records of one kind.
 
         Raises:
-            StoreError: The disk refused one; those before it are put.
+            StoreError: The disk refused one; all changes since the last commit are rolled back.
         """
-        with self._store_errors("cannot be written"):
+        with self._write_errors():
             self._begin()
             rows = ((kind, key, value) for key, value in records)
             self._database.executemany("INSERT OR REPLACE INTO state VALUES (?, ?, ?)", rows)
@@ -73,9 +90,9 @@ class SqliteRepository:
         """Removes the records of these keys.
 
         Raises:
-            StoreError: The disk refused it.
+            StoreError: The disk refused it; all changes since the last commit are rolled back.
         """
-        with self._store_errors("cannot be written"):
+        with self._write_errors():
             self._begin()
             rows = ((kind, key) for key in keys)
             self._database.executemany("DELETE FROM state WHERE kind = ? AND key = ?", rows)
@@ -84,9 +101,9 @@ class SqliteRepository:
         """Removes the records whose keys sort before `before`, and returns how many they were.
 
         Raises:
-            StoreError: The disk refused it.
+            StoreError: The disk refused it; all changes since the last commit are rolled back.
         """
-        with self._store_errors("cannot be written"):
+        with self._write_errors():
             self._begin()
             statement = "DELETE FROM state WHERE kind = ? AND key < ?"
             return self._database.execute(statement, (kind, before)).rowcount
@@ -114,37 +131,30 @@ class SqliteRepository:
         Raises:
             StoreError: The disk refused it; all changes are rolled back.
         """
-        undos, self._undo = self._undo, []
-        try:
-            with self._store_errors("cannot be written"):
-                if self._database.in_transaction:
-                    self._database.execute("COMMIT")
-        except StoreError:
-            with suppress(sqlite3.Error):
-                self._database.execute("ROLLBACK")
-            for undo in undos:
-                undo()
-            raise
+        with self._write_errors():
+            if self._database.in_transaction:
+                self._database.execute("COMMIT")
+        self._undo = []
 
     def close(self) -> None:
         """Drops the changes since the last commit, and releases the directory."""
         self._database.close()
+        self._lock.close()
 
     def _begin(self) -> None:
         if not self._database.in_transaction:
             self._database.execute("BEGIN")
 
-    def _open(self, synchronous: Synchronous, format_version: int) -> None:
+    def _open(self, synchronous: Synchronous, format_version: int, migrations: Mapping[int, Migration]) -> None:
         run = self._database.execute
-        # The lock is held until the connection or the process ends, however it ends.
-        run("PRAGMA locking_mode = EXCLUSIVE")
         run("BEGIN EXCLUSIVE")
         application_id, version = (run(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
         path = self._directory / FILE_NAME
         is_new = not run("SELECT count(*) FROM sqlite_master").fetchone()[0]
         if not is_new and application_id != APPLICATION_ID:
             raise StoreError(f"{path} is a database of another program: set storage.path to another directory")
-        if not is_new and version != format_version:
+        missing = [step for step in range(version, format_version) if step not in migrations]
+        if not is_new and (version > format_version or missing):
             raise StoreError(
                 f"{path} has state of format {version}, and this release reads format {format_version}: run the release"
                 " that wrote it, or move the directory away to start without what was learned"
@@ -155,10 +165,31 @@ class SqliteRepository:
                 " PRIMARY KEY (kind, key)) WITHOUT ROWID"
             )
             run(f"PRAGMA application_id = {APPLICATION_ID}")
-            run(f"PRAGMA user_version = {format_version}")
+        elif version < format_version:
+            run("COMMIT")
+            backup_database(path, self._directory / f"mlmon-format-{version}.sqlite3")
+            run("BEGIN EXCLUSIVE")
+            for step in range(version, format_version):
+                migrations[step](self)
+            _LOG.warning("The state in %s was migrated from format %d to %d.", path, version, format_version)
+        run(f"PRAGMA user_version = {format_version}")
         run("COMMIT")
         run("PRAGMA journal_mode = WAL")
         run(f"PRAGMA synchronous = {synchronous}")
+
+    @contextmanager
+    def _write_errors(self) -> Iterator[None]:
+        """Rolls everything back where a write fails: SQLite itself does so on some errors and not on others."""
+        try:
+            with self._store_errors("cannot be written"):
+                yield
+        except StoreError:
+            with suppress(sqlite3.Error):
+                self._database.execute("ROLLBACK")
+            undos, self._undo = self._undo, []
+            for undo in undos:
+                undo()
+            raise
 
     @contextmanager
     def _store_errors(self, problem: str) -> Iterator[None]:
@@ -169,3 +200,31 @@ class SqliteRepository:
             if code.startswith("SQLITE_BUSY") or "locked" in str(error):
                 raise StoreError(f"{self._directory} is in use by another processor") from error
             raise StoreError(f"{self._directory} {problem}: {error}") from error
+
+
+def backup_database(source: Path, target: Path) -> None:
+    """Copies a database as it is at one moment, while others read and write it.
+
+    Raises:
+        StoreError: One of the two cannot be used, or `target` exists.
+    """
+    if not source.exists():
+        raise StoreError(f"{source} does not exist")
+    if target.exists():
+        raise StoreError(f"{target} exists already")
+    try:
+        reader, writer = sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True), connect_private(target)
+        try:
+            reader.backup(writer)
+        finally:
+            reader.close()
+            writer.close()
+    except sqlite3.Error as error:
+        raise StoreError(f"{source} cannot be copied to {target}: {error}") from error
+
+
+def connect_private(path: Path) -> sqlite3.Connection:
+    """Opens a database that only its owner may read: SQLite gives the files beside it the permissions of this one."""
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    path.chmod(0o600)
+    return sqlite3.connect(path, timeout=0.0, isolation_level=None)

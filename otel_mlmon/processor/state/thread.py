@@ -1,9 +1,9 @@
 """Runs the one thread that owns the state: it applies a batch of items and answers after one commit for all of them.
 
 Group commit: the caller of `submit` gets a future that is done when its item is durable. An internal error fails the
-one item that raised it; a commit that fails fails the items of its batch, whose senders try again. Where more waits
-than can be applied at once, a commit comes in between, so that the first are not answered as late as the last; what has
-waited for longer than its sender allows is refused instead of applied.
+one item that raised it; a commit that fails fails the items of its batch and those that come until one succeeds, whose
+senders try again. Where more waits than can be applied at once, a commit comes in between, so that the first are not
+answered as late as the last; what has waited for longer than its sender allows is refused instead of applied.
 """
 
 from __future__ import annotations
@@ -112,6 +112,8 @@ class StateThread(Generic[T, R]):
         self._queue: queue.SimpleQueue[_Entry[T, R] | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._load: Future[None] = Future()
+        self._failure: StoreError | None = None
+        """Why the last commit failed; None if it succeeded."""
         self._thread = threading.Thread(target=self._run, name="otel_mlmon-state", daemon=True)
 
     def start(self) -> None:
@@ -140,8 +142,9 @@ class StateThread(Generic[T, R]):
 
     @property
     def is_ready(self) -> bool:
-        """Whether the state is loaded and items are accepted."""
-        return self._load.done() and self._thread.is_alive() and not self._stop.is_set()
+        """Whether the state is loaded and stored, and items are accepted."""
+        is_running = self._load.done() and self._thread.is_alive() and not self._stop.is_set()
+        return is_running and self._failure is None
 
     def shutdown(self, timeout_s: float) -> bool:
         """Applies and commits the queued items, then stops; whether that was done in time.
@@ -199,24 +202,31 @@ class StateThread(Generic[T, R]):
     def _process(self, batch: list[_Entry[T, R]]) -> None:
         """Works off a batch, with as many commits as it takes to answer in time; one without items too."""
         waiting = deque(batch)
-        with self._measure() if waiting else nullcontext():
+        with self._measure() if waiting and self._failure is None else nullcontext():
             self._process_some(waiting)
             while waiting:
                 self._process_some(waiting)
 
     def _process_some(self, waiting: deque[_Entry[T, R]]) -> None:
-        """Applies items for a while, commits and answers them, and publishes."""
+        """Applies items for a while, commits and answers them, and publishes; refuses all while nothing is stored."""
         applied: list[tuple[Future[R], R]] = []
+        refusal = self._failure
         ends_s = self._clock() + max(self._min_apply_s, self._overhead_s)
-        while waiting and (not applied or self._clock() < ends_s):
+        while waiting and (refusal is not None or not applied or self._clock() < ends_s):
             entry = waiting.popleft()
-            applied += [(entry.future, result) for result in self._apply(entry)]
+            if refusal is None:
+                applied += [(entry.future, result) for result in self._apply(entry)]
+            else:
+                entry.future.set_exception(refusal)
         began_s = self._clock()
         with guard("advance"):
             self._handler.advance()
         failure: StoreError | None = StoreError("the state could not be committed")
         with guard("commit"):
             failure = self._commit()
+        if failure is None and refusal is not None:
+            _LOG.warning("The state is stored again, and requests are accepted.")
+        self._failure = failure
         for future, result in applied:
             if failure is None:
                 future.set_result(result)
@@ -232,7 +242,12 @@ class StateThread(Generic[T, R]):
         try:
             self._handler.commit()
         except StoreError as error:
-            _LOG.error("The state was not stored, so senders send the data again; check storage.path: %s", error)
+            if self._failure is None:
+                _LOG.error(
+                    "The state was not stored, so requests are answered with 503 until it is, and senders send them "
+                    "again; check storage.path: %s",
+                    error,
+                )
             return error
         return None
 

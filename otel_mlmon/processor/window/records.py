@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Hashable, Iterator
 from json.encoder import encode_basestring_ascii
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from otel_mlmon.errors import StoreError
 from otel_mlmon.processor.state.repository import RecordKind, Repository, load_each, load_records, put_records
@@ -20,6 +20,9 @@ from otel_mlmon.processor.window.model_windows import ModelProgress, ModelWindow
 from otel_mlmon.processor.window.moving_reference import HOUR_NS, hour_of
 from otel_mlmon.processor.window.pane_store import (
     COMPACTION_INTERVAL_NS,
+    PANE,
+    PANE_HOURS,
+    PANE_MINUTES,
     compact_panes,
     load_panes,
     merge_panes,
@@ -65,6 +68,10 @@ POINT: Final = RecordKind("point", _PointRecord)
 SENDER: Final = RecordKind("sender", SenderProgress)
 ENDED: Final = RecordKind("ended", EndedSender)
 HOUR: Final = RecordKind("hour", _HourRecord)
+RECORD_KINDS: Final[tuple[RecordKind[Any], ...]] = (
+    STARTED, EMBEDDED, PROVIDERS, MODEL, SENDER, ENDED, STREAM, HOUR, SERIES, POINT, PANE, PANE_MINUTES, PANE_HOURS,
+)  # fmt: skip
+"""Every kind of the window step, series before their points."""
 
 
 def save_state(state: WindowState, repository: Repository, *, now_ns: int) -> None:
@@ -77,7 +84,9 @@ def save_state(state: WindowState, repository: Repository, *, now_ns: int) -> No
     state.is_stored = True
 
     def undo() -> None:
+        nonlocal changes
         state.changes.merge_earlier(changes)
+        changes = Changes()  # a second call changes nothing
 
     repository.on_rollback(undo)
     try:

@@ -8,8 +8,9 @@ import pytest
 
 from otel_mlmon.errors import ApplyError, OverloadedError, StoreError
 from otel_mlmon.processor.state.thread import StateThread
+from tests.support.processes import until
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 
 
 class Ledger:
@@ -35,6 +36,10 @@ class Ledger:
     def durable_items(self) -> list[int]:
         """Every durable item, in order."""
         return [item for turn in self.durable for item in turn]
+
+    def end_faults(self) -> None:
+        """From now on every commit succeeds."""
+        self._commit_faults = 0
 
     def open(self) -> None:
         if self._open_fault:
@@ -126,13 +131,27 @@ def test_a_state_that_cannot_be_used_is_the_starters_error() -> None:
     assert owner.shutdown(DEADLINE_S)
 
 
-def test_a_commit_that_fails_fails_its_items_and_the_next_one_holds_them() -> None:
-    work = Ledger(commit_faults=1)
+def test_until_a_commit_succeeds_items_are_refused_and_the_thread_is_not_ready() -> None:
+    work = Ledger(commit_faults=20)
     with running(work) as owner:
         with pytest.raises(StoreError, match="the disk is full"):
             owner.submit(1).result(DEADLINE_S)
+        was_ready = owner.is_ready
+        until(lambda: owner.is_ready, what="a commit succeeds")
         owner.submit(2).result(DEADLINE_S)
-    assert work.durable_items == [1, 2]
+    assert (was_ready, work.durable_items) == (False, [1, 2])
+
+
+def test_items_that_come_while_nothing_can_be_stored_are_not_applied() -> None:
+    work = Ledger(commit_faults=10**9)
+    with running(work) as owner:
+        for item in range(1, 4):
+            with pytest.raises(StoreError, match="the disk is full"):
+                owner.submit(item).result(DEADLINE_S)
+        work.end_faults()
+        until(lambda: owner.is_ready, what="a commit succeeds")
+        owner.submit(4).result(DEADLINE_S)
+    assert work.durable_items == [1, 4]
 
 
 @pytest.mark.guarded

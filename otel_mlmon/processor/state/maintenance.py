@@ -1,0 +1,243 @@
+"""Looks after a stored state from outside: checks, repairs, exports and copies it, and forgets a model.
+
+Checking, exporting and copying read only, also while a processor runs on the directory. Repairing and forgetting need
+it alone.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import numpy as np
+
+from otel_mlmon.errors import StoreError
+from otel_mlmon.processor.state.repository import (
+    DAMAGED,
+    FORMAT_VERSION,
+    RecordKind,
+    decode,
+    encode,
+    load_records,
+)
+from otel_mlmon.processor.state.sqlite import APPLICATION_ID, FILE_NAME, SqliteRepository, connect_private
+
+RecordKinds = Mapping[str, RecordKind[Any]]
+"""Every kind of record, by its name."""
+
+DAMAGED_FILE_NAME: Final = "mlmon-damaged.sqlite3"
+
+
+class CheckResult(NamedTuple):
+    """Holds what a check found."""
+
+    counts: Mapping[str, int]
+    """Records by kind, those that were set aside among them as `damaged`."""
+    faults: tuple[str, ...]
+    """One sentence for each fault; empty if everything can be used."""
+
+
+def check_state(directory: Path, kinds: RecordKinds) -> CheckResult:
+    """Reads a whole state, and changes nothing.
+
+    Raises:
+        StoreError: There is no state in the directory, or it is another program's.
+    """
+    counts: Counter[str] = Counter()
+    faults: list[str] = []
+    with _open_readonly(directory) as database:
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+        if version != FORMAT_VERSION:
+            faults.append(f"It has format {version}, and this release reads format {FORMAT_VERSION}.")
+            return CheckResult({}, tuple(faults))
+        try:
+            faults += [text for (text,) in database.execute("PRAGMA quick_check") if text != "ok"]
+            for kind, key, blob in database.execute("SELECT kind, key, value FROM state ORDER BY kind, key"):
+                counts[kind] += 1
+                faults += [f"{kind} {key}: {fault}" for fault in _find_fault(kinds, kind, blob)]
+        except sqlite3.DatabaseError as error:
+            faults.append(f"The database is damaged: {error}.")
+    return CheckResult(dict(counts), tuple(faults))
+
+
+def export_state(directory: Path, kinds: RecordKinds) -> Iterator[str]:
+    """Yields every record that can be read as a line of JSON: `{"kind": …, "key": …, "value": …}`.
+
+    Raises:
+        StoreError: There is no state in the directory, or it is another program's.
+    """
+    encoder = msgspec.json.Encoder(enc_hook=_to_json)
+    with _open_readonly(directory) as database:
+        for kind, key, blob in database.execute("SELECT kind, key, value FROM state ORDER BY kind, key"):
+            if kind in kinds and not list(_find_fault(kinds, kind, blob)):
+                value = decode(blob, kinds[kind].type)
+                yield encoder.encode({"kind": kind, "key": key, "value": value}).decode()
+
+
+def repair_state(directory: Path, kinds: RecordKinds) -> CheckResult:
+    """Sets aside every record that cannot be used; of a damaged database it first saves what can be read.
+
+    The damaged database stays beside the new one, as `mlmon-damaged.sqlite3`.
+
+    Raises:
+        StoreError: A processor runs on the directory, or nothing can be read.
+    """
+    path = directory / FILE_NAME
+    if not path.exists():
+        raise StoreError(f"there is no state in {directory}")
+    try:
+        with _open_readonly(directory) as database:
+            is_damaged = [text for (text,) in database.execute("PRAGMA quick_check")] != ["ok"]
+    except sqlite3.DatabaseError:
+        is_damaged = True
+    if is_damaged:
+        _rebuild_database(directory)
+    repository = SqliteRepository(directory)
+    try:
+        for kind in kinds.values():
+            load_records(repository, kind)  # sets aside what cannot be decoded
+        repository.commit()
+    finally:
+        repository.close()
+    return check_state(directory, kinds)
+
+
+def forget_model(directory: Path, kinds: RecordKinds, name: str) -> Counter[str]:
+    """Removes everything that is stored of all versions of a model; returns the removed records by kind.
+
+    Raises:
+        StoreError: A processor runs on the directory, or the state cannot be used.
+    """
+    removed: Counter[str] = Counter()
+    repository = SqliteRepository(directory)
+    try:
+        series: set[Any] = set()
+        for kind in kinds.values():
+            records = load_records(repository, kind)
+            keys = [key for key, value in records.items() if name in _models_of(value) or _series_of(value) in series]
+            series |= {records[key].key for key in keys if kind.name == "series"}
+            if keys:
+                repository.delete(kind.name, keys)
+                removed[kind.name] += len(keys)
+            for key, value in records.items():
+                if _drop_model(value, name):
+                    repository.put(kind.name, [(key, encode(value, is_compressed=kind.is_compressed))])
+                    removed[kind.name] += 1
+        damaged = [key for key in repository.load(DAMAGED) if json.dumps(name) in key]
+        repository.delete(DAMAGED, damaged)
+        repository.commit()
+    finally:
+        repository.close()
+    return removed
+
+
+def _find_fault(kinds: RecordKinds, kind: str, blob: bytes) -> Iterator[str]:
+    if kind == DAMAGED:
+        yield "it was set aside"
+    elif kind not in kinds:
+        yield "it is of an unknown kind"
+    else:
+        try:
+            decode(blob, kinds[kind].type)
+        except StoreError as error:
+            yield str(error)
+
+
+def _models_of(value: Any) -> set[str]:
+    """Returns the names of the models that a whole record is about."""
+    for owner in (value, getattr(value, "stream", None), getattr(value, "alert", None)):
+        model = getattr(owner, "model", None)
+        if model is not None:
+            return {model if isinstance(model, str) else model.name}
+    return set()
+
+
+def _series_of(value: Any) -> Any:
+    """Returns the series that a pending point is of."""
+    return getattr(value, "series", None)
+
+
+def _drop_model(value: Any, name: str) -> bool:
+    """Drops a model from a record that is about several; returns whether it was in there."""
+    is_changed = False
+    for field in ("models", "resolved"):
+        entries = getattr(value, field, None)
+        if isinstance(entries, list):
+            others = [entry for entry in entries if name not in _models_of(entry)]
+            is_changed |= len(others) < len(entries)
+            entries[:] = others
+    return is_changed
+
+
+@contextmanager
+def _open_readonly(directory: Path) -> Iterator[sqlite3.Connection]:
+    path = directory / FILE_NAME
+    if not path.exists():
+        raise StoreError(f"there is no state in {directory}")
+    database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+    try:
+        try:
+            application_id = database.execute("PRAGMA application_id").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            raise StoreError(f"{path} cannot be read: {error}; run `otel-mlmon state repair`") from error
+        if application_id != APPLICATION_ID:
+            raise StoreError(f"{path} is a database of another program")
+        yield database
+    finally:
+        database.close()
+
+
+def _rebuild_database(directory: Path) -> None:
+    """Copies the rows that can be read, from both ends of the table, to a new database in the place of the old one."""
+    path, aside = directory / FILE_NAME, directory / DAMAGED_FILE_NAME
+    if aside.exists():
+        raise StoreError(f"{aside} exists already, from an earlier repair: move it away")
+    rows = {(kind, key): value for order in ("ASC", "DESC") for kind, key, value in _read_rows(path, order)}
+    if not rows:
+        raise StoreError(f"nothing in {path} can be read: move it away to start without what was learned")
+    path.rename(aside)
+    for suffix in ("-wal", "-shm"):
+        beside = path.with_name(path.name + suffix)
+        if beside.exists():
+            beside.rename(aside.with_name(aside.name + suffix))
+    repository = SqliteRepository(directory)
+    by_kind: dict[str, list[tuple[str, bytes]]] = {}
+    for (kind, key), value in sorted(rows.items()):
+        by_kind.setdefault(kind, []).append((key, value))
+    for kind, records in by_kind.items():
+        repository.put(kind, records)
+    repository.commit()
+    repository.close()
+
+
+_ROWS: Final[Mapping[str, str]] = {
+    order: f"SELECT kind, key, value FROM state ORDER BY kind {order}, key {order}"  # noqa: S608 - two constants
+    for order in ("ASC", "DESC")
+}
+
+
+def _read_rows(path: Path, order: str) -> Iterator[tuple[str, str, bytes]]:
+    """Yields rows until the first that cannot be read."""
+    database = connect_private(path)
+    try:
+        rows: Callable[[], Any] = database.execute(_ROWS[order]).fetchone
+        while (row := rows()) is not None:
+            yield row
+    except sqlite3.DatabaseError:
+        return
+    finally:
+        database.close()
+
+
+def _to_json(value: object) -> object:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    return str(value)

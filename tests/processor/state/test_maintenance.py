@@ -1,0 +1,133 @@
+"""A state is checked, repaired, exported, copied, and a model is forgotten."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+
+from otel_mlmon.errors import StoreError
+from otel_mlmon.processor.pipeline import RECORD_KINDS
+from otel_mlmon.processor.state.maintenance import (
+    DAMAGED_FILE_NAME,
+    check_state,
+    export_state,
+    forget_model,
+    repair_state,
+)
+from otel_mlmon.processor.state.sqlite import FILE_NAME, LOCK_NAME, SqliteRepository, backup_database
+from otel_mlmon.testing import SimulatedProcessor
+from tests.tools.freeze_state import freeze
+
+
+@pytest.fixture(scope="module")
+def frozen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("frozen") / FILE_NAME
+    freeze(path)
+    return path
+
+
+@pytest.fixture
+def directory(frozen: Path, tmp_path: Path) -> Path:
+    shutil.copy(frozen, tmp_path / FILE_NAME)
+    return tmp_path
+
+
+def damage_record(directory: Path, kind: str) -> None:
+    database = sqlite3.connect(directory / FILE_NAME)
+    database.execute("UPDATE state SET value = x'00' WHERE kind = ?", (kind,))
+    database.commit()
+    database.close()
+
+
+def test_a_sound_state_has_no_faults_and_every_record_is_exported(directory: Path) -> None:
+    report = check_state(directory, RECORD_KINDS)
+    lines = [json.loads(line) for line in export_state(directory, RECORD_KINDS)]
+    assert report.faults == ()
+    assert len(lines) == sum(report.counts.values())
+    assert {line["value"]["model"][1] for line in lines if line["kind"] == "model"} == {"1", "2"}
+
+
+def test_damaged_records_are_named_and_set_aside_by_a_repair(directory: Path) -> None:
+    damage_record(directory, "model")
+    faults = check_state(directory, RECORD_KINDS).faults
+    assert len(faults) == 2
+    assert all(fault.startswith("model [") and "is damaged" in fault for fault in faults)
+    after = repair_state(directory, RECORD_KINDS)
+    assert after.counts["damaged"] == 2
+    assert all("set aside" in fault for fault in after.faults)
+
+
+def test_of_a_damaged_database_what_can_be_read_is_saved(directory: Path) -> None:
+    path = directory / FILE_NAME
+    before = sum(check_state(directory, RECORD_KINDS).counts.values())
+    pages = bytearray(path.read_bytes())
+    middle = len(pages) // 3 // 4096 * 4096
+    pages[middle : middle + 4 * 4096] = b"\xff" * 4 * 4096
+    path.write_bytes(pages)
+    assert check_state(directory, RECORD_KINDS).faults
+    after = repair_state(directory, RECORD_KINDS)
+    assert 0 < sum(after.counts.values()) <= before
+    assert all("set aside" in fault for fault in after.faults)
+    assert (directory / DAMAGED_FILE_NAME).read_bytes() == bytes(pages)
+
+
+def test_a_state_that_a_processor_uses_is_not_repaired(directory: Path) -> None:
+    owner = SqliteRepository(directory)
+    with pytest.raises(StoreError, match="in use"):
+        repair_state(directory, RECORD_KINDS)
+    owner.close()
+
+
+def test_a_model_is_forgotten_with_all_its_versions_and_nothing_else(tmp_path: Path) -> None:
+    with SimulatedProcessor() as processor:
+        for _ in range(4):
+            for model in ("shop", "other"):
+                processor.send_counts(model, labels={"a": 10}, features={"age": [1.0]})
+            processor.advance(10)
+        backup_database(Path(processor._directory.name) / "data" / FILE_NAME, tmp_path / FILE_NAME)
+    before = list(export_state(tmp_path, RECORD_KINDS))
+    assert any('"shop"' in line for line in before)
+    removed = forget_model(tmp_path, RECORD_KINDS, "shop")
+    after = list(export_state(tmp_path, RECORD_KINDS))
+    assert not any('"shop"' in line for line in after)
+    assert [line for line in after if '"other"' in line and '"alerts"' not in line] == [
+        line for line in before if '"other"' in line and '"shop"' not in line and '"alerts"' not in line
+    ]
+    assert sum(removed.values()) >= len(before) - len(after) > 0
+    assert forget_model(tmp_path, RECORD_KINDS, "shop") == {}
+
+
+def test_a_state_is_read_and_copied_while_it_is_written(tmp_path: Path) -> None:
+    owner = SqliteRepository(tmp_path / "data")
+    owner.put("started", [("", b"\x01")])
+    owner.commit()
+    owner.put("started", [("", b"\x02")])  # not committed
+    backup_database(tmp_path / "data" / FILE_NAME, tmp_path / "copy")
+    assert check_state(tmp_path / "data", RECORD_KINDS).counts == {"started": 1}
+    owner.close()
+    copy = sqlite3.connect(tmp_path / "copy")
+    assert copy.execute("SELECT value FROM state").fetchall() == [(b"\x01",)]
+    copy.close()
+    with pytest.raises(StoreError, match="exists already"):
+        backup_database(tmp_path / "data" / FILE_NAME, tmp_path / "copy")
+
+
+def test_only_the_owner_may_read_the_files(tmp_path: Path) -> None:
+    repository = SqliteRepository(tmp_path / "data")
+    repository.put("a", [("1", b"")])
+    repository.commit()
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "data").iterdir()}
+    assert {FILE_NAME, LOCK_NAME, f"{FILE_NAME}-wal"} <= modes.keys()
+    assert set(modes.values()) == {0o600}
+    repository.close()
+
+
+def test_without_a_state_it_is_a_sentence(tmp_path: Path) -> None:
+    for action in (check_state, repair_state):
+        with pytest.raises(StoreError, match="there is no state in"):
+            action(tmp_path, RECORD_KINDS)

@@ -1,0 +1,101 @@
+"""Every format since the first that was released is read by this release; a migration is all or nothing."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from otel_mlmon.errors import StoreError
+from otel_mlmon.processor.pipeline import RECORD_KINDS
+from otel_mlmon.processor.state.maintenance import check_state
+from otel_mlmon.processor.state.migrations import MIGRATIONS
+from otel_mlmon.processor.state.repository import FORMAT_VERSION, Repository
+from otel_mlmon.processor.state.sqlite import FILE_NAME, SqliteRepository
+from otel_mlmon.processor.window.aggregator import WindowAggregator
+from tests.tools.freeze_state import FIXTURES, PANES, freeze
+
+FROZEN = sorted(FIXTURES.glob("format-*.sqlite3"))
+
+
+def test_the_present_format_is_frozen_and_all_between_can_be_migrated() -> None:
+    formats = sorted(int(path.stem.removeprefix("format-")) for path in FROZEN)
+    assert formats == list(range(formats[0], FORMAT_VERSION + 1))
+    assert sorted(MIGRATIONS) == formats[:-1]
+
+
+@pytest.mark.parametrize("frozen", FROZEN, ids=lambda path: path.stem)
+def test_a_frozen_store_is_read_whole(frozen: Path, tmp_path: Path) -> None:
+    shutil.copy(frozen, tmp_path / FILE_NAME)
+    repository = SqliteRepository(tmp_path)
+    windows = WindowAggregator()
+    windows.load(repository)
+    (old, new) = windows.models
+    summary = windows.summary(new)
+    assert (old.version, new.version, summary.late_predictions) == ("1", "2", 500)
+    assert summary.predictions == 500 * (PANES + 2)
+    assert windows.summary(old).predictions == 500 * 3
+    repository.close()
+    report = check_state(tmp_path, RECORD_KINDS)
+    assert report.faults == ()
+    assert {"model", "stream", "series", "pane", "evidence", "alerts"} <= report.counts.keys()
+
+
+def test_the_script_writes_what_can_be_read(tmp_path: Path) -> None:
+    freeze(tmp_path / FILE_NAME)
+    assert check_state(tmp_path, RECORD_KINDS).faults == ()
+
+
+def rename(repository: Repository) -> None:
+    """A migration: what was stored as `old` is stored as `new`."""
+    records = repository.load("old")
+    repository.put("new", records.items())
+    repository.delete("old", records)
+
+
+def fail(repository: Repository) -> None:
+    """A migration that fails half way."""
+    rename(repository)
+    raise StoreError("the disk is full")
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    repository = SqliteRepository(tmp_path, format_version=1)
+    repository.put("old", [("a", b"1")])
+    repository.commit()
+    repository.close()
+    return tmp_path
+
+
+def version_of(path: Path) -> int:
+    database = sqlite3.connect(path)
+    version = int(database.execute("PRAGMA user_version").fetchone()[0])
+    database.close()
+    return version
+
+
+def test_migrations_run_in_order_and_leave_a_copy_of_what_was(directory: Path) -> None:
+    def add(repository: Repository) -> None:
+        repository.put("new", [("b", repository.load("new")["a"] + b"2")])
+
+    repository = SqliteRepository(directory, format_version=3, migrations={1: rename, 2: add})
+    assert (repository.load("old"), repository.load("new")) == ({}, {"a": b"1", "b": b"12"})
+    repository.close()
+    assert (version_of(directory / FILE_NAME), version_of(directory / "mlmon-format-1.sqlite3")) == (3, 1)
+
+
+def test_a_migration_that_fails_changes_nothing(directory: Path) -> None:
+    with pytest.raises(StoreError, match="the disk is full"):
+        SqliteRepository(directory, format_version=2, migrations={1: fail})
+    repository = SqliteRepository(directory, format_version=1)
+    assert repository.load("old") == {"a": b"1"}
+    repository.close()
+
+
+def test_a_format_without_a_migration_or_from_the_future_is_refused(directory: Path) -> None:
+    for version in (3, 0):
+        with pytest.raises(StoreError, match="has state of format 1"):
+            SqliteRepository(directory, format_version=version, migrations={2: rename})
