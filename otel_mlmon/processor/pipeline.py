@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -61,12 +62,21 @@ class StreamRecord:
     state: StreamState | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceRecord:
+    """Identifies the processor that a store belongs to, over all its restarts."""
+
+    id: str
+    """Its `service.instance.id`."""
+
+
+INSTANCE: Final = RecordKind("instance", InstanceRecord)
 EVIDENCE: Final = RecordKind("evidence", StreamRecord)
 ALERTS: Final = RecordKind("alerts", AlertsRecord)
 OUTBOX: Final = RecordKind("outbox", OutboxEntry)
 """Alerts, by `Alert.key`, that some recipient may not have yet."""
 RECORD_KINDS: Final[Mapping[str, RecordKind[Any]]] = {
-    kind.name: kind for kind in (*WINDOW_RECORD_KINDS, EVIDENCE, ALERTS, OUTBOX)
+    kind.name: kind for kind in (*WINDOW_RECORD_KINDS, EVIDENCE, ALERTS, OUTBOX, INSTANCE)
 }
 """Every kind of stored record, by its name."""
 
@@ -106,6 +116,8 @@ class ProcessorPipeline:
         dispatcher: Takes alerts to recipients.
         telemetry: The processor's own counters.
         clock_ns: Unix nanoseconds.
+        identify: Takes the `service.instance.id` of this processor when it is known, before any alert is handed over.
+        create_id: Makes the id of a new store.
     """
 
     def __init__(
@@ -115,7 +127,13 @@ class ProcessorPipeline:
         dispatcher: AlertDispatcher,
         telemetry: SelfTelemetry,
         clock_ns: Callable[[], int] = time.time_ns,
+        identify: Callable[[str], None] = lambda _: None,
+        create_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
+        self._identify = identify
+        self._create_id = create_id
+        self._new_instance: InstanceRecord | None = None
+        """What is not stored yet."""
         self._settings = settings
         self._dispatcher = dispatcher
         self._telemetry = telemetry
@@ -159,6 +177,7 @@ class ProcessorPipeline:
         """
         settings = self._settings
         self._repository = open_repository(settings.storage_engine, settings.storage_path)
+        self._identify(self._load_instance_id())
         self._windows = WindowAggregator(
             settings_for=settings.model_settings,
             windows=settings.windows,
@@ -180,6 +199,13 @@ class ProcessorPipeline:
         for entry in sorted(self._outbox.values(), key=lambda entry: entry.alert.sequence):
             self._dispatcher.submit(entry)
         self.publish(is_busy=True)
+
+    def _load_instance_id(self) -> str:
+        """Returns the id that the store has; one that the next commit stores if it has none."""
+        instance = load_records(self._repository, INSTANCE).get("")
+        if instance is None:
+            instance = self._new_instance = InstanceRecord(id=self._create_id())
+        return instance.id
 
     def apply(self, items: tuple[TelemetryItem | RelearnRequest, ...], /) -> Rejections:
         """Adds the points of one request to their panes, and what it reports of models that were loaded.
@@ -227,6 +253,8 @@ class ProcessorPipeline:
         """
         repository = self._repository
         self._windows.save(repository)
+        if self._new_instance is not None:
+            put_records(repository, INSTANCE, [("", self._new_instance)])
         if self._changed_streams or self._new_alerts or self._has_removed_models:
             put_records(repository, ALERTS, [("", self._alerts.record())])
         scored = [stream for stream in self._changed_streams if stream in self._scores]
@@ -241,6 +269,7 @@ class ProcessorPipeline:
             if keys:
                 repository.delete(kind, sorted(keys))
         repository.commit()
+        self._new_instance = None
         self._changed_alerts.clear()
         self._has_removed_models = False
 
