@@ -80,6 +80,7 @@ COVERED_BY = {
     "processor/alert/announcer": "processor/alert/test_lifecycle.py",
     "processor/alert/records": "processor/alert/test_lifecycle.py",
     "processor/alert/silence": "processor/alert/test_lifecycle.py",
+    "processor/notify/http": "processor/notify/test_webhook.py",
     "processor/notify/merge": "processor/notify/test_delivery.py",
     "cli/processor": "e2e/test_processor.py",
     "errors": "cli/test_cli.py",

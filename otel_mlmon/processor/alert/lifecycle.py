@@ -302,6 +302,7 @@ class Alerts:
             web_address=self._web_address,
             reason=reason,
             incident_ns=last.incident_ns if last is not None else 0,
+            first_severity=last.first_severity if last is not None else "",
             joined=last.joined if last is not None else (),
         )
 
