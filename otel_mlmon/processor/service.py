@@ -195,8 +195,13 @@ class Service:
 
     def _create_state(self, config: Config, settings: Settings) -> tuple[Dispatcher, ProcessorPipeline, _StateThread]:
         dispatcher = self._create_dispatcher(config)
+        emit_event = self._emit_event if config.forward.endpoint else None
         pipeline = ProcessorPipeline(
-            settings, dispatcher=dispatcher, telemetry=self._telemetry, identify=self._identify
+            settings,
+            dispatcher=dispatcher,
+            telemetry=self._telemetry,
+            emit_event=emit_event,
+            identify=self._identify,
         )
         thread: _StateThread = StateThread(
             pipeline,
