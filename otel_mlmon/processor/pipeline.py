@@ -25,7 +25,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -48,6 +47,7 @@ from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
 from otel_mlmon.processor.serve import documents
 from otel_mlmon.processor.serve.page.history import History
 from otel_mlmon.processor.settings import Settings
+from otel_mlmon.processor.state.instance import INSTANCE, load_instance_id
 from otel_mlmon.processor.state.repository import RecordKind, load_records, open_repository, put_records
 from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.outcome import REJECTED_OUTCOMES, PointOutcome
@@ -68,16 +68,6 @@ class StreamRecord:
 
 _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InstanceRecord:
-    """Identifies the processor that a store belongs to, over all its restarts."""
-
-    id: str
-    """Its `service.instance.id`."""
-
-
-INSTANCE: Final = RecordKind("instance", InstanceRecord)
 EVIDENCE: Final = RecordKind("evidence", StreamRecord)
 ALERTS: Final = RecordKind("alerts", AlertsRecord)
 VERSION_CHANGES: Final = RecordKind("version_change", VersionChange)
@@ -126,7 +116,6 @@ class ProcessorPipeline:
         emit_event: Sends an event, and returns at once; None while there is no endpoint.
         clock_ns: Unix nanoseconds.
         identify: Takes the `service.instance.id` of this processor when it is known, before any alert is handed over.
-        create_id: Makes the id of a new store.
     """
 
     def __init__(
@@ -138,12 +127,8 @@ class ProcessorPipeline:
         emit_event: EmitEvent | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
         identify: Callable[[str], None] = lambda _: None,
-        create_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
         self._identify = identify
-        self._create_id = create_id
-        self._new_instance: InstanceRecord | None = None
-        """What is not stored yet."""
         self._settings = settings
         self._dispatcher = dispatcher
         self._telemetry = telemetry
@@ -193,7 +178,7 @@ class ProcessorPipeline:
         """
         settings = self._settings
         self._repository = open_repository(settings.storage_engine, settings.storage_path)
-        self._identify(self._load_instance_id())
+        self._identify(load_instance_id(self._repository))
         self._windows = WindowAggregator(
             settings_for=settings.model_settings,
             windows=settings.windows,
@@ -218,13 +203,6 @@ class ProcessorPipeline:
         for entry in sorted(self._outbox.values(), key=lambda entry: entry.alert.sequence):
             self._dispatcher.submit(entry)
         self.publish(is_busy=True)
-
-    def _load_instance_id(self) -> str:
-        """Returns the id that the store has; one that the next commit stores if it has none."""
-        instance = load_records(self._repository, INSTANCE).get("")
-        if instance is None:
-            instance = self._new_instance = InstanceRecord(id=self._create_id())
-        return instance.id
 
     def apply(self, items: tuple[TelemetryItem | RelearnRequest, ...], /) -> Rejections:
         """Adds the points of one request to their panes, and what it reports of models that were loaded.
@@ -276,8 +254,6 @@ class ProcessorPipeline:
         """
         repository = self._repository
         self._windows.save(repository)
-        if self._new_instance is not None:
-            put_records(repository, INSTANCE, [("", self._new_instance)])
         changes = self._version_changes
         present = sorted(model for model in self._unstored_changes if model in changes)
         put_records(repository, VERSION_CHANGES, [(json.dumps(model), changes[model]) for model in present])
@@ -296,7 +272,6 @@ class ProcessorPipeline:
             if keys:
                 repository.delete(kind, sorted(keys))
         repository.commit()
-        self._new_instance = None
         self._changed_alerts.clear()
         self._unstored_changes.clear()
         self._has_removed_models = False
