@@ -54,6 +54,7 @@ from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
 from otel_mlmon.processor.serve import documents
 from otel_mlmon.processor.serve.page.history import History
 from otel_mlmon.processor.settings import Settings
+from otel_mlmon.processor.state.instance import load_instance_id
 from otel_mlmon.processor.state.repository import load_records, open_repository, put_records
 from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.outcome import REJECTED_OUTCOMES, PointOutcome
@@ -100,6 +101,7 @@ class ProcessorPipeline:
         telemetry: The processor's own counters.
         emit_event: Sends an event, and returns at once; None while there is no endpoint.
         clock_ns: Unix nanoseconds.
+        identify: Takes the `service.instance.id` of this processor when it is known, before any alert is handed over.
     """
 
     def __init__(
@@ -110,7 +112,9 @@ class ProcessorPipeline:
         telemetry: SelfTelemetry,
         emit_event: EmitEvent | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
+        identify: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self._identify = identify
         self._settings = settings
         self._dispatcher = dispatcher
         self._telemetry = telemetry
@@ -160,6 +164,7 @@ class ProcessorPipeline:
         """
         settings = self._settings
         self._repository = open_repository(settings.storage_engine, settings.storage_path)
+        self._identify(load_instance_id(self._repository))
         self._windows = WindowAggregator(
             settings_for=settings.model_settings,
             windows=settings.windows,

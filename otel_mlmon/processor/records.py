@@ -12,6 +12,7 @@ from otel_mlmon.processor.detect.cycle import CycleState
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.detect.state import StreamState
 from otel_mlmon.processor.notify.dispatcher import OutboxEntry
+from otel_mlmon.processor.state.instance import INSTANCE
 from otel_mlmon.processor.state.repository import RecordKind
 from otel_mlmon.processor.window.records import RECORD_KINDS as WINDOW_RECORD_KINDS
 from otel_mlmon.processor.window.window import StreamKey
@@ -41,6 +42,6 @@ VERSION_CHANGES: Final = RecordKind("version_change", VersionChange)
 OUTBOX: Final = RecordKind("outbox", OutboxEntry)
 """Alerts, by `Alert.key`, that some recipient may not have yet."""
 RECORD_KINDS: Final[Mapping[str, RecordKind[Any]]] = {
-    kind.name: kind for kind in (*WINDOW_RECORD_KINDS, CYCLE, EVIDENCE, ALERTS, VERSION_CHANGES, OUTBOX)
+    kind.name: kind for kind in (*WINDOW_RECORD_KINDS, CYCLE, EVIDENCE, ALERTS, VERSION_CHANGES, OUTBOX, INSTANCE)
 }
 """Every kind of stored record, by its name."""
