@@ -21,6 +21,7 @@ PROCESSOR_SCOPE: Final = "otel_mlmon.processor"
 # ---- attributes
 MODEL_NAME: Final = "ml.model.name"
 MODEL_VERSION: Final = "ml.model.version"
+MODEL_VERSION_BEFORE: Final = "ml.model.version.before"
 MODEL_REFERENCE: Final = "ml.model.reference"
 MODEL_FILE_SHA256: Final = "ml.model.file.sha256"
 MODEL_LOAD_DURATION: Final = "ml.model.load.duration"
@@ -54,6 +55,7 @@ NOTIFIER: Final = "notifier"
 RULE: Final = "rule"
 STATE: Final = "state"
 SERVICE_INSTANCE_ID: Final = "service.instance.id"
+HOST_NAME: Final = "host.name"
 TEXT_KEY_ID: Final = "ml.text.key_id"
 DEPLOYMENT_ENVIRONMENT: Final = "deployment.environment.name"
 
@@ -274,6 +276,13 @@ PROCESSOR_METRICS: Final = (
 )  # fmt: skip
 """The metrics that the processor reports about models: at `/metrics`, and as OTLP where it forwards."""
 
+PROCESSOR_INFO: Final = _gauge(
+    "otel_mlmon.processor.info",
+    "{processor}",
+    "1; its attributes tell the processor from others, over its restarts.",
+    SERVICE_INSTANCE_ID,
+    HOST_NAME,
+)
 RECEIVED_POINTS: Final = _counter(
     "otel_mlmon.processor.received.points",
     "{point}",
@@ -321,7 +330,7 @@ NOTIFICATIONS_PENDING: Final = _gauge(
 )
 
 PROCESSOR_SELF_METRICS: Final = (
-    RECEIVED_POINTS, REJECTED_POINTS, RECEIVED_UNUSED, REQUESTS_MALFORMED, REQUESTS_REFUSED,
+    PROCESSOR_INFO, RECEIVED_POINTS, REJECTED_POINTS, RECEIVED_UNUSED, REQUESTS_MALFORMED, REQUESTS_REFUSED,
     REQUESTS_REFUSED_BYTES, REQUESTS_DEAD_LETTERS, REQUESTS_PENDING, QUEUE_DURATION, WINDOW_POINTS, REFERENCES, ALERTS,
     NOTIFICATIONS, NOTIFICATIONS_PENDING, FAILURES,
 )  # fmt: skip
@@ -333,12 +342,19 @@ EVENT_MODEL_LOADED: Final = "ml.model.loaded"
 EVENT_PROVIDER_FALLBACK: Final = "ml.execution_provider.fallback"
 EVENT_INFERENCE_EXCEPTION: Final = "ml.inference.exception"
 EVENT_ALERT: Final = "ml.alert"
+EVENT_VERSION_CHANGED: Final = "ml.model.version_changed"
 
 ALERT_ATTRIBUTES: Final = (
     "ml.alert.state", "ml.alert.previous", "ml.alert.severity", "ml.alert.fingerprint", "ml.alert.onset",
     "ml.alert.causes", "ml.alert.value", "ml.alert.bound", "ml.alert.reference", "ml.alert.current",
 )  # fmt: skip
 """The attributes of `ml.alert` besides model, rule and stream."""
+
+VERSION_PREDICTIONS: Final = "ml.model.version.predictions"
+VERSION_MOVED: Final = "ml.model.version.moved"
+VERSION_VALUE: Final = "ml.model.version.value"
+VERSION_REFERENCE: Final = "ml.model.version.reference"
+VERSION_CURRENT: Final = "ml.model.version.current"
 
 # ---- streams
 STREAM_LABEL: Final = "prediction.label"
