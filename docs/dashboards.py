@@ -1,6 +1,6 @@
 """Builds the Grafana dashboards of collector-config/grafana with Grafana's own SDK, for Grafana 10.1 and later.
 
-`python -m docs.generate` writes them; `tests/e2e/test_prometheus.py` runs each query against a real Prometheus.
+`python -m docs.generate` writes them; `tests/e2e/test_prometheus.py` runs the queries against a real Prometheus.
 """
 
 from __future__ import annotations

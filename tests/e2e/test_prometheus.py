@@ -1,4 +1,4 @@
-"""Every query of the dashboards and rules of collector-config, by a real Prometheus that scrapes a real processor."""
+"""Queries of the dashboards and rules of collector-config, by a real Prometheus that scrapes a real processor."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NAME = {"ml.model.name": "shop", "ml.model.version": "7"}
 LABELS = {"ml_model_name": "m", "ml_model_version": "7", "instance": "p"}
 MODEL = ",".join(f'{key}="{value}"' for key, value in LABELS.items())
 ABSENT = ("otelcol_", "otel_mlmon_failures_total", "ml_model_accuracy_estimated", "requests_refused")
-"""Beginnings of metrics that this processor does not have: a Collector's, faults of its own, labelled data's, refusals."""
+"""Metrics that this processor does not have: of a Collector, of faults, of labelled data, of refusals."""
 
 
 def run(*words: str | Path) -> str:
@@ -246,7 +246,7 @@ def is_firing(running: Processor) -> bool:
 
 
 @pytest.mark.timeout(300)
-def test_every_query_of_dashboards_and_rules_gives_data(tmp_path: Path) -> None:
+def test_the_queries_whose_metrics_are_there_give_data(tmp_path: Path) -> None:
     program("prometheus", REMEDY)
     with webhook_server(Answer(status=400)) as hook:
         settings = {"limits": {"max_streams": 5}, "alerts": {"notify": [{"webhook": {"url": hook.url}}]}}
