@@ -84,7 +84,7 @@ types: setup
 	$(BIN)/mypy
 
 docs: setup              ## regenerate what is generated from code
-	$(BIN)/python docs/generate.py
+	$(BIN)/python -m docs.generate
 
 bench: setup             ## what monitoring costs, as ratios within one run
 	$(BIN)/python -m benchmarks

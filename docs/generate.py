@@ -1,6 +1,6 @@
-"""Writes what is generated from code: docs/semconv.md, docs/settings.md and collector-config/mlmon.yaml.
+"""Writes the pages of documentation, the settings and the dashboards that are generated from code.
 
-`python docs/generate.py` writes them; `tests/test_docs.py` fails where one of them is stale.
+`python -m docs.generate` writes them; `tests/test_docs.py` fails where one of them is stale.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from docs import dashboards
 from otel_mlmon import semconv, streams
 from otel_mlmon.event_kinds import EVENTS
 from otel_mlmon.instrumentation.settings import OPTIONS
@@ -148,6 +149,8 @@ PAGES = {
     ROOT / "docs" / "semconv.md": semconv_page,
     ROOT / "docs" / "settings.md": settings_page,
     ROOT / "collector-config" / "mlmon.yaml": default_yaml,
+    ROOT / "collector-config" / "grafana" / "fleet.json": dashboards.build_fleet,
+    ROOT / "collector-config" / "grafana" / "model.json": dashboards.build_model,
 }
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.util
 import inspect
 import json
 import logging
 import math
 from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
-from typing import Any, cast, get_type_hints
+from typing import Any, get_type_hints
 
 import pytest
 
 import otel_mlmon
+from docs import generate
 from otel_mlmon.cli import settings as command
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.instrumentation.instrumentor import Configuration
@@ -48,12 +48,7 @@ def resolved(**arguments: Any) -> InstrumentationSettings:
 
 
 def settings_page(options: Any) -> str:
-    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return cast("str", module.settings_page(options))
+    return generate.settings_page(options)
 
 
 def test_a_new_row_is_an_argument_of_the_signature_and_of_the_documentation() -> None:
