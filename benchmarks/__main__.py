@@ -20,7 +20,7 @@ from pathlib import Path
 from benchmarks.footprint import Import, Memory, import_cost, memory
 from benchmarks.hot_path import CASES, Measured, measure
 from benchmarks.run_methods import HEADER, measure_run_methods, method_rows
-from benchmarks.sentry import measure_sentry
+from benchmarks.sentry import ending_aims, measure_sentry
 
 WHY = """\
 **Why it is more than aimed at.** Alone in a loop the copy of a call takes 0.5 µs: two looks at the clock 0.15, two
@@ -150,6 +150,7 @@ def main() -> int:
     print("Sentry …", file=sys.stderr)
     for place, of_place in measure_sentry(rounds=arguments.rounds, calls=arguments.calls).items():
         rows += rows_of(place, of_place)
+    aims += ending_aims(transactions=max(20, arguments.calls // 10))
     print("methods …", file=sys.stderr)
     methods = method_rows(measure_run_methods(rounds=arguments.rounds))
     having = footprint(import_cost(), memory() if arguments.memory else None)

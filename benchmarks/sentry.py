@@ -1,7 +1,8 @@
 """What Sentry costs a call, by hand and by `otel_mlmon`, with nothing sent over a network.
 
 `python -m benchmarks.sentry` prints how much more a call outside any transaction costs than without Sentry: the median
-of the differences within a round, and between which of them it lies, 95 times of 100.
+of the differences within a round, and between which of them it lies, 95 times of 100. With `--endings` it prints what
+the end of a sampled transaction takes beside the same spans made by hand, in pairs that take turns.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ import os
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # as `benchmarks` does
 
 import argparse
+import contextlib
 import functools
 import gc
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -33,15 +34,26 @@ from benchmarks.hot_path import CASES, Measured, Run, block, nothing, ours
 
 CALLS_IN_A_TRANSACTION = 100
 
+CALLS_AT_ENDINGS: Final = (1, 10)
+"""Calls of the transactions whose ends are compared."""
+
+ENDING_AIM: Final = 1.3
+"""The end of a transaction at p50, beside the same spans made by hand."""
+
 
 class NoTransport(Transport):
-    """Takes envelopes and forgets them."""
+    """Takes envelopes and forgets them, but the spans of the latest transaction."""
+
+    latest_spans: list[dict[str, Any]]
 
     def capture_envelope(self, envelope: Any) -> None:
-        """Nothing."""
+        """Remembers the spans."""
+        event = envelope.get_transaction_event()
+        if event is not None:
+            self.latest_spans = event["spans"]
 
 
-@contextmanager
+@contextlib.contextmanager
 def sentry(rate: float | None) -> Iterator[None]:
     """Sentry initialised with a trace sample rate."""
     sentry_sdk.init(
@@ -104,18 +116,28 @@ PLACES: tuple[tuple[str, bool | None], ...] = (
 RATES: tuple[tuple[str, float | None], ...] = (("without Sentry", None), ("rate 0.1", 0.1), ("rate 1.0", 1.0))
 
 
+def make_session() -> tuple[onnxruntime.InferenceSession, Run]:
+    """Makes the session of the first case, and its method `run` as it is before it is instrumented, warm."""
+    session_options = onnxruntime.SessionOptions()
+    session_options.intra_op_num_threads = session_options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(CASES[0].model(), session_options, providers=["CPUExecutionProvider"])
+    bare = functools.partial(type(session).run, session, None, make_feed(session))
+    for _ in range(200):
+        bare()
+    return session, bare
+
+
+def make_feed(session: onnxruntime.InferenceSession) -> dict[str, Any]:
+    """Makes an input of the first case."""
+    return {session.get_inputs()[0].name: np.random.default_rng(0).random(CASES[0].shape, dtype=np.float32)}
+
+
 def measure_sentry(
     *, rounds: int, calls: int, places: Sequence[tuple[str, bool | None]] = PLACES
 ) -> dict[str, dict[str, Measured]]:
     """Every variant at every place, round after round."""
-    case = CASES[0]
-    session_options = onnxruntime.SessionOptions()
-    session_options.intra_op_num_threads = session_options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(case.model(), session_options, providers=["CPUExecutionProvider"])
-    feed = {session.get_inputs()[0].name: np.random.default_rng(0).random(case.shape, dtype=np.float32)}
-    bare = functools.partial(type(session).run, session, None, feed)
-    for _ in range(200):
-        bare()
+    session, bare = make_session()
+    feed = make_feed(session)
     measured: dict[str, dict[str, Measured]] = {}
     for _, (place, sampled) in itertools.product(range(rounds), places):
         into = measured.setdefault(f"Sentry, {place}", {})
@@ -136,6 +158,80 @@ def measure_sentry(
     return measured
 
 
+class Ending(NamedTuple):
+    """Holds what the ends of transactions took on the thread that ended them."""
+
+    wall_ns: list[int]
+    cpu_ns: list[int]
+
+
+def measure_endings(*, transactions: int, calls: int) -> dict[str, Ending]:
+    """Ends sampled transactions of so many calls, by hand and by `otel_mlmon` in turn, with the same spans."""
+    session, bare = make_session()
+    endings = {"by hand": Ending([], []), "otel_mlmon": Ending([], [])}
+    with sentry(1.0), instrumented(is_off=False) as handle:
+        run = functools.partial(session.run, None, make_feed(session))
+        for _ in range(20):
+            end_transaction(run, calls)
+        spans = end_transaction(run, calls)[2]
+        handle.flush(timeout_s=10)
+        variants: dict[str, Run] = {"by hand": copy_by_hand(bare, spans[0]["data"]), "otel_mlmon": run}
+        for _, (name, variant) in itertools.product(range(transactions), variants.items()):
+            wall_ns, cpu_ns, sent = end_transaction(variant, calls)
+            if len(sent) != calls:
+                raise RuntimeError(f"{name}: {len(sent)} spans of {calls} calls were sent")
+            endings[name].wall_ns.append(wall_ns)
+            endings[name].cpu_ns.append(cpu_ns)
+    return endings
+
+
+def end_transaction(run: Run, calls: int) -> tuple[int, int, list[dict[str, Any]]]:
+    """Returns the time and CPU that the end of a transaction of so many calls took, in ns, and its spans."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(sentry_sdk.start_transaction(name="request", op="http.server", sampled=True))
+        for _ in range(calls):
+            run()
+        started_ns, cpu_ns = time.perf_counter_ns(), time.thread_time_ns()
+        stack.close()
+        cpu_ns, ended_ns = time.thread_time_ns() - cpu_ns, time.perf_counter_ns()
+    transport = sentry_sdk.get_client().transport
+    if not isinstance(transport, NoTransport):
+        raise TypeError(f"{transport} keeps no spans")
+    return ended_ns - started_ns, cpu_ns, transport.latest_spans
+
+
+def copy_by_hand(run: Run, data: Mapping[str, Any]) -> Run:
+    """Makes a function that runs within a span of these data."""
+
+    def traced() -> Any:
+        with sentry_sdk.start_span(op="ml.predict", name="predict bench") as span:
+            outputs = run()
+            for name, value in data.items():
+                span.set_data(name, value)
+        return outputs
+
+    return traced
+
+
+def ending_aims(*, transactions: int) -> list[str]:
+    """Sentences on the ends of sampled transactions, one a number of calls."""
+    sentences = []
+    for calls in CALLS_AT_ENDINGS:
+        measured = measure_endings(transactions=transactions, calls=calls)
+        hand, own = measured["by hand"], measured["otel_mlmon"]
+
+        def ratio(part: Sequence[int], whole: Sequence[int], quantile: float) -> str:
+            return f"{np.quantile(part, quantile) / np.quantile(whole, quantile):.2f}"
+
+        sentences.append(
+            f"- Sentry, the end of a sampled transaction of {calls} call{'s' if calls > 1 else ''}: it takes "
+            f"{np.median(own.wall_ns) / 1000:.0f} µs, {ratio(own.wall_ns, hand.wall_ns, 0.5)} times as long as with "
+            f"the same spans made by hand (aim: {ENDING_AIM}), at p95 {ratio(own.wall_ns, hand.wall_ns, 0.95)} times, "
+            f"and {ratio(own.cpu_ns, hand.cpu_ns, 0.5)} times the CPU."
+        )
+    return sentences
+
+
 def note(into: dict[str, Measured], name: str, figures: tuple[float, float, float]) -> None:
     """One round of a variant."""
     row = into.setdefault(name, Measured())
@@ -144,7 +240,7 @@ def note(into: dict[str, Measured], name: str, figures: tuple[float, float, floa
     row.cpu_ns.append(figures[2])
 
 
-@contextmanager
+@contextlib.contextmanager
 def instrumented(*, is_off: bool) -> Iterator[Any]:
     """Instrumented, with or without Sentry."""
     tracers = TracerProvider(shutdown_on_exit=False)
@@ -171,7 +267,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.sentry", description="What Sentry adds outside transactions.")
     parser.add_argument("--rounds", type=int, default=41)
     parser.add_argument("--calls", type=int, default=3_000, help="calls in a block")
+    parser.add_argument("--endings", type=int, metavar="N", help="compare the ends of N transactions of each kind only")
     arguments = parser.parse_args()
+    if arguments.endings:
+        print(*ending_aims(transactions=arguments.endings), sep="\n")
+        return 0
     (measured,) = measure_sentry(rounds=arguments.rounds, calls=arguments.calls, places=PLACES[:1]).values()
     without = measured[f"otel_mlmon, {RATES[0][0]}"]
     for variant, _ in RATES[1:]:

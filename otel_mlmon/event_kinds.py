@@ -81,4 +81,21 @@ EVENTS: Final = (
         "current are those of the first cause",
         (*_MODEL, semconv.DEPLOYMENT_ENVIRONMENT, semconv.ALERT_RULE, semconv.DRIFT_STREAM, *semconv.ALERT_ATTRIBUTES),
     ),
+    EventKind(
+        semconv.EVENT_VERSION_CHANGED,
+        "WARN",
+        "the first 1,000 predictions of a new version were held against the version before; INFO if no difference was "
+        "found; stream, value (the total variation), reference and current are those of the largest move",
+        (
+            *_MODEL,
+            semconv.MODEL_VERSION_BEFORE,
+            semconv.DEPLOYMENT_ENVIRONMENT,
+            semconv.VERSION_PREDICTIONS,
+            semconv.VERSION_MOVED,
+            semconv.DRIFT_STREAM,
+            semconv.VERSION_VALUE,
+            semconv.VERSION_REFERENCE,
+            semconv.VERSION_CURRENT,
+        ),
+    ),
 )

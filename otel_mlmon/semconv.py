@@ -21,6 +21,7 @@ PROCESSOR_SCOPE: Final = "otel_mlmon.processor"
 # ---- attributes
 MODEL_NAME: Final = "ml.model.name"
 MODEL_VERSION: Final = "ml.model.version"
+MODEL_VERSION_BEFORE: Final = "ml.model.version.before"
 MODEL_REFERENCE: Final = "ml.model.reference"
 MODEL_FILE_SHA256: Final = "ml.model.file.sha256"
 MODEL_LOAD_DURATION: Final = "ml.model.load.duration"
@@ -334,12 +335,19 @@ EVENT_MODEL_LOADED: Final = "ml.model.loaded"
 EVENT_PROVIDER_FALLBACK: Final = "ml.execution_provider.fallback"
 EVENT_INFERENCE_EXCEPTION: Final = "ml.inference.exception"
 EVENT_ALERT: Final = "ml.alert"
+EVENT_VERSION_CHANGED: Final = "ml.model.version_changed"
 
 ALERT_ATTRIBUTES: Final = (
     "ml.alert.state", "ml.alert.previous", "ml.alert.severity", "ml.alert.fingerprint", "ml.alert.onset",
     "ml.alert.causes", "ml.alert.value", "ml.alert.bound", "ml.alert.reference", "ml.alert.current",
 )  # fmt: skip
 """The attributes of `ml.alert` besides model, rule and stream."""
+
+VERSION_PREDICTIONS: Final = "ml.model.version.predictions"
+VERSION_MOVED: Final = "ml.model.version.moved"
+VERSION_VALUE: Final = "ml.model.version.value"
+VERSION_REFERENCE: Final = "ml.model.version.reference"
+VERSION_CURRENT: Final = "ml.model.version.current"
 
 # ---- streams
 STREAM_LABEL: Final = "prediction.label"

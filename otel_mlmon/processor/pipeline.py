@@ -12,8 +12,8 @@ A data point goes through them in this order:
     alert      `advance`   the rules of each model judge the scores of a pane: `Alerts.evaluate` → `Alert`
                `commit`    everything that changed is stored in one transaction
        ↓
-    notify     `publish`   committed alerts are handed to the notifiers; then rolling windows are measured by the known
-                           statistics, and documents are handed to the web port
+    notify     `publish`   committed alerts are handed to the notifiers, and events about new versions are sent; then
+                           rolling windows are measured by the known statistics, and documents handed to the web port
 
 The state thread (`state/thread.py`) calls these in turn for one batch of requests after another. An alert is stored in
 the transaction of the pane that raised it, and handed over after the commit. It stays stored until every recipient has
@@ -23,6 +23,7 @@ it, or the dead letters: a restart hands over again what is stored, and loses no
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -33,11 +34,14 @@ from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.records import AlertsRecord
+from otel_mlmon.processor.alert.version_change import VersionChange, describe_version_change
 from otel_mlmon.processor.clock import SteadyClock
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.score import Score, Statistics
 from otel_mlmon.processor.detect.state import StreamState
+from otel_mlmon.processor.detect.version_test import find_moves
 from otel_mlmon.processor.notify.dispatcher import OutboxEntry
+from otel_mlmon.processor.notify.notifier import EmitEvent
 from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, Rejections, TelemetryItem
 from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
 from otel_mlmon.processor.serve import documents
@@ -48,7 +52,7 @@ from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.outcome import REJECTED_OUTCOMES, PointOutcome
 from otel_mlmon.processor.window.records import RECORD_KINDS as WINDOW_RECORD_KINDS
 from otel_mlmon.processor.window.reference_export import ModelReference, RelearnRequest
-from otel_mlmon.processor.window.window import StreamKey, Window
+from otel_mlmon.processor.window.window import StreamKey, VersionPair, Window
 from otel_mlmon.types import ModelKey
 
 
@@ -61,12 +65,15 @@ class StreamRecord:
     state: StreamState | None
 
 
+_LOG: Final = logging.getLogger("otel_mlmon.processor")
+
 EVIDENCE: Final = RecordKind("evidence", StreamRecord)
 ALERTS: Final = RecordKind("alerts", AlertsRecord)
+VERSION_CHANGES: Final = RecordKind("version_change", VersionChange)
 OUTBOX: Final = RecordKind("outbox", OutboxEntry)
 """Alerts, by `Alert.key`, that some recipient may not have yet."""
 RECORD_KINDS: Final[Mapping[str, RecordKind[Any]]] = {
-    kind.name: kind for kind in (*WINDOW_RECORD_KINDS, EVIDENCE, ALERTS, OUTBOX)
+    kind.name: kind for kind in (*WINDOW_RECORD_KINDS, EVIDENCE, ALERTS, VERSION_CHANGES, OUTBOX)
 }
 """Every kind of stored record, by its name."""
 
@@ -105,6 +112,7 @@ class ProcessorPipeline:
         settings: Of every step.
         dispatcher: Takes alerts to recipients.
         telemetry: The processor's own counters.
+        emit_event: Sends an event, and returns at once; None while there is no endpoint.
         clock_ns: Unix nanoseconds.
     """
 
@@ -114,11 +122,13 @@ class ProcessorPipeline:
         *,
         dispatcher: AlertDispatcher,
         telemetry: SelfTelemetry,
+        emit_event: EmitEvent | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._settings = settings
         self._dispatcher = dispatcher
         self._telemetry = telemetry
+        self._emit_event = emit_event
         self._clock_ns = SteadyClock(clock_ns)
         self._document: documents.Document = {"models": {}, "versions": {}, "alerts": []}
         self.history = History()
@@ -137,6 +147,11 @@ class ProcessorPipeline:
         """Points by outcome that the processor's own metrics do not count yet."""
         self._has_removed_models = False
         """Whether models were removed since the last commit."""
+        self._version_changes: dict[ModelKey, VersionChange] = {}
+        """How each version that was new differs from the one before."""
+        self._unstored_changes: set[ModelKey] = set()
+        """Versions that were compared or removed since the last commit."""
+        self._unsent_changes: list[VersionChange] = []
 
     def read(self) -> documents.Document:
         """Returns the documents of the last batch; not to be changed."""
@@ -173,6 +188,9 @@ class ProcessorPipeline:
             self._scores[record.stream] = record.score
             if record.state is not None:
                 self._evaluator.restore(record.stream, record.state)
+        self._version_changes = {
+            change.model: change for change in load_records(self._repository, VERSION_CHANGES).values()
+        }
         alerts = load_records(self._repository, ALERTS).get("")
         self._alerts = settings.alerts(alerts, now_ns=self._clock_ns())
         self._outbox = load_records(self._repository, OUTBOX)
@@ -211,10 +229,14 @@ class ProcessorPipeline:
         for model in {stream.model for stream in removed}.difference(self._windows.models):
             alerts += self._alerts.remove_model(model, now_ns)
             self._has_removed_models = True
+            if self._version_changes.pop(model, None) is not None:
+                self._unstored_changes.add(model)
         # After a long time down, pending panes close in the same batch in which their model is removed.
         present = [window for window in windows if window.stream not in removed]
         for (event_ns, model), scores in self._score_panes(present).items():
             alerts += self._alerts.evaluate(model, scores, now_ns, event_ns=event_ns)
+        for pair in self._windows.pop_version_pairs():
+            alerts += self._compare_versions(pair, now_ns)
         alerts += self._alerts.advance_clock(now_ns)
         self._add_alerts(alerts)
         self._settle_alerts()
@@ -227,6 +249,9 @@ class ProcessorPipeline:
         """
         repository = self._repository
         self._windows.save(repository)
+        changes = self._version_changes
+        present = sorted(model for model in self._unstored_changes if model in changes)
+        put_records(repository, VERSION_CHANGES, [(json.dumps(model), changes[model]) for model in present])
         if self._changed_streams or self._new_alerts or self._has_removed_models:
             put_records(repository, ALERTS, [("", self._alerts.record())])
         scored = [stream for stream in self._changed_streams if stream in self._scores]
@@ -236,12 +261,14 @@ class ProcessorPipeline:
         obsolete = {
             EVIDENCE.name: [_key(stream) for stream in self._changed_streams.difference(scored)],
             OUTBOX.name: [key for key in self._changed_alerts if key not in changed],
+            VERSION_CHANGES.name: [json.dumps(model) for model in self._unstored_changes.difference(present)],
         }
         for kind, keys in obsolete.items():
             if keys:
                 repository.delete(kind, sorted(keys))
         repository.commit()
         self._changed_alerts.clear()
+        self._unstored_changes.clear()
         self._has_removed_models = False
 
     def publish(self, *, is_busy: bool) -> None:
@@ -254,6 +281,11 @@ class ProcessorPipeline:
                 with guard("notify"):
                     self._dispatcher.submit(self._outbox[alert.key])
             self._telemetry.add(semconv.ALERTS, rule=alert.rule, state=alert.state.value)
+        changes, self._unsent_changes = self._unsent_changes, []
+        for change in changes:
+            with guard("notify"):
+                if self._emit_event is not None:
+                    self._emit_event(*change.event())
         for outcome, count in self._points.items():
             self._telemetry.add(semconv.WINDOW_POINTS, count, outcome=outcome)
         self._points.clear()
@@ -279,6 +311,25 @@ class ProcessorPipeline:
             notifiers = tuple(other for other in entry.notifiers if other != name)
             if notifiers:
                 self._outbox[key] = replace(entry, notifiers=notifiers)
+
+    def _compare_versions(self, pair: VersionPair, now_ns: int) -> list[Alert]:
+        """Notes how a new version differs from the one before, and returns the alert that its rules want of that."""
+        with guard("drift"):
+            moves = find_moves(
+                pair.windows,
+                policy_of=self._evaluator.policy,
+                design_effect_of=lambda stream: self._design_effect(StreamKey(pair.before, stream.stream)),
+            )
+            change = describe_version_change(pair, moves)
+            self._version_changes[pair.model] = change
+            self._unstored_changes.add(pair.model)
+            self._unsent_changes.append(change)
+            _LOG.info("Model %s %s: %s", pair.model.name, pair.model.version, change.sentence)
+            return self._alerts.add_version_change(change, now_ns)
+        return []
+
+    def _design_effect(self, stream: StreamKey) -> float:
+        return self._scores[stream].design_effect if stream in self._scores else 1.0
 
     def _relearn(self, request: RelearnRequest) -> None:
         """Starts to learn references again, and ends the alerts that the old ones raised."""
@@ -330,7 +381,7 @@ class ProcessorPipeline:
         for model in self._windows.models:
             references.setdefault(model.id, {})[model.version] = self._windows.reference(model)
         self._references = references
-        document = documents.overview(summaries, self._scores, rules, self._alerts.alerts())
+        document = documents.overview(summaries, self._scores, rules, self._alerts.alerts(), self._version_changes)
         self._document, self._gauges = document, tuple(documents.gauges(document, self._scores, rules))
         self.history.add(document)
 

@@ -188,7 +188,8 @@ class Service:
 
     def _create_state(self, config: Config, settings: Settings) -> tuple[Dispatcher, ProcessorPipeline, _StateThread]:
         dispatcher = self._create_dispatcher(config)
-        pipeline = ProcessorPipeline(settings, dispatcher=dispatcher, telemetry=self._telemetry)
+        emit_event = self._emit_event if config.forward.endpoint else None
+        pipeline = ProcessorPipeline(settings, dispatcher=dispatcher, telemetry=self._telemetry, emit_event=emit_event)
         thread: _StateThread = StateThread(
             pipeline,
             commit_interval_s=config.storage.commit_interval_s,

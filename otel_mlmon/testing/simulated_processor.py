@@ -64,6 +64,8 @@ class SimulatedProcessor:
         """The simulated clock, Unix nanoseconds. A test may set it; `advance` moves it and does what is due."""
         self.alerts: list[Alert] = []
         """Every change of state that a notifier would have received, in order; `time_ns` is the simulated time."""
+        self.events: list[tuple[str, str, dict[str, str | int | float | bool]]] = []
+        """Every event about a new version that `forward.endpoint` would have received: name, body, attributes."""
         self._open()
 
     @property
@@ -198,6 +200,7 @@ class SimulatedProcessor:
             Settings(self._config),
             dispatcher=_AlertCollector(lambda alert: self.alerts.append(alert)),
             telemetry=SelfTelemetry(),
+            emit_event=lambda name, _, body, attributes, __: self.events.append((name, body, attributes)),
             clock_ns=lambda: self.now_ns,
         )
         self._pipeline.open()

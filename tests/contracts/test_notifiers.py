@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -18,9 +22,10 @@ from otel_mlmon.processor.notify.notifier import NOTIFIERS, EmitEvent, Notifier,
 from tests.support.alerts import FIRING, RESOLVED
 from tests.support.notifiers import DeadLetterList, ScriptedNotifier
 from tests.support.packages import install, run_beside
+from tests.support.processes import until
 from tests.support.webhook_server import Answer, webhook_server
 
-QUICK = DeliverySettings(timeout_s=0.3, backoff_s=0.001, max_backoff_s=0.002, breaker_open_s=0.001)
+QUICK = DeliverySettings(timeout_s=3.0, backoff_s=0.001, max_backoff_s=0.002, breaker_open_s=0.001)
 
 
 @dataclass(frozen=True)
@@ -102,11 +107,58 @@ def make_webhook(fault: str, gate: threading.Event, stack: ExitStack) -> Recipie
     return Recipient(create("webhook", {"url": server.url, "timeout": "30s"}), states)
 
 
+def make_alertmanager(fault: str, gate: threading.Event, stack: ExitStack) -> Recipient:
+    del gate
+    answers = {"none": 200, "transient": 503, "permanent": 404, "hang": 200}
+    first = Answer(status=answers[fault], waits=fault == "hang")
+    server = stack.enter_context(webhook_server(first, Answer()))
+
+    def states(count: int) -> list[str]:
+        skipped = int(fault in ("transient", "permanent"))
+        bodies = [json.loads(request.body) for request in server.wait_for(count + skipped)[skipped:]]
+        now = datetime.now(tz=timezone.utc)
+        return ["firing" if datetime.fromisoformat(body[0]["endsAt"]) > now else "ok" for body in bodies]
+
+    section = {"urls": [server.url.removesuffix("/hook")], "timeout": "30s", "renew_every": "1h"}
+    return Recipient(create("alertmanager", section), states)
+
+
+PROGRAM = """
+import json, os, sys, time
+folder, fault = sys.argv[1:]
+alert = json.load(sys.stdin)
+if not os.path.exists(folder + "/begun"):
+    open(folder + "/begun", "w").close()
+    if fault in ("transient", "permanent"):
+        sys.exit({"transient": 75, "permanent": 1}[fault])
+    while fault == "hang" and not os.path.exists(folder + "/released"):
+        time.sleep(0.01)
+with open(folder + "/states", "a") as file:
+    file.write(alert["state"] + "\\n")
+"""
+
+
+def make_command(fault: str, gate: threading.Event, stack: ExitStack) -> Recipient:
+    folder = Path(stack.enter_context(TemporaryDirectory(ignore_cleanup_errors=True)))
+    stack.callback((folder / "released").touch)
+    run = [sys.executable, "-c", PROGRAM, str(folder), fault]
+
+    def states(count: int) -> list[str]:
+        if fault == "hang":
+            until(lambda: (folder / "states").exists())  # the second run does not wait for the first
+            (folder / "released").touch()
+        until(lambda: (folder / "states").exists() and len((folder / "states").read_text().split()) >= count)
+        return (folder / "states").read_text().split()
+
+    return Recipient(create("command", {"run": run, "timeout": "60s"}), states)
+
+
 def states_of(script: ScriptedNotifier) -> Callable[[int], list[str]]:
     return lambda count: [alert.state.value for alert in script.wait_for(count)]
 
 
-RECIPIENTS = {"log": make_log, "otlp": make_otlp, "webhook": make_webhook}
+RECIPIENTS = {"log": make_log, "otlp": make_otlp, "webhook": make_webhook, "alertmanager": make_alertmanager,
+              "command": make_command}  # fmt: skip
 
 
 @pytest.fixture(params=NOTIFIERS.names())
@@ -158,7 +210,7 @@ def test_a_permanent_fault_is_a_dead_letter_and_the_next_alert_is_sent(make: Mak
     delivery = run(recipient, letters)
     assert recipient.wait_for(1) == ["ok"]
     assert delivery.shutdown(10)
-    assert letters.letters == [(FIRING, "n", "permanent", "HTTP 404")]
+    assert [(alert, reason) for alert, _, reason, _ in letters.letters] == [(FIRING, "permanent")]
 
 
 def test_one_that_hangs_runs_into_its_time_out_and_the_others_do_not_wait(make: Make) -> None:

@@ -91,7 +91,7 @@ def test_environments_of_one_model_are_two_models(running: Addresses) -> None:
 
     documents = until(models, what="87 predictions")
     assert {
-        key: (document["name"], document["environment"], document["versions"], document["predictions"])
+        key: (document["name"], document["environment"], _names(document), document["predictions"])
         for key, document in documents.items()
     } == {"fraud@staging": ("fraud", "staging", ["1"], 37), "fraud@production": ("fraud", "production", ["1"], 50)}
     assert get(running, "/api/v1/models/fraud@staging").json() == documents["fraud@staging"]
@@ -100,6 +100,10 @@ def test_environments_of_one_model_are_two_models(running: Addresses) -> None:
     states = samples(running)["ml_drift_state"]
     assert {dict(labels)["deployment_environment_name"] for labels in states} == {"staging", "production"}
     assert {dict(labels)["ml_model_name"] for labels in states} == {"fraud"}
+
+
+def _names(document: dict[str, Any]) -> list[str]:
+    return [entry["version"] for entry in document["versions"]]
 
 
 def test_the_page_accounts_for_everything_received_with_the_types_of_the_wire_contract(running: Addresses) -> None:

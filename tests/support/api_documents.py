@@ -82,6 +82,7 @@ def alert_document(rule: str, *, state: str = "firing", after_s: float = 0.0, on
         "key": "0123456789abcdef-1",
         "sequence": 1,
         "incident_ns": onset_ns,
+        "first_severity": "critical",
         "joined": [],
         "news": [],
         "related": [],

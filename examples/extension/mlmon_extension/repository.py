@@ -30,9 +30,10 @@ class MemoryRepository:
         self.delete(kind, old)
         return len(old)
 
-    def load(self, kind: str, since: str = "", /) -> dict[str, bytes]:
-        """Returns the records of a kind in the order of their keys."""
-        return {key: value for (name, key), value in sorted(self._records.items()) if name == kind and key >= since}
+    def load(self, kind: str, since: str = "", until: str | None = None, /) -> dict[str, bytes]:
+        """Returns the records of a kind in the order of their keys, from `since` to before `until`."""
+        records = {key: value for (name, key), value in sorted(self._records.items()) if name == kind and key >= since}
+        return records if until is None else {key: value for key, value in records.items() if key < until}
 
     def on_rollback(self, undo: Callable[[], None], /) -> None:
         """Never needed: a commit to memory does not fail."""

@@ -120,6 +120,8 @@ class Alert:
     """Counts what one processor notifies of, all models and rules together."""
     incident_ns: int = 0
     """Time at which this alert was first notified of, Unix nanoseconds; the same for all its updates and its end."""
+    first_severity: Severity | Literal[""] = ""
+    """The severity at the first notification; empty before it."""
     joined: tuple[str, ...] = ()
     """Streams that breach the rule since after the first notification, in the order in which they joined."""
     news: tuple[str, ...] = ()

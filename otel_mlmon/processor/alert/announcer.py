@@ -77,7 +77,9 @@ class Announcer:
         is_due = entry.is_notified if alert.is_resolved else not is_silent
         if is_due:
             self.sequence += 1
-            alert = replace(alert, sequence=self.sequence, incident_ns=alert.incident_ns or now_ns)
+            first_severity = alert.severity if alert.is_beginning else alert.first_severity or alert.severity
+            incident_ns = alert.incident_ns or now_ns
+            alert = replace(alert, sequence=self.sequence, incident_ns=incident_ns, first_severity=first_severity)
             entry.is_notified = not alert.is_resolved
             entry.news, entry.news_since_ns = [], 0
             entry.notified_streams = [] if alert.is_resolved else _join(entry.notified_streams, entry.causes)

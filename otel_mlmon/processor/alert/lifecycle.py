@@ -22,7 +22,8 @@ from otel_mlmon.processor.alert.announcer import Announcer
 from otel_mlmon.processor.alert.cause import OnsetCounts, rank_causes
 from otel_mlmon.processor.alert.config import AlertSection
 from otel_mlmon.processor.alert.records import RETIRED, AlertsRecord, ModelRecord, RuleRecord, RuleStatus, is_retired
-from otel_mlmon.processor.alert.rules.rule import NO_DATA, Judgement, ModelRules, Rule, has_data, is_back
+from otel_mlmon.processor.alert.rules.rule import NO_DATA, VERSION_DRIFT, Judgement, ModelRules, Rule, has_data, is_back
+from otel_mlmon.processor.alert.version_change import VersionChange
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.window.window import StreamKey, Window
 from otel_mlmon.types import ModelKey
@@ -164,6 +165,18 @@ class Alerts:
                     changes += self._enter_state(record, NO_DATA, rules.active[NO_DATA], RuleState.NO_DATA)
         return changes
 
+    def add_version_change(self, change: VersionChange, now_ns: int) -> list[Alert]:
+        """Returns the alert about a version that moved, if its model's rules ask for one."""
+        self._now_ns = max(self._now_ns, now_ns)
+        rule = self._rules_of(change.model).active.get(VERSION_DRIFT)
+        if rule is None or not change.causes:
+            return []
+        record = self._models.setdefault(change.model, ModelRecord(model=change.model))
+        entry = record.rule(VERSION_DRIFT)
+        entry.causes = {cause.stream: cause for cause in change.causes}
+        entry.judged_ns = dict.fromkeys(entry.causes, self._now_ns)
+        return self._enter_state(record, VERSION_DRIFT, rule, RuleState.FIRING)
+
     def remove_model(self, model: ModelKey, now_ns: int) -> list[Alert]:
         """Removes a model that was silent for longer than its data is stored, and returns the alerts that this ends."""
         self._now_ns = max(self._now_ns, now_ns)
@@ -184,7 +197,7 @@ class Alerts:
             record.onset_counts.pop(stream, None)
             for name, entry in record.rules.items():
                 is_affected = stream in entry.causes or stream in entry.failed
-                _remove_stream(entry, stream)
+                entry.remove_stream(stream)
                 if is_affected and not entry.causes and not entry.failed:
                     changes += self._resolve_rules(record, {name: entry}, reason)
         return changes
@@ -302,6 +315,7 @@ class Alerts:
             web_address=self._web_address,
             reason=reason,
             incident_ns=last.incident_ns if last is not None else 0,
+            first_severity=last.first_severity if last is not None else "",
             joined=last.joined if last is not None else (),
         )
 
@@ -351,7 +365,7 @@ class Alerts:
         """Drops streams of a live model that have not been judged for long."""
         stale_ns = record.data_ns - round(self._stale_after_s * 1e9)
         for stream in [stream for stream, judged_ns in entry.judged_ns.items() if judged_ns <= stale_ns]:
-            _remove_stream(entry, stream)
+            entry.remove_stream(stream)
 
     def _is_silent(self, record: ModelRecord) -> bool:
         after_s = self._rules_of(record.model).no_data_after_s
@@ -376,17 +390,10 @@ def _judge(rule: Rule, entry: RuleRecord, window: Window, score: Score, counts: 
         return True
     if outcome is None and not is_back(entry.causes.get(stream), window):
         return False
-    _remove_stream(entry, stream)
+    entry.remove_stream(stream)
     if isinstance(outcome, Cause):
         entry.causes[stream] = outcome
         entry.judged_ns[stream] = now_ns
         # The newest first: an old trace may be gone from where it is looked up.
         entry.exemplars = tuple(dict.fromkeys((*window.exemplars, *entry.exemplars)))[:MAX_EXEMPLARS]
     return True
-
-
-def _remove_stream(entry: RuleRecord, stream: str) -> None:
-    entry.causes.pop(stream, None)
-    entry.judged_ns.pop(stream, None)
-    if stream in entry.failed:
-        entry.failed.remove(stream)

@@ -5,6 +5,7 @@ Plain text of fixed width, so that it reads the same in a terminal, a log, a mai
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Final
 
@@ -39,6 +40,12 @@ def format_alert(alert: Alert, *, is_unicode: bool = True) -> str:
     """
     text = "\n".join(line.rstrip() for line in _alert_lines(alert, is_unicode=is_unicode))
     return text if is_unicode else text.translate(_ASCII)
+
+
+def encode_document(alert: Alert) -> bytes:
+    """Encodes the alert for programs, as JSON in UTF-8; always the same bytes for the same alert."""
+    document = {**alert.to_dict(), "subject": format_title(alert), "text": format_alert(alert)}
+    return json.dumps(document, ensure_ascii=False, sort_keys=True).encode()
 
 
 def _alert_lines(alert: Alert, *, is_unicode: bool) -> Iterator[str]:

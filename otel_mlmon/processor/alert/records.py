@@ -63,6 +63,13 @@ class RuleRecord:
     repeats: int = 0
     """How many times in a row it fired again soon after it had stopped."""
 
+    def remove_stream(self, stream: str) -> None:
+        """Forgets what is known of one stream."""
+        self.causes.pop(stream, None)
+        self.judged_ns.pop(stream, None)
+        if stream in self.failed:
+            self.failed.remove(stream)
+
 
 @dataclass(slots=True, kw_only=True)
 class ModelRecord:

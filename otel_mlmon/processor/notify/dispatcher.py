@@ -5,12 +5,12 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.notify.delivery import AlertSink, Delivery, DeliverySettings
-from otel_mlmon.processor.notify.notifier import Notifier
+from otel_mlmon.processor.notify.notifier import Notifier, SlowNotifier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class Dispatcher:
                 notifier,
                 name=name,
                 dead_letters=dead_letters,
-                settings=settings,
+                settings=_fit_timeout(settings, notifier),
                 settle=partial(self._settle, name),
             )
             for name, notifier in notifiers.items()
@@ -102,3 +102,9 @@ class Dispatcher:
 
     def _settle(self, name: str, key: str) -> None:
         self._settled.put((name, key))
+
+
+def _fit_timeout(settings: DeliverySettings, notifier: Notifier) -> DeliverySettings:
+    if not isinstance(notifier, SlowNotifier):
+        return settings
+    return replace(settings, timeout_s=max(settings.timeout_s, notifier.attempt_timeout_s + 2.0))

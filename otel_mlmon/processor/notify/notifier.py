@@ -62,6 +62,14 @@ class RenewingNotifier(Protocol):
         """Repeats `alerts`, at least one; may block. Errors as those of `Notifier.notify`."""
 
 
+@runtime_checkable
+class SlowNotifier(Protocol):
+    """A notifier whose attempts may take longer than those of others."""
+
+    attempt_timeout_s: float
+    """After this time an attempt ends by itself."""
+
+
 class TransientError(MlmonError):
     """An alert was not sent; another attempt may succeed.
 
@@ -89,6 +97,8 @@ NOTIFIERS: Final[Registry[type[Notifier]]] = Registry(
         "log": f"{_FOLDER}.log:LogNotifier",
         "otlp": f"{_FOLDER}.otlp:OtlpNotifier",
         "webhook": f"{_FOLDER}.webhook:WebhookNotifier",
+        "alertmanager": f"{_FOLDER}.alertmanager:AlertmanagerNotifier",
+        "command": f"{_FOLDER}.command:CommandNotifier",
     },
 )
 """Every notifier by name."""

@@ -3,7 +3,7 @@
 The body is `Alert.to_dict()` with the keys `subject` and `text` for people. Headers: `Idempotency-Key`, the same for
 every attempt of one change of state; with a secret also `X-Mlmon-Timestamp` (Unix seconds) and
 `X-Mlmon-Signature`, which is `v1=` and the hex HMAC-SHA256 of timestamp, a full stop and the body, so neither
-can be changed nor replayed later. Sources: RFC 9110 (Retry-After, status codes); RFC 2104 (HMAC);
+can be changed nor replayed later. Sources: RFC 2104 (HMAC);
 draft-ietf-httpapi-idempotency-key-header.
 """
 
@@ -11,24 +11,18 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import time
 from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 import httpx
 from pydantic import Field, SecretStr
 
 from otel_mlmon.processor.alert.alert import Alert
-from otel_mlmon.processor.alert.message import format_alert, format_title
+from otel_mlmon.processor.alert.message import encode_document
 from otel_mlmon.processor.config.section import Duration, Section, Url
-from otel_mlmon.processor.notify.notifier import PermanentError, TransientError
+from otel_mlmon.processor.notify.http import post
 from otel_mlmon.version import __version__
-
-TRANSIENT_STATUSES: Final = frozenset({408, 425, 429})
-"""Client errors after which another attempt may succeed; it may too after all of 500 and above."""
 
 
 class WebhookSection(Section):
@@ -82,19 +76,16 @@ class WebhookNotifier:
 
     def notify(self, alert: Alert) -> None:
         """Posts `alert`; redirects are not followed, and the body of the response is not read."""
-        body = encode_body(alert)
+        body = encode_document(alert)
         headers = {**self._headers, **self._standard_headers(alert, body)}
-        try:
-            with (
-                httpx.Client(verify=self._certificates, timeout=self._timeout_s) as client,
-                client.stream("POST", self._url, content=body, headers=headers) as response,
-            ):
-                self._check(response)
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            raise PermanentError(type(error).__name__) from None
-        except httpx.TransportError as error:
-            is_ambiguous = not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
-            raise TransientError(type(error).__name__, is_ambiguous=is_ambiguous) from None
+        post(
+            self._url,
+            body,
+            headers=headers,
+            timeout_s=self._timeout_s,
+            certificates=self._certificates,
+            now_s=self._clock(),
+        )
 
     def _standard_headers(self, alert: Alert, body: bytes) -> dict[str, str]:
         headers = {
@@ -108,36 +99,7 @@ class WebhookNotifier:
             headers["X-Mlmon-Signature"] = signature(self._secret, timestamp, body)
         return headers
 
-    def _check(self, response: httpx.Response) -> None:
-        if response.is_success:
-            return
-        status = response.status_code
-        if status in TRANSIENT_STATUSES or status >= 500:
-            retry_after_s = _parse_retry_after(response.headers.get("Retry-After"), self._clock())
-            raise TransientError(f"HTTP {status}", retry_after_s=retry_after_s)
-        raise PermanentError(f"HTTP {status}")
-
-
-def encode_body(alert: Alert) -> bytes:
-    """Encodes the JSON document that is posted, UTF-8; always the same bytes for the same alert."""
-    document = {**alert.to_dict(), "subject": format_title(alert), "text": format_alert(alert)}
-    return json.dumps(document, ensure_ascii=False, sort_keys=True).encode()
-
 
 def signature(secret: bytes, timestamp: str, body: bytes) -> str:
     """Computes `v1=` and 64 hex digits; a receiver computes the same and compares in constant time."""
     return "v1=" + hmac.new(secret, timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
-
-
-def _parse_retry_after(value: str | None, now_s: float) -> float | None:
-    """Parses a number of seconds or a date into seconds; None if it is neither."""
-    if value is None:
-        return None
-    if value.strip().isascii() and value.strip().isdigit():
-        return float(value)
-    try:
-        date = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    date = date if date.tzinfo else date.replace(tzinfo=timezone.utc)
-    return max(0.0, (date - datetime.fromtimestamp(now_s, tz=timezone.utc)).total_seconds())

@@ -17,6 +17,7 @@ from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.cause import describe_change
 from otel_mlmon.processor.alert.message import format_alert
 from otel_mlmon.processor.alert.records import RuleStatus
+from otel_mlmon.processor.alert.version_change import VersionChange
 from otel_mlmon.processor.detect import accuracy
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.self_telemetry import MetricValue
@@ -41,21 +42,28 @@ def overview(
     scores: Mapping[StreamKey, Score],
     rules: Iterable[RuleStatus],
     alerts: Iterable[Alert],
+    changes: Mapping[ModelKey, VersionChange] | None = None,
 ) -> Document:
     """Builds `{"models": {id: document}, "versions": {id: {version: document}}, "alerts": [document]}`.
 
-    A model's document is of the version that was updated last; `versions` names all versions.
+    A model's document is of the version that was updated last; `versions` lists all versions, each with its difference
+    from the version before; null of one that was not new, or has not enough predictions yet.
     """
     rules_by_model: dict[ModelKey, list[RuleStatus]] = {}
     for status in rules:
         rules_by_model.setdefault(status.model, []).append(status)
+    differences = {model: change.to_dict() for model, change in (changes or {}).items()}
     models: dict[str, Document] = {}
     documents: dict[str, dict[str, Document]] = {}
     for summary in sorted(summaries, key=lambda summary: summary.updated_ns):
         key = summary.model.id
         document = model_document(summary, scores, rules_by_model.get(summary.model, []))
         documents.setdefault(key, {})[summary.model.version] = document
-        models[key] = {**document, "versions": list(documents[key])}
+        versions = [
+            {"version": name, "change": differences.get(summary.model._replace(version=name))}
+            for name in documents[key]
+        ]
+        models[key] = {**document, "versions": versions}
     return {
         "models": models,
         "versions": documents,

@@ -18,9 +18,9 @@ from dataclasses import replace
 from typing import Final
 
 from otel_mlmon import semconv
-from otel_mlmon.errors import ProfileError
 from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, ProviderFallback
 from otel_mlmon.processor.state.repository import Repository
+from otel_mlmon.processor.window.embedded_reference import decode_reference
 from otel_mlmon.processor.window.expiry import remove_ended_series, remove_stale
 from otel_mlmon.processor.window.limits import Limit
 from otel_mlmon.processor.window.model_windows import ClosedPane, ModelProgress, ModelSummary, ModelWindows
@@ -40,9 +40,8 @@ from otel_mlmon.processor.window.series import (
     list_streams,
 )
 from otel_mlmon.processor.window.state import MAX_EMBEDDED_REFERENCES, EmbeddedReference, WindowState
-from otel_mlmon.processor.window.window import Reference, StreamKey, Window, WindowSettings
-from otel_mlmon.reference.embedding import decode_profile
-from otel_mlmon.reference.profile import Profile
+from otel_mlmon.processor.window.versions import begin_introduction, pair_versions
+from otel_mlmon.processor.window.window import Reference, StreamKey, VersionPair, Window, WindowSettings
 from otel_mlmon.types import Counts, ModelKey
 
 _LOG: Final = logging.getLogger("otel_mlmon.processor")
@@ -133,7 +132,7 @@ class WindowAggregator:
         present = self._state.embedded.get(loaded.model)
         if present is not None and present[0].text == loaded.reference:
             return "unchanged"
-        profile = _decode_reference(loaded)
+        profile = decode_reference(loaded)
         if profile is None:
             return "refused"
         reference = EmbeddedReference(loaded.model, loaded.reference, self._clock_ns())
@@ -206,6 +205,16 @@ class WindowAggregator:
         """Returns the streams that were removed since the last call, so that other steps can drop them too."""
         streams, self._removed_streams = self._removed_streams, []
         return streams
+
+    def pop_version_pairs(self) -> list[VersionPair]:
+        """Returns the new versions with predictions enough to be held against the version before, each once."""
+        models, pairs = self._state.models, list[VersionPair]()
+        for model in models.values():
+            introduction = model.progress.introduction
+            if introduction is not None and introduction.is_complete:
+                model.progress.introduction = None
+                pairs += pair_versions(models, model, introduction)
+        return pairs
 
     @property
     def models(self) -> list[ModelKey]:
@@ -329,7 +338,9 @@ class WindowAggregator:
         state = self._state
         if key not in state.models:
             state.models[key] = ModelWindows(
-                progress=ModelProgress(model=key, received_ns=now_ns),
+                progress=ModelProgress(
+                    model=key, received_ns=now_ns, introduction=begin_introduction(state.models, key)
+                ),
                 settings=state.settings_of(key),
                 windows=state.windows,
             )
@@ -377,22 +388,3 @@ class WindowAggregator:
             self.resets += series.resets
             series.resets = 0
             state.note_consumed(key, point)
-
-
-def _decode_reference(loaded: ModelLoaded) -> Profile | None:
-    """Decodes the profile that a model carries; None, and a warning, if it is invalid or of another version."""
-    model = loaded.model
-    try:
-        profile = decode_profile(loaded.reference)
-    except ProfileError as error:
-        _LOG.warning("The reference that model %s %s carries is refused: %s", model.name, model.version, error)
-        return None
-    if profile.version and model.version and profile.version != model.version:
-        _LOG.warning(
-            "Model %s %s carries the reference of version %s: it is refused.",
-            model.name,
-            model.version,
-            profile.version,
-        )
-        return None
-    return profile

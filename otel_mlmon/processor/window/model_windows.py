@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from otel_mlmon import semconv, streams
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.window.binning import count_over_threshold
+from otel_mlmon.processor.window.introduction import Introduction
 from otel_mlmon.processor.window.moving_reference import MovingReference
 from otel_mlmon.processor.window.presence import Absence, StreamPresence
 from otel_mlmon.processor.window.providers import ProviderUse
@@ -100,6 +101,8 @@ class ModelProgress:
     """Those of `predictions` that came after their pane had closed."""
     presences: dict[str, StreamPresence] = field(default_factory=dict)
     """By stream that ever had values."""
+    introduction: Introduction | None = None
+    """Its first predictions, until they are held against the version before; None if there is none."""
 
 
 class ClosedPane(NamedTuple):
@@ -216,6 +219,8 @@ class ModelWindows:
         predictions = _count_predictions(sketches)
         activity = predictions or sketches.get(semconv.STREAM_LATENCY, StreamSketch()).total
         absences = self._update_presences(sketches, activity, end_ns)
+        if self.progress.introduction is not None:
+            self.progress.introduction.add(sketches, activity)
         for name in sorted({*self.streams, *sketches}):
             with guard("window"):
                 stream = self.ensure_stream(name)

@@ -211,12 +211,12 @@ class StreamReference:
         binning = self.state.blocks.binning
         is_unfit = binning is None or binning.find_required_grid(sketch) is not None
         if is_unfit and self.state.sketch.total >= CHOOSING_SHARE * self.settings.learn:
-            binning = _choose_binning(self.stream, self.state.sketch, grid=None, settings=self.settings)
+            binning = choose_binning(self.stream, self.state.sketch, grid=None, settings=self.settings)
         self.state.blocks.add(sketch, binning)
 
     def _bin(self, origin: ReferenceOrigin) -> None:
         state = self.state
-        self.binning = _choose_binning(self.stream, state.sketch, grid=state.grid, settings=self.settings)
+        self.binning = choose_binning(self.stream, state.sketch, grid=state.grid, settings=self.settings)
         self.reference = Reference(
             bins=self.binning.bins,
             counts=self.binning.count(state.sketch),
@@ -238,9 +238,17 @@ def _allowance_binning(stream: str, settings: ModelWindowSettings) -> Binning:
     return ClassBins(labels=(OK, FAILED))
 
 
-def _choose_binning(
+def choose_binning(
     stream: str, sketch: StreamSketch, *, grid: Grid, settings: ModelWindowSettings
 ) -> ClassBins | NumberBins:
+    """Chooses the bins of a stream from the counts of its reference.
+
+    Args:
+        stream: Its name.
+        sketch: The counts.
+        grid: Where the edges of numbers may lie.
+        settings: Of the model.
+    """
     family = streams.stream_family(stream)
     if family == semconv.STREAM_CONFIDENCE:
         return NumberBins(edges=streams.CONFIDENCE_EDGES, is_fixed=True)

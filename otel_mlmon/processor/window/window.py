@@ -93,6 +93,23 @@ class Window:
     """Since when the stream is no longer sent although its model has predictions; None if it is."""
 
 
+class VersionPair(NamedTuple):
+    """Holds the first predictions of a model version beside those of the version before."""
+
+    model: ModelKey
+    before: ModelKey
+    time_ns: int
+    """End of the last pane of the first predictions, Unix nanoseconds."""
+    predictions: int
+    """How many they are."""
+    windows: tuple[Window, ...]
+    """By stream: the counts of the first predictions, and as their reference those of the version before."""
+    absent: tuple[str, ...]
+    """Streams that only the version before has."""
+    added: tuple[str, ...]
+    """Streams that only the new version has."""
+
+
 class PaneCounts(NamedTuple):
     """Holds the counts of one stream over its bins in one interval: a pane, or the panes of one hour."""
 

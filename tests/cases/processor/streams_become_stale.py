@@ -29,7 +29,7 @@ def send(processor: SimulatedProcessor, version: str) -> None:
 
 def names_of(processor: SimulatedProcessor) -> list[str]:
     """The versions known."""
-    return [str(each) for each in processor.document()["models"]["shop"]["versions"]]
+    return [str(each["version"]) for each in processor.document()["models"]["shop"]["versions"]]
 
 
 def main() -> None:

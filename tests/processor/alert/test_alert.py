@@ -57,6 +57,7 @@ def test_the_json_of_an_alert_has_plain_keys_and_states_by_name() -> None:
         "reason": "x",
         "sequence": 0,
         "incident_ns": 0,
+        "first_severity": "",
         "joined": [],
         "news": [],
         "related": [],

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from otel_mlmon.processor.alert.alert import RuleState
 from otel_mlmon.processor.alert.records import RuleStatus
+from otel_mlmon.processor.alert.version_change import VersionChange
 from otel_mlmon.processor.detect.score import Score, Statistics
 from otel_mlmon.processor.serve.documents import gauges, overview
 from otel_mlmon.processor.window.window import StreamKey
@@ -38,8 +40,8 @@ def test_a_model_is_described_by_what_it_did_and_what_was_said_of_it() -> None:
     model = document["models"]["digits"]
     keys = ("name", "environment", "version", "versions", "state", "predictions", "error_ratio")
     assert {key: model[key] for key in keys} == {
-        "name": "digits", "environment": "", "version": "1", "versions": ["1"], "state": "drift", "predictions": 100,
-        "error_ratio": 0.0,
+        "name": "digits", "environment": "", "version": "1", "versions": [{"version": "1", "change": None}],
+        "state": "drift", "predictions": 100, "error_ratio": 0.0,
     }  # fmt: skip
     assert model["latency"]["over_ratio"] == pytest.approx(0.01)
     assert model["latency"]["p50_s"] == pytest.approx(0.001, rel=0.6)
@@ -89,7 +91,7 @@ def test_environments_of_a_model_are_apart_in_documents_and_gauges() -> None:
     summaries = [bench.panes.summary(model) for model in models]
     document = overview(summaries, scores, rules, [])
     assert {
-        key: (model["name"], model["environment"], model["versions"], model["predictions"], model["rules"])
+        key: (model["name"], model["environment"], versions_of(model), model["predictions"], model["rules"])
         for key, model in document["models"].items()
     } == {
         "digits@staging": ("digits", "staging", ["1", "2"], 90, []),
@@ -123,8 +125,16 @@ def test_the_documents_have_just_the_keys_that_are_documented() -> None:
     page = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
     (document,) = overview([], {}, [], [FIRING])["alerts"]
     assert keys_of(page, "A model's document") == set(model)
+    change = VersionChange(model=MODEL, before="0", time_ns=T0, predictions=1000, compared=3, causes=())
+    (versioned,) = overview([bench.panes.summary(MODEL)], {}, [], [], {MODEL: change})["models"].values()
+    (version,) = versioned["versions"]
+    assert keys_of(page, "A new version") == set(version["change"])
     assert keys_of(page, "A stream") == set(model["streams"][0])
     assert keys_of(page, "An alert") == {*document, "subject"}
+
+
+def versions_of(model: dict[str, Any]) -> list[str]:
+    return [entry["version"] for entry in model["versions"]]
 
 
 def keys_of(page: str, heading: str) -> set[str]:

@@ -37,6 +37,9 @@ CRITICAL_RATIO_FACTOR: Final = 5.0
 NO_DATA: Final = "no_data"
 """The rule that time alone breaches, and no stream."""
 
+VERSION_DRIFT: Final = "version_drift"
+"""The rule that the comparison of two versions breaches, and no pane."""
+
 _CACHED_STREAMS: Final = 4096
 
 ABSENCE_MARGIN: Final = 2.0
@@ -208,6 +211,7 @@ RULES: Final[Registry[type[Rule]]] = Registry(
         "confidence": f"{_FOLDER}.confidence:ConfidenceRule",
         "data_drift": f"{_FOLDER}.data_drift:DataDriftRule",
         "statistic": f"{_FOLDER}.statistic:StatisticRule",
+        VERSION_DRIFT: f"{_FOLDER}.version_drift:VersionDriftRule",
         NO_DATA: f"{_FOLDER}.no_data:NoDataRule",
     },
 )

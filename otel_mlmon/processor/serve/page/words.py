@@ -43,6 +43,7 @@ RULES: Final = {
     "prediction_drift": "predictions changed",
     "confidence": "confidence changed",
     "data_drift": "inputs changed",
+    "version_drift": "a new version differs",
     "no_data": "no predictions",
     "statistic": "a statistic passed its threshold",
 }

@@ -1,0 +1,79 @@
+"""Posts JSON for notifiers, and says of a failure whether another attempt may help.
+
+Sources: RFC 9110 (Retry-After, status codes).
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+import httpx
+
+from otel_mlmon.processor.notify.notifier import PermanentError, TransientError
+
+TRANSIENT_STATUSES: Final = frozenset({408, 425, 429})
+"""Client errors after which another attempt may succeed; it may too after all of 500 and above."""
+
+
+def post(
+    url: str,
+    body: bytes,
+    *,
+    headers: Mapping[str, str],
+    timeout_s: float,
+    certificates: ssl.SSLContext,
+    now_s: float,
+) -> None:
+    """Posts `body`; redirects are not followed, and the body of the response is not read.
+
+    Args:
+        url: http or https. It and the headers may hold secrets: no error names them.
+        body: What is posted.
+        headers: Sent with it.
+        timeout_s: For connecting, and for each read and write.
+        certificates: Of whom is trusted; made once, since reading them costs 20 ms.
+        now_s: Seconds since the epoch, for a date in Retry-After.
+
+    Raises:
+        TransientError: It was not taken; another attempt may succeed.
+        PermanentError: It was not taken, and no attempt will succeed.
+    """
+    try:
+        with (
+            httpx.Client(verify=certificates, timeout=timeout_s) as client,
+            client.stream("POST", url, content=body, headers=headers) as response,
+        ):
+            _check(response, now_s)
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise PermanentError(type(error).__name__) from None
+    except httpx.TransportError as error:
+        is_ambiguous = not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
+        raise TransientError(type(error).__name__, is_ambiguous=is_ambiguous) from None
+
+
+def _check(response: httpx.Response, now_s: float) -> None:
+    if response.is_success:
+        return
+    status = response.status_code
+    if status in TRANSIENT_STATUSES or status >= 500:
+        retry_after_s = _parse_retry_after(response.headers.get("Retry-After"), now_s)
+        raise TransientError(f"HTTP {status}", retry_after_s=retry_after_s)
+    raise PermanentError(f"HTTP {status}")
+
+
+def _parse_retry_after(value: str | None, now_s: float) -> float | None:
+    """Parses a number of seconds or a date into seconds; None if it is neither."""
+    if value is None:
+        return None
+    if value.strip().isascii() and value.strip().isdigit():
+        return float(value)
+    try:
+        date = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    date = date if date.tzinfo else date.replace(tzinfo=timezone.utc)
+    return max(0.0, (date - datetime.fromtimestamp(now_s, tz=timezone.utc)).total_seconds())
