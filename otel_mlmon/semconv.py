@@ -56,6 +56,7 @@ NOTIFIER: Final = "notifier"
 RULE: Final = "rule"
 STATE: Final = "state"
 SERVICE_INSTANCE_ID: Final = "service.instance.id"
+HOST_NAME: Final = "host.name"
 TEXT_KEY_ID: Final = "ml.text.key_id"
 DEPLOYMENT_ENVIRONMENT: Final = "deployment.environment.name"
 
@@ -276,6 +277,13 @@ PROCESSOR_METRICS: Final = (
 )  # fmt: skip
 """The metrics that the processor reports about models: at `/metrics`, and as OTLP where it forwards."""
 
+PROCESSOR_INFO: Final = _gauge(
+    "otel_mlmon.processor.info",
+    "{processor}",
+    "1; its attributes tell the processor from others, over its restarts.",
+    SERVICE_INSTANCE_ID,
+    HOST_NAME,
+)
 RECEIVED_POINTS: Final = _counter(
     "otel_mlmon.processor.received.points",
     "{point}",
@@ -323,7 +331,7 @@ NOTIFICATIONS_PENDING: Final = _gauge(
 )
 
 PROCESSOR_SELF_METRICS: Final = (
-    RECEIVED_POINTS, REJECTED_POINTS, RECEIVED_UNUSED, REQUESTS_MALFORMED, REQUESTS_REFUSED,
+    PROCESSOR_INFO, RECEIVED_POINTS, REJECTED_POINTS, RECEIVED_UNUSED, REQUESTS_MALFORMED, REQUESTS_REFUSED,
     REQUESTS_REFUSED_BYTES, REQUESTS_DEAD_LETTERS, REQUESTS_PENDING, QUEUE_DURATION, WINDOW_POINTS, REFERENCES, ALERTS,
     NOTIFICATIONS, NOTIFICATIONS_PENDING, FAILURES,
 )  # fmt: skip

@@ -76,6 +76,8 @@ COVERED_BY = {
     "backtest/replay_table": "backtest/test_api.py",
     "backtest/report": "backtest/test_api.py",
     "backtest/summary": "backtest/test_columns.py",
+    "processor/state/instance": "processor/test_service.py",
+    "processor/receive/outcomes": "processor/receive/test_admission.py",
     "processor/alert/announcer": "processor/alert/test_lifecycle.py",
     "processor/alert/records": "processor/alert/test_lifecycle.py",
     "processor/alert/silence": "processor/alert/test_lifecycle.py",

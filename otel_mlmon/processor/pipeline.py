@@ -47,6 +47,7 @@ from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
 from otel_mlmon.processor.serve import documents
 from otel_mlmon.processor.serve.page.history import History
 from otel_mlmon.processor.settings import Settings
+from otel_mlmon.processor.state.instance import INSTANCE, load_instance_id
 from otel_mlmon.processor.state.repository import RecordKind, load_records, open_repository, put_records
 from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.outcome import REJECTED_OUTCOMES, PointOutcome
@@ -73,7 +74,7 @@ VERSION_CHANGES: Final = RecordKind("version_change", VersionChange)
 OUTBOX: Final = RecordKind("outbox", OutboxEntry)
 """Alerts, by `Alert.key`, that some recipient may not have yet."""
 RECORD_KINDS: Final[Mapping[str, RecordKind[Any]]] = {
-    kind.name: kind for kind in (*WINDOW_RECORD_KINDS, EVIDENCE, ALERTS, VERSION_CHANGES, OUTBOX)
+    kind.name: kind for kind in (*WINDOW_RECORD_KINDS, EVIDENCE, ALERTS, VERSION_CHANGES, OUTBOX, INSTANCE)
 }
 """Every kind of stored record, by its name."""
 
@@ -114,6 +115,7 @@ class ProcessorPipeline:
         telemetry: The processor's own counters.
         emit_event: Sends an event, and returns at once; None while there is no endpoint.
         clock_ns: Unix nanoseconds.
+        identify: Takes the `service.instance.id` of this processor when it is known, before any alert is handed over.
     """
 
     def __init__(
@@ -124,7 +126,9 @@ class ProcessorPipeline:
         telemetry: SelfTelemetry,
         emit_event: EmitEvent | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
+        identify: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self._identify = identify
         self._settings = settings
         self._dispatcher = dispatcher
         self._telemetry = telemetry
@@ -174,6 +178,7 @@ class ProcessorPipeline:
         """
         settings = self._settings
         self._repository = open_repository(settings.storage_engine, settings.storage_path)
+        self._identify(load_instance_id(self._repository))
         self._windows = WindowAggregator(
             settings_for=settings.model_settings,
             windows=settings.windows,

@@ -7,9 +7,9 @@ everything that arrived is stored: receivers, then the state, then notifiers and
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final, TypeAlias
@@ -24,7 +24,7 @@ from otel_mlmon.processor.notify.delivery import DeliverySettings
 from otel_mlmon.processor.notify.dispatcher import Dispatcher
 from otel_mlmon.processor.notify.notifier import NOTIFIERS, LogSeverity
 from otel_mlmon.processor.pipeline import ProcessorPipeline
-from otel_mlmon.processor.receive.admission import Admission
+from otel_mlmon.processor.receive.admission import MAX_QUEUE_S, Admission
 from otel_mlmon.processor.receive.data_point import Rejections, TelemetryItem
 from otel_mlmon.processor.receive.grpc import GrpcReceiver
 from otel_mlmon.processor.receive.http import HttpReceiver
@@ -39,6 +39,7 @@ from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.state.thread import TICK_S, StateThread
 from otel_mlmon.processor.window.reference_export import RelearnRequest
 from otel_mlmon.types import ModelKey
+from otel_mlmon.version import __version__
 
 DEAD_LETTERS: Final = "dead-letters"
 
@@ -81,7 +82,7 @@ class Service:
         self._reloading = threading.Lock()
         receiver, web = config.receiver, config.web
         self._admission = Admission(
-            lambda items: self._state_thread.submit(items),
+            lambda items: self._state_thread.submit(items, max_wait_s=MAX_QUEUE_S),
             max_request_bytes=receiver.max_request_bytes,
             max_pending_bytes=receiver.max_pending_bytes,
             meter=self._meter,
@@ -105,6 +106,8 @@ class Service:
         tls = _tls_files(web.tls)
         self._web = WebServer(app, web.listen, tls=tls, has_token=has_token) if web.listen else None
         self._addresses = Addresses(grpc=None, http=None, web=None)
+        self._identity: dict[str, str] = {}
+        """Resource attributes that tell this processor from others."""
 
     def start(self) -> Addresses:
         """Loads the state, then listens.
@@ -114,7 +117,6 @@ class Service:
             PortUnavailableError: An address cannot be listened on. Every part that was started is stopped again.
         """
         try:
-            self._start_outputs()
             self._state_thread.start()
             self._addresses = Addresses(
                 web=self._web.start() if self._web else None,
@@ -175,7 +177,12 @@ class Service:
             self._web.stop(max(0.1, remaining_s()))
         return is_complete
 
-    def _start_outputs(self) -> None:
+    def _identify(self, instance_id: str) -> None:
+        """Starts the exporter under the id of the store. Runs on: the state thread, before any alert is handed over."""
+        if self._identity:
+            return  # at a reload
+        self._identity = {semconv.SERVICE_INSTANCE_ID: instance_id, semconv.HOST_NAME: socket.gethostname()}
+        _LOG.info("This processor is service.instance.id=%s on host %s.", *self._identity.values())
         forward = self._config.forward
         if forward.endpoint:
             self._exporter = Exporter(
@@ -183,13 +190,19 @@ class Service:
                 protocol=forward.protocol,
                 read=lambda: self._pipeline.gauges(),
                 interval_s=forward.interval_s,
-                resource={"service.name": "otel-mlmon-processor", "service.instance.id": uuid.uuid4().hex},
+                resource={"service.name": "otel-mlmon-processor", "service.version": __version__, **self._identity},
             )
 
     def _create_state(self, config: Config, settings: Settings) -> tuple[Dispatcher, ProcessorPipeline, _StateThread]:
         dispatcher = self._create_dispatcher(config)
         emit_event = self._emit_event if config.forward.endpoint else None
-        pipeline = ProcessorPipeline(settings, dispatcher=dispatcher, telemetry=self._telemetry, emit_event=emit_event)
+        pipeline = ProcessorPipeline(
+            settings,
+            dispatcher=dispatcher,
+            telemetry=self._telemetry,
+            emit_event=emit_event,
+            identify=self._identify,
+        )
         thread: _StateThread = StateThread(
             pipeline,
             commit_interval_s=config.storage.commit_interval_s,
@@ -232,6 +245,7 @@ class Service:
         counts, config = self._admission.counts, self._config
         versions = [document for models in self._pipeline.read()["versions"].values() for document in models.values()]
         return {
+            "instance": {"id": self._identity.get(semconv.SERVICE_INSTANCE_ID, ""), "version": __version__},
             "addresses": {**asdict(self._addresses), "results sent to": config.forward.endpoint},
             "received": {
                 "points": {"accepted": counts.accepted, "refused": counts.refused, "ignored": counts.ignored},
@@ -264,6 +278,7 @@ class Service:
         }
 
     def _metric_values(self) -> Iterator[MetricValue]:
+        yield MetricValue(metric=semconv.PROCESSOR_INFO, value=1, attributes=self._identity)
         yield from self._pipeline.gauges()
         for failure, total in JOURNAL.totals(semconv.FAILURES.name).items():
             yield MetricValue(metric=semconv.FAILURES, value=total, attributes=dict(failure))

@@ -16,6 +16,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 
+from benchmarks.soak import Protocol, overload
 from tests.support.processes import processor, run_python, until
 
 pytestmark = pytest.mark.e2e
@@ -176,3 +177,9 @@ def test_two_processors_do_not_share_a_directory(tmp_path: Path) -> None:
         done = run_python(["-m", "otel_mlmon", "processor", "--config", str(path)], cwd=tmp_path)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("protocol", ["http", "grpc"])
+def test_of_twice_the_load_nothing_is_lost_and_nobody_waits_in_vain(protocol: Protocol) -> None:
+    """The small form of `python -m benchmarks.soak overload`; its senders are as patient as a busy machine needs."""
+    assert overload(seconds=1.5, warm_up_s=0.5, senders=24, points=400, protocol=protocol, patience_s=30.0) == []

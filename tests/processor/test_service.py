@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from otel_mlmon.processor.receive.http import PROTOBUF
 from otel_mlmon.processor.service import Addresses, Service
 from otel_mlmon.semconv import PROCESSOR_METRICS, PROCESSOR_SELF_METRICS
 from tests.support.otlp_requests import DELTA, counter, request
+from tests.support.otlp_server import OtlpServer
 from tests.support.processes import until
 
 PANE_NS = 1_000_000_000
@@ -130,6 +132,47 @@ def test_the_page_accounts_for_everything_received_with_the_types_of_the_wire_co
         name for name in types if name.endswith("_total")
     }
     assert len(types) <= len({*PROCESSOR_METRICS, *PROCESSOR_SELF_METRICS})
+
+
+def identity_of(addresses: Addresses) -> tuple[str, str, str]:
+    """Instance id and host of `/metrics`, and the instance id of the setup."""
+    ((labels, value),) = samples(addresses)["otel_mlmon_processor_info"].items()
+    named = dict(labels)
+    assert value == 1
+    return named["service_instance_id"], named["host_name"], get(addresses, "/api/v1/setup").json()["instance"]["id"]
+
+
+def test_a_processor_has_an_id_of_its_own_that_restarts_and_reloads_keep(tmp_path: Path) -> None:
+    identities = []
+    for folder in (tmp_path / "first", tmp_path / "second", tmp_path / "first"):
+        folder.mkdir(exist_ok=True)
+        service = create(folder)
+        addresses = service.start()
+        before = identity_of(addresses)
+        service.reload(load_config(folder / "mlmon.yaml", {}))
+        assert identity_of(addresses) == before
+        assert service.shutdown(30.0)
+        identities.append(before)
+    first, second, again = identities
+    assert first == again
+    assert first[0] == first[2] != second[0]
+    assert len(first[0]) == 36
+    assert first[1] == socket.gethostname()
+
+
+def test_results_are_sent_under_the_id_of_the_store(tmp_path: Path) -> None:
+    with OtlpServer() as server:
+        forward = {"endpoint": server.http_url, "protocol": "http/protobuf", "interval": "100ms"}
+        service = create(tmp_path, forward=forward)
+        addresses = service.start()
+        assert post(addresses, predictions("staging", 3)) == 200
+        server.wait_for(lambda server: bool(server.of("metrics")), timeout_s=30.0)
+        instance_id, host, _ = identity_of(addresses)
+        assert service.shutdown(30.0)
+        pairs = server.of("metrics")[0].resource_metrics[0].resource.attributes
+    resource = {pair.key: pair.value.string_value for pair in pairs}
+    assert resource["service.name"] == "otel-mlmon-processor"
+    assert (resource["service.instance.id"], resource["host.name"]) == (instance_id, host)
 
 
 def test_a_port_that_is_taken_stops_what_was_started(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from otel_mlmon.processor.receive.dead_letters import DeadLetterDirectory
 from otel_mlmon.processor.receive.decode import DecodedRequest
 from otel_mlmon.processor.receive.events import PointsRejected, RequestRefused
 from otel_mlmon.processor.receive.load import WorkMeter
+from otel_mlmon.processor.receive.outcomes import ExportResult, ReceivedCounts
 
 T = TypeVar("T")
 
@@ -55,51 +56,6 @@ DEAD_LETTER: Final = "dead_letter"
 _SUFFIXES: Final[Mapping[BodyFormat, str]] = {"protobuf": ".pb", "json": ".json"}
 _LOG: Final = logging.getLogger("otel_mlmon.receiver")
 _FAULT: Final = RuntimeError("an internal error, which the guard has reported")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportResult:
-    """The answer to an accepted request; without rejected points and message it is full success."""
-
-    rejected: int = 0
-    """Points that were rejected and must not be sent again."""
-    message: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReceivedCounts:
-    """Counts of what was received so far.
-
-    Accepted, rejected, refused, ignored and loop-dropped points add up to all points of the requests that were parsed.
-    A log record about a loaded model counts as a point.
-    """
-
-    accepted: int
-    """Points delivered and acknowledged."""
-    rejected: Mapping[str, int]
-    """Points that break the data model, or are in the dead letters, by reason."""
-    refused: int
-    """Points of requests that were refused after parsing; senders send them again, and then they count again."""
-    ignored: int
-    """Points of metrics outside the contract, and points without a recorded value."""
-    loop_dropped: int
-    """Points that a processor sent."""
-    unused: Mapping[str, int]
-    """Log records and spans, by signal, that the processor does not use."""
-    unread_requests: Mapping[str, int]
-    """Requests that were refused before parsing, by reason: `queue` and `memory`, which senders send again, and
-    `too_large` and `unauthorized`, which they do not."""
-    unread_bytes: Mapping[str, int]
-    """Their bytes as they were sent, as far as they were read, by reason."""
-    malformed: int
-    """Requests that are not valid protobuf."""
-    dead_letters: int
-    """Requests that failed twice."""
-
-    @property
-    def rejected_total(self) -> int:
-        """The rejected points over all reasons."""
-        return sum(self.rejected.values())
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -248,7 +204,7 @@ class Admission:
             place: Its place; None to ask for one here.
 
         Raises:
-            OverloadedError: There is no place; decided before parsing.
+            OverloadedError: There is no place, or its turn did not come in time; decided before parsing.
             MalformedError: `body` is not a request of this signal.
         """
         place = place or self.admit(len(body))
@@ -260,6 +216,7 @@ class Admission:
         codec = CODECS[signal]
         decoded: DecodedRequest | None = None
         with self._decoders, self._meter.measure():
+            self._check_wait(place)
             message = self._parse(request)
             with guard("receive.decode"):
                 decoded = codec.decode(message)
@@ -285,6 +242,14 @@ class Admission:
         if len(self._places) >= MAX_PENDING_REQUESTS:
             return "queue", f"The processor works on {MAX_PENDING_REQUESTS} requests already.", 0.0
         return None
+
+    def _check_wait(self, place: Place) -> None:
+        """Refuses a request whose turn to be parsed did not come in time."""
+        if self._clock() - place.arrived_s > self._max_queue_s:
+            self.release(place)
+            explanation = f"The processor could not begin with it within {self._max_queue_s:g} s."
+            self.count_unread("queue", explanation, place.size_bytes)
+            raise OverloadedError(f"{explanation} Send it again later.", retry_after_s=self.retry_after_s)
 
     def _parse(self, request: _PendingRequest) -> Any:
         try:

@@ -24,9 +24,10 @@ from otel_mlmon.errors import MalformedError, OverloadedError, UnavailableError
 from otel_mlmon.guard import guard
 from otel_mlmon.processor import address as addresses
 from otel_mlmon.processor.connections import HEAD_TIMEOUT_S, AsgiServer, TlsFiles
-from otel_mlmon.processor.receive.admission import Admission, ExportResult, Place
+from otel_mlmon.processor.receive.admission import Admission, Place
 from otel_mlmon.processor.receive.codec import BodyFormat, Signal
 from otel_mlmon.processor.receive.inflate import ENCODINGS, TooLargeError, inflate
+from otel_mlmon.processor.receive.outcomes import ExportResult
 from otel_mlmon.processor.receive.responses import encode_response, encode_status
 
 OPTION: Final = "receiver.http"

@@ -15,8 +15,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from otel_mlmon.processor.receive.admission import ExportResult
 from otel_mlmon.processor.receive.codec import BodyFormat, Signal
+from otel_mlmon.processor.receive.outcomes import ExportResult
 
 _RESPONSES: Final[Mapping[str, tuple[Any, str]]] = {
     "metrics": (ExportMetricsServiceResponse, "rejected_data_points"),

@@ -1,22 +1,25 @@
 """Runs the one thread that owns the state: it applies a batch of items and answers after one commit for all of them.
 
 Group commit: the caller of `submit` gets a future that is done when its item is durable. An internal error fails the
-one item that raised it; a commit that fails fails the items of its batch, whose senders try again. Until a commit
-succeeds no further item is applied, so that memory does not run ahead of the disk, and `is_ready` is false.
+one item that raised it; a commit that fails fails the items of its batch and those that come until one succeeds, whose
+senders try again. Where more waits than can be applied at once, a commit comes in between, so that the first are not
+answered as late as the last; what has waited for longer than its sender allows is refused instead of applied.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
-from otel_mlmon.errors import ApplyError, MlmonError, StoreError
+from otel_mlmon.errors import ApplyError, MlmonError, OverloadedError, StoreError
 from otel_mlmon.guard import guard
 
 T = TypeVar("T")
@@ -26,6 +29,13 @@ R_co = TypeVar("R_co", covariant=True)
 
 TICK_S: Final = 0.25
 """How long the thread waits for a first item before it advances the clock."""
+
+MIN_APPLY_S: Final = 0.2
+"""How long items are applied at least before those so far are committed and answered; it is longer where what comes
+between, closing panes, commit and publishing, takes longer, so that at least half of the time goes into items."""
+
+RETRY_AFTER_S: Final = 1.0
+"""When the sender of an item that waited too long may send it again."""
 
 _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
@@ -60,6 +70,15 @@ class StateHandler(Protocol[T_contra, R_co]):
         """Releases the resources of `open`."""
 
 
+class _Entry(NamedTuple, Generic[T, R]):
+    """Holds an item that waits."""
+
+    item: T
+    future: Future[R]
+    expires_s: float
+    """By the thread's clock."""
+
+
 class StateThread(Generic[T, R]):
     """Runs a handler on a thread of its own.
 
@@ -67,7 +86,9 @@ class StateThread(Generic[T, R]):
         handler: Owns the state.
         commit_interval_s: How long more items are waited for after the first.
         tick_s: How long a first item is waited for.
-        measure: Measures the time in its context as work on the items.
+        measure: Measures the time in its context as work on the items: all of it, from applying to publishing.
+        min_apply_s: How long items are applied at least before a commit comes in between.
+        clock: Seconds, monotonic.
     """
 
     def __init__(
@@ -77,12 +98,18 @@ class StateThread(Generic[T, R]):
         commit_interval_s: float,
         tick_s: float = TICK_S,
         measure: Callable[[], AbstractContextManager[None]] = nullcontext,
+        min_apply_s: float = MIN_APPLY_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._measure = measure
+        self._min_apply_s = min_apply_s
+        self._clock = clock
+        self._overhead_s = 0.0
+        """How long the last batch took besides applying its items."""
         self._handler = handler
         self._commit_interval_s = commit_interval_s
         self._tick_s = tick_s
-        self._queue: queue.SimpleQueue[tuple[T, Future[R]] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Entry[T, R] | None] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._load: Future[None] = Future()
         self._failure: StoreError | None = None
@@ -98,11 +125,11 @@ class StateThread(Generic[T, R]):
         self._thread.start()
         self._load.result()
 
-    def submit(self, item: T) -> Future[R]:
+    def submit(self, item: T, *, max_wait_s: float = math.inf) -> Future[R]:
         """Queues an item, and returns a future that is done after its commit, with what the handler made of it.
 
-        It ends with `StoreError` if the state could not be stored, and with `ApplyError` if the item could not be
-        applied.
+        It ends with `StoreError` if the state could not be stored, with `ApplyError` if the item could not be applied,
+        and with `OverloadedError` if its turn did not come within `max_wait_s` seconds.
 
         Runs on: any thread; does not wait.
         """
@@ -110,7 +137,7 @@ class StateThread(Generic[T, R]):
         if self._stop.is_set():
             future.set_exception(StoreError("the processor is stopping"))
         else:
-            self._queue.put((item, future))
+            self._queue.put(_Entry(item, future, self._clock() + max_wait_s))
         return future
 
     @property
@@ -146,12 +173,12 @@ class StateThread(Generic[T, R]):
             self._process(self._drain_queue())
         finally:
             self._handler.close()
-            for _, future in self._drain_queue():  # submitted since the last batch
-                future.set_exception(StoreError("the processor is stopping"))
+            for entry in self._drain_queue():  # submitted since the last batch
+                entry.future.set_exception(StoreError("the processor is stopping"))
 
-    def _wait_for_batch(self) -> list[tuple[T, Future[R]]]:
+    def _wait_for_batch(self) -> list[_Entry[T, R]]:
         """Waits a tick for the first item, then a commit interval for more."""
-        batch: list[tuple[T, Future[R]]] = []
+        batch: list[_Entry[T, R]] = []
         deadline_s = time.monotonic() + self._tick_s
         while (timeout_s := deadline_s - time.monotonic()) > 0:
             try:
@@ -165,21 +192,33 @@ class StateThread(Generic[T, R]):
             batch.append(entry)
         return batch
 
-    def _drain_queue(self) -> list[tuple[T, Future[R]]]:
+    def _drain_queue(self) -> list[_Entry[T, R]]:
         batch = []
         while not self._queue.empty():
             entry = self._queue.get()
             batch += [] if entry is None else [entry]
         return batch
 
-    def _process(self, batch: list[tuple[T, Future[R]]]) -> None:
+    def _process(self, batch: list[_Entry[T, R]]) -> None:
+        """Works off a batch, with as many commits as it takes to answer in time; one without items too."""
+        waiting = deque(batch)
+        with self._measure() if waiting and self._failure is None else nullcontext():
+            self._process_some(waiting)
+            while waiting:
+                self._process_some(waiting)
+
+    def _process_some(self, waiting: deque[_Entry[T, R]]) -> None:
+        """Applies items for a while, commits and answers them, and publishes; refuses all while nothing is stored."""
+        applied: list[tuple[Future[R], R]] = []
         refusal = self._failure
-        if refusal is not None:
-            for _, future in batch:
-                future.set_exception(refusal)
-            batch = []
-        with self._measure() if batch else nullcontext():
-            applied = [(future, result) for item, future in batch for result in self._apply(item, future)]
+        ends_s = self._clock() + max(self._min_apply_s, self._overhead_s)
+        while waiting and (refusal is not None or not applied or self._clock() < ends_s):
+            entry = waiting.popleft()
+            if refusal is None:
+                applied += [(entry.future, result) for result in self._apply(entry)]
+            else:
+                entry.future.set_exception(refusal)
+        began_s = self._clock()
         with guard("advance"):
             self._handler.advance()
         failure: StoreError | None = StoreError("the state could not be committed")
@@ -196,6 +235,7 @@ class StateThread(Generic[T, R]):
         if failure is None:
             with guard("publish"):
                 self._handler.publish(is_busy=bool(applied))
+        self._overhead_s = self._clock() - began_s
 
     def _commit(self) -> StoreError | None:
         """Commits, and returns the error if that failed."""
@@ -211,9 +251,13 @@ class StateThread(Generic[T, R]):
             return error
         return None
 
-    def _apply(self, item: T, future: Future[R]) -> list[R]:
-        """Returns what became of the item; nothing if it could not be applied."""
+    def _apply(self, entry: _Entry[T, R]) -> list[R]:
+        """Returns what became of the item; nothing if it was not applied."""
+        if self._clock() > entry.expires_s:
+            message = "The processor has more work than it can do in time."
+            entry.future.set_exception(OverloadedError(message, retry_after_s=RETRY_AFTER_S))
+            return []
         with guard("apply"):
-            return [self._handler.apply(item)]
-        future.set_exception(ApplyError("the request could not be applied"))
+            return [self._handler.apply(entry.item)]
+        entry.future.set_exception(ApplyError("the request could not be applied"))
         return []

@@ -14,10 +14,11 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otel_mlmon.errors import MalformedError, OverloadedError, StoreError, UnavailableError
-from otel_mlmon.processor.receive.admission import MAX_PENDING_REQUESTS, Admission, ExportResult, ReceivedCounts
+from otel_mlmon.processor.receive.admission import MAX_PENDING_REQUESTS, Admission
 from otel_mlmon.processor.receive.codec import CODECS
 from otel_mlmon.processor.receive.data_point import ModelLoaded, Rejections, TelemetryItem
 from otel_mlmon.processor.receive.load import REQUEST_BYTES, WorkMeter
+from otel_mlmon.processor.receive.outcomes import ExportResult, ReceivedCounts
 from otel_mlmon.types import ModelKey
 from tests.support.otlp_requests import counter, histogram, predictions, request
 
@@ -235,6 +236,20 @@ def test_while_the_oldest_has_waited_too_long_nothing_more_is_taken() -> None:
         admission.consume("metrics", GOOD)
     store.open[0].set_result({})
     admission.consume("metrics", GOOD)
+
+
+def test_a_request_whose_turn_to_be_parsed_did_not_come_in_time_is_refused() -> None:
+    now_s = 0.0
+    admission = Admission(Store().deliver, clock=lambda: now_s)
+    on_time, late = admission.admit(len(GOOD)), admission.admit(len(GOOD))
+    now_s = 1.9
+    assert admission.consume("metrics", GOOD, place=on_time).result(0) == ExportResult()
+    now_s = 2.1
+    with pytest.raises(OverloadedError, match="could not begin with it within 2 s") as refusal:
+        admission.consume("metrics", GOOD, place=late)
+    assert refusal.value.retry_after_s == 1.0
+    counts = admission.counts
+    assert (counts.accepted, dict(counts.unread_requests), admission.pending_bytes) == (3, {"queue": 1}, 0)
 
 
 def test_however_small_requests_are_their_number_is_bounded() -> None:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from otel_mlmon.errors import ApplyError, StoreError
+from otel_mlmon.errors import ApplyError, OverloadedError, StoreError
 from otel_mlmon.processor.state.thread import StateThread
 from tests.support.processes import until
 
@@ -191,3 +191,56 @@ def test_a_fault_of_ours_in_loading_does_not_leave_the_starter_waiting() -> None
     owner: StateThread[int, int] = StateThread(Ledger(open_fault=RuntimeError("a bug")), commit_interval_s=0)
     with pytest.raises(StoreError, match="could not be loaded"):
         owner.start()
+
+
+@pytest.mark.parametrize(("overhead_s", "most"), [(0.0, 2), (0.4, 3)])
+def test_commits_come_in_between_where_more_waits_than_is_applied_in_time(overhead_s: float, most: int) -> None:
+    now_s, measured_s = 0.0, 0.0
+
+    class SlowLedger(Ledger):
+        def apply(self, item: int, /) -> int:
+            nonlocal now_s
+            now_s += 0.15
+            return super().apply(item)
+
+        def publish(self, *, is_busy: bool) -> None:
+            nonlocal now_s
+            now_s += overhead_s if is_busy else 0.0
+
+    @contextmanager
+    def measure() -> Iterator[None]:
+        nonlocal measured_s
+        begins_s = now_s
+        yield
+        measured_s += now_s - begins_s
+
+    work = SlowLedger()
+    owner: StateThread[int, int] = StateThread(
+        work, commit_interval_s=1.0, tick_s=0.01, measure=measure, min_apply_s=0.2, clock=lambda: now_s
+    )
+    pending = [owner.submit(item) for item in range(12)]
+    owner.start()
+    assert [future.result(DEADLINE_S) for future in pending] == [-item for item in range(12)]
+    assert owner.shutdown(DEADLINE_S)
+    assert work.durable_items == list(range(12))
+    assert max(map(len, work.durable)) == most
+    assert measured_s == pytest.approx(now_s)
+
+
+def test_what_waited_for_longer_than_its_sender_is_refused_and_what_has_no_limit_is_not() -> None:
+    now_s = 0.0
+
+    def wait(item: int) -> None:
+        nonlocal now_s
+        now_s += 3.0 if item == 0 else 0.0
+
+    work = Ledger(before_apply=wait)
+    owner: StateThread[int, int] = StateThread(work, commit_interval_s=0.0, tick_s=0.01, clock=lambda: now_s)
+    pending = [owner.submit(0, max_wait_s=2.0), owner.submit(1, max_wait_s=2.0), owner.submit(2)]
+    owner.start()
+    assert [pending[0].result(DEADLINE_S), pending[2].result(DEADLINE_S)] == [0, -2]
+    with pytest.raises(OverloadedError, match="more work than it can do") as refusal:
+        pending[1].result(DEADLINE_S)
+    assert refusal.value.retry_after_s == 1.0
+    assert owner.shutdown(DEADLINE_S)
+    assert work.durable_items == [0, 2]
