@@ -42,7 +42,9 @@ EVENTS: Final = (
     EventKind(
         semconv.EVENT_MODEL_LOADED,
         "INFO",
-        "a session was created; `ml.model.reference` is the reference profile that the model carries, if any",
+        "a session was created; `ml.model.reference` is the reference profile that the model carries, if any; "
+        "`ml.output.kinds` is what its file says each output is, as `label: labels (the class of the greatest score, "
+        "by its operator ArgMax); …`",
         (
             *_MODEL,
             *_PROVIDERS,
@@ -51,6 +53,7 @@ EVENTS: Final = (
             semconv.MODEL_FILE_SHA256,
             semconv.MODEL_LOAD_DURATION,
             semconv.MODEL_REFERENCE,
+            semconv.OUTPUT_KINDS,
         ),
     ),
     EventKind(

@@ -9,7 +9,7 @@ import sys
 from typing import Any, Final, cast
 
 from otel_mlmon.instrumentation.decode.model_identity import class_names, identify
-from otel_mlmon.instrumentation.decode.output_kind import expect_kind
+from otel_mlmon.instrumentation.decode.output_reports import expect_outputs
 from otel_mlmon.instrumentation.runtime.onnxruntime.graph.read import describe_file
 from otel_mlmon.instrumentation.settings import InstrumentationSettings, resolve_settings
 from otel_mlmon.options import options_of
@@ -67,12 +67,11 @@ def _show_model(path: str, *, is_json: bool) -> int:
     model, graph = identify(session), session.graph()
     names = class_names(session.metadata)
     outputs: dict[str, dict[str, object]] = {}
-    for name, origin in graph.outputs.items():
-        decision = expect_kind(name, origin, class_names=names, producer=graph.producer)
-        labels = origin.labels or names
+    for name, report in expect_outputs(session).items():
+        labels = graph.outputs[name].labels or names
         outputs[name] = {
-            "kind": decision.kind or "decided by the first rows",
-            "reason": decision.reason,
+            "kind": report.kind,
+            "reason": report.reason,
             "classes": list(labels[:MAX_SHOWN_CLASSES]),
         }
     if is_json:

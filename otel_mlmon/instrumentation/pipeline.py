@@ -219,6 +219,7 @@ class InstrumentationPipeline:
             metric_readers=writers.describe_readers() if writers else {},
             owned_providers=tuple(type(provider).__name__ for provider in writers.providers.own) if writers else (),
             findings=self._findings.all(),
+            outputs=self._findings.outputs.all(),
             sentry_mode=self._error_tracker.mode,
         )
 
@@ -248,7 +249,9 @@ class InstrumentationPipeline:
         )
         self._aggregator = Aggregator(admit=vocabularies.admit)
         self._span_queue = SpanQueue()
-        self._load_tracker = LoadTracker(self._loads, is_suppressed=is_suppressed, version_of=self._version_of)
+        self._load_tracker = LoadTracker(
+            self._loads, is_suppressed=is_suppressed, options=self._options_for, findings=self._findings
+        )
         make = functools.partial(
             make_decoder,
             options=self._options_for,
@@ -389,8 +392,5 @@ class InstrumentationPipeline:
         return next((self._identify(info, may_read=False) for info in infos if info is not None), None)
 
     def _identify(self, session: SessionInfo, *, may_read: bool = True) -> ModelKey:
-        version = self._version_of(model_name(session, may_read=may_read))
+        version = self._options_for(model_name(session, may_read=may_read)).version
         return identify(session, version=version, may_read=may_read).key
-
-    def _version_of(self, model: str) -> str:
-        return self._options_for(model).version

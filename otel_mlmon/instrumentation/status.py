@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from otel_mlmon import semconv
+from otel_mlmon.instrumentation.decode.output_reports import OutputReport
 from otel_mlmon.internal_events import JOURNAL
 
 
@@ -43,6 +44,9 @@ class Status:
     """Classes of the providers that `instrument()` made itself."""
     findings: dict[str, dict[str, str]] = field(default_factory=dict)
     """Facts inferred about models, by model and subject: the kind of each output, and which inputs are not profiled."""
+    outputs: dict[str, dict[str, OutputReport]] = field(default_factory=dict)
+    """The kind of each output, the reason, and how far the model's file could be read, by `<model>/<version>` and
+    output: as the file has it once the model is loaded, then as its rows show."""
     sentry_mode: str = "off"
     """How inferences reach Sentry: `native`, `otlp`, `otel`, `off`, or `waiting` until the application initialises
     Sentry."""

@@ -8,8 +8,11 @@ import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
+from otel_mlmon import semconv
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.testing import SimulatedProcessor
+from otel_mlmon.testing.telemetry import Telemetry
+from otel_mlmon.types import ModelKey
 
 QUICK = {"models": {"*": {"reference": {"learn": 1000}}}}
 STEADY = {"ok": 95, "fraud": 5}
@@ -36,6 +39,39 @@ def test_a_shift_of_the_classes_fires_says_what_moved_and_ends() -> None:
         assert "fraud" in processor.messages[0]
         run(processor, 200, STEADY)
         assert [alert.state.name for alert in processor.alerts] == ["FIRING", "OK"]
+
+
+def test_each_head_of_a_model_is_judged_by_its_own_stream() -> None:
+    steady = {"species": {"cat": 60, "dog": 40}, "mood": {"calm": 95, "angry": 5}, "size": {"big": 50, "small": 50}}
+    moved = {**steady, "mood": {"calm": 70, "angry": 30}}
+    with SimulatedProcessor(QUICK) as processor:
+
+        def send(heads: dict[str, dict[str, int]]) -> None:
+            telemetry = Telemetry(
+                ModelKey("pets", "1"),
+                sender="sender-1",
+                start_ns=processor.now_ns - 10_000_000_000,
+                end_ns=processor.now_ns,
+            )
+            for head, labels in heads.items():
+                for label, count in labels.items():
+                    attributes = {semconv.PREDICTION_LABEL: label, semconv.OUTPUT_NAME: head}
+                    telemetry.add_count(semconv.PREDICTIONS, count, attributes)
+            processor.receive(telemetry.request)
+            processor.advance(10)
+
+        def states() -> dict[str, str | None]:
+            return {head: processor.stream_state("pets", f"prediction.label.{head}") for head in steady}
+
+        for _ in range(60):
+            send(steady)
+        assert states() == dict.fromkeys(steady, "ok")
+        for _ in range(60):
+            send(moved)
+        assert states() == {"species": "ok", "mood": "drift", "size": "ok"}
+        about = {name for name in steady if processor.find_alerts(about=f"prediction.label.{name}")}
+        assert about == {"mood"}
+        assert processor.stream("pets", "prediction.label") is None
 
 
 def test_a_restart_goes_on_where_it_was() -> None:

@@ -13,6 +13,8 @@ from otel_mlmon.instrumentation.decode.custom_outputs import OutputFunction, dec
 from otel_mlmon.instrumentation.decode.features import FeatureProfiler
 from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.decode.model_identity import class_names, identify, model_name, reference_words
+from otel_mlmon.instrumentation.decode.output_kind import Decision
+from otel_mlmon.instrumentation.decode.output_reports import BY_FUNCTION, report_output
 from otel_mlmon.instrumentation.decode.outputs import TIMED_ONLY, DecodedOutputs, OutputDecoder
 from otel_mlmon.instrumentation.decode.predictions import Head, Predictions
 from otel_mlmon.instrumentation.runtime.call import Plan
@@ -105,7 +107,10 @@ class Decoder:
         self._findings.note_model(self.model.name)
         self._check_output_names()
         namer = make_namer(plan, declared, self.model.name)
-        self._outputs = OutputDecoder(plan, declared, self._note, namer)
+        self._outputs = OutputDecoder(plan, declared, self._note, namer, self._report_output)
+        if callable(declared.output_kind):
+            for tensor in plan.outputs:
+                self._report_output(tensor.name, BY_FUNCTION)
         self._profiler = FeatureProfiler(
             plan.inputs,
             names=declared.features,
@@ -121,6 +126,7 @@ class Decoder:
         calls = len(batch.errors)
         samples = SampleSizes(self._plan.inputs, batch.inputs)
         decoded = self._decode_outputs(batch.outputs, samples, calls)
+        self._findings.warn_in_doubt(self.model.name)
         if not self._plan.outputs and not all(batch.errors):
             self._note("outputs", TIMED_ONLY)
         return Predictions(
@@ -153,6 +159,10 @@ class Decoder:
             for name in kinds.keys() - set(names):
                 finding = f"declared, but the outputs are {', '.join(names[:MAX_LISTED])}.{suggest(name, names)}"
                 self._note(f"output {name}", finding.rstrip(".?"), is_warning=True)
+
+    def _report_output(self, output: str, decision: Decision) -> None:
+        report = report_output(decision, self._plan.session.graph().state)
+        self._findings.outputs.note(self.model.key, output, report)
 
     def _note(self, subject: str, finding: str, **options: Any) -> None:
         self._findings.note(self.model.name, subject, finding, **options)

@@ -7,10 +7,20 @@ import logging
 from collections.abc import Collection
 from typing import Final
 
+from otel_mlmon.instrumentation.decode.output_reports import OutputReports
+from otel_mlmon.types import ModelKey
+
 MAX_FINDINGS: Final = 1024
 
 DESCRIPTION: Final = "description"
 """The subject of a description in `instrument(models=…)`."""
+
+FILES: Final = "files"
+"""The subject of a name that several files have."""
+
+SETTLE_NAME: Final = (
+    "If they are two models, give each session its name: otel_mlmon.instrument(model_name=lambda session: ...)"
+)
 
 UNMATCHED: Final = "no model of this name has run"
 
@@ -20,7 +30,8 @@ _LOG: Final = logging.getLogger("otel_mlmon")
 class Findings:
     """Holds the latest sentence for each model and subject.
 
-    Runs on: `note` and `note_model` on one thread at a time, `all` on any.
+    Runs on: `note`, `note_model` and `warn_in_doubt` on one thread at a time, `note_file` likewise, beside them; `all`
+    on any.
 
     Args:
         declared: The models that the developer described, by name; may grow.
@@ -30,6 +41,12 @@ class Findings:
         self._declared = declared
         self._models: set[str] = set()
         self._texts: dict[tuple[str, str], str] = {}
+        self._files: dict[str, tuple[str, str, str]] = {}
+        """Path, digest and version of the first file of each name."""
+        self._doubts: dict[str, dict[str, str]] = {}
+        """By model and output: the assumptions of which nothing was said yet."""
+        self._doubted: set[str] = set()
+        self.outputs = OutputReports()
 
     def note_model(self, model: str) -> None:
         """Notes that a model has run, and warns where only a name near to its own was described."""
@@ -61,21 +78,62 @@ class Findings:
             finding: The finding.
             is_logged: Whether it is logged, as information.
             is_warning: Whether it is a mistake of the developer's, which is logged as a warning.
-            assumption: Why it is no more than an assumption, which is logged as a warning; empty if it is certain.
+            assumption: Why it is no more than an assumption, of which `warn_in_doubt` warns; empty if it is certain.
             output: The output whose kind was assumed.
         """
         key = (model, subject)
         if self._texts.get(key) == finding or (key not in self._texts and len(self._texts) >= MAX_FINDINGS):
             return
         self._texts[key] = finding
-        if assumption:
-            _LOG.warning(
-                "Model %s, %s: %s, assumed, since its file and name say no more than %s. If it is something else: "
-                "otel_mlmon.instrument(models={%r: ModelOptions(output_kind={%r: ...})})",
-                model, subject, finding, assumption, model, output,
-            )  # fmt: skip
-        elif is_logged:
+        if assumption and model not in self._doubted:
+            self._doubts.setdefault(model, {})[output] = (
+                f"{subject}: {finding}, assumed, since its file and name say no more than {assumption}"
+            )
+        elif is_logged or assumption:
             _LOG.log(logging.WARNING if is_warning else logging.INFO, "Model %s, %s: %s.", model, subject, finding)
+
+    def warn_in_doubt(self, model: str) -> None:
+        """Warns of all outputs whose kind was assumed, with the line that settles them; once a model."""
+        doubts = self._doubts.pop(model, None)
+        if doubts:
+            self._doubted.add(model)
+            _LOG.warning(
+                "Model %s, %s. If %s something else: "
+                "otel_mlmon.instrument(models={%r: ModelOptions(output_kind={%s})})",
+                model, "; ".join(doubts.values()), "it is" if len(doubts) == 1 else "they are",
+                model, ", ".join(f"{output!r}: ..." for output in doubts),
+            )  # fmt: skip
+
+    def note_file(self, model: ModelKey, path: str, digest: str) -> None:
+        """Notes the file of a model, and warns, once a name, of a second file of other content with the same name.
+
+        A file that is replaced in its place is a new version, and so is one with a version of its own.
+
+        Args:
+            model: The name and version by which it is reported.
+            path: The file; empty if the model came as bytes.
+            digest: That of its content; empty if unknown.
+        """
+        if not path or not digest or (model.name not in self._files and len(self._files) >= MAX_FINDINGS):
+            return
+        first_path, first_digest, first_version = self._files.setdefault(model.name, (path, digest, model.version))
+        if path == first_path:
+            self._files[model.name] = (path, digest, model.version)
+            return
+        is_mixed = model.version == first_version
+        are_versions = not is_mixed and not (
+            digest.startswith(model.version) and first_digest.startswith(first_version)
+        )
+        if digest == first_digest or are_versions or (model.name, FILES) in self._texts:
+            return
+        finding = (
+            f"two files of different content have this name and the version {model.version}, so that they are counted"
+            " as one"
+            if is_mixed
+            else "two files of different content have this name, and are reported as its versions "
+            f"{first_version} and {model.version}"
+        )
+        self.note(model.name, FILES, f"{finding}. {SETTLE_NAME}", is_warning=True)
 
     def note_full_vocabulary(self, model: str, feature: str) -> None:
         """Notes that there are more labels, or values of a feature, than are counted by name."""

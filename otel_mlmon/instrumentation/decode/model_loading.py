@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from otel_mlmon import semconv
+from otel_mlmon.instrumentation.decode.decoder import DeclaredModel
+from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity, file_name, identify, model_name, stem
+from otel_mlmon.instrumentation.decode.output_reports import format_outputs
 from otel_mlmon.instrumentation.runtime.call import Load, SessionInfo
 
 MAX_SESSIONS: Final = 1024
@@ -47,6 +50,8 @@ class ModelLoad:
     """Hexadecimal, of all bytes of the model's file; empty if unknown."""
     reference: str
     """The reference profile in the model's metadata, unchanged; empty if there is none."""
+    output_kinds: str
+    """What each output is expected to be, with the reason; empty if the file does not say."""
 
     @property
     def has_fallen_back(self) -> bool:
@@ -71,7 +76,8 @@ class LoadTracker:
     Args:
         loads: The queue of the application's threads.
         is_suppressed: Whether the application had suppressed instrumentation in a context; such a load is ignored.
-        version_of: Returns the version that the developer declared for the model of a name; empty if none.
+        options: Returns what the developer declared of the model of a name.
+        findings: Takes the files of the models, and what their outputs are expected to be.
     """
 
     def __init__(
@@ -79,11 +85,13 @@ class LoadTracker:
         loads: deque[Load],
         *,
         is_suppressed: Callable[[object], bool],
-        version_of: Callable[[str], str],
+        options: Callable[[str], DeclaredModel],
+        findings: Findings,
     ) -> None:
         self._loads = loads
         self._is_suppressed = is_suppressed
-        self._version_of = version_of
+        self._options = options
+        self._findings = findings
         self._announced: dict[SessionInfo, None] = {}
         self.unmeasured: deque[Load] = deque(maxlen=MAX_SESSIONS)
         """Loads whose durations were not taken yet."""
@@ -109,7 +117,7 @@ class LoadTracker:
         """Returns the known durations of the loads since the last call."""
         loads = [self.unmeasured.popleft() for _ in range(len(self.unmeasured))]
         return [
-            LoadDuration(_model_of(load, self._version_of), load.duration_s, load.error_type)
+            LoadDuration(_model_of(load, self._options), load.duration_s, load.error_type)
             for load in loads
             if load.duration_s is not None
         ]
@@ -117,7 +125,7 @@ class LoadTracker:
     def announcements(self) -> Iterator[ModelLoad]:
         """Yields the loads whose event was not sent yet, each once; reads files."""
         while self.unannounced:
-            yield describe_load(self.unannounced.popleft(), version_of=self._version_of)
+            yield describe_load(self.unannounced.popleft(), options=self._options, findings=self._findings)
 
     def _announce(self, load: Load) -> None:
         if load.session is not None:
@@ -127,18 +135,24 @@ class LoadTracker:
         self.unannounced.append(load)
 
 
-def describe_load(load: Load, *, version_of: Callable[[str], str]) -> ModelLoad:
+def describe_load(load: Load, *, options: Callable[[str], DeclaredModel], findings: Findings) -> ModelLoad:
     """Describes a load, with the hash of the model's file.
 
     Runs on: the worker thread; reads a file.
 
     Args:
         load: The load as the application's thread recorded it.
-        version_of: Returns the version that the developer declared for the model of a name; empty if none.
+        options: Returns what the developer declared of the model of a name.
+        findings: Takes the model's file, and what its outputs are expected to be.
     """
     session = load.session
+    model = _model_of(load, options)
+    output_kinds = ""
+    if session and load.is_new:
+        findings.note_file(model.key, session.path if not session.model_name.strip() else "", session.graph().digest)
+        output_kinds = format_outputs(findings.outputs.expect(model.key, session, options(model.name).output_kind))
     return ModelLoad(
-        model=_model_of(load, version_of),
+        model=model,
         is_new=load.is_new,
         ended_ns=load.ended_ns,
         context=load.context,
@@ -148,12 +162,13 @@ def describe_load(load: Load, *, version_of: Callable[[str], str]) -> ModelLoad:
         providers=session.providers if session else (),
         sha256=_sha256(session) if session and load.is_new else "",
         reference=_reference(session) if session else "",
+        output_kinds=output_kinds,
     )
 
 
-def _model_of(load: Load, version_of: Callable[[str], str]) -> ModelIdentity:
+def _model_of(load: Load, options: Callable[[str], DeclaredModel]) -> ModelIdentity:
     if load.session is not None:
-        return identify(load.session, version=version_of(model_name(load.session)))
+        return identify(load.session, version=options(model_name(load.session)).version)
     return ModelIdentity(
         name=file_name(load.path) or stem(load.path) or "unknown", version="", provider="", runtime_version=""
     )

@@ -77,6 +77,9 @@ class Decision(NamedTuple):
     """False of what was assumed: a developer may know better."""
 
 
+DETECTOR: Final = Decision("none", "an output of a detector, by the names of the outputs")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputFacts:
     """Holds what is known of an output before its first row."""
@@ -162,13 +165,33 @@ def decide_kind(facts: OutputFacts, rows: NDArray[Any], *, row_count: int = MIN_
     return _decide_vector(facts, values, row_count)
 
 
-def expect_kind(name: str, origin: OutputOrigin, *, class_names: Sequence[str], producer: str = "") -> Decision:
-    """Decides the kind of an output before it has any row, from the model's file alone."""
+def expect_kind(
+    name: str,
+    origin: OutputOrigin,
+    *,
+    class_names: Sequence[str],
+    producer: str = "",
+    is_detector: bool = False,
+    has_labels: bool = False,
+) -> Decision:
+    """Decides the kind of an output before it has any row, from the model's file alone.
+
+    Args:
+        name: The output's name.
+        origin: How the file says that it is computed.
+        class_names: Names of the classes in the metadata.
+        producer: The tool that wrote the file.
+        is_detector: Whether the model detects objects by the names of its outputs.
+        has_labels: Whether another output holds the labels.
+    """
+    if is_detector:
+        return DETECTOR
     is_integer = origin.role in {"label", "top_k_labels", "counts"}
     dtype = "int64" if is_integer else "float32"
     facts = OutputFacts(
         tensor=Tensor(name=name, layout="rows", dtype=dtype),
         class_names=class_names,
+        has_labels=has_labels and not (origin.role == "probabilities" and not origin.companion),
         origin=origin,
         producer=producer,
         is_only=False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from otel_mlmon.instrumentation.decode.heads import (
 )
 from otel_mlmon.instrumentation.decode.items import ItemDecoder, choose_item_outputs
 from otel_mlmon.instrumentation.decode.output_kind import (
+    DETECTOR,
     Decision,
     OutputFacts,
     are_probabilities,
@@ -79,13 +80,13 @@ class KindEvidence:
 
     Args:
         facts: What is known of the output.
-        declared_kind: The developer's word, which is never revised; None if there is none.
+        settled: What the developer or all outputs together say, which is never revised; None to decide by the rows.
     """
 
-    def __init__(self, facts: OutputFacts, *, declared_kind: OutputKind | None = None) -> None:
-        self.decision: Decision = Decision(declared_kind, "declared")
+    def __init__(self, facts: OutputFacts, *, settled: Decision | None = None) -> None:
+        self.decision: Decision = settled or Decision(None, "no row shows its kind yet")
         self._facts = facts
-        self._is_declared = declared_kind is not None
+        self._is_settled = settled is not None
         self._informative_rows = 0
         self._width = 0
 
@@ -96,7 +97,7 @@ class KindEvidence:
 
     def update(self, rows: NDArray[Any]) -> OutputKind | None:
         """Returns the kind after further rows, shape (m, k); None if no row showed it so far."""
-        if self._is_declared or self.kind == "none":
+        if self._is_settled or self.kind == "none":
             return self.kind
         if self.kind is None:
             self._informative_rows += len(informative_rows(rows)) if rows.dtype.kind == "f" else len(rows)
@@ -128,12 +129,21 @@ class OutputDecoder:
         declared: What the developer declared.
         note: Takes what is inferred.
         namer: Names labels as they may leave the process.
+        report: Takes the name of an output and its kind with the reason, whenever that changes.
     """
 
-    def __init__(self, plan: Plan, declared: DeclaredOutputs, note: Note, namer: TextNamer) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        declared: DeclaredOutputs,
+        note: Note,
+        namer: TextNamer,
+        report: Callable[[str, Decision], object] = lambda _, __: None,
+    ) -> None:
         self._plan = plan
         self._declared = declared
         self._note = note
+        self._report = report
         self._evidence: dict[int, KindEvidence] = {}
         self._noted: dict[int, str] = {}
         self._counted: dict[int, OutputKind] = {}
@@ -147,6 +157,8 @@ class OutputDecoder:
         self._item_decoders: dict[int, ItemDecoder] = {}
         self._heads = HeadJoiner()
         self.classes = ClassDecoder(plan, declared, note, namer)
+        for position, kind in self._declared_kinds.items():
+            report(plan.outputs[position].name, Decision(kind, "declared"))
 
     def decode(self, outputs: Sequence[Items], samples: SampleSizes, calls: int) -> DecodedOutputs:
         """Decodes the copies of the outputs of so many calls."""
@@ -189,7 +201,8 @@ class OutputDecoder:
         if kind == "none":
             return
         if tensor.layout == "items":
-            self._tell(position, f"{kind} does not fit its three axes, timed only" if kind else TIMED_ONLY)
+            word = f"{kind} does not fit its three axes, timed only" if kind else TIMED_ONLY
+            self._tell(position, word, Decision("none", word if kind else "three axes or more"))
             return
         joined = joined or self._fold(position, tensor, self._join_rows(tensor, items), samples)
         if kind is None:
@@ -231,7 +244,10 @@ class OutputDecoder:
         sizes = batch_sizes(tensor, items)
         if kind is None and samples.are_samples(sizes) is False:
             kind = self._overrides[position] = "none"
-            self._tell(position, _NOT_SAMPLES)
+            self._tell(position, _NOT_SAMPLES, Decision("none", _NOT_SAMPLES))
+        if kind is None and position not in self._noted:
+            self._noted[position] = ""
+            self._report(tensor.name, Decision("labels", "texts, one a row"))
         if kind in {None, "labels", "top_k"}:
             parts.append(self.classes.decode_texts(tensor, kind or "labels", split_calls(items), sizes))
 
@@ -253,15 +269,18 @@ class OutputDecoder:
             kind = self._overrides[position] = "sequence" if is_sequence else "none"
             word = "several rows a sample that sum to 1, taken for a sequence" if is_sequence else _NOT_SAMPLES
         decision = evidence.decision
-        self._tell(position, word, assumption="" if decision.is_certain or kind is None else decision.reason)
+        reason = decision.reason if kind == decision.kind and position not in self._overrides else word
+        assumption = "" if decision.is_certain or kind is None else decision.reason
+        self._tell(position, word, Decision(kind, reason), assumption=assumption)
         return kind
 
-    def _tell(self, position: int, word: str, *, assumption: str = "") -> None:
+    def _tell(self, position: int, word: str, decision: Decision, *, assumption: str = "") -> None:
         """Notes what an output was taken for, once; logged where its rows showed otherwise, or nothing is read."""
         if self._noted.get(position) != word:
             self._noted[position] = word
             is_logged = position in self._overrides or self._is_timed_only()
             output = self._plan.outputs[position].name
+            self._report(output, decision)
             self._note(f"output {output}", word, is_logged=is_logged, assumption=assumption, output=output)
 
     def _is_timed_only(self) -> bool:
@@ -286,7 +305,7 @@ class OutputDecoder:
             producer=self._plan.session.graph().producer,
             is_only=len(self._plan.output_names or outputs) == 1,
         )
-        return KindEvidence(facts, declared_kind="none" if is_detector else None)
+        return KindEvidence(facts, settled=DETECTOR if is_detector else None)
 
     def _join_rows(self, tensor: Tensor, items: Items) -> TensorRows:
         """Joins the copies of an output; integers on a grid become the numbers that they stand for."""

@@ -156,6 +156,7 @@ def _loaded_attributes(load: ModelLoad) -> Attributes:
         **load.model.runtime_attributes,
         semconv.MODEL_FILE_SHA256: load.sha256,
         semconv.MODEL_REFERENCE: load.reference,
+        semconv.OUTPUT_KINDS: load.output_kinds,
     }
     if load.duration_s is not None:
         attributes[semconv.MODEL_LOAD_DURATION] = load.duration_s

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from otel_mlmon.instrumentation.decode import model_loading as loading
+from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity
 from otel_mlmon.instrumentation.decode.model_loading import LoadTracker, ModelLoad, describe_load
 from otel_mlmon.instrumentation.runtime.call import UNKNOWN_VERSION, Load, SessionInfo
 from otel_mlmon.instrumentation.runtime.model_graph import LazyGraph, ModelGraph
+from otel_mlmon.instrumentation.settings import ModelOptions
 
 INFO = SessionInfo(
     model_name="", path="", graph_name="iris", version=3, metadata={}, provider="CPUExecutionProvider",
@@ -19,7 +21,7 @@ INFO = SessionInfo(
 
 
 def read(load: Load) -> ModelLoad:
-    return describe_load(load, version_of=lambda _: "")
+    return describe_load(load, options=lambda _: ModelOptions(), findings=Findings())
 
 
 def graph_of(digest: str, *, is_complete: bool = True) -> LazyGraph:
@@ -30,12 +32,12 @@ def test_a_load_in_words() -> None:
     info = dataclasses.replace(INFO, graph=graph_of("ab"), metadata={"otel_mlmon.reference": "text"})
     requested = ("CUDAExecutionProvider", "CPUExecutionProvider")
     load = Load(info, "", 5, "context", duration_s=0.5, requested=requested)
-    found = describe_load(load, version_of={"iris": "9"}.__getitem__)
+    found = describe_load(load, options={"iris": ModelOptions(version="9")}.__getitem__, findings=Findings())
     assert found == ModelLoad(
         model=ModelIdentity(name="iris", version="9", provider="CPUExecutionProvider", runtime_version="1.2"),
         is_new=True, ended_ns=5, context="context", duration_s=0.5, error_type=None,
         requested=requested, providers=("CPUExecutionProvider",),
-        sha256="ab", reference="text",
+        sha256="ab", reference="text", output_kinds="",
     )  # fmt: skip
     assert found.has_fallen_back
 
@@ -89,7 +91,10 @@ def info(name: str) -> SessionInfo:
 
 
 def tracker_of(loads: deque[Load]) -> LoadTracker:
-    return LoadTracker(loads, is_suppressed=lambda context: context == "suppressed", version_of=lambda _: "7")
+    return LoadTracker(
+        loads, is_suppressed=lambda context: context == "suppressed",
+        options=lambda _: ModelOptions(version="7"), findings=Findings(),
+    )  # fmt: skip
 
 
 def announced(tracker: LoadTracker) -> list[tuple[str, object, float | None]]:

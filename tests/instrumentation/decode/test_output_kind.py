@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from otel_mlmon.instrumentation.decode.output_kind import (
+    Decision,
     OutputFacts,
     decide_kind,
     holds_labels,
@@ -150,7 +151,9 @@ def test_whole_numbers_are_labels_if_there_is_one_a_row(name: str, rows: np.ndar
 
 def evidence_of(declared: OutputKind | None = None, **facts: Any) -> KindEvidence:
     tensor = Tensor(name="output", layout="rows", dtype="float32")
-    return KindEvidence(OutputFacts(tensor=tensor, **facts), declared_kind=declared)
+    return KindEvidence(
+        OutputFacts(tensor=tensor, **facts), settled=Decision(declared, "declared") if declared else None
+    )
 
 
 def kinds(evidence: KindEvidence, *batches: list[list[float]]) -> list[OutputKind | None]:

@@ -14,7 +14,7 @@ from otel_mlmon.instrumentation.export.events import EventWriter
 LOADED = ModelLoad(
     model=ModelIdentity(name="iris", version="7", provider="CPU", runtime_version="1.2"), is_new=True, ended_ns=5,
     context=Context(), duration_s=0.5, error_type=None, requested=("CUDA", "CPU"), providers=("CPU",), sha256="ab",
-    reference="{}",
+    reference="{}", output_kinds="y: labels (integers, one a row)",
 )  # fmt: skip
 RUNS_ON = {
     "ml.model.name": "iris",
@@ -42,7 +42,8 @@ def test_golden_events_of_a_model_that_fell_back(caplog: pytest.LogCaptureFixtur
     assert loaded == (
         "ml.model.loaded", "INFO", 105,
         {**RUNS_ON, "ml.runtime.name": "onnxruntime", "ml.runtime.version": "1.2", "ml.model.file.sha256": "ab",
-         "ml.model.reference": "{}", "ml.model.load.duration": 0.5},
+         "ml.model.reference": "{}", "ml.output.kinds": "y: labels (integers, one a row)",
+         "ml.model.load.duration": 0.5},
     )  # fmt: skip
     assert fallback == ("ml.execution_provider.fallback", "WARN", 105, RUNS_ON)
     assert [(r.levelname, r.getMessage()) for r in caplog.records] == [
@@ -52,7 +53,9 @@ def test_golden_events_of_a_model_that_fell_back(caplog: pytest.LogCaptureFixtur
 
 def test_what_is_not_known_is_not_there() -> None:
     model = dataclasses.replace(LOADED.model, version="")
-    bare = dataclasses.replace(LOADED, model=model, duration_s=None, requested=(), sha256="", reference="")
+    bare = dataclasses.replace(
+        LOADED, model=model, duration_s=None, requested=(), sha256="", reference="", output_kinds=""
+    )
     ((_, _, _, attributes),) = emitted(bare)
     assert attributes == {
         "ml.model.name": "iris",
