@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 
 from benchmarks.soak import Protocol, overload
+from otel_mlmon.processor.state.sqlite import APPLICATION_ID
+from tests.support.otlp_server import OtlpServer
 from tests.support.processes import processor, run_python, until
 
 pytestmark = pytest.mark.e2e
@@ -183,3 +187,55 @@ def test_two_processors_do_not_share_a_directory(tmp_path: Path) -> None:
 def test_of_twice_the_load_nothing_is_lost_and_nobody_waits_in_vain(protocol: Protocol) -> None:
     """The small form of `python -m benchmarks.soak overload`; its senders are as patient as a busy machine needs."""
     assert overload(seconds=1.5, warm_up_s=0.5, senders=24, points=400, protocol=protocol, patience_s=30.0) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_with_0_when_it_is_stopped_and_all_is_stored_and_sent(tmp_path: Path, number: signal.Signals) -> None:
+    with OtlpServer() as server, processor(tmp_path, forward={"endpoint": f"http://{server.grpc_address}"}) as running:
+        with application(running.grpc) as app:
+            app.predict(SHARES)
+        assert running.end(number) == 0
+
+
+def test_it_ends_with_1_when_results_could_not_be_sent_in_time(tmp_path: Path) -> None:
+    with socket.socket() as silent:  # takes connections, and never answers
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        forward = {"endpoint": f"http://127.0.0.1:{silent.getsockname()[1]}", "protocol": "http/protobuf"}
+        with processor(tmp_path, forward=forward) as running:
+            with application(running.grpc) as app:
+                app.predict(SHARES)
+            until(lambda: running.stream("shop", "prediction.label"), what="there are results to send")
+            assert running.end(signal.SIGTERM) == 1
+            running.overrides = {}
+            running.start()
+            assert (running.model("shop") or {})["predictions"] == 100
+            assert running.stop() == 0
+
+
+def test_it_ends_with_2_when_the_state_is_of_another_release(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    with closing(sqlite3.connect(tmp_path / "data" / "mlmon.sqlite3")) as database:
+        database.execute("CREATE TABLE state (kind TEXT)")
+        database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        database.execute("PRAGMA user_version = 9999")
+        database.commit()
+    configuration = {
+        "receiver": {"grpc": "127.0.0.1:0", "http": ""},
+        "web": {"listen": ""},
+        "storage": {"path": str(tmp_path / "data")},
+    }
+    path = tmp_path / "mlmon.yaml"
+    path.write_text(json.dumps(configuration), encoding="utf-8")
+    done = run_python(["-m", "otel_mlmon", "processor", "--config", str(path)], cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "format 9999" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_it_ends_with_2_when_its_arguments_are_wrong(tmp_path: Path) -> None:
+    for arguments in (["--no-such-option"], ["--config", "missing.yaml"]):
+        done = run_python(["-m", "otel_mlmon", "processor", *arguments], cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert arguments[-1] in done.stderr
+        assert "Traceback" not in done.stderr

@@ -82,16 +82,17 @@ class Processor:
 
     def kill(self) -> None:
         """`kill -9`: no farewell."""
-        self._end(signal.SIGKILL)
+        self.end(signal.SIGKILL)
 
     def stop(self) -> int:
         """SIGTERM; the exit code."""
-        return self._end(signal.SIGTERM)
+        return self.end(signal.SIGTERM)
 
-    def _end(self, how: signal.Signals) -> int:
+    def end(self, how: signal.Signals) -> int:
+        """Ends it by a signal; the exit code."""
         assert self.child is not None
         self.child.send_signal(how)
-        code = self.child.wait(timeout=20)
+        code = self.child.wait(timeout=60)
         if self.child.stdout is not None:
             self.child.stdout.close()
         self.child = None
