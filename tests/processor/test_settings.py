@@ -89,8 +89,9 @@ def test_a_reference_file_is_read_at_the_start(tmp_path: Path) -> None:
 
 def test_every_reference_file_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     (tmp_path / "not.json").write_text("{", encoding="utf-8")
+    (tmp_path / "list.json").write_text("[]", encoding="utf-8")
     text = (
-        f"models: {{a: {{reference: {{file: '{tmp_path}/none.json'}}}}, "
+        f"models: {{a: {{reference: {{file: '{tmp_path}/list.json'}}}}, "
         f"b: {{reference: {{file: '{tmp_path}/not.json'}}}}}}"
     )
     with pytest.raises(ConfigurationError) as error:

@@ -146,6 +146,8 @@ class ScalarEvidence:
             factors.append(sum(x * y for x, y in zip(c, ratios[-1], strict=True)))
         for k, count, total in self.rare:
             high, low = rare_bounds(count, total, divisor)
+            loosened = max(self.tolerance - 0.05, 0.0)
+            high, low = min(high + loosened, 1.0), max(low - loosened, 0.0)
             for tilt, limit in [(tilt, high) for tilt in RARE_TILTS] + [(-tilt, low) for tilt in RARE_TILTS]:
                 log_z = -math.log(1.0 + limit * (math.exp(tilt) - 1.0))
                 ratios.append([log_z + (tilt if bin_ == k else 0.0) for bin_ in range(self.bins)])

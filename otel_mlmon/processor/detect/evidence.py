@@ -280,7 +280,7 @@ class EvidenceBank:
         arrays["log_cusums"][row, state.components] = state.log_cusums
         arrays["onsets_ns"][row, state.components] = state.onsets_ns
         if self._rare is not None and state.rare_bins is not None:
-            self._rare.restore(row, arrays["reference"][row], state.rare_bins)
+            self._rare.restore(row, arrays["reference"][row], state.tolerance, state.rare_bins)
         self._effects.restore(row, arrays["shares"][row], state.design_effect)
         arrays["status"][row] = DRIFT if state.is_drift else OK if state.design_effect.is_calibrated else CALIBRATING
         return row

@@ -48,6 +48,10 @@ WEIGHT: Final = 0.25
 MAX_RATIO: Final = 2.0
 """A rare bin's share may be so many times as large, or as small, as in the reference."""
 
+MAX_STRICT_TOLERANCE: Final = 0.05
+"""The largest tolerance of a stream that changes nothing here; what a larger one exceeds it by is added to hi, and
+taken from lo: who loosens a stream loosens its rare bins."""
+
 MIN_UNSEEN_SHARE: Final = 0.002
 """The share that is allowed of a bin that the reference never saw, or more if the reference is small."""
 
@@ -123,9 +127,9 @@ class RareBins:
         is_rare = (counts < tolerance * total) if total else np.zeros(counts.shape, dtype=bool)
         if always is not None and total:
             is_rare |= always
-        self._start(row, np.flatnonzero(is_rare), counts)
+        self._start(row, np.flatnonzero(is_rare), counts, tolerance)
 
-    def _start(self, row: int, bins: Indices, counts: Floats) -> None:
+    def _start(self, row: int, bins: Indices, counts: Floats, tolerance: float) -> None:
         if bins.size > self._slots:
             self._widen(bins.size)
         arrays, used = self._arrays, slice(bins.size)
@@ -136,6 +140,7 @@ class RareBins:
         arrays["bins"][row, used] = bins
         arrays["counts"][row, used] = counts[bins]
         arrays["totals"][row] = counts.sum()
+        arrays["forgiven"][row] = max(tolerance - MAX_STRICT_TOLERANCE, 0.0)
         arrays["log_weights"][row, used] = math.log(WEIGHT / (_BETS * bins.size))
 
     def weigh(
@@ -155,11 +160,13 @@ class RareBins:
         arrays = self._arrays
         if limits is None:
             high, low = bounds(arrays["counts"][index], arrays["totals"][index][:, None], effect[:, None])
+            forgiven = arrays["forgiven"][index][:, None]
         else:
-            bins, size, forgiven = arrays["bins"][index], limits.size[:, None], limits.forgiven[:, None]
+            bins, size = arrays["bins"][index], limits.size[:, None]
+            forgiven = np.maximum(limits.forgiven, arrays["forgiven"][index])[:, None]
             high, _ = bounds(np.take_along_axis(limits.highest, bins, -1) * size, size, effect[:, None])
             _, low = bounds(np.take_along_axis(limits.lowest, bins, -1) * size, size, effect[:, None])
-            high, low = np.minimum(high + forgiven, 1.0), np.maximum(low - forgiven, 0.0)
+        high, low = np.minimum(high + forgiven, 1.0), np.maximum(low - forgiven, 0.0)
         log_weights = arrays["log_weights"][index]
         shares = np.empty((*high.shape, _BETS))
         shares[..., : TILTS.size] = high[..., None]
@@ -249,9 +256,9 @@ class RareBins:
             onsets_ns=arrays["onsets_ns"][row].reshape(-1)[bets],
         )
 
-    def restore(self, row: int, counts: Floats, state: RareBinState) -> None:
-        """Puts a state into `row`, with the same reference counts."""
-        self._start(row, state.bins, counts)
+    def restore(self, row: int, counts: Floats, tolerance: float, state: RareBinState) -> None:
+        """Puts a state into `row`, with the same reference counts and tolerance."""
+        self._start(row, state.bins, counts, tolerance)
         arrays, used = self._arrays, slice(state.bins.size)
         arrays["lifts"][row, used] = state.lifts
         arrays["peaks"][row, used] = state.peaks
@@ -265,7 +272,8 @@ class RareBins:
         capacity = previous["totals"].shape[0]
         self._arrays.clear(capacity - 1)
         self._arrays["log_weights"][:] = -np.inf
-        self._arrays["totals"][:capacity] = previous["totals"]
+        for name in ("totals", "forgiven"):
+            self._arrays[name][:capacity] = previous[name]
         for name in ("bins", "counts", "log_weights", "lifts", "peaks", "since_ns", "log_cusums", "onsets_ns"):
             self._arrays[name][:capacity, : self._slots] = previous[name]
         self._slots = slots
@@ -297,6 +305,7 @@ def _build_arrays(slots: int) -> RowArrays:
         bins=((slots,), np.intp),
         counts=((slots,), np.float64),
         totals=((), np.float64),
+        forgiven=((), np.float64),
         log_weights=((slots,), np.float64),
         lifts=((slots,), np.float64),
         peaks=((slots,), np.float64),

@@ -124,18 +124,21 @@ def test_a_record_is_dropped_only_where_what_waits_weighs_too_much(steps: list[S
     budget = 1000
     ring = CallQueue(fields=2, max_records=1000, max_bytes=budget, attend=lambda _: None, weigh=weigh)
     waiting: list[tuple[int, bool]] = []
+    taken: list[tuple[int, bool]] = []  # and still in the sum
     dropped = 0
     for action, amount in steps:
         if action == "take":
             ring.take(amount)
-            # A record that stays is weighed, however it came.
-            waiting = [(size, True) for size, _ in waiting[amount:]]
+            taken += waiting[:amount]
+            del waiting[:amount]
+            if len(taken) >= len(waiting):  # what stays is weighed, however it came
+                waiting, taken = [(size, True) for size, _ in waiting], []
         elif action == "append":
             ring.queue.extend((amount, "x"))
             waiting.append((amount, False))
         else:
             ring.offer((amount, "x"), amount)
-            if waiting and sum(size for size, is_weighed in waiting if is_weighed) + amount > budget:
+            if waiting and sum(size for size, is_weighed in taken + waiting if is_weighed) + amount > budget:
                 dropped += 1
             else:
                 waiting.append((amount, True))

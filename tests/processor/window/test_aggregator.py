@@ -119,7 +119,7 @@ def test_a_given_reference_wins() -> None:
     assert (labels.reference.counts.tolist(), labels.reference.origin) == ([9, 1, 0], "file")
     assert labels.pane.tolist() == [0, 5, 0]
     assert age.reference.origin == "file"
-    assert age.reference.mean == pytest.approx(float(ages.mean()))
+    assert age.reference.mean == pytest.approx(float(ages.mean()), rel=2e-3)
     assert age.reference.bins.names[-1] == MISSING
     assert (age.pane[-1], age.pane[-2], age.pane.sum()) == (7, 1, 108)
     assert age.reference.total == 5000

@@ -174,7 +174,7 @@ def test_a_clock_that_is_ahead_goes_into_the_pane_of_its_arrival_and_harms_nobod
     restarts=st.sets(st.integers(0, 24), max_size=3),
     repeats=st.sets(st.integers(0, 24), max_size=5),
 )
-def test_a_clock_that_jumps_back_and_forth_loses_nothing(
+def test_a_clock_that_jumps_back_and_forth_loses_no_delta(
     offsets: list[int], is_cumulative: bool, restarts: set[int], repeats: set[int]
 ) -> None:
     bench = Bench(windows=WINDOWS)
@@ -197,7 +197,11 @@ def test_a_clock_that_jumps_back_and_forth_loses_nothing(
     else:  # where a clock is set back over time that is counted, a delta cannot be told from a repeated one
         assert not sender.rejected or min(offsets) < max(offsets)
     assert steady.rejected == 0
-    assert_all_counted(bench, sender, steady)
+    if is_cumulative:  # totals by a clock that jumps have no order: never more than was sent, and nobody else is harmed
+        bench.flush()
+        assert steady.sent <= counted(bench) <= steady.sent + sender.sent
+    else:
+        assert_all_counted(bench, sender, steady)
 
 
 @KINDS
