@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
@@ -101,9 +100,8 @@ def ended(protocol: str, kind: str, root: Path) -> subprocess.CompletedProcess[s
 
 def test_exit_with_a_dead_collector_is_quick_and_quiet(pytestconfig: pytest.Config) -> None:
     cases = list(itertools.product(["grpc", "http/protobuf"], ["refused", "black hole"]))
-    with ThreadPoolExecutor(len(cases)) as pool:
-        done = list(pool.map(lambda case: ended(case[0], case[1], pytestconfig.rootpath), cases))
-    for case, child in zip(cases, done, strict=True):
+    for case in cases:  # one at a time: how quick an end is depends on what else runs
+        child = ended(case[0], case[1], pytestconfig.rootpath)
         assert child.returncode == 0, (case, child.stderr)
         assert float(child.stdout) < 2.0, case  # the SDK alone takes 13 s and more
         lines = child.stderr.splitlines()

@@ -112,6 +112,7 @@ def test_a_model_made_before_announces_itself_at_its_first_call_and_one_made_aft
             "ml.execution_providers.requested": "CPUExecutionProvider",
             "ml.runtime.name": "onnxruntime",
             "ml.runtime.version": ort.__version__,
+            "ml.output.kinds": "probabilities: probabilities (normalised along its classes, by its operator Softmax)",
         }
         for session in (early, late, early):
             session.run(None, {"input": np.zeros((1, 4), np.float32)})

@@ -9,7 +9,8 @@ MAX_POINT_FILES = 44
 
 
 def test_a_call_passes_few_files_until_its_signals_are_flushed() -> None:
-    files = trace_call().files()
+    # Sentry's part is passed only where an earlier test of this process has set Sentry up.
+    files = [file for file in trace_call().files() if not file.startswith("instrumentation/sentry/")]
     assert len(files) <= MAX_CALL_FILES, "\n".join(files)
     ends = {"instrumentation/runtime/onnxruntime/patches.py", "instrumentation/export/metrics.py"}
     assert ends <= set(files), "the way was not run from end to end"
