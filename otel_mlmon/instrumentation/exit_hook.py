@@ -77,7 +77,12 @@ class ExitHook:
             self._finalizers[package] = util.Finalize(None, self._run_at_child_exit, (pid,), exitpriority=EXIT_PRIORITY)
 
     def _run_at_exit(self) -> None:
-        self._work(False)  # noqa: FBT003 - a callback's one argument
+        try:
+            self._work(False)  # noqa: FBT003 - a callback's one argument
+        except SystemExit:
+            # A second signal while the process ends, whose handler exits (gunicorn's): what waits is sent first.
+            self._work(False)  # noqa: FBT003 - a callback's one argument
+            raise
 
     def _run_at_child_exit(self, pid: int) -> None:
         if pid != os.getpid():

@@ -108,8 +108,7 @@ def test_it_learns_alerts_and_comes_back_after_kill_9_with_all_it_knew(tmp_path:
         assert label()["state"] == "drift"
 
         feed_until(app, SHARES, lambda: not firing(), "the end of the drift is seen")
-        log = (tmp_path / "stderr.txt").read_text()
-        assert log.count("prediction_drift") >= 2
+        until(lambda: (tmp_path / "stderr.txt").read_text().count("prediction_drift") >= 2, what="both are in the log")
         predictions = running.model("shop")
         assert predictions is not None
         assert running.stop() == 0

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -40,3 +42,19 @@ def test_a_child_of_multiprocessing_that_ends_without_atexit_is_asked_too(tmp_pa
     assert (process.exitcode, path.read_text()) == (0, "True")
     if is_inherited:
         hook.cancel()
+
+
+def test_a_signal_handler_that_exits_while_the_process_ends_loses_nothing() -> None:
+    program = (
+        "import sys\n"
+        "from otel_mlmon.instrumentation.exit_hook import ExitHook\n"
+        "def work(is_abrupt):\n"
+        "    tries.append(is_abrupt)\n"
+        "    print(tries, flush=True)\n"
+        "    if len(tries) == 1:\n"
+        "        sys.exit(0)\n"  # as gunicorn's handler of SIGINT does, wherever the signal comes
+        "tries = []\n"
+        "hook = ExitHook(work)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.splitlines() == ["[False]", "[False, False]"]
