@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from html import escape
 from itertools import groupby
@@ -10,6 +10,7 @@ from typing import Final
 
 from otel_mlmon.backtest.report import StreamReport, WindowPoint
 from otel_mlmon.processor.alert.cause import format_percent
+from otel_mlmon.processor.serve.page.charts import PixelScale, draw_svg, draw_text, shorten
 
 MAX_CELLS: Final = 240
 """The most windows that are drawn one by one; of more, each mark is the strongest of several."""
@@ -32,11 +33,11 @@ def draw_timeline(streams: Sequence[StreamReport], windows: int) -> str:
     """Draws one line a stream and one cell a window, shaded by how near its evidence is to the alarm line."""
     charted = [stream for stream in streams if stream.points]
     height = STRIP_ROW * len(charted) + BOTTOM
-    horizontal = _Axis(low=0.0, high=max(windows, 1), start=NAME_WIDTH + 20.0, end=STRIP_WIDTH - RIGHT)
+    horizontal = PixelScale(low=0.0, high=max(windows, 1), start=NAME_WIDTH + 20.0, end=STRIP_WIDTH - RIGHT)
     parts = [_draw_strip(stream, row, windows, horizontal) for row, stream in enumerate(charted)]
     ends = {point.window: point.end for stream in charted for point in stream.points}
     parts.append(_draw_ticks(horizontal, windows, height - BOTTOM + 16, ends))
-    return _svg(STRIP_WIDTH, height, "evidence of every stream over the windows", parts)
+    return draw_svg(STRIP_WIDTH, height, "evidence of every stream over the windows", parts)
 
 
 def draw_bars(stream: StreamReport) -> str:
@@ -49,20 +50,20 @@ def draw_bars(stream: StreamReport) -> str:
     parts: list[str] = []
     for row, (name, before, now) in enumerate(charted):
         y = row * ROW_HEIGHT
-        parts.append(_text(NAME_WIDTH - 8, y + 19, _shorten(name, 22), "end"))
+        parts.append(draw_text(NAME_WIDTH - 8, y + 19, shorten(name, 22), "end"))
         for share, css_class, offset in ((before, "reference", 4), (now, "now", 15)):
             parts.append(
                 f'<rect class="{css_class}" x="{NAME_WIDTH}" y="{y + offset}" width="{max(share * scale, 0.5):.1f}" '
                 f'height="9" rx="1.5"><title>{escape(name)}, {css_class}: {format_percent(share)}</title></rect>'
             )
             text = format_percent(share) if before or now else ""
-            parts.append(_text(NAME_WIDTH + share * scale + 6, y + offset + 8, text, "start", "value"))
+            parts.append(draw_text(NAME_WIDTH + share * scale + 6, y + offset + 8, text, "start", "value"))
     if len(rows) > MAX_BARS:
         parts.append(
-            _text(NAME_WIDTH, MAX_BARS * ROW_HEIGHT + 14, f"and {len(rows) - MAX_BARS} with smaller differences")
+            draw_text(NAME_WIDTH, MAX_BARS * ROW_HEIGHT + 14, f"and {len(rows) - MAX_BARS} with smaller differences")
         )
     height = len(charted) * ROW_HEIGHT + (22 if len(rows) > MAX_BARS else 4)
-    return _svg(CHART_WIDTH, height, f"{stream.stream}: reference against window {stream.compared_window}", parts)
+    return draw_svg(CHART_WIDTH, height, f"{stream.stream}: reference against window {stream.compared_window}", parts)
 
 
 def draw_evidence(stream: StreamReport) -> str:
@@ -80,17 +81,6 @@ def draw_distances(stream: StreamReport) -> str:
     return _draw_chart(stream, values, limit=stream.tolerance, high=high, quantity="total variation", spec=".0%")
 
 
-class _Axis:
-    """Maps values to pixels."""
-
-    def __init__(self, *, low: float, high: float, start: float, end: float) -> None:
-        self._low, self._start = low, start
-        self._scale = (end - start) / ((high - low) or 1.0)
-
-    def map(self, value: float) -> float:
-        return self._start + (value - self._low) * self._scale
-
-
 def _draw_chart(
     stream: StreamReport,
     values: Sequence[tuple[int, float]],
@@ -101,8 +91,8 @@ def _draw_chart(
     spec: str,
 ) -> str:
     last = max(window for window, _ in values)
-    horizontal = _Axis(low=0.0, high=max(last, 1), start=LEFT, end=CHART_WIDTH - RIGHT)
-    vertical = _Axis(low=0.0, high=high, start=CHART_HEIGHT - BOTTOM, end=TOP)
+    horizontal = PixelScale(low=0.0, high=max(last, 1), start=LEFT, end=CHART_WIDTH - RIGHT)
+    vertical = PixelScale(low=0.0, high=high, start=CHART_HEIGHT - BOTTOM, end=TOP)
     points = _thin(values)
     path = "L".join(f"{horizontal.map(window):.1f},{vertical.map(value):.1f}" for window, value in points)
     base = vertical.map(0.0)
@@ -123,26 +113,28 @@ def _draw_chart(
         )
     ends = {point.window: point.end for point in stream.points}
     parts.append(_draw_ticks(horizontal, last, CHART_HEIGHT - 6, ends, limit=6))
-    return _svg(CHART_WIDTH, CHART_HEIGHT, f"{stream.stream}: {quantity} over the windows", parts)
+    return draw_svg(CHART_WIDTH, CHART_HEIGHT, f"{stream.stream}: {quantity} over the windows", parts)
 
 
-def _draw_grid(vertical: _Axis, high: float, spec: str) -> str:
+def _draw_grid(vertical: PixelScale, high: float, spec: str) -> str:
     parts = []
     for value in _round_steps(high, limit=4):
         y = vertical.map(value)
         parts.append(f'<path class="grid" d="M{LEFT},{y:.1f}H{CHART_WIDTH - RIGHT}"/>')
-        parts.append(_text(LEFT - 6, y + 4, format(value, spec), "end", "tick"))
+        parts.append(draw_text(LEFT - 6, y + 4, format(value, spec), "end", "tick"))
     return "".join(parts)
 
 
-def _draw_ticks(horizontal: _Axis, last: float, y: float, ends: Mapping[int, str | None], *, limit: int = 10) -> str:
+def _draw_ticks(
+    horizontal: PixelScale, last: float, y: float, ends: Mapping[int, str | None], *, limit: int = 10
+) -> str:
     """Draws round windows below the axis: when they ended, where the data has times, else their numbers."""
     texts = _format_ends(ends)
     parts = []
     for value in _round_steps(last, limit=limit):
         anchor = "end" if texts and value > 0.95 * last else "middle"
         parts.append(
-            _text(horizontal.map(value), y, texts.get(int(value), "") if texts else f"{value:g}", anchor, "tick")
+            draw_text(horizontal.map(value), y, texts.get(int(value), "") if texts else f"{value:g}", anchor, "tick")
         )
     return "".join(parts)
 
@@ -168,9 +160,9 @@ def _round_steps(high: float, *, limit: int) -> list[float]:
     return [round(index * step, 10) for index in range(int(high / step + 1e-9) + 1)]
 
 
-def _draw_strip(stream: StreamReport, row: int, windows: int, horizontal: _Axis) -> str:
+def _draw_strip(stream: StreamReport, row: int, windows: int, horizontal: PixelScale) -> str:
     y = row * STRIP_ROW
-    parts = [_text(NAME_WIDTH + 10, y + 15, _shorten(f"{stream.model} {stream.stream}".strip(), 24), "end")]
+    parts = [draw_text(NAME_WIDTH + 10, y + 15, shorten(f"{stream.model} {stream.stream}".strip(), 24), "end")]
     size = -(-windows // MAX_CELLS) or 1
     for first, group in groupby(stream.points, key=lambda point: point.window // size * size):
         strongest = max(group, key=lambda point: point.log10_evidence - point.log10_alarm_line)
@@ -196,18 +188,3 @@ def _thin(values: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
     """Keeps the highest of each few windows if there are many."""
     size = -(-len(values) // (2 * MAX_CELLS)) or 1
     return [max(values[start : start + size], key=lambda pair: pair[1]) for start in range(0, len(values), size)]
-
-
-def _svg(width: float, height: float, label: str, parts: Iterable[str]) -> str:
-    return (
-        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(label)}" '
-        f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>'
-    )
-
-
-def _text(x: float, y: float, text: str, anchor: str = "start", css_class: str = "label") -> str:
-    return f'<text class="{css_class}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
-def _shorten(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"

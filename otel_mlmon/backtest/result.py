@@ -1,4 +1,4 @@
-"""What the Python API returns: a report that notebooks show with its pictures."""
+"""The result of a backtest in Python: its report, which a notebook shows with pictures."""
 
 from __future__ import annotations
 

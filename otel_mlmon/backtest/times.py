@@ -47,7 +47,7 @@ class Times(NamedTuple):
     fault_row: int = -1
     """The position of the first cell that is no point in time; -1 if all are."""
     fault: str = ""
-    """What is wrong with it."""
+    """Why that cell is no point in time; empty if all are."""
 
 
 def is_time_name(name: str) -> bool:

@@ -53,7 +53,7 @@ class InputPlan:
     is_wide: bool = False
     """Whether the input has a mean and a spread instead of columns."""
     prefix: str = ""
-    """What the names of an image's features begin with, where there are several images."""
+    """The beginning of the names of an image's features, empty unless a model takes several images."""
     channels: tuple[str, ...] = ()
     """Names of the means of an image's colour channels."""
     width: int = 0

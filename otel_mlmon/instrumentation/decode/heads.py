@@ -45,14 +45,14 @@ Note = Callable[..., None]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Classification:
-    """Holds what one output says of the class of the rows of n calls."""
+    """The classes that one output predicts for the rows of n calls, with their confidences."""
 
     output: str
     kind: OutputKind
     has_scores: bool = True
     """Whether it holds scores, not classes."""
     labels: Labels = field(default_factory=Labels)
-    """Of scores the class of the greatest; of scores of `top_k` none, since another output holds the classes."""
+    """The class of the greatest score in each row; empty for `top_k`, whose classes are another output."""
     confidences: Confidences = field(default_factory=Confidences)
     sizes: Ints
     """Shape (n,): rows of each call, copied or not."""

@@ -148,7 +148,6 @@ def build_stream_row(model_id: str, version: str, stream: Document) -> dict[str,
         "now": now,
         "move": words.format_percent(distance),
         "evidence": describe_evidence(stream),
-        "detectable": words.format_percent(stream.get("detectable_shift")),
         "design_effect": f"{stream['design_effect']:.1f}" if stream["design_effect"] > 1.05 else "1",
         "count": words.format_number(stream["current_count"]),
     }
