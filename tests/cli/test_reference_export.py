@@ -22,6 +22,7 @@ from otel_mlmon.reference.embedding import find_profile, read_metadata
 from otel_mlmon.reference.profile import Profile
 from tests.support import models
 from tests.support.otlp_requests import DELTA, counter, exponential, request
+from tests.support.ports import free_port
 from tests.support.processes import until
 
 PANE_NS = 10_000_000_000
@@ -39,7 +40,7 @@ def service(folder: Path, *, token: str = "", **reference: Any) -> Iterator[Addr
     document = {
         "receiver": {"grpc": "", "http": "127.0.0.1:0"},
         "storage": {"path": str(folder / "data"), "commit_interval": "1ms"},
-        "web": {"listen": "127.0.0.1:0", "admin_token": token},
+        "web": {"listen": f"127.0.0.1:{free_port()}", "admin_token": token},
         "windows": {"pane": "10s", "lateness": "0s", "rolling": "5m"},
         "models": {"*": {"reference": {"learn": 1000, **reference}}},
     }

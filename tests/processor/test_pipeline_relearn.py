@@ -73,7 +73,13 @@ def test_an_unknown_model_or_stream_changes_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("web", "address"),
-    [("0.0.0.0:8080", ""), ("127.0.0.1:8080", ""), ("[::]:81", " --url 'http://[::1]:81'"), ("", None)],
+    [
+        ("0.0.0.0:8080", ""),
+        ("127.0.0.1:8080", ""),
+        ("[::]:81", " --url 'http://[::1]:81'"),
+        ("", None),
+        ("127.0.0.1:0", None),
+    ],
 )
 def test_the_command_stands_in_the_alert(web: str, address: str | None) -> None:
     with SimulatedProcessor({**CONFIGURATION, "web": {"listen": web}}) as processor:

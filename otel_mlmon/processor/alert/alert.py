@@ -167,16 +167,16 @@ class Alert:
         """The command that accepts the drift as the new normal, to be run on the processor's machine.
 
         It names the streams that drift, or none of them, which means all, if they are more than `MAX_NAMED_STREAMS`.
-        Empty if no cause is against a learned reference, or the processor has no web port.
+        Empty if no cause is against a learned reference, or the processor has no web port, or one that the operating system chose.
         """
         names = [cause.stream for cause in self.causes if cause.origin in RELEARNABLE]
-        if not names or not self.web_address:
+        host, _, port = self.web_address.rpartition(":")
+        if not names or int(port or 0) == 0:  # port 0: the system chose one, so the address is not known here
             return ""
         model = ModelKey(self.model, self.version, self.environment)
         words = ["otel-mlmon", "reference", "relearn", model.id]
         words += ["--model-version", self.version] if self.version else []
         words += [word for name in names if len(names) <= MAX_NAMED_STREAMS for word in ("--stream", name)]
-        host, _, port = self.web_address.rpartition(":")
         address = f"http://{LOOPBACK_OF.get(host, host)}:{port}"
         words += ["--url", address] if address != DEFAULT_URL else []
         return shlex.join(words)
