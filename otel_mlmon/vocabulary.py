@@ -146,6 +146,7 @@ class Vocabulary:
         self._buckets = buckets
         self._words: set[str] = set()
         self._is_fixed = False
+        self._declared: Sequence[str] = ()
 
     @property
     def is_full(self) -> bool:
@@ -159,7 +160,9 @@ class Vocabulary:
             counts: How often each name was counted.
             declared: All names that there are, in an order that every process knows; empty if that is unknown.
         """
-        if len(declared) > self._limit and not self._is_fixed and self._buckets is not None:
+        is_new = declared is not self._declared and list(declared) != list(self._declared)
+        if is_new and len(declared) > self._limit and self._buckets is not None:
+            self._declared = declared  # another version of the model may declare others
             names = dict.fromkeys(filter(_is_name, declared))
             if len(names) > self._limit:
                 self._words, self._is_fixed = set(itertools.islice(names, self._limit)), True

@@ -139,3 +139,11 @@ def test_as_many_declared_names_as_the_limit_are_all_counted_by_name() -> None:
     vocabularies = Vocabularies(limit=3, buckets_of=lambda _: BUCKETS)
     declared = ["a", "b", "c"]
     assert vocabularies.admit("m", "", "", {"c": 1, "a": 1, "b": 1}, declared) == {"c": 1, "a": 1, "b": 1}
+
+
+def test_another_version_has_its_own_declared_names() -> None:
+    reloaded, fresh = (Vocabulary(limit=2, buckets=BUCKETS) for _ in range(2))
+    reloaded.admit({"a1": 1}, ["a1", "a2", "a3"])
+    counts, declared = {"b1": 1, "b2": 2, "b3": 3}, ["b1", "b2", "b3"]
+    assert reloaded.admit(counts, declared) == fresh.admit(counts, declared)
+    assert set(fresh.admit(counts, declared)) == {"b1", "b2", BUCKETS.assign("b3")}

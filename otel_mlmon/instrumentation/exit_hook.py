@@ -77,12 +77,7 @@ class ExitHook:
             self._finalizers[package] = util.Finalize(None, self._run_at_child_exit, (pid,), exitpriority=EXIT_PRIORITY)
 
     def _run_at_exit(self) -> None:
-        try:
-            self._work(False)  # noqa: FBT003 - a callback's one argument
-        except SystemExit:
-            # A second signal while the process ends, whose handler exits (gunicorn's): what waits is sent first.
-            self._work(False)  # noqa: FBT003 - a callback's one argument
-            raise
+        self._end(is_abrupt=False)
 
     def _run_at_child_exit(self, pid: int) -> None:
         if pid != os.getpid():
@@ -90,7 +85,25 @@ class ExitHook:
         with guard("shutdown"):
             # What multiprocessing does next: threads that are no daemons may still run models.
             getattr(threading, "_shutdown", _do_nothing)()
-        self._work(True)  # noqa: FBT003 - a callback's one argument
+        self._end(is_abrupt=True)
+
+    def _end(self, *, is_abrupt: bool) -> None:
+        """Does the work once, whatever signals come; it has a time limit of its own.
+
+        A handler that exits while the process ends (gunicorn's, at a second signal) interrupts the waiting, not the
+        work, and takes effect once that is done; Ctrl-C ends the waiting.
+        """
+        thread = threading.Thread(target=self._work, args=(is_abrupt,), name="otel_mlmon-exit", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # from Python 3.12 on no thread starts when the interpreter ends
+            self._work(is_abrupt)
+            return
+        try:
+            thread.join()
+        except SystemExit:
+            thread.join()
+            raise
 
 
 def _do_nothing(*_: object) -> None:

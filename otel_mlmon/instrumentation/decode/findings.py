@@ -40,6 +40,8 @@ class Findings:
     def __init__(self, declared: Collection[str] = ()) -> None:
         self._declared = declared
         self._models: set[str] = set()
+        """The described models that have run."""
+        self._has_run = False
         self._texts: dict[tuple[str, str], str] = {}
         self._files: dict[str, tuple[str, str, str]] = {}
         """Path, digest and version of the first file of each name."""
@@ -50,7 +52,9 @@ class Findings:
 
     def note_model(self, model: str) -> None:
         """Notes that a model has run, and warns where only a name near to its own was described."""
-        self._models.add(model)
+        self._has_run = True
+        if model in self._declared:  # others may be without number
+            self._models.add(model)
         self._texts.pop((model, DESCRIPTION), None)
         if model in self._declared:
             return
@@ -143,7 +147,7 @@ class Findings:
     def all(self) -> dict[str, dict[str, str]]:
         """Returns the findings by model and subject."""
         by_model: dict[str, dict[str, str]] = {}
-        if self._models:
+        if self._has_run:
             by_model = {name: {DESCRIPTION: UNMATCHED} for name in list(self._declared) if name not in self._models}
         for (model, subject), finding in list(self._texts.items()):
             by_model.setdefault(model, {})[subject] = finding

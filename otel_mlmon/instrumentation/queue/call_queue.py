@@ -127,8 +127,8 @@ class CallQueue:
         # Weighed again once as many were taken as stay, so that a record is weighed twice at most, however long the
         # queue; until then the weight is an upper bound.
         self._unweighed_fields += len(fields)
-        stay = self.queue[:]
-        if self._unweighed_fields >= len(stay):
+        if self._unweighed_fields >= len(self.queue):
+            stay = self.queue[:]
             starts = range(0, len(stay), self._fields)
             self._taken_bytes = offered_bytes - sum(self._weigh(stay[start : start + self._fields]) for start in starts)
             self._unweighed_fields = 0

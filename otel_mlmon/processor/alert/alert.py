@@ -132,6 +132,8 @@ class Alert:
     """Why nobody is notified now: who silenced it until when, or a maintenance window; empty if nothing does."""
     missed: tuple[str, ...] = ()
     """Alerts that began and ended while this recipient could not be reached, a line each."""
+    web_address: str = ""
+    """The `host:port` of the processor's web port; empty if it has none."""
 
     @property
     def key(self) -> str:
@@ -141,15 +143,12 @@ class Alert:
     @property
     def is_update(self) -> bool:
         """Whether it was notified of before, and is not over."""
-        return self.state is self.previous
+        return self.state is self.previous and not self.is_resolved
 
     @property
     def is_beginning(self) -> bool:
         """Whether it was not notified of before."""
         return self.previous in (RuleState.OK, RuleState.PENDING) and not self.is_resolved
-
-    web_address: str = ""
-    """The `host:port` of the processor's web port; empty if it has none."""
 
     @property
     def fingerprint(self) -> str:
@@ -163,22 +162,29 @@ class Alert:
         return self.state is RuleState.OK
 
     @property
+    def web_url(self) -> str:
+        """The address of the processor's pages from its own machine; empty if it has none, or a port that is not known.
+
+        Of port 0 the operating system chose another one.
+        """
+        host, _, port = self.web_address.rpartition(":")
+        return f"http://{LOOPBACK_OF.get(host, host)}:{port}" if int(port or 0) else ""
+
+    @property
     def relearn_command(self) -> str:
         """The command that accepts the drift as the new normal, to be run on the processor's machine.
 
         It names the streams that drift, or none of them, which means all, if they are more than `MAX_NAMED_STREAMS`.
-        Empty if no cause is against a learned reference, or the processor has no web port, or one that the operating system chose.
+        Empty if no cause is against a learned reference, or the web port is not known.
         """
         names = [cause.stream for cause in self.causes if cause.origin in RELEARNABLE]
-        host, _, port = self.web_address.rpartition(":")
-        if not names or int(port or 0) == 0:  # port 0: the system chose one, so the address is not known here
+        if not names or not self.web_url:
             return ""
         model = ModelKey(self.model, self.version, self.environment)
         words = ["otel-mlmon", "reference", "relearn", model.id]
         words += ["--model-version", self.version] if self.version else []
         words += [word for name in names if len(names) <= MAX_NAMED_STREAMS for word in ("--stream", name)]
-        address = f"http://{LOOPBACK_OF.get(host, host)}:{port}"
-        words += ["--url", address] if address != DEFAULT_URL else []
+        words += ["--url", self.web_url] if self.web_url != DEFAULT_URL else []
         return shlex.join(words)
 
     def to_dict(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Final
 
 from otel_mlmon.guard import guard
+from otel_mlmon.processor.alert import records
 from otel_mlmon.processor.alert.alert import Alert, Cause, Link, RelatedRule, RuleState
 from otel_mlmon.processor.alert.announcer import Announcer
 from otel_mlmon.processor.alert.cause import OnsetCounts, rank_causes
@@ -32,11 +33,6 @@ MAX_EXEMPLARS: Final = 5
 MAX_RESOLVED: Final = 100
 """Resolved alerts that `Alerts.alerts` still shows."""
 
-REPEAT_WITHIN_S: Final = 3600.0
-"""What fires again within this of its end repeats itself."""
-REPEAT_HOLD_S: Final = 300.0
-"""How long every stream must be ok after the first repetition; twice as long after each further one."""
-MAX_HOLD_S: Final = 3600.0
 RELATED_WITHIN_S: Final = 600.0
 """Rules whose onsets are no further apart name each other."""
 
@@ -147,7 +143,8 @@ class Alerts:
                 changes += self._forget_model(model, "Another version replaced it.")
                 continue
             if is_replaced and is_retired(record.data_ns, newest_ns[model.name, model.environment], self._now_ns):
-                changes += self._resolve_rules(record, record.rules, RETIRED)
+                # What comes back again and again, such as a canary with few calls, is not told each time.
+                changes += self._resolve_rules(record, self._list_over(record), RETIRED)
                 continue
             inactive = {name: entry for name, entry in record.rules.items() if name not in rules.active}
             changes += self._resolve_rules(record, inactive, "The rule is switched off.")
@@ -261,10 +258,14 @@ class Alerts:
             reason = f"It failed to judge {', '.join(entry.failed)}; see the processor's log." if entry.failed else ""
             yield from self._enter_state(record, name, rule, state, reason=reason)
 
+    def _list_over(self, record: ModelRecord) -> dict[str, RuleRecord]:
+        """The rules of a silent version that have not fired again and again, as those of a canary with few calls do."""
+        age_s = self._age_s(record.data_ns)
+        return {name: entry for name, entry in record.rules.items() if age_s >= self._hold_s(entry)}
+
     def _hold_s(self, entry: RuleRecord) -> float:
         """Returns how long every stream must be ok before an alert ends: longer, the more often it fired again."""
-        repeat_s = min(REPEAT_HOLD_S * 2.0 ** (entry.repeats - 1), MAX_HOLD_S) if entry.repeats else 0.0
-        return max(self._section.keep_firing_for_s, repeat_s)
+        return max(self._section.keep_firing_for_s, records.repeat_hold_s(entry.repeats))
 
     def _enter_state(
         self, record: ModelRecord, name: str, rule: Rule | None, state: RuleState, *, reason: str = ""
@@ -276,7 +277,7 @@ class Alerts:
         if previous is RuleState.FIRING and state is RuleState.OK:
             entry.ended_ns = record.event_ns
         if state is RuleState.FIRING and previous is not RuleState.ERROR:
-            is_repeat = entry.ended_ns > 0 and (record.event_ns - entry.ended_ns) / 1e9 < REPEAT_WITHIN_S
+            is_repeat = entry.ended_ns > 0 and (record.event_ns - entry.ended_ns) / 1e9 < records.REPEAT_WITHIN_S
             entry.repeats = entry.repeats + 1 if is_repeat else 0
         if state is RuleState.OK:
             entry.causes, entry.failed, entry.judged_ns, entry.exemplars = {}, [], {}, ()

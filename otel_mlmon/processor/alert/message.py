@@ -16,6 +16,7 @@ MAX_BINS: Final = 8
 MAX_OTHER_CAUSES: Final = 2
 MAX_TRACES: Final = 2
 MAX_LINKS: Final = 3
+MAX_MISSED: Final = 4
 BAR_WIDTH: Final = 16
 NAME_WIDTH: Final = 22
 
@@ -68,6 +69,7 @@ def _alert_lines(alert: Alert, *, is_unicode: bool) -> Iterator[str]:
         yield from _histogram_lines(alert.causes[0], is_unicode=is_unicode)
         yield ""
     yield from _list_other_causes(alert)
+    yield from _list_news(alert)
     if alert.exemplars:
         yield _format_row("Traces", "  ".join(alert.exemplars[:MAX_TRACES]))
     for link in alert.links[:MAX_LINKS]:
@@ -76,6 +78,19 @@ def _alert_lines(alert: Alert, *, is_unicode: bool) -> Iterator[str]:
         yield _format_row("If normal", alert.relearn_command)
     if not alert.is_resolved:
         yield _format_row("Silence", f'set enabled: false at models."{alert.model}".{alert.rule}')
+
+
+def _list_news(alert: Alert) -> Iterator[str]:
+    """Lists what no notification told before: what joined, and what began and ended while the recipient was away."""
+    if alert.news:
+        yield _format_row("New", ", ".join(alert.news[:MAX_MISSED]) + _count_more(alert.news))
+    for number, line in enumerate(alert.missed[:MAX_MISSED], start=1):
+        more = _count_more(alert.missed) if number == MAX_MISSED else ""
+        yield _format_row("Missed" if number == 1 else "", line + more)
+
+
+def _count_more(lines: tuple[str, ...]) -> str:
+    return f" and {len(lines) - MAX_MISSED} more" if len(lines) > MAX_MISSED else ""
 
 
 def _format_row(head: str, text: str) -> str:

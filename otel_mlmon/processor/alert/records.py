@@ -10,10 +10,21 @@ from otel_mlmon.processor.alert.cause import BinCounts
 from otel_mlmon.processor.alert.silence import AlertSilence
 from otel_mlmon.types import ModelKey
 
+REPEAT_WITHIN_S: Final = 3600.0
+"""What fires again within this of its end repeats itself."""
+REPEAT_HOLD_S: Final = 300.0
+"""How long every stream must be ok after the first repetition; twice as long after each further one."""
+MAX_HOLD_S: Final = 3600.0
+
 RETIRED_AFTER_S: Final = 300.0
 """How long a version has no traffic while another one has some until it is retired."""
 RETIRED: Final = "This version is retired: it had no traffic for 5 minutes while another version had some."
 """Why its alerts end."""
+
+
+def repeat_hold_s(repeats: int) -> float:
+    """Returns for how many seconds what fired again `repeats` times must be ok until its alert ends."""
+    return min(REPEAT_HOLD_S * 2.0 ** (repeats - 1), MAX_HOLD_S) if repeats else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,8 @@ panes are judged against their own time of the day:
   is forgiven for each hour since the first pane, .13 at most. Where two days hold fewer than 1,000 φ items nothing can
   be said of their hours: there the reference without hours stays, and nothing more is forgiven.
 
-A day is accepted only if it was whole and no evidence in it reached half of the alarm line; the first two, which were
+A day is accepted only if it was whole (with items in three quarters of the slots that the fullest day before had; the
+first day with any) and no evidence in it reached half of the alarm line; the first two, which were
 judged by a reference without hours, also if their shares are within .15 of that. Five weekdays and two days of weekends
 are, and then nothing changes any more: it never follows what it judges.
 
@@ -52,6 +53,9 @@ DAY_NS: Final = 86_400_000_000_000
 
 MIN_DAYS: Final = 2
 """Whole days of a kind that must be known."""
+
+MIN_FULL_SHARE: Final = 0.75
+"""The share of the slots of the fullest day that a whole day has items in."""
 
 MAX_DAYS: Final = (5, 2)
 """Days of each kind, weekdays and weekends, that are accepted; then the cycle is frozen."""
@@ -177,7 +181,7 @@ class DailyCycle:
         was_known = self.is_known
         kind = _kind_of(state.day)
         number = sum(day.kind == kind for day in state.days)
-        is_whole = state.first_ns <= state.day * DAY_NS and bool(state.today.any())
+        is_whole = state.first_ns <= state.day * DAY_NS and self._is_full_day()
         is_accepted = state.is_quiet or (not was_known and self._is_near_reference())
         state.effect = effect
         state.whole_days += is_whole
@@ -190,6 +194,13 @@ class DailyCycle:
         state.day, state.is_quiet = day, True
         state.today = np.zeros_like(state.today)
         return self.is_known and not was_known
+
+    def _is_full_day(self) -> bool:
+        """Whether the day had items in most of the slots in which the fullest day before had any."""
+        state = self.state
+        slots = state.today.reshape(state.slots, QUARTERS // state.slots, -1).any(axis=(1, 2)).sum()
+        most = max((day.counts.any(axis=1).sum() for day in state.days), default=1)
+        return bool(slots >= MIN_FULL_SHARE * most)
 
     def add(self, start_ns: int, counts: Ints, *, is_quiet: bool) -> None:
         """Counts a pane of the present day, shape (K,)."""

@@ -340,6 +340,7 @@ class EvidenceBank:
         arrays = self._arrays
         tolerance, shares = arrays["tolerance"][index], arrays["shares"][index]
         if slots is None:
+            arrays["has_cycle"][index] = False
             radius = tolerance + np.sqrt(arrays["variance"][index] * effect)
             return Null(shares, arrays["set_shares"][index], arrays["set_shares"][index], radius)
         # Before a stream has a cycle, its reference is what was to be expected.

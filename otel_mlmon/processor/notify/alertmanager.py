@@ -139,8 +139,8 @@ def _build_alert(
         "startsAt": _format_time(starts_s),
         "endsAt": _format_time(ends_s),
     }
-    if alert.web_address:
-        document["generatorURL"] = f"http://{alert.web_address}/api/v1/alerts"
+    if alert.web_url:
+        document["generatorURL"] = f"{alert.web_url}/api/v1/alerts"
     return document
 
 

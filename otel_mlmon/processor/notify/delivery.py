@@ -218,7 +218,9 @@ class Delivery:
             return None
         if now_s - heads[0].queued_s >= self._settings.merge_after_s and len(self._queue) > 1:
             self._merge_queue()
-            heads = [entry for entry in self._heads() if entry.due_s <= now_s] or heads
+            heads = [entry for entry in self._heads() if entry.due_s <= now_s]
+            if not heads:
+                return None
         entry = min(heads, key=lambda head: head.due_s)
         self._queue.remove(entry)
         self._current = entry

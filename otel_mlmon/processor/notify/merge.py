@@ -53,7 +53,8 @@ def _merge_chain(chain: list[QueuedAlert]) -> QueuedAlert:
     first, last = chain[0], chain[-1]
     if first is last:
         return first
-    begin_ns = first.alert.time_ns if first.alert.is_beginning else last.alert.incident_ns
+    # An incident that the recipient knows of goes on, also where it ended and began again meanwhile.
+    begin_ns = first.alert.time_ns if first.alert.is_beginning else first.alert.incident_ns
     missed = tuple(line for entry in chain for line in entry.alert.missed)
     alert = replace(last.alert, previous=first.alert.previous, incident_ns=begin_ns, missed=missed)
     keys = [key for entry in chain for key in (*entry.superseded, entry.alert.key)]
@@ -65,7 +66,8 @@ def _merge_finished(finished: list[QueuedAlert]) -> QueuedAlert:
     lines = tuple(line for entry in finished for line in (entry.alert.missed or (_describe(entry.alert),)))
     last = finished[-1]
     keys = [key for entry in finished for key in (*entry.superseded, entry.alert.key)]
-    return replace(last, alert=replace(last.alert, missed=lines), superseded=tuple(keys[:-1]))
+    due_s = min(entry.due_s for entry in finished)
+    return replace(last, alert=replace(last.alert, missed=lines), due_s=due_s, superseded=tuple(keys[:-1]))
 
 
 def _describe(alert: Alert) -> str:

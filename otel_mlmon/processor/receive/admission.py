@@ -215,11 +215,15 @@ class Admission:
         request.result.set_running_or_notify_cancel()  # so that nobody can cancel it while it is being stored
         codec = CODECS[signal]
         decoded: DecodedRequest | None = None
-        with self._decoders, self._meter.measure():
-            self._check_wait(place)
-            message = self._parse(request)
-            with guard("receive.decode"):
-                decoded = codec.decode(message)
+        try:
+            with self._decoders, self._meter.measure():
+                self._check_wait(place)
+                message = self._parse(request)
+                with guard("receive.decode"):
+                    decoded = codec.decode(message)
+        except BaseException:
+            self.release(place)  # whatever happened, or every later request would wait behind it
+            raise
         if decoded is None:
             self._fail(request, codec.count(message))
         elif not decoded.items:

@@ -18,6 +18,12 @@ MAX_ZSTD_WINDOW_BYTES: Final = 8 * 2**20
 _ZSTD_SLICE_BYTES: Final = 512
 """The decoder has no limit on its output, and a block of 4 bytes can become 128 KiB: a slice becomes 16 MiB at most."""
 
+_ZLIB_SLICE_BYTES: Final = 2**16
+"""What follows a gzip member is copied, a slice of it at most."""
+
+MAX_MEMBERS: Final = 1_000
+"""The most gzip members or zstd frames of a body: small ones cost more time than bytes."""
+
 _GZIP: Final = 31
 _ZLIB: Final = 15
 _RAW: Final = -15
@@ -54,25 +60,29 @@ def inflate(body: bytes, encoding: str, *, max_bytes: int) -> bytes:
 def _decompress(body: bytes, window_bits: int, max_bytes: int) -> bytes:
     parts: list[bytes] = []
     room_bytes = max_bytes
-    while True:
+    position = 0
+    for _ in range(MAX_MEMBERS):
         decompressor = zlib.decompressobj(window_bits)
-        part = decompressor.decompress(body, room_bytes + 1)
-        room_bytes -= len(part)
-        if room_bytes < 0:
-            raise TooLargeError
-        parts.append(part)
-        if not decompressor.eof:
-            raise MalformedError("The compressed body is truncated.")
-        body = decompressor.unused_data
-        if window_bits != _GZIP or not body:
+        while not decompressor.eof:
+            piece = body[position : position + _ZLIB_SLICE_BYTES]
+            if not piece:
+                raise MalformedError("The compressed body is truncated.")
+            part = decompressor.decompress(piece, room_bytes + 1)
+            position += len(piece) - len(decompressor.unused_data)
+            room_bytes -= len(part)
+            if room_bytes < 0:
+                raise TooLargeError
+            parts.append(part)
+        if window_bits != _GZIP or position == len(body):
             return b"".join(parts)
+    raise MalformedError(f"The compressed body has more than {MAX_MEMBERS:,} members.")
 
 
 def _decompress_zstd(body: bytes, max_bytes: int) -> bytes:
     parts: list[bytes] = []
     room_bytes = max_bytes
     position = 0
-    while True:
+    for _ in range(MAX_MEMBERS):
         decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW_BYTES).decompressobj()
         while not decompressor.eof:
             piece = body[position : position + _ZSTD_SLICE_BYTES]
@@ -86,3 +96,4 @@ def _decompress_zstd(body: bytes, max_bytes: int) -> bytes:
             parts.append(part)
         if position == len(body):
             return b"".join(parts)
+    raise MalformedError(f"The compressed body has more than {MAX_MEMBERS:,} frames.")

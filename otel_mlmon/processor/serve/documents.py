@@ -179,7 +179,10 @@ def stream_document(stream: StreamSummary, score: Score) -> Document:
 
 
 def gauges(document: Document, scores: Mapping[StreamKey, Score], rules: Iterable[RuleStatus]) -> Iterator[MetricValue]:
-    """Yields the gauges of an `overview`: states, evidence, statistics and window counts of every stream and rule."""
+    """Yields the gauges of an `overview`: states, evidence, statistics and window counts.
+
+    Of each model those of the version that was updated last.
+    """
     for model_values in document["models"].values():
         model = ModelKey(model_values["name"], model_values["version"], model_values["environment"])
         model_attributes = _model_attributes(model)

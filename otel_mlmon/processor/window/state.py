@@ -193,6 +193,8 @@ class WindowState:
 
     def prune_panes(self) -> None:
         """Drops unsaved panes that no rolling window holds any more, where there is no repository."""
+        if self.is_stored:
+            return
         rolling_ns = self.windows.rolling_ns
         oldest_ns = {key: model.progress.last_ns - rolling_ns for key, model in self.models.items()}
         for panes in (self.changes.panes, self.changes.amendments):

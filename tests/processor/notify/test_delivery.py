@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from otel_mlmon.processor.alert.alert import Alert, RuleState
+from otel_mlmon.processor.alert.message import format_alert
 from otel_mlmon.processor.notify.delivery import MAX_HANGING, Delivery, DeliverySettings
 from otel_mlmon.processor.notify.notifier import PermanentError, TransientError
 from tests.support.alerts import FIRING, RESOLVED
@@ -263,12 +264,15 @@ def test_the_longer_of_backoff_and_retry_after_is_waited_for(retry_after_s: floa
     assert timeline.waits_s == [wait_s]
 
 
-def deliver(timeline: Timeline, script: Sequence[Exception], *alerts: Alert) -> tuple[ScriptedNotifier, list[str]]:
+def deliver(
+    timeline: Timeline, script: Sequence[Exception], *alerts: Alert, seed: int = 1
+) -> tuple[ScriptedNotifier, list[str]]:
     """Delivers alerts on a timeline, all of which are queued before the first attempt."""
     notifier, letters, settled = ScriptedNotifier(list(script)), DeadLetterList(), list[str]()
     queue = Delivery(
-        notifier, name="n", dead_letters=letters, clock=timeline.clock, wait=timeline.wait, settle=settled.append
-    )
+        notifier, name="n", dead_letters=letters, clock=timeline.clock, wait=timeline.wait, settle=settled.append,
+        rng=random.Random(seed),
+    )  # fmt: skip
     for alert in alerts:
         queue.submit(alert)
     queue.start()
@@ -302,6 +306,17 @@ def test_ten_minutes_away_is_one_message_for_what_came_and_went_and_one_for_what
         "critical · b 1 · prediction drift, 2025-11-22 14:00:12 to 2025-11-22 14:01:12 UTC",
     )
     assert [told[model].missed for model in ("c", "told before")] == [(), ()]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_came_and_went_is_one_message_whichever_attempt_comes_first(seed: int) -> None:
+    alerts = numbered(*(replace(alert, model=model) for model in ("a", "b") for alert in (FIRING, RESOLVED)))
+    notifier, settled = deliver(Timeline(), [TransientError("ConnectError")] * 60, *alerts, seed=seed)
+    assert sorted(settled) == sorted(alert.key for alert in alerts)
+    (alert,) = notifier.alerts
+    assert len(alert.missed) == 2
+    for line in alert.missed:
+        assert line in format_alert(alert)
 
 
 def test_a_short_outage_changes_nothing() -> None:

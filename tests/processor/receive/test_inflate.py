@@ -42,6 +42,13 @@ def test_gzip_members_in_a_row_are_one_body() -> None:
         inflate(gzip.compress(b"one ") + gzip.compress(b"two"), "gzip", max_bytes=6)
 
 
+def test_members_and_frames_without_number_are_malformed() -> None:
+    with pytest.raises(MalformedError, match="more than 1,000 members"):
+        inflate(gzip.compress(b"") * 200_000, "gzip", max_bytes=10)
+    with pytest.raises(MalformedError, match="more than 1,000 frames"):
+        inflate(zstandard.compress(b"") * 200_000, "zstd", max_bytes=10)
+
+
 @pytest.mark.parametrize("encoding", ["identity", "gzip", "deflate"])
 def test_the_limit_is_exact(encoding: str) -> None:
     compress = COMPRESS[encoding]

@@ -256,7 +256,7 @@ def _find_deploy(
     others = [
         (history.first_ns(model_id, version), version)
         for version in versions
-        if version != model["version"] and 0 < history.first_ns(model_id, version) < first_ns
+        if version != model["version"] and history.first_ns(model_id, version) < first_ns
     ]
     if not others or not first_ns:
         return None

@@ -117,6 +117,10 @@ class VersionHistory:
                 )
 
 
+SETTLING_NS: Final = 60 * 10**9
+"""What is there so soon after the history began may have been there long before."""
+
+
 class History:
     """The histories of all model versions, by the id of the model and by version.
 
@@ -126,6 +130,7 @@ class History:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._versions: dict[tuple[str, str], VersionHistory] = {}
+        self._begin_ns = 0
 
     def add(self, overview: Mapping[str, Any]) -> None:
         """Adds what changed in the documents since the last call."""
@@ -137,13 +142,18 @@ class History:
                     continue
                 if history is None:
                     history = self._versions[key] = VersionHistory(first_ns=updated_ns)
+                    self._begin_ns = self._begin_ns or updated_ns
                 history.add(document)
             self._drop_silent()
 
     def first_ns(self, model: str, version: str) -> int:
-        """Returns when a model version was first seen, Unix nanoseconds; 0 if it is unknown."""
+        """Returns when a model version was first seen, Unix nanoseconds; 0 if that is unknown.
+
+        Of what was there in the first minute of the history, as after a restart, it is unknown when it began.
+        """
         history = self._versions.get((model, version))
-        return history.first_ns if history is not None else 0
+        is_known = history is not None and history.first_ns >= self._begin_ns + SETTLING_NS
+        return history.first_ns if history is not None and is_known else 0
 
     def model_rows(self, model: str, version: str, span: Span) -> list[tuple[int, tuple[float, ...]]]:
         """Returns times and `MODEL_COLUMNS` of a model version."""

@@ -151,7 +151,7 @@ class Page:
 
     async def _updates(self, request: Request) -> Response:
         if self._listeners >= MAX_LISTENERS:
-            return Response("Too many pages listen; this one is up to date when it is loaded again.\n", 204)
+            return Response(status_code=204)  # the page is up to date when it is loaded again
         return StreamingResponse(self._tell_changes(request), media_type="text/event-stream")
 
     async def _tell_changes(self, request: Request) -> AsyncIterator[str]:

@@ -287,10 +287,10 @@ def _build_distribution(stream: Document, causes: Iterable[Document] = ()) -> di
 ORIGINS: Final = {
     "learned": "learned from the first values of this version",
     "file": "from a profile file",
-    "profile": "from a profile file",
-    "embedded": "carried by the model file",
+    "model": "carried by the model file",
     "budget": "the share that the configuration accepts",
-    "moving": "moves with time: the same hours of the days before",
+    "rolling": "moves with time: the hours before",
+    "hour_of_week": "moves with time: the same hour of the weeks before",
 }
 
 
