@@ -26,7 +26,7 @@ from otel_mlmon.processor.state.repository import (
     encode,
     load_records,
 )
-from otel_mlmon.processor.state.sqlite import APPLICATION_ID, FILE_NAME, SqliteRepository, connect_private
+from otel_mlmon.processor.state.sqlite import APPLICATION_ID, FILE_NAME, LOCK_NAME, SqliteRepository, connect_private
 
 RecordKinds = Mapping[str, RecordKind[Any]]
 """Every kind of record, by its name."""
@@ -196,6 +196,13 @@ def _open_readonly(directory: Path) -> Iterator[sqlite3.Connection]:
 def _rebuild_database(directory: Path) -> None:
     """Copies the rows that can be read, from both ends of the table, to a new database in the place of the old one."""
     path, aside = directory / FILE_NAME, directory / DAMAGED_FILE_NAME
+    lock = connect_private(directory / LOCK_NAME)
+    try:
+        lock.execute("BEGIN EXCLUSIVE")  # before anything is moved; held by a processor that runs
+    except sqlite3.OperationalError as error:
+        raise StoreError(f"the state in {directory} is in use: stop the processor first") from error
+    finally:
+        lock.close()
     if aside.exists():
         raise StoreError(f"{aside} exists already, from an earlier repair: move it away")
     rows = {(kind, key): value for order in ("ASC", "DESC") for kind, key, value in _read_rows(path, order)}

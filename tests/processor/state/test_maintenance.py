@@ -83,6 +83,18 @@ def test_a_state_that_a_processor_uses_is_not_repaired(directory: Path) -> None:
     owner.close()
 
 
+def test_a_damaged_database_that_a_processor_uses_stays_where_it_is(directory: Path) -> None:
+    owner = SqliteRepository(directory)
+    path = directory / FILE_NAME
+    damaged = b"SQLite format 3\0" + b"\xff" * 8192
+    path.write_bytes(damaged)
+    with pytest.raises(StoreError, match="in use"):
+        repair_state(directory, RECORD_KINDS)
+    owner.close()
+    assert path.exists()
+    assert not (directory / "mlmon-damaged.sqlite3").exists()
+
+
 def test_a_model_is_forgotten_with_all_its_versions_and_nothing_else(tmp_path: Path) -> None:
     with SimulatedProcessor() as processor:
         for _ in range(4):
