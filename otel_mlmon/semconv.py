@@ -329,11 +329,16 @@ NOTIFICATIONS: Final = _counter(
 NOTIFICATIONS_PENDING: Final = _gauge(
     "otel_mlmon.processor.notifications.pending", "{notification}", "Notifications that wait to be delivered.", NOTIFIER
 )
+GAUGE_STREAMS_OMITTED: Final = _gauge(
+    "otel_mlmon.processor.gauges.omitted",
+    "{stream}",
+    "Streams without gauges, since `limits.max_gauge_streams` others came first; they are monitored all the same.",
+)
 
 PROCESSOR_SELF_METRICS: Final = (
     PROCESSOR_INFO, RECEIVED_POINTS, REJECTED_POINTS, RECEIVED_UNUSED, REQUESTS_MALFORMED, REQUESTS_REFUSED,
     REQUESTS_REFUSED_BYTES, REQUESTS_DEAD_LETTERS, REQUESTS_PENDING, QUEUE_DURATION, WINDOW_POINTS, REFERENCES, ALERTS,
-    NOTIFICATIONS, NOTIFICATIONS_PENDING, FAILURES,
+    NOTIFICATIONS, NOTIFICATIONS_PENDING, GAUGE_STREAMS_OMITTED, FAILURES,
 )  # fmt: skip
 """The metrics that the processor reports about itself, at `/metrics`; running totals are counters."""
 

@@ -124,6 +124,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "processor.connections": BASE,
     "processor.settings": (*BASE, "processor", *PROFILE),
     "processor.pipeline": (*BASE, "processor"),
+    "processor.evidence_log": (*BASE, "processor.detect", "processor.state.repository", "processor.window"),
     "processor.service": (*BASE, "processor"),
     "processor.receive": (*BASE, "processor.address", "processor.connections"),
     "processor.window": (
@@ -139,6 +140,7 @@ OURS: dict[str, tuple[str, ...]] = {
         "processor.detect.score",
         "processor.window.window",
     ),
+    "processor.alert.store": (*BASE, "processor.alert", "processor.state.repository"),
     "processor.alert.rules": (
         *BASE,
         *SECTION,
@@ -155,6 +157,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "processor.state": BASE,
     "processor.serve": (*BASE, "processor.address", "processor.connections", "processor.self_telemetry"),
     "processor.serve.documents": (*BASE, "processor"),
+    "processor.serve.publication": (*BASE, "processor"),
 }
 
 # A leaf, which is reached through its registry, and the entries that may import it by name all the same.
@@ -175,7 +178,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
         "types", "testing", "backtest", "table", "sketch", "reference", "demo",
         "instrumentation.decode", "instrumentation.aggregate", "instrumentation.runtime", "instrumentation.export",
         "instrumentation.sentry", "instrumentation.pipeline",
-        "processor.receive", "processor.window", "processor.detect", "processor.alert", "processor.pipeline",
+        "processor.receive", "processor.window", "processor.detect", "processor.alert", "processor.pipeline", "processor.evidence_log",
         "processor.state.repository", "processor.state.maintenance", "processor.serve.documents",
     ),
     "onnxruntime": ("instrumentation.runtime.onnxruntime", "demo.service"),

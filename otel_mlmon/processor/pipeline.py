@@ -13,7 +13,7 @@ A data point goes through them in this order:
                `commit`    everything that changed is stored in one transaction
        ↓
     notify     `publish`   committed alerts are handed to the notifiers, and events about new versions are sent; then
-                           rolling windows are measured by the known statistics, and documents handed to the web port
+                           what changed is handed to the web port, which makes documents of it when it is asked
 
 The state thread (`state/thread.py`) calls these in turn for one batch of requests after another. An alert is stored in
 the transaction of the pane that raised it, and handed over after the commit. It stays stored until every recipient has
@@ -33,26 +33,22 @@ from typing import Final, Protocol
 from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert
+from otel_mlmon.processor.alert.records import RuleStatus
 from otel_mlmon.processor.alert.version_change import VersionChange, describe_version_change
 from otel_mlmon.processor.clock import SteadyClock
 from otel_mlmon.processor.detect.evaluator import Evaluator
-from otel_mlmon.processor.detect.score import Score, Statistics
+from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.detect.version_test import find_moves
 from otel_mlmon.processor.notify.dispatcher import OutboxEntry
 from otel_mlmon.processor.notify.notifier import EmitEvent
 from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, Rejections, TelemetryItem
-from otel_mlmon.processor.records import (
-    ALERTS,
-    CYCLE,
-    EVIDENCE,
-    OUTBOX,
-    VERSION_CHANGES,
-    CycleRecord,
-    StreamRecord,
-)
+from otel_mlmon.processor.evidence_log import EvidenceLog
+from otel_mlmon.processor.alert.store import AlertStore
+from otel_mlmon.processor.records import OUTBOX, VERSION_CHANGES
 from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
 from otel_mlmon.processor.serve import documents
 from otel_mlmon.processor.serve.page.history import History
+from otel_mlmon.processor.serve.publication import ModelView, Publication
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.state.instance import load_instance_id
 from otel_mlmon.processor.state.repository import load_records, open_repository, put_records
@@ -85,6 +81,9 @@ class AlertDispatcher(Protocol):
         """Attempts what waits once more, and stops, within a few seconds."""
 
 
+REFRESH_NS: Final = 1_000_000_000
+"""Interval at which models that change all the time are published."""
+
 RELEARNED: Final = "The reference is learned again, as an administrator asked."
 REPLACED: Final = "The model came with another reference."
 """Why the alerts about streams end whose reference is another one now."""
@@ -93,7 +92,7 @@ REPLACED: Final = "The model came with another reference."
 class ProcessorPipeline:
     """Runs the steps, and holds the state of all of them.
 
-    Runs on: the state thread; `read`, `references` and `gauges` on any.
+    Runs on: the state thread; `read`, `references`, `gauges` and `publication` on any.
 
     Args:
         settings: Of every step.
@@ -120,14 +119,15 @@ class ProcessorPipeline:
         self._telemetry = telemetry
         self._emit_event = emit_event
         self._clock_ns = SteadyClock(clock_ns)
-        self._document: documents.Document = {"models": {}, "versions": {}, "alerts": []}
         self.history = History()
-        """What the documents said before."""
-        self._references: dict[str, dict[str, ModelReference]] = {}
-        self._gauges: tuple[MetricValue, ...] = ()
-        self._scores: dict[StreamKey, Score] = {}
-        self._changed_streams: set[StreamKey] = set()
-        """Streams that were scored or removed since the last commit."""
+        """What was so before."""
+        self._unpublished: set[ModelKey] = set()
+        """Models that changed since they were last published."""
+        self._refresh_ns = 0
+        """When models that changed are published at the latest, and those that time alone changes."""
+        self._evidence = EvidenceLog(Evaluator(policy_for=settings.policy, alarm_line_for=settings.alarm_line))
+        self.publication = Publication(self._evidence.evaluator.measure, max_gauge_streams=settings.max_gauge_streams)
+        """What the web port and the exporter show."""
         self._outbox: dict[str, OutboxEntry] = {}
         self._changed_alerts: set[str] = set()
         """Keys of the entries of the outbox that changed since the last commit, those that were removed too."""
@@ -135,6 +135,8 @@ class ProcessorPipeline:
         """Alerts that were not handed over yet, in order."""
         self._points: Counter[str] = Counter()
         """Points by outcome that the processor's own metrics do not count yet."""
+        self._is_closing = False
+        """Whether all evidence is stored with the next commit."""
         self._has_removed_models = False
         """Whether models were removed since the last commit."""
         self._version_changes: dict[ModelKey, VersionChange] = {}
@@ -144,16 +146,16 @@ class ProcessorPipeline:
         self._unsent_changes: list[VersionChange] = []
 
     def read(self) -> documents.Document:
-        """Returns the documents of the last batch; not to be changed."""
-        return self._document
+        """Returns the documents of what is published; not to be changed."""
+        return self.publication.overview()
 
     def references(self) -> Mapping[str, Mapping[str, ModelReference]]:
-        """Returns the reference of each model after the last batch, by id and version; not to be changed."""
-        return self._references
+        """Returns the reference of each model, by id and version."""
+        return self.publication.references()
 
     def gauges(self) -> Iterable[MetricValue]:
-        """Returns the gauges of the last batch."""
-        return self._gauges
+        """Returns the gauges of what is published."""
+        return self.publication.gauges()
 
     def open(self) -> None:
         """Loads the state, and hands over again the alerts that some recipient may not have.
@@ -174,40 +176,32 @@ class ProcessorPipeline:
             clock_ns=self._clock_ns,
         )
         self._windows.load(self._repository)
-        self._evaluator = Evaluator(policy_for=settings.policy, alarm_line_for=settings.alarm_line)
-        for record in load_records(self._repository, EVIDENCE).values():
-            self._scores[record.stream] = record.score
-            if record.state is not None:
-                self._evaluator.restore(record.stream, record.state)
-        for cycle in load_records(self._repository, CYCLE).values():
-            self._evaluator.restore_cycle(cycle.stream, cycle.state)
+        self._evidence.load(self._repository, self._windows.find_stream, now_ns=self._clock_ns())
         self._version_changes = {
             change.model: change for change in load_records(self._repository, VERSION_CHANGES).values()
         }
-        alerts = load_records(self._repository, ALERTS).get("")
-        self._alerts = settings.alerts(alerts, now_ns=self._clock_ns())
+        self._alert_store = AlertStore(self._repository)
+        self._alerts = settings.alerts(self._alert_store.load(self._clock_ns()), now_ns=self._clock_ns())
         self._outbox = load_records(self._repository, OUTBOX)
         self._dispatcher.start(self._alerts.notified())
         for entry in sorted(self._outbox.values(), key=lambda entry: entry.alert.sequence):
             self._dispatcher.submit(entry)
-        self.publish(is_busy=True)
+        self._unpublished.update(self._windows.models)
+        self.publish(is_busy=False)
 
     def apply(self, items: tuple[TelemetryItem | RelearnRequest, ...], /) -> Rejections:
         """Adds the points of one request to their panes, and what it reports of models that were loaded.
 
         Returns the points that were not counted, by reason.
         """
-        outcomes: Counter[PointOutcome] = Counter()
+        outcomes = self._windows.add_points(item for item in items if isinstance(item, DataPoint))
         for item in items:
             if isinstance(item, RelearnRequest):
                 self._relearn(item)
-                continue
-            if isinstance(item, DataPoint):
-                outcomes[self._windows.add(item)] += 1
-                continue
-            self._windows.add_provider(item)
-            if isinstance(item, ModelLoaded):
-                self._telemetry.add(semconv.REFERENCES, outcome=self._windows.add_reference(item))
+            elif not isinstance(item, DataPoint):
+                self._windows.add_provider(item)
+                if isinstance(item, ModelLoaded):
+                    self._telemetry.add(semconv.REFERENCES, outcome=self._windows.add_reference(item))
         self._points.update(outcomes)
         return {outcome: count for outcome, count in outcomes.items() if outcome in REJECTED_OUTCOMES}
 
@@ -217,7 +211,7 @@ class ProcessorPipeline:
         replaced = self._windows.pop_replaced_streams()
         windows = self._windows.close_panes(now_ns)
         removed = dict.fromkeys(self._windows.pop_removed_streams())
-        self._drop_evidence((*replaced, *removed))
+        self._evidence.drop((*replaced, *removed))
         alerts = self._alerts.remove_streams(replaced, now_ns, REPLACED)
         for model in {stream.model for stream in removed}.difference(self._windows.models):
             alerts += self._alerts.remove_model(model, now_ns)
@@ -245,17 +239,14 @@ class ProcessorPipeline:
         changes = self._version_changes
         present = sorted(model for model in self._unstored_changes if model in changes)
         put_records(repository, VERSION_CHANGES, [(json.dumps(model), changes[model]) for model in present])
-        if self._changed_streams or self._new_alerts or self._has_removed_models:
-            put_records(repository, ALERTS, [("", self._alerts.record())])
-        scored = [stream for stream in self._changed_streams if stream in self._scores]
-        put_records(repository, EVIDENCE, [(_key(stream), self._stream_record(stream)) for stream in scored])
-        cycles = [CycleRecord(stream=stream, state=state) for stream, state in self._evaluator.pop_changed_cycles()]
-        put_records(repository, CYCLE, [(_key(record.stream), record) for record in cycles])
+        changed = {stream.model for stream in self._evidence.changed}
+        if changed or self._new_alerts or self._has_removed_models or self._is_closing:
+            has_news = bool(self._new_alerts) or self._has_removed_models or self._is_closing
+            self._alert_store.save(self._alerts.record(), changed, self._clock_ns(), has_news=has_news)
+        self._evidence.save(repository, now_ns=self._clock_ns(), is_last=self._is_closing)
         changed = {key: self._outbox[key] for key in self._changed_alerts if key in self._outbox}
         put_records(repository, OUTBOX, changed.items())
         obsolete = {
-            CYCLE.name: [_key(stream) for stream in self._changed_streams.difference(scored)],
-            EVIDENCE.name: [_key(stream) for stream in self._changed_streams.difference(scored)],
             OUTBOX.name: [key for key in self._changed_alerts if key not in changed],
             VERSION_CHANGES.name: [json.dumps(model) for model in self._unstored_changes.difference(present)],
         }
@@ -263,14 +254,18 @@ class ProcessorPipeline:
             if keys:
                 repository.delete(kind, sorted(keys))
         repository.commit()
+        self._evidence.note_saved()
+        self._alert_store.note_saved()
         self._changed_alerts.clear()
         self._unstored_changes.clear()
         self._has_removed_models = False
 
     def publish(self, *, is_busy: bool) -> None:
-        """Hands committed alerts over, and publishes the documents."""
-        is_changed = is_busy or bool(self._changed_streams or self._new_alerts)
-        self._changed_streams.clear()
+        """Hands committed alerts over, and publishes what changed; under load once in `REFRESH_NS`."""
+        self._unpublished.update(stream.model for stream in self._evidence.changed)
+        self._unpublished |= self._windows.pop_touched_models()
+        is_changed = bool(self._unpublished or self._new_alerts)
+        self._evidence.changed.clear()
         new_alerts, self._new_alerts = self._new_alerts, []
         for alert in new_alerts:
             if alert.key in self._outbox:
@@ -285,15 +280,16 @@ class ProcessorPipeline:
         for outcome, count in self._points.items():
             self._telemetry.add(semconv.WINDOW_POINTS, count, outcome=outcome)
         self._points.clear()
-        if is_changed:
-            self._measure_windows()
-            self._publish_documents()
+        now_ns = self._clock_ns()
+        if now_ns >= self._refresh_ns or (is_changed and not is_busy):
+            self._publish_models(now_ns)
 
     def close(self) -> None:
         """Closes the repository; alerts that are settled are not repeated at the next start."""
         with guard("close"):
             self._dispatcher.shutdown()
             self._settle_alerts()
+            self._is_closing = True
             self.commit()
         self._repository.close()
 
@@ -313,8 +309,8 @@ class ProcessorPipeline:
         with guard("drift"):
             moves = find_moves(
                 pair.windows,
-                policy_of=self._evaluator.policy,
-                design_effect_of=lambda stream: self._design_effect(StreamKey(pair.before, stream.stream)),
+                policy_of=self._evidence.evaluator.policy,
+                design_effect_of=lambda stream: self._evidence.design_effect(StreamKey(pair.before, stream.stream)),
             )
             change = describe_version_change(pair, moves)
             self._version_changes[pair.model] = change
@@ -324,20 +320,11 @@ class ProcessorPipeline:
             return self._alerts.add_version_change(change, now_ns)
         return []
 
-    def _design_effect(self, stream: StreamKey) -> float:
-        return self._scores[stream].design_effect if stream in self._scores else 1.0
-
     def _relearn(self, request: RelearnRequest) -> None:
         """Starts to learn references again, and ends the alerts that the old ones raised."""
         streams = self._windows.relearn(request)
-        self._drop_evidence(streams)
+        self._evidence.drop(streams)
         self._add_alerts(self._alerts.remove_streams(streams, self._clock_ns(), RELEARNED))
-
-    def _drop_evidence(self, streams: Iterable[StreamKey]) -> None:
-        for stream in streams:
-            self._evaluator.remove_stream(stream)
-            self._scores.pop(stream, None)
-            self._changed_streams.add(stream)
 
     def _add_alerts(self, alerts: Iterable[Alert]) -> None:
         """Adds alerts to the outbox, which is stored with the next commit."""
@@ -351,36 +338,30 @@ class ProcessorPipeline:
     def _score_panes(self, windows: list[Window]) -> dict[tuple[int, ModelKey], dict[StreamKey, tuple[Window, Score]]]:
         """Scores the windows, and groups the scores by pane and model, in the order of time."""
         panes: dict[tuple[int, ModelKey], dict[StreamKey, tuple[Window, Score]]] = {}
-        for window, score in self._evaluator.evaluate(windows):
-            self._scores[window.stream] = score
-            self._changed_streams.add(window.stream)
+        for window, score in self._evidence.score(windows):
             panes.setdefault((window.end_ns, window.stream.model), {})[window.stream] = (window, score)
         return panes
 
-    def _stream_record(self, stream: StreamKey) -> StreamRecord:
-        state = self._evaluator.state(stream) if stream in self._evaluator.streams() else None
-        return StreamRecord(stream=stream, score=self._scores[stream], state=state)
-
-    def _measure_windows(self) -> None:
-        """Measures the rolling windows of the scores that are not measured yet: those since the last publication."""
-        unmeasured = [stream for stream, score in self._scores.items() if score.statistics is None]
-        windows = {stream: self._windows.rolling_window(stream) for stream in unmeasured}
-        pairs = {stream: window for stream, window in windows.items() if window is not None}
-        results = dict(zip(pairs, self._evaluator.measure(list(pairs.values())), strict=True)) if pairs else {}
-        for stream in unmeasured:
-            self._scores[stream] = replace(self._scores[stream], statistics=results.get(stream, Statistics()))
-
-    def _publish_documents(self) -> None:
-        rules = self._alerts.current()
-        summaries = [self._windows.summary(model) for model in self._windows.models]
-        references: dict[str, dict[str, ModelReference]] = {}
-        for model in self._windows.models:
-            references.setdefault(model.id, {})[model.version] = self._windows.reference(model)
-        self._references = references
-        document = documents.overview(summaries, self._scores, rules, self._alerts.alerts(), self._version_changes)
-        self._document, self._gauges = document, tuple(documents.gauges(document, self._scores, rules))
-        self.history.add(document)
-
-
-def _key(stream: StreamKey) -> str:
-    return json.dumps(stream)
+    def _publish_models(self, now_ns: int) -> None:
+        """Publishes the models that changed, and now and then the rules of all, which time alone changes too."""
+        changed, self._unpublished = self._unpublished, set()
+        is_due = now_ns >= self._refresh_ns
+        if is_due:
+            self._refresh_ns = now_ns + REFRESH_NS
+        present, known = set(self._windows.models), self._evidence.scores
+        views: dict[ModelKey, ModelView | None] = {model: None for model in changed - present}
+        for model in sorted(changed & present):
+            summary = self._windows.summary(model)
+            keys = {stream.stream: StreamKey(model, stream.stream) for stream in summary.streams}
+            scores = {name: known[key] for name, key in keys.items() if key in known}
+            view = views[model] = ModelView(
+                summary=summary, scores=scores, reference=self._windows.reference(model)
+            )
+            values, evidence = documents.history_values(view.summary, view.scores)
+            self.history.add(model.id, model.version, summary.updated_ns, values, evidence)
+        rules: dict[ModelKey, list[RuleStatus]] = {}
+        for status in self._alerts.current(None if is_due else changed):
+            rules.setdefault(status.model, []).append(status)
+        self.publication.publish(
+            views, rules=rules, alerts=self._alerts.alerts(), changes=self._version_changes
+        )

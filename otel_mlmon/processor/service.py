@@ -280,6 +280,8 @@ class Service:
     def _metric_values(self) -> Iterator[MetricValue]:
         yield MetricValue(metric=semconv.PROCESSOR_INFO, value=1, attributes=self._identity)
         yield from self._pipeline.gauges()
+        omitted = self._pipeline.publication.omitted_streams
+        yield MetricValue(metric=semconv.GAUGE_STREAMS_OMITTED, value=omitted)
         for failure, total in JOURNAL.totals(semconv.FAILURES.name).items():
             yield MetricValue(metric=semconv.FAILURES, value=total, attributes=dict(failure))
         yield from self._telemetry.values()

@@ -51,6 +51,7 @@ class Settings:
         self.max_models: int = config.limits.max_models
         self.max_streams: int = config.limits.max_streams
         self.max_series: int = config.limits.max_series
+        self.max_gauge_streams: int = config.limits.max_gauge_streams
         references = [_moving_reference(config.model(name).reference) for name in config.models]
         self.windows = WindowSettings(
             pane_s=config.windows.pane_s,

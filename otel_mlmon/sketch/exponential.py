@@ -12,6 +12,7 @@ range, 0 for zeros, i + BIAS for bucket i of the positive range. So bins of ordi
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -125,23 +126,30 @@ class ExponentialHistogram:
 
     def merge(self, other: ExponentialHistogram) -> ExponentialHistogram:
         """Returns the histogram of both sets together, at the smaller of their scales or below."""
-        scale = min(self.scale, other.scale) if self.counts.size and other.counts.size else None
-        if scale is None:
-            one = self if self.counts.size else other
-            return ExponentialHistogram(
-                scale=one.scale,
-                ordinals=one.ordinals,
-                counts=one.counts,
-                moments=self.moments.merge(other.moments),
-            )
-        a, b = self.at_scale(scale), other.at_scale(scale)
-        scale = min(a.scale, b.scale)
-        a, b = a.at_scale(scale), b.at_scale(scale)
-        return self._limit_buckets(
+        return self.merge_all((self, other))
+
+    @classmethod
+    def merge_all(cls, parts: Sequence[ExponentialHistogram]) -> ExponentialHistogram:
+        """Returns the histogram of all sets together, of which there is at least one; in any order it is the same.
+
+        Its scale is the largest, not above that of any set with values, at which `MAX_BUCKETS` are enough.
+        """
+        if len(parts) == 1:
+            return parts[0]
+        filled = [part for part in parts if part.counts.size]
+        moments = Moments.merge_all([part.moments for part in parts])
+        if len(filled) < 2:
+            one = filled[0] if filled else parts[-1]
+            return cls(scale=one.scale, ordinals=one.ordinals, counts=one.counts, moments=moments)
+        scale = min([part.scale for part in filled])
+        while any(part.scale != scale for part in filled):  # a coarser scale may be needed on the way to another
+            filled = [part.at_scale(scale) for part in filled]
+            scale = min([part.scale for part in filled])
+        return cls._limit_buckets(
             scale=scale,
-            ordinals=np.concatenate([a.ordinals, b.ordinals]),
-            counts=np.concatenate([a.counts, b.counts]),
-            moments=self.moments.merge(other.moments),
+            ordinals=np.concatenate([part.ordinals for part in filled]),
+            counts=np.concatenate([part.counts for part in filled]),
+            moments=moments,
         )
 
     def subtract(self, earlier: ExponentialHistogram) -> ExponentialHistogram | None:

@@ -63,9 +63,23 @@ class Histogram:
         Raises:
             BinMismatchError: The bounds differ.
         """
-        self._check_bounds(other)
-        return Histogram(
-            bounds=self.bounds, counts=self.counts + other.counts, moments=self.moments.merge(other.moments)
+        return self.merge_all((self, other))
+
+    @classmethod
+    def merge_all(cls, parts: Sequence[Histogram]) -> Histogram:
+        """Returns the histogram of all sets together, of which there is at least one.
+
+        Raises:
+            BinMismatchError: The bounds differ.
+        """
+        if len(parts) == 1:
+            return parts[0]
+        for part in parts:
+            parts[0]._check_bounds(part)
+        return cls(
+            bounds=parts[0].bounds,
+            counts=np.add.reduce([part.counts for part in parts]),
+            moments=Moments.merge_all([part.moments for part in parts]),
         )
 
     def subtract(self, earlier: Histogram) -> Histogram | None:

@@ -9,7 +9,7 @@ that integer: exact, and the same in any order. Source: IEEE 754-2019, binary64 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -176,6 +176,16 @@ class Moments:
             exact_sum=self.exact_sum + other.exact_sum,
             minimum=min(self.minimum, other.minimum),
             maximum=max(self.maximum, other.maximum),
+        )
+
+    @classmethod
+    def merge_all(cls, parts: Sequence[Moments]) -> Moments:
+        """Returns the moments of all sets together; those of no set are empty."""
+        return cls(
+            count=sum([part.count for part in parts]),
+            exact_sum=ExactSum(sum([int(part.exact_sum) for part in parts])),
+            minimum=min([part.minimum for part in parts], default=math.inf),
+            maximum=max([part.maximum for part in parts], default=-math.inf),
         )
 
     def subtract(self, earlier: Moments) -> Moments:

@@ -7,7 +7,7 @@ each way is kept, since a conversion of one into another would lose precision fo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -99,19 +99,26 @@ class StreamSketch:
 
     def merge(self, other: StreamSketch) -> StreamSketch:
         """Returns the sketch of both sets together."""
-        explicit = dict(self.explicit)
-        for bounds, histogram in other.explicit.items():
-            present = explicit.get(bounds)
-            explicit[bounds] = histogram if present is None else present.merge(histogram)
-        if self.exponential is None or other.exponential is None:
-            exponential = other.exponential if self.exponential is None else self.exponential
-        else:
-            exponential = self.exponential.merge(other.exponential)
-        return StreamSketch(
-            exponential=exponential,
-            explicit=explicit,
-            categories=self.categories.merge(other.categories) if other.categories.counts else self.categories,
-            missing=self.missing + other.missing,
+        return self.merge_all((self, other))
+
+    @classmethod
+    def merge_all(cls, parts: Sequence[StreamSketch]) -> StreamSketch:
+        """Returns the sketch of all sets together, of which there is at least one."""
+        if len(parts) == 1:
+            return parts[0]
+        exponential = [part.exponential for part in parts if part.exponential is not None]
+        explicit: dict[Bounds, list[Histogram]] = {}
+        categories: dict[str, int] = {}
+        for part in parts:
+            for bounds, histogram in part.explicit.items():
+                explicit.setdefault(bounds, []).append(histogram)
+            for label, count in part.categories.counts.items():
+                categories[label] = categories.get(label, 0) + count
+        return cls(
+            exponential=ExponentialHistogram.merge_all(exponential) if exponential else None,
+            explicit={bounds: Histogram.merge_all(histograms) for bounds, histograms in explicit.items()},
+            categories=Categories(counts=categories),
+            missing=sum([part.missing for part in parts]),
         )
 
     def hide_values(self) -> StreamSketch:

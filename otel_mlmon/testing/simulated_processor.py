@@ -159,7 +159,7 @@ class SimulatedProcessor:
 
     def document(self) -> dict[str, Any]:
         """Returns the documents of `/api/v1/models` and `/api/v1/alerts`: `{"models": {…}, "alerts": […]}`."""
-        self._pipeline.publish(is_busy=True)
+        self._pipeline.publish(is_busy=False)
         return dict(self._pipeline.read())
 
     def stream(self, model: str, stream: str) -> dict[str, Any] | None:

@@ -114,7 +114,7 @@ class Bench:
         self.pipeline.apply(points)
         self.pipeline.advance()
         self.pipeline.commit()
-        self.pipeline.publish(is_busy=True)
+        self.pipeline.publish(is_busy=False)
 
     def stream(self, name: str = "prediction.label") -> dict[str, Any]:
         (model,) = self.pipeline.read()["models"].values()
@@ -329,7 +329,7 @@ def test_a_processor_that_was_down_for_the_retention_forgets_what_waited_too(tmp
     bench.clock.now_ns += 15 * 86_400 * SECOND
     bench.open()
     bench.turn()
-    assert (bench.pipeline._alerts.record().models, list(bench.pipeline._evaluator.streams())) == ([], [])
+    assert (bench.pipeline._alerts.record().models, list(bench.pipeline._evidence.evaluator.streams())) == ([], [])
     bench.kill()
 
 
@@ -531,7 +531,7 @@ def test_windows_are_measured_for_publication_and_again_after_a_restart(tmp_path
             tuple(label(count, at_s=at_s, since_s=at_s - 10, label=name) for name, count in CALM.items())
         )
         bench.pipeline.advance()
-    assert all(score.statistics is None for score in bench.pipeline._scores.values() if score.state == "ok")
+    assert all(score.statistics is None for score in bench.pipeline._evidence.scores.values() if score.state == "ok")
     bench.pipeline.commit()
     bench.pipeline.publish(is_busy=False)
     before = facts(bench)

@@ -199,10 +199,11 @@ class Alerts:
                     changes += self._resolve_rules(record, {name: entry}, reason)
         return changes
 
-    def current(self) -> list[RuleStatus]:
-        """Returns the state of every active rule of every model; quiet rules of a silent model are in `no_data`."""
+    def current(self, models: Iterable[ModelKey] | None = None) -> list[RuleStatus]:
+        """Returns the states of the active rules of these models, or all; a silent one's quiet rules are in `no_data`."""
         statuses = []
-        for model, record in sorted(self._models.items()):
+        for model in sorted(self._models if models is None else self._models.keys() & set(models)):
+            record = self._models[model]
             is_silent = self._is_silent(record)
             for name, rule in self._rules_of(model).active.items():
                 entry = record.rules.get(name, RuleRecord())

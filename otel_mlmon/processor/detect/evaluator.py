@@ -119,17 +119,24 @@ class Evaluator:
         self._entries: dict[StreamKey, StreamEntry] = {}
         self._banks: dict[BankKey, EvidenceBank] = {}
 
-    def evaluate(self, windows: Iterable[Window]) -> list[tuple[Window, Score]]:
+    def evaluate(
+        self, windows: Iterable[Window], *, log10_alarm_line: float | None = None
+    ) -> list[tuple[Window, Score]]:
         """Evaluates the panes of many streams; those of one stream come in the order of their time, each once.
 
         A score depends on the other windows by the alarm line only. The same reference over other bins keeps a
         stream's evidence; another reference, tolerance or direction starts it anew.
 
+        Args:
+            windows: The windows of the panes.
+            log10_alarm_line: The line of a pane that is replayed; None for the present one.
+
         Returns:
             One score for each window of a stream that has a policy, in the order of `windows`.
         """
         judged = [(window, policy) for window in windows if (policy := self.policy(window.stream)) is not None]
-        log10_alarm_line = self._alarm_line_for(self._count_watched(window for window, _ in judged))
+        if log10_alarm_line is None:
+            log10_alarm_line = self._alarm_line_for(self._count_watched(window for window, _ in judged))
         scores: list[Score | None] = [None] * len(judged)
         for positions in _split_into_rounds([window.stream for window, _ in judged]):
             for batch in self._batches(judged, positions):
@@ -145,6 +152,11 @@ class Evaluator:
         if stream not in self._policies:
             self._policies[stream] = self._policy_for(stream)
         return self._policies[stream]
+
+    def is_against(self, stream: StreamKey, reference: Reference) -> bool:
+        """Returns whether the stream's evidence is against this reference, judged as it is now."""
+        entry, policy = self._entries.get(stream), self.policy(stream)
+        return entry is not None and policy is not None and entry.is_against(reference, policy)
 
     def streams(self) -> KeysView[StreamKey]:
         """Returns the streams that have evidence, and so a `state`."""

@@ -24,7 +24,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from otel_mlmon.errors import MalformedError, OverloadedError, RetryableError, StoreError, UnavailableError
 from otel_mlmon.guard import guard
 from otel_mlmon.internal_events import Journal
-from otel_mlmon.processor.receive.codec import CODECS, BodyFormat, Signal, parse_request
+from otel_mlmon.processor.receive.codec import CODECS, BodyFormat, Signal, SignalCodec, parse_request
 from otel_mlmon.processor.receive.data_point import Rejections, TelemetryItem
 from otel_mlmon.processor.receive.dead_letters import DeadLetterDirectory
 from otel_mlmon.processor.receive.decode import DecodedRequest
@@ -219,8 +219,7 @@ class Admission:
             with self._decoders, self._meter.measure():
                 self._check_wait(place)
                 message = self._parse(request)
-                with guard("receive.decode"):
-                    decoded = codec.decode(message)
+                decoded = self._decode(codec, message)
         except BaseException:
             self.release(place)  # whatever happened, or every later request would wait behind it
             raise
@@ -263,6 +262,20 @@ class Admission:
                 self._totals["malformed"] += 1
             self.release(request.place)
             raise
+
+    def _decode(self, codec: SignalCodec, message: Any) -> DecodedRequest | None:
+        """Decodes a request; None after an internal error."""
+        malformed: MalformedError | None = None
+        with guard("receive.decode"):
+            try:
+                return codec.decode(message)
+            except MalformedError as error:
+                malformed = error
+        if malformed is not None:
+            with self._lock:
+                self._totals["malformed"] += 1
+            raise malformed
+        return None
 
     def _submit(self, request: _PendingRequest, decoded: DecodedRequest) -> None:
         def settle(delivery: Future[Rejections]) -> None:

@@ -11,7 +11,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otel_mlmon.errors import MalformedError
-from otel_mlmon.processor.receive.decode import DecodedRequest, count_points, decode_metrics
+from otel_mlmon.processor.receive.decode import DecodedRequest, MetricsRequest, count_points, decode_metrics
 from otel_mlmon.processor.receive.decode_logs import count_records, decode_logs
 from otel_mlmon.processor.receive.json import read_json
 
@@ -23,6 +23,9 @@ class SignalCodec(NamedTuple):
     """Holds how the requests of one signal are parsed, decoded, and counted where decoding fails."""
 
     request: Any
+    """The class of a request in protobuf."""
+    json_request: Any
+    """The class of a request in JSON."""
     decode: Callable[[Any], DecodedRequest]
     count: Callable[[Any], int]
 
@@ -33,14 +36,14 @@ def parse_request(signal: Signal, body: bytes, body_format: BodyFormat) -> Any:
     Raises:
         MalformedError: `body` is not a request of this signal.
     """
-    request = CODECS[signal].request
+    codec = CODECS[signal]
     if body_format == "json":
         try:
-            return read_json(request(), body)
+            return read_json(codec.json_request(), body)
         except MalformedError as error:
             raise MalformedError(f"The body is not an OTLP {signal} request in JSON: {error}.") from None
     try:
-        return request.FromString(body)
+        return codec.request.FromString(body)
     except DecodeError:
         raise MalformedError(f"The body is not an OTLP {signal} request in protobuf.") from None
 
@@ -54,8 +57,8 @@ def _count_spans(request: ExportTraceServiceRequest) -> int:
 
 
 CODECS: Final[Mapping[Signal, SignalCodec]] = {
-    "metrics": SignalCodec(ExportMetricsServiceRequest, decode_metrics, count_points),
-    "logs": SignalCodec(ExportLogsServiceRequest, decode_logs, count_records),
-    "traces": SignalCodec(ExportTraceServiceRequest, _decode_traces, _count_spans),
+    "metrics": SignalCodec(MetricsRequest, ExportMetricsServiceRequest, decode_metrics, count_points),
+    "logs": SignalCodec(ExportLogsServiceRequest, ExportLogsServiceRequest, decode_logs, count_records),
+    "traces": SignalCodec(ExportTraceServiceRequest, ExportTraceServiceRequest, _decode_traces, _count_spans),
 }
 """How the requests of each signal are read."""

@@ -10,18 +10,26 @@ above the maximum makes both unknown.
 
 from __future__ import annotations
 
-import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import DecodeError
+from google.protobuf.message_factory import GetMessageClass
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.common.v1 import common_pb2
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.metrics.v1 import metrics_pb2
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, ScopeMetrics
+from opentelemetry.proto.resource.v1 import resource_pb2
 
 from otel_mlmon import semconv
+from otel_mlmon.errors import MalformedError
 from otel_mlmon.processor.receive.attributes import (
     Attributes,
     attributes_of,
@@ -36,8 +44,8 @@ from otel_mlmon.types import ModelKey
 
 MAX_EXEMPLARS: Final = 4
 
-IDENTITY_CACHE_SIZE: Final = 16_384
-"""How many series' identities are cached, at about 1 KiB each."""
+MAX_CACHED_IDENTITIES: Final = 262_144
+"""How many series' identities are remembered, at about half a kilobyte each; beyond, all are forgotten and come anew."""
 
 _MAX_TIME_NS: Final = 2**63 - 1
 _NO_RECORDED_VALUE: Final = 1
@@ -99,7 +107,12 @@ class _PointCollector:
     faults: Counter[str] = field(default_factory=Counter)
 
 
-class _ScopeContext(NamedTuple):
+RawAttributes: TypeAlias = tuple[bytes, ...]
+"""The attributes of a point as they were sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _ScopeContext:
     """Holds the resource and scope that points share; its model fields apply where a point does not have its own."""
 
     model: ModelKey
@@ -107,6 +120,8 @@ class _ScopeContext(NamedTuple):
     identity: str
     """The canonical text of resource and scope."""
     sender: str
+    identities: dict[str, dict[RawAttributes, _PointIdentity]] = field(default_factory=dict)
+    """By metric and attributes, of the series that were seen."""
 
 
 class _PointIdentity(NamedTuple):
@@ -118,20 +133,70 @@ class _PointIdentity(NamedTuple):
     series: str
 
 
-def decode_metrics(request: ExportMetricsServiceRequest) -> DecodedRequest:
-    """Decodes and checks every point of `request`.
+def _build_request_class() -> Any:
+    """Builds a class for metrics requests whose points have their attributes as bytes.
+
+    An embedded message and bytes are the same on the wire. What is left as bytes costs nothing to parse, and the bytes
+    of a series that was seen before tell all that its attributes would. Everything else is as in OTLP's own classes.
+    Source: protobuf.dev/programming-guides/encoding (length-delimited records).
+    """
+    pool = DescriptorPool()
+    for module in (common_pb2, resource_pb2, metrics_pb2, metrics_service_pb2):
+        file = FileDescriptorProto()
+        module.DESCRIPTOR.CopyToProto(file)
+        for message in file.message_type if module is metrics_pb2 else ():
+            for attributes in message.field if message.name.endswith("DataPoint") else ():
+                if attributes.name == "attributes":
+                    attributes.type = FieldDescriptorProto.TYPE_BYTES
+                    attributes.ClearField("type_name")
+        pool.Add(file)  # type: ignore[no-untyped-call]
+    return GetMessageClass(pool.FindMessageTypeByName(ExportMetricsServiceRequest.DESCRIPTOR.full_name))
+
+
+MetricsRequest: Final = _build_request_class()
+"""A metrics request whose points have their attributes as bytes."""
+
+
+class _ContextCache:
+    """Remembers the contexts of scopes, and with them the identities of their series.
+
+    Runs on: any thread; two that add the same entry at once add an equal one.
+    """
+
+    def __init__(self) -> None:
+        self.contexts: dict[tuple[bytes, bytes], _ScopeContext] = {}
+        self.attributes: dict[bytes, bytes] = {}
+        """Attributes, each as one object for all series that have it."""
+        self.size = 0
+
+    def add(self) -> None:
+        """Counts another entry; forgets all where there are too many."""
+        self.size += 1
+        if self.size > MAX_CACHED_IDENTITIES:
+            self.contexts, self.attributes, self.size = {}, {}, 0
+
+
+_CACHE: Final = _ContextCache()
+
+
+def decode_metrics(request: Any) -> DecodedRequest:
+    """Decodes and checks every point of `request`, a `MetricsRequest` or a message of OTLP's own class.
 
     Runs on: any thread; keeps no state but caches of pure functions.
+
+    Raises:
+        MalformedError: The attributes of a point are no attributes.
     """
+    if not isinstance(request, MetricsRequest):
+        request = MetricsRequest.FromString(request.SerializeToString())
     collector = _PointCollector()
     for resource_metrics in request.resource_metrics:
-        resource = attributes_of(resource_metrics.resource.attributes)
-        canonical_resource = canonical_text(resource)
+        resource = resource_metrics.resource.SerializeToString(deterministic=True)
         for scope_metrics in resource_metrics.scope_metrics:
             if scope_metrics.scope.name == semconv.PROCESSOR_SCOPE:
                 collector.loop_dropped += sum(map(_metric_size, scope_metrics.metrics))
             else:
-                _decode_scope(collector, scope_metrics, resource, canonical_resource)
+                _decode_scope(collector, scope_metrics, resource_metrics.resource, resource)
     return DecodedRequest(
         items=tuple(collector.points),
         ignored=collector.ignored,
@@ -140,7 +205,7 @@ def decode_metrics(request: ExportMetricsServiceRequest) -> DecodedRequest:
     )
 
 
-def count_points(request: ExportMetricsServiceRequest) -> int:
+def count_points(request: Any) -> int:
     """Counts the points of `request` without looking at them."""
     scopes = (scope for resource in request.resource_metrics for scope in resource.scope_metrics)
     return sum(_metric_size(metric) for scope in scopes for metric in scope.metrics)
@@ -160,14 +225,12 @@ def service_key(resource: Attributes) -> ModelKey:
     return ModelKey(first_text("service.name", resource))
 
 
-def _decode_scope(
-    collector: _PointCollector, scope_metrics: ScopeMetrics, resource: Attributes, canonical_resource: str
-) -> None:
+def _decode_scope(collector: _PointCollector, scope_metrics: ScopeMetrics, resource: Any, raw_resource: bytes) -> None:
     context: _ScopeContext | None = None
     for metric in scope_metrics.metrics:
         definition = _METRICS.get(metric.name)
         if definition is not None:
-            context = context or _scope_context(scope_metrics, resource, canonical_resource)
+            context = context or _scope_context(scope_metrics.scope, resource, raw_resource)
             _decode_metric(collector, metric, definition, context)
         elif metric.name.startswith(_LOOP_PREFIXES):
             collector.loop_dropped += _metric_size(metric)
@@ -175,11 +238,20 @@ def _decode_scope(
             collector.ignored += _metric_size(metric)
 
 
-def _scope_context(scope_metrics: ScopeMetrics, resource: Attributes, canonical_resource: str) -> _ScopeContext:
-    scope = attributes_of(scope_metrics.scope.attributes)
-    parts = (canonical_resource, scope_metrics.scope.name, scope_metrics.scope.version, canonical_text(scope))
-    model = read_model_key(scope, resource, default=service_key(resource))
-    return _ScopeContext(model=model, identity=ascii(parts), sender=hash_text(ascii(canonical_resource)))
+def _scope_context(scope: Any, resource: Any, raw_resource: bytes) -> _ScopeContext:
+    key = raw_resource, scope.SerializeToString(deterministic=True)
+    context = _CACHE.contexts.get(key)
+    if context is not None:
+        return context
+    resource_attributes, scope_attributes = attributes_of(resource.attributes), attributes_of(scope.attributes)
+    canonical_resource = canonical_text(resource_attributes)
+    parts = (canonical_resource, scope.name, scope.version, canonical_text(scope_attributes))
+    model = read_model_key(scope_attributes, resource_attributes, default=service_key(resource_attributes))
+    _CACHE.add()
+    context = _CACHE.contexts[key] = _ScopeContext(
+        model=model, identity=ascii(parts), sender=hash_text(ascii(canonical_resource))
+    )
+    return context
 
 
 def _decode_metric(
@@ -194,13 +266,14 @@ def _decode_metric(
         collector.faults[fault] += len(data.data_points)
         return
     decode_sketch = SKETCHES[kind]
+    identities = context.identities.setdefault(definition.name, {})
     is_cumulative = data.aggregation_temporality == _CUMULATIVE
     for point in data.data_points:
         if point.flags & _NO_RECORDED_VALUE:
             collector.ignored += 1
             continue
         try:
-            decoded = _decode_point(point, definition, context, decode_sketch, is_cumulative=is_cumulative)
+            decoded = _decode_point(point, definition, context, identities, decode_sketch, is_cumulative=is_cumulative)
         except PointError as error:
             collector.faults[str(error)] += 1
         else:
@@ -223,6 +296,7 @@ def _decode_point(
     point: Any,
     definition: semconv.Metric,
     context: _ScopeContext,
+    identities: dict[RawAttributes, _PointIdentity],
     decode_sketch: Callable[[Any], Sketch],
     *,
     is_cumulative: bool,
@@ -233,7 +307,12 @@ def _decode_point(
         raise PointError("no_time")
     if time_ns > _MAX_TIME_NS or start_ns > time_ns:
         raise PointError("bad_time")
-    identity = _identify(point.attributes, definition, context)
+    raw = tuple(point.attributes)
+    identity = identities.get(raw)
+    if identity is None:
+        identity = _identify(raw, definition, context)
+        _CACHE.add()
+        identities[tuple(_CACHE.attributes.setdefault(attribute, attribute) for attribute in raw)] = identity
     return DataPoint(
         model=identity.model,
         metric=definition.name,
@@ -249,17 +328,12 @@ def _decode_point(
     )
 
 
-def _identify(pairs: Iterable[KeyValue], definition: semconv.Metric, context: _ScopeContext) -> _PointIdentity:
-    texts = tuple([(pair.key, pair.value.string_value) for pair in pairs])
-    if all(text for _, text in texts):
-        return _identify_texts(texts, definition.name, context)
+def _identify(raw: RawAttributes, definition: semconv.Metric, context: _ScopeContext) -> _PointIdentity:
+    try:
+        pairs = [KeyValue.FromString(attribute) for attribute in raw]
+    except DecodeError:
+        raise MalformedError("The attributes of a point are no attributes.") from None
     return _identify_attributes(attributes_of(pairs), definition, context)
-
-
-@functools.lru_cache(maxsize=IDENTITY_CACHE_SIZE)
-def _identify_texts(texts: tuple[tuple[str, str], ...], metric: str, context: _ScopeContext) -> _PointIdentity:
-    """Caches identities, which repeat with every export; of texts only, since the keys 1, 1.0 and True are equal."""
-    return _identify_attributes(dict(texts), _METRICS[metric], context)
 
 
 def _identify_attributes(attributes: Attributes, definition: semconv.Metric, context: _ScopeContext) -> _PointIdentity:

@@ -6,7 +6,7 @@ Pure functions; nothing here decides anything.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -21,9 +21,7 @@ from otel_mlmon.processor.alert.version_change import VersionChange
 from otel_mlmon.processor.detect import accuracy
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.self_telemetry import MetricValue
-from otel_mlmon.processor.window.model_windows import ModelSummary
-from otel_mlmon.processor.window.stream import StreamSummary
-from otel_mlmon.processor.window.window import StreamKey
+from otel_mlmon.processor.window.summary import ModelSummary, StreamSummary
 from otel_mlmon.types import ModelKey
 
 Document = dict[str, Any]
@@ -38,52 +36,43 @@ _UNSCORED: Final = Score(state="learning", log10_evidence=0.0, log10_alarm_line=
 
 
 def overview(
-    summaries: Iterable[ModelSummary],
-    scores: Mapping[StreamKey, Score],
-    rules: Iterable[RuleStatus],
-    alerts: Iterable[Alert],
-    changes: Mapping[ModelKey, VersionChange] | None = None,
+    entries: Mapping[ModelKey, Document], alerts: Iterable[Alert], changes: Mapping[ModelKey, VersionChange]
 ) -> Document:
     """Builds `{"models": {id: document}, "versions": {id: {version: document}}, "alerts": [document]}`.
 
     A model's document is of the version that was updated last; `versions` lists all versions, each with its difference
     from the version before; null of one that was not new, or has not enough predictions yet.
+
+    Args:
+        entries: The documents of all model versions.
+        alerts: Active ones, and those that ended of late.
+        changes: How new versions differ from those before.
     """
-    rules_by_model: dict[ModelKey, list[RuleStatus]] = {}
-    for status in rules:
-        rules_by_model.setdefault(status.model, []).append(status)
-    differences = {model: change.to_dict() for model, change in (changes or {}).items()}
+    differences = {model: change.to_dict() for model, change in changes.items()}
     models: dict[str, Document] = {}
-    documents: dict[str, dict[str, Document]] = {}
-    for summary in sorted(summaries, key=lambda summary: summary.updated_ns):
-        key = summary.model.id
-        document = model_document(summary, scores, rules_by_model.get(summary.model, []))
-        documents.setdefault(key, {})[summary.model.version] = document
-        versions = [
-            {"version": name, "change": differences.get(summary.model._replace(version=name))}
-            for name in documents[key]
+    versions: dict[str, dict[str, Document]] = {}
+    for model, document in sorted(entries.items(), key=lambda entry: (entry[1]["updated_ns"], entry[0])):
+        key = model.id
+        versions.setdefault(key, {})[model.version] = document
+        listed = [
+            {"version": name, "change": differences.get(model._replace(version=name))} for name in versions[key]
         ]
-        models[key] = {**document, "versions": versions}
+        models[key] = {**document, "versions": listed}
     return {
         "models": models,
-        "versions": documents,
+        "versions": versions,
         "alerts": [{**alert.to_dict(), "text": format_alert(alert)} for alert in alerts],
     }
 
 
-def model_document(summary: ModelSummary, scores: Mapping[StreamKey, Score], rules: Iterable[RuleStatus]) -> Document:
-    """Builds the document of one model version."""
-    streams = [
-        stream_document(stream, scores.get(StreamKey(summary.model, stream.stream), _UNSCORED))
-        for stream in summary.streams
-    ]
+def model_document(summary: ModelSummary, scores: Mapping[str, Score], rules: Iterable[RuleStatus]) -> Document:
+    """Builds the document of one model version, from its scores by stream."""
+    streams = [stream_document(stream, scores.get(stream.stream, _UNSCORED)) for stream in summary.streams]
     return {
         "name": summary.model.name,
         "version": summary.model.version,
         "environment": summary.model.environment,
-        "state": _model_state(
-            stream["state"] for stream in streams if StreamKey(summary.model, stream["stream"]) in scores
-        ),
+        "state": _model_state(stream["state"] for stream in streams if stream["stream"] in scores),
         "updated_ns": summary.updated_ns,
         "latency": {
             "p50_s": summary.p50_s,
@@ -112,13 +101,32 @@ def model_document(summary: ModelSummary, scores: Mapping[StreamKey, Score], rul
     }
 
 
-def accuracy_document(summary: ModelSummary, scores: Mapping[StreamKey, Score]) -> Document | None:
+def history_values(summary: ModelSummary, scores: Mapping[str, Score]) -> tuple[list[float], dict[str, float]]:
+    """Returns what the history takes of a model version: its columns, and the evidence of streams that have any."""
+    accuracy_values = accuracy_document(summary, scores) or {}
+    values = [
+        summary.calls_per_s,
+        summary.p50_s,
+        summary.p95_s,
+        summary.p99_s,
+        summary.error_ratio,
+        float(accuracy_values.get("estimated", math.nan)),
+    ]
+    evidence = {
+        name: score.log10_evidence / max(score.log10_alarm_line, 1e-9)
+        for name, score in scores.items()
+        if score.log10_evidence > 0.0
+    }
+    return values, evidence
+
+
+def accuracy_document(summary: ModelSummary, scores: Mapping[str, Score]) -> Document | None:
     """Builds the estimated accuracy of the rolling window; None without labelled data or confidences."""
     calibration = summary.calibration
     stream = next((stream for stream in summary.streams if stream.stream == semconv.STREAM_CONFIDENCE), None)
     if calibration is None or stream is None or len(stream.current_counts) != calibration.total.size:
         return None
-    score = scores.get(StreamKey(summary.model, stream.stream), _UNSCORED)
+    score = scores.get(stream.stream, _UNSCORED)
     counts = np.array(stream.current_counts, dtype=np.int64)
     with guard("serve.accuracy"):
         estimate = accuracy.estimate(calibration.right, calibration.total, counts, design_effect=score.design_effect)
@@ -178,30 +186,40 @@ def stream_document(stream: StreamSummary, score: Score) -> Document:
     }
 
 
-def gauges(document: Document, scores: Mapping[StreamKey, Score], rules: Iterable[RuleStatus]) -> Iterator[MetricValue]:
-    """Yields the gauges of an `overview`: states, evidence, statistics and window counts.
+def model_gauges(
+    document: Document, scores: Mapping[str, Score], admitted: Container[str]
+) -> Iterator[MetricValue]:
+    """Yields the gauges of a model's document: states, evidence, statistics and window counts.
 
-    Of each model those of the version that was updated last.
+    Args:
+        document: Of one model version.
+        scores: Its scores by stream.
+        admitted: The streams that have gauges.
     """
-    for model_values in document["models"].values():
-        model = ModelKey(model_values["name"], model_values["version"], model_values["environment"])
-        model_attributes = _model_attributes(model)
-        for metric, key in _ACCURACY if model_values["accuracy"] is not None else ():
-            yield MetricValue(metric=metric, value=model_values["accuracy"][key], attributes=model_attributes)
-        for stream in model_values["streams"]:
-            attributes = {**model_attributes, semconv.DRIFT_STREAM: stream["stream"]}
-            count, state = stream["current_count"], semconv.DRIFT_STATES[stream["state"]]
-            yield MetricValue(metric=semconv.DRIFT_WINDOW_COUNT, value=count, attributes=attributes)
-            yield MetricValue(metric=semconv.DRIFT_STATE, value=state, attributes=attributes)
-            score = scores.get(StreamKey(model, stream["stream"]), _UNSCORED)
-            if score.state == "learning" and not score.is_calibrating:
-                continue
-            evidence = score.log10_evidence - score.log10_alarm_line
-            yield MetricValue(metric=semconv.DRIFT_EVIDENCE, value=evidence, attributes=attributes)
-            for name, statistic in stream["statistics"].items():
-                if math.isfinite(statistic["value"]):
-                    named = {**attributes, semconv.DRIFT_STATISTIC: name}
-                    yield MetricValue(metric=semconv.DRIFT_SCORE, value=statistic["value"], attributes=named)
+    model_attributes = _model_attributes(ModelKey(document["name"], document["version"], document["environment"]))
+    for metric, key in _ACCURACY if document["accuracy"] is not None else ():
+        yield MetricValue(metric=metric, value=document["accuracy"][key], attributes=model_attributes)
+    for stream in document["streams"]:
+        name = stream["stream"]
+        if name not in admitted:
+            continue
+        attributes = {**model_attributes, semconv.DRIFT_STREAM: name}
+        count, state = stream["current_count"], semconv.DRIFT_STATES[stream["state"]]
+        yield MetricValue(metric=semconv.DRIFT_WINDOW_COUNT, value=count, attributes=attributes)
+        yield MetricValue(metric=semconv.DRIFT_STATE, value=state, attributes=attributes)
+        score = scores.get(name, _UNSCORED)
+        if score.state == "learning" and not score.is_calibrating:
+            continue
+        evidence = score.log10_evidence - score.log10_alarm_line
+        yield MetricValue(metric=semconv.DRIFT_EVIDENCE, value=evidence, attributes=attributes)
+        for statistic_name, statistic in stream["statistics"].items():
+            if math.isfinite(statistic["value"]):
+                named = {**attributes, semconv.DRIFT_STATISTIC: statistic_name}
+                yield MetricValue(metric=semconv.DRIFT_SCORE, value=statistic["value"], attributes=named)
+
+
+def rule_gauges(rules: Iterable[RuleStatus]) -> Iterator[MetricValue]:
+    """Yields the states of rules."""
     for status in rules:
         attributes = {**_model_attributes(status.model), semconv.ALERT_RULE: status.rule}
         yield MetricValue(

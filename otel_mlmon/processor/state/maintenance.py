@@ -117,11 +117,9 @@ def forget_model(directory: Path, kinds: RecordKinds, name: str) -> Counter[str]
     removed: Counter[str] = Counter()
     repository = SqliteRepository(directory)
     try:
-        series: set[Any] = set()
         for kind in kinds.values():
             records = load_records(repository, kind)
-            keys = [key for key, value in records.items() if name in _models_of(value) or _series_of(value) in series]
-            series |= {records[key].key for key in keys if kind.name == "series"}
+            keys = [key for key, value in records.items() if name in _models_of(value)]
             if keys:
                 repository.delete(kind.name, keys)
                 removed[kind.name] += len(keys)
@@ -158,15 +156,10 @@ def _models_of(value: Any) -> set[str]:
     return set()
 
 
-def _series_of(value: Any) -> Any:
-    """Returns the series that a pending point is of."""
-    return getattr(value, "series", None)
-
-
 def _drop_model(value: Any, name: str) -> bool:
     """Drops a model from a record that is about several; returns whether it was in there."""
     is_changed = False
-    for field in ("models", "resolved"):
+    for field in ("models", "resolved", "dropped"):
         entries = getattr(value, field, None)
         if isinstance(entries, list):
             others = [entry for entry in entries if name not in _models_of(entry)]

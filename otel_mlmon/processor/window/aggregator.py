@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -23,7 +23,7 @@ from otel_mlmon.processor.state.repository import Repository
 from otel_mlmon.processor.window.embedded_reference import decode_reference
 from otel_mlmon.processor.window.expiry import remove_ended_series, remove_stale
 from otel_mlmon.processor.window.limits import Limit
-from otel_mlmon.processor.window.model_windows import ClosedPane, ModelProgress, ModelSummary, ModelWindows
+from otel_mlmon.processor.window.model_windows import ClosedPane, ModelProgress, ModelWindows
 from otel_mlmon.processor.window.outcome import PointOutcome, ReferenceOutcome
 from otel_mlmon.processor.window.providers import ModelProviders
 from otel_mlmon.processor.window.records import load_state, save_state
@@ -40,9 +40,11 @@ from otel_mlmon.processor.window.series import (
     list_streams,
 )
 from otel_mlmon.processor.window.state import MAX_EMBEDDED_REFERENCES, EmbeddedReference, WindowState
+from otel_mlmon.processor.window.stream import StreamWindows
+from otel_mlmon.processor.window.summary import ModelSummary
 from otel_mlmon.processor.window.versions import begin_introduction, pair_versions
-from otel_mlmon.processor.window.window import Reference, StreamKey, VersionPair, Window, WindowSettings
-from otel_mlmon.types import Counts, ModelKey
+from otel_mlmon.processor.window.window import StreamKey, VersionPair, Window, WindowSettings
+from otel_mlmon.types import ModelKey
 
 _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
@@ -115,6 +117,14 @@ class WindowAggregator:
         """
         save_state(self._state, repository, now_ns=self._clock_ns())
 
+    def add_points(self, points: Iterable[DataPoint]) -> Counter[PointOutcome]:
+        """Adds the points of one request, each as `add` does; returns how many came to which outcome."""
+        self._state.request += 1
+        now_ns = self._clock_ns()
+        outcomes = Counter([self._add(point, now_ns) for point in points])
+        self.counts.update(outcomes)
+        return outcomes
+
     def add(self, point: DataPoint) -> PointOutcome:
         """Adds a point to its pane, or drops it; returns the outcome."""
         outcome = self._add(point, self._clock_ns())
@@ -154,6 +164,7 @@ class WindowAggregator:
         model = self._state.models.get(request.model)
         streams = model.relearn(request.streams) if model is not None else []
         self._state.changes.streams.update(streams)
+        self._state.touched.add(request.model)
         return streams
 
     def add_provider(self, event: ModelLoaded | ProviderFallback) -> None:
@@ -169,6 +180,7 @@ class WindowAggregator:
         providers[model] = present.add(requested=requested, provider=event.provider, time_ns=time_ns)
         if providers[model] != present:
             self._state.changes.providers.add(model)
+            self._state.touched.add(model)
 
     def close_panes(self, now_ns: int) -> list[Window]:
         """Closes the panes that the watermark has passed, and returns their windows, in the order of event time.
@@ -231,13 +243,15 @@ class WindowAggregator:
         """How many drift streams are watched."""
         return sum(len(model.streams) for model in self._state.models.values())
 
-    def rolling_window(self, stream: StreamKey) -> tuple[Reference, Counts] | None:
-        """Returns the reference and the rolling counts, shape (K,), of a stream; None if either has no values yet."""
-        model = self._state.models.get(stream.model)
-        windows = model.streams.get(stream.stream) if model is not None else None
-        if windows is None or windows.reference is None or not windows.rolling.total:
-            return None
-        return windows.reference, windows.rolling.counts
+    def find_stream(self, key: StreamKey) -> StreamWindows | None:
+        """Returns the windows of a stream; None if it is not there."""
+        model = self._state.models.get(key.model)
+        return model.streams.get(key.stream) if model is not None else None
+
+    def pop_touched_models(self) -> set[ModelKey]:
+        """Returns the model versions of which anything changed that people see, or that were removed, since then."""
+        touched, self._state.touched = self._state.touched, set()
+        return touched
 
     def summary(self, model: ModelKey) -> ModelSummary:
         """Summarises one model version for people.
@@ -281,7 +295,8 @@ class WindowAggregator:
             is_counted = series.can_subtract(value) if point.is_cumulative else True
         if model is not None and end_ns <= model.progress.closed_ns:
             outcome = "late"
-        state.add_point(series, point_key, Point(end_ns, time_ns, now_ns, value, point.exemplars), sender=point.sender)
+        pending = Point(end_ns, time_ns, now_ns, value, point.exemplars, state.request)
+        state.add_point(series, point_key, pending, sender=point.sender)
         state.models[point.model].add_point(series, end_ns, time_ns, now_ns, sender=series.state.sender)
         return outcome if is_counted or not point.is_cumulative else "starting_point"
 
@@ -325,6 +340,7 @@ class WindowAggregator:
         if refusal is not None:
             # Also a model without any room is shown, so that nobody takes it for a model that is watched.
             self._ensure_model(point.model, now_ns).note_overflow(now_ns)
+            state.touched.add(point.model)
         return refusal
 
     def _free_series(self, now_ns: int) -> bool:
@@ -353,7 +369,7 @@ class WindowAggregator:
         for name in list_streams(point.metric, point.key, point.category):
             if name not in model.streams:
                 state.changes.streams.add(model.ensure_stream(name).key)
-        state.changes.series.add(key)
+        state.changes.series.add((point.model, point.sender))
         return Series(
             SeriesState(
                 key=key,
@@ -382,9 +398,9 @@ class WindowAggregator:
         state, now_ns = self._state, self._clock_ns()
         state.changes.streams.update(closed.changed)
         state.changes.models.add(model.key)
-        for key, point in closed.consumed:
-            series = state.series[key]
+        state.touched.add(model.key)
+        for series, key, point in closed.consumed:
             series.state.updated_ns = now_ns
             self.resets += series.resets
             series.resets = 0
-            state.note_consumed(key, point)
+            state.note_consumed(series, key, point)

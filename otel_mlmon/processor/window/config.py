@@ -47,6 +47,14 @@ class LimitsSection(Section):
     max_series: Count = Field(
         default=200_000, ge=1, description="Series at once, over all processes that send: 1 to 2 kB of memory each."
     )
+    max_gauge_streams: Count = Field(
+        default=2_000,
+        ge=0,
+        description=(
+            "Streams with gauges, at `/metrics` and over OTLP: the first that come, each for as long as it is there. "
+            "The page and the API have all."
+        ),
+    )
     stale_after_s: Duration = Field(
         default=86400.0,
         alias="stale_after",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from otel_mlmon import semconv, streams
@@ -13,18 +13,19 @@ from otel_mlmon.processor.window.binning import count_over_threshold
 from otel_mlmon.processor.window.introduction import Introduction
 from otel_mlmon.processor.window.moving_reference import MovingReference
 from otel_mlmon.processor.window.presence import Absence, StreamPresence
-from otel_mlmon.processor.window.providers import ProviderUse
 from otel_mlmon.processor.window.reference import ModelWindowSettings, ReferenceState, StreamReference
 from otel_mlmon.processor.window.series import (
     FAILED,
     CompletenessCheck,
+    Point,
     PointKey,
     Series,
     SeriesKey,
     merge_streams,
     sketch_streams,
 )
-from otel_mlmon.processor.window.stream import StreamSummary, StreamWindows, summarize_overflow
+from otel_mlmon.processor.window.stream import StreamWindows
+from otel_mlmon.processor.window.summary import ModelSummary, StreamSummary, summarize_overflow
 from otel_mlmon.processor.window.watermark import SenderWatermarks
 from otel_mlmon.processor.window.window import (
     ModelPane,
@@ -35,7 +36,6 @@ from otel_mlmon.processor.window.window import (
     WindowSettings,
     add_pane,
 )
-from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import ModelKey
 
@@ -45,40 +45,6 @@ _PREDICTION_METRICS: Final = frozenset({semconv.PREDICTIONS.name, semconv.VALUE.
 
 MAX_EXEMPLARS: Final = 4
 """Trace ids of a window: the smallest, which is a random choice, and the same whatever the order."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelSummary:
-    """Summarises one model version for people."""
-
-    model: ModelKey
-    updated_ns: int
-    """End of the last closed pane, Unix nanoseconds; 0 before the first."""
-    duration: StreamSketch
-    """Durations of the calls in the last `short_panes` panes, seconds."""
-    p50_s: float
-    """NaN without calls."""
-    p95_s: float
-    p99_s: float
-    latency_threshold_s: float
-    over_ratio: float
-    """Share of those calls over the latency threshold, [0, 1]; NaN without calls."""
-    error_ratio: float
-    """Share of those calls that failed, [0, 1]; NaN without calls."""
-    calls: int
-    calls_per_s: float
-    predictions: int
-    """Predictions counted since the first point of this version, those in open panes so far among them."""
-    open_predictions: int
-    """Those in panes that are still open."""
-    late_predictions: int
-    """Those that came after their pane had closed: counted, and no evidence."""
-    streams: tuple[StreamSummary, ...]
-    """By name."""
-    calibration: Calibration | None = None
-    """How often this version was right on labelled data; None if that is not known."""
-    providers: tuple[ProviderUse, ...] = ()
-    """The execution providers that processes run it on, the one reported last first."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -111,7 +77,7 @@ class ClosedPane(NamedTuple):
     windows: list[Window]
     """The windows by stream: one for each stream with values in the pane or in its rolling window."""
     pane: ModelPane
-    consumed: list[tuple[SeriesKey, PointKey]]
+    consumed: list[tuple[Series, PointKey, Point]]
     """The points of the pane."""
     changed: list[StreamKey]
     """Streams whose reference grew or changed."""
@@ -135,6 +101,8 @@ class ModelWindows:
     """Points that found no room for a new stream or series, since this process started."""
     overflow_ns: int = 0
     """When the last of them was received, by our clock."""
+    closed_summary: ModelSummary | None = None
+    """What closed panes say; None since anything of it changed."""
 
     def __post_init__(self) -> None:
         self.senders = SenderWatermarks(self.progress.model, self.windows.idle_after_ns)
@@ -154,6 +122,7 @@ class ModelWindows:
     def note_overflow(self, now_ns: int) -> None:
         """Notes a point that found no room for its stream or series."""
         self.overflow_points += 1
+        self.closed_summary = None
         self.overflow_ns = self.progress.received_ns = now_ns
 
     def find_late_panes(self) -> list[int]:
@@ -182,6 +151,7 @@ class ModelWindows:
         """
         if name in self.streams:
             return self.streams[name]
+        self.closed_summary = None
         moving, is_allowance = self.settings.moving, name in (semconv.STREAM_LATENCY, semconv.STREAM_ERRORS)
         stream = self.streams[name] = StreamWindows(
             key=StreamKey(self.key, name),
@@ -195,13 +165,19 @@ class ModelWindows:
 
     def apply_settings(self, settings: ModelWindowSettings) -> list[StreamKey]:
         """Applies other settings, and returns the streams whose reference is another one now."""
-        self.settings = settings
+        self.settings, self.closed_summary = settings, None
         return [stream.key for stream in self.streams.values() if stream.apply_settings(settings)]
 
     def relearn(self, names: Iterable[str]) -> list[StreamKey]:
         """Starts to learn the references of these streams again, and returns the streams that do."""
+        self.closed_summary = None
         present = [self.streams[name] for name in names if name in self.streams]
         return [stream.key for stream in present if stream.relearn()]
+
+    def remove_stream(self, name: str) -> None:
+        """Removes a stream."""
+        del self.streams[name]
+        self.closed_summary = None
 
     def close_pane(self, end_ns: int, *, is_complete: CompletenessCheck) -> ClosedPane:
         """Closes one pane; panes close in the order of time.
@@ -210,6 +186,7 @@ class ModelWindows:
             end_ns: End of the pane.
             is_complete: As `Series.consume` has it.
         """
+        self.closed_summary = None
         sketches, exemplars, consumed = self._consume_points(end_ns, is_complete)
         start_ns = end_ns - self.windows.pane_ns
         self.progress.first_ns = self.progress.first_ns or start_ns
@@ -250,6 +227,7 @@ class ModelWindows:
             end_ns: End of the pane.
             is_complete: As `Series.consume` has it.
         """
+        self.closed_summary = None
         sketches, _, consumed = self._consume_points(end_ns, is_complete)
         start_ns, progress = end_ns - self.windows.pane_ns, self.progress
         progress.first_ns = min(progress.first_ns or start_ns, start_ns)
@@ -276,14 +254,26 @@ class ModelWindows:
 
     def finish_restore(self) -> None:
         """Brings rolling windows and moving references to the time of the last closed pane."""
+        self.closed_summary = None
         for stream in self.streams.values():
             stream.rolling.evict(self.progress.last_ns)
             stream.update_reference(self.progress.last_ns)
 
     def summary(self, *, is_complete: CompletenessCheck) -> ModelSummary:
         """Summarises the model for people; `is_complete` as `Series.consume` has it."""
+        if self.closed_summary is None:
+            self.closed_summary = self._summarize_closed()
+        open_predictions, progress = self._count_open_predictions(is_complete), self.progress
+        return replace(
+            self.closed_summary,
+            predictions=progress.predictions + open_predictions,
+            open_predictions=open_predictions,
+            late_predictions=progress.late_predictions,
+        )
+
+    def _summarize_closed(self) -> ModelSummary:
         duration = merge_streams({"": pane.duration} for pane in self.last_panes).get("", StreamSketch())
-        calls, progress, open_predictions = duration.numbers, self.progress, self._count_open_predictions(is_complete)
+        calls, progress = duration.numbers, self.progress
         covered_ns = min(self.windows.short_panes * self.windows.pane_ns, progress.last_ns - progress.first_ns)
         over = int(count_over_threshold(duration, self.settings.latency_threshold_s)[1])
         return ModelSummary(
@@ -298,9 +288,9 @@ class ModelWindows:
             error_ratio=sum(pane.failed for pane in self.last_panes) / calls if calls else float("nan"),
             calls=calls,
             calls_per_s=calls / (covered_ns / 1e9) if covered_ns else 0.0,
-            predictions=progress.predictions + open_predictions,
-            open_predictions=open_predictions,
-            late_predictions=progress.late_predictions,
+            predictions=0,
+            open_predictions=0,
+            late_predictions=0,
             streams=tuple(self._summarize_streams()),
             calibration=self.settings.calibration,
         )
@@ -365,15 +355,15 @@ class ModelWindows:
 
     def _consume_points(
         self, end_ns: int, is_complete: CompletenessCheck
-    ) -> tuple[dict[str, StreamSketch], dict[str, set[str]], list[tuple[SeriesKey, PointKey]]]:
+    ) -> tuple[dict[str, StreamSketch], dict[str, set[str]], list[tuple[Series, PointKey, Point]]]:
         """Consumes the points of a pane; returns sketch and trace ids of each stream, and the points they came from."""
         increments: list[dict[str, StreamSketch]] = []
         exemplars: dict[str, set[str]] = {}
-        consumed: list[tuple[SeriesKey, PointKey]] = []
+        consumed: list[tuple[Series, PointKey, Point]] = []
         for series in self.open_panes.pop(end_ns).values():
             state = series.state
             for key, point, increment in series.consume(end_ns, is_complete=is_complete):
-                consumed.append((state.key, key))
+                consumed.append((series, key, point))
                 if increment is None or not increment.total:
                     continue
                 sketches = sketch_streams(state.metric, state.name, state.category, increment)

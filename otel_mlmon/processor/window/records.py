@@ -2,8 +2,8 @@
 
 Records by kind: `started` (when counting began), `embedded` (references that models carry), `providers` (execution
 providers of models), `model` (how far panes are closed), `sender` (how far senders are), `stream` (references of
-streams), `hour` (what moving references are made of), `series` (where totals stand), `ended` (senders whose series were
-removed), `point` (points that are pending). Closed panes, whose counts make up the rolling windows again, are
+streams), `hour` (what moving references are made of), `series` (where the series of a sender stand), `ended` (senders
+whose series were removed), `point` (points of a request that are pending). Closed panes, whose counts make up the rolling windows again, are
 `pane_store.py`'s.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Hashable, Iterator
-from json.encoder import encode_basestring_ascii
 from typing import Any, Final, NamedTuple, TypeVar
 
 from otel_mlmon.errors import StoreError
@@ -28,10 +27,25 @@ from otel_mlmon.processor.window.pane_store import (
     merge_panes,
     put_panes,
 )
+from otel_mlmon.processor.window.packing import (
+    PointsRecord,
+    SeriesRecord,
+    pack_points,
+    pack_series,
+    unpack_points,
+    unpack_series,
+)
 from otel_mlmon.processor.window.providers import ModelProviders
 from otel_mlmon.processor.window.reference import ReferenceState
-from otel_mlmon.processor.window.series import Point, PointKey, Series, SeriesKey, SeriesState, list_streams
-from otel_mlmon.processor.window.state import Changes, EmbeddedReference, EndedSender, WindowState
+from otel_mlmon.processor.window.series import Series, list_streams
+from otel_mlmon.processor.window.state import (
+    Changes,
+    EmbeddedReference,
+    EndedSender,
+    RequestKey,
+    SeriesOwner,
+    WindowState,
+)
 from otel_mlmon.processor.window.watermark import SenderProgress
 from otel_mlmon.processor.window.window import ModelPane, PaneCounts, StreamKey
 from otel_mlmon.reference.embedding import decode_profile
@@ -52,19 +66,13 @@ class _HourRecord(NamedTuple):
     counts: PaneCounts
 
 
-class _PointRecord(NamedTuple):
-    series: SeriesKey
-    key: PointKey
-    point: Point
-
-
 STARTED: Final = RecordKind("started", int)
 EMBEDDED: Final = RecordKind("embedded", EmbeddedReference)
 PROVIDERS: Final = RecordKind("providers", ModelProviders)
 MODEL: Final = RecordKind("model", ModelProgress)
 STREAM: Final = RecordKind("stream", _StreamRecord)
-SERIES: Final = RecordKind("series", SeriesState)
-POINT: Final = RecordKind("point", _PointRecord)
+SERIES: Final = RecordKind("series", SeriesRecord)
+POINT: Final = RecordKind("point", PointsRecord)
 SENDER: Final = RecordKind("sender", SenderProgress)
 ENDED: Final = RecordKind("ended", EndedSender)
 HOUR: Final = RecordKind("hour", _HourRecord)
@@ -96,8 +104,8 @@ def save_state(state: WindowState, repository: Repository, *, now_ns: int) -> No
         _save(repository, PROVIDERS, changes.providers, state.providers.get)
         _save(repository, MODEL, changes.models, lambda key: _progress(state, key))
         _save(repository, STREAM, changes.streams, lambda key: _stream_record(state, key))
-        _save(repository, SERIES, changes.series, lambda key: _series_state(state, key))
-        _save(repository, POINT, changes.points, lambda point: _point_record(state, *point), _point_key)
+        _save(repository, SERIES, changes.series, lambda owner: _series_record(state, owner))
+        _save(repository, POINT, changes.points, lambda request: _points_record(state, request), _request_key)
         _save(repository, SENDER, changes.senders, lambda key: _sender_progress(state, *key))
         _save(repository, ENDED, changes.ended, state.ended.get)
         _save_panes(state, repository, changes, now_ns)
@@ -137,7 +145,7 @@ def load_state(state: WindowState, repository: Repository, *, now_ns: int) -> No
         _load_hour(state, hour)
     load_each(repository, SERIES, lambda series: _load_series(state, series))
     _load_panes(state, repository, rebuilt)
-    load_each(repository, POINT, lambda point: _load_point(state, *point))
+    load_each(repository, POINT, lambda record: _load_points(state, record))
 
 
 def _add_model(state: WindowState, progress: ModelProgress) -> None:
@@ -149,10 +157,12 @@ def _load_embedded(state: WindowState, reference: EmbeddedReference) -> None:
     state.embedded[reference.model] = (reference, decode_profile(reference.text))
 
 
-def _load_series(state: WindowState, series: SeriesState) -> None:
-    for name in list_streams(series.metric, series.name, series.category):
-        state.models[series.model].ensure_stream(name)
-    state.add_series(Series(series))
+def _load_series(state: WindowState, record: SeriesRecord) -> None:
+    model = state.models[record.model]
+    for series in unpack_series(record):
+        for name in list_streams(series.metric, series.name, series.category):
+            model.ensure_stream(name)
+        state.add_series(Series(series))
 
 
 def _load_sender(state: WindowState, sender: SenderProgress) -> None:
@@ -227,11 +237,23 @@ def _load_panes(state: WindowState, repository: Repository, rebuilt: set[ModelKe
         model.finish_restore()
 
 
-def _load_point(state: WindowState, key: SeriesKey, point_key: PointKey, point: Point) -> None:
-    series, model = state.series[key], state.models[state.series[key].state.model]
-    series.pending[point_key] = point
-    series.state.newest_ns = max(series.state.newest_ns, point_key[1])
-    model.open_panes.setdefault(point.pane_end_ns, {})[key] = series
+def _load_points(state: WindowState, record: PointsRecord) -> None:
+    """Restores the points of a request; fails if one is of no series, after it restored all others."""
+    model, request = state.models[record.model], (record.request, record.model)
+    state.request = max(state.request, record.request)
+    missing = 0
+    for series_key, key, point in unpack_points(record):
+        series = state.series.get(series_key)
+        if series is None:
+            missing += 1
+            continue
+        series.pending[key] = point
+        series.state.newest_ns = max(series.state.newest_ns, key[1])
+        model.open_panes.setdefault(point.pane_end_ns, {})[series_key] = series
+        state.points.setdefault(request, {})[series_key, key] = series
+    if missing:
+        state.changes.points.add(request)
+        raise KeyError(f"{missing} points are of no series that is stored")
 
 
 def _progress(state: WindowState, key: ModelKey) -> ModelProgress | None:
@@ -248,16 +270,18 @@ def _stream_record(state: WindowState, key: StreamKey) -> _StreamRecord | None:
     return _StreamRecord(key, stream.learned.stored_state()) if stream is not None else None
 
 
-def _series_state(state: WindowState, key: SeriesKey) -> SeriesState | None:
-    return state.series[key].state if key in state.series else None
+def _series_record(state: WindowState, owner: SeriesOwner) -> SeriesRecord | None:
+    present = state.owners.get(owner)
+    return pack_series(*owner, [series.state for series in present.values()]) if present is not None else None
 
 
-def _point_record(state: WindowState, series: SeriesKey, key: PointKey) -> _PointRecord | None:
-    pending = state.series[series].pending if series in state.series else {}
-    return _PointRecord(series, key, pending[key]) if key in pending else None
+def _points_record(state: WindowState, request: RequestKey) -> PointsRecord | None:
+    pending = state.points.get(request)
+    if pending is None:
+        return None
+    entries = [(series, key, owner.pending[key]) for (series, key), owner in pending.items()]
+    return pack_points(*request, entries)
 
 
-def _point_key(key: tuple[SeriesKey, PointKey]) -> str:
-    """Encodes a key as JSON in a third of the time that `json` takes: there are many points."""
-    series, point = key
-    return f"[{encode_basestring_ascii(series.series)}, {series.start_ns}, {point[0]}, {point[1]}]"
+def _request_key(request: RequestKey) -> str:
+    return f"{request[0]:020d} {json.dumps(request[1])}"

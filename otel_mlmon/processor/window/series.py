@@ -119,6 +119,8 @@ class Point(NamedTuple):
     """When it was received, by our clock."""
     value: PointValue
     exemplars: tuple[str, ...] = ()
+    request: int = 0
+    """The number of the request that brought it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -304,11 +306,11 @@ def sketch_streams(metric: str, name: str, category: str, increment: PointValue)
 
 def merge_streams(panes: Iterable[Mapping[str, StreamSketch]]) -> dict[str, StreamSketch]:
     """Merges parts of a pane, stream by stream: bit for bit what one process that saw all of it would hold."""
-    merged: dict[str, StreamSketch] = {}
+    parts: dict[str, list[StreamSketch]] = {}
     for pane in panes:
         for stream, sketch in pane.items():
-            merged[stream] = merged[stream].merge(sketch) if stream in merged else sketch
-    return merged
+            parts.setdefault(stream, []).append(sketch)
+    return {stream: StreamSketch.merge_all(sketches) for stream, sketches in parts.items()}
 
 
 def _build_sketches(metric: str, name: str, category: str, increment: PointValue) -> tuple[StreamSketch, ...]:

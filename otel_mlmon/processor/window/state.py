@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 from otel_mlmon.processor.window.model_windows import ModelWindows
 from otel_mlmon.processor.window.providers import ModelProviders, ProviderUse
@@ -16,6 +16,11 @@ from otel_mlmon.types import ModelKey
 
 MAX_EMBEDDED_REFERENCES: Final = 1_000
 """References that models carry; of models without points, new ones beyond are dropped."""
+
+SeriesOwner: TypeAlias = tuple[ModelKey, str]
+"""A model version and a sender, whose series are stored together."""
+RequestKey: TypeAlias = tuple[int, ModelKey]
+"""The number of a request and a model version, whose pending points are stored together."""
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -51,8 +56,8 @@ class Changes:
     providers: set[ModelKey] = field(default_factory=set)
     models: set[ModelKey] = field(default_factory=set)
     streams: set[StreamKey] = field(default_factory=set)
-    series: set[SeriesKey] = field(default_factory=set)
-    points: set[tuple[SeriesKey, PointKey]] = field(default_factory=set)
+    series: set[SeriesOwner] = field(default_factory=set)
+    points: set[RequestKey] = field(default_factory=set)
     senders: set[tuple[ModelKey, str]] = field(default_factory=set)
     ended: set[str] = field(default_factory=set)
     panes: list[ModelPane] = field(default_factory=list)
@@ -91,10 +96,18 @@ class WindowState:
     embedded: dict[ModelKey, tuple[EmbeddedReference, Profile]] = field(default_factory=dict)
     providers: dict[ModelKey, ModelProviders] = field(default_factory=dict)
     series: dict[SeriesKey, Series] = field(default_factory=dict)
+    owners: dict[SeriesOwner, dict[SeriesKey, Series]] = field(default_factory=dict)
+    """The series of each sender, by model version."""
+    points: dict[RequestKey, dict[tuple[SeriesKey, PointKey], Series]] = field(default_factory=dict)
+    """The points that are pending, by what brought them."""
+    request: int = 0
+    """The number of the present request."""
     starts: dict[str, int] = field(default_factory=dict)
     """The newest start of each cumulative series."""
     ended: dict[str, EndedSender] = field(default_factory=dict)
     """Senders whose series were removed."""
+    touched: set[ModelKey] = field(default_factory=set)
+    """Models of which anything that people see changed since it was last asked for."""
     compacted_ns: int = 0
     """When panes were last merged to longer ones, by our clock."""
     changes: Changes = field(default_factory=lambda: Changes(is_started=True))
@@ -108,6 +121,7 @@ class WindowState:
         """Adds the reference that a model carries, and returns the streams that are judged by it from now on."""
         self.embedded[reference.model] = (reference, profile)
         self.changes.embedded.add(reference.model)
+        self.touched.add(reference.model)
         model = self.models.get(reference.model)
         streams = model.apply_settings(self.settings_of(reference.model)) if model is not None else []
         self.changes.streams.update(streams)
@@ -118,25 +132,40 @@ class WindowState:
         name, start_ns = series.state.key
         newest_ns = self.starts.get(name, start_ns)
         self.series[series.state.key] = series
+        self.owners.setdefault((series.state.model, series.state.sender), {})[series.state.key] = series
         self.starts[name] = max(newest_ns, start_ns)
         return newest_ns < start_ns
 
     def add_point(self, series: Series, key: PointKey, point: Point, *, sender: str) -> None:
         """Adds a pending point."""
         series.pending[key] = point
-        self.changes.senders.add((series.state.model, sender))
-        series.state.newest_ns = max(series.state.newest_ns, key[1])
-        self.changes.points.add((series.state.key, key))
-        self.changes.models.add(series.state.model)
+        state, model = series.state, series.state.model
+        state.newest_ns = max(state.newest_ns, key[1])
+        request = point.request, model
+        self.points.setdefault(request, {})[state.key, key] = series
+        changes = self.changes
+        changes.points.add(request)
+        changes.senders.add((model, sender))
+        changes.models.add(model)
+        self.touched.add(model)
 
-    def note_consumed(self, series: SeriesKey, key: PointKey) -> None:
+    def note_consumed(self, series: Series, key: PointKey, point: Point) -> None:
         """Notes that a point is no longer pending."""
-        self.changes.series.add(series)
-        self._note_removed(self.changes.points, (series, key))
+        state = series.state
+        request = point.request, state.model
+        self.changes.series.add((state.model, state.sender))
+        pending = self.points[request]
+        del pending[state.key, key]
+        if pending:
+            self.changes.points.add(request)
+        else:
+            del self.points[request]
+            self._note_removed(self.changes.points, request)
 
     def remove_series(self, key: SeriesKey, now_ns: int) -> None:
         """Removes a stale series, and notes up to where its sender was counted."""
         state = self.series.pop(key).state
+        owner = state.model, state.sender
         if state.consumed:
             present = self.ended.get(state.sender)
             newest_ns = max(state.newest_ns, present.newest_ns if present is not None else 0)
@@ -144,7 +173,12 @@ class WindowState:
             self.changes.ended.add(state.sender)
         if self.starts.get(key.series) == key.start_ns:
             del self.starts[key.series]
-        self._note_removed(self.changes.series, key)
+        del self.owners[owner][key]
+        if self.owners[owner]:
+            self.changes.series.add(owner)
+        else:
+            del self.owners[owner]
+            self._note_removed(self.changes.series, owner)
 
     def remove_ended(self, before_ns: int) -> None:
         """Forgets the senders whose series were removed before a time, by our clock."""
@@ -159,7 +193,8 @@ class WindowState:
 
     def remove_stream(self, key: StreamKey) -> None:
         """Removes a stale stream of a model that goes on."""
-        del self.models[key.model].streams[key.stream]
+        self.models[key.model].remove_stream(key.stream)
+        self.touched.add(key.model)
         self._note_removed(self.changes.streams, key)
 
     def remove_embedded(self, key: ModelKey) -> None:
@@ -179,6 +214,7 @@ class WindowState:
     def remove_model(self, key: ModelKey) -> list[StreamKey]:
         """Removes a silent model, and returns its streams, which are removed with it."""
         model = self.models.pop(key)
+        self.touched.add(key)
         streams = [stream.key for stream in model.streams.values()]
         for sender in model.senders.senders:
             self._note_removed(self.changes.senders, (key, sender))

@@ -3,62 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 
 from otel_mlmon.processor.window.moving_reference import MovingReference
 from otel_mlmon.processor.window.presence import Absence
 from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
-from otel_mlmon.processor.window.window import (
-    Bins,
-    PaneCounts,
-    Reference,
-    ReferenceOrigin,
-    RollingWindow,
-    StreamKey,
-    Window,
-)
+from otel_mlmon.processor.window.summary import StreamSummary
+from otel_mlmon.processor.window.window import PaneCounts, Reference, RollingWindow, StreamKey, Window
+from otel_mlmon.sketch.moments import Moments
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import Counts
 from otel_mlmon.vocabulary import split_bucket
 
-OVERFLOW: Final = "overflow"
-"""The stream that stands for all that found no room."""
-
 _NO_COUNTS: Final = np.zeros(0, dtype=np.int64)
 _EMPTY: Final = StreamSketch()
-_NO_BINS: Final = Bins(names=(), is_ordered=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamSummary:
-    """Summarises one stream for people."""
-
-    stream: str
-    learned: int
-    """Values that the reference is learned from so far, or was learned from."""
-    learn: int
-    """Values that learning takes."""
-    origin: ReferenceOrigin | Literal[""]
-    """The origin of the reference; empty while it is learned."""
-    is_stationary: bool | None
-    """Whether the halves of a learned reference are alike; None where that is not known."""
-    reference_count: int
-    current_count: int
-    """Values in the rolling window."""
-    bins: Bins
-    """No bins while it is learned."""
-    reference_shares: tuple[float, ...]
-    current_shares: tuple[float, ...]
-    """Zeros while the rolling window is empty."""
-    current_counts: tuple[int, ...]
-    """The counts of the rolling window, by bin; empty while there are no bins."""
-    reference_mean: float
-    """In the stream's own unit, NaN if unknown."""
-    current_mean: float
-    fault: str = ""
-    """Why the latest pane was not judged; empty if it was."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -96,31 +56,34 @@ class StreamWindows:
         there is an `absence`; else it makes none.
         """
         self.rolling.evict(end_ns)
-        if sketch is not None and sketch.total:
+        total = sketch.total if sketch is not None else 0
+        if sketch is not None and total:
             self.fault = find_text_fault(self.learned.state.sketch, sketch, is_learned=self._is_learned)
-        if sketch is None or not sketch.total or self.fault:
-            sketch = _EMPTY
+        if sketch is None or not total or self.fault:
+            sketch, total = _EMPTY, 0
             if absence is None and not self.rolling.total:
                 return None, False
         if self.learned.reference is None:
             # Judging the pane that completes the reference against it would count the pane twice.
-            if sketch.total:
+            if total:
                 self.learned.learn(sketch)
             learned = self.learned.state.sketch.total
-            window = self._window(sketch, _NO_COUNTS, start_ns, end_ns, exemplars, absence, learned=learned)
-            return window, bool(sketch.total)
+            moments = sketch.moments
+            window = self._window(moments, _NO_COUNTS, start_ns, end_ns, exemplars, absence, learned=learned)
+            return window, bool(total)
         is_changed = self.learned.fit(sketch)
         if is_changed:
             self._clear()
-        pane = self._count_pane(sketch, start_ns, end_ns)
+        moments = sketch.moments
+        pane = self._count_pane(sketch, moments, start_ns, end_ns)
         if self.moving is not None:
             self.update_reference(end_ns)
-            if sketch.total:
+            if total:
                 self.moving.add(pane)
             pane = pane._replace(counts=self.moving.adjust(end_ns, pane.counts))
-        if sketch.total:
+        if total:
             self.rolling.add(pane)
-        return self._window(sketch, pane.counts, start_ns, end_ns, exemplars, absence), is_changed
+        return self._window(moments, pane.counts, start_ns, end_ns, exemplars, absence), is_changed
 
     def amend_pane(self, sketch: StreamSketch, *, start_ns: int, end_ns: int, last_ns: int) -> PaneCounts | None:
         """Adds what came late for a closed pane to the rolling window; returns its counts.
@@ -139,7 +102,7 @@ class StreamWindows:
             return None
         if not sketch.total or find_text_fault(self.learned.state.sketch, sketch, is_learned=self._is_learned):
             return None
-        pane = self._count_pane(sketch, start_ns, end_ns)
+        pane = self._count_pane(sketch, sketch.moments, start_ns, end_ns)
         if self.moving is not None:
             pane = pane._replace(counts=self.moving.adjust(end_ns, pane.counts))
         if end_ns > last_ns - self.rolling.length_ns:
@@ -185,22 +148,12 @@ class StreamWindows:
 
     def summary(self) -> StreamSummary:
         """Summarises the stream for people."""
-        reference = self.reference
-        is_empty = reference is not None and not self.rolling.counts.size
-        current = self._count(_EMPTY) if is_empty else self.rolling.counts
         return StreamSummary(
             stream=self.key.stream,
-            learned=self.learned.state.sketch.total,
             learn=self.learned.settings.learn,
-            origin=reference.origin if reference is not None else "",
-            is_stationary=reference.is_stationary if reference is not None else None,
-            reference_count=reference.total if reference is not None else 0,
-            current_count=self.rolling.total,
-            bins=reference.bins if reference is not None else _NO_BINS,
-            reference_shares=_shares(reference.counts) if reference is not None else (),
-            current_shares=_shares(current),
-            current_counts=tuple(current.tolist()),
-            reference_mean=reference.mean if reference is not None else float("nan"),
+            sketch=self.learned.state.sketch,
+            reference=self.reference,
+            current=self.rolling.counts,
             current_mean=self.rolling.mean,
             fault=self.fault,
         )
@@ -223,8 +176,7 @@ class StreamWindows:
         if self.moving is not None:
             self.moving.clear()
 
-    def _count_pane(self, sketch: StreamSketch, start_ns: int, end_ns: int) -> PaneCounts:
-        moments = sketch.moments
+    def _count_pane(self, sketch: StreamSketch, moments: Moments, start_ns: int, end_ns: int) -> PaneCounts:
         return PaneCounts(
             start_ns=start_ns,
             end_ns=end_ns,
@@ -239,7 +191,7 @@ class StreamWindows:
 
     def _window(
         self,
-        sketch: StreamSketch,
+        moments: Moments,
         counts: Counts,
         start_ns: int,
         end_ns: int,
@@ -256,34 +208,13 @@ class StreamWindows:
             reference=None if is_learning else self.reference,
             learned=learned or 0,
             pane=counts,
-            pane_mean=sketch.moments.mean,
+            pane_mean=moments.mean,
             rolling=_NO_COUNTS if is_learning else self.rolling.counts,
             rolling_start_ns=start_ns if is_learning else self.rolling.start_ns(start_ns),
             rolling_mean=float("nan") if is_learning else self.rolling.mean,
             exemplars=exemplars,
             absence=absence,
         )
-
-
-def summarize_overflow(points: int) -> StreamSummary:
-    """Summarises what found no room among a model's streams, as a stream that cannot be judged."""
-    nan = float("nan")
-    return StreamSummary(
-        stream=OVERFLOW,
-        learned=0,
-        learn=0,
-        origin="",
-        is_stationary=None,
-        reference_count=0,
-        current_count=points,
-        bins=_NO_BINS,
-        reference_shares=(),
-        current_shares=(),
-        current_counts=(),
-        reference_mean=nan,
-        current_mean=nan,
-        fault=f"{points} points of this model found no room and were rejected: see `limits` in the configuration",
-    )
 
 
 def find_text_fault(reference: StreamSketch, pane: StreamSketch, *, is_learned: bool) -> str:
@@ -297,9 +228,9 @@ def find_text_fault(reference: StreamSketch, pane: StreamSketch, *, is_learned: 
         is_learned: Whether the same senders taught the reference; then a bucket that is new is a text that is new.
     """
     key_counts = _count_keys(pane)
-    expected = _count_keys(reference).keys()
     if not key_counts or not reference.total:
         return ""
+    expected = _count_keys(reference).keys()
     if expected and not key_counts.keys() <= expected:
         return (
             f"texts are hashed with the key {min(key_counts.keys() - expected)}, those of the reference with "
@@ -321,7 +252,3 @@ def _count_keys(sketch: StreamSketch) -> dict[str, int]:
         if key_id:
             counts[key_id] = counts.get(key_id, 0) + count
     return counts
-
-
-def _shares(counts: Counts) -> tuple[float, ...]:
-    return tuple((counts / max(int(counts.sum()), 1)).tolist())

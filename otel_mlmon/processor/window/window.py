@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -301,5 +302,6 @@ class WindowSettings:
         return _ns(self.retention_s)
 
 
+@cache
 def _ns(seconds: float) -> int:
     return round(seconds * 1e9)

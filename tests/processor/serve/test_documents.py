@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,11 +15,42 @@ from otel_mlmon.processor.alert.alert import RuleState
 from otel_mlmon.processor.alert.records import RuleStatus
 from otel_mlmon.processor.alert.version_change import VersionChange
 from otel_mlmon.processor.detect.score import Score, Statistics
-from otel_mlmon.processor.serve.documents import gauges, overview
-from otel_mlmon.processor.window.window import StreamKey
+from otel_mlmon.processor.serve.documents import Document, overview
+from otel_mlmon.processor.serve.publication import ModelView, Publication
+from otel_mlmon.processor.window.summary import ModelSummary
 from otel_mlmon.types import ModelKey
 from tests.support.alerts import FIRING
 from tests.support.observations import MODEL, T0, Bench, durations, label, point
+
+
+def publish(
+    bench: Bench,
+    summaries: Iterable[ModelSummary],
+    scores: Mapping[ModelKey, Mapping[str, Score]] | None = None,
+    rules: Iterable[RuleStatus] = (),
+    changes: Mapping[ModelKey, VersionChange] | None = None,
+    max_gauge_streams: int = 100,
+) -> Publication:
+    """What is shown of these summaries."""
+    publication = Publication(lambda windows: [Statistics()] * len(windows), max_gauge_streams=max_gauge_streams)
+    statuses: dict[ModelKey, list[RuleStatus]] = {}
+    for status in rules:
+        statuses.setdefault(status.model, []).append(status)
+    views: dict[ModelKey, ModelView | None] = {
+        summary.model: ModelView(
+            summary=summary,
+            scores=(scores or {}).get(summary.model, {}),
+            reference=bench.panes.reference(summary.model),
+        )
+        for summary in summaries
+    }
+    publication.publish(views, rules=statuses, alerts=[], changes=changes or {})
+    return publication
+
+
+def overview_of(bench: Bench, changes: Mapping[ModelKey, VersionChange] | None = None) -> Document:
+    """The overview of the one model of a bench."""
+    return publish(bench, [bench.panes.summary(MODEL)], changes=changes).overview()
 
 
 def test_a_model_is_described_by_what_it_did_and_what_was_said_of_it() -> None:
@@ -33,10 +66,11 @@ def test_a_model_is_described_by_what_it_did_and_what_was_said_of_it() -> None:
         statistics=Statistics.from_rows({"psi": (0.3, None, None)}),
         contributions=(0.5, -0.5),
     )
-    scores = {StreamKey(MODEL, "prediction.label"): score}
     summary = bench.panes.summary(MODEL)
-    streams = tuple(replace(stream, current_count=100) for stream in summary.streams)
-    document = overview([replace(summary, streams=streams)], scores, [], [])
+    counts = [stream.reference.counts if stream.reference is not None else [100] for stream in summary.streams]
+    streams = tuple(replace(stream, current=np.array(row)) for stream, row in zip(summary.streams, counts, strict=True))
+    scores = {MODEL: {"prediction.label": score}}
+    document = publish(bench, [replace(summary, streams=streams)], scores).overview()
     model = document["models"]["digits"]
     keys = ("name", "environment", "version", "versions", "state", "predictions", "error_ratio")
     assert {key: model[key] for key in keys} == {
@@ -87,9 +121,9 @@ def test_environments_of_a_model_are_apart_in_documents_and_gauges() -> None:
         for model in models[:2]
     ]
     score = Score(state="learning", is_calibrating=True, log10_evidence=1.0, log10_alarm_line=7.0)
-    scores = {StreamKey(models[1], "prediction.label"): score}
     summaries = [bench.panes.summary(model) for model in models]
-    document = overview(summaries, scores, rules, [])
+    publication = publish(bench, summaries, {models[1]: {"prediction.label": score}}, rules)
+    document = publication.overview()
     assert {
         key: (model["name"], model["environment"], versions_of(model), model["predictions"], model["rules"])
         for key, model in document["models"].items()
@@ -104,7 +138,7 @@ def test_environments_of_a_model_are_apart_in_documents_and_gauges() -> None:
     stream = {"ml.drift.stream": "prediction.label"}
     assert [
         (value.metric.name, value.value, value.attributes)
-        for value in gauges(document, scores, rules)
+        for value in publication.gauges()
         if value.attributes.get("ml.drift.stream") != "errors"
     ] == [
         ("ml.drift.window.count", 0, {**staging, **stream}),
@@ -121,12 +155,12 @@ def test_the_documents_have_just_the_keys_that_are_documented() -> None:
     bench = Bench()
     bench.add(label(60, at_s=10, label="a"))
     bench.flush()
-    (model,) = overview([bench.panes.summary(MODEL)], {}, [], [])["models"].values()
+    (model,) = overview_of(bench)["models"].values()
     page = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
-    (document,) = overview([], {}, [], [FIRING])["alerts"]
+    (document,) = overview({}, [FIRING], {})["alerts"]
     assert keys_of(page, "A model's document") == set(model)
     change = VersionChange(model=MODEL, before="0", time_ns=T0, predictions=1000, compared=3, causes=())
-    (versioned,) = overview([bench.panes.summary(MODEL)], {}, [], [], {MODEL: change})["models"].values()
+    (versioned,) = overview_of(bench, {MODEL: change})["models"].values()
     (version,) = versioned["versions"]
     assert keys_of(page, "A new version") == set(version["change"])
     assert keys_of(page, "A stream") == set(model["streams"][0])

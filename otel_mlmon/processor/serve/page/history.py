@@ -1,4 +1,4 @@
-"""What the documents said before: bounded series of each model version, for the pictures over time.
+"""What was so before: bounded series of each model version, for the pictures over time.
 
 Three spans: an hour, a day, fourteen days, each in slots of its own length. Of several values in a slot the last is
 kept of rates and medians, and the largest of tails, error ratios and evidence, so that no incident is averaged away.
@@ -7,12 +7,11 @@ A stream without evidence has no entries. Memory: about 25 kB a model version, a
 
 from __future__ import annotations
 
-import math
 import threading
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 SECOND_NS: Final = 10**9
 MODEL_COLUMNS: Final = ("rate", "p50", "p95", "p99", "errors", "accuracy")
@@ -89,29 +88,15 @@ class VersionHistory:
     model: dict[str, SlotSeries] = field(default_factory=dict)
     streams: dict[str, dict[str, SlotSeries]] = field(default_factory=dict)
 
-    def add(self, document: Mapping[str, Any]) -> None:
-        """Adds what a model's document says now."""
-        time_ns = self.last_ns = int(document["updated_ns"])
-        latency, accuracy = document["latency"], document["accuracy"] or {}
-        values = [
-            document["throughput_per_s"],
-            latency["p50_s"],
-            latency["p95_s"],
-            latency["p99_s"],
-            document["error_ratio"],
-            accuracy.get("estimated"),
-        ]
-        row = [math.nan if value is None else float(value) for value in values]
+    def add(self, time_ns: int, values: Sequence[float], evidence: Mapping[str, float]) -> None:
+        """Adds what is so at a time: `MODEL_COLUMNS`, and by stream the evidence over the alarm line, in log10."""
+        self.last_ns = time_ns
         for span in SPANS:
             series = self.model.setdefault(span.name, _series(span.model_slot_s, span.length_s, MODEL_COLUMNS))
-            series.add(time_ns, row)
-        for stream in document["streams"]:
-            evidence, name = stream["log10_evidence"], stream["stream"]
-            if evidence <= 0.0:
-                continue
-            ratio = evidence / max(stream["log10_alarm_line"], 1e-9)
+            series.add(time_ns, values)
+        for name, ratio in evidence.items():
+            entries = self.streams.setdefault(name, {})
             for span in SPANS:
-                entries = self.streams.setdefault(name, {})
                 entries.setdefault(span.name, _series(span.stream_slot_s, span.length_s, ("ratio",))).add(
                     time_ns, (ratio,)
                 )
@@ -124,7 +109,7 @@ SETTLING_NS: Final = 60 * 10**9
 class History:
     """The histories of all model versions, by the id of the model and by version.
 
-    Runs on: `add` on the thread that publishes documents; everything else on any.
+    Runs on: `add` on the thread that publishes; everything else on any.
     """
 
     def __init__(self) -> None:
@@ -132,19 +117,27 @@ class History:
         self._versions: dict[tuple[str, str], VersionHistory] = {}
         self._begin_ns = 0
 
-    def add(self, overview: Mapping[str, Any]) -> None:
-        """Adds what changed in the documents since the last call."""
+    def add(
+        self, model: str, version: str, time_ns: int, values: Sequence[float], evidence: Mapping[str, float]
+    ) -> None:
+        """Adds what is so of a model version at a time; what is not newer than before is ignored.
+
+        Args:
+            model: Its id.
+            version: Its version.
+            time_ns: Unix nanoseconds; 0 before its first pane.
+            values: `MODEL_COLUMNS`; NaN where one is unknown.
+            evidence: By stream with evidence: over the alarm line, in log10.
+        """
         with self._lock:
-            for key, document in _iterate_versions(overview):
-                updated_ns = int(document["updated_ns"])
-                history = self._versions.get(key)
-                if not updated_ns or (history is not None and updated_ns <= history.last_ns):
-                    continue
-                if history is None:
-                    history = self._versions[key] = VersionHistory(first_ns=updated_ns)
-                    self._begin_ns = self._begin_ns or updated_ns
-                history.add(document)
-            self._drop_silent()
+            history = self._versions.get((model, version))
+            if not time_ns or (history is not None and time_ns <= history.last_ns):
+                return
+            if history is None:
+                history = self._versions[model, version] = VersionHistory(first_ns=time_ns)
+                self._begin_ns = self._begin_ns or time_ns
+                self._drop_silent(time_ns)
+            history.add(time_ns, values, evidence)
 
     def first_ns(self, model: str, version: str) -> int:
         """Returns when a model version was first seen, Unix nanoseconds; 0 if that is unknown.
@@ -173,20 +166,14 @@ class History:
             rows = series.rows(history.last_ns - span.length_s * SECOND_NS)
             return [(time_ns, values[0]) for time_ns, values in rows]
 
-    def _drop_silent(self) -> None:
-        newest_ns = max((history.last_ns for history in self._versions.values()), default=0)
-        for key in [
-            key for key, history in self._versions.items() if history.last_ns < newest_ns - MAX_SILENT_S * SECOND_NS
-        ]:
+    def _drop_silent(self, now_ns: int) -> None:
+        """Makes room when a version is added."""
+        silent_ns = now_ns - MAX_SILENT_S * SECOND_NS
+        for key in [key for key, history in self._versions.items() if 0 < history.last_ns < silent_ns]:
             del self._versions[key]
         while len(self._versions) > MAX_VERSIONS:
-            del self._versions[min(self._versions, key=lambda key: self._versions[key].last_ns)]
-
-
-def _iterate_versions(overview: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], Mapping[str, Any]]]:
-    for model, versions in overview.get("versions", {}).items():
-        for version, document in versions.items():
-            yield (model, version), document
+            oldest = min(self._versions, key=lambda key: self._versions[key].last_ns or now_ns)
+            del self._versions[oldest]
 
 
 def _series(slot_s: int, length_s: int, columns: tuple[str, ...]) -> SlotSeries:

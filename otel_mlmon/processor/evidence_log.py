@@ -1,0 +1,321 @@
+"""Scores windows, and stores what the scores follow from: panes with each commit, evidence now and then.
+
+Evidence is a function of the panes before, and takes some kilobytes a stream; a pane takes some dozen bytes. So each
+commit stores the panes that were scored, as one entry of a log, and the evidence of a stream is stored with the
+number of the last entry that it holds: at the latest `STORED_AFTER_NS` after a pane that it does not hold yet, a part
+of the streams at a time, and at once where its reference changed, since panes are replayed against the present one. A
+start loads the evidence and replays the panes since, against the same alarm line: what comes out is the same, bit for
+bit. No rule judges a pane again: the states of alerts are stored with the commit.
+
+Runs on: the state thread.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, islice, pairwise, takewhile
+from typing import Final, NamedTuple, TypeAlias
+
+import numpy as np
+
+from otel_mlmon.guard import guard
+from otel_mlmon.processor.detect.cycle import CycleState
+from otel_mlmon.processor.detect.evaluator import Evaluator
+from otel_mlmon.processor.detect.score import Score
+from otel_mlmon.processor.detect.state import StreamState
+from otel_mlmon.processor.state.repository import RecordKind, Repository, load_records, put_records
+from otel_mlmon.processor.window.packing import PackedInts, pack_ints, unpack_ints
+from otel_mlmon.processor.window.presence import Absence
+from otel_mlmon.processor.window.stream import StreamWindows
+from otel_mlmon.processor.window.window import Reference, StreamKey, Window
+from otel_mlmon.types import ModelKey
+
+STORED_AFTER_NS: Final = 60_000_000_000
+"""How long the evidence of a stream may lag behind its panes in the store, at most."""
+MIN_AGE_NS: Final = 20_000_000_000
+"""How long it lags at least, unless something of it cannot be replayed."""
+SHARE: Final = 40
+"""One in so many streams whose evidence lags is stored with a commit."""
+
+
+class ModelPanes(NamedTuple):
+    """Holds the panes of one model version that were scored together."""
+
+    model: ModelKey
+    start_ns: int
+    end_ns: int
+    streams: list[str]
+    sizes: list[int]
+    """The number of bins of each."""
+    counts: PackedInts
+    """All counts, one pane after the other."""
+    absences: dict[str, Absence]
+
+
+class LogEntry(NamedTuple):
+    """Holds what was scored with one commit, after what was dropped."""
+
+    number: int
+    log10_alarm_line: float
+    dropped: list[StreamKey]
+    """Streams that were judged by another reference before, or are gone."""
+    models: list[ModelPanes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamRecord:
+    """Holds the stored state of a stream: its last score, and its evidence if there is any."""
+
+    stream: StreamKey
+    score: Score
+    state: StreamState | None
+    entry: int
+    """The last entry of the log that it holds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CycleRecord:
+    """Holds the stored daily cycle of a stream."""
+
+    stream: StreamKey
+    state: CycleState
+
+
+EVIDENCE: Final = RecordKind("evidence", StreamRecord)
+CYCLE: Final = RecordKind("cycle", CycleRecord, is_compressed=True)
+LOG: Final = RecordKind("evidence_log", LogEntry)
+
+
+FindStream: TypeAlias = Callable[[StreamKey], StreamWindows | None]
+
+
+class EvidenceLog:
+    """Keeps the scores of all streams.
+
+    Args:
+        evaluator: Scores the windows.
+    """
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self.evaluator = evaluator
+        self.scores: dict[StreamKey, Score] = {}
+        self.changed: set[StreamKey] = set()
+        """Streams that were scored or dropped since the last commit."""
+        self._number = 0
+        self._dropped: dict[StreamKey, None] = {}
+        """Streams that were dropped since the last entry."""
+        self._gone: dict[StreamKey, None] = {}
+        """Streams whose records are to be removed, unless they have new ones."""
+        self._scored: list[tuple[Window, Score]] = []
+        self._entries: dict[str, LogEntry] = {}
+        """Entries that are not stored yet."""
+        self._lagging: dict[StreamKey, tuple[int, int]] = {}
+        """The first entry that the stored evidence of a stream does not hold, and when it was made; in that order."""
+        self._references: dict[StreamKey, Reference | None] = {}
+        """The reference that the stored evidence of a stream is against."""
+        self._unstored: dict[StreamKey, None] = {}
+        """Streams whose evidence cannot be had by replay."""
+        self._cycles: dict[StreamKey, CycleState] = {}
+        """Cycles that are to be stored with the evidence of their stream."""
+        self._stored: list[StreamKey] = []
+        """Streams whose evidence the last save wrote."""
+        self._pruned = 0
+        """Entries before this one are removed."""
+
+    def score(self, windows: Sequence[Window]) -> list[tuple[Window, Score]]:
+        """Scores the windows of one turn; those of one stream come in the order of their time."""
+        scored = self.evaluator.evaluate(windows)
+        for window, score in scored:
+            stream = window.stream
+            self.scores[stream] = score
+            self.changed.add(stream)
+            if window.reference is None or self._references.get(stream) is not window.reference:
+                self._unstored[stream] = None
+            self._references[stream] = window.reference
+        self._scored += scored
+        return scored
+
+    def drop(self, streams: Iterable[StreamKey]) -> None:
+        """Drops the evidence of streams that are judged anew, or are gone."""
+        for stream in streams:
+            self.evaluator.remove_stream(stream)
+            for known in (self.scores, self._lagging, self._references, self._unstored, self._cycles):
+                known.pop(stream, None)
+            self._dropped[stream] = self._gone[stream] = None
+            self.changed.add(stream)
+
+    def design_effect(self, stream: StreamKey) -> float:
+        """Returns φ of a stream, 1 where it is not known."""
+        return self.scores[stream].design_effect if stream in self.scores else 1.0
+
+    def save(self, repository: Repository, *, now_ns: int, is_last: bool = False) -> None:
+        """Writes what changed since the last save; what a rollback takes back is written by the next one.
+
+        Args:
+            repository: Where it is stored.
+            now_ns: The time by our clock, Unix nanoseconds.
+            is_last: Whether all evidence is written, so that the next start has nothing to replay.
+
+        Raises:
+            StoreError: The repository refused it.
+        """
+        self._append(now_ns)
+        self._cycles.update(self.evaluator.pop_changed_cycles())
+        streams = [*self._unstored, *self._choose_lagging(now_ns, is_last=is_last)]
+        put_records(repository, LOG, self._entries.items())
+        records = [(_key(stream), self._record(stream)) for stream in dict.fromkeys(streams)]
+        put_records(repository, EVIDENCE, records)
+        cycles = {stream: self._cycles[stream] for stream in streams if stream in self._cycles}
+        put_records(repository, CYCLE, [(_key(key), CycleRecord(stream=key, state=cycles[key])) for key in cycles])
+        gone = sorted(_key(stream) for stream in self._gone if stream not in self._unstored)
+        for kind in (EVIDENCE, CYCLE):
+            if gone:
+                repository.delete(kind.name, gone)
+        self._prune(repository, streams)
+        self._stored = streams
+
+    def note_saved(self) -> None:
+        """Notes that the last save is durable."""
+        for stream in self._stored:
+            for known in (self._lagging, self._unstored, self._cycles):
+                known.pop(stream, None)
+        self._stored = []
+        self._entries.clear()
+        self._gone.clear()
+
+    def load(self, repository: Repository, find_stream: FindStream, *, now_ns: int) -> None:
+        """Loads scores and evidence, and replays the panes since.
+
+        Args:
+            repository: Where they are stored.
+            find_stream: Returns the windows of a stream; None if it is not there.
+            now_ns: The time by our clock, Unix nanoseconds.
+
+        Raises:
+            StoreError: The repository cannot be read.
+        """
+        numbers: dict[StreamKey, int] = {}
+        for record in load_records(repository, EVIDENCE).values():
+            self.scores[record.stream] = record.score
+            numbers[record.stream] = record.entry
+            if record.state is not None:
+                self.evaluator.restore(record.stream, record.state)
+        for cycle in load_records(repository, CYCLE).values():
+            self.evaluator.restore_cycle(cycle.stream, cycle.state)
+        for entry in load_records(repository, LOG).values():
+            self._number = max(self._number, entry.number)
+            with guard("drift"):
+                self._replay(entry, numbers, find_stream, now_ns)
+
+        for stream in self.evaluator.streams():
+            windows = find_stream(stream)
+            if windows is not None and windows.reference is not None:
+                if self.evaluator.is_against(stream, windows.reference):
+                    self._references[stream] = windows.reference
+
+    def _replay(
+        self, entry: LogEntry, numbers: Mapping[StreamKey, int], find_stream: FindStream, now_ns: int
+    ) -> None:
+        """Takes one entry of the log into the evidence of the streams that do not hold it yet."""
+        for stream in entry.dropped:
+            if numbers.get(stream, 0) < entry.number:
+                self.evaluator.remove_stream(stream)
+                self.scores.pop(stream, None)
+        windows = [
+            window
+            for panes in entry.models
+            for window in _unpack_windows(panes, find_stream)
+            if numbers.get(window.stream, 0) < entry.number and self._is_replayable(window)
+        ]
+        for window, score in self.evaluator.evaluate(windows, log10_alarm_line=entry.log10_alarm_line):
+            self.scores[window.stream] = score
+            self._lagging.setdefault(window.stream, (entry.number, now_ns))
+
+    def _is_replayable(self, window: Window) -> bool:
+        """Whether the evidence is against the present reference and settings: else the next pane begins it anew."""
+        return window.reference is not None and self.evaluator.is_against(window.stream, window.reference)
+
+    def _append(self, now_ns: int) -> None:
+        """Makes an entry of what was scored and dropped since the last one."""
+        scored, self._scored = self._scored, []
+        judged = [(window, score) for window, score in scored if window.reference is not None]
+        if not judged and not self._dropped:
+            return
+        self._number += 1
+        groups: dict[tuple[ModelKey, int], list[Window]] = {}
+        for window, _ in judged:
+            groups.setdefault((window.stream.model, window.end_ns), []).append(window)
+            self._lagging.setdefault(window.stream, (self._number, now_ns))
+        dropped, self._dropped = list(self._dropped), {}
+        line = judged[0][1].log10_alarm_line if judged else 0.0
+        panes = [_pack_panes(model, windows) for (model, _), windows in groups.items()]
+        self._entries[_number_key(self._number)] = LogEntry(self._number, line, dropped, panes)
+
+    def _choose_lagging(self, now_ns: int, *, is_last: bool) -> list[StreamKey]:
+        """Chooses the streams whose evidence is stored now: those that lag the most."""
+        if is_last:
+            return list(self._lagging)
+
+        def lags(entry: tuple[StreamKey, tuple[int, int]], age_ns: int) -> bool:
+            return entry[1][1] <= now_ns - age_ns
+
+        late = takewhile(lambda entry: lags(entry, STORED_AFTER_NS), self._lagging.items())
+        due = takewhile(lambda entry: lags(entry, MIN_AGE_NS), self._lagging.items())
+        some = islice(due, len(self._lagging) // SHARE + 1)
+        return list(dict.fromkeys(stream for stream, _ in (*late, *some)))
+
+    def _prune(self, repository: Repository, stored: Iterable[StreamKey]) -> None:
+        """Removes the entries that all stored evidence holds."""
+        waiting = self._lagging.keys() - set(stored)
+        if len(waiting) == len(self._lagging):
+            return
+        first = next((entry for stream, (entry, _) in self._lagging.items() if stream in waiting), self._number + 1)
+        if first > self._pruned:
+            repository.prune(LOG.name, _number_key(first))
+            self._pruned = first
+
+    def _record(self, stream: StreamKey) -> StreamRecord:
+        state = self.evaluator.state(stream) if stream in self.evaluator.streams() else None
+        return StreamRecord(stream=stream, score=self.scores[stream], state=state, entry=self._number)
+
+
+def _pack_panes(model: ModelKey, windows: Sequence[Window]) -> ModelPanes:
+    return ModelPanes(
+        model=model,
+        start_ns=windows[0].start_ns,
+        end_ns=windows[0].end_ns,
+        streams=[window.stream.stream for window in windows],
+        sizes=[window.pane.size for window in windows],
+        counts=pack_ints(np.concatenate([window.pane for window in windows])),
+        absences={window.stream.stream: window.absence for window in windows if window.absence is not None},
+    )
+
+
+def _unpack_windows(panes: ModelPanes, find_stream: FindStream) -> Iterator[Window]:
+    """Yields the windows of panes, with the present references and rolling windows."""
+    counts = unpack_ints(panes.counts)
+    for name, (start, end) in zip(panes.streams, pairwise(accumulate(panes.sizes, initial=0)), strict=True):
+        key = StreamKey(panes.model, name)
+        stream = find_stream(key)
+        if stream is None:
+            continue
+        yield Window(
+            stream=key,
+            start_ns=panes.start_ns,
+            end_ns=panes.end_ns,
+            reference=stream.reference,
+            pane=counts[start:end],
+            rolling=stream.rolling.counts,
+            rolling_start_ns=stream.rolling.start_ns(panes.start_ns),
+            absence=panes.absences.get(name),
+        )
+
+
+def _key(stream: StreamKey) -> str:
+    return json.dumps(stream)
+
+
+def _number_key(number: int) -> str:
+    return f"{number:020d}"
