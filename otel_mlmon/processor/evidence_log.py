@@ -211,13 +211,11 @@ class EvidenceLog:
 
         for stream in self.evaluator.streams():
             windows = find_stream(stream)
-            if windows is not None and windows.reference is not None:
-                if self.evaluator.is_against(stream, windows.reference):
-                    self._references[stream] = windows.reference
+            reference = windows.reference if windows is not None else None
+            if reference is not None and self.evaluator.is_against(stream, reference):
+                self._references[stream] = reference
 
-    def _replay(
-        self, entry: LogEntry, numbers: Mapping[StreamKey, int], find_stream: FindStream, now_ns: int
-    ) -> None:
+    def _replay(self, entry: LogEntry, numbers: Mapping[StreamKey, int], find_stream: FindStream, now_ns: int) -> None:
         """Takes one entry of the log into the evidence of the streams that do not hold it yet."""
         for stream in entry.dropped:
             if numbers.get(stream, 0) < entry.number:

@@ -34,16 +34,16 @@ from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.records import RuleStatus
+from otel_mlmon.processor.alert.store import AlertStore
 from otel_mlmon.processor.alert.version_change import VersionChange, describe_version_change
 from otel_mlmon.processor.clock import SteadyClock
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.detect.version_test import find_moves
+from otel_mlmon.processor.evidence_log import EvidenceLog
 from otel_mlmon.processor.notify.dispatcher import OutboxEntry
 from otel_mlmon.processor.notify.notifier import EmitEvent
 from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, Rejections, TelemetryItem
-from otel_mlmon.processor.evidence_log import EvidenceLog
-from otel_mlmon.processor.alert.store import AlertStore
 from otel_mlmon.processor.records import OUTBOX, VERSION_CHANGES
 from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
 from otel_mlmon.processor.serve import documents
@@ -53,7 +53,7 @@ from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.state.instance import load_instance_id
 from otel_mlmon.processor.state.repository import load_records, open_repository, put_records
 from otel_mlmon.processor.window.aggregator import WindowAggregator
-from otel_mlmon.processor.window.outcome import REJECTED_OUTCOMES, PointOutcome
+from otel_mlmon.processor.window.outcome import REJECTED_OUTCOMES
 from otel_mlmon.processor.window.reference_export import ModelReference, RelearnRequest
 from otel_mlmon.processor.window.window import StreamKey, VersionPair, Window
 from otel_mlmon.types import ModelKey
@@ -80,6 +80,9 @@ class AlertDispatcher(Protocol):
     def shutdown(self) -> None:
         """Attempts what waits once more, and stops, within a few seconds."""
 
+
+CLOCK_INTERVAL_NS: Final = 200_000_000
+"""Interval at which is looked for what time alone changes in alerts."""
 
 REFRESH_NS: Final = 1_000_000_000
 """Interval at which models that change all the time are published."""
@@ -123,6 +126,8 @@ class ProcessorPipeline:
         """What was so before."""
         self._unpublished: set[ModelKey] = set()
         """Models that changed since they were last published."""
+        self._clock_due_ns = 0
+        """When time alone may have changed alerts."""
         self._refresh_ns = 0
         """When models that changed are published at the latest, and those that time alone changes."""
         self._evidence = EvidenceLog(Evaluator(policy_for=settings.policy, alarm_line_for=settings.alarm_line))
@@ -224,7 +229,9 @@ class ProcessorPipeline:
             alerts += self._alerts.evaluate(model, scores, now_ns, event_ns=event_ns)
         for pair in self._windows.pop_version_pairs():
             alerts += self._compare_versions(pair, now_ns)
-        alerts += self._alerts.advance_clock(now_ns)
+        if present or alerts or now_ns >= self._clock_due_ns:
+            self._clock_due_ns = now_ns + CLOCK_INTERVAL_NS
+            alerts += self._alerts.advance_clock(now_ns)
         self._add_alerts(alerts)
         self._settle_alerts()
 
@@ -349,19 +356,15 @@ class ProcessorPipeline:
         if is_due:
             self._refresh_ns = now_ns + REFRESH_NS
         present, known = set(self._windows.models), self._evidence.scores
-        views: dict[ModelKey, ModelView | None] = {model: None for model in changed - present}
+        views: dict[ModelKey, ModelView | None] = dict.fromkeys(changed - present)
         for model in sorted(changed & present):
             summary = self._windows.summary(model)
             keys = {stream.stream: StreamKey(model, stream.stream) for stream in summary.streams}
             scores = {name: known[key] for name, key in keys.items() if key in known}
-            view = views[model] = ModelView(
-                summary=summary, scores=scores, reference=self._windows.reference(model)
-            )
+            view = views[model] = ModelView(summary=summary, scores=scores, reference=self._windows.reference(model))
             values, evidence = documents.history_values(view.summary, view.scores)
             self.history.add(model.id, model.version, summary.updated_ns, values, evidence)
         rules: dict[ModelKey, list[RuleStatus]] = {}
         for status in self._alerts.current(None if is_due else changed):
             rules.setdefault(status.model, []).append(status)
-        self.publication.publish(
-            views, rules=rules, alerts=self._alerts.alerts(), changes=self._version_changes
-        )
+        self.publication.publish(views, rules=rules, alerts=self._alerts.alerts(), changes=self._version_changes)

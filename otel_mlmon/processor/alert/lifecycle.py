@@ -200,7 +200,7 @@ class Alerts:
         return changes
 
     def current(self, models: Iterable[ModelKey] | None = None) -> list[RuleStatus]:
-        """Returns the states of the active rules of these models, or all; a silent one's quiet rules are in `no_data`."""
+        """Returns the states of the active rules of these models, or all; a silent one has quiet rules in `no_data`."""
         statuses = []
         for model in sorted(self._models if models is None else self._models.keys() & set(models)):
             record = self._models[model]

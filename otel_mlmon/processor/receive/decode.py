@@ -11,7 +11,7 @@ above the maximum makes both unknown.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -45,7 +45,7 @@ from otel_mlmon.types import ModelKey
 MAX_EXEMPLARS: Final = 4
 
 MAX_CACHED_IDENTITIES: Final = 262_144
-"""How many series' identities are remembered, at about half a kilobyte each; beyond, all are forgotten and come anew."""
+"""How many identities of series are remembered, at about half a kilobyte each; beyond that all are forgotten."""
 
 _MAX_TIME_NS: Final = 2**63 - 1
 _NO_RECORDED_VALUE: Final = 1

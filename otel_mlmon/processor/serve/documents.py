@@ -54,9 +54,7 @@ def overview(
     for model, document in sorted(entries.items(), key=lambda entry: (entry[1]["updated_ns"], entry[0])):
         key = model.id
         versions.setdefault(key, {})[model.version] = document
-        listed = [
-            {"version": name, "change": differences.get(model._replace(version=name))} for name in versions[key]
-        ]
+        listed = [{"version": name, "change": differences.get(model._replace(version=name))} for name in versions[key]]
         models[key] = {**document, "versions": listed}
     return {
         "models": models,
@@ -186,9 +184,7 @@ def stream_document(stream: StreamSummary, score: Score) -> Document:
     }
 
 
-def model_gauges(
-    document: Document, scores: Mapping[str, Score], admitted: Container[str]
-) -> Iterator[MetricValue]:
+def model_gauges(document: Document, scores: Mapping[str, Score], admitted: Container[str]) -> Iterator[MetricValue]:
     """Yields the gauges of a model's document: states, evidence, statistics and window counts.
 
     Args:

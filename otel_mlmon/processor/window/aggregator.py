@@ -23,12 +23,11 @@ from otel_mlmon.processor.state.repository import Repository
 from otel_mlmon.processor.window.embedded_reference import decode_reference
 from otel_mlmon.processor.window.expiry import remove_ended_series, remove_stale
 from otel_mlmon.processor.window.limits import Limit
-from otel_mlmon.processor.window.model_windows import ClosedPane, ModelProgress, ModelWindows
+from otel_mlmon.processor.window.model_windows import ClosedPane, ModelWindows
 from otel_mlmon.processor.window.outcome import PointOutcome, ReferenceOutcome
-from otel_mlmon.processor.window.providers import ModelProviders
 from otel_mlmon.processor.window.records import load_state, save_state
 from otel_mlmon.processor.window.reference import ModelWindowSettings
-from otel_mlmon.processor.window.reference_export import ModelReference, RelearnRequest, model_reference
+from otel_mlmon.processor.window.reference_export import ModelReference, RelearnRequest
 from otel_mlmon.processor.window.series import (
     COUNTERS,
     DELTA,
@@ -43,6 +42,7 @@ from otel_mlmon.processor.window.state import MAX_EMBEDDED_REFERENCES, EmbeddedR
 from otel_mlmon.processor.window.stream import StreamWindows
 from otel_mlmon.processor.window.summary import ModelSummary
 from otel_mlmon.processor.window.versions import begin_introduction, pair_versions
+from otel_mlmon.processor.window.watermark import ModelProgress
 from otel_mlmon.processor.window.window import StreamKey, VersionPair, Window, WindowSettings
 from otel_mlmon.types import ModelKey
 
@@ -169,18 +169,7 @@ class WindowAggregator:
 
     def add_provider(self, event: ModelLoaded | ProviderFallback) -> None:
         """Notes the execution provider that a process runs a model on; a report that comes twice changes nothing."""
-        providers, model = self._state.providers, event.model
-        is_full = model not in self._state.models and len(providers) >= MAX_EMBEDDED_REFERENCES
-        if not event.provider or (is_full and model not in providers):
-            return
-        now_ns = self._clock_ns()
-        requested = event.requested if isinstance(event, ProviderFallback) else ""
-        time_ns = min(event.time_ns or now_ns, now_ns)
-        present = providers.get(model, ModelProviders(model))
-        providers[model] = present.add(requested=requested, provider=event.provider, time_ns=time_ns)
-        if providers[model] != present:
-            self._state.changes.providers.add(model)
-            self._state.touched.add(model)
+        self._state.add_provider(event, self._clock_ns())
 
     def close_panes(self, now_ns: int) -> list[Window]:
         """Closes the panes that the watermark has passed, and returns their windows, in the order of event time.
@@ -190,6 +179,8 @@ class WindowAggregator:
         """
         state, windows = self._state, list[Window]()
         for model in state.models.values():
+            if not model.is_due(now_ns):
+                continue
             for end_ns in model.find_late_panes():
                 amended = model.amend_pane(end_ns, is_complete=self._is_complete)
                 state.changes.amendments.append(amended.pane)
@@ -200,6 +191,7 @@ class WindowAggregator:
                 state.changes.panes.append(closed.pane)
                 self._note_closed(model, closed)
             state.remove_idle_senders(model, now_ns)
+            model.note_closed()
         if now_ns >= self._expires_ns:
             self._expires_ns = now_ns + EXPIRY_INTERVAL_NS
             remove_stale(state, now_ns, resumed_ns=self._resumed_ns, removed_streams=self._removed_streams)
@@ -268,8 +260,7 @@ class WindowAggregator:
         Raises:
             KeyError: There is no point of it.
         """
-        windows = self._state.models[model]
-        return model_reference(model, windows.settings, windows.streams)
+        return self._state.models[model].reference()
 
     def _add(self, point: DataPoint, now_ns: int) -> PointOutcome:
         state = self._state
@@ -398,6 +389,7 @@ class WindowAggregator:
         state, now_ns = self._state, self._clock_ns()
         state.changes.streams.update(closed.changed)
         state.changes.models.add(model.key)
+        state.changes.presences.add(model.key)
         state.touched.add(model.key)
         for series, key, point in closed.consumed:
             series.state.updated_ns = now_ns

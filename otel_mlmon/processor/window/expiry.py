@@ -81,10 +81,11 @@ def _remove_streams(state: WindowState) -> list[StreamKey]:
     removed: list[StreamKey] = []
     for model in state.models.values():
         stale_ns = model.progress.last_ns - state.windows.stale_after_ns
-        for name, presence in list(model.progress.presences.items()):
+        for name, presence in list(model.presences.items()):
             if presence.silence.panes < MIN_SILENT_PANES or presence.last_ns > stale_ns:
                 continue
-            del model.progress.presences[name]
+            del model.presences[name]
+            state.changes.presences.add(model.key)
             if name in model.streams:
                 removed.append(model.streams[name].key)
                 state.remove_stream(removed[-1])

@@ -10,10 +10,10 @@ from typing import Final, NamedTuple
 from otel_mlmon import semconv, streams
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.window.binning import count_over_threshold
-from otel_mlmon.processor.window.introduction import Introduction
 from otel_mlmon.processor.window.moving_reference import MovingReference
 from otel_mlmon.processor.window.presence import Absence, StreamPresence
 from otel_mlmon.processor.window.reference import ModelWindowSettings, ReferenceState, StreamReference
+from otel_mlmon.processor.window.reference_export import ModelReference, model_reference
 from otel_mlmon.processor.window.series import (
     FAILED,
     CompletenessCheck,
@@ -26,7 +26,7 @@ from otel_mlmon.processor.window.series import (
 )
 from otel_mlmon.processor.window.stream import StreamWindows
 from otel_mlmon.processor.window.summary import ModelSummary, StreamSummary, summarize_overflow
-from otel_mlmon.processor.window.watermark import SenderWatermarks
+from otel_mlmon.processor.window.watermark import ModelProgress, SenderWatermarks
 from otel_mlmon.processor.window.window import (
     ModelPane,
     PaneCounts,
@@ -41,34 +41,11 @@ from otel_mlmon.types import ModelKey
 
 OVERFLOW_SHOWN_NS: Final = 600_000_000_000
 """How long after its last point the stream of what found no room is shown."""
+NEVER_NS: Final = 2**63
 _PREDICTION_METRICS: Final = frozenset({semconv.PREDICTIONS.name, semconv.VALUE.name})
 
 MAX_EXEMPLARS: Final = 4
 """Trace ids of a window: the smallest, which is a random choice, and the same whatever the order."""
-
-
-@dataclass(slots=True, kw_only=True)
-class ModelProgress:
-    """Holds the stored progress of one model version: how far its panes are closed."""
-
-    model: ModelKey
-    received_ns: int
-    """When its last point was received, by our clock."""
-    watermark_ns: int = 0
-    """The largest event time of its points."""
-    closed_ns: int = 0
-    """Panes up to here are closed, and points for them are late: counted, and no evidence."""
-    first_ns: int = 0
-    """Start of the first pane with points."""
-    last_ns: int = 0
-    """End of the last pane with points."""
-    predictions: int = 0
-    late_predictions: int = 0
-    """Those of `predictions` that came after their pane had closed."""
-    presences: dict[str, StreamPresence] = field(default_factory=dict)
-    """By stream that ever had values."""
-    introduction: Introduction | None = None
-    """Its first predictions, until they are held against the version before; None if there is none."""
 
 
 class ClosedPane(NamedTuple):
@@ -93,6 +70,8 @@ class ModelWindows:
     open_panes: dict[int, dict[SeriesKey, Series]] = field(default_factory=dict)
     """The series with points in each open pane, by end of the pane."""
     streams: dict[str, StreamWindows] = field(default_factory=dict)
+    presences: dict[str, StreamPresence] = field(default_factory=dict)
+    """By stream that ever had values."""
     last_panes: deque[ModelPane] = field(default_factory=deque)
     resumed_ns: int = 0
     """When this process loaded it, by our clock: what was sent while none ran comes after it."""
@@ -103,6 +82,12 @@ class ModelWindows:
     """When the last of them was received, by our clock."""
     closed_summary: ModelSummary | None = None
     """What closed panes say; None since anything of it changed."""
+    exported_reference: ModelReference | None = None
+    """The references of all streams; None since any changed."""
+    has_points: bool = True
+    """Whether points came since panes were last closed."""
+    due_ns: int = 0
+    """When time alone closes panes or ends a sender's watermark, at the earliest, by our clock."""
 
     def __post_init__(self) -> None:
         self.senders = SenderWatermarks(self.progress.model, self.windows.idle_after_ns)
@@ -114,6 +99,7 @@ class ModelWindows:
 
     def add_point(self, series: Series, end_ns: int, time_ns: int, now_ns: int, *, sender: str) -> None:
         """Notes that a point of `series` is pending for the pane that ends at `end_ns`."""
+        self.has_points = True
         self.open_panes.setdefault(end_ns, {})[series.state.key] = series
         self.senders.add_point(sender, time_ns, now_ns)
         self.progress.watermark_ns = max(self.progress.watermark_ns, time_ns)
@@ -124,6 +110,20 @@ class ModelWindows:
         self.overflow_points += 1
         self.closed_summary = None
         self.overflow_ns = self.progress.received_ns = now_ns
+
+    def is_due(self, now_ns: int) -> bool:
+        """Whether any pane may close now."""
+        return self.has_points or now_ns >= self.due_ns
+
+    def note_closed(self) -> None:
+        """Notes that the panes that are due were closed, and when time alone may close others."""
+        self.has_points = False
+        silent_ns = self.windows.pane_ns + self.windows.lateness_ns
+        dues = [max(self.progress.received_ns, self.resumed_ns) + silent_ns] if self.open_panes else []
+        received_ns = self.senders.oldest_received_ns()
+        if received_ns is not None:
+            dues.append(max(received_ns, self.resumed_ns) + self.windows.idle_after_ns)
+        self.due_ns = min(dues, default=NEVER_NS)
 
     def find_late_panes(self) -> list[int]:
         """Returns the ends of the closed panes that late points are pending for, in the order of time."""
@@ -151,7 +151,7 @@ class ModelWindows:
         """
         if name in self.streams:
             return self.streams[name]
-        self.closed_summary = None
+        self.closed_summary = self.exported_reference = None
         moving, is_allowance = self.settings.moving, name in (semconv.STREAM_LATENCY, semconv.STREAM_ERRORS)
         stream = self.streams[name] = StreamWindows(
             key=StreamKey(self.key, name),
@@ -165,19 +165,19 @@ class ModelWindows:
 
     def apply_settings(self, settings: ModelWindowSettings) -> list[StreamKey]:
         """Applies other settings, and returns the streams whose reference is another one now."""
-        self.settings, self.closed_summary = settings, None
+        self.settings, self.closed_summary, self.exported_reference = settings, None, None
         return [stream.key for stream in self.streams.values() if stream.apply_settings(settings)]
 
     def relearn(self, names: Iterable[str]) -> list[StreamKey]:
         """Starts to learn the references of these streams again, and returns the streams that do."""
-        self.closed_summary = None
+        self.closed_summary = self.exported_reference = None
         present = [self.streams[name] for name in names if name in self.streams]
         return [stream.key for stream in present if stream.relearn()]
 
     def remove_stream(self, name: str) -> None:
         """Removes a stream."""
         del self.streams[name]
-        self.closed_summary = None
+        self.closed_summary = self.exported_reference = None
 
     def close_pane(self, end_ns: int, *, is_complete: CompletenessCheck) -> ClosedPane:
         """Closes one pane; panes close in the order of time.
@@ -210,6 +210,8 @@ class ModelWindows:
                 )
                 windows += [window] if window is not None else []
                 changed += [stream.key] if is_changed else []
+        if changed or self.settings.moving is not None:
+            self.exported_reference = None
         self.progress.predictions += predictions
         counts = {
             name: stream.rolling.panes[-1]
@@ -254,7 +256,7 @@ class ModelWindows:
 
     def finish_restore(self) -> None:
         """Brings rolling windows and moving references to the time of the last closed pane."""
-        self.closed_summary = None
+        self.closed_summary = self.exported_reference = None
         for stream in self.streams.values():
             stream.rolling.evict(self.progress.last_ns)
             stream.update_reference(self.progress.last_ns)
@@ -270,6 +272,12 @@ class ModelWindows:
             open_predictions=open_predictions,
             late_predictions=progress.late_predictions,
         )
+
+    def reference(self) -> ModelReference:
+        """Returns the references that the model is judged by."""
+        if self.exported_reference is None:
+            self.exported_reference = model_reference(self.key, self.settings, self.streams)
+        return self.exported_reference
 
     def _summarize_closed(self) -> ModelSummary:
         duration = merge_streams({"": pane.duration} for pane in self.last_panes).get("", StreamSketch())
@@ -317,15 +325,15 @@ class ModelWindows:
             activity: Predictions of the model in the pane, or calls where it has no predictions.
             end_ns: End of the pane.
         """
-        presences = {name: self.progress.presences.get(name, StreamPresence(end_ns)) for name in self.streams}
+        presences = {name: self.presences.get(name, StreamPresence(end_ns)) for name in self.streams}
         presences |= {name: StreamPresence(end_ns) for name in sketches if name not in presences}
-        self.progress.presences = {
+        self.presences = {
             name: presence.add(sketches[name].total if name in sketches else 0, activity, end_ns)
             for name, presence in presences.items()
         }
         if not activity:
             return {}
-        absences = {name: presence.absence(end_ns) for name, presence in self.progress.presences.items()}
+        absences = {name: presence.absence(end_ns) for name, presence in self.presences.items()}
         return {name: absence for name, absence in absences.items() if absence is not None}
 
     def _add_pane(self, pane: ModelPane) -> None:

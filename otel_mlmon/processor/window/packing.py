@@ -104,9 +104,7 @@ class SeriesRecord(NamedTuple):
     totals: PackedValues
 
 
-def pack_points(
-    request: int, model: ModelKey, entries: Sequence[tuple[SeriesKey, PointKey, Point]]
-) -> PointsRecord:
+def pack_points(request: int, model: ModelKey, entries: Sequence[tuple[SeriesKey, PointKey, Point]]) -> PointsRecord:
     """Packs pending points of one request about one model version."""
     points = [point for _, _, point in entries]
     return PointsRecord(
@@ -158,7 +156,9 @@ def pack_series(model: ModelKey, sender: str, states: Sequence[SeriesState]) -> 
         )
         numbers.append(progress.setdefault(present, len(progress)))
     totals = {position: state.total for position, state in enumerate(states) if state.total is not None}
-    return SeriesRecord(model, sender, identities, list(progress), numbers, list(totals), pack_values([*totals.values()]))
+    return SeriesRecord(
+        model, sender, identities, list(progress), numbers, list(totals), pack_values([*totals.values()])
+    )
 
 
 def unpack_series(record: SeriesRecord) -> Iterator[SeriesState]:

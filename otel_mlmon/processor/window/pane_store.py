@@ -8,11 +8,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Final, NamedTuple
 
-from otel_mlmon.processor.state.repository import RecordKind, Repository, load_records, put_records
-from otel_mlmon.processor.window.window import ModelPane, WindowSettings
+import numpy as np
+
+from otel_mlmon.processor.state.repository import (
+    RecordKind,
+    Repository,
+    encode,
+    load_records,
+    put_records,
+    set_aside,
+)
+from otel_mlmon.processor.window.packing import PackedInts, pack_ints, unpack_ints
+from otel_mlmon.processor.window.window import ModelPane, PaneCounts, WindowSettings
+from otel_mlmon.sketch.moments import ExactSum
+from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import ModelKey
 
 COMPACTION_INTERVAL_NS: Final = 300_000_000_000
@@ -25,16 +37,34 @@ _DAY_NS: Final = 1440 * _MINUTE_NS
 class _Tier(NamedTuple):
     """Holds how panes of one age are stored."""
 
-    kind: RecordKind[ModelPane]
+    kind: RecordKind[PaneRecord]
     length_ns: int
     """Length that panes are merged to; 0 for panes as they closed."""
     kept_ns: int
     """Age at which they go on to the next tier; 0 for the retention."""
 
 
-PANE: Final = RecordKind("pane", ModelPane, is_compressed=True)
-PANE_MINUTES: Final = RecordKind("pane5m", ModelPane, is_compressed=True)
-PANE_HOURS: Final = RecordKind("pane1h", ModelPane, is_compressed=True)
+class PaneRecord(NamedTuple):
+    """Holds a pane with its streams packed, number beside number."""
+
+    model: ModelKey
+    start_ns: int
+    end_ns: int
+    duration: StreamSketch
+    failed: int
+    streams: list[str]
+    generations: list[int]
+    number_counts: list[int]
+    sums: list[ExactSum]
+    sizes: list[int]
+    """The number of bins of each stream."""
+    counts: PackedInts
+    """All counts, one stream after the other."""
+
+
+PANE: Final = RecordKind("pane", PaneRecord, is_compressed=True)
+PANE_MINUTES: Final = RecordKind("pane5m", PaneRecord, is_compressed=True)
+PANE_HOURS: Final = RecordKind("pane1h", PaneRecord, is_compressed=True)
 
 
 def put_panes(repository: Repository, panes: Iterable[ModelPane]) -> None:
@@ -43,10 +73,10 @@ def put_panes(repository: Repository, panes: Iterable[ModelPane]) -> None:
     Raises:
         StoreError: The repository refused it.
     """
-    put_records(repository, PANE, [(_key(pane), pane) for pane in panes])
+    put_records(repository, PANE, [(_key(pane), _pack(pane)) for pane in panes])
 
 
-def merge_panes(repository: Repository, panes: Iterable[ModelPane], kind: RecordKind[ModelPane] = PANE) -> None:
+def merge_panes(repository: Repository, panes: Iterable[ModelPane], kind: RecordKind[PaneRecord] = PANE) -> None:
     """Merges panes into the stored ones of their time and model; those without one are put.
 
     Raises:
@@ -56,9 +86,9 @@ def merge_panes(repository: Repository, panes: Iterable[ModelPane], kind: Record
     for pane in panes:
         key = _key(pane)
         if key not in merged:
-            merged |= load_records(repository, kind, key, f"{key}\0")
+            merged |= _load(repository, kind, key, f"{key}\0")
         merged[key] = merged[key].merge(pane) if key in merged else pane
-    put_records(repository, kind, merged.items())
+    put_records(repository, kind, [(key, _pack(pane)) for key, pane in merged.items()])
 
 
 def load_panes(repository: Repository, since_ns: int) -> Iterator[ModelPane]:
@@ -67,7 +97,7 @@ def load_panes(repository: Repository, since_ns: int) -> Iterator[ModelPane]:
     Raises:
         StoreError: The repository cannot be read.
     """
-    yield from load_records(repository, PANE, f"{max(since_ns, 0):020d}").values()
+    yield from _load(repository, PANE, f"{max(since_ns, 0):020d}").values()
 
 
 def compact_panes(
@@ -95,7 +125,7 @@ def compact_panes(
         until = f"{max(until_ns, 0):020d}~"
         panes = {
             key: pane
-            for key, pane in load_records(repository, tier.kind, "", until).items()
+            for key, pane in _load(repository, tier.kind, "", until).items()
             if pane.end_ns <= rolling_since_ns.get(pane.model, pane.end_ns)
         }
         if panes:
@@ -116,6 +146,67 @@ def _lengthen(pane: ModelPane, length_ns: int) -> ModelPane:
         failed=pane.failed,
         streams={
             name: counts._replace(start_ns=end_ns - length_ns, end_ns=end_ns) for name, counts in pane.streams.items()
+        },
+    )
+
+
+def _load(
+    repository: Repository, kind: RecordKind[PaneRecord], since: str = "", until: str | None = None
+) -> dict[str, ModelPane]:
+    """Loads panes by key, in the order of time; one that contradicts itself is set aside and reported."""
+    panes: dict[str, ModelPane] = {}
+    for key, record in load_records(repository, kind, since, until).items():
+        try:
+            panes[key] = _unpack(record)
+        except ValueError as error:  # noqa: PERF203 - one by one is the point
+            set_aside(repository, kind.name, key, encode(record, is_compressed=True), f"ValueError: {error}")
+    return panes
+
+
+def _pack(pane: ModelPane) -> PaneRecord:
+    streams = pane.streams
+    arrays = [counts.counts for counts in streams.values()]
+    return PaneRecord(
+        model=pane.model,
+        start_ns=pane.start_ns,
+        end_ns=pane.end_ns,
+        duration=pane.duration,
+        failed=pane.failed,
+        streams=list(streams),
+        generations=[counts.generation for counts in streams.values()],
+        number_counts=[counts.number_count for counts in streams.values()],
+        sums=[counts.exact_sum for counts in streams.values()],
+        sizes=[array.size for array in arrays],
+        counts=pack_ints(np.concatenate(arrays) if arrays else np.zeros(0, dtype=np.int64)),
+    )
+
+
+def _unpack(record: PaneRecord) -> ModelPane:
+    """Returns the pane of a record.
+
+    Raises:
+        ValueError: The record contradicts itself.
+    """
+    counts = unpack_ints(record.counts)
+    if sum(record.sizes) != counts.size or min(record.sizes, default=0) < 0:
+        raise ValueError(f"{counts.size} counts for streams of {sum(record.sizes)}")
+    columns = zip(
+        record.streams,
+        record.generations,
+        pairwise(accumulate(record.sizes, initial=0)),
+        record.number_counts,
+        record.sums,
+        strict=True,
+    )
+    return ModelPane(
+        model=record.model,
+        start_ns=record.start_ns,
+        end_ns=record.end_ns,
+        duration=record.duration,
+        failed=record.failed,
+        streams={
+            name: PaneCounts(record.start_ns, record.end_ns, generation, counts[start:end], number_count, exact_sum)
+            for name, generation, (start, end), number_count, exact_sum in columns
         },
     )
 

@@ -1,10 +1,10 @@
 """The records of the window step: how its state is saved, and loaded again.
 
 Records by kind: `started` (when counting began), `embedded` (references that models carry), `providers` (execution
-providers of models), `model` (how far panes are closed), `sender` (how far senders are), `stream` (references of
-streams), `hour` (what moving references are made of), `series` (where the series of a sender stand), `ended` (senders
-whose series were removed), `point` (points of a request that are pending). Closed panes, whose counts make up the rolling windows again, are
-`pane_store.py`'s.
+providers of models), `model` (how far panes are closed), `presence` (how often streams are sent), `sender` (how far
+senders are), `stream` (references of streams), `hour` (what moving references are made of), `series` (where the series
+of a sender stand), `ended` (senders whose series were removed), `point` (points of a request that are pending). Closed
+panes, whose counts make up the rolling windows again, are `pane_store.py`'s.
 """
 
 from __future__ import annotations
@@ -15,8 +15,16 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from otel_mlmon.errors import StoreError
 from otel_mlmon.processor.state.repository import RecordKind, Repository, load_each, load_records, put_records
-from otel_mlmon.processor.window.model_windows import ModelProgress, ModelWindows
+from otel_mlmon.processor.window.model_windows import ModelWindows
 from otel_mlmon.processor.window.moving_reference import HOUR_NS, hour_of
+from otel_mlmon.processor.window.packing import (
+    PointsRecord,
+    SeriesRecord,
+    pack_points,
+    pack_series,
+    unpack_points,
+    unpack_series,
+)
 from otel_mlmon.processor.window.pane_store import (
     COMPACTION_INTERVAL_NS,
     PANE,
@@ -27,14 +35,7 @@ from otel_mlmon.processor.window.pane_store import (
     merge_panes,
     put_panes,
 )
-from otel_mlmon.processor.window.packing import (
-    PointsRecord,
-    SeriesRecord,
-    pack_points,
-    pack_series,
-    unpack_points,
-    unpack_series,
-)
+from otel_mlmon.processor.window.presence import StreamPresence
 from otel_mlmon.processor.window.providers import ModelProviders
 from otel_mlmon.processor.window.reference import ReferenceState
 from otel_mlmon.processor.window.series import Series, list_streams
@@ -46,7 +47,7 @@ from otel_mlmon.processor.window.state import (
     SeriesOwner,
     WindowState,
 )
-from otel_mlmon.processor.window.watermark import SenderProgress
+from otel_mlmon.processor.window.watermark import ModelProgress, SenderProgress
 from otel_mlmon.processor.window.window import ModelPane, PaneCounts, StreamKey
 from otel_mlmon.reference.embedding import decode_profile
 from otel_mlmon.types import ModelKey
@@ -60,6 +61,11 @@ class _StreamRecord(NamedTuple):
     state: ReferenceState
 
 
+class _PresenceRecord(NamedTuple):
+    model: ModelKey
+    presences: dict[str, StreamPresence]
+
+
 class _HourRecord(NamedTuple):
     stream: StreamKey
     hour: int
@@ -70,6 +76,7 @@ STARTED: Final = RecordKind("started", int)
 EMBEDDED: Final = RecordKind("embedded", EmbeddedReference)
 PROVIDERS: Final = RecordKind("providers", ModelProviders)
 MODEL: Final = RecordKind("model", ModelProgress)
+PRESENCE: Final = RecordKind("presence", _PresenceRecord)
 STREAM: Final = RecordKind("stream", _StreamRecord)
 SERIES: Final = RecordKind("series", SeriesRecord)
 POINT: Final = RecordKind("point", PointsRecord)
@@ -77,7 +84,8 @@ SENDER: Final = RecordKind("sender", SenderProgress)
 ENDED: Final = RecordKind("ended", EndedSender)
 HOUR: Final = RecordKind("hour", _HourRecord)
 RECORD_KINDS: Final[tuple[RecordKind[Any], ...]] = (
-    STARTED, EMBEDDED, PROVIDERS, MODEL, SENDER, ENDED, STREAM, HOUR, SERIES, POINT, PANE, PANE_MINUTES, PANE_HOURS,
+    STARTED, EMBEDDED, PROVIDERS, MODEL, PRESENCE, SENDER, ENDED, STREAM, HOUR, SERIES, POINT, PANE, PANE_MINUTES,
+    PANE_HOURS,
 )  # fmt: skip
 """Every kind of the window step, series before their points."""
 
@@ -103,6 +111,7 @@ def save_state(state: WindowState, repository: Repository, *, now_ns: int) -> No
         _save(repository, EMBEDDED, changes.embedded, lambda key: state.embedded.get(key, (None,))[0])
         _save(repository, PROVIDERS, changes.providers, state.providers.get)
         _save(repository, MODEL, changes.models, lambda key: _progress(state, key))
+        _save(repository, PRESENCE, changes.presences, lambda key: _presence_record(state, key))
         _save(repository, STREAM, changes.streams, lambda key: _stream_record(state, key))
         _save(repository, SERIES, changes.series, lambda owner: _series_record(state, owner))
         _save(repository, POINT, changes.points, lambda request: _points_record(state, request), _request_key)
@@ -140,6 +149,7 @@ def load_state(state: WindowState, repository: Repository, *, now_ns: int) -> No
         _add_model(state, ModelProgress(model=key, received_ns=now_ns))
     for record in streams.values():
         state.models[record.stream.model].ensure_stream(record.stream.stream, record.state)
+    load_each(repository, PRESENCE, lambda record: _load_presences(state, record))
     load_each(repository, SENDER, lambda sender: _load_sender(state, sender))
     for hour in load_records(repository, HOUR).values():
         _load_hour(state, hour)
@@ -163,6 +173,10 @@ def _load_series(state: WindowState, record: SeriesRecord) -> None:
         for name in list_streams(series.metric, series.name, series.category):
             model.ensure_stream(name)
         state.add_series(Series(series))
+
+
+def _load_presences(state: WindowState, record: _PresenceRecord) -> None:
+    state.models[record.model].presences = record.presences
 
 
 def _load_sender(state: WindowState, sender: SenderProgress) -> None:
@@ -262,6 +276,10 @@ def _progress(state: WindowState, key: ModelKey) -> ModelProgress | None:
 
 def _sender_progress(state: WindowState, model: ModelKey, sender: str) -> SenderProgress | None:
     return state.models[model].senders.senders.get(sender) if model in state.models else None
+
+
+def _presence_record(state: WindowState, key: ModelKey) -> _PresenceRecord | None:
+    return _PresenceRecord(key, state.models[key].presences) if key in state.models else None
 
 
 def _stream_record(state: WindowState, key: StreamKey) -> _StreamRecord | None:

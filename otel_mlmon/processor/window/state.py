@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple, TypeAlias, TypeVar
 
+from otel_mlmon.processor.receive.data_point import ModelLoaded, ProviderFallback
 from otel_mlmon.processor.window.model_windows import ModelWindows
 from otel_mlmon.processor.window.providers import ModelProviders, ProviderUse
 from otel_mlmon.processor.window.reference import ModelWindowSettings
@@ -55,6 +56,7 @@ class Changes:
     embedded: set[ModelKey] = field(default_factory=set)
     providers: set[ModelKey] = field(default_factory=set)
     models: set[ModelKey] = field(default_factory=set)
+    presences: set[ModelKey] = field(default_factory=set)
     streams: set[StreamKey] = field(default_factory=set)
     series: set[SeriesOwner] = field(default_factory=set)
     points: set[RequestKey] = field(default_factory=set)
@@ -72,6 +74,7 @@ class Changes:
         self.embedded |= earlier.embedded
         self.providers |= earlier.providers
         self.models |= earlier.models
+        self.presences |= earlier.presences
         self.streams |= earlier.streams
         self.series |= earlier.series
         self.points |= earlier.points
@@ -202,6 +205,20 @@ class WindowState:
         del self.embedded[key]
         self._note_removed(self.changes.embedded, key)
 
+    def add_provider(self, event: ModelLoaded | ProviderFallback, now_ns: int) -> None:
+        """Adds a report of the execution provider that a process runs a model on; the same twice changes nothing."""
+        providers, model = self.providers, event.model
+        is_full = model not in self.models and len(providers) >= MAX_EMBEDDED_REFERENCES
+        if not event.provider or (is_full and model not in providers):
+            return
+        requested = event.requested if isinstance(event, ProviderFallback) else ""
+        time_ns = min(event.time_ns or now_ns, now_ns)
+        present = providers.get(model, ModelProviders(model))
+        providers[model] = present.add(requested=requested, provider=event.provider, time_ns=time_ns)
+        if providers[model] != present:
+            self.changes.providers.add(model)
+            self.touched.add(model)
+
     def provider_uses(self, key: ModelKey) -> tuple[ProviderUse, ...]:
         """Returns the execution providers that were reported of a model version."""
         return self.providers[key].uses if key in self.providers else ()
@@ -223,6 +240,7 @@ class WindowState:
         if key in self.providers:
             self.remove_providers(key)
         self._note_removed(self.changes.models, key)
+        self._note_removed(self.changes.presences, key)
         for stream in streams:
             self._note_removed(self.changes.streams, stream)
         return streams

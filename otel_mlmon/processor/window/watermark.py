@@ -13,7 +13,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from otel_mlmon.processor.window.introduction import Introduction
 from otel_mlmon.types import ModelKey
+
+
+@dataclass(slots=True, kw_only=True)
+class ModelProgress:
+    """Holds the stored progress of one model version: how far its panes are closed."""
+
+    model: ModelKey
+    received_ns: int
+    """When its last point was received, by our clock."""
+    watermark_ns: int = 0
+    """The largest event time of its points."""
+    closed_ns: int = 0
+    """Panes up to here are closed, and points for them are late: counted, and no evidence."""
+    first_ns: int = 0
+    """Start of the first pane with points."""
+    last_ns: int = 0
+    """End of the last pane with points."""
+    predictions: int = 0
+    late_predictions: int = 0
+    """Those of `predictions` that came after their pane had closed."""
+    introduction: Introduction | None = None
+    """Its first predictions, until they are held against the version before; None if there is none."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,6 +81,10 @@ class SenderWatermarks:
         for sender in [name for name, progress in self.senders.items() if progress.received_ns <= limit_ns]:
             del self.senders[sender]
             yield sender
+
+    def oldest_received_ns(self) -> int | None:
+        """Returns when the sender that is silent longest last sent, by our clock; None if all are idle."""
+        return min([progress.received_ns for progress in self.senders.values()], default=None)
 
     def watermark(self, default_ns: int) -> int:
         """Returns the watermark of all senders together, Unix nanoseconds; `default_ns` where all of them are idle."""

@@ -108,7 +108,15 @@ def test_only_what_is_needed_stays(tmp_path: Path) -> None:
         bench.panes.save(store)
         store.commit()
         store.close()
-    assert rows(tmp_path) == {"started": 1, "model": 1, "pane": 29, "sender": 1, "series": 1, "stream": 1}
+    assert rows(tmp_path) == {
+        "started": 1,
+        "model": 1,
+        "presence": 1,
+        "pane": 29,
+        "sender": 1,
+        "series": 1,
+        "stream": 1,
+    }
     bench.clock.now_ns += 200_000 * SECOND
     bench.panes.close_panes(bench.clock.now_ns)
     store = SqliteRepository(tmp_path, synchronous="OFF")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+
 from otel_mlmon.processor.serve.page.history import SECOND_NS, SPANS, History
 
 HOUR, DAY, FORTNIGHT = SPANS
