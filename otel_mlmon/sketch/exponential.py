@@ -192,9 +192,10 @@ class ExponentialHistogram:
 
     def rebin(self, cuts: Counts) -> Counts:
         """Returns counts over bins of ordinals, shape (m,) -> (m + 1,): bin j is (cuts[j-1], cuts[j]]."""
-        counts = np.zeros(cuts.size + 1, dtype=np.int64)
-        np.add.at(counts, np.searchsorted(cuts, self.ordinals, side="left"), self.counts)
-        return counts
+        ends = np.searchsorted(self.ordinals, cuts, side="right")
+        cumulative = np.zeros(self.counts.size + 1, dtype=np.int64)
+        np.cumsum(self.counts, out=cumulative[1:])
+        return np.diff(cumulative[ends], prepend=0, append=cumulative[-1])
 
     def quantile(self, q: float) -> float:
         """Estimates the q-quantile, `q` in [0, 1], as the middle of its bucket; NaN without values.

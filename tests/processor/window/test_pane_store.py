@@ -8,6 +8,7 @@ import numpy as np
 
 from otel_mlmon.processor.state.repository import load_records
 from otel_mlmon.processor.state.sqlite import SqliteRepository
+from otel_mlmon.processor.window.packing import unpack_ints
 from otel_mlmon.processor.window.pane_store import (
     PANE,
     PANE_HOURS,
@@ -40,7 +41,7 @@ def stored(store: SqliteRepository) -> dict[str, list[tuple[float, int, int]]]:
     """End, failed calls and counts of each record, by kind."""
     return {
         kind.name: [
-            ((record.end_ns - T0) / SECOND, record.failed, int(record.streams["s"].counts.sum()))
+            ((record.end_ns - T0) / SECOND, record.failed, int(unpack_ints(record.counts).sum()))
             for record in load_records(store, kind).values()
         ]
         for kind in (PANE, PANE_MINUTES, PANE_HOURS)
