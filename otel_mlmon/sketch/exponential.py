@@ -195,7 +195,8 @@ class ExponentialHistogram:
         ends = np.searchsorted(self.ordinals, cuts, side="right")
         cumulative = np.zeros(self.counts.size + 1, dtype=np.int64)
         np.cumsum(self.counts, out=cumulative[1:])
-        return np.diff(cumulative[ends], prepend=0, append=cumulative[-1])
+        below = np.concatenate((cumulative[:1], cumulative[ends], cumulative[-1:]))
+        return np.asarray(below[1:] - below[:-1])
 
     def quantile(self, q: float) -> float:
         """Estimates the q-quantile, `q` in [0, 1], as the middle of its bucket; NaN without values.
