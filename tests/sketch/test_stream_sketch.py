@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import functools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
@@ -12,6 +16,20 @@ from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
 
 def explicit(*values: float, bounds: tuple[float, ...] = (1.0, 10.0)) -> StreamSketch:
     return StreamSketch(explicit={bounds: Histogram.from_values(np.array(values), bounds)})
+
+
+NUMBERS = st.lists(
+    st.sampled_from([0.0, 1.0, -1.0, 1.5, -7e9, 3e-300, 1e300]) | st.floats(0.001, 1000.0), max_size=6
+).map(lambda values: np.array(values, dtype=np.float64))
+SKETCHES = st.builds(
+    StreamSketch,
+    exponential=st.none() | NUMBERS.map(ExponentialHistogram.from_values),
+    explicit=st.lists(st.sampled_from([(1.0,), (1.0, 10.0)]), max_size=2, unique=True).map(
+        lambda keys: {bounds: Histogram.from_values(np.array([0.5, 3.0]), bounds) for bounds in keys}
+    ),
+    categories=st.dictionaries(st.sampled_from("abc"), st.integers(1, 3)).map(lambda counts: Categories(counts=counts)),
+    missing=st.integers(0, 2),
+)
 
 
 def test_writers_with_other_bounds_add_up_side_by_side() -> None:
@@ -75,3 +93,14 @@ def test_points_of_the_largest_counts_add_up_to_a_document_that_is_read_again(me
 def test_no_class_is_lost_beside_missing_values() -> None:
     part = StreamSketch(categories=Categories(counts={"a": 2}), missing=1)
     assert part.merge(part) == StreamSketch(categories=Categories(counts={"a": 4}), missing=2)
+
+
+@settings(deadline=None)
+@given(st.lists(SKETCHES, min_size=1, max_size=5), st.randoms(use_true_random=False))
+def test_all_at_once_are_merged_as_one_by_one_in_any_order(parts: list[StreamSketch], rng: Any) -> None:
+    one_by_one = functools.reduce(lambda merged, part: merged.merge(part), parts)
+    shuffled = [part for part in parts if part.total]
+    rng.shuffle(shuffled)
+    assert StreamSketch.merge_all(parts) == one_by_one
+    if shuffled:
+        assert StreamSketch.merge_all(shuffled) == StreamSketch.merge_all([part for part in parts if part.total])

@@ -72,9 +72,7 @@ SCOPES = st.fixed_dictionaries(
         "scope": ATTRIBUTES,
         "name": st.sampled_from(["otel_mlmon", semconv.PROCESSOR_SCOPE]),
         "metrics": st.lists(
-            st.tuples(
-                st.sampled_from(METRICS), KINDS, st.integers(0, 3), st.booleans(), st.lists(POINTS, max_size=3)
-            ),
+            st.tuples(st.sampled_from(METRICS), KINDS, st.integers(0, 3), st.booleans(), st.lists(POINTS, max_size=3)),
             max_size=3,
         ),
     }

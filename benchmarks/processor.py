@@ -1,0 +1,175 @@
+"""What the processor costs: `python -m benchmarks.processor`, which writes its part of benchmarks/README.md.
+
+Every figure is a ratio to the floor of the same run: the same requests parsed by upb (`FromString` of OTLP's own
+classes) and walked, each field of each point read once. CPU is the whole process's. A model has 100 streams; each of its senders
+sends one request of 100 points a pane: labels, durations, and 98 features with 30 buckets each.
+
+In process, on a simulated clock: decoded, applied, panes closed and scored, committed, published; a commit for every 20
+requests, as at a hundred requests a second. Over sockets: a whole processor in a process of its own, on the real clock, with panes of
+two seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import platform
+import random
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+from otel_mlmon.processor.receive.codec import parse_request
+from otel_mlmon.processor.receive.decode import decode_metrics
+from otel_mlmon.testing import SimulatedProcessor
+from tests.support.processes import Processor, processor
+
+SECOND_NS: Final = 10**9
+FEATURES: Final = 98
+BUCKETS: Final = 30
+POINTS: Final = FEATURES + 2
+REQUESTS_A_COMMIT: Final = 20
+DELTA, CUMULATIVE = 1, 2
+README: Final = Path(__file__).parent / "README.md"
+BEGIN, END = "<!-- processor -->", "<!-- /processor -->"
+LIMITS: Final = {"max_streams": 30_000, "max_series": 3_000_000}
+CONFIGURATION: Final = {"models": {"*": {"reference": {"learn": 20_000}}}, "limits": LIMITS}
+
+
+def build_request(model: str, sender: int, start_ns: int, end_ns: int, temporality: int, panes: int) -> bytes:
+    """Builds what one sender counted of a model; totals of so many panes where they are cumulative."""
+    message = ExportMetricsServiceRequest()
+    resource = message.resource_metrics.add()
+    for key, value in (("service.name", "shop"), ("service.instance.id", f"{sender}-of-{model}")):
+        resource.resource.attributes.add(key=key).value.string_value = value
+    scope = resource.scope_metrics.add()
+    scope.scope.name = "otel_mlmon"
+    rng = random.Random(f"{model} {sender} {end_ns}")
+    names = {"ml.model.name": model, "ml.model.version": "1"}
+    labels = scope.metrics.add(name="ml.predictions").sum
+    labels.aggregation_temporality, labels.is_monotonic = temporality, True
+    point = labels.data_points.add(start_time_unix_nano=start_ns, time_unix_nano=end_ns, as_int=500 * panes)
+    set_attributes(point, {**names, "ml.prediction.label": "a"})
+    histograms = [("ml.inference.duration", names, -60)]
+    histograms += [("ml.input.feature", {**names, "ml.feature.name": f"feature-{n}"}, 0) for n in range(FEATURES)]
+    for metric, attributes, offset in histograms:
+        data = scope.metrics.add(name=metric).exponential_histogram
+        data.aggregation_temporality = temporality
+        counts = [panes * (5 + bucket) + rng.randrange(5) for bucket in range(BUCKETS)]
+        point = data.data_points.add(start_time_unix_nano=start_ns, time_unix_nano=end_ns, scale=3, count=sum(counts))
+        point.sum, point.positive.offset = 1.5 * point.count, offset
+        point.positive.bucket_counts.extend(counts)
+        set_attributes(point, attributes)
+    return bytes(message.SerializeToString())
+
+
+def set_attributes(point: Any, attributes: dict[str, str]) -> None:
+    """Sets attributes of texts."""
+    for key, value in attributes.items():
+        point.attributes.add(key=key).value.string_value = value
+
+
+def walk(body: bytes) -> int:
+    """Parses a request and reads every field of every point once: the floor. Returns how many points there are."""
+    points = 0
+    for resource in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+        [(pair.key, pair.value.string_value) for pair in resource.resource.attributes]
+        for scope in resource.scope_metrics:
+            for metric in scope.metrics:
+                kind = metric.WhichOneof("data")
+                for point in getattr(metric, kind).data_points:
+                    [(pair.key, pair.value.string_value) for pair in point.attributes]
+                    (point.start_time_unix_nano, point.time_unix_nano, point.flags)
+                    if kind == "sum":
+                        point.as_int  # noqa: B018 - reading it is the point
+                    else:
+                        (point.count, point.sum, point.scale, point.zero_count, point.positive.offset)
+                        list(point.positive.bucket_counts)
+                        list(point.negative.bucket_counts)
+                    points += 1
+    return points
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """CPU a point, microseconds, of one case."""
+
+    streams: int
+    senders: int
+    temporality: str
+    floor_us: list[float] = field(default_factory=list)
+    total_us: list[float] = field(default_factory=list)
+    disk_bytes: int = 0
+    start_s: float = 0.0
+
+    @property
+    def ratio(self) -> float:
+        """To the floor, the median over panes."""
+        return statistics.median(total / floor for total, floor in zip(self.total_us, self.floor_us, strict=True))
+
+    def row(self) -> str:
+        """A row of the table."""
+        floor, total = statistics.median(self.floor_us), statistics.median(self.total_us)
+        return (
+            f"| {self.streams:,} | {self.senders} | {self.temporality} | {floor:.1f} | {total:.1f} | {self.ratio:.1f} "
+            f"| {self.disk_bytes / self.streams / 1000:.1f} | {self.start_s:.1f} |"
+        )
+
+
+HEADER: Final = (
+    "| streams | senders a model | temporality | floor | committed | ratio | kB a stream on disk | start |",
+    "|--:|--:|---|--:|--:|--:|--:|--:|",
+)
+
+
+def measure(models: int, senders: int, temporality: int, *, panes: int, warm: int) -> Cost:
+    """Measures `panes` panes after `warm` others, in process."""
+    cost = Cost(streams=models * POINTS, senders=senders, temporality="delta" if temporality == DELTA else "cumulative")
+    floor, total = cost.floor_us, cost.total_us
+    with SimulatedProcessor(CONFIGURATION) as running:
+        pipeline, directory, begin_ns = running._pipeline, Path(running._directory.name) / "data", running.now_ns
+        for pane in range(warm + panes):
+            running.now_ns += 10 * SECOND_NS
+            end_ns = running.now_ns - SECOND_NS
+            start_ns = begin_ns + 1 if temporality == CUMULATIVE else end_ns - 10 * SECOND_NS + 1
+            count = pane + 1 if temporality == CUMULATIVE else 1
+            bodies = [
+                build_request(f"model-{model}", sender, start_ns, end_ns, temporality, count)
+                for model in range(models)
+                for sender in range(senders)
+            ]
+            began = time.process_time()
+            points = sum(map(walk, bodies))
+            walked = time.process_time()
+            for first in range(0, len(bodies), REQUESTS_A_COMMIT):
+                for body in bodies[first : first + REQUESTS_A_COMMIT]:
+                    pipeline.apply(decode_metrics(parse_request("metrics", body, "protobuf")).items)
+                pipeline.advance()
+                pipeline.commit()
+                pipeline.publish(is_busy=True)
+            if pane >= warm:
+                floor.append((walked - began) / points * 1e6)
+                total.append((time.process_time() - walked) / points * 1e6)
+        kill(running)
+        began_s = time.perf_counter()
+        running._open()
+        start_s = time.perf_counter() - began_s
+        size = sum(file.stat().st_size for file in directory.iterdir())
+        return Cost(**{**cost.__dict__, "disk_bytes": size, "start_s": start_s})
+
+
+def kill(running: SimulatedProcessor) -> None:
+    """Ends a processor as `kill -9` does: the evidence of the last minute is to be replayed."""
+    running._pipeline._repository.close()

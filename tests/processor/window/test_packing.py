@@ -1,0 +1,117 @@
+"""What is packed is unpacked bit for bit, and what contradicts itself is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otel_mlmon.processor.state.repository import decode, encode
+from otel_mlmon.processor.window.packing import (
+    PackedValues,
+    PointsRecord,
+    SeriesRecord,
+    pack_ints,
+    pack_points,
+    pack_series,
+    pack_values,
+    unpack_ints,
+    unpack_points,
+    unpack_series,
+    unpack_values,
+)
+from otel_mlmon.processor.window.series import Point, PointValue, SeriesKey, SeriesState
+from otel_mlmon.sketch.exponential import ExponentialHistogram
+from otel_mlmon.sketch.histogram import Histogram
+from tests.support.observations import MODEL
+
+NUMBERS = st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), max_size=8).map(np.array)
+BOUNDS = st.sampled_from([(), (0.0,), (-1.0, 2.0, 1e9)])
+VALUES = st.one_of(
+    st.integers(0, 2**53).map(lambda count: PointValue(counter=count)),
+    st.builds(
+        lambda numbers, bounds: PointValue(explicit=Histogram.from_values(numbers.astype(float), bounds)),
+        NUMBERS,
+        BOUNDS,
+    ),
+    NUMBERS.map(lambda numbers: PointValue(exponential=ExponentialHistogram.from_values(numbers.astype(float)))),
+)
+TIMES = st.integers(0, 2**62)
+KEYS = st.tuples(TIMES, TIMES)
+POINTS = st.builds(Point, TIMES, TIMES, TIMES, VALUES, st.sampled_from([(), ("ab",)]), st.just(7))
+STATES = st.builds(
+    SeriesState,
+    key=st.builds(SeriesKey, st.text(max_size=3), st.integers(-1, 3)),
+    sender=st.just("s"),
+    model=st.just(MODEL),
+    metric=st.sampled_from(["ml.predictions", "ml.input.feature"]),
+    name=st.text(max_size=2),
+    category=st.text(max_size=2),
+    updated_ns=st.integers(0, 2),
+    newest_ns=st.integers(0, 2),
+    total=st.none() | VALUES,
+    total_ns=st.integers(0, 2),
+    total_received_ns=st.integers(0, 2),
+    consumed=st.lists(KEYS, max_size=2),
+    covered=st.lists(KEYS, max_size=2),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(VALUES, max_size=6))
+def test_values_are_unpacked_as_they_were(values: list[PointValue]) -> None:
+    packed = decode(encode(pack_values(values)), PackedValues)
+    assert list(unpack_values(packed)) == values
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.builds(SeriesKey, st.text(max_size=3), TIMES), KEYS, POINTS), max_size=5))
+def test_points_of_a_request_are_unpacked_as_they_were(entries: list[tuple[SeriesKey, Any, Point]]) -> None:
+    record = decode(encode(pack_points(7, MODEL, entries)), PointsRecord)
+    assert list(unpack_points(record)) == entries
+
+
+@settings(deadline=None)
+@given(st.lists(STATES, max_size=5))
+def test_the_series_of_a_sender_are_unpacked_as_they_were(states: list[SeriesState]) -> None:
+    record = decode(encode(pack_series(MODEL, "s", states)), SeriesRecord)
+    assert list(unpack_series(record)) == states
+
+
+@given(st.lists(st.integers(0, 2**63 - 1), max_size=9))
+def test_numbers_take_the_narrowest_type_that_holds_them(numbers: list[int]) -> None:
+    width, blob = packed = pack_ints(np.array(numbers, dtype=np.int64))
+    assert unpack_ints(packed).tolist() == numbers
+    bits = max(numbers, default=0).bit_length()
+    assert len(blob) == len(numbers) * next(size for size in (1, 2, 4, 8) if bits <= 8 * size)
+    assert width in ("|u1", "<u2", "<u4", "<i8")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"sizes": [3]},
+        {"sizes": [-2, 4]},
+        {"sizes": [2, 1], "counts": pack_ints(np.array([1, 1, 1]))},
+        {"kinds": bytes([2, 2])},
+        {"kinds": bytes([1])},
+        {"kinds": bytes([0, 2])},
+        {"firsts": []},
+        {"steps": pack_ints(np.array([1, 1, 1]))},
+        {"counts": ("<f8", b"")},
+        {"scales": []},
+    ],
+)
+def test_values_that_contradict_each_other_are_refused(fields: dict[str, Any]) -> None:
+    values = [PointValue(exponential=ExponentialHistogram.from_values(np.array([1.0, 3.0])))]
+    with pytest.raises(ValueError, match=r"."):
+        list(unpack_values(pack_values(values)._replace(**fields)))
+
+
+def test_series_without_the_progress_they_name_are_refused() -> None:
+    state = SeriesState(key=SeriesKey("a", 0), sender="s", model=MODEL, metric="m", name="", category="", updated_ns=1)
+    with pytest.raises(ValueError, match="progress that is not there"):
+        list(unpack_series(pack_series(MODEL, "s", [state])._replace(progress_numbers=[1])))
