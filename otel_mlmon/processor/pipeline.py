@@ -246,10 +246,10 @@ class ProcessorPipeline:
         changes = self._version_changes
         present = sorted(model for model in self._unstored_changes if model in changes)
         put_records(repository, VERSION_CHANGES, [(json.dumps(model), changes[model]) for model in present])
-        changed = {stream.model for stream in self._evidence.changed}
-        if changed or self._new_alerts or self._has_removed_models or self._is_closing:
+        judged = {stream.model for stream in self._evidence.changed}
+        if judged or self._new_alerts or self._has_removed_models or self._is_closing:
             has_news = bool(self._new_alerts) or self._has_removed_models or self._is_closing
-            self._alert_store.save(self._alerts.record(), changed, self._clock_ns(), has_news=has_news)
+            self._alert_store.save(self._alerts.record(), judged, self._clock_ns(), has_news=has_news)
         self._evidence.save(repository, now_ns=self._clock_ns(), is_last=self._is_closing)
         changed = {key: self._outbox[key] for key in self._changed_alerts if key in self._outbox}
         put_records(repository, OUTBOX, changed.items())

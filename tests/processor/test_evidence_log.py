@@ -68,7 +68,7 @@ class Bench:
     def restart(self) -> None:
         """As after `kill -9`: what was not committed is gone."""
         self.open()
-        self.log.load(self.repository, self.find, now_ns=self.now_ns)  # type: ignore[arg-type]
+        self.log.load(self.repository, self.find, now_ns=self.now_ns)
 
     def find(self, stream: StreamKey) -> StreamWindows | None:
         if stream not in self.references:
@@ -104,7 +104,7 @@ class Bench:
         )
 
     def save(self, *, is_last: bool = False) -> None:
-        self.log.save(self.repository, now_ns=self.now_ns, is_last=is_last)  # type: ignore[arg-type]
+        self.log.save(self.repository, now_ns=self.now_ns, is_last=is_last)
         self.repository.commit()
         self.log.note_saved()
 
@@ -209,7 +209,7 @@ def test_evidence_that_is_judged_otherwise_now_is_not_replayed(bench: Bench) -> 
             policy_for=lambda _: DetectionPolicy(tolerance=tolerance, direction="both"), alarm_line_for=lambda _: 7.0
         )
     )
-    bench.log.load(bench.repository, bench.find, now_ns=bench.now_ns)  # type: ignore[arg-type]
+    bench.log.load(bench.repository, bench.find, now_ns=bench.now_ns)
     assert {stream: score.state for stream, score in bench.log.scores.items()}.keys() == stored.keys()
     bench.pane()
     assert bench.log.scores[STREAMS[0]].state == "learning"

@@ -149,7 +149,7 @@ def _build_request_class() -> Any:
                 if attributes.name == "attributes":
                     attributes.type = FieldDescriptorProto.TYPE_BYTES
                     attributes.ClearField("type_name")
-        pool.Add(file)  # type: ignore[no-untyped-call]
+        pool.Add(file)
     return GetMessageClass(pool.FindMessageTypeByName(ExportMetricsServiceRequest.DESCRIPTOR.full_name))
 
 

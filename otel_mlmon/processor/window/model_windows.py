@@ -21,8 +21,9 @@ from otel_mlmon.processor.window.series import (
     PointKey,
     Series,
     SeriesKey,
+    PointValue,
+    add_increments,
     merge_streams,
-    sketch_streams,
 )
 from otel_mlmon.processor.window.stream import StreamWindows
 from otel_mlmon.processor.window.summary import ModelSummary, StreamSummary, summarize_overflow
@@ -365,20 +366,18 @@ class ModelWindows:
         self, end_ns: int, is_complete: CompletenessCheck
     ) -> tuple[dict[str, StreamSketch], dict[str, set[str]], list[tuple[Series, PointKey, Point]]]:
         """Consumes the points of a pane; returns sketch and trace ids of each stream, and the points they came from."""
-        increments: list[dict[str, StreamSketch]] = []
+        increments: list[tuple[Series, PointValue]] = []
         exemplars: dict[str, set[str]] = {}
         consumed: list[tuple[Series, PointKey, Point]] = []
         for series in self.open_panes.pop(end_ns).values():
-            state = series.state
             for key, point, increment in series.consume(end_ns, is_complete=is_complete):
                 consumed.append((series, key, point))
                 if increment is None or not increment.total:
                     continue
-                sketches = sketch_streams(state.metric, state.name, state.category, increment)
-                increments.append(sketches)
-                for stream in sketches if point.exemplars else ():
+                increments.append((series, increment))
+                for stream in series.streams if point.exemplars else ():
                     exemplars.setdefault(stream, set()).update(point.exemplars)
-        return merge_streams(increments), exemplars, consumed
+        return add_increments(increments), exemplars, consumed
 
 
 def _count_predictions(sketches: Mapping[str, StreamSketch]) -> int:

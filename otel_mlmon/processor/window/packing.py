@@ -215,7 +215,8 @@ def pack_values(values: Sequence[PointValue]) -> PackedValues:
             kinds.append(_COUNTER)
             counters.append(counter or 0)
     filled = [array for array in ordinals if array.size]
-    steps = np.diff(np.concatenate(filled)) if filled else np.zeros(0, dtype=np.int64)
+    joined: Counts = np.concatenate(filled) if filled else np.zeros(0, dtype=np.int64)
+    steps: Counts = joined[1:] - joined[:-1]
     for start in accumulate(array.size for array in filled[:-1]):
         steps[start - 1] = 0  # from one histogram to the next
     return PackedValues(

@@ -162,6 +162,11 @@ class Series:
     pending: dict[PointKey, Point] = field(default_factory=dict)
     resets: int = 0
     """Resets since the caller last set it to 0."""
+    streams: tuple[str, ...] = field(init=False)
+    """The streams that it feeds."""
+
+    def __post_init__(self) -> None:
+        self.streams = list_streams(self.state.metric, self.state.name, self.state.category)
 
     def find_repetition(self, key: PointKey) -> Literal["duplicate", "overlap"] | None:
         """Returns whether a point was counted before; None if it is new for certain.
@@ -186,22 +191,23 @@ class Series:
 
     def consume(
         self, pane_end_ns: int, *, is_complete: CompletenessCheck
-    ) -> Iterator[tuple[PointKey, Point, PointValue | None]]:
-        """Removes the points of panes up to `pane_end_ns`, and yields each with its increment; None if it has none.
+    ) -> list[tuple[PointKey, Point, PointValue | None]]:
+        """Removes the points of panes up to `pane_end_ns`; returns each with its increment, None if it has none.
 
         Args:
             pane_end_ns: End of the pane that closes.
             is_complete: Whether a first total counts from its start on.
         """
-        points = [
-            (point.time_ns, key[1], key[0]) for key, point in self.pending.items() if point.pane_end_ns <= pane_end_ns
-        ]
-        for _, time_ns, start_ns in sorted(points):
-            key = start_ns, time_ns
-            point = self.pending.pop(key)
+        entries = [(key, point) for key, point in self.pending.items() if point.pane_end_ns <= pane_end_ns]
+        if len(entries) > 1:
+            entries.sort(key=lambda entry: (entry[1].time_ns, entry[0][1], entry[0][0]))
+        is_delta = self.state.key.start_ns == DELTA
+        consumed: list[tuple[PointKey, Point, PointValue | None]] = []
+        for key, point in entries:
+            del self.pending[key]
             self._note_consumed(key, point)
-            is_delta = self.state.key.start_ns == DELTA
-            yield key, point, point.value if is_delta else self._increment(key, point, is_complete)
+            consumed.append((key, point, point.value if is_delta else self._increment(key, point, is_complete)))
+        return consumed
 
     def count_pending(self, *, is_complete: CompletenessCheck) -> int:
         """Counts the values that closing the panes of the pending points will add, by what is known now."""
@@ -216,7 +222,10 @@ class Series:
 
     def _note_consumed(self, key: PointKey, point: Point) -> None:
         consumed = self.state.consumed
-        insort(consumed, key, key=lambda other: (other[1], other[0]))
+        if not consumed or (consumed[-1][1], consumed[-1][0]) <= (key[1], key[0]):
+            consumed.append(key)
+        else:
+            insort(consumed, key, key=lambda other: (other[1], other[0]))
         del consumed[:-MAX_CONSUMED_KEYS]
         if self.state.key.start_ns == DELTA and key[0] > 0 and key[1] == point.time_ns:
             cover(self.state.covered, *key)
@@ -298,10 +307,52 @@ def list_streams(metric: str, name: str, category: str = "") -> tuple[str, ...]:
     return (semconv.STREAM_LATENCY, semconv.STREAM_ERRORS) if metric == semconv.DURATION.name else ()
 
 
-def sketch_streams(metric: str, name: str, category: str, increment: PointValue) -> dict[str, StreamSketch]:
-    """Converts an increment into a sketch for each of the streams that its metric feeds."""
-    names = list_streams(metric, name, category)
-    return dict(zip(names, _build_sketches(metric, name, category, increment), strict=True))
+@dataclass(slots=True)
+class _Parts:
+    """Collects what one stream is made of."""
+
+    exponential: list[ExponentialHistogram] = field(default_factory=list)
+    explicit: dict[tuple[float, ...], list[Histogram]] = field(default_factory=dict)
+    categories: dict[str, int] = field(default_factory=dict)
+    missing: int = 0
+
+    def add_class(self, label: str, count: int) -> None:
+        """Adds values of one class."""
+        if count:
+            self.categories[label] = self.categories.get(label, 0) + count
+
+    def sketch(self) -> StreamSketch:
+        """Adds all up."""
+        return StreamSketch(
+            exponential=ExponentialHistogram.merge_all(self.exponential) if self.exponential else None,
+            explicit={bounds: Histogram.merge_all(parts) for bounds, parts in self.explicit.items()},
+            categories=Categories(counts=self.categories),
+            missing=self.missing,
+        )
+
+
+def add_increments(increments: Iterable[tuple[Series, PointValue]]) -> dict[str, StreamSketch]:
+    """Adds the increments of many series up by the streams that they feed, in one pass."""
+    streams: dict[str, _Parts] = {}
+    for series, (counter, explicit, exponential) in increments:
+        state = series.state
+        for name in series.streams:
+            parts = streams.get(name)
+            if parts is None:
+                parts = streams[name] = _Parts()
+            if counter is not None:
+                if state.metric == semconv.MISSING_VALUES.name:
+                    parts.missing += counter
+                else:
+                    parts.add_class(state.category if state.metric == semconv.CATEGORY.name else state.name, counter)
+            elif name == semconv.STREAM_ERRORS:
+                # The metric of a failed call carries its error type, and nothing else splits it.
+                parts.add_class(FAILED if state.name else OK, PointValue(None, explicit, exponential).total)
+            elif exponential is not None:
+                parts.exponential.append(exponential)
+            elif explicit is not None:
+                parts.explicit.setdefault(explicit.bounds, []).append(explicit)
+    return {name: parts.sketch() for name, parts in streams.items()}
 
 
 def merge_streams(panes: Iterable[Mapping[str, StreamSketch]]) -> dict[str, StreamSketch]:
@@ -311,20 +362,3 @@ def merge_streams(panes: Iterable[Mapping[str, StreamSketch]]) -> dict[str, Stre
         for stream, sketch in pane.items():
             parts.setdefault(stream, []).append(sketch)
     return {stream: StreamSketch.merge_all(sketches) for stream, sketches in parts.items()}
-
-
-def _build_sketches(metric: str, name: str, category: str, increment: PointValue) -> tuple[StreamSketch, ...]:
-    if increment.counter is None:
-        explicit = {increment.explicit.bounds: increment.explicit} if increment.explicit is not None else {}
-        numbers = StreamSketch(explicit=explicit, exponential=increment.exponential)
-        if metric != semconv.DURATION.name:
-            return (numbers,)
-        # The metric of a failed call carries its error type, and nothing else splits it.
-        return numbers, _count_class(FAILED if name else OK, numbers.numbers)
-    if metric == semconv.MISSING_VALUES.name:
-        return (StreamSketch(missing=increment.counter),)
-    return (_count_class(category if metric == semconv.CATEGORY.name else name, increment.counter),)
-
-
-def _count_class(label: str, count: int) -> StreamSketch:
-    return StreamSketch(categories=Categories(counts={label: count} if count else {}))

@@ -16,7 +16,7 @@ from otel_mlmon import semconv
 from otel_mlmon.processor.receive.data_point import ModelLoaded
 from otel_mlmon.processor.window.aggregator import CLOCK_SLACK_NS, EXPIRY_INTERVAL_NS, WindowAggregator
 from otel_mlmon.processor.window.reference import ModelWindowSettings
-from otel_mlmon.processor.window.series import PointValue, merge_streams, sketch_streams
+from otel_mlmon.processor.window.series import PointValue, merge_streams
 from otel_mlmon.processor.window.state import MAX_EMBEDDED_REFERENCES
 from otel_mlmon.processor.window.window import StreamKey, Window, WindowSettings
 from otel_mlmon.reference.embedding import encode_profile
@@ -24,6 +24,7 @@ from otel_mlmon.reference.profile import Profile
 from otel_mlmon.semconv import MISSING, OTHER
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import ModelKey
+from tests.support.plain_sketches import sketch_streams
 from tests.support.observations import (
     MODEL,
     SECOND,

@@ -23,9 +23,9 @@ from otel_mlmon.processor.window.series import (
     Series,
     SeriesKey,
     SeriesState,
+    add_increments,
     cover,
     list_streams,
-    sketch_streams,
 )
 from otel_mlmon.processor.window.window import WindowSettings
 from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
@@ -309,27 +309,35 @@ def test_the_streams_of_several_heads_and_of_an_only_one() -> None:
     assert list_streams("ml.prediction.value", "") == ("prediction.value",)
 
 
+def sketch(metric: str, name: str, category: str, value: PointValue) -> dict[str, StreamSketch]:
+    """The sketches of one increment."""
+    state = SeriesState(
+        key=SeriesKey("s", 0), sender="", model=MODEL, metric=metric, name=name, category=category, updated_ns=0
+    )
+    return add_increments([(Series(state), value)])
+
+
 def test_an_increment_is_a_sketch_for_each_stream_of_its_metric() -> None:
     calls, classes = durations(0.1, 0.2), Categories(counts={"ok": 2})
     explicit = StreamSketch(explicit={calls.bounds: calls})
     value = PointValue(explicit=calls)
-    assert sketch_streams("ml.inference.duration", "", "", value) == {
+    assert sketch("ml.inference.duration", "", "", value) == {
         "latency": explicit,
         "errors": StreamSketch(categories=classes),
     }
-    failed = sketch_streams("ml.inference.duration", "ValueError", "", value)["errors"]
+    failed = sketch("ml.inference.duration", "ValueError", "", value)["errors"]
     assert failed == StreamSketch(categories=Categories(counts={"failed": 2}))
-    assert sketch_streams("ml.input.feature", "age", "", value) == {"input.age": explicit}
-    assert sketch_streams("ml.input.feature", "age", "", PointValue(exponential=numbers(1.0))) == {
+    assert sketch("ml.input.feature", "age", "", value) == {"input.age": explicit}
+    assert sketch("ml.input.feature", "age", "", PointValue(exponential=numbers(1.0))) == {
         "input.age": StreamSketch(exponential=numbers(1.0))
     }
     count = PointValue(counter=3)
-    assert sketch_streams("ml.input.missing", "age", "", count) == {"input.age": StreamSketch(missing=3)}
-    by_label = sketch_streams("ml.predictions", "cat", "animal", count)
+    assert sketch("ml.input.missing", "age", "", count) == {"input.age": StreamSketch(missing=3)}
+    by_label = sketch("ml.predictions", "cat", "animal", count)
     assert by_label == {"prediction.label.animal": StreamSketch(categories=Categories(counts={"cat": 3}))}
-    by_value = sketch_streams("ml.input.category", "city", "Bern", count)
+    by_value = sketch("ml.input.category", "city", "Bern", count)
     assert by_value == {"input.city": StreamSketch(categories=Categories(counts={"Bern": 3}))}
-    none = sketch_streams("ml.predictions", "cat", "", PointValue(counter=0))
+    none = sketch("ml.predictions", "cat", "", PointValue(counter=0))
     assert none == {"prediction.label": StreamSketch()}
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from otel_mlmon import semconv
 from otel_mlmon.processor.receive.data_point import Sketch
 from otel_mlmon.processor.state.repository import encode
-from otel_mlmon.processor.window.series import PointValue, merge_streams, sketch_streams
+from otel_mlmon.processor.window.series import PointValue, Series, SeriesKey, SeriesState, add_increments, merge_streams
 from otel_mlmon.processor.window.window import PaneCounts, RollingWindow
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
@@ -23,7 +23,8 @@ from otel_mlmon.sketch.stream_sketch import StreamSketch
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 VALUES = st.lists(FLOATS, max_size=6)
 COUNTS, LABELS = st.integers(0, 9), st.text(max_size=1)
-BOUNDS = st.sampled_from([(), (0.0,), (-1.0, 0.5, 1e300), (0.001, 0.1, 10.0)])
+BOUNDS = st.sampled_from([(), (0.0,), (-1.0, 0.5, 1e300), (0.001, 0.1, 10.0)])from tests.support.plain_sketches import sketch_streams
+
 
 
 def histogram(values: list[float], bounds: tuple[float, ...]) -> Histogram:
@@ -87,6 +88,17 @@ def test_a_pane_is_the_same_in_whatever_order_its_parts_are_merged(
     merged = merge_at_random(parts, order, lambda one, other: merge_streams([one, other]))
     assert bits(merged) == bits(merge_streams(parts))
     assert merged == merge_streams(parts)
+    series = [series_of(metric, name, category) for metric, name, category, _ in sketches]
+    values = [PointValue.from_sketch(sketch) for _, _, _, sketch in sketches]
+    assert bits(add_increments(zip(series, values, strict=True))) == bits(merged)
+
+
+def series_of(metric: str, name: str, category: str) -> Series:
+    return Series(
+        SeriesState(
+            key=SeriesKey("", 0), sender="", model=MODEL, metric=metric, name=name, category=category, updated_ns=0
+        )
+    )
 
 
 def pane(values: list[float], start_ns: int = 0) -> PaneCounts:
