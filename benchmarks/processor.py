@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import http.client
-import json
 import os
 import platform
 import random
@@ -173,3 +172,177 @@ def measure(models: int, senders: int, temporality: int, *, panes: int, warm: in
 def kill(running: SimulatedProcessor) -> None:
     """Ends a processor as `kill -9` does: the evidence of the last minute is to be replayed."""
     running._pipeline._repository.close()
+
+
+PANE_S: Final = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Served:
+    """What a whole processor did over sockets, at half of what it could take."""
+
+    protocol: str
+    senders: int
+    floor_us: float
+    total_us: float
+    p99_ms: float
+    requests: int
+    refused: int
+
+    def row(self) -> str:
+        """A row of the table."""
+        return (
+            f"| {self.protocol} | {self.senders} | {self.requests:,} | {self.floor_us:.1f} | {self.total_us:.1f} "
+            f"| {self.total_us / self.floor_us:.1f} | {self.p99_ms:.0f} | {self.refused} |"
+        )
+
+
+SERVED_HEADER: Final = (
+    "| protocol | senders | requests | floor | committed | ratio | p99 of answers, ms | refused |",
+    "|---|--:|--:|--:|--:|--:|--:|--:|",
+)
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds of a process so far, all threads. Source: proc(5), fields 14 and 15 of `stat`."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextmanager
+def open_sender(running: Processor, protocol: str) -> Iterator[Callable[[bytes], bool]]:
+    """A connection; what it yields sends a request and returns whether it was accepted."""
+    if protocol == "gRPC":
+        with grpc.insecure_channel(
+            f"127.0.0.1:{running.grpc}", [("grpc.use_local_subchannel_pool", 1)]
+        ) as channel:
+            export = channel.unary_unary("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export")
+
+            def send_grpc(body: bytes) -> bool:
+                try:
+                    export(body, timeout=10)
+                except grpc.RpcError:
+                    return False
+                return True
+
+            yield send_grpc
+        return
+    connection = http.client.HTTPConnection("127.0.0.1", running.http, timeout=10)
+
+    def send_http(body: bytes) -> bool:
+        connection.request("POST", "/v1/metrics", body, {"content-type": "application/x-protobuf"})
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status == 200
+
+    try:
+        yield send_http
+    finally:
+        connection.close()
+
+
+def serve(protocol: str, senders: int, *, seconds: float, models: int) -> Served:
+    """Finds out what a processor takes from these senders, then sends half of that for `seconds`."""
+    with tempfile.TemporaryDirectory() as folder, processor(
+        Path(folder),
+        windows={"pane": f"{PANE_S:g}s", "lateness": "1s", "rolling": "1m"},
+        models={"*": {"reference": {"learn": 20_000}}},
+        limits=LIMITS,
+    ) as running:
+        assert running.child is not None
+        capacity, _, _ = send_all(running, protocol, senders, models, seconds=3 * PANE_S, rate=None)
+        spent_s = cpu_s(running.child.pid)
+        sent, delays, refused = send_all(running, protocol, senders, models, seconds=seconds, rate=capacity / 2)
+        spent_s = cpu_s(running.child.pid) - spent_s
+    body = build_request("model-0", 0, 1, 2, DELTA, 1)
+    began = time.process_time()
+    walked = sum(walk(body) for _ in range(50))
+    floor_us = (time.process_time() - began) / walked * 1e6
+    requests = round(sent * seconds)
+    delays.sort()
+    return Served(
+        protocol=protocol,
+        senders=senders,
+        floor_us=floor_us,
+        total_us=spent_s / max(requests * POINTS, 1) * 1e6,
+        p99_ms=delays[min(len(delays) - 1, round(0.99 * len(delays)))] * 1000 if delays else float("nan"),
+        requests=requests,
+        refused=refused,
+    )
+
+
+def send_all(
+    running: Processor, protocol: str, senders: int, models: int, *, seconds: float, rate: float | None
+) -> tuple[float, list[float], int]:
+    """Sends for so many seconds; returns requests a second, the delay of each answer, and how many were refused.
+
+    Each sender is a thread with a connection, and stands for all applications that send through one Collector.
+    """
+    delays: list[float] = []
+    refused = [0]
+    ends_s = time.monotonic() + seconds
+    gap_s = 0.0 if rate is None else senders / rate
+
+    def work(sender: int) -> None:
+        number = 0
+        due_s = time.monotonic() + gap_s * random.random()
+        with open_sender(running, protocol) as send:
+            while due_s < ends_s and time.monotonic() < ends_s:
+                number += 1
+                now_ns = time.time_ns()
+                name = f"model-{(number * senders + sender) % models}"
+                body = build_request(name, sender, now_ns - round(PANE_S * SECOND_NS), now_ns, DELTA, 1)
+                time.sleep(max(0.0, due_s - time.monotonic()))
+                began_s = time.monotonic()
+                if send(body):
+                    delays.append(time.monotonic() - began_s)
+                else:
+                    refused[0] += 1
+                due_s = max(due_s + gap_s, began_s if rate is None else due_s)
+
+    threads = [threading.Thread(target=work, args=(sender,)) for sender in range(senders)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return len(delays) / seconds, delays, refused[0]
+
+
+def main() -> int:
+    """Measures, prints, and writes the part of benchmarks/README.md between two comments."""
+    parser = argparse.ArgumentParser(prog="benchmarks.processor", description="What the processor costs a point.")
+    parser.add_argument("--quick", action="store_true", help="100 streams and 1 sender only, no sockets")
+    parser.add_argument("--dry-run", action="store_true", help="print the tables, write nothing")
+    arguments = parser.parse_args()
+    cases = [(1, 1, 12, 12), (1, 10, 6, 6), (10, 1, 12, 6), (1, 50, 6, 2), (100, 1, 12, 2)]
+    lines = [
+        "## What the processor costs",
+        "",
+        "Microseconds of CPU a point, written by `python -m benchmarks.processor`. The floor is the same requests "
+        "parsed by upb and each field read once, in the same process. Trust the ratios, not the digits.",
+        "",
+        *HEADER,
+    ]
+    for models, senders, warm, panes in cases[:1] if arguments.quick else cases:
+        for temporality in (DELTA, CUMULATIVE):
+            cost = measure(models, senders, temporality, panes=panes, warm=warm)
+            lines.append(cost.row())
+            print(cost.row(), file=sys.stderr)
+    if not arguments.quick:
+        lines += ["", "A whole processor over sockets, at half of what it takes:", "", *SERVED_HEADER]
+        for protocol in ("gRPC", "HTTP"):
+            for senders in (1, 50):
+                served = serve(protocol, senders, seconds=20.0, models=10)
+                lines.append(served.row())
+                print(served.row(), file=sys.stderr)
+    lines += ["", f"Python {platform.python_version()}, {os.cpu_count()} cores shared with others."]
+    print("\n".join(lines))
+    if not arguments.dry_run and not arguments.quick:
+        before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+        after = rest.partition(END)[2]
+        README.write_text(f"{before.rstrip()}\n\n{BEGIN}\n" + "\n".join(lines) + f"\n{END}\n{after.lstrip()}", "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -140,7 +140,7 @@ OURS: dict[str, tuple[str, ...]] = {
         "processor.detect.score",
         "processor.window.window",
     ),
-    "processor.alert.store": (*BASE, "processor.alert", "processor.state.repository"),
+    "processor.alert.records": (*BASE, "processor.alert", "processor.state.repository"),
     "processor.alert.rules": (
         *BASE,
         *SECTION,
@@ -150,7 +150,7 @@ OURS: dict[str, tuple[str, ...]] = {
         "processor.detect.score",
         "processor.detect.statistics.registry",
         "processor.detect.threshold",
-        "processor.window.presence",
+        "processor.window.progress",
         "processor.window.window",
     ),
     "processor.notify": (*BASE, *SECTION, "processor.alert.alert", "processor.alert.message"),

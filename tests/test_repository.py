@@ -93,6 +93,7 @@ COVERED_BY = {
     "errors": "cli/test_cli.py",
     "processor/window/outcome": "processor/window/test_aggregator_lateness.py",
     "processor/window/state": "processor/window/test_records.py",
+    "processor/window/summary": "processor/serve/test_documents.py",
     "event_kinds": "test_semconv.py",
     "reference/relearn": "cli/test_reference_relearn.py",
     "reference/web_port": "reference/test_download.py",

@@ -27,7 +27,7 @@ from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.detect.state import StreamState
 from otel_mlmon.processor.state.repository import RecordKind, Repository, load_records, put_records
 from otel_mlmon.processor.window.packing import PackedInts, pack_ints, unpack_ints
-from otel_mlmon.processor.window.presence import Absence
+from otel_mlmon.processor.window.progress import Absence
 from otel_mlmon.processor.window.stream import StreamWindows
 from otel_mlmon.processor.window.window import Reference, StreamKey, Window
 from otel_mlmon.types import ModelKey
@@ -200,6 +200,7 @@ class EvidenceLog:
         for record in load_records(repository, EVIDENCE).values():
             self.scores[record.stream] = record.score
             numbers[record.stream] = record.entry
+            self._number = max(self._number, record.entry)
             if record.state is not None:
                 self.evaluator.restore(record.stream, record.state)
         for cycle in load_records(repository, CYCLE).values():
@@ -208,7 +209,6 @@ class EvidenceLog:
             self._number = max(self._number, entry.number)
             with guard("drift"):
                 self._replay(entry, numbers, find_stream, now_ns)
-
         for stream in self.evaluator.streams():
             windows = find_stream(stream)
             reference = windows.reference if windows is not None else None
@@ -266,10 +266,9 @@ class EvidenceLog:
 
     def _prune(self, repository: Repository, stored: Iterable[StreamKey]) -> None:
         """Removes the entries that all stored evidence holds."""
-        waiting = self._lagging.keys() - set(stored)
-        if len(waiting) == len(self._lagging):
-            return
-        first = next((entry for stream, (entry, _) in self._lagging.items() if stream in waiting), self._number + 1)
+        current = set(stored)
+        lagging = (entry for stream, (entry, _) in self._lagging.items() if stream not in current)
+        first = next(lagging, self._number + 1)
         if first > self._pruned:
             repository.prune(LOG.name, _number_key(first))
             self._pruned = first

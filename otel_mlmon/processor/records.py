@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from otel_mlmon.processor.alert.store import ALERT_MODELS, ALERTS
+from otel_mlmon.processor.alert.records import ALERT_MODELS, ALERTS
 from otel_mlmon.processor.alert.version_change import VersionChange
 from otel_mlmon.processor.evidence_log import CYCLE, EVIDENCE, LOG
 from otel_mlmon.processor.notify.dispatcher import OutboxEntry

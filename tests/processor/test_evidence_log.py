@@ -17,7 +17,7 @@ from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.evidence_log import CYCLE, EVIDENCE, LOG, STORED_AFTER_NS, EvidenceLog
 from otel_mlmon.processor.state.repository import encode
 from otel_mlmon.processor.state.sqlite import SqliteRepository
-from otel_mlmon.processor.window.presence import Absence
+from otel_mlmon.processor.window.progress import Absence
 from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
 from otel_mlmon.processor.window.stream import StreamWindows
 from otel_mlmon.processor.window.window import Bins, Reference, RollingWindow, StreamKey, Window
@@ -149,9 +149,11 @@ def test_panes_are_stored_with_each_commit_and_evidence_now_and_then(bench: Benc
     assert bench.repository.puts[EVIDENCE.name] <= panes * len(STREAMS) / 2
     bench.save(is_last=True)
     assert bench.repository.load(LOG.name) == {}
-    before = bench.facts()
-    bench.restart()
-    assert bench.facts() == before
+    for _ in range(3):
+        before = bench.facts()
+        bench.restart()
+        assert bench.facts() == before
+        bench.pane()
 
 
 def test_evidence_against_a_new_reference_is_stored_at_once(bench: Bench) -> None:
@@ -232,7 +234,7 @@ def test_a_cycle_is_stored_with_the_evidence_of_its_stream(bench: Bench) -> None
     for _ in range(370):
         bench.pane()
     assert len(bench.repository.load(CYCLE.name)) == len(STREAMS)
-    assert bench.repository.puts[CYCLE.name] == len(STREAMS)
+    assert bench.repository.puts[CYCLE.name] == 2 * len(STREAMS)  # when it began, and after an hour
 
 
 def test_learning_streams_are_stored_without_evidence(bench: Bench) -> None:

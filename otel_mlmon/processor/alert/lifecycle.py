@@ -203,8 +203,7 @@ class Alerts:
         """Returns the states of the active rules of these models, or all; a silent one has quiet rules in `no_data`."""
         statuses = []
         for model in sorted(self._models if models is None else self._models.keys() & set(models)):
-            record = self._models[model]
-            is_silent = self._is_silent(record)
+            is_silent = self._is_silent(record := self._models[model])
             for name, rule in self._rules_of(model).active.items():
                 entry = record.rules.get(name, RuleRecord())
                 state, changed_ns = entry.state, entry.changed_ns

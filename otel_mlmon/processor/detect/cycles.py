@@ -92,6 +92,7 @@ class StreamCycles:
         state = self._states.pop(window.stream, None) if entry is None else entry[1].state
         if state is None or state.bins != reference.bins.names:
             state = start_cycle(window.start_ns, reference.bins.names)
+            self._changed.add(window.stream)
         counts = reference.counts.astype(np.float64)
         cycle = DailyCycle(
             state,

@@ -179,7 +179,7 @@ class Evaluator:
             self._cycles.restore(stream, state)
 
     def pop_changed_cycles(self) -> list[tuple[StreamKey, CycleState]]:
-        """Returns the daily cycles that are to be stored: those that went on to another hour since the last call."""
+        """Returns the daily cycles to be stored: those that began, or went on to another hour, since the last call."""
         return [] if self._cycles is None else self._cycles.pop_changed()
 
     def measure(self, windows: Sequence[tuple[Reference, Counts]]) -> list[Statistics]:

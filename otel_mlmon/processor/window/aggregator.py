@@ -1,7 +1,7 @@
 """Collects points into panes of event time, and turns each closed pane into one window a stream.
 
 A pane (start, end] holds the points whose time is in it, since a point counts what came before its time. It closes when
-the model's watermark (`watermark.py`) is the allowed lateness past its end, or no point was received for that long. A
+the model's watermark (`progress.py`) is the allowed lateness past its end, or no point was received for that long. A
 point for a closed pane is late: it is added to the pane's counts and to what is reported, and is no evidence. A point
 from the future belongs to the pane of its arrival.
 
@@ -42,7 +42,7 @@ from otel_mlmon.processor.window.state import MAX_EMBEDDED_REFERENCES, EmbeddedR
 from otel_mlmon.processor.window.stream import StreamWindows
 from otel_mlmon.processor.window.summary import ModelSummary
 from otel_mlmon.processor.window.versions import begin_introduction, pair_versions
-from otel_mlmon.processor.window.watermark import ModelProgress
+from otel_mlmon.processor.window.progress import ModelProgress
 from otel_mlmon.processor.window.window import StreamKey, VersionPair, Window, WindowSettings
 from otel_mlmon.types import ModelKey
 

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from otel_mlmon.processor.window.moving_reference import MovingReference
-from otel_mlmon.processor.window.presence import Absence
+from otel_mlmon.processor.window.progress import Absence
 from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
 from otel_mlmon.processor.window.summary import StreamSummary
 from otel_mlmon.processor.window.window import PaneCounts, Reference, RollingWindow, StreamKey, Window

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 
-from otel_mlmon.processor.window.presence import Absence
+from otel_mlmon.processor.window.progress import Absence
 from otel_mlmon.sketch.moments import ExactSum, Moments
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import Counts, ModelKey

@@ -58,5 +58,7 @@ def test_a_stream_that_is_removed_forgets_its_cycle() -> None:
     judged = evaluator()
     for pane in range(12):
         judged.evaluate([window(pane)])
+    assert [stream for stream, _ in judged.pop_changed_cycles()] == [STREAM]
+    judged.evaluate([window(12)])
     judged.remove_stream(STREAM)
     assert judged.pop_changed_cycles() == []

@@ -21,7 +21,7 @@ from otel_mlmon.processor.alert.cause import OnsetCounts, format_count, format_u
 from otel_mlmon.processor.config.section import Section
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.score import Score
-from otel_mlmon.processor.window.presence import Absence
+from otel_mlmon.processor.window.progress import Absence
 from otel_mlmon.processor.window.window import Reference, Window
 from otel_mlmon.registry import Registry
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from otel_mlmon.processor.window.watermark import SenderWatermarks
+from otel_mlmon.processor.window.progress import SenderWatermarks
 from tests.support.observations import MODEL
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_mlmon.processor.window.presence import Absence, StreamPresence
+from otel_mlmon.processor.window.progress import Absence, StreamPresence
 
 PANE_NS = 10 * 10**9
 

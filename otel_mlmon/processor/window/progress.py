@@ -1,0 +1,185 @@
+"""How far a model version is: up to when its senders are expected to have sent everything, and which streams come.
+
+**Watermark.** Each sender has a watermark of its own, the largest event time of its points, since each has its own
+clock and its own backlog. A pane waits for the sender that is furthest behind, unless that is more than `idle_after`
+behind the one that is furthest ahead, or has sent nothing for `idle_after`: a replica that died, a clock that is wrong
+or a backlog of minutes holds up nobody for longer than that. What such a sender sends for closed panes is late, and
+still counted.
+
+Source: Apache Flink, event time and watermarks (idleness, watermark alignment).
+
+**Presence.** A stream may be sent no longer although its model has predictions. Of each stream it counts how often it
+was sent while the model was active, and its longest silence. A silence is an absence when chance and habit do not
+explain it: it lasts `ABSENT_AFTER_S`, `EXPECTED` panes and as many values were to be expected in it by the rate before,
+and it is `LONGER` times the longest silence so far, in active panes and in predictions. A rate of n panes that is right
+leaves a chance of (1 + 20/n)^-n for the first two, at `MIN_PANES` less than 2·10⁻⁵ a silence, and what comes in bursts
+is known by its longest silence. Silence of the whole model is none of a stream: only panes in which the model was
+active are counted.
+
+An absence that ends was an outage, and is no habit; of two, the shorter one is, so that what is sent once a day is
+missed twice and no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from otel_mlmon.processor.window.introduction import Introduction
+from otel_mlmon.types import ModelKey
+
+ABSENT_AFTER_S: Final = 600.0
+"""The shortest silence that is an absence, in event time."""
+MIN_PANES: Final = 10
+"""Panes with values before a stream is missed at all."""
+EXPECTED: Final = 20.0
+LONGER: Final = 3
+
+
+class Silence(NamedTuple):
+    """Counts how much a model did while one of its streams had no values."""
+
+    panes: int = 0
+    """Panes in which the model was active."""
+    predictions: int = 0
+
+    def reaches(self, other: Silence, factor: int) -> bool:
+        """Whether it is at least `factor` times as long as another one, by either count."""
+        return self.panes >= factor * other.panes and self.predictions >= factor * other.predictions
+
+
+class Absence(NamedTuple):
+    """Describes a stream that is no longer sent."""
+
+    since_ns: int
+    """End of the last pane with values, Unix nanoseconds."""
+    expected: int
+    """Values that were to be expected since then, by the rate before."""
+    predictions: int
+    """Predictions of the model since then."""
+
+
+class StreamPresence(NamedTuple):
+    """Holds when and how often a stream was sent while its model was active."""
+
+    last_ns: int
+    """End of the last pane with values, Unix nanoseconds."""
+    values: int = 0
+    panes: int = 0
+    """Panes with values."""
+    active: Silence = Silence()
+    """What the model did from the first to the last pane with values, absences left out."""
+    silence: Silence = Silence()
+    """What it did since."""
+    longest: Silence = Silence()
+    """The longest silence that was no absence."""
+    outage: Silence = Silence()
+    """The longest absence."""
+
+    def add(self, values: int, predictions: int, end_ns: int) -> StreamPresence:
+        """Adds a pane.
+
+        Args:
+            values: Of the stream.
+            predictions: Of the model; 0 if it was not active.
+            end_ns: End of the pane, Unix nanoseconds.
+        """
+        if not values:
+            panes, total = self.silence
+            return self._replace(silence=Silence(panes + 1, total + predictions)) if predictions else self
+        longest, outage, pause = self.longest, self.outage, self.silence
+        if self.absence(end_ns) is None:
+            longest = max(longest, self.silence)
+        else:
+            longest, outage, pause = max(longest, min(outage, self.silence)), max(outage, self.silence), Silence()
+        active = Silence(self.active.panes + pause.panes + 1, self.active.predictions + pause.predictions + predictions)
+        return StreamPresence(end_ns, self.values + values, self.panes + 1, active, Silence(), longest, outage)
+
+    def absence(self, end_ns: int) -> Absence | None:
+        """Returns the absence that lasts until `end_ns`; None if the stream is sent, or its silence means nothing."""
+        is_long = end_ns - self.last_ns >= ABSENT_AFTER_S * 1e9 and self.silence.reaches(self.longest, LONGER)
+        if not is_long or self.panes < MIN_PANES:
+            return None
+        panes = self.silence.panes * self.panes / self.active.panes
+        values = self.silence.predictions * self.values / max(self.active.predictions, 1)
+        if min(panes, values) < EXPECTED:
+            return None
+        return Absence(self.last_ns, round(values), self.silence.predictions)
+
+
+@dataclass(slots=True, kw_only=True)
+class ModelProgress:
+    """Holds the stored progress of one model version: how far its panes are closed."""
+
+    model: ModelKey
+    received_ns: int
+    """When its last point was received, by our clock."""
+    watermark_ns: int = 0
+    """The largest event time of its points."""
+    closed_ns: int = 0
+    """Panes up to here are closed, and points for them are late: counted, and no evidence."""
+    first_ns: int = 0
+    """Start of the first pane with points."""
+    last_ns: int = 0
+    """End of the last pane with points."""
+    predictions: int = 0
+    late_predictions: int = 0
+    """Those of `predictions` that came after their pane had closed."""
+    introduction: Introduction | None = None
+    """Its first predictions, until they are held against the version before; None if there is none."""
+
+
+@dataclass(slots=True, kw_only=True)
+class SenderProgress:
+    """Holds the stored progress of one sender of one model version."""
+
+    model: ModelKey
+    sender: str
+    watermark_ns: int
+    """The largest event time of its points."""
+    received_ns: int
+    """When its last point was received, by our clock."""
+
+
+@dataclass(slots=True)
+class SenderWatermarks:
+    """The watermarks of the senders of one model that sent something of late.
+
+    Memory: one record a sender, for `idle_after`.
+    """
+
+    model: ModelKey
+    idle_after_ns: int
+    senders: dict[str, SenderProgress] = field(default_factory=dict)
+
+    def add_point(self, sender: str, time_ns: int, now_ns: int) -> None:
+        """Notes a point of a sender, of an event time, that was received now."""
+        progress = self.senders.get(sender)
+        if progress is None:
+            self.senders[sender] = SenderProgress(
+                model=self.model, sender=sender, watermark_ns=time_ns, received_ns=now_ns
+            )
+            return
+        progress.watermark_ns = max(progress.watermark_ns, time_ns)
+        progress.received_ns = now_ns
+
+    def remove_idle(self, now_ns: int, resumed_ns: int) -> Iterator[str]:
+        """Removes the senders that sent nothing for `idle_after` while this process ran, and yields them."""
+        limit_ns = now_ns - self.idle_after_ns
+        if resumed_ns > limit_ns:
+            return
+        for sender in [name for name, progress in self.senders.items() if progress.received_ns <= limit_ns]:
+            del self.senders[sender]
+            yield sender
+
+    def oldest_received_ns(self) -> int | None:
+        """Returns when the sender that is silent longest last sent, by our clock; None if all are idle."""
+        return min([progress.received_ns for progress in self.senders.values()], default=None)
+
+    def watermark(self, default_ns: int) -> int:
+        """Returns the watermark of all senders together, Unix nanoseconds; `default_ns` where all of them are idle."""
+        if not self.senders:
+            return default_ns
+        times = [progress.watermark_ns for progress in self.senders.values()]
+        return max(min(times), max(times) - self.idle_after_ns)
