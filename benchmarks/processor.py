@@ -213,9 +213,7 @@ def cpu_s(pid: int) -> float:
 def open_sender(running: Processor, protocol: str) -> Iterator[Callable[[bytes], bool]]:
     """A connection; what it yields sends a request and returns whether it was accepted."""
     if protocol == "gRPC":
-        with grpc.insecure_channel(
-            f"127.0.0.1:{running.grpc}", [("grpc.use_local_subchannel_pool", 1)]
-        ) as channel:
+        with grpc.insecure_channel(f"127.0.0.1:{running.grpc}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
             export = channel.unary_unary("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export")
 
             def send_grpc(body: bytes) -> bool:
@@ -243,12 +241,15 @@ def open_sender(running: Processor, protocol: str) -> Iterator[Callable[[bytes],
 
 def serve(protocol: str, senders: int, *, seconds: float, models: int) -> Served:
     """Finds out what a processor takes from these senders, then sends half of that for `seconds`."""
-    with tempfile.TemporaryDirectory() as folder, processor(
-        Path(folder),
-        windows={"pane": f"{PANE_S:g}s", "lateness": "1s", "rolling": "1m"},
-        models={"*": {"reference": {"learn": 20_000}}},
-        limits=LIMITS,
-    ) as running:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        processor(
+            Path(folder),
+            windows={"pane": f"{PANE_S:g}s", "lateness": "1s", "rolling": "1m"},
+            models={"*": {"reference": {"learn": 20_000}}},
+            limits=LIMITS,
+        ) as running,
+    ):
         assert running.child is not None
         capacity, _, _ = send_all(running, protocol, senders, models, seconds=3 * PANE_S, rate=None)
         spent_s = cpu_s(running.child.pid)

@@ -33,8 +33,7 @@ from typing import Final, Protocol
 from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert
-from otel_mlmon.processor.alert.records import RuleStatus
-from otel_mlmon.processor.alert.records import AlertStore
+from otel_mlmon.processor.alert.records import AlertStore, RuleStatus
 from otel_mlmon.processor.alert.version_change import VersionChange, describe_version_change
 from otel_mlmon.processor.clock import SteadyClock
 from otel_mlmon.processor.detect.evaluator import Evaluator

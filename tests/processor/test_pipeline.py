@@ -15,10 +15,10 @@ from otel_mlmon import semconv
 from otel_mlmon.errors import StoreError
 from otel_mlmon.processor.alert.alert import Alert, RuleState
 from otel_mlmon.processor.config.load import load_config
+from otel_mlmon.processor.evidence_log import EVIDENCE
 from otel_mlmon.processor.notify.dispatcher import OutboxEntry
 from otel_mlmon.processor.pipeline import ProcessorPipeline
 from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, ProviderFallback, TelemetryItem
-from otel_mlmon.processor.evidence_log import EVIDENCE
 from otel_mlmon.processor.self_telemetry import SelfTelemetry
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.reference.calibration import Calibration

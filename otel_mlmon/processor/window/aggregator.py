@@ -25,6 +25,7 @@ from otel_mlmon.processor.window.expiry import remove_ended_series, remove_stale
 from otel_mlmon.processor.window.limits import Limit
 from otel_mlmon.processor.window.model_windows import ClosedPane, ModelWindows
 from otel_mlmon.processor.window.outcome import PointOutcome, ReferenceOutcome
+from otel_mlmon.processor.window.progress import ModelProgress
 from otel_mlmon.processor.window.records import load_state, save_state
 from otel_mlmon.processor.window.reference import ModelWindowSettings
 from otel_mlmon.processor.window.reference_export import ModelReference, RelearnRequest
@@ -42,7 +43,6 @@ from otel_mlmon.processor.window.state import MAX_EMBEDDED_REFERENCES, EmbeddedR
 from otel_mlmon.processor.window.stream import StreamWindows
 from otel_mlmon.processor.window.summary import ModelSummary
 from otel_mlmon.processor.window.versions import begin_introduction, pair_versions
-from otel_mlmon.processor.window.progress import ModelProgress
 from otel_mlmon.processor.window.window import StreamKey, VersionPair, Window, WindowSettings
 from otel_mlmon.types import ModelKey
 

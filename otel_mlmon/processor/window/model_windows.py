@@ -11,7 +11,7 @@ from otel_mlmon import semconv, streams
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.window.binning import count_over_threshold
 from otel_mlmon.processor.window.moving_reference import MovingReference
-from otel_mlmon.processor.window.progress import Absence, StreamPresence
+from otel_mlmon.processor.window.progress import Absence, ModelProgress, SenderWatermarks, StreamPresence
 from otel_mlmon.processor.window.reference import ModelWindowSettings, ReferenceState, StreamReference
 from otel_mlmon.processor.window.reference_export import ModelReference, model_reference
 from otel_mlmon.processor.window.series import (
@@ -19,15 +19,14 @@ from otel_mlmon.processor.window.series import (
     CompletenessCheck,
     Point,
     PointKey,
+    PointValue,
     Series,
     SeriesKey,
-    PointValue,
     add_increments,
     merge_streams,
 )
 from otel_mlmon.processor.window.stream import StreamWindows
 from otel_mlmon.processor.window.summary import ModelSummary, StreamSummary, summarize_overflow
-from otel_mlmon.processor.window.progress import ModelProgress, SenderWatermarks
 from otel_mlmon.processor.window.window import (
     ModelPane,
     PaneCounts,

@@ -35,7 +35,7 @@ from otel_mlmon.processor.window.pane_store import (
     merge_panes,
     put_panes,
 )
-from otel_mlmon.processor.window.progress import StreamPresence
+from otel_mlmon.processor.window.progress import ModelProgress, SenderProgress, StreamPresence
 from otel_mlmon.processor.window.providers import ModelProviders
 from otel_mlmon.processor.window.reference import ReferenceState
 from otel_mlmon.processor.window.series import Series, list_streams
@@ -47,7 +47,6 @@ from otel_mlmon.processor.window.state import (
     SeriesOwner,
     WindowState,
 )
-from otel_mlmon.processor.window.progress import ModelProgress, SenderProgress
 from otel_mlmon.processor.window.window import ModelPane, PaneCounts, StreamKey
 from otel_mlmon.reference.embedding import decode_profile
 from otel_mlmon.types import ModelKey

@@ -21,7 +21,7 @@ Source: opentelemetry-specification, metrics/data-model.md, Resets and Gaps, Ove
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple, TypeAlias
 

@@ -24,7 +24,6 @@ from otel_mlmon.reference.profile import Profile
 from otel_mlmon.semconv import MISSING, OTHER
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import ModelKey
-from tests.support.plain_sketches import sketch_streams
 from tests.support.observations import (
     MODEL,
     SECOND,
@@ -36,6 +35,7 @@ from tests.support.observations import (
     numbers,
     point,
 )
+from tests.support.plain_sketches import sketch_streams
 
 
 def windows_of(bench: Bench, stream: str) -> list[Window]:

@@ -23,7 +23,7 @@ from otel_mlmon.sketch.stream_sketch import StreamSketch
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 VALUES = st.lists(FLOATS, max_size=6)
 COUNTS, LABELS = st.integers(0, 9), st.text(max_size=1)
-BOUNDS = st.sampled_from([(), (0.0,), (-1.0, 0.5, 1e300), (0.001, 0.1, 10.0)])from tests.support.plain_sketches import sketch_streams
+BOUNDS = st.sampled_from([(), (0.0,), (-1.0, 0.5, 1e300), (0.001, 0.1, 10.0)])
 
 
 
