@@ -96,9 +96,9 @@ def choose_rows(pool: Pool, shift: str, rng: Rng) -> NDArray[np.intp]:
         start = int(rng.integers(0, rows - pool.chunk + 1))
         return np.arange(start, start + pool.chunk)
     if shift == "direction":
-        along = pool.inputs @ rng.normal(size=pool.inputs.shape[1])
+        along: Floats = pool.inputs @ rng.normal(size=pool.inputs.shape[1])
     elif shift == "class":
-        along = rng.normal(size=pool.proba.shape[1])[pool.labels]
+        along = np.asarray(rng.normal(size=pool.proba.shape[1]))[pool.labels]
     elif shift == "confidence":
         along = pool.proba.max(-1)
     else:

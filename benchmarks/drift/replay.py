@@ -90,7 +90,7 @@ class Replay:
     def judge_day(self, counts: Counts) -> NDArray[np.int8]:
         """Judges the panes of one day, shape (S, P, K); returns the state of each by its code, shape (S, P)."""
         states = np.zeros(counts.shape[:2], dtype=np.int8)
-        has_items = counts.any(-1)
+        has_items = np.asarray(counts.any(-1))
         if self.day == 0:
             has_items &= np.arange(self.panes)[None] >= self.first_panes[:, None]
         binned: list[Counts | None] = [

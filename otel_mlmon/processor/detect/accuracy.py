@@ -135,6 +135,17 @@ def estimate(right: Counts, total: Counts, window: Counts, *, design_effect: flo
     )
 
 
+def find_lowest(labelled: float, lowest: float | None, max_drop: float | None) -> float:
+    """Returns the lowest accuracy that is tolerated, the stricter of two bounds.
+
+    Args:
+        labelled: The accuracy on labelled data.
+        lowest: The lowest accuracy; None for any.
+        max_drop: By how much it may be below that of the labelled data; None for any.
+    """
+    return max(lowest or 0.0, labelled - (1.0 if max_drop is None else max_drop))
+
+
 def _shifts(total: Counts, window: Counts, means: Floats) -> Floats:
     """Computes how much higher the accuracy of each bin is, since confidence moved up inside it."""
     bins = total.size

@@ -17,10 +17,10 @@ from pydantic import Field
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.alert.alert import Cause, Severity
-from otel_mlmon.processor.alert.cause import OnsetCounts, format_count, rolling_counts, shift_cause
+from otel_mlmon.processor.alert.cause import OnsetCounts, format_accuracy, format_count, rolling_counts, shift_cause
 from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection
 from otel_mlmon.processor.config.section import Ratio
-from otel_mlmon.processor.detect.accuracy import LEVEL, Accuracy, estimate
+from otel_mlmon.processor.detect.accuracy import LEVEL, Accuracy, estimate, find_lowest
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.window.window import Window
@@ -54,11 +54,6 @@ class AccuracySection(RuleSection):
         """Whether the rule is switched on and has a bound."""
         return self.enabled and (self.min_accuracy is not None or self.max_drop is not None)
 
-    def lowest(self, labelled_accuracy: float) -> float:
-        """Returns the lowest accuracy that is tolerated, the stricter of both."""
-        drop = 1.0 if self.max_drop is None else self.max_drop
-        return max(self.min_accuracy or 0.0, labelled_accuracy - drop)
-
 
 @dataclass(frozen=True, slots=True)
 class AccuracyRule:
@@ -82,7 +77,7 @@ class AccuracyRule:
         accuracy = estimate(calibration.right, calibration.total, window.rolling, design_effect=score.design_effect)
         if accuracy is None:
             return None
-        lowest = self.section.lowest(calibration.accuracy)
+        lowest = find_lowest(calibration.accuracy, self.section.min_accuracy, self.section.max_drop)
         if not is_below(accuracy, lowest):
             return "ok"
         labelled = int(calibration.total.sum())
@@ -115,8 +110,3 @@ def describe_estimate(accuracy: Accuracy, lowest: float) -> str:
         f"estimated accuracy {format_accuracy(accuracy.estimated)}, {interval}, demanded {format_accuracy(lowest)} "
         f"(n = {format_count(accuracy.n)}); an estimate from confidences, no measurement"
     )
-
-
-def format_accuracy(accuracy: float) -> str:
-    """Formats a share of right predictions in per cent, to a tenth: `92.4 %`."""
-    return f"{100.0 * accuracy:.1f} %"
