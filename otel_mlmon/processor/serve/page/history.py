@@ -73,7 +73,7 @@ class HistoryRecord:
     first_ns: int
     is_first_known: bool
     last_ns: int
-    series: SpanRecords
+    spans: SpanRecords
     streams: dict[str, SpanRecords]
 
 
@@ -142,7 +142,7 @@ class VersionHistory:
     last_ns: int = 0
     saved_ns: int = 0
     """`last_ns` when it was stored."""
-    series: dict[str, SlotSeries] = field(default_factory=dict)
+    spans: dict[str, SlotSeries] = field(default_factory=dict)
     streams: dict[str, dict[str, SlotSeries]] = field(default_factory=dict)
 
     def add(self, document: Mapping[str, Any]) -> None:
@@ -159,7 +159,7 @@ class VersionHistory:
         ]
         row = [math.nan if value is None else float(value) for value in values]
         for span in SPANS:
-            _series_of(self.series, span, is_model=True).add(time_ns, row)
+            _series_of(self.spans, span, is_model=True).add(time_ns, row)
         for stream in document["streams"]:
             evidence, name = stream["log10_evidence"], stream["stream"]
             if evidence <= 0.0:
@@ -176,7 +176,7 @@ class VersionHistory:
             first_ns=self.first_ns,
             is_first_known=self.is_first_known,
             last_ns=self.last_ns,
-            series={name: series.record() for name, series in self.series.items()},
+            spans={name: series.record() for name, series in self.spans.items()},
             streams={
                 stream: {name: series.record() for name, series in entries.items()}
                 for stream, entries in self.streams.items()
@@ -254,7 +254,7 @@ class History:
             last_ns=record.last_ns,
             saved_ns=record.last_ns,
         )
-        _restore_spans(history.series, record.series, is_model=True)
+        _restore_spans(history.spans, record.spans, is_model=True)
         for stream, spans in record.streams.items():
             _restore_spans(history.streams.setdefault(stream, {}), spans, is_model=False)
         key = (record.model.id, record.model.version)
@@ -274,9 +274,9 @@ class History:
         """Returns times and `MODEL_COLUMNS` of a model version."""
         with self._lock:
             history = self._versions.get((model, version))
-            if history is None or span.name not in history.series:
+            if history is None or span.name not in history.spans:
                 return []
-            return history.series[span.name].rows(history.last_ns - span.length_s * SECOND_NS)
+            return history.spans[span.name].rows(history.last_ns - span.length_s * SECOND_NS)
 
     def stream_rows(self, model: str, version: str, stream: str, span: Span) -> list[tuple[int, float]]:
         """Returns times and the evidence over the alarm line, in log10, of one stream; slots without any are absent."""

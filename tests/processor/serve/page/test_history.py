@@ -146,9 +146,9 @@ def test_a_history_of_other_columns_is_set_aside(tmp_path: Path) -> None:
     history = History()
     history.add(overview(3600))
     (record,) = history.pop_changes(is_last=True)[0]
-    hour = replace(record.series["1h"], values=np.zeros((2, 1)))
+    hour = replace(record.spans["1h"], values=np.zeros((2, 1)))
     repository = SqliteRepository(tmp_path)
-    repository.put(HISTORY.name, [("k", encode(replace(record, series={"1h": hour}), is_compressed=True))])
+    repository.put(HISTORY.name, [("k", encode(replace(record, spans={"1h": hour}), is_compressed=True))])
     restored = History()
     load_history(restored, repository)
     assert restored.model_rows("m", "1", HOUR) == []
