@@ -43,7 +43,7 @@ from otel_mlmon.processor.evidence_log import EvidenceLog
 from otel_mlmon.processor.notify.dispatcher import OutboxEntry
 from otel_mlmon.processor.notify.notifier import EmitEvent
 from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, Rejections, TelemetryItem
-from otel_mlmon.processor.records import OUTBOX, VERSION_CHANGES
+from otel_mlmon.processor.records import OUTBOX, VERSION_CHANGES, load_history, save_history
 from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
 from otel_mlmon.processor.serve import documents
 from otel_mlmon.processor.serve.page.history import History
@@ -139,8 +139,6 @@ class ProcessorPipeline:
         """Alerts that were not handed over yet, in order."""
         self._points: Counter[str] = Counter()
         """Points by outcome that the processor's own metrics do not count yet."""
-        self._is_closing = False
-        """Whether all evidence is stored with the next commit."""
         self._has_removed_models = False
         """Whether models were removed since the last commit."""
         self._version_changes: dict[ModelKey, VersionChange] = {}
@@ -184,6 +182,7 @@ class ProcessorPipeline:
         self._version_changes = {
             change.model: change for change in load_records(self._repository, VERSION_CHANGES).values()
         }
+        load_history(self.history, self._repository)
         self._alert_store = AlertStore(self._repository)
         self._alerts = settings.alerts(self._alert_store.load(self._clock_ns()), now_ns=self._clock_ns())
         self._outbox = load_records(self._repository, OUTBOX)
@@ -234,22 +233,23 @@ class ProcessorPipeline:
         self._add_alerts(alerts)
         self._settle_alerts()
 
-    def commit(self) -> None:
-        """Stores everything that changed, in one transaction.
+    def commit(self, *, is_last: bool = False) -> None:
+        """Stores everything that changed, in one transaction; `is_last` also what may stay unstored for minutes.
 
         Raises:
             StoreError: The repository refused it; the next commit tries again.
         """
         repository = self._repository
         self._windows.save(repository)
+        save_history(self.history, repository, is_last=is_last)
         changes = self._version_changes
         present = sorted(model for model in self._unstored_changes if model in changes)
         put_records(repository, VERSION_CHANGES, [(json.dumps(model), changes[model]) for model in present])
         judged = {stream.model for stream in self._evidence.changed}
-        if judged or self._new_alerts or self._has_removed_models or self._is_closing:
-            has_news = bool(self._new_alerts) or self._has_removed_models or self._is_closing
+        if judged or self._new_alerts or self._has_removed_models or is_last:
+            has_news = bool(self._new_alerts) or self._has_removed_models or is_last
             self._alert_store.save(self._alerts.record(), judged, self._clock_ns(), has_news=has_news)
-        self._evidence.save(repository, now_ns=self._clock_ns(), is_last=self._is_closing)
+        self._evidence.save(repository, now_ns=self._clock_ns(), is_last=is_last)
         changed = {key: self._outbox[key] for key in self._changed_alerts if key in self._outbox}
         put_records(repository, OUTBOX, changed.items())
         obsolete = {
@@ -295,8 +295,7 @@ class ProcessorPipeline:
         with guard("close"):
             self._dispatcher.shutdown()
             self._settle_alerts()
-            self._is_closing = True
-            self.commit()
+            self.commit(is_last=True)
         self._repository.close()
 
     def _settle_alerts(self) -> None:
@@ -361,8 +360,7 @@ class ProcessorPipeline:
             keys = {stream.stream: StreamKey(model, stream.stream) for stream in summary.streams}
             scores = {name: known[key] for name, key in keys.items() if key in known}
             view = views[model] = ModelView(summary=summary, scores=scores, reference=self._windows.reference(model))
-            values, evidence = documents.history_values(view.summary, view.scores)
-            self.history.add(model.id, model.version, summary.updated_ns, values, evidence)
+            self.history.add(model, summary.updated_ns, *documents.history_values(summary, scores))
         rules: dict[ModelKey, list[RuleStatus]] = {}
         for status in self._alerts.current(None if is_due else changed):
             rules.setdefault(status.model, []).append(status)

@@ -19,6 +19,8 @@ from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.moments import ExactSum, Moments
 from otel_mlmon.sketch.stream_sketch import StreamSketch
+from tests.support.observations import MODEL
+from tests.support.plain_sketches import sketch_streams
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 VALUES = st.lists(FLOATS, max_size=6)
