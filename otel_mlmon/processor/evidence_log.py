@@ -36,8 +36,6 @@ STORED_AFTER_NS: Final = 60_000_000_000
 """How long the evidence of a stream may lag behind its panes in the store, at most."""
 MIN_AGE_NS: Final = 20_000_000_000
 """How long it lags at least, unless something of it cannot be replayed."""
-SHARE: Final = 40
-"""One in so many streams whose evidence lags is stored with a commit."""
 
 
 class ModelPanes(NamedTuple):
@@ -121,6 +119,8 @@ class EvidenceLog:
         """Cycles that are to be stored with the evidence of their stream."""
         self._stored: list[StreamKey] = []
         """Streams whose evidence the last save wrote."""
+        self._chosen_ns = 0
+        """When streams were last chosen whose evidence is stored."""
         self._pruned = 0
         """Entries before this one are removed."""
 
@@ -252,7 +252,7 @@ class EvidenceLog:
         self._entries[_number_key(self._number)] = LogEntry(self._number, line, dropped, panes)
 
     def _choose_lagging(self, now_ns: int, *, is_last: bool) -> list[StreamKey]:
-        """Chooses the streams whose evidence is stored now: those that lag the most."""
+        """Chooses the streams whose evidence is stored now: those that lag most, a part for the time that passed."""
         if is_last:
             return list(self._lagging)
 
@@ -261,7 +261,8 @@ class EvidenceLog:
 
         late = takewhile(lambda entry: lags(entry, STORED_AFTER_NS), self._lagging.items())
         due = takewhile(lambda entry: lags(entry, MIN_AGE_NS), self._lagging.items())
-        some = islice(due, len(self._lagging) // SHARE + 1)
+        elapsed_ns, self._chosen_ns = now_ns - self._chosen_ns, now_ns
+        some = islice(due, len(self._lagging) * elapsed_ns // (STORED_AFTER_NS - MIN_AGE_NS))
         return list(dict.fromkeys(stream for stream, _ in (*late, *some)))
 
     def _prune(self, repository: Repository, stored: Iterable[StreamKey]) -> None:
