@@ -359,7 +359,7 @@ class ProcessorPipeline:
             summary = self._windows.summary(model)
             keys = {stream.stream: StreamKey(model, stream.stream) for stream in summary.streams}
             scores = {name: known[key] for name, key in keys.items() if key in known}
-            view = views[model] = ModelView(summary=summary, scores=scores, reference=self._windows.reference(model))
+            views[model] = ModelView(summary=summary, scores=scores, reference=self._windows.reference(model))
             self.history.add(model, summary.updated_ns, *documents.history_values(summary, scores))
         rules: dict[ModelKey, list[RuleStatus]] = {}
         for status in self._alerts.current(None if is_due else changed):

@@ -28,7 +28,6 @@ COUNTS, LABELS = st.integers(0, 9), st.text(max_size=1)
 BOUNDS = st.sampled_from([(), (0.0,), (-1.0, 0.5, 1e300), (0.001, 0.1, 10.0)])
 
 
-
 def histogram(values: list[float], bounds: tuple[float, ...]) -> Histogram:
     return Histogram.from_values(np.array(values, dtype=np.float64), bounds)
 
