@@ -138,8 +138,8 @@ class Vocabulary:
 
     Where all names are declared, in an order, and they are more than `limit`, the first ones are, and each other one is
     counted in its bucket: alike in every process, so that a deploy does not look like drift. Where none is declared and
-    more than `limit` come before it is settled which are counted by name, all are counted in their buckets, for the same
-    reason; else the first `limit` names that come are counted by name, and later ones in their buckets.
+    more than `limit` come before it is settled which are counted by name, all are counted in their buckets, likewise;
+    else the first `limit` names that come are counted by name, and later ones in their buckets.
 
     Args:
         limit: Number of names at most; buckets do not count.

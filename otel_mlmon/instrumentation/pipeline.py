@@ -395,4 +395,4 @@ class InstrumentationPipeline:
 
     def _identify(self, session: SessionInfo, *, may_read: bool = True) -> ModelKey:
         version = self._options_for(model_name(session, may_read=may_read)).version
-        return identify(session, version=version, may_read=may_read).key
+        return identify(session, version=version, may_read=may_read, separate=self._findings.separate_version).key

@@ -79,9 +79,8 @@ def totals(server: OtlpServer) -> dict[str, Counter[str]]:
         found.setdefault(service, Counter())[what] += count
     for request in server.of("traces"):
         for resource in request.resource_spans:
-            service = next(
-                pair.value.string_value for pair in resource.resource.attributes if pair.key == "service.name"
-            )
+            attributes = {pair.key: pair.value.string_value for pair in resource.resource.attributes}
+            service = attributes["service.name"]
             found.setdefault(service, Counter())["spans"] += sum(len(scope.spans) for scope in resource.scope_spans)
     return found
 

@@ -177,7 +177,7 @@ def is_host_provider(provider: object, settings: InstrumentationSettings, provid
 
 
 def find_late_provider(signal: Signal, settings: InstrumentationSettings, providers: Providers) -> Any:
-    """Returns the global provider of a signal that the application set after `find_providers`; None if there is none."""
+    """Returns the global provider of a signal that the application set after ours was made; None if there is none."""
     kind = _KINDS[signal]
     if getattr(settings, f"{kind}_provider") is not None:
         return None
