@@ -163,7 +163,7 @@ class Findings:
     def note_full_vocabulary(self, model: str, feature: str) -> None:
         """Notes that there are more labels, or values of a feature, than are counted by name."""
         subject = f"values of {feature}" if feature else "labels"
-        self.note(model, subject, "more than max_labels, the others are in buckets or _OTHER")
+        self.note(model, subject, "more than max_labels, of which some or all are in buckets")
 
     def all(self) -> dict[str, dict[str, str]]:
         """Returns the findings by model and subject."""

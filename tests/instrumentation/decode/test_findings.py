@@ -18,13 +18,13 @@ def test_a_finding_is_logged_once_and_again_when_it_changes(caplog: pytest.LogCa
     assert [record.getMessage() for record in caplog.records] == [
         "Model m, output y: logits.",
         "Model m, output y: regression, revised.",
-        "Model m, values of colour: more than max_labels, the others are in buckets or _OTHER.",
+        "Model m, values of colour: more than max_labels, of which some or all are in buckets.",
     ]
     assert findings.all() == {
         "m": {
             "output y": "regression, revised",
             "inputs": "quiet",
-            "values of colour": "more than max_labels, the others are in buckets or _OTHER",
+            "values of colour": "more than max_labels, of which some or all are in buckets",
         }
     }
 
