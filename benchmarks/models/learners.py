@@ -1,4 +1,4 @@
-"""Models of LightGBM and XGBoost, and scikit-learn's of which nobody asks for probabilities, learned here in a second."""
+"""Models of LightGBM and XGBoost, and further ones of scikit-learn, learned here in a second and exported to ONNX."""
 
 from __future__ import annotations
 
