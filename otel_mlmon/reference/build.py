@@ -353,9 +353,8 @@ def _name_categories(sketch: StreamSketch, max_labels: int, buckets: TextBuckets
     counts = sketch.categories.counts
     if len(counts) <= max_labels or not all(name.lstrip("-").isdecimal() for name in counts):
         return sketch
-    return dataclasses.replace(
-        sketch, categories=Categories(counts=Vocabulary(limit=max_labels, buckets=buckets).admit(counts))
-    )
+    named = Vocabulary(limit=max_labels, buckets=buckets).admit(counts)
+    return dataclasses.replace(sketch, categories=Categories(counts=named))
 
 
 def _sketch_confidences(values: Floats) -> StreamSketch:

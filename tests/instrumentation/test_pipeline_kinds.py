@@ -159,23 +159,22 @@ CASES = {
 
 
 def model_of(name: str, case: Case) -> bytes:
-    nodes = []
-    declared = {"zipmap": case.keys}
-    for entry in case.nodes:
-        if isinstance(entry, str):
-            kind = "classlabels_int64s" if isinstance(case.keys[0], int) else "classlabels_strings"
-            entry = node("ZipMap", [entry.split()[1]], ["out"], domain="ai.onnx.ml", **{kind: list(declared["zipmap"])})
-        nodes.append(entry)
-    used = {name for entry in nodes for name in entry.input}
+    are_numbers = bool(case.keys) and isinstance(case.keys[0], int)
+    labels: dict[str, Any] = {"classlabels_int64s" if are_numbers else "classlabels_strings": list(case.keys)}
+    nodes = [
+        node("ZipMap", [entry.split()[1]], ["out"], domain="ai.onnx.ml", **labels) if isinstance(entry, str) else entry
+        for entry in case.nodes
+    ]
+    used = {source for entry in nodes for source in entry.input}
     outputs = []
     for output in case.kinds:
         if case.keys:
-            key = TensorProto.INT64 if isinstance(case.keys[0], int) else TensorProto.STRING
-            entry = helper.make_map_type_proto(key, helper.make_tensor_type_proto(TensorProto.FLOAT, None))
-            outputs.append(helper.make_value_info(output, helper.make_sequence_type_proto(entry)))
+            key = TensorProto.INT64 if are_numbers else TensorProto.STRING
+            row = helper.make_map_type_proto(key, helper.make_tensor_type_proto(TensorProto.FLOAT, None))
+            outputs.append(helper.make_value_info(output, helper.make_sequence_type_proto(row)))
         else:
-            kind = case.types.get(output, TensorProto.FLOAT)
-            outputs.append(helper.make_tensor_value_info(output, kind, case.shapes.get(output, ["N", "k"])))
+            dtype = case.types.get(output, TensorProto.FLOAT)
+            outputs.append(helper.make_tensor_value_info(output, dtype, case.shapes.get(output, ["N", "k"])))
     graph = helper.make_graph(
         nodes,
         "main_graph",
@@ -210,7 +209,7 @@ def test_only_a_class_has_a_confidence() -> None:
         status, metrics = captured.handle.status(), captured.metrics()
     confident: dict[str, set[str]] = {}
     for point in metrics[semconv.CONFIDENCE.name].data.data_points:
-        attributes = dict(point.attributes)
+        attributes: Any = point.attributes
         confident.setdefault(attributes[semconv.MODEL_NAME], set()).add(attributes.get(semconv.OUTPUT_NAME, ""))
     kinds = {
         key.rpartition("/")[0]: {

@@ -81,7 +81,7 @@ def test_the_protocol_of_a_signal_wins_over_the_common_one(
 
 def test_http_json_is_used_where_its_exporter_is_installed(caplog: pytest.LogCaptureFixture) -> None:
     factory = ExporterFactory({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"})
-    made = [exporter for signal in ("traces", "metrics", "logs") for exporter in factory.make(signal)]  # type: ignore[arg-type]
+    made = [exporter for signal in ("traces", "metrics", "logs") for exporter in factory.make(signal)]
     for exporter in made:
         exporter.shutdown()
     is_installed = has_json_exporter()
