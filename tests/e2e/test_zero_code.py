@@ -40,6 +40,7 @@ def calls(tmp_path: Path, **environ: str) -> tuple[str, int, set[str]]:
             ["-c", starter, sys.executable, str(program)],
             cwd=tmp_path,
             OTEL_EXPORTER_OTLP_ENDPOINT=server.http_url,
+            OTEL_MLMON_SHUTDOWN_TIMEOUT_S="20",  # a busy machine imports the exporters in seconds
             **{"PYTHONPATH": str(ROOT), "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf", **environ},  # type: ignore[arg-type]
         )
         assert done.returncode == 0, done.stderr

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -190,10 +191,10 @@ def test_two_files_of_one_name_and_one_version_of_their_own_are_two_versions(
             for _ in range(2 if session is sessions[0] else 3):
                 session.run(None, {"input": np.zeros((1, 1), np.float32)})
         captured.flush()
-        counts = {
-            (point.attributes["ml.model.name"], point.attributes["ml.model.version"]): point.count
-            for point in captured.metrics()["ml.inference.duration"].data.data_points
-        }
+        points: list[Any] = list(captured.metrics()["ml.inference.duration"].data.data_points)
+    counts = {
+        (point.attributes["ml.model.name"], point.attributes["ml.model.version"]): point.count for point in points
+    }
     digest = hashlib.sha256(files["b"]).hexdigest()[:12]
     assert counts == {("fraud", "1"): 2, ("fraud", f"1+{digest}"): 3}
     assert warnings_of(caplog) == []
