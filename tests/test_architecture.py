@@ -125,6 +125,16 @@ OURS: dict[str, tuple[str, ...]] = {
     "processor.settings": (*BASE, "processor", *PROFILE),
     "processor.pipeline": (*BASE, "processor"),
     "processor.service": (*BASE, "processor"),
+    "processor.own_metrics": (
+        *BASE,
+        "processor.alert.alert",
+        "processor.alert.rules.rule",
+        "processor.notify.delivery",
+        "processor.receive.admission",
+        "processor.receive.outcomes",
+        "processor.self_telemetry",
+        "processor.window.outcome",
+    ),
     "processor.receive": (*BASE, "processor.address", "processor.connections"),
     "processor.window": (
         *BASE,
