@@ -10,6 +10,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis.checks import not_a_server_error
+from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_schema_conformance,
@@ -73,6 +74,7 @@ def test_every_answer_is_as_its_openapi_document_says(tmp_path: Path) -> None:
         document = with_known_ids(httpx.get(f"{base}/api/v1/openapi.json", timeout=30).json())
         asked = []
         for result in schemathesis.openapi.from_dict(document).get_all_operations():
+            assert isinstance(result, Ok), result
             operation = result.ok()
             asked.append(operation.label)
             ask(operation, base, {"authorization": f"Bearer {TOKEN}"})

@@ -83,7 +83,7 @@ def store_a_pane(learned: Path, folder: Path, **fault: Any) -> tuple[list[str], 
     bench.pane(CALM)
     repository = bench.pipeline._repository
     faulty = FaultyRepository(repository, **{"fails_at": 0, "fault": StoreError("never"), "is_done": False, **fault})
-    bench.pipeline._repository = faulty  # type: ignore[assignment]
+    bench.pipeline._repository = faulty
     late = label(7, at_s=10.0 * (PANES - 1) + 1, since_s=10.0 * (PANES - 1), label="late")
     with suppress(type(faulty._fault)):
         bench.pane(CALM, late)
@@ -120,7 +120,7 @@ def test_a_processor_keeps_its_name_though_its_first_commit_fails(tmp_path: Path
     bench = Bench(settings(tmp_path))
     repository = bench.pipeline._repository
     names = list(repository.load("instance").values())
-    bench.pipeline._repository = FaultyRepository(  # type: ignore[assignment]
+    bench.pipeline._repository = FaultyRepository(
         repository, fails_at=1, fault=StoreError("the disk is full"), is_done=False
     )
     with pytest.raises(StoreError):

@@ -31,6 +31,7 @@ from otel_mlmon.processor.receive.decode import DecodedRequest
 from otel_mlmon.processor.receive.events import PointsRejected, RequestRefused
 from otel_mlmon.processor.receive.load import WorkMeter
 from otel_mlmon.processor.receive.outcomes import DEAD_LETTER, ExportResult, ReceivedCounts, RefusalReason
+from otel_mlmon.processor.receive.sender_versions import SenderVersions
 
 T = TypeVar("T")
 
@@ -116,6 +117,7 @@ class Admission:
         self._clock = clock
         self._decoders = threading.BoundedSemaphore(DECODERS)
         self._journal = Journal(log=_LOG)
+        self._versions = SenderVersions()
         self._places: dict[int, Place] = {}
         """Of requests that are not answered yet, the oldest first."""
         self._dead_letters = DeadLetterDirectory(dead_letters) if dead_letters is not None else None
@@ -230,6 +232,7 @@ class Admission:
                 message = self._parse(request)
                 with guard("receive.decode"):
                     decoded = codec.decode(message)
+                    self._versions.check(message)
         except BaseException:
             self.release(place)  # whatever happened, or every later request would wait behind it
             raise
