@@ -165,6 +165,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "processor.state": BASE,
     "processor.serve": (*BASE, "processor.address", "processor.connections", "processor.self_telemetry"),
     "processor.serve.documents": (*BASE, "processor"),
+    "processor.serve.schema": ("processor.alert.alert",),
 }
 
 # A leaf, which is reached through its registry, and the entries that may import it by name all the same.
@@ -200,7 +201,12 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "grpc_health": ("processor.receive",),
     "google": ("processor.receive",),
     "scipy": ("processor.detect", "reference"),
-    "msgspec": ("processor.state.repository", "processor.state.maintenance"),
+    "msgspec": (
+        "processor.state.repository",
+        "processor.state.maintenance",
+        "processor.serve.openapi",
+        "processor.serve.schema",
+    ),
     "prometheus_client": ("processor.serve.prometheus",),
     "duckdb": ("table.read",),
     "fsspec": ("table.files",),

@@ -46,6 +46,14 @@ class Check:
     todo: str = ""
 
 
+class _RefusedError(Exception):
+    """An answer of the web port that is no success."""
+
+    def __init__(self, status_code: int) -> None:
+        super().__init__(f"HTTP {status_code}")
+        self.status_code = status_code
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("--config", metavar="FILE", help="the processor's configuration, which has its web port")
@@ -200,11 +208,10 @@ def _read_processor(
                 name: {entry["version"]: _read_version(client, name, entry["version"]) for entry in model["versions"]}
                 for name, model in models.items()
             }
-    except httpx.HTTPStatusError as error:
-        status = error.response.status_code
-        if status == httpx.codes.UNAUTHORIZED:
+    except _RefusedError as error:
+        if error.status_code == httpx.codes.UNAUTHORIZED:
             return None, f"the processor at {url} asks for the token of its readers: --token, or {READ_TOKEN_VARIABLE}"
-        return None, f"what answers at {url} is no processor of this release: HTTP {status}"
+        return None, f"what answers at {url} is no processor of this release: HTTP {error.status_code}"
     except MlmonError as error:
         return None, f"nothing answers at {url}: {error}"
     except (KeyError, TypeError, ValueError):
@@ -213,7 +220,10 @@ def _read_processor(
 
 
 def _read_document(client: httpx.Client, path: str, **query: str) -> Document:
-    document: Document = client.get(path, params=query).raise_for_status().json()
+    answer = client.get(path, params=query)
+    if not answer.is_success:
+        raise _RefusedError(answer.status_code)
+    document: Document = answer.json()
     return document
 
 

@@ -66,7 +66,7 @@ class MeanPair(Struct):
     current: float | None
 
 
-class ThresholdVerdict(Struct):
+class ThresholdDocument(Struct):
     """A statistic that a rule is set on, and how it stands."""
 
     statistic: str
@@ -108,7 +108,7 @@ class StreamDocument(Struct):
     reference_shares: list[float]
     current_shares: list[float]
     contributions: list[float]
-    thresholds: list[ThresholdVerdict]
+    thresholds: list[ThresholdDocument]
     statistics: dict[str, StatisticValue]
 
 

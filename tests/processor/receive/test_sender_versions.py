@@ -35,7 +35,7 @@ def of_release(version: str, *, points: int = 1) -> bytes:
     message = predictions(points=points)
     message.resource_metrics[0].scope_metrics[0].scope.version = version
     message.resource_metrics[0].scope_metrics[0].scope.name = "otel_mlmon"
-    return message.SerializeToString()
+    return bytes(message.SerializeToString())
 
 
 def test_a_later_release_is_said_once_and_an_earlier_one_or_the_same_is_not(caplog: pytest.LogCaptureFixture) -> None:
