@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import logging
 import random
 import sys
 import time
@@ -160,6 +161,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=1_000_000, help="mutations of each encoding")
     parser.add_argument("--progress", type=Path, metavar="FILE", help="how far mutations came, to go on from there")
     options = parser.parse_args(arguments)
+    logging.getLogger("otel_mlmon.receiver").setLevel(logging.ERROR)  # every chunk would say again what it rejects
     parts = list_parts(options)
     if options.part not in (*parts, "all"):
         parser.error(f"{options.part!r} is not one of {', '.join(parts)}, all")
