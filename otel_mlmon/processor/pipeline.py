@@ -49,6 +49,8 @@ from otel_mlmon.processor.records import (
     VERSION_CHANGES,
     CycleRecord,
     StreamRecord,
+    load_history,
+    save_history,
 )
 from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
 from otel_mlmon.processor.serve import documents
@@ -211,14 +213,15 @@ class ProcessorPipeline:
         self._add_alerts(alerts)
         self._settle_alerts()
 
-    def commit(self) -> None:
-        """Stores everything that changed, in one transaction.
+    def commit(self, *, is_last: bool = False) -> None:
+        """Stores everything that changed, in one transaction; `is_last` also what may stay unstored for minutes.
 
         Raises:
             StoreError: The repository refused it; the next commit tries again, with all of it.
         """
         with transaction(self._repository):
             self._write_changes(self._repository)
+            save_history(self.history, self._repository, is_last=is_last)
         self._changed_alerts.clear()
         self._unstored_changes.clear()
         self._evaluator.clear_changed_cycles()
@@ -251,7 +254,7 @@ class ProcessorPipeline:
         with guard("close"):
             self._dispatcher.shutdown()
             self._settle_alerts()
-            self.commit()
+            self.commit(is_last=True)
         self._repository.close()
 
     def _load(self) -> None:
@@ -276,6 +279,7 @@ class ProcessorPipeline:
         self._version_changes = {
             change.model: change for change in load_records(self._repository, VERSION_CHANGES).values()
         }
+        load_history(self.history, self._repository)
         alerts = load_records(self._repository, ALERTS).get("")
         self._alerts = settings.alerts(alerts, now_ns=self._clock_ns())
         self._outbox = load_records(self._repository, OUTBOX)
@@ -305,8 +309,7 @@ class ProcessorPipeline:
             VERSION_CHANGES.name: [json.dumps(model) for model in self._unstored_changes.difference(present)],
         }
         for kind, keys in obsolete.items():
-            if keys:
-                repository.delete(kind, sorted(keys))
+            repository.delete(kind, sorted(keys))
 
     def _settle_alerts(self) -> None:
         """Removes from the outbox what recipients have."""
