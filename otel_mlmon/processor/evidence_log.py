@@ -162,7 +162,8 @@ class EvidenceLog:
             StoreError: The repository refused it.
         """
         self._append(now_ns)
-        self._cycles.update(self.evaluator.pop_changed_cycles())
+        self._cycles.update(self.evaluator.changed_cycles())
+        self.evaluator.clear_changed_cycles()
         streams = [*self._unstored, *self._choose_lagging(now_ns, is_last=is_last)]
         put_records(repository, LOG, self._entries.items())
         records = [(_key(stream), self._record(stream)) for stream in dict.fromkeys(streams)]

@@ -28,29 +28,28 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Final
 
 from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.records import AlertStore, RuleStatus
 from otel_mlmon.processor.alert.version_change import VersionChange, describe_version_change
-from otel_mlmon.processor.clock import SteadyClock
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.detect.version_test import find_moves
 from otel_mlmon.processor.evidence_log import EvidenceLog
-from otel_mlmon.processor.notify.dispatcher import OutboxEntry
+from otel_mlmon.processor.notify.dispatcher import AlertDispatcher, OutboxEntry
 from otel_mlmon.processor.notify.notifier import EmitEvent
 from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, Rejections, TelemetryItem
-from otel_mlmon.processor.records import OUTBOX, VERSION_CHANGES, load_history, save_history
+from otel_mlmon.processor.records import OUTBOX, VERSION_CHANGES
 from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
 from otel_mlmon.processor.serve import documents
-from otel_mlmon.processor.serve.page.history import History
+from otel_mlmon.processor.serve.page.history import History, load_history, save_history
 from otel_mlmon.processor.serve.publication import ModelView, Publication
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.state.instance import load_instance_id
-from otel_mlmon.processor.state.repository import load_records, open_repository, put_records
+from otel_mlmon.processor.state.repository import Repository, load_records, open_repository, put_records, transaction
 from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.outcome import REJECTED_OUTCOMES
 from otel_mlmon.processor.window.reference_export import ModelReference, RelearnRequest
@@ -58,26 +57,6 @@ from otel_mlmon.processor.window.window import StreamKey, VersionPair, Window
 from otel_mlmon.types import ModelKey
 
 _LOG: Final = logging.getLogger("otel_mlmon.processor")
-
-
-class AlertDispatcher(Protocol):
-    """Takes alerts to recipients; no method waits but `shutdown`."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of all notifiers."""
-
-    def start(self, active: Iterable[Alert]) -> None:
-        """Starts; `active` is what recipients were told before a restart and is not over."""
-
-    def submit(self, entry: OutboxEntry) -> None:
-        """Takes an alert for the notifiers that the entry names."""
-
-    def pop_settled(self) -> list[tuple[str, str]]:
-        """Returns the notifier and the key of each alert that is settled since the last call."""
-
-    def shutdown(self) -> None:
-        """Attempts what waits once more, and stops, within a few seconds."""
 
 
 CLOCK_INTERVAL_NS: Final = 200_000_000
@@ -89,6 +68,43 @@ REFRESH_NS: Final = 1_000_000_000
 RELEARNED: Final = "The reference is learned again, as an administrator asked."
 REPLACED: Final = "The model came with another reference."
 """Why the alerts about streams end whose reference is another one now."""
+
+
+MAX_STEP_NS: Final = 60_000_000_000
+"""A step of the clock forward by more than this takes back what a step back was corrected by."""
+
+
+class SteadyClock:
+    """Reads a clock, and goes on from the latest time where that is set back.
+
+    A correction of the machine's clock must not change what is judged: data seems to come from the future, nothing
+    seems to be silent. The time since the last reading is all that a step back costs; a later step forward ends it.
+
+    Runs on: one thread.
+
+    Args:
+        clock_ns: Unix nanoseconds.
+    """
+
+    def __init__(self, clock_ns: Callable[[], int]) -> None:
+        self._clock_ns = clock_ns
+        self._last_ns = 0
+        self._offset_ns = 0
+        """By how much it is ahead of the clock that it reads."""
+
+    def __call__(self) -> int:
+        """Returns Unix nanoseconds, never fewer than the last time."""
+        now_ns = self._clock_ns() + self._offset_ns
+        step_ns = now_ns - self._last_ns
+        if step_ns < 0:
+            self._offset_ns -= step_ns
+            now_ns = self._last_ns
+        elif self._offset_ns and step_ns > MAX_STEP_NS:
+            returned_ns = min(self._offset_ns, step_ns)
+            self._offset_ns -= returned_ns
+            now_ns -= returned_ns
+        self._last_ns = now_ns
+        return now_ns
 
 
 class ProcessorPipeline:
@@ -166,31 +182,12 @@ class ProcessorPipeline:
             ConfigurationError: There is no repository of the configured name.
             StoreError: The stored state cannot be used.
         """
-        settings = self._settings
-        self._repository = open_repository(settings.storage_engine, settings.storage_path)
-        self._identify(load_instance_id(self._repository))
-        self._windows = WindowAggregator(
-            settings_for=settings.model_settings,
-            windows=settings.windows,
-            max_models=settings.max_models,
-            max_streams=settings.max_streams,
-            max_series=settings.max_series,
-            clock_ns=self._clock_ns,
-        )
-        self._windows.load(self._repository)
-        self._evidence.load(self._repository, self._windows.find_stream, now_ns=self._clock_ns())
-        self._version_changes = {
-            change.model: change for change in load_records(self._repository, VERSION_CHANGES).values()
-        }
-        load_history(self.history, self._repository)
-        self._alert_store = AlertStore(self._repository)
-        self._alerts = settings.alerts(self._alert_store.load(self._clock_ns()), now_ns=self._clock_ns())
-        self._outbox = load_records(self._repository, OUTBOX)
-        self._dispatcher.start(self._alerts.notified())
-        for entry in sorted(self._outbox.values(), key=lambda entry: entry.alert.sequence):
-            self._dispatcher.submit(entry)
-        self._unpublished.update(self._windows.models)
-        self.publish(is_busy=False)
+        self._repository = open_repository(self._settings.storage_engine, self._settings.storage_path)
+        try:
+            self._load()
+        except BaseException:
+            self._repository.close()  # so that it can be opened again
+            raise
 
     def apply(self, items: tuple[TelemetryItem | RelearnRequest, ...], /) -> Rejections:
         """Adds the points of one request to their panes, and what it reports of models that were loaded.
@@ -237,33 +234,15 @@ class ProcessorPipeline:
         """Stores everything that changed, in one transaction; `is_last` also what may stay unstored for minutes.
 
         Raises:
-            StoreError: The repository refused it; the next commit tries again.
+            StoreError: The repository refused it; the next commit tries again, with all of it.
         """
-        repository = self._repository
-        self._windows.save(repository)
-        save_history(self.history, repository, is_last=is_last)
-        changes = self._version_changes
-        present = sorted(model for model in self._unstored_changes if model in changes)
-        put_records(repository, VERSION_CHANGES, [(json.dumps(model), changes[model]) for model in present])
-        judged = {stream.model for stream in self._evidence.changed}
-        if judged or self._new_alerts or self._has_removed_models or is_last:
-            has_news = bool(self._new_alerts) or self._has_removed_models or is_last
-            self._alert_store.save(self._alerts.record(), judged, self._clock_ns(), has_news=has_news)
-        self._evidence.save(repository, now_ns=self._clock_ns(), is_last=is_last)
-        changed = {key: self._outbox[key] for key in self._changed_alerts if key in self._outbox}
-        put_records(repository, OUTBOX, changed.items())
-        obsolete = {
-            OUTBOX.name: [key for key in self._changed_alerts if key not in changed],
-            VERSION_CHANGES.name: [json.dumps(model) for model in self._unstored_changes.difference(present)],
-        }
-        for kind, keys in obsolete.items():
-            if keys:
-                repository.delete(kind, sorted(keys))
-        repository.commit()
-        self._evidence.note_saved()
-        self._alert_store.note_saved()
+        with transaction(self._repository):
+            self._write_changes(self._repository, is_last=is_last)
+            save_history(self.history, self._repository, is_last=is_last)
         self._changed_alerts.clear()
         self._unstored_changes.clear()
+        self._evidence.note_saved()
+        self._alert_store.note_saved()
         self._has_removed_models = False
 
     def publish(self, *, is_busy: bool) -> None:
@@ -297,6 +276,49 @@ class ProcessorPipeline:
             self._settle_alerts()
             self.commit(is_last=True)
         self._repository.close()
+
+    def _load(self) -> None:
+        settings = self._settings
+        self._identify(load_instance_id(self._repository))
+        self._windows = WindowAggregator(
+            settings_for=settings.model_settings,
+            windows=settings.windows,
+            max_models=settings.max_models,
+            max_streams=settings.max_streams,
+            max_series=settings.max_series,
+            clock_ns=self._clock_ns,
+        )
+        self._windows.load(self._repository)
+        self._evidence.load(self._repository, self._windows.find_stream, now_ns=self._clock_ns())
+        self._version_changes = {
+            change.model: change for change in load_records(self._repository, VERSION_CHANGES).values()
+        }
+        load_history(self.history, self._repository)
+        self._alert_store = AlertStore(self._repository)
+        self._alerts = settings.alerts(self._alert_store.load(self._clock_ns()), now_ns=self._clock_ns())
+        self._outbox = load_records(self._repository, OUTBOX)
+        self._dispatcher.start(self._alerts.notified())
+        for entry in sorted(self._outbox.values(), key=lambda entry: entry.alert.sequence):
+            self._dispatcher.submit(entry)
+        self._unpublished.update(self._windows.models)
+        self.publish(is_busy=False)
+
+    def _write_changes(self, repository: Repository, *, is_last: bool) -> None:
+        """Writes everything that changed since the last commit; what counts as changed stays as it is."""
+        self._windows.save(repository)
+        changes = self._version_changes
+        present = sorted(model for model in self._unstored_changes if model in changes)
+        put_records(repository, VERSION_CHANGES, [(json.dumps(model), changes[model]) for model in present])
+        judged = {stream.model for stream in self._evidence.changed}
+        if judged or self._new_alerts or self._has_removed_models or is_last:
+            has_news = bool(self._new_alerts) or self._has_removed_models or is_last
+            self._alert_store.save(self._alerts.record(), judged, self._clock_ns(), has_news=has_news)
+        self._evidence.save(repository, now_ns=self._clock_ns(), is_last=is_last)
+        changed = {key: self._outbox[key] for key in self._changed_alerts if key in self._outbox}
+        put_records(repository, OUTBOX, changed.items())
+        repository.delete(OUTBOX.name, sorted(key for key in self._changed_alerts if key not in changed))
+        gone = self._unstored_changes.difference(present)
+        repository.delete(VERSION_CHANGES.name, sorted(json.dumps(model) for model in gone))
 
     def _settle_alerts(self) -> None:
         """Removes from the outbox what recipients have."""

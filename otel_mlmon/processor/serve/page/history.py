@@ -10,6 +10,7 @@ ten minutes of them at most.
 
 from __future__ import annotations
 
+import json
 import threading
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import Final
 
 import numpy as np
 
+from otel_mlmon.processor.state.repository import RecordKind, Repository, load_each, put_records
 from otel_mlmon.types import Floats, Ints, ModelKey
 
 SECOND_NS: Final = 10**9
@@ -287,6 +289,31 @@ class History:
         by_age = sorted(self._versions.keys() - silent, key=lambda key: self._versions[key].last_ns)
         for key in (*silent, *by_age[: max(len(by_age) - MAX_VERSIONS, 0)]):
             self._removed.add(self._versions.pop(key).model)
+
+
+HISTORY: Final = RecordKind("history", HistoryRecord, is_compressed=True)
+
+
+def save_history(history: History, repository: Repository, *, is_last: bool = False) -> None:
+    """Writes the histories that were not stored for ten minutes; all that changed before the end.
+
+    Raises:
+        StoreError: The repository refused it; they count as changed.
+    """
+    records, removed = history.pop_changes(is_last=is_last)
+    repository.on_rollback(lambda: history.undo_pop(records, removed))
+    present = {record.model for record in records}
+    put_records(repository, HISTORY, [(json.dumps(record.model), record) for record in records])
+    repository.delete(HISTORY.name, [json.dumps(model) for model in removed if model not in present])
+
+
+def load_history(history: History, repository: Repository) -> None:
+    """Restores the stored histories; those that cannot be used are set aside.
+
+    Raises:
+        StoreError: The repository cannot be read.
+    """
+    load_each(repository, HISTORY, history.restore)
 
 
 def _series_of(spans: dict[str, SlotSeries], span: Span, *, is_model: bool) -> SlotSeries:

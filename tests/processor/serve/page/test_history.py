@@ -9,8 +9,15 @@ import numpy as np
 import pytest
 
 from otel_mlmon.errors import StoreError
-from otel_mlmon.processor.records import HISTORY, load_history, save_history
-from otel_mlmon.processor.serve.page.history import SAVE_INTERVAL_NS, SECOND_NS, SPANS, History
+from otel_mlmon.processor.serve.page.history import (
+    HISTORY,
+    SAVE_INTERVAL_NS,
+    SECOND_NS,
+    SPANS,
+    History,
+    load_history,
+    save_history,
+)
 from otel_mlmon.processor.state.repository import DAMAGED, encode
 from otel_mlmon.processor.state.sqlite import SqliteRepository
 from otel_mlmon.types import ModelKey
