@@ -65,7 +65,7 @@ def test_the_printed_defaults_load_back_and_name_every_key(write: Write) -> None
     for key in (
         "max_pending:",
         "commit_interval: 50ms",
-        "keep_firing_for: 0s",
+        "keep_firing_for: auto",
         "tolerance: 5%",
         "learn: 5000",
     ):
