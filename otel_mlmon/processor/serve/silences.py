@@ -159,7 +159,7 @@ def _read_fields(body: bytes) -> tuple[dict[str, Any], str]:
         if not isinstance(text, str) or len(text) > MAX_TEXT or not text.isprintable() or (is_needed and not text):
             size = f"1 to {MAX_TEXT}" if is_needed else f"at most {MAX_TEXT}"
             return {}, f"{name} must be a text of {size} printable characters."
-    duration_s = fields.get("duration_s")
+    duration_s: Any = fields.get("duration_s")
     is_number = isinstance(duration_s, (int, float)) and not isinstance(duration_s, bool)
     if not is_number or not 1.0 <= duration_s <= MAX_DURATION_S:  # a NaN is neither
         return {}, f"duration_s must be a number of seconds from 1 to {MAX_DURATION_S:.0f}: every silence has an end."

@@ -1,7 +1,9 @@
-"""Counts the alerts of a model whose streams never move: `python -m benchmarks.quiet`; there should be none.
+"""Counts alerts that should not be: `python -m benchmarks.alerts quiet` or `swing`.
 
-10,000 panes of 10 s, a little more than a day, of 50 streams: label, confidence, latency, errors, 23 numeric and 23
-categorical features. The false-alarm budget is one in 30 days, so 0.04 alarms are expected of such a day at most.
+`swing`: calls of which 3 % and 0.3 % are slow in turn, where 1 % may be: one alert whatever the period, and no more.
+`quiet`: a model whose streams never move, 10,000 panes of 10 s, a little more than a day, of 50 streams: label,
+confidence, latency, errors, 23 numeric and 23 categorical features. The false-alarm budget is one in 30 days, so 0.04
+alarms are expected of such a day at most.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ NUMERIC: Final = 23
 CATEGORICAL: Final = 23
 LABELS: Final = {"approve": 0.7, "review": 0.2, "decline": 0.1}
 CALLS: Final = 200
+CALM_PANES: Final = 30
+PERIODS_S: Final = (60, 120, 300, 600, 1200, 2400)
 
 
 def run_quiet_panes(panes: int, *, seed: int) -> tuple[list[str], int]:
@@ -50,12 +54,35 @@ def run_quiet_panes(panes: int, *, seed: int) -> tuple[list[str], int]:
         return processor.messages, sum(stream["state"] == "ok" for stream in streams)
 
 
+def run_swing(period_s: float, loud: float, *, panes: int, seed: int) -> list[str]:
+    """Sends calls of which too many are slow for a share `loud` of each period; returns the states that were told."""
+    rng = np.random.default_rng(seed)
+    with SimulatedProcessor({"windows": {"pane": f"{PANE_S}s"}}) as processor:
+        for pane in range(CALM_PANES + panes):
+            time_s = (pane - CALM_PANES) * PANE_S
+            is_loud = time_s >= 0 and time_s % period_s < loud * period_s
+            slow = int(rng.binomial(CALLS, 0.03 if is_loud else 0.003))
+            processor.send_counts("swing", durations_s=[0.01] * (CALLS - slow) + [0.5] * slow)
+            processor.advance(PANE_S)
+        return [alert.state.value for alert in processor.find_alerts(rule="latency")]
+
+
 def main() -> int:
-    """Runs and prints the figures; returns 1 if anything alerted."""
+    """Runs and prints the figures; returns 1 if anything alerted that should not."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("subject", choices=("quiet", "swing"))
     parser.add_argument("--panes", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
+    if arguments.subject == "swing":
+        worst = 0
+        for period_s in PERIODS_S:
+            told = run_swing(
+                period_s, 0.5, panes=min(arguments.panes, round(6 * period_s / PANE_S)), seed=arguments.seed
+            )
+            worst = max(worst, told.count("firing"))
+            print(f"period {period_s} s: {told}", flush=True)
+        return int(worst > 1)
     began_s = time.monotonic()
     messages, streams = run_quiet_panes(arguments.panes, seed=arguments.seed)
     print(*messages, sep="\n\n")
