@@ -28,7 +28,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Final, Protocol, TypeAlias
+from typing import Final, TypeAlias
 
 from otel_mlmon import semconv
 from otel_mlmon.guard import guard
@@ -39,7 +39,7 @@ from otel_mlmon.processor.clock import SteadyClock
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.score import Score, Statistics
 from otel_mlmon.processor.detect.version_test import find_moves
-from otel_mlmon.processor.notify.dispatcher import OutboxEntry
+from otel_mlmon.processor.notify.dispatcher import AlertDispatcher, OutboxEntry
 from otel_mlmon.processor.notify.notifier import EmitEvent
 from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, Rejections, TelemetryItem
 from otel_mlmon.processor.records import (
@@ -69,27 +69,6 @@ _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
 StateItem: TypeAlias = TelemetryItem | RelearnRequest | SilenceRequest
 """What changes the state: what arrived, and what an administrator asks for."""
-
-
-class AlertDispatcher(Protocol):
-    """Takes alerts to recipients; no method waits but `shutdown`."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of all notifiers."""
-
-    def start(self, active: Iterable[Alert]) -> None:
-        """Starts; `active` is what recipients were told before a restart and is not over."""
-
-    def submit(self, entry: OutboxEntry) -> None:
-        """Takes an alert for the notifiers that the entry names."""
-
-    def pop_settled(self) -> list[tuple[str, str]]:
-        """Returns the notifier and the key of each alert that is settled since the last call."""
-
-    def shutdown(self) -> None:
-        """Attempts what waits once more, and stops, within a few seconds."""
-
 
 RELEARNED: Final = "The reference is learned again, as an administrator asked."
 REPLACED: Final = "The model came with another reference."
