@@ -32,7 +32,6 @@ from otel_mlmon.types import ModelKey
 
 MAX_RESOLVED: Final = 100
 """Resolved alerts that `Alerts.alerts` still shows."""
-
 RELATED_WITHIN_S: Final = 600.0
 """Rules whose onsets are no further apart name each other."""
 
@@ -209,6 +208,8 @@ class Alerts:
                 state, changed_ns = entry.state, entry.changed_ns
                 if is_silent and state in (RuleState.OK, RuleState.PENDING):
                     state, changed_ns = RuleState.NO_DATA, record.data_ns
+                elif state is RuleState.OK and entry.is_unknown:
+                    state = RuleState.UNKNOWN
                 causes = rank_causes(entry.causes.values())
                 statuses.append(
                     RuleStatus(
@@ -261,8 +262,8 @@ class Alerts:
     def _list_over(self, record: ModelRecord) -> dict[str, RuleRecord]:
         """The rules of a silent version that have not fired again and again, as those of a canary with few calls do."""
         age_s, keep_s = self._age_s(record.data_ns), self._section.keep_firing_for_s or 0.0
-        hold_s = {name: max(keep_s, records.repeat_hold_s(entry.repeats)) for name, entry in record.rules.items()}
-        return {name: entry for name, entry in record.rules.items() if age_s >= hold_s[name]}
+        rules = record.rules.items()
+        return {name: entry for name, entry in rules if age_s >= max(keep_s, records.repeat_hold_s(entry.repeats))}
 
     def _enter_state(
         self, record: ModelRecord, name: str, rule: Rule | None, state: RuleState, *, reason: str = ""
@@ -276,8 +277,8 @@ class Alerts:
         if state is RuleState.FIRING and previous is not RuleState.ERROR:
             is_repeat = entry.ended_ns > 0 and (record.event_ns - entry.ended_ns) / 1e9 < records.REPEAT_WITHIN_S
             entry.repeats = entry.repeats + 1 if is_repeat else 0
-            onsets = (cause.onset_ns for cause in entry.causes.values() if cause.onset_ns)
-            entry.breached_ns = min((entry.breached_ns or record.event_ns, *onsets))
+            onsets = [cause.onset_ns for cause in entry.causes.values() if cause.onset_ns]
+            entry.breached_ns = min(onsets, default=entry.breached_ns or record.event_ns)
         if state is RuleState.OK:
             entry.causes, entry.failed, entry.judged_ns, entry.exemplars = {}, [], {}, ()
             if last is None or last.state not in _ACTIVE:
@@ -387,6 +388,7 @@ def _judge(rule: Rule, entry: RuleRecord, window: Window, score: Score, counts: 
     if has_failed:
         entry.add_failure(stream, now_ns)
         return True
+    entry.is_unknown = outcome == "unknown"
     is_sent_again = is_back(entry.causes.get(stream), window)
     if outcome is None and not is_sent_again:
         return False

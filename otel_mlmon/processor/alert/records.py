@@ -83,6 +83,8 @@ class RuleRecord:
     """When it last stopped firing, in event time, Unix nanoseconds; 0 if it never did."""
     repeats: int = 0
     """How many times in a row it fired again soon after it had stopped."""
+    is_unknown: bool = False
+    """Whether the last stream that was judged cannot be judged with this reference."""
 
     @property
     def is_notified(self) -> bool:
