@@ -28,12 +28,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Final, TypeAlias
 
 from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.records import AlertStore, RuleStatus
+from otel_mlmon.processor.alert.silence import AlertSilence, SilenceRequest
 from otel_mlmon.processor.alert.version_change import VersionChange, describe_version_change
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.score import Score
@@ -65,6 +66,9 @@ CLOCK_INTERVAL_NS: Final = 200_000_000
 REFRESH_NS: Final = 1_000_000_000
 """Interval at which models that change all the time are published."""
 
+StateItem: TypeAlias = TelemetryItem | RelearnRequest | SilenceRequest
+"""What changes the state: what arrived, and what an administrator asks for."""
+
 RELEARNED: Final = "The reference is learned again, as an administrator asked."
 REPLACED: Final = "The model came with another reference."
 """Why the alerts about streams end whose reference is another one now."""
@@ -80,10 +84,7 @@ class SteadyClock:
     A correction of the machine's clock must not change what is judged: data seems to come from the future, nothing
     seems to be silent. The time since the last reading is all that a step back costs; a later step forward ends it.
 
-    Runs on: one thread.
-
-    Args:
-        clock_ns: Unix nanoseconds.
+    Runs on: one thread. `clock_ns` returns Unix nanoseconds.
     """
 
     def __init__(self, clock_ns: Callable[[], int]) -> None:
@@ -110,7 +111,7 @@ class SteadyClock:
 class ProcessorPipeline:
     """Runs the steps, and holds the state of all of them.
 
-    Runs on: the state thread; `read`, `references`, `gauges` and `publication` on any.
+    Runs on: the state thread; `read`, `references`, `silences`, `gauges` and `publication` on any.
 
     Args:
         settings: Of every step.
@@ -148,6 +149,7 @@ class ProcessorPipeline:
         self._evidence = EvidenceLog(Evaluator(policy_for=settings.policy, alarm_line_for=settings.alarm_line))
         self.publication = Publication(self._evidence.evaluator.measure, max_gauge_streams=settings.max_gauge_streams)
         """What the web port and the exporter show."""
+        self._silences: tuple[AlertSilence, ...] = ()
         self._outbox: dict[str, OutboxEntry] = {}
         self._changed_alerts: set[str] = set()
         """Keys of the entries of the outbox that changed since the last commit, those that were removed too."""
@@ -155,8 +157,8 @@ class ProcessorPipeline:
         """Alerts that were not handed over yet, in order."""
         self._points: Counter[str] = Counter()
         """Points by outcome that the processor's own metrics do not count yet."""
-        self._has_removed_models = False
-        """Whether models were removed since the last commit."""
+        self._has_changed_alerts = False
+        """Whether models were removed or silences changed since the last commit."""
         self._version_changes: dict[ModelKey, VersionChange] = {}
         """How each version that was new differs from the one before."""
         self._unstored_changes: set[ModelKey] = set()
@@ -170,6 +172,10 @@ class ProcessorPipeline:
     def references(self) -> Mapping[str, Mapping[str, ModelReference]]:
         """Returns the reference of each model, by id and version."""
         return self.publication.references()
+
+    def silences(self) -> tuple[AlertSilence, ...]:
+        """Returns the silences that are active, to come, or over of late."""
+        return self._silences
 
     def gauges(self) -> Iterable[MetricValue]:
         """Returns the gauges of what is published."""
@@ -189,7 +195,7 @@ class ProcessorPipeline:
             self._repository.close()  # so that it can be opened again
             raise
 
-    def apply(self, items: tuple[TelemetryItem | RelearnRequest, ...], /) -> Rejections:
+    def apply(self, items: tuple[StateItem, ...], /) -> Rejections:
         """Adds the points of one request to their panes, and what it reports of models that were loaded.
 
         Returns the points that were not counted, by reason.
@@ -198,6 +204,10 @@ class ProcessorPipeline:
         for item in items:
             if isinstance(item, RelearnRequest):
                 self._relearn(item)
+            elif isinstance(item, SilenceRequest):
+                self._silences = self._alerts.announcer.apply_silence(item, self._clock_ns())
+                self._has_changed_alerts = True
+                self._refresh_ns = 0
             elif not isinstance(item, DataPoint):
                 self._windows.add_provider(item)
                 if isinstance(item, ModelLoaded):
@@ -215,7 +225,7 @@ class ProcessorPipeline:
         alerts = self._alerts.remove_streams(replaced, now_ns, REPLACED)
         for model in {stream.model for stream in removed}.difference(self._windows.models):
             alerts += self._alerts.remove_model(model, now_ns)
-            self._has_removed_models = True
+            self._has_changed_alerts = True
             if self._version_changes.pop(model, None) is not None:
                 self._unstored_changes.add(model)
         # After a long time down, pending panes close in the same batch in which their model is removed.
@@ -243,7 +253,7 @@ class ProcessorPipeline:
         self._unstored_changes.clear()
         self._evidence.note_saved()
         self._alert_store.note_saved()
-        self._has_removed_models = False
+        self._has_changed_alerts = False
 
     def publish(self, *, is_busy: bool) -> None:
         """Hands committed alerts over, and publishes what changed; under load once in `REFRESH_NS`."""
@@ -296,6 +306,7 @@ class ProcessorPipeline:
         load_history(self.history, self._repository)
         self._alert_store = AlertStore(self._repository)
         self._alerts = settings.alerts(self._alert_store.load(self._clock_ns()), now_ns=self._clock_ns())
+        self._silences = tuple(self._alerts.announcer.silences)
         self._outbox = load_records(self._repository, OUTBOX)
         self._dispatcher.start(self._alerts.notified())
         for entry in sorted(self._outbox.values(), key=lambda entry: entry.alert.sequence):
@@ -310,8 +321,8 @@ class ProcessorPipeline:
         present = sorted(model for model in self._unstored_changes if model in changes)
         put_records(repository, VERSION_CHANGES, [(json.dumps(model), changes[model]) for model in present])
         judged = {stream.model for stream in self._evidence.changed}
-        if judged or self._new_alerts or self._has_removed_models or is_last:
-            has_news = bool(self._new_alerts) or self._has_removed_models or is_last
+        if judged or self._new_alerts or self._has_changed_alerts or is_last:
+            has_news = bool(self._new_alerts) or self._has_changed_alerts or is_last
             self._alert_store.save(self._alerts.record(), judged, self._clock_ns(), has_news=has_news)
         self._evidence.save(repository, now_ns=self._clock_ns(), is_last=is_last)
         changed = {key: self._outbox[key] for key in self._changed_alerts if key in self._outbox}
