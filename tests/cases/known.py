@@ -4,7 +4,5 @@ from __future__ import annotations
 
 from typing import Final
 
-KNOWN_WRONG: Final[dict[str, str]] = {
-    "scale/many_streams_cost_no_more_a_point": "documents of all streams are rebuilt at each commit",
-}
+KNOWN_WRONG: Final[dict[str, str]] = {}
 """What is wrong today, by case."""
