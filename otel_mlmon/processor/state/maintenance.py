@@ -33,9 +33,6 @@ RecordKinds = Mapping[str, RecordKind[Any]]
 
 DAMAGED_FILE_NAME: Final = "mlmon-damaged.sqlite3"
 
-_UNNAMED_KINDS: Final = ("series", "point")
-"""Kinds of record whose keys are lists, but do not name the model."""
-
 
 class CheckResult(NamedTuple):
     """Holds what a check found."""
@@ -154,12 +151,11 @@ def list_copies(directory: Path) -> list[Path]:
 def _names_other_model(key: str, name: str) -> bool:
     """Returns whether the key of a record that was set aside names models, and this one is not among them.
 
-    A key is a kind, for panes and hours a time, and a JSON document that has the model in it, or only numbers and
-    hashes as those of series and points.
+    A key is a kind, for panes, hours and points a number, and a JSON document that has the model in it; or it has no
+    such document.
     """
     document = key[key.index("[") :] if "[" in key else ""
-    kind = key.partition(" ")[0]
-    if kind in _UNNAMED_KINDS or not document:
+    if not document:
         return False
     try:
         return name not in _list_texts(json.loads(document))
