@@ -144,6 +144,7 @@ OURS: dict[str, tuple[str, ...]] = {
         *SECTION,
         "processor.alert.alert",
         "processor.alert.cause",
+        "processor.detect.detectable",
         "processor.detect.policy",
         "processor.detect.score",
         "processor.detect.statistics.registry",

@@ -84,6 +84,7 @@ COVERED_BY = {
     "processor/alert/silence": "processor/alert/test_lifecycle.py",
     "processor/alert/version_change": "processor/test_pipeline_versions.py",
     "processor/alert/rules/version_drift": "processor/test_pipeline_versions.py",
+    "processor/detect/cycle_statistics": "processor/detect/test_cycle.py",
     "processor/window/introduction": "processor/test_pipeline_versions.py",
     "processor/window/versions": "processor/test_pipeline_versions.py",
     "processor/window/embedded_reference": "processor/window/test_aggregator.py",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv
 
 from benchmarks.drift import streams
+from benchmarks.drift.detectable import detectable_ratios, detectable_shifts
 from benchmarks.drift.hidden_values import hidden_values
 from benchmarks.drift.rules import ARL_LINE, FLEET_LINE, PEER_RULES, Named, Rule, Tolerant, tolerant
 from benchmarks.drift.streams import SHARES, Autoregressive, Sticky, Traffic
@@ -343,5 +344,7 @@ TABLES = {
     "Drift that comes and goes": comes_and_goes,
     "Confidence": confidence,
     "What leaves the process": hidden_values,
+    "Detectable shift": detectable_shifts,
+    "Detectable growth of a rare bin": detectable_ratios,
     "Cost": cost,
 }

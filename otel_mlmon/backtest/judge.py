@@ -11,6 +11,7 @@ from otel_mlmon.processor.alert.alert import Alert, Cause
 from otel_mlmon.processor.alert.cause import OnsetCounts
 from otel_mlmon.processor.config.model import Config
 from otel_mlmon.processor.config.units import FalseAlarms
+from otel_mlmon.processor.detect.detectable import Detectable
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.score import Score, State
 from otel_mlmon.processor.settings import Settings
@@ -111,6 +112,14 @@ class Judge:
     def calibrate(self, windows: Iterable[Window]) -> set[StreamKey]:
         """Adds parts of a window to streams that are calibrating; returns the streams that still calibrate."""
         return {window.stream for window, score in self._evaluator.evaluate(windows) if score.is_calibrating}
+
+    def measure_detectable(self) -> dict[StreamKey, Detectable]:
+        """Measures how small a drift of each stream would be found within a day, or in all of the data if that is less.
+
+        Data without times, or with windows longer than an hour, is one day.
+        """
+        references = {key: trace.reference for key, trace in self.traces.items() if trace.reference is not None}
+        return self._evaluator.measure_detectable(references)
 
     def take(self, index: int, windows: Iterable[Window]) -> None:
         """Evaluates window `index` of all streams that have one."""

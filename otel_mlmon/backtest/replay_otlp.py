@@ -48,10 +48,12 @@ def replay_otlp(request: BacktestRequest, profile: Profile, progress: ProgressCa
     points = _read_points(Path(request.data), progress)
     judge = Judge(settings_of(tolerance=request.tolerance, budget=budget, window_s=length.time_s))
     windows = _judge_windows(points, profile=profile, window_s=length.time_s, judge=judge, progress=progress)
+    detectable = judge.measure_detectable()
     reports = [
         describe_stream(
             trace,
             judge,
+            detectable.get(key),
             name=key.stream,
             kind=infer_stream_kind(profile.streams.get(key.stream), key.stream),
             clock=format_time,

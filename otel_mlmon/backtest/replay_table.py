@@ -225,8 +225,11 @@ def judge_counts(
     _judge_windows(streams, windows, counts, judge, spent_rows, progress)
     columns = {stream.key: stream.column for stream in streams}
     clock = _build_clock(windows, counts)
+    detectable = judge.measure_detectable()
     reports = [
-        describe_stream(trace, judge, name=columns[key], kind=choices[columns[key]].kind, clock=clock)
+        describe_stream(
+            trace, judge, detectable.get(key), name=columns[key], kind=choices[columns[key]].kind, clock=clock
+        )
         for key, trace in judge.traces.items()
     ]
     judged = {report.stream for report in reports}

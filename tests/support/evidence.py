@@ -52,7 +52,7 @@ class Evidence:
     @property
     def divisor(self) -> float:
         """What the counts of the next pane are divided by."""
-        return float(self.bank._effects.divisor[self.row])
+        return float(self.bank.effects.divisor[self.row])
 
     @property
     def contributions(self) -> tuple[float, ...]:

@@ -154,7 +154,7 @@ class Alerts:
                 is_due = is_over or entry.state is RuleState.FIRING
                 if is_due and name in rules.active:
                     changes += self._advance_state(record, name, rules.active[name])
-                if entry.is_withheld and entry.alert is not None:
+                if entry.is_withheld and entry.alert is not None and entry.state is entry.alert.state:
                     changes += self.announcer.announce(entry, self._refresh(record, name, entry.alert), self._now_ns)
             if NO_DATA in rules.active and not is_replaced and self._is_silent(record):
                 entry = record.rule(NO_DATA)
@@ -325,7 +325,7 @@ class Alerts:
         entry, rule = record.rule(name), self._rules_of(record.model).active.get(name)
         causes = rank_causes(entry.causes.values()) or alert.causes
         severity = alert.severity if rule is None else rule.severity(causes)
-        silence = self.announcer.find_silence(alert.model, name, self._now_ns)
+        silence = self.announcer.find_silence(record.model, name, self._now_ns)
         current = replace(alert, causes=causes, severity=severity, exemplars=entry.exemplars, silence=silence)
         return replace(current, related=self._find_related(record, current))
 

@@ -59,8 +59,8 @@ class RuleRecord:
     exemplars: tuple[str, ...] = ()
     alert: Alert | None = None
     """The last alert, which was notified unless a silence withheld it."""
-    is_notified: bool = False
-    """Whether recipients were told of what is not over."""
+    notified_state: RuleState = RuleState.OK
+    """The state that recipients were told of last; `ok` if they know of nothing that is not over."""
     is_withheld: bool = False
     """Whether a silence withholds the last alert."""
     notified_streams: list[str] = field(default_factory=list)
@@ -73,6 +73,11 @@ class RuleRecord:
     """When it last stopped firing, in event time, Unix nanoseconds; 0 if it never did."""
     repeats: int = 0
     """How many times in a row it fired again soon after it had stopped."""
+
+    @property
+    def is_notified(self) -> bool:
+        """Whether recipients were told of what is not over."""
+        return self.notified_state is not RuleState.OK
 
     def remove_stream(self, stream: str) -> None:
         """Forgets what is known of one stream."""

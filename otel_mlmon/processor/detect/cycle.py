@@ -37,17 +37,17 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
-from scipy.special import fdtrc
 
 from otel_mlmon.processor.detect.alternatives import set_sums
-from otel_mlmon.processor.detect.slot_null import SlotNull, compute_reference_variance
+from otel_mlmon.processor.detect.cycle_statistics import (
+    HOURS,
+    QUARTERS,
+    are_kinds_different,
+    estimate_cell_effect,
+    find_restless_slots,
+)
+from otel_mlmon.processor.detect.slot_null import DayNull, SlotNull, compute_reference_variance
 from otel_mlmon.types import Floats, Ints
-
-QUARTERS: Final = 96
-"""Quarters of an hour in a day, the narrowest slots."""
-
-HOURS: Final = 24
-"""Hours in a day, the widest slots."""
 
 DAY_NS: Final = 86_400_000_000_000
 
@@ -77,14 +77,6 @@ MIN_KIND_ITEMS: Final = 1_000.0
 
 NEAR_REFERENCE: Final = 0.15
 """The total variation that the first days may be away from the reference without hours."""
-
-RESTLESS_SPREADS: Final = 6.0 * 1.4826
-RESTLESS_FACTOR: Final = 1.5
-RESTLESS_REACH: Final = 2
-"""Quarters of an hour on each side; of hours, one."""
-
-KIND_LEVEL: Final = 0.01
-"""The level of the test whether the kinds of day differ."""
 
 _HULL_NS: Final = 1_800_000_000_000
 _EPOCH_WEEKDAY: Final = 3
@@ -161,6 +153,8 @@ class DailyCycle:
         self._models: dict[int, KindModel] = {}
         self._forgiven: Floats = np.zeros(0)
         self._null: tuple[tuple[int, ...], SlotNull] | None = None
+        self._days: dict[int, DayNull | None] = {}
+        """By kind."""
         self._fit()
 
     @property
@@ -185,6 +179,7 @@ class DailyCycle:
         is_accepted = state.is_quiet or (not was_known and self._is_near_reference())
         state.effect = effect
         state.whole_days += is_whole
+        self._days.clear()
         if is_whole and is_accepted and number < MAX_DAYS[kind]:
             if not state.days:
                 self._choose_slots(effect)
@@ -223,6 +218,32 @@ class DailyCycle:
             self._null = key, self._build_null(model, list(places), is_known=is_known)
         return self._null[1]
 
+    def day_null(self, start_ns: int) -> DayNull | None:
+        """Returns what is no drift on the day of a pane that starts at `start_ns`, as the mean over its slots.
+
+        While no cycle is known it is what will be forgiven within the day; None for what the reference alone has.
+        """
+        kind = _kind_of(start_ns // DAY_NS)
+        if kind not in self._days:
+            self._days[kind] = self._build_day_null(kind)
+        return self._days[kind]
+
+    def _build_day_null(self, kind: int) -> DayNull | None:
+        if not self._models:
+            if self._has_little_traffic:
+                return None
+            return DayNull(self._build_pooled_null(FORGIVEN_UNKNOWN), float(self._reference_count), is_known=False)
+        is_known, slots = kind in self._models, self.state.slots
+        model = self._models[kind if is_known else 1 - kind]
+        reach = slots * _HULL_NS // DAY_NS or 1
+        nulls = [
+            self._build_null(model, [(slot - reach) % slots, slot, (slot + reach) % slots], is_known=is_known)
+            for slot in range(slots)
+        ]
+        columns = SlotNull(*(np.mean(np.array(column), axis=0) for column in zip(*nulls, strict=True)))
+        size = float(model.sizes.sum()) if self._is_learned else float(self._reference_count)
+        return DayNull(columns._replace(is_known=is_known), size, is_known=is_known)
+
     def residuals(self) -> list[tuple[Ints, Floats]]:
         """Returns the counts of all slots of the accepted days, and what the other days of the kind let expect.
 
@@ -256,6 +277,7 @@ class DailyCycle:
     def _fit(self) -> None:
         """Makes the models of the kinds of day of which enough are known."""
         self._null = None
+        self._days.clear()
         days = self.state.days
         counts = {kind: np.array([day.counts for day in days if day.kind == kind]) for kind in (0, 1)}
         self._models = {
@@ -290,30 +312,26 @@ class DailyCycle:
 
     def _build_early_null(self, start_ns: int) -> SlotNull | None:
         state = self.state
-        is_small = state.whole_days >= MIN_DAYS and len(state.days) >= MIN_DAYS
         quarters = (start_ns - state.first_ns) * QUARTERS // DAY_NS
         forgiven = min(FORGIVEN_UNKNOWN, FORGIVEN_PER_HOUR * quarters / 4.0)
-        if is_small or forgiven <= 0.0:
+        if self._has_little_traffic or forgiven <= 0.0:
             return None
         key = (-1, min(quarters, QUARTERS))
         if self._null is None or self._null[0] != key:
-            shares, total = self._reference, float(self._reference_count)
-            sums = set_sums(shares[None])[0]
-            self._null = (
-                key,
-                SlotNull(
-                    shares,
-                    sums,
-                    sums,
-                    0.0,
-                    compute_reference_variance(shares, total),
-                    total,
-                    1.0,
-                    forgiven,
-                    is_known=True,
-                ),
-            )
+            self._null = key, self._build_pooled_null(forgiven)
         return self._null[1]
+
+    @property
+    def _has_little_traffic(self) -> bool:
+        """Whether two days of a kind were whole, and hold too few items to say anything of hours."""
+        kinds = [day.kind for day in self.state.days]
+        return not self._models and max(map(kinds.count, kinds), default=0) >= MIN_DAYS
+
+    def _build_pooled_null(self, forgiven: float) -> SlotNull:
+        """Builds what is no drift while nothing is known of the hours."""
+        shares, total = self._reference, float(self._reference_count)
+        sums, variance = set_sums(shares[None])[0], compute_reference_variance(shares, total)
+        return SlotNull(shares, sums, sums, 0.0, variance, total, 1.0, forgiven, is_known=True)
 
     def _build_null(self, model: KindModel, places: list[int], *, is_known: bool) -> SlotNull:
         points = model.shares[places]
@@ -333,51 +351,6 @@ class DailyCycle:
             forgiven=float(self._forgiven[places].max()) + (0.0 if is_known else FORGIVEN_UNKNOWN),
             is_known=is_known,
         )
-
-
-def estimate_cell_effect(table: Floats) -> float:
-    """Estimates the variance between days over that of independent items, 1 or above; counts of shape (D, slots, K)."""
-    days, _, bins = table.shape
-    hours = table.reshape(days, HOURS, -1, bins).sum(2)
-    items = hours.sum(-1)
-    is_full = (items > 0.0).all(0)
-    if not is_full.any():
-        return 1.0
-    hours, items = hours[:, is_full], items[:, is_full]
-    shares = hours / items[..., None]
-    pooled = hours.sum((0, 1)) / hours.sum()
-    spread = 1.0 - float((pooled**2).sum())
-    if spread <= 0.0:
-        return 1.0
-    between = shares.var(0, ddof=1).sum(-1)
-    return max(1.0, float((between / ((1.0 / items).mean(0) * spread)).mean()))
-
-
-def are_kinds_different(weekdays: Ints, weekends: Ints) -> bool:
-    """Tests whether the shares of whole days differ between the kinds, of counts of shape (D, slots, K) each."""
-    tables = [table.sum(1).astype(np.float64) for table in (weekdays, weekends)]
-    shares = [table / table.sum(-1, keepdims=True) for table in tables]
-    scale = np.sqrt(np.maximum(np.concatenate(shares).mean(0), 1e-9))
-    first, second = (table / scale for table in shares)
-    freedom = len(first) + len(second) - 2
-    between = ((first.mean(0) - second.mean(0)) ** 2).sum() / (1.0 / len(first) + 1.0 / len(second))
-    within = (((first - first.mean(0)) ** 2).sum() + ((second - second.mean(0)) ** 2).sum()) / freedom
-    return bool(between > 0.0 and fdtrc(1.0, float(freedom), between / max(within, 1e-300)) < KIND_LEVEL)
-
-
-def find_restless_slots(table: Floats) -> Floats:
-    """Computes ρ by slot, shape (slots,), from the counts of some days, shape (D, slots, K)."""
-    items = np.maximum(table.sum(-1), 1.0)
-    shares = table / items[..., None]
-    variance = shares.var(0, ddof=1).sum(-1) - ((1.0 - (shares**2).sum(-1)) / items).mean(0)
-    near = RESTLESS_REACH if len(table[0]) == QUARTERS else 1
-    reach = range(-near, near + 1)
-    smooth = np.mean([np.roll(variance, shift) for shift in reach], axis=0)
-    middle = np.median(smooth)
-    spread = np.median(np.abs(smooth - middle))
-    excess = np.where(smooth > middle + RESTLESS_SPREADS * spread, smooth - middle, 0.0)
-    widest: Floats = np.maximum.reduce([np.roll(excess, shift) for shift in reach])
-    return np.asarray(RESTLESS_FACTOR * np.sqrt(np.maximum(widest, 0.0) / 2.0))
 
 
 def _kind_of(day: int) -> int:

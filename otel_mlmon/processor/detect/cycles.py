@@ -7,9 +7,10 @@ from typing import Final
 
 import numpy as np
 
-from otel_mlmon.processor.detect.cycle import DAY_NS, HOURS, CycleState, DailyCycle, start_cycle
+from otel_mlmon.processor.detect.cycle import DAY_NS, CycleState, DailyCycle, start_cycle
+from otel_mlmon.processor.detect.cycle_statistics import HOURS
 from otel_mlmon.processor.detect.evidence import EvidenceBank
-from otel_mlmon.processor.detect.slot_null import SlotNull
+from otel_mlmon.processor.detect.slot_null import DayNull, SlotNull
 from otel_mlmon.processor.window.window import Reference, ReferenceOrigin, StreamKey, Window
 from otel_mlmon.types import Bools, Floats, Indices
 
@@ -43,7 +44,7 @@ class StreamCycles:
         new: list[tuple[int, DailyCycle]] = []
         for position in positions.tolist():
             window, row = windows[position], rows[position]
-            cycle = self._find(window)
+            cycle = self._find(window.stream, window.reference, window.start_ns)
             if cycle is None:
                 nulls.append(None)
                 continue
@@ -65,6 +66,11 @@ class StreamCycles:
             if _hour_of(window.start_ns) != _hour_of(window.end_ns):
                 self._changed.add(window.stream)
 
+    def day_null(self, stream: StreamKey, reference: Reference, time_ns: int) -> DayNull | None:
+        """Returns what is no drift on the day of a time, Unix nanoseconds; None for what the reference has."""
+        cycle = self._find(stream, reference, time_ns)
+        return None if cycle is None else cycle.day_null(time_ns)
+
     def remove(self, stream: StreamKey) -> None:
         """Forgets the cycle of a stream, if it has one."""
         self._cycles.pop(stream, None)
@@ -81,17 +87,16 @@ class StreamCycles:
         self._changed.clear()
         return changed
 
-    def _find(self, window: Window) -> DailyCycle | None:
-        """Returns the cycle of a window's stream, begun if it has none over these bins; None if it can have none."""
-        reference = window.reference
+    def _find(self, stream: StreamKey, reference: Reference | None, start_ns: int) -> DailyCycle | None:
+        """Returns the cycle of a stream, begun if it has none over these bins; None if it can have none."""
         if reference is None or reference.origin not in ORIGINS:
             return None
-        entry = self._cycles.get(window.stream)
+        entry = self._cycles.get(stream)
         if entry is not None and entry[0] is reference:
             return entry[1]
-        state = self._states.pop(window.stream, None) if entry is None else entry[1].state
+        state = self._states.pop(stream, None) if entry is None else entry[1].state
         if state is None or state.bins != reference.bins.names:
-            state = start_cycle(window.start_ns, reference.bins.names)
+            state = start_cycle(start_ns, reference.bins.names)
         counts = reference.counts.astype(np.float64)
         cycle = DailyCycle(
             state,
@@ -99,7 +104,7 @@ class StreamCycles:
             reference_count=reference.total,
             is_learned=reference.origin == "learned",
         )
-        self._cycles[window.stream] = reference, cycle
+        self._cycles[stream] = reference, cycle
         return cycle
 
 

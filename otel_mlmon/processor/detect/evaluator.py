@@ -22,10 +22,12 @@ from otel_mlmon.processor.detect.alternatives import Direction
 from otel_mlmon.processor.detect.arrays import STAGE, stack_counts
 from otel_mlmon.processor.detect.cycle import CycleState
 from otel_mlmon.processor.detect.cycles import StreamCycles
+from otel_mlmon.processor.detect.detectable import MAX_DETECTABLE, Detectable
 from otel_mlmon.processor.detect.evidence import CALIBRATING, DRIFT, EvidenceBank
 from otel_mlmon.processor.detect.measure import measure_windows
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.score import Score, Statistics, ThresholdVerdict
+from otel_mlmon.processor.detect.sensitivity import StreamRow, measure_detectable
 from otel_mlmon.processor.detect.state import StreamState
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.detect.statistics.statistic import Statistic
@@ -118,6 +120,7 @@ class Evaluator:
         self._policies: dict[StreamKey, DetectionPolicy | None] = {}
         self._entries: dict[StreamKey, StreamEntry] = {}
         self._banks: dict[BankKey, EvidenceBank] = {}
+        self._log10_alarm_line = 0.0
 
     def evaluate(self, windows: Iterable[Window]) -> list[tuple[Window, Score]]:
         """Evaluates the panes of many streams; those of one stream come in the order of their time, each once.
@@ -130,6 +133,7 @@ class Evaluator:
         """
         judged = [(window, policy) for window in windows if (policy := self.policy(window.stream)) is not None]
         log10_alarm_line = self._alarm_line_for(self._count_watched(window for window, _ in judged))
+        self._log10_alarm_line = log10_alarm_line
         scores: list[Score | None] = [None] * len(judged)
         for positions in _split_into_rounds([window.stream for window, _ in judged]):
             for batch in self._batches(judged, positions):
@@ -173,6 +177,36 @@ class Evaluator:
     def measure(self, windows: Sequence[tuple[Reference, Counts]]) -> list[Statistics]:
         """Measures rolling windows, each a reference and counts of shape (K,); one that fails has no statistics."""
         return measure_windows(windows, self._statistics)
+
+    def measure_detectable(self, references: Mapping[StreamKey, Reference]) -> dict[StreamKey, Detectable]:
+        """Measures how small a drift of each stream would be found within a day; of those that have evidence.
+
+        Args:
+            references: The present reference by stream.
+        """
+        banks: dict[BankKey, list[StreamKey]] = {}
+        for stream in references.keys() & self._entries.keys():
+            if self.policy(stream) is not None:
+                banks.setdefault(self._entries[stream].bank, []).append(stream)
+        log10_alarm_line = self._log10_alarm_line or self._alarm_line_for(len(self._entries))
+        results: dict[StreamKey, Detectable] = {}
+        for key, streams in banks.items():
+            with _GUARD:
+                bank = self._banks[key]
+                rows = [self._stream_row(bank, stream, references[stream]) for stream in streams]
+                values = measure_detectable(bank, rows, log10_alarm_line * _LN_10, is_over=self._cycles is None)
+                results |= zip(streams, values, strict=True)
+        return results
+
+    def _stream_row(self, bank: EvidenceBank, stream: StreamKey, reference: Reference) -> StreamRow:
+        row, policy = self._entries[stream].row, self.policy(stream)
+        last_ns = int(bank.column("last_ns")[row])
+        return StreamRow(
+            row=row,
+            maximum=MAX_DETECTABLE if policy is None else policy.max_detectable,
+            day=None if self._cycles is None else self._cycles.day_null(stream, reference, last_ns - 1),
+            is_budget=reference.origin == "budget",
+        )
 
     def restore(self, stream: StreamKey, state: StreamState) -> None:
         """Puts back a stored state; the next pane goes on from there as if nothing had been in between.
@@ -282,7 +316,7 @@ class Evaluator:
             bank.since_ns[rows].tolist(),
             bank.design_effect[rows].tolist(),
             map(tuple, bank.contributions[rows].tolist()),
-            bank.reference_count[rows].tolist(),
+            bank.column("total")[rows].tolist(),
             strict=True,
         )
         for policy, window, statistics, status, log_e, since_ns, effect, contributions, reference_count in columns:

@@ -33,6 +33,16 @@ class SlotNull(NamedTuple):
     """Whether two days of this kind are known, so that φ may learn from what is left."""
 
 
+class DayNull(NamedTuple):
+    """What is no drift on a day as the present one, as the mean of its slots."""
+
+    null: SlotNull
+    size: float
+    """N of all days together."""
+    is_known: bool
+    """Whether two whole days of this kind are known."""
+
+
 class SlotArrays(NamedTuple):
     """Stacks what is no drift for S streams, as `SlotNull` has it, and which of them have a cycle."""
 

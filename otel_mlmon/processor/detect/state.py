@@ -49,6 +49,17 @@ class RareBinState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrafficState:
+    """Holds one row of `DailyTraffic`."""
+
+    first_ns: int
+    """End of the first pane, Unix nanoseconds."""
+    last_ns: int
+    hours: Floats
+    """Values by hour of the day, UTC, of the last 24; shape (24,)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class EvidenceState:
     """Holds one row of an `EvidenceBank` of K bins."""
 
@@ -74,6 +85,7 @@ class EvidenceState:
     rare_bins: RareBinState | None
     """None for one-sided evidence, which has none."""
     design_effect: DesignEffectState
+    traffic: TrafficState | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

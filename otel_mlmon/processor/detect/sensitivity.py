@@ -1,0 +1,90 @@
+"""Measures how small a drift of the streams of one bank would be found within a day, from the bank's own state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from otel_mlmon.processor.detect.alternatives import MAX_BINS_OF_PAIRS
+from otel_mlmon.processor.detect.detectable import (
+    NATS_PER_BIN,
+    Detectable,
+    Setting,
+    compute_rare_shares,
+    compute_shifts,
+    find_weaknesses,
+)
+from otel_mlmon.processor.detect.evidence import EvidenceBank
+from otel_mlmon.processor.detect.rare_bins import RareLimits
+from otel_mlmon.processor.detect.slot_null import DayNull, stack_slots
+from otel_mlmon.types import Floats, Indices
+
+
+class StreamRow(NamedTuple):
+    """One stream of a bank."""
+
+    row: int
+    maximum: float
+    """The largest detectable shift that is not weak."""
+    day: DayNull | None
+    """What is no drift on a day as the present one; None for what the reference has."""
+    is_budget: bool
+    """Whether its reference is an allowance, which is known exactly."""
+
+
+def measure_detectable(
+    bank: EvidenceBank, streams: Sequence[StreamRow], log_alarm_line: float, *, is_over: bool
+) -> list[Detectable]:
+    """Measures how small a drift of each stream would be found within a day.
+
+    Args:
+        bank: The bank.
+        streams: Its streams, at least one.
+        log_alarm_line: ln of the evidence that is an alarm.
+        is_over: As `DailyTraffic.items_per_day` has it.
+    """
+    rows = np.array([stream.row for stream in streams], dtype=np.intp)
+    setting, limits = _build_setting(bank, rows, [stream.day for stream in streams], log_alarm_line, is_over=is_over)
+    shifts = compute_shifts(setting)
+    ratios = new_shares = np.full(rows.size, np.nan)
+    rare = None if bank.rare is None else bank.rare.shares(rows, setting.effect, limits, log_alarm_line)
+    if rare is not None:
+        ratios, new_shares = compute_rare_shares(rare, setting)
+    is_budget = np.array([stream.is_budget for stream in streams])
+    weaknesses = find_weaknesses(
+        shifts,
+        setting,
+        np.array([stream.maximum for stream in streams]),
+        is_one_value=~is_budget & ((bank.column("reference")[rows] > 0.0).sum(-1) <= 1),
+        is_unknown_day=np.array([stream.day is not None and not stream.day.is_known for stream in streams]),
+    )
+    numbers = (shifts, ratios, new_shares, setting.items, np.array([stream.maximum for stream in streams]))
+    columns = (*(column.tolist() for column in numbers), weaknesses)
+    return [Detectable(*values) for values in zip(*columns, strict=True)]
+
+
+def _build_setting(
+    bank: EvidenceBank, rows: Indices, days: Sequence[DayNull | None], log_alarm_line: float, *, is_over: bool
+) -> tuple[Setting, RareLimits | None]:
+    log_line = log_alarm_line - bank.least_log_weight
+    effect: Floats = bank.effects.divisor[rows]
+    setting = Setting(
+        share=bank.column("even_share")[rows],
+        tolerance=bank.column("tolerance")[rows],
+        variance=bank.column("variance")[rows],
+        size=bank.column("total")[rows],
+        effect=effect,
+        items=bank.traffic.items_per_day(rows, is_over=is_over),
+        log_line=np.full(rows.size, log_line + NATS_PER_BIN * max(0, bank.bins - MAX_BINS_OF_PAIRS)),
+    )
+    slots = stack_slots(rows, [day and day.null for day in days], bank.slot_of_reference)
+    if slots is None:
+        return setting, None
+    cycled = setting._replace(
+        tolerance=setting.tolerance + slots.forgiven + slots.width,
+        variance=slots.variance * np.maximum(1.0, slots.effect / effect),
+        size=np.array([day.size if day else size for day, size in zip(days, setting.size, strict=True)]),
+    )
+    return cycled, RareLimits(slots.highest[:, : bank.bins], slots.lowest[:, : bank.bins], slots.size, slots.forgiven)
