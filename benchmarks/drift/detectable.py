@@ -117,8 +117,8 @@ def detectable_shifts(seed: int, scale: float) -> Iterator[str]:
     """The shift that is stated over the one that is found in nine of ten days."""
     rng, runs = np.random.default_rng(seed), max(20, int(60 * scale))
     yield f"{runs} runs a size of the shift, which goes from one half of the bins to the other: the hardest to find."
-    yield "φ, traffic and reference are the stream's own, estimated; alarm line 6.7e6. A dash: what is stated is so large"
-    yield "that no such shift is found in nine of ten days."
+    yield "φ, traffic and reference are the stream's own, estimated; alarm line 6.7e6. A dash: what is stated is so"
+    yield "large that no such shift is found in nine of ten days."
     yield ""
     yield "| bins | values a day | reference | φ | tolerance | stated | over what was found |"
     yield "|--:|--:|--:|--:|--:|--:|--:|"

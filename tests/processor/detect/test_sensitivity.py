@@ -1,0 +1,114 @@
+"""`ok` means that a drift of a usual size would have been found; where it would not, the state is `weak`."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from otel_mlmon.processor.detect.detectable import Detectable
+from otel_mlmon.processor.detect.evaluator import Evaluator
+from otel_mlmon.processor.detect.policy import DetectionPolicy
+from otel_mlmon.processor.detect.score import Score
+from otel_mlmon.processor.window.window import Bins, Reference, ReferenceOrigin, StreamKey, Window
+from otel_mlmon.types import ModelKey
+from tests.support.cycles import DAY_NS, MONDAY
+
+STREAM = StreamKey(ModelKey("shop", "1"), "prediction.label")
+LINE = 6.8
+MINUTES_10_NS = DAY_NS // 144
+
+
+def run(
+    *,
+    shares: tuple[float, ...] = (0.4, 0.3, 0.2, 0.1),
+    reference: tuple[int, ...] = (4_000, 3_000, 2_000, 1_000),
+    origin: ReferenceOrigin = "learned",
+    per_pane: int = 600,
+    panes: int = 60,
+    has_cycles: bool = False,
+    first_day: int = MONDAY,
+    policy: DetectionPolicy | None = None,
+) -> tuple[Score, Detectable]:
+    """The last score of quiet panes of ten minutes, with what it states."""
+    chosen = policy or DetectionPolicy(tolerance=0.02, direction="both")
+    evaluator = Evaluator(policy_for=lambda _: chosen, alarm_line_for=lambda _: LINE, has_cycles=has_cycles)
+    known = Reference(
+        bins=Bins(names=tuple("abcd"[: len(reference)]), is_ordered=False), counts=np.array(reference), origin=origin
+    )
+    rng = np.random.default_rng(7)
+    start_ns = first_day * DAY_NS
+    for pane in range(panes):
+        counts = rng.multinomial(per_pane, shares)
+        begin_ns = start_ns + pane * MINUTES_10_NS
+        window = Window(
+            stream=STREAM, start_ns=begin_ns, end_ns=begin_ns + MINUTES_10_NS, reference=known, pane=counts,
+            rolling=counts, rolling_start_ns=begin_ns,
+        )  # fmt: skip
+        ((_, score),) = evaluator.evaluate([window])
+    detectable = evaluator.measure_detectable({STREAM: known})[STREAM]
+    return score.with_detectable(detectable), detectable
+
+
+def test_ok_states_a_small_shift() -> None:
+    score, detectable = run()
+    assert (score.state, detectable.weakness, detectable.items_per_day) == ("ok", None, 36_000.0)
+    assert 0.04 < detectable.shift < 0.07
+    assert math.isnan(detectable.ratio)
+    assert score.detectable == detectable
+
+
+@pytest.mark.parametrize(
+    ("reference", "shares", "per_pane", "weakness"),
+    [
+        ((4_000, 3_000, 2_000, 1_000), (0.4, 0.3, 0.2, 0.1), 13, "little_traffic"),
+        ((40, 30, 20, 10), (0.4, 0.3, 0.2, 0.1), 600, "small_reference"),
+        ((10_000, 0), (1.0, 0.0), 600, "one_value"),
+    ],
+)
+def test_weak(reference: tuple[int, ...], shares: tuple[float, ...], per_pane: int, weakness: str) -> None:
+    score, detectable = run(reference=reference, shares=shares, per_pane=per_pane, panes=80)
+    assert (score.state, detectable.weakness) == ("weak", weakness)
+
+
+def test_an_allowance_is_not_weak_because_nothing_failed_yet() -> None:
+    budget = (990_000_000, 10_000_000)
+    policy = DetectionPolicy(tolerance=0.0, direction="up")
+    score, detectable = run(reference=budget, origin="budget", shares=(1.0, 0.0), policy=policy)
+    assert score.state == "ok"
+    assert detectable.shift < 0.02
+
+
+def test_a_larger_shift_may_be_accepted() -> None:
+    policy = DetectionPolicy(tolerance=0.02, direction="both", max_detectable=0.5)
+    assert run(reference=(40, 30, 20, 10), policy=policy)[0].state == "ok"
+
+
+def test_a_rare_bin_states_by_how_much_it_has_to_grow() -> None:
+    _, detectable = run(reference=(6_000, 3_900, 100, 0), shares=(0.6, 0.39, 0.01, 0.0))
+    assert 2.0 < detectable.ratio < 5.0
+    assert 0.002 < detectable.new_share < 0.01
+
+
+@pytest.mark.parametrize(
+    ("first_day", "days", "weakness"),
+    [
+        (MONDAY, 0.4, "unknown_day"),
+        (MONDAY, 2.2, None),
+        (MONDAY + 3, 2.2, "unknown_day"),
+        (MONDAY + 4, 2.2, "unknown_day"),
+    ],
+)
+def test_a_kind_of_day_that_is_not_known_is_weak(first_day: int, days: float, weakness: str | None) -> None:
+    """Monday to Wednesday; on a Saturday after two weekdays; on a Sunday after a weekday and a Saturday."""
+    score, detectable = run(has_cycles=True, first_day=first_day, panes=int(days * 144))
+    assert detectable.weakness == weakness
+    assert score.state == ("weak" if weakness else "ok")
+
+
+def test_what_drifts_or_learns_is_called_so() -> None:
+    _, detectable = run(reference=(40, 30, 20, 10))
+    for state in ("learning", "drift", "no_data"):
+        score = Score(state=state, log10_evidence=0.0, log10_alarm_line=LINE)  # type: ignore[arg-type]
+        assert score.with_detectable(detectable).state == state
