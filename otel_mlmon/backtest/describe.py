@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from otel_mlmon import semconv
@@ -46,7 +46,11 @@ def describe_stream(
     if state == "ok" and detectable is not None and detectable.weakness is not None and score is not None:
         state = "weak"
         reason = describe_weakness(
-            detectable, design_effect=score.design_effect, reference_count=score.reference_count, span=SPAN
+            detectable,
+            design_effect=score.design_effect,
+            reference_count=score.reference_count,
+            span=SPAN,
+            supply="are judged",
         )[0]
     if window is None or score is None or reference is None:
         return StreamReport(stream=name, model=trace.key.model.name, kind=kind, state="unknown", reason=reason)
@@ -80,6 +84,19 @@ def describe_stream(
         shares=compute_shares(window.rolling),
         points=_describe_windows(trace, reference, clock),
     )
+
+
+def describe_cycles(detectable: Mapping[StreamKey, Detectable], name: Callable[[StreamKey], str]) -> tuple[str, ...]:
+    """Says which streams have a daily cycle, which is no drift; nothing if none has.
+
+    Args:
+        detectable: What was measured of each stream.
+        name: The name of a stream in the report.
+    """
+    names = [name(key) for key, measured in detectable.items() if not math.isnan(measured.daily_amplitude)]
+    if not names:
+        return ()
+    return (f"Your traffic has a daily cycle ({', '.join(sorted(names))}): each time of the day is judged by itself.",)
 
 
 def describe_alerts(judge: Judge, name: Callable[[StreamKey], str], clock: Clock) -> tuple[AlertReport, ...]:

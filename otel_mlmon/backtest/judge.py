@@ -19,6 +19,8 @@ from otel_mlmon.processor.window.window import Reference, StreamKey, Window
 from otel_mlmon.types import Counts, ModelKey
 
 MIN_PANE_S: Final = 1e-9
+MAX_PANE_S: Final = 3_600.0
+"""In longer windows the hours of a day cannot be told apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,10 +96,11 @@ class Judge:
 
     Args:
         settings: Of the detection and alert steps.
+        has_times: Whether the ends of windows are times, no further apart than the hours of a daily cycle.
         streams: How many streams share the false-alarm budget; None to count them as they come, as the processor does.
     """
 
-    def __init__(self, settings: Settings, *, streams: int | None = None) -> None:
+    def __init__(self, settings: Settings, *, has_times: bool, streams: int | None = None) -> None:
         self.settings = settings
         self.traces: dict[StreamKey, Trace] = {}
         self.alerts: list[tuple[int, Alert]] = []
@@ -105,13 +108,9 @@ class Judge:
         self._evaluator = Evaluator(
             policy_for=settings.policy,
             alarm_line_for=lambda watched: settings.alarm_line(streams or watched),
-            has_cycles=False,  # the judge's times are rows
+            has_cycles=has_times,
         )
         self._alerts = settings.alerts()
-
-    def calibrate(self, windows: Iterable[Window]) -> set[StreamKey]:
-        """Adds parts of a window to streams that are calibrating; returns the streams that still calibrate."""
-        return {window.stream for window, score in self._evaluator.evaluate(windows) if score.is_calibrating}
 
     def measure_detectable(self) -> dict[StreamKey, Detectable]:
         """Measures how small a drift of each stream would be found within a day, or in all of the data if that is less.
@@ -119,7 +118,7 @@ class Judge:
         Data without times, or with windows longer than an hour, is one day.
         """
         references = {key: trace.reference for key, trace in self.traces.items() if trace.reference is not None}
-        return self._evaluator.measure_detectable(references)
+        return self._evaluator.measure_detectable(references, is_over=True)
 
     def take(self, index: int, windows: Iterable[Window]) -> None:
         """Evaluates window `index` of all streams that have one."""

@@ -13,8 +13,8 @@ from typing import Final
 
 from otel_mlmon import semconv
 from otel_mlmon.backtest.columns import infer_stream_kind
-from otel_mlmon.backtest.describe import describe_alerts, describe_stream
-from otel_mlmon.backtest.judge import Judge, settings_of
+from otel_mlmon.backtest.describe import describe_alerts, describe_cycles, describe_stream
+from otel_mlmon.backtest.judge import MAX_PANE_S, Judge, settings_of
 from otel_mlmon.backtest.report import BacktestReport, StreamReport, sort_streams
 from otel_mlmon.backtest.request import DEFAULT_OTLP_WINDOW, DEFAULT_TIMED_BUDGET, BacktestRequest
 from otel_mlmon.backtest.times import format_time
@@ -46,7 +46,10 @@ def replay_otlp(request: BacktestRequest, profile: Profile, progress: ProgressCa
         raise ConfigurationError("--timestamp: OTLP has the time of every point already")
     budget = request.budget or DEFAULT_TIMED_BUDGET
     points = _read_points(Path(request.data), progress)
-    judge = Judge(settings_of(tolerance=request.tolerance, budget=budget, window_s=length.time_s))
+    judge = Judge(
+        settings_of(tolerance=request.tolerance, budget=budget, window_s=length.time_s),
+        has_times=length.time_s <= MAX_PANE_S,
+    )
     windows = _judge_windows(points, profile=profile, window_s=length.time_s, judge=judge, progress=progress)
     detectable = judge.measure_detectable()
     reports = [
@@ -82,7 +85,10 @@ def replay_otlp(request: BacktestRequest, profile: Profile, progress: ProgressCa
         false_alarms=budget.text,
         streams=sort_streams(reports),
         alerts=describe_alerts(judge, lambda key: key.stream, format_time),
-        notes=(f"Not in the reference, so learned from the data itself: {', '.join(learned)}.",) if learned else (),
+        notes=(
+            *((f"Not in the reference, so learned from the data itself: {', '.join(learned)}.",) if learned else ()),
+            *describe_cycles(detectable, lambda key: key.stream),
+        ),
     )
 
 

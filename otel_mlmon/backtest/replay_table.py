@@ -1,14 +1,14 @@
 """The replay of a table: its rows are counted over the bins of the reference, window by window, and judged.
 
-The design effect has to be known before a stream can be in drift. It is estimated from the differences between small
-blocks of the first rows; then all windows are judged, those of these rows too, so that no row is spent on calibration.
-A stream of which too little is there to know its design effect is unknown.
+The design effect has to be known before a stream can be in drift. It is that of the reference, whose rows are taken in
+their order, or that of the first rows of the data where that is larger; then all windows are judged, and no row is
+spent on calibration. A stream of which too little is there to know its design effect is unknown.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -24,9 +24,9 @@ from otel_mlmon.backtest.counting import (
     StreamPlan,
     compute_mean,
 )
-from otel_mlmon.backtest.counts import TableCounts, WindowCounts
-from otel_mlmon.backtest.describe import Clock, describe_alerts, describe_stream
-from otel_mlmon.backtest.judge import Judge, settings_of
+from otel_mlmon.backtest.counts import FIRST_ROWS, TableCounts, WindowCounts
+from otel_mlmon.backtest.describe import Clock, describe_alerts, describe_cycles, describe_stream
+from otel_mlmon.backtest.judge import MAX_PANE_S, Judge, settings_of
 from otel_mlmon.backtest.ordering import find_time_column, find_unit, sort_rows
 from otel_mlmon.backtest.report import BacktestReport, StreamReport, sort_streams
 from otel_mlmon.backtest.request import BacktestRequest, FalseAlarmBudget
@@ -36,12 +36,13 @@ from otel_mlmon.processor.config.units import format_duration
 from otel_mlmon.processor.window.binning import ClassBins
 from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
 from otel_mlmon.processor.window.window import Reference, StreamKey, Window
+from otel_mlmon.reference.design_effect import DesignEffect, estimate_design_effect
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.table.table import ProgressCallback, Table, TableColumn
 from otel_mlmon.types import Counts, ModelKey
 
 MAX_WINDOWS: Final = 1_000_000
-CALIBRATION_ROWS: Final = 50
+BLOCK_ROWS: Final = 50
 """Rows of a block while the design effect is estimated: the smallest that it is estimated from."""
 PROGRESS_WINDOWS: Final = 20
 
@@ -220,11 +221,12 @@ def judge_counts(
     length = request.window or defaults.DEFAULT_WINDOW
     windows = _order_windows(counts, format_duration(length.time_s) if length.time_s else length.text)
     budget, window_s = _choose_budget(request, counts, windows)
-    judge = Judge(settings_of(tolerance=request.tolerance, budget=budget, window_s=window_s), streams=len(streams))
-    spent_rows = _calibrate(streams, counts, judge)
-    _judge_windows(streams, windows, counts, judge, spent_rows, progress)
+    is_timed = counts.has_times and window_s <= MAX_PANE_S
+    settings = settings_of(tolerance=request.tolerance, budget=budget, window_s=window_s)
+    judge = Judge(settings, has_times=is_timed, streams=len(streams))
+    _judge_windows(_with_design_effects(streams, counts), windows, judge, progress, is_timed=is_timed)
     columns = {stream.key: stream.column for stream in streams}
-    clock = _build_clock(windows, counts)
+    clock = format_time if is_timed else _build_clock(windows, counts)
     detectable = judge.measure_detectable()
     reports = [
         describe_stream(
@@ -232,6 +234,7 @@ def judge_counts(
         )
         for key, trace in judge.traces.items()
     ]
+    notes += describe_cycles(detectable, columns.__getitem__)
     judged = {report.stream for report in reports}
     reports += [
         _describe_unjudged(name, facts, counts.rows, choices)
@@ -299,31 +302,49 @@ def _build_clock(windows: Sequence[RowRange], counts: TableCounts) -> Clock:
     return clock
 
 
-def _calibrate(streams: Sequence[ColumnStream], counts: TableCounts, judge: Judge) -> dict[StreamKey, int]:
-    """Estimates the design effect of each stream from blocks of the first rows.
+def measure_design_effects(profile: Profile, table: Table, choices: Mapping[str, ColumnChoice]) -> Profile:
+    """Returns the profile with the design effect of each stream, measured on the first rows that it is made of.
 
-    Returns:
-        The number of rows that were used by each stream whose design effect is not known even so.
+    Raises:
+        DataError: The table cannot be read.
     """
-    codes = counts.first.codes
-    pending = dict(enumerate(streams))
-    stop = codes.shape[1] - codes.shape[1] % CALIBRATION_ROWS
-    for start in range(0, stop, CALIBRATION_ROWS):
-        if not pending:
+    streams = build_streams(table, choices, profile)
+    plan = CountPlan(streams=tuple(stream.plan for stream in streams), window_rows=FIRST_ROWS)
+    counter = RowCounter(plan)
+    for batch in table.scan(plan.columns) if streams else ():
+        counter.add(batch)
+        if counter.result.rows >= FIRST_ROWS:
             break
-        blocks = {
-            index: _count_codes(codes[index, start : start + CALIBRATION_ROWS], stream)
-            for index, stream in pending.items()
-        }
-        uncalibrated = judge.calibrate(
-            Window(
-                stream=stream.key, start_ns=1, end_ns=1, reference=stream.reference, pane=blocks[index],
-                rolling=blocks[index], rolling_start_ns=1,
-            )
-            for index, stream in pending.items()
-        )  # fmt: skip
-        pending = {index: stream for index, stream in pending.items() if stream.key in uncalibrated}
-    return {stream.key: stop for stream in pending.values()}
+    effects = (_estimate_design_effect(counter.result, index, stream) for index, stream in enumerate(streams))
+    named = {stream.key.stream: effect for stream, effect in zip(streams, effects, strict=True) if effect is not None}
+    return replace(profile, design_effects=named)
+
+
+def _estimate_design_effect(counts: TableCounts, index: int, stream: ColumnStream) -> DesignEffect | None:
+    """Estimates the design effect of a stream from blocks of the first rows; None of too few."""
+    codes = counts.first.codes[index]
+    blocks = codes[: len(codes) // BLOCK_ROWS * BLOCK_ROWS].reshape(-1, BLOCK_ROWS)
+    return estimate_design_effect(np.array([_count_codes(block, stream) for block in blocks]))
+
+
+def _with_design_effects(streams: Sequence[ColumnStream], counts: TableCounts) -> list[ColumnStream]:
+    """Returns the streams with the larger design effect: that of the reference, or that of the first rows.
+
+    The rows of a reference may be shuffled, and those of the data in bursts. A drift counts in neither: it is one of
+    many differences between neighbours, of which the median is taken.
+    """
+    return [
+        replace(stream, reference=replace(stream.reference, design_effect=max(effects)))
+        if (effects := [effect for effect in _list_design_effects(counts, index, stream) if effect.differences])
+        else stream
+        for index, stream in enumerate(streams)
+    ]
+
+
+def _list_design_effects(counts: TableCounts, index: int, stream: ColumnStream) -> Iterator[DesignEffect]:
+    for effect in (stream.reference.design_effect, _estimate_design_effect(counts, index, stream)):
+        if effect is not None:
+            yield effect
 
 
 def _count_codes(codes: NDArray[np.int16], stream: ColumnStream) -> Counts:
@@ -334,33 +355,32 @@ def _count_codes(codes: NDArray[np.int16], stream: ColumnStream) -> Counts:
 def _judge_windows(
     streams: Sequence[ColumnStream],
     windows: Sequence[RowRange],
-    counts: TableCounts,
     judge: Judge,
-    spent_rows: Mapping[StreamKey, int],
     progress: ProgressCallback,
+    *,
+    is_timed: bool,
 ) -> None:
-    """Judges every window of every stream, in the order of time."""
+    """Judges every window of every stream, in the order of time; without times a window ends with its last row."""
     offsets = np.cumsum([0, *(stream.plan.bins for stream in streams)]).tolist()
     for done, window in enumerate(windows):
         panes: list[Window] = []
+        start_ns, end_ns = window.start + 1, window.end + 1
+        if is_timed:
+            end_ns = window.counts.last_ns
+            start_ns = end_ns - 1
         for index, stream in enumerate(streams):
             rolling: Counts = window.counts.counts[offsets[index] : offsets[index + 1]]
-            pane, start = rolling, window.start
-            spent = spent_rows.get(stream.key, 0)
-            if spent > start:  # a row is never taken twice into an estimate
-                end = min(spent, window.end)
-                pane, start = rolling - _count_codes(counts.first.codes[index, start:end], stream), end
             mean = compute_mean(rolling, window.counts.sums[index], stream.plan.binning)
             panes.append(
                 Window(
                     stream=stream.key,
-                    start_ns=start + 1,
-                    end_ns=window.end + 1,
+                    start_ns=start_ns,
+                    end_ns=end_ns,
                     reference=stream.reference,
-                    pane=pane,
+                    pane=rolling,
                     pane_mean=mean,
                     rolling=rolling,
-                    rolling_start_ns=window.start + 1,
+                    rolling_start_ns=start_ns,
                     rolling_mean=mean,
                 )
             )

@@ -43,11 +43,11 @@ class Evidence:
 
     @property
     def since_ns(self) -> int:
-        return int(self.bank.since_ns[self.row])
+        return int(self.bank.column("since_ns")[self.row])
 
     @property
     def design_effect(self) -> float:
-        return float(self.bank.design_effect[self.row])
+        return float(self.bank.effects.estimate[self.row])
 
     @property
     def divisor(self) -> float:

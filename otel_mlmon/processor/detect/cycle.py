@@ -45,6 +45,7 @@ from otel_mlmon.processor.detect.cycle_statistics import (
     are_kinds_different,
     estimate_cell_effect,
     find_restless_slots,
+    measure_daily_cycle,
 )
 from otel_mlmon.processor.detect.slot_null import DayNull, SlotNull, compute_reference_variance
 from otel_mlmon.types import Floats, Ints
@@ -133,6 +134,8 @@ class KindModel(NamedTuple):
     sizes: Floats
     """N by slot, shape (slots,)."""
     effect: float
+    amplitude: float
+    """Of the daily cycle; NaN where there is none."""
 
 
 class DailyCycle:
@@ -242,7 +245,7 @@ class DailyCycle:
         ]
         columns = SlotNull(*(np.mean(np.array(column), axis=0) for column in zip(*nulls, strict=True)))
         size = float(model.sizes.sum()) if self._is_learned else float(self._reference_count)
-        return DayNull(columns._replace(is_known=is_known), size, is_known=is_known)
+        return DayNull(columns._replace(is_known=is_known), size, is_known=is_known, amplitude=model.amplitude)
 
     def residuals(self) -> list[tuple[Ints, Floats]]:
         """Returns the counts of all slots of the accepted days, and what the other days of the kind let expect.
@@ -308,7 +311,7 @@ class DailyCycle:
         if not self._is_learned:
             shares = shares / pooled * self._reference
             shares /= shares.sum(-1, keepdims=True)
-        return KindModel(shares, items + SHRINKAGE, estimate_cell_effect(table))
+        return KindModel(shares, items + SHRINKAGE, estimate_cell_effect(table), measure_daily_cycle(table))
 
     def _build_early_null(self, start_ns: int) -> SlotNull | None:
         state = self.state

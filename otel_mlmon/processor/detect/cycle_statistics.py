@@ -12,6 +12,12 @@ from scipy.special import fdtrc
 
 from otel_mlmon.types import Floats, Ints
 
+ORDERS: Final = 4
+"""Oscillations a day that a daily cycle is looked for in: once to four times."""
+
+CYCLE_LEVEL: Final = 1e-3
+"""The level of the test whether there is a daily cycle."""
+
 QUARTERS: Final = 96
 """Quarters of an hour in a day, the narrowest slots."""
 
@@ -70,3 +76,32 @@ def find_restless_slots(table: Floats) -> Floats:
     excess = np.where(smooth > middle + RESTLESS_SPREADS * spread, smooth - middle, 0.0)
     widest: Floats = np.maximum.reduce([np.roll(excess, shift) for shift in reach])
     return np.asarray(RESTLESS_FACTOR * np.sqrt(np.maximum(widest, 0.0) / 2.0))
+
+
+def measure_daily_cycle(table: Floats) -> float:
+    """Measures the daily cycle: the largest total variation between a time of the day and the mean of the day.
+
+    It is there if the Fourier coefficients of the days, of orders 1 to 4, agree more than chance would let them:
+    F = D |c̄|² / (Σ |c_d - c̄|² / (D - 1)) with (8, 8 (D - 1)) degrees of freedom.
+
+    Args:
+        table: Counts of at least two days, shape (D, slots, K).
+
+    Returns:
+        It, in [0, 1]; NaN where there is none.
+    """
+    days, slots, _ = table.shape
+    items = table.sum(-1, keepdims=True)
+    mean = table.sum(1, keepdims=True) / np.maximum(items.sum(1, keepdims=True), 1.0)
+    residuals = np.where(items > 0.0, table / np.maximum(items, 1.0) - mean, 0.0)
+    angles = 2.0 * np.pi * np.arange(1, ORDERS + 1)[:, None] * (np.arange(slots) + 0.5) / slots
+    waves = np.concatenate([np.cos(angles), np.sin(angles)])
+    coefficients = 2.0 / slots * np.einsum("ms,dsk->dmk", waves, residuals)
+    common = coefficients.mean(0)
+    white = 1.0 / np.sqrt(np.maximum(mean.mean((0, 1)), 1e-9))
+    between = days * ((common * white) ** 2).sum()
+    within = (((coefficients - common) * white) ** 2).sum() / (days - 1)
+    freedom = 2.0 * ORDERS
+    if not between > 0.0 or fdtrc(freedom, freedom * (days - 1), between / max(within, 1e-300)) >= CYCLE_LEVEL:
+        return float("nan")
+    return float(0.5 * np.abs(waves.T @ common).sum(-1).max())

@@ -48,7 +48,7 @@ class StreamCycles:
             if cycle is None:
                 nulls.append(None)
                 continue
-            if cycle.advance(window.start_ns, float(bank.design_effect[row])):
+            if cycle.advance(window.start_ns, float(bank.effects.estimate[row])):
                 new.append((row, cycle))
             nulls.append(cycle.null(window.start_ns))
         if new:

@@ -57,6 +57,8 @@ class Detectable(NamedTuple):
     new_share: float
     """The share that a bin hardly or never seen before has to reach; NaN without such bins or share."""
     items_per_day: float
+    daily_amplitude: float
+    """The largest total variation between a time of the day and the mean of the day; NaN without a daily cycle."""
     max_shift: float
     """The largest `shift` of a stream that is not weak."""
     weakness: Weakness | None
@@ -204,7 +206,12 @@ def describe_detectable(detectable: Detectable, *, span: str = "within a day") -
 
 
 def describe_weakness(
-    detectable: Detectable, *, design_effect: float, reference_count: int, span: str = "within a day"
+    detectable: Detectable,
+    *,
+    design_effect: float,
+    reference_count: int,
+    span: str = "within a day",
+    supply: str = "come a day",
 ) -> tuple[str, str]:
     """Says why a stream is weak and what helps; two empty texts for one that is not.
 
@@ -213,6 +220,7 @@ def describe_weakness(
         design_effect: φ.
         reference_count: N.
         span: In what time.
+        supply: Where the values are that are counted.
     """
     if detectable.weakness is None:
         return "", ""
@@ -228,7 +236,7 @@ def describe_weakness(
             "Wait: from the third day of a kind on, each time of the day is judged by itself.",
         ),
         "bursts": (
-            f"its values come in bursts (φ {design_effect:.0f}), so {a_day} a day tell little: {seen}",
+            f"its values come in bursts (φ {design_effect:.0f}), and {a_day} {supply}: {seen}",
             "Learn the reference from more values (reference.learn), or accept larger shifts (max_detectable).",
         ),
         "small_reference": (
@@ -236,7 +244,7 @@ def describe_weakness(
             "Learn the reference from more values (reference.learn), or build it from training data.",
         ),
         "little_traffic": (
-            f"only {a_day} values come a day: {seen}",
+            f"only {a_day} values {supply}: {seen}",
             "More traffic, or accept larger shifts (max_detectable); over more days smaller ones are found.",
         ),
         "tolerance": (

@@ -178,11 +178,14 @@ class Evaluator:
         """Measures rolling windows, each a reference and counts of shape (K,); one that fails has no statistics."""
         return measure_windows(windows, self._statistics)
 
-    def measure_detectable(self, references: Mapping[StreamKey, Reference]) -> dict[StreamKey, Detectable]:
+    def measure_detectable(
+        self, references: Mapping[StreamKey, Reference], *, is_over: bool = False
+    ) -> dict[StreamKey, Detectable]:
         """Measures how small a drift of each stream would be found within a day; of those that have evidence.
 
         Args:
             references: The present reference by stream.
+            is_over: Whether no more comes, so that a part of a day stays one.
         """
         banks: dict[BankKey, list[StreamKey]] = {}
         for stream in references.keys() & self._entries.keys():
@@ -194,7 +197,7 @@ class Evaluator:
             with _GUARD:
                 bank = self._banks[key]
                 rows = [self._stream_row(bank, stream, references[stream]) for stream in streams]
-                values = measure_detectable(bank, rows, log10_alarm_line * _LN_10, is_over=self._cycles is None)
+                values = measure_detectable(bank, rows, log10_alarm_line * _LN_10, is_over=is_over)
                 results |= zip(streams, values, strict=True)
         return results
 
@@ -277,7 +280,12 @@ class Evaluator:
             self._drop_evidence(stream)
         key: BankKey = (reference.counts.size, policy.direction)
         bank = self._bank(key)
-        row = bank.add(reference.counts, policy.tolerance, always_rare=_find_rare_bins(reference.bins.names))
+        row = bank.add(
+            reference.counts,
+            policy.tolerance,
+            always_rare=_find_rare_bins(reference.bins.names),
+            design_effect=reference.design_effect,
+        )
         if previous is not None and is_rebinned:
             bank.continue_from(row, self._banks[previous.bank], previous.row)
             self._drop_evidence(stream)
@@ -313,8 +321,8 @@ class Evaluator:
             self._measure_judged(batch),
             bank.status[rows].tolist(),
             bank.log_e[rows].tolist(),
-            bank.since_ns[rows].tolist(),
-            bank.design_effect[rows].tolist(),
+            bank.column("since_ns")[rows].tolist(),
+            bank.effects.estimate[rows].tolist(),
             map(tuple, bank.contributions[rows].tolist()),
             bank.column("total")[rows].tolist(),
             strict=True,

@@ -116,7 +116,7 @@ class EvidenceBank:
         )
 
     def column(self, name: str) -> NDArray[Any]:
-        """Returns one of the arrays by row, such as `reference` (counts) and `total` (N)."""
+        """Returns one of the arrays by row, such as `reference` (counts), `total` (N) and `since_ns` (the onset)."""
         return self._arrays[name]
 
     @property
@@ -130,19 +130,9 @@ class EvidenceBank:
         return self._arrays["log_e"]
 
     @property
-    def since_ns(self) -> Ints:
-        """The end of the last pane at which the component that first led was at 1, Unix nanoseconds, by row."""
-        return self._arrays["since_ns"]
-
-    @property
     def status(self) -> NDArray[np.int8]:
         """By row, one of `CALIBRATING`, `OK` and `DRIFT`."""
         return self._arrays["status"]
-
-    @property
-    def design_effect(self) -> Floats:
-        """φ by row, 1 or above."""
-        return self.effects.estimate
 
     @property
     def contributions(self) -> Floats:
@@ -152,13 +142,21 @@ class EvidenceBank:
         """
         return self._arrays["contributions"]
 
-    def add(self, reference_counts: NDArray[Any], tolerance: float, *, always_rare: Bools | None = None) -> int:
+    def add(
+        self,
+        reference_counts: NDArray[Any],
+        tolerance: float,
+        *,
+        always_rare: Bools | None = None,
+        design_effect: tuple[float, int] | None = None,
+    ) -> int:
         """Adds a stream, in a free row.
 
         Args:
             reference_counts: Shape (K,), 0 or above.
             tolerance: The total variation that is tolerated, [0, 1].
             always_rare: Which bins have a tolerance of their own whatever their share, shape (K,); None for no bin.
+            design_effect: φ of the reference, as `DesignEffects.start` has it.
 
         Returns:
             Its row.
@@ -186,7 +184,7 @@ class EvidenceBank:
         self.traffic.start(row)
         if self.rare is not None:
             self.rare.start(row, counts, tolerance, always_rare)
-        self.effects.start(row, arrays["shares"][row])
+        self.effects.start(row, arrays["shares"][row], design_effect)
         return row
 
     def continue_from(self, row: int, previous: EvidenceBank, previous_row: int) -> None:

@@ -60,7 +60,9 @@ def measure_detectable(
         is_one_value=~is_budget & ((bank.column("reference")[rows] > 0.0).sum(-1) <= 1),
         is_unknown_day=np.array([stream.day is not None and not stream.day.is_known for stream in streams]),
     )
-    numbers = (shifts, ratios, new_shares, setting.items, np.array([stream.maximum for stream in streams]))
+    amplitudes = np.array([np.nan if stream.day is None else stream.day.amplitude for stream in streams])
+    maxima = np.array([stream.maximum for stream in streams])
+    numbers = (shifts, ratios, new_shares, setting.items, amplitudes, maxima)
     columns = (*(column.tolist() for column in numbers), weaknesses)
     return [Detectable(*values) for values in zip(*columns, strict=True)]
 

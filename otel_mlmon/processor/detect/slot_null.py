@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -41,6 +42,8 @@ class DayNull(NamedTuple):
     """N of all days together."""
     is_known: bool
     """Whether two whole days of this kind are known."""
+    amplitude: float = math.nan
+    """The largest total variation between a time of the day and the mean of the day; NaN without a daily cycle."""
 
 
 class SlotArrays(NamedTuple):

@@ -26,6 +26,9 @@ class DesignEffectState:
     """The number of differences of each level, shape (L,)."""
     pending_counts: Ints
     """The number of differences of each level since the last pane at which the stream was stable, shape (L,)."""
+    prior_estimate: float = 0.0
+    """φ of the reference, until enough is known of the live items; 0 then, or where it is not known."""
+    prior_divisor: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -194,6 +194,7 @@ def detectable_document(score: Score) -> Document | None:
         "new_share": detectable.new_share,
         "probability": PROBABILITY,
         "items_per_day": detectable.items_per_day,
+        "daily_cycle": None if math.isnan(detectable.daily_amplitude) else detectable.daily_amplitude,
         "max_shift": detectable.max_shift,
         "sentence": describe_detectable(detectable),
         "weakness": detectable.weakness,

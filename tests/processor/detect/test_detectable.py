@@ -131,15 +131,15 @@ def test_the_main_reason(arguments: dict[str, float], weakness: str | None) -> N
 
 def test_words() -> None:
     nan = math.nan
-    fine = Detectable(0.0623, 3.14, 0.009, 86_400.0, 0.15, None)
+    fine = Detectable(0.0623, 3.14, 0.009, 86_400.0, nan, 0.15, None)
     assert describe_detectable(fine) == (
         "a shift of 6.2 % of the values would be found within a day, a rare one at 3.1 times its share, "
         "a new one at 0.9 %"
     )
     assert describe_weakness(fine, design_effect=1.0, reference_count=5_000) == ("", "")
-    blind = Detectable(nan, nan, nan, 1_200.0, 0.15, "bursts")
+    blind = Detectable(nan, nan, nan, 1_200.0, nan, 0.15, "bursts")
     assert describe_weakness(blind, design_effect=36.4, reference_count=5_000, span="in a day of this data") == (
-        "its values come in bursts (φ 36), so 1 200 a day tell little: no shift, however large, would be found in a "
+        "its values come in bursts (φ 36), and 1 200 come a day: no shift, however large, would be found in a "
         "day of this data",
         "Learn the reference from more values (reference.learn), or accept larger shifts (max_detectable).",
     )

@@ -47,7 +47,7 @@ def run(
             rolling=counts, rolling_start_ns=begin_ns,
         )  # fmt: skip
         ((_, score),) = evaluator.evaluate([window])
-    detectable = evaluator.measure_detectable({STREAM: known})[STREAM]
+    detectable = evaluator.measure_detectable({STREAM: known}, is_over=not has_cycles)[STREAM]
     return score.with_detectable(detectable), detectable
 
 
