@@ -69,6 +69,7 @@ def test_every_change_fragment_has_a_kind_that_the_changelog_knows() -> None:
 COVERED_BY = {
     "__main__": "cli/test_cli.py",
     "backtest/describe": "backtest/test_api.py",
+    "backtest/column_streams": "backtest/test_api.py",
     "backtest/judge": "backtest/test_api.py",
     "backtest/counts": "backtest/test_counting.py",
     "backtest/ordering": "backtest/test_times.py",

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from otel_mlmon.backtest.column_streams import measure_design_effects
 from otel_mlmon.backtest.columns import ColumnChoice, ColumnKind, build_profile, choose_columns, match_columns
 from otel_mlmon.backtest.replay_otlp import replay_otlp
-from otel_mlmon.backtest.replay_table import measure_design_effects, replay_table
+from otel_mlmon.backtest.replay_table import replay_table
 from otel_mlmon.backtest.report import BacktestReport
 from otel_mlmon.backtest.request import (
     BacktestRequest,

@@ -8,14 +8,14 @@ spent on calibration. A stream of which too little is there to know its design e
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from otel_mlmon.backtest import request as defaults
+from otel_mlmon.backtest.column_streams import ColumnStream, build_streams, with_design_effects
 from otel_mlmon.backtest.columns import ColumnChoice, describe_predictions, explain_confidence, explain_text
 from otel_mlmon.backtest.counting import (
     CellFaultError,
@@ -24,7 +24,7 @@ from otel_mlmon.backtest.counting import (
     StreamPlan,
     compute_mean,
 )
-from otel_mlmon.backtest.counts import FIRST_ROWS, TableCounts, WindowCounts
+from otel_mlmon.backtest.counts import TableCounts, WindowCounts
 from otel_mlmon.backtest.describe import Clock, describe_alerts, describe_cycles, describe_stream
 from otel_mlmon.backtest.judge import MAX_PANE_S, Judge, settings_of
 from otel_mlmon.backtest.ordering import find_time_column, find_unit, sort_rows
@@ -33,32 +33,13 @@ from otel_mlmon.backtest.request import BacktestRequest, FalseAlarmBudget
 from otel_mlmon.backtest.times import format_time
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.config.units import format_duration
-from otel_mlmon.processor.window.binning import ClassBins
-from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
-from otel_mlmon.processor.window.window import Reference, StreamKey, Window
-from otel_mlmon.reference.design_effect import DesignEffect, estimate_design_effect
+from otel_mlmon.processor.window.window import Window
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.table.table import ProgressCallback, Table, TableColumn
-from otel_mlmon.types import Counts, ModelKey
+from otel_mlmon.types import Counts
 
 MAX_WINDOWS: Final = 1_000_000
-BLOCK_ROWS: Final = 50
-"""Rows of a block while the design effect is estimated: the smallest that it is estimated from."""
 PROGRESS_WINDOWS: Final = 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ColumnStream:
-    """One column, and the reference it is judged against."""
-
-    key: StreamKey
-    plan: StreamPlan
-    reference: Reference
-
-    @property
-    def column(self) -> str:
-        """The name of the column."""
-        return self.plan.column.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,39 +97,6 @@ def replay_table(
             notes.append(f"The column {plan.time.name} is in order, so it is taken for the time of each row.")
     facts = TableFacts(source=table.source, columns=table.columns, notes=tuple(notes))
     return judge_counts(request, counts, facts, streams, choices, progress)
-
-
-def build_streams(table: Table, choices: Mapping[str, ColumnChoice], profile: Profile) -> list[ColumnStream]:
-    """Pairs the columns of `table` with their references.
-
-    Raises:
-        ConfigurationError: A column is of a type that cannot be counted as its reference; names all of them.
-    """
-    streams: list[ColumnStream] = []
-    faults: list[str] = []
-    settings = ModelWindowSettings(profile=profile)
-    for name, choice in choices.items():
-        column = table.columns.get(name)
-        reference = StreamReference(stream=choice.stream, settings=settings)
-        if choice.kind == "ignore" or column is None or reference.reference is None or reference.binning is None:
-            continue
-        is_class = isinstance(reference.binning, ClassBins)
-        if column.kind == "unreadable" or (not is_class and column.kind == "time"):
-            needs = "of categories" if is_class else "numeric"
-            faults.append(f"{table.source}: column {name!r} is {column.type_name}, and its reference is {needs}")
-            continue
-        if column.has_ambiguous_commas and not is_class:
-            faults.append(
-                f"{table.source}: column {name!r}: numbers have a comma; --decimal says whether it separates the "
-                "fraction"
-            )
-            continue
-        key = StreamKey(ModelKey(profile.model, profile.version), choice.stream)
-        plan = StreamPlan(column=column, kind=choice.kind, binning=reference.binning)
-        streams.append(ColumnStream(key=key, plan=plan, reference=reference.reference))
-    if faults:
-        raise ConfigurationError(*faults)
-    return streams
 
 
 def build_plan(request: BacktestRequest, table: Table, streams: Sequence[ColumnStream]) -> CountPlan:
@@ -224,7 +172,7 @@ def judge_counts(
     is_timed = counts.has_times and window_s <= MAX_PANE_S
     settings = settings_of(tolerance=request.tolerance, budget=budget, window_s=window_s)
     judge = Judge(settings, has_times=is_timed, streams=len(streams))
-    _judge_windows(_with_design_effects(streams, counts), windows, judge, progress, is_timed=is_timed)
+    _judge_windows(with_design_effects(streams, counts), windows, judge, progress, is_timed=is_timed)
     columns = {stream.key: stream.column for stream in streams}
     clock = format_time if is_timed else _build_clock(windows, counts)
     detectable = judge.measure_detectable()
@@ -300,56 +248,6 @@ def _build_clock(windows: Sequence[RowRange], counts: TableCounts) -> Clock:
         return format_time(windows[index].counts.last_ns)
 
     return clock
-
-
-def measure_design_effects(profile: Profile, table: Table, choices: Mapping[str, ColumnChoice]) -> Profile:
-    """Returns the profile with the design effect of each stream, measured on the first rows that it is made of.
-
-    Raises:
-        DataError: The table cannot be read.
-    """
-    streams = build_streams(table, choices, profile)
-    plan = CountPlan(streams=tuple(stream.plan for stream in streams), window_rows=FIRST_ROWS)
-    counter = RowCounter(plan)
-    for batch in table.scan(plan.columns) if streams else ():
-        counter.add(batch)
-        if counter.result.rows >= FIRST_ROWS:
-            break
-    effects = (_estimate_design_effect(counter.result, index, stream) for index, stream in enumerate(streams))
-    named = {stream.key.stream: effect for stream, effect in zip(streams, effects, strict=True) if effect is not None}
-    return replace(profile, design_effects=named)
-
-
-def _estimate_design_effect(counts: TableCounts, index: int, stream: ColumnStream) -> DesignEffect | None:
-    """Estimates the design effect of a stream from blocks of the first rows; None of too few."""
-    codes = counts.first.codes[index]
-    blocks = codes[: len(codes) // BLOCK_ROWS * BLOCK_ROWS].reshape(-1, BLOCK_ROWS)
-    return estimate_design_effect(np.array([_count_codes(block, stream) for block in blocks]))
-
-
-def _with_design_effects(streams: Sequence[ColumnStream], counts: TableCounts) -> list[ColumnStream]:
-    """Returns the streams with the larger design effect: that of the reference, or that of the first rows.
-
-    The rows of a reference may be shuffled, and those of the data in bursts. A drift counts in neither: it is one of
-    many differences between neighbours, of which the median is taken.
-    """
-    return [
-        replace(stream, reference=replace(stream.reference, design_effect=max(effects)))
-        if (effects := [effect for effect in _list_design_effects(counts, index, stream) if effect.differences])
-        else stream
-        for index, stream in enumerate(streams)
-    ]
-
-
-def _list_design_effects(counts: TableCounts, index: int, stream: ColumnStream) -> Iterator[DesignEffect]:
-    for effect in (stream.reference.design_effect, _estimate_design_effect(counts, index, stream)):
-        if effect is not None:
-            yield effect
-
-
-def _count_codes(codes: NDArray[np.int16], stream: ColumnStream) -> Counts:
-    bins = stream.plan.bins
-    return np.bincount(codes, minlength=bins)[:bins].astype(np.int64)
 
 
 def _judge_windows(
