@@ -33,7 +33,6 @@ Measured, rivals and what they lost: docs/decisions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -48,6 +47,7 @@ from otel_mlmon.processor.detect.cycle_statistics import (
     measure_daily_cycle,
 )
 from otel_mlmon.processor.detect.slot_null import DayNull, SlotNull, compute_reference_variance
+from otel_mlmon.processor.detect.state import CycleDay, CycleState
 from otel_mlmon.types import Floats, Ints
 
 DAY_NS: Final = 86_400_000_000_000
@@ -70,6 +70,9 @@ SHRINKAGE: Final = 200.0
 FORGIVEN_UNKNOWN: Final = 0.13
 """What is forgiven beside the tolerance on a kind of day of which two are not known yet."""
 
+FORGIVEN_INHERITED: Final = 0.03
+"""What is forgiven beside the tolerance while the cycle is that of the version before."""
+
 FORGIVEN_PER_HOUR: Final = 0.03
 """What is forgiven beside the tolerance for each hour since the first pane, while no cycle is known."""
 
@@ -82,42 +85,6 @@ NEAR_REFERENCE: Final = 0.15
 _HULL_NS: Final = 1_800_000_000_000
 _EPOCH_WEEKDAY: Final = 3
 """1 January 1970 was a Thursday."""
-
-
-@dataclass(slots=True, kw_only=True)
-class CycleDay:
-    """Holds the counts of one accepted day."""
-
-    kind: int
-    """0 for a weekday, 1 for a day of a weekend."""
-    counts: Ints
-    """By slot, shape (slots, K)."""
-
-
-@dataclass(slots=True, kw_only=True)
-class CycleState:
-    """Holds what is stored of the cycle of one stream."""
-
-    bins: tuple[str, ...]
-    """The names of the bins that are counted."""
-    first_ns: int
-    """Start of the first pane, Unix nanoseconds."""
-    day: int
-    """The present day, in days since 1970."""
-    today: Ints
-    """Its counts by quarter of an hour, shape (96, K)."""
-    whole_days: int = 0
-    """Days that were whole, accepted or not."""
-    effect: float = 1.0
-    """φ when the last day ended."""
-    is_quiet: bool = True
-    """Whether the evidence stayed below half of the alarm line today."""
-    slots: int = QUARTERS
-    """Slots of a day."""
-    is_smoothed: bool = False
-    """Whether neighbouring slots are taken together."""
-    days: list[CycleDay] = field(default_factory=list)
-    """The accepted days, the oldest first."""
 
 
 def start_cycle(start_ns: int, bins: tuple[str, ...]) -> CycleState:
@@ -146,13 +113,24 @@ class DailyCycle:
         reference: Shares of the reference without hours, shape (K,), above 0.
         reference_count: N of it.
         is_learned: Whether it was learned from the same traffic. The cycle is laid around any other.
+        reference_ns: When it was begun to be learned, Unix nanoseconds; 0 if that is not known.
     """
 
-    def __init__(self, state: CycleState, *, reference: Floats, reference_count: int, is_learned: bool) -> None:
+    def __init__(
+        self,
+        state: CycleState,
+        *,
+        reference: Floats,
+        reference_count: int,
+        is_learned: bool,
+        reference_ns: int = 0,
+    ) -> None:
         self.state = state
         self._reference = reference
         self._reference_count = reference_count
         self._is_learned = is_learned
+        self._reference_ns = reference_ns
+        self._inherited_kinds: frozenset[int] = frozenset()
         self._models: dict[int, KindModel] = {}
         self._forgiven: Floats = np.zeros(0)
         self._null: tuple[tuple[int, ...], SlotNull] | None = None
@@ -162,8 +140,13 @@ class DailyCycle:
 
     @property
     def is_known(self) -> bool:
-        """Whether two whole days of a kind are known."""
+        """Whether two whole days of a kind are known, of this version or of the version before."""
         return bool(self._models)
+
+    @property
+    def _is_own(self) -> bool:
+        """Whether two whole days of a kind are known of this version."""
+        return len(self._models) > len(self._inherited_kinds)
 
     def advance(self, start_ns: int, effect: float) -> bool:
         """Goes on to the day of a pane that starts at `start_ns`; returns whether a cycle is known for the first time.
@@ -175,7 +158,7 @@ class DailyCycle:
         state, day = self.state, start_ns // DAY_NS
         if day <= state.day:
             return False
-        was_known = self.is_known
+        was_known, was_own = self.is_known, self._is_own
         kind = _kind_of(state.day)
         number = sum(day.kind == kind for day in state.days)
         is_whole = state.first_ns <= state.day * DAY_NS and self._is_full_day()
@@ -184,14 +167,14 @@ class DailyCycle:
         state.whole_days += is_whole
         self._days.clear()
         if is_whole and is_accepted and number < MAX_DAYS[kind]:
-            if not state.days:
+            if not state.days and not state.inherited:
                 self._choose_slots(effect)
             counts = state.today.reshape(state.slots, QUARTERS // state.slots, -1).sum(1)
             state.days.append(CycleDay(kind=kind, counts=counts))
             self._fit()
         state.day, state.is_quiet = day, True
         state.today = np.zeros_like(state.today)
-        return self.is_known and not was_known
+        return self._is_own and not was_own
 
     def _is_full_day(self) -> bool:
         """Whether the day had items in most of the slots in which the fullest day before had any."""
@@ -212,13 +195,11 @@ class DailyCycle:
         if not self._models:
             return self._build_early_null(start_ns)
         kind, slots = _kind_of(start_ns // DAY_NS), self.state.slots
-        is_known = kind in self._models
         times_ns = (start_ns - _HULL_NS, start_ns, start_ns + _HULL_NS)
         places = tuple(time_ns % DAY_NS * slots // DAY_NS for time_ns in times_ns)
         key = (kind, *places)
         if self._null is None or self._null[0] != key:
-            model = self._models[kind if is_known else 1 - kind]
-            self._null = key, self._build_null(model, list(places), is_known=is_known)
+            self._null = key, self._build_null(kind, list(places))
         return self._null[1]
 
     def day_null(self, start_ns: int) -> DayNull | None:
@@ -240,8 +221,7 @@ class DailyCycle:
         model = self._models[kind if is_known else 1 - kind]
         reach = slots * _HULL_NS // DAY_NS or 1
         nulls = [
-            self._build_null(model, [(slot - reach) % slots, slot, (slot + reach) % slots], is_known=is_known)
-            for slot in range(slots)
+            self._build_null(kind, [(slot - reach) % slots, slot, (slot + reach) % slots]) for slot in range(slots)
         ]
         columns = SlotNull(*(np.mean(np.array(column), axis=0) for column in zip(*nulls, strict=True)))
         size = float(model.sizes.sum()) if self._is_learned else float(self._reference_count)
@@ -254,7 +234,7 @@ class DailyCycle:
         were known.
         """
         pairs: list[tuple[Ints, Floats]] = []
-        for kind in self._models:
+        for kind in self._models.keys() - self._inherited_kinds:
             days = [day.counts for day in self.state.days if day.kind == kind]
             total = np.sum(days, axis=0)
             scale = np.sqrt((len(days) - 1) / len(days))
@@ -291,8 +271,40 @@ class DailyCycle:
         if len(self._models) == len(counts) and not are_kinds_different(*counts.values()):
             table = np.concatenate(list(counts.values())).astype(np.float64)
             self._models = dict.fromkeys(counts, self._fit_kind(table))
-        if self._models:
+        self._inherit_models()
+        if days and self._is_own:
             self._forgiven = find_restless_slots(np.array([day.counts for day in days], dtype=np.float64))
+
+    def _inherit_models(self) -> None:
+        """Makes models of the version before for the kinds of day of which too few are known."""
+        days = self.state.inherited
+        tables = {kind: [day.counts for day in days if day.kind == kind] for kind in {0, 1} - self._models.keys()}
+        inherited = {
+            kind: self._lay_around(np.array(table, dtype=np.float64))
+            for kind, table in tables.items()
+            if len(table) >= MIN_DAYS
+        }
+        self._inherited_kinds = frozenset(inherited)
+        self._models |= inherited
+        if inherited:
+            self._forgiven = find_restless_slots(np.array([day.counts for day in days], dtype=np.float64))
+
+    def _lay_around(self, table: Floats) -> KindModel:
+        """Makes a model of the version before, shape (D, slots, K), laid around the reference of this one.
+
+        The reference is of the hours in which it was learned; the cycle says what it would be at other times.
+        """
+        model = self._fit_kind(table)
+        slots, first_ns = self.state.slots, self.state.first_ns
+        shares = model.shares
+        span_ns = first_ns - self._reference_ns
+        if self._is_learned and self._reference_ns > 0 and span_ns < DAY_NS:
+            times_ns = np.linspace(self._reference_ns, first_ns, QUARTERS).astype(np.int64)
+            base = shares[times_ns % DAY_NS * slots // DAY_NS].mean(0)
+        else:
+            base = (shares * model.sizes[:, None]).sum(0) / model.sizes.sum()
+        laid = shares / base * self._reference
+        return model._replace(shares=laid / laid.sum(-1, keepdims=True))
 
     def _fit_kind(self, table: Floats) -> KindModel:
         """Makes a model of the counts of some days, shape (D, slots, K)."""
@@ -336,11 +348,15 @@ class DailyCycle:
         sums, variance = set_sums(shares[None])[0], compute_reference_variance(shares, total)
         return SlotNull(shares, sums, sums, 0.0, variance, total, 1.0, forgiven, is_known=True)
 
-    def _build_null(self, model: KindModel, places: list[int], *, is_known: bool) -> SlotNull:
+    def _build_null(self, kind: int, places: list[int]) -> SlotNull:
+        is_known = kind in self._models
+        kind = kind if is_known else 1 - kind
+        model = self._models[kind]
         points = model.shares[places]
         sums = set_sums(points)
         size = float(model.sizes[places[1]])
-        if not self._is_learned:
+        is_inherited = kind in self._inherited_kinds
+        if not self._is_learned or is_inherited:
             size = 1.0 / (1.0 / size + 1.0 / max(self._reference_count, 1))
         shares = points[1]
         return SlotNull(
@@ -351,7 +367,8 @@ class DailyCycle:
             variance=compute_reference_variance(shares, size),
             size=size,
             effect=model.effect,
-            forgiven=float(self._forgiven[places].max()) + (0.0 if is_known else FORGIVEN_UNKNOWN),
+            forgiven=float(self._forgiven[places].max())
+            + (FORGIVEN_UNKNOWN if not is_known else FORGIVEN_INHERITED if is_inherited else 0.0),
             is_known=is_known,
         )
 

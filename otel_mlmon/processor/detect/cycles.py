@@ -7,11 +7,13 @@ from typing import Final
 
 import numpy as np
 
-from otel_mlmon.processor.detect.cycle import DAY_NS, CycleState, DailyCycle, start_cycle
+from otel_mlmon.processor.detect.cycle import DAY_NS, DailyCycle, start_cycle
+from otel_mlmon.processor.detect.cycle_inheritance import inherit_days
 from otel_mlmon.processor.detect.cycle_statistics import HOURS
 from otel_mlmon.processor.detect.evidence import EvidenceBank
 from otel_mlmon.processor.detect.slot_null import DayNull, SlotNull
-from otel_mlmon.processor.window.window import Reference, ReferenceOrigin, StreamKey, Window
+from otel_mlmon.processor.detect.state import CycleState
+from otel_mlmon.processor.window.window import Bins, Reference, ReferenceOrigin, StreamKey, Window
 from otel_mlmon.types import Bools, Floats, Indices
 
 ORIGINS: Final[frozenset[ReferenceOrigin]] = frozenset({"learned", "file", "model"})
@@ -25,6 +27,8 @@ class StreamCycles:
         self._cycles: dict[StreamKey, tuple[Reference, DailyCycle]] = {}
         self._states: dict[StreamKey, CycleState] = {}
         """Those that were restored, until the stream's next pane."""
+        self._inherited: dict[StreamKey, tuple[Bins, CycleState]] = {}
+        """Of new versions, until their first pane: the bins and the cycle of the version before."""
         self._changed: set[StreamKey] = set()
 
     def advance(
@@ -71,8 +75,15 @@ class StreamCycles:
         cycle = self._find(stream, reference, time_ns)
         return None if cycle is None else cycle.day_null(time_ns)
 
+    def inherit(self, stream: StreamKey, before: StreamKey) -> None:
+        """Lets a new version begin with the cycle of the version before, if that is known."""
+        entry = self._cycles.get(before)
+        if entry is not None and entry[1].is_known:
+            self._inherited[stream] = entry[0].bins, entry[1].state
+
     def remove(self, stream: StreamKey) -> None:
         """Forgets the cycle of a stream, if it has one."""
+        self._inherited.pop(stream, None)
         self._cycles.pop(stream, None)
         self._states.pop(stream, None)
         self._changed.discard(stream)
@@ -97,12 +108,15 @@ class StreamCycles:
         state = self._states.pop(stream, None) if entry is None else entry[1].state
         if state is None or state.bins != reference.bins.names:
             state = start_cycle(start_ns, reference.bins.names)
+            if stream in self._inherited and reference.total:
+                inherit_days(state, *self._inherited.pop(stream), reference)
         counts = reference.counts.astype(np.float64)
         cycle = DailyCycle(
             state,
             reference=(counts + 0.5) / (counts.sum() + counts.size / 2.0),
             reference_count=reference.total,
             is_learned=reference.origin == "learned",
+            reference_ns=reference.first_ns,
         )
         self._cycles[stream] = reference, cycle
         return cycle

@@ -12,15 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
 from otel_mlmon.guard import guard
-from otel_mlmon.processor.detect.alternatives import Direction
 from otel_mlmon.processor.detect.arrays import STAGE, stack_counts
-from otel_mlmon.processor.detect.cycle import CycleState
 from otel_mlmon.processor.detect.cycles import StreamCycles
 from otel_mlmon.processor.detect.detectable import MAX_DETECTABLE, Detectable
 from otel_mlmon.processor.detect.evidence import CALIBRATING, DRIFT, EvidenceBank
@@ -28,9 +26,10 @@ from otel_mlmon.processor.detect.measure import measure_windows
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.score import Score, Statistics, ThresholdVerdict
 from otel_mlmon.processor.detect.sensitivity import StreamRow, measure_detectable
-from otel_mlmon.processor.detect.state import StreamState
+from otel_mlmon.processor.detect.state import CycleState, StreamState
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.detect.statistics.statistic import Statistic
+from otel_mlmon.processor.detect.stream_entry import BankKey, Lineage, PaneBatch, StreamEntry
 from otel_mlmon.processor.detect.threshold import Threshold
 from otel_mlmon.processor.window.window import Reference, StreamKey, Window
 from otel_mlmon.semconv import MISSING, OTHER
@@ -38,56 +37,6 @@ from otel_mlmon.types import Bools, Counts
 
 _GUARD: Final = guard(STAGE)
 _LN_10: Final = math.log(10.0)
-
-BankKey = tuple[int, Direction]
-"""The number of bins and the direction, which all streams of one bank share."""
-
-
-@dataclass(slots=True, kw_only=True)
-class StreamEntry:
-    """Locates the evidence of one stream, and names the reference, tolerance and direction it is measured against."""
-
-    bank: BankKey
-    row: int
-    bin_names: tuple[str, ...]
-    tolerance: float
-    reference_counts: tuple[float, ...]
-    reference: Reference | None = None
-    """The reference object that last compared equal: most panes come with the same one."""
-
-    def is_against(self, reference: Reference, policy: DetectionPolicy) -> bool:
-        """Checks whether the evidence is against this very reference, tolerance and direction."""
-        if self.tolerance != policy.tolerance or self.bank[1] != policy.direction:
-            return False
-        if self.reference is not reference:
-            if self.bin_names != reference.bins.names or self.reference_counts != tuple(reference.counts.tolist()):
-                return False
-            self.reference = reference
-        return True
-
-    def is_rebinned(self, reference: Reference, policy: DetectionPolicy) -> bool:
-        """Checks whether this reference is the same values in other bins, and judged the same way."""
-        return (
-            self.tolerance == policy.tolerance
-            and self.bank[1] == policy.direction
-            and reference.bins.is_ordered
-            and self.bin_names != reference.bins.names
-            and int(sum(self.reference_counts)) == reference.total
-        )
-
-
-@dataclass(slots=True)
-class PaneBatch:
-    """Collects one pane of each of several streams of one bank, whose bins are all ordered or all not."""
-
-    bank: BankKey
-    is_ordered: bool
-    positions: list[int] = field(default_factory=list)
-    """Positions of the windows in the call of `evaluate`."""
-    windows: list[Window] = field(default_factory=list)
-    policies: list[DetectionPolicy] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)
-    """Rows of the bank."""
 
 
 class Evaluator:
@@ -119,6 +68,7 @@ class Evaluator:
         self._statistics = STATISTICS.load_all() if statistics is None else dict(statistics)
         self._policies: dict[StreamKey, DetectionPolicy | None] = {}
         self._entries: dict[StreamKey, StreamEntry] = {}
+        self._lineage = Lineage()
         self._banks: dict[BankKey, EvidenceBank] = {}
         self._log10_alarm_line = 0.0
 
@@ -221,6 +171,7 @@ class Evaluator:
         bank: BankKey = (reference_counts.size, state.direction)
         row = self._bank(bank).restore(state.evidence)
         self.remove_stream(stream)
+        self._lineage.add(stream)
         self._entries[stream] = StreamEntry(
             bank=bank,
             row=row,
@@ -240,6 +191,7 @@ class Evaluator:
         entry = self._entries.pop(stream, None)
         if entry is not None:
             self._banks[entry.bank].remove(entry.row)
+            self._lineage.remove(stream)
 
     def _count_watched(self, windows: Iterable[Window]) -> int:
         """Counts the streams that the false-alarm budget is over: those with a reference and a policy."""
@@ -289,6 +241,9 @@ class Evaluator:
         if previous is not None and is_rebinned:
             bank.continue_from(row, self._banks[previous.bank], previous.row)
             self._drop_evidence(stream)
+        elif reference.origin != "budget":
+            self._inherit(stream, bank, row)
+        self._lineage.add(stream)
         entry = self._entries[stream] = StreamEntry(
             bank=key,
             row=row,
@@ -298,6 +253,20 @@ class Evaluator:
             reference=reference,
         )
         return entry
+
+    def _inherit(self, stream: StreamKey, bank: EvidenceBank, row: int) -> None:
+        """Takes over the design effect and the daily cycle of the version before, until its own data refute them."""
+        before = self._lineage.find_before(stream, self._measure_traffic)
+        if before is None:
+            return
+        entry = self._entries[before]
+        bank.effects.raise_prior(row, float(self._banks[entry.bank].effects.estimate[entry.row]))
+        if self._cycles is not None:
+            self._cycles.inherit(stream, before)
+
+    def _measure_traffic(self, stream: StreamKey) -> float:
+        entry = self._entries[stream]
+        return float(self._banks[entry.bank].traffic.items_per_day(np.array([entry.row]), is_over=True)[0])
 
     def _bank(self, key: BankKey) -> EvidenceBank:
         if key not in self._banks:
