@@ -25,7 +25,7 @@ from otel_mlmon.processor.detect.evidence import CALIBRATING, DRIFT, EvidenceBan
 from otel_mlmon.processor.detect.measure import measure_windows
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.score import Score, Statistics, ThresholdVerdict
-from otel_mlmon.processor.detect.sensitivity import StreamRow, measure_detectable
+from otel_mlmon.processor.detect.sensitivity import Sensitivities, StreamRow
 from otel_mlmon.processor.detect.state import CycleState, StreamState
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.detect.statistics.statistic import Statistic
@@ -69,6 +69,7 @@ class Evaluator:
         self._policies: dict[StreamKey, DetectionPolicy | None] = {}
         self._entries: dict[StreamKey, StreamEntry] = {}
         self._lineage = Lineage()
+        self._sensitivities = Sensitivities()
         self._banks: dict[BankKey, EvidenceBank] = {}
         self._log10_alarm_line = 0.0
 
@@ -137,23 +138,27 @@ class Evaluator:
             references: The present reference by stream.
             is_over: Whether no more comes, so that a part of a day stays one.
         """
-        banks: dict[BankKey, list[StreamKey]] = {}
-        for stream in references.keys() & self._entries.keys():
-            if self.policy(stream) is not None:
-                banks.setdefault(self._entries[stream].bank, []).append(stream)
+        banks: dict[BankKey, dict[StreamKey, int]] = {}
+        for stream in references:
+            entry = self._entries.get(stream)
+            if entry is not None:
+                banks.setdefault(entry.bank, {})[stream] = entry.row
         log10_alarm_line = self._log10_alarm_line or self._alarm_line_for(len(self._entries))
         results: dict[StreamKey, Detectable] = {}
-        for key, streams in banks.items():
+        for key, rows in banks.items():
             with _GUARD:
-                bank = self._banks[key]
-                rows = [self._stream_row(bank, stream, references[stream]) for stream in streams]
-                values = measure_detectable(bank, rows, log10_alarm_line * _LN_10, is_over=is_over)
-                results |= zip(streams, values, strict=True)
+                results |= self._sensitivities.measure(
+                    self._banks[key],
+                    rows,
+                    lambda stream: self._stream_row(stream, references[stream]),
+                    log10_alarm_line * _LN_10,
+                    is_over=is_over,
+                )
         return results
 
-    def _stream_row(self, bank: EvidenceBank, stream: StreamKey, reference: Reference) -> StreamRow:
-        row, policy = self._entries[stream].row, self.policy(stream)
-        last_ns = int(bank.column("last_ns")[row])
+    def _stream_row(self, stream: StreamKey, reference: Reference) -> StreamRow:
+        entry, policy = self._entries[stream], self.policy(stream)
+        row, last_ns = entry.row, int(self._banks[entry.bank].column("last_ns")[entry.row])
         return StreamRow(
             row=row,
             maximum=MAX_DETECTABLE if policy is None else policy.max_detectable,
@@ -192,6 +197,7 @@ class Evaluator:
         if entry is not None:
             self._banks[entry.bank].remove(entry.row)
             self._lineage.remove(stream)
+            self._sensitivities.remove(stream)
 
     def _count_watched(self, windows: Iterable[Window]) -> int:
         """Counts the streams that the false-alarm budget is over: those with a reference and a policy."""

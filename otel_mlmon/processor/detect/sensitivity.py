@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,12 @@ from otel_mlmon.processor.detect.detectable import (
 from otel_mlmon.processor.detect.evidence import EvidenceBank
 from otel_mlmon.processor.detect.rare_bins import RareLimits
 from otel_mlmon.processor.detect.slot_null import DayNull, stack_slots
+from otel_mlmon.processor.detect.traffic import DAY_NS
+from otel_mlmon.processor.window.window import StreamKey
 from otel_mlmon.types import Floats, Indices
+
+SLACK: Final = 0.02
+"""Smaller changes of what a result depends on do not change it by more than it is exact."""
 
 
 class StreamRow(NamedTuple):
@@ -32,6 +37,61 @@ class StreamRow(NamedTuple):
     """What is no drift on a day as the present one; None for what the reference has."""
     is_budget: bool
     """Whether its reference is an allowance, which is known exactly."""
+
+
+class Sensitivities:
+    """Keeps what was measured of each stream.
+
+    It is measured anew on another day, and where traffic, design effect or alarm line changed by more than `SLACK`.
+    """
+
+    def __init__(self) -> None:
+        self._measured: dict[StreamKey, tuple[tuple[float, float, int, float], Detectable]] = {}
+
+    def remove(self, stream: StreamKey) -> None:
+        """Forgets what was measured of a stream."""
+        self._measured.pop(stream, None)
+
+    def measure(
+        self,
+        bank: EvidenceBank,
+        rows: Mapping[StreamKey, int],
+        build_row: Callable[[StreamKey], StreamRow],
+        log_alarm_line: float,
+        *,
+        is_over: bool,
+    ) -> Iterator[tuple[StreamKey, Detectable]]:
+        """Yields how small a drift of each stream would be found within a day.
+
+        Args:
+            bank: The bank.
+            rows: Its rows by stream.
+            build_row: Returns what else the result of a stream depends on.
+            log_alarm_line: ln of the evidence that is an alarm.
+            is_over: As `DailyTraffic.items_per_day` has it.
+        """
+        places = np.fromiter(rows.values(), dtype=np.intp, count=len(rows))
+        columns = (
+            bank.effects.divisor[places].tolist(),
+            bank.traffic.items_per_day(places, is_over=is_over).tolist(),
+            (bank.column("last_ns")[places] // DAY_NS).tolist(),
+            [log_alarm_line] * len(rows),
+        )
+        inputs = dict(zip(rows, zip(*columns, strict=True), strict=True))
+        changed = [stream for stream, values in inputs.items() if not self._is_fresh(stream, values)]
+        if changed:
+            built = [build_row(stream) for stream in changed]
+            results = measure_detectable(bank, built, log_alarm_line, is_over=is_over)
+            for stream, result in zip(changed, results, strict=True):
+                self._measured[stream] = inputs[stream], result
+        for stream in rows:
+            yield stream, self._measured[stream][1]
+
+    def _is_fresh(self, stream: StreamKey, values: tuple[float, float, int, float]) -> bool:
+        measured = self._measured.get(stream)
+        if measured is None or measured[0][2] != values[2]:
+            return False
+        return all(abs(value - before) <= SLACK * before for value, before in zip(values, measured[0], strict=True))
 
 
 def measure_detectable(
