@@ -44,7 +44,7 @@ def describe_stream(
     window, score, reference = trace.window, trace.score, trace.reference
     state, reason = _judge(trace)
     if state == "ok" and detectable is not None and detectable.weakness is not None and score is not None:
-        state = "weak"
+        state = "unknown" if math.isnan(detectable.shift) else "weak"
         reason = describe_weakness(
             detectable,
             design_effect=score.design_effect,

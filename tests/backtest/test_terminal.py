@@ -49,8 +49,11 @@ def test_a_narrow_terminal_has_fewer_columns(drifted: BacktestReport) -> None:
 
 
 def test_quiet_and_unknown_streams_are_told() -> None:
-    quiet = judged({"x": normal(5_000, seed=1)}, {"x": normal(3_000, seed=2)})
-    assert shown(quiet, 120).startswith("No alarm in 1 of 1 streams.")
+    quiet = judged({"x": normal(10_000, seed=1)}, {"x": normal(10_000, seed=2)})
+    assert shown(quiet, 120).startswith("No alarm in 1 of 1 streams.\n")
+    weak = shown(judged({"x": normal(5_000, seed=1)}, {"x": normal(2_000, seed=2)}), 120)
+    assert weak.startswith("No alarm in 1 of 1 streams; 1 of them is weak: a usual drift could have been missed.")
+    assert "x: weak: only 2 000 values are judged: a shift of " in weak
     short = shown(judged({"x": normal(5_000, seed=1)}, {"x": normal(30, seed=2)}), 120)
     assert short.startswith("Nothing could be judged.")
     assert "x: unknown: too few values" in short
