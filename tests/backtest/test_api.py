@@ -183,7 +183,7 @@ ONE_VALUE = "its reference holds a single value, so it is not known how others c
             np.arange(2000.0) + 0.5,
             [7.0],
             "unknown",
-            "too few values to know how they vary: 1, and 1 000 or more are needed",
+            "only 1 values are judged: no shift, however large, would be found in a day of this data",
             id="one row of data",
         ),
         pytest.param(
@@ -334,7 +334,7 @@ def test_a_word_late_in_a_long_file_is_no_drift(tmp_path: Path) -> None:
 
 
 def test_rows_with_times_have_daily_cycles() -> None:
-    """Ten days of ±.10 within a day against a reference of all hours: no alarm, and the report says that it is a cycle."""
+    """Ten days of ±.10 within a day against a reference of all hours: no alarm, and words for the cycle."""
     rng = np.random.default_rng(12)
     minutes = np.arange(10 * 1440 * 3) / 3.0
     share = 0.5 + 0.10 * np.sin(2.0 * np.pi * minutes / 1440.0)
