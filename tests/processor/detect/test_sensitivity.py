@@ -12,7 +12,7 @@ from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.window.window import Bins, Reference, ReferenceOrigin, StreamKey, Window
-from otel_mlmon.types import ModelKey
+from otel_mlmon.types import Floats, ModelKey
 from tests.support.cycles import DAY_NS, MONDAY
 
 STREAM = StreamKey(ModelKey("shop", "1"), "prediction.label")
@@ -112,3 +112,53 @@ def test_what_drifts_or_learns_is_called_so() -> None:
     for state in ("learning", "drift", "no_data"):
         score = Score(state=state, log10_evidence=0.0, log10_alarm_line=LINE)  # type: ignore[arg-type]
         assert score.with_detectable(detectable).state == state
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_stream_is_ok_for_more_than_a_day_while_twice_what_it_states_goes_unseen(seed: int) -> None:
+    """Random classes, traffic, references and bursts; every other stream has a cycle of ±.05 within a day."""
+    rng = np.random.default_rng([77, seed])
+    bins, burst = int(rng.choice([2, 4, 10])), int(rng.choice([1, 1, 6]))
+    per_pane, has_cycles = int(rng.choice([30, 250, 900])) * burst, seed % 2 == 1
+    shares = np.maximum(rng.dirichlet(np.full(bins, 2.0)), 0.02)
+    shares /= shares.sum()
+    names = tuple(map(str, range(bins)))
+    known = Reference(
+        bins=Bins(names=names, is_ordered=False), counts=rng.multinomial(5_000 // burst * 2, shares) * burst
+    )
+    policy = DetectionPolicy(tolerance=0.02, direction="both")
+    evaluator = Evaluator(policy_for=lambda _: policy, alarm_line_for=lambda _: LINE, has_cycles=has_cycles)
+    moved, state, stated = shares, "", math.nan
+    panes_a_day, days = 48, 5
+    for pane in range(days * panes_a_day):
+        if pane == (days - 1) * panes_a_day:
+            if state != "ok":
+                return
+            moved = _move(shares, 2.0 * stated)
+        swing = 0.05 * math.sin(2.0 * math.pi * pane / panes_a_day) * has_cycles
+        present = moved.copy()
+        top = np.argsort(moved)[-2:]
+        present[top] += swing * min(1.0, float(moved[top].min()) / 0.06) * np.array([1.0, -1.0])
+        counts = rng.multinomial(per_pane // burst, np.clip(present, 0.0, 1.0) / present.sum()) * burst
+        start_ns = MONDAY * DAY_NS + pane * DAY_NS // panes_a_day
+        window = Window(
+            stream=STREAM, start_ns=start_ns, end_ns=start_ns + DAY_NS // panes_a_day, reference=known, pane=counts,
+            rolling=counts, rolling_start_ns=start_ns,
+        )  # fmt: skip
+        ((_, score),) = evaluator.evaluate([window])
+        if score.state == "drift":
+            assert pane >= (days - 1) * panes_a_day
+            return
+        if pane % 12 == 11:
+            detectable = evaluator.measure_detectable({STREAM: known})[STREAM]
+            state, stated = score.with_detectable(detectable).state, detectable.shift
+    assert state != "ok"
+
+
+def _move(shares: Floats, size: float) -> Floats:
+    """Moves so much, or what is there, from the most frequent bin to the others in proportion."""
+    top = int(shares.argmax())
+    taken = min(size, 0.95 * float(shares[top]))
+    moved: Floats = shares + taken * shares / (1.0 - shares[top])
+    moved[top] = shares[top] - taken
+    return moved
