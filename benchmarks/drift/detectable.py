@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.processor.detect.evidence import CALIBRATING, DRIFT, EvidenceBank
-from otel_mlmon.processor.detect.sensitivity import StreamRow, measure_detectable
+from otel_mlmon.processor.detect.measure import StreamRow, measure_detectable
 from otel_mlmon.types import Counts, Floats
 
 FLEET_LINE = math.log(6.7e6)

@@ -56,7 +56,7 @@ class Evidence:
 
     @property
     def contributions(self) -> tuple[float, ...]:
-        return tuple(self.bank.contributions[self.row].tolist())
+        return tuple(self.bank.column("contributions")[self.row].tolist())
 
     def state(self) -> EvidenceState:
         return self.bank.state(self.row)

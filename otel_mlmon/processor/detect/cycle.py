@@ -38,6 +38,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from otel_mlmon.processor.detect.alternatives import set_sums
+from otel_mlmon.processor.detect.bets import DayNull, SlotNull, compute_reference_variance
 from otel_mlmon.processor.detect.cycle_statistics import (
     HOURS,
     QUARTERS,
@@ -46,7 +47,6 @@ from otel_mlmon.processor.detect.cycle_statistics import (
     find_restless_slots,
     measure_daily_cycle,
 )
-from otel_mlmon.processor.detect.slot_null import DayNull, SlotNull, compute_reference_variance
 from otel_mlmon.processor.detect.state import CycleDay, CycleState
 from otel_mlmon.types import Floats, Ints
 

@@ -7,11 +7,11 @@ from typing import Final
 
 import numpy as np
 
+from otel_mlmon.processor.detect.bets import DayNull, SlotNull
 from otel_mlmon.processor.detect.cycle import DAY_NS, DailyCycle, start_cycle
-from otel_mlmon.processor.detect.cycle_inheritance import inherit_days
 from otel_mlmon.processor.detect.cycle_statistics import HOURS
 from otel_mlmon.processor.detect.evidence import EvidenceBank
-from otel_mlmon.processor.detect.slot_null import DayNull, SlotNull
+from otel_mlmon.processor.detect.inheritance import inherit_days
 from otel_mlmon.processor.detect.state import CycleState
 from otel_mlmon.processor.window.window import Bins, Reference, ReferenceOrigin, StreamKey, Window
 from otel_mlmon.types import Bools, Floats, Indices

@@ -12,31 +12,82 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 
 from otel_mlmon.guard import guard
-from otel_mlmon.processor.detect.arrays import STAGE, stack_counts
+from otel_mlmon.processor.detect.alternatives import Direction
+from otel_mlmon.processor.detect.arrays import STAGE, split_into_rounds, stack_counts
 from otel_mlmon.processor.detect.cycles import StreamCycles
 from otel_mlmon.processor.detect.detectable import MAX_DETECTABLE, Detectable
 from otel_mlmon.processor.detect.evidence import CALIBRATING, DRIFT, EvidenceBank
-from otel_mlmon.processor.detect.measure import measure_windows
+from otel_mlmon.processor.detect.inheritance import Lineage
+from otel_mlmon.processor.detect.measure import Sensitivities, StreamRow, measure_windows
 from otel_mlmon.processor.detect.policy import DetectionPolicy
-from otel_mlmon.processor.detect.score import Score, Statistics, ThresholdVerdict
-from otel_mlmon.processor.detect.sensitivity import Sensitivities, StreamRow
+from otel_mlmon.processor.detect.rare_bins import find_rare_names
+from otel_mlmon.processor.detect.score import Score, Statistics
 from otel_mlmon.processor.detect.state import CycleState, StreamState
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.detect.statistics.statistic import Statistic
-from otel_mlmon.processor.detect.stream_entry import BankKey, Lineage, PaneBatch, StreamEntry
-from otel_mlmon.processor.detect.threshold import Threshold
+from otel_mlmon.processor.detect.threshold import judge_thresholds
 from otel_mlmon.processor.window.window import Reference, StreamKey, Window
-from otel_mlmon.semconv import MISSING, OTHER
-from otel_mlmon.types import Bools, Counts
+from otel_mlmon.types import Counts
 
 _GUARD: Final = guard(STAGE)
 _LN_10: Final = math.log(10.0)
+
+
+BankKey = tuple[int, Direction]
+"""The number of bins and the direction, which all streams of one bank share."""
+
+
+@dataclass(slots=True, kw_only=True)
+class StreamEntry:
+    """Locates the evidence of one stream, and names the reference, tolerance and direction it is measured against."""
+
+    bank: BankKey
+    row: int
+    bin_names: tuple[str, ...]
+    tolerance: float
+    reference_counts: tuple[float, ...]
+    reference: Reference | None = None
+    """The reference object that last compared equal: most panes come with the same one."""
+
+    def is_against(self, reference: Reference, policy: DetectionPolicy) -> bool:
+        """Checks whether the evidence is against this very reference, tolerance and direction."""
+        if self.tolerance != policy.tolerance or self.bank[1] != policy.direction:
+            return False
+        if self.reference is not reference:
+            if self.bin_names != reference.bins.names or self.reference_counts != tuple(reference.counts.tolist()):
+                return False
+            self.reference = reference
+        return True
+
+    def is_rebinned(self, reference: Reference, policy: DetectionPolicy) -> bool:
+        """Checks whether this reference is the same values in other bins, and judged the same way."""
+        return (
+            self.tolerance == policy.tolerance
+            and self.bank[1] == policy.direction
+            and reference.bins.is_ordered
+            and self.bin_names != reference.bins.names
+            and int(sum(self.reference_counts)) == reference.total
+        )
+
+
+@dataclass(slots=True)
+class PaneBatch:
+    """Collects one pane of each of several streams of one bank, whose bins are all ordered or all not."""
+
+    bank: BankKey
+    is_ordered: bool
+    positions: list[int] = field(default_factory=list)
+    """Positions of the windows in the call of `evaluate`."""
+    windows: list[Window] = field(default_factory=list)
+    policies: list[DetectionPolicy] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    """Rows of the bank."""
 
 
 class Evaluator:
@@ -86,7 +137,7 @@ class Evaluator:
         log10_alarm_line = self._alarm_line_for(self._count_watched(window for window, _ in judged))
         self._log10_alarm_line = log10_alarm_line
         scores: list[Score | None] = [None] * len(judged)
-        for positions in _split_into_rounds([window.stream for window, _ in judged]):
+        for positions in split_into_rounds([window.stream for window, _ in judged]):
             for batch in self._batches(judged, positions):
                 for position, score in zip(batch.positions, self._scores(batch, log10_alarm_line), strict=True):
                     scores[position] = score
@@ -241,7 +292,7 @@ class Evaluator:
         row = bank.add(
             reference.counts,
             policy.tolerance,
-            always_rare=_find_rare_bins(reference.bins.names),
+            always_rare=find_rare_names(reference.bins.names),
             design_effect=reference.design_effect,
         )
         if previous is not None and is_rebinned:
@@ -298,7 +349,7 @@ class Evaluator:
             bank.log_e[rows].tolist(),
             bank.column("since_ns")[rows].tolist(),
             bank.effects.estimate[rows].tolist(),
-            map(tuple, bank.contributions[rows].tolist()),
+            map(tuple, bank.column("contributions")[rows].tolist()),
             bank.column("total")[rows].tolist(),
             strict=True,
         )
@@ -314,7 +365,9 @@ class Evaluator:
                 reference_count=int(reference_count),
                 current_count=count,
                 statistics=statistics,
-                thresholds=_judge(policy.thresholds, statistics, count=count, bins=bins) if statistics else (),
+                thresholds=judge_thresholds(policy.thresholds, statistics, count=count, bins=bins)
+                if statistics
+                else (),
                 contributions=contributions,
             )
 
@@ -327,33 +380,6 @@ class Evaluator:
         for position, statistics in zip(positions, self.measure(pairs) if pairs else (), strict=True):
             results[position] = statistics
         return results
-
-
-def _find_rare_bins(names: Sequence[str]) -> Bools:
-    """Returns which bins have a tolerance of their own whatever their share: missing values, and unnamed classes."""
-    return np.array([name in (MISSING, OTHER) for name in names])
-
-
-def _split_into_rounds(streams: Sequence[StreamKey]) -> Sequence[Sequence[int]]:
-    """Splits the positions of `streams` so that no stream is twice in a round, and its panes keep their order."""
-    if len(set(streams)) == len(streams):
-        return [range(len(streams))]
-    counts: dict[StreamKey, int] = {}
-    rounds: list[list[int]] = []
-    for position, stream in enumerate(streams):
-        count = counts.get(stream, 0)
-        counts[stream] = count + 1
-        if count == len(rounds):
-            rounds.append([])
-        rounds[count].append(position)
-    return rounds
-
-
-def _judge(
-    thresholds: tuple[Threshold, ...], statistics: Statistics, *, count: int, bins: int
-) -> tuple[ThresholdVerdict, ...]:
-    verdicts = (threshold.judge(statistics, count=count, bins=bins) for threshold in thresholds)
-    return tuple(verdict for verdict in verdicts if verdict is not None)
 
 
 def _mark_absence(window: Window, score: Score) -> Score:

@@ -48,13 +48,21 @@ from numpy.typing import NDArray
 
 from otel_mlmon.processor.detect.alternatives import Direction, add_pane, set_sums
 from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex, as_slice, check_counts
-from otel_mlmon.processor.detect.bets import UNIVERSAL, Bets, CycleNull, Null, PaneBets
+from otel_mlmon.processor.detect.bets import (
+    UNIVERSAL,
+    Bets,
+    CycleNull,
+    Null,
+    PaneBets,
+    SlotArrays,
+    SlotNull,
+    compute_reference_variance,
+    stack_slots,
+)
 from otel_mlmon.processor.detect.design_effect import DesignEffects
-from otel_mlmon.processor.detect.detectable import find_even_share
+from otel_mlmon.processor.detect.detectable import DailyTraffic, find_even_share
 from otel_mlmon.processor.detect.rare_bins import RareBins
-from otel_mlmon.processor.detect.slot_null import SlotArrays, SlotNull, compute_reference_variance, stack_slots
 from otel_mlmon.processor.detect.state import EvidenceState
-from otel_mlmon.processor.detect.traffic import DailyTraffic
 from otel_mlmon.types import Bools, Floats, Indices, Ints
 
 CAP: Final = 100.0
@@ -133,14 +141,6 @@ class EvidenceBank:
     def status(self) -> NDArray[np.int8]:
         """By row, one of `CALIBRATING`, `OK` and `DRIFT`."""
         return self._arrays["status"]
-
-    @property
-    def contributions(self) -> Floats:
-        """By how many nats each bin raised ln W_j of the leading component since W left 1, shape (rows, K).
-
-        Without the universal component's price; a bet on a rare bin is all of that bin.
-        """
-        return self._arrays["contributions"]
 
     def add(
         self,

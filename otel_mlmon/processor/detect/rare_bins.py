@@ -31,6 +31,7 @@ Source: Johnson and Kotz, Discrete Distributions, 1969, after Wilson and Hilfert
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -38,6 +39,7 @@ import numpy as np
 from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex
 from otel_mlmon.processor.detect.detectable import RareShares
 from otel_mlmon.processor.detect.state import RareBinState
+from otel_mlmon.semconv import MISSING, OTHER
 from otel_mlmon.types import Bools, Floats, Indices, Ints
 
 TILTS: Final = np.array([0.36, 1.08, 3.24])
@@ -307,6 +309,11 @@ class RareBins:
         for name in ("bins", "counts", "log_weights", "lifts", "peaks", "since_ns", "log_cusums", "onsets_ns"):
             self._arrays[name][:capacity, : self._slots] = previous[name]
         self._slots = slots
+
+
+def find_rare_names(names: Sequence[str]) -> Bools:
+    """Returns which bins have a tolerance of their own whatever their share: missing values, and unnamed classes."""
+    return np.array([name in (MISSING, OTHER) for name in names])
 
 
 def bounds(counts: Floats, totals: Floats, effect: Floats) -> tuple[Floats, Floats]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from otel_mlmon.processor.detect.bets import compute_reference_variance
 from otel_mlmon.processor.detect.cycle import (
     DAY_NS,
     FORGIVEN_UNKNOWN,
@@ -21,7 +22,6 @@ from otel_mlmon.processor.detect.cycle_statistics import (
     find_restless_slots,
     measure_daily_cycle,
 )
-from otel_mlmon.processor.detect.slot_null import compute_reference_variance
 from tests.support.cycles import MONDAY, alarms, hours_to_alarm, traffic
 
 Table = NDArray[np.int64]

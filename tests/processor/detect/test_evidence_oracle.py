@@ -212,7 +212,7 @@ def test_properties_are_of_the_row() -> None:
     rows = [bank.add(np.array(counts), 0.02) for counts in ([30, 10], [0, 5])]
     assert bank.column("reference")[rows].tolist() == [[30.0, 10.0], [0.0, 5.0]]
     assert bank.column("total")[rows].tolist() == [40.0, 5.0]
-    assert bank.contributions[rows].tolist() == [[0.0, 0.0]] * 2
+    assert bank.column("contributions")[rows].tolist() == [[0.0, 0.0]] * 2
     assert (bank.bins, bank.direction, bank.status[rows].tolist()) == (2, "up", [0, 0])
     spreads = [2 * share * (1 - share) for share in (30.5 / 41, 0.5 / 6)]
     assert bank._arrays["variance"][rows].tolist() == pytest.approx([4 * spreads[0] / 160, 4 * spreads[1] / 20])

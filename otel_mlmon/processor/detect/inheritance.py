@@ -1,4 +1,4 @@
-"""The daily cycle that a new model version begins with: that of the version before, over the bins of the new one.
+"""What a new model version takes over from the version before: which one that is, and its daily cycle over new bins.
 
 A deploy does not change when people get up. The counts of whole days that the version before accepted are taken over,
 and serve until as many days of a kind are known of the version itself. Bins of classes are the same by name, and a
@@ -8,12 +8,13 @@ lies between their edges, values being taken as spread evenly within a bin.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
 from otel_mlmon.processor.detect.state import CycleDay, CycleState
-from otel_mlmon.processor.window.window import Bins, Reference
+from otel_mlmon.processor.window.window import Bins, Reference, StreamKey
 from otel_mlmon.types import Floats, Ints
 
 
@@ -56,3 +57,35 @@ def _spread(counts: Ints, edges: tuple[float, ...], others: tuple[float, ...]) -
     sums = np.concatenate([np.zeros((len(counts), 1)), np.cumsum(counts[:, : len(edges) + 1], axis=-1)], axis=-1)
     inner = np.array([np.interp(others, places, row) for row in sums])
     return np.diff(inner, prepend=0.0, append=sums[:, -1:], axis=-1)
+
+
+class Lineage:
+    """The versions of every stream of every model, so that a new one finds the version before."""
+
+    def __init__(self) -> None:
+        self._versions: dict[tuple[str, str, str], dict[StreamKey, None]] = {}
+
+    def add(self, stream: StreamKey) -> None:
+        """Adds the stream of one version."""
+        self._versions.setdefault(_name_of(stream), {})[stream] = None
+
+    def remove(self, stream: StreamKey) -> None:
+        """Removes it."""
+        versions = self._versions.get(_name_of(stream), {})
+        versions.pop(stream, None)
+        if not versions:
+            self._versions.pop(_name_of(stream), None)
+
+    def find_before(self, stream: StreamKey, measure_traffic: Callable[[StreamKey], float]) -> StreamKey | None:
+        """Finds the same stream of the version before: of several, the one that bears the traffic; None without any.
+
+        Args:
+            stream: Of a version that is new.
+            measure_traffic: Returns how many values a stream had lately.
+        """
+        others = [other for other in self._versions.get(_name_of(stream), ()) if other != stream]
+        return max(others, key=lambda other: (measure_traffic(other), other), default=None)
+
+
+def _name_of(stream: StreamKey) -> tuple[str, str, str]:
+    return stream.model.name, stream.model.environment, stream.stream
