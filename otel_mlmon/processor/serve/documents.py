@@ -189,18 +189,22 @@ def detectable_document(score: Score) -> Document | None:
         detectable, design_effect=score.design_effect, reference_count=score.reference_count
     )
     return {
-        "shift": detectable.shift,
-        "ratio": detectable.ratio,
-        "new_share": detectable.new_share,
+        "shift": _known(detectable.shift),
+        "ratio": _known(detectable.ratio),
+        "new_share": _known(detectable.new_share),
         "probability": PROBABILITY,
         "items_per_day": detectable.items_per_day,
-        "daily_cycle": None if math.isnan(detectable.daily_amplitude) else detectable.daily_amplitude,
+        "daily_cycle": _known(detectable.daily_amplitude),
         "max_shift": detectable.max_shift,
         "sentence": describe_detectable(detectable),
         "weakness": detectable.weakness,
         "reason": reason,
         "remedy": remedy,
     }
+
+
+def _known(number: float) -> float | None:
+    return None if math.isnan(number) else number
 
 
 def gauges(document: Document, scores: Mapping[StreamKey, Score], rules: Iterable[RuleStatus]) -> Iterator[MetricValue]:
