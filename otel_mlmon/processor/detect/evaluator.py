@@ -127,7 +127,7 @@ class Evaluator:
     def evaluate(self, windows: Iterable[Window]) -> list[tuple[Window, Score]]:
         """Evaluates the panes of many streams; those of one stream come in the order of their time, each once.
 
-        A score depends on the other windows by the alarm line only. The same reference over other bins keeps a
+        A score depends on the other windows by the alarm line, and on those of the version before. The same reference over other bins keeps a
         stream's evidence; another reference, tolerance or direction starts it anew.
 
         Returns:
@@ -317,7 +317,9 @@ class Evaluator:
         if before is None:
             return
         entry = self._entries[before]
-        bank.effects.raise_prior(row, float(self._banks[entry.bank].effects.estimate[entry.row]))
+        effects = self._banks[entry.bank].effects
+        if effects.is_calibrated[entry.row]:
+            bank.effects.raise_prior(row, float(effects.estimate[entry.row]))
         if self._cycles is not None:
             self._cycles.inherit(stream, before)
 
