@@ -127,8 +127,8 @@ class Evaluator:
     def evaluate(self, windows: Iterable[Window]) -> list[tuple[Window, Score]]:
         """Evaluates the panes of many streams; those of one stream come in the order of their time, each once.
 
-        A score depends on the other windows by the alarm line, and on those of the version before. The same reference over other bins keeps a
-        stream's evidence; another reference, tolerance or direction starts it anew.
+        A score depends on the other windows by the alarm line, and on those of the version before. The same reference
+        over other bins keeps a stream's evidence; another reference, tolerance or direction starts it anew.
 
         Returns:
             One score for each window of a stream that has a policy, in the order of `windows`.
