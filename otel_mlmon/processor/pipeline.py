@@ -372,7 +372,9 @@ class ProcessorPipeline:
         pairs = {stream: window for stream, window in windows.items() if window is not None}
         unmeasured = [stream for stream in pairs if scores[stream].statistics is None]
         results = dict(zip(unmeasured, self._evaluator.measure([pairs[stream] for stream in unmeasured]), strict=True))
-        detectable = self._evaluator.measure_detectable({stream: pair[0] for stream, pair in pairs.items()})
+        references = {stream: self._windows.current_reference(stream) for stream in scores}
+        known = {stream: reference for stream, reference in references.items() if reference is not None}
+        detectable = self._evaluator.measure_detectable(known)
         for stream, score in scores.items():
             statistics = score.statistics or results.get(stream, Statistics())
             self._scores[stream] = replace(score, statistics=statistics).with_detectable(detectable.get(stream))
