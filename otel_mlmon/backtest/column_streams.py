@@ -13,6 +13,7 @@ from otel_mlmon.backtest.columns import ColumnChoice
 from otel_mlmon.backtest.counting import CountPlan, RowCounter, StreamPlan
 from otel_mlmon.backtest.counts import FIRST_ROWS, TableCounts
 from otel_mlmon.errors import ConfigurationError
+from otel_mlmon.processor.detect.design_effect import DesignEffects
 from otel_mlmon.processor.window.binning import ClassBins
 from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
 from otel_mlmon.processor.window.window import Reference, StreamKey
@@ -93,8 +94,18 @@ def measure_design_effects(profile: Profile, table: Table, choices: Mapping[str,
 def _estimate_design_effect(counts: TableCounts, index: int, stream: ColumnStream) -> DesignEffect | None:
     """Estimates the design effect of a stream from blocks of the first rows; None of too few."""
     codes = counts.first.codes[index]
-    blocks = codes[: len(codes) // BLOCK_ROWS * BLOCK_ROWS].reshape(-1, BLOCK_ROWS)
-    return estimate_design_effect(np.array([_count_codes(block, stream) for block in blocks]))
+    rows = codes[: len(codes) // BLOCK_ROWS * BLOCK_ROWS].reshape(-1, BLOCK_ROWS)
+    blocks = np.array([_count_codes(block, stream) for block in rows])
+    if not len(blocks):
+        return None
+    # As of live panes where there are enough; it knows by itself how well it is known.
+    effects, counts_of_all = DesignEffects(stream.plan.bins), stream.reference.counts + 0.5
+    effects.start(0, counts_of_all / counts_of_all.sum())
+    for block in blocks:
+        effects.add(np.zeros(1, dtype=np.intp), block[None].astype(np.float64), np.array([float(BLOCK_ROWS)]))
+    if not effects.is_calibrated[0]:
+        return estimate_design_effect(blocks)
+    return DesignEffect(float(effects.divisor[0]), int(effects.state(0).difference_counts.max()))
 
 
 def with_design_effects(streams: Sequence[ColumnStream], counts: TableCounts) -> list[ColumnStream]:

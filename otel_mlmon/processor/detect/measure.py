@@ -94,7 +94,7 @@ def _transpose(columns: Sequence[Floats | None], rows: int) -> Iterable[tuple[An
 
 
 SLACK: Final = 0.02
-"""Smaller changes of what a result depends on do not change it by more than it is exact."""
+"""Traffic and design effect are taken on a grid of ratios as far apart, so that small changes change nothing."""
 
 
 class StreamRow(NamedTuple):
@@ -112,7 +112,8 @@ class StreamRow(NamedTuple):
 class Sensitivities:
     """Keeps what was measured of each stream.
 
-    It is measured anew on another day, and where traffic, design effect or alarm line changed by more than `SLACK`.
+    It is measured anew on another day, at another alarm line, and where traffic or design effect changed by more than
+    `SLACK`; so it follows from the present alone, and is the same after a restart.
     """
 
     def __init__(self) -> None:
@@ -141,14 +142,12 @@ class Sensitivities:
             is_over: As `DailyTraffic.items_per_day` has it.
         """
         places = np.fromiter(rows.values(), dtype=np.intp, count=len(rows))
-        columns = (
-            bank.effects.divisor[places].tolist(),
-            bank.traffic.items_per_day(places, is_over=is_over).tolist(),
-            (bank.column("last_ns")[places] // DAY_NS).tolist(),
-            [log_alarm_line] * len(rows),
-        )
+        effect, items = _measure_supply(bank, places, is_over=is_over)
+        days = bank.column("last_ns")[places] // DAY_NS
+        columns = (effect.tolist(), items.tolist(), days.tolist(), [log_alarm_line] * len(rows))
         inputs = dict(zip(rows, zip(*columns, strict=True), strict=True))
-        changed = [stream for stream, values in inputs.items() if not self._is_fresh(stream, values)]
+        measured = self._measured
+        changed = [key for key, values in inputs.items() if key not in measured or measured[key][0] != values]
         if changed:
             built = [build_row(stream) for stream in changed]
             results = measure_detectable(bank, built, log_alarm_line, is_over=is_over)
@@ -156,12 +155,6 @@ class Sensitivities:
                 self._measured[stream] = inputs[stream], result
         for stream in rows:
             yield stream, self._measured[stream][1]
-
-    def _is_fresh(self, stream: StreamKey, values: tuple[float, float, int, float]) -> bool:
-        measured = self._measured.get(stream)
-        if measured is None or measured[0][2] != values[2]:
-            return False
-        return all(abs(value - before) <= SLACK * before for value, before in zip(values, measured[0], strict=True))
 
 
 def measure_detectable(
@@ -201,14 +194,14 @@ def _build_setting(
     bank: EvidenceBank, rows: Indices, days: Sequence[DayNull | None], log_alarm_line: float, *, is_over: bool
 ) -> tuple[Setting, RareLimits | None]:
     log_line = log_alarm_line - bank.least_log_weight
-    effect: Floats = bank.effects.divisor[rows]
+    effect, items = _measure_supply(bank, rows, is_over=is_over)
     setting = Setting(
         share=bank.column("even_share")[rows],
         tolerance=bank.column("tolerance")[rows],
         variance=bank.column("variance")[rows],
         size=bank.column("total")[rows],
         effect=effect,
-        items=bank.traffic.items_per_day(rows, is_over=is_over),
+        items=items,
         log_line=np.full(rows.size, log_line + NATS_PER_BIN * max(0, bank.bins - MAX_BINS_OF_PAIRS)),
     )
     slots = stack_slots(rows, [day and day.null for day in days], bank.slot_of_reference)
@@ -220,3 +213,9 @@ def _build_setting(
         size=np.array([day.size if day else size for day, size in zip(days, setting.size, strict=True)]),
     )
     return cycled, RareLimits(slots.highest[:, : bank.bins], slots.lowest[:, : bank.bins], slots.size, slots.forgiven)
+
+
+def _measure_supply(bank: EvidenceBank, rows: Indices, *, is_over: bool) -> tuple[Floats, Floats]:
+    """Measures φ and the values a day, on the grid of `SLACK`, shape (S,) each."""
+    effect, items = bank.effects.divisor[rows], bank.traffic.items_per_day(rows, is_over=is_over)
+    return np.exp(np.rint(np.log(effect) / SLACK) * SLACK), np.expm1(np.rint(np.log1p(items) / SLACK) * SLACK)

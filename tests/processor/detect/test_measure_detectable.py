@@ -53,7 +53,8 @@ def run(
 
 def test_ok_states_a_small_shift() -> None:
     score, detectable = run()
-    assert (score.state, detectable.weakness, detectable.items_per_day) == ("ok", None, 36_000.0)
+    assert (score.state, detectable.weakness) == ("ok", None)
+    assert detectable.items_per_day == pytest.approx(36_000.0, rel=0.011)
     assert 0.04 < detectable.shift < 0.07
     assert math.isnan(detectable.ratio)
     assert score.detectable == detectable
