@@ -127,7 +127,6 @@ COVERED_BY = {
     "processor/receive/codec": "processor/receive/test_admission.py",
     "processor/receive/events": "processor/receive/test_admission.py",
     "processor/receive/responses": "processor/receive/test_http.py",
-    "processor/detect/slot_null": "processor/detect/test_cycle.py",
     "processor/receive/sketches": "processor/receive/test_decode.py",
     "processor/serve/config": "processor/config/test_load.py",
     "processor/serve/health": "processor/serve/test_api.py",
