@@ -61,7 +61,7 @@ TEXT_KEY_ID: Final = "ml.text.key_id"
 DEPLOYMENT_ENVIRONMENT: Final = "deployment.environment.name"
 
 OTHER: Final = "_OTHER"
-"""The value that stands for all labels or categories beyond the first K."""
+"""The value that stands for labels or categories that are neither named nor counted in a bucket."""
 
 MISSING: Final = "_MISSING"
 """The bin of values that are NaN, None or infinite."""
@@ -166,7 +166,7 @@ DURATION: Final = _histogram(
 )
 BATCH: Final = _histogram("ml.inference.batch.size", "{sample}", "Rows in an inference call.", bounds=BATCH_SIZE_BOUNDS)
 PREDICTIONS: Final = _counter(
-    "ml.predictions", "{prediction}", "Predictions by label, beyond the first K `_OTHER`.",
+    "ml.predictions", "{prediction}", "Predictions by label; beyond K names in buckets.",
     PREDICTION_LABEL, OUTPUT_NAME, TEXT_KEY_ID,
 )  # fmt: skip
 UNCOUNTED: Final = _counter(
@@ -195,7 +195,7 @@ MISSING_VALUES: Final = _counter("ml.input.missing", "{value}", "Inputs that are
 CATEGORY: Final = _counter(
     "ml.input.category",
     "{value}",
-    "Values of a categorical input; those beyond the first K are `_OTHER`.",
+    "Values of a categorical input; beyond K names in buckets.",
     FEATURE_NAME,
     FEATURE_VALUE,
     TEXT_KEY_ID,
@@ -260,7 +260,7 @@ DRIFT_STATES: Final[Mapping[str, int]] = {"ok": 0, "drift": 1, "learning": 2, "w
 
 DRIFT_STATE: Final = _gauge("ml.drift.state", "{state}", f"State of a stream: {_explain(DRIFT_STATES)}.", DRIFT_STREAM)
 
-ALERT_STATES: Final[Mapping[str, int]] = {"ok": 0, "pending": 1, "firing": 2, "no_data": 3, "error": 4}
+ALERT_STATES: Final[Mapping[str, int]] = {"ok": 0, "pending": 1, "firing": 2, "no_data": 3, "error": 4, "unknown": 5}
 """The value of `ml.alert.state` in each state of a rule."""
 
 ALERT_STATE: Final = _gauge("ml.alert.state", "{state}", f"State of a rule: {_explain(ALERT_STATES)}.", ALERT_RULE)

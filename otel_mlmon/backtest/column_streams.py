@@ -17,6 +17,7 @@ from otel_mlmon.processor.detect.design_effect import DesignEffects
 from otel_mlmon.processor.window.binning import ClassBins
 from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
 from otel_mlmon.processor.window.window import Reference, StreamKey
+from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.reference.design_effect import DesignEffect, estimate_design_effect
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.table.table import Table
@@ -33,6 +34,8 @@ class ColumnStream:
     key: StreamKey
     plan: StreamPlan
     reference: Reference
+    calibration: Calibration | None = None
+    """Of confidences, how often predictions are right at each on labelled data; None if that is not known."""
 
     @property
     def column(self) -> str:
@@ -67,7 +70,8 @@ def build_streams(table: Table, choices: Mapping[str, ColumnChoice], profile: Pr
             continue
         key = StreamKey(ModelKey(profile.model, profile.version), choice.stream)
         plan = StreamPlan(column=column, kind=choice.kind, binning=reference.binning)
-        streams.append(ColumnStream(key=key, plan=plan, reference=reference.reference))
+        calibration = profile.calibration if choice.kind == "confidence" else None
+        streams.append(ColumnStream(key=key, plan=plan, reference=reference.reference, calibration=calibration))
     if faults:
         raise ConfigurationError(*faults)
     return streams

@@ -46,10 +46,10 @@ def replay_otlp(request: BacktestRequest, profile: Profile, progress: ProgressCa
         raise ConfigurationError("--timestamp: OTLP has the time of every point already")
     budget = request.budget or DEFAULT_TIMED_BUDGET
     points = _read_points(Path(request.data), progress)
-    judge = Judge(
-        settings_of(tolerance=request.tolerance, budget=budget, window_s=length.time_s),
-        has_times=length.time_s <= MAX_PANE_S,
+    settings = settings_of(
+        tolerance=request.tolerance, budget=budget, window_s=length.time_s, accuracy=request.accuracy
     )
+    judge = Judge(settings, has_times=length.time_s <= MAX_PANE_S, accuracy=request.accuracy)
     windows = _judge_windows(points, profile=profile, window_s=length.time_s, judge=judge, progress=progress)
     detectable = judge.measure_detectable()
     reports = [
@@ -89,6 +89,7 @@ def replay_otlp(request: BacktestRequest, profile: Profile, progress: ProgressCa
             *((f"Not in the reference, so learned from the data itself: {', '.join(learned)}.",) if learned else ()),
             *describe_cycles(detectable, lambda key: key.stream),
         ),
+        accuracy=judge.report_accuracy(format_time),
     )
 
 

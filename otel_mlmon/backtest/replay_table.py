@@ -170,8 +170,8 @@ def judge_counts(
     windows = _order_windows(counts, format_duration(length.time_s) if length.time_s else length.text)
     budget, window_s = _choose_budget(request, counts, windows)
     is_timed = counts.has_times and window_s <= MAX_PANE_S
-    settings = settings_of(tolerance=request.tolerance, budget=budget, window_s=window_s)
-    judge = Judge(settings, has_times=is_timed, streams=len(streams))
+    settings = settings_of(tolerance=request.tolerance, budget=budget, window_s=window_s, accuracy=request.accuracy)
+    judge = Judge(settings, has_times=is_timed, streams=len(streams), accuracy=request.accuracy)
     _judge_windows(with_design_effects(streams, counts), windows, judge, progress, is_timed=is_timed)
     columns = {stream.key: stream.column for stream in streams}
     clock = format_time if is_timed else _build_clock(windows, counts)
@@ -204,6 +204,7 @@ def judge_counts(
         streams=sort_streams(replace(report, model="") for report in reports),
         alerts=describe_alerts(judge, lambda key: columns.get(key, key.stream), clock),
         notes=tuple(notes),
+        accuracy=judge.report_accuracy(clock),
     )
 
 
@@ -280,6 +281,7 @@ def _judge_windows(
                     rolling=rolling,
                     rolling_start_ns=start_ns,
                     rolling_mean=mean,
+                    calibration=stream.calibration,
                 )
             )
         judge.take(window.index, panes)

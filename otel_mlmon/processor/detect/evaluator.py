@@ -27,7 +27,7 @@ from otel_mlmon.processor.detect.inheritance import Lineage
 from otel_mlmon.processor.detect.measure import Sensitivities, StreamRow, measure_windows
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.rare_bins import find_rare_names
-from otel_mlmon.processor.detect.score import Score, Statistics
+from otel_mlmon.processor.detect.score import Score, Statistics, build_learning_score
 from otel_mlmon.processor.detect.state import CycleState, StreamState
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.detect.statistics.statistic import Statistic
@@ -142,7 +142,7 @@ class Evaluator:
                 for position, score in zip(batch.positions, self._scores(batch, log10_alarm_line), strict=True):
                     scores[position] = score
         return [
-            (window, _mark_absence(window, score or _build_learning_score(window, log10_alarm_line)))
+            (window, _mark_absence(window, score or build_learning_score(window, log10_alarm_line)))
             for (window, _), score in zip(judged, scores, strict=True)
         ]
 
@@ -172,27 +172,32 @@ class Evaluator:
         if self._cycles is not None:
             self._cycles.restore(stream, state)
 
-    def pop_changed_cycles(self) -> list[tuple[StreamKey, CycleState]]:
-        """Returns the daily cycles that are to be stored: those that went on to another hour since the last call."""
-        return [] if self._cycles is None else self._cycles.pop_changed()
+    def changed_cycles(self) -> list[tuple[StreamKey, CycleState]]:
+        """Returns the daily cycles that are to be stored: those that went on to another hour since they were."""
+        return [] if self._cycles is None else self._cycles.changed()
+
+    def clear_changed_cycles(self) -> None:
+        """Notes that all daily cycles are stored."""
+        if self._cycles is not None:
+            self._cycles.clear_changed()
 
     def measure(self, windows: Sequence[tuple[Reference, Counts]]) -> list[Statistics]:
         """Measures rolling windows, each a reference and counts of shape (K,); one that fails has no statistics."""
         return measure_windows(windows, self._statistics)
 
     def measure_detectable(
-        self, references: Mapping[StreamKey, Reference], *, is_over: bool = False
+        self, references: Mapping[StreamKey, Reference | None], *, is_over: bool = False
     ) -> dict[StreamKey, Detectable]:
         """Measures how small a drift of each stream would be found within a day; of those that have evidence.
 
         Args:
-            references: The present reference by stream.
+            references: The present reference by stream; None of one that learns it.
             is_over: Whether no more comes, so that a part of a day stays one.
         """
         banks: dict[BankKey, dict[StreamKey, int]] = {}
-        for stream in references:
+        for stream, reference in references.items():
             entry = self._entries.get(stream)
-            if entry is not None:
+            if entry is not None and reference is not None:
                 banks.setdefault(entry.bank, {})[stream] = entry.row
         log10_alarm_line = self._log10_alarm_line or self._alarm_line_for(len(self._entries))
         results: dict[StreamKey, Detectable] = {}
@@ -207,14 +212,14 @@ class Evaluator:
                 )
         return results
 
-    def _stream_row(self, stream: StreamKey, reference: Reference) -> StreamRow:
+    def _stream_row(self, stream: StreamKey, reference: Reference | None) -> StreamRow:
         entry, policy = self._entries[stream], self.policy(stream)
         row, last_ns = entry.row, int(self._banks[entry.bank].column("last_ns")[entry.row])
         return StreamRow(
             row=row,
             maximum=MAX_DETECTABLE if policy is None else policy.max_detectable,
             day=None if self._cycles is None else self._cycles.day_null(stream, reference, last_ns - 1),
-            is_budget=reference.origin == "budget",
+            is_budget=reference is not None and reference.origin == "budget",
         )
 
     def restore(self, stream: StreamKey, state: StreamState) -> None:
@@ -387,13 +392,3 @@ class Evaluator:
 def _mark_absence(window: Window, score: Score) -> Score:
     """Returns the score of a stream that is no longer sent as `no_data`: its evidence stays as it was."""
     return score if window.absence is None else replace(score, state="no_data", since_ns=0)
-
-
-def _build_learning_score(window: Window, log10_alarm_line: float) -> Score:
-    return Score(
-        state="learning",
-        log10_evidence=0.0,
-        log10_alarm_line=log10_alarm_line,
-        reference_count=window.learned if window.reference is None else window.reference.total,
-        current_count=int(window.rolling.sum()),
-    )

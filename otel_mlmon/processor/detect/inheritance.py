@@ -47,7 +47,8 @@ def _rebin(day: CycleDay, bins: Bins, reference: Reference) -> Ints:
             rebinned[:, index] = day.counts[:, position[name]]
     if reference.bins.edges and bins.edges:
         rebinned[:, : len(reference.bins.edges) + 1] = _spread(day.counts, bins.edges, reference.bins.edges)
-    return np.rint(rebinned).astype(np.int64)
+    counts: Ints = np.rint(rebinned).astype(np.int64)
+    return counts
 
 
 def _spread(counts: Ints, edges: tuple[float, ...], others: tuple[float, ...]) -> Floats:
@@ -56,7 +57,8 @@ def _spread(counts: Ints, edges: tuple[float, ...], others: tuple[float, ...]) -
     places = np.array([edges[0] - width, *edges, edges[-1] + width])
     sums = np.concatenate([np.zeros((len(counts), 1)), np.cumsum(counts[:, : len(edges) + 1], axis=-1)], axis=-1)
     inner = np.array([np.interp(others, places, row) for row in sums])
-    return np.diff(inner, prepend=0.0, append=sums[:, -1:], axis=-1)
+    spread: Floats = np.diff(inner, prepend=0.0, append=sums[:, -1:], axis=-1)
+    return spread
 
 
 class Lineage:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from otel_mlmon.processor.detect.detectable import Detectable
+from otel_mlmon.processor.window.window import Window
 
 State = Literal["learning", "ok", "weak", "drift", "no_data", "error"]
 """The state of a stream. `learning`: no reference yet, or (`Score.is_calibrating`) no design effect yet. `ok`: no
@@ -109,6 +110,17 @@ class Score:
         if self.state == "learning":
             return -math.inf
         return self.log10_evidence - self.log10_alarm_line
+
+
+def build_learning_score(window: Window, log10_alarm_line: float) -> Score:
+    """Builds the score of a stream that has no reference yet."""
+    return Score(
+        state="learning",
+        log10_evidence=0.0,
+        log10_alarm_line=log10_alarm_line,
+        reference_count=window.learned if window.reference is None else window.reference.total,
+        current_count=int(window.rolling.sum()),
+    )
 
 
 MIN_LOG10: Final = 1.0

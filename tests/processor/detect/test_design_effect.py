@@ -266,7 +266,7 @@ def test_a_prior_is_never_below_what_the_items_show() -> None:
     effects, row = DesignEffects(2), np.array([0])
     effects.start(0, shares, (1.0, 64))
     for _ in range(30):
-        effects.add(row, (rng.multinomial(5, shares) * 20.0)[None], np.array([100.0]))
+        effects.add(row, (rng.multinomial(5, shares) * 20).astype(np.float64)[None], np.array([100.0]))
     assert effects.estimate[0] > 10.0
 
 

@@ -98,7 +98,7 @@ def test_the_even_share_is_near_that_of_the_best_set(weights: list[float]) -> No
     assert found * (1.0 - found) >= 0.85 * best * (1.0 - best)
     runs = [shares[:edge].sum() for edge in range(1, len(weights))]
     for direction in ("up", "down"):
-        run = find_even_share(shares, direction)  # type: ignore[arg-type]
+        run = find_even_share(shares, direction)
         assert min(abs(run - total) for total in (*runs, *(1.0 - np.array(runs)))) < 1e-9
         assert min(run, 1.0 - run) == pytest.approx(max(min(total, 1.0 - total) for total in runs))
 
