@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from otel_mlmon.backtest.columns import ColumnChoice
 from otel_mlmon.backtest.counting import CountPlan, RowCounter, StreamPlan
 from otel_mlmon.backtest.counts import FIRST_ROWS, TableCounts
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.processor.detect.design_effect import DesignEffects
+from otel_mlmon.processor.detect.design_effect import CALIBRATION_ITEMS, DesignEffects
 from otel_mlmon.processor.window.binning import ClassBins
 from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
 from otel_mlmon.processor.window.window import Reference, StreamKey
@@ -21,7 +20,7 @@ from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.reference.design_effect import DesignEffect, estimate_design_effect
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.table.table import Table
-from otel_mlmon.types import Counts, ModelKey
+from otel_mlmon.types import ModelKey
 
 BLOCK_ROWS: Final = 50
 """Rows of a block while the design effect is estimated: the smallest that it is estimated from."""
@@ -113,23 +112,20 @@ def _estimate_design_effect(counts: TableCounts, index: int, stream: ColumnStrea
 
 
 def with_design_effects(streams: Sequence[ColumnStream], counts: TableCounts) -> list[ColumnStream]:
-    """Returns the streams with the larger design effect: that of the reference, or that of the first rows.
+    """Returns the streams with the design effect of the first rows, or of too few rows with that of the reference.
 
-    The rows of a reference may be shuffled, and those of the data in bursts. A drift counts in neither: it is one of
-    many differences between neighbours, of which the median is taken.
+    A drift counts in neither: it is one of many differences between neighbours. The rows of a reference may be shuffled
+    or sorted, so it is asked only where the data cannot say, and then the larger of the two counts.
     """
-    return [
-        replace(stream, reference=replace(stream.reference, design_effect=max(effects)))
-        if (effects := [effect for effect in _list_design_effects(counts, index, stream) if effect.differences])
-        else stream
-        for index, stream in enumerate(streams)
-    ]
+    return [_with_design_effect(stream, counts, index) for index, stream in enumerate(streams)]
 
 
-def _list_design_effects(counts: TableCounts, index: int, stream: ColumnStream) -> Iterator[DesignEffect]:
-    for effect in (stream.reference.design_effect, _estimate_design_effect(counts, index, stream)):
-        if effect is not None:
-            yield effect
+def _with_design_effect(stream: ColumnStream, counts: TableCounts, index: int) -> ColumnStream:
+    own = _estimate_design_effect(counts, index, stream)
+    candidates = [own] if counts.rows >= CALIBRATION_ITEMS else [own, stream.reference.design_effect]
+    known = [effect for effect in candidates if effect is not None and effect.differences]
+    effect = max(known) if known else stream.reference.design_effect
+    return replace(stream, reference=replace(stream.reference, design_effect=effect))
 
 
 def _count_codes(codes: NDArray[np.int16], stream: ColumnStream) -> Counts:

@@ -1,8 +1,8 @@
 """The replay of a table: its rows are counted over the bins of the reference, window by window, and judged.
 
-The design effect has to be known before a stream can be in drift. It is that of the reference, whose rows are taken in
-their order, or that of the first rows of the data where that is larger; then all windows are judged, and no row is
-spent on calibration. A stream of which too little is there to know its design effect is unknown.
+The design effect has to be known before a stream can be in drift. It is that of the first rows of the data, or of fewer
+than a thousand the larger of that and the one of the reference; then all windows are judged, and no row is spent on
+calibration. A stream of which too little is there to know its design effect is unknown.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def shown(report: BacktestReport, width: int) -> str:
 def test_the_table(drifted: BacktestReport) -> None:
     lines = [line.split() for line in shown(drifted, 120).splitlines()]
     heads = next(line for line in lines if line[:1] == ["stream"])
-    assert heads == ["stream", "kind", "alarm", "onset", "before", "→", "now", "TV", "PSI", "φ", "state"]
+    assert heads == ["stream", "kind", "alarm", "onset", "before", "→", "now", "TV", "PSI", "φ", "finds", "state"]
     row = next(line for line in lines if line[:1] == ["x"])
     assert (row[:4], row[-1]) == (["x", "numeric", "5", "5"], "alarm")
 

@@ -138,6 +138,8 @@ class Alert:
     """Alerts that began and ended while this recipient could not be reached, a line each."""
     web_address: str = ""
     """The `host:port` of the processor's web port; empty if it has none."""
+    is_test: bool = False
+    """Whether somebody tests the notifiers, and nothing is wrong."""
 
     @property
     def model_key(self) -> ModelKey:
@@ -203,9 +205,10 @@ class Alert:
         """
         if not self.web_url:
             return ""
-        words = ["otel-mlmon", "alert", "silence", self.model_key.id, "--rule", self.rule, "--for", SILENCE_FOR]
+        words = ["otel-mlmon", "alert", "silence", "--rule", self.rule, "--for", SILENCE_FOR]
         words += ["--url", self.web_url] if self.web_url != DEFAULT_URL else []
-        return shlex.join(words)
+        words += ["--"] if self.model_key.id.startswith("-") else []
+        return shlex.join([*words, self.model_key.id])
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields and the fingerprint as the API and the webhook have them; JSON can hold them."""

@@ -49,14 +49,15 @@ class Announcer:
         """Those that are to come, active, or over of late."""
         self.sequence = sequence
 
-    def apply_silence(self, request: silencing.SilenceRequest, now_ns: int) -> None:
-        """Adds a silence, or ends one now."""
+    def apply_silence(self, request: silencing.SilenceRequest, now_ns: int) -> tuple[silencing.AlertSilence, ...]:
+        """Adds a silence, or ends one now; returns all."""
         self.silences = [
             replace(silence, end_ns=min(silence.end_ns, now_ns)) if silence.id == request.expired_id else silence
             for silence in self.silences
         ]
         if request.silence is not None:
             self.silences.append(request.silence)
+        return tuple(self.silences)
 
     def forget_silences(self, now_ns: int) -> None:
         """Forgets silences that are over for long."""
