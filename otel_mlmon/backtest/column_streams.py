@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from otel_mlmon.backtest.columns import ColumnChoice
 from otel_mlmon.backtest.counting import CountPlan, RowCounter, StreamPlan
@@ -20,7 +21,7 @@ from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.reference.design_effect import DesignEffect, estimate_design_effect
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.table.table import Table
-from otel_mlmon.types import ModelKey
+from otel_mlmon.types import Counts, ModelKey
 
 BLOCK_ROWS: Final = 50
 """Rows of a block while the design effect is estimated: the smallest that it is estimated from."""

@@ -227,7 +227,7 @@ def describe_weakness(
     if detectable.weakness is None:
         return "", ""
     seen = describe_detectable(detectable, span=span)
-    a_day = f"{detectable.items_per_day:,.0f}".replace(",", " ")
+    a_day = f"{float(f'{detectable.items_per_day:.2g}'):,.0f}".replace(",", " ")
     texts = {
         "one_value": (
             "its reference holds a single value, so it is not known how others come",
