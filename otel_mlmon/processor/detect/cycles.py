@@ -70,7 +70,7 @@ class StreamCycles:
             if _hour_of(window.start_ns) != _hour_of(window.end_ns):
                 self._changed.add(window.stream)
 
-    def day_null(self, stream: StreamKey, reference: Reference, time_ns: int) -> DayNull | None:
+    def day_null(self, stream: StreamKey, reference: Reference | None, time_ns: int) -> DayNull | None:
         """Returns what is no drift on the day of a time, Unix nanoseconds; None for what the reference has."""
         cycle = self._find(stream, reference, time_ns)
         return None if cycle is None else cycle.day_null(time_ns)
