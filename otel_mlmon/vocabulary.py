@@ -153,6 +153,10 @@ class Vocabulary:
         """Whether no further name will be admitted."""
         return self._is_fixed or len(self._words) >= self._limit
 
+    def find(self, word: str) -> str | None:
+        """Returns how a word is counted, without admitting it; None of one that counting it would admit."""
+        return word if word in self._words or split_bucket(word)[1] else None
+
     def admit(self, counts: Mapping[str, int], declared: Sequence[str] = ()) -> dict[str, int]:
         """Returns `counts` with those of all names that are not admitted added up by bucket, or as `_OTHER`.
 

@@ -1,0 +1,184 @@
+"""Reads calls of one request while they wait in the queue, for a span that cannot wait for the worker thread.
+
+They stay in the queue: batches count them later, as if nobody had looked. Only those that no single reading settles,
+such as the first of a model, are taken out and decoded at once. The file of a model is not read then.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, Protocol
+
+from otel_mlmon.guard import guard
+from otel_mlmon.instrumentation.decode.decoder import DeclaredModel, Decoders
+from otel_mlmon.instrumentation.decode.model_identity import identify, model_name
+from otel_mlmon.instrumentation.decode.predictions import CallDescription, CallSummary
+from otel_mlmon.instrumentation.runtime.call import FIELDS, Call
+from otel_mlmon.instrumentation.runtime.model_graph import LazyGraph
+
+GRAPH_POLL_S: Final = 0.001
+"""Time between two looks whether the worker thread has read a model's file."""
+
+MAX_LOOKED_AT: Final = 4096
+"""Waiting calls, the latest, whose models' files are read ahead."""
+
+_CONTEXT: Final = Call._fields.index("context")
+
+
+class Queue(Protocol):
+    """A call queue, as far as it is read."""
+
+    queue: list[Any]
+    """See `Sink.queue`."""
+
+    def take_at(self, positions: Sequence[int]) -> Sequence[Any]:
+        """Removes the calls at `positions`, increasing, and returns their fields."""
+
+
+class WaitingCalls:
+    """Reads waiting calls one by one.
+
+    Runs on: any thread.
+
+    Args:
+        queue: Where they wait.
+        decode: Decodes calls from a function that takes so many at a time, at most `limit`, with pauses.
+        decoders: The decoders of all plans.
+        options: Returns what the developer declared of the model of a name.
+        is_suppressed: Whether the application had suppressed instrumentation in a context.
+        wake: Wakes the worker thread, which reads models' files; returns whether it runs.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        *,
+        decode: Callable[[Callable[[int], Sequence[Any]], int, Callable[[], object]], object],
+        decoders: Decoders,
+        options: Callable[[str], DeclaredModel],
+        is_suppressed: Callable[[object], bool],
+        wake: Callable[[], bool],
+    ) -> None:
+        self.lock = threading.Lock()
+        """Held while calls are taken out of the queue and decoded."""
+        self.is_awaited = False
+        """Whether the end of a request waits for `lock`."""
+        self._queue = queue
+        self._decode = decode
+        self._decoders = decoders
+        self._options = options
+        self._is_suppressed = is_suppressed
+        self._wake = wake
+        self._slow_graphs: set[LazyGraph] = set()
+        """Graphs that were waited for in vain: nobody waits for them twice."""
+
+    @contextmanager
+    def read(
+        self, timeout_s: float, is_wanted: Callable[[object], bool], count_wanted: Callable[[], tuple[int, int]]
+    ) -> Iterator[Sequence[CallDescription]]:
+        """Reads the waiting calls whose captured context is wanted; no call is decoded until the block is left.
+
+        Args:
+            timeout_s: How long to wait for a batch that is being decoded, and for the worker thread to read the file
+                of a model; after that, less is read.
+            is_wanted: Whether a call with this context is wanted.
+            count_wanted: Returns how many calls are wanted at most, so that no more of the queue is searched, and how
+                many of them, the earliest, are read.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        is_held = self._acquire(timeout_s)
+        try:
+            positions = self._find(is_wanted, *count_wanted()) if is_held else []
+            graphs = self._unread_graphs(positions)
+            if graphs:
+                self.lock.release()
+                is_held = False
+                self._await(graphs, deadline_s)
+                is_held = self._acquire(max(deadline_s - time.monotonic(), GRAPH_POLL_S))
+                positions = self._find(is_wanted, *count_wanted()) if is_held else []
+            yield self._describe_all(positions)
+        finally:
+            if is_held:
+                self.lock.release()
+
+    def read_graphs(self) -> None:
+        """Reads the files of the models of waiting calls, ahead of their decoding, which others may wait for.
+
+        Runs on: the worker thread, without `lock`.
+        """
+        queue = self._queue.queue
+        start = max(0, len(queue) // FIELDS - MAX_LOOKED_AT) * FIELDS
+        for plan in set(queue[start::FIELDS]):
+            plan.session.graph()
+
+    def _acquire(self, timeout_s: float) -> bool:
+        if self.lock.acquire(blocking=False):
+            return True
+        self.is_awaited = True
+        try:
+            return self.lock.acquire(timeout=timeout_s)
+        finally:
+            self.is_awaited = False
+
+    def _find(self, is_wanted: Callable[[object], bool], count: int, limit: int) -> list[int]:
+        """Finds the positions of the wanted calls, the latest first: they end a request that ends now."""
+        queue = self._queue.queue
+        positions: list[int] = []
+        for position in range(len(queue) // FIELDS - 1, -1, -1):
+            if len(positions) >= count:
+                break
+            if is_wanted(queue[position * FIELDS + _CONTEXT]):
+                positions.append(position)
+        return positions[::-1][:limit]
+
+    def _unread_graphs(self, positions: Sequence[int]) -> set[LazyGraph]:
+        graphs = {self._queue.queue[position * FIELDS].session.graph for position in positions}
+        return {graph for graph in graphs if graph.known is None} - self._slow_graphs
+
+    def _await(self, graphs: set[LazyGraph], deadline_s: float) -> None:
+        is_running = self._wake()
+        while is_running and any(graph.known is None for graph in graphs) and time.monotonic() < deadline_s:
+            time.sleep(GRAPH_POLL_S)
+        self._slow_graphs = {graph for graph in self._slow_graphs | graphs if graph.known is None}
+
+    def _describe_all(self, positions: Sequence[int]) -> Sequence[CallDescription]:
+        descriptions: list[CallDescription] = []
+        unsettled: list[int] = []
+        for position in positions:
+            call = Call(*self._queue.queue[position * FIELDS : (position + 1) * FIELDS])
+            description = None
+            if self._is_suppressed(call.context):
+                continue
+            with guard("read"):
+                description = self._describe(call)
+            if description is None:
+                unsettled.append(position)
+            else:
+                descriptions.append(description)
+        if unsettled:
+            fields = iter(self._queue.take_at(unsettled))
+            self._decode(lambda calls: list(itertools.islice(fields, calls * FIELDS)), len(unsettled), lambda: None)
+        return descriptions
+
+    def _describe(self, call: Call) -> CallDescription | None:
+        """Describes a call; None if it has to be decoded as a batch."""
+        decoder = self._decoders.find(call.plan)
+        session = call.plan.session
+        if decoder is not None:
+            model, summary = decoder.model, decoder.read(call.inputs, call.outputs)
+        elif session.graph.known is None:
+            # Its outputs mean nothing before its file was read.
+            version = self._options(model_name(session, may_read=False)).version
+            model, summary = identify(session, version=version, may_read=False), CallSummary()
+        else:
+            return None
+        if summary is None:
+            return None
+        duration_ns = max(call.ended_ns - call.started_ns, 0)
+        return CallDescription(
+            model, call.plan.operation, call.started_ns, duration_ns, call.error_type, summary, call.context
+        )
