@@ -29,7 +29,6 @@ from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.window.window import StreamKey, Window
 from otel_mlmon.types import ModelKey
 
-MAX_EXEMPLARS: Final = 5
 MAX_RESOLVED: Final = 100
 """Resolved alerts that `Alerts.alerts` still shows."""
 
@@ -209,6 +208,8 @@ class Alerts:
                 state, changed_ns = entry.state, entry.changed_ns
                 if is_silent and state in (RuleState.OK, RuleState.PENDING):
                     state, changed_ns = RuleState.NO_DATA, record.data_ns
+                elif state is RuleState.OK and entry.is_unknown:
+                    state = RuleState.UNKNOWN
                 causes = rank_causes(entry.causes.values())
                 statuses.append(
                     RuleStatus(
@@ -389,12 +390,10 @@ def _judge(rule: Rule, entry: RuleRecord, window: Window, score: Score, counts: 
             entry.failed.append(stream)
         entry.judged_ns[stream] = now_ns
         return True
+    entry.is_unknown = outcome == "unknown"
     if outcome is None and not is_back(entry.causes.get(stream), window):
         return False
     entry.remove_stream(stream)
     if isinstance(outcome, Cause):
-        entry.causes[stream] = outcome
-        entry.judged_ns[stream] = now_ns
-        # The newest first: an old trace may be gone from where it is looked up.
-        entry.exemplars = tuple(dict.fromkeys((*window.exemplars, *entry.exemplars)))[:MAX_EXEMPLARS]
+        entry.add_cause(stream, outcome, window.exemplars, now_ns)
     return True

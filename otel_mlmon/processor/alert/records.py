@@ -16,6 +16,8 @@ REPEAT_HOLD_S: Final = 300.0
 """How long every stream must be ok after the first repetition; twice as long after each further one."""
 MAX_HOLD_S: Final = 3600.0
 
+MAX_EXEMPLARS: Final = 5
+
 RETIRED_AFTER_S: Final = 300.0
 """How long a version has no traffic while another one has some until it is retired."""
 RETIRED: Final = "This version is retired: it had no traffic for 5 minutes while another version had some."
@@ -73,6 +75,15 @@ class RuleRecord:
     """When it last stopped firing, in event time, Unix nanoseconds; 0 if it never did."""
     repeats: int = 0
     """How many times in a row it fired again soon after it had stopped."""
+    is_unknown: bool = False
+    """Whether the last stream that was judged cannot be judged with this reference."""
+
+    def add_cause(self, stream: str, cause: Cause, exemplars: tuple[str, ...], now_ns: int) -> None:
+        """Stores that a stream is in breach, with trace ids of the pane."""
+        self.causes[stream] = cause
+        self.judged_ns[stream] = now_ns
+        # The newest first: an old trace may be gone from where it is looked up.
+        self.exemplars = tuple(dict.fromkeys((*exemplars, *self.exemplars)))[:MAX_EXEMPLARS]
 
     def remove_stream(self, stream: str) -> None:
         """Forgets what is known of one stream."""

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from otel_mlmon.processor.alert.alert import Alert, Link, RuleState
 from otel_mlmon.processor.alert.cause import OnsetCounts, rank_causes
-from otel_mlmon.processor.alert.lifecycle import MAX_EXEMPLARS, MAX_RESOLVED
-from otel_mlmon.processor.alert.records import RETIRED, AlertsRecord
+from otel_mlmon.processor.alert.lifecycle import MAX_RESOLVED
+from otel_mlmon.processor.alert.records import MAX_EXEMPLARS, RETIRED, AlertsRecord
 from otel_mlmon.processor.alert.rules.data_drift import DataDriftRule
 from otel_mlmon.processor.alert.rules.rule import Judgement
 from otel_mlmon.processor.alert.silence import AlertSilence, SilenceRequest
