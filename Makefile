@@ -7,7 +7,7 @@ MODELS := $(VENV)/.models
 # Sentry's SDK is one client a process: its tests have processes of their own.
 SENTRY := tests/instrumentation/sentry
 
-.PHONY: setup models models-table format lint types docs test e2e sdks collector backends sentry-peers cases mutants paths bench compare soak audit demo pictures check clean
+.PHONY: setup models models-table format lint types docs test e2e sdks collector backends prometheus3 sentry-peers cases mutants paths bench compare soak audit demo pictures check clean
 
 setup: $(STAMP)
 
@@ -36,11 +36,13 @@ collector: .collector/otelcol .collector/compose-go   ## a real Collector for th
 
 VICTORIA_METRICS ?= v1.136.23
 PROMETHEUS ?= v0.313.2
-backends: .collector/victoria-metrics .collector/prometheus3 .collector/rotel   ## back ends that take OTLP, for the end-to-end suite; needs Go, and some minutes
+backends: .collector/victoria-metrics .collector/rotel   ## back ends that take OTLP, for the end-to-end suite; needs Go
 
 .collector/victoria-metrics: Makefile
 	GOBIN=$(CURDIR)/.collector go install github.com/VictoriaMetrics/VictoriaMetrics/app/victoria-metrics@$(VICTORIA_METRICS)
 	@touch $@
+
+prometheus3: .collector/prometheus3   ## Prometheus 3, which takes many minutes, for one more test; needs Go
 
 # Not by `go install`, which refuses a module that replaces another; without what discovers targets of clouds.
 .collector/prometheus3: Makefile

@@ -49,7 +49,7 @@ def blocks(title: str) -> list[str]:
     return re.findall(r"^```\w+\n(.*?)^```", body, flags=re.DOTALL | re.MULTILINE)
 
 
-def run_host(*, before: str = "", after: str = "", **environ: str) -> None:
+def run_host(*, before: str = "", after: str = "", **environ: Any) -> None:
     """A program that predicts twenty times, fails once, and ends."""
     environ.setdefault("OTEL_SERVICE_NAME", "shop")
     done = run_python(["-c", HOST, str(ROOT), before, after], cwd=ROOT, **environ)
@@ -115,7 +115,10 @@ def show_calls(address: str) -> None:
 
 
 def test_prometheus_takes_the_metrics(tmp_path: Path) -> None:
-    binary = program("prometheus3", REMEDY)
+    # No failure in CI: it takes many minutes to build, and Debian has one that takes no OTLP.
+    binary = ROOT / ".collector" / "prometheus3"
+    if not binary.exists():
+        pytest.skip("no Prometheus 3: make prometheus3")
     command, settings = blocks("Prometheus 3")
     port = free_port()
     (tmp_path / "prometheus.yml").write_text("")

@@ -158,12 +158,15 @@ class OutputDecoder:
         """Rows that came before the kind of their output was known."""
         self._item_decoders: dict[int, ItemDecoder] = {}
         self.heads = HeadJoiner()
+        self.batches = 0
+        """Batches decoded: what is known of the outputs changes only with them."""
         self.classes = ClassDecoder(plan, declared, note, namer)
         for position, kind in self._declared_kinds.items():
             report(plan.outputs[position].name, Decision(kind, "declared"))
 
     def decode(self, outputs: Sequence[Items], samples: SampleSizes, calls: int) -> DecodedOutputs:
         """Decodes the copies of the outputs of so many calls."""
+        self.batches += 1
         decoded = DecodedOutputs(sizes=np.zeros(calls, dtype=np.int64))
         parts: list[Classification] = []
         values: dict[str, Floats] = {}

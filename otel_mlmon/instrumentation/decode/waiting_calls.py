@@ -9,8 +9,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from otel_mlmon.guard import guard
@@ -76,11 +75,14 @@ class WaitingCalls:
         self._slow_graphs: set[LazyGraph] = set()
         """Graphs that were waited for in vain: nobody waits for them twice."""
 
-    @contextmanager
     def read(
-        self, timeout_s: float, is_wanted: Callable[[object], bool], count_wanted: Callable[[], tuple[int, int]]
-    ) -> Iterator[Sequence[CallDescription]]:
-        """Reads the waiting calls whose captured context is wanted; no call is decoded until the block is left.
+        self,
+        timeout_s: float,
+        is_wanted: Callable[[object], bool],
+        count_wanted: Callable[[], tuple[int, int]],
+        finish: Callable[[], object],
+    ) -> Sequence[CallDescription]:
+        """Reads the waiting calls whose captured context is wanted.
 
         Args:
             timeout_s: How long to wait for a batch that is being decoded, and for the worker thread to read the file
@@ -88,22 +90,24 @@ class WaitingCalls:
             is_wanted: Whether a call with this context is wanted.
             count_wanted: Returns how many calls are wanted at most, so that no more of the queue is searched, and how
                 many of them, the earliest, are read.
+            finish: Called when they were read, and before any further call is decoded.
         """
         deadline_s = time.monotonic() + timeout_s
         is_held = self._acquire(timeout_s)
         try:
             positions = self._find(is_wanted, *count_wanted()) if is_held else []
-            graphs = self._unread_graphs(positions)
-            if graphs:
+            if graphs := self._unread_graphs(positions):
                 self.lock.release()
                 is_held = False
                 self._await(graphs, deadline_s)
                 is_held = self._acquire(max(deadline_s - time.monotonic(), GRAPH_POLL_S))
                 positions = self._find(is_wanted, *count_wanted()) if is_held else []
-            yield self._describe_all(positions)
+            descriptions = self._describe_all(positions)
+            finish()
         finally:
             if is_held:
                 self.lock.release()
+        return descriptions
 
     def read_graphs(self) -> None:
         """Reads the files of the models of waiting calls, ahead of their decoding, which others may wait for.
@@ -136,8 +140,9 @@ class WaitingCalls:
         return positions[::-1][:limit]
 
     def _unread_graphs(self, positions: Sequence[int]) -> set[LazyGraph]:
-        graphs = {self._queue.queue[position * FIELDS].session.graph for position in positions}
-        return {graph for graph in graphs if graph.known is None} - self._slow_graphs
+        queue = self._queue.queue
+        graphs = [queue[position * FIELDS].session.graph for position in positions]
+        return {graph for graph in graphs if graph.known is None and graph not in self._slow_graphs}
 
     def _await(self, graphs: set[LazyGraph], deadline_s: float) -> None:
         is_running = self._wake()

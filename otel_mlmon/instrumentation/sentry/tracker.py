@@ -18,7 +18,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -76,13 +75,8 @@ fewer, and a script without end does not become one trace without end."""
 MAX_JOINED_TRACES: Final = 1024
 """Traces whose calls are counted for that, the latest ones: each thread has its own."""
 
-WaitingCallReader: TypeAlias = """Callable[
-    [float, Callable[[object], bool], Callable[[], tuple[int, int]]], AbstractContextManager[Sequence[CallDescription]]
-]"""
-"""Reads the calls of one transaction that were not decoded yet, and lets none be until its block is left.
-
-It takes seconds to wait at most, whether a captured context is wanted, and how many calls are wanted at most, and read.
-"""
+WaitingCallReader: TypeAlias = Callable[..., Sequence[CallDescription]]
+"""Reads the calls of one transaction that were not decoded yet: see `WaitingCalls.read`."""
 
 _LOG: Final = logging.getLogger("otel_mlmon")
 
@@ -353,12 +347,18 @@ class SentryTracker:
             transaction = getattr(context[1], "containing_transaction", None) if type(context) is tuple else None
             return transaction is not None and transaction.span_id == root_id
 
-        with self._read_waiting(CATCH_UP_S, is_within, lambda: self._child_spans.count_waiting(root_id)) as waiting:
-            child_spans = self._child_spans.pop(root_id)
+        child_spans: list[dict[str, Any]] = []
+        waiting = self._read_waiting(
+            CATCH_UP_S,
+            is_within,
+            lambda: self._child_spans.count_waiting(root_id),
+            lambda: child_spans.extend(self._child_spans.pop(root_id)),
+        )
         offset_ns = time.time_ns() - time.perf_counter_ns()
         for call in waiting:
             parent: Any = call.context[1]  # type: ignore[index]
             child_spans.append(child_span(call, parent.trace_id, parent.span_id, offset_ns))
+        child_spans.sort(key=lambda span: span["start_timestamp"])
         if isinstance(spans, list):
             spans.extend(child_spans)
 

@@ -41,7 +41,7 @@ ORIGINS: list[OutputOrigin | None] = [
 
 def softmax(rows: np.ndarray) -> np.ndarray:
     powers = np.exp(rows - rows.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def draw_output(draw: st.DrawFn, shape: str, rows: int, width: int, dtype: str) -> Any:

@@ -60,9 +60,14 @@ class Waiting:
     def read(
         self, wanted: object = "ours", *, timeout_s: float = 30.0, bounds: tuple[int, int] = EVERY
     ) -> Sequence[CallDescription]:
-        with self.calls.read(timeout_s, lambda context: context in (wanted, "suppressed"), lambda: bounds) as found:
-            assert self.calls.lock.locked()
-        assert not self.calls.lock.locked()
+        held: list[bool] = []
+        found = self.calls.read(
+            timeout_s,
+            lambda context: context in (wanted, "suppressed"),
+            lambda: bounds,
+            lambda: held.append(self.calls.lock.locked()),
+        )
+        assert (held, self.calls.lock.locked()) == ([True], False)
         return found
 
 
@@ -143,13 +148,18 @@ def test_a_slow_file_is_waited_for_once() -> None:
 def test_nothing_is_read_while_a_batch_is_decoded_for_too_long() -> None:
     waiting, (plan, call) = Waiting(), record()
     waiting.put(plan, call, "ours")
-    with waiting.calls.lock, waiting.calls.read(0.01, lambda _: True, lambda: EVERY) as found:
-        assert found == []
+    finished: list[str] = []
+    with waiting.calls.lock:
+        assert waiting.calls.read(0.01, lambda _: True, lambda: EVERY, lambda: finished.append("once")) == []
+    assert finished == ["once"]
     assert not waiting.calls.lock.locked()
 
 
 def test_the_lock_is_given_back_whatever_happens() -> None:
-    waiting = Waiting()
-    with pytest.raises(ValueError, match="span"), waiting.calls.read(1.0, lambda _: True, lambda: EVERY):
+    def fail() -> None:
         raise ValueError("span")
+
+    waiting = Waiting()
+    with pytest.raises(ValueError, match="span"):
+        waiting.calls.read(1.0, lambda _: True, lambda: EVERY, fail)
     assert not waiting.calls.lock.locked()
