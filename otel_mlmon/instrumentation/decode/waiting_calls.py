@@ -9,14 +9,14 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, Protocol
 
 from otel_mlmon.guard import guard
 from otel_mlmon.instrumentation.decode.decoder import DeclaredModel, Decoders
-from otel_mlmon.instrumentation.decode.model_identity import identify, model_name
+from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity, identify, model_name
 from otel_mlmon.instrumentation.decode.predictions import CallDescription, CallSummary
-from otel_mlmon.instrumentation.runtime.call import FIELDS, Call
+from otel_mlmon.instrumentation.runtime.call import FIELDS, Call, Load
 from otel_mlmon.instrumentation.runtime.model_graph import LazyGraph
 
 GRAPH_POLL_S: Final = 0.001
@@ -50,6 +50,7 @@ class WaitingCalls:
         options: Returns what the developer declared of the model of a name.
         is_suppressed: Whether the application had suppressed instrumentation in a context.
         wake: Wakes the worker thread, which reads models' files; returns whether it runs.
+        loads: Loads that were not announced yet: decoding announces them, which reads their files.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class WaitingCalls:
         options: Callable[[str], DeclaredModel],
         is_suppressed: Callable[[object], bool],
         wake: Callable[[], bool],
+        loads: Collection[Load] = (),
     ) -> None:
         self.lock = threading.Lock()
         """Held while calls are taken out of the queue and decoded."""
@@ -72,6 +74,7 @@ class WaitingCalls:
         self._options = options
         self._is_suppressed = is_suppressed
         self._wake = wake
+        self._loads = loads
         self._slow_graphs: set[LazyGraph] = set()
         """Graphs that were waited for in vain: nobody waits for them twice."""
 
@@ -116,8 +119,8 @@ class WaitingCalls:
         """
         queue = self._queue.queue
         start = max(0, len(queue) // FIELDS - MAX_LOOKED_AT) * FIELDS
-        for plan in set(queue[start::FIELDS]):
-            plan.session.graph()
+        for graph in {*(plan.session.graph for plan in set(queue[start::FIELDS])), *self._graphs_of_loads()}:
+            graph()
 
     def _acquire(self, timeout_s: float) -> bool:
         if self.lock.acquire(blocking=False):
@@ -141,8 +144,14 @@ class WaitingCalls:
 
     def _unread_graphs(self, positions: Sequence[int]) -> set[LazyGraph]:
         queue = self._queue.queue
-        graphs = [queue[position * FIELDS].session.graph for position in positions]
+        plans = [queue[position * FIELDS] for position in positions]
+        graphs = [plan.session.graph for plan in plans]
+        if any(self._decoders.find(plan) is None for plan in plans):
+            graphs += self._graphs_of_loads()
         return {graph for graph in graphs if graph.known is None and graph not in self._slow_graphs}
+
+    def _graphs_of_loads(self) -> list[LazyGraph]:
+        return [load.session.graph for load in list(self._loads) if load.session is not None]
 
     def _await(self, graphs: set[LazyGraph], deadline_s: float) -> None:
         is_running = self._wake()
@@ -152,38 +161,42 @@ class WaitingCalls:
 
     def _describe_all(self, positions: Sequence[int]) -> Sequence[CallDescription]:
         descriptions: list[CallDescription] = []
-        unsettled: list[int] = []
+        unsettled: list[tuple[int, Call]] = []
         for position in positions:
             call = Call(*self._queue.queue[position * FIELDS : (position + 1) * FIELDS])
-            description = None
             if self._is_suppressed(call.context):
                 continue
+            description = None
             with guard("read"):
                 description = self._describe(call)
             if description is None:
-                unsettled.append(position)
+                unsettled.append((position, call))
             else:
                 descriptions.append(description)
         if unsettled:
-            fields = iter(self._queue.take_at(unsettled))
+            graphs = [*(call.plan.session.graph for _, call in unsettled), *self._graphs_of_loads()]
+            if any(graph.known is None for graph in graphs):
+                return [*descriptions, *(self._describe_unread(call) for _, call in unsettled)]
+            fields = iter(self._queue.take_at([position for position, _ in unsettled]))
             self._decode(lambda calls: list(itertools.islice(fields, calls * FIELDS)), len(unsettled), lambda: None)
         return descriptions
 
     def _describe(self, call: Call) -> CallDescription | None:
         """Describes a call; None if it has to be decoded as a batch."""
         decoder = self._decoders.find(call.plan)
-        session = call.plan.session
-        if decoder is not None:
-            model, summary = decoder.model, decoder.read(call.inputs, call.outputs)
-        elif session.graph.known is None:
-            # Its outputs mean nothing before its file was read.
-            version = self._options(model_name(session, may_read=False)).version
-            model, summary = identify(session, version=version, may_read=False), CallSummary()
-        else:
-            return None
-        if summary is None:
-            return None
-        duration_ns = max(call.ended_ns - call.started_ns, 0)
-        return CallDescription(
-            model, call.plan.operation, call.started_ns, duration_ns, call.error_type, summary, call.context
-        )
+        summary = decoder.read(call.inputs, call.outputs) if decoder is not None else None
+        return None if decoder is None or summary is None else _describe_as(call, decoder.model, summary)
+
+    def _describe_unread(self, call: Call) -> CallDescription:
+        """Describes a call whose outputs mean nothing before files were read."""
+        session, decoder = call.plan.session, self._decoders.find(call.plan)
+        version = self._options(model_name(session, may_read=False)).version
+        model = decoder.model if decoder is not None else identify(session, version=version, may_read=False)
+        return _describe_as(call, model, CallSummary())
+
+
+def _describe_as(call: Call, model: ModelIdentity, summary: CallSummary) -> CallDescription:
+    duration_ns = max(call.ended_ns - call.started_ns, 0)
+    return CallDescription(
+        model, call.plan.operation, call.started_ns, duration_ns, call.error_type, summary, call.context
+    )
