@@ -41,7 +41,7 @@ _ReadRow = Callable[[Side, Side], "CallSummary | None"]
 """Reads the copies of the inputs and outputs of a call; None if they are not what it can read."""
 
 
-class _Rows(NamedTuple):
+class _CopiedRows(NamedTuple):
     """Holds the copied rows of one output."""
 
     size: int
@@ -207,7 +207,7 @@ class SingleCallReader:
         return self._read_by_numpy(tensor, kind, rows, evidence)
 
     def _read_plain(
-        self, position: int, tensor: Tensor, kind: OutputKind, rows: _Rows, evidence: KindEvidence | None
+        self, position: int, tensor: Tensor, kind: OutputKind, rows: _CopiedRows, evidence: KindEvidence | None
     ) -> _Reading | None:
         """Reads a few rows of finite numbers without numpy; None of others."""
         classes, width = self._outputs.classes, rows.width
@@ -242,7 +242,7 @@ class SingleCallReader:
         )
 
     def _read_by_numpy(
-        self, tensor: Tensor, kind: OutputKind, rows: _Rows, evidence: KindEvidence | None
+        self, tensor: Tensor, kind: OutputKind, rows: _CopiedRows, evidence: KindEvidence | None
     ) -> _Reading | None:
         classes = self._outputs.classes
         origin = classes.origin_of(tensor)
@@ -292,11 +292,11 @@ def _first_axis(tensor: Tensor, item: Item) -> int:
     return len(item) // max(row_bytes(tensor), 1)
 
 
-def _split_rows(tensor: Tensor, item: Item, *, is_folded: bool | None) -> _Rows | None:
+def _split_rows(tensor: Tensor, item: Item, *, is_folded: bool | None) -> _CopiedRows | None:
     """Returns the rows of one output; None if they are of no even width, or how they are read is not settled."""
     itemsize = np.dtype(tensor.dtype).itemsize
     if item is None:
-        return _Rows(0, 1, b"")
+        return _CopiedRows(0, 1, b"")
     if isinstance(item, tuple):
         shape, data = item
         if not shape or not isinstance(data, bytes):
@@ -308,7 +308,7 @@ def _split_rows(tensor: Tensor, item: Item, *, is_folded: bool | None) -> _Rows 
         data, width = item, math.prod(tensor.row_shape)
         size = len(data) // (width * itemsize or 1)
     if not width or not data:
-        return _Rows(size, width, b"") if not data else None
+        return _CopiedRows(size, width, b"") if not data else None
     if len(data) % (width * itemsize):
         return None
     if tensor.row_shape == ():
@@ -316,7 +316,7 @@ def _split_rows(tensor: Tensor, item: Item, *, is_folded: bool | None) -> _Rows 
             return None
         if is_folded:
             size, width = 1, size * width
-    return _Rows(size, width, data)
+    return _CopiedRows(size, width, data)
 
 
 def _are_of_kind(kind: OutputKind, table: Sequence[Row], evidence: KindEvidence) -> bool:

@@ -16,7 +16,7 @@ from otel_mlmon.instrumentation.decode.decoder import Decoder, Decoders
 from otel_mlmon.instrumentation.decode.predictions import CallDescription, CallSummary, Predictions
 from otel_mlmon.instrumentation.decode.waiting_calls import WaitingCalls
 from otel_mlmon.instrumentation.queue.call_queue import CallQueue
-from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Plan, weigh_call
+from otel_mlmon.instrumentation.runtime.call import FIELDS, CallTuple, Load, Plan, weigh_call
 from otel_mlmon.instrumentation.runtime.model_graph import LazyGraph, ModelGraph
 from otel_mlmon.instrumentation.settings import ModelOptions
 from tests.support.calls import copy_calls
@@ -38,6 +38,7 @@ class Waiting:
             fields=FIELDS, max_records=1000, max_bytes=1 << 20, attend=lambda _: None, weigh=weigh_call
         )
         self.decoded: list[Predictions] = []
+        self.loads: list[Load] = []
         self.decoders = Decoders(
             lambda plan: Decoder(plan, options=lambda _: ModelOptions(), max_features=0), on_new=lambda _: None
         )
@@ -48,6 +49,7 @@ class Waiting:
             options=lambda _: ModelOptions(),
             is_suppressed=lambda context: context == "suppressed",
             wake=wake,
+            loads=self.loads,
         )
 
     def decode(self, take: Callable[[int], Sequence[Any]], limit: int, pause: Callable[[], object]) -> None:
@@ -163,3 +165,12 @@ def test_the_lock_is_given_back_whatever_happens() -> None:
     with pytest.raises(ValueError, match="span"):
         waiting.calls.read(1.0, lambda _: True, lambda: EVERY, fail)
     assert not waiting.calls.lock.locked()
+
+
+def test_loads_whose_files_were_not_read_keep_calls_from_being_decoded() -> None:
+    waiting, (plan, call) = Waiting(), record()
+    other, _ = record(LazyGraph(read_never))
+    waiting.loads.append(Load(other.session, "", 0, None))
+    waiting.put(plan, call, "ours")
+    (found,) = waiting.read(timeout_s=0.01)
+    assert (found.summary, len(waiting.queue), waiting.decoded) == (CallSummary(), 1, [])
