@@ -125,6 +125,16 @@ OURS: dict[str, tuple[str, ...]] = {
     "processor.settings": (*BASE, "processor", *PROFILE),
     "processor.pipeline": (*BASE, "processor"),
     "processor.service": (*BASE, "processor"),
+    "processor.own_metrics": (
+        *BASE,
+        "processor.alert.alert",
+        "processor.alert.rules.rule",
+        "processor.notify.delivery",
+        "processor.receive.admission",
+        "processor.receive.outcomes",
+        "processor.self_telemetry",
+        "processor.window.outcome",
+    ),
     "processor.receive": (*BASE, "processor.address", "processor.connections"),
     "processor.window": (
         *BASE,
@@ -156,6 +166,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "processor.state": BASE,
     "processor.serve": (*BASE, "processor.address", "processor.connections", "processor.self_telemetry"),
     "processor.serve.documents": (*BASE, "processor"),
+    "processor.serve.schema": ("processor.alert.alert",),
 }
 
 # A leaf, which is reached through its registry, and the entries that may import it by name all the same.
@@ -192,7 +203,12 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "grpc_health": ("processor.receive",),
     "google": ("processor.receive",),
     "scipy": ("processor.detect", "reference"),
-    "msgspec": ("processor.state.repository", "processor.state.maintenance"),
+    "msgspec": (
+        "processor.state.repository",
+        "processor.state.maintenance",
+        "processor.serve.openapi",
+        "processor.serve.schema",
+    ),
     "prometheus_client": ("processor.serve.prometheus",),
     "duckdb": ("table.read",),
     "fsspec": ("table.files",),
