@@ -33,7 +33,7 @@ BASE = (
 
 SECTION = ("processor.config.section", "processor.config.units")
 
-PROFILE = ("reference.profile", "reference.embedding", "reference.calibration")
+PROFILE = ("reference.profile", "reference.embedding", "reference.calibration", "reference.design_effect")
 
 # An entry and what of ours it may import besides itself. A module belongs to the longest entry that begins its name.
 OURS: dict[str, tuple[str, ...]] = {
@@ -125,6 +125,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "processor.settings": (*BASE, "processor", *PROFILE),
     "processor.pipeline": (*BASE, "processor"),
     "processor.service": (*BASE, "processor"),
+    "processor.notify_trial": (*BASE, "processor"),
     "processor.own_metrics": (
         *BASE,
         "processor.alert.alert",
@@ -154,6 +155,7 @@ OURS: dict[str, tuple[str, ...]] = {
         *SECTION,
         "processor.alert.alert",
         "processor.alert.cause",
+        "processor.detect.detectable",
         "processor.detect.accuracy",
         "processor.detect.policy",
         "processor.detect.score",
@@ -165,6 +167,8 @@ OURS: dict[str, tuple[str, ...]] = {
     "processor.notify": (*BASE, *SECTION, "processor.alert.alert", "processor.alert.message"),
     "processor.state": BASE,
     "processor.serve": (*BASE, "processor.address", "processor.connections", "processor.self_telemetry"),
+    "processor.serve.page.addresses": ("types", "processor.alert.alert", "processor.serve.page.words"),
+    "processor.serve.silences": (*BASE, "processor.alert.silence", "processor.serve"),
     "processor.serve.documents": (*BASE, "processor"),
     "processor.serve.schema": ("processor.alert.alert",),
 }
@@ -198,7 +202,8 @@ THEIRS: dict[str, tuple[str, ...]] = {
         "instrumentation", "instrumentation.pipeline", "instrumentation.export", "instrumentation.sentry",
         "processor.receive", "processor.serve.otlp", "testing",
     ),
-    "sentry_sdk": ("instrumentation.sentry",),
+    "sentry_sdk": ("instrumentation.sentry", "processor.notify.sentry"),
+    "apprise": ("processor.notify.apprise",),
     "grpc": ("processor.receive",),
     "grpc_health": ("processor.receive",),
     "google": ("processor.receive",),

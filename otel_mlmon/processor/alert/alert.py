@@ -16,6 +16,8 @@ Severity = Literal["warning", "critical"]
 RELEARNABLE: Final = frozenset({"learned", "rolling", "hour_of_week"})
 """Origins of references that can be learned again."""
 MAX_NAMED_STREAMS: Final = 5
+SILENCE_FOR: Final = "2h"
+"""How long the command in an alert silences it."""
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 """The web port that the command asks unless it is given another."""
 LOOPBACK_OF: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 (read, not listened on)
@@ -136,6 +138,13 @@ class Alert:
     """Alerts that began and ended while this recipient could not be reached, a line each."""
     web_address: str = ""
     """The `host:port` of the processor's web port; empty if it has none."""
+    is_test: bool = False
+    """Whether somebody tests the notifiers, and nothing is wrong."""
+
+    @property
+    def model_key(self) -> ModelKey:
+        """The model version."""
+        return ModelKey(self.model, self.version, self.environment)
 
     @property
     def key(self) -> str:
@@ -182,12 +191,24 @@ class Alert:
         names = [cause.stream for cause in self.causes if cause.origin in RELEARNABLE]
         if not names or not self.web_url:
             return ""
-        model = ModelKey(self.model, self.version, self.environment)
-        words = ["otel-mlmon", "reference", "relearn", model.id]
+        words = ["otel-mlmon", "reference", "relearn", self.model_key.id]
         words += ["--model-version", self.version] if self.version else []
         words += [word for name in names if len(names) <= MAX_NAMED_STREAMS for word in ("--stream", name)]
         words += ["--url", self.web_url] if self.web_url != DEFAULT_URL else []
         return shlex.join(words)
+
+    @property
+    def silence_command(self) -> str:
+        """The command that silences this rule of this model for a while, to be run on the processor's machine.
+
+        Empty if the web port is not known.
+        """
+        if not self.web_url:
+            return ""
+        words = ["otel-mlmon", "alert", "silence", "--rule", self.rule, "--for", SILENCE_FOR]
+        words += ["--url", self.web_url] if self.web_url != DEFAULT_URL else []
+        words += ["--"] if self.model_key.id.startswith("-") else []
+        return shlex.join([*words, self.model_key.id])
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields and the fingerprint as the API and the webhook have them; JSON can hold them."""
@@ -195,6 +216,7 @@ class Alert:
             "fingerprint": self.fingerprint,
             "key": self.key,
             "relearn_command": self.relearn_command,
+            "silence_command": self.silence_command,
             **{field.name: getattr(self, field.name) for field in fields(self)},
             "state": self.state.value,
             "previous": self.previous.value,

@@ -76,8 +76,8 @@ def _alert_lines(alert: Alert, *, is_unicode: bool) -> Iterator[str]:
         yield _format_row("Link", f"{link.name}: {link.url}")
     if alert.relearn_command and not alert.is_resolved:
         yield _format_row("If normal", alert.relearn_command)
-    if not alert.is_resolved:
-        yield _format_row("Silence", f'set enabled: false at models."{alert.model}".{alert.rule}')
+    if alert.silence_command and not alert.is_resolved:
+        yield _format_row("Silence", alert.silence_command)
 
 
 def _list_news(alert: Alert) -> Iterator[str]:

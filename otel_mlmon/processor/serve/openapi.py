@@ -21,7 +21,7 @@ _JSON: Final = "application/json"
 _REF: Final = "#/components/schemas/{name}"
 _TEXT: Final = {"type": "string"}
 _FLAG: Final = {"type": "string", "enum": ["true", "false"]}
-_ALERT_TEXTS: Final = ("fingerprint", "key", "relearn_command", "text")
+_ALERT_TEXTS: Final = ("fingerprint", "key", "relearn_command", "silence_command", "text")
 """What the document of an alert has besides its fields."""
 
 _BEARER: Final = "bearer"
@@ -87,6 +87,21 @@ OPERATIONS: Final[Mapping[tuple[str, str], Operation]] = {
         is_admin=True,
     ),
     ("GET", "/api/v1/alerts"): Operation(summary="Alerts.", answer=schema.AlertsDocument),
+    ("GET", "/api/v1/silences"): Operation(summary="Silences.", answer=schema.SilencesDocument),
+    ("POST", "/api/v1/silences"): Operation(
+        summary="Adds a silence that begins now.",
+        answer=schema.AddedSilenceDocument,
+        status=201,
+        body=schema.SilenceBody,
+        errors=(400, 401, 403, 409, 413),
+        is_admin=True,
+    ),
+    ("DELETE", "/api/v1/silences/{id}"): Operation(
+        summary="Ends a silence now.",
+        answer=schema.SilenceDocument,
+        errors=(401, 403, 404, 409),
+        is_admin=True,
+    ),
     ("GET", "/api/v1/setup"): Operation(summary="How the processor is set up.", answer=schema.SetupDocument),
     ("GET", PATH): Operation(summary="This document."),
     ("GET", "/metrics"): Operation(summary="Metrics for Prometheus.", media_type="text/plain"),

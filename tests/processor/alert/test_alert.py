@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import pytest
+
 from otel_mlmon.processor.alert.alert import Alert, Link, RuleState
 from otel_mlmon.processor.state.repository import decode, encode
 from tests.support.alerts import CAUSE, FIRING, TIME_NS
@@ -63,8 +65,10 @@ def test_the_json_of_an_alert_has_plain_keys_and_states_by_name() -> None:
         "related": [],
         "silence": "",
         "missed": [],
+        "is_test": False,
         "web_address": "127.0.0.1:8080",
         "relearn_command": "otel-mlmon reference relearn digits@staging --model-version 1 --stream prediction.label",
+        "silence_command": "otel-mlmon alert silence --rule prediction_drift --for 2h digits@staging",
     }
 
 
@@ -88,3 +92,16 @@ def test_the_fingerprint_is_of_model_version_environment_and_rule_only() -> None
 def test_only_ok_resolves() -> None:
     assert [state for state in RuleState if replace(FIRING, state=state).is_resolved] == [RuleState.OK]
     assert FIRING.causes == (CAUSE,)
+
+
+@pytest.mark.parametrize(
+    ("fields", "command"),
+    [
+        ({}, ""),
+        ({"web_address": "0.0.0.0:81"}, "--for 2h --url http://127.0.0.1:81 digits"),
+        ({"web_address": "127.0.0.1:8080", "model": "-x y", "environment": "a"}, "--for 2h -- '-x y@a'"),
+    ],
+)
+def test_the_command_that_silences_it_can_be_pasted(fields: dict[str, str], command: str) -> None:
+    text = replace(FIRING, **fields).silence_command  # type: ignore[arg-type]
+    assert text == (f"otel-mlmon alert silence --rule prediction_drift {command}" if command else "")

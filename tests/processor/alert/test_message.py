@@ -23,9 +23,10 @@ BRIGHTNESS = replace(CAUSE, stream="input.image.brightness", reference="mean 0.3
 def test_a_firing_alert_says_what_how_much_since_when_and_what_to_do() -> None:
     alert = replace(
         FIRING,
-        causes=(CAUSE, BRIGHTNESS),
+        causes=(CAUSE, replace(BRIGHTNESS, origin="file")),
         exemplars=("4bf92f3577b34da6a3ce929d0e0e4736",),
         links=(Link(name="runbook", url="https://wiki/x"),),
+        web_address="127.0.0.1:8080",
     )
     assert (
         format_alert(alert)
@@ -50,7 +51,8 @@ FIRING · critical · digits 1 · prediction drift
   Also      input.image.brightness: mean 0.31 → mean 0.17
   Traces    4bf92f3577b34da6a3ce929d0e0e4736
   Link      runbook: https://wiki/x
-  Silence   set enabled: false at models."digits".prediction_drift"""
+  If normal otel-mlmon reference relearn digits --model-version 1 --stream prediction.label
+  Silence   otel-mlmon alert silence --rule prediction_drift --for 2h digits"""
     )
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from otel_mlmon.processor.alert.alert import SILENCE_FOR
 from otel_mlmon.processor.serve.page import words
+from otel_mlmon.types import ModelKey
 
 
 def model_url(model_id: str, version: str, **parameters: str) -> str:
@@ -27,6 +32,14 @@ def build_commands(model_id: str, version: str) -> list[tuple[str, str]]:
         ("Save what counts as normal for it", f"otel-mlmon reference export {tail}"),
         ("Learn again what is normal, if the change is meant", f"otel-mlmon reference relearn {tail}"),
     ]
+
+
+def build_silence_command(alert: Mapping[str, Any]) -> str:
+    """Builds the command that silences the rule of an alert for its model."""
+    model_id = ModelKey(alert["model"], alert["version"], alert["environment"]).id
+    tail = ["--"] if model_id.startswith("-") else []
+    options = ["--rule", quote_shell(alert["rule"]), "--for", SILENCE_FOR]
+    return " ".join(["otel-mlmon alert silence", *options, *tail, quote_shell(model_id)])
 
 
 def quote_shell(text: str) -> str:

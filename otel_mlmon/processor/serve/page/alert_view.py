@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from otel_mlmon.processor.serve.page.addresses import build_commands, model_url, stream_url
+from otel_mlmon.processor.serve.page.addresses import build_commands, build_silence_command, model_url, stream_url
 from otel_mlmon.processor.serve.page.advice import describe_condition, find_alerts
 from otel_mlmon.processor.serve.page.source import Source
 
@@ -75,12 +74,6 @@ def build_alert(source: Source, alert: Document) -> dict[str, Any]:
         ],
         "traces": list_traces([alert]),
         "links": [link for link in alert["links"] if is_web_address(link["url"]) and "{" not in link["url"]],
-        "silence": build_silence(alert),
+        "silence": build_silence_command(alert),
         "commands": build_commands(model_id, alert["version"]) if model_id is not None else [],
     }
-
-
-def build_silence(alert: Document) -> str:
-    """Builds the lines of the configuration that switch the rule of an alert off for its model."""
-    name = json.dumps(alert["model"], ensure_ascii=True)
-    return f"models:\n  {name}:\n    {alert['rule']}: {{enabled: false}}"
