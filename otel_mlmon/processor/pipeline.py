@@ -53,6 +53,7 @@ from otel_mlmon.processor.state.instance import load_instance_id
 from otel_mlmon.processor.state.repository import Repository, load_records, open_repository, put_records, transaction
 from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.outcome import REJECTED_OUTCOMES
+from otel_mlmon.processor.window.progress import SteadyClock
 from otel_mlmon.processor.window.reference_export import ModelReference, RelearnRequest
 from otel_mlmon.processor.window.window import StreamKey, VersionPair, Window
 from otel_mlmon.types import ModelKey
@@ -72,40 +73,6 @@ StateItem: TypeAlias = TelemetryItem | RelearnRequest | SilenceRequest
 RELEARNED: Final = "The reference is learned again, as an administrator asked."
 REPLACED: Final = "The model came with another reference."
 """Why the alerts about streams end whose reference is another one now."""
-
-
-MAX_STEP_NS: Final = 60_000_000_000
-"""A step of the clock forward by more than this takes back what a step back was corrected by."""
-
-
-class SteadyClock:
-    """Reads a clock, and goes on from the latest time where that is set back.
-
-    A correction of the machine's clock must not change what is judged: data seems to come from the future, nothing
-    seems to be silent. The time since the last reading is all that a step back costs; a later step forward ends it.
-
-    Runs on: one thread. `clock_ns` returns Unix nanoseconds.
-    """
-
-    def __init__(self, clock_ns: Callable[[], int]) -> None:
-        self._clock_ns = clock_ns
-        self._last_ns = 0
-        self._offset_ns = 0
-        """By how much it is ahead of the clock that it reads."""
-
-    def __call__(self) -> int:
-        """Returns Unix nanoseconds, never fewer than the last time."""
-        now_ns = self._clock_ns() + self._offset_ns
-        step_ns = now_ns - self._last_ns
-        if step_ns < 0:
-            self._offset_ns -= step_ns
-            now_ns = self._last_ns
-        elif self._offset_ns and step_ns > MAX_STEP_NS:
-            returned_ns = min(self._offset_ns, step_ns)
-            self._offset_ns -= returned_ns
-            now_ns -= returned_ns
-        self._last_ns = now_ns
-        return now_ns
 
 
 class ProcessorPipeline:
@@ -388,10 +355,19 @@ class ProcessorPipeline:
             self._refresh_ns = now_ns + REFRESH_NS
         present, known = set(self._windows.models), self._evidence.scores
         views: dict[ModelKey, ModelView | None] = dict.fromkeys(changed - present)
-        for model in sorted(changed & present):
-            summary = self._windows.summary(model)
+        summaries = {model: self._windows.summary(model) for model in sorted(changed & present)}
+        judged = {
+            key: stream.reference
+            for model, summary in summaries.items()
+            for stream in summary.streams
+            if (key := StreamKey(model, stream.stream)) in known
+        }
+        detectable = self._evidence.evaluator.measure_detectable(judged)
+        for model, summary in summaries.items():
             keys = {stream.stream: StreamKey(model, stream.stream) for stream in summary.streams}
-            scores = {name: known[key] for name, key in keys.items() if key in known}
+            scores = {
+                name: known[key].with_detectable(detectable.get(key)) for name, key in keys.items() if key in known
+            }
             views[model] = ModelView(summary=summary, scores=scores, reference=self._windows.reference(model))
             self.history.add(model, summary.updated_ns, *documents.history_values(summary, scores))
         rules: dict[ModelKey, list[RuleStatus]] = {}

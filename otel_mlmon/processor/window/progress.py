@@ -18,11 +18,13 @@ active are counted.
 
 An absence that ends was an outage, and is no habit; of two, the shorter one is, so that what is sent once a day is
 missed twice and no more.
+
+**Clock.** Our own time never goes back, whatever the machine's clock does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -183,3 +185,37 @@ class SenderWatermarks:
             return default_ns
         times = [progress.watermark_ns for progress in self.senders.values()]
         return max(min(times), max(times) - self.idle_after_ns)
+
+
+MAX_STEP_NS: Final = 60_000_000_000
+"""A step of the clock forward by more than this takes back what a step back was corrected by."""
+
+
+class SteadyClock:
+    """Reads a clock, and goes on from the latest time where that is set back.
+
+    A correction of the machine's clock must not change what is judged: data seems to come from the future, nothing
+    seems to be silent. The time since the last reading is all that a step back costs; a later step forward ends it.
+
+    Runs on: one thread. `clock_ns` returns Unix nanoseconds.
+    """
+
+    def __init__(self, clock_ns: Callable[[], int]) -> None:
+        self._clock_ns = clock_ns
+        self._last_ns = 0
+        self._offset_ns = 0
+        """By how much it is ahead of the clock that it reads."""
+
+    def __call__(self) -> int:
+        """Returns Unix nanoseconds, never fewer than the last time."""
+        now_ns = self._clock_ns() + self._offset_ns
+        step_ns = now_ns - self._last_ns
+        if step_ns < 0:
+            self._offset_ns -= step_ns
+            now_ns = self._last_ns
+        elif self._offset_ns and step_ns > MAX_STEP_NS:
+            returned_ns = min(self._offset_ns, step_ns)
+            self._offset_ns -= returned_ns
+            now_ns -= returned_ns
+        self._last_ns = now_ns
+        return now_ns

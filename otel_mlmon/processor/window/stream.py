@@ -67,7 +67,7 @@ class StreamWindows:
         if self.learned.reference is None:
             # Judging the pane that completes the reference against it would count the pane twice.
             if total:
-                self.learned.learn(sketch)
+                self.learned.learn(sketch, end_ns=end_ns)
             learned = self.learned.state.sketch.total
             moments = sketch.moments
             window = self._window(moments, _NO_COUNTS, start_ns, end_ns, exemplars, absence, learned=learned)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_mlmon.processor.pipeline import MAX_STEP_NS, SteadyClock
+from otel_mlmon.processor.window.progress import MAX_STEP_NS, SteadyClock
 from otel_mlmon.testing import SimulatedProcessor
 
 SECOND = 10**9
