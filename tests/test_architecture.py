@@ -137,6 +137,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "processor.alert": (
         *BASE,
         "processor.detect.score",
+        "processor.window.providers",
         "processor.window.window",
     ),
     "processor.alert.rules": (
@@ -149,11 +150,25 @@ OURS: dict[str, tuple[str, ...]] = {
         "processor.detect.statistics.registry",
         "processor.detect.threshold",
         "processor.window.presence",
+        "processor.window.providers",
         "processor.window.window",
     ),
-    "processor.notify": (*BASE, *SECTION, "processor.alert.alert", "processor.alert.message"),
+    "processor.notify": (
+        *BASE,
+        *SECTION,
+        "processor.alert.alert",
+        "processor.alert.message",
+        "processor.alert.document",
+        "processor.alert.markup",
+    ),
     "processor.state": BASE,
-    "processor.serve": (*BASE, "processor.address", "processor.connections", "processor.self_telemetry"),
+    "processor.serve": (
+        *BASE,
+        "processor.address",
+        "processor.connections",
+        "processor.self_telemetry",
+        "processor.alert.alert",
+    ),
     "processor.serve.documents": (*BASE, "processor"),
 }
 
@@ -190,7 +205,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "grpc_health": ("processor.receive",),
     "google": ("processor.receive",),
     "scipy": ("processor.detect", "reference"),
-    "msgspec": ("processor.state.repository", "processor.state.maintenance"),
+    "msgspec": ("processor.state.repository", "processor.state.maintenance", "processor.alert.document"),
     "prometheus_client": ("processor.serve.prometheus",),
     "duckdb": ("table.read",),
     "fsspec": ("table.files",),
@@ -209,7 +224,8 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "httpx": (
         "processor.notify", "reference.web_port", "reference.download", "reference.relearn", "cli.doctor", "cli.demo",
     ),
-    "jinja2": ("backtest.page", "processor.serve.page"),
+    "jinja2": ("backtest.page", "processor.serve.page", "processor.alert.markup"),
+    "markdown_it": ("processor.serve.page",),
     "markupsafe": ("processor.serve.page",),
     "rich": ("cli", "demo.view", "backtest.terminal", "backtest.result"),
 }  # fmt: skip

@@ -230,6 +230,8 @@ class ProcessorPipeline:
             alerts += self._alerts.evaluate(model, scores, now_ns, event_ns=event_ns)
         for pair in self._windows.pop_version_pairs():
             alerts += self._compare_versions(pair, now_ns)
+        for model, uses in self._windows.provider_reports().items():
+            alerts += self._alerts.judge_providers(model, uses, now_ns)
         alerts += self._alerts.advance_clock(now_ns)
         self._add_alerts(alerts)
         self._settle_alerts()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from otel_mlmon.errors import ConfigurationError, ProfileError
+from otel_mlmon.processor.alert.alert import AlertAddresses, Link
 from otel_mlmon.processor.alert.lifecycle import Alerts
 from otel_mlmon.processor.alert.records import AlertsRecord
 from otel_mlmon.processor.alert.rules.rule import ModelRules
@@ -94,11 +95,18 @@ class Settings:
 
     def alerts(self, record: AlertsRecord | None = None, *, now_ns: int = 0) -> Alerts:
         """Returns the alert step, which goes on from `record` at `now_ns` if there is one."""
+        section = self._config.alerts
         return Alerts(
-            self._config.alerts,
+            section,
             rules_of=self.rules,
             stale_after_s=self._config.limits.stale_after_s,
-            web_address=self._config.web.listen or "",
+            addresses=AlertAddresses(
+                web=self._config.web.listen or "",
+                dashboard=section.dashboard_url or "",
+                runbook=section.runbook_url or "",
+                trace=section.trace_url or "",
+                others=tuple(Link(name=name, url=url) for name, url in section.links.items()),
+            ),
             record=record,
             now_ns=now_ns,
         )

@@ -228,11 +228,11 @@ def test_one_that_hangs_runs_into_its_time_out_and_the_others_do_not_wait(make: 
 
 
 ADDED_NOTIFIER = '''
-import json
 from pathlib import Path
 
 from pydantic import Field
 
+from otel_mlmon.processor.alert.document import encode_document
 from otel_mlmon.processor.config.section import Section
 
 
@@ -253,8 +253,8 @@ class FileNotifier:
         return cls(section.path)
 
     def notify(self, alert):
-        with self.path.open("a") as file:
-            file.write(json.dumps(alert.to_dict()) + "\\n")
+        with self.path.open("ab") as file:
+            file.write(encode_document(alert) + b"\\n")
 '''
 
 USE_OF_IT = """

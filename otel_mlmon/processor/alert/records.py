@@ -5,10 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert, Cause, RuleState, Severity
-from otel_mlmon.processor.alert.cause import BinCounts
+from otel_mlmon.processor.alert.cause import BinCounts, OnsetCounts
+from otel_mlmon.processor.alert.rules.rule import Judgement, ProviderRule, Rule, is_back
 from otel_mlmon.processor.alert.silence import AlertSilence
+from otel_mlmon.processor.detect.score import Score
+from otel_mlmon.processor.window.providers import ProviderUse
+from otel_mlmon.processor.window.window import Window
 from otel_mlmon.types import ModelKey
+
+MAX_EXEMPLARS: Final = 5
 
 REPEAT_WITHIN_S: Final = 3600.0
 """What fires again within this of its end repeats itself."""
@@ -73,6 +80,38 @@ class RuleRecord:
     """When it last stopped firing, in event time, Unix nanoseconds; 0 if it never did."""
     repeats: int = 0
     """How many times in a row it fired again soon after it had stopped."""
+
+    def judge(self, rule: Rule, window: Window, score: Score, counts: OnsetCounts, now_ns: int) -> bool:
+        """Judges one stream and stores the outcome; returns whether there was one. The guard counts a failure."""
+        stream = window.stream.stream
+        outcome: Judgement = None
+        has_failed = True
+        with guard("alert"):
+            outcome = rule.judge(window, score, counts)
+            has_failed = False
+        if has_failed:
+            if stream not in self.failed:
+                self.failed.append(stream)
+            self.judged_ns[stream] = now_ns
+            return True
+        if outcome is None and not is_back(self.causes.get(stream), window):
+            return False
+        self.remove_stream(stream)
+        if isinstance(outcome, Cause):
+            self.causes[stream] = outcome
+            self.judged_ns[stream] = now_ns
+            # The newest first: an old trace may be gone from where it is looked up.
+            self.exemplars = tuple(dict.fromkeys((*window.exemplars, *self.exemplars)))[:MAX_EXEMPLARS]
+        return True
+
+    def judge_providers(self, rule: ProviderRule, uses: tuple[ProviderUse, ...]) -> bool:
+        """Judges the execution providers of a model version, likewise; what is found is not forgotten with time."""
+        outcome: Judgement = None
+        with guard("alert"):
+            outcome = rule.judge_providers(uses)
+        if outcome is not None:
+            self.causes = {outcome.stream: outcome} if isinstance(outcome, Cause) else {}
+        return outcome is not None
 
     def remove_stream(self, stream: str) -> None:
         """Forgets what is known of one stream."""

@@ -25,7 +25,7 @@ from otel_mlmon.processor.window.expiry import remove_ended_series, remove_stale
 from otel_mlmon.processor.window.limits import Limit
 from otel_mlmon.processor.window.model_windows import ClosedPane, ModelProgress, ModelSummary, ModelWindows
 from otel_mlmon.processor.window.outcome import PointOutcome, ReferenceOutcome
-from otel_mlmon.processor.window.providers import ModelProviders
+from otel_mlmon.processor.window.providers import ModelProviders, ProviderUse
 from otel_mlmon.processor.window.records import load_state, save_state
 from otel_mlmon.processor.window.reference import ModelWindowSettings
 from otel_mlmon.processor.window.reference_export import ModelReference, RelearnRequest, model_reference
@@ -104,6 +104,7 @@ class WindowAggregator:
         """
         self._resumed_ns = self._clock_ns()
         load_state(self._state, repository, now_ns=self._resumed_ns)
+        self._state.changes.providers.update(self._state.providers)  # by rules that may have changed
         for model in self._state.models.values():
             model.resumed_ns = self._resumed_ns
 
@@ -205,6 +206,10 @@ class WindowAggregator:
         """Returns the streams that were removed since the last call, so that other steps can drop them too."""
         streams, self._removed_streams = self._removed_streams, []
         return streams
+
+    def provider_reports(self) -> dict[ModelKey, tuple[ProviderUse, ...]]:
+        """Returns the reports on execution providers of models that had one since the last save, or the start."""
+        return {model: self._state.providers[model].uses for model in self._state.reported_models()}
 
     def pop_version_pairs(self) -> list[VersionPair]:
         """Returns the new versions with predictions enough to be held against the version before, each once."""

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from otel_mlmon.processor.alert.alert import Alert, Link, RuleState
 from otel_mlmon.processor.alert.cause import OnsetCounts, rank_causes
-from otel_mlmon.processor.alert.lifecycle import MAX_EXEMPLARS, MAX_RESOLVED
-from otel_mlmon.processor.alert.records import RETIRED, AlertsRecord
+from otel_mlmon.processor.alert.lifecycle import MAX_RESOLVED
+from otel_mlmon.processor.alert.records import MAX_EXEMPLARS, RETIRED, AlertsRecord
 from otel_mlmon.processor.alert.rules.data_drift import DataDriftRule
 from otel_mlmon.processor.alert.rules.rule import Judgement
 from otel_mlmon.processor.alert.silence import AlertSilence, SilenceRequest
@@ -93,11 +93,18 @@ def test_drift_fires_once_and_is_resolved_once() -> None:
 
 
 def test_the_alert_says_when_who_and_where_to_look() -> None:
-    run = Run(links={"runbook": "https://wiki"})
+    run = Run(
+        links={"wiki": "https://wiki/{model}"}, runbook_url="https://runbooks/", dashboard_url="https://d?m={model}"
+    )
     entry = judged("input.a", "drift", since_ns=3 * SECOND_NS, exemplars=("t1", "t2"))
     (alert,) = run.alerts.evaluate(MODEL, dict([entry]), ns(7))
     assert (alert.model, alert.version, alert.time_ns, alert.onset_ns) == ("digits", "1", ns(7), 3 * SECOND_NS)
-    assert (alert.exemplars, alert.links) == (("t1", "t2"), (Link(name="runbook", url="https://wiki"),))
+    assert alert.exemplars == ("t1", "t2")
+    assert alert.links == (
+        Link(name="dashboard", url="https://d?m=digits"),
+        Link(name="runbook", url="https://runbooks/data_drift.md"),
+        Link(name="wiki", url="https://wiki/digits"),
+    )
     assert [cause.stream for cause in alert.causes] == ["input.a"]
     (resolved,) = run.alerts.evaluate(MODEL, dict([QUIET]), ns(9))
     assert resolved == replace(alert, state=RuleState.OK, previous=RuleState.FIRING, time_ns=ns(9), sequence=2)
@@ -589,7 +596,9 @@ def test_the_statuses_of_rules_say_since_when_and_why() -> None:
     run = Run()
     run.pane(1, judged("input.a", "drift", pane=(100, 0)), judged("latency", "ok"))
     statuses = {status.rule: status for status in run.alerts.current()}
-    assert list(statuses) == ["latency", "errors", "prediction_drift", "confidence", "data_drift", "no_data"]
+    assert list(statuses) == [
+        "latency", "errors", "prediction_drift", "confidence", "data_drift", "execution_provider", "no_data",
+    ]  # fmt: skip
     drift = statuses["data_drift"]
     assert (drift.model, drift.state, drift.changed_ns, drift.severity) == (MODEL, RuleState.FIRING, ns(1), "critical")
     assert [cause.stream for cause in drift.causes] == ["input.a"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_mlmon.processor.alert.alert import Link, RuleState
+from otel_mlmon.processor.alert.alert import AlertAddresses, Link, RelatedRule, RuleState
 from otel_mlmon.processor.alert.cause import describe_change, estimate_quantile, format_percent
 from otel_mlmon.processor.alert.message import format_alert, format_title
 from otel_mlmon.processor.alert.rules.rule import RULES
@@ -23,9 +23,14 @@ BRIGHTNESS = replace(CAUSE, stream="input.image.brightness", reference="mean 0.3
 def test_a_firing_alert_says_what_how_much_since_when_and_what_to_do() -> None:
     alert = replace(
         FIRING,
-        causes=(CAUSE, BRIGHTNESS),
+        causes=(CAUSE, replace(BRIGHTNESS, origin="version")),
         exemplars=("4bf92f3577b34da6a3ce929d0e0e4736",),
-        links=(Link(name="runbook", url="https://wiki/x"),),
+        addresses=AlertAddresses(
+            web="127.0.0.1:8080",
+            trace="https://jaeger/trace/{trace_id}",
+            others=(Link(name="wiki", url="https://wiki/{model}/{rule}"),),
+        ),
+        related=(RelatedRule(rule="data_drift", title="data drift", stream="input.age", onset_ns=CAUSE.onset_ns),),
     )
     assert (
         format_alert(alert)
@@ -48,9 +53,13 @@ FIRING · critical · digits 1 · prediction drift
                     and 2 that moved less
 
   Also      input.image.brightness: mean 0.31 → mean 0.17
-  Traces    4bf92f3577b34da6a3ce929d0e0e4736
-  Link      runbook: https://wiki/x
-  Silence   set enabled: false at models."digits".prediction_drift"""
+  Related   data drift (input.age) since 2025-11-22 14:00:00 UTC, probably of the same cause
+  Traces    https://jaeger/trace/4bf92f3577b34da6a3ce929d0e0e4736
+  Dashboard http://127.0.0.1:8080/alerts/48da1b4673cf5396
+  Runbook   http://127.0.0.1:8080/runbooks/prediction_drift.md
+  Link      wiki: https://wiki/digits/prediction_drift
+  If normal otel-mlmon reference relearn digits --model-version 1 --stream prediction.label
+  Silence   otel-mlmon alert silence digits --rule prediction_drift --for 2h"""
     )
 
 
@@ -123,7 +132,7 @@ shares = st.lists(st.floats(0, 1), min_size=0, max_size=30)
     st.text(max_size=40),
 )
 @settings(deadline=None, max_examples=100)
-def test_any_alert_fits_into_25_lines(
+def test_any_alert_fits_into_32_lines(
     numbers: list[float], others: int, rule: str, state: RuleState, has_unicode: bool, name: str
 ) -> None:
     stream = "".join(character for character in name if character.isprintable())
@@ -140,9 +149,13 @@ def test_any_alert_fits_into_25_lines(
         state=state,
         causes=(cause,) * others,
         exemplars=("t",) * 9,
-        links=(Link(name="a", url="b"),) * 9,
+        addresses=AlertAddresses(
+            web="127.0.0.1:8080", trace="https://{trace_id}", others=(Link(name="a", url="https://b"),) * 9
+        ),
+        related=(RelatedRule(rule="a", title=name, stream=name, onset_ns=0),) * others,
+        news=(name,) * others,
     )
-    assert len(format_alert(alert, is_unicode=has_unicode).split("\n")) <= 25
+    assert len(format_alert(alert, is_unicode=has_unicode).split("\n")) <= 32
 
 
 def test_details_do_not_repeat_the_first_line() -> None:

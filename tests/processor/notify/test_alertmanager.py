@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from otel_mlmon.processor.alert.alert import Link, RuleState
+from otel_mlmon.processor.alert.alert import AlertAddresses, RuleState
 from otel_mlmon.processor.notify.alertmanager import AlertmanagerNotifier, AlertmanagerSection, build_alerts
 from otel_mlmon.processor.notify.notifier import PermanentError, TransientError
 from tests.support.alerts import FIRING, RESOLVED
@@ -29,14 +29,14 @@ def facts(alert: Any) -> list[tuple[str, str, bool]]:
 
 
 def test_it_ends_four_renewals_from_now_and_holds_no_value_in_a_label() -> None:
-    alert = replace(BEGUN, links=(Link(name="runbook", url="https://wiki"),), web_address="127.0.0.1:8080")
+    alert = replace(BEGUN, addresses=AlertAddresses(web="127.0.0.1:8080", runbook="https://wiki"))
     (document,) = build_alerts(alert, SECTION, now_s=NOW_S)
     assert document["labels"] == LABELS
     assert (document["startsAt"], document["endsAt"]) == (
         "2025-11-22T14:00:12.000+00:00", "2025-11-22T14:05:40.000+00:00",
     )  # fmt: skip
     assert document["generatorURL"] == "http://127.0.0.1:8080/api/v1/alerts"
-    assert document["annotations"]["runbook"] == "https://wiki"
+    assert document["annotations"]["runbook"] == "https://wiki/prediction_drift.md"
 
 
 def test_a_severity_that_rises_is_posted_and_the_old_one_resolved_for_every_cause() -> None:

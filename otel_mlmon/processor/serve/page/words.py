@@ -44,6 +44,7 @@ RULES: Final = {
     "confidence": "confidence changed",
     "data_drift": "inputs changed",
     "version_drift": "a new version differs",
+    "execution_provider": "accelerator lost",
     "no_data": "no predictions",
     "statistic": "a statistic passed its threshold",
 }
