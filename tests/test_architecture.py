@@ -137,6 +137,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "processor.alert": (
         *BASE,
         "processor.detect.score",
+        "processor.config.units",
         "processor.window.providers",
         "processor.window.window",
     ),

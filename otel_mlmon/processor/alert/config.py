@@ -76,6 +76,12 @@ class AlertSection(Section):
         ge=0,
         description="How long every stream must be ok before the alert is resolved.",
     )
+    retire_after_s: Duration = Field(
+        default=300.0,
+        alias="retire_after",
+        gt=0,
+        description="A version without traffic for so long, while another one has some, is retired: its alerts end.",
+    )
     retry_for_s: Duration = Field(
         default=86_400.0,
         alias="retry_for",

@@ -24,6 +24,7 @@ from otel_mlmon.processor.alert.config import AlertSection
 from otel_mlmon.processor.alert.records import RETIRED, AlertsRecord, ModelRecord, RuleRecord, RuleStatus, is_retired
 from otel_mlmon.processor.alert.rules.rule import NO_DATA, VERSION_DRIFT, ModelRules, ProviderRule, Rule, has_data
 from otel_mlmon.processor.alert.version_change import VersionChange
+from otel_mlmon.processor.config.units import format_duration
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.window.providers import ProviderUse
 from otel_mlmon.processor.window.window import StreamKey, Window
@@ -140,9 +141,11 @@ class Alerts:
             if is_replaced and self._age_s(record.data_ns) >= self._stale_after_s:
                 changes += self._forget_model(model, "Another version replaced it.")
                 continue
-            if is_replaced and is_retired(record.data_ns, newest_ns[model.name, model.environment], self._now_ns):
+            retire_s, last_ns = self._section.retire_after_s, newest_ns[model.name, model.environment]
+            if is_replaced and is_retired(record.data_ns, last_ns, self._now_ns, after_s=retire_s):
                 # What comes back again and again, such as a canary with few calls, is not told each time.
-                changes += self._resolve_rules(record, self._list_over(record), RETIRED)
+                reason = RETIRED.format(format_duration(retire_s))
+                changes += self._resolve_rules(record, self._list_over(record), reason)
                 continue
             inactive = {name: entry for name, entry in record.rules.items() if name not in rules.active}
             changes += self._resolve_rules(record, inactive, "The rule is switched off.")

@@ -221,7 +221,7 @@ def _describe_event(alert: Alert) -> str:
     verb = (
         (" had moved" if alert.is_resolved else " moved") if cause.origin else ""
     )  # else what is allowed stands first
-    return f"{cause.stream}{verb}: {cause.reference} → {cause.current}"
+    return f"{cause.stream} {verb}: {cause.reference} → {cause.current}"
 
 
 def _is_repetition(detail: str, cause: Cause) -> bool:

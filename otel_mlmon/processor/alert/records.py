@@ -23,10 +23,8 @@ REPEAT_HOLD_S: Final = 300.0
 """How long every stream must be ok after the first repetition; twice as long after each further one."""
 MAX_HOLD_S: Final = 3600.0
 
-RETIRED_AFTER_S: Final = 300.0
-"""How long a version has no traffic while another one has some until it is retired."""
-RETIRED: Final = "This version is retired: it had no traffic for 5 minutes while another version had some."
-"""Why its alerts end."""
+RETIRED: Final = "This version is retired: it had no traffic for {} while another version had some."
+"""Why the alerts of a version end that another one replaced."""
 
 
 def repeat_hold_s(repeats: int) -> float:
@@ -151,12 +149,13 @@ class AlertsRecord:
     silences: list[AlertSilence] = field(default_factory=list)
 
 
-def is_retired(data_ns: int, newest_ns: int, now_ns: int) -> bool:
+def is_retired(data_ns: int, newest_ns: int, now_ns: int, *, after_s: float) -> bool:
     """Returns whether a version is retired.
 
     Args:
         data_ns: When it last had data, Unix nanoseconds.
         newest_ns: When any version of the model last had data.
         now_ns: The time.
+        after_s: How long it has no traffic while another one has some.
     """
-    return (now_ns - data_ns) / 1e9 >= RETIRED_AFTER_S > (now_ns - newest_ns) / 1e9
+    return (now_ns - data_ns) / 1e9 >= after_s > (now_ns - newest_ns) / 1e9

@@ -187,7 +187,7 @@ def test_a_new_version_raises_no_alarm_about_the_old_one() -> None:
     run.pane(800, judged("latency", "ok", model=new), model=new)
     # The old one is retired, and what it fired is over.
     ended = run.alerts.advance_clock(ns(900))
-    assert (changes(ended), [alert.reason for alert in ended]) == ([RESOLVES], [RETIRED])
+    assert (changes(ended), [alert.reason for alert in ended]) == ([RESOLVES], [RETIRED.format("5m")])
     assert run.state("latency") is RuleState.NO_DATA  # of the old one: not ok, and not told
     # A day later the old version is forgotten.
     run.pane(86400, judged("latency", "ok", model=new), model=new)
@@ -556,7 +556,7 @@ def test_a_version_that_was_replaced_is_retired_after_five_minutes(at_s: float, 
     run.pane(at_s - 1, judged("latency", "ok", model=new), model=new)
     ended = run.alerts.advance_clock(ns(at_s))
     assert changes(ended) == change
-    assert [alert.reason for alert in ended] == [RETIRED] * len(change)
+    assert [alert.reason for alert in ended] == [RETIRED.format("5m")] * len(change)
 
 
 def test_no_version_is_retired_while_none_has_traffic_and_one_that_comes_back_is_judged_again() -> None:
