@@ -218,9 +218,9 @@ def _describe_event(alert: Alert) -> str:
     cause = alert.causes[0]
     if cause.is_absent:
         return f"{cause.stream} was not sent" if alert.is_resolved else f"{cause.stream} is {cause.current}"
-    verb = (
-        (" had moved" if alert.is_resolved else " moved") if cause.origin else ""
-    )  # else what is allowed stands first
+    if not cause.origin:  # the first of the two is what is allowed, and nothing that was learned
+        return f"{cause.stream}: {cause.reference} → {cause.current}"
+    verb = "had moved" if alert.is_resolved else "moved"
     return f"{cause.stream} {verb}: {cause.reference} → {cause.current}"
 
 

@@ -87,8 +87,12 @@ def test_latency_is_a_share_of_calls() -> None:
         reference_shares=(0.99, 0.01),
         current_shares=(0.93, 0.07),
         summary="share 7 %, tolerated 1 % (n = 4 210)",
+        origin="",
+        detectable_shift=0.04,
     )
     text = format_alert(replace(FIRING, rule="latency", causes=(cause,)))
+    assert "  What      latency: 1 % over 200 ms → 7 %\n" in text
+    assert "  Detects   shifts of 4 % or more within a day\n" in text
     assert "How much  share 7 %, tolerated 1 % (n = 4 210)" in text
     assert "  over         1 % ▏                    7 % █▏" in text
 

@@ -83,7 +83,7 @@ def loaded(provider: str, time_ns: int, *, version: str = "1", requested: str = 
     request = ExportLogsServiceRequest()
     scope = request.resource_logs.add().scope_logs.add()
     scope.scope.name = semconv.SCOPE
-    names = {semconv.EVENT_MODEL_LOADED: {}}
+    names: dict[str, dict[str, str]] = {semconv.EVENT_MODEL_LOADED: {}}
     if requested:
         names[semconv.EVENT_PROVIDER_FALLBACK] = {semconv.EXECUTION_PROVIDERS_REQUESTED: requested}
     for name, extra in names.items():
