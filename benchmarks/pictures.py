@@ -1,4 +1,4 @@
-"""`python -m benchmarks.pictures FOLDER`: pictures of the page, by Chromium, of seeded incidents and of a quiet fleet.
+"""`python -m benchmarks.pictures FOLDER`: pictures of the page, by Chromium: seeded incidents, quiet, 14 days.
 
 `make pictures` writes docs/pictures from it. It fails where a page logs an error, asks another host for anything, or is
 wider than its window. It needs Playwright's Python package and a Chromium (`apt-get install chromium`).
@@ -23,7 +23,17 @@ from otel_mlmon.processor.alert.message import build_message, format_alert
 from otel_mlmon.processor.serve.api import create_app
 from otel_mlmon.processor.serve.server import WebServer
 from otel_mlmon.testing import SimulatedProcessor
-from tests.support.incidents import CALM_PANES, INCIDENTS, PANE_S, SETUP, TROUBLE_PANES, simulate
+from tests.support.incidents import (
+    CALM_PANES,
+    FORTNIGHT_PANE_S,
+    FORTNIGHT_PANES,
+    INCIDENTS,
+    PANE_S,
+    SETUP,
+    TROUBLE_PANES,
+    simulate,
+    simulate_fortnight,
+)
 
 VIEWS: Final = (("light", 1000), ("dark", 1000), ("light", 360))
 MESSAGE_VIEWS: Final = (("light", 700), ("light", 360))
@@ -49,12 +59,17 @@ def main(folder: Path, python: str, documentation: Path | None) -> int:
             code |= _photograph(processor, name, incident.model if incident is not None else "churn", folder, python)
             if processor.alerts:
                 code |= _photograph_message(max(processor.alerts, key=_count_links), name, folder, python)
+    with simulate_fortnight(start_ns=time.time_ns() - FORTNIGHT_PANES * FORTNIGHT_PANE_S * 10**9) as processor:
+        for model in ("churn", "credit-risk"):
+            code |= _photograph(processor, f"fortnight-{model}", model, folder, python, span="14d")
     for picture, title in DOCUMENTED.items() if documentation is not None else ():
         shutil.copy(folder / f"{picture}.png", (documentation or folder) / f"{title}.png")
     return code
 
 
-def _photograph(processor: SimulatedProcessor, name: str, model: str, folder: Path, python: str) -> int:
+def _photograph(
+    processor: SimulatedProcessor, name: str, model: str, folder: Path, python: str, *, span: str = "1h"
+) -> int:
     overview = processor.document()
     app = create_app(
         lambda: overview,
@@ -68,7 +83,7 @@ def _photograph(processor: SimulatedProcessor, name: str, model: str, folder: Pa
     server = WebServer(app, "127.0.0.1:0")
     try:
         address = f"http://{server.start()}"
-        pages = [f"{name}-home=/", f"{name}-model=/models/{model}", f"{name}-alerts=/alerts"]
+        pages = [f"{name}-home=/", f"{name}-model=/models/{model}?span={span}", f"{name}-alerts=/alerts"]
         views = [f"{scheme}:{width}" for scheme, width in VIEWS]
         command = [python, str(CAMERA), address, str(folder), ",".join(views), *pages]
         return subprocess.run(command, check=False).returncode

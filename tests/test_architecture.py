@@ -193,6 +193,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
         "instrumentation.sentry", "instrumentation.pipeline",
         "processor.receive", "processor.window", "processor.detect", "processor.alert", "processor.pipeline",
         "processor.state.repository", "processor.state.maintenance", "processor.serve.documents",
+        "processor.serve.page.history",
     ),
     "onnxruntime": ("instrumentation.runtime.onnxruntime", "demo.service"),
     "onnx": ("demo.train",),

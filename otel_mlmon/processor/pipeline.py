@@ -49,6 +49,8 @@ from otel_mlmon.processor.records import (
     VERSION_CHANGES,
     CycleRecord,
     StreamRecord,
+    load_history,
+    save_history,
 )
 from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
 from otel_mlmon.processor.serve import documents
@@ -184,6 +186,7 @@ class ProcessorPipeline:
         self._version_changes = {
             change.model: change for change in load_records(self._repository, VERSION_CHANGES).values()
         }
+        load_history(self.history, self._repository)
         alerts = load_records(self._repository, ALERTS).get("")
         self._alerts = settings.alerts(alerts, now_ns=self._clock_ns())
         self._outbox = load_records(self._repository, OUTBOX)
@@ -236,14 +239,15 @@ class ProcessorPipeline:
         self._add_alerts(alerts)
         self._settle_alerts()
 
-    def commit(self) -> None:
-        """Stores everything that changed, in one transaction.
+    def commit(self, *, is_last: bool = False) -> None:
+        """Stores everything that changed, in one transaction; `is_last` also what may stay unstored for minutes.
 
         Raises:
             StoreError: The repository refused it; the next commit tries again.
         """
         repository = self._repository
         self._windows.save(repository)
+        save_history(self.history, repository, is_last=is_last)
         changes = self._version_changes
         present = sorted(model for model in self._unstored_changes if model in changes)
         put_records(repository, VERSION_CHANGES, [(json.dumps(model), changes[model]) for model in present])
@@ -296,7 +300,7 @@ class ProcessorPipeline:
         with guard("close"):
             self._dispatcher.shutdown()
             self._settle_alerts()
-            self.commit()
+            self.commit(is_last=True)
         self._repository.close()
 
     def _settle_alerts(self) -> None:

@@ -101,20 +101,52 @@ def simulate(incident: Incident | None, *, start_ns: int) -> tuple[SimulatedProc
     return processor, trouble_ns
 
 
-def send(processor: SimulatedProcessor, rng: np.random.Generator, model: str, traffic: Traffic) -> None:
+FORTNIGHT_PANE_S: Final = 300
+FORTNIGHT_PANES: Final = 14 * 86_400 // FORTNIGHT_PANE_S
+
+
+def simulate_fortnight(*, start_ns: int) -> SimulatedProcessor:
+    """Simulates fourteen days of a fleet with quiet nights; returns its processor, to be closed.
+
+    One model is deployed anew on the ninth day, and is slow for an hour on the twelfth; of another one the inputs
+    change in the last six hours.
+    """
+    rng = np.random.default_rng(11)
+    models = {"*": {"reference": {"learn": 20_000}, "latency": {"threshold": "100ms"}}}
+    windows = {"pane": f"{FORTNIGHT_PANE_S}s"}
+    processor = SimulatedProcessor({"models": models, "windows": windows}, start_ns=start_ns)
+    for pane in range(FORTNIGHT_PANES):
+        processor.now_ns += FORTNIGHT_PANE_S * 10**9
+        day = pane * FORTNIGHT_PANE_S / 86_400
+        calls = round(CALLS * (0.6 - 0.5 * np.cos(2 * np.pi * day)))
+        for model in MODELS:
+            traffic = CALM
+            if model == "credit-risk":
+                traffic = Traffic(version="7" if day < 8.5 else "8", slowness=14.0 if 0 < day - 11.5 < 1 / 24 else 1.0)
+            elif model == "churn" and day > 13.75:
+                traffic = INCIDENTS["unit"].trouble
+            send(processor, rng, model, traffic, calls=calls)
+        processor.advance()
+        processor.document()
+    return processor
+
+
+def send(
+    processor: SimulatedProcessor, rng: np.random.Generator, model: str, traffic: Traffic, *, calls: int = CALLS
+) -> None:
     """Sends one pane of a model."""
     shares = np.array(list(traffic.labels.values()))
-    counts = rng.multinomial(CALLS, shares / shares.sum())
-    durations = rng.lognormal(-4.0, 0.3, CALLS) * traffic.slowness
-    failed = rng.random(CALLS) < traffic.failed_ratio
+    counts = rng.multinomial(calls, shares / shares.sum())
+    durations = rng.lognormal(-4.0, 0.3, calls) * traffic.slowness
+    failed = rng.random(calls) < traffic.failed_ratio
     processor.send_counts(
         model,
         version=traffic.version,
         labels={label: int(count) for label, count in zip(traffic.labels, counts, strict=True) if count},
-        confidences=rng.beta(9, 2, CALLS).tolist(),
+        confidences=rng.beta(9, 2, calls).tolist(),
         features={
-            "age": (rng.normal(41, 11, CALLS).clip(18, 90) * traffic.age_factor).tolist(),
-            "income": rng.lognormal(8, 0.5, CALLS).tolist(),
+            "age": (rng.normal(41, 11, calls).clip(18, 90) * traffic.age_factor).tolist(),
+            "income": rng.lognormal(8, 0.5, calls).tolist(),
         },
         durations_s=durations[~failed].tolist(),
         failed_durations_s=durations[failed].tolist(),

@@ -3,6 +3,9 @@
 Three spans: an hour, a day, fourteen days, each in slots of its own length. Of several values in a slot the last is
 kept of rates and medians, and the largest of tails, error ratios and evidence, so that no incident is averaged away.
 A stream without evidence has no entries. Memory: about 25 kB a model version, and 2 kB a stream with evidence.
+
+What changed is stored every ten minutes and at the end, so a restart keeps the pictures, and a killed process loses
+ten minutes of them at most.
 """
 
 from __future__ import annotations
@@ -13,6 +16,10 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+import numpy as np
+
+from otel_mlmon.types import Floats, Ints, ModelKey
 
 SECOND_NS: Final = 10**9
 MODEL_COLUMNS: Final = ("rate", "p50", "p95", "p99", "errors", "accuracy")
@@ -39,6 +46,35 @@ SPANS: Final = (
 MAX_SILENT_S: Final = SPANS[-1].length_s
 MAX_VERSIONS: Final = 2_000
 """Model versions with a history; of more, the one that was silent longest is dropped."""
+
+
+SAVE_INTERVAL_NS: Final = 600 * SECOND_NS
+"""How long a change of a history may stay unstored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotSeriesRecord:
+    """Holds a series as it is stored."""
+
+    slots: Ints
+    values: Floats
+    """Shape (columns, slots)."""
+
+
+SpanRecords = dict[str, SlotSeriesRecord]
+"""A series a span, by the name of the span."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryRecord:
+    """Holds the history of one model version as it is stored."""
+
+    model: ModelKey
+    first_ns: int
+    is_first_known: bool
+    last_ns: int
+    spans: SpanRecords
+    streams: dict[str, SpanRecords]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,6 +107,22 @@ class SlotSeries:
             for column in self.values:
                 del column[:32]
 
+    def record(self) -> SlotSeriesRecord:
+        """Returns the series as it is stored."""
+        values = np.array(self.values, dtype=np.float64).reshape(len(self.columns), -1)
+        return SlotSeriesRecord(slots=np.array(self.slots, dtype=np.int64), values=values)
+
+    def restore(self, record: SlotSeriesRecord) -> None:
+        """Takes over a stored series.
+
+        Raises:
+            ValueError: It has other columns, or slots that do not increase.
+        """
+        if record.values.shape != (len(self.columns), len(record.slots)) or np.any(np.diff(record.slots) <= 0):
+            raise ValueError("a stored history has other columns, or slots out of order")
+        self.slots = array("q", record.slots.tolist())
+        self.values = [array("f", column.tolist()) for column in record.values]
+
     def rows(self, since_ns: int) -> list[tuple[int, tuple[float, ...]]]:
         """Returns the time at the end of each slot, Unix nanoseconds, and its values, the oldest first."""
         return [
@@ -84,9 +136,13 @@ class SlotSeries:
 class VersionHistory:
     """The history of one model version."""
 
+    model: ModelKey
     first_ns: int
+    is_first_known: bool
     last_ns: int = 0
-    model: dict[str, SlotSeries] = field(default_factory=dict)
+    saved_ns: int = 0
+    """`last_ns` when it was stored."""
+    spans: dict[str, SlotSeries] = field(default_factory=dict)
     streams: dict[str, dict[str, SlotSeries]] = field(default_factory=dict)
 
     def add(self, document: Mapping[str, Any]) -> None:
@@ -103,33 +159,45 @@ class VersionHistory:
         ]
         row = [math.nan if value is None else float(value) for value in values]
         for span in SPANS:
-            series = self.model.setdefault(span.name, _series(span.model_slot_s, span.length_s, MODEL_COLUMNS))
-            series.add(time_ns, row)
+            _series_of(self.spans, span, is_model=True).add(time_ns, row)
         for stream in document["streams"]:
             evidence, name = stream["log10_evidence"], stream["stream"]
             if evidence <= 0.0:
                 continue
             ratio = evidence / max(stream["log10_alarm_line"], 1e-9)
+            entries = self.streams.setdefault(name, {})
             for span in SPANS:
-                entries = self.streams.setdefault(name, {})
-                entries.setdefault(span.name, _series(span.stream_slot_s, span.length_s, ("ratio",))).add(
-                    time_ns, (ratio,)
-                )
+                _series_of(entries, span, is_model=False).add(time_ns, (ratio,))
+
+    def record(self) -> HistoryRecord:
+        """Returns the history as it is stored."""
+        return HistoryRecord(
+            model=self.model,
+            first_ns=self.first_ns,
+            is_first_known=self.is_first_known,
+            last_ns=self.last_ns,
+            spans={name: series.record() for name, series in self.spans.items()},
+            streams={
+                stream: {name: series.record() for name, series in entries.items()}
+                for stream, entries in self.streams.items()
+            },
+        )
 
 
-SETTLING_NS: Final = 60 * 10**9
+SETTLING_NS: Final = 60 * SECOND_NS
 """What is there so soon after the history began may have been there long before."""
 
 
 class History:
     """The histories of all model versions, by the id of the model and by version.
 
-    Runs on: `add` on the thread that publishes documents; everything else on any.
+    Runs on: `add`, `pop_changes`, `undo_pop` and `restore` on the thread that publishes documents; the others on any.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._versions: dict[tuple[str, str], VersionHistory] = {}
+        self._removed: set[ModelKey] = set()
         self._begin_ns = 0
 
     def add(self, overview: Mapping[str, Any]) -> None:
@@ -141,27 +209,74 @@ class History:
                 if not updated_ns or (history is not None and updated_ns <= history.last_ns):
                     continue
                 if history is None:
-                    history = self._versions[key] = VersionHistory(first_ns=updated_ns)
                     self._begin_ns = self._begin_ns or updated_ns
+                    history = self._versions[key] = VersionHistory(
+                        model=ModelKey(document["name"], document["version"], document["environment"]),
+                        first_ns=updated_ns,
+                        is_first_known=updated_ns >= self._begin_ns + SETTLING_NS,
+                    )
+                    self._removed.discard(history.model)
                 history.add(document)
             self._drop_silent()
+
+    def pop_changes(self, *, is_last: bool) -> tuple[list[HistoryRecord], list[ModelKey]]:
+        """Returns the histories that are to be stored now, and the model versions whose history is gone.
+
+        Args:
+            is_last: Whether all that changed is to be stored, however short ago it was stored.
+        """
+        interval_ns = 0 if is_last else SAVE_INTERVAL_NS
+        with self._lock:
+            due = [history for history in self._versions.values() if history.last_ns > history.saved_ns + interval_ns]
+            for history in due:
+                history.saved_ns = history.last_ns
+            removed, self._removed = sorted(self._removed), set()
+            return [history.record() for history in due], removed
+
+    def undo_pop(self, records: Iterable[HistoryRecord], removed: Iterable[ModelKey]) -> None:
+        """Counts changes as unstored again."""
+        with self._lock:
+            for record in records:
+                if (history := self._versions.get((record.model.id, record.model.version))) is not None:
+                    history.saved_ns = 0
+            self._removed.update(removed)
+
+    def restore(self, record: HistoryRecord) -> None:
+        """Takes over a stored history, unless there is a later one.
+
+        Raises:
+            ValueError: It cannot be used.
+        """
+        history = VersionHistory(
+            model=record.model,
+            first_ns=record.first_ns,
+            is_first_known=record.is_first_known,
+            last_ns=record.last_ns,
+            saved_ns=record.last_ns,
+        )
+        _restore_spans(history.spans, record.spans, is_model=True)
+        for stream, spans in record.streams.items():
+            _restore_spans(history.streams.setdefault(stream, {}), spans, is_model=False)
+        key = (record.model.id, record.model.version)
+        with self._lock:
+            if key not in self._versions or self._versions[key].last_ns < history.last_ns:
+                self._versions[key] = history
 
     def first_ns(self, model: str, version: str) -> int:
         """Returns when a model version was first seen, Unix nanoseconds; 0 if that is unknown.
 
-        Of what was there in the first minute of the history, as after a restart, it is unknown when it began.
+        Of what was there in the first minute of the history it is unknown when it began.
         """
         history = self._versions.get((model, version))
-        is_known = history is not None and history.first_ns >= self._begin_ns + SETTLING_NS
-        return history.first_ns if history is not None and is_known else 0
+        return history.first_ns if history is not None and history.is_first_known else 0
 
     def model_rows(self, model: str, version: str, span: Span) -> list[tuple[int, tuple[float, ...]]]:
         """Returns times and `MODEL_COLUMNS` of a model version."""
         with self._lock:
             history = self._versions.get((model, version))
-            if history is None or span.name not in history.model:
+            if history is None or span.name not in history.spans:
                 return []
-            return history.model[span.name].rows(history.last_ns - span.length_s * SECOND_NS)
+            return history.spans[span.name].rows(history.last_ns - span.length_s * SECOND_NS)
 
     def stream_rows(self, model: str, version: str, stream: str, span: Span) -> list[tuple[int, float]]:
         """Returns times and the evidence over the alarm line, in log10, of one stream; slots without any are absent."""
@@ -175,12 +290,12 @@ class History:
 
     def _drop_silent(self) -> None:
         newest_ns = max((history.last_ns for history in self._versions.values()), default=0)
-        for key in [
+        silent = [
             key for key, history in self._versions.items() if history.last_ns < newest_ns - MAX_SILENT_S * SECOND_NS
-        ]:
-            del self._versions[key]
-        while len(self._versions) > MAX_VERSIONS:
-            del self._versions[min(self._versions, key=lambda key: self._versions[key].last_ns)]
+        ]
+        by_age = sorted(self._versions.keys() - silent, key=lambda key: self._versions[key].last_ns)
+        for key in (*silent, *by_age[: max(len(by_age) - MAX_VERSIONS, 0)]):
+            self._removed.add(self._versions.pop(key).model)
 
 
 def _iterate_versions(overview: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], Mapping[str, Any]]]:
@@ -189,5 +304,19 @@ def _iterate_versions(overview: Mapping[str, Any]) -> Iterator[tuple[tuple[str, 
             yield (model, version), document
 
 
-def _series(slot_s: int, length_s: int, columns: tuple[str, ...]) -> SlotSeries:
-    return SlotSeries(slot_ns=slot_s * SECOND_NS, capacity=length_s // slot_s, columns=columns)
+def _series_of(spans: dict[str, SlotSeries], span: Span, *, is_model: bool) -> SlotSeries:
+    """Returns the series of a span, a new one if there was none."""
+    series = spans.get(span.name)
+    if series is None:
+        slot_s = span.model_slot_s if is_model else span.stream_slot_s
+        columns = MODEL_COLUMNS if is_model else ("ratio",)
+        series = spans[span.name] = SlotSeries(
+            slot_ns=slot_s * SECOND_NS, capacity=span.length_s // slot_s, columns=columns
+        )
+    return series
+
+
+def _restore_spans(spans: dict[str, SlotSeries], records: SpanRecords, *, is_model: bool) -> None:
+    for span in SPANS:
+        if span.name in records:
+            _series_of(spans, span, is_model=is_model).restore(records[span.name])

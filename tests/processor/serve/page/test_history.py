@@ -1,15 +1,27 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from otel_mlmon.processor.serve.page.history import SECOND_NS, SPANS, History
+import numpy as np
+import pytest
+
+from otel_mlmon.errors import StoreError
+from otel_mlmon.processor.records import HISTORY, load_history, save_history
+from otel_mlmon.processor.serve.page.history import SAVE_INTERVAL_NS, SECOND_NS, SPANS, History
+from otel_mlmon.processor.state.repository import DAMAGED, encode
+from otel_mlmon.processor.state.sqlite import SqliteRepository
 
 HOUR, DAY, FORTNIGHT = SPANS
 
 
 def overview(time_s: float, *, p95: float | None = 0.1, evidence: float = 0.0, version: str = "1") -> dict[str, Any]:
     document = {
+        "name": "m",
+        "version": version,
+        "environment": "",
         "updated_ns": round(time_s * SECOND_NS),
         "latency": {"p50_s": 0.05, "p95_s": p95, "p99_s": math.nan},
         "throughput_per_s": 10.0,
@@ -64,3 +76,90 @@ def test_versions_that_are_silent_for_the_longest_span_are_dropped() -> None:
     history.add(overview(1_000_000 + FORTNIGHT.length_s + 1, version="new"))
     assert (history.first_ns("m", "old") > 0, history.first_ns("m", "new") > 0) == (False, True)
     assert history.model_rows("m", "old", DAY) == []
+
+
+def rows_of(history: History) -> list[Any]:
+    return [
+        [repr(history.model_rows("m", version, span)), history.stream_rows("m", version, "input.age", span)]
+        for version in ("1", "2")
+        for span in SPANS
+    ] + [history.first_ns("m", version) for version in ("1", "2")]
+
+
+def test_a_stored_history_comes_back_whole(tmp_path: Path) -> None:
+    history = History()
+    for quarter in range(200):
+        history.add(overview(1_000_000 + 900 * quarter, evidence=quarter % 3))
+    history.add(overview(1_200_000, version="2"))
+    repository = SqliteRepository(tmp_path)
+    save_history(history, repository)
+    repository.commit()
+    restored = History()
+    load_history(restored, repository)
+    assert rows_of(restored) == rows_of(history)
+    assert restored.first_ns("m", "2") == 1_200_000 * SECOND_NS
+    restored.add(overview(1_300_000, evidence=2.0))
+    history.add(overview(1_300_000, evidence=2.0))
+    assert rows_of(restored) == rows_of(history)
+    repository.close()
+
+
+def test_a_history_is_stored_every_ten_minutes_and_at_the_end() -> None:
+    history = History()
+    stored = []
+    for minute in range(60):
+        history.add(overview(1_000_000 + 60 * minute))
+        stored += [record.last_ns for record in history.pop_changes(is_last=False)[0]]
+    assert np.diff(stored).tolist() == [SAVE_INTERVAL_NS + 60 * SECOND_NS] * 5
+    assert [record.last_ns for record in history.pop_changes(is_last=True)[0]] == [(1_000_000 + 59 * 60) * SECOND_NS]
+    assert history.pop_changes(is_last=True) == ([], [])
+
+
+def test_what_could_not_be_stored_is_stored_with_the_next_commit(tmp_path: Path) -> None:
+    history = History()
+    history.add(overview(3600))
+    repository = SqliteRepository(tmp_path)
+    save_history(history, repository)
+    with pytest.raises(StoreError):
+        repository.put("history", [("k", None)])  # type: ignore[list-item]
+    save_history(history, repository)
+    repository.commit()
+    restored = History()
+    load_history(restored, repository)
+    assert rows_of(restored) == rows_of(history)
+    repository.close()
+
+
+def test_the_history_of_a_version_that_is_gone_is_removed_from_the_store(tmp_path: Path) -> None:
+    history = History()
+    repository = SqliteRepository(tmp_path)
+    history.add(overview(3600))
+    save_history(history, repository)
+    history.add(overview(3600 + 15 * 86_400, version="2"))
+    save_history(history, repository)
+    repository.commit()
+    assert list(repository.load("history")) == ['["m", "2", ""]']
+    repository.close()
+
+
+def test_a_history_of_other_columns_is_set_aside(tmp_path: Path) -> None:
+    history = History()
+    history.add(overview(3600))
+    (record,) = history.pop_changes(is_last=True)[0]
+    hour = replace(record.spans["1h"], values=np.zeros((2, 1)))
+    repository = SqliteRepository(tmp_path)
+    repository.put(HISTORY.name, [("k", encode(replace(record, spans={"1h": hour}), is_compressed=True))])
+    restored = History()
+    load_history(restored, repository)
+    assert restored.model_rows("m", "1", HOUR) == []
+    assert list(repository.load(DAMAGED)) == ["history k"]
+    repository.close()
+
+
+def test_an_older_record_does_not_replace_what_is_there() -> None:
+    history = History()
+    history.add(overview(3600))
+    (record,) = history.pop_changes(is_last=True)[0]
+    history.add(overview(3700))
+    history.restore(record)
+    assert len(history.model_rows("m", "1", HOUR)) == 2
