@@ -101,9 +101,8 @@ def test_a_bad_version_is_taken_back_once_and_its_alert_ends_as_retired(tmp_path
         taken_back = current()
         assert (taken_back["previous"], taken_back["taken_back"]) == (None, ["2"])
         (ended,) = server.feed_until(lambda: [alert for alert in alerts() if alert["state"] == "ok"], "it is retired")
-        assert (ended["version"], ended["previous"], ended["causes"][0]["stream"]) == (
-            "2", "firing", "prediction.label",
-        )  # fmt: skip
+        assert (ended["version"], ended["previous"]) == ("2", "firing")
+        assert "prediction.label" in {cause["stream"] for cause in ended["causes"]}
         assert ended["reason"] == (
             "This version is retired: it had no traffic for 5s while another version had some."
         )  # fmt: skip
