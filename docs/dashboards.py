@@ -25,7 +25,7 @@ _NAMED: Final = "{{ml_model_name}} {{ml_model_version}}"
 _BY_MODEL: Final = "ml_model_name, ml_model_version"
 _COLORS: Final = {
     "ok": "green", "drift": "red", "firing": "red", "pending": "orange", "error": "purple", "learning": "blue",
-    "weak": "light-blue", "no_data": "text",
+    "weak": "light-blue", "no_data": "text", "unknown": "text",
 }  # fmt: skip
 
 

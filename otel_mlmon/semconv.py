@@ -254,7 +254,7 @@ DRIFT_STATES: Final[Mapping[str, int]] = {"ok": 0, "drift": 1, "learning": 2, "w
 
 DRIFT_STATE: Final = _gauge("ml.drift.state", "{state}", f"State of a stream: {_explain(DRIFT_STATES)}.", DRIFT_STREAM)
 
-ALERT_STATES: Final[Mapping[str, int]] = {"ok": 0, "pending": 1, "firing": 2, "no_data": 3, "error": 4}
+ALERT_STATES: Final[Mapping[str, int]] = {"ok": 0, "pending": 1, "firing": 2, "no_data": 3, "error": 4, "unknown": 5}
 """The value of `ml.alert.state` in each state of a rule."""
 
 ALERT_STATE: Final = _gauge("ml.alert.state", "{state}", f"State of a rule: {_explain(ALERT_STATES)}.", ALERT_RULE)

@@ -146,6 +146,7 @@ OURS: dict[str, tuple[str, ...]] = {
         *SECTION,
         "processor.alert.alert",
         "processor.alert.cause",
+        "processor.detect.accuracy",
         "processor.detect.policy",
         "processor.detect.score",
         "processor.detect.statistics.registry",

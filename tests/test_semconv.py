@@ -18,7 +18,7 @@ EVERY_METRIC = (*semconv.APPLICATION_METRICS, *semconv.PROCESSOR_METRICS, *semco
 
 
 def test_the_states_have_the_values_of_the_contract() -> None:
-    assert semconv.ALERT_STATES == {"ok": 0, "pending": 1, "firing": 2, "no_data": 3, "error": 4}
+    assert semconv.ALERT_STATES == {"ok": 0, "pending": 1, "firing": 2, "no_data": 3, "error": 4, "unknown": 5}
     assert semconv.DRIFT_STATES == {"ok": 0, "drift": 1, "learning": 2, "weak": 3, "no_data": 4, "error": 5}
     assert [state.value for state in RuleState] == list(semconv.ALERT_STATES)
     assert semconv.DRIFT_STATE.description.endswith("0 ok, 1 drift, 2 learning, 3 weak, 4 no data, 5 error.")

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from otel_mlmon.backtest.accuracy import parse_bounds
 from otel_mlmon.backtest.columns import ColumnChoice, ColumnKind, build_profile, choose_columns, match_columns
 from otel_mlmon.backtest.replay_otlp import replay_otlp
 from otel_mlmon.backtest.replay_table import replay_table
@@ -43,6 +44,8 @@ def run(
     tolerance: float | str | None = None,
     false_alarms: int | str | None = None,
     require: Sequence[str] = (),
+    min_accuracy: float | str | None = None,
+    accuracy_drop: float | str | None = None,
     encoding: str | None = None,
     decimal: str | None = None,
     progress: ProgressCallback = ignore_progress,
@@ -60,6 +63,9 @@ def run(
         tolerance: The share of the values that may change without being drift, such as 0.05 or `5%`.
         false_alarms: How many are accepted over all columns: `1 per 30d`, or one in a number of windows.
         require: Columns that have to be judged; `BacktestResult.unjudged` has those that could not be.
+        min_accuracy: The lowest accuracy that is tolerated, such as 0.9 or `90%`. It is estimated from confidences,
+            which needs a reference profile with labelled data; it is no measurement.
+        accuracy_drop: By how much it may be below that of the labelled data, such as 0.03 or `3%`.
         encoding: Of CSV files without a byte order mark: utf-8, utf-16 or latin-1.
         decimal: What separates the fraction in texts, `.` or `,`; seen from the first rows by default.
         progress: Called with the name of a part of the work, what is done of it, and how much there is.
@@ -72,7 +78,8 @@ def run(
     """
     request = build_request(
         reference, data, window=window, columns=columns, timestamp=timestamp, tolerance=tolerance,
-        false_alarms=false_alarms, require=require, encoding=encoding, decimal=decimal,
+        false_alarms=false_alarms, require=require, min_accuracy=min_accuracy,
+        accuracy_drop=accuracy_drop, encoding=encoding, decimal=decimal,
     )  # fmt: skip
     return BacktestResult(
         run_backtest(
@@ -94,6 +101,8 @@ def build_request(
     tolerance: float | str | None = None,
     false_alarms: int | str | None = None,
     require: Sequence[str] = (),
+    min_accuracy: float | str | None = None,
+    accuracy_drop: float | str | None = None,
     encoding: str | None = None,
     decimal: str | None = None,
 ) -> BacktestRequest:
@@ -111,6 +120,7 @@ def build_request(
         tolerance=None if tolerance is None else parse_tolerance(str(tolerance)),
         budget=None if false_alarms is None else parse_budget(str(false_alarms)),
         required=tuple(require),
+        accuracy=parse_bounds(min_accuracy, accuracy_drop),
         encoding=encoding,
         decimal=parse_decimal(decimal),
     )

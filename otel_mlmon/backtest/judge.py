@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from otel_mlmon.backtest.accuracy import NO_BOUNDS, RULE, AccuracyBounds, AccuracyReport, AccuracyTrace
 from otel_mlmon.backtest.request import FalseAlarmBudget
 from otel_mlmon.processor.alert.alert import Alert, Cause
 from otel_mlmon.processor.alert.cause import OnsetCounts
@@ -62,18 +63,26 @@ class Trace:
         return next((outcome for outcome in outcomes if isinstance(outcome, Cause)), None)
 
 
-def settings_of(*, tolerance: float | None, budget: FalseAlarmBudget, window_s: float) -> Settings:
+def settings_of(
+    *,
+    tolerance: float | None,
+    budget: FalseAlarmBudget,
+    window_s: float,
+    accuracy: AccuracyBounds = NO_BOUNDS,
+) -> Settings:
     """Builds the settings of a backtest: the processor's defaults, but for these.
 
     Args:
         tolerance: Of every drift rule; None for the defaults.
         budget: How many false alarms are accepted.
         window_s: Length of a window in seconds; any number if it is not known.
+        accuracy: The accuracy that is demanded.
     """
     window_s = max(window_s, MIN_PANE_S)
     rate = budget.rate or FalseAlarms(count=1.0, per_s=budget.windows * window_s)
     rules = ("prediction_drift", "confidence", "data_drift")
     model: dict[str, Any] = {} if tolerance is None else {rule: {"tolerance": tolerance} for rule in rules}
+    model["accuracy"] = accuracy.section
     defaults = Config()
     return Settings(
         defaults.model_copy(
@@ -94,10 +103,12 @@ class Judge:
     Args:
         settings: Of the detection and alert steps.
         streams: How many streams share the false-alarm budget; None to count them as they come, as the processor does.
+        accuracy: The accuracy that is demanded.
     """
 
-    def __init__(self, settings: Settings, *, streams: int | None = None) -> None:
+    def __init__(self, settings: Settings, *, streams: int | None = None, accuracy: AccuracyBounds = NO_BOUNDS) -> None:
         self.settings = settings
+        self.accuracy = AccuracyTrace(accuracy)
         self.traces: dict[StreamKey, Trace] = {}
         self.alerts: list[tuple[int, Alert]] = []
         """Window and alert, for each notification that would have been sent."""
@@ -122,6 +133,11 @@ class Judge:
             end_ns = max(window.end_ns for window, _ in scores.values())
             self.alerts += [(index, alert) for alert in self._alerts.evaluate(model, scores, end_ns)]
 
+    def report_accuracy(self, clock: Callable[[int], str | None]) -> AccuracyReport | None:
+        """Reports the estimated accuracy of all windows; None where nothing is demanded and nothing can be said."""
+        alarms = (window for window, alert in self.alerts if alert.rule == RULE and not alert.is_resolved)
+        return self.accuracy.report(next(alarms, None), clock)
+
     def _add_to_trace(self, index: int, window: Window, score: Score) -> None:
         trace = self.traces.get(window.stream)
         if trace is None:
@@ -140,6 +156,8 @@ class Judge:
             )
         )
         trace.windows.append(window.rolling)
+        if window.calibration is not None:
+            self.accuracy.add(index, window.end_ns, window.rolling, window.calibration, score)
         trace.reference = window.reference
         if trace.alarm is None:
             trace.window, trace.score = window, score

@@ -32,10 +32,13 @@ def render_page(report: BacktestReport) -> str:
         draw_bars=pictures.draw_bars,
         draw_evidence=pictures.draw_evidence,
         draw_distances=pictures.draw_distances,
+        draw_accuracy=pictures.draw_accuracy,
     )
 
 
 def _summarize(report: BacktestReport) -> str:
+    if report.is_inaccurate and not report.alarmed and report.accuracy is not None:
+        return f"An alarm in window {report.accuracy.first_alarm_window}, estimated accuracy"
     if report.alarmed:
         first = report.alarmed[0].first_alarm_window
         return f"An alarm in window {first}, {len(report.alarmed)} of {len(report.judged)} streams"

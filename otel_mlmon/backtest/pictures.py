@@ -8,6 +8,7 @@ from html import escape
 from itertools import groupby
 from typing import Final
 
+from otel_mlmon.backtest.accuracy import AccuracyReport
 from otel_mlmon.backtest.report import StreamReport, WindowPoint
 from otel_mlmon.processor.alert.cause import format_percent
 from otel_mlmon.processor.serve.page.charts import PixelScale, draw_svg, draw_text, shorten
@@ -79,6 +80,40 @@ def draw_distances(stream: StreamReport) -> str:
     values = [(point.window, point.total_variation) for point in stream.points]
     high = max(stream.tolerance * 1.6, max(value for _, value in values) * 1.1, 0.02)
     return _draw_chart(stream, values, limit=stream.tolerance, high=high, quantity="total variation", spec=".0%")
+
+
+def draw_accuracy(report: AccuracyReport) -> str:
+    """Draws the estimated accuracy over the windows with its 95 % interval as a band, and what is demanded."""
+    points = report.points
+    last = max(point.window for point in points)
+    lowest = min(*(point.low for point in points), 1.0 if report.demanded is None else report.demanded)
+    low = max(0.0, int(lowest * 10.0) / 10.0)
+    horizontal = PixelScale(low=0.0, high=max(last, 1), start=LEFT, end=CHART_WIDTH - RIGHT)
+    vertical = PixelScale(low=low, high=1.0, start=CHART_HEIGHT - BOTTOM, end=TOP)
+    step = max(1, len(points) // MAX_CELLS)
+    drawn = points[::step]
+
+    def place(values: Sequence[float]) -> str:
+        pairs = zip(drawn, values, strict=True)
+        return "L".join(f"{horizontal.map(point.window):.1f},{vertical.map(value):.1f}" for point, value in pairs)
+
+    upper, middle = place([point.high for point in drawn]), place([point.estimated for point in drawn])
+    lower = "L".join(reversed(place([point.low for point in drawn]).split("L")))
+    parts = []
+    for value in (low, (low + 1.0) / 2.0, 1.0):
+        y = vertical.map(value)
+        parts.append(f'<path class="grid" d="M{LEFT},{y:.1f}H{CHART_WIDTH - RIGHT}"/>')
+        parts.append(draw_text(LEFT - 6, y + 4, f"{value:.0%}", "end", "tick"))
+    parts += [f'<path class="area" d="M{upper}L{lower}Z"/>', f'<path class="line" d="M{middle}"/>']
+    if report.demanded is not None:
+        parts.append(f'<path class="limit" d="M{LEFT},{vertical.map(report.demanded):.1f}H{CHART_WIDTH - RIGHT}"/>')
+    if report.first_alarm_window is not None:
+        x = horizontal.map(report.first_alarm_window)
+        parts.append(f'<path class="moment" d="M{x:.1f},{TOP}V{vertical.map(low):.1f}"/>')
+    parts.append(
+        _draw_ticks(horizontal, last, CHART_HEIGHT - 6, {point.window: point.end for point in points}, limit=6)
+    )
+    return draw_svg(CHART_WIDTH, CHART_HEIGHT, "estimated accuracy over the windows", parts)
 
 
 def _draw_chart(

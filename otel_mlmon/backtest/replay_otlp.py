@@ -46,7 +46,10 @@ def replay_otlp(request: BacktestRequest, profile: Profile, progress: ProgressCa
         raise ConfigurationError("--timestamp: OTLP has the time of every point already")
     budget = request.budget or DEFAULT_TIMED_BUDGET
     points = _read_points(Path(request.data), progress)
-    judge = Judge(settings_of(tolerance=request.tolerance, budget=budget, window_s=length.time_s))
+    settings = settings_of(
+        tolerance=request.tolerance, budget=budget, window_s=length.time_s, accuracy=request.accuracy
+    )
+    judge = Judge(settings, accuracy=request.accuracy)
     windows = _judge_windows(points, profile=profile, window_s=length.time_s, judge=judge, progress=progress)
     reports = [
         describe_stream(
@@ -81,6 +84,7 @@ def replay_otlp(request: BacktestRequest, profile: Profile, progress: ProgressCa
         streams=sort_streams(reports),
         alerts=describe_alerts(judge, lambda key: key.stream, format_time),
         notes=(f"Not in the reference, so learned from the data itself: {', '.join(learned)}.",) if learned else (),
+        accuracy=judge.report_accuracy(format_time),
     )
 
 

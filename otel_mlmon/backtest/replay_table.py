@@ -36,6 +36,7 @@ from otel_mlmon.processor.config.units import format_duration
 from otel_mlmon.processor.window.binning import ClassBins
 from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
 from otel_mlmon.processor.window.window import Reference, StreamKey, Window
+from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.table.table import ProgressCallback, Table, TableColumn
 from otel_mlmon.types import Counts, ModelKey
@@ -53,6 +54,8 @@ class ColumnStream:
     key: StreamKey
     plan: StreamPlan
     reference: Reference
+    calibration: Calibration | None = None
+    """Of confidences, how often predictions are right at each on labelled data; None if that is not known."""
 
     @property
     def column(self) -> str:
@@ -144,7 +147,8 @@ def build_streams(table: Table, choices: Mapping[str, ColumnChoice], profile: Pr
             continue
         key = StreamKey(ModelKey(profile.model, profile.version), choice.stream)
         plan = StreamPlan(column=column, kind=choice.kind, binning=reference.binning)
-        streams.append(ColumnStream(key=key, plan=plan, reference=reference.reference))
+        calibration = profile.calibration if choice.kind == "confidence" else None
+        streams.append(ColumnStream(key=key, plan=plan, reference=reference.reference, calibration=calibration))
     if faults:
         raise ConfigurationError(*faults)
     return streams
@@ -220,7 +224,11 @@ def judge_counts(
     length = request.window or defaults.DEFAULT_WINDOW
     windows = _order_windows(counts, format_duration(length.time_s) if length.time_s else length.text)
     budget, window_s = _choose_budget(request, counts, windows)
-    judge = Judge(settings_of(tolerance=request.tolerance, budget=budget, window_s=window_s), streams=len(streams))
+    judge = Judge(
+        settings_of(tolerance=request.tolerance, budget=budget, window_s=window_s, accuracy=request.accuracy),
+        streams=len(streams),
+        accuracy=request.accuracy,
+    )
     spent_rows = _calibrate(streams, counts, judge)
     _judge_windows(streams, windows, counts, judge, spent_rows, progress)
     columns = {stream.key: stream.column for stream in streams}
@@ -250,6 +258,7 @@ def judge_counts(
         streams=sort_streams(replace(report, model="") for report in reports),
         alerts=describe_alerts(judge, lambda key: columns.get(key, key.stream), clock),
         notes=tuple(notes),
+        accuracy=judge.report_accuracy(clock),
     )
 
 
@@ -359,6 +368,7 @@ def _judge_windows(
                     rolling=rolling,
                     rolling_start_ns=window.start + 1,
                     rolling_mean=mean,
+                    calibration=stream.calibration,
                 )
             )
         judge.take(window.index, panes)

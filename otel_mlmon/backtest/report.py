@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from otel_mlmon.backtest.accuracy import AccuracyReport
+
 BacktestState: TypeAlias = Literal["alarm", "recovered", "weak", "ok", "unknown", "left_out"]
 """The state of a stream after a backtest.
 
@@ -127,11 +129,18 @@ class BacktestReport:
     """Sentences about the data that a reader should know."""
     required: tuple[str, ...] = ()
     """Columns that have to be judged."""
+    accuracy: AccuracyReport | None = None
+    """The estimated accuracy; None where none is demanded and none can be estimated."""
 
     @property
     def alarmed(self) -> tuple[StreamReport, ...]:
         """The streams with an alarm."""
         return tuple(stream for stream in self.streams if stream.is_alarm)
+
+    @property
+    def is_inaccurate(self) -> bool:
+        """Whether the estimated accuracy was below what is demanded."""
+        return self.accuracy is not None and self.accuracy.state == "alarm"
 
     @property
     def judged(self) -> tuple[StreamReport, ...]:
@@ -154,11 +163,13 @@ class BacktestReport:
                 if stream.state == "unknown" and stream.stream not in self.required
             ]
             gaps = gaps or ["no column could be judged"]
+        if self.accuracy is not None and self.accuracy.state == "unknown":
+            gaps.append(self.accuracy.reason)
         return tuple(gaps)
 
     def exit_code(self, *, is_gate: bool) -> int:
         """Returns the exit code: 1 for an alarm if this is a gate, 3 if what was asked for could not be judged."""
-        if is_gate and self.alarmed:
+        if is_gate and (self.alarmed or self.is_inaccurate):
             return 1
         answered = {stream.stream for stream in self.streams if stream.state in JUDGED_STATES}
         if set(self.required) - answered:

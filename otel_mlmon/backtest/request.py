@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from otel_mlmon.backtest.accuracy import NO_BOUNDS, AccuracyBounds
 from otel_mlmon.backtest.columns import ColumnKind
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.config.units import (
@@ -77,6 +78,8 @@ class BacktestRequest:
     budget: FalseAlarmBudget | None = None
     required: tuple[str, ...] = ()
     """Columns that have to be judged."""
+    accuracy: AccuracyBounds = NO_BOUNDS
+    """The accuracy that is demanded."""
     encoding: str | None = None
     """The encoding of CSV files that have no byte order mark; None for UTF-8."""
     decimal: str | None = None

@@ -41,12 +41,16 @@ def print_report(report: BacktestReport, console: Console) -> None:
     left_out = [f"{stream.stream} ({stream.reason})" for stream in report.streams if stream.state == "left_out"]
     if left_out:
         console.print(Text(f"Left out: {'; '.join(left_out)}.", "dim"))
+    if report.accuracy is not None:
+        console.print(Text(report.accuracy.summary, "bold red" if report.is_inaccurate else ""))
     for note in report.notes:
         console.print(Text(note, "dim"))
 
 
 def summarize(report: BacktestReport) -> str:
     """Says in one sentence whether there would have been an alarm, when, and about which streams."""
+    if report.is_inaccurate and not report.alarmed and report.accuracy is not None:
+        return f"It would have alerted, first in window {report.accuracy.first_alarm_window}: estimated accuracy."
     if not report.alarmed:
         judged = sum(stream.state in ("ok", "weak") for stream in report.streams)
         return f"No alarm in {judged} of {judged} streams." if judged else "Nothing could be judged."

@@ -61,6 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--require", action="append", default=[], metavar="A,B,…",
         help="columns that have to be judged: exit with code 3 if one could not be",
     )  # fmt: skip
+    add(
+        "--min-accuracy", metavar="SHARE",
+        help="alarm where the accuracy estimated from confidences is below, such as 90%%; the reference must be a "
+        "profile with labelled data",
+    )  # fmt: skip
+    add("--accuracy-drop", metavar="SHARE", help="the same where it is so much below that of the labelled data")
     add("--encoding", choices=("utf-8", "utf-16", "latin-1"), help="of CSV without a byte order mark (default: utf-8)")
     add("--decimal", metavar="CHAR", help="what separates fractions in CSV, . or , (default: seen from the first rows)")
     add(
@@ -113,6 +119,7 @@ def parse_request(arguments: argparse.Namespace) -> BacktestRequest:
         ConfigurationError: An argument cannot be used.
     """
     from otel_mlmon.backtest import request
+    from otel_mlmon.backtest.accuracy import parse_bounds
 
     return request.BacktestRequest(
         reference=arguments.reference,
@@ -123,6 +130,7 @@ def parse_request(arguments: argparse.Namespace) -> BacktestRequest:
         tolerance=request.parse_tolerance(arguments.tolerance) if arguments.tolerance is not None else None,
         budget=request.parse_budget(arguments.false_alarms) if arguments.false_alarms is not None else None,
         required=tuple(name for value in arguments.require for name in value.split(",") if name),
+        accuracy=parse_bounds(arguments.min_accuracy, arguments.accuracy_drop),
         encoding=arguments.encoding,
         decimal=request.parse_decimal(arguments.decimal),
     )

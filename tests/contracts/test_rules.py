@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -17,6 +18,7 @@ from otel_mlmon.processor.alert.rules.rule import RULES, Rule
 from otel_mlmon.processor.config.model import Config
 from otel_mlmon.processor.config.render import default_yaml
 from otel_mlmon.processor.detect.score import ThresholdVerdict
+from otel_mlmon.reference.calibration import Calibration
 from tests.support.packages import install, run_beside
 from tests.support.scores import Judged, judged
 
@@ -24,6 +26,7 @@ STREAMS = ("latency", "errors", "prediction.label", "prediction.value", "predict
 ACTIVE: dict[str, dict[str, Any]] = {
     "statistic": {"thresholds": [{"statistic": "psi", "above": 0.2}]},
     "version_drift": {"enabled": True},
+    "accuracy": {"drop": "3%"},
 }
 """What a rule needs to be active, where its defaults do not do."""
 BELOW_1 = "100%", "99.9%"
@@ -42,7 +45,7 @@ def rule(name: str) -> Rule:
 
 def outcome(rule: Rule, entry: Judged) -> object:
     _, (window, score) = entry
-    return rule.judge(window, score, OnsetCounts())
+    return rule.judge(replace(window, calibration=EVEN), score, OnsetCounts())
 
 
 def test_its_section_has_a_default_and_a_sentence_for_every_key(name: str, rule: Rule) -> None:
@@ -59,6 +62,7 @@ def test_its_section_has_a_default_and_a_sentence_for_every_key(name: str, rule:
     [
         ("latency", "threshold", "0s", "1ms"),
         ("no_data", "after", "0s", "1s"),
+        *(("accuracy", key, bound, near) for key in ("min", "drop") for bound, near in (("0%", "0.1%"), BELOW_1)),
         *(
             (name, "max_ratio", bound, near)
             for name in ("latency", "errors")
@@ -101,12 +105,16 @@ def test_it_is_ok_or_undecided_without_evidence(rule: Rule) -> None:
         assert outcome(rule, judged(stream, "ok")) in ("ok", None)
 
 
+EVEN = Calibration(right=np.array([9_000, 9_000]), total=np.array([10_000, 10_000]))
+"""A model that is as often right at each confidence."""
+STEEP = Calibration(right=np.array([1_000, 89_000]), total=np.array([10_000, 90_000]))
+"""A model that is seldom right where its confidence is low, as it is in what breaches a rule."""
 BREACHED = ThresholdVerdict(statistic="psi", is_p_value=False, value=0.9, bound=0.2, min_count=60, verdict="breached")
 
 
 def breach(rule: Rule, stream: str, *, margin: float = 0.5) -> Cause | None:
     _, (window, score) = judged(stream, "drift", margin=margin)
-    cause = rule.judge(window, replace(score, thresholds=(BREACHED,)), OnsetCounts())
+    cause = rule.judge(replace(window, calibration=STEEP), replace(score, thresholds=(BREACHED,)), OnsetCounts())
     return cause if isinstance(cause, Cause) else None
 
 

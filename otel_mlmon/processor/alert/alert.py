@@ -34,6 +34,8 @@ class RuleState(str, Enum):
     FIRING = "firing"
     NO_DATA = "no_data"
     ERROR = "error"
+    UNKNOWN = "unknown"
+    """Never one of an alert: an active rule that cannot judge this model, such as `accuracy` without labelled data."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -307,6 +307,11 @@ def format_percent(share: float) -> str:
     return f"{value:.0f} %" if value >= 9.95 else f"{value:.2g} %"
 
 
+def format_accuracy(accuracy: float) -> str:
+    """Formats a share of right predictions in per cent, to a tenth: `92.4 %`."""
+    return f"{100.0 * accuracy:.1f} %"
+
+
 def format_count(number: int) -> str:
     """Formats a whole number with its thousands apart: `4 210`."""
     return f"{number:,}".replace(",", " ")

@@ -224,6 +224,8 @@ class Alerts:
                 state, changed_ns = entry.state, entry.changed_ns
                 if is_silent and state in (RuleState.OK, RuleState.PENDING):
                     state, changed_ns = RuleState.NO_DATA, record.data_ns
+                elif state is RuleState.OK and entry.is_unknown:
+                    state = RuleState.UNKNOWN
                 causes = rank_causes(entry.causes.values())
                 statuses.append(
                     RuleStatus(

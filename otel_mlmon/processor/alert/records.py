@@ -78,6 +78,15 @@ class RuleRecord:
     """When it last stopped firing, in event time, Unix nanoseconds; 0 if it never did."""
     repeats: int = 0
     """How many times in a row it fired again soon after it had stopped."""
+    is_unknown: bool = False
+    """Whether the last stream that was judged cannot be judged with this reference."""
+
+    def add_cause(self, stream: str, cause: Cause, exemplars: tuple[str, ...], now_ns: int) -> None:
+        """Stores that a stream is in breach, with trace ids of the pane."""
+        self.causes[stream] = cause
+        self.judged_ns[stream] = now_ns
+        # The newest first: an old trace may be gone from where it is looked up.
+        self.exemplars = tuple(dict.fromkeys((*exemplars, *self.exemplars)))[:MAX_EXEMPLARS]
 
     def judge(self, rule: Rule, window: Window, score: Score, counts: OnsetCounts, now_ns: int) -> bool:
         """Judges one stream and stores the outcome; returns whether there was one. The guard counts a failure."""
@@ -92,14 +101,12 @@ class RuleRecord:
                 self.failed.append(stream)
             self.judged_ns[stream] = now_ns
             return True
+        self.is_unknown = outcome == "unknown"
         if outcome is None and not is_back(self.causes.get(stream), window):
             return False
         self.remove_stream(stream)
         if isinstance(outcome, Cause):
-            self.causes[stream] = outcome
-            self.judged_ns[stream] = now_ns
-            # The newest first: an old trace may be gone from where it is looked up.
-            self.exemplars = tuple(dict.fromkeys((*window.exemplars, *self.exemplars)))[:MAX_EXEMPLARS]
+            self.add_cause(stream, outcome, window.exemplars, now_ns)
         return True
 
     def judge_providers(self, rule: ProviderRule, uses: tuple[ProviderUse, ...]) -> bool:

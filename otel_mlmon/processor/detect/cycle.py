@@ -290,7 +290,8 @@ class DailyCycle:
 
     def _build_early_null(self, start_ns: int) -> SlotNull | None:
         state = self.state
-        is_small = state.whole_days >= MIN_DAYS and len(state.days) >= MIN_DAYS
+        # Two days of one kind make a model unless they hold too few items; one day of each says nothing yet.
+        is_small = any(sum(day.kind == kind for day in state.days) >= MIN_DAYS for kind in (0, 1))
         quarters = (start_ns - state.first_ns) * QUARTERS // DAY_NS
         forgiven = min(FORGIVEN_UNKNOWN, FORGIVEN_PER_HOUR * quarters / 4.0)
         if is_small or forgiven <= 0.0:

@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 import numpy as np
 
+from otel_mlmon import semconv
 from otel_mlmon.processor.window.moving_reference import MovingReference
 from otel_mlmon.processor.window.presence import Absence
 from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
@@ -262,6 +263,7 @@ class StreamWindows:
             rolling_mean=float("nan") if is_learning else self.rolling.mean,
             exemplars=exemplars,
             absence=absence,
+            calibration=self.learned.settings.calibration if self.key.stream == semconv.STREAM_CONFIDENCE else None,
         )
 
 

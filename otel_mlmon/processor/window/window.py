@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, TypeVar
 import numpy as np
 
 from otel_mlmon.processor.window.presence import Absence
+from otel_mlmon.reference.calibration import Calibration
 from otel_mlmon.sketch.moments import ExactSum, Moments
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import Counts, ModelKey
@@ -91,6 +92,8 @@ class Window:
     """Trace ids seen in this pane."""
     absence: Absence | None = None
     """Since when the stream is no longer sent although its model has predictions; None if it is."""
+    calibration: Calibration | None = None
+    """Of confidences, how often predictions are right at each on labelled data; None if that is not known."""
 
 
 class VersionPair(NamedTuple):

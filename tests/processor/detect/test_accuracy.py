@@ -47,7 +47,9 @@ def test_one_bin_by_hand() -> None:
     m = 81 / 102
     of_calibration = m * (1 - m) / 103
     of_prior = 2 / 102 * (0.25 / 3) ** 0.5
-    variance = (50 * (m * (1 - m) - of_calibration) + 50**2 * of_calibration) / 50**2 + of_prior**2
+    sampling = (m * (1 - m) - of_calibration) / 50
+    variance = sampling + of_calibration + of_prior**2 + m * (1 - m) / 400
+    assert accuracy.sampling_deviation == pytest.approx(sampling**0.5)
     assert accuracy.estimated == pytest.approx(m)
     assert (accuracy.n, accuracy.supported_ratio) == (50, 1.0)
     size = m * (1 - m) / variance - 1
@@ -62,7 +64,8 @@ def test_confidence_that_moved_inside_its_bin_by_hand() -> None:
     higher = 2 * (np.log(80_001 / 20_001)) / (12 * 2**2)
     # Of both bins m (1 - m) is c (1 - c): accuracy rises as confidence does.
     assert accuracy.estimated == pytest.approx(0.2 * 0.25 + 0.8 * 0.75 + higher, abs=1e-4)
-    assert accuracy.high - accuracy.low == pytest.approx(2 * 1.96 * 1.5 * higher, rel=0.02)
+    inside = (0.2 * 0.25 * 0.75 + 0.8 * 0.75 * 0.25) / 400
+    assert accuracy.high - accuracy.low == pytest.approx(2 * 1.96 * ((1.5 * higher) ** 2 + inside) ** 0.5, rel=0.02)
 
 
 RAMP = beta_mixture((1, 2, 1))

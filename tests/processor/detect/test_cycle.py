@@ -111,6 +111,20 @@ def test_small_traffic_keeps_its_reference() -> None:
     assert fed(days).null((MONDAY + 3) * DAY_NS) is None
 
 
+def test_one_day_of_each_kind_says_nothing_of_the_next_day() -> None:
+    state = start_cycle((MONDAY + 4) * DAY_NS, ("a", "b"))
+    cycle = DailyCycle(state, reference=np.array([0.6, 0.4]), reference_count=5_000, is_learned=True)
+    for pane in range(2 * QUARTERS):
+        start_ns = (MONDAY + 4) * DAY_NS + pane * DAY_NS // QUARTERS
+        cycle.advance(start_ns, 1.0)
+        cycle.add(start_ns, np.array([600, 400]), is_quiet=True)
+    cycle.advance((MONDAY + 6) * DAY_NS, 1.0)
+    sunday = cycle.null((MONDAY + 6) * DAY_NS)
+    assert [day.kind for day in cycle.state.days] == [0, 1]
+    assert sunday is not None
+    assert sunday.forgiven == pytest.approx(FORGIVEN_UNKNOWN)
+
+
 def test_a_first_weekend_is_judged_by_the_week_and_forgives_more() -> None:
     cycle = fed(np.tile(np.array([600, 400]), (5, QUARTERS, 1)))
     saturday, friday = (cycle.null((MONDAY + day) * DAY_NS) for day in (5, 4))

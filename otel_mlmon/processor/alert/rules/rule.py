@@ -26,8 +26,9 @@ from otel_mlmon.processor.window.providers import ProviderUse
 from otel_mlmon.processor.window.window import Reference, Window
 from otel_mlmon.registry import Registry
 
-Judgement: TypeAlias = Cause | Literal["ok"] | None
-"""The result of one rule for one stream: the cause of an alert in a breach, `ok` without one, None if unknown yet."""
+Judgement: TypeAlias = Cause | Literal["ok", "unknown"] | None
+"""The result of one rule for one stream: the cause of an alert in a breach, `ok` without one, None if it is not known
+yet, `unknown` if it cannot become known as long as the model's reference stays as it is."""
 
 CRITICAL_TOTAL_VARIATION: Final = 0.25
 """A drift is critical if a quarter of the data moved."""
@@ -231,6 +232,7 @@ RULES: Final[Registry[type[Rule]]] = Registry(
         "errors": f"{_FOLDER}.errors:ErrorsRule",
         "prediction_drift": f"{_FOLDER}.prediction_drift:PredictionDriftRule",
         "confidence": f"{_FOLDER}.confidence:ConfidenceRule",
+        "accuracy": f"{_FOLDER}.accuracy:AccuracyRule",
         "data_drift": f"{_FOLDER}.data_drift:DataDriftRule",
         "statistic": f"{_FOLDER}.statistic:StatisticRule",
         VERSION_DRIFT: f"{_FOLDER}.version_drift:VersionDriftRule",

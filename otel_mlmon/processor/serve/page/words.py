@@ -28,12 +28,14 @@ STATES: Final = {
     "weak": "No drift seen, weak",
     "no_data": "No data",
     "error": "Cannot be judged",
+    "unknown": "Unknown",
     "ok": "OK",
 }
 """What the states of models, streams and rules are called."""
 
 SIGNS: Final = {
-    "firing": "▲", "drift": "▲", "pending": "◆", "learning": "○", "weak": "◇", "no_data": "–", "error": "✕", "ok": "●"
+    "firing": "▲", "drift": "▲", "pending": "◆", "learning": "○", "weak": "◇", "no_data": "–", "error": "✕",
+    "unknown": "?", "ok": "●",
 }  # fmt: skip
 """A sign beside each word, so that colour is never alone."""
 
@@ -42,6 +44,7 @@ RULES: Final = {
     "errors": "failing",
     "prediction_drift": "predictions changed",
     "confidence": "confidence changed",
+    "accuracy": "estimated accuracy too low",
     "data_drift": "inputs changed",
     "version_drift": "a new version differs",
     "execution_provider": "accelerator lost",

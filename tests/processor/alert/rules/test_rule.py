@@ -49,10 +49,13 @@ def test_the_active_rules_are_listed_in_the_order_of_the_registry() -> None:
     assert list(rules_of().active) == [
         "latency", "errors", "prediction_drift", "confidence", "data_drift", "execution_provider", "no_data",
     ]  # fmt: skip
-    assert tuple(rules_of(statistic=THRESHOLDS, version_drift={"enabled": True}).active) == RULES.names()
+    named = rules_of(accuracy={"min": "90%"}, statistic=THRESHOLDS, version_drift={"enabled": True})
+    assert tuple(named.active) == RULES.names()
 
 
-@pytest.mark.parametrize("name", [name for name in RULES.names() if name not in ("statistic", "version_drift")])
+@pytest.mark.parametrize(
+    "name", [name for name in RULES.names() if name not in ("accuracy", "statistic", "version_drift")]
+)
 def test_a_rule_that_is_switched_off_is_left_out_and_hides_no_other(name: str) -> None:
     rules = rules_of(**{name: {"enabled": False}})
     assert list(rules.active) == [other for other in rules_of().active if other != name]

@@ -1,0 +1,112 @@
+"""Rule `accuracy`: the accuracy that confidences let expect is too low.
+
+It is estimated from the confidences of the rolling window and from how often the model was right at each confidence on
+labelled data (`detect/accuracy.py`). A stream breaches the rule where the whole interval of the estimate is below the
+bound, and the estimate by more than `DEVIATIONS` of what changes from window to window: windows are looked at again and
+again, and an interval of 95 % is for one look. Without labelled data nothing is known, and the rule says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from math import log10
+from typing import ClassVar, Final
+
+from pydantic import Field
+
+from otel_mlmon import semconv
+from otel_mlmon.processor.alert.alert import Cause, Severity
+from otel_mlmon.processor.alert.cause import OnsetCounts, format_accuracy, format_count, rolling_counts, shift_cause
+from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection
+from otel_mlmon.processor.config.section import Ratio
+from otel_mlmon.processor.detect.accuracy import LEVEL, Accuracy, estimate, find_lowest
+from otel_mlmon.processor.detect.policy import DetectionPolicy
+from otel_mlmon.processor.detect.score import Score
+from otel_mlmon.processor.window.window import Window
+
+DEVIATIONS: Final = 4.0
+"""An independent window is as far off by sampling alone once in 30,000, which are three years of windows of an hour."""
+
+CRITICAL_SHORTFALL: Final = 0.1
+"""A breach is critical if the estimate is a tenth of all predictions below the bound."""
+
+POLICY: Final = DetectionPolicy(tolerance=0.02, direction="down")
+"""The evidence about confidences, where no other rule asks for it: what must be known is their design effect."""
+
+
+class AccuracySection(RuleSection):
+    """The estimated accuracy is too low; needs min or drop, and a reference with labels. It is no measurement."""
+
+    min_accuracy: Ratio | None = Field(
+        default=None, alias="min", gt=0, lt=1, description="The lowest accuracy, such as 90%; null is any."
+    )
+    max_drop: Ratio | None = Field(
+        default=None,
+        alias="drop",
+        gt=0,
+        lt=1,
+        description="By how much it may be below that of the labelled data: 3% is from 92 % to 89 %.",
+    )
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the rule is switched on and has a bound."""
+        return self.enabled and (self.min_accuracy is not None or self.max_drop is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyRule:
+    """Judges the accuracy that the confidences of the rolling window let expect."""
+
+    section: AccuracySection
+    section_type: ClassVar = AccuracySection
+    title: ClassVar = "estimated accuracy"
+
+    def policy(self, stream: str) -> DetectionPolicy | None:
+        """Returns the policy of the confidences of predictions; those of further outputs have no labelled data."""
+        return POLICY if stream == semconv.STREAM_CONFIDENCE else None
+
+    def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:  # noqa: ARG002 (the Protocol's)
+        """Judges by the interval of the estimate; `unknown` without labelled data."""
+        calibration, reference = window.calibration, window.reference
+        if calibration is None or not calibration.total.any():
+            return "unknown"
+        if reference is None or score.state == "learning" or window.rolling.size != calibration.total.size:
+            return None
+        accuracy = estimate(calibration.right, calibration.total, window.rolling, design_effect=score.design_effect)
+        if accuracy is None:
+            return None
+        lowest = find_lowest(calibration.accuracy, self.section.min_accuracy, self.section.max_drop)
+        if not is_below(accuracy, lowest):
+            return "ok"
+        labelled = int(calibration.total.sum())
+        cause = shift_cause(window, reference, score, rolling_counts(window), bound=1.0 - lowest)
+        return replace(
+            cause,
+            value=1.0 - accuracy.estimated,
+            reference=f"accuracy {format_accuracy(calibration.accuracy)} of {format_count(labelled)} labelled",
+            current=f"an estimated {format_accuracy(accuracy.estimated)}",
+            summary=describe_estimate(accuracy, lowest),
+            origin="",
+            margin=log10((1.0 - accuracy.estimated) / (1.0 - lowest)),
+        )
+
+    def severity(self, causes: Iterable[Cause]) -> Severity:
+        """Returns critical if the estimate is a tenth of all predictions below the bound."""
+        is_critical = any(cause.value - cause.bound >= CRITICAL_SHORTFALL for cause in causes)
+        return "critical" if is_critical else "warning"
+
+
+def is_below(accuracy: Accuracy, lowest: float) -> bool:
+    """Whether an estimate is surely below a bound."""
+    return accuracy.high < lowest and accuracy.estimated + DEVIATIONS * accuracy.sampling_deviation < lowest
+
+
+def describe_estimate(accuracy: Accuracy, lowest: float) -> str:
+    """Says what was estimated, how well it is known, and what it is no measurement of."""
+    interval = f"{100.0 * LEVEL:.0f} % interval {format_accuracy(accuracy.low)} to {format_accuracy(accuracy.high)}"
+    return (
+        f"estimated accuracy {format_accuracy(accuracy.estimated)}, {interval}, demanded {format_accuracy(lowest)} "
+        f"(n = {format_count(accuracy.n)}); an estimate from confidences, no measurement"
+    )
