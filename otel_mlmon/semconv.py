@@ -61,7 +61,7 @@ TEXT_KEY_ID: Final = "ml.text.key_id"
 DEPLOYMENT_ENVIRONMENT: Final = "deployment.environment.name"
 
 OTHER: Final = "_OTHER"
-"""The value that stands for all labels or categories beyond the first K."""
+"""The value that stands for labels or categories that are neither named nor counted in a bucket."""
 
 MISSING: Final = "_MISSING"
 """The bin of values that are NaN, None or infinite."""
@@ -166,7 +166,7 @@ DURATION: Final = _histogram(
 )
 BATCH: Final = _histogram("ml.inference.batch.size", "{sample}", "Rows in an inference call.", bounds=BATCH_SIZE_BOUNDS)
 PREDICTIONS: Final = _counter(
-    "ml.predictions", "{prediction}", "Predictions by label, beyond the first K `_OTHER`.",
+    "ml.predictions", "{prediction}", "Predictions by label; beyond K names in buckets.",
     PREDICTION_LABEL, OUTPUT_NAME, TEXT_KEY_ID,
 )  # fmt: skip
 UNCOUNTED: Final = _counter(
@@ -195,7 +195,7 @@ MISSING_VALUES: Final = _counter("ml.input.missing", "{value}", "Inputs that are
 CATEGORY: Final = _counter(
     "ml.input.category",
     "{value}",
-    "Values of a categorical input; those beyond the first K are `_OTHER`.",
+    "Values of a categorical input; beyond K names in buckets.",
     FEATURE_NAME,
     FEATURE_VALUE,
     TEXT_KEY_ID,

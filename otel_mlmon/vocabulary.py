@@ -40,6 +40,10 @@ MAX_VOCABULARIES: Final = 4096
 """The largest number of vocabularies, one a model and feature; beyond it the oldest is evicted and learned anew."""
 
 
+MAX_UNSEEN: Final = 0.05
+"""The largest share of names seen once at which the names seen so far are taken for all that there are: about the
+probability that the next one is new. Source: Good, The population frequencies of species, Biometrika 40 (1953)."""
+
 Admit = Callable[[str, str, str, Mapping[str, int], Sequence[str]], Mapping[str, int]]
 """Returns the counts that may leave the process; see `Vocabularies.admit`."""
 
@@ -133,12 +137,13 @@ class Vocabulary:
     """Decides which names of one head or feature are counted by themselves.
 
     Where all names are declared, in an order, and they are more than `limit`, the first ones are, and each other one is
-    counted in its bucket: alike in every process, so that a deploy does not look like drift. Else the first `limit`
-    names that come are, and all later ones are counted as `_OTHER`.
+    counted in its bucket: alike in every process, so that a deploy does not look like drift. Where none is declared and
+    more than `limit` come before it is settled which are counted by name, all are counted in their buckets, likewise;
+    else the first `limit` names that come are counted by name, and later ones in their buckets.
 
     Args:
         limit: Number of names at most; buckets do not count.
-        buckets: The buckets of declared names beyond the limit.
+        buckets: The buckets of names that are not counted by themselves; None to count those as `_OTHER`.
     """
 
     def __init__(self, *, limit: int, buckets: TextBuckets | None = None) -> None:
@@ -146,12 +151,22 @@ class Vocabulary:
         self._buckets = buckets
         self._words: set[str] = set()
         self._is_fixed = False
+        self._is_settled = False
+        """Whether names have left, or were declared."""
         self._declared: Sequence[str] = ()
 
     @property
     def is_full(self) -> bool:
         """Whether no further name will be admitted."""
         return self._is_fixed or len(self._words) >= self._limit
+
+    def settles(self, counts: Mapping[str, int], declared: Sequence[str] = ()) -> bool:
+        """Returns whether it can be said which names are counted by themselves, after these counts, the first ones."""
+        if self._is_settled or declared or self._buckets is None:
+            return True
+        names = self._new_names(counts)
+        unseen = sum(counts[name] for name in names if counts[name] == 1)
+        return len(names) > self._limit or unseen <= MAX_UNSEEN * sum(counts[name] for name in names)
 
     def admit(self, counts: Mapping[str, int], declared: Sequence[str] = ()) -> dict[str, int]:
         """Returns `counts` with those of all names that are not admitted added up by bucket, or as `_OTHER`.
@@ -166,6 +181,9 @@ class Vocabulary:
             names = dict.fromkeys(filter(_is_name, declared))
             if len(names) > self._limit:
                 self._words, self._is_fixed = set(itertools.islice(names, self._limit)), True
+        if not self._is_settled and not declared and self._buckets is not None:
+            self._is_fixed = len(self._new_names(counts)) > self._limit
+        self._is_settled = True
         admitted: dict[str, int] = {}
         for word, count in counts.items():
             name = self._name(word)
@@ -175,12 +193,15 @@ class Vocabulary:
     def _name(self, word: str) -> str:
         if word in self._words or split_bucket(word)[1]:
             return word
-        if self._is_fixed and self._buckets is not None:
-            return self._buckets.assign(word)
-        if self.is_full or not _is_name(word):
-            return semconv.OTHER
-        self._words.add(word)
-        return word
+        if not self.is_full and _is_name(word):
+            self._words.add(word)
+            return word
+        is_in_bucket = self._buckets is not None and (self._is_fixed or _is_name(word)) and word != semconv.OTHER
+        return self._buckets.assign(word) if is_in_bucket and self._buckets is not None else semconv.OTHER
+
+    @staticmethod
+    def _new_names(counts: Mapping[str, int]) -> list[str]:
+        return [name for name in counts if _is_name(name) and not split_bucket(name)[1]]
 
 
 def _is_name(word: str) -> bool:
@@ -214,7 +235,7 @@ class Vocabularies:
     def admit(
         self, model: str, head: str, feature: str, counts: Mapping[str, int], declared: Sequence[str] = ()
     ) -> dict[str, int]:
-        """Returns `counts` with all names that do not leave by bucket, or as `_OTHER`.
+        """Returns `counts` with all names that do not leave by bucket, or as `_OTHER`; settles which these are.
 
         Args:
             model: The name of the model.
@@ -223,16 +244,27 @@ class Vocabularies:
             counts: How often each name was counted.
             declared: All labels of the head, in order; empty if they are unknown, and of features.
         """
+        vocabulary = self._find(model, head, feature)
+        admitted = vocabulary.admit(counts, self._declared_categories(model, feature) if feature else declared)
+        if vocabulary.is_full and not admitted.keys() <= counts.keys():
+            self._on_full(model, feature)
+        return admitted
+
+    def settles(
+        self, model: str, head: str, feature: str, counts: Mapping[str, int], declared: Sequence[str] = ()
+    ) -> bool:
+        """Returns whether it can be said how `counts` leave: see `admit`, and `Vocabulary.settles`."""
+        names = self._declared_categories(model, feature) if feature else declared
+        return self._find(model, head, feature).settles(counts, names)
+
+    def _find(self, model: str, head: str, feature: str) -> Vocabulary:
         key = (model, head, feature)
         vocabulary = self._vocabularies.get(key)
         if vocabulary is None:
             if len(self._vocabularies) >= MAX_VOCABULARIES:
                 del self._vocabularies[next(iter(self._vocabularies))]
             vocabulary = self._vocabularies[key] = Vocabulary(limit=self._limit, buckets=self._buckets_of(model))
-        admitted = vocabulary.admit(counts, self._declared_categories(model, feature) if feature else declared)
-        if vocabulary.is_full and not admitted.keys() <= counts.keys():
-            self._on_full(model, feature)
-        return admitted
+        return vocabulary
 
 
 @functools.lru_cache(maxsize=4096)

@@ -99,7 +99,6 @@ COVERED_BY = {
     "instrumentation/export/error_tracker": "instrumentation/sentry/test_tracker.py",
     "instrumentation/export/process_metrics": "e2e/test_four_lines.py",
     "instrumentation/export/signal_writers": "instrumentation/test_pipeline.py",
-    "instrumentation/instrumentor": "e2e/test_zero_code.py",
     "instrumentation/sentry/client": "instrumentation/sentry/test_tracker.py",
     "instrumentation/sentry/events": "instrumentation/sentry/test_tracker.py",
     "options": "instrumentation/test_settings.py",

@@ -131,7 +131,8 @@ def test_declared_categories_beyond_the_limit_are_counted_in_buckets() -> None:
         on_full=lambda model, feature: reports.append((model, feature)),
     )
     assert vocabularies.admit("m", "", "plan", {"c": 3, "b": 1}) == {BUCKETS.assign("c"): 3, "b": 1}
-    assert vocabularies.admit("m", "", "color", {"c": 3, "b": 1, "a": 1}) == {"c": 3, "b": 1, "_OTHER": 1}
+    counts = {"c": 3, "b": 1, "a": 1}
+    assert vocabularies.admit("m", "", "color", counts) == {BUCKETS.assign(name): n for name, n in counts.items()}
     assert reports == [("m", "plan"), ("m", "color")]
 
 
@@ -147,3 +148,36 @@ def test_another_version_has_its_own_declared_names() -> None:
     counts, declared = {"b1": 1, "b2": 2, "b3": 3}, ["b1", "b2", "b3"]
     assert reloaded.admit(counts, declared) == fresh.admit(counts, declared)
     assert set(fresh.admit(counts, declared)) == {"b1", "b2", BUCKETS.assign("b3")}
+
+
+def test_of_undeclared_names_all_are_in_buckets_where_too_many_come_at_first_and_the_later_ones_else() -> None:
+    many, few = (Vocabulary(limit=2, buckets=BUCKETS) for _ in range(2))
+    counts = {"a": 5, "b": 2, "c": 1}
+    assert many.admit(counts) == {BUCKETS.assign(name): count for name, count in counts.items()}
+    assert many.admit({"a": 1}) == {BUCKETS.assign("a"): 1}
+    assert few.admit({"a": 5, "b": 2}) == {"a": 5, "b": 2}
+    assert few.admit(counts) == {"a": 5, "b": 2, BUCKETS.assign("c"): 1}
+    assert few.admit({"x" * 65: 1, "_OTHER": 2}) == {"_OTHER": 3}
+
+
+@pytest.mark.parametrize(
+    ("counts", "declared", "is_settled"),
+    [
+        ({"ok": 2}, [], True),
+        ({"ok": 1}, [], False),
+        ({"ok": 1}, ["ok", "bad"], True),
+        ({BUCKETS.assign("x"): 1}, [], True),
+        ({"a": 10, "b": 9, "c": 1}, [], True),
+        ({"a": 10, "b": 8, "c": 1}, [], False),
+        ({"a": 1, "b": 1, "c": 1, "d": 1}, [], True),  # too many already
+        ({}, [], True),
+    ],
+)
+def test_it_is_settled_once_hardly_a_name_can_be_missing(
+    counts: dict[str, int], declared: list[str], *, is_settled: bool
+) -> None:
+    vocabulary = Vocabulary(limit=3, buckets=BUCKETS)
+    assert vocabulary.settles(counts, declared) is is_settled
+    vocabulary.admit({"ok": 1})
+    assert vocabulary.settles(counts, declared)
+    assert Vocabulary(limit=3).settles(counts, declared)

@@ -36,10 +36,10 @@ _CLAIMS: Final = (
 _HEAD: Final = """\
 # What is reported of real models
 
-Models that others trained and publish by pip with their weights, scikit-learn's on its own data, and three of them in
-8 bits by `quantize_static`; each instrumented without a word on what it is, one sample a call. What its package makes
-of the same inputs, or of the same raw outputs, is computed beside it and must agree. Written by `make models-table`;
-the end-to-end suite measures each line again.
+Models that others trained and publish by pip with their weights, scikit-learn's, LightGBM's and XGBoost's on
+scikit-learn's data, and three of them in 8 bits by `quantize_static`; each instrumented without a word on what it is,
+one sample a call. What its package makes of the same inputs, or of the same raw outputs, is computed beside it and must
+agree. Written by `make models-table`; the end-to-end suite measures each line again.
 """
 
 _LEGEND: Final = """

@@ -96,7 +96,8 @@ def scikit_learn() -> list[Model]:
         return [*_classifiers(), *_regressors(), _multi_label(), _embedding()]
 
 
-def _export(model: Any, sample: Any, **options: Any) -> bytes:
+def export_learner(model: Any, sample: Any, **options: Any) -> bytes:
+    """Exports a learner of scikit-learn."""
     from skl2onnx import to_onnx
 
     exported: bytes = to_onnx(model, sample, target_opset=OPSET, **options).SerializeToString()
@@ -129,7 +130,7 @@ def _classifiers() -> list[Model]:
         order = random.permutation(len(data.data))
         table = data.data[order].astype(np.float32) / max(1.0, float(np.abs(data.data).max()))
         learner.fit(table, data.target[order])
-        exported = _export(learner, table[:1], options={"zipmap": False, **options})
+        exported = export_learner(learner, table[:1], options={"zipmap": False, **options})
         if is_int8:
             exported = quantise(exported, _rows(table, 200))
         session = open_session(exported)
@@ -139,18 +140,18 @@ def _classifiers() -> list[Model]:
                 package="scikit-learn",
                 session=session,
                 feeds=_rows(table),
-                read=functools.partial(_read_classifier, session, learner, table[:40], is_int8=is_int8),
+                read=functools.partial(read_classifier, session, learner, table[:40], is_int8=is_int8),
             )
         )
     return models
 
 
-def _read_classifier(
+def read_classifier(
     session: ort.InferenceSession, learner: Any, table: Array, outputs: Sequence[Sequence[Any]], *, is_int8: bool
 ) -> dict[str, Answer]:
     """Reads the label, and the scores beside it; of 8 bits by the raw outputs, which are not those of the learner."""
     label, scores = (output.name for output in session.get_outputs())
-    raw = np.concatenate([np.asarray(call[1]) for call in outputs]).astype(np.float64)
+    raw = np.concatenate([_table_of(call[1]) for call in outputs]).astype(np.float64)
     labels = [str(call[0][0]) for call in outputs] if is_int8 else [str(value) for value in learner.predict(table)]
     is_normalised = np.abs(raw.sum(axis=1) - 1).max() < 1e-2 and raw.min() >= 0
     if not is_normalised:
@@ -171,6 +172,12 @@ def _read_classifier(
     }
 
 
+def _table_of(scores: Any) -> Array:
+    """Returns scores as a table, also where they are a dictionary a row."""
+    rows = [list(row.values()) for row in scores] if isinstance(scores, list) else scores
+    return np.asarray(rows)
+
+
 def _regressors() -> list[Model]:
     from sklearn.datasets import load_diabetes
     from sklearn.ensemble import GradientBoostingRegressor
@@ -184,7 +191,7 @@ def _regressors() -> list[Model]:
         ("diabetes, boosting", GradientBoostingRegressor(random_state=0)),
     ):
         learner.fit(table, data.target)
-        session = open_session(_export(learner, table[:1]))
+        session = open_session(export_learner(learner, table[:1]))
         output = session.get_outputs()[0].name
         values = learner.predict(table[:40]).tolist()
         answer = Answer(truth="one value", kinds=frozenset({"regression"}), values=values)
@@ -194,13 +201,13 @@ def _regressors() -> list[Model]:
                 package="scikit-learn",
                 session=session,
                 feeds=_rows(table),
-                read=functools.partial(_return_answer, {output: answer}),
+                read=functools.partial(return_answer, {output: answer}),
             )
         )
     return models
 
 
-def _return_answer(answers: dict[str, Answer], _: Sequence[Sequence[Any]]) -> dict[str, Answer]:
+def return_answer(answers: dict[str, Answer], _: Sequence[Sequence[Any]]) -> dict[str, Answer]:
     """Returns what the learner says of the same inputs, whatever the outputs are."""
     return answers
 
@@ -212,7 +219,7 @@ def _multi_label() -> Model:
     table, labels = make_multilabel_classification(n_samples=400, n_classes=5, random_state=0)
     table = table.astype(np.float32)
     learner = MLPClassifier((32,), max_iter=100, random_state=0).fit(table, labels)
-    session = open_session(_export(learner, table[:1], options={"zipmap": False}))
+    session = open_session(export_learner(learner, table[:1], options={"zipmap": False}))
     probabilities = learner.predict_proba(table[:40])
 
     def read(_: Sequence[Sequence[Any]]) -> dict[str, Answer]:
@@ -242,7 +249,7 @@ def _embedding() -> Model:
     # onnxruntime's own reading of words needs a locale of the machine: it gets their weights.
     table = TfidfVectorizer().fit_transform(lines).toarray().astype(np.float32)
     learner = make_pipeline(TruncatedSVD(24, random_state=0), Normalizer()).fit(table)
-    session = open_session(_export(learner, table[:1]))
+    session = open_session(export_learner(learner, table[:1]))
     norms = np.linalg.norm(learner.transform(table[:40]), axis=1).tolist()
     return Model(
         name="text embedding (LSA)",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from benchmarks.models import catalogue, exported
+from benchmarks.models import catalogue, exported, learners
 from benchmarks.models.catalogue import Model
 
 
@@ -37,4 +37,6 @@ MODELS: Final[Sequence[Callable[[], list[Model]]]] = (
     lambda: [catalogue.magika()],
     lambda: [exported.language()],
     exported.scikit_learn,
+    learners.unlabelled,
+    learners.boosted,
 )

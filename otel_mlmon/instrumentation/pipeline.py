@@ -132,7 +132,7 @@ class InstrumentationPipeline:
         self._options_for.cache_clear()
         self._model_of.cache_clear()
 
-    def drain(self, timeout_s: float = COLLECT_WAIT_S) -> bool:
+    def drain(self, timeout_s: float = COLLECT_WAIT_S, *, may_hold: bool = True) -> bool:
         """Decodes the waiting calls and writes their metrics; returns whether another drain ended within the time."""
         if not self.drain_lock.acquire(timeout=max(0.0, timeout_s)):
             return False
@@ -141,8 +141,9 @@ class InstrumentationPipeline:
                 return True
             with guard("signals"):
                 writers = self._make_writers()
+                writers.adopt_meter()
                 self._catch_up(ROUND_WAIT_S, give_way_unless(self._queue.is_long))
-                self._write_metrics(writers)
+                self._write_metrics(writers, may_hold=may_hold)
         finally:
             self.drain_lock.release()
         return True
@@ -155,7 +156,7 @@ class InstrumentationPipeline:
             with_host: Whether the application's own providers are flushed too.
         """
         deadline_s = time.monotonic() + timeout_s
-        is_done = self.drain(timeout_s) and self._send(deadline_s - time.monotonic())
+        is_done = self.drain(timeout_s, may_hold=False) and self._send(deadline_s - time.monotonic())
         if self._error_tracker.is_active:
             self._error_tracker.flush(deadline_s - time.monotonic())
         providers = self._writers.providers if self._writers else None
@@ -167,7 +168,7 @@ class InstrumentationPipeline:
         """Writes what waits before `provider` is flushed or shut down, if it is one of the application's in use."""
         if self._is_closed or self._worker.is_current or not is_host_provider(provider, self.settings, self._providers):
             return
-        self.drain()
+        self.drain(may_hold=False)
         self._send(COLLECT_WAIT_S)
 
     def uninstrument(self) -> bool:
@@ -190,7 +191,7 @@ class InstrumentationPipeline:
         self.uninstrument()
         is_done = self._worker.stop(timeout_s)
         self._queue.close()
-        is_done = is_done and self.drain(deadline_s - time.monotonic())
+        is_done = is_done and self.drain(deadline_s - time.monotonic(), may_hold=False)
         is_done = self._send(deadline_s - time.monotonic()) and is_done
         if not is_exit:
             self._error_tracker.flush(deadline_s - time.monotonic())
@@ -247,7 +248,7 @@ class InstrumentationPipeline:
         vocabularies = make_vocabularies(
             self.settings.max_labels, self._options_for, on_full=self._findings.note_full_vocabulary
         )
-        self._aggregator = Aggregator(admit=vocabularies.admit)
+        self._aggregator = Aggregator(admit=vocabularies.admit, settles=vocabularies.settles)
         self._span_queue = SpanQueue()
         self._load_tracker = LoadTracker(
             self._loads, is_suppressed=is_suppressed, options=self._options_for, findings=self._findings
@@ -327,10 +328,10 @@ class InstrumentationPipeline:
         with self._count_lock:
             return dict(self._queue.dropped())
 
-    def _write_metrics(self, writers: SignalWriters) -> None:
+    def _write_metrics(self, writers: SignalWriters, *, may_hold: bool) -> None:
         with self._decode_lock:
             loads = self._load_tracker.durations() if self._load_tracker.unmeasured else []
-            snapshots = self._aggregator.take()
+            snapshots = self._aggregator.take(may_hold=may_hold)
             batches = self._span_queue.pop_unmeasured()
         writers.write_metrics(snapshots, [(load.model.key, load.duration_s, load.error_type) for load in loads])
         self._span_queue.push_ready(batches)
@@ -351,6 +352,7 @@ class InstrumentationPipeline:
         if not self._send_lock.acquire(timeout=max(0.0, timeout_s)):
             return False
         try:
+            writers.adopt_senders()
             offset_ns = time.time_ns() - time.perf_counter_ns()
             if self._load_tracker.unannounced:
                 with guard("model_events"):
@@ -393,4 +395,4 @@ class InstrumentationPipeline:
 
     def _identify(self, session: SessionInfo, *, may_read: bool = True) -> ModelKey:
         version = self._options_for(model_name(session, may_read=may_read)).version
-        return identify(session, version=version, may_read=may_read).key
+        return identify(session, version=version, may_read=may_read, separate=self._findings.separate_version).key

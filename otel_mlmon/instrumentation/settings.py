@@ -242,7 +242,7 @@ class InstrumentationSettings:
     )
     max_labels: int = declare_option(
         default=50,
-        doc="Number of labels, and values of a category, that are counted by name; others in buckets or as `_OTHER`.",
+        doc="Number of labels, and values of a category, that are counted by name; others in buckets.",
         check=_at_least_one,
     )
     max_features: int = declare_option(

@@ -8,6 +8,7 @@ is copied.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
 from otel_mlmon.types import Floats
-from otel_mlmon.vocabulary import Admit, TextBuckets
+from otel_mlmon.vocabulary import Admit, TextBuckets, Vocabulary
 
 MAX_BATCH_ROWS: Final = 1_024
 CALLS_A_BATCH: Final = 256
@@ -160,7 +161,10 @@ class OnnxModel:
             model=model.name,
             version=model.version,
             created=format_timestamp(now()),
-            streams=counts.streams,
+            streams={
+                stream: _name_categories(sketch, max_labels, TextBuckets(key=options.text_key or "", model=model.name))
+                for stream, sketch in counts.streams.items()
+            },
             calibration=counts.calibration(),
         )
         return BuiltReference(profile=profile, rows=done, skipped_rows=rows - done)
@@ -189,7 +193,7 @@ class OnnxModel:
 def _admit_declared(max_labels: int, options: ModelOptions) -> Admit:
     """Returns what names labels and categories as an application does where more are declared than it counts by name.
 
-    Of undeclared ones it counts the first that come, which differ from process to process: here all are counted.
+    Undeclared ones are named once all are known.
     """
     vocabularies = make_vocabularies(max_labels, lambda _: options)
 
@@ -342,6 +346,15 @@ def _sketch_outputs(predictions: Predictions, admit: Admit) -> Iterator[tuple[st
     for output, items in predictions.items.items():
         if items.confidences.size:
             yield streams.name_item_stream(output), _sketch_confidences(items.confidences)
+
+
+def _name_categories(sketch: StreamSketch, max_labels: int, buckets: TextBuckets) -> StreamSketch:
+    """Counts numbers that are declared nowhere as an application does: in buckets where they are many."""
+    counts = sketch.categories.counts
+    if len(counts) <= max_labels or not all(name.lstrip("-").isdecimal() for name in counts):
+        return sketch
+    named = Vocabulary(limit=max_labels, buckets=buckets).admit(counts)
+    return dataclasses.replace(sketch, categories=Categories(counts=named))
 
 
 def _sketch_confidences(values: Floats) -> StreamSketch:

@@ -59,7 +59,8 @@ class Captured:
         return tuple(self._events.get_finished_logs())
 
     def metrics(self) -> dict[str, Metric]:
-        """The metrics of this package by name, collected now."""
+        """The metrics of this package by name, collected now, with all labels of the calls so far."""
+        self.flush()
         data = self._reader.get_metrics_data()
         return {
             metric.name: metric

@@ -40,8 +40,8 @@ def calls(tmp_path: Path, **environ: str) -> tuple[str, int, set[str]]:
             ["-c", starter, sys.executable, str(program)],
             cwd=tmp_path,
             OTEL_EXPORTER_OTLP_ENDPOINT=server.http_url,
-            OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
-            **{"PYTHONPATH": str(ROOT), **environ},  # type: ignore[arg-type]
+            OTEL_MLMON_SHUTDOWN_TIMEOUT_S="20",  # a busy machine imports the exporters in seconds
+            **{"PYTHONPATH": str(ROOT), "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf", **environ},  # type: ignore[arg-type]
         )
         assert done.returncode == 0, done.stderr
         counts = [point.count for _, metric, point in server.points() if metric.name == semconv.DURATION.name]
@@ -51,6 +51,11 @@ def calls(tmp_path: Path, **environ: str) -> tuple[str, int, set[str]]:
 
 def test_a_program_that_knows_nothing_of_us_is_measured(tmp_path: Path) -> None:
     assert calls(tmp_path) == ("True", 3, {"traces", "metrics", "logs"})
+
+
+def test_http_json_reaches_a_receiver(tmp_path: Path) -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp.json.http")
+    assert calls(tmp_path, OTEL_EXPORTER_OTLP_PROTOCOL="http/json") == ("True", 3, {"traces", "metrics", "logs"})
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -179,18 +181,20 @@ def test_a_reload_a_copy_and_a_name_of_the_applications_are_no_collision(
     assert warnings_of(caplog) == []
 
 
-def test_two_files_of_one_name_and_one_version_of_their_own_are_said_to_be_mixed(
+def test_two_files_of_one_name_and_one_version_of_their_own_are_two_versions(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    files = {name: models.sigmoid(name=name, metadata={"version": "1"}) for name in ("a", "b")}
     with capture() as captured:
-        sessions = [
-            load(tmp_path / name, "fraud.onnx", models.sigmoid(name=name, metadata={"version": "1"}))
-            for name in ("a", "b")
-        ]
+        sessions = [load(tmp_path / name, "fraud.onnx", content) for name, content in files.items()]
+        for session in sessions[::-1]:  # the first that was loaded has the version, whichever is called first
+            for _ in range(2 if session is sessions[0] else 3):
+                session.run(None, {"input": np.zeros((1, 1), np.float32)})
         captured.flush()
-        assert len(sessions) == 2
-    assert warnings_of(caplog) == [
-        "Model fraud, files: two files of different content have this name and the version 1, so that they are counted "
-        "as one. If they are two models, give each session its name: "
-        "otel_mlmon.instrument(model_name=lambda session: ...)."
-    ]
+        points: list[Any] = list(captured.metrics()["ml.inference.duration"].data.data_points)
+    counts = {
+        (point.attributes["ml.model.name"], point.attributes["ml.model.version"]): point.count for point in points
+    }
+    digest = hashlib.sha256(files["b"]).hexdigest()[:12]
+    assert counts == {("fraud", "1"): 2, ("fraud", f"1+{digest}"): 3}
+    assert warnings_of(caplog) == []

@@ -5,8 +5,10 @@ Independent of the package's own receivers: grpcio with typed messages and the s
 
 from __future__ import annotations
 
+import base64
 import gzip
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ from types import TracebackType
 from typing import Any
 
 import grpc
+from google.protobuf import json_format
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import RetryInfo
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs
@@ -156,6 +159,16 @@ class OtlpServer:
         return grpc.method_handlers_generic_handler(name, {"Export": handler})
 
 
+def _parse_json(signal: str, body: bytes) -> Any:
+    """The message of a body of OTLP/JSON, whose ids are hexadecimal where protobuf's own JSON has base64."""
+
+    def recode(match: re.Match[str]) -> str:
+        return match[1] + base64.b64encode(bytes.fromhex(match[2])).decode() + '"'
+
+    text = re.sub(r'("(?:traceId|spanId|parentSpanId)": ?")([0-9a-f]+)"', recode, body.decode())
+    return json_format.Parse(text, KINDS[signal][1]())
+
+
 def _handler(server: OtlpServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -167,14 +180,18 @@ def _handler(server: OtlpServer) -> type[BaseHTTPRequestHandler]:
             if self.headers.get("content-encoding") == "gzip":
                 body = gzip.decompress(body)
             headers = {name.lower(): value for name, value in self.headers.items()}
-            fault = server.receive(signal, KINDS[signal][1].FromString(body), headers)
+            is_json = headers["content-type"] == "application/json"
+            message = _parse_json(signal, body) if is_json else KINDS[signal][1].FromString(body)
+            fault = server.receive(signal, message, headers)
             self.send_response(200 if fault is None else fault.http_status)
             if fault is not None and fault.retry_after_s is not None:
                 self.send_header("retry-after", str(math.ceil(fault.retry_after_s)))
-            self.send_header("content-type", "application/x-protobuf")
-            self.send_header("content-length", "0")
+            self.send_header("content-type", headers["content-type"])
+            self.send_header("content-length", "2" if is_json else "0")
             self.send_header("connection", "close")
             self.end_headers()
+            if is_json:
+                self.wfile.write(b"{}")
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             """Nothing is printed."""

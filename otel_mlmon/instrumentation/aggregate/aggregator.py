@@ -6,14 +6,19 @@ since only the reader of the metrics knows its buckets: the views of the applica
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
 from otel_mlmon.instrumentation.decode.predictions import InputSummary, Labels, Predictions
 from otel_mlmon.types import Floats, ModelKey
 from otel_mlmon.vocabulary import Admit
+
+HOLD_S: Final = 30.0
+"""Time that labels are held at most until it is settled whether they are few enough to be counted by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -48,10 +53,22 @@ class Aggregator:
 
     Args:
         admit: Decides which labels and categories are counted by name.
+        settles: Whether that can be decided for good from counts; what it cannot be for is held for `HOLD_S` at most.
+        clock: Seconds, monotonic.
     """
 
-    def __init__(self, *, admit: Admit) -> None:
+    def __init__(
+        self,
+        *,
+        admit: Admit,
+        settles: Callable[[str, str, str, Mapping[str, int], Sequence[str]], bool] = lambda *_: True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._admit = admit
+        self._settles = settles
+        self._clock = clock
+        self._held: dict[tuple[ModelKey, str, str], tuple[float, Mapping[str, int]]] = {}
+        """By model, head and feature: since when counts are held, and these."""
         self._snapshots: dict[ModelKey, list[Snapshot]] = {}
 
     def add(self, predictions: Predictions) -> None:
@@ -59,8 +76,23 @@ class Aggregator:
         snapshot = self._summarize(predictions)
         self._snapshots.setdefault(snapshot.model, []).append(snapshot)
 
-    def take(self) -> list[Snapshot]:
-        """Returns the snapshots of everything added since the last call."""
+    def take(self, *, may_hold: bool = False) -> list[Snapshot]:
+        """Returns the snapshots of everything added since the last call.
+
+        Args:
+            may_hold: Whether labels and categories may be missing, of which it is not settled how they are counted.
+        """
+        for key, (since_s, counts) in list(self._held.items()):
+            if not may_hold or self._clock() - since_s >= HOLD_S:
+                del self._held[key]
+                model, head, feature = key
+                admitted = self._admit(model.name, head, feature, counts, ())
+                snapshot = Snapshot(
+                    model=model,
+                    labels={} if feature else {head: admitted},
+                    inputs=InputSummary(categories={feature: admitted} if feature else {}),
+                )
+                self._snapshots.setdefault(model, []).append(snapshot)
         snapshots, self._snapshots = self._snapshots, {}
         return [merge_snapshots(parts) for parts in snapshots.values()]
 
@@ -73,7 +105,7 @@ class Aggregator:
             slowest_calls=slowest_calls,
             batch_sizes=sizes[sizes > 0].astype(np.float64),
             labels={
-                name: self._admit(model.name, name, "", label_counts(head.labels), head.labels.declared)
+                name: self._admit_or_hold(model, name, "", label_counts(head.labels), head.labels.declared)
                 for name, head in predictions.heads.items()
             },
             uncounted={name: int(head.uncounted.sum()) for name, head in predictions.heads.items()},
@@ -85,11 +117,23 @@ class Aggregator:
                 features=inputs.features,
                 missing=inputs.missing,
                 categories={
-                    name: self._admit(model.name, "", name, counts, ()) for name, counts in inputs.categories.items()
+                    name: self._admit_or_hold(model, "", name, counts, ()) for name, counts in inputs.categories.items()
                 },
                 samples=inputs.samples,
             ),
         )
+
+    def _admit_or_hold(
+        self, model: ModelKey, head: str, feature: str, counts: Mapping[str, int], declared: Sequence[str]
+    ) -> Mapping[str, int]:
+        """Returns the counts that may leave, with those that were held before; none while they are held."""
+        key = (model, head, feature)
+        since_s, earlier = self._held.pop(key, (self._clock(), {}))
+        counts = _add_counts([earlier, counts]) if earlier else counts
+        if not counts or self._settles(model.name, head, feature, counts, declared):
+            return self._admit(model.name, head, feature, counts, declared)
+        self._held[key] = (since_s, counts)
+        return {}
 
 
 def merge_snapshots(snapshots: Sequence[Snapshot]) -> Snapshot:

@@ -100,10 +100,10 @@ class Decoder:
         findings: Findings | None = None,
     ) -> None:
         declared = options(model_name(plan.session))
-        self.model = identify(plan.session, version=declared.version)
+        self._findings = findings or Findings()
+        self.model = identify(plan.session, version=declared.version, separate=self._findings.separate_version)
         self._plan = plan
         self._declared = declared
-        self._findings = findings or Findings()
         self._findings.note_model(self.model.name)
         self._check_output_names()
         namer = make_namer(plan, declared, self.model.name)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Collection
 from typing import Final
 
+from otel_mlmon.instrumentation.decode.model_identity import DIGEST_CHARACTERS
 from otel_mlmon.instrumentation.decode.output_reports import OutputReports
 from otel_mlmon.types import ModelKey
 
@@ -45,6 +46,8 @@ class Findings:
         self._texts: dict[tuple[str, str], str] = {}
         self._files: dict[str, tuple[str, str, str]] = {}
         """Path, digest and version of the first file of each name."""
+        self._digests: dict[ModelKey, str] = {}
+        """The digest of the first content of each name and version."""
         self._doubts: dict[str, dict[str, str]] = {}
         """By model and output: the assumptions of which nothing was said yet."""
         self._doubted: set[str] = set()
@@ -139,10 +142,28 @@ class Findings:
         )
         self.note(model.name, FILES, f"{finding}. {SETTLE_NAME}", is_warning=True)
 
+    def separate_version(self, model: ModelKey, digest: str) -> str:
+        """Returns the version by which a model is reported, of a second content of one version with its digest.
+
+        Two files may have the same version in them: exporters write 1, and copies are changed by hand.
+
+        Runs on: any thread.
+
+        Args:
+            model: Its name, and the version in its file.
+            digest: That of its content; empty if unknown.
+        """
+        if not digest or not model.version or digest.startswith(model.version):
+            return model.version
+        if model not in self._digests and len(self._digests) >= MAX_FINDINGS:
+            return model.version
+        is_first = self._digests.setdefault(model, digest) == digest
+        return model.version if is_first else f"{model.version}+{digest[:DIGEST_CHARACTERS]}"
+
     def note_full_vocabulary(self, model: str, feature: str) -> None:
         """Notes that there are more labels, or values of a feature, than are counted by name."""
         subject = f"values of {feature}" if feature else "labels"
-        self.note(model, subject, "more than max_labels, the others are in buckets or _OTHER")
+        self.note(model, subject, "more than max_labels, of which some or all are in buckets")
 
     def all(self) -> dict[str, dict[str, str]]:
         """Returns the findings by model and subject."""

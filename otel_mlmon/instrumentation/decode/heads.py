@@ -131,10 +131,11 @@ class ClassDecoder:
             codes, label_rows, certainties = decode_multi_labels(rows)
             is_finite: Bools = np.asarray(np.isfinite(certainties))
             calls = calls[: len(certainties)]
-            confidences = Confidences(certainties[is_finite], calls[is_finite])
             table = self._label_table(tensor, rows.shape[1])
             labels = Labels(codes, calls[label_rows], table, table)
-            decoded = confidences.calls
+            decoded = calls[is_finite]
+            if rows.dtype.kind == "f":  # flags say nothing of how sure they are
+                confidences = Confidences(certainties[is_finite], decoded)
         else:
             codes, likelihoods = decode_classes(kind, rows) if rows.size else (calls[:0], np.zeros(0))
             is_known: Bools = np.asarray(codes >= 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePath
@@ -82,17 +82,28 @@ class ModelIdentity:
         return {name: value for name, value in attributes.items() if value}
 
 
-def identify(session: SessionInfo, *, version: str = "", may_read: bool = True) -> ModelIdentity:
+def identify(
+    session: SessionInfo,
+    *,
+    version: str = "",
+    may_read: bool = True,
+    separate: Callable[[ModelKey, str], str] = lambda model, _: model.version,
+) -> ModelIdentity:
     """Identifies the model of a session.
 
     Args:
         session: The session.
         version: The version in the model's `ModelOptions`, which one that its calls report comes before; empty if none.
         may_read: Whether the model's file may be read, for its digest; False on the host's thread.
+        separate: Returns the version of a model, from that in its file and the digest of that: another content under
+            the same version is another version.
     """
+    name = model_name(session, may_read=may_read)
+    declared = session.model_version.strip()[:MAX_TEXT] or version
     return ModelIdentity(
-        name=model_name(session, may_read=may_read),
-        version=session.model_version.strip()[:MAX_TEXT] or version or _version(session, may_read=may_read),
+        name=name,
+        version=declared
+        or separate(ModelKey(name, _version(session, may_read=may_read)), _digest(session, may_read=may_read)),
         provider=session.provider,
         runtime_name=session.runtime_name,
         runtime_version=session.runtime_version,

@@ -102,6 +102,7 @@ class LoadTracker:
         """Reads the queued loads; to be called before the calls that followed them are decoded."""
         for load in [self._loads.popleft() for _ in range(len(self._loads))]:
             if not self._is_suppressed(load.context):
+                _model_of(load, self._options, self._findings)  # of two contents of one version the first one has it
                 self.unmeasured.append(load)
                 self._announce(load)
 
@@ -117,7 +118,7 @@ class LoadTracker:
         """Returns the known durations of the loads since the last call."""
         loads = [self.unmeasured.popleft() for _ in range(len(self.unmeasured))]
         return [
-            LoadDuration(_model_of(load, self._options), load.duration_s, load.error_type)
+            LoadDuration(_model_of(load, self._options, self._findings), load.duration_s, load.error_type)
             for load in loads
             if load.duration_s is not None
         ]
@@ -146,7 +147,7 @@ def describe_load(load: Load, *, options: Callable[[str], DeclaredModel], findin
         findings: Takes the model's file, and what its outputs are expected to be.
     """
     session = load.session
-    model = _model_of(load, options)
+    model = _model_of(load, options, findings)
     output_kinds = ""
     if session and load.is_new:
         findings.note_file(model.key, session.path if not session.model_name.strip() else "", session.graph().digest)
@@ -166,9 +167,10 @@ def describe_load(load: Load, *, options: Callable[[str], DeclaredModel], findin
     )
 
 
-def _model_of(load: Load, options: Callable[[str], DeclaredModel]) -> ModelIdentity:
+def _model_of(load: Load, options: Callable[[str], DeclaredModel], findings: Findings) -> ModelIdentity:
     if load.session is not None:
-        return identify(load.session, version=options(model_name(load.session)).version)
+        version = options(model_name(load.session)).version
+        return identify(load.session, version=version, separate=findings.separate_version)
     return ModelIdentity(
         name=file_name(load.path) or stem(load.path) or "unknown", version="", provider="", runtime_version=""
     )

@@ -39,14 +39,21 @@ _SAFE_NORM: Final = 1e-140
 """Smaller norms are computed with scaled numbers, since their squares underflow."""
 
 _DETECTION: Final = re.compile(r"box|bbox|(^|_)dets?($|_)|detection|anchor")
-_NOT_SCORES: Final = re.compile(r"box|landmark|coord|mask|anchor|state|(^|_)[hc]n?$")
+_NOT_SCORES: Final = re.compile(
+    r"box|landmark|coord|mask|anchor|state|(^|_)[hc]n?$|atten|attn|(^|_)weights?($|_)|alignment|(^|_)gat(e|es|ing)($|_)"
+    r"|rout(er|ing)|mixture|mixing|allocation|histogram|(^|_)hist($|_)|shares?($|_)|proportion|cumul|(^|_)rgba?($|_)"
+)
+"""Names of outputs whose numbers are of no classes, even where a softmax or a sigmoid makes them."""
+
 _EMBEDDING: Final = re.compile(r"embed|hidden|pool|feature|latent|vector|encod|component")
 _LOGIT_NAME: Final = re.compile(r"logit|score|class|(^|_)cls|prob|label|pred")
 _LABEL_NAME: Final = re.compile(r"class|label|pred|(^|_)cls|categor|argmax")
+_PROBABILITY_NAME: Final = re.compile(r"prob|sigmoid")
 _SCORE_NAME: Final = re.compile(r"prob|sigmoid|score|conf")
 _MULTI_NAME: Final = re.compile(r"prob|sigmoid|score|conf|tag|multi")
 _VALUE_NAME: Final = re.compile(
     r"variable|regress|value|price|amount|target|count|rate|estimate|quantile|forecast|angle|action|reconstruct|scaled"
+    r"|ratio|percent|fraction|offset|depth|dispar|opacity|density|intensity|similarity|(^|_)(xy|iou|alpha|distance)($|_)"
 )
 _SIZE_NAME: Final = re.compile(r"(^|_)(num|n|len|lengths?|sizes?|shape|offsets?)(_|$)")
 _MARGIN_PRODUCERS: Final = frozenset({"skl2onnx", "onnxmltools", "sklearn-onnx"})
@@ -63,6 +70,7 @@ _CERTAIN: Final[dict[OutputRole, tuple[OutputKind, str]]] = {
     "label": ("labels", "the class of the greatest score"),
     "values": ("regression", "a regression"),
     "unit_vector": ("embedding", "a vector of length 1"),
+    "weights": ("none", "weights that the model multiplies other numbers with"),
 }
 """The kind of outputs whose role settles it, and the role in words."""
 
@@ -248,6 +256,8 @@ def _decide_normalised(facts: OutputFacts, rows: NDArray[Any]) -> Decision:
     """Decides on what the file says is normalised, by the axis along which it is."""
     origin, width = facts.origin, rows.shape[1]
     values = informative_rows(rows)
+    if _NOT_SCORES.search(facts.name):
+        return _by_graph("none", "by its name no classes, though normalised", origin)
     if origin.is_partial:
         is_single = width == 1
         return _by_graph("sigmoid" if is_single else "none", "some of the probabilities of classes", origin)
@@ -282,7 +292,7 @@ def _decide_sigmoid(facts: OutputFacts, values: Floats, width: int) -> Decision:
 
 def _decide_integers(facts: OutputFacts, rows: NDArray[Any], width: int) -> Decision:
     if width > 1:
-        is_flags = rows.dtype.kind == "b"
+        is_flags = rows.dtype.kind == "b" and not _NOT_SCORES.search(facts.name)
         return Decision("multi_label" if is_flags else "none", "flags" if is_flags else "several integers a row")
     if _SIZE_NAME.search(facts.name):
         return Decision("none", "by its name sizes")
@@ -304,15 +314,17 @@ def _decide_single(facts: OutputFacts, values: Floats) -> Decision:
     if not values.size:
         is_score = bool(_SCORE_NAME.search(facts.name))
         return Decision("sigmoid" if is_score else None, "by its name" if is_score else "no row shows its kind yet")
-    may_be_score = facts.is_only and facts.origin.role in {"unknown", "input"}
-    is_score = are_within_unit(values) and (may_be_score or bool(_SCORE_NAME.search(facts.name)))
+    # Of what the file says is made by another operator than a sigmoid, only a name that says so is believed.
+    is_open = facts.origin.role in {"unknown", "input"}
+    is_named = bool((_SCORE_NAME if is_open else _PROBABILITY_NAME).search(facts.name)) or facts.names_classes(2)
+    is_score = are_within_unit(values) and is_named
     return Decision("sigmoid" if is_score else "regression", "by its values", is_certain=False)
 
 
 def _decide_vector(facts: OutputFacts, values: Floats, row_count: int) -> Decision:
     width, role = values.shape[1], facts.origin.role
     if are_probabilities(values, facts.slack(width)):
-        return Decision("probabilities", "its rows sum to 1")
+        return _decide_shares(facts, values, row_count)
     if "logit" in facts.name:
         return Decision("logits", "by its name")
     if role == "linear" and facts.origin.companion and not facts.may_have_margins:
@@ -322,9 +334,24 @@ def _decide_vector(facts: OutputFacts, values: Floats, row_count: int) -> Decisi
         return Decision("none", "beside labels, and its rows do not sum to 1")
     if role == "class_scores":
         return Decision("none", "scores of no certain scale", is_certain=False)
+    if facts.names_classes(width) and facts.tensor.layout == "maps" and role not in {"unknown", "input"}:
+        return Decision("none", "a dictionary of numbers of no certain scale", is_certain=False)
     if facts.names_classes(width):
         return _decide_named(facts, values, row_count)
     return _decide_by_name(facts, values) or _decide_by_values(facts, values)
+
+
+def _decide_shares(facts: OutputFacts, values: Floats, row_count: int) -> Decision:
+    """Decides on numbers that sum to 1, as probabilities do, but so do shares of anything."""
+    if (values.max(axis=1) == 1).all() and not facts.has_labels:  # a class, but no word on how sure it is
+        kind: OutputKind | None = "none" if row_count >= MIN_ROWS else None
+        return Decision(kind, "one of its numbers is 1 and all others are 0", is_certain=kind is None)
+    is_computed = facts.origin.role in {"other", "linear", "values"}
+    is_named = bool(_LOGIT_NAME.search(facts.name)) or facts.names_classes(values.shape[1])
+    if is_computed and not (facts.has_labels or is_named):
+        words = f"its rows sum to 1, as shares of anything do, by its operator {facts.origin.operator}"
+        return Decision("none", words, is_certain=False)
+    return Decision("probabilities", "its rows sum to 1")
 
 
 def _decide_by_name(facts: OutputFacts, values: Floats) -> Decision | None:

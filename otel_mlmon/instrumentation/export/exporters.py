@@ -40,6 +40,9 @@ _PACKAGES: Final[dict[str, str]] = {
 """The package that brings an entry point."""
 _EXPORTER_LOGGERS: Final = (
     "opentelemetry.exporter.otlp.common.http",
+    "opentelemetry.exporter.otlp.json.http._log_exporter",
+    "opentelemetry.exporter.otlp.json.http.metric_exporter",
+    "opentelemetry.exporter.otlp.json.http.trace_exporter",
     "opentelemetry.exporter.otlp.proto.grpc.exporter",
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
     "opentelemetry.exporter.otlp.proto.http.metric_exporter",
@@ -62,6 +65,8 @@ class ExporterFactory:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._warned: set[Signal] = set()
+        self._replaced: set[str] = set()
+        """Variables whose protocol has no exporter here."""
 
     def make(self, signal: Signal) -> list[Any]:
         """Makes the exporters of a signal, each once; those that cannot be made are left out, with a warning."""
@@ -92,8 +97,10 @@ class ExporterFactory:
             )  # fmt: skip
             return None
         if entry_name in {"otlp_proto_http", "otlp_json_http"}:
-            # Else `requests` imports it in its first export, and a fork just then leaves a child that cannot ever.
-            importlib.import_module("netrc")
+            # Else `requests` and `urllib3` import these in a first export, and a fork just then leaves a child that
+            # cannot ever.
+            for module in ("netrc", "encodings.idna"):
+                importlib.import_module(module)
         exporter = entry.load()()
         if hasattr(exporter, "export"):
             exporter.export = self._silence(signal, exporter.export)
@@ -105,7 +112,12 @@ class ExporterFactory:
             if protocol == "http/json" and not entry_points(
                 group=f"opentelemetry_{signal}_exporter", name=_PROTOCOLS[protocol]
             ):
-                _LOG.info("%s=http/json: no exporter of it is installed; http/protobuf is used.", variable)
+                if variable not in self._replaced:
+                    self._replaced.add(variable)
+                    _LOG.warning(
+                        "%s=http/json: no exporter of it is installed; http/protobuf is used. pip install %s",
+                        variable, _PACKAGES[_PROTOCOLS[protocol]],
+                    )  # fmt: skip
                 return "http/protobuf"
             if protocol in _PROTOCOLS:
                 return protocol

@@ -13,6 +13,7 @@ metrics/data-model.md#exemplars.
 from __future__ import annotations
 
 import functools
+import os
 import weakref
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final, TypeVar
@@ -31,7 +32,7 @@ from otel_mlmon.instrumentation.export.bulk_self_test import UnavailableReasons,
 from otel_mlmon.instrumentation.export.sampling import CallPriorities
 from otel_mlmon.instrumentation.export.spans import UNTRACED_CONTEXT
 from otel_mlmon.instrumentation.queue.call_queue import give_way
-from otel_mlmon.internal_events import JOURNAL, ValuesDropped, ValuesWithheld
+from otel_mlmon.internal_events import JOURNAL, Attributes, ValuesDropped, ValuesWithheld
 from otel_mlmon.types import Floats, ModelKey
 from otel_mlmon.version import __version__
 from otel_mlmon.vocabulary import name_attributes
@@ -41,6 +42,8 @@ MAX_EXEMPLARS: Final = 8
 
 SdkInstrument = TypeVar("SdkInstrument", Histogram, Counter)
 MetricAttributes = dict[str, str]
+Totals = dict[str, dict[Attributes, int]]
+"""The totals of internal events, by metric."""
 
 
 def exponential_views() -> list[View]:
@@ -72,6 +75,8 @@ class MetricWriter:
         sessions: The models of the sessions alive, one entry a session.
         min_new_values: Values of a feature or of a regression that are written together at least; fewer are held, since
             the sum of one call's values is its input.
+        earlier: The writer through another provider that this one follows: what that one holds moves here, and what it
+            has counted is counted there.
     """
 
     def __init__(
@@ -81,6 +86,7 @@ class MetricWriter:
         drain: Callable[[], object],
         sessions: Callable[[], Iterable[ModelKey]],
         min_new_values: int = 1,
+        earlier: MetricWriter | None = None,
     ) -> None:
         self._min_new_values = min_new_values
         self._held_values: dict[tuple[str, frozenset[tuple[str, str]]], Floats] = {}
@@ -89,6 +95,11 @@ class MetricWriter:
         """Why values are recorded one by one, and why there are no exemplars of calls with spans."""
         self._exemplar_stage = guard("exemplars")
         self._drain = drain
+        if instruments.pid != os.getpid():  # a forked child counts from 0
+            instruments.pid, instruments.earlier_totals = os.getpid(), {}
+        if earlier is not None:
+            self._held_values, earlier._held_values = earlier._held_values, {}
+            instruments.earlier_totals = earlier._instruments.freeze()
         instruments.drain, instruments.sessions = drain, sessions
 
     def write(self, snapshot: Snapshot) -> None:
@@ -276,6 +287,11 @@ class _Instruments:
     def __init__(self, provider: MeterProvider) -> None:
         self.drain: Callable[[], object] | None = None
         self.sessions: Callable[[], Iterable[ModelKey]] | None = None
+        self.pid = os.getpid()
+        self.earlier_totals: Totals = {}
+        """What another provider has exported of the totals."""
+        self.final_totals: Totals = {}
+        """The totals once another provider exports what is added to them."""
         self.histograms: dict[str, Histogram] = {}
         self.counters: dict[str, Counter] = {}
         meter = provider.get_meter(semconv.SCOPE, __version__)
@@ -312,13 +328,29 @@ class _Instruments:
         meter.create_observable_up_down_counter(metric.name, [self._observe_sessions], metric.unit, metric.description)
 
     def _observe_totals(self, name: str, _: CallbackOptions) -> list[Observation]:
-        if self.drain is None:
-            return []
         with guard("metrics"):
-            self.drain()
-        return [
-            Observation(total, dict(attributes), UNTRACED_CONTEXT) for attributes, total in JOURNAL.totals(name).items()
-        ]
+            if self.drain is not None:
+                self.drain()  # which may make another provider follow
+        totals = self.final_totals.get(name, {})
+        if self.drain is not None:
+            totals = self._subtract_earlier(name, JOURNAL.totals(name))
+        return [Observation(total, dict(attributes), UNTRACED_CONTEXT) for attributes, total in totals.items()]
+
+    def freeze(self) -> Totals:
+        """Observes nothing but the totals of now from now on; returns them, as of the whole process."""
+        totals = {
+            metric.name: JOURNAL.totals(metric.name)
+            for metric in semconv.APPLICATION_METRICS
+            if metric.instrument == "observable_counter"
+        }
+        self.final_totals = {name: self._subtract_earlier(name, counts) for name, counts in totals.items()}
+        self.drain, self.sessions = None, None
+        return totals
+
+    def _subtract_earlier(self, name: str, totals: Mapping[Attributes, int]) -> dict[Attributes, int]:
+        earlier = self.earlier_totals.get(name, {})
+        added = {key: total - earlier.get(key, 0) for key, total in totals.items()}
+        return {key: total for key, total in added.items() if total > 0 or key not in earlier}
 
     def _observe_sessions(self, _: CallbackOptions) -> list[Observation]:
         counts: dict[ModelKey, int] = {}

@@ -1,8 +1,9 @@
 """The providers of each signal: those that the host has set, else our own, which export by OTLP.
 
 Choice: providers of our own stay private. Set as the global ones, they would lock the host out of setting its own,
-since OpenTelemetry accepts only the first; so a host that sets its providers before its first inference gets everything
-through them, whether it called `instrument()` before or after.
+since OpenTelemetry accepts only the first. A host that sets its providers before its first inference gets everything
+through them, whether it called `instrument()` before or after; one that sets them later gets what is not written yet,
+and ours of that signal then exports what it holds, and ends.
 
 The environment decides as the specification has it: OTEL_EXPORTER_OTLP_*, OTEL_{TRACES,METRICS,LOGS}_EXPORTER,
 OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER. Source: opentelemetry-specification,
@@ -11,6 +12,7 @@ configuration/sdk-environment-variables.md.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -28,6 +30,11 @@ from otel_mlmon.instrumentation.export.metrics import exponential_views
 from otel_mlmon.instrumentation.settings import InstrumentationSettings
 
 P = TypeVar("P")
+
+_LOG: Final = logging.getLogger("otel_mlmon")
+
+_KINDS: Final[dict[Signal, str]] = {"traces": "tracer", "metrics": "meter", "logs": "logger"}
+"""The kind of provider of each signal."""
 
 METRIC_INTERVAL_MS: Final = 10_000
 """Export interval of our own reader, unless OTEL_METRIC_EXPORT_INTERVAL is set: its default of a minute is late for an
@@ -51,6 +58,20 @@ class Providers:
     """The SDK's resource of the providers that `instrument()` created."""
     warn: Callable[[Signal], None] = lambda _: None
     """Logs once that no collector accepts a signal."""
+    ending: list[tuple[Signal, threading.Thread]] = field(default_factory=list)
+    """The threads on which replaced providers of our own export what they hold."""
+
+    def replace(self, signal: Signal, provider: Any) -> None:
+        """Uses the application's provider of a signal from now on; our own exports what it holds, and ends."""
+        kind = _KINDS[signal]
+        earlier = getattr(self, kind)
+        setattr(self, kind, provider)
+        if signal == "metrics":
+            self.owns_meter, self.push_readers = False, []
+        if earlier in self.own:
+            self.own.remove(earlier)
+            self.ending.append((signal, _start(earlier.shutdown)))
+        _LOG.info("The application has set a %s provider: %s go through it from now on.", kind, signal)
 
     def flush(self, timeout_s: float, *, with_host: bool = False) -> bool:
         """Exports what our own providers hold, and the application's if asked to; returns whether it was done in time.
@@ -61,7 +82,9 @@ class Providers:
         """
         host = self._host() if with_host else []
         own = [provider for provider in self.own if provider is not self.meter]
-        return not _run_within(timeout_s, [sender.force_flush for sender in (*own, *self.push_readers, *host)])
+        deadline_s = time.monotonic() + timeout_s
+        is_done = not _run_within(timeout_s, [sender.force_flush for sender in (*own, *self.push_readers, *host)])
+        return not self._wait_for_ending(deadline_s) and is_done
 
     def shutdown(self, timeout_s: float, *, with_host: bool = False) -> bool:
         """Exports what is left and ends our own providers; returns whether it was done in time.
@@ -72,12 +95,23 @@ class Providers:
         daemon threads, which end with the process.
         """
         host = self._host() if with_host else []
+        deadline_s = time.monotonic() + timeout_s
         late = _run_within(timeout_s, [*(own.shutdown for own in self.own), *(other.force_flush for other in host)])
         signals: dict[Signal, Any] = {"traces": self.tracer, "metrics": self.meter, "logs": self.logger}
         for signal, provider in signals.items():
             if provider in self.own and provider.shutdown in late:
                 self.warn(signal)
-        return not late
+        unended = self._wait_for_ending(deadline_s)
+        for signal in unended:
+            self.warn(signal)
+        return not late and not unended
+
+    def _wait_for_ending(self, deadline_s: float) -> list[Signal]:
+        """Waits for replaced providers; returns the signals of those that still export."""
+        for _, thread in self.ending:
+            thread.join(max(0.0, deadline_s - time.monotonic()))
+        self.ending = [entry for entry in self.ending if entry[1].is_alive()]
+        return [signal for signal, _ in self.ending]
 
     def _host(self) -> list[Any]:
         providers: tuple[Any, ...] = (self.tracer, self.meter, self.logger)
@@ -132,12 +166,27 @@ def has_host_providers() -> bool:
 def is_host_provider(provider: object, settings: InstrumentationSettings, providers: Providers | None) -> bool:
     """Returns whether `provider` is one of the application's that are used, or will be once there is something."""
     if providers is not None:
-        return provider not in providers.own and provider in (providers.tracer, providers.meter, providers.logger)
+        used = (providers.tracer, providers.meter, providers.logger)
+        late = (find_late_provider(signal, settings, providers) for signal in _KINDS)
+        return provider not in providers.own and (provider in used or any(provider is other for other in late))
     return provider in (
         settings.tracer_provider or trace.get_tracer_provider(),
         settings.meter_provider or metrics.get_meter_provider(),
         settings.logger_provider or _logs.get_logger_provider(),
     )
+
+
+def find_late_provider(signal: Signal, settings: InstrumentationSettings, providers: Providers) -> Any:
+    """Returns the global provider of a signal that the application set after ours was made; None if there is none."""
+    kind = _KINDS[signal]
+    if getattr(settings, f"{kind}_provider") is not None:
+        return None
+    current: Any = {
+        "traces": trace.get_tracer_provider,
+        "metrics": metrics.get_meter_provider,
+        "logs": _logs.get_logger_provider,
+    }[signal]()
+    return None if _is_proxy(current) or current is getattr(providers, kind) else current
 
 
 def _instance_resource(environ: Mapping[str, str]) -> Any:
@@ -226,15 +275,16 @@ def _create_logger(providers: Providers, exporters: ExporterFactory) -> _logs.Lo
 def _run_within(timeout_s: float, functions: list[Callable[[], Any]]) -> list[Callable[[], Any]]:
     """Runs functions at once on daemon threads; returns those that did not end in time, and keep running."""
     deadline_s = time.monotonic() + timeout_s
-    threads = [
-        threading.Thread(target=_run_silently, args=(function,), daemon=True, name="otel_mlmon-exit")
-        for function in functions
-    ]
-    for thread in threads:
-        thread.start()
+    threads = list(map(_start, functions))
     for thread in threads:
         thread.join(max(0.0, deadline_s - time.monotonic()))
     return [function for function, thread in zip(functions, threads, strict=True) if thread.is_alive()]
+
+
+def _start(function: Callable[[], Any]) -> threading.Thread:
+    thread = threading.Thread(target=_run_silently, args=(function,), daemon=True, name="otel_mlmon-exit")
+    thread.start()
+    return thread
 
 
 def _run_silently(function: Callable[[], Any]) -> None:

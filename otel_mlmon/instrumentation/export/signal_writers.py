@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from otel_mlmon.instrumentation.export.call_sampler import CallSampler, Sample, 
 from otel_mlmon.instrumentation.export.error_tracker import ErrorTracker
 from otel_mlmon.instrumentation.export.events import EventWriter
 from otel_mlmon.instrumentation.export.metrics import MetricWriter
-from otel_mlmon.instrumentation.export.providers import Providers
+from otel_mlmon.instrumentation.export.providers import Providers, find_late_provider
 from otel_mlmon.instrumentation.export.sampling import CallPriorities, SlowCallDetector, prioritize
 from otel_mlmon.instrumentation.export.spans import SpanBatch, SpanCandidates, SpanWriter
 from otel_mlmon.instrumentation.settings import InstrumentationSettings, ModelOptions
@@ -62,6 +63,11 @@ class SignalWriters:
         rng: random.Random,
     ) -> None:
         self.providers = providers
+        self._settings = settings
+        self._rng = rng
+        self._make_metrics = functools.partial(
+            MetricWriter, drain=drain, sessions=sessions, min_new_values=settings.min_new_values
+        )
         self._options = options
         self._error_tracker = error_tracker
         self._slow_calls = SlowCallDetector()
@@ -80,9 +86,7 @@ class SignalWriters:
         self._spans: SpanWriter | None = None
         self._process_metrics: Any = None
         if providers.meter is not None:
-            self._metrics = MetricWriter(
-                providers.meter, drain=drain, sessions=sessions, min_new_values=settings.min_new_values
-            )
+            self._metrics = self._make_metrics(providers.meter)
         if providers.tracer is not None:
             self._spans = SpanWriter(providers.tracer, ratio=settings.span_ratio, rng=rng)
         if providers.owns_meter:
@@ -91,6 +95,40 @@ class SignalWriters:
         if providers.tracer is not None:
             with guard("sentry"):
                 error_tracker.export_spans(providers.tracer, is_own=providers.tracer in providers.own)
+
+    def adopt_meter(self) -> None:
+        """Goes on through the application's meter provider if it has set one since; nothing is counted twice.
+
+        Runs on: that of `write_metrics`.
+        """
+        late = find_late_provider("metrics", self._settings, self.providers)
+        if late is None:
+            return
+        with guard("signals"):
+            earlier = self._metrics
+            self._metrics = self._make_metrics(late, earlier=earlier)
+            if self._process_metrics is not None:
+                self._process_metrics, instrumentor = None, self._process_metrics
+                instrumentor.uninstrument()
+            self.providers.replace("metrics", late)
+
+    def adopt_senders(self) -> None:
+        """Goes on through the application's tracer and logger providers, where it has set them since.
+
+        Runs on: that of `write_round`.
+        """
+        tracer = find_late_provider("traces", self._settings, self.providers)
+        if tracer is not None:
+            with guard("signals"):
+                self._spans = SpanWriter(tracer, ratio=self._settings.span_ratio, rng=self._rng)
+                self.providers.replace("traces", tracer)
+            with guard("sentry"):
+                self._error_tracker.export_spans(tracer, is_own=False)
+        logger = find_late_provider("logs", self._settings, self.providers)
+        if logger is not None:
+            with guard("signals"):
+                self._events = EventWriter(logger)
+                self.providers.replace("logs", logger)
 
     def write_metrics(self, snapshots: Iterable[Snapshot], loads: Sequence[tuple[ModelKey, float, str | None]]) -> None:
         """Adds what was aggregated to the metrics, and the model, seconds and error type of sessions created."""

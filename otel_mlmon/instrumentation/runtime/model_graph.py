@@ -25,6 +25,7 @@ OutputRole = Literal[
     "detections",
     "values",
     "unit_vector",
+    "weights",
     "state",
     "linear",
     "counts",
@@ -37,8 +38,9 @@ OutputRole = Literal[
 `probabilities`: normalised along `axis`, by a softmax for instance; `log_probabilities`: their logarithms. `sigmoid`:
 each number a probability of its own. `class_scores`: one number a class of a classifier, of no certain scale. `label`:
 the class, the greatest of scores or what a classifier says. `top_k_scores` and `top_k_labels`: the greatest scores and
-the positions they had. `detections`: what a suppression of overlapping boxes left. `values`: numbers of a regression,
-a projection or a distance. `unit_vector`: a vector of length 1. `state`: the state of a recurrent network, fed back by
+the positions they had. `detections`: what a suppression of overlapping boxes left. `values`: numbers of a regression, a
+projection or a distance. `unit_vector`: a vector of length 1. `weights`: normalised, but the model itself multiplies
+other numbers with it, as with attention or a choice of experts. `state`: the state of a recurrent network, fed back by
 the host. `linear`: a last layer without activation, which may be logits, values or an embedding. `counts`: sizes or
 positions. `input`: an input of the model, unchanged. `other`: computed otherwise, by `operator`. `unknown`: not in the
 file, or not understood.

@@ -3,19 +3,21 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator, Snapshot, label_counts, merge_snapshots
+from otel_mlmon.instrumentation.aggregate.aggregator import HOLD_S, Aggregator, Snapshot, label_counts, merge_snapshots
 from otel_mlmon.instrumentation.decode.decoder import Decoder
-from otel_mlmon.instrumentation.decode.predictions import InputSummary, Labels
+from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity
+from otel_mlmon.instrumentation.decode.predictions import Head, InputSummary, Labels, Predictions, encode_texts
 from otel_mlmon.instrumentation.runtime.call import CallTuple
 from otel_mlmon.instrumentation.settings import ModelOptions
 from otel_mlmon.types import ModelKey
-from otel_mlmon.vocabulary import BUCKETS, Vocabularies
+from otel_mlmon.vocabulary import BUCKETS, TextBuckets, Vocabularies
 from tests.support.calls import batch_of, copy_calls, labels_of, summarize
 
 FAILED = "ValueError"
@@ -161,3 +163,71 @@ def test_of_equally_slow_calls_the_first_is_kept() -> None:
     first = as_snapshot([2.0], {}, 0)
     later = dataclasses.replace(first, slowest_calls={"": (2.0, "later")})
     assert merge_snapshots([first, later]).slowest_calls == {"": (2.0, "context of 2.0")}
+
+
+def observed(labels: Sequence[str], name: str = "m") -> Predictions:
+    """A call a label, whose words are declared nowhere."""
+    codes, table = encode_texts(labels)
+    calls = np.arange(len(labels))
+    none = np.zeros(len(labels), dtype=np.int64)
+    return Predictions(
+        model=ModelIdentity(name=name, version="1", provider="", runtime_version=""),
+        operation="observe",
+        started_ns=none,
+        duration_ns=none,
+        contexts=[None] * len(labels),
+        errors=[None] * len(labels),
+        batch_sizes=np.ones(len(labels), dtype=np.int64),
+        heads={"": Head(labels=Labels(codes, calls, table), uncounted=none)},
+    )
+
+
+class Worker:
+    """A process that counts the labels of one model, of which it names 50."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        vocabularies = Vocabularies(limit=50, buckets_of=lambda model: TextBuckets(key="", model=model))
+        self._aggregator = Aggregator(admit=vocabularies.admit, settles=vocabularies.settles, clock=lambda: self.now_s)
+
+    def take(self, labels: Sequence[str], *, may_hold: bool = True) -> Counter[str]:
+        if labels:
+            self._aggregator.add(observed(labels))
+        counts: Counter[str] = Counter()
+        for snapshot in self._aggregator.take(may_hold=may_hold):
+            counts.update(labels_of(snapshot))
+        return counts
+
+
+def test_eight_workers_agree_from_the_first_label_on_which_of_eighty_words_are_buckets() -> None:
+    random = np.random.default_rng(0)
+    words = [f"word {number}" for number in range(80)]
+    bucket_of = TextBuckets(key="", model="m").assign
+    for _ in range(8):
+        worker, counts, said = Worker(), Counter[str](), Counter[str]()
+        for _ in range(60):  # seconds of three calls each
+            labels = random.choice(words, size=3).tolist()
+            said.update(map(bucket_of, labels))
+            counts.update(worker.take(labels))
+            worker.now_s += 0.4
+        assert counts == said
+
+
+def test_few_words_are_counted_by_name_as_soon_as_hardly_one_is_missing_and_later_ones_in_buckets() -> None:
+    worker = Worker()
+    assert worker.take(["ok", "bad", "ok"]) == {}
+    assert worker.take(["bad"]) == {"ok": 2, "bad": 2}
+    assert worker.take(["new"]) == {"new": 1}
+    many = [f"word {number}" for number in range(80)]
+    counts = worker.take(many)
+    assert (sum(counts.values()), len([name for name in counts if "#" not in name])) == (80, 47)
+
+
+def test_what_is_held_leaves_by_name_after_a_time_and_at_a_flush() -> None:
+    worker = Worker()
+    assert worker.take(["ok"]) == {}
+    worker.now_s = HOLD_S - 1
+    assert worker.take([]) == {}
+    worker.now_s = HOLD_S
+    assert worker.take([]) == {"ok": 1}
+    assert Worker().take(["ok"], may_hold=False) == {"ok": 1}

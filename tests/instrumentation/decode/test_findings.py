@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from otel_mlmon.instrumentation.decode.findings import MAX_FINDINGS, Findings
+from otel_mlmon.types import ModelKey
 
 
 def test_a_finding_is_logged_once_and_again_when_it_changes(caplog: pytest.LogCaptureFixture) -> None:
@@ -17,13 +18,13 @@ def test_a_finding_is_logged_once_and_again_when_it_changes(caplog: pytest.LogCa
     assert [record.getMessage() for record in caplog.records] == [
         "Model m, output y: logits.",
         "Model m, output y: regression, revised.",
-        "Model m, values of colour: more than max_labels, the others are in buckets or _OTHER.",
+        "Model m, values of colour: more than max_labels, of which some or all are in buckets.",
     ]
     assert findings.all() == {
         "m": {
             "output y": "regression, revised",
             "inputs": "quiet",
-            "values of colour": "more than max_labels, the others are in buckets or _OTHER",
+            "values of colour": "more than max_labels, of which some or all are in buckets",
         }
     }
 
@@ -52,3 +53,20 @@ def test_a_description_of_a_misspelt_model_is_said_with_the_name_that_ran(caplog
     for name in ("fruad", "churn", "late"):
         findings.note_model(name)
     assert findings.all() == {}
+
+
+def test_a_second_content_under_one_version_is_a_version_of_its_own() -> None:
+    findings = Findings()
+    first, other = "ab" * 32, "cd" * 32
+    versions = [
+        (ModelKey("churn", "1"), first), (ModelKey("churn", "1"), other), (ModelKey("churn", "1"), first),
+        (ModelKey("churn", "2"), other), (ModelKey("fraud", "1"), other), (ModelKey("churn", "1"), ""),
+        (ModelKey("churn", other[:12]), other), (ModelKey("churn", ""), other),
+    ]  # fmt: skip
+    assert [findings.separate_version(model, digest) for model, digest in versions] == [
+        "1", "1+cdcdcdcdcdcd", "1", "2", "1", "1", other[:12], "",
+    ]  # fmt: skip
+    for number in range(2 * MAX_FINDINGS):
+        findings.separate_version(ModelKey(f"m{number}", "1"), first)
+    assert findings.separate_version(ModelKey("new", "1"), other) == "1"
+    assert findings.separate_version(ModelKey("churn", "1"), other) == "1+cdcdcdcdcdcd"

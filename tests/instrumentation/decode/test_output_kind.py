@@ -102,7 +102,11 @@ def test_the_models_file_decides_on_integers(origin: OutputOrigin, rows: list[li
         ("landmarks", [[1.0, 2.0]], (), False, "none"),
         ("hn", [[1.0, 2.0]], (), False, "none"),
         ("probability", [[0.3]], (), False, "sigmoid"),
-        ("output", [[0.3]], (), False, "sigmoid"),
+        ("output", [[0.3]], (), False, "regression"),
+        ("output", [[0.3]], ("no", "yes"), False, "sigmoid"),
+        ("output", [[0.0, 1.0]], (), False, None),
+        ("output", [[0.0, 1.0], [1.0, 0.0]] * 4, (), False, "none"),
+        ("output", [[0.0, 1.0]], (), True, "probabilities"),
         ("variable", [[0.3]], (), False, "regression"),
         ("output", [[3.0]], (), False, "regression"),
         ("logit", [[3.0]], (), False, "logits"),
@@ -167,10 +171,10 @@ def kinds(evidence: KindEvidence, *batches: list[list[float]]) -> list[OutputKin
         ([[[0, 0]], [[NAN, 1]], [[0.2, 0.8]]], [None, None, "probabilities"]),
         ([[[0]], [[NAN]], [[3]]], [None, None, "regression"]),
         # the first rows that contradict it make it timed only, for good
-        ([[[1, 0, 0]], [[3, -1, 0]], [[0.2, 0.3, 0.5]]], ["probabilities", "none", "none"]),
-        ([[[0.3]], [[7.5]], [[0.3]]], ["sigmoid", "none", "none"]),
+        ([[[0.9, 0.1, 0]], [[3, -1, 0]], [[0.2, 0.3, 0.5]]], ["probabilities", "none", "none"]),
+        ([[[0.3]], [[7.5]], [[0.3]]], ["regression"] * 3),
         # a sequence: as many columns as there are steps
-        ([[[1, 0, 0]], [[1, 0]], [[1, 0, 0]]], ["probabilities", "none", "none"]),
+        ([[[0.9, 0.1, 0]], [[1, 0]], [[1, 0, 0]]], ["probabilities", "none", "none"]),
         # what holds no number contradicts nothing
         ([[[0.2, 0.8]], [[NAN, 5]], [[0, 0]]], ["probabilities"] * 3),
     ],
@@ -188,7 +192,7 @@ def test_the_sum_of_a_softmax_contradicts_nothing_but_its_range_does() -> None:
 
 
 def test_on_a_grid_rows_may_miss_a_sum_of_one() -> None:
-    quantised = OutputOrigin(role="other", operator="Mul", is_quantised=True)
+    quantised = OutputOrigin(role="class_scores", operator="Mul", is_quantised=True)
     row = [1 / 20 + 1 / 1024] * 20  # a sum of 1.0195, within 20/512
     assert [kind_of([row], origin=quantised), kind_of([row])] == ["probabilities", "none"]
 
@@ -259,7 +263,7 @@ def test_which_models_detect_objects(names: list[str], expected: bool) -> None:
 
 def test_one_in_so_many_rows_is_checked_that_1024_are() -> None:
     def contradicting(rows: int, position: int) -> bool:
-        evidence = evidence_of()
+        evidence = evidence_of(class_names=("no", "yes"))
         assert evidence.update(np.array([[0.3]])) == "sigmoid"
         values = np.full((rows, 1), 0.3)
         values[position] = 7.5

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -19,6 +20,11 @@ def make(signal: Signal, **environ: str) -> list[Any]:
     for exporter in exporters:
         exporter.shutdown()
     return exporters
+
+
+def has_json_exporter() -> bool:
+    """Whether the exporter of http/json is installed: in the releases of `make sdks` it is not."""
+    return find_spec("opentelemetry.exporter.otlp.json") is not None
 
 
 def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -63,7 +69,6 @@ def test_console_is_the_sdks() -> None:
         ("http/protobuf", "grpc", "grpc"),
         ("grpc", "http/protobuf", "http"),
         ("HTTP/protobuf", "", "http"),
-        ("http/json", "", "http"),
     ],
 )
 def test_the_protocol_of_a_signal_wins_over_the_common_one(
@@ -72,6 +77,21 @@ def test_the_protocol_of_a_signal_wins_over_the_common_one(
     (exporter,) = make("logs", OTEL_EXPORTER_OTLP_PROTOCOL=common, OTEL_EXPORTER_OTLP_LOGS_PROTOCOL=own)
     assert type(exporter).__module__.startswith(f"opentelemetry.exporter.otlp.proto.{transport}")
     assert messages(caplog) == []
+
+
+def test_http_json_is_used_where_its_exporter_is_installed(caplog: pytest.LogCaptureFixture) -> None:
+    factory = ExporterFactory({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"})
+    made = [exporter for signal in ("traces", "metrics", "logs") for exporter in factory.make(signal)]
+    for exporter in made:
+        exporter.shutdown()
+    is_installed = has_json_exporter()
+    package = "opentelemetry.exporter.otlp." + ("json.http" if is_installed else "proto.http")
+    assert [type(exporter).__module__.startswith(package) for exporter in made] == [True] * 3
+    said = [
+        "OTEL_EXPORTER_OTLP_PROTOCOL=http/json: no exporter of it is installed; http/protobuf is used. "
+        "pip install opentelemetry-exporter-otlp-json-http"
+    ]
+    assert messages(caplog) == ([] if is_installed else said)
 
 
 def test_an_unknown_protocol_is_said_with_the_nearest(caplog: pytest.LogCaptureFixture) -> None:
@@ -85,7 +105,6 @@ def test_an_unknown_protocol_is_said_with_the_nearest(caplog: pytest.LogCaptureF
     ("signal", "name", "remedy"),
     [
         ("traces", "zipkin", " pip install opentelemetry-exporter-zipkin"),
-        ("logs", "otlp_json_http", " pip install opentelemetry-exporter-otlp-json-http"),
         ("metrics", "consol", " Did you mean console?"),
         ("traces", "xyz", ""),
     ],

@@ -62,7 +62,7 @@ print(sorted(set(sys.modules) - before))
 """
 
 
-@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf", "http/json"])
 @pytest.mark.parametrize("is_listening", [True, False])
 def test_nothing_is_imported_by_an_export(protocol: str, *, is_listening: bool, pytestconfig: pytest.Config) -> None:
     """A fork during an import leaves a child that waits for ever for that module (docs/decisions/0010)."""

@@ -60,16 +60,19 @@ def _with_grid(step: Step, origin: TensorOrigin) -> TensorOrigin:
 
 
 def _find_softmax(step: Step) -> TensorOrigin:
+    source = step.source()
+    if source.role == "top_k_scores":  # normalised among those that were chosen, in their order
+        return _with_grid(step, dataclasses.replace(source, operator=step.operator, source_role="other"))
     version = step.node.integer("opset", step.opset) if step.operator == "QLinearSoftmax" else step.opset
     axis = step.node.integer("axis", -1 if version >= 13 else 1)
     role: OutputRole = "log_probabilities" if step.operator == "LogSoftmax" else "probabilities"
-    return _with_grid(
-        step, TensorOrigin(role=role, operator=step.operator, axis=Axis(axis), tensors=step.source().tensors)
-    )
+    return _with_grid(step, TensorOrigin(role=role, operator=step.operator, axis=Axis(axis), tensors=source.tensors))
 
 
 def _find_sigmoid(step: Step) -> TensorOrigin:
     source = step.source()
+    if source.role == "top_k_scores":
+        return _with_grid(step, dataclasses.replace(source, operator=step.operator, source_role="sigmoid"))
     return _with_grid(
         step, TensorOrigin(role="sigmoid", operator=step.operator, axis=source.axis, tensors=source.tensors)
     )
@@ -242,8 +245,15 @@ def _find_branch(step: Step) -> TensorOrigin:
 def _find_quotient(step: Step) -> TensorOrigin:
     norm = step.norm_of(1, step.name())
     if norm is not None and norm.kind == "sum":
-        return TensorOrigin(
-            role="probabilities", operator="Div by ReduceSum", axis=norm.axis, tensors=step.source().tensors
+        source = step.source()
+        if source.role in LIKELIHOODS or source.operator == "Exp":
+            return dataclasses.replace(
+                source, role="probabilities", operator="Div by ReduceSum", axis=norm.axis, labels=()
+            )
+        # Shares of anything: magnitudes, counts, an energy.
+        is_choice = source.role == "top_k_scores"
+        return dataclasses.replace(
+            source if is_choice else step.other(), source_role="other", operator="Div by ReduceSum"
         )
     if norm is not None and norm.kind == "euclidean":
         return TensorOrigin(role="unit_vector", operator="Div by ReduceL2")
@@ -285,6 +295,8 @@ def _find_arithmetic(step: Step) -> TensorOrigin:
     origin = _common_origin(variables)
     if origin is None:
         return step.other()
+    if origin.role == "top_k_scores":  # in their order still, though of another scale
+        return dataclasses.replace(origin, source_role="other", is_quantised=False, scale=1.0, zero_point=0)
     # What the numbers of a grid stand for is lost with it.
     origin = _with_grid(step, dataclasses.replace(origin, scale=1.0, zero_point=0))
     if origin.role in {"linear", "values"}:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from otel_mlmon.instrumentation.runtime.model_graph import OutputOrigin
-from otel_mlmon.instrumentation.runtime.onnxruntime.graph.model import ModelParts, value_shape
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.model import ModelParts, Scope, value_shape
+from otel_mlmon.instrumentation.runtime.onnxruntime.graph.node import GraphNode
 from otel_mlmon.instrumentation.runtime.onnxruntime.graph.operators import FINDERS, SUPPRESSIONS
 from otel_mlmon.instrumentation.runtime.onnxruntime.graph.tensor_origin import Axis, TensorOrigin
 from otel_mlmon.instrumentation.runtime.onnxruntime.graph.trace import Tracer
@@ -19,6 +20,12 @@ _SCORES: Final = frozenset(
     {"probabilities", "log_probabilities", "class_scores", "sigmoid", "linear", "values", "other"}
 )
 _CHOICES: Final = frozenset({"label", "top_k_labels"})
+_PRODUCTS: Final = frozenset({"MatMul", "Mul", "Gemm", "Einsum", "FusedMatMul"})
+_FORMS: Final = frozenset({"Identity", "Cast", "Dropout", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Flatten"})
+"""Operators between a distribution and an output of it."""
+
+MAX_NODE_BYTES: Final = 4096
+"""A larger node is no product of two tensors."""
 
 
 def trace_outputs(model: ModelParts, content: Content) -> dict[str, OutputOrigin]:
@@ -33,6 +40,11 @@ def trace_outputs(model: ModelParts, content: Content) -> dict[str, OutputOrigin
     origins = {name: tracer.trace(graph, name) for name in names[:MAX_OUTPUTS]}
     if any(content.holds(operator.encode()) for operator in SUPPRESSIONS):
         origins = {name: _as_detection(origin) for name, origin in origins.items()}
+    origins |= {
+        name: origin.as_role("weights")
+        for name, origin in origins.items()
+        if len(names) > 1 and origin.role == "probabilities" and _weighs_others(graph, name)
+    }
     companions = {name: _companion_of(name, origins) for name in origins}
     outputs = {name: OutputOrigin() for name in names}
     for name, origin in origins.items():
@@ -44,6 +56,23 @@ def trace_outputs(model: ModelParts, content: Content) -> dict[str, OutputOrigin
 
 def _as_detection(origin: TensorOrigin) -> TensorOrigin:
     return origin if origin.role == "state" else origin.as_role("detections", origin.operator)
+
+
+def _weighs_others(graph: Scope, name: str) -> bool:
+    """Whether the model multiplies other numbers that it computes with a distribution which is also an output."""
+    names = [name]
+    while len(names) <= len(_FORMS) and (node := graph.producer(names[-1])) is not None and node.operator in _FORMS:
+        names.append(node.inputs[0])
+    wanted = [text.encode() for text in names]
+    for span in graph.nodes:
+        if span[1] - span[0] > MAX_NODE_BYTES or not any(text in graph.content.read(*span) for text in wanted):
+            continue
+        node = GraphNode(graph.content, span)
+        if node.operator in _PRODUCTS and not set(names).isdisjoint(node.inputs):
+            others = [other for other in node.inputs if other and other not in names]
+            if any(graph.find_constant(other) is None for other in others[:1]):
+                return True
+    return False
 
 
 def _companion_of(name: str, origins: Mapping[str, TensorOrigin]) -> str:

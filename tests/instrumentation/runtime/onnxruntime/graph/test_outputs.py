@@ -123,6 +123,8 @@ def test_one_class_is_partial_and_has_no_axis() -> None:
         ([node("Exp", ["x"], ["e"]), node("ReduceSum", ["e", "axis1"], ["t"]), node("Div", ["e", "t"], ["out"])],
          "probabilities"),
         ([node("ReduceL1", ["x"], ["t"], axes=[1]), node("Clip", ["t"], ["u"]), node("Div", ["x", "u"], ["out"])],
+         "other"),
+        ([node("Sigmoid", ["x"], ["p"]), node("ReduceL1", ["p"], ["t"], axes=[1]), node("Div", ["p", "t"], ["out"])],
          "probabilities"),
         ([node("ReduceL2", ["x"], ["t"], axes=[1]), node("Clip", ["t"], ["c"]), node("Expand", ["c", "k"], ["u"]),
           node("Div", ["x", "u"], ["out"])], "unit_vector"),
