@@ -96,7 +96,7 @@ pictures: setup .peers/.stamp  ## docs/pictures: the page, of seeded incidents, 
 compare: setup           ## what the work tree costs beside the revision BASE, in interleaved pairs
 	$(BIN)/python -m benchmarks.compare $(BASE)
 
-soak: setup              ## twice the load for a minute, and a million damaged requests an encoding
+soak: setup              ## the faults of docs/operating.md at full size: about an hour and a half
 	$(BIN)/python -m benchmarks.soak
 
 audit: setup             ## known vulnerabilities of what is installed; fails where the data base cannot be reached

@@ -1,236 +1,77 @@
-"""Long runs against the processor: `make soak`, or `python -m benchmarks.soak overload --seconds 60`.
+"""Long runs against the processor: `make soak`, or one part of it: `python -m benchmarks.soak kills --times 100`.
 
-`overload` offers twice what the processor takes, over HTTP or gRPC, by senders who wait five seconds for an answer and
-send again what was refused; `mutations` sends damaged requests in every encoding. Each ends with 1 where a promise of
-docs/operating.md is broken.
+`overload` offers twice what the processor takes, over HTTP or gRPC; `mutations` sends damaged requests in every
+encoding; the others are faults (`soak_faults.py`). `--progress FILE` keeps how far mutations came, so that another run
+goes on from there. Each part ends with 1 where a promise of docs/operating.md is broken.
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
-import http.client
 import json
-import queue
+import logging
 import random
 import sys
-import tempfile
-import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final
 
-import grpc
 import zstandard
 from google.protobuf import json_format
 
+from benchmarks import soak_faults
+from benchmarks.soak_overload import SENDERS, overload, resident_bytes
 from otel_mlmon.errors import MalformedError
 from otel_mlmon.processor.receive.admission import Admission
 from otel_mlmon.processor.receive.codec import BodyFormat
 from otel_mlmon.processor.receive.data_point import Rejections, TelemetryItem
 from otel_mlmon.processor.receive.inflate import TooLargeError, inflate
-from tests.support.otlp_requests import DELTA, counter, exponential, histogram, request
-from tests.support.processes import Processor, processor
+from tests.support.otlp_requests import counter, exponential, histogram, request
 
-PATIENCE_S = 5.0
-PANE_NS = 10**9
-
-Protocol: TypeAlias = Literal["http", "grpc"]
+CHUNK: Final = 10_000
+"""Mutations between two notes of how far they came."""
 
 
-def points_request(sender: str, time_ns: int, points: int) -> bytes:
-    """A request of so many series of one sender, one prediction each."""
-    message = request("ml.predictions", "sum", counter(1), points=points, temporality=DELTA)
-    resource = message.resource_metrics[0]
-    resource.resource.attributes.add(key="service.instance.id").value.string_value = sender
-    for index, point in enumerate(resource.scope_metrics[0].metrics[0].sum.data_points):
-        point.attributes.add(key="ml.prediction.label").value.string_value = f"label-{index % 40}"
-        point.start_time_unix_nano, point.time_unix_nano = time_ns - PANE_NS + index, time_ns + index
-    return bytes(message.SerializeToString())
-
-
-@dataclass(kw_only=True)
-class Load:
-    """What came of the requests of all senders."""
-
-    points: int
-    """Of one request."""
-    protocol: Protocol = "http"
-    patience_s: float = PATIENCE_S
-    """How long a sender waits for an answer."""
-    answers: Counter[str] = field(default_factory=Counter)
-    acknowledged_points: int = 0
-    sent_points: int = 0
-    slowest_s: dict[str, float] = field(default_factory=dict)
-    """The longest time until an answer, by answer."""
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-
-def send(running: Processor, body: bytes, load: Load) -> str:
-    """Sends a request once; returns `accepted`, `partial`, `refused`, `timeout` or another status."""
-    begins_s = time.monotonic()
-    try:
-        is_complete, status = SENDERS[load.protocol](running, body, load.patience_s)
-        status = status if is_complete or status != "accepted" else "partial"
-    except TimeoutError:
-        status = "timeout"
-    with load.lock:
-        load.answers[status] += 1
-        load.acknowledged_points += load.points if status == "accepted" else 0
-        load.slowest_s[status] = max(load.slowest_s.get(status, 0.0), time.monotonic() - begins_s)
-    return status
-
-
-def send_http(running: Processor, body: bytes, patience_s: float) -> tuple[bool, str]:
-    """Sends a request over HTTP; returns whether all of it was taken, and the status."""
-    connection = http.client.HTTPConnection("127.0.0.1", running.http, timeout=patience_s)
-    try:
-        connection.request("POST", "/v1/metrics", body, {"content-type": "application/x-protobuf"})
-        answer = connection.getresponse()
-        status = {200: "accepted", 429: "refused"}.get(answer.status, str(answer.status))
-        return not answer.read(), status
-    finally:
-        connection.close()
-
-
-def send_grpc(running: Processor, body: bytes, patience_s: float) -> tuple[bool, str]:
-    """Sends a request over gRPC, on a connection of its own; returns whether all of it was taken, and the status."""
-    with grpc.insecure_channel(f"127.0.0.1:{running.grpc}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
-        export = channel.unary_unary("/opentelemetry.proto.collector.metrics.v1.MetricsService/Export")
-        try:
-            return not export(body, timeout=patience_s), "accepted"
-        except grpc.RpcError as error:
-            code = error.code()
-            if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-                raise TimeoutError from None
-            return False, "refused" if code is grpc.StatusCode.RESOURCE_EXHAUSTED else code.name
-
-
-SENDERS: Final[dict[Protocol, Callable[[Processor, bytes, float], tuple[bool, str]]]] = {
-    "http": send_http,
-    "grpc": send_grpc,
-}
-
-
-def measure_capacity(running: Processor, load: Load, *, seconds: float) -> float:
-    """Returns the requests a second that eight patient senders get through."""
-    ends_s = time.monotonic() + seconds
-
-    def work(sender: int) -> None:
-        number = 0
-        while time.monotonic() < ends_s:
-            number += 1
-            send(running, points_request(f"warm-{sender}-{number}", time.time_ns(), load.points), load)
-
-    run_threads(work, 8)
-    if set(load.answers) != {"accepted"}:
-        raise RuntimeError(f"eight senders were answered {dict(load.answers)}")
-    return load.answers["accepted"] / seconds
-
-
-def run_threads(work: Callable[[int], None], count: int) -> None:
-    """Runs `work(number)` on so many threads, to their end."""
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-
-def resident_bytes(running: Processor) -> int:
-    """The processor's resident memory."""
-    assert running.child is not None
-    fields = Path(f"/proc/{running.child.pid}/status").read_text(encoding="utf-8")
-    return int(next(line for line in fields.splitlines() if line.startswith("VmRSS")).split()[1]) * 1024
-
-
-def overload(
-    *,
-    seconds: float,
-    points: int = 500,
-    senders: int = 40,
-    warm_up_s: float = 5.0,
-    protocol: Protocol = "http",
-    patience_s: float = PATIENCE_S,
-) -> list[str]:
-    """Offers twice the capacity; returns what was promised and not held."""
-    sections = {"windows": {"pane": "1s", "lateness": "60s", "rolling": "1h"}}
-    with tempfile.TemporaryDirectory() as folder, processor(Path(folder), **sections) as running:
-        warm_up = Load(points=points, protocol=protocol, patience_s=30.0)
-        capacity = measure_capacity(running, warm_up, seconds=warm_up_s)
-        load, memory_bytes = (
-            Load(points=points, protocol=protocol, patience_s=patience_s),
-            [resident_bytes(running)],
-        )
-        offer(running, load, memory_bytes, rate=2 * capacity, seconds=seconds, senders=senders)
-        total = sum(load.answers.values())
-        print(f"overload over {protocol}: {2 * capacity:.1f} requests/s of {points} points for {seconds:g} s")
-        print(f"  answers {dict(load.answers)}, the slowest in s {load.slowest_s}")
-        print(f"  memory {memory_bytes[0] >> 20} to {max(memory_bytes) >> 20} MiB")
-
-        def counted() -> int:
-            document = running.model("fraud") or {}
-            return int(document.get("predictions") or 0) - warm_up.acknowledged_points
-
-        ends_s = time.monotonic() + 120
-        while counted() != load.sent_points and time.monotonic() < ends_s:
-            time.sleep(0.5)
-        print(f"  points sent {load.sent_points}, acknowledged {load.acknowledged_points}, counted {counted()}")
-        checks = {
-            f"{load.answers['timeout']} of {total} requests timed out": load.answers["timeout"] > total / 50,
-            f"of {load.sent_points} points {counted()} were counted": counted() != load.sent_points,
-            "points were answered with a partial success": load.answers["partial"] > 0,
-            f"memory grew to {max(memory_bytes)} bytes": max(memory_bytes) > memory_bytes[0] + 512 * 2**20,
-        }
-        return [fault for fault, is_broken in checks.items() if is_broken]
-
-
-def offer(
-    running: Processor, load: Load, memory_bytes: list[int], *, rate: float, seconds: float, senders: int
-) -> None:
-    """Hands requests to the senders at a rate, and waits until each has been acknowledged."""
-    waiting = queue.Queue[bytes | None]()
-
-    def work(_: int) -> None:
-        while (body := waiting.get()) is not None:
-            while send(running, body, load) not in ("accepted", "partial"):
-                time.sleep(random.uniform(0.5, 1.5))
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(senders)]
-    for thread in threads:
-        thread.start()
-    begins_s, number = time.monotonic(), 0
-    while (elapsed_s := time.monotonic() - begins_s) < seconds:
-        number += 1
-        if waiting.qsize() < senders:  # the senders' own queue is bounded, as exporters' are
-            waiting.put(points_request(f"load-{number}", time.time_ns(), load.points))
-            load.sent_points += load.points
-        memory_bytes.append(resident_bytes(running))
-        time.sleep(max(0.0, number / rate - elapsed_s))
-    for _ in threads:
-        waiting.put(None)
-    for thread in threads:
-        thread.join()
-
-
-def mutations(*, count: int, seed: int = 0) -> list[str]:
+def mutations(*, count: int, seed: int = 0, progress: Path | None = None) -> list[str]:
     """Decodes damaged requests in every encoding; returns what was promised and not held.
 
     A damaged request is malformed, or is counted whole: never a fault of ours, never an uncounted point.
+
+    Args:
+        count: How many of each encoding.
+        seed: Each chunk of an encoding has a generator of its own, so that a run can go on from any.
+        progress: A file that says how far earlier runs came; None to begin anew.
     """
-    choices = random.Random(seed)
+    known: dict[str, Any] = json.loads(progress.read_text()) if progress is not None and progress.exists() else {}
     faults: list[str] = []
+    for name, (body_format, encoding, body) in encodings().items():
+        key = f"{name} {seed}"
+        entry = known.setdefault(key, {"done": 0, "seconds": 0.0, "outcomes": {}})
+        while entry["done"] < count:
+            size = min(CHUNK, count - entry["done"])
+            begins_s = time.monotonic()
+            outcomes = Counter(entry["outcomes"])
+            outcomes.update(mutate_many(body, body_format, encoding, f"{key} {entry['done']}", size))
+            entry["done"] += size
+            entry["seconds"] += time.monotonic() - begins_s
+            entry["outcomes"] = dict(outcomes)
+            if progress is not None:
+                progress.write_text(json.dumps(known, indent=1))
+        rate = entry["done"] / max(entry["seconds"], 1e-9)
+        print(f"mutations of {name}: {entry['outcomes']} of {entry['done']:,}, {rate:,.0f} a second", flush=True)
+        if entry["outcomes"].get("fault", 0):
+            faults.append(f"{name}: {entry['outcomes']['fault']} faults")
+    return faults
 
-    def deliver(_: tuple[TelemetryItem, ...]) -> Future[Rejections]:
-        done: Future[Rejections] = Future()
-        done.set_result({})
-        return done
 
+def encodings() -> Mapping[str, tuple[BodyFormat, str, bytes]]:
+    """A request with every kind of point in every encoding, by name: body format, content encoding, body."""
     parts = (
         request("ml.predictions", "sum", counter(3), points=2),
         request("ml.inference.duration", "histogram", histogram([0.1, 1.0], [1, 2, 3], sum=1.5)),
@@ -238,22 +79,25 @@ def mutations(*, count: int, seed: int = 0) -> list[str]:
     )
     plain = b"".join(part.SerializeToString() for part in parts)
     text = json.dumps(json_format.MessageToDict(parts[0], use_integers_for_enums=True)).encode()
-    encodings: dict[str, tuple[BodyFormat, str, bytes]] = {
+    return {
         "protobuf": ("protobuf", "identity", plain),
         "json": ("json", "identity", text),
         "gzip": ("protobuf", "gzip", gzip.compress(plain)),
         "deflate": ("protobuf", "deflate", zlib.compress(plain)),
         "zstd": ("protobuf", "zstd", zstandard.compress(plain)),
     }
-    for name, (body_format, encoding, body) in encodings.items():
-        admission = Admission(deliver)
-        outcomes: Counter[str] = Counter()
-        for _ in range(count):
-            outcomes[consume(admission, mutate(body, choices), body_format, encoding)] += 1
-        if outcomes["fault"] or admission.pending_bytes or admission.counts.dead_letters:
-            faults.append(f"{name}: {outcomes['fault']} faults, {admission.pending_bytes} bytes left behind")
-        print(f"mutations of {name}: {dict(outcomes)}")
-    return faults
+
+
+def mutate_many(body: bytes, body_format: BodyFormat, encoding: str, seed: str, count: int) -> Counter[str]:
+    """Returns how many damaged requests ended in which way; what is left behind at the end is a fault."""
+    choices = random.Random(seed)
+    admission = Admission(_deliver)
+    outcomes: Counter[str] = Counter()
+    for _ in range(count):
+        outcomes[consume(admission, mutate(body, choices), body_format, encoding)] += 1
+    if admission.pending_bytes or admission.counts.dead_letters:
+        outcomes["fault"] += 1
+    return outcomes
 
 
 def consume(admission: Admission, body: bytes, body_format: BodyFormat, encoding: str) -> str:
@@ -283,20 +127,45 @@ def mutate(body: bytes, choices: random.Random) -> bytes:
     return bytes(damaged)
 
 
+def _deliver(_: tuple[TelemetryItem, ...]) -> Future[Rejections]:
+    done: Future[Rejections] = Future()
+    done.set_result({})
+    return done
+
+
+def list_parts(options: argparse.Namespace) -> Mapping[str, Callable[[], list[str]]]:
+    """The parts by name, at the size that the options say."""
+    protocols = tuple(SENDERS) if options.protocol == "both" else (options.protocol,)
+    times = options.times
+    return {
+        "overload": lambda: [
+            fault for protocol in protocols for fault in overload(seconds=options.seconds or 60.0, protocol=protocol)
+        ],
+        "mutations": partial(mutations, count=options.count, progress=options.progress),
+        "kills": partial(soak_faults.kills, count=times or 100),
+        "full_disks": partial(soak_faults.full_disks, count=times or 10),
+        "clocks": partial(soak_faults.clocks, count=times or 2_000),
+        "backlog": partial(soak_faults.backlog, seconds=round(options.seconds or 86_400 / 4)),
+        "stale_senders": partial(soak_faults.stale_senders, count=times or 1_000),
+        "flat": partial(soak_faults.flat, seconds=options.seconds or 600.0, resident_bytes=resident_bytes),
+    }
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one or all; returns the exit status."""
+    """Runs one part or all; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", nargs="?", choices=("overload", "mutations", "all"), default="all")
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("part", nargs="?", default="all", help="overload, mutations, kills, …; all by default")
+    parser.add_argument("--seconds", type=float, help="how long load is offered, or how long a backlog is")
+    parser.add_argument("--times", type=int, help="how often a fault is made")
     parser.add_argument("--protocol", choices=(*SENDERS, "both"), default="both")
-    parser.add_argument("--count", type=int, default=1_000_000)
+    parser.add_argument("--count", type=int, default=1_000_000, help="mutations of each encoding")
+    parser.add_argument("--progress", type=Path, metavar="FILE", help="how far mutations came, to go on from there")
     options = parser.parse_args(arguments)
-    faults: list[str] = []
-    if options.part in ("overload", "all"):
-        for protocol in SENDERS if options.protocol == "both" else (options.protocol,):
-            faults += overload(seconds=options.seconds, protocol=protocol)
-    if options.part in ("mutations", "all"):
-        faults += mutations(count=options.count)
+    logging.getLogger("otel_mlmon.receiver").setLevel(logging.ERROR)  # every chunk would say again what it rejects
+    parts = list_parts(options)
+    if options.part not in (*parts, "all"):
+        parser.error(f"{options.part!r} is not one of {', '.join(parts)}, all")
+    faults = [fault for name, run in parts.items() if options.part in (name, "all") for fault in run()]
     print(*faults or ["all promises held"], sep="\n")
     return 1 if faults else 0
 

@@ -125,6 +125,16 @@ OURS: dict[str, tuple[str, ...]] = {
     "processor.settings": (*BASE, "processor", *PROFILE),
     "processor.pipeline": (*BASE, "processor"),
     "processor.service": (*BASE, "processor"),
+    "processor.own_metrics": (
+        *BASE,
+        "processor.alert.alert",
+        "processor.alert.rules.rule",
+        "processor.notify.delivery",
+        "processor.receive.admission",
+        "processor.receive.outcomes",
+        "processor.self_telemetry",
+        "processor.window.outcome",
+    ),
     "processor.receive": (*BASE, "processor.address", "processor.connections"),
     "processor.window": (
         *BASE,
@@ -172,6 +182,7 @@ OURS: dict[str, tuple[str, ...]] = {
         "processor.alert.alert",
     ),
     "processor.serve.documents": (*BASE, "processor"),
+    "processor.serve.schema": ("processor.alert.alert", "processor.alert.document"),
 }
 
 # A leaf, which is reached through its registry, and the entries that may import it by name all the same.
@@ -208,7 +219,13 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "grpc_health": ("processor.receive",),
     "google": ("processor.receive",),
     "scipy": ("processor.detect", "reference"),
-    "msgspec": ("processor.state.repository", "processor.state.maintenance", "processor.alert.document"),
+    "msgspec": (
+        "processor.state.repository",
+        "processor.state.maintenance",
+        "processor.alert.document",
+        "processor.serve.openapi",
+        "processor.serve.schema",
+    ),
     "prometheus_client": ("processor.serve.prometheus",),
     "duckdb": ("table.read",),
     "fsspec": ("table.files",),

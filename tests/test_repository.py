@@ -77,6 +77,7 @@ COVERED_BY = {
     "backtest/report": "backtest/test_api.py",
     "backtest/summary": "backtest/test_columns.py",
     "processor/records": "processor/test_pipeline.py",
+    "processor/serve/schema": "processor/serve/test_openapi.py",
     "processor/state/instance": "processor/test_service.py",
     "processor/receive/outcomes": "processor/receive/test_admission.py",
     "processor/alert/announcer": "processor/alert/test_lifecycle.py",

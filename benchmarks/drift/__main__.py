@@ -13,7 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.drift.peers import peers
+from benchmarks.drift.peers import CACHE, peers
+from benchmarks.drift.results import FILE, forget
 from benchmarks.drift.tables import TABLES
 
 README = Path(__file__).parent / "README.md"
@@ -23,16 +24,18 @@ def main() -> int:
     """Make the tables."""
     parser = argparse.ArgumentParser(prog="benchmarks.drift", description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of the replicates; prints, writes nothing")
+    parser.add_argument("--scale", type=float, metavar="F", help="so many of the replicates, such as 0.3; as --quick")
     parser.add_argument("--only", default="", metavar="WORD", help="tables whose title holds the word; writes nothing")
+    parser.add_argument("--fresh", action="store_true", help=f"compute what {FILE} has from an earlier run, too")
     parser.add_argument("--seed", type=int, default=20_26)
     parser.add_argument(
         "--peers", action="store_true", help="also run the real libraries, each in an environment of its own"
     )
-    parser.add_argument(
-        "--cache", type=Path, default=Path.home() / ".cache" / "otel-mlmon-peers", help="where those are made"
-    )
+    parser.add_argument("--cache", type=Path, default=CACHE, help="where those are made ($MLMON_PEERS)")
     arguments = parser.parse_args()
-    scale = 0.1 if arguments.quick else 1.0
+    scale = arguments.scale or (0.1 if arguments.quick else 1.0)
+    if arguments.fresh:
+        forget()
     start_s = time.monotonic()
     parts = ["# Drift rules, measured", "", *__doc__.partition("\n\n")[2].strip().splitlines(), ""]
     for title, table in TABLES.items():
@@ -44,14 +47,14 @@ def main() -> int:
         parts += ["## The libraries themselves", "", *peers(arguments.cache, arguments.seed, scale), ""]
     took_s = time.monotonic() - start_s
     parts += [
-        f"Made by `python -m benchmarks.drift{' --peers' * arguments.peers}{' --quick' * arguments.quick}`, "
+        f"Made by `python -m benchmarks.drift{' --peers' * arguments.peers}{f' --scale {scale:g}' * (scale < 1.0)}`, "
         f"seed {arguments.seed}, in {took_s:.0f} s; Python {platform.python_version()}, {os.cpu_count()} cores shared "
         "with others.",
         "",
     ]
     text = "\n".join(parts)
     print(text)
-    if not arguments.quick and not arguments.only:
+    if scale >= 1.0 and not arguments.only:
         README.write_text(text, encoding="utf-8")
     return 0
 

@@ -35,12 +35,10 @@ BURST_SHARE: Final = 0.005
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shift:
-    """Moves a share of the traffic from one class to another, from some day on."""
+    """Moves a share of the traffic from the most frequent class to the least frequent one, from some day on."""
 
     total_variation: float
     from_day: int
-    source: int = 0
-    target: int = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,9 +104,10 @@ class Traffic:
         shares[..., 1] += amount
         shift = self.plan.shift
         if shift is not None and day >= shift.from_day:
-            gone = np.minimum(shift.total_variation, shares[..., shift.source] - 0.005)
-            shares[..., shift.source] -= gone
-            shares[..., shift.target] += gone
+            streams, sources, targets = np.arange(size[0]), self.shares.argmax(-1), self.shares.argmin(-1)
+            gone = np.minimum(shift.total_variation, shares[streams, :, sources] - 0.005)
+            shares[streams, :, sources] -= gone
+            shares[streams, :, targets] += gone
         items = self.rng.poisson(self.load() if load is None else load)
         return np.asarray(self.rng.multinomial(items, shares), dtype=np.int64)
 

@@ -9,10 +9,14 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv
 
 from benchmarks.drift import streams
+from benchmarks.drift.acceptance import drift_on_cycles, quiet_days
+from benchmarks.drift.accuracy import estimated_accuracy
+from benchmarks.drift.faults import injected_faults
 from benchmarks.drift.hidden_values import hidden_values
+from benchmarks.drift.intervals import share
+from benchmarks.drift.rare import rare_moves
 from benchmarks.drift.rules import ARL_LINE, FLEET_LINE, PEER_RULES, Named, Rule, Tolerant, tolerant
 from benchmarks.drift.streams import SHARES, Autoregressive, Sticky, Traffic
 from otel_mlmon.processor.detect.alternatives import Direction, two_sided
@@ -27,18 +31,6 @@ from otel_mlmon.types import ModelKey
 REFERENCE = 10_000
 HORIZON_ITEMS = 60_000
 LOG10_FLEET_LINE = FLEET_LINE / math.log(10.0)
-
-
-def interval(hits: int, trials: int) -> str:
-    """Clopper and Pearson's 95 % interval of a share."""
-    low = 0.0 if hits == 0 else float(betaincinv(hits, trials - hits + 1, 0.025))
-    high = 1.0 if hits == trials else float(betaincinv(hits + 1, trials - hits, 0.975))
-    return f"{low:.2g}–{high:.2g}"
-
-
-def share(hits: int, trials: int) -> str:
-    """A share with its interval."""
-    return f"{hits / trials:.3g} ({interval(hits, trials)})"
 
 
 def references_of(rng: np.random.Generator, runs: int, shares: NDArray[np.float64] = SHARES) -> NDArray[np.int64]:
@@ -274,7 +266,7 @@ def confidence(seed: int, scale: float) -> Iterator[str]:
 
 def cost(seed: int, scale: float) -> Iterator[str]:
     """What a pane costs."""
-    yield "Millieach for one pane of so many streams of 1,000 items seconds, median (and least); shared machine."
+    yield "Milliseconds for one pane of so many streams of 1,000 items each, median (and least); shared machine."
     yield "The last column is all of it, from windows to scores: what `Evaluator.evaluate` takes."
     yield ""
     yield "| streams | bins | direction | evidence | ten statistics | windows to scores |"
@@ -343,5 +335,10 @@ TABLES = {
     "Drift that comes and goes": comes_and_goes,
     "Confidence": confidence,
     "What leaves the process": hidden_values,
+    "Quiet days": quiet_days,
+    "Drift on cycles": drift_on_cycles,
+    "Rare classes, holes, new categories": rare_moves,
+    "Injected faults": injected_faults,
+    "Estimated accuracy": estimated_accuracy,
     "Cost": cost,
 }

@@ -12,8 +12,14 @@ import os
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Final
-from urllib.parse import urlsplit
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, urlsplit
+
+from otel_mlmon.errors import MlmonError
+
+if TYPE_CHECKING:
+    import httpx
 
 HELP: Final = "say which of the five steps of monitoring work here, and what to do next"
 EXIT_CODES: Final = (
@@ -22,6 +28,7 @@ EXIT_CODES: Final = (
 )
 
 TIMEOUT_S: Final = 5.0
+READ_TOKEN_VARIABLE: Final = "OTEL_MLMON_READ_TOKEN"  # noqa: S105 (the name of the variable)
 DEFAULT_ENDPOINT: Final = "http://localhost:4317"
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _SIGNS: Final = {"works": "+", "waits": "…", "missing": "-", "broken": "x"}
@@ -39,12 +46,26 @@ class Check:
     todo: str = ""
 
 
+class _RefusedError(Exception):
+    """An answer of the web port that is no success."""
+
+    def __init__(self, status_code: int) -> None:
+        super().__init__(f"HTTP {status_code}")
+        self.status_code = status_code
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("--config", metavar="FILE", help="the processor's configuration, which has its web port")
     parser.add_argument(
         "--url", metavar="URL", help="the processor's web port (default: `web.listen` of the configuration)"
     )
+    parser.add_argument(
+        "--token",
+        metavar="TOKEN",
+        help=f"its `web.read_token` (default: {READ_TOKEN_VARIABLE}, or that of the configuration)",
+    )
+    parser.add_argument("--ca", type=Path, metavar="FILE", help="the authority of its certificate, if it is private")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
@@ -54,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ConfigurationError: The configuration file is wrong; its faults name file, line and key.
     """
-    document = diagnose(arguments.config, arguments.url, os.environ)
+    document = diagnose(arguments.config, arguments.url, os.environ, token=arguments.token, ca_file=arguments.ca)
     if arguments.json:
         print(json.dumps(document, indent=2, ensure_ascii=False))
     else:
@@ -62,13 +83,23 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if document["works"] else 1
 
 
-def diagnose(config: str | None, url: str | None, environ: Mapping[str, str]) -> Document:
+def diagnose(
+    config: str | None,
+    url: str | None,
+    environ: Mapping[str, str],
+    *,
+    token: str | None = None,
+    ca_file: Path | None = None,
+) -> Document:
     """Returns what was found, as a JSON object.
 
     Args:
         config: The path of the configuration file; None for the defaults.
         url: The processor's web port; None for that of the configuration.
         environ: The environment of the application.
+        token: The token of readers; None for that of the environment, or of the configuration.
+        ca_file: The authority of the processor's certificate; None for those that the system trusts. The certificate
+            of the configuration is trusted as such.
     """
     import time
 
@@ -77,10 +108,16 @@ def diagnose(config: str | None, url: str | None, environ: Mapping[str, str]) ->
     from otel_mlmon.processor.serve.page.steps import MonitoringStep, next_step
 
     section = load_config(config)
-    listen = section.web.listen
-    address = url or (f"http://{_reachable(listen)}" if listen else None)
+    web = section.web
+    scheme = "https" if web.tls.certificate is not None else "http"
+    address = url or (f"{scheme}://{_reachable(web.listen)}" if web.listen else None)
+    token = token or environ.get(READ_TOKEN_VARIABLE) or (web.read_token.get_secret_value() if web.read_token else "")
+    certificate = web.tls.certificate if url is None else None
     checks = [Check(name="configuration", is_good=True, text=f"{config} is valid")] if config else []
-    live, reason = _read_processor(address) if address else (None, "web.listen is switched off in the configuration")
+    live: tuple[Document, Document] | None = None
+    reason = "web.listen is switched off in the configuration"
+    if address:
+        live, reason = _read_processor(address, token.strip(), ca_file, certificate)
     if live is None:
         todo = "Start it: otel-mlmon processor. Where it runs elsewhere: otel-mlmon doctor --url http://HOST:8080."
         checks.append(Check(name="processor", is_good=False, text=reason, todo=todo))
@@ -151,23 +188,48 @@ def _reachable(listen: str) -> str:
     return f"127.0.0.1:{port}" if host in ("0.0.0.0", "[::]", "") else listen  # noqa: S104 - compared, not bound
 
 
-def _read_processor(url: str) -> tuple[tuple[Document, Document] | None, str]:
+def _read_processor(
+    url: str, token: str, ca_file: Path | None, certificate: Path | None
+) -> tuple[tuple[Document, Document] | None, str]:
     """Returns overview and setup of a running processor, or why there are none."""
     import httpx
 
+    from otel_mlmon.reference import web_port
+
+    trust = web_port.trust_authority(ca_file) if ca_file is not None else None
+    if trust is None and certificate is not None:
+        trust = web_port.trust_certificate(certificate)
     try:
-        with httpx.Client(base_url=url, timeout=TIMEOUT_S, trust_env=False) as client:
-            setup = client.get("/api/v1/setup").raise_for_status().json()
-            models = client.get("/api/v1/models").raise_for_status().json()["models"]
-            alerts = client.get("/api/v1/alerts").raise_for_status().json()["alerts"]
-    except httpx.HTTPStatusError as error:
-        return None, f"what answers at {url} is no processor of this release: HTTP {error.response.status_code}"
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return None, f"nothing answers at {url}: {str(error) or type(error).__name__}"
+        with web_port.connect(url, option="--url", timeout_s=TIMEOUT_S, token=token, trust=trust) as client:
+            setup = _read_document(client, "/api/v1/setup")
+            models = _read_document(client, "/api/v1/models")["models"]
+            alerts = _read_document(client, "/api/v1/alerts")["alerts"]
+            versions = {
+                name: {entry["version"]: _read_version(client, name, entry["version"]) for entry in model["versions"]}
+                for name, model in models.items()
+            }
+    except _RefusedError as error:
+        if error.status_code == httpx.codes.UNAUTHORIZED:
+            return None, f"the processor at {url} asks for the token of its readers: --token, or {READ_TOKEN_VARIABLE}"
+        return None, f"what answers at {url} is no processor of this release: HTTP {error.status_code}"
+    except MlmonError as error:
+        return None, f"nothing answers at {url}: {error}"
     except (KeyError, TypeError, ValueError):
         return None, f"what answers at {url} is no processor"
-    versions = {name: {document["version"]: document} for name, document in models.items()}
     return ({"versions": versions, "models": models, "alerts": alerts}, setup), ""
+
+
+def _read_document(client: httpx.Client, path: str, **query: str) -> Document:
+    answer = client.get(path, params=query)
+    if not answer.is_success:
+        raise _RefusedError(answer.status_code)
+    document: Document = answer.json()
+    return document
+
+
+def _read_version(client: httpx.Client, model: str, version: str) -> Document:
+    """Returns the document of one version of a model."""
+    return _read_document(client, f"/api/v1/models/{quote(model, safe='')}", version=version)
 
 
 def _find_fault(endpoint: str) -> str | None:

@@ -26,6 +26,8 @@ EXIT_CODES: Final = (
 )
 
 SHUTDOWN_S: Final = 10.0
+RELOAD_AGAIN_S: Final = 5.0
+"""The pause between attempts to load the state again after a reload that could not."""
 
 _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
@@ -61,27 +63,42 @@ def run(arguments: argparse.Namespace) -> int:
     logging.getLogger("otel_mlmon.processor").info("Listening: %s.", listeners)
     if arguments.ready_json:
         print(json.dumps({"event": "ready", **addresses}), flush=True)
-    while signals.get() == signal.SIGHUP:
-        _reload(service, arguments.config)
+    is_loaded = True
+    while _wait(signals, None if is_loaded else RELOAD_AGAIN_S) == signal.SIGHUP:
+        is_loaded = _reload(service, arguments.config, is_loaded=is_loaded)
     return 0 if service.shutdown(SHUTDOWN_S) else 1
 
 
-def _reload(service: Service, path: Path | None) -> None:
-    """Reads the configuration again; a broken one changes nothing."""
+def _wait(signals: queue.SimpleQueue[int], timeout_s: float | None) -> int:
+    """Returns the next signal; SIGHUP if none comes in time."""
+    try:
+        return signals.get(timeout=timeout_s)
+    except queue.Empty:
+        return signal.SIGHUP
+
+
+def _reload(service: Service, path: Path | None, *, is_loaded: bool) -> bool:
+    """Reads the configuration again; a broken one changes nothing. Returns whether the state is loaded now."""
     from otel_mlmon.processor.config.load import load_config
 
     try:
         postponed = service.reload(load_config(path, os.environ))
     except ConfigurationError as error:
         _LOG.error("The configuration was not reloaded, and the old one stays in use:\n%s", "\n".join(error.faults))
+        return is_loaded
     except StoreError as error:
         _LOG.critical(
-            "The state could not be loaded again, and nothing is accepted; start the processor anew: %s", error
+            "The state could not be loaded again, and nothing is accepted until it is, which is tried every %g s; "
+            "look at storage.path: %s",
+            RELOAD_AGAIN_S,
+            error,
         )
+        return False
     else:
         _LOG.warning("The configuration was reloaded.")
         if postponed:
             _LOG.warning("These keys keep their value until the next start: %s.", ", ".join(postponed))
+        return True
 
 
 def _configure_logging(log_format: str) -> None:

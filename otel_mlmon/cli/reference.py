@@ -30,6 +30,7 @@ EXIT_CODES: Final = (
 HEADER: Final = "header"
 DEFAULT_ADDRESS: Final = "http://127.0.0.1:8080"
 RESPONSE_TIMEOUT_S: Final = 30.0
+READ_TOKEN_VARIABLE: Final = "OTEL_MLMON_READ_TOKEN"  # noqa: S105 (the name of the variable)
 TOKEN_VARIABLE: Final = "OTEL_MLMON_ADMIN_TOKEN"  # noqa: S105 (the name of the variable)
 MAX_CLASSES: Final = 4
 """Classes of a stream that are shown."""
@@ -85,6 +86,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     export.add_argument("--model-version", metavar="VERSION", help="the version, if the processor knows several")
     export.add_argument("--partial", action="store_true", help="leave out streams that are still learning")
+    export.add_argument(
+        "--token", metavar="TOKEN", help=f"`web.read_token` of its configuration (default: {READ_TOKEN_VARIABLE})"
+    )
+    export.add_argument("--ca", type=Path, metavar="FILE", help="the authority of its certificate, if it is private")
     export.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: MODEL.reference.json")
     relearn = add_action("relearn", "have a running processor learn references again: this is the new normal")
     relearn.add_argument("model", metavar="MODEL", help="the name of the model in the application")
@@ -258,6 +263,7 @@ def _print_accuracy(profile: Profile) -> None:
 
 def _export(arguments: argparse.Namespace) -> None:
     from otel_mlmon.reference.download import download_reference
+    from otel_mlmon.reference.web_port import trust_authority
 
     reference = download_reference(
         arguments.address,
@@ -265,6 +271,8 @@ def _export(arguments: argparse.Namespace) -> None:
         version=arguments.model_version,
         is_partial=arguments.partial,
         timeout_s=RESPONSE_TIMEOUT_S,
+        token=(os.environ.get(READ_TOKEN_VARIABLE, "") if arguments.token is None else arguments.token).strip(),
+        trust=trust_authority(arguments.ca) if arguments.ca is not None else None,
     )
     profile = reference.profile
     target = arguments.output or Path(re.sub(r"[^\w.-]", "_", profile.model) + ".reference.json")

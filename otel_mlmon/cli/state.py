@@ -61,6 +61,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.action == "forget":
         removed = maintenance.forget_model(directory, RECORD_KINDS, arguments.model)
         print(f"{arguments.model}: {sum(removed.values())} records removed from {directory}.")
+        copies = maintenance.list_copies(directory)
+        if copies:
+            print("These files may hold more of it, and are yours to delete:", *copies, sep="\n  ")
         return 0 if removed else 1
     is_check = arguments.action == "check"
     report = (maintenance.check_state if is_check else maintenance.repair_state)(directory, RECORD_KINDS)

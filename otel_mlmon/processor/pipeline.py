@@ -57,7 +57,7 @@ from otel_mlmon.processor.serve import documents
 from otel_mlmon.processor.serve.page.history import History
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.state.instance import load_instance_id
-from otel_mlmon.processor.state.repository import load_records, open_repository, put_records
+from otel_mlmon.processor.state.repository import Repository, load_records, open_repository, put_records, transaction
 from otel_mlmon.processor.window.aggregator import WindowAggregator
 from otel_mlmon.processor.window.outcome import REJECTED_OUTCOMES, PointOutcome
 from otel_mlmon.processor.window.reference_export import ModelReference, RelearnRequest
@@ -164,36 +164,12 @@ class ProcessorPipeline:
             ConfigurationError: There is no repository of the configured name.
             StoreError: The stored state cannot be used.
         """
-        settings = self._settings
-        self._repository = open_repository(settings.storage_engine, settings.storage_path)
-        self._identify(load_instance_id(self._repository))
-        self._windows = WindowAggregator(
-            settings_for=settings.model_settings,
-            windows=settings.windows,
-            max_models=settings.max_models,
-            max_streams=settings.max_streams,
-            max_series=settings.max_series,
-            clock_ns=self._clock_ns,
-        )
-        self._windows.load(self._repository)
-        self._evaluator = Evaluator(policy_for=settings.policy, alarm_line_for=settings.alarm_line)
-        for record in load_records(self._repository, EVIDENCE).values():
-            self._scores[record.stream] = record.score
-            if record.state is not None:
-                self._evaluator.restore(record.stream, record.state)
-        for cycle in load_records(self._repository, CYCLE).values():
-            self._evaluator.restore_cycle(cycle.stream, cycle.state)
-        self._version_changes = {
-            change.model: change for change in load_records(self._repository, VERSION_CHANGES).values()
-        }
-        load_history(self.history, self._repository)
-        alerts = load_records(self._repository, ALERTS).get("")
-        self._alerts = settings.alerts(alerts, now_ns=self._clock_ns())
-        self._outbox = load_records(self._repository, OUTBOX)
-        self._dispatcher.start(self._alerts.notified())
-        for entry in sorted(self._outbox.values(), key=lambda entry: entry.alert.sequence):
-            self._dispatcher.submit(entry)
-        self.publish(is_busy=True)
+        self._repository = open_repository(self._settings.storage_engine, self._settings.storage_path)
+        try:
+            self._load()
+        except BaseException:
+            self._repository.close()  # so that it can be opened again
+            raise
 
     def apply(self, items: tuple[TelemetryItem | RelearnRequest, ...], /) -> Rejections:
         """Adds the points of one request to their panes, and what it reports of models that were loaded.
@@ -243,34 +219,14 @@ class ProcessorPipeline:
         """Stores everything that changed, in one transaction; `is_last` also what may stay unstored for minutes.
 
         Raises:
-            StoreError: The repository refused it; the next commit tries again.
+            StoreError: The repository refused it; the next commit tries again, with all of it.
         """
-        repository = self._repository
-        self._windows.save(repository)
-        save_history(self.history, repository, is_last=is_last)
-        changes = self._version_changes
-        present = sorted(model for model in self._unstored_changes if model in changes)
-        put_records(repository, VERSION_CHANGES, [(json.dumps(model), changes[model]) for model in present])
-        if self._changed_streams or self._new_alerts or self._has_removed_models:
-            put_records(repository, ALERTS, [("", self._alerts.record())])
-        scored = [stream for stream in self._changed_streams if stream in self._scores]
-        put_records(repository, EVIDENCE, [(_key(stream), self._stream_record(stream)) for stream in scored])
-        cycles = [CycleRecord(stream=stream, state=state) for stream, state in self._evaluator.pop_changed_cycles()]
-        put_records(repository, CYCLE, [(_key(record.stream), record) for record in cycles])
-        changed = {key: self._outbox[key] for key in self._changed_alerts if key in self._outbox}
-        put_records(repository, OUTBOX, changed.items())
-        obsolete = {
-            CYCLE.name: [_key(stream) for stream in self._changed_streams.difference(scored)],
-            EVIDENCE.name: [_key(stream) for stream in self._changed_streams.difference(scored)],
-            OUTBOX.name: [key for key in self._changed_alerts if key not in changed],
-            VERSION_CHANGES.name: [json.dumps(model) for model in self._unstored_changes.difference(present)],
-        }
-        for kind, keys in obsolete.items():
-            if keys:
-                repository.delete(kind, sorted(keys))
-        repository.commit()
+        with transaction(self._repository):
+            self._write_changes(self._repository)
+            save_history(self.history, self._repository, is_last=is_last)
         self._changed_alerts.clear()
         self._unstored_changes.clear()
+        self._evaluator.clear_changed_cycles()
         self._has_removed_models = False
 
     def publish(self, *, is_busy: bool) -> None:
@@ -302,6 +258,60 @@ class ProcessorPipeline:
             self._settle_alerts()
             self.commit(is_last=True)
         self._repository.close()
+
+    def _load(self) -> None:
+        settings = self._settings
+        self._identify(load_instance_id(self._repository))
+        self._windows = WindowAggregator(
+            settings_for=settings.model_settings,
+            windows=settings.windows,
+            max_models=settings.max_models,
+            max_streams=settings.max_streams,
+            max_series=settings.max_series,
+            clock_ns=self._clock_ns,
+        )
+        self._windows.load(self._repository)
+        self._evaluator = Evaluator(policy_for=settings.policy, alarm_line_for=settings.alarm_line)
+        for record in load_records(self._repository, EVIDENCE).values():
+            self._scores[record.stream] = record.score
+            if record.state is not None:
+                self._evaluator.restore(record.stream, record.state)
+        for cycle in load_records(self._repository, CYCLE).values():
+            self._evaluator.restore_cycle(cycle.stream, cycle.state)
+        self._version_changes = {
+            change.model: change for change in load_records(self._repository, VERSION_CHANGES).values()
+        }
+        load_history(self.history, self._repository)
+        alerts = load_records(self._repository, ALERTS).get("")
+        self._alerts = settings.alerts(alerts, now_ns=self._clock_ns())
+        self._outbox = load_records(self._repository, OUTBOX)
+        self._dispatcher.start(self._alerts.notified())
+        for entry in sorted(self._outbox.values(), key=lambda entry: entry.alert.sequence):
+            self._dispatcher.submit(entry)
+        self.publish(is_busy=True)
+
+    def _write_changes(self, repository: Repository) -> None:
+        """Writes everything that changed since the last commit; what counts as changed stays as it is."""
+        self._windows.save(repository)
+        changes = self._version_changes
+        present = sorted(model for model in self._unstored_changes if model in changes)
+        put_records(repository, VERSION_CHANGES, [(json.dumps(model), changes[model]) for model in present])
+        if self._changed_streams or self._new_alerts or self._has_removed_models:
+            put_records(repository, ALERTS, [("", self._alerts.record())])
+        scored = [stream for stream in self._changed_streams if stream in self._scores]
+        put_records(repository, EVIDENCE, [(_key(stream), self._stream_record(stream)) for stream in scored])
+        cycles = [CycleRecord(stream=stream, state=state) for stream, state in self._evaluator.changed_cycles()]
+        put_records(repository, CYCLE, [(_key(record.stream), record) for record in cycles])
+        changed = {key: self._outbox[key] for key in self._changed_alerts if key in self._outbox}
+        put_records(repository, OUTBOX, changed.items())
+        obsolete = {
+            CYCLE.name: [_key(stream) for stream in self._changed_streams.difference(scored)],
+            EVIDENCE.name: [_key(stream) for stream in self._changed_streams.difference(scored)],
+            OUTBOX.name: [key for key in self._changed_alerts if key not in changed],
+            VERSION_CHANGES.name: [json.dumps(model) for model in self._unstored_changes.difference(present)],
+        }
+        for kind, keys in obsolete.items():
+            repository.delete(kind, sorted(keys))
 
     def _settle_alerts(self) -> None:
         """Removes from the outbox what recipients have."""

@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, TypeAlias
 
 from otel_mlmon import semconv
-from otel_mlmon.internal_events import JOURNAL
+from otel_mlmon.errors import StoreError
+from otel_mlmon.processor import own_metrics
 from otel_mlmon.processor.config.model import Config
 from otel_mlmon.processor.config.section import TlsSection, Token
 from otel_mlmon.processor.connections import TlsFiles
@@ -29,7 +30,7 @@ from otel_mlmon.processor.receive.data_point import Rejections, TelemetryItem
 from otel_mlmon.processor.receive.grpc import GrpcReceiver
 from otel_mlmon.processor.receive.http import HttpReceiver
 from otel_mlmon.processor.receive.load import WorkMeter
-from otel_mlmon.processor.self_telemetry import MetricValue, SelfTelemetry
+from otel_mlmon.processor.self_telemetry import MetricValue
 from otel_mlmon.processor.serve.access import WebAccess
 from otel_mlmon.processor.serve.api import create_app
 from otel_mlmon.processor.serve.otlp import Exporter
@@ -75,7 +76,7 @@ class Service:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._telemetry = SelfTelemetry()
+        self._telemetry = own_metrics.create_telemetry()
         self._meter = WorkMeter()
         self._exporter: Exporter | None = None
         self._dispatcher, self._pipeline, self._state_thread = self._create_state(config, Settings(config))
@@ -136,7 +137,8 @@ class Service:
 
         Raises:
             ConfigurationError: The configuration cannot be used; nothing has changed.
-            StoreError: The state could not be loaded again; the processor is not ready.
+            StoreError: The state could not be stored or loaded again. The processor is not ready, refuses what comes so
+                that senders try again, and shows what it knew last; another reload tries again.
         """
         with self._reloading:
             postponed, config = _keep_fixed_keys(self._config, config)
@@ -146,11 +148,13 @@ class Service:
                 if tls is not None:
                     tls.check(option)
             state = self._create_state(config, settings)
-            self._state_thread.shutdown(RELOAD_TIMEOUT_S)
+            _, pipeline, thread = state
+            if not self._state_thread.shutdown(RELOAD_TIMEOUT_S):
+                raise StoreError(f"what has arrived was not stored within {RELOAD_TIMEOUT_S:g} s")
+            pipeline.history = self._pipeline.history
+            thread.start()
             self._config = config
-            state[1].history = self._pipeline.history
             self._dispatcher, self._pipeline, self._state_thread = state
-            self._state_thread.start()
             self._access = _web_access(config)
             for receiver in (self._grpc, self._http):
                 if receiver is not None:
@@ -280,40 +284,10 @@ class Service:
     def _metric_values(self) -> Iterator[MetricValue]:
         yield MetricValue(metric=semconv.PROCESSOR_INFO, value=1, attributes=self._identity)
         yield from self._pipeline.gauges()
-        for failure, total in JOURNAL.totals(semconv.FAILURES.name).items():
-            yield MetricValue(metric=semconv.FAILURES, value=total, attributes=dict(failure))
+        yield from own_metrics.failure_values()
         yield from self._telemetry.values()
-        yield from self._receiver_values()
-        for delivery in self._dispatcher.deliveries.values():
-            attributes = {semconv.NOTIFIER: delivery.name}
-            pending = delivery.pending()
-            yield MetricValue(metric=semconv.NOTIFICATIONS_PENDING, value=pending, attributes=attributes)
-            for outcome, count in delivery.outcomes().items():
-                outcome_attributes = {**attributes, semconv.OUTCOME: outcome}
-                yield MetricValue(metric=semconv.NOTIFICATIONS, value=count, attributes=outcome_attributes)
-
-    def _receiver_values(self) -> Iterator[MetricValue]:
-        counts = self._admission.counts
-        yield MetricValue(metric=semconv.REQUESTS_PENDING, value=self._admission.pending_bytes)
-        yield MetricValue(metric=semconv.QUEUE_DURATION, value=self._admission.queue_s)
-        yield MetricValue(metric=semconv.REQUESTS_MALFORMED, value=counts.malformed)
-        yield MetricValue(metric=semconv.REQUESTS_DEAD_LETTERS, value=counts.dead_letters)
-        points = {
-            "accepted": counts.accepted,
-            "refused": counts.refused,
-            "ignored": counts.ignored,
-            "loop_dropped": counts.loop_dropped,
-            "rejected": counts.rejected_total,
-        }
-        for metric, key, totals in (
-            (semconv.RECEIVED_POINTS, semconv.OUTCOME, points),
-            (semconv.REJECTED_POINTS, semconv.REASON, counts.rejected),
-            (semconv.REQUESTS_REFUSED, semconv.REASON, counts.unread_requests),
-            (semconv.REQUESTS_REFUSED_BYTES, semconv.REASON, counts.unread_bytes),
-            (semconv.RECEIVED_UNUSED, semconv.SIGNAL, counts.unused),
-        ):
-            for value, total in totals.items():
-                yield MetricValue(metric=metric, value=total, attributes={key: value})
+        yield from own_metrics.receiver_values(self._admission)
+        yield from own_metrics.delivery_values(self._dispatcher.deliveries.values())
 
 
 FIXED_KEYS: Final = (

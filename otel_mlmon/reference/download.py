@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
@@ -16,6 +17,7 @@ PATH: Final = "/api/v1/references/"
 _ADVICE: Final = {
     "several_versions": " In this command that is --model-version.",
     "learning": " Use --partial for the streams that have a reference.",
+    "unauthorized": " In this command that is --token, or OTEL_MLMON_READ_TOKEN in the environment.",
 }
 """Advice to the user, by the reason for which the processor returns no reference."""
 
@@ -35,7 +37,14 @@ class _Reply(NamedTuple):
 
 
 def download_reference(
-    address: str, model: str, *, version: str | None, is_partial: bool, timeout_s: float
+    address: str,
+    model: str,
+    *,
+    version: str | None,
+    is_partial: bool,
+    timeout_s: float,
+    token: str = "",
+    trust: ssl.SSLContext | None = None,
 ) -> DownloadedReference:
     """Downloads the reference that a processor compares a model with.
 
@@ -45,6 +54,8 @@ def download_reference(
         version: Its version; None if the processor knows only one.
         is_partial: Whether streams that are still learning are left out; otherwise they are an error.
         timeout_s: How long each step of a request may take, above 0.
+        token: The processor's `web.read_token`; empty sends none.
+        trust: Certificates that are trusted; None for those that the system trusts.
 
     Raises:
         ConfigurationError: `address` is no address.
@@ -52,7 +63,7 @@ def download_reference(
     """
     base = format_base(address)
     query = {} if version is None else {"version": version}
-    with connect(address, option="--from", timeout_s=timeout_s) as client:
+    with connect(address, option="--from", timeout_s=timeout_s, token=token, trust=trust) as client:
         reply = _request(client, base, model, query)
         missing = reply.message if reply.reason == "learning" and is_partial else ""
         if missing:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -19,13 +21,17 @@ def format_base(address: str) -> str:
 
 
 @contextmanager
-def connect(address: str, *, option: str, timeout_s: float) -> Iterator[httpx.Client]:
+def connect(
+    address: str, *, option: str, timeout_s: float, token: str = "", trust: ssl.SSLContext | None = None
+) -> Iterator[httpx.Client]:
     """Opens a client of a processor's web port; no redirect is followed.
 
     Args:
         address: The web port, with or without `http://`.
         option: The command's option that sets the address, for messages.
         timeout_s: How long each step of a request may take, above 0.
+        token: Sent with every request; empty sends none.
+        trust: Certificates of an https address that are trusted; None for those that the system trusts.
 
     Raises:
         ConfigurationError: `address` is no address.
@@ -35,7 +41,13 @@ def connect(address: str, *, option: str, timeout_s: float) -> Iterator[httpx.Cl
     try:
         host = httpx.URL(base).host
         # A proxy of the environment is for the world outside, and would be asked for 127.0.0.1 too.
-        with httpx.Client(base_url=base if host else "", timeout=timeout_s, trust_env=host not in LOOPBACK) as client:
+        with httpx.Client(
+            base_url=base if host else "",
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            timeout=timeout_s,
+            trust_env=host not in LOOPBACK,
+            verify=trust if trust is not None else True,
+        ) as client:
             yield client
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise ConfigurationError(f"{option}: {address!r} is no address of a web port: {error}") from error
@@ -44,6 +56,30 @@ def connect(address: str, *, option: str, timeout_s: float) -> Iterator[httpx.Cl
         raise ProfileError(
             f"{base}: no processor answers there: {cause}; give the address of one with {option}"
         ) from error
+
+
+def trust_authority(path: Path) -> ssl.SSLContext:
+    """Returns what trusts the certificates of one authority, for the names that they are made for.
+
+    Raises:
+        ConfigurationError: The PEM file cannot be used.
+    """
+    try:
+        return ssl.create_default_context(cafile=path)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(f"{path}: cannot be used as a certificate authority: {error}") from error
+
+
+def trust_certificate(path: Path) -> ssl.SSLContext:
+    """Returns what trusts this very certificate, under whatever name: that of a processor on this machine.
+
+    Raises:
+        ConfigurationError: The PEM file cannot be used.
+    """
+    context = trust_authority(path)
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
 
 
 def read_document(response: httpx.Response, base: str) -> dict[str, Any]:

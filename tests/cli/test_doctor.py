@@ -10,22 +10,38 @@ from typing import Any
 import pytest
 
 from otel_mlmon import cli
+from otel_mlmon.cli import doctor
+from otel_mlmon.processor.connections import TlsFiles
+from otel_mlmon.processor.serve.access import WebAccess
 from otel_mlmon.processor.serve.api import create_app
 from otel_mlmon.processor.serve.server import WebServer
 from otel_mlmon.testing import SimulatedProcessor
 from tests.support import ports
+from tests.support.certificates import make_certificate
 from tests.support.incidents import SETUP
 
 
 @contextmanager
-def processor(*, panes: int, setup: dict[str, Any] | None = None) -> Iterator[str]:
+def processor(
+    *,
+    panes: int,
+    setup: dict[str, Any] | None = None,
+    token: str | None = None,
+    tls: TlsFiles | None = None,
+    versions: tuple[str, ...] = ("1",),
+) -> Iterator[str]:
     """A web port like that of a processor that has received so many panes."""
     with SimulatedProcessor({"models": {"*": {"reference": {"learn": 100}}}}) as simulated:
         for _ in range(panes):
             simulated.now_ns += 10 * 10**9
-            simulated.send_counts(
-                "fraud", labels={"ok": 90, "no": 10}, features={"age": [1.0, 2.0] * 50}, durations_s=[0.01] * 100
-            )
+            for version in versions:
+                simulated.send_counts(
+                    "fraud",
+                    version=version,
+                    labels={"ok": 90, "no": 10},
+                    features={"age": [1.0, 2.0] * 50},
+                    durations_s=[0.01] * 100,
+                )
             simulated.advance()
         overview = simulated.document()
         app = create_app(
@@ -34,11 +50,12 @@ def processor(*, panes: int, setup: dict[str, Any] | None = None) -> Iterator[st
             lambda: True,
             dict,
             relearn=lambda model, streams: None,
+            access=lambda: WebAccess(read_token=token),
             setup=lambda: dict(SETUP) if setup is None else setup,
         )
-        server = WebServer(app, "127.0.0.1:0")
+        server = WebServer(app, "127.0.0.1:0", tls=tls)
         try:
-            yield f"http://{server.start()}"
+            yield f"{'http' if tls is None else 'https'}://{server.start()}"
         finally:
             assert server.stop(30)
 
@@ -133,3 +150,57 @@ def test_a_wrong_configuration_is_wrong_use(capsys: pytest.CaptureFixture[str], 
     file.write_text("web: {liste: 1}")
     assert cli.main(["doctor", "--config", str(file)]) == 2
     assert "liste" in capsys.readouterr().err
+
+
+TOKEN = "r" * 20
+
+
+def test_a_processor_that_asks_for_a_token_is_given_it(
+    capsys: pytest.CaptureFixture[str], listener: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OTEL_MLMON_READ_TOKEN", raising=False)
+    with processor(panes=40, token=TOKEN) as url:
+        code, document = diagnose(capsys, "--url", url)
+        assert (code, document["checks"][0]["text"]) == (
+            1,
+            f"the processor at {url} asks for the token of its readers: --token, or OTEL_MLMON_READ_TOKEN",
+        )
+        assert diagnose(capsys, "--url", url, "--token", TOKEN)[0] == 0
+        monkeypatch.setenv("OTEL_MLMON_READ_TOKEN", TOKEN)
+        assert diagnose(capsys, "--url", url)[0] == 0
+
+
+def test_the_token_and_the_certificate_of_the_configuration_are_used(
+    capsys: pytest.CaptureFixture[str], listener: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OTEL_MLMON_READ_TOKEN", raising=False)
+    made, other = make_certificate(tmp_path, "processor"), make_certificate(tmp_path, "other")
+    with processor(panes=40, token=TOKEN, tls=TlsFiles(certificate=made.certificate, key=made.key)) as url:
+        file = tmp_path / "mlmon.yaml"
+
+        def configure(certificate: Path, key: Path) -> None:
+            tls = {"certificate": str(certificate), "key": str(key)}
+            web = {"listen": url.removeprefix("https://"), "read_token": TOKEN, "tls": tls}
+            file.write_text(json.dumps({"web": web}))
+
+        configure(made.certificate, made.key)
+        assert diagnose(capsys, "--config", str(file))[0] == 0
+        assert diagnose(capsys, "--url", url, "--token", TOKEN, "--ca", str(made.certificate))[0] == 0
+        for wrong in (("--url", url), ("--url", url, "--ca", str(other.certificate))):
+            code, document = diagnose(capsys, *wrong, "--token", TOKEN)
+            assert code == 1
+            assert "CERTIFICATE_VERIFY_FAILED" in document["checks"][0]["text"]
+        configure(other.certificate, other.key)
+        assert diagnose(capsys, "--config", str(file))[0] == 1
+    assert cli.main(["doctor", "--url", url, "--ca", str(tmp_path / "none.pem")]) == 2
+
+
+def test_every_version_is_looked_at(capsys: pytest.CaptureFixture[str], listener: str) -> None:
+    seen: list[Any] = []
+    with processor(panes=40, versions=("1", "2")) as url:
+        overview, reason = doctor._read_processor(url, "", None, None)
+        assert (overview is not None, reason) == (True, "")
+        assert overview is not None
+        seen += overview[0]["versions"]["fraud"]
+        assert {model["version"] for model in overview[0]["versions"]["fraud"].values()} == {"1", "2"}
+    assert sorted(seen) == ["1", "2"]

@@ -25,6 +25,7 @@ from otel_mlmon.processor.state.repository import (
     load_records,
     open_repository,
     put_records,
+    transaction,
 )
 from otel_mlmon.processor.state.sqlite import SqliteRepository
 from otel_mlmon.registry import Registry
@@ -163,12 +164,50 @@ def test_a_commit_that_fails_rolls_back_and_is_retried(opening: Callable[..., Re
     repository.on_rollback(lambda: undone.append("second"))
     with FAILING[engine](repository), pytest.raises(StoreError, match="cannot be written"):
         repository.commit()
-    assert undone == ["first", "second"]
+    assert undone == ["second", "first"]
     assert repository.load("a") == {"1": b"one"}
     repository.put("a", [("1", b"uno"), ("2", b"two")])
     repository.commit()
-    assert undone == ["first", "second"]
+    repository.rollback()
+    assert undone == ["second", "first"]
     assert opening().load("a") == {"1": b"uno", "2": b"two"}
+
+
+def test_a_rollback_drops_what_is_not_committed_and_says_so_once(opening: Callable[..., Repository]) -> None:
+    repository = opening()
+    undone: list[str] = []
+    repository.put("a", [("1", b"one")])
+    repository.commit()
+    repository.on_rollback(lambda: undone.append("first"))
+    repository.put("a", [("1", b"uno")])
+    repository.on_rollback(lambda: undone.append("second"))
+    repository.delete("a", ["1"])
+    repository.rollback()
+    repository.rollback()
+    assert undone == ["second", "first"]
+    assert repository.load("a") == {"1": b"one"}
+    repository.put("a", [("2", b"two")])
+    repository.commit()
+    assert opening().load("a") == {"1": b"one", "2": b"two"}
+
+
+def test_a_transaction_is_whole_or_nothing_whatever_breaks_it(opening: Callable[..., Repository]) -> None:
+    repository = opening()
+    undone: list[str] = []
+
+    def break_off(fault: BaseException) -> None:
+        with transaction(repository):
+            repository.on_rollback(lambda: undone.append("undone"))
+            repository.put("a", [("1", b"one")])
+            raise fault
+
+    for fault in (ValueError("ours"), KeyboardInterrupt()):
+        with pytest.raises(type(fault)):
+            break_off(fault)
+    with transaction(repository):
+        repository.put("a", [("2", b"two")])
+    assert undone == ["undone", "undone"]
+    assert opening().load("a") == {"2": b"two"}
 
 
 def test_a_directory_has_one_owner_at_a_time(engine: str, tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ async def received(program: Path) -> tuple[Any, dict[str, Any], Any]:
             cwd=program.parent,
             OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{port}",
             OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf",
+            OTEL_MLMON_SHUTDOWN_TIMEOUT_S="20",  # a busy machine imports the exporters in seconds
             OTEL_SERVICE_NAME="four-lines",
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

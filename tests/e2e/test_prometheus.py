@@ -23,6 +23,7 @@ from opentelemetry.sdk.resources import Resource
 from otel_mlmon import semconv
 from otel_mlmon.processor.serve.prometheus import prometheus_name
 from tests.support.collector import CONFIGURATIONS
+from tests.support.otlp_requests import counter, request
 from tests.support.ports import free_port
 from tests.support.processes import Processor, processor, until
 from tests.support.programs import program
@@ -37,8 +38,8 @@ DRIFTED = {"a": 5, "b": 10, "c": 20, "d": 65}
 NAME = {"ml.model.name": "shop", "ml.model.version": "7"}
 LABELS = {"ml_model_name": "m", "ml_model_version": "7", "instance": "p"}
 MODEL = ",".join(f'{key}="{value}"' for key, value in LABELS.items())
-ABSENT = ("otelcol_", "otel_mlmon_failures_total", "ml_model_accuracy_estimated", "requests_refused")
-"""Metrics that this processor does not have: of a Collector, of faults, of labelled data, of refusals."""
+ABSENT = ("otelcol_", "otel_mlmon_failures_total", "ml_model_accuracy_estimated")
+"""Metrics that this processor does not have: of a Collector, of faults, of labelled data."""
 
 
 def run(*words: str | Path) -> str:
@@ -296,3 +297,22 @@ def run_queries(running: Processor, app: Application, address: str) -> None:
         pytest.fail("no data of:\n" + "\n".join(sorted(missing)))
     firing = query(address, 'ALERTS{alertname="MlmonModelAlert",alertstate="firing",ml_model_name="shop"}')
     assert {entry["metric"]["ml_alert_rule"] for entry in firing} >= {"prediction_drift"}
+
+
+def test_rules_fire_after_the_first_refusal_and_the_first_rejection_of_a_processor(tmp_path: Path) -> None:
+    program("prometheus", REMEDY)
+
+    def firing(name: str) -> set[str]:
+        alerts = query(address, f'ALERTS{{alertname="{name}",alertstate="firing"}}')
+        return {entry["metric"]["reason"] for entry in alerts}
+
+    with processor(tmp_path / "processor") as running, scraping(tmp_path, ("otel-mlmon", running.web)) as address:
+        until(lambda: query(address, "count_over_time(otel_mlmon_processor_requests_refused_total[1m]) > 2"))
+        until(lambda: query(address, "count_over_time(otel_mlmon_processor_rejected_points_total[1m]) > 2"))
+        assert firing("MlmonRequestsLost") | firing("MlmonPointsRejected") == set()
+        post = f"http://127.0.0.1:{running.http}/v1/metrics"
+        assert httpx.post(post, content=b"", headers={"content-type": "text/plain"}).status_code == 415
+        body = request("ml.predictions", "gauge", counter(1)).SerializeToString()
+        assert httpx.post(post, content=body, headers={"content-type": "application/x-protobuf"}).content
+        until(lambda: firing("MlmonRequestsLost") == {"unsupported"}, deadline_s=60)
+        until(lambda: firing("MlmonPointsRejected") == {"wrong_type"}, deadline_s=60)

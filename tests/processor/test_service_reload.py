@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import ssl
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from otel_mlmon.errors import ConfigurationError
+from otel_mlmon.errors import ConfigurationError, StoreError
 from otel_mlmon.processor.config.load import load_config
 from otel_mlmon.processor.receive.http import PROTOBUF
 from otel_mlmon.processor.service import Addresses
+from otel_mlmon.processor.state.sqlite import FILE_NAME
 from tests.processor.test_service import create, get, post, predictions
 from tests.support.certificates import make_certificate
 from tests.support.processes import until
@@ -119,4 +121,41 @@ def test_certificates_are_read_again(tmp_path: Path) -> None:
     assert service.reload(load_config(tmp_path / "mlmon.yaml", {})) == ()
     until(lambda: answered(second.certificate) == 200)
     until(lambda: answered(first.certificate) == 0)
+    assert service.shutdown(30.0)
+
+
+def test_a_state_that_cannot_be_loaded_again_refuses_at_once_and_another_reload_mends_it(tmp_path: Path) -> None:
+    service = create(tmp_path)
+    addresses = service.start()
+    assert post(addresses, predictions("staging", 30)) == 200
+    until(lambda: predictions_of(addresses) == 30)
+    wanted = create_configuration(tmp_path)
+    other = sqlite3.connect(tmp_path / "data" / FILE_NAME, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")  # a tool of somebody else holds the file
+    with pytest.raises(StoreError, match="in use"):
+        service.reload(wanted)
+    assert post(addresses, predictions("staging", 12)) == 503
+    assert get(addresses, "/readyz").status_code == 503
+    assert predictions_of(addresses) == 30  # what was known last
+    other.execute("ROLLBACK")
+    other.close()
+    service.reload(wanted)
+    assert post(addresses, predictions("staging", 12)) == 200
+    until(lambda: predictions_of(addresses) == 42)
+    assert service.shutdown(30.0)
+
+
+def test_a_reload_that_would_not_wait_for_what_has_arrived_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = create(tmp_path)
+    addresses = service.start()
+    wanted = create_configuration(tmp_path)
+    monkeypatch.setattr("otel_mlmon.processor.service.RELOAD_TIMEOUT_S", 0.0)
+    with pytest.raises(StoreError, match="was not stored within 0 s"):
+        service.reload(wanted)
+    monkeypatch.undo()
+    service.reload(wanted)
+    assert post(addresses, predictions("staging", 12)) == 200
+    until(lambda: predictions_of(addresses) == 12)
     assert service.shutdown(30.0)

@@ -61,16 +61,20 @@ class FileRepository:
         self._undo.append(undo)
 
     def commit(self) -> None:
-        undos, self._undo = self._undo, []
         try:
             scratch = self._path.with_suffix(".new")
             scratch.write_bytes(pickle.dumps((self._version, self._records)))
             os.replace(scratch, self._path)  # noqa: PTH105
         except OSError as error:
-            _, self._records = self._read()
-            for undo in undos:
-                undo()
+            self.rollback()
             raise StoreError(f"{self._path} cannot be written: {error}") from error
+        self._undo = []
+
+    def rollback(self) -> None:
+        _, self._records = self._read()
+        undos, self._undo = self._undo, []
+        for undo in reversed(undos):
+            undo()
 
     def close(self) -> None:
         self._lock.close()

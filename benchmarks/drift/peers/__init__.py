@@ -44,6 +44,26 @@ def peers(cache: Path, seed: int, scale: float) -> Iterator[str]:
             yield f"| {', '.join(needs)} | {question} | {answer} |"
 
 
+CACHE = Path(os.environ.get("MLMON_PEERS", Path.home() / ".cache" / "otel-mlmon-peers"))
+"""Where the environments are made."""
+
+
+def ask_installed(name: str, script: str, question: dict[str, Any]) -> dict[str, Any]:
+    """Returns the answer of a script in the environment of a library, if it was made.
+
+    Raises:
+        OSError: It was not made; says by which command it is.
+        subprocess.SubprocessError: The script failed.
+        ValueError: It did not answer.
+    """
+    python = CACHE / name / "bin" / "python"
+    if not python.exists():
+        raise OSError(f"{name} is not installed: `python -m benchmarks.drift --peers` makes its environment")
+    output = _run([str(python), str(HERE / script)], timeout_s=3 * RUN_S, stdin=json.dumps(question))
+    answer: dict[str, Any] = json.loads(output.strip().splitlines()[-1])
+    return answer
+
+
 def _ask(cache: Path, name: str, needs: tuple[str, ...], question: dict[str, Any]) -> dict[str, str]:
     """The answers of one library.
 

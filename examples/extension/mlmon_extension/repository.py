@@ -14,6 +14,7 @@ class MemoryRepository:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._records = dict(_COMMITTED.get(directory, {}))
+        self._undo: list[Callable[[], None]] = []
 
     def put(self, kind: str, records: Iterable[tuple[str, bytes]], /) -> None:
         """Adds or replaces records."""
@@ -36,11 +37,20 @@ class MemoryRepository:
         return records if until is None else {key: value for key, value in records.items() if key < until}
 
     def on_rollback(self, undo: Callable[[], None], /) -> None:
-        """Never needed: a commit to memory does not fail."""
+        """Calls `undo` if the changes since the last commit are rolled back."""
+        self._undo.append(undo)
 
     def commit(self) -> None:
         """Makes the changes visible to whoever opens the directory next."""
         _COMMITTED[self._directory] = dict(self._records)
+        self._undo = []
+
+    def rollback(self) -> None:
+        """Drops the changes since the last commit."""
+        self._records = dict(_COMMITTED.get(self._directory, {}))
+        undos, self._undo = self._undo, []
+        for undo in reversed(undos):
+            undo()
 
     def close(self) -> None:
         """Drops what was not committed."""

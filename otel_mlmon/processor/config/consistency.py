@@ -7,6 +7,7 @@ processor would start and then fail, or do nothing, without a word at the place 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -52,16 +53,20 @@ def _find_missing_files(config: Config) -> Iterator[tuple[KeyPath, str]]:
 
 
 def _find_loops(config: Config) -> Iterator[tuple[KeyPath, str]]:
-    if config.forward.endpoint is None:
-        return
-    url = urlsplit(config.forward.endpoint)
-    host = url.hostname or ""
-    port = url.port or (443 if url.scheme == "https" else 80)
-    for path, address in _list_addresses(config):
-        own_host, own_port = _split(address)
-        is_own_host = host == own_host or (host in (*_LOOPBACK, *_ANY) and own_host in (*_LOOPBACK, *_ANY))
-        if port == own_port and is_own_host:
-            yield ("forward", "endpoint"), f"is {'.'.join(map(str, path))} of this processor itself"
+    urls: list[tuple[KeyPath, str | None]] = [(("forward", "endpoint"), config.forward.endpoint)]
+    for index, entry in enumerate(config.alerts.notify):
+        path: KeyPath = ("alerts", "notify", index, entry.name)
+        urls.append(((*path, "url"), getattr(entry.section, "url", None)))
+        urls += [((*path, "urls", number), url) for number, url in enumerate(getattr(entry.section, "urls", ()))]
+    for path, text in urls:
+        url = urlsplit(text or "")
+        host = url.hostname or ""
+        port = url.port or (443 if url.scheme == "https" else 80)
+        for own_path, address in _list_addresses(config) if text else ():
+            own_host, own_port = _split(address)
+            is_own_host = host == own_host or (host in (*_LOOPBACK, *_ANY) and own_host in (*_LOOPBACK, *_ANY))
+            if port == own_port and is_own_host:
+                yield path, f"is {'.'.join(map(str, own_path))} of this processor itself"
 
 
 def _find_silent_notifiers(config: Config) -> Iterator[tuple[KeyPath, str]]:
@@ -70,6 +75,11 @@ def _find_silent_notifiers(config: Config) -> Iterator[tuple[KeyPath, str]]:
         yield ("alerts", "notify"), "names nobody: alerts would go nowhere; `[{log: {}}]` is the least"
     elif set(names) == {"otlp"} and config.forward.endpoint is None:
         yield ("alerts", "notify"), "is otlp alone, and forward.endpoint is not set: alerts would go nowhere"
+    for index, entry in enumerate(config.alerts.notify):
+        words = getattr(entry.section, "run", ())
+        if words and shutil.which(words[0]) is None:
+            path = ("alerts", "notify", index, entry.name, "run")
+            yield path, f"there is no program {words[0]!r} that can be run: alerts would go nowhere"
 
 
 def _list_addresses(config: Config) -> list[tuple[KeyPath, str]]:

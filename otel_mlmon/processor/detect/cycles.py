@@ -75,11 +75,13 @@ class StreamCycles:
         """Puts back the stored cycle of a stream."""
         self._states[stream] = state
 
-    def pop_changed(self) -> list[tuple[StreamKey, CycleState]]:
-        """Returns the cycles that are to be stored: those that went on to another hour since the last call."""
-        changed = [(stream, self._cycles[stream][1].state) for stream in self._changed if stream in self._cycles]
+    def changed(self) -> list[tuple[StreamKey, CycleState]]:
+        """Returns the cycles that are to be stored: those that went on to another hour since `clear_changed`."""
+        return [(stream, self._cycles[stream][1].state) for stream in sorted(self._changed) if stream in self._cycles]
+
+    def clear_changed(self) -> None:
+        """Notes that all cycles are stored."""
         self._changed.clear()
-        return changed
 
     def _find(self, window: Window) -> DailyCycle | None:
         """Returns the cycle of a window's stream, begun if it has none over these bins; None if it can have none."""

@@ -166,9 +166,14 @@ class Evaluator:
         if self._cycles is not None:
             self._cycles.restore(stream, state)
 
-    def pop_changed_cycles(self) -> list[tuple[StreamKey, CycleState]]:
-        """Returns the daily cycles that are to be stored: those that went on to another hour since the last call."""
-        return [] if self._cycles is None else self._cycles.pop_changed()
+    def changed_cycles(self) -> list[tuple[StreamKey, CycleState]]:
+        """Returns the daily cycles that are to be stored: those that went on to another hour since they were."""
+        return [] if self._cycles is None else self._cycles.changed()
+
+    def clear_changed_cycles(self) -> None:
+        """Notes that all daily cycles are stored."""
+        if self._cycles is not None:
+            self._cycles.clear_changed()
 
     def measure(self, windows: Sequence[tuple[Reference, Counts]]) -> list[Statistics]:
         """Measures rolling windows, each a reference and counts of shape (K,); one that fails has no statistics."""

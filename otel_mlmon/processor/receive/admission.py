@@ -30,7 +30,8 @@ from otel_mlmon.processor.receive.dead_letters import DeadLetterDirectory
 from otel_mlmon.processor.receive.decode import DecodedRequest
 from otel_mlmon.processor.receive.events import PointsRejected, RequestRefused
 from otel_mlmon.processor.receive.load import WorkMeter
-from otel_mlmon.processor.receive.outcomes import ExportResult, ReceivedCounts
+from otel_mlmon.processor.receive.outcomes import DEAD_LETTER, ExportResult, ReceivedCounts, RefusalReason
+from otel_mlmon.processor.receive.sender_versions import SenderVersions
 
 T = TypeVar("T")
 
@@ -49,10 +50,6 @@ DECODERS: Final = 2
 RETRY_AFTER_S: Final = 1.0
 MAX_REMEMBERED_FAILURES: Final = 1024
 
-DEAD_LETTER: Final = "dead_letter"
-"""The reason for which the points of a request are rejected that failed twice by an internal error."""
-
-
 _SUFFIXES: Final[Mapping[BodyFormat, str]] = {"protobuf": ".pb", "json": ".json"}
 _LOG: Final = logging.getLogger("otel_mlmon.receiver")
 _FAULT: Final = RuntimeError("an internal error, which the guard has reported")
@@ -63,6 +60,9 @@ class Place:
     """The place of a request among those in progress."""
 
     size_bytes: int
+    """After decompression, estimated before it."""
+    sent_bytes: int
+    """As they were read."""
     arrived_s: float
 
 
@@ -117,6 +117,7 @@ class Admission:
         self._clock = clock
         self._decoders = threading.BoundedSemaphore(DECODERS)
         self._journal = Journal(log=_LOG)
+        self._versions = SenderVersions()
         self._places: dict[int, Place] = {}
         """Of requests that are not answered yet, the oldest first."""
         self._dead_letters = DeadLetterDirectory(dead_letters) if dead_letters is not None else None
@@ -158,20 +159,30 @@ class Admission:
         with self._lock:
             return self._meter.estimate_s(len(self._places), self._pending_bytes)
 
-    def count_unread(self, reason: str, explanation: str, size_bytes: int) -> None:
+    def count_unread(self, reason: RefusalReason, explanation: str, read_bytes: int) -> None:
         """Counts and logs a request that is refused before it is parsed; `explanation` is a sentence."""
         with self._lock:
             self._unread_requests[reason] += 1
-            self._unread_bytes[reason] += size_bytes
+            self._unread_bytes[reason] += read_bytes
         self._journal.emit(RequestRefused(reason=reason, explanation=explanation))
 
-    def admit(self, size_bytes: int) -> Place:
+    def count_malformed(self) -> None:
+        """Counts a request that is not valid in its encoding."""
+        with self._lock:
+            self._totals["malformed"] += 1
+
+    def admit(self, size_bytes: int, *, sent_bytes: int | None = None) -> Place:
         """Admits a request before it is decompressed and parsed; `release` or `consume` must follow.
+
+        Args:
+            size_bytes: Its size after decompression, estimated.
+            sent_bytes: Its size as it was read; None if that is the same.
 
         Raises:
             OverloadedError: The requests in progress take too long or too much memory.
         """
-        place = Place(size_bytes=size_bytes, arrived_s=self._clock())
+        sent_bytes = size_bytes if sent_bytes is None else sent_bytes
+        place = Place(size_bytes=size_bytes, sent_bytes=sent_bytes, arrived_s=self._clock())
         with self._lock:
             refusal = self._refusal(size_bytes)
             if refusal is None:
@@ -179,7 +190,7 @@ class Admission:
                 self._pending_bytes += size_bytes
                 return place
         reason, explanation, delay_s = refusal
-        self.count_unread(reason, explanation, size_bytes)
+        self.count_unread(reason, explanation, sent_bytes)
         delay_s = min(max(delay_s, self.retry_after_s), max(MAX_RETRY_AFTER_S, self.retry_after_s))
         raise OverloadedError(f"{explanation} Send the request again later.", retry_after_s=delay_s)
 
@@ -221,6 +232,7 @@ class Admission:
                 message = self._parse(request)
                 with guard("receive.decode"):
                     decoded = codec.decode(message)
+                    self._versions.check(message)
         except BaseException:
             self.release(place)  # whatever happened, or every later request would wait behind it
             raise
@@ -232,7 +244,7 @@ class Admission:
             self._submit(request, decoded)
         return request.result
 
-    def _refusal(self, size_bytes: int) -> tuple[str, str, float] | None:
+    def _refusal(self, size_bytes: int) -> tuple[RefusalReason, str, float] | None:
         """Returns reason, explanation and delay in seconds for which a request is refused. Called under the lock."""
         if not self._places:
             return None
@@ -252,15 +264,14 @@ class Admission:
         if self._clock() - place.arrived_s > self._max_queue_s:
             self.release(place)
             explanation = f"The processor could not begin with it within {self._max_queue_s:g} s."
-            self.count_unread("queue", explanation, place.size_bytes)
+            self.count_unread("queue", explanation, place.sent_bytes)
             raise OverloadedError(f"{explanation} Send it again later.", retry_after_s=self.retry_after_s)
 
     def _parse(self, request: _PendingRequest) -> Any:
         try:
             return parse_request(request.signal, request.body, request.body_format)
         except MalformedError:
-            with self._lock:
-                self._totals["malformed"] += 1
+            self.count_malformed()
             self.release(request.place)
             raise
 

@@ -19,7 +19,10 @@ class ReceiverSection(Section):
         default=256 * 2**20,
         alias="max_pending",
         gt=0,
-        description="All requests in progress together; beyond it senders are asked to try again later.",
+        description=(
+            "All requests in progress together, and as much again of bodies that arrive; beyond it senders are asked "
+            "to try again later."
+        ),
     )
 
     tls: TlsSection = Field(default=TlsSection(), description="TLS of both ports.")

@@ -1,15 +1,16 @@
 """Receives OTLP over gRPC: the three collector services and `grpc.health.v1`, on a synchronous server.
 
-Choice: the synchronous server, since it was measured 20 % faster than `grpc.aio`; its handlers take raw
-bytes, since admission is decided before parsing. Retry delays go out in two trailers: Go's exporters read the
-standard `grpc-status-details-bin`, Python's only `google.rpc.retryinfo-bin`.
+Choice: the synchronous server, since it was measured 20 % faster than `grpc.aio`; its handlers take raw bytes, since
+admission is decided before parsing, and take them as a stream of one message, which is the same on the wire, since
+token and room are looked at before a body is received (`arrivals.py`). Retry delays go out in two trailers: Go's
+exporters read the standard `grpc-status-details-bin`, Python's only `google.rpc.retryinfo-bin`.
 Source: opentelemetry-proto, specification.md, OTLP/gRPC; grpc/grpc, doc/health-checking.md.
 """
 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from otel_mlmon.guard import guard
 from otel_mlmon.processor import address as addresses
 from otel_mlmon.processor.address import Address
 from otel_mlmon.processor.connections import TlsFiles
-from otel_mlmon.processor.receive.admission import MAX_PENDING_REQUESTS, Admission
+from otel_mlmon.processor.receive.admission import MAX_PENDING_REQUESTS, MAX_QUEUE_S, Admission, Place
+from otel_mlmon.processor.receive.arrivals import ArrivingBodies
 from otel_mlmon.processor.receive.codec import Signal
 from otel_mlmon.processor.receive.responses import encode_response, encode_retry_info, encode_status
 
@@ -34,6 +36,9 @@ WORKERS: Final = MAX_PENDING_REQUESTS + 32
 
 MAX_CONCURRENT_STREAMS: Final = 100
 """Requests of one connection at a time; its client holds the others back."""
+
+MAX_CONCURRENT_CALLS: Final = 4096
+"""Requests of all connections at a time; gRPC itself refuses the others. Each holds 64 KiB before it is received."""
 
 MAX_CONNECTION_AGE_S: Final = 1800.0
 """After this time clients are asked to connect again, so that load balancers can move them."""
@@ -70,6 +75,8 @@ class GrpcReceiver:
         tls: The files of certificate, key and client authority; None for no TLS.
         token: The token that senders must present as `authorization: Bearer <token>`; None to ask for none.
         answer_timeout_s: How long a request waits for its points to be stored, in seconds.
+        patience_s: How long a request waits until it is received, and how long receiving it may take while others wait,
+            in seconds.
 
     Raises:
         ConfigurationError: `address` is not a `host:port`.
@@ -85,6 +92,7 @@ class GrpcReceiver:
         tls: TlsFiles | None = None,
         token: str | None = None,
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
+        patience_s: float = MAX_QUEUE_S,
     ) -> None:
         self._admission = admission
         self._address = addresses.parse(address, option=OPTION)
@@ -92,12 +100,20 @@ class GrpcReceiver:
         self._answer_timeout_s = answer_timeout_s
         self._tls = tls
         self._threads = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="otlp-grpc")
+        self._bodies = ArrivingBodies(
+            max(1, admission.max_pending_bytes // admission.max_request_bytes),
+            patience_s=patience_s,
+        )
         self._health = health.HealthServicer()
-        self._server = grpc.server(self._threads, options=_options(admission, max_connection_age_s))
-        self._server.add_generic_rpc_handlers(
-            tuple(self._service(signal) for signal in get_args(Signal)),
+        self._server = grpc.server(
+            self._threads,
+            options=_options(admission, max_connection_age_s),
+            maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        self._server.add_generic_rpc_handlers(
+            (*(self._service(signal) for signal in get_args(Signal)), _UnknownMethods(admission)),
+        )
 
     def start(self) -> str:
         """Starts to listen; returns the bound `host:port`.
@@ -151,17 +167,17 @@ class GrpcReceiver:
         return int(self._server.add_secure_port(target, credentials))
 
     def _service(self, signal: Signal) -> Any:
-        def export(body: bytes, context: Any) -> bytes:
-            answer = self._export(signal, body, context)
+        def export(bodies: Iterator[bytes], context: Any) -> bytes:
+            answer = self._export(signal, bodies, context)
             if isinstance(answer, bytes):
                 return answer
             _abort(context, answer)
 
         return grpc.method_handlers_generic_handler(
-            SERVICES[signal], {"Export": grpc.unary_unary_rpc_method_handler(export)}
+            SERVICES[signal], {"Export": grpc.stream_unary_rpc_method_handler(export)}
         )
 
-    def _export(self, signal: Signal, body: bytes, context: Any) -> bytes | _Refusal:
+    def _export(self, signal: Signal, bodies: Iterator[bytes], context: Any) -> bytes | _Refusal:
         answer: bytes | _Refusal = _Refusal(
             code=grpc.StatusCode.UNAVAILABLE,
             message="The processor failed to answer the request; send it again.",
@@ -169,7 +185,7 @@ class GrpcReceiver:
         )
         with guard("receive.grpc"):
             if self._is_allowed(context):
-                answer = self._answer(signal, body, context)
+                answer = self._answer(signal, bodies, context)
             else:
                 self._admission.count_unread("unauthorized", "Its bearer token is missing or wrong.", 0)
                 answer = _Refusal(
@@ -178,13 +194,46 @@ class GrpcReceiver:
                 )
         return answer
 
-    def _answer(self, signal: Signal, body: bytes, context: Any) -> bytes | _Refusal:
-        remaining_s: float | None = context.time_remaining()
-        timeout_s = self._answer_timeout_s if remaining_s is None else min(remaining_s, self._answer_timeout_s)
-        if timeout_s <= 0:  # nobody waits for the answer, and the request comes again
-            return _Refusal(code=grpc.StatusCode.DEADLINE_EXCEEDED, message="The request arrived after its deadline.")
+    def _receive(self, bodies: Iterator[bytes], context: Any) -> tuple[bytes, Place] | _Refusal:
+        """Receives the body of a request when its turn comes, and admits it.
+
+        Raises:
+            OverloadedError: It was not admitted.
+        """
+        with self._bodies.arrive(context.cancel) as is_its_turn:
+            if not is_its_turn:
+                explanation = "The processor receives as many bodies at a time as it has room for."
+                self._admission.count_unread("memory", explanation, 0)
+                message = f"{explanation} Send the request again later."
+                delay_s = self._admission.retry_after_s
+                return _Refusal(code=grpc.StatusCode.RESOURCE_EXHAUSTED, message=message, retry_after_s=delay_s)
+            try:
+                body = next(bodies, None)
+            except grpc.RpcError:  # the call has ended, and nobody is there to be answered
+                explanation = "It ended before its body was whole, or is too large when decompressed."
+                self._admission.count_unread("incomplete", explanation, 0)
+                return _Refusal(code=grpc.StatusCode.CANCELLED, message=explanation)
+            if body is not None:
+                return body, self._admission.admit(len(body))
+        # gRPC has answered it, where there was a body.
+        explanation = f"The body is larger than {self._admission.max_request_bytes} bytes, or there is none."
+        self._admission.count_unread("too_large", explanation, 0)
+        return _Refusal(code=grpc.StatusCode.RESOURCE_EXHAUSTED, message=f"{explanation} Send smaller batches.")
+
+    def _answer(self, signal: Signal, bodies: Iterator[bytes], context: Any) -> bytes | _Refusal:
+        timeout_s = self._remaining_s(context)
         try:
-            result = self._admission.consume(signal, body).result(timeout_s)
+            if timeout_s > 0:
+                received = self._receive(bodies, context)
+                if isinstance(received, _Refusal):
+                    return received
+                body, place = received
+                timeout_s = self._remaining_s(context)
+                result = self._admission.consume(signal, body, place=place).result(max(timeout_s, 0.0))
+                return encode_response(signal, result)
+            explanation = "It arrived after its deadline."  # nobody waits for the answer, and it comes again
+            self._admission.count_unread("timeout", explanation, 0)
+            return _Refusal(code=grpc.StatusCode.DEADLINE_EXCEEDED, message=explanation)
         except MalformedError as error:
             return _Refusal(code=grpc.StatusCode.INVALID_ARGUMENT, message=str(error))
         except OverloadedError as error:
@@ -199,13 +248,34 @@ class GrpcReceiver:
                 message=f"The points were not stored within {timeout_s:g} s; send the request again.",
                 retry_after_s=self._admission.retry_after_s,
             )
-        return encode_response(signal, result)
+
+    def _remaining_s(self, context: Any) -> float:
+        """Returns how long the sender, and we, wait for the answer; below 0 where its deadline is over."""
+        remaining_s: float | None = context.time_remaining()
+        return self._answer_timeout_s if remaining_s is None else min(remaining_s, self._answer_timeout_s)
 
     def _is_allowed(self, context: Any) -> bool:
         if self._token is None:
             return True
         credentials = dict(context.invocation_metadata()).get("authorization", "")
         return hmac.compare_digest(str(credentials).encode(), f"Bearer {self._token}".encode())
+
+
+class _UnknownMethods(grpc.GenericRpcHandler):  # type: ignore[misc] # the library asks for it
+    """Refuses calls of other services, and counts them."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+
+    def service(self, _: Any) -> Any:
+        """Returns the handler of a call that no other handler has taken."""
+
+        def refuse(_: Iterator[bytes], context: Any) -> NoReturn:
+            message = "There is no such method; send OTLP metrics, logs or traces."
+            self._admission.count_unread("not_found", message, 0)
+            _abort(context, _Refusal(code=grpc.StatusCode.UNIMPLEMENTED, message=message))
+
+        return grpc.stream_unary_rpc_method_handler(refuse)
 
 
 def _abort(context: Any, refusal: _Refusal) -> NoReturn:

@@ -27,7 +27,7 @@ from otel_mlmon.processor.connections import HEAD_TIMEOUT_S, AsgiServer, TlsFile
 from otel_mlmon.processor.receive.admission import Admission, Place
 from otel_mlmon.processor.receive.codec import BodyFormat, Signal
 from otel_mlmon.processor.receive.inflate import ENCODINGS, TooLargeError, inflate
-from otel_mlmon.processor.receive.outcomes import ExportResult
+from otel_mlmon.processor.receive.outcomes import ExportResult, RefusalReason
 from otel_mlmon.processor.receive.responses import encode_response, encode_status
 
 OPTION: Final = "receiver.http"
@@ -62,6 +62,8 @@ class RequestRefusedError(Exception):
     Args:
         status_code: The HTTP status.
         message: What happened and what the sender can do.
+        reason: The reason by which it is counted; None if it is counted already.
+        read_bytes: How much of its body was read.
         retry_after_s: After how many seconds the sender may try again; None if it must not.
         headers: More headers of the answer.
     """
@@ -71,11 +73,15 @@ class RequestRefusedError(Exception):
         status_code: int,
         message: str,
         *,
+        reason: RefusalReason | None = None,
+        read_bytes: int = 0,
         retry_after_s: float | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status_code = status_code
+        self.reason = reason
+        self.read_bytes = read_bytes
         self.retry_after_s = retry_after_s
         self.headers = dict(headers or {})
         if retry_after_s is not None:
@@ -170,7 +176,7 @@ class HttpReceiver:
 
     def _router(self) -> Router:
         routes = [Route(path, _Endpoint(self._export)) for path in PATHS]
-        return Router(routes, redirect_slashes=False, default=_Endpoint(_answer_unknown_path))
+        return Router(routes, redirect_slashes=False, default=_Endpoint(self._export))
 
     async def _export(self, request: Request) -> Response:
         """Answers one request. An internal error is never answered with 500, at which senders drop the batch."""
@@ -180,20 +186,25 @@ class HttpReceiver:
                 return await self._receive(request)
             except RequestRefusedError as error:
                 refusal = error
+                if error.reason is not None:
+                    self._admission.count_unread(error.reason, str(error), error.read_bytes)
             except ClientDisconnect:
                 return Response()  # which reaches nobody
         return refusal.response(request)
 
     async def _receive(self, request: Request) -> Response:
-        signal = PATHS[request.scope["path"]]
+        signal = PATHS.get(request.scope["path"])
+        if signal is None:
+            message = f"There is no such path; send OTLP to one of {', '.join(PATHS)}."
+            raise RequestRefusedError(404, message, reason="not_found")
         if request.method != "POST":
             message = "Only POST is supported; send the request with POST."
-            raise RequestRefusedError(405, message, headers={"allow": "POST"})
+            raise RequestRefusedError(405, message, reason="bad_method", headers={"allow": "POST"})
         self._check_token(request.headers.get("authorization", ""))
         body_format, encoding = _check_encoding(request)
         size_bytes = int(request.headers.get("content-length", 0))
         if size_bytes > self._admission.max_request_bytes:
-            raise self._too_large(size_bytes)
+            raise self._too_large(0)
         body = await self._read_body(request)
         result = await self._consume(signal, body, body_format, encoding)
         answer = encode_response(signal, result, body_format)
@@ -202,9 +213,8 @@ class HttpReceiver:
     def _check_token(self, credentials: str) -> None:
         if self._token is None or hmac.compare_digest(credentials.encode(), f"Bearer {self._token}".encode()):
             return
-        self._admission.count_unread("unauthorized", "Its bearer token is missing or wrong.", 0)
         message = "A bearer token is required; send it as 'Authorization: Bearer <token>'."
-        raise RequestRefusedError(401, message, headers={"www-authenticate": "Bearer"})
+        raise RequestRefusedError(401, message, reason="unauthorized", headers={"www-authenticate": "Bearer"})
 
     async def _read_body(self, request: Request) -> bytes:
         """Reads the body as it was sent; the bodies of all requests that arrive together are bounded too."""
@@ -216,8 +226,9 @@ class HttpReceiver:
                 event = await asyncio.wait_for(request.receive(), self._body_timeout_s)
                 if asyncio.get_running_loop().time() > ends_s:
                     message = f"The body took more than {WHOLE_BODY_TIMEOUT_S:g} s to arrive; send smaller batches."
-                    raise RequestRefusedError(408, message, headers=_CLOSE)
+                    raise RequestRefusedError(408, message, reason="timeout", read_bytes=size_bytes, headers=_CLOSE)
                 if event["type"] == "http.disconnect":
+                    self._admission.count_unread("incomplete", "It ended before its body was whole.", size_bytes)
                     raise ClientDisconnect
                 chunk = event.get("body", b"")
                 chunks.append(chunk)
@@ -226,23 +237,27 @@ class HttpReceiver:
                 if size_bytes > self._admission.max_request_bytes:
                     raise self._too_large(size_bytes)
                 if self._arriving_bytes > self._admission.max_pending_bytes:
-                    explanation = "The processor receives too many bytes at a time."
-                    self._admission.count_unread("memory", explanation, size_bytes)
-                    message = f"{explanation} Send the request again later."
-                    delay_s = self._admission.retry_after_s
-                    raise RequestRefusedError(429, message, retry_after_s=delay_s, headers=_CLOSE)
+                    raise RequestRefusedError(
+                        429,
+                        "The processor receives too many bytes at a time. Send the request again later.",
+                        reason="memory",
+                        read_bytes=size_bytes,
+                        retry_after_s=self._admission.retry_after_s,
+                        headers=_CLOSE,
+                    )
                 if not event.get("more_body", False):
                     return b"".join(chunks)
         except asyncio.TimeoutError:
             message = f"No more of the body arrived within {self._body_timeout_s:g} s; send the request again."
-            raise RequestRefusedError(408, message, headers=_CLOSE) from None
+            raise RequestRefusedError(408, message, reason="timeout", read_bytes=size_bytes, headers=_CLOSE) from None
         finally:
             self._arriving_bytes -= size_bytes
 
     async def _consume(self, signal: Signal, body: bytes, body_format: BodyFormat, encoding: str) -> ExportResult:
         loop = asyncio.get_running_loop()
         try:
-            place = self._admission.admit(len(body) * (1 if encoding == "identity" else ASSUMED_INFLATION))
+            size_bytes = len(body) * (1 if encoding == "identity" else ASSUMED_INFLATION)
+            place = self._admission.admit(size_bytes, sent_bytes=len(body))
             result = await loop.run_in_executor(
                 self._workers, self._inflate_and_consume, signal, body, body_format, encoding, place
             )
@@ -267,15 +282,18 @@ class HttpReceiver:
         try:
             inflated = inflate(body, encoding, max_bytes=self._admission.max_request_bytes)
             is_consumed = True
+        except MalformedError:
+            self._admission.count_malformed()
+            raise
         finally:
             if not is_consumed:
                 self._admission.release(place)
         return self._admission.consume(signal, inflated, body_format=body_format, place=place)
 
-    def _too_large(self, size_bytes: int) -> RequestRefusedError:
-        explanation = f"The body is larger than {self._admission.max_request_bytes} bytes when decompressed."
-        self._admission.count_unread("too_large", explanation, size_bytes)
-        return RequestRefusedError(413, f"{explanation} Send smaller batches.", headers=_CLOSE)
+    def _too_large(self, read_bytes: int) -> RequestRefusedError:
+        limit = self._admission.max_request_bytes
+        message = f"The body is larger than {limit} bytes when decompressed. Send smaller batches."
+        return RequestRefusedError(413, message, reason="too_large", read_bytes=read_bytes, headers=_CLOSE)
 
     def _unavailable(self, message: str) -> RequestRefusedError:
         return RequestRefusedError(503, message, retry_after_s=self._admission.retry_after_s)
@@ -295,22 +313,17 @@ class _Endpoint:
         await response(scope, receive, send)
 
 
-async def _answer_unknown_path(request: Request) -> Response:
-    message = f"There is no such path; send OTLP to one of {', '.join(PATHS)}."
-    return RequestRefusedError(404, message).response(request)
-
-
 def _check_encoding(request: Request) -> tuple[BodyFormat, str]:
     """Returns the format and the content encoding of the body."""
     content_type = _content_type(request)
     if content_type not in BODY_FORMATS:
-        shown = content_type or "none"
-        raise RequestRefusedError(415, f"Content type {shown} is not supported; send one of {', '.join(BODY_FORMATS)}.")
+        message = f"Content type {content_type or 'none'} is not supported; send one of {', '.join(BODY_FORMATS)}."
+        raise RequestRefusedError(415, message, reason="unsupported")
     encoding = request.headers.get("content-encoding", "").strip().lower() or "identity"
     if encoding not in ENCODINGS:
         supported = ", ".join(ENCODINGS)
         message = f"Content encoding {encoding} is not supported; send one of {supported}."
-        raise RequestRefusedError(415, message, headers={"accept-encoding": supported})
+        raise RequestRefusedError(415, message, reason="unsupported", headers={"accept-encoding": supported})
     return BODY_FORMATS[content_type], encoding
 
 

@@ -4,6 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias, get_args
+
+RefusalReason: TypeAlias = Literal[
+    "queue",
+    "memory",
+    "timeout",
+    "incomplete",
+    "too_large",
+    "unauthorized",
+    "not_found",
+    "bad_method",
+    "unsupported",
+]
+"""The reason for which a request was refused before it was parsed. Those that are sent again: `queue` and `memory`, no
+room for now; `timeout`, it arrived too slowly or too late; `incomplete`, its sender gave up, or gRPC ended the call
+since the body was too large. Those that are not: `too_large`; `unauthorized`; `not_found`, another path or service than
+OTLP's; `bad_method`, not POST; `unsupported`, another content type or encoding."""
+
+REFUSAL_REASONS: Final[tuple[str, ...]] = get_args(RefusalReason)
+
+DEAD_LETTER: Final = "dead_letter"
+"""The reason for which the points of a request are rejected that failed twice by an internal error."""
+
+FAULTS: Final = (
+    "bad_offset", "bad_scale", "bad_time", "bad_value", "bounds_not_increasing", "bucket_mismatch", "count_mismatch",
+    DEAD_LETTER, "no_feature_name", "no_model_name", "no_output_name", "no_provider", "no_temporality", "no_time",
+    "no_value", "not_monotonic", "too_large", "too_many_buckets", "wrong_type",
+)  # fmt: skip
+"""Every reason for which the receivers reject a point, so that each is a series of its metric from the start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +65,11 @@ class ReceivedCounts:
     unused: Mapping[str, int]
     """Log records and spans, by signal, that the processor does not use."""
     unread_requests: Mapping[str, int]
-    """Requests that were refused before parsing, by reason: `queue` and `memory`, which senders send again, and
-    `too_large` and `unauthorized`, which they do not."""
+    """Requests that were refused before parsing, by `RefusalReason`."""
     unread_bytes: Mapping[str, int]
-    """Their bytes as they were sent, as far as they were read, by reason."""
+    """Their bytes by reason, as far as they were read: over HTTP as they were sent, over gRPC after decompression."""
     malformed: int
-    """Requests that are not valid protobuf."""
+    """Requests that are not valid in their encoding."""
     dead_letters: int
     """Requests that failed twice."""
 

@@ -17,18 +17,20 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.serve import health
 from otel_mlmon.processor.serve.access import AccessControl, WebAccess
 from otel_mlmon.processor.serve.authorization import refuse_unauthorized
+from otel_mlmon.processor.serve.openapi import PATH, create_document
 from otel_mlmon.processor.serve.page.history import History
 from otel_mlmon.processor.serve.page.routes import Page
 from otel_mlmon.processor.serve.prometheus import CONTENT_TYPE
 from otel_mlmon.processor.serve.references import References, find_reference, relearn_references
 from otel_mlmon.types import ModelKey
+from otel_mlmon.version import __version__
 
 Overview: TypeAlias = dict[str, Any]
 """`{"models": {id: {…}}, "alerts": [{…}, …]}`, made of JSON values."""
@@ -71,8 +73,9 @@ def create_app(
         return _answer(lambda: {"models": read()["models"]})
 
     def model(request: Request) -> Response:
-        model_id = request.path_params["id"]
-        return _answer(lambda: read()["models"].get(model_id), missing_message=f"There is no model {model_id!r}.")
+        model_id, version = request.path_params["id"], request.query_params.get("version")
+        subject = f"model {model_id!r}" if version is None else f"version {version!r} of a model {model_id!r}"
+        return _answer(lambda: _find_model(read(), model_id, version), missing_message=f"There is no {subject}.")
 
     def reference(request: Request) -> Response:
         model_id, query = request.path_params["id"], request.query_params
@@ -102,21 +105,39 @@ def create_app(
             return Response(metrics(), media_type=CONTENT_TYPE)
         return _error(503, "The processor failed to read its metrics; try again.")
 
-    return Starlette(
-        routes=[
+    routes: list[BaseRoute] = []
+
+    def openapi(_: Request) -> Response:
+        return _answer(lambda: create_document(routes, version=__version__))
+
+    routes.extend(
+        [
             Route("/api/v1/models", models),
             Route("/api/v1/models/{id:path}", model),
             Route("/api/v1/references/{id:path}", reference),
             Route("/api/v1/relearn/{id:path}", relearn_model, methods=["POST"]),
             Route("/api/v1/alerts", alerts),
             Route("/api/v1/setup", lambda _: _answer(setup)),
+            Route(PATH, openapi),
             Route("/metrics", prometheus),
             *health.routes(is_ready),
             *Page(read, setup, history or History()).routes(),
-        ],
+        ]
+    )
+    return Starlette(
+        routes=routes,
         middleware=[Middleware(_SecurityHeaders), Middleware(AccessControl, access=access)],
         exception_handlers={HTTPException: _http_error},
     )
+
+
+def _find_model(overview: Overview, model_id: str, version: str | None) -> dict[str, Any] | None:
+    """Returns the document of a model: of the version that was updated last, or of the one that is named."""
+    latest: dict[str, Any] | None = overview["models"].get(model_id)
+    if latest is None or version is None:
+        return latest
+    document = overview["versions"][model_id].get(version)
+    return {**document, "versions": latest["versions"]} if document is not None else None
 
 
 def _answer(read: Callable[[], Any], *, missing_message: str = "") -> Response:

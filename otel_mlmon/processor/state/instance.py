@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from otel_mlmon.processor.state.repository import RecordKind, Repository, load_records, put_records
+from otel_mlmon.processor.state.repository import RecordKind, Repository, load_records, put_records, transaction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +22,7 @@ INSTANCE: Final = RecordKind("instance", InstanceRecord)
 
 
 def load_instance_id(repository: Repository, create_id: Callable[[], str] = lambda: str(uuid.uuid4())) -> str:
-    """Returns the id that the store has; a new one, which the next commit stores, if it has none.
+    """Returns the id that the store has; a new one, which is stored at once, if it has none.
 
     Raises:
         StoreError: It cannot be read or written.
@@ -30,5 +30,6 @@ def load_instance_id(repository: Repository, create_id: Callable[[], str] = lamb
     instance = load_records(repository, INSTANCE).get("")
     if instance is None:
         instance = InstanceRecord(id=create_id())
-        put_records(repository, INSTANCE, [("", instance)])
+        with transaction(repository):
+            put_records(repository, INSTANCE, [("", instance)])
     return instance.id

@@ -33,6 +33,9 @@ RecordKinds = Mapping[str, RecordKind[Any]]
 
 DAMAGED_FILE_NAME: Final = "mlmon-damaged.sqlite3"
 
+_UNNAMED_KINDS: Final = ("series", "point")
+"""Kinds of record whose keys are lists, but do not name the model."""
+
 
 class CheckResult(NamedTuple):
     """Holds what a check found."""
@@ -111,6 +114,9 @@ def repair_state(directory: Path, kinds: RecordKinds) -> CheckResult:
 def forget_model(directory: Path, kinds: RecordKinds, name: str) -> Counter[str]:
     """Removes everything that is stored of all versions of a model; returns the removed records by kind.
 
+    Records that were set aside go too, unless their keys name other models: what they hold cannot be read any more.
+    What was removed is not left behind in the file either.
+
     Raises:
         StoreError: A processor runs on the directory, or the state cannot be used.
     """
@@ -129,12 +135,44 @@ def forget_model(directory: Path, kinds: RecordKinds, name: str) -> Counter[str]
                 if _drop_model(value, name):
                     repository.put(kind.name, [(key, encode(value, is_compressed=kind.is_compressed))])
                     removed[kind.name] += 1
-        damaged = [key for key in repository.load(DAMAGED) if json.dumps(name) in key]
-        repository.delete(DAMAGED, damaged)
+        damaged = [key for key in repository.load(DAMAGED) if not _names_other_model(key, name)]
+        if damaged:
+            repository.delete(DAMAGED, damaged)
+            removed[DAMAGED] += len(damaged)
         repository.commit()
+        if removed:
+            repository.erase_deleted()
     finally:
         repository.close()
     return removed
+
+
+def list_copies(directory: Path) -> list[Path]:
+    """Returns the files beside the state that may hold more of what was forgotten: copies, and dead letters."""
+    patterns = (DAMAGED_FILE_NAME, "mlmon-format-*.sqlite3", "dead-letters/**/*")
+    return sorted(path for pattern in patterns for path in directory.glob(pattern) if path.is_file())
+
+
+def _names_other_model(key: str, name: str) -> bool:
+    """Returns whether the key of a record that was set aside names models, and this one is not among them.
+
+    A key is a kind, for panes and hours a time, and a JSON document that has the model in it, or only numbers and
+    hashes as those of series and points.
+    """
+    document = key[key.index("[") :] if "[" in key else ""
+    kind = key.partition(" ")[0]
+    if kind in _UNNAMED_KINDS or not document:
+        return False
+    try:
+        return name not in _list_texts(json.loads(document))
+    except ValueError:
+        return False
+
+
+def _list_texts(document: Any) -> set[str]:
+    if isinstance(document, list):
+        return {text for part in document for text in _list_texts(part)}
+    return {document} if isinstance(document, str) else set()
 
 
 def _find_fault(kinds: RecordKinds, kind: str, blob: bytes) -> Iterator[str]:

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Generic, Protocol, TypeVar, get_args, get_origin
@@ -75,7 +76,7 @@ class Repository(Protocol):
         """
 
     def on_rollback(self, undo: Callable[[], None], /) -> None:
-        """Calls `undo` if the next commit fails, so that the caller can write its changes again."""
+        """Calls `undo` if the changes since the last commit are rolled back, so that they can be written again."""
 
     def commit(self) -> None:
         """Makes all changes since the last commit durable: after it returns, a killed process loses none of them.
@@ -83,6 +84,9 @@ class Repository(Protocol):
         Raises:
             StoreError: They cannot be made durable; all of them are rolled back.
         """
+
+    def rollback(self) -> None:
+        """Drops the changes since the last commit, and calls what `on_rollback` was given since, the last first."""
 
     def close(self) -> None:
         """Drops the changes since the last commit, and releases the directory; a second call does nothing."""
@@ -101,6 +105,21 @@ def open_repository(engine: str, directory: Path) -> Repository:
         StoreError: The directory cannot be used, is in use, or holds state of another format or another program.
     """
     return REPOSITORIES.load(engine)(directory)
+
+
+@contextmanager
+def transaction(repository: Repository) -> Iterator[None]:
+    """Commits what is changed inside; any exception, of whatever kind, drops all of it.
+
+    Raises:
+        StoreError: The repository refused a change, or the commit.
+    """
+    try:
+        yield
+        repository.commit()
+    except BaseException:
+        repository.rollback()
+        raise
 
 
 def put_records(repository: Repository, kind: RecordKind[T], records: Iterable[tuple[str, T]]) -> None:

@@ -122,7 +122,7 @@ class SqliteRepository:
             return dict(self._database.execute(statement, (kind, since, until)))
 
     def on_rollback(self, undo: Callable[[], None], /) -> None:
-        """Calls `undo` if the next commit fails."""
+        """Calls `undo` if the changes since the last commit are rolled back."""
         self._undo.append(undo)
 
     def commit(self) -> None:
@@ -135,6 +135,24 @@ class SqliteRepository:
             if self._database.in_transaction:
                 self._database.execute("COMMIT")
         self._undo = []
+
+    def rollback(self) -> None:
+        """Drops the changes since the last commit."""
+        with suppress(sqlite3.Error):
+            self._database.execute("ROLLBACK")
+        undos, self._undo = self._undo, []
+        for undo in reversed(undos):
+            undo()
+
+    def erase_deleted(self) -> None:
+        """Writes the file anew without the remains of records that were deleted and committed.
+
+        Raises:
+            StoreError: The disk refused it; it takes as much room again for a while.
+        """
+        with self._store_errors("cannot be written"):
+            self._database.execute("VACUUM")
+            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
         """Drops the changes since the last commit, and releases the directory."""
@@ -167,7 +185,7 @@ class SqliteRepository:
             run(f"PRAGMA application_id = {APPLICATION_ID}")
         elif version < format_version:
             run("COMMIT")
-            backup_database(path, self._directory / f"mlmon-format-{version}.sqlite3")
+            _replace_backup(path, self._directory / f"mlmon-format-{version}.sqlite3")
             run("BEGIN EXCLUSIVE")
             for step in range(version, format_version):
                 migrations[step](self)
@@ -184,11 +202,7 @@ class SqliteRepository:
             with self._store_errors("cannot be written"):
                 yield
         except StoreError:
-            with suppress(sqlite3.Error):
-                self._database.execute("ROLLBACK")
-            undos, self._undo = self._undo, []
-            for undo in undos:
-                undo()
+            self.rollback()
             raise
 
     @contextmanager
@@ -221,6 +235,17 @@ def backup_database(source: Path, target: Path) -> None:
             writer.close()
     except sqlite3.Error as error:
         raise StoreError(f"{source} cannot be copied to {target}: {error}") from error
+
+
+def _replace_backup(source: Path, target: Path) -> None:
+    """Copies a database; a copy of an attempt that failed, or that began and was killed, is replaced whole."""
+    draft = target.with_suffix(".part")
+    draft.unlink(missing_ok=True)
+    try:
+        backup_database(source, draft)
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def connect_private(path: Path) -> sqlite3.Connection:

@@ -111,6 +111,10 @@ class StateThread(Generic[T, R]):
         self._tick_s = tick_s
         self._queue: queue.SimpleQueue[_Entry[T, R] | None] = queue.SimpleQueue()
         self._stop = threading.Event()
+        self._gate = threading.Lock()
+        """Held for an instant, so that nothing is queued after the thread has looked for the last time."""
+        self._is_closed = False
+        """Whether the thread takes nothing from the queue any more."""
         self._load: Future[None] = Future()
         self._failure: StoreError | None = None
         """Why the last commit failed; None if it succeeded."""
@@ -134,16 +138,19 @@ class StateThread(Generic[T, R]):
         Runs on: any thread; does not wait.
         """
         future: Future[R] = Future()
-        if self._stop.is_set():
-            future.set_exception(StoreError("the processor is stopping"))
-        else:
-            self._queue.put(_Entry(item, future, self._clock() + max_wait_s))
+        with self._gate:
+            is_accepted = not self._stop.is_set() and not self._is_closed
+            if is_accepted:
+                self._queue.put(_Entry(item, future, self._clock() + max_wait_s))
+        if not is_accepted:
+            reason = "the processor is stopping" if self._stop.is_set() else "the state is not loaded"
+            future.set_exception(StoreError(reason))
         return future
 
     @property
     def is_ready(self) -> bool:
         """Whether the state is loaded and stored, and items are accepted."""
-        is_running = self._load.done() and self._thread.is_alive() and not self._stop.is_set()
+        is_running = self._load.done() and not self._is_closed and not self._stop.is_set()
         return is_running and self._failure is None
 
     def shutdown(self, timeout_s: float) -> bool:
@@ -159,22 +166,33 @@ class StateThread(Generic[T, R]):
 
     def _run(self) -> None:
         try:
+            if self._open():
+                self._run_batches()
+        finally:
+            with self._gate:
+                self._is_closed = True
+            for entry in self._drain_queue():  # submitted since the last batch
+                entry.future.set_exception(StoreError("the processor is stopping"))
+
+    def _open(self) -> bool:
+        """Loads the state; returns whether that worked."""
+        try:
             self._handler.open()
             self._load.set_result(None)
         except MlmonError as error:
             self._load.set_exception(error)
-            return
         finally:
             if not self._load.done():  # any other exception goes on to the thread's excepthook
                 self._load.set_exception(StoreError("the state could not be loaded"))
+        return self._load.exception() is None
+
+    def _run_batches(self) -> None:
         try:
             while not self._stop.is_set():
                 self._process(self._wait_for_batch())
             self._process(self._drain_queue())
         finally:
             self._handler.close()
-            for entry in self._drain_queue():  # submitted since the last batch
-                entry.future.set_exception(StoreError("the processor is stopping"))
 
     def _wait_for_batch(self) -> list[_Entry[T, R]]:
         """Waits a tick for the first item, then a commit interval for more."""

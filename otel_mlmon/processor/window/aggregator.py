@@ -112,7 +112,7 @@ class WindowAggregator:
         """Writes what changed since the last save; durable after `repository.commit()`.
 
         Raises:
-            StoreError: The repository refused it. What changed is written again by the next save.
+            StoreError: The repository refused it. After a rollback the next save writes what changed again.
         """
         save_state(self._state, repository, now_ns=self._clock_ns())
 

@@ -14,7 +14,6 @@ from collections.abc import Callable, Hashable, Iterator
 from json.encoder import encode_basestring_ascii
 from typing import Any, Final, NamedTuple, TypeVar
 
-from otel_mlmon.errors import StoreError
 from otel_mlmon.processor.state.repository import RecordKind, Repository, load_each, load_records, put_records
 from otel_mlmon.processor.window.model_windows import ModelProgress, ModelWindows
 from otel_mlmon.processor.window.moving_reference import HOUR_NS, hour_of
@@ -75,35 +74,33 @@ RECORD_KINDS: Final[tuple[RecordKind[Any], ...]] = (
 
 
 def save_state(state: WindowState, repository: Repository, *, now_ns: int) -> None:
-    """Writes what changed since the last save; if this or the commit fails it counts as changed again.
+    """Writes what changed since the last save; if the repository rolls that back it counts as changed again.
+
+    Whatever this raises, the caller rolls back: a part of a save must not be committed.
 
     Raises:
         StoreError: The repository refused it.
     """
     changes, state.changes = state.changes, Changes()
+    compacted_ns = state.compacted_ns
     state.is_stored = True
 
     def undo() -> None:
-        nonlocal changes
         state.changes.merge_earlier(changes)
-        changes = Changes()  # a second call changes nothing
+        state.compacted_ns = compacted_ns
 
     repository.on_rollback(undo)
-    try:
-        if changes.is_started:
-            put_records(repository, STARTED, [("", state.started_ns)])
-        _save(repository, EMBEDDED, changes.embedded, lambda key: state.embedded.get(key, (None,))[0])
-        _save(repository, PROVIDERS, changes.providers, state.providers.get)
-        _save(repository, MODEL, changes.models, lambda key: _progress(state, key))
-        _save(repository, STREAM, changes.streams, lambda key: _stream_record(state, key))
-        _save(repository, SERIES, changes.series, lambda key: _series_state(state, key))
-        _save(repository, POINT, changes.points, lambda point: _point_record(state, *point), _point_key)
-        _save(repository, SENDER, changes.senders, lambda key: _sender_progress(state, *key))
-        _save(repository, ENDED, changes.ended, state.ended.get)
-        _save_panes(state, repository, changes, now_ns)
-    except StoreError:
-        undo()
-        raise
+    if changes.is_started:
+        put_records(repository, STARTED, [("", state.started_ns)])
+    _save(repository, EMBEDDED, changes.embedded, lambda key: state.embedded.get(key, (None,))[0])
+    _save(repository, PROVIDERS, changes.providers, state.providers.get)
+    _save(repository, MODEL, changes.models, lambda key: _progress(state, key))
+    _save(repository, STREAM, changes.streams, lambda key: _stream_record(state, key))
+    _save(repository, SERIES, changes.series, lambda key: _series_state(state, key))
+    _save(repository, POINT, changes.points, lambda point: _point_record(state, *point), _point_key)
+    _save(repository, SENDER, changes.senders, lambda key: _sender_progress(state, *key))
+    _save(repository, ENDED, changes.ended, state.ended.get)
+    _save_panes(state, repository, changes, now_ns)
 
 
 def load_state(state: WindowState, repository: Repository, *, now_ns: int) -> None:

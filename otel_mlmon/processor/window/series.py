@@ -6,10 +6,13 @@ is a new series. Rules:
 
 - The first total of a cumulative series is an increment only if counting began after this process did; else it only
   is only a starting point (`initial_value: auto` of the Collector's `cumulative_to_delta`).
-- A total that falls was reset; all of it is an increment.
+- Totals of one start do not fall, whatever their times say and in whatever order they come: the largest is the last
+  one. One that exceeds it adds what it exceeds it by, one that does not is an old one, and is in the last one already.
+  So a clock that jumps back and forth, retries that overtake each other, and two writers under one identity and start
+  (of whom the one that counts more is counted) never count anything twice.
+- A total that falls was reset only where its start is unknown, and both its time and its arrival are later; all of it
+  is an increment then. A sender that knows its start says so by a new one.
 - A total in other buckets than before is only a new starting point.
-- A total of an earlier time than the last one adds what it exceeds it by: totals do not fall, so the sender's clock was
-  set back. One that exceeds it by nothing is an old one, and is in the last one already.
 - A repeated delta is recognised by its time: the last `MAX_CONSUMED_KEYS` exactly, an older one where its interval is
   counted already. It may be another one that overlaps; then it is rejected, since it might be counted twice.
 - Choice: delta points of one series that overlap without being equal are all counted. The Collector drops them; but
@@ -208,7 +211,8 @@ class Series:
         state, count = self.state, 0
         last = _Total(state.total, state.total_ns, state.total_received_ns)
         for key, point in sorted(self.pending.items(), key=lambda item: (item[1].time_ns, item[0][1])):
-            last, increment, _ = _step(last, point, is_first_counted=last.value is None and is_complete(state, *key))
+            is_first_counted = last.value is None and is_complete(state, *key)
+            last, increment, _ = _step(last, point, has_start=state.key.start_ns > 0, is_first_counted=is_first_counted)
             count += increment.total if increment is not None else 0
         return count
 
@@ -223,7 +227,9 @@ class Series:
         state = self.state
         last = _Total(state.total, state.total_ns, state.total_received_ns)
         is_first_counted = last.value is None and is_complete(state, *key)
-        last, increment, is_reset = _step(last, point, is_first_counted=is_first_counted)
+        last, increment, is_reset = _step(
+            last, point, has_start=state.key.start_ns > 0, is_first_counted=is_first_counted
+        )
         state.total, state.total_ns, state.total_received_ns = last
         self.resets += is_reset
         return increment
@@ -238,12 +244,15 @@ class _Total(NamedTuple):
     received_ns: int
 
 
-def _step(last: _Total, point: Point, *, is_first_counted: bool) -> tuple[_Total, PointValue | None, bool]:
+def _step(
+    last: _Total, point: Point, *, has_start: bool, is_first_counted: bool
+) -> tuple[_Total, PointValue | None, bool]:
     """Takes the step from the last total to that of a point; returns where it leads, its increment, and if it reset.
 
     Args:
         last: Where the series stands.
         point: The next point.
+        has_start: Whether the start of the series is known, so that a reset would have begun another series.
         is_first_counted: Whether a first total is an increment.
     """
     value = point.value
@@ -253,7 +262,7 @@ def _step(last: _Total, point: Point, *, is_first_counted: bool) -> tuple[_Total
     has_form = value.has_form_of(last.value)
     increment = value.subtract(last.value) if has_form else None
     # One that was received before the last total is an old one too, where a clock was set back between the two.
-    is_old = point.time_ns <= last.time_ns or point.received_ns < last.received_ns
+    is_old = point.time_ns <= last.time_ns or point.received_ns < last.received_ns or (has_start and has_form)
     if is_old and (increment is None or not increment.total):
         return last, None, False
     if increment is None:

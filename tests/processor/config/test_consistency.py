@@ -51,6 +51,23 @@ def faults(folder: Path, text: str) -> list[str]:
         ),
         ("alerts: {notify: [{otlp: {}}]}\nforward: {endpoint: 'http://127.0.0.1:14317'}", []),
         (
+            'web: {listen: "127.0.0.1:9"}\nalerts:\n  notify:\n    - webhook:\n        url: http://localhost:9/x\n',
+            ["5: alerts.notify[0].webhook.url: is web.listen of this processor itself"],
+        ),
+        (
+            'receiver: {http: "0.0.0.0:9"}\nalerts: {notify: [{alertmanager: {urls: ["http://127.0.0.1:1", '
+            '"http://127.0.0.1:9"]}}]}',
+            ["2: alerts.notify[0].alertmanager.urls[1]: is receiver.http of this processor itself"],
+        ),
+        ("alerts: {notify: [{command: {run: [sh, -c, 'exit 0']}}]}", []),
+        (
+            "alerts:\n  notify:\n    - command:\n        run: [/nowhere/rollback]\n",
+            [
+                "4: alerts.notify[0].command.run: there is no program '/nowhere/rollback' that can be run: "
+                "alerts would go nowhere"
+            ],
+        ),
+        (
             "models:\n  fraud:\n    reference:\n      file: /nowhere/x.json\n",
             ["4: models.fraud.reference.file: there is no file '/nowhere/x.json' that can be read"],
         ),

@@ -33,10 +33,12 @@ def test_a_stored_cycle_goes_on() -> None:
     first, again = evaluator(), evaluator()
     for pane in range(3 * PANES):
         first.evaluate([window(pane)])
-    ((stream, state),) = first.pop_changed_cycles()
+    ((stream, state),) = first.changed_cycles()
+    assert first.changed_cycles() == [(stream, state)]  # until it is stored
     assert stream == STREAM
     assert len(state.days) == 2
-    assert first.pop_changed_cycles() == []
+    first.clear_changed_cycles()
+    assert first.changed_cycles() == []
     stored = decode(encode(state), CycleState)
     assert plain(stored.days[0]) == plain(state.days[0])
     again.restore(STREAM, first.state(STREAM))
@@ -51,7 +53,7 @@ def test_references_that_move_with_time_and_allowances_have_no_cycle() -> None:
         judged = evaluator()
         for pane in range(PANES // 2):
             judged.evaluate([window(pane, origin=origin)])
-        assert judged.pop_changed_cycles() == []
+        assert judged.changed_cycles() == []
 
 
 def test_a_stream_that_is_removed_forgets_its_cycle() -> None:
@@ -59,4 +61,4 @@ def test_a_stream_that_is_removed_forgets_its_cycle() -> None:
     for pane in range(12):
         judged.evaluate([window(pane)])
     judged.remove_stream(STREAM)
-    assert judged.pop_changed_cycles() == []
+    assert judged.changed_cycles() == []

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from otel_mlmon.processor.receive.data_point import DataPoint, Rejections, Telem
 from otel_mlmon.processor.receive.grpc import SERVICES, GrpcReceiver
 from tests.support.certificates import make_certificate
 from tests.support.otlp_requests import counter, predictions, request
+from tests.support.processes import until
 
 Deliver = Callable[[tuple[TelemetryItem, ...]], "Future[Rejections]"]
 
@@ -259,3 +261,80 @@ def test_tls_demands_a_client_certificate_where_an_authority_is_set(serve: Calla
             except grpc.RpcError as error:
                 codes.append(error.code())
     assert codes == [grpc.StatusCode.UNAVAILABLE, b""]
+
+
+@contextmanager
+def unfinished_calls(address: str, number: int, **options: Any) -> Iterator[list[Any]]:
+    """Calls that have begun and send no body."""
+    may_end = threading.Event()
+
+    def body() -> Iterator[bytes]:
+        may_end.wait(60)
+        yield b""
+
+    with grpc.insecure_channel(address) as channel:
+        call = channel.stream_unary(f"/{SERVICES['metrics']}/Export")
+        calls = [call.future(body(), timeout=60, **options) for _ in range(number)]
+        try:
+            yield calls
+        finally:
+            may_end.set()
+
+
+def test_only_as_many_bodies_arrive_as_there_is_room_for_and_slow_ones_give_way(serve: Callable[..., str]) -> None:
+    store = Store()
+    admission = Admission(store.deliver, max_request_bytes=10_000, max_pending_bytes=20_000)
+    address = serve(store.deliver, admission=admission, patience_s=0.5)
+    with unfinished_calls(address, 2) as slow:
+        until(lambda: try_export(address) is None)
+        until(lambda: any(call.done() for call in slow))
+        assert {call.code() for call in slow if call.done()} == {grpc.StatusCode.CANCELLED}
+    until(lambda: admission.counts.unread_requests.get("incomplete", 0) >= 1)
+    assert len(store.items) >= 1
+
+
+def try_export(address: str) -> Any:
+    """Sends a request; returns the error if it is refused, which must be for now."""
+    try:
+        export(address, predictions())
+    except grpc.RpcError as error:
+        return error
+    return None
+
+
+def test_those_without_a_turn_are_refused_for_now_and_counted(serve: Callable[..., str]) -> None:
+    store = Store()
+    admission = Admission(store.deliver, max_request_bytes=10_000, max_pending_bytes=10_000)
+    address = serve(store.deliver, admission=admission, patience_s=0.0)
+    with unfinished_calls(address, 1):
+        error = until(lambda: try_export(address))
+        assert (error.code(), delays_s(error)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, (1.0, 1.0))
+        assert admission.counts.unread_requests["memory"] >= 1
+    until(lambda: try_export(address) is None)
+
+
+def test_a_token_is_looked_at_before_the_body(serve: Callable[..., str]) -> None:
+    admission = Admission(Store().deliver)
+    address = serve(Store().deliver, admission=admission, token="secret")
+    with unfinished_calls(address, 1) as (call,):
+        assert call.exception(timeout=30).code() is grpc.StatusCode.UNAUTHENTICATED
+    assert (dict(admission.counts.unread_requests), dict(admission.counts.unread_bytes)) == (
+        {"unauthorized": 1},
+        {"unauthorized": 0},
+    )
+
+
+def test_bodies_that_are_too_large_and_methods_that_are_none_are_counted(serve: Callable[..., str]) -> None:
+    admission = Admission(Store().deliver, max_request_bytes=1_000)
+    address = serve(Store().deliver, admission=admission)
+    assert refusal(address, b"x" * 2_000).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    until(lambda: sum(admission.counts.unread_requests.values()) == 1)
+    with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as failed:
+        channel.unary_unary("/opentelemetry.proto.collector.profiles.v1.ProfilesService/Export")(b"", timeout=10)
+    assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert admission.counts.unread_requests["not_found"] == 1
+    error = refusal(address, b"x" * 2_000, compression=grpc.Compression.Gzip)
+    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    until(lambda: sum(admission.counts.unread_requests.values()) == 3)
+    # gRPC ends the call by itself, and which of the two is seen first differs.
+    assert set(admission.counts.unread_requests) <= {"too_large", "incomplete", "not_found"}

@@ -10,6 +10,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from otel_mlmon.processor.receive.http import (
 )
 from tests.support.certificates import make_certificate
 from tests.support.otlp_requests import counter, predictions, request
+from tests.support.processes import until
 
 BODY = predictions(points=2).SerializeToString()
 NO_PATH = "There is no such path; send OTLP to one of /v1/metrics, /v1/logs, /v1/traces."
@@ -463,3 +465,73 @@ def post_encrypted(address: str, context: ssl.SSLContext) -> int:
         return connection.getresponse().status
     finally:
         connection.close()
+
+
+def raw_request(address: str, text: bytes) -> bytes:
+    """Sends bytes and leaves without an answer if they are not a whole request; returns the head of the answer."""
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(text)
+        return connection.recv(65536) if text.endswith(b"!") else b""
+
+
+def test_every_request_that_is_refused_unread_is_counted_with_the_bytes_that_were_read(
+    serve: Callable[..., str],
+) -> None:
+    admission = Admission(Store().deliver, max_request_bytes=1_000)
+    address = serve(Store().deliver, admission=admission, token="secret", body_timeout_s=0.2)
+    allowed = {"content-type": PROTOBUF, "authorization": "Bearer secret"}
+
+    def status(method: str, path: str, body: Any, **headers: str) -> int:
+        with closing(http.client.HTTPConnection(address, timeout=30)) as connection:
+            connection.request(method, path, body, {**allowed, **headers})
+            with connection.getresponse() as answered:
+                return answered.status
+
+    compressed = gzip.compress(b"x" * 2_000)
+    statuses = [
+        status("POST", "/v1/profiles", b"12345"),
+        status("GET", "/v1/metrics", None),
+        status("POST", "/v1/metrics", b"12345", **{"content-type": "text/plain"}),
+        status("POST", "/v1/metrics", b"12345", **{"content-encoding": "snappy"}),
+        status("POST", "/v1/metrics", b"12345", authorization="Bearer other"),
+        status("POST", "/v1/metrics", b"x" * 2_000),
+        status("POST", "/v1/metrics", compressed, **{"content-encoding": "gzip"}),
+        status("POST", "/v1/metrics", b"no gzip", **{"content-encoding": "gzip"}),
+    ]
+    assert statuses == [404, 405, 415, 415, 401, 413, 413, 400]
+    head = b"POST /v1/metrics HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\n"
+    head += b"authorization: Bearer secret\r\ncontent-length: 100\r\n\r\n"
+    assert b" 408 " in raw_request(address, head + b"123456!")
+    raw_request(address, head + b"123")
+    until(lambda: admission.counts.unread_requests.get("incomplete"))
+    counts = admission.counts
+    assert dict(counts.unread_requests) == {
+        "not_found": 1,
+        "bad_method": 1,
+        "unsupported": 2,
+        "unauthorized": 1,
+        "too_large": 2,
+        "timeout": 1,
+        "incomplete": 1,
+    }
+    assert dict(counts.unread_bytes) == {
+        "not_found": 0,
+        "bad_method": 0,
+        "unsupported": 0,
+        "unauthorized": 0,
+        "too_large": len(compressed),
+        "timeout": 7,
+        "incomplete": 3,
+    }
+    assert counts.malformed == 1
+
+
+def test_a_compressed_request_that_finds_no_room_is_counted_as_it_was_sent(serve: Callable[..., str]) -> None:
+    store = Store()
+    admission = Admission(store.deliver, max_pending_bytes=1_000)
+    body = gzip.compress(b"x" * 900)
+    place = admission.admit(990)
+    status, *_ = post(serve(store.deliver, admission=admission), body, **{"content-encoding": "gzip"})
+    admission.release(place)
+    assert (status, dict(admission.counts.unread_bytes)) == (429, {"memory": len(body)})

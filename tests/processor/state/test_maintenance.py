@@ -17,6 +17,7 @@ from otel_mlmon.processor.state.maintenance import (
     check_state,
     export_state,
     forget_model,
+    list_copies,
     repair_state,
 )
 from otel_mlmon.processor.state.sqlite import FILE_NAME, LOCK_NAME, SqliteRepository, backup_database
@@ -143,3 +144,45 @@ def test_without_a_state_it_is_a_sentence(tmp_path: Path) -> None:
     for action in (check_state, repair_state):
         with pytest.raises(StoreError, match="there is no state in"):
             action(tmp_path, RECORD_KINDS)
+
+
+def test_what_cannot_be_read_is_forgotten_too_unless_it_is_of_another_model(tmp_path: Path) -> None:
+    with SimulatedProcessor() as processor:
+        for _ in range(4):
+            for model in ("shop", "other"):
+                processor.send_counts(model, labels={"a": 10})
+            processor.advance(10)
+        processor.send_counts("shop", labels={"a": 10})
+        backup_database(Path(processor._directory.name) / "data" / FILE_NAME, tmp_path / FILE_NAME)
+    kinds = ("series", "point", "pane", "stream", "alerts", "ended")
+    for kind in kinds:
+        damage_record(tmp_path, kind)
+    repair_state(tmp_path, RECORD_KINDS)
+    before = damaged_keys(tmp_path)
+    assert {key.partition(" ")[0] for key in before} >= {"series", "pane", "stream"}
+    removed = forget_model(tmp_path, RECORD_KINDS, "shop")
+    after = damaged_keys(tmp_path)
+    assert after == [key for key in before if '"other"' in key]
+    assert removed["damaged"] == len(before) - len(after)
+
+
+def damaged_keys(directory: Path) -> list[str]:
+    database = sqlite3.connect(directory / FILE_NAME)
+    keys = [key for (key,) in database.execute("SELECT key FROM state WHERE kind = 'damaged' ORDER BY key")]
+    database.close()
+    return keys
+
+
+def test_what_was_forgotten_is_not_left_in_the_file_and_copies_are_named(tmp_path: Path) -> None:
+    repository = SqliteRepository(tmp_path)
+    repository.put("damaged", [(f"series {number}", b"secret-customer" * 100) for number in range(50)])
+    repository.commit()
+    repository.close()
+    copies = ["mlmon-damaged.sqlite3", "mlmon-format-5.sqlite3", "dead-letters/requests/metrics-1.pb"]
+    for name in copies:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert forget_model(tmp_path, RECORD_KINDS, "shop") == {"damaged": 50}
+    left = [path.name for path in tmp_path.glob(f"{FILE_NAME}*") if b"secret-customer" in path.read_bytes()]
+    assert left == []
+    assert list_copies(tmp_path) == sorted(tmp_path / name for name in copies)

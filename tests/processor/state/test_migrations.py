@@ -95,6 +95,18 @@ def test_a_migration_that_fails_changes_nothing(directory: Path) -> None:
     repository.close()
 
 
+def test_after_an_attempt_that_failed_a_later_one_works_with_a_copy_of_what_was(directory: Path) -> None:
+    copy = directory / "mlmon-format-1.sqlite3"
+    for _ in range(2):
+        with pytest.raises(StoreError, match="the disk is full"):
+            SqliteRepository(directory, format_version=2, migrations={1: fail})
+    copy.write_bytes(b"of a copy that was cut off")
+    copy.with_suffix(".part").write_bytes(b"likewise")
+    SqliteRepository(directory, format_version=2, migrations={1: rename}).close()
+    assert (version_of(directory / FILE_NAME), version_of(copy)) == (2, 1)
+    assert not copy.with_suffix(".part").exists()
+
+
 def test_a_format_without_a_migration_or_from_the_future_is_refused(directory: Path) -> None:
     for version in (3, 0):
         with pytest.raises(StoreError, match="has state of format 1"):

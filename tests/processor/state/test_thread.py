@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 
 import pytest
@@ -244,3 +246,35 @@ def test_what_waited_for_longer_than_its_sender_is_refused_and_what_has_no_limit
     assert refusal.value.retry_after_s == 1.0
     assert owner.shutdown(DEADLINE_S)
     assert work.durable_items == [0, 2]
+
+
+def test_where_nothing_could_be_loaded_everything_is_refused_at_once() -> None:
+    owner: StateThread[int, int] = StateThread(Ledger(open_fault=StoreError("locked")), commit_interval_s=0.0)
+    queued = owner.submit(1)
+    with pytest.raises(StoreError, match="locked"):
+        owner.start()
+    assert isinstance(queued.exception(DEADLINE_S), StoreError)
+    assert isinstance(owner.submit(2).exception(DEADLINE_S), StoreError)
+    assert not owner.is_ready
+    assert owner.shutdown(DEADLINE_S)
+
+
+def test_whatever_is_submitted_while_the_thread_ends_is_answered() -> None:
+    for _ in range(20):
+        owner: StateThread[int, int] = StateThread(Ledger(), commit_interval_s=0.0, tick_s=0.01)
+        owner.start()
+        futures: queue.SimpleQueue[Future[int]] = queue.SimpleQueue()
+        sender = threading.Thread(target=submit_many, args=(owner, futures))
+        sender.start()
+        outcomes = [futures.get(timeout=DEADLINE_S).exception(DEADLINE_S)]
+        assert owner.shutdown(DEADLINE_S)
+        sender.join(DEADLINE_S)
+        while not futures.empty():
+            outcomes.append(futures.get().exception(DEADLINE_S))
+        assert len(outcomes) == 300
+        assert {type(outcome) for outcome in outcomes} <= {type(None), StoreError}
+
+
+def submit_many(owner: StateThread[int, int], futures: queue.SimpleQueue[Future[int]]) -> None:
+    for number in range(300):
+        futures.put(owner.submit(number))

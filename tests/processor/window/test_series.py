@@ -216,8 +216,45 @@ def test_a_total_of_an_earlier_time_adds_what_it_exceeds_the_last_one_by() -> No
     for time_ns, count in totals:
         series.pending[1, time_ns] = Point(100, time_ns, 0, PointValue(counter=count))
         increments += [increment for _, _, increment in series.consume(100, is_complete=lambda *_: True)]
-    assert [increment and increment.total for increment in increments] == [4, 5, None, None, 2, 1, 3, None]
-    assert (series.state.total, series.state.total_ns, series.resets) == (PointValue(counter=3), 22, 1)
+    assert [increment and increment.total for increment in increments] == [4, 5, None, None, 2, 1, None, None]
+    assert (series.state.total, series.state.total_ns, series.resets) == (PointValue(counter=12), 21, 0)
+
+
+def test_a_total_of_unknown_start_that_falls_was_reset_if_its_time_and_its_arrival_are_later() -> None:
+    series = series_of(0)
+    increments = []
+    for time_ns, received_ns, count in ((10, 10, 4), (20, 20, 9), (15, 30, 2), (25, 15, 7), (30, 40, 3)):
+        series.pending[0, time_ns] = Point(100, time_ns, received_ns, PointValue(counter=count))
+        increments += [increment for _, _, increment in series.consume(100, is_complete=lambda *_: True)]
+    assert [increment and increment.total for increment in increments] == [4, 5, None, None, 3]
+    assert series.resets == 1
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    counts=st.lists(st.integers(0, 20), min_size=1, max_size=8),
+    clock=st.lists(st.integers(1, 90), min_size=8, max_size=8, unique=True),
+    order=st.randoms(use_true_random=False),
+    closes=st.sets(st.integers(0, 7)),
+)
+def test_totals_of_a_known_start_add_up_to_the_largest_whatever_the_clock_and_the_order_of_arrival(
+    counts: list[int], clock: list[int], order: Any, closes: set[int]
+) -> None:
+    totals = [sum(counts[: number + 1]) for number in range(len(counts))]
+    arrivals = list(zip(totals, clock, strict=False))
+    order.shuffle(arrivals)
+    series = series_of(1)
+    increments: list[PointValue | None] = []
+    for number, (total, time_ns) in enumerate(arrivals):
+        series.pending[1, time_ns] = Point(100, time_ns, number, PointValue(counter=total))
+        if number in closes:
+            increments += [increment for _, _, increment in series.consume(100, is_complete=lambda *_: True)]
+    expected = sum(increment.total for increment in increments if increment is not None)
+    expected += series.count_pending(is_complete=lambda *_: True)
+    increments += [increment for _, _, increment in series.consume(100, is_complete=lambda *_: True)]
+    counted = sum(increment.total for increment in increments if increment is not None)
+    assert counted == expected == max(totals)
+    assert (series.state.total, series.resets) == (PointValue(counter=max(totals)), 0)
 
 
 @pytest.mark.parametrize("is_repeated", [True, False])

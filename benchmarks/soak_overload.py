@@ -1,0 +1,221 @@
+"""Twice the load that the processor takes, as an open loop, for `python -m benchmarks.soak overload`.
+
+Requests come by the clock, however slow the answers are, as those of many applications do. Each is tried until it is
+acknowledged: its sender waits `patience_s` for an answer, and after a refusal for as long as it was told, or longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+
+import grpc
+from google.rpc.error_details_pb2 import RetryInfo
+
+from tests.support.otlp_requests import DELTA, counter, request
+from tests.support.processes import Processor, processor
+
+PATIENCE_S: Final = 5.0
+PANE_NS: Final = 10**9
+CHANNELS: Final = 8
+"""Connections over gRPC; over HTTP each attempt has one of its own."""
+METHOD: Final = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
+
+Protocol: TypeAlias = Literal["http", "grpc"]
+
+
+class Answer(NamedTuple):
+    """The answer to one attempt."""
+
+    status: str
+    """`accepted`, `partial`, `refused`, `timeout` or another status."""
+    retry_after_s: float = 0.0
+
+
+@dataclass(kw_only=True)
+class Load:
+    """What came of the requests of all senders."""
+
+    points: int
+    """Of one request."""
+    patience_s: float = PATIENCE_S
+    answers: Counter[str] = field(default_factory=Counter)
+    acknowledged_points: int = 0
+    sent_points: int = 0
+    slowest_s: dict[str, float] = field(default_factory=dict)
+    """The longest time until an answer, by answer."""
+    memory_bytes: list[int] = field(default_factory=list)
+
+
+Send: TypeAlias = Callable[[bytes], Awaitable[Answer]]
+
+
+def points_request(sender: str, time_ns: int, points: int) -> bytes:
+    """A request of so many series of one sender, one prediction each."""
+    message = request("ml.predictions", "sum", counter(1), points=points, temporality=DELTA)
+    resource = message.resource_metrics[0]
+    resource.resource.attributes.add(key="service.instance.id").value.string_value = sender
+    for index, point in enumerate(resource.scope_metrics[0].metrics[0].sum.data_points):
+        point.attributes.add(key="ml.prediction.label").value.string_value = f"label-{index % 40}"
+        point.start_time_unix_nano, point.time_unix_nano = time_ns - PANE_NS + index, time_ns + index
+    return bytes(message.SerializeToString())
+
+
+def http_sender(running: Processor) -> Send:
+    """Returns what sends a request over HTTP, on a connection of its own."""
+
+    async def send(body: bytes) -> Answer:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.http)
+        try:
+            head = (
+                f"POST /v1/metrics HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: {len(body)}\r\nconnection: close\r\n"
+            )
+            writer.write(head.encode() + b"content-type: application/x-protobuf\r\n\r\n" + body)
+            await writer.drain()
+            head_text, _, content = (await reader.read()).partition(b"\r\n\r\n")
+        finally:
+            writer.close()
+        lines = head_text.decode("latin-1").lower().split("\r\n")
+        status = lines[0].split()[1] if lines[0] else "closed"
+        delays = [float(line.partition(":")[2]) for line in lines if line.startswith("retry-after:")]
+        name = {"200": "partial" if content else "accepted", "429": "refused"}.get(status, status)
+        return Answer(name, delays[0] if delays else 0.0)
+
+    return send
+
+
+def grpc_sender(running: Processor) -> Send:
+    """Returns what sends a request over gRPC, on one of a few connections."""
+    target, options = f"127.0.0.1:{running.grpc}", [("grpc.use_local_subchannel_pool", 1)]
+    calls = itertools.cycle([grpc.aio.insecure_channel(target, options).unary_unary(METHOD) for _ in range(CHANNELS)])
+
+    async def send(body: bytes) -> Answer:
+        try:
+            return Answer("partial" if await next(calls)(body) else "accepted")
+        except grpc.RpcError as error:
+            failure: Any = error
+            trailer = dict(failure.trailing_metadata() or ()).get("google.rpc.retryinfo-bin")
+            delay = RetryInfo.FromString(trailer).retry_delay.ToTimedelta().total_seconds() if trailer else 0.0
+            is_refused = failure.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            return Answer("refused" if is_refused else failure.code().name, delay)
+
+    return send
+
+
+SENDERS: Final[dict[Protocol, Callable[[Processor], Send]]] = {"http": http_sender, "grpc": grpc_sender}
+
+
+async def attempt(send: Send, body: bytes, load: Load) -> Answer:
+    """Sends a request once, and notes what came of it."""
+    begins_s = time.monotonic()
+    try:
+        answer = await asyncio.wait_for(send(body), load.patience_s)
+    except asyncio.TimeoutError:
+        answer = Answer("timeout")
+    except OSError:
+        answer = Answer("closed")
+    load.answers[answer.status] += 1
+    load.acknowledged_points += load.points if answer.status == "accepted" else 0
+    load.slowest_s[answer.status] = max(load.slowest_s.get(answer.status, 0.0), time.monotonic() - begins_s)
+    return answer
+
+
+async def deliver(send: Send, body: bytes, load: Load) -> None:
+    """Sends a request until it is acknowledged."""
+    while (answer := await attempt(send, body, load)).status not in ("accepted", "partial"):
+        await asyncio.sleep(max(answer.retry_after_s, 0.5) * random.uniform(1.0, 2.0))
+
+
+async def measure_capacity(send: Send, load: Load, *, seconds: float) -> float:
+    """Returns the requests a second that eight patient senders get through, one after another."""
+    ends_s = time.monotonic() + seconds
+
+    async def work(sender: int) -> None:
+        number = 0
+        while time.monotonic() < ends_s:
+            number += 1
+            await attempt(send, points_request(f"warm-{sender}-{number}", time.time_ns(), load.points), load)
+
+    await asyncio.gather(*map(work, range(8)))
+    if set(load.answers) != {"accepted"}:
+        raise RuntimeError(f"eight senders were answered {dict(load.answers)}")
+    return load.answers["accepted"] / seconds
+
+
+async def offer(send: Send, running: Processor, load: Load, *, rate: float, seconds: float) -> None:
+    """Begins requests at a rate, whatever became of those before, and waits until each has been acknowledged."""
+    deliveries: list[asyncio.Task[None]] = []
+    begins_s = time.monotonic()
+    for number in itertools.count():
+        await asyncio.sleep(max(0.0, begins_s + number / rate - time.monotonic()))
+        if time.monotonic() - begins_s >= seconds:
+            break
+        body = points_request(f"load-{number}", time.time_ns(), load.points)
+        deliveries.append(asyncio.create_task(deliver(send, body, load)))
+        load.sent_points += load.points
+        load.memory_bytes.append(resident_bytes(running))
+    await asyncio.gather(*deliveries)
+    load.memory_bytes.append(resident_bytes(running))
+
+
+def resident_bytes(running: Processor) -> int:
+    """The processor's resident memory."""
+    assert running.child is not None
+    fields = Path(f"/proc/{running.child.pid}/status").read_text(encoding="utf-8")
+    return int(next(line for line in fields.splitlines() if line.startswith("VmRSS")).split()[1]) * 1024
+
+
+def overload(
+    *,
+    seconds: float,
+    points: int = 500,
+    warm_up_s: float = 5.0,
+    protocol: Protocol = "http",
+    patience_s: float = PATIENCE_S,
+) -> list[str]:
+    """Offers twice the capacity; returns what was promised and not held."""
+    sections = {"windows": {"pane": "1s", "lateness": "60s", "rolling": "1h"}}
+    warm_up = Load(points=points, patience_s=60.0)
+    load = Load(points=points, patience_s=patience_s)
+    with tempfile.TemporaryDirectory() as folder, processor(Path(folder), **sections) as running:
+
+        async def run() -> float:
+            send = SENDERS[protocol](running)
+            capacity = await measure_capacity(send, warm_up, seconds=warm_up_s)
+            load.memory_bytes.append(resident_bytes(running))
+            await offer(send, running, load, rate=2 * capacity, seconds=seconds)
+            return capacity
+
+        capacity = asyncio.run(run())
+        total = sum(load.answers.values())
+        print(f"overload over {protocol}: {2 * capacity:.1f} requests/s of {points} points for {seconds:g} s")
+        print(f"  answers {dict(load.answers)}, the slowest in s {load.slowest_s}")
+        print(f"  memory {load.memory_bytes[0] >> 20} to {max(load.memory_bytes) >> 20} MiB")
+
+        def counted() -> int:
+            document = running.model("fraud") or {}
+            return int(document.get("predictions") or 0) - warm_up.acknowledged_points
+
+        ends_s = time.monotonic() + 120
+        while counted() != load.sent_points and time.monotonic() < ends_s:
+            time.sleep(0.5)
+        print(
+            f"  points sent {load.sent_points}, acknowledged {load.acknowledged_points}, counted {counted()}",
+            flush=True,
+        )
+        growth_bytes = max(load.memory_bytes) - load.memory_bytes[0]
+        checks = {
+            f"{load.answers['timeout']} of {total} requests timed out": load.answers["timeout"] > total / 50,
+            f"of {load.sent_points} points {counted()} were counted": counted() != load.sent_points,
+            "points were answered with a partial success": load.answers["partial"] > 0,
+            f"memory grew by {growth_bytes} bytes": growth_bytes > 512 * 2**20,
+        }
+        return [fault for fault, is_broken in checks.items() if is_broken]

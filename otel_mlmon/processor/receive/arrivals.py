@@ -1,0 +1,81 @@
+"""Bounds the bodies that arrive at a time where their size is not known before they are whole, as over gRPC.
+
+Each may be as large as the largest request, so only so many arrive as have room together; the others wait unread in
+their connections, where HTTP/2 holds them back. A body that arrives slowly while others wait is given up, so that a few
+senders who send nothing do not keep everybody else out.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(slots=True, eq=False)
+class _Arrival:
+    """A body that arrives."""
+
+    began_s: float
+    give_up: Callable[[], object]
+    is_given_up: bool = False
+
+
+class ArrivingBodies:
+    """Lets a limited number of bodies arrive at a time.
+
+    Runs on: any thread; each waits for `patience_s` at most.
+
+    Args:
+        limit: How many bodies arrive at a time, above 0.
+        patience_s: How long a body waits for its turn, and how long it may take while others wait, in seconds.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(self, limit: int, *, patience_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limit = limit
+        self._patience_s = patience_s
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._arrivals: list[_Arrival] = []
+        """The oldest first."""
+
+    @contextmanager
+    def arrive(self, give_up: Callable[[], object]) -> Iterator[bool]:
+        """Waits for the turn of a body, which is received inside; gives False if its turn did not come in time.
+
+        Args:
+            give_up: Ends the receiving from another thread; returns at once.
+        """
+        arrival = self._enter(give_up)
+        try:
+            yield arrival is not None
+        finally:
+            if arrival is not None:
+                with self._changed:
+                    self._arrivals.remove(arrival)
+                    self._changed.notify()
+
+    def _enter(self, give_up: Callable[[], object]) -> _Arrival | None:
+        ends_s = self._clock() + self._patience_s
+        with self._changed:
+            while len(self._arrivals) >= self._limit:
+                now_s = self._clock()
+                if now_s >= ends_s:
+                    return None
+                self._changed.wait(max(0.0, min(ends_s, self._end_slow(now_s)) - now_s))
+            arrival = _Arrival(self._clock(), give_up)
+            self._arrivals.append(arrival)
+            return arrival
+
+    def _end_slow(self, now_s: float) -> float:
+        """Gives up the bodies that take too long; returns when the next does. Called under the lock."""
+        for arrival in self._arrivals:
+            if arrival.began_s + self._patience_s > now_s:
+                return arrival.began_s + self._patience_s
+            if not arrival.is_given_up:
+                arrival.is_given_up = True
+                arrival.give_up()
+        return now_s + self._patience_s
