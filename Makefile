@@ -7,7 +7,7 @@ MODELS := $(VENV)/.models
 # Sentry's SDK is one client a process: its tests have processes of their own.
 SENTRY := tests/instrumentation/sentry
 
-.PHONY: setup models models-table format lint types docs test e2e sdks collector sentry-peers cases mutants paths bench compare soak audit demo pictures check clean
+.PHONY: setup models models-table format lint types docs test e2e sdks collector backends prometheus3 sentry-peers cases mutants paths bench compare soak audit demo pictures check clean
 
 setup: $(STAMP)
 
@@ -33,6 +33,26 @@ collector: .collector/otelcol .collector/compose-go   ## a real Collector for th
 .collector/compose-go: Makefile
 	GOBIN=$(CURDIR)/.collector go install github.com/compose-spec/compose-go/v2/cmd@v2.9.0
 	mv .collector/cmd $@
+
+VICTORIA_METRICS ?= v1.136.23
+PROMETHEUS ?= v0.313.2
+backends: .collector/victoria-metrics .collector/rotel   ## back ends that take OTLP, for the end-to-end suite; needs Go
+
+.collector/victoria-metrics: Makefile
+	GOBIN=$(CURDIR)/.collector go install github.com/VictoriaMetrics/VictoriaMetrics/app/victoria-metrics@$(VICTORIA_METRICS)
+	@touch $@
+
+prometheus3: .collector/prometheus3   ## Prometheus 3, which takes many minutes, for one more test; needs Go
+
+# Not by `go install`, which refuses a module that replaces another; without what discovers targets of clouds.
+.collector/prometheus3: Makefile
+	mkdir -p .collector/prometheus-build
+	cd .collector/prometheus-build && { test -f go.mod || go mod init build; } && go get github.com/prometheus/prometheus/cmd/prometheus@$(PROMETHEUS)
+	cd .collector/prometheus-build && go build -tags remove_all_sd -o ../prometheus3 github.com/prometheus/prometheus/cmd/prometheus
+
+.collector/rotel: Makefile
+	$(PYTHON) -m pip install --quiet --pre --target $@ rotel==0.0.1a15
+	@touch $@
 
 models: $(MODELS)         ## real models for the end-to-end suite, without what they depend on
 

@@ -121,6 +121,9 @@ def page(rows: list[str], methods: list[str], aims: list[str], having: list[str]
             "",
             f"**Method.** {method[0].upper()}{method[1:]}",
             "",
+            "What is found and what alarms for nothing: [drift/README.md](drift/README.md), and the acceptance tables "
+            "as they were run, [drift/acceptance.md](drift/acceptance.md).",
+            "",
             "`python -m benchmarks.gpu` compares every method on a machine with a CUDA device and onnxruntime-gpu, and "
             "checks what is reported there; it ends with 2 where there is no device.",
             "",

@@ -4,8 +4,9 @@
     ├── ConfigurationError      a setting, an argument or a configuration file cannot be used (also a ValueError)
     ├── DependencyMissingError  an optional dependency is needed and not installed (also an ImportError)
     ├── BinMismatchError        two sketches do not have the same bins (also a ValueError)
-    ├── ProfileError            a reference profile cannot be read or downloaded (also a ValueError)
+    ├── ProfileError            a reference profile cannot be read (also a ValueError)
     ├── DataError               a file of data, or a model, cannot be used (also a ValueError)
+    ├── ProcessorError          a running processor does not answer, or refuses (also a RuntimeError)
     ├── StoreError              the state on disk cannot be used (also a RuntimeError)
     ├── ApplyError              an internal error kept a request from the state (also a RuntimeError)
     ├── PortUnavailableError    an address cannot be listened on (also an OSError)
@@ -49,11 +50,15 @@ class BinMismatchError(MlmonError, ValueError):
 
 
 class ProfileError(MlmonError, ValueError):
-    """A reference profile cannot be parsed, is of an unknown version, or cannot be downloaded."""
+    """A reference profile cannot be parsed or is of an unknown version."""
 
 
 class DataError(MlmonError, ValueError):
     """A file of data, or a model, cannot be read, or the two do not fit; names the place."""
+
+
+class ProcessorError(MlmonError, RuntimeError):
+    """A running processor does not answer on its web port, or refuses what it is asked for; says which and why."""
 
 
 class StoreError(MlmonError, RuntimeError):

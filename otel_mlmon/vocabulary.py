@@ -160,6 +160,10 @@ class Vocabulary:
         """Whether no further name will be admitted."""
         return self._is_fixed or len(self._words) >= self._limit
 
+    def find(self, word: str) -> str | None:
+        """Returns how a word is counted, without admitting it; None of one that counting it would admit."""
+        return word if word in self._words or split_bucket(word)[1] else None
+
     def settles(self, counts: Mapping[str, int], declared: Sequence[str] = ()) -> bool:
         """Returns whether it can be said which names are counted by themselves, after these counts, the first ones."""
         if self._is_settled or declared or self._buckets is None:

@@ -125,6 +125,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "processor.settings": (*BASE, "processor", *PROFILE),
     "processor.pipeline": (*BASE, "processor"),
     "processor.service": (*BASE, "processor"),
+    "processor.notify_trial": (*BASE, "processor"),
     "processor.own_metrics": (
         *BASE,
         "processor.alert.alert",
@@ -181,6 +182,7 @@ OURS: dict[str, tuple[str, ...]] = {
         "processor.self_telemetry",
         "processor.alert.alert",
     ),
+    "processor.serve.silences": (*BASE, "processor.alert.silence", "processor.serve"),
     "processor.serve.documents": (*BASE, "processor"),
     "processor.serve.schema": ("processor.alert.alert", "processor.alert.document"),
 }
@@ -214,7 +216,8 @@ THEIRS: dict[str, tuple[str, ...]] = {
         "instrumentation", "instrumentation.pipeline", "instrumentation.export", "instrumentation.sentry",
         "processor.receive", "processor.serve.otlp", "testing",
     ),
-    "sentry_sdk": ("instrumentation.sentry",),
+    "sentry_sdk": ("instrumentation.sentry", "processor.notify.sentry"),
+    "apprise": ("processor.notify.apprise",),
     "grpc": ("processor.receive",),
     "grpc_health": ("processor.receive",),
     "google": ("processor.receive",),

@@ -167,6 +167,7 @@ FAILING = replace(DRIFT, rule="errors")
         (DRIFT, POINTER, ""),
         (FAILING, POINTER, ""),
         (replace(DRIFT, previous=RuleState.FIRING), POINTER, "version_drift is firing, and no new alert"),
+        (replace(DRIFT, is_test=True), POINTER, "this is a test"),
         (replace(DRIFT, state=RuleState.OK), POINTER, "version_drift is ok, and no new alert"),
         (replace(DRIFT, rule="latency"), POINTER, "latency is nothing that another version would mend"),
         (replace(DRIFT, version="1"), POINTER, "version 1 is not in service"),

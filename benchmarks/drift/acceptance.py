@@ -9,10 +9,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.drift.days import KINDS, Kind, Plan, Shift, first_day_ns, start_traffic
+from benchmarks.drift.days import KINDS, Kind, Plan, Shift, draw_days, first_day_ns, start_traffic
 from benchmarks.drift.intervals import share
 from benchmarks.drift.replay import STATES, Replay, find_alarms
 from benchmarks.drift.results import recall
+from benchmarks.drift.rules import PEER_RULES
 
 STREAMS: Final = 60
 QUIET_DAYS: Final = 30
@@ -96,6 +97,30 @@ def quiet_days(seed: int, scale: float) -> Iterator[str]:
                 f"| {kind.name} | {pane_s:g} s | {items:,.0f} | {row['early']} | {row['late']} | {upper} | "
                 f"{row['weak']:.2f} | {row['design_effect']:.1f} | {row['seconds']} |"
             )
+
+
+def quiet_peers(seed: int, scale: float) -> Iterator[str]:
+    """The same kinds of quiet days under the rules of others."""
+    streams = max(4, round(20 * scale))
+    yield f"The same kinds, {streams} streams, {QUIET_DAYS} days in windows of an hour (all but the first day), the"
+    yield "first day as reference: alarms that begin, of 20 streams in 30 days, of rules of others from their formulas;"
+    yield "the libraries themselves are asked in the last table."
+    yield ""
+    yield f"| kind | {' | '.join(rule.name for rule in PEER_RULES)} |"
+    yield "|---|" + "--:|" * len(PEER_RULES)
+    for kind in KINDS:
+        plan = Plan(streams=streams, days=QUIET_DAYS, pane_s=3_600.0, items_a_day=86_400.0, seed=seed)
+        first, *others = draw_days(kind, plan)
+        cells = []
+        for named in PEER_RULES:
+            rng = np.random.default_rng(seed)
+            rule = named.begin(first.sum(1), rng, round(plan.items_a_day / 24.0))
+            with np.errstate(all="ignore"):
+                windows = (day[:, hour] for day in others for hour in range(plan.panes))
+                flags = np.array([rule.alarms(window) & window.any(-1) for window in windows])
+            begins = int((flags[1:] & ~flags[:-1]).sum() + flags[0].sum())
+            cells.append(f"{begins * 20.0 / streams:,.0f}")
+        yield f"| {kind.name} | {' | '.join(cells)} |"
 
 
 def drift_on_cycles(seed: int, scale: float) -> Iterator[str]:

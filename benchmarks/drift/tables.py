@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.drift import streams
-from benchmarks.drift.acceptance import drift_on_cycles, quiet_days
+from benchmarks.drift.acceptance import drift_on_cycles, quiet_days, quiet_peers
 from benchmarks.drift.accuracy import estimated_accuracy
 from benchmarks.drift.faults import injected_faults
 from benchmarks.drift.hidden_values import hidden_values
@@ -336,6 +336,7 @@ TABLES = {
     "Confidence": confidence,
     "What leaves the process": hidden_values,
     "Quiet days": quiet_days,
+    "Quiet days, rules of others": quiet_peers,
     "Drift on cycles": drift_on_cycles,
     "Rare classes, holes, new categories": rare_moves,
     "Injected faults": injected_faults,

@@ -88,7 +88,7 @@ def draw_accuracy(report: AccuracyReport) -> str:
     last = max(point.window for point in points)
     lowest = min(*(point.low for point in points), 1.0 if report.demanded is None else report.demanded)
     low = max(0.0, int(lowest * 10.0) / 10.0)
-    horizontal = PixelScale(low=0.0, high=max(last, 1), start=LEFT, end=CHART_WIDTH - RIGHT)
+    horizontal = PixelScale(low=0.0, high=max(last, 1), start=LEFT, end=STRIP_WIDTH - RIGHT)
     vertical = PixelScale(low=low, high=1.0, start=CHART_HEIGHT - BOTTOM, end=TOP)
     step = max(1, len(points) // MAX_CELLS)
     drawn = points[::step]
@@ -102,18 +102,18 @@ def draw_accuracy(report: AccuracyReport) -> str:
     parts = []
     for value in (low, (low + 1.0) / 2.0, 1.0):
         y = vertical.map(value)
-        parts.append(f'<path class="grid" d="M{LEFT},{y:.1f}H{CHART_WIDTH - RIGHT}"/>')
+        parts.append(f'<path class="grid" d="M{LEFT},{y:.1f}H{STRIP_WIDTH - RIGHT}"/>')
         parts.append(draw_text(LEFT - 6, y + 4, f"{value:.0%}", "end", "tick"))
     parts += [f'<path class="area" d="M{upper}L{lower}Z"/>', f'<path class="line" d="M{middle}"/>']
     if report.demanded is not None:
-        parts.append(f'<path class="limit" d="M{LEFT},{vertical.map(report.demanded):.1f}H{CHART_WIDTH - RIGHT}"/>')
+        parts.append(f'<path class="limit" d="M{LEFT},{vertical.map(report.demanded):.1f}H{STRIP_WIDTH - RIGHT}"/>')
     if report.first_alarm_window is not None:
         x = horizontal.map(report.first_alarm_window)
         parts.append(f'<path class="moment" d="M{x:.1f},{TOP}V{vertical.map(low):.1f}"/>')
     parts.append(
-        _draw_ticks(horizontal, last, CHART_HEIGHT - 6, {point.window: point.end for point in points}, limit=6)
+        _draw_ticks(horizontal, last, CHART_HEIGHT - 6, {point.window: point.end for point in points}, limit=10)
     )
-    return draw_svg(CHART_WIDTH, CHART_HEIGHT, "estimated accuracy over the windows", parts)
+    return draw_svg(STRIP_WIDTH, CHART_HEIGHT, "estimated accuracy over the windows", parts)
 
 
 def _draw_chart(

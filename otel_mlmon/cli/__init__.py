@@ -25,6 +25,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "doctor": "otel_mlmon.cli.doctor",
     "check-config": "otel_mlmon.cli.check_config",
     "reference": "otel_mlmon.cli.reference",
+    "alert": "otel_mlmon.cli.alert",
     "state": "otel_mlmon.cli.state",
     "settings": "otel_mlmon.cli.settings",
 }

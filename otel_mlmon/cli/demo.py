@@ -163,7 +163,7 @@ def build_config(state: Path) -> dict[str, Any]:
         "web": {"listen": "127.0.0.1:0"},
         "storage": {"path": str(state)},
         "windows": {"pane": "500ms", "lateness": "500ms", "rolling": "5s"},
-        "alerts": {"false_alarms": "1 per 30d"},
+        "alerts": {"false_alarms": "1 per 30d", "keep_firing_for": "0s"},
         "models": {"*": {"reference": {"learn": 2000}}},
     }
 

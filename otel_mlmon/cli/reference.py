@@ -120,7 +120,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         DataError: The data or the model cannot be used.
-        ProfileError: The profile cannot be used, or the processor has none, or refuses.
+        ProfileError: The profile cannot be used.
+        ProcessorError: The processor does not answer, has no such reference, or refuses.
         ConfigurationError: `--output-kind` is not a kind of output, or `--from` or `--url` no address.
         DependencyMissingError: onnxruntime or pyarrow is needed.
     """

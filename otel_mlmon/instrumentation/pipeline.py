@@ -21,17 +21,18 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from otel_mlmon.guard import guard, guards
 from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
-from otel_mlmon.instrumentation.decode.batch import take_batches
+from otel_mlmon.instrumentation.decode.batch import CHUNK_CALLS, take_batches
 from otel_mlmon.instrumentation.decode.decoder import Decoders, make_vocabularies
 from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.decode.model_identity import identify, model_name
 from otel_mlmon.instrumentation.decode.model_loading import LoadTracker
 from otel_mlmon.instrumentation.decode.observations import make_decoder
+from otel_mlmon.instrumentation.decode.waiting_calls import WaitingCalls
 from otel_mlmon.instrumentation.export.providers import (
     Providers,
     create_resource,
@@ -49,9 +50,6 @@ from otel_mlmon.instrumentation.settings import InstrumentationSettings, ModelOp
 from otel_mlmon.instrumentation.status import Status, count_failures
 from otel_mlmon.internal_events import JOURNAL, RecordsDropped
 from otel_mlmon.types import ModelKey
-
-CHUNK_CALLS: Final = 16_384
-"""Calls decoded at a time at most: the more, the larger numpy's share, which does not hold the interpreter."""
 
 MAX_CACHED: Final = 1024
 """Models whose options, and sessions whose models, are cached at most: the latest used ones."""
@@ -91,7 +89,7 @@ class InstrumentationPipeline:
         self._error_tracker = make_error_tracker(
             settings,
             read_context=make_context_reader(),
-            catch_up=self._catch_up,
+            read_waiting=lambda *arguments: self._waiting.read(*arguments),
             model_of=self._find_model,
             rng=self._rng,
             on_client=lambda: self.on_client(),
@@ -142,7 +140,8 @@ class InstrumentationPipeline:
             with guard("signals"):
                 writers = self._make_writers()
                 writers.adopt_meter()
-                self._catch_up(ROUND_WAIT_S, give_way_unless(self._queue.is_long))
+                pause = give_way_unless(lambda: self._waiting.is_awaited or self._queue.is_long())
+                self._catch_up(ROUND_WAIT_S, pause)
                 self._write_metrics(writers, may_hold=may_hold)
         finally:
             self.drain_lock.release()
@@ -239,8 +238,6 @@ class InstrumentationPipeline:
         """Sets the state of a process that has recorded nothing yet."""
         self.drain_lock = threading.Lock()
         """Held while calls are decoded and exported; a fork waits for it."""
-        # Inside `drain_lock`, or alone for `_catch_up`, which cannot wait for an exporter to be imported.
-        self._decode_lock = threading.Lock()
         self._count_lock = threading.Lock()
         self._send_lock = threading.Lock()
         self._decode_stage = guard("record")
@@ -253,13 +250,19 @@ class InstrumentationPipeline:
         self._load_tracker = LoadTracker(
             self._loads, is_suppressed=is_suppressed, options=self._options_for, findings=self._findings
         )
-        make = functools.partial(
-            make_decoder,
-            options=self._options_for,
-            max_features=self.settings.max_features,
-            findings=self._findings,
-        )
+        limit, findings = self.settings.max_features, self._findings
+        make = functools.partial(make_decoder, options=self._options_for, max_features=limit, findings=findings)
         self._decoders = Decoders(make, on_new=lambda plan: self._load_tracker.add_session(plan.session))
+        # Its lock is taken inside `drain_lock`, or alone at the end of a request, which cannot wait for an exporter.
+        self._waiting = WaitingCalls(
+            self._queue,
+            decode=self._decode_chunk,
+            decoders=self._decoders,
+            options=self._options_for,
+            is_suppressed=is_suppressed,
+            wake=self._worker.wake,
+            loads=self._loads,
+        )
         self._recorded_calls = 0
         self._suppressed_calls = 0
         self._reported_drops: dict[str, int] = {}
@@ -270,6 +273,7 @@ class InstrumentationPipeline:
         with guard("host_hooks"):
             self.before_round()
         with guard("sentry"):
+            self._waiting.read_graphs()  # before exporters are imported: the end of a request may wait for it
             self._error_tracker.adopt_client()
             for runtime in self._runtimes.values():
                 runtime.renew_context()
@@ -281,25 +285,22 @@ class InstrumentationPipeline:
         return self._writers is None and not self._queue and not self._loads and not self._dropped_calls()
 
     def _catch_up(self, timeout_s: float, pause: Callable[[], object] = lambda: None) -> None:
-        """Decodes the calls queued at the start only, so that it ends in a busy application too.
-
-        At least one chunk: another thread may be decoding calls that it took out of the queue.
-        """
+        """Decodes the calls queued at the start only, so that it ends in a busy application too."""
         deadline_s = time.monotonic() + timeout_s
         for _ in range(max(1, -(-len(self._queue) // CHUNK_CALLS))):
-            if not self._decode_lock.acquire(timeout=max(0.0, deadline_s - time.monotonic())):
+            if not self._waiting.lock.acquire(timeout=max(0.0, deadline_s - time.monotonic())):
                 return
             try:
-                self._decode_chunk(pause)
+                self._decode_chunk(self._queue.take, CHUNK_CALLS, pause)
             finally:
-                self._decode_lock.release()
+                self._waiting.lock.release()
 
-    def _decode_chunk(self, pause: Callable[[], object]) -> None:
+    def _decode_chunk(self, take: Callable[[int], Sequence[Any]], limit: int, pause: Callable[[], object]) -> None:
         # The loads first: the sessions were created before their calls.
         if self._loads:
             with guard("model_events"):
                 self._load_tracker.take()
-        batches, suppressed = take_batches(self._queue.take, CHUNK_CALLS, is_suppressed=is_suppressed, pause=pause)
+        batches, suppressed = take_batches(take, limit, is_suppressed=is_suppressed, pause=pause)
         self._suppressed_calls += suppressed
         for batch in batches:
             calls, is_recorded = len(batch.errors), False
@@ -329,7 +330,7 @@ class InstrumentationPipeline:
             return dict(self._queue.dropped())
 
     def _write_metrics(self, writers: SignalWriters, *, may_hold: bool) -> None:
-        with self._decode_lock:
+        with self._waiting.lock:
             loads = self._load_tracker.durations() if self._load_tracker.unmeasured else []
             snapshots = self._aggregator.take(may_hold=may_hold)
             batches = self._span_queue.pop_unmeasured()

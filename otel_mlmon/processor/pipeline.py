@@ -28,17 +28,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Final, TypeAlias
 
 from otel_mlmon import semconv
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert
+from otel_mlmon.processor.alert.silence import AlertSilence, SilenceRequest
 from otel_mlmon.processor.alert.version_change import VersionChange, describe_version_change
 from otel_mlmon.processor.clock import SteadyClock
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.score import Score, Statistics
 from otel_mlmon.processor.detect.version_test import find_moves
-from otel_mlmon.processor.notify.dispatcher import OutboxEntry
+from otel_mlmon.processor.notify.dispatcher import AlertDispatcher, OutboxEntry
 from otel_mlmon.processor.notify.notifier import EmitEvent
 from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, Rejections, TelemetryItem
 from otel_mlmon.processor.records import (
@@ -66,26 +67,8 @@ from otel_mlmon.types import ModelKey
 
 _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
-
-class AlertDispatcher(Protocol):
-    """Takes alerts to recipients; no method waits but `shutdown`."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of all notifiers."""
-
-    def start(self, active: Iterable[Alert]) -> None:
-        """Starts; `active` is what recipients were told before a restart and is not over."""
-
-    def submit(self, entry: OutboxEntry) -> None:
-        """Takes an alert for the notifiers that the entry names."""
-
-    def pop_settled(self) -> list[tuple[str, str]]:
-        """Returns the notifier and the key of each alert that is settled since the last call."""
-
-    def shutdown(self) -> None:
-        """Attempts what waits once more, and stops, within a few seconds."""
-
+StateItem: TypeAlias = TelemetryItem | RelearnRequest | SilenceRequest
+"""What changes the state: what arrived, and what an administrator asks for."""
 
 RELEARNED: Final = "The reference is learned again, as an administrator asked."
 REPLACED: Final = "The model came with another reference."
@@ -95,7 +78,7 @@ REPLACED: Final = "The model came with another reference."
 class ProcessorPipeline:
     """Runs the steps, and holds the state of all of them.
 
-    Runs on: the state thread; `read`, `references` and `gauges` on any.
+    Runs on: the state thread; `read`, `references`, `silences` and `gauges` on any.
 
     Args:
         settings: Of every step.
@@ -127,6 +110,7 @@ class ProcessorPipeline:
         """What the documents said before."""
         self._references: dict[str, dict[str, ModelReference]] = {}
         self._gauges: tuple[MetricValue, ...] = ()
+        self._silences: tuple[AlertSilence, ...] = ()
         self._scores: dict[StreamKey, Score] = {}
         self._changed_streams: set[StreamKey] = set()
         """Streams that were scored or removed since the last commit."""
@@ -137,8 +121,8 @@ class ProcessorPipeline:
         """Alerts that were not handed over yet, in order."""
         self._points: Counter[str] = Counter()
         """Points by outcome that the processor's own metrics do not count yet."""
-        self._has_removed_models = False
-        """Whether models were removed since the last commit."""
+        self._has_changed_alerts = False
+        """Whether models were removed or silences changed since the last commit."""
         self._version_changes: dict[ModelKey, VersionChange] = {}
         """How each version that was new differs from the one before."""
         self._unstored_changes: set[ModelKey] = set()
@@ -152,6 +136,10 @@ class ProcessorPipeline:
     def references(self) -> Mapping[str, Mapping[str, ModelReference]]:
         """Returns the reference of each model after the last batch, by id and version; not to be changed."""
         return self._references
+
+    def silences(self) -> tuple[AlertSilence, ...]:
+        """Returns the silences that are active, to come, or over of late."""
+        return self._silences
 
     def gauges(self) -> Iterable[MetricValue]:
         """Returns the gauges of the last batch."""
@@ -171,7 +159,7 @@ class ProcessorPipeline:
             self._repository.close()  # so that it can be opened again
             raise
 
-    def apply(self, items: tuple[TelemetryItem | RelearnRequest, ...], /) -> Rejections:
+    def apply(self, items: tuple[StateItem, ...], /) -> Rejections:
         """Adds the points of one request to their panes, and what it reports of models that were loaded.
 
         Returns the points that were not counted, by reason.
@@ -180,6 +168,10 @@ class ProcessorPipeline:
         for item in items:
             if isinstance(item, RelearnRequest):
                 self._relearn(item)
+                continue
+            if isinstance(item, SilenceRequest):
+                self._silences = self._alerts.announcer.apply_silence(item, self._clock_ns())
+                self._has_changed_alerts = True
                 continue
             if isinstance(item, DataPoint):
                 outcomes[self._windows.add(item)] += 1
@@ -200,7 +192,7 @@ class ProcessorPipeline:
         alerts = self._alerts.remove_streams(replaced, now_ns, REPLACED)
         for model in {stream.model for stream in removed}.difference(self._windows.models):
             alerts += self._alerts.remove_model(model, now_ns)
-            self._has_removed_models = True
+            self._has_changed_alerts = True
             if self._version_changes.pop(model, None) is not None:
                 self._unstored_changes.add(model)
         # After a long time down, pending panes close in the same batch in which their model is removed.
@@ -227,7 +219,7 @@ class ProcessorPipeline:
         self._changed_alerts.clear()
         self._unstored_changes.clear()
         self._evaluator.clear_changed_cycles()
-        self._has_removed_models = False
+        self._has_changed_alerts = False
 
     def publish(self, *, is_busy: bool) -> None:
         """Hands committed alerts over, and publishes the documents."""
@@ -284,6 +276,7 @@ class ProcessorPipeline:
         load_history(self.history, self._repository)
         alerts = load_records(self._repository, ALERTS).get("")
         self._alerts = settings.alerts(alerts, now_ns=self._clock_ns())
+        self._silences = tuple(self._alerts.announcer.silences)
         self._outbox = load_records(self._repository, OUTBOX)
         self._dispatcher.start(self._alerts.notified())
         for entry in sorted(self._outbox.values(), key=lambda entry: entry.alert.sequence):
@@ -296,7 +289,7 @@ class ProcessorPipeline:
         changes = self._version_changes
         present = sorted(model for model in self._unstored_changes if model in changes)
         put_records(repository, VERSION_CHANGES, [(json.dumps(model), changes[model]) for model in present])
-        if self._changed_streams or self._new_alerts or self._has_removed_models:
+        if self._changed_streams or self._new_alerts or self._has_changed_alerts:
             put_records(repository, ALERTS, [("", self._alerts.record())])
         scored = [stream for stream in self._changed_streams if stream in self._scores]
         put_records(repository, EVIDENCE, [(_key(stream), self._stream_record(stream)) for stream in scored])

@@ -17,16 +17,19 @@ from typing import Any, Final, TypeAlias
 from otel_mlmon import semconv
 from otel_mlmon.errors import StoreError
 from otel_mlmon.processor import own_metrics
+from otel_mlmon.processor.alert.rules.rule import RULES
+from otel_mlmon.processor.alert.silence import SilenceRequest
 from otel_mlmon.processor.config.model import Config
 from otel_mlmon.processor.config.section import TlsSection, Token
 from otel_mlmon.processor.connections import TlsFiles
 from otel_mlmon.processor.notify.dead_letters import AlertDeadLetters
 from otel_mlmon.processor.notify.delivery import DeliverySettings
 from otel_mlmon.processor.notify.dispatcher import Dispatcher
-from otel_mlmon.processor.notify.notifier import NOTIFIERS, LogSeverity
-from otel_mlmon.processor.pipeline import ProcessorPipeline
+from otel_mlmon.processor.notify.notifier import LogSeverity
+from otel_mlmon.processor.notify_trial import create_notifiers
+from otel_mlmon.processor.pipeline import ProcessorPipeline, StateItem
 from otel_mlmon.processor.receive.admission import MAX_QUEUE_S, Admission
-from otel_mlmon.processor.receive.data_point import Rejections, TelemetryItem
+from otel_mlmon.processor.receive.data_point import Rejections
 from otel_mlmon.processor.receive.grpc import GrpcReceiver
 from otel_mlmon.processor.receive.http import HttpReceiver
 from otel_mlmon.processor.receive.load import WorkMeter
@@ -36,6 +39,7 @@ from otel_mlmon.processor.serve.api import create_app
 from otel_mlmon.processor.serve.otlp import Exporter
 from otel_mlmon.processor.serve.prometheus import create_page
 from otel_mlmon.processor.serve.server import WebServer
+from otel_mlmon.processor.serve.silences import SilenceControl
 from otel_mlmon.processor.settings import Settings
 from otel_mlmon.processor.state.thread import TICK_S, StateThread
 from otel_mlmon.processor.window.reference_export import RelearnRequest
@@ -46,8 +50,8 @@ DEAD_LETTERS: Final = "dead-letters"
 
 RELOAD_TIMEOUT_S: Final = 30.0
 """How long what has arrived may take to be stored at a reload."""
-RELEARN_TIMEOUT_S: Final = 20.0
-"""How long a request to learn again waits for its commit."""
+ADMIN_TIMEOUT_S: Final = 20.0
+"""How long a request of the administrator waits for its commit."""
 
 _LOG: Final = logging.getLogger("otel_mlmon.processor")
 
@@ -61,7 +65,7 @@ class Addresses:
     web: str | None
 
 
-_StateThread: TypeAlias = "StateThread[tuple[TelemetryItem | RelearnRequest, ...], Rejections]"
+_StateThread: TypeAlias = "StateThread[tuple[StateItem, ...], Rejections]"
 
 
 class Service:
@@ -99,6 +103,12 @@ class Service:
             lambda: self._state_thread.is_ready,
             lambda: self._pipeline.references(),
             relearn=self._relearn,
+            silences=SilenceControl(
+                lambda: self._pipeline.silences(),
+                self._silence,
+                models=lambda: self._pipeline.read()["models"],
+                rules=RULES.names(),
+            ),
             access=lambda: self._access,
             setup=self._setup,
             history=self._pipeline.history,
@@ -216,13 +226,8 @@ class Service:
         return dispatcher, pipeline, thread
 
     def _create_dispatcher(self, config: Config) -> Dispatcher:
-        emit_event = self._emit_event if config.forward.endpoint else None
-        created = {
-            name: NOTIFIERS.load(entry.name).create(entry.section, emit_event)
-            for name, entry in config.alerts.named_notifiers().items()
-        }
         return Dispatcher(
-            {name: notifier for name, notifier in created.items() if notifier is not None},
+            create_notifiers(config, self._emit_event if config.forward.endpoint else None),
             dead_letters=AlertDeadLetters(config.storage.path / DEAD_LETTERS / "alerts.jsonl"),
             settings=DeliverySettings(give_up_after_s=config.alerts.retry_for_s),
             clock_ns=time.time_ns,
@@ -241,8 +246,16 @@ class Service:
 
     def _relearn(self, model: ModelKey, streams: tuple[str, ...]) -> None:
         request = RelearnRequest(model=model, streams=streams)
-        self._state_thread.submit((request,)).result(RELEARN_TIMEOUT_S)
+        self._state_thread.submit((request,)).result(ADMIN_TIMEOUT_S)
         _LOG.warning("Asked on the web port: model %s %s learns the references of %s again.", *model[:2], streams)
+
+    def _silence(self, request: SilenceRequest) -> None:
+        self._state_thread.submit((request,)).result(ADMIN_TIMEOUT_S)
+        silence = request.silence
+        if silence is None:
+            _LOG.warning("Asked on the web port: the silence %s ends now.", request.expired_id)
+        else:
+            _LOG.warning("Asked on the web port: %s %s: %s", silence.model, silence.rule, silence.describe())
 
     def _setup(self) -> dict[str, Any]:
         """Returns the document of `/api/v1/setup`: how this processor is set up, what arrived, and who is told."""

@@ -95,18 +95,11 @@ class Settings:
 
     def alerts(self, record: AlertsRecord | None = None, *, now_ns: int = 0) -> Alerts:
         """Returns the alert step, which goes on from `record` at `now_ns` if there is one."""
-        section = self._config.alerts
         return Alerts(
-            section,
+            self._config.alerts,
             rules_of=self.rules,
             stale_after_s=self._config.limits.stale_after_s,
-            addresses=AlertAddresses(
-                web=self._config.web.listen or "",
-                dashboard=section.dashboard_url or "",
-                runbook=section.runbook_url or "",
-                trace=section.trace_url or "",
-                others=tuple(Link(name=name, url=url) for name, url in section.links.items()),
-            ),
+            addresses=build_addresses(self._config),
             record=record,
             now_ns=now_ns,
         )
@@ -131,6 +124,18 @@ class Settings:
             pane_s=self._config.windows.pane_s,
             streams=max(streams, fleet_streams or 0),
         )
+
+
+def build_addresses(config: Config) -> AlertAddresses:
+    """Builds what alerts point to."""
+    section = config.alerts
+    return AlertAddresses(
+        web=config.web.listen or "",
+        dashboard=section.dashboard_url or "",
+        runbook=section.runbook_url or "",
+        trace=section.trace_url or "",
+        others=tuple(Link(name=name, url=url) for name, url in section.links.items()),
+    )
 
 
 def _moving_reference(reference: ReferenceSection) -> MovingReferenceSettings | None:

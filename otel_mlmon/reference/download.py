@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import httpx
 
-from otel_mlmon.errors import ProfileError
+from otel_mlmon.errors import ProcessorError, ProfileError
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.reference.web_port import connect, format_base, parse_json, read_document
 
@@ -59,7 +59,8 @@ def download_reference(
 
     Raises:
         ConfigurationError: `address` is no address.
-        ProfileError: Nothing answers there, it is no processor, or it has no such reference; says which and why.
+        ProcessorError: Nothing answers there, it is no processor, or it has no such reference; says which and why.
+        ProfileError: What it answers is no profile that this release can read.
     """
     base = format_base(address)
     query = {} if version is None else {"version": version}
@@ -70,7 +71,7 @@ def download_reference(
             reply = _request(client, base, model, {**query, "partial": "true"})
     if reply.profile is None:
         advice = "" if reply.reason == "learning" and is_partial else _ADVICE.get(reply.reason, "")
-        raise ProfileError(f"{base}: {reply.message}{advice}")
+        raise ProcessorError(f"{base}: {reply.message}{advice}")
     return DownloadedReference(reply.profile, missing)
 
 

@@ -6,10 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import quote
 
-import httpx
-
-from otel_mlmon.errors import ProfileError
-from otel_mlmon.reference.web_port import connect, format_base, parse_json, read_document
+from otel_mlmon.reference.web_port import request_document
 
 PATH: Final = "/api/v1/relearn/"
 
@@ -38,16 +35,10 @@ def request_relearning(
 
     Raises:
         ConfigurationError: `address` is no address.
-        ProfileError: Nothing answers there, it is no processor, or it refuses; says why.
+        ProcessorError: Nothing answers there, it is no processor, or it refuses; says why.
     """
-    base = format_base(address)
     query: dict[str, str | Sequence[str]] = {"stream": list(streams)}
     query |= {"version": version} if version is not None else {}
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    with connect(address, option="--url", timeout_s=timeout_s) as client:
-        response = client.post(f"{PATH}{quote(model, safe='')}", params=query, headers=headers)
-    document = parse_json(response)
-    if response.status_code == httpx.codes.OK and isinstance(document, dict) and "streams" in document:
-        return tuple(map(str, document["streams"]))
-    refusal = read_document(response, base)
-    raise ProfileError(f"{base}: {refusal['error']}{_ADVICE.get(str(refusal.get('reason', '')), '')}")
+    path = f"{PATH}{quote(model, safe='')}"
+    document = request_document("POST", address, path, timeout_s=timeout_s, token=token, query=query, advice=_ADVICE)
+    return tuple(map(str, document["streams"]))

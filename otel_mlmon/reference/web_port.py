@@ -1,16 +1,17 @@
-"""Connects to the web port of a running processor, and reads its JSON answers."""
+"""Asks a running processor on its web port, and reads its JSON answers."""
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import httpx
 
-from otel_mlmon.errors import ConfigurationError, ProfileError
+from otel_mlmon.errors import ConfigurationError, ProcessorError
 
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
@@ -18,6 +19,43 @@ LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 def format_base(address: str) -> str:
     """Returns the address of a web port with its scheme and without a slash at its end."""
     return (address if "://" in address else f"http://{address}").rstrip("/")
+
+
+def request_document(
+    method: str,
+    address: str,
+    path: str,
+    *,
+    timeout_s: float,
+    token: str = "",
+    query: Mapping[str, Any] | None = None,
+    body: Mapping[str, Any] | None = None,
+    advice: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Sends one request, and returns the document of its answer.
+
+    Args:
+        method: `GET`, `POST` or `DELETE`.
+        address: The web port, with or without `http://`, as the option `--url` of the command has it.
+        path: The path of the request, quoted.
+        timeout_s: How long each step of the request may take, above 0.
+        token: The token of the processor's configuration; empty sends none.
+        query: The parameters of the path.
+        body: What is sent as JSON; None sends nothing.
+        advice: What to do, by the reason for which the processor refuses.
+
+    Raises:
+        ConfigurationError: `address` is no address.
+        ProcessorError: Nothing answers there, it is no processor, or it refuses; says why.
+    """
+    base = format_base(address)
+    with connect(address, option="--url", timeout_s=timeout_s, token=token) as client:
+        response = client.request(method, path, params=query, json=body)
+    document = parse_json(response)
+    if response.is_success and isinstance(document, dict):
+        return document
+    refusal = read_document(response, base)
+    raise ProcessorError(f"{base}: {refusal['error']}{advice.get(str(refusal.get('reason', '')), '')}")
 
 
 @contextmanager
@@ -35,7 +73,7 @@ def connect(
 
     Raises:
         ConfigurationError: `address` is no address.
-        ProfileError: Nothing answers there.
+        ProcessorError: Nothing answers there.
     """
     base = format_base(address)
     try:
@@ -53,7 +91,7 @@ def connect(
         raise ConfigurationError(f"{option}: {address!r} is no address of a web port: {error}") from error
     except httpx.HTTPError as error:
         cause = str(error) or type(error).__name__
-        raise ProfileError(
+        raise ProcessorError(
             f"{base}: no processor answers there: {cause}; give the address of one with {option}"
         ) from error
 
@@ -86,11 +124,11 @@ def read_document(response: httpx.Response, base: str) -> dict[str, Any]:
     """Reads an answer that is not success, `{"error": message, …}`.
 
     Raises:
-        ProfileError: It is none of a processor's.
+        ProcessorError: It is none of a processor's.
     """
     document = parse_json(response)
     if not isinstance(document, dict) or not isinstance(document.get("error"), str):
-        raise ProfileError(f"{base}: answers {response.status_code}, and is no processor's web port")
+        raise ProcessorError(f"{base}: answers {response.status_code}, and is no processor's web port")
     return document
 
 

@@ -33,7 +33,9 @@ LEARNED = 10
 
 
 @contextmanager
-def service(folder: Path, *, token: str = "", **reference: Any) -> Iterator[Addresses]:
+def service(
+    folder: Path, *, token: str = "", sections: Mapping[str, Any] | None = None, **reference: Any
+) -> Iterator[Addresses]:
     """A processor that learns from a thousand predictions, unless it is told otherwise."""
     folder.mkdir()
     path = folder / "mlmon.yaml"
@@ -43,6 +45,7 @@ def service(folder: Path, *, token: str = "", **reference: Any) -> Iterator[Addr
         "web": {"listen": f"127.0.0.1:{free_port()}", "admin_token": token},
         "windows": {"pane": "10s", "lateness": "0s", "rolling": "5m"},
         "models": {"*": {"reference": {"learn": 1000, **reference}}},
+        **(sections or {}),
     }
     path.write_text(json.dumps(document), encoding="utf-8")
     running = Service(load_config(path, {}))

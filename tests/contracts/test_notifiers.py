@@ -23,6 +23,7 @@ from tests.support.alerts import FIRING, RESOLVED
 from tests.support.notifiers import DeadLetterList, ScriptedNotifier
 from tests.support.packages import install, run_beside
 from tests.support.processes import until
+from tests.support.sentry_endpoint import items_of
 from tests.support.webhook_server import Answer, webhook_server
 
 QUICK = DeliverySettings(timeout_s=3.0, backoff_s=0.001, max_backoff_s=0.002, breaker_open_s=0.001)
@@ -34,6 +35,8 @@ class Recipient:
 
     notifier: Notifier
     wait_for: Callable[[int], list[str]]
+    come_back: Callable[[], None] = lambda: None
+    """Ends the fault `away`."""
 
 
 Make = Callable[[str], Recipient]
@@ -68,6 +71,7 @@ def script_of(fault: str, gate: threading.Event) -> ScriptedNotifier:
         "transient": [TransientError("HTTP 503")],
         "permanent": [PermanentError("HTTP 404")],
         "hang": [gate],
+        "away": [TransientError("away")] * 1000,
     }
     return ScriptedNotifier(faults[fault])
 
@@ -79,54 +83,85 @@ def make_log(fault: str, gate: threading.Event, stack: ExitStack) -> Recipient:
     logger.addHandler(handler)
     stack.callback(logger.setLevel, level)
     stack.callback(logger.removeHandler, handler)
-    return Recipient(create("log", {}), states_of(script))
+    return Recipient(create("log", {}), states_of(script), script.script.clear)
 
 
 def make_otlp(fault: str, gate: threading.Event, stack: ExitStack) -> Recipient:
     del stack
     script = script_of(fault, gate)
     notifier = create("otlp", {}, lambda *event: script.notify(FIRING if event[1] == "ERROR" else RESOLVED))
-    return Recipient(notifier, states_of(script))
+    return Recipient(notifier, states_of(script), script.script.clear)
+
+
+class Server:
+    """An HTTP receiver with a fault at the first request, or until it comes back."""
+
+    def __init__(self, fault: str, stack: ExitStack, read: Callable[[bytes], str | None]) -> None:
+        status = {"transient": 503, "permanent": 404, "away": 503}.get(fault, 200)
+        answers = [Answer(status=status, waits=fault == "hang")]
+        self.http = stack.enter_context(webhook_server(*answers, *([] if fault == "away" else [Answer()])))
+        self.read = read
+        self.refused = int(fault in ("transient", "permanent"))
+
+    def come_back(self) -> None:
+        with self.http.changed:
+            self.http.answers[:] = [Answer()]
+            self.refused = len(self.http.received)
+
+    def list_states(self) -> list[str]:
+        requests = list(self.http.received)[self.refused :]
+        return [state for state in (self.read(request.body) for request in requests) if state is not None]
+
+    def states(self, count: int) -> list[str]:
+        return until(lambda: states if len(states := self.list_states()) >= count else None, what="alerts")
 
 
 def make_webhook(fault: str, gate: threading.Event, stack: ExitStack) -> Recipient:
     del gate
-    first = {
-        "none": Answer(),
-        "transient": Answer(status=503),
-        "permanent": Answer(status=404),
-        "hang": Answer(waits=True),
-    }[fault]
-    server = stack.enter_context(webhook_server(first, Answer()))
-
-    def states(count: int) -> list[str]:
-        skipped = int(fault in ("transient", "permanent"))
-        requests = server.wait_for(count + skipped)[skipped:]
-        return ["firing" if b'"state": "firing"' in request.body else "ok" for request in requests]
-
-    return Recipient(create("webhook", {"url": server.url, "timeout": "30s"}), states)
+    server = Server(fault, stack, lambda body: json.loads(body)["state"])
+    return Recipient(create("webhook", {"url": server.http.url, "timeout": "30s"}), server.states, server.come_back)
 
 
 def make_alertmanager(fault: str, gate: threading.Event, stack: ExitStack) -> Recipient:
     del gate
-    answers = {"none": 200, "transient": 503, "permanent": 404, "hang": 200}
-    first = Answer(status=answers[fault], waits=fault == "hang")
-    server = stack.enter_context(webhook_server(first, Answer()))
 
-    def states(count: int) -> list[str]:
-        skipped = int(fault in ("transient", "permanent"))
-        bodies = [json.loads(request.body) for request in server.wait_for(count + skipped)[skipped:]]
+    def read(body: bytes) -> str:
         now = datetime.now(tz=timezone.utc)
-        return ["firing" if datetime.fromisoformat(body[0]["endsAt"]) > now else "ok" for body in bodies]
+        return "firing" if datetime.fromisoformat(json.loads(body)[0]["endsAt"]) > now else "ok"
 
-    section = {"urls": [server.url.removesuffix("/hook")], "timeout": "30s", "renew_every": "1h"}
-    return Recipient(create("alertmanager", section), states)
+    server = Server(fault, stack, read)
+    section = {"urls": [server.http.url.removesuffix("/hook")], "timeout": "30s", "renew_every": "1h"}
+    return Recipient(create("alertmanager", section), server.states, server.come_back)
+
+
+def make_sentry(fault: str, gate: threading.Event, stack: ExitStack) -> Recipient:
+    """Sentry's protocol: the beginning is an event, the end a check-in."""
+    del gate
+
+    def read(body: bytes) -> str | None:
+        ((kind, payload),) = items_of(body)
+        if kind == "event":
+            return str(payload["tags"]["ml.alert.state"])
+        return "ok" if payload["status"] == "ok" else None
+
+    server = Server(fault, stack, read)
+    dsn = server.http.url.replace("//", "//key@").replace("/hook", "/1")
+    return Recipient(create("sentry", {"dsn": dsn, "timeout": "30s"}), server.states, server.come_back)
+
+
+def make_apprise(fault: str, gate: threading.Event, stack: ExitStack) -> Recipient:
+    del gate
+    server = Server(fault, stack, lambda body: {"failure": "firing", "success": "ok"}[json.loads(body)["type"]])
+    section = {"urls": [server.http.url.replace("http:", "json:")], "timeout": "30s"}
+    return Recipient(create("apprise", section), server.states, server.come_back)
 
 
 PROGRAM = """
 import json, os, sys, time
 folder, fault = sys.argv[1:]
 alert = json.load(sys.stdin)
+if fault == "away" and not os.path.exists(folder + "/released"):
+    sys.exit(75)
 if not os.path.exists(folder + "/begun"):
     open(folder + "/begun", "w").close()
     if fault in ("transient", "permanent"):
@@ -150,7 +185,7 @@ def make_command(fault: str, gate: threading.Event, stack: ExitStack) -> Recipie
         until(lambda: (folder / "states").exists() and len((folder / "states").read_text().split()) >= count)
         return (folder / "states").read_text().split()
 
-    return Recipient(create("command", {"run": run, "timeout": "60s"}), states)
+    return Recipient(create("command", {"run": run, "timeout": "60s"}), states, (folder / "released").touch)
 
 
 def states_of(script: ScriptedNotifier) -> Callable[[int], list[str]]:
@@ -158,7 +193,7 @@ def states_of(script: ScriptedNotifier) -> Callable[[int], list[str]]:
 
 
 RECIPIENTS = {"log": make_log, "otlp": make_otlp, "webhook": make_webhook, "alertmanager": make_alertmanager,
-              "command": make_command}  # fmt: skip
+              "command": make_command, "sentry": make_sentry, "apprise": make_apprise}  # fmt: skip
 
 
 @pytest.fixture(params=NOTIFIERS.names())
@@ -225,6 +260,48 @@ def test_one_that_hangs_runs_into_its_time_out_and_the_others_do_not_wait(make: 
     assert delivery.shutdown(10)
     assert neighbour.shutdown(10)
     assert delivery.outcomes() == {"timeout": 1, "delivered": 2}
+
+
+class Hours:
+    """A clock that waiting moves, and that stops at a time."""
+
+    def __init__(self, stops_s: float) -> None:
+        self.now_s, self.stops_s = 0.0, stops_s
+        self.reached, self.goes_on = threading.Event(), threading.Event()
+
+    def wait(self, seconds: float) -> None:
+        self.now_s += seconds
+        if self.now_s >= self.stops_s:
+            self.reached.set()
+            self.goes_on.wait(30)
+
+
+def test_after_ten_minutes_away_and_a_restart_between_it_gets_what_holds_once(make: Make) -> None:
+    letters, clock = DeadLetterList(), Hours(600.0)
+    settings = DeliverySettings(backoff_s=200.0, max_backoff_s=200.0)
+    recipient = make("away")
+    before = Delivery(
+        recipient.notifier,
+        name="n",
+        dead_letters=letters,
+        settings=settings,
+        clock=lambda: clock.now_s,
+        wait=clock.wait,
+    )
+    before.start()
+    before.submit(FIRING)
+    assert clock.reached.wait(60)
+    before.shutdown(0.0)
+    clock.goes_on.set()
+    assert not before.shutdown(30)  # it stays in the outbox
+    recipient.come_back()
+    after = Delivery(recipient.notifier, name="n", dead_letters=letters, settings=QUICK)
+    after.submit(FIRING, age_s=600.0)
+    after.submit(RESOLVED)
+    after.start()
+    assert recipient.wait_for(1) == ["ok"]  # nobody is told that it fires when it is over
+    assert after.shutdown(30)
+    assert (recipient.wait_for(1), letters.letters) == (["ok"], [])
 
 
 ADDED_NOTIFIER = '''

@@ -82,7 +82,10 @@ def active(address: str) -> list[str]:
 def test_one_group_fires_and_its_last_notification_is_resolved(tmp_path: Path) -> None:
     port = free_port()
     notify = [{"alertmanager": {"urls": [f"http://127.0.0.1:{port}"], "renew_every": "5s", "labels": {"team": "ml"}}}]
-    configuration = {"windows": {"pane": "1s", "lateness": "1s", "rolling": "1h"}, "alerts": {"notify": notify}}
+    configuration = {
+        "windows": {"pane": "1s", "lateness": "1s", "rolling": "1h"},
+        "alerts": {"notify": notify, "keep_firing_for": "0s"},
+    }
     with webhook_server(Answer()) as receiver, support.Processor(configuration) as processor:
         feed(processor, 3, lambda: processor.rule("shop", "latency") == "firing")  # Alertmanager is away
         with alertmanager(tmp_path, port, receiver.url) as address:

@@ -8,12 +8,16 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from otel_mlmon.processor.alert.alert import Alert, RuleState
+from otel_mlmon.processor.notify.notifier import NOTIFIERS
+from tests.support.alerts import FIRING, RESOLVED
 from tests.support.ports import free_port
 from tests.support.processes import environment, run_python, until
 from tests.support.sentry_endpoint import endpoint
@@ -42,6 +46,9 @@ sentry_sdk.init(**eval(sys.argv[2]))
 handle = otel_mlmon.instrument(sentry_traces_sample_rate=1.0)
 session = ort.InferenceSession(models.softmax(name="iris"))
 price = ort.InferenceSession(models.regression())
+session.run(None, {"input": np.array([[9, 0, 0, 0]], np.float32)})
+price.run(None, {"input": np.ones((2, 2), np.float32)})
+handle.flush(10)
 with sentry_sdk.start_transaction(name="/predict", op="http.server"):
     session.run(None, {"input": np.array([[9, 0, 0, 0]], np.float32)})
     price.run(None, {"input": np.ones((2, 2), np.float32)})
@@ -170,12 +177,12 @@ def test_relay_has_nothing_to_object_to() -> None:
     python = peer("venv/bin/python")
     with endpoint() as sentry:
         run_host(sentry.dsn)
-        events = [*sentry.wait("transaction", 5), *sentry.wait("event", 3)]
+        events = [*sentry.wait("transaction", 7), *sentry.wait("event", 3)]
     done = subprocess.run(
         [python, "-c", NORMALISE], input=json.dumps(events), capture_output=True, text=True, timeout=60, check=True
     )
     normalised = json.loads(done.stdout)
-    assert [event.get("errors") for event in normalised] == [None] * 8
+    assert [event.get("errors") for event in normalised] == [None] * 10
     (request,) = [
         event for event in normalised if event["type"] == "transaction" and event["transaction"] == "/predict"
     ]
@@ -207,23 +214,75 @@ def bugsink(tmp_path: Path) -> Iterator[tuple[str, dict[str, str]]]:
         yield f"{url}/api/canonical/0", {"Authorization": f"Bearer {token}"}
 
 
+class Project:
+    """A new project of Bugsink."""
+
+    def __init__(self, client: httpx.Client, url: str, name: str) -> None:
+        self.client, self.url = client, url
+        team = client.post(f"{url}/teams/", json={"name": name}).json()
+        project = client.post(f"{url}/projects/", json={"name": name, "team": team["id"]}).json()
+        self.id: str = project["id"]
+        self.dsn: str = client.get(f"{url}/projects/{self.id}/").json()["dsn"]
+
+    def issues(self) -> list[Any]:
+        """All of its issues."""
+        results: list[Any] = self.client.get(f"{self.url}/issues/", params={"project": self.id}).json()["results"]
+        return results
+
+    def events(self, count: int) -> list[Any]:
+        """All of its events, once there are so many."""
+
+        def list_events() -> list[Any]:
+            pages = [
+                self.client.get(f"{self.url}/events/", params={"issue": issue["id"]}).json() for issue in self.issues()
+            ]
+            results = [event for page in pages for event in page["results"]]
+            return results if len(results) == count else []
+
+        return [self.client.get(f"{self.url}/events/{event['id']}/").json()["data"] for event in until(list_events)]
+
+
 def test_bugsink_has_an_issue_a_model(bugsink: tuple[str, dict[str, str]]) -> None:
     url, headers = bugsink
     with httpx.Client(headers=headers, timeout=20) as client:
-        team = client.post(f"{url}/teams/", json={"name": "ml"}).json()
-        project = client.post(f"{url}/projects/", json={"name": "models", "team": team["id"]}).json()
-        dsn = client.get(f"{url}/projects/{project['id']}/").json()["dsn"]
-        run_host(dsn)
-
-        def events() -> list[Any]:
-            issues = client.get(f"{url}/issues/", params={"project": project["id"]}).json()["results"]
-            found = [
-                event
-                for issue in issues
-                for event in client.get(f"{url}/events/", params={"issue": issue["id"]}).json()["results"]
-            ]
-            return found if len(found) == 3 else []
-
-        full = [client.get(f"{url}/events/{event['id']}/").json()["data"] for event in until(events)]
+        project = Project(client, url, "models")
+        run_host(project.dsn)
+        full = project.events(3)
     assert sorted(event["tags"]["ml.model.name"] for event in full) == ["iris", "iris", "price"]
     assert "ml.predict" not in json.dumps(full)
+
+
+GROWN = replace(FIRING, previous=RuleState.FIRING, news=("severity",), sequence=2)
+OTHER = replace(FIRING, rule="latency", title="latency", sequence=3)
+
+
+def send_alerts(dsn: str, *alerts: Alert) -> None:
+    notifier_type = NOTIFIERS.load("sentry")
+    notifier = notifier_type.create(notifier_type.section_type.model_validate({"dsn": dsn}), None)
+    assert notifier is not None
+    for alert in alerts:
+        notifier.notify(alert)
+
+
+def test_bugsink_has_an_issue_a_rule_and_no_event_of_the_end(bugsink: tuple[str, dict[str, str]]) -> None:
+    url, headers = bugsink
+    with httpx.Client(headers=headers, timeout=20) as client:
+        project = Project(client, url, "alerts")
+        send_alerts(project.dsn, FIRING, FIRING, GROWN, RESOLVED, OTHER)  # an attempt is repeated
+        events = project.events(3)
+        assert sorted(event["tags"]["ml.alert.rule"] for event in events) == [
+            "latency", "prediction_drift", "prediction_drift",
+        ]  # fmt: skip
+        assert sorted(issue["digested_event_count"] for issue in project.issues()) == [1, 2]
+
+
+def test_relay_has_nothing_to_object_to_in_an_alert() -> None:
+    python = peer("venv/bin/python")
+    with endpoint() as sentry:
+        send_alerts(sentry.dsn, FIRING, GROWN, RESOLVED)
+        events = sentry.wait("event", 2)
+        assert [check["status"] for check in sentry.wait("check_in", 2)] == ["error", "ok"]
+    done = subprocess.run(
+        [python, "-c", NORMALISE], input=json.dumps(events), capture_output=True, text=True, timeout=60, check=True
+    )
+    assert [(event.get("errors"), event["type"]) for event in json.loads(done.stdout)] == [(None, "default")] * 2

@@ -18,11 +18,12 @@ from opentelemetry.trace import StatusCode
 
 from otel_mlmon import ModelOptions, semconv
 from otel_mlmon.instrumentation.aggregate.aggregator import Aggregator
+from otel_mlmon.instrumentation.decode.batch import CHUNK_CALLS
 from otel_mlmon.instrumentation.decode.decoder import Decoder
 from otel_mlmon.instrumentation.export.events import EventWriter
 from otel_mlmon.instrumentation.export.metrics import MetricWriter
 from otel_mlmon.instrumentation.export.spans import SpanWriter
-from otel_mlmon.instrumentation.pipeline import CHUNK_CALLS, InstrumentationPipeline
+from otel_mlmon.instrumentation.pipeline import InstrumentationPipeline
 from otel_mlmon.testing import Captured, capture
 from otel_mlmon.vocabulary import TextBuckets, split_bucket
 from tests.support import models

@@ -40,6 +40,7 @@ def settings(folder: Path, **models: Any) -> Settings:
         "storage": {"path": str(folder / "data")},
         "windows": {"pane": "10s", "lateness": "0s", "rolling": "5m"},
         "models": {"*": {"reference": {"learn": 1000}, **models}},
+        "alerts": {"keep_firing_for": "0s"},
     }
     path.write_text(json.dumps(document), encoding="utf-8")
     return Settings(load_config(path, {}))

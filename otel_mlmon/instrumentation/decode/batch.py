@@ -20,6 +20,9 @@ from numpy.typing import NDArray
 from otel_mlmon.instrumentation.runtime.call import FIELDS, Call, CallTuple, Item, Plan, Side, Tensor
 from otel_mlmon.types import Ints
 
+CHUNK_CALLS: Final = 16_384
+"""Calls decoded at a time at most: the more, the larger numpy's share, which does not hold the interpreter."""
+
 PIECE_CALLS: Final = 128
 """Calls taken at a time: some 0.1 ms of work."""
 

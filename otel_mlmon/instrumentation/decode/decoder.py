@@ -12,12 +12,19 @@ from otel_mlmon.instrumentation.decode.batch import CallBatch, Items, SampleSize
 from otel_mlmon.instrumentation.decode.custom_outputs import OutputFunction, decode_with_function
 from otel_mlmon.instrumentation.decode.features import FeatureProfiler
 from otel_mlmon.instrumentation.decode.findings import Findings
-from otel_mlmon.instrumentation.decode.model_identity import class_names, identify, model_name, reference_words
+from otel_mlmon.instrumentation.decode.model_identity import (
+    ModelIdentity,
+    class_names,
+    identify,
+    model_name,
+    reference_words,
+)
 from otel_mlmon.instrumentation.decode.output_kind import Decision
 from otel_mlmon.instrumentation.decode.output_reports import BY_FUNCTION, report_output
 from otel_mlmon.instrumentation.decode.outputs import TIMED_ONLY, DecodedOutputs, OutputDecoder
-from otel_mlmon.instrumentation.decode.predictions import Head, Predictions
-from otel_mlmon.instrumentation.runtime.call import Plan
+from otel_mlmon.instrumentation.decode.predictions import CallSummary, Head, Predictions
+from otel_mlmon.instrumentation.decode.single_call import SingleCallReader
+from otel_mlmon.instrumentation.runtime.call import Plan, Side
 from otel_mlmon.options import suggest
 from otel_mlmon.types import OutputKind
 from otel_mlmon.vocabulary import TextBuckets, TextNamer, Vocabularies
@@ -75,8 +82,13 @@ class CallDecoder(Protocol):
     Runs on: one thread at a time.
     """
 
+    model: ModelIdentity
+
     def decode(self, batch: CallBatch) -> Predictions:
         """Decodes at least one call of this decoder's plan."""
+
+    def read(self, inputs: Side, outputs: Side) -> CallSummary | None:
+        """Reads the copies of one call, and changes nothing; None if only a batch can be decoded."""
 
 
 class Decoder:
@@ -108,6 +120,7 @@ class Decoder:
         self._check_output_names()
         namer = make_namer(plan, declared, self.model.name)
         self._outputs = OutputDecoder(plan, declared, self._note, namer, self._report_output)
+        self._reader = SingleCallReader(plan, self._outputs)
         if callable(declared.output_kind):
             for tensor in plan.outputs:
                 self._report_output(tensor.name, BY_FUNCTION)
@@ -142,6 +155,10 @@ class Decoder:
             items=decoded.items,
             inputs=self._profiler.summarize(batch.inputs),
         )
+
+    def read(self, inputs: Side, outputs: Side) -> CallSummary | None:
+        """Reads the copies of one call, and changes nothing; None if only a batch can be decoded."""
+        return None if callable(self._declared.output_kind) else self._reader.read(inputs, outputs)
 
     def _decode_outputs(self, outputs: Sequence[Items], samples: SampleSizes, calls: int) -> DecodedOutputs:
         tensors, function = self._plan.outputs, self._declared.output_kind
@@ -211,6 +228,10 @@ class Decoders:
         self._make = make
         self._on_new = on_new
         self._decoders: dict[Plan, CallDecoder] = {}
+
+    def find(self, plan: Plan) -> CallDecoder | None:
+        """Returns the decoder of a plan; None before its first batch."""
+        return self._decoders.get(plan)
 
     def decode_batch(self, batch: CallBatch) -> Predictions:
         """Decodes a batch of captured calls into predictions."""

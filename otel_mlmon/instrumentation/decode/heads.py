@@ -91,7 +91,7 @@ class ClassDecoder:
     """
 
     def __init__(self, plan: Plan, declared: DeclaredOutputs, note: Note, namer: TextNamer) -> None:
-        self._namer = namer
+        self.namer = namer
         self._plan = plan
         self._declared = declared
         self._note = note
@@ -104,6 +104,10 @@ class ClassDecoder:
         """The names of the classes that are declared, or in the model's metadata."""
         names = tuple(str(name)[:MAX_TEXT] for name in self._declared.labels)
         return names or class_names(self._plan.session.metadata)
+
+    def name_number(self, value: object) -> str:
+        """Returns the label of a number, as it may leave the process."""
+        return self.namer.name_number_label(label_of(value, self.class_names))
 
     def origin_of(self, tensor: Tensor) -> OutputOrigin:
         """Returns how the model's file says that an output is computed."""
@@ -131,7 +135,7 @@ class ClassDecoder:
             codes, label_rows, certainties = decode_multi_labels(rows)
             is_finite: Bools = np.asarray(np.isfinite(certainties))
             calls = calls[: len(certainties)]
-            table = self._label_table(tensor, rows.shape[1])
+            table = self.label_table(tensor, rows.shape[1])
             labels = Labels(codes, calls[label_rows], table, table)
             decoded = calls[is_finite]
             if rows.dtype.kind == "f":  # flags say nothing of how sure they are
@@ -142,7 +146,7 @@ class ClassDecoder:
             if not is_known.all():
                 codes, likelihoods, calls = codes[is_known], likelihoods[is_known], calls[is_known]
             decoded = calls = calls[: len(codes)]
-            table = self._label_table(tensor, max(rows.shape[1], 2))
+            table = self.label_table(tensor, max(rows.shape[1], 2))
             labels = Labels(codes, calls, table, table)
             confidences = Confidences(likelihoods, calls)
         return Classification(
@@ -167,7 +171,7 @@ class ClassDecoder:
             output=tensor.name,
             kind=kind,
             has_scores=False,
-            labels=Labels(codes, calls, list(map(self._namer.name_label, table)), self._declared_labels(tensor)),
+            labels=Labels(codes, calls, list(map(self.namer.name_label, table)), self._declared_labels(tensor)),
             sizes=sizes,
             decoded=np.bincount(calls, minlength=len(sizes)).astype(np.int64),
             width=shapes[0][-1] if shapes and len(shapes[0]) > 1 else 1,
@@ -199,7 +203,8 @@ class ClassDecoder:
             self._unlikely.add(tensor.name)
         return Confidences() if tensor.name in self._unlikely else Confidences(np.minimum(values[:, 0], 1.0), calls)
 
-    def _label_table(self, tensor: Tensor, classes: int) -> Sequence[str]:
+    def label_table(self, tensor: Tensor, classes: int) -> Sequence[str]:
+        """Returns the labels of so many classes of an output, in order."""
         names = self.class_names
         is_only = sum(output.dtype.startswith("float") for output in self._plan.outputs) <= 1
         if self._declared.labels and len(names) != classes and is_only:
@@ -221,7 +226,7 @@ class ClassDecoder:
             is_finite = np.isfinite(values)
             values, calls = values[is_finite], calls[is_finite]
         unique, codes = np.unique(values, return_inverse=True)
-        table = [self._namer.name_number_label(label_of(value, self.class_names)) for value in unique.tolist()]
+        table = list(map(self.name_number, unique.tolist()))
         return Labels(codes.astype(np.int64), calls, table, self._declared_labels(tensor))
 
 
@@ -258,6 +263,25 @@ class HeadJoiner:
         present = [(name, label, scores) for name, label, scores in parts if label is not None or scores is not None]
         present.sort(key=lambda entry: order.get(entry[0], len(order)))
         return {name: _join(label, scores) for name, label, scores in present}
+
+    def find_first(self, sizes: Mapping[str, int]) -> tuple[str, str, str] | None:
+        """Finds the first head of a call: the outputs that it is named after, of its label, and of its scores.
+
+        Args:
+            sizes: Rows of each output of classes, in the model's order.
+
+        Returns:
+            Empty names where there is no head; None if an output with rows belongs to none yet.
+        """
+        placed = {name for head in self._heads for name in (head.label, head.scores)} | self._repeats
+        if any(size and output not in placed for output, size in sizes.items()):
+            return None
+        order = {output: position for position, output in enumerate(sizes)}
+        present = [head for head in self._heads if head.label in order or head.scores in order]
+        if not present:
+            return "", "", ""
+        first = min(present, key=lambda head: order.get(head.name, len(order)))
+        return first.name, first.label, first.scores
 
     def _place(self, part: Classification, by_output: Mapping[str, Classification]) -> None:
         """Adds an output to the head it belongs to, or to a new one."""
@@ -352,6 +376,10 @@ class SeriesNames:
     def __init__(self, *, has_several: bool) -> None:
         self._has_several = has_several
         self._names: dict[str, str] = {}
+
+    def find(self, output: str) -> str | None:
+        """Returns the name of an output; None if it has none yet."""
+        return self._names.get(output)
 
     def assign(self, outputs: Sequence[str]) -> Mapping[str, str]:
         """Returns the names of all outputs so far, these included; a name never changes."""

@@ -18,6 +18,7 @@ from otel_mlmon.instrumentation.decode.decoder import CallDecoder, DeclaredModel
 from otel_mlmon.instrumentation.decode.findings import Findings
 from otel_mlmon.instrumentation.decode.model_identity import MAX_TEXT, model_name
 from otel_mlmon.instrumentation.decode.predictions import (
+    CallSummary,
     Confidences,
     Head,
     InputSummary,
@@ -26,7 +27,7 @@ from otel_mlmon.instrumentation.decode.predictions import (
     encode_texts,
     label_of,
 )
-from otel_mlmon.instrumentation.runtime.call import ObservedItem, Plan, Scalar, ValueRows
+from otel_mlmon.instrumentation.runtime.call import ObservedItem, Plan, Scalar, Side, ValueRows
 from otel_mlmon.internal_events import JOURNAL, ValuesDropped
 from otel_mlmon.types import Floats, Ints
 from otel_mlmon.vocabulary import Vocabulary
@@ -70,6 +71,7 @@ class ObservationDecoder:
         model_options = options(model_name(plan.session))
         scores_plan = dataclasses.replace(plan, inputs=(), outputs=plan.outputs[-1:], is_observed=False)
         self._scores = Decoder(scores_plan, options=options, max_features=0, findings=findings)
+        self.model = self._scores.model
         self._class_names = [str(name)[:MAX_TEXT] for name in model_options.labels]
         # A text that the caller reports as a label is one; of many different ones it must be something else.
         self._vocabulary = Vocabulary(limit=max(MAX_LABELS, len(self._class_names)))
@@ -107,6 +109,26 @@ class ObservationDecoder:
             values={"": numbers[np.isfinite(numbers)]} if numbers.size else {},
             inputs=inputs,
         )
+
+    def read(self, inputs: Side, outputs: Side) -> CallSummary | None:
+        """Reads one call of one row without scores; None of others, and of a label that is new."""
+        features: Any = inputs[0] if inputs else None
+        label, confidence, value, scores = cast("Sequence[Any]", outputs) or (None,) * 4
+        given = (label, confidence, value, *(features or {}).values())
+        if scores is not None or any(isinstance(item, ValueRows) for item in given):
+            return None
+        if label is not None:
+            label = self._vocabulary.find(self._name_label(label))
+            if label is None:
+                return None
+        has_rows = any(item is not None for item in (label, confidence, value))
+        if not has_rows and features:
+            if self._are_categories.keys().isdisjoint(features) and self._max_features:
+                return None
+            has_rows = bool(self._max_features)
+        number = _number(confidence)
+        ratio = number if 0 <= number <= 1 else None
+        return CallSummary(int(has_rows), label=label, mean_confidence=ratio, min_confidence=ratio)
 
     def _decode_labels(self, rows: _Rows) -> Labels:
         codes, table = encode_texts([self._name_label(value) for value in rows.values])

@@ -32,7 +32,7 @@ MAX_CLASS: Final = 31
 GRID: Final = 512
 """Of an output on a grid of 1/256, each of K numbers is wrong by up to 1/512, so that their sum is by up to K/512."""
 
-_TOLERANCE: Final = 1e-3
+TOLERANCE: Final = 1e-3
 """Distance from 0 and 1 that a probability may have, in half precision too; the sum of a row may have twice that."""
 
 _SAFE_NORM: Final = 1e-140
@@ -126,7 +126,7 @@ class OutputFacts:
 
     def slack(self, width: int) -> float:
         """Computes by how much the probabilities of a row may miss a sum of 1."""
-        return max(2 * _TOLERANCE, width / GRID if self.origin.is_quantised else 0.0)
+        return max(2 * TOLERANCE, width / GRID if self.origin.is_quantised else 0.0)
 
 
 def is_detection(output_names: Iterable[str]) -> bool:
@@ -215,16 +215,16 @@ def informative_rows(rows: NDArray[Any]) -> Floats:
     return informative
 
 
-def are_probabilities(values: Floats, slack: float = 2 * _TOLERANCE) -> bool:
+def are_probabilities(values: Floats, slack: float = 2 * TOLERANCE) -> bool:
     """Whether every row, shape (m, k), has no value below 0 and sums to 1, give or take `slack`; False of no rows."""
     with np.errstate(over="ignore"):
         sums = values.sum(axis=1)
-    return bool(values.size) and bool((values >= -_TOLERANCE).all()) and _is_close_to_one(sums, slack)
+    return bool(values.size) and bool((values >= -TOLERANCE).all()) and _is_close_to_one(sums, slack)
 
 
 def are_within_unit(values: Floats) -> bool:
     """Whether no value lies outside [0, 1]."""
-    return not ((values < -_TOLERANCE) | (values > 1 + _TOLERANCE)).any()
+    return not ((values < -TOLERANCE) | (values > 1 + TOLERANCE)).any()
 
 
 def vector_norms(rows: Floats) -> Floats:
@@ -368,7 +368,7 @@ def _decide_by_name(facts: OutputFacts, values: Floats) -> Decision | None:
 
 def _decide_by_values(facts: OutputFacts, values: Floats) -> Decision:
     width = values.shape[1]
-    if _is_close_to_one(vector_norms(values), _TOLERANCE):
+    if _is_close_to_one(vector_norms(values), TOLERANCE):
         return Decision("embedding", "its rows have length 1")
     words = f"{width} numbers without bounds or names"
     if facts.origin.role == "linear" and width <= MAX_VALUES:

@@ -85,10 +85,11 @@ class KindEvidence:
 
     def __init__(self, facts: OutputFacts, *, settled: Decision | None = None) -> None:
         self.decision: Decision = settled or Decision(None, "no row shows its kind yet")
-        self._facts = facts
+        self.facts = facts
+        self.width = 0
+        """Columns of the rows that showed the kind."""
         self._is_settled = settled is not None
         self._informative_rows = 0
-        self._width = 0
 
     @property
     def kind(self) -> OutputKind | None:
@@ -101,22 +102,23 @@ class KindEvidence:
             return self.kind
         if self.kind is None:
             self._informative_rows += len(informative_rows(rows)) if rows.dtype.kind == "f" else len(rows)
-            self._width = rows.shape[1]
-            self.decision = decide_kind(self._facts, rows, row_count=self._informative_rows)
-        elif self._is_contradicted(rows):
+            self.width = rows.shape[1]
+            self.decision = decide_kind(self.facts, rows, row_count=self._informative_rows)
+        elif self.is_contradicted(rows):
             self.decision = Decision("none", f"rows contradict {self.kind}", is_certain=False)
         return self.kind
 
-    def _is_contradicted(self, rows: NDArray[Any]) -> bool:
-        if rows.shape[1] != self._width:
+    def is_contradicted(self, rows: NDArray[Any]) -> bool:
+        """Whether rows, shape (m, k), cannot be of the kind."""
+        if rows.shape[1] != self.width:
             return True  # a sequence: no other kind would fit it
         if rows.dtype.kind != "f" or self.kind not in {"sigmoid", "multi_label", "probabilities"}:
             return False
         checked = rows[:: -(-len(rows) // MAX_CHECKED_ROWS)].astype(np.float64)
-        if self.kind != "probabilities" or self._facts.origin.role == "probabilities":
+        if self.kind != "probabilities" or self.facts.origin.role == "probabilities":
             return not are_within_unit(checked)
         checked = informative_rows(checked)
-        return bool(checked.size) and not are_probabilities(checked, self._facts.slack(self._width))
+        return bool(checked.size) and not are_probabilities(checked, self.facts.slack(self.width))
 
 
 class OutputDecoder:
@@ -150,18 +152,21 @@ class OutputDecoder:
         """The kind by which each output was first counted."""
         self._overrides: dict[int, OutputKind] = {}
         """The kind of outputs of which rows have shown that the first one was wrong."""
-        self._is_folded: dict[int, bool] = {}
-        """Whether an output of one axis is one row a call."""
+        self.is_folded: dict[int, bool] = {}
+        """Whether an output of one axis is one row a call, by position, once rows have shown it."""
         self._waiting: Counter[int] = Counter()
         """Rows that came before the kind of their output was known."""
         self._item_decoders: dict[int, ItemDecoder] = {}
-        self._heads = HeadJoiner()
+        self.heads = HeadJoiner()
+        self.batches = 0
+        """Batches decoded: what is known of the outputs changes only with them."""
         self.classes = ClassDecoder(plan, declared, note, namer)
         for position, kind in self._declared_kinds.items():
             report(plan.outputs[position].name, Decision(kind, "declared"))
 
     def decode(self, outputs: Sequence[Items], samples: SampleSizes, calls: int) -> DecodedOutputs:
         """Decodes the copies of the outputs of so many calls."""
+        self.batches += 1
         decoded = DecodedOutputs(sizes=np.zeros(calls, dtype=np.int64))
         parts: list[Classification] = []
         values: dict[str, Floats] = {}
@@ -170,15 +175,23 @@ class OutputDecoder:
                 self._decode_texts(position, tensor, items, samples, parts)
             else:
                 self._decode_rows(position, tensor, items, samples, decoded, parts, values)
-        heads = self._heads.join(parts)
+        heads = self.heads.join(parts)
         # Outputs of classes come first: they say what a sample is, wherever they stand.
         for part in sorted(parts, key=lambda part: part.has_scores):
             decoded.sizes = np.where(decoded.sizes > 0, decoded.sizes, part.sizes)
         limited = list(values)[:MAX_HEADS]
-        names = self._names.assign([*heads, *limited])
+        names = self.names.assign([*heads, *limited])
         decoded.heads = {names[output]: head for output, head in heads.items()}
         decoded.values |= {names[output]: values[output] for output in limited}
         return decoded
+
+    def find_kind(self, position: int) -> tuple[OutputKind | None, KindEvidence | None]:
+        """Returns the kind of an output, None while it is not decided, and the evidence that rows may contradict."""
+        kind = self._declared_kinds.get(position) or self._overrides.get(position)
+        evidence = self._evidence.get(position)
+        if kind is not None or evidence is None:
+            return kind, None
+        return evidence.kind, evidence
 
     def _decode_rows(
         self,
@@ -321,13 +334,13 @@ class OutputDecoder:
         sizes = joined.sizes[joined.sizes > 0]
         width = int(sizes[0]) if len(sizes) else 0
         is_even = len(joined.rows) == sizes.sum() and bool((sizes == width).all())
-        if position not in self._is_folded:
-            self._is_folded[position] = (
+        if position not in self.is_folded:
+            self.is_folded[position] = (
                 is_even
                 and width > 1
                 and self._is_vector(position, joined.rows.reshape(-1, width), samples, joined.sizes)
             )
-        if not self._is_folded[position]:
+        if not self.is_folded[position]:
             return joined
         rows = joined.rows.reshape(-1, width) if is_even else joined.rows[:0].reshape(0, max(width, 1))
         calls = np.flatnonzero(joined.sizes > 0)
@@ -361,7 +374,8 @@ class OutputDecoder:
         return kinds
 
     @functools.cached_property
-    def _names(self) -> SeriesNames:
+    def names(self) -> SeriesNames:
+        """The names that heads and regressions are counted by."""
         origins = self._plan.session.graph().outputs
         heads = {
             frozenset({name, origin.companion} - {""})

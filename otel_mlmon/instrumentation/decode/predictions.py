@@ -126,6 +126,33 @@ class Predictions:
         return next((head.confidences for head in self.heads.values()), _NO_CONFIDENCES)
 
 
+class CallSummary(NamedTuple):
+    """Holds what spans and events say of the outputs of one call."""
+
+    batch_size: int = 0
+    """True rows; 0 if unknown."""
+    head_name: str = ""
+    label: str | None = None
+    """The label of the only row; None of several rows, or where it has none."""
+    mean_confidence: float | None = None
+    min_confidence: float | None = None
+
+
+class CallDescription(NamedTuple):
+    """Describes one call as spans and events do."""
+
+    model: ModelIdentity
+    operation: str
+    started_ns: int
+    """By `time.perf_counter_ns`."""
+    duration_ns: int
+    """0 if it was not measured."""
+    error_type: str | None
+    summary: CallSummary
+    context: object = None
+    """The captured context of a call that was not decoded yet."""
+
+
 def decode_classes(kind: OutputKind, rows: NDArray[Any]) -> tuple[Ints, Floats]:
     """Decodes rows, shape (m, k), of `probabilities`, `logits` or a single `sigmoid`.
 
@@ -188,12 +215,13 @@ def texts_of(items: Sequence[Item], *, is_ranked: bool = False) -> tuple[list[st
         items: The copies.
         is_ranked: Whether a row has several strings, of which the first counts; else rows of several have none.
     """
-    parts = [_row_texts(*item, is_ranked=is_ranked) if type(item) is tuple else () for item in items]
+    parts = [row_texts(*item, is_ranked=is_ranked) if type(item) is tuple else () for item in items]
     texts = [str(text)[:MAX_TEXT] for text in itertools.chain.from_iterable(parts)]
     return texts, np.repeat(np.arange(len(parts), dtype=np.int64), list(map(len, parts)))
 
 
-def _row_texts(shape: Shape, texts: Any, *, is_ranked: bool) -> tuple[str, ...]:
+def row_texts(shape: Shape, texts: Any, *, is_ranked: bool) -> tuple[str, ...]:
+    """Returns the strings of the rows of one call; see `texts_of`."""
     width = math.prod(shape[1:])
     if width == 1 and isinstance(texts, tuple):
         return texts

@@ -14,7 +14,7 @@ from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.model_loading import ModelLoad
 from otel_mlmon.instrumentation.decode.predictions import Predictions
 from otel_mlmon.instrumentation.export.call_sampler import Samples, sample_attributes
-from otel_mlmon.instrumentation.export.sampling import Attributes, CallPriorities, call_attributes
+from otel_mlmon.instrumentation.export.sampling import Attributes, CallPriorities, call_attributes, describe_call
 from otel_mlmon.instrumentation.export.spans import otel_context
 from otel_mlmon.instrumentation.queue.call_queue import give_way
 from otel_mlmon.version import __version__
@@ -67,7 +67,7 @@ class EventWriter:
         if self._logger is None:
             return
         for call, sample in samples.items():
-            attributes = call_attributes(predictions, priorities, call) | sample_attributes(sample)
+            attributes = call_attributes(describe_call(predictions, priorities, call)) | sample_attributes(sample)
             attributes[semconv.PREDICTION_ID] = self._new_id()
             self._write_call(semconv.EVENT_PREDICTION, predictions, call, attributes, span_contexts, offset_ns)
             give_way()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.decode.predictions import Confidences, Predictions
+from otel_mlmon.instrumentation.decode.predictions import CallDescription, CallSummary, Confidences, Predictions
 from otel_mlmon.types import Bools, Floats, Ints
 from otel_mlmon.vocabulary import name_attributes
 
@@ -89,39 +90,59 @@ class SlowCallDetector:
         return np.asarray(durations_ns > limit_ns)
 
 
-def call_attributes(predictions: Predictions, priorities: CallPriorities, call: int) -> Attributes:
+def describe_call(predictions: Predictions, priorities: CallPriorities, call: int) -> CallDescription:
+    """Describes one call of a batch."""
+    labels = predictions.labels
+    batch_size = int(predictions.batch_sizes[call])
+    row = int(np.searchsorted(labels.calls, call)) if batch_size == 1 else labels.calls.size
+    has_label = row < labels.calls.size and labels.calls[row] == call
+    mean, lowest = float(priorities.mean_confidence[call]), float(priorities.min_confidence[call])
+    has_confidence = not math.isnan(mean)
+    return CallDescription(
+        model=predictions.model,
+        operation=predictions.operation,
+        started_ns=int(predictions.started_ns[call]),
+        duration_ns=int(predictions.duration_ns[call]),
+        error_type=predictions.errors[call],
+        summary=CallSummary(
+            batch_size=batch_size,
+            head_name=predictions.head_name,
+            label=labels.table[int(labels.codes[row])] if has_label else None,
+            mean_confidence=mean if has_confidence else None,
+            min_confidence=lowest if has_confidence else None,
+        ),
+    )
+
+
+def call_attributes(call: CallDescription) -> Attributes:
     """Builds the attributes of a call for a span or an event: scalars, and nothing of its inputs or raw outputs."""
-    model, labels = predictions.model, predictions.labels
+    model, summary = call.model, call.summary
     attributes: Attributes = {semconv.MODEL_NAME: model.name}
     if model.version:
         attributes[semconv.MODEL_VERSION] = model.version
-    if predictions.duration_ns[call]:
-        attributes[semconv.INFERENCE_DURATION] = int(predictions.duration_ns[call]) / 1e9
-    batch_size = int(predictions.batch_sizes[call])
-    if batch_size:
-        attributes[semconv.BATCH_SIZE] = batch_size
-    if predictions.head_name:
-        attributes[semconv.OUTPUT_NAME] = predictions.head_name
-    row = int(np.searchsorted(labels.calls, call))
-    if batch_size == 1 and row < labels.calls.size and labels.calls[row] == call:
-        attributes |= name_attributes(semconv.PREDICTION_LABEL, labels.table[int(labels.codes[row])])
-    if not np.isnan(priorities.mean_confidence[call]):
-        attributes[semconv.PREDICTION_CONFIDENCE] = float(priorities.mean_confidence[call])
-        if batch_size > 1:
-            attributes[semconv.PREDICTION_CONFIDENCE_MIN] = float(priorities.min_confidence[call])
-    error = predictions.errors[call]
-    if error:
-        attributes[semconv.ERROR_TYPE] = error
+    if call.duration_ns:
+        attributes[semconv.INFERENCE_DURATION] = call.duration_ns / 1e9
+    if summary.batch_size:
+        attributes[semconv.BATCH_SIZE] = summary.batch_size
+    if summary.head_name:
+        attributes[semconv.OUTPUT_NAME] = summary.head_name
+    if summary.label is not None:
+        attributes.update(name_attributes(semconv.PREDICTION_LABEL, summary.label))
+    if summary.mean_confidence is not None:
+        attributes[semconv.PREDICTION_CONFIDENCE] = summary.mean_confidence
+        if summary.batch_size > 1 and summary.min_confidence is not None:
+            attributes[semconv.PREDICTION_CONFIDENCE_MIN] = summary.min_confidence
+    if call.error_type:
+        attributes[semconv.ERROR_TYPE] = call.error_type
     return attributes
 
 
-def span_attributes(predictions: Predictions, priorities: CallPriorities, call: int) -> Attributes:
+def span_attributes(call: CallDescription) -> Attributes:
     """Builds the attributes of a call's span: those of `call_attributes`, and what ran it."""
-    return {
-        **call_attributes(predictions, priorities, call),
-        **predictions.model.runtime_attributes,
-        semconv.OPERATION_NAME: predictions.operation,
-    }
+    attributes = call_attributes(call)
+    attributes.update(call.model.runtime_attributes)
+    attributes[semconv.OPERATION_NAME] = call.operation
+    return attributes
 
 
 def _are_unsure(predictions: Predictions, min_confidence: Floats, confidence_floor: float) -> Bools:

@@ -35,7 +35,7 @@ from otel_mlmon import semconv
 from otel_mlmon.instrumentation.decode.predictions import InputSummary, Predictions
 from otel_mlmon.instrumentation.export.call_sampler import Sample, Samples, sample_attributes
 from otel_mlmon.instrumentation.export.error_tracker import RelatedSpans, SpanIds
-from otel_mlmon.instrumentation.export.sampling import CallPriorities, span_attributes
+from otel_mlmon.instrumentation.export.sampling import CallPriorities, describe_call, span_attributes
 from otel_mlmon.instrumentation.queue.call_queue import give_way
 from otel_mlmon.internal_events import JOURNAL, RecordsDropped
 from otel_mlmon.types import Bools
@@ -220,7 +220,7 @@ class SpanWriter:
             name,
             context=context,
             kind=SpanKind.INTERNAL,
-            attributes=span_attributes(predictions, priorities, call) | sample_attributes(sample),
+            attributes=span_attributes(describe_call(predictions, priorities, call)) | sample_attributes(sample),
             start_time=start_ns,
             links=links,
             record_exception=False,

@@ -124,6 +124,21 @@ class CallQueue:
         end = limit * self._fields
         fields = self.queue[:end]
         del self.queue[: len(fields)]
+        self._update_weight(fields, offered_bytes)
+        return fields
+
+    def take_at(self, positions: Sequence[int]) -> list[Any]:
+        """Removes the records at `positions`, increasing, and returns their fields, one record after the other."""
+        offered_bytes = self._offered_bytes
+        fields: list[Any] = []
+        for position in positions:
+            fields += self.queue[position * self._fields : (position + 1) * self._fields]
+        for position in reversed(positions):
+            del self.queue[position * self._fields : (position + 1) * self._fields]
+        self._update_weight(fields, offered_bytes)
+        return fields
+
+    def _update_weight(self, fields: Sequence[Any], offered_bytes: int) -> None:
         # Weighed again once as many were taken as stay, so that a record is weighed twice at most, however long the
         # queue; until then the weight is an upper bound.
         self._unweighed_fields += len(fields)
@@ -132,7 +147,6 @@ class CallQueue:
             starts = range(0, len(stay), self._fields)
             self._taken_bytes = offered_bytes - sum(self._weigh(stay[start : start + self._fields]) for start in starts)
             self._unweighed_fields = 0
-        return fields
 
     def dropped(self) -> Mapping[str, int]:
         """Counts the records dropped so far, by reason."""
@@ -192,6 +206,11 @@ class Worker:
                 self._thread = thread
         if is_urgent and self._wake.empty():
             self._wake.put(None)
+
+    def wake(self) -> bool:
+        """Wakes the thread; returns whether it runs."""
+        self.attend(is_urgent=True)
+        return self.is_alive
 
     def stop(self, timeout_s: float) -> bool:
         """Ends the thread after its current round; returns whether it ended in time."""

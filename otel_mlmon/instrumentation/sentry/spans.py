@@ -12,8 +12,9 @@ put them among the language models, with tokens and costs.
 
 from __future__ import annotations
 
+import itertools
+import os
 import threading
-import uuid
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -21,10 +22,10 @@ from datetime import datetime, timezone
 from typing import Any, Final
 
 from otel_mlmon import semconv
-from otel_mlmon.instrumentation.decode.predictions import Predictions
+from otel_mlmon.instrumentation.decode.predictions import CallDescription, Predictions
 from otel_mlmon.instrumentation.export.call_sampler import Samples, sample_attributes
 from otel_mlmon.instrumentation.export.error_tracker import SpanIds
-from otel_mlmon.instrumentation.export.sampling import CallPriorities, span_attributes
+from otel_mlmon.instrumentation.export.sampling import CallPriorities, describe_call, span_attributes
 from otel_mlmon.instrumentation.sentry.scope import ParentSpan
 
 OP: Final = "ml.predict"
@@ -51,22 +52,33 @@ class ChildSpans:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._spans: OrderedDict[str, list[dict[str, Any]]] = OrderedDict()
-        self._expected: set[str] = set()
+        self._calls: dict[str, Iterator[int]] = {}
+        """Counts the calls in each transaction that is not captured yet; `next` is one step of the interpreter."""
 
     def expect(self, root_id: str) -> None:
         """Notes that a call was inside a transaction. Takes no lock: a signal handler may run a model."""
-        expected = self._expected
-        expected.add(root_id)
-        if len(expected) > 16 * MAX_TRANSACTIONS:
-            expected.clear()  # transactions that never end
+        calls = self._calls.get(root_id)
+        if calls is None:
+            if len(self._calls) >= 16 * MAX_TRANSACTIONS:
+                self._calls.clear()  # transactions that never end
+            calls = self._calls.setdefault(root_id, itertools.count())
+        next(calls)
 
     def is_expected(self, root_id: str) -> bool:
-        """Whether calls were inside a transaction."""
-        return root_id in self._expected
+        """Whether calls were inside a transaction that is not captured yet."""
+        return root_id in self._calls
+
+    def count_waiting(self, root_id: str) -> tuple[int, int]:
+        """Counts the calls in a transaction that have no span here, at most, and those that may get one.
+
+        Asked when it is captured: asking counts as a call.
+        """
+        calls, spans = self._calls.get(root_id), len(self._spans.get(root_id, ()))
+        return next(calls) - spans if calls is not None else 0, MAX_CHILD_SPANS - spans
 
     def has_room(self, root_id: str) -> bool:
-        """Whether a transaction takes another span."""
-        return len(self._spans.get(root_id, ())) < MAX_CHILD_SPANS
+        """Whether a transaction, which is not captured yet, takes another span."""
+        return root_id in self._calls and len(self._spans.get(root_id, ())) < MAX_CHILD_SPANS
 
     def add(self, root_id: str, span: dict[str, Any]) -> None:
         """Stores a span for the transaction whose span id is `root_id`."""
@@ -77,36 +89,41 @@ class ChildSpans:
                 self._spans.popitem(last=False)
 
     def pop(self, root_id: str) -> list[dict[str, Any]]:
-        """Takes out the spans of a transaction."""
-        self._expected.discard(root_id)
+        """Takes out the spans of a transaction, which takes no more from here on."""
+        self._calls.pop(root_id, None)
         with self._lock:
             return self._spans.pop(root_id, [])
 
 
-def child_span(
-    predictions: Predictions, priorities: CallPriorities, call: int, parent: ParentSpan, offset_ns: int
-) -> dict[str, Any]:
-    """Builds the span of one call as Sentry's protocol has it."""
-    started_at, ended_at = _times(predictions, call, offset_ns)
+def child_span(call: CallDescription, trace_id: str, parent_id: str, offset_ns: int) -> dict[str, Any]:
+    """Builds the span of one call as Sentry's protocol has it.
+
+    Args:
+        call: The call.
+        trace_id: In hexadecimal, as all ids here.
+        parent_id: The id of the span that the call was in.
+        offset_ns: Unix time minus `time.perf_counter_ns`.
+    """
+    started_at, ended_at = _times(call, offset_ns)
     return {
-        "trace_id": parent.trace_id,
-        "span_id": uuid.uuid4().hex[16:],
-        "parent_span_id": parent.span_id,
+        "trace_id": trace_id,
+        "span_id": os.urandom(8).hex(),
+        "parent_span_id": parent_id,
         "same_process_as_parent": True,
         "op": OP,
-        "description": f"predict {predictions.model.name}",
+        "description": f"predict {call.model.name}",
         "start_timestamp": started_at,
         "timestamp": ended_at,
         "origin": ORIGIN,
-        "status": FAILED_STATUS if predictions.errors[call] else "ok",
-        "data": span_attributes(predictions, priorities, call),
+        "status": FAILED_STATUS if call.error_type else "ok",
+        "data": span_attributes(call),
     }
 
 
-def _times(predictions: Predictions, call: int, offset_ns: int) -> tuple[datetime, datetime]:
+def _times(call: CallDescription, offset_ns: int) -> tuple[datetime, datetime]:
     """Computes when a call began and ended."""
-    start_ns = int(predictions.started_ns[call]) + offset_ns
-    end_ns = start_ns + int(predictions.duration_ns[call])
+    start_ns = call.started_ns + offset_ns
+    end_ns = start_ns + call.duration_ns
     return datetime.fromtimestamp(start_ns / 1e9, timezone.utc), datetime.fromtimestamp(end_ns / 1e9, timezone.utc)
 
 
@@ -137,7 +154,8 @@ def send_transactions(
     model = predictions.model
     with _clean_scope():
         for call, sample in samples.items():
-            started_at, ended_at = _times(predictions, call, offset_ns)
+            description = describe_call(predictions, priorities, call)
+            started_at, ended_at = _times(description, offset_ns)
             pair = ids.get(call)
             parent: dict[str, Any] = (
                 {"trace_id": f"{pair[0]:032x}", "parent_span_id": f"{pair[1]:016x}"} if pair else {}
@@ -152,13 +170,13 @@ def send_transactions(
                 **parent,
             )
             if transaction.sampled:
-                attributes = span_attributes(predictions, priorities, call) | sample_attributes(sample)
+                attributes = span_attributes(description) | sample_attributes(sample)
                 for name, value in attributes.items():
                     transaction.set_data(name, value)
                 transaction.set_tag(semconv.MODEL_NAME, model.name)
                 if model.version:
                     transaction.set_tag(semconv.MODEL_VERSION, model.version)
-                transaction.set_status(FAILED_STATUS if predictions.errors[call] else "ok")
+                transaction.set_status(FAILED_STATUS if description.error_type else "ok")
             transaction.finish(end_timestamp=ended_at)
 
 
@@ -188,7 +206,8 @@ def send_streamed_spans(
 
     with _clean_scope():
         for call, parent in parents.items():
-            started_at, ended_at = _times(predictions, call, offset_ns)
+            description = describe_call(predictions, priorities, call)
+            started_at, ended_at = _times(description, offset_ns)
             if parent is None:
                 traces.new_trace()
             elif not isinstance(parent, ParentSpan):
@@ -201,13 +220,13 @@ def send_streamed_spans(
                 attributes={
                     "sentry.op": OP,
                     "sentry.origin": ORIGIN,
-                    **span_attributes(predictions, priorities, call),
+                    **span_attributes(description),
                     **sample_attributes(sample),
                 },
                 parent_span=parent.span if isinstance(parent, ParentSpan) else None,
                 active=False,
             )
-            if predictions.errors[call]:
+            if description.error_type:
                 span.status = "error"
             if sample is not None and getattr(span, "_sample_rate", None) is not None:
                 _weight_segment(span, sample.probability)

@@ -18,14 +18,14 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from opentelemetry import trace
 from opentelemetry.context import Context
 
 from otel_mlmon.guard import guard
-from otel_mlmon.instrumentation.decode.predictions import Predictions
+from otel_mlmon.instrumentation.decode.predictions import CallDescription, Predictions
 from otel_mlmon.instrumentation.export.call_sampler import EvenDraws, Samples
 from otel_mlmon.instrumentation.export.error_tracker import (
     ContextReader,
@@ -34,7 +34,7 @@ from otel_mlmon.instrumentation.export.error_tracker import (
     RelatedSpans,
     SpanIds,
 )
-from otel_mlmon.instrumentation.export.sampling import CallPriorities, prioritize
+from otel_mlmon.instrumentation.export.sampling import CallPriorities, describe_call, prioritize
 from otel_mlmon.instrumentation.sentry import otlp as sentry_otlp
 from otel_mlmon.instrumentation.sentry.client import (
     INSTALL,
@@ -66,7 +66,7 @@ from otel_mlmon.instrumentation.settings import InstrumentationSettings
 from otel_mlmon.types import Bools, ModelKey
 
 CATCH_UP_S: Final = 0.5
-"""Seconds that a transaction that ends waits for the calls inside it to be decoded."""
+"""Seconds that a transaction that ends waits for calls that are being decoded."""
 
 MAX_JOINED_CALLS: Final = 100
 """Calls outside any span that join the trace Sentry has for the thread, so that errors after them link: a request has
@@ -75,6 +75,9 @@ fewer, and a script without end does not become one trace without end."""
 MAX_JOINED_TRACES: Final = 1024
 """Traces whose calls are counted for that, the latest ones: each thread has its own."""
 
+WaitingCallReader: TypeAlias = Callable[..., Sequence[CallDescription]]
+"""Reads the calls of one transaction that were not decoded yet: see `WaitingCalls.read`."""
+
 _LOG: Final = logging.getLogger("otel_mlmon")
 
 
@@ -82,7 +85,7 @@ def make_error_tracker(
     settings: InstrumentationSettings,
     *,
     read_context: ContextReader,
-    catch_up: Callable[[float], object],
+    read_waiting: WaitingCallReader,
     model_of: Callable[[object], ModelKey | None],
     rng: random.Random,
     on_client: Callable[[], object],
@@ -92,7 +95,7 @@ def make_error_tracker(
     Args:
         settings: Those that begin with `sentry`, and `spans_per_second`.
         read_context: Reads OpenTelemetry's context, or gives back its argument where there is none.
-        catch_up: Decodes the calls that wait, within so many seconds.
+        read_waiting: Reads calls that were not decoded yet.
         model_of: Gives the model of a session, or of an exception that left a block of `observe()`; None of others.
         rng: Where Sentry's sampling of our transactions begins.
         on_client: Called where the application has initialised Sentry, which then flushes at exit before us.
@@ -104,7 +107,7 @@ def make_error_tracker(
             return SentryTracker(
                 settings,
                 read_context=read_context,
-                catch_up=catch_up,
+                read_waiting=read_waiting,
                 model_of=model_of,
                 rng=rng,
                 on_client=on_client,
@@ -125,7 +128,7 @@ class SentryTracker:
         settings: InstrumentationSettings,
         *,
         read_context: ContextReader,
-        catch_up: Callable[[float], object],
+        read_waiting: WaitingCallReader,
         model_of: Callable[[object], ModelKey | None],
         rng: random.Random,
         on_client: Callable[[], object],
@@ -134,7 +137,7 @@ class SentryTracker:
         self._sample_rate = settings.sentry_traces_sample_rate or 0.0
         self._read_context = read_context
         self._read_both_contexts: ContextReader | None = None
-        self._catch_up = catch_up
+        self._read_waiting = read_waiting
         self._model_of = model_of
         self._on_client = on_client
         self._sample_rands = EvenDraws(rng)
@@ -188,10 +191,11 @@ class SentryTracker:
             offset_ns = time.time_ns() - time.perf_counter_ns()
             priorities: CallPriorities | None = None
             for call, parent in parent_spans(contexts).items():
-                # Somebody waits for what is built here: at most the spans that are sent.
-                if parent.is_sampled and parent.root_id and self._child_spans.has_room(parent.root_id):
+                # None of a transaction that was sent: it took the calls that waited with it.
+                if parent.is_sampled and self._child_spans.has_room(parent.root_id):
                     priorities = priorities or prioritize(predictions)
-                    span = child_span(predictions, priorities, call, parent, offset_ns)
+                    description = describe_call(predictions, priorities, call)
+                    span = child_span(description, parent.trace_id, parent.span_id, offset_ns)
                     self._child_spans.add(parent.root_id, span)
 
     def related_spans(self, predictions: Predictions, contexts: Sequence[object]) -> RelatedSpans | None:
@@ -338,8 +342,23 @@ class SentryTracker:
         root_id, spans = str(trace_context.get("span_id")), event.get("spans")
         if not self._child_spans.is_expected(root_id):
             return
-        self._catch_up(CATCH_UP_S)
-        child_spans = self._child_spans.pop(root_id)
+
+        def is_within(context: Any) -> bool:
+            transaction = getattr(context[1], "containing_transaction", None) if type(context) is tuple else None
+            return transaction is not None and transaction.span_id == root_id
+
+        child_spans: list[dict[str, Any]] = []
+        waiting = self._read_waiting(
+            CATCH_UP_S,
+            is_within,
+            lambda: self._child_spans.count_waiting(root_id),
+            lambda: child_spans.extend(self._child_spans.pop(root_id)),
+        )
+        offset_ns = time.time_ns() - time.perf_counter_ns()
+        for call in waiting:
+            parent: Any = call.context[1]  # type: ignore[index]
+            child_spans.append(child_span(call, parent.trace_id, parent.span_id, offset_ns))
+        child_spans.sort(key=lambda span: span["start_timestamp"])
         if isinstance(spans, list):
             spans.extend(child_spans)
 

@@ -166,6 +166,13 @@ class Alert:
     missed: tuple[str, ...] = ()
     """Alerts that began and ended while this recipient could not be reached, a line each."""
     addresses: AlertAddresses = NO_ADDRESSES
+    is_test: bool = False
+    """Whether somebody tests the notifiers, and nothing is wrong."""
+
+    @property
+    def model_key(self) -> ModelKey:
+        """The model version."""
+        return ModelKey(self.model, self.version, self.environment)
 
     @property
     def key(self) -> str:
@@ -196,7 +203,7 @@ class Alert:
     @property
     def model_id(self) -> str:
         """The text that identifies the model in the API and to commands."""
-        return ModelKey(self.model, self.version, self.environment).id
+        return self.model_key.id
 
     @property
     def web_url(self) -> str:

@@ -16,6 +16,7 @@ from otel_mlmon.processor.alert.alert import Alert, RuleState
 from otel_mlmon.processor.alert.config import MaintenanceSection
 from otel_mlmon.processor.alert.records import RuleRecord
 from otel_mlmon.processor.alert.rules.rule import Rule
+from otel_mlmon.types import ModelKey
 
 UPDATE_AFTER_S: Final = 60.0
 """News are told when nothing was added for so long."""
@@ -48,43 +49,46 @@ class Announcer:
         """Those that are to come, active, or over of late."""
         self.sequence = sequence
 
-    def apply_silence(self, request: silencing.SilenceRequest, now_ns: int) -> None:
-        """Adds a silence, or ends one now."""
+    def apply_silence(self, request: silencing.SilenceRequest, now_ns: int) -> tuple[silencing.AlertSilence, ...]:
+        """Adds a silence, or ends one now; returns all."""
         self.silences = [
             replace(silence, end_ns=min(silence.end_ns, now_ns)) if silence.id == request.expired_id else silence
             for silence in self.silences
         ]
         if request.silence is not None:
             self.silences.append(request.silence)
+        return tuple(self.silences)
 
     def forget_silences(self, now_ns: int) -> None:
         """Forgets silences that are over for long."""
         self.silences = [silence for silence in self.silences if silence.end_ns + silencing.RETENTION_NS > now_ns]
 
-    def find_silence(self, model: str, rule: str, now_ns: int) -> str:
+    def find_silence(self, model: ModelKey, rule: str, now_ns: int) -> str:
         """Returns why notifications of a rule are withheld now; empty if they are not."""
         if not self.silences and not self._maintenance:
             return ""
         return silencing.find_silence(self.silences, self._maintenance, model=model, rule=rule, now_ns=now_ns)
 
     def announce(self, entry: RuleRecord, alert: Alert, now_ns: int) -> list[Alert]:
-        """Stores the alert of a rule; returns it if recipients are to be told."""
-        is_unknown = entry.is_withheld and not entry.is_notified and not alert.is_resolved
-        is_silent = not alert.is_resolved and bool(self.find_silence(alert.model, alert.rule, now_ns))
-        if is_unknown:  # to recipients it begins now
+        """Stores the alert of a rule; returns it if recipients are to be told what they do not know."""
+        is_silent = not alert.is_resolved and bool(self.find_silence(alert.model_key, alert.rule, now_ns))
+        if entry.is_notified:
+            alert = replace(alert, previous=entry.notified_state)
+        elif entry.is_withheld and not alert.is_resolved:  # to recipients it begins now
             alert = replace(alert, previous=RuleState.OK, joined=(), news=(), incident_ns=0, silence="")
         entry.is_withheld = is_silent
-        is_due = entry.is_notified if alert.is_resolved else not is_silent
-        if is_due:
+        if not is_silent and (alert.state is not entry.notified_state or alert.news):
             self.sequence += 1
             first_severity = alert.severity if alert.is_beginning else alert.first_severity or alert.severity
             incident_ns = alert.incident_ns or now_ns
             alert = replace(alert, sequence=self.sequence, incident_ns=incident_ns, first_severity=first_severity)
-            entry.is_notified = not alert.is_resolved
+            entry.notified_state = alert.state
             entry.news, entry.news_since_ns = [], 0
             entry.notified_streams = [] if alert.is_resolved else _join(entry.notified_streams, entry.causes)
+            entry.alert = alert
+            return [alert]
         entry.alert = alert
-        return [alert] if is_due else []
+        return []
 
     def has_due_news(self, entry: RuleRecord, rule: Rule, now_ns: int) -> bool:
         """Gathers what recipients of a rule that fires were not told yet; returns whether it is time to tell them."""
@@ -110,7 +114,7 @@ class Announcer:
             now_ns: Unix nanoseconds.
         """
         last = entry.alert
-        if last is None or self.find_silence(alert.model, alert.rule, now_ns):
+        if last is None or self.find_silence(alert.model_key, alert.rule, now_ns):
             return []
         joined = [cause for cause in alert.causes if cause.stream in entry.news]
         update = replace(

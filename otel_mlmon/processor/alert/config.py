@@ -6,10 +6,10 @@ import re
 from typing import Annotated, Final, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
 from otel_mlmon.processor.config.section import Count, Duration, FalseAlarmRate, OptionalUrl, Section, Url
-from otel_mlmon.processor.config.units import FalseAlarms
+from otel_mlmon.processor.config.units import FalseAlarms, format_duration, parse_duration
 
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 PLACES: Final = ("model", "version", "environment", "rule")
@@ -37,6 +37,15 @@ def _check_trace(url: str | None) -> str | None:
     return _check_places(url, ("trace_id", *PLACES))
 
 
+def _parse_hold(value: object) -> float | None:
+    return None if value in (None, "auto") else parse_duration(value)
+
+
+def _format_hold(seconds: float | None) -> str:
+    return "auto" if seconds is None else format_duration(seconds)
+
+
+HoldDuration = Annotated[float | None, BeforeValidator(_parse_hold), PlainSerializer(_format_hold)]
 ClockTime = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
 
 
@@ -70,11 +79,13 @@ class AlertSection(Section):
     for_s: Duration = Field(
         default=0.0, alias="for", ge=0, description="How long a breach must last before the alert fires."
     )
-    keep_firing_for_s: Duration = Field(
-        default=0.0,
+    keep_firing_for_s: HoldDuration = Field(
+        default=None,
         alias="keep_firing_for",
-        ge=0,
-        description="How long every stream must be ok before the alert is resolved.",
+        description=(
+            "How long every stream must be ok before the alert is resolved; auto is half as long again as they were "
+            "not, 1h at most, so that what swings around a bound is one alert."
+        ),
     )
     retire_after_s: Duration = Field(
         default=300.0,

@@ -77,6 +77,8 @@ class AlertDocument:
     """The command that silences this rule of this model for two hours; empty if it is over."""
     relearn_command: str
     """The command that accepts what moved as the new normal; empty where nothing was learned."""
+    is_test: bool
+    """Whether somebody tests the notifiers, and nothing is wrong: do nothing then."""
     web_url: str
     """The address of the processor's pages from its own machine; empty if it has none."""
 

@@ -1,9 +1,10 @@
 """The states of alert rules: ok → pending (`for`) → firing → (`keep_firing_for`) → ok, and no data and error.
 
 A rule fires once and is resolved once, however long the breach lasts and however often the processor restarts. What
-grows meanwhile is an update (`announcer.py`). A rule that fires again soon after it ended keeps firing for longer each
-time, so that it does not flap. Silence is no proof of health: a model without predictions is in `no_data`, and what
-fires keeps firing. A rule is in `error` while it fails to judge a stream and no other stream breaches it.
+grows meanwhile is an update (`announcer.py`). What was long in breach must be long ok to end, and longer each time that
+it fires again soon, so that what swings around a bound does not flap. Silence is no proof of health: a model without
+predictions is in `no_data`, and what fires keeps firing. A rule is in `error` while it fails to judge a stream and no
+other stream breaches it.
 How long a breach or quiet lasts is event time, so that a replay of what a Collector kept ends as it would have live.
 Sources: Prometheus alerting rules (`for`, `keep_firing_for`, state restored after a restart); Grafana alerting (no data
 and error as states of their own). Choice: no model counts as silent while the processor is down.
@@ -32,7 +33,6 @@ from otel_mlmon.types import ModelKey
 
 MAX_RESOLVED: Final = 100
 """Resolved alerts that `Alerts.alerts` still shows."""
-
 RELATED_WITHIN_S: Final = 600.0
 """Rules whose onsets are no further apart name each other."""
 
@@ -155,7 +155,7 @@ class Alerts:
                 is_due = is_over or entry.state is RuleState.FIRING
                 if is_due and name in rules.active:
                     changes += self._advance_state(record, name, rules.active[name])
-                if entry.is_withheld and entry.alert is not None:
+                if entry.is_withheld and entry.alert is not None and entry.state is entry.alert.state:
                     changes += self.announcer.announce(entry, self._refresh(record, name, entry.alert), self._now_ns)
             if NO_DATA in rules.active and not is_replaced and self._is_silent(record):
                 entry = record.rule(NO_DATA)
@@ -268,7 +268,7 @@ class Alerts:
             return
         if entry.state is RuleState.FIRING:
             entry.quiet_ns = entry.quiet_ns or record.event_ns
-            if (record.event_ns - entry.quiet_ns) / 1e9 < self._hold_s(entry):
+            if (record.event_ns - entry.quiet_ns) / 1e9 < entry.hold_s(self._section.keep_firing_for_s):
                 return
         state = RuleState.ERROR if entry.failed else RuleState.OK
         if entry.state is not state:
@@ -277,12 +277,9 @@ class Alerts:
 
     def _list_over(self, record: ModelRecord) -> dict[str, RuleRecord]:
         """The rules of a silent version that have not fired again and again, as those of a canary with few calls do."""
-        age_s = self._age_s(record.data_ns)
-        return {name: entry for name, entry in record.rules.items() if age_s >= self._hold_s(entry)}
-
-    def _hold_s(self, entry: RuleRecord) -> float:
-        """Returns how long every stream must be ok before an alert ends: longer, the more often it fired again."""
-        return max(self._section.keep_firing_for_s, records.repeat_hold_s(entry.repeats))
+        age_s, keep_s = self._age_s(record.data_ns), self._section.keep_firing_for_s or 0.0
+        rules = record.rules.items()
+        return {name: entry for name, entry in rules if age_s >= max(keep_s, records.repeat_hold_s(entry.repeats))}
 
     def _enter_state(
         self, record: ModelRecord, name: str, rule: Rule | None, state: RuleState, *, reason: str = ""
@@ -296,6 +293,8 @@ class Alerts:
         if state is RuleState.FIRING and previous is not RuleState.ERROR:
             is_repeat = entry.ended_ns > 0 and (record.event_ns - entry.ended_ns) / 1e9 < records.REPEAT_WITHIN_S
             entry.repeats = entry.repeats + 1 if is_repeat else 0
+            onsets = [cause.onset_ns for cause in entry.causes.values() if cause.onset_ns]
+            entry.breached_ns = min(onsets, default=entry.breached_ns or record.event_ns)
         if state is RuleState.OK:
             entry.causes, entry.failed, entry.judged_ns, entry.exemplars = {}, [], {}, ()
             if last is None or last.state not in _ACTIVE:
@@ -341,7 +340,7 @@ class Alerts:
         entry, rule = record.rule(name), self._rules_of(record.model).active.get(name)
         causes = rank_causes(entry.causes.values()) or alert.causes
         severity = alert.severity if rule is None else rule.severity(causes)
-        silence = self.announcer.find_silence(alert.model, name, self._now_ns)
+        silence = self.announcer.find_silence(record.model, name, self._now_ns)
         current = replace(alert, causes=causes, severity=severity, exemplars=entry.exemplars, silence=silence)
         return replace(current, related=self._find_related(record, current))
 
@@ -383,6 +382,7 @@ class Alerts:
         stale_ns = record.data_ns - round(self._stale_after_s * 1e9)
         for stream in [stream for stream, judged_ns in entry.judged_ns.items() if judged_ns <= stale_ns]:
             entry.remove_stream(stream)
+            entry.breached_ns = record.event_ns  # what is not judged any more is not held
 
     def _is_silent(self, record: ModelRecord) -> bool:
         after_s = self._rules_of(record.model).no_data_after_s

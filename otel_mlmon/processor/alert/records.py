@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -22,6 +23,13 @@ REPEAT_WITHIN_S: Final = 3600.0
 REPEAT_HOLD_S: Final = 300.0
 """How long every stream must be ok after the first repetition; twice as long after each further one."""
 MAX_HOLD_S: Final = 3600.0
+
+HOLD_RATIO: Final = 1.5
+"""How long every stream must be ok before an alert ends, as a multiple of how long they were not.
+
+What swings around a bound is as long out of breach as in it, and evidence is late by as much as it takes to be sure:
+with a period of 40 min it fell back 1,190 s before the next alarm, after 1,290 s in breach.
+"""
 
 RETIRED: Final = "This version is retired: it had no traffic for {} while another version had some."
 """Why the alerts of a version end that another one replaced."""
@@ -52,7 +60,7 @@ class RuleRecord:
     state: RuleState = RuleState.OK
     changed_ns: int = 0
     breached_ns: int = 0
-    """When the breach began; 0 if there was none."""
+    """When the breach began, in event time, Unix nanoseconds; of what fires the onset of its first cause."""
     quiet_ns: int = 0
     """Since when all streams are ok while this is still firing; 0 while they are not."""
     causes: dict[str, Cause] = field(default_factory=dict)
@@ -64,8 +72,8 @@ class RuleRecord:
     exemplars: tuple[str, ...] = ()
     alert: Alert | None = None
     """The last alert, which was notified unless a silence withheld it."""
-    is_notified: bool = False
-    """Whether recipients were told of what is not over."""
+    notified_state: RuleState = RuleState.OK
+    """The state that recipients were told of last; `ok` if they know of nothing that is not over."""
     is_withheld: bool = False
     """Whether a silence withholds the last alert."""
     notified_streams: list[str] = field(default_factory=list)
@@ -81,11 +89,31 @@ class RuleRecord:
     is_unknown: bool = False
     """Whether the last stream that was judged cannot be judged with this reference."""
 
-    def add_cause(self, stream: str, cause: Cause, exemplars: tuple[str, ...], now_ns: int) -> None:
-        """Stores that a stream is in breach, with trace ids of the pane."""
+    @property
+    def is_notified(self) -> bool:
+        """Whether recipients were told of what is not over."""
+        return self.notified_state is not RuleState.OK
+
+    def hold_s(self, keep_firing_for_s: float | None) -> float:
+        """Returns for how many seconds every stream must be ok, since `quiet_ns`, until the alert ends.
+
+        Args:
+            keep_firing_for_s: The configured time; None for one in proportion to the breach.
+        """
+        breach_s = max(0.0, (self.quiet_ns - self.breached_ns) / 1e9)
+        hold_s = min(HOLD_RATIO * breach_s, MAX_HOLD_S) if keep_firing_for_s is None else keep_firing_for_s
+        return max(hold_s, repeat_hold_s(self.repeats))
+
+    def add_failure(self, stream: str, now_ns: int) -> None:
+        """Notes that the rule failed to judge a stream."""
+        if stream not in self.failed:
+            self.failed.append(stream)
+        self.judged_ns[stream] = now_ns
+
+    def add_cause(self, stream: str, cause: Cause, exemplars: Iterable[str], now_ns: int) -> None:
+        """Notes that a stream is in breach, with traces of it: the newest first, an old one may be gone."""
         self.causes[stream] = cause
         self.judged_ns[stream] = now_ns
-        # The newest first: an old trace may be gone from where it is looked up.
         self.exemplars = tuple(dict.fromkeys((*exemplars, *self.exemplars)))[:MAX_EXEMPLARS]
 
     def judge(self, rule: Rule, window: Window, score: Score, counts: OnsetCounts, now_ns: int) -> bool:
@@ -97,14 +125,15 @@ class RuleRecord:
             outcome = rule.judge(window, score, counts)
             has_failed = False
         if has_failed:
-            if stream not in self.failed:
-                self.failed.append(stream)
-            self.judged_ns[stream] = now_ns
+            self.add_failure(stream, now_ns)
             return True
         self.is_unknown = outcome == "unknown"
-        if outcome is None and not is_back(self.causes.get(stream), window):
+        is_sent_again = is_back(self.causes.get(stream), window)
+        if outcome is None and not is_sent_again:
             return False
         self.remove_stream(stream)
+        if is_sent_again and not self.causes:
+            self.breached_ns = window.end_ns  # that it is back is sure, and no swing: nothing is held
         if isinstance(outcome, Cause):
             self.add_cause(stream, outcome, window.exemplars, now_ns)
         return True

@@ -7,12 +7,14 @@ Source: Prometheus Alertmanager, silences.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta, timezone
 from fnmatch import fnmatchcase
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from otel_mlmon.processor.alert.config import DAYS, MaintenanceSection
+from otel_mlmon.types import ModelKey
 
 RETENTION_NS = 7 * 86400 * 10**9
 """How long a silence that is over is still listed."""
@@ -24,28 +26,36 @@ class AlertSilence:
 
     id: str
     model: str = "*"
-    """A name or pattern, as in `fraud-*`."""
+    """A name or pattern, as in `fraud-*`, which stands for all environments; or an id, as in `fraud@staging`."""
     rule: str = "*"
     """A name or pattern."""
     start_ns: int
     end_ns: int
     """Unix nanoseconds; the silence ends before it."""
     author: str
-    comment: str = ""
+    reason: str = ""
 
     def is_active(self, now_ns: int) -> bool:
         """Whether it withholds anything now."""
         return self.start_ns <= now_ns < self.end_ns
 
-    def matches(self, model: str, rule: str) -> bool:
-        """Whether it is about this rule of this model."""
-        return fnmatchcase(model, self.model) and fnmatchcase(rule, self.rule)
+    def matches_model(self, model: ModelKey) -> bool:
+        """Whether it is about this model."""
+        return _matches(model.name, self.model) or _matches(model.id, self.model)
+
+    def matches_rule(self, rule: str) -> bool:
+        """Whether it is about this rule."""
+        return _matches(rule, self.rule)
 
     def describe(self) -> str:
         """Describes who silenced it until when, and why."""
         end = datetime.fromtimestamp(self.end_ns / 1e9, tz=timezone.utc)
-        reason = f": {self.comment}" if self.comment else ""
+        reason = f": {self.reason}" if self.reason else ""
         return f"silenced by {self.author} until {end:%Y-%m-%d %H:%M} UTC{reason} ({self.id})"
+
+    def to_dict(self, now_ns: int) -> dict[str, Any]:
+        """Returns the fields as the API has them; JSON can hold them."""
+        return {**asdict(self), "is_active": self.is_active(now_ns)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,16 +67,25 @@ class SilenceRequest:
 
 
 def find_silence(
-    silences: Iterable[AlertSilence], maintenance: Iterable[MaintenanceSection], *, model: str, rule: str, now_ns: int
+    silences: Iterable[AlertSilence],
+    maintenance: Iterable[MaintenanceSection],
+    *,
+    model: ModelKey,
+    rule: str,
+    now_ns: int,
 ) -> str:
     """Returns why notifications of a rule are withheld now; empty if they are not."""
     for silence in silences:
-        if silence.is_active(now_ns) and silence.matches(model, rule):
+        if silence.is_active(now_ns) and silence.matches_model(model) and silence.matches_rule(rule):
             return silence.describe()
     for window in maintenance:
-        if fnmatchcase(model, window.model) and fnmatchcase(rule, window.rule) and _is_open(window, now_ns):
+        if _matches(model.name, window.model) and _matches(rule, window.rule) and _is_open(window, now_ns):
             return f"maintenance {window.start} to {window.end} {window.timezone}"
     return ""
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return name == pattern or fnmatchcase(name, pattern)
 
 
 def _is_open(window: MaintenanceSection, now_ns: int) -> bool:

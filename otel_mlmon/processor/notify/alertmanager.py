@@ -18,16 +18,18 @@ from datetime import datetime, timezone
 from typing import Any, ClassVar, Final
 
 import httpx
-from pydantic import Field, SecretStr
+from pydantic import Field, ValidationInfo, field_validator
 
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.message import format_alert, format_title
 from otel_mlmon.processor.config.section import Duration, Section, Url
-from otel_mlmon.processor.notify.http import post
+from otel_mlmon.processor.notify.http import Headers, post
 from otel_mlmon.processor.notify.notifier import PermanentError, TransientError
 
 MAX_CAUSES: Final = 20
 """Streams that joined that are alerts of their own; the annotations name more."""
+OWN_LABELS: Final = ("alertname", "model", "version", "environment", "rule", "severity", "cause", "test")
+OWN_ANNOTATIONS: Final = ("summary", "description")
 _LABEL_NAME: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 
@@ -36,11 +38,25 @@ class AlertmanagerSection(Section):
 
     urls: tuple[Url, ...] = Field(min_length=1, description="Every member of the cluster: `http://127.0.0.1:9093`.")
     labels: dict[str, str] = Field(default_factory=dict, description="Added to every alert, for routes.")
-    headers: dict[str, SecretStr] = Field(default_factory=dict, description="Sent with every request.")
+    annotations: dict[str, str] = Field(default_factory=dict, description="Added to every alert, for people.")
+    headers: Headers = Field(default_factory=dict, description="Sent with every request.")
     renew_every_s: Duration = Field(
         default=60.0, alias="renew_every", gt=0, description="How often what is not over is repeated."
     )
     timeout_s: Duration = Field(default=5.0, alias="timeout", gt=0, description="For one member.")
+
+    @field_validator("labels", "annotations")
+    @classmethod
+    def _check_names(cls, texts: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        own = OWN_LABELS if info.field_name == "labels" else OWN_ANNOTATIONS
+        for name in texts:
+            if not _LABEL_NAME.fullmatch(name) or name.startswith("__"):
+                raise ValueError(
+                    f"{name!r} cannot be a name: letters, digits and _ only, the first no digit, and not __ before it"
+                )
+            if name in own:
+                raise ValueError(f"{name!r} is set by every alert itself; choose another name")
+        return texts
 
 
 class AlertmanagerNotifier:
@@ -102,9 +118,6 @@ def build_alerts(alert: Alert, section: AlertmanagerSection, *, now_s: float) ->
         alert: What changed, or is not over.
         section: Labels that are added, and how often what is not over is repeated.
         now_s: Seconds since the epoch.
-
-    Raises:
-        PermanentError: A label cannot be one.
     """
     ends_s = now_s if alert.is_resolved else now_s + 4 * section.renew_every_s
     for cause in ("", *alert.joined[:MAX_CAUSES]):
@@ -125,14 +138,12 @@ def _build_alert(
         "rule": alert.rule,
         "severity": severity,
         "cause": cause,
+        "test": "true" if alert.is_test else "",
     }
     labels = {name: value for name, value in labels.items() if value}
-    for name in labels:
-        if not _LABEL_NAME.fullmatch(name):
-            raise PermanentError(f"{name!r} cannot be a label")
     starts_s = min((alert.incident_ns or alert.time_ns) / 1e9, ends_s)
-    annotations = {"summary": format_title(alert), "description": format_alert(alert)}
-    annotations |= {link.name: link.url for link in alert.links if _LABEL_NAME.fullmatch(link.name)}
+    annotations = {re.sub(r"\W|^(?=\d)", "_", link.name, flags=re.ASCII): link.url for link in alert.links}
+    annotations |= {**section.annotations, "summary": format_title(alert), "description": format_alert(alert)}
     document = {
         "labels": labels,
         "annotations": annotations,

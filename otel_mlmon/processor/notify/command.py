@@ -2,15 +2,19 @@
 
 The program is run without a shell. It reads the alert as JSON from its standard input, the same document that a webhook
 gets, and must know `key` to do a thing once: it may be run again for the same alert. Exit code 0 is success, 75 asks
-for another attempt (`EX_TEMPFAIL` of sysexits.h), any other is a failure for good. What it writes is logged.
+for another attempt (`EX_TEMPFAIL` of sysexits.h), any other is a failure for good. The last of its output is logged.
+What it leaves running when it ends goes on, and needs an output of its own; at the time-out all it started is killed.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import subprocess
+import tempfile
+import time
 from contextlib import suppress
 from typing import Any, ClassVar, Final
 
@@ -24,6 +28,11 @@ from otel_mlmon.processor.notify.notifier import PermanentError, TransientError
 EXIT_TEMPORARY: Final = 75
 MAX_OUTPUT: Final = 4096
 """Characters of a program's output that are logged: the last ones."""
+MAX_OUTPUT_BYTES: Final = 4 * MAX_OUTPUT
+READ_BYTES: Final = 65_536
+MAX_READS: Final = 16
+"""Reads between two looks at whether the program has ended."""
+POLL_S: Final = 0.05
 _LOG: Final = logging.getLogger("otel_mlmon.alerts")
 
 
@@ -57,27 +66,17 @@ class CommandNotifier:
 
     def notify(self, alert: Alert) -> None:
         """Runs the program and waits for its end."""
-        try:
-            process = subprocess.Popen(
-                self._run,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        except (OSError, ValueError) as error:
-            raise PermanentError(f"{self._run[0]} cannot be run: {error}") from None
-        try:
-            output, _ = process.communicate(encode_document(alert), timeout=self.attempt_timeout_s)
-        except subprocess.TimeoutExpired:
-            raise TransientError(f"no end within {self.attempt_timeout_s:g} s", is_ambiguous=True) from None
-        finally:
-            # What it started and left behind holds its output open.
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
+        with tempfile.TemporaryFile() as document:
+            document.write(encode_document(alert))
+            document.seek(0)
+            try:
+                process = subprocess.Popen(
+                    self._run, stdin=document, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+                )
+            except (OSError, ValueError) as error:
+                raise PermanentError(f"{self._run[0]} cannot be run: {error}") from None
+        with process:
+            output = self._read_output(process)
         text = output.decode(errors="replace").strip()[-MAX_OUTPUT:]
         if text:
             _LOG.info("%s: %s", self._run[0], text)
@@ -85,3 +84,37 @@ class CommandNotifier:
             raise TransientError(f"exit code {EXIT_TEMPORARY}")
         if process.returncode != 0:
             raise PermanentError(f"exit code {process.returncode}")
+
+    def _read_output(self, process: subprocess.Popen[bytes]) -> bytes:
+        """Reads until the program ends, and returns the last of what it wrote.
+
+        What it started may hold its output open for ever: its own end is what counts.
+        """
+        ends_s = time.monotonic() + self.attempt_timeout_s
+        pipe, output, is_open = process.stdout, b"", True
+        assert pipe is not None  # noqa: S101 (it was asked for)
+        os.set_blocking(pipe.fileno(), False)
+        while True:
+            has_ended = process.poll() is not None
+            for _ in range(MAX_READS):
+                data = _read(pipe.fileno()) if is_open else None
+                is_open &= data != b""
+                if not data:
+                    break
+                output = (output + data)[-MAX_OUTPUT_BYTES:]
+            remaining_s = ends_s - time.monotonic()
+            if has_ended:
+                return output
+            if remaining_s <= 0:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                raise TransientError(f"no end within {self.attempt_timeout_s:g} s", is_ambiguous=True)
+            select.select([pipe] if is_open else [], [], [], min(POLL_S, remaining_s))
+
+
+def _read(descriptor: int) -> bytes | None:
+    """Reads what is there; None if nothing is by now, and no bytes at the end."""
+    try:
+        return os.read(descriptor, READ_BYTES)
+    except BlockingIOError:
+        return None

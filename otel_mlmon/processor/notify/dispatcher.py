@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Protocol
 
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.notify.delivery import AlertSink, Delivery, DeliverySettings
@@ -21,6 +22,26 @@ class OutboxEntry:
     notifiers: tuple[str, ...]
     queued_ns: int
     """When it was raised, Unix nanoseconds."""
+
+
+class AlertDispatcher(Protocol):
+    """Takes alerts to recipients; no method waits but `shutdown`."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all notifiers."""
+
+    def start(self, active: Iterable[Alert]) -> None:
+        """Starts; `active` is what recipients were told before a restart and is not over."""
+
+    def submit(self, entry: OutboxEntry) -> None:
+        """Takes an alert for the notifiers that the entry names."""
+
+    def pop_settled(self) -> list[tuple[str, str]]:
+        """Returns the notifier and the key of each alert that is settled since the last call."""
+
+    def shutdown(self) -> None:
+        """Attempts what waits once more, and stops, within a few seconds."""
 
 
 class Dispatcher:

@@ -1,20 +1,34 @@
 """Posts JSON for notifiers, and says of a failure whether another attempt may help.
 
-Sources: RFC 9110 (Retry-After, status codes).
+Sources: RFC 9110 (names of headers, Retry-After, status codes).
 """
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Annotated, Final
 
 import httpx
+from pydantic import AfterValidator, SecretStr
 
 from otel_mlmon.processor.notify.notifier import PermanentError, TransientError
 
+
+def _check_headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    for name, value in headers.items():
+        if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
+            raise ValueError(f"{name!r} cannot be the name of a header")
+        if not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?", value.get_secret_value()):
+            raise ValueError(f"the value of {name!r} must be printable ASCII without spaces around it")
+    return headers
+
+
+Headers = Annotated[dict[str, SecretStr], AfterValidator(_check_headers)]
+"""Headers of a request. Their values may be secrets, which no message names."""
 TRANSIENT_STATUSES: Final = frozenset({408, 425, 429})
 """Client errors after which another attempt may succeed; it may too after all of 500 and above."""
 

@@ -99,6 +99,8 @@ NOTIFIERS: Final[Registry[type[Notifier]]] = Registry(
         "webhook": f"{_FOLDER}.webhook:WebhookNotifier",
         "alertmanager": f"{_FOLDER}.alertmanager:AlertmanagerNotifier",
         "command": f"{_FOLDER}.command:CommandNotifier",
+        "sentry": f"{_FOLDER}.sentry:SentryNotifier",
+        "apprise": f"{_FOLDER}.apprise:AppriseNotifier",
     },
 )
 """Every notifier by name."""

@@ -21,7 +21,7 @@ from pydantic import Field, SecretStr
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.document import encode_document
 from otel_mlmon.processor.config.section import Duration, Section, Url
-from otel_mlmon.processor.notify.http import post
+from otel_mlmon.processor.notify.http import Headers, post
 from otel_mlmon.version import __version__
 
 
@@ -29,7 +29,7 @@ class WebhookSection(Section):
     """Alerts as JSON to an address."""
 
     url: Url = Field(repr=False, description="The address. It may hold a token, so it is never printed.")
-    headers: dict[str, SecretStr] = Field(default_factory=dict, description="Sent with every request.")
+    headers: Headers = Field(default_factory=dict, description="Sent with every request.")
     timeout_s: Duration = Field(default=5.0, alias="timeout", gt=0, description="For one attempt.")
     secret: SecretStr | None = Field(default=None, description="Key of the HMAC-SHA256 signature.")
 

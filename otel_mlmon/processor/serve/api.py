@@ -1,6 +1,6 @@
 """Serves the processor's results: JSON (`/api/v1/…`), `/metrics`, health and the page that people look at.
 
-`POST /api/v1/relearn/{id}`, with the administrator's token, is the one request that changes something.
+`POST /api/v1/relearn/{id}` and silences (`silences.py`) change something, with the administrator's token.
 Answers may not be cached; errors are JSON too. Numbers that are not finite are null, since JSON has none. No
 cross-origin header is sent, so that a page of another origin cannot read the answers.
 """
@@ -29,6 +29,7 @@ from otel_mlmon.processor.serve.page.history import History
 from otel_mlmon.processor.serve.page.routes import Page
 from otel_mlmon.processor.serve.prometheus import CONTENT_TYPE
 from otel_mlmon.processor.serve.references import References, find_reference, relearn_references
+from otel_mlmon.processor.serve.silences import SilenceControl
 from otel_mlmon.types import ModelKey
 from otel_mlmon.version import __version__
 
@@ -53,6 +54,7 @@ def create_app(
     *,
     relearn: Callable[[ModelKey, tuple[str, ...]], None],
     access: Callable[[], WebAccess] = WebAccess,
+    silences: SilenceControl | None = None,
     setup: Callable[[], dict[str, Any]] = dict,
     history: History | None = None,
 ) -> Starlette:
@@ -65,6 +67,7 @@ def create_app(
         references: Returns the references of all models.
         relearn: Has references of a model learned again; returns when that is stored.
         access: Returns what a request must bring, at that moment.
+        silences: Answers what is asked about silences; None if there are none.
         setup: Returns how the processor is set up, and what has arrived.
         history: What the overviews said before, for the page.
     """
@@ -117,6 +120,7 @@ def create_app(
             Route("/api/v1/references/{id:path}", reference),
             Route("/api/v1/relearn/{id:path}", relearn_model, methods=["POST"]),
             Route("/api/v1/alerts", alerts),
+            *(silences.routes(access) if silences is not None else ()),
             Route("/api/v1/setup", lambda _: _answer(setup)),
             Route(PATH, openapi),
             Route("/metrics", prometheus),

@@ -40,7 +40,8 @@ class WebSection(Section):
     admin_token: Token = Field(
         default=None,
         description=(
-            "Who sends this token may have references learned again (`otel-mlmon reference relearn`); null allows "
-            "nobody. Keep it out of the file: `${env:OTEL_MLMON_ADMIN_TOKEN}`."
+            "Who sends this token may have references learned again (`otel-mlmon reference relearn`) and silence "
+            "alerts (`otel-mlmon alert silence`); null allows nobody. Keep it out of the file: "
+            "`${env:OTEL_MLMON_ADMIN_TOKEN}`."
         ),
     )

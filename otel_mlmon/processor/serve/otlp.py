@@ -66,6 +66,10 @@ class Exporter:
     ) -> None:
         self._read = read
         self._metric_exporter, self._log_exporter = _exporters(endpoint, protocol)
+        self.failed_exports = 0
+        """Requests with events that the endpoint did not take."""
+        self._export_events = self._log_exporter.export
+        self._log_exporter.export = self._count_failures
         sdk_resource = Resource.create(dict(resource))
         self._meters = MeterProvider(
             resource=sdk_resource,
@@ -143,6 +147,11 @@ class Exporter:
             return []
 
         return observe
+
+    def _count_failures(self, batch: Any) -> Any:
+        result = self._export_events(batch)
+        self.failed_exports += result.name != "SUCCESS"
+        return result
 
     def _stop_retries(self) -> None:
         """Ends the retries of a call that hangs."""

@@ -176,6 +176,49 @@ class AlertsDocument(Struct):
     alerts: list[AlertDocument]
 
 
+class SilenceDocument(Struct):
+    """A silence of alerts."""
+
+    id: str
+    model: str
+    rule: str
+    start_ns: int
+    end_ns: int
+    author: str
+    reason: str
+    is_active: bool
+
+
+class AddedSilenceDocument(Struct):
+    """A silence that was added, and the known models that it is about."""
+
+    id: str
+    model: str
+    rule: str
+    start_ns: int
+    end_ns: int
+    author: str
+    reason: str
+    is_active: bool
+    models: list[str]
+
+
+class SilencesDocument(Struct):
+    """Silences that are active, and those that were over of late."""
+
+    silences: list[SilenceDocument]
+
+
+class SilenceBody(Struct):
+    """A silence that is asked for."""
+
+    model: str
+    duration_s: float
+    author: str
+    rule: str = "*"
+    reason: str = ""
+
+
 class ErrorDocument(Struct, omit_defaults=True):
     """Why a request was not answered."""
 

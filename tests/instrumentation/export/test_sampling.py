@@ -15,6 +15,7 @@ from otel_mlmon.instrumentation.export.sampling import (
     MIN_LATENCIES,
     SlowCallDetector,
     call_attributes,
+    describe_call,
     prioritize,
     span_attributes,
 )
@@ -166,7 +167,7 @@ def test_the_attributes_of_a_call_are_what_is_known_of_it() -> None:
     )  # fmt: skip
     of_all = prioritize(predictions)
     model = {"ml.model.name": "m", "ml.model.version": "2"}
-    assert [call_attributes(predictions, of_all, call) for call in range(4)] == [
+    assert [call_attributes(describe_call(predictions, of_all, call)) for call in range(4)] == [
         {**model, "ml.inference.duration": 0.5, "ml.batch.size": 1, "ml.prediction.label": "dog",
          "ml.prediction.confidence": 0.25},
         {**model, "ml.inference.duration": 1.0, "ml.batch.size": 2, "ml.prediction.confidence": 0.5,
@@ -175,7 +176,7 @@ def test_the_attributes_of_a_call_are_what_is_known_of_it() -> None:
         {**model, "ml.inference.duration": 2.0, "ml.batch.size": 1, "ml.prediction.label": "cat",
          "ml.prediction.confidence": 0.5},
     ]  # fmt: skip
-    assert span_attributes(predictions, of_all, 2) == {
+    assert span_attributes(describe_call(predictions, of_all, 2)) == {
         **model, "ml.inference.duration": 1.5, "error.type": "ValueError", "ml.runtime.name": "onnxruntime",
         "ml.runtime.version": "1.2", "ml.execution_provider": "CPU", "ml.operation.name": "run",
     }  # fmt: skip
@@ -184,6 +185,6 @@ def test_the_attributes_of_a_call_are_what_is_known_of_it() -> None:
 def test_a_row_without_a_label_has_none_and_a_model_without_a_version_has_none() -> None:
     labels = Labels(codes=np.array([0]), calls=np.array([1]), table=["cat"])
     predictions = batch([[0.5], [0.5], [0.5]], labels=labels, version="")
-    actual = [call_attributes(predictions, prioritize(predictions), call) for call in range(3)]
+    actual = [call_attributes(describe_call(predictions, prioritize(predictions), call)) for call in range(3)]
     assert ["ml.prediction.label" in attributes for attributes in actual] == [False, True, False]
     assert not any("ml.model.version" in attributes for attributes in actual)

@@ -331,12 +331,14 @@ def test_a_rate_that_the_application_set_meanwhile_is_not_put_back(sentry: Endpo
 def test_golden_child_span(sentry: Endpoint) -> None:
     session = ort.InferenceSession(models.softmax(name="iris", metadata={"names": '["a", "b", "c", "d"]'}))
     initialise(sentry, traces_sample_rate=1.0)
-    with capture(models={"iris": ModelOptions(version="7")}) as captured:
+    with capture(models={"iris": ModelOptions(version="7")}, flush_interval_s=60.0) as captured:
+        session.run(None, FEED)
+        captured.flush()  # the model's file is read: the end of the transaction waits for nothing
         with sentry_sdk.start_transaction(name="request"), sentry_sdk.start_span(name="inner") as inner:
             session.run(None, FEED)
         captured.flush()
         sentry_sdk.flush()
-    (event,) = sentry.wait("transaction")
+    (event,) = sentry.wait("transaction", where=lambda event: event["transaction"] == "request")
     (span,) = predicted(event)
     duration = span["data"].pop("ml.inference.duration")
     confidence = span["data"].pop("ml.prediction.confidence")
@@ -833,3 +835,71 @@ def test_only_errors_that_went_through_a_call_are_linked(where: str, sentry: End
     is_ours = where in {"thread", "task", "nested blocks"}
     assert (event["contexts"]["trace"]["trace_id"] == ours) is is_ours
     assert ("tags" in event) is is_ours
+
+
+def test_a_call_is_counted_once_and_has_one_span_whoever_reads_it(sentry: Endpoint, session: Any) -> None:
+    """Read by the worker before the end of its transaction, by the end, or by both ways in one transaction."""
+    initialise(sentry, traces_sample_rate=1.0)
+    situations = [(before, after) for before in (0, 1, 3) for after in (0, 1, 3) if before + after]
+    with capture(flush_interval_s=60.0) as captured:
+        session.run(None, FEED)
+        captured.flush()
+        for before, after in situations:
+            with sentry_sdk.start_transaction(name=f"{before} {after}"):
+                for _ in range(before):
+                    session.run(None, FEED)
+                if before:
+                    captured.flush()
+                for _ in range(after):
+                    session.run(None, FEED)
+                session.run(None, np_feed(2))
+        captured.flush()
+        sentry_sdk.flush()
+        calls = 1 + sum(before + after + 1 for before, after in situations)
+        points: Any = captured.metrics()["ml.inference.duration"].data.data_points
+        assert sum(point.count for point in points) == calls
+        assert captured.handle.status().recorded_calls == calls
+    requests = {event["transaction"]: predicted(event) for event in sentry.wait("transaction", len(situations) + 1)}
+    for before, after in situations:
+        *single, batch = requests[f"{before} {after}"]
+        assert len(single) == before + after
+        assert len({span["start_timestamp"] for span in single}) == before + after
+        data = [{name: value for name, value in span["data"].items() if name in SAID} for span in single]
+        assert data == [{"ml.batch.size": 1, "ml.prediction.label": "0", "ml.prediction.confidence": CONFIDENCE}] * (
+            before + after
+        )
+        assert "ml.prediction.label" not in batch["data"]
+        assert batch["data"]["ml.prediction.confidence.min"] == batch["data"]["ml.prediction.confidence"] == CONFIDENCE
+
+
+SAID = {"ml.batch.size", "ml.prediction.label", "ml.prediction.confidence", "ml.prediction.confidence.min"}
+CONFIDENCE = pytest.approx(0.99963, abs=1e-5)
+
+
+def np_feed(rows: int) -> dict[str, Any]:
+    return {"input": np.repeat(FEED["input"], rows, axis=0)}
+
+
+def test_requests_of_many_threads_lose_no_call_and_have_no_span_twice(sentry: Endpoint, session: Any) -> None:
+    initialise(sentry, traces_sample_rate=1.0)
+
+    def serve(number: int) -> None:
+        for _ in range(10):
+            with sentry_sdk.isolation_scope(), sentry_sdk.start_transaction(name=f"r{number}"):
+                for _ in range(number):
+                    session.run(None, FEED)
+
+    with capture(flush_interval_s=0.01) as captured:
+        threads = [threading.Thread(target=serve, args=(number,)) for number in range(1, 6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        captured.flush()
+        sentry_sdk.flush()
+        assert captured.handle.status().recorded_calls == 10 * (1 + 2 + 3 + 4 + 5)
+    events = sentry.wait("transaction", 50, where=lambda event: event["transaction"].startswith("r"))
+    for event in events:
+        starts = [span["start_timestamp"] for span in predicted(event)]
+        # A thread that is not run for half a second may miss some of its spans.
+        assert len(set(starts)) == len(starts) <= int(event["transaction"][1:])

@@ -89,6 +89,7 @@ def test_the_machine_form_has_plain_keys_and_states_by_name() -> None:
         "news": [],
         "silence": "",
         "missed": [],
+        "is_test": False,
         "silence_command": "otel-mlmon alert silence digits@staging --rule prediction_drift --for 2h",
         "relearn_command": "otel-mlmon reference relearn digits@staging --model-version 1 --stream prediction.label",
         "web_url": "http://127.0.0.1:8080",

@@ -55,9 +55,11 @@ class Run:
         for_: str = "0s",
         rules: dict[str, Any] | None = None,
         limits: dict[str, Any] | None = None,
+        keep_firing_for: str = "0s",
         **alerts: Any,
     ) -> None:
-        sections = {"models": {"*": rules or {}}, "limits": limits, "alerts": {**alerts, "for": for_}}
+        section = {**alerts, "for": for_, "keep_firing_for": keep_firing_for}
+        sections = {"models": {"*": rules or {}}, "limits": limits, "alerts": section}
         self.settings = Settings(Config.model_validate(sections))
 
     def pane(self, at_s: float, *entries: Judged, model: ModelKey = MODEL) -> list[Change]:
@@ -409,6 +411,36 @@ def test_what_fires_again_soon_is_held_longer_each_time() -> None:
     assert told == [FIRES, RESOLVES, FIRES]
 
 
+@pytest.mark.parametrize("period_s", [20, 40, 100, 200, 600, 1200, 2400, 3600])
+@pytest.mark.parametrize("loud", [0.4, 0.5, 0.8])
+def test_what_swings_around_a_bound_is_one_alert(period_s: int, loud: float) -> None:
+    run = Run(keep_firing_for="auto")
+    told = []
+    for second in range(0, 8 * period_s, 10):
+        told += run.pane(second, DRIFT if second % period_s < loud * period_s else QUIET)
+    assert told == [FIRES]
+    told = [change for second in range(10 * period_s, 10 * period_s + 7300, 10) for change in run.pane(second, QUIET)]
+    assert told == [RESOLVES]
+
+
+@pytest.mark.parametrize(("breach_s", "hold_s"), [(10, 15), (100, 150), (2400, 3600), (86_400, 3600)])
+def test_the_longer_it_fired_the_longer_it_must_be_quiet(breach_s: int, hold_s: int) -> None:
+    run = Run(keep_firing_for="auto")
+    assert run.pane(0, judged("input.a", "drift", since_ns=ns(0))) == [FIRES]
+    assert run.pane(breach_s, QUIET) == []
+    run.restart(breach_s + 1)
+    assert run.pane(breach_s + hold_s - 1, QUIET) == []
+    assert run.pane(breach_s + hold_s, QUIET) == [RESOLVES]
+
+
+def test_the_breach_began_with_its_onset_and_not_with_its_alarm() -> None:
+    run = Run(keep_firing_for="auto")
+    assert run.pane(100, judged("input.a", "drift", since_ns=ns(0))) == [FIRES]
+    assert run.pane(110, QUIET) == []
+    assert run.pane(110 + 164, QUIET) == []
+    assert run.pane(110 + 165, QUIET) == [RESOLVES]
+
+
 def test_rules_with_one_cause_name_each_other() -> None:
     run = Run()
     label = judged("prediction.label", "drift")
@@ -481,6 +513,87 @@ def test_maintenance_withholds_like_a_silence() -> None:
     run = Run(maintenance=[{"days": ["mon"], "start": "13:00", "end": "14:00", "model": "dig*"}])
     assert run.pane(0, DRIFT) == []
     assert run.tick(13 * 60 + 19) == [FALLS_SILENT] or run.state("data_drift") is RuleState.FIRING
+
+
+def test_a_silence_names_a_model_in_all_environments_or_in_one() -> None:
+    staging, weird = ModelKey("fraud", "1", "staging"), ModelKey("fraud[1]", "1", "a b")
+    about = {
+        pattern: [silence(0, 1, model=pattern).silence.matches_model(key) for key in (MODEL, staging, weird)]  # type: ignore[union-attr]
+        for pattern in (
+            "digits",
+            "fraud",
+            "fraud@staging",
+            "fraud@prod",
+            "fraud[1]",
+            "fraud[1]@a%20b",
+            "*",
+            "*@staging",
+        )
+    }
+    assert about == {
+        "digits": [True, False, False],
+        "fraud": [False, True, False],
+        "fraud@staging": [False, True, False],
+        "fraud@prod": [False, False, False],
+        "fraud[1]": [False, False, True],
+        "fraud[1]@a%20b": [False, False, True],
+        "*": [True, True, True],
+        "*@staging": [False, True, False],
+    }
+
+
+Fault = st.sampled_from(["ok", "drift", "both", "failed", "nothing"])
+
+
+@pytest.mark.guarded
+@given(st.lists(st.tuples(Fault, st.sampled_from([1, 40, 70, 400, 700]), st.booleans()), max_size=30), st.data())
+@settings(deadline=None, max_examples=60)
+def test_whatever_happens_in_silences_nobody_is_told_the_same_twice(
+    steps: list[tuple[str, int, bool]], data: st.DataObject
+) -> None:
+    run = Run(for_=data.draw(st.sampled_from(["0s", "60s"])), keep_firing_for="0s")
+    fails, judge, known, now_s = False, DataDriftRule.judge, dict[str, RuleState](), 0
+
+    def judge_or_fail(*arguments: Any) -> Judgement:
+        if fails:
+            raise ZeroDivisionError
+        return judge(*arguments)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(DataDriftRule, "judge", judge_or_fail)
+        for fault, elapsed_s, is_toggled in steps:
+            now_s += elapsed_s
+            fails = fault == "failed"
+            if is_toggled:
+                active = [entry for entry in run.alerts.announcer.silences if entry.is_active(ns(now_s))]
+                request = (
+                    SilenceRequest(expired_id=active[0].id) if active else silence(now_s, now_s + 300, id=f"{now_s}")
+                )
+                run.alerts.announcer.apply_silence(request, ns(now_s))
+            second = judged("input.b", "drift" if fault == "both" else "ok")
+            panes = {} if fault == "nothing" else dict([DRIFT if fault in ("drift", "both") else QUIET, second])
+            told = run.alerts.evaluate(MODEL, panes, ns(now_s)) if panes else []
+            told += run.alerts.advance_clock(ns(now_s))
+            is_silent = any(entry.is_active(ns(now_s)) for entry in run.alerts.announcer.silences)
+            for alert in told:
+                before = known.get(alert.rule, RuleState.OK)
+                assert alert.is_resolved or not is_silent
+                assert alert.previous is before or (before, alert.previous) == (RuleState.OK, RuleState.PENDING)
+                assert alert.state is not before or alert.news
+                known[alert.rule] = alert.state
+            if not is_silent:  # whoever is told knows all
+                states = {status.rule: status.state for status in run.alerts.current()}
+                known_states = {rule: state for rule, state in known.items() if state is not RuleState.OK}
+                pending = {rule for rule, state in states.items() if state is RuleState.PENDING}
+                assert known_states == {
+                    rule: known.get(rule) if rule in pending else state
+                    for rule, state in states.items()
+                    if (
+                        state in (RuleState.FIRING, RuleState.ERROR)
+                        or (rule == "no_data" and state is not RuleState.OK)
+                    )
+                    or (rule in pending and rule in known_states)
+                }
 
 
 MODELS = (ModelKey("a", "1"), ModelKey("a", "2"), ModelKey("b", ""))

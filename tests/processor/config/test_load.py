@@ -65,7 +65,7 @@ def test_the_printed_defaults_load_back_and_name_every_key(write: Write) -> None
     for key in (
         "max_pending:",
         "commit_interval: 50ms",
-        "keep_firing_for: 0s",
+        "keep_firing_for: auto",
         "tolerance: 5%",
         "learn: 5000",
     ):
@@ -101,7 +101,8 @@ models:
         "9: alerts.notify[0].webhook.heders: is not a known key (did you mean `headers`?)",
         "9: alerts.notify[0].webhook.url: is needed",
         "10: alerts.notify[1].slack: is not a known key",
-        "11: alerts.notify[2]: must have exactly one key, one of log, otlp, webhook, alertmanager, command",
+        "11: alerts.notify[2]: must have exactly one key, one of log, otlp, webhook, alertmanager, command, sentry, "
+        "apprise",
         "13: models.*.latency.max_ratio: must be a ratio within 0% and 100%; "
         "a bare number is not per cent, so 2% is 0.02, got '2'",
         "13: models.*.latency.threshold: must be above 0, got '0s'",

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from otel_mlmon.processor.alert.alert import AlertAddresses, RuleState
+from otel_mlmon.errors import ConfigurationError
+from otel_mlmon.processor.alert.alert import AlertAddresses, Link, RuleState
+from otel_mlmon.processor.config.load import load_config
 from otel_mlmon.processor.notify.alertmanager import AlertmanagerNotifier, AlertmanagerSection, build_alerts
-from otel_mlmon.processor.notify.notifier import PermanentError, TransientError
+from otel_mlmon.processor.notify.notifier import TransientError
 from tests.support.alerts import FIRING, RESOLVED
 from tests.support.webhook_server import Answer, webhook_server
 
@@ -52,10 +55,39 @@ def test_a_severity_that_rises_is_posted_and_the_old_one_resolved_for_every_caus
     assert facts(ended) == [(cause, severity, False) for cause, severity, _ in grown]
 
 
-def test_a_label_that_cannot_be_one_is_found_before_the_post() -> None:
-    section = SECTION.model_copy(update={"labels": {"ml.team": "x"}})
-    with pytest.raises(PermanentError, match=r"'ml\.team' cannot be a label"):
-        list(build_alerts(BEGUN, section, now_s=NOW_S))
+@pytest.mark.parametrize(
+    ("key", "name", "message"),
+    [
+        ("labels", "ml.team", "'ml.team' cannot be a name: letters, digits and _ only"),
+        ("labels", "1st", "'1st' cannot be a name"),
+        ("labels", "__name__", "'__name__' cannot be a name"),
+        ("labels", "severity", "'severity' is set by every alert itself; choose another name"),
+        ("annotations", "run book", "'run book' cannot be a name"),
+        ("annotations", "summary", "'summary' is set by every alert itself"),
+        ("headers", "X Team", "'X Team' cannot be the name of a header"),
+    ],
+)
+def test_a_name_that_cannot_be_one_is_a_fault_of_the_configuration(
+    tmp_path: Path, key: str, name: str, message: str
+) -> None:
+    section = {"urls": ["http://127.0.0.1:1"], key: {name: "x"}}
+    (tmp_path / "mlmon.yaml").write_text(json.dumps({"alerts": {"notify": [{"alertmanager": section}]}}))
+    with pytest.raises(ConfigurationError) as caught:
+        load_config(tmp_path / "mlmon.yaml", {})
+    (fault,) = caught.value.faults
+    assert fault.partition(": ")[2].startswith(f"alerts.notify[0].alertmanager.{key}: {message}")
+
+
+def test_names_of_links_become_names_of_annotations_and_a_test_has_a_label() -> None:
+    section = SECTION.model_copy(update={"annotations": {"owner": "ann"}})
+    links = (Link(name="Our dashboard", url="https://a"), Link(name="1st", url="https://b"))
+    alert = replace(BEGUN, addresses=AlertAddresses(others=links), is_test=True)
+    (document,) = build_alerts(
+        replace(BEGUN, addresses=AlertAddresses(others=links), is_test=True), section, now_s=NOW_S
+    )
+    texts = {name: text for name, text in document["annotations"].items() if name not in ("summary", "description")}
+    assert texts == {"owner": "ann", "Our_dashboard": "https://a", "_1st": "https://b"}
+    assert document["labels"] == {**LABELS, "test": "true"}
 
 
 def test_every_member_gets_it_and_one_that_takes_it_is_enough() -> None:

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import resource
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
-from otel_mlmon.processor.notify.command import CommandNotifier
+from otel_mlmon.processor.notify.command import MAX_OUTPUT, CommandNotifier
 from otel_mlmon.processor.notify.notifier import PermanentError, TransientError
 from tests.support.alerts import FIRING
 from tests.support.processes import until
@@ -51,6 +54,39 @@ def test_one_that_does_not_end_is_killed_with_what_it_started(tmp_path: Path) ->
     assert caught.value.is_ambiguous
     stat = Path("/proc") / (tmp_path / "child").read_text() / "stat"
     until(lambda: not stat.exists() or has_ended(stat))
+
+
+def test_its_end_counts_though_what_it_started_holds_the_output_open(tmp_path: Path) -> None:
+    program = (
+        "import subprocess, sys; print('begun', flush=True); "
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); "
+        "open(sys.argv[1], 'w').write(str(child.pid)); sys.exit(int(sys.argv[2]))"
+    )
+    children = []
+    try:
+        command(program, str(tmp_path / "child"), "0").notify(FIRING)
+        children.append(int((tmp_path / "child").read_text()))
+        with pytest.raises(PermanentError, match="exit code 3"):
+            command(program, str(tmp_path / "child"), "3").notify(FIRING)
+        children.append(int((tmp_path / "child").read_text()))
+        assert not any(has_ended(Path(f"/proc/{child}/stat")) for child in children)  # they go on
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_of_a_flood_the_last_is_logged_and_no_more_is_held(caplog: pytest.LogCaptureFixture) -> None:
+    program = (
+        "import sys; line = b'x' * 1023 + b'\\n'\n"
+        "for _ in range(65536): sys.stdout.buffer.write(line)\n"
+        "sys.stdout.buffer.write(b'the end'); sys.stdout.flush()"
+    )
+    before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with caplog.at_level(logging.INFO, logger="otel_mlmon.alerts"):
+        command(program).notify(FIRING)
+    assert caplog.messages[0].endswith("xxx\nthe end")
+    assert len(caplog.messages[0]) <= MAX_OUTPUT + len(sys.executable) + 2
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib < 32_768  # of 64 MiB
 
 
 def has_ended(stat: Path) -> bool:

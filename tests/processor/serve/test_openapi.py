@@ -10,10 +10,12 @@ import pytest
 from jsonschema import Draft202012Validator
 from starlette.applications import Starlette
 
+from otel_mlmon.processor.alert.silence import AlertSilence
 from otel_mlmon.processor.serve.access import WebAccess
 from otel_mlmon.processor.serve.api import create_app
 from otel_mlmon.processor.serve.openapi import OPERATIONS, PATH, list_operations
 from otel_mlmon.processor.serve.server import WebServer
+from otel_mlmon.processor.serve.silences import SilenceControl
 from otel_mlmon.testing import SimulatedProcessor
 from tests.support.incidents import INCIDENTS, SETUP, simulate
 
@@ -37,6 +39,12 @@ def app(processor: SimulatedProcessor) -> Starlette:
         lambda: True,
         processor._pipeline.references,
         relearn=lambda model, streams: None,
+        silences=SilenceControl(
+            lambda: [AlertSilence(id="s", start_ns=0, end_ns=2**62, author="ann")],
+            lambda request: None,
+            models=lambda: overview["models"],
+            rules=("latency",),
+        ),
         access=lambda: WebAccess(admin_token=TOKEN),
         setup=lambda: {"instance": {"id": "1", "version": "1"}, **SETUP},
     )
@@ -91,6 +99,7 @@ def test_every_route_for_programs_is_described_and_nothing_else(app: Starlette, 
         ("/api/v1/references/none", "/api/v1/references/{id}"),
         ("/api/v1/alerts", "/api/v1/alerts"),
         ("/api/v1/setup", "/api/v1/setup"),
+        ("/api/v1/silences", "/api/v1/silences"),
         ("/healthz", "/healthz"),
         ("/readyz", "/readyz"),
         (PATH, PATH),
@@ -109,6 +118,21 @@ def test_relearning_is_as_it_is_described(base: str, document: Any) -> None:
         check(document, answer, entry)
         assert answer.status_code == status
     assert entry["security"] == [{"bearer": []}]
+
+
+def test_silences_are_as_they_are_described(base: str, document: Any) -> None:
+    add, end = document["paths"]["/api/v1/silences"]["post"], document["paths"]["/api/v1/silences/{id}"]["delete"]
+    body = {"model": "*", "duration_s": 60, "author": "ann"}
+    with httpx.Client(base_url=f"{base}/api/v1", headers={"authorization": f"Bearer {TOKEN}"}, timeout=30) as client:
+        for answer, status, entry in (
+            (client.post("/silences", json=body), 201, add),
+            (client.post("/silences", json={}), 400, add),
+            (client.post("/silences", json=body, headers={"authorization": ""}), 401, add),
+            (client.delete("/silences/s"), 200, end),
+            (client.delete("/silences/other"), 404, end),
+        ):
+            check(document, answer, entry)
+            assert answer.status_code == status
 
 
 def check(document: Any, answer: Any, entry: Any) -> None:

@@ -153,7 +153,8 @@ def configuration(profile: Path | None, **rule: str) -> dict[str, Any]:
 
 
 def test_the_whole_story_fires_when_accuracy_falls_as_confidence_shows_and_resolves(profile: Path) -> None:
-    with SimulatedProcessor(configuration(profile, drop="3%")) as processor:
+    section = {**configuration(profile, drop="3%"), "alerts": {"keep_firing_for": "0s"}}
+    with SimulatedProcessor(section) as processor:
         *_, before = run(processor, panes=150, unsure=0.1, seed=2)
         assert (processor.rule_state("fraud", "accuracy"), processor.alerts) == ("ok", [])
         *_, during = run(processor, panes=120, unsure=0.5, seed=3)

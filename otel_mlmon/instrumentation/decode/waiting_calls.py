@@ -1,0 +1,202 @@
+"""Reads calls of one request while they wait in the queue, for a span that cannot wait for the worker thread.
+
+They stay in the queue: batches count them later, as if nobody had looked. Only those that no single reading settles,
+such as the first of a model, are taken out and decoded at once. The file of a model is not read then.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final, Protocol
+
+from otel_mlmon.guard import guard
+from otel_mlmon.instrumentation.decode.decoder import DeclaredModel, Decoders
+from otel_mlmon.instrumentation.decode.model_identity import ModelIdentity, identify, model_name
+from otel_mlmon.instrumentation.decode.predictions import CallDescription, CallSummary
+from otel_mlmon.instrumentation.runtime.call import FIELDS, Call, Load
+from otel_mlmon.instrumentation.runtime.model_graph import LazyGraph
+
+GRAPH_POLL_S: Final = 0.001
+"""Time between two looks whether the worker thread has read a model's file."""
+
+MAX_LOOKED_AT: Final = 4096
+"""Waiting calls, the latest, whose models' files are read ahead."""
+
+_CONTEXT: Final = Call._fields.index("context")
+
+
+class Queue(Protocol):
+    """A call queue, as far as it is read."""
+
+    queue: list[Any]
+    """See `Sink.queue`."""
+
+    def take_at(self, positions: Sequence[int]) -> Sequence[Any]:
+        """Removes the calls at `positions`, increasing, and returns their fields."""
+
+
+class WaitingCalls:
+    """Reads waiting calls one by one.
+
+    Runs on: any thread.
+
+    Args:
+        queue: Where they wait.
+        decode: Decodes calls from a function that takes so many at a time, at most `limit`, with pauses.
+        decoders: The decoders of all plans.
+        options: Returns what the developer declared of the model of a name.
+        is_suppressed: Whether the application had suppressed instrumentation in a context.
+        wake: Wakes the worker thread, which reads models' files; returns whether it runs.
+        loads: Loads that were not announced yet: decoding announces them, which reads their files.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        *,
+        decode: Callable[[Callable[[int], Sequence[Any]], int, Callable[[], object]], object],
+        decoders: Decoders,
+        options: Callable[[str], DeclaredModel],
+        is_suppressed: Callable[[object], bool],
+        wake: Callable[[], bool],
+        loads: Collection[Load] = (),
+    ) -> None:
+        self.lock = threading.Lock()
+        """Held while calls are taken out of the queue and decoded."""
+        self.is_awaited = False
+        """Whether the end of a request waits for `lock`."""
+        self._queue = queue
+        self._decode = decode
+        self._decoders = decoders
+        self._options = options
+        self._is_suppressed = is_suppressed
+        self._wake = wake
+        self._loads = loads
+        self._slow_graphs: set[LazyGraph] = set()
+        """Graphs that were waited for in vain: nobody waits for them twice."""
+
+    def read(
+        self,
+        timeout_s: float,
+        is_wanted: Callable[[object], bool],
+        count_wanted: Callable[[], tuple[int, int]],
+        finish: Callable[[], object],
+    ) -> Sequence[CallDescription]:
+        """Reads the waiting calls whose captured context is wanted.
+
+        Args:
+            timeout_s: How long to wait for a batch that is being decoded, and for the worker thread to read the file
+                of a model; after that, less is read.
+            is_wanted: Whether a call with this context is wanted.
+            count_wanted: Returns how many calls are wanted at most, so that no more of the queue is searched, and how
+                many of them, the earliest, are read.
+            finish: Called when they were read, and before any further call is decoded.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        is_held = self._acquire(timeout_s)
+        try:
+            positions = self._find(is_wanted, *count_wanted()) if is_held else []
+            if graphs := self._unread_graphs(positions):
+                self.lock.release()
+                is_held = False
+                self._await(graphs, deadline_s)
+                is_held = self._acquire(max(deadline_s - time.monotonic(), GRAPH_POLL_S))
+                positions = self._find(is_wanted, *count_wanted()) if is_held else []
+            descriptions = self._describe_all(positions)
+            finish()
+        finally:
+            if is_held:
+                self.lock.release()
+        return descriptions
+
+    def read_graphs(self) -> None:
+        """Reads the files of the models of waiting calls, ahead of their decoding, which others may wait for.
+
+        Runs on: the worker thread, without `lock`.
+        """
+        queue = self._queue.queue
+        start = max(0, len(queue) // FIELDS - MAX_LOOKED_AT) * FIELDS
+        for graph in {*(plan.session.graph for plan in set(queue[start::FIELDS])), *self._graphs_of_loads()}:
+            graph()
+
+    def _acquire(self, timeout_s: float) -> bool:
+        if self.lock.acquire(blocking=False):
+            return True
+        self.is_awaited = True
+        try:
+            return self.lock.acquire(timeout=timeout_s)
+        finally:
+            self.is_awaited = False
+
+    def _find(self, is_wanted: Callable[[object], bool], count: int, limit: int) -> list[int]:
+        """Finds the positions of the wanted calls, the latest first: they end a request that ends now."""
+        queue = self._queue.queue
+        positions: list[int] = []
+        for position in range(len(queue) // FIELDS - 1, -1, -1):
+            if len(positions) >= count:
+                break
+            if is_wanted(queue[position * FIELDS + _CONTEXT]):
+                positions.append(position)
+        return positions[::-1][:limit]
+
+    def _unread_graphs(self, positions: Sequence[int]) -> set[LazyGraph]:
+        queue = self._queue.queue
+        plans = [queue[position * FIELDS] for position in positions]
+        graphs = [plan.session.graph for plan in plans]
+        if any(self._decoders.find(plan) is None for plan in plans):
+            graphs += self._graphs_of_loads()
+        return {graph for graph in graphs if graph.known is None and graph not in self._slow_graphs}
+
+    def _graphs_of_loads(self) -> list[LazyGraph]:
+        return [load.session.graph for load in list(self._loads) if load.session is not None]
+
+    def _await(self, graphs: set[LazyGraph], deadline_s: float) -> None:
+        is_running = self._wake()
+        while is_running and any(graph.known is None for graph in graphs) and time.monotonic() < deadline_s:
+            time.sleep(GRAPH_POLL_S)
+        self._slow_graphs = {graph for graph in self._slow_graphs | graphs if graph.known is None}
+
+    def _describe_all(self, positions: Sequence[int]) -> Sequence[CallDescription]:
+        descriptions: list[CallDescription] = []
+        unsettled: list[tuple[int, Call]] = []
+        for position in positions:
+            call = Call(*self._queue.queue[position * FIELDS : (position + 1) * FIELDS])
+            if self._is_suppressed(call.context):
+                continue
+            description = None
+            with guard("read"):
+                description = self._describe(call)
+            if description is None:
+                unsettled.append((position, call))
+            else:
+                descriptions.append(description)
+        if unsettled:
+            graphs = [*(call.plan.session.graph for _, call in unsettled), *self._graphs_of_loads()]
+            if any(graph.known is None for graph in graphs):
+                return [*descriptions, *(self._describe_unread(call) for _, call in unsettled)]
+            fields = iter(self._queue.take_at([position for position, _ in unsettled]))
+            self._decode(lambda calls: list(itertools.islice(fields, calls * FIELDS)), len(unsettled), lambda: None)
+        return descriptions
+
+    def _describe(self, call: Call) -> CallDescription | None:
+        """Describes a call; None if it has to be decoded as a batch."""
+        decoder = self._decoders.find(call.plan)
+        summary = decoder.read(call.inputs, call.outputs) if decoder is not None else None
+        return None if decoder is None or summary is None else _describe_as(call, decoder.model, summary)
+
+    def _describe_unread(self, call: Call) -> CallDescription:
+        """Describes a call whose outputs mean nothing before files were read."""
+        session, decoder = call.plan.session, self._decoders.find(call.plan)
+        version = self._options(model_name(session, may_read=False)).version
+        model = decoder.model if decoder is not None else identify(session, version=version, may_read=False)
+        return _describe_as(call, model, CallSummary())
+
+
+def _describe_as(call: Call, model: ModelIdentity, summary: CallSummary) -> CallDescription:
+    duration_ns = max(call.ended_ns - call.started_ns, 0)
+    return CallDescription(
+        model, call.plan.operation, call.started_ns, duration_ns, call.error_type, summary, call.context
+    )
