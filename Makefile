@@ -51,7 +51,7 @@ prometheus3: .collector/prometheus3   ## Prometheus 3, which takes many minutes,
 	cd .collector/prometheus-build && go build -tags remove_all_sd -o ../prometheus3 github.com/prometheus/prometheus/cmd/prometheus
 
 .collector/rotel: Makefile
-	$(PYTHON) -m pip install --quiet --pre --target $@ rotel==0.0.1a15
+	$(PYTHON) -m pip install --quiet --pre --upgrade --target $@ rotel==0.0.1a15
 	@touch $@
 
 models: $(MODELS)         ## real models for the end-to-end suite, without what they depend on

@@ -248,6 +248,12 @@ DRIFT_EVIDENCE: Final = _gauge(
     "Evidence of drift: log10 of the e-value over the alarm line; 0 and above is an alarm.",
     DRIFT_STREAM,
 )
+DRIFT_DETECTABLE: Final = _gauge(
+    "ml.drift.detectable",
+    "1",
+    "Smallest total variation that would be found within a day with probability 0.9; 1 where none would be.",
+    DRIFT_STREAM,
+)
 DRIFT_WINDOW_COUNT: Final = _gauge("ml.drift.window.count", "{value}", "Values in the rolling window.", DRIFT_STREAM)
 DRIFT_STATES: Final[Mapping[str, int]] = {"ok": 0, "drift": 1, "learning": 2, "weak": 3, "no_data": 4, "error": 5}
 """The value of `ml.drift.state` in each state of a stream."""
@@ -272,7 +278,7 @@ ACCURACY_HIGH: Final = _gauge(
 )
 
 PROCESSOR_METRICS: Final = (
-    DRIFT_SCORE, DRIFT_EVIDENCE, DRIFT_WINDOW_COUNT, DRIFT_STATE, ALERT_STATE, ACCURACY, ACCURACY_LOW,
+    DRIFT_SCORE, DRIFT_EVIDENCE, DRIFT_DETECTABLE, DRIFT_WINDOW_COUNT, DRIFT_STATE, ALERT_STATE, ACCURACY, ACCURACY_LOW,
     ACCURACY_HIGH,
 )  # fmt: skip
 """The metrics that the processor reports about models: at `/metrics`, and as OTLP where it forwards."""

@@ -33,7 +33,7 @@ BASE = (
 
 SECTION = ("processor.config.section", "processor.config.units")
 
-PROFILE = ("reference.profile", "reference.embedding", "reference.calibration")
+PROFILE = ("reference.profile", "reference.embedding", "reference.calibration", "reference.design_effect")
 
 # An entry and what of ours it may import besides itself. A module belongs to the longest entry that begins its name.
 OURS: dict[str, tuple[str, ...]] = {
@@ -157,6 +157,7 @@ OURS: dict[str, tuple[str, ...]] = {
         *SECTION,
         "processor.alert.alert",
         "processor.alert.cause",
+        "processor.detect.detectable",
         "processor.detect.accuracy",
         "processor.detect.policy",
         "processor.detect.score",

@@ -69,6 +69,7 @@ def test_every_change_fragment_has_a_kind_that_the_changelog_knows() -> None:
 COVERED_BY = {
     "__main__": "cli/test_cli.py",
     "backtest/describe": "backtest/test_api.py",
+    "backtest/column_streams": "backtest/test_api.py",
     "backtest/judge": "backtest/test_api.py",
     "backtest/counts": "backtest/test_counting.py",
     "backtest/ordering": "backtest/test_times.py",
@@ -85,6 +86,7 @@ COVERED_BY = {
     "processor/alert/silence": "processor/alert/test_lifecycle.py",
     "processor/alert/version_change": "processor/test_pipeline_versions.py",
     "processor/alert/rules/version_drift": "processor/test_pipeline_versions.py",
+    "processor/detect/cycle_statistics": "processor/detect/test_cycle.py",
     "processor/window/introduction": "processor/test_pipeline_versions.py",
     "processor/window/versions": "processor/test_pipeline_versions.py",
     "processor/window/embedded_reference": "processor/window/test_aggregator.py",
@@ -125,7 +127,6 @@ COVERED_BY = {
     "processor/receive/codec": "processor/receive/test_admission.py",
     "processor/receive/events": "processor/receive/test_admission.py",
     "processor/receive/responses": "processor/receive/test_http.py",
-    "processor/detect/slot_null": "processor/detect/test_cycle.py",
     "processor/receive/sketches": "processor/receive/test_decode.py",
     "processor/serve/config": "processor/config/test_load.py",
     "processor/serve/health": "processor/serve/test_api.py",

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from otel_mlmon.backtest.column_streams import build_streams
 from otel_mlmon.backtest.columns import build_profile, choose_columns
 from otel_mlmon.backtest.counting import count_batches
-from otel_mlmon.backtest.replay_table import build_plan, build_streams, replay_table
+from otel_mlmon.backtest.replay_table import build_plan, replay_table
 from otel_mlmon.backtest.request import BacktestRequest, WindowLength
 from otel_mlmon.table.read import read_table
 from otel_mlmon.table.table import Table, ignore_progress, open_object

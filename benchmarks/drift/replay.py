@@ -39,10 +39,10 @@ class ClassStream:
     learned: StreamReference
     places: Indices | None = None
 
-    def learn(self, counts: Counts) -> None:
-        """Learns a pane; shape (K,)."""
+    def learn(self, counts: Counts, end_ns: int) -> None:
+        """Learns a pane, shape (K,), that ends at `end_ns`."""
         names = {f"c{label}": int(count) for label, count in enumerate(counts) if count}
-        self.learned.learn(StreamSketch(categories=Categories(counts=names)))
+        self.learned.learn(StreamSketch(categories=Categories(counts=names)), end_ns=end_ns)
         if self.learned.reference is not None:
             bins = self.learned.reference.bins.names
             other = bins.index(semconv.OTHER)
@@ -103,13 +103,13 @@ class Replay:
             windows, rows = [], []
             for row in np.flatnonzero(has_items[:, pane]).tolist():
                 stream, table = self.streams[row], binned[row]
+                start_ns = int(self.starts_ns[row]) + self.day * DAY_NS + pane * pane_ns
                 if table is None:
-                    stream.learn(counts[row, pane])
+                    stream.learn(counts[row, pane], start_ns + pane_ns)
                     states[row, pane] = 1
                     if stream.places is not None:
                         binned[row] = stream.bin_counts(counts[row])
                     continue
-                start_ns = int(self.starts_ns[row]) + self.day * DAY_NS + pane * pane_ns
                 windows.append(
                     Window(
                         stream=keys[row],

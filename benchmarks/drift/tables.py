@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from benchmarks.drift import streams
 from benchmarks.drift.acceptance import drift_on_cycles, quiet_days, quiet_peers
 from benchmarks.drift.accuracy import estimated_accuracy
+from benchmarks.drift.detectable import detectable_ratios, detectable_shifts
 from benchmarks.drift.faults import injected_faults
 from benchmarks.drift.hidden_values import hidden_values
 from benchmarks.drift.intervals import share
@@ -335,6 +336,8 @@ TABLES = {
     "Drift that comes and goes": comes_and_goes,
     "Confidence": confidence,
     "What leaves the process": hidden_values,
+    "Detectable shift": detectable_shifts,
+    "Detectable growth of a rare bin": detectable_ratios,
     "Quiet days": quiet_days,
     "Quiet days, rules of others": quiet_peers,
     "Drift on cycles": drift_on_cycles,

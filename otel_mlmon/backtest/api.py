@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from otel_mlmon.backtest.accuracy import parse_bounds
+from otel_mlmon.backtest.column_streams import measure_design_effects
 from otel_mlmon.backtest.columns import ColumnChoice, ColumnKind, build_profile, choose_columns, match_columns
 from otel_mlmon.backtest.replay_otlp import replay_otlp
 from otel_mlmon.backtest.replay_table import replay_table
@@ -166,7 +167,7 @@ def load_reference(
         return reference if isinstance(reference, Profile) else Profile.read(request.reference), {}
     table = _open_table(request, reference, request.reference)
     choices = choose_columns(table, request.columns, timestamp=request.timestamp, progress=progress)
-    return build_profile(table, choices, progress), choices
+    return measure_design_effects(build_profile(table, choices, progress), table, choices), choices
 
 
 def _open_table(request: BacktestRequest, content: object, source: str) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from otel_mlmon import semconv
@@ -14,6 +14,7 @@ from otel_mlmon.backtest.report import AlertReport, BacktestState, StreamReport,
 from otel_mlmon.processor.alert.cause import compute_shares
 from otel_mlmon.processor.detect.counts import samples_of
 from otel_mlmon.processor.detect.design_effect import CALIBRATION_ITEMS
+from otel_mlmon.processor.detect.detectable import Detectable, describe_weakness
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.window.window import Reference, StreamKey
 from otel_mlmon.types import Counts, ModelKey
@@ -21,21 +22,36 @@ from otel_mlmon.types import Counts, ModelKey
 Clock = Callable[[int], str | None]
 """Formats the end of a pane, in the judge's time, as RFC 3339; None if the data has no times."""
 
+SPAN: Final = "in a day of this data"
+"""Where a shift would be found: in all of it if that is less, or has no times."""
+
 _LARGE_POWER: Final = re.compile(r"\d(?:\.\d+)?e\+0[3-9]")
 
 
-def describe_stream(trace: Trace, judge: Judge, *, name: str, kind: str, clock: Clock) -> StreamReport:
+def describe_stream(
+    trace: Trace, judge: Judge, detectable: Detectable | None, *, name: str, kind: str, clock: Clock
+) -> StreamReport:
     """Describes one judged stream.
 
     Args:
         trace: The stream, window by window.
         judge: The judge that made the trace.
+        detectable: How small a drift of it would have been found.
         name: The column or stream, as the report calls it.
         kind: Its `ColumnKind`.
         clock: Formats times.
     """
     window, score, reference = trace.window, trace.score, trace.reference
     state, reason = _judge(trace)
+    if state == "ok" and detectable is not None and detectable.weakness is not None and score is not None:
+        state = "unknown" if math.isnan(detectable.shift) else "weak"
+        reason = describe_weakness(
+            detectable,
+            design_effect=score.design_effect,
+            reference_count=score.reference_count,
+            span=SPAN,
+            supply="are judged",
+        )[0]
     if window is None or score is None or reference is None:
         return StreamReport(stream=name, model=trace.key.model.name, kind=kind, state="unknown", reason=reason)
     cause = trace.cause(judge.settings)
@@ -58,6 +74,7 @@ def describe_stream(trace: Trace, judge: Judge, *, name: str, kind: str, clock: 
         total_variation=_distance("total_variation", reference, window.rolling),
         psi=_distance("psi", reference, window.rolling),
         design_effect=score.design_effect,
+        detectable_shift=None if detectable is None or math.isnan(detectable.shift) else detectable.shift,
         reference_count=reference.total,
         count=int(window.rolling.sum()),
         compared_window=shown.window,
@@ -67,6 +84,19 @@ def describe_stream(trace: Trace, judge: Judge, *, name: str, kind: str, clock: 
         shares=compute_shares(window.rolling),
         points=_describe_windows(trace, reference, clock),
     )
+
+
+def describe_cycles(detectable: Mapping[StreamKey, Detectable], name: Callable[[StreamKey], str]) -> tuple[str, ...]:
+    """Says which streams have a daily cycle, which is no drift; nothing if none has.
+
+    Args:
+        detectable: What was measured of each stream.
+        name: The name of a stream in the report.
+    """
+    names = [name(key) for key, measured in detectable.items() if not math.isnan(measured.daily_amplitude)]
+    if not names:
+        return ()
+    return (f"Your traffic has a daily cycle ({', '.join(sorted(names))}): each time of the day is judged by itself.",)
 
 
 def describe_alerts(judge: Judge, name: Callable[[StreamKey], str], clock: Clock) -> tuple[AlertReport, ...]:

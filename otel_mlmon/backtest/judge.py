@@ -12,6 +12,7 @@ from otel_mlmon.processor.alert.alert import Alert, Cause
 from otel_mlmon.processor.alert.cause import OnsetCounts
 from otel_mlmon.processor.config.model import Config
 from otel_mlmon.processor.config.units import FalseAlarms
+from otel_mlmon.processor.detect.detectable import Detectable
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.score import Score, State
 from otel_mlmon.processor.settings import Settings
@@ -19,6 +20,8 @@ from otel_mlmon.processor.window.window import Reference, StreamKey, Window
 from otel_mlmon.types import Counts, ModelKey
 
 MIN_PANE_S: Final = 1e-9
+MAX_PANE_S: Final = 3_600.0
+"""In longer windows the hours of a day cannot be told apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,11 +105,19 @@ class Judge:
 
     Args:
         settings: Of the detection and alert steps.
+        has_times: Whether the ends of windows are times, no further apart than the hours of a daily cycle.
         streams: How many streams share the false-alarm budget; None to count them as they come, as the processor does.
         accuracy: The accuracy that is demanded.
     """
 
-    def __init__(self, settings: Settings, *, streams: int | None = None, accuracy: AccuracyBounds = NO_BOUNDS) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        has_times: bool,
+        streams: int | None = None,
+        accuracy: AccuracyBounds = NO_BOUNDS,
+    ) -> None:
         self.settings = settings
         self.accuracy = AccuracyTrace(accuracy)
         self.traces: dict[StreamKey, Trace] = {}
@@ -115,13 +126,17 @@ class Judge:
         self._evaluator = Evaluator(
             policy_for=settings.policy,
             alarm_line_for=lambda watched: settings.alarm_line(streams or watched),
-            has_cycles=False,  # the judge's times are rows
+            has_cycles=has_times,
         )
         self._alerts = settings.alerts()
 
-    def calibrate(self, windows: Iterable[Window]) -> set[StreamKey]:
-        """Adds parts of a window to streams that are calibrating; returns the streams that still calibrate."""
-        return {window.stream for window, score in self._evaluator.evaluate(windows) if score.is_calibrating}
+    def measure_detectable(self) -> dict[StreamKey, Detectable]:
+        """Measures how small a drift of each stream would be found within a day, or in all of the data if that is less.
+
+        Data without times, or with windows longer than an hour, is one day.
+        """
+        references = {key: trace.reference for key, trace in self.traces.items() if trace.reference is not None}
+        return self._evaluator.measure_detectable(references, is_over=True)
 
     def take(self, index: int, windows: Iterable[Window]) -> None:
         """Evaluates window `index` of all streams that have one."""

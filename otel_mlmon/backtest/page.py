@@ -26,7 +26,7 @@ def render_page(report: BacktestReport) -> str:
         title=_summarize(report),
         summary=_list_summary(report),
         charted=[stream for stream in report.judged if stream.points],
-        unjudged=[stream for stream in report.streams if stream.state in ("unknown", "left_out")],
+        unjudged=[stream for stream in report.streams if stream.state in ("unknown", "weak", "left_out")],
         list_facts=_list_facts,
         draw_timeline=pictures.draw_timeline,
         draw_bars=pictures.draw_bars,
@@ -42,7 +42,10 @@ def _summarize(report: BacktestReport) -> str:
     if report.alarmed:
         first = report.alarmed[0].first_alarm_window
         return f"An alarm in window {first}, {len(report.alarmed)} of {len(report.judged)} streams"
-    return "No alarm" if any(stream.state in ("ok", "weak") for stream in report.streams) else "Nothing could be judged"
+    weak = sum(stream.state == "weak" for stream in report.streams)
+    if weak:
+        return f"No alarm, but {weak} streams in which a usual drift could have been missed"
+    return "No alarm" if any(stream.state == "ok" for stream in report.streams) else "Nothing could be judged"
 
 
 def _list_summary(report: BacktestReport) -> dict[str, str | None]:
@@ -70,4 +73,6 @@ def _list_facts(stream: StreamReport) -> list[str]:
         facts.append(f"PSI {stream.psi:.3f}")
     if stream.design_effect is not None:
         facts.append(f"design effect {stream.design_effect:.1f}")
+    if stream.detectable_shift is not None:
+        facts.append(f"a shift of {format_percent(stream.detectable_shift)} would have been found")
     return facts

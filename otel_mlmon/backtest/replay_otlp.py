@@ -13,8 +13,8 @@ from typing import Final
 
 from otel_mlmon import semconv
 from otel_mlmon.backtest.columns import infer_stream_kind
-from otel_mlmon.backtest.describe import describe_alerts, describe_stream
-from otel_mlmon.backtest.judge import Judge, settings_of
+from otel_mlmon.backtest.describe import describe_alerts, describe_cycles, describe_stream
+from otel_mlmon.backtest.judge import MAX_PANE_S, Judge, settings_of
 from otel_mlmon.backtest.report import BacktestReport, StreamReport, sort_streams
 from otel_mlmon.backtest.request import DEFAULT_OTLP_WINDOW, DEFAULT_TIMED_BUDGET, BacktestRequest
 from otel_mlmon.backtest.times import format_time
@@ -49,12 +49,14 @@ def replay_otlp(request: BacktestRequest, profile: Profile, progress: ProgressCa
     settings = settings_of(
         tolerance=request.tolerance, budget=budget, window_s=length.time_s, accuracy=request.accuracy
     )
-    judge = Judge(settings, accuracy=request.accuracy)
+    judge = Judge(settings, has_times=length.time_s <= MAX_PANE_S, accuracy=request.accuracy)
     windows = _judge_windows(points, profile=profile, window_s=length.time_s, judge=judge, progress=progress)
+    detectable = judge.measure_detectable()
     reports = [
         describe_stream(
             trace,
             judge,
+            detectable.get(key),
             name=key.stream,
             kind=infer_stream_kind(profile.streams.get(key.stream), key.stream),
             clock=format_time,
@@ -83,7 +85,10 @@ def replay_otlp(request: BacktestRequest, profile: Profile, progress: ProgressCa
         false_alarms=budget.text,
         streams=sort_streams(reports),
         alerts=describe_alerts(judge, lambda key: key.stream, format_time),
-        notes=(f"Not in the reference, so learned from the data itself: {', '.join(learned)}.",) if learned else (),
+        notes=(
+            *((f"Not in the reference, so learned from the data itself: {', '.join(learned)}.",) if learned else ()),
+            *describe_cycles(detectable, lambda key: key.stream),
+        ),
         accuracy=judge.report_accuracy(format_time),
     )
 

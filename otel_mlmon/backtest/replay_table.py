@@ -1,8 +1,8 @@
 """The replay of a table: its rows are counted over the bins of the reference, window by window, and judged.
 
-The design effect has to be known before a stream can be in drift. It is estimated from the differences between small
-blocks of the first rows; then all windows are judged, those of these rows too, so that no row is spent on calibration.
-A stream of which too little is there to know its design effect is unknown.
+The design effect has to be known before a stream can be in drift. It is that of the first rows of the data, or of fewer
+than a thousand the larger of that and the one of the reference; then all windows are judged, and no row is spent on
+calibration. A stream of which too little is there to know its design effect is unknown.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from otel_mlmon.backtest import request as defaults
+from otel_mlmon.backtest.column_streams import ColumnStream, build_streams, with_design_effects
 from otel_mlmon.backtest.columns import ColumnChoice, describe_predictions, explain_confidence, explain_text
 from otel_mlmon.backtest.counting import (
     CellFaultError,
@@ -25,42 +25,21 @@ from otel_mlmon.backtest.counting import (
     compute_mean,
 )
 from otel_mlmon.backtest.counts import TableCounts, WindowCounts
-from otel_mlmon.backtest.describe import Clock, describe_alerts, describe_stream
-from otel_mlmon.backtest.judge import Judge, settings_of
+from otel_mlmon.backtest.describe import Clock, describe_alerts, describe_cycles, describe_stream
+from otel_mlmon.backtest.judge import MAX_PANE_S, Judge, settings_of
 from otel_mlmon.backtest.ordering import find_time_column, find_unit, sort_rows
 from otel_mlmon.backtest.report import BacktestReport, StreamReport, sort_streams
 from otel_mlmon.backtest.request import BacktestRequest, FalseAlarmBudget
 from otel_mlmon.backtest.times import format_time
 from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor.config.units import format_duration
-from otel_mlmon.processor.window.binning import ClassBins
-from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
-from otel_mlmon.processor.window.window import Reference, StreamKey, Window
-from otel_mlmon.reference.calibration import Calibration
+from otel_mlmon.processor.window.window import Window
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.table.table import ProgressCallback, Table, TableColumn
-from otel_mlmon.types import Counts, ModelKey
+from otel_mlmon.types import Counts
 
 MAX_WINDOWS: Final = 1_000_000
-CALIBRATION_ROWS: Final = 50
-"""Rows of a block while the design effect is estimated: the smallest that it is estimated from."""
 PROGRESS_WINDOWS: Final = 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ColumnStream:
-    """One column, and the reference it is judged against."""
-
-    key: StreamKey
-    plan: StreamPlan
-    reference: Reference
-    calibration: Calibration | None = None
-    """Of confidences, how often predictions are right at each on labelled data; None if that is not known."""
-
-    @property
-    def column(self) -> str:
-        """The name of the column."""
-        return self.plan.column.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,40 +97,6 @@ def replay_table(
             notes.append(f"The column {plan.time.name} is in order, so it is taken for the time of each row.")
     facts = TableFacts(source=table.source, columns=table.columns, notes=tuple(notes))
     return judge_counts(request, counts, facts, streams, choices, progress)
-
-
-def build_streams(table: Table, choices: Mapping[str, ColumnChoice], profile: Profile) -> list[ColumnStream]:
-    """Pairs the columns of `table` with their references.
-
-    Raises:
-        ConfigurationError: A column is of a type that cannot be counted as its reference; names all of them.
-    """
-    streams: list[ColumnStream] = []
-    faults: list[str] = []
-    settings = ModelWindowSettings(profile=profile)
-    for name, choice in choices.items():
-        column = table.columns.get(name)
-        reference = StreamReference(stream=choice.stream, settings=settings)
-        if choice.kind == "ignore" or column is None or reference.reference is None or reference.binning is None:
-            continue
-        is_class = isinstance(reference.binning, ClassBins)
-        if column.kind == "unreadable" or (not is_class and column.kind == "time"):
-            needs = "of categories" if is_class else "numeric"
-            faults.append(f"{table.source}: column {name!r} is {column.type_name}, and its reference is {needs}")
-            continue
-        if column.has_ambiguous_commas and not is_class:
-            faults.append(
-                f"{table.source}: column {name!r}: numbers have a comma; --decimal says whether it separates the "
-                "fraction"
-            )
-            continue
-        key = StreamKey(ModelKey(profile.model, profile.version), choice.stream)
-        plan = StreamPlan(column=column, kind=choice.kind, binning=reference.binning)
-        calibration = profile.calibration if choice.kind == "confidence" else None
-        streams.append(ColumnStream(key=key, plan=plan, reference=reference.reference, calibration=calibration))
-    if faults:
-        raise ConfigurationError(*faults)
-    return streams
 
 
 def build_plan(request: BacktestRequest, table: Table, streams: Sequence[ColumnStream]) -> CountPlan:
@@ -224,19 +169,20 @@ def judge_counts(
     length = request.window or defaults.DEFAULT_WINDOW
     windows = _order_windows(counts, format_duration(length.time_s) if length.time_s else length.text)
     budget, window_s = _choose_budget(request, counts, windows)
-    judge = Judge(
-        settings_of(tolerance=request.tolerance, budget=budget, window_s=window_s, accuracy=request.accuracy),
-        streams=len(streams),
-        accuracy=request.accuracy,
-    )
-    spent_rows = _calibrate(streams, counts, judge)
-    _judge_windows(streams, windows, counts, judge, spent_rows, progress)
+    is_timed = counts.has_times and window_s <= MAX_PANE_S
+    settings = settings_of(tolerance=request.tolerance, budget=budget, window_s=window_s, accuracy=request.accuracy)
+    judge = Judge(settings, has_times=is_timed, streams=len(streams), accuracy=request.accuracy)
+    _judge_windows(with_design_effects(streams, counts), windows, judge, progress, is_timed=is_timed)
     columns = {stream.key: stream.column for stream in streams}
-    clock = _build_clock(windows, counts)
+    clock = format_time if is_timed else _build_clock(windows, counts)
+    detectable = judge.measure_detectable()
     reports = [
-        describe_stream(trace, judge, name=columns[key], kind=choices[columns[key]].kind, clock=clock)
+        describe_stream(
+            trace, judge, detectable.get(key), name=columns[key], kind=choices[columns[key]].kind, clock=clock
+        )
         for key, trace in judge.traces.items()
     ]
+    notes += describe_cycles(detectable, columns.__getitem__)
     judged = {report.stream for report in reports}
     reports += [
         _describe_unjudged(name, facts, counts.rows, choices)
@@ -305,68 +251,35 @@ def _build_clock(windows: Sequence[RowRange], counts: TableCounts) -> Clock:
     return clock
 
 
-def _calibrate(streams: Sequence[ColumnStream], counts: TableCounts, judge: Judge) -> dict[StreamKey, int]:
-    """Estimates the design effect of each stream from blocks of the first rows.
-
-    Returns:
-        The number of rows that were used by each stream whose design effect is not known even so.
-    """
-    codes = counts.first.codes
-    pending = dict(enumerate(streams))
-    stop = codes.shape[1] - codes.shape[1] % CALIBRATION_ROWS
-    for start in range(0, stop, CALIBRATION_ROWS):
-        if not pending:
-            break
-        blocks = {
-            index: _count_codes(codes[index, start : start + CALIBRATION_ROWS], stream)
-            for index, stream in pending.items()
-        }
-        uncalibrated = judge.calibrate(
-            Window(
-                stream=stream.key, start_ns=1, end_ns=1, reference=stream.reference, pane=blocks[index],
-                rolling=blocks[index], rolling_start_ns=1,
-            )
-            for index, stream in pending.items()
-        )  # fmt: skip
-        pending = {index: stream for index, stream in pending.items() if stream.key in uncalibrated}
-    return {stream.key: stop for stream in pending.values()}
-
-
-def _count_codes(codes: NDArray[np.int16], stream: ColumnStream) -> Counts:
-    bins = stream.plan.bins
-    return np.bincount(codes, minlength=bins)[:bins].astype(np.int64)
-
-
 def _judge_windows(
     streams: Sequence[ColumnStream],
     windows: Sequence[RowRange],
-    counts: TableCounts,
     judge: Judge,
-    spent_rows: Mapping[StreamKey, int],
     progress: ProgressCallback,
+    *,
+    is_timed: bool,
 ) -> None:
-    """Judges every window of every stream, in the order of time."""
+    """Judges every window of every stream, in the order of time; without times a window ends with its last row."""
     offsets = np.cumsum([0, *(stream.plan.bins for stream in streams)]).tolist()
     for done, window in enumerate(windows):
         panes: list[Window] = []
+        start_ns, end_ns = window.start + 1, window.end + 1
+        if is_timed:
+            end_ns = window.counts.last_ns
+            start_ns = end_ns - 1
         for index, stream in enumerate(streams):
             rolling: Counts = window.counts.counts[offsets[index] : offsets[index + 1]]
-            pane, start = rolling, window.start
-            spent = spent_rows.get(stream.key, 0)
-            if spent > start:  # a row is never taken twice into an estimate
-                end = min(spent, window.end)
-                pane, start = rolling - _count_codes(counts.first.codes[index, start:end], stream), end
             mean = compute_mean(rolling, window.counts.sums[index], stream.plan.binning)
             panes.append(
                 Window(
                     stream=stream.key,
-                    start_ns=start + 1,
-                    end_ns=window.end + 1,
+                    start_ns=start_ns,
+                    end_ns=end_ns,
                     reference=stream.reference,
-                    pane=pane,
+                    pane=rolling,
                     pane_mean=mean,
                     rolling=rolling,
-                    rolling_start_ns=window.start + 1,
+                    rolling_start_ns=start_ns,
                     rolling_mean=mean,
                     calibration=stream.calibration,
                 )

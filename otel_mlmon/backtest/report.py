@@ -13,7 +13,7 @@ BacktestState: TypeAlias = Literal["alarm", "recovered", "weak", "ok", "unknown"
 """The state of a stream after a backtest.
 
 `alarm`: there was an alarm, and the drift lasts until the end. `recovered`: there was an alarm, and the drift ended.
-`ok`: no alarm. `weak`: no alarm, but a drift of a usual size would not have been detected. `unknown`: the stream
+`ok`: no alarm. `weak`: no alarm, but a drift of a usual size would not have been found. `unknown`: the stream
 could not be judged. `left_out`: it was not judged on purpose. The `reason` of a report explains the last three.
 """
 
@@ -78,6 +78,9 @@ class StreamReport:
     psi: float | None = None
     design_effect: float | None = None
     """φ: the number of rows that carry as much information as one independent row."""
+    detectable_shift: float | None = None
+    """The smallest total variation that would have been found with probability 0.9, within a day of the data or in all
+    of it; None where none would have been."""
     reference_count: int = 0
     count: int = 0
     """Values in the compared window."""

@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import numpy as np
 
 from otel_mlmon.backtest.api import build_request, check_names, load_reference, with_required
+from otel_mlmon.backtest.column_streams import ColumnStream, build_streams
 from otel_mlmon.backtest.columns import ColumnChoice, ColumnKind, match_columns
 from otel_mlmon.backtest.counting import CellFaultError, CountPlan, RowCounter, StreamPlan
 from otel_mlmon.backtest.counts import FIRST_ROWS, FirstRows, TableCounts
 from otel_mlmon.backtest.replay_table import (
-    ColumnStream,
     TableFacts,
     build_plan,
-    build_streams,
     explain_cell,
     judge_counts,
 )

@@ -24,7 +24,7 @@ STATE_STYLES: Final[dict[BacktestState, str]] = {
     "left_out": "dim",
 }
 NARROW_CELLS: Final = 100
-"""On a terminal of fewer cells the kind, PSI and φ are not shown."""
+"""On a terminal of fewer cells the kind, PSI, φ and the shift that would be found are not shown."""
 
 
 def print_report(report: BacktestReport, console: Console) -> None:
@@ -52,8 +52,15 @@ def summarize(report: BacktestReport) -> str:
     if report.is_inaccurate and not report.alarmed and report.accuracy is not None:
         return f"It would have alerted, first in window {report.accuracy.first_alarm_window}: estimated accuracy."
     if not report.alarmed:
-        judged = sum(stream.state in ("ok", "weak") for stream in report.streams)
-        return f"No alarm in {judged} of {judged} streams." if judged else "Nothing could be judged."
+        judged, weak = (
+            sum(stream.state in states for stream in report.streams) for states in (("ok", "weak"), ("weak",))
+        )
+        doubt = (
+            f"; {weak} of them {'is' if weak == 1 else 'are'} weak: a usual drift could have been missed"
+            if weak
+            else ""
+        )
+        return f"No alarm in {judged} of {judged} streams{doubt}." if judged else "Nothing could be judged."
     first = report.alarmed[0]
     names = ", ".join(stream.stream for stream in report.alarmed)
     time = f" ({first.first_alarm})" if first.first_alarm else ""
@@ -101,6 +108,7 @@ def _build_table(report: BacktestReport, *, is_narrow: bool) -> Table:
     if not is_narrow:
         table.add_column("PSI", justify="right")
         table.add_column("φ", justify="right")
+        table.add_column("finds", justify="right")
     table.add_column("state")
     for stream in report.judged:
         table.add_row(*_format_stream(stream, is_narrow=is_narrow))
@@ -113,8 +121,9 @@ def _format_stream(stream: StreamReport, *, is_narrow: bool) -> list[str | Text]
     cells: list[str | Text] = [Text(name), Text(stream.kind)]
     cells += [_format_window(stream.first_alarm_window), _format_window(stream.onset_window), Text(change)]
     cells += [_format_number(stream.total_variation), _format_number(stream.psi)]
-    cells += [_format_number(stream.design_effect, ".1f"), Text(stream.state, STATE_STYLES[stream.state])]
-    return [cell for position, cell in enumerate(cells) if not is_narrow or position not in (1, 6, 7)]
+    cells += [_format_number(stream.design_effect, ".1f"), _format_number(stream.detectable_shift)]
+    cells.append(Text(stream.state, STATE_STYLES[stream.state]))
+    return [cell for position, cell in enumerate(cells) if not is_narrow or position not in (1, 6, 7, 8)]
 
 
 def _format_window(number: int | None) -> str:

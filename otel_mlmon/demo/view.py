@@ -22,7 +22,7 @@ UNKNOWN: Final = "?"
 """Shown for a number that is not known yet, null in the API."""
 
 EIGHTHS: Final = " ▏▎▍▌▋▊▉"
-STATUS_STYLES: Final = {"learning": "cyan", "ok": "green", "drift": "bold red"}
+STATUS_STYLES: Final = {"learning": "cyan", "ok": "green", "weak": "green", "drift": "bold red"}
 STATE_STYLES: Final = {"firing": "bold red", "pending": "yellow", "ok": "green"}
 
 
@@ -95,7 +95,7 @@ def _format_performance(model: Document) -> str:
 
 def _format_progress(streams: Sequence[Document]) -> str:
     """Formats the evidence of the most advanced stream, or the progress of its reference while it is learned."""
-    watched = [stream for stream in streams if stream["state"] in ("ok", "drift")]
+    watched = [stream for stream in streams if stream["state"] in ("ok", "weak", "drift")]
     if watched:
         top = max(watched, key=lambda stream: float(stream["log10_evidence"]))
         text = f"evidence {_format_evidence(top)} ({top['stream']})"

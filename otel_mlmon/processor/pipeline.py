@@ -371,13 +371,15 @@ class ProcessorPipeline:
         return StreamRecord(stream=stream, score=self._scores[stream], state=state)
 
     def _measure_windows(self) -> None:
-        """Measures the rolling windows of the scores that are not measured yet: those since the last publication."""
-        unmeasured = [stream for stream, score in self._scores.items() if score.statistics is None]
-        windows = {stream: self._windows.rolling_window(stream) for stream in unmeasured}
+        """Measures scores since the last publication: statistics, and the shift that would be found."""
+        scores = {stream: score for stream, score in self._scores.items() if not score.is_measured}
+        windows = {key: self._windows.rolling_window(key) for key, score in scores.items() if score.statistics is None}
         pairs = {stream: window for stream, window in windows.items() if window is not None}
-        results = dict(zip(pairs, self._evaluator.measure(list(pairs.values())), strict=True)) if pairs else {}
-        for stream in unmeasured:
-            self._scores[stream] = replace(self._scores[stream], statistics=results.get(stream, Statistics()))
+        results = dict(zip(pairs, self._evaluator.measure(list(pairs.values())), strict=True))
+        detectable = self._evaluator.measure_detectable({key: self._windows.current_reference(key) for key in scores})
+        for stream, score in scores.items():
+            measured = replace(score, statistics=score.statistics or results.get(stream, Statistics()))
+            self._scores[stream] = measured.with_detectable(detectable.get(stream))
 
     def _publish_documents(self) -> None:
         rules = self._alerts.current()

@@ -9,9 +9,8 @@ from typing import Any, Final
 
 from otel_mlmon.processor.alert.records import AlertsRecord
 from otel_mlmon.processor.alert.version_change import VersionChange
-from otel_mlmon.processor.detect.cycle import CycleState
 from otel_mlmon.processor.detect.score import Score
-from otel_mlmon.processor.detect.state import StreamState
+from otel_mlmon.processor.detect.state import CycleState, StreamState
 from otel_mlmon.processor.notify.dispatcher import OutboxEntry
 from otel_mlmon.processor.serve.page.history import History, HistoryRecord
 from otel_mlmon.processor.state.instance import INSTANCE

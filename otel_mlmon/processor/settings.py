@@ -75,6 +75,7 @@ class Settings:
         latency, errors = section.rule("latency"), section.rule("errors")
         return ModelWindowSettings(
             learn=section.reference.learn,
+            learn_for_ns=round(section.reference.learn_for_s * 1e9),
             learn_panes=LEARN_PANES,
             moving=_moving_reference(section.reference),
             profile=self._profiles[section.reference.file] if section.reference.file else None,

@@ -4,12 +4,13 @@
      "model": {"name": "fraud", "version": "7"}, "created": "2026-01-31T12:00:00Z",
      "streams": {"prediction.label": {"categories": {"ham": 90, "spam": 10}}, "input.age": {"exponential":
      {…}}},
-     "calibration": {"right": [0, …, 81], "total": [0, …, 84]}, "unstationary": ["input.age"]}
+     "calibration": {"right": [0, …, 81], "total": [0, …, 84]}, "unstationary": ["input.age"],
+     "design_effects": {"input.age": {"estimate": 3.2, "differences": 48}}}
 
 `calibration` is there if the data had labels, `unstationary` if a processor learned the profile and a stream drifted
-meanwhile. A profile holds counts, never a row of the data: of inputs and values buckets only, as what leaves an
-application, with no extremes, and the sums of the buckets' middles. Sums are exact, so profiles of parts of the data
-merge to the profile of all of it, bit for bit.
+meanwhile, `design_effects` if the values were profiled in their order. A profile holds counts, never a row of the
+data: of inputs and values buckets only, as what leaves an application, with no extremes, and the sums of the buckets'
+middles. Sums are exact, so profiles of parts of the data merge to the profile of all of it, bit for bit.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from numpy.typing import NDArray
 from otel_mlmon import semconv
 from otel_mlmon.errors import ProfileError
 from otel_mlmon.reference.calibration import Calibration
+from otel_mlmon.reference.design_effect import DesignEffect
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
@@ -40,7 +42,7 @@ Part = TypeVar("Part")
 FORMAT: Final = "otel-mlmon.reference"
 VERSION: Final = 1
 _KEYS: Final = ("format", "version", "model", "created", "streams")
-_OPTIONAL_KEYS: Final = ("calibration", "unstationary")
+_OPTIONAL_KEYS: Final = ("calibration", "unstationary", "design_effects")
 
 
 def utc_now() -> datetime:
@@ -63,6 +65,9 @@ class Profile:
     """How often predictions were right, by confidence; None without true labels."""
     unstationary: tuple[str, ...] = ()
     """Streams that drifted while a processor learned them, sorted; comparisons with them may raise false alarms."""
+
+    design_effects: Mapping[str, DesignEffect] = field(default_factory=dict)
+    """By stream: by how much its shares vary more than those of independent values; of streams that it is known of."""
 
     def __post_init__(self) -> None:
         """Reduces inputs and values to their buckets, whatever the profile is made from."""
@@ -146,7 +151,13 @@ class Profile:
         if self.calibration is not None and other.calibration is not None:
             calibration = self.calibration.merge(other.calibration)
         unstationary = tuple(sorted({*self.unstationary, *other.unstationary}))
-        return replace(self, streams=streams, calibration=calibration, unstationary=unstationary)
+        effects = dict(self.design_effects)
+        for name, effect in other.design_effects.items():
+            # The more cautious of two: a stream may come in bursts in one part of the data only.
+            effects[name] = max(effects.get(name, effect), effect)
+        return replace(
+            self, streams=streams, calibration=calibration, unstationary=unstationary, design_effects=effects
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns a JSON object; `from_dict` is the inverse."""
@@ -158,6 +169,11 @@ class Profile:
             "streams": {name: sketch.to_dict() for name, sketch in sorted(self.streams.items())},
             **({"calibration": self.calibration.to_dict()} if self.calibration is not None else {}),
             **({"unstationary": list(self.unstationary)} if self.unstationary else {}),
+            **(
+                {"design_effects": {name: effect.to_dict() for name, effect in sorted(self.design_effects.items())}}
+                if self.design_effects
+                else {}
+            ),
         }
 
     @classmethod
@@ -184,6 +200,10 @@ class Profile:
             streams={name: _parse_sketch(part, f"streams[{name!r}]") for name, part in streams.items()},
             calibration=_parse_calibration(document["calibration"]) if "calibration" in document else None,
             unstationary=_parse_names(document.get("unstationary", []), "unstationary"),
+            design_effects={
+                name: _parse(DesignEffect.from_dict, part, f"design_effects[{name!r}]")
+                for name, part in _parse_object(document.get("design_effects", {}), "design_effects").items()
+            },
         )
 
 

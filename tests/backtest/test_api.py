@@ -82,7 +82,7 @@ def test_brighter_digits_are_found_within_a_window() -> None:
     report = judged(columns(images[order[:900]]), columns(shown), rows=200)
     entry = stream(report, "image.brightness")
     assert (entry.first_alarm_window, entry.onset_window) == (10, 10)
-    assert stream(report, "image.contrast").state == "ok"
+    assert stream(report, "image.contrast").state == "weak"  # 900 images are a small reference
 
 
 # ---------------------------------------------------------------- what is found
@@ -153,19 +153,24 @@ def test_bursts_are_no_drift() -> None:
     sessions = np.repeat(generator.choice(["a", "b", "c", "d"], 3_000, p=[0.4, 0.3, 0.2, 0.1]), 20)
     reference = {"x": generator.choice(["a", "b", "c", "d"], 20_000, p=[0.4, 0.3, 0.2, 0.1])}
     report = judged(reference, {"x": sessions})
-    assert stream(report, "x").state == "ok"
+    assert stream(report, "x").state == "weak"
+    assert stream(report, "x").detectable_shift == pytest.approx(0.166, abs=0.01)
+    assert stream(report, "x").reason.startswith("its values come in bursts (φ ")
     assert (stream(report, "x").design_effect or 0.0) > 10.0
 
 
 # ---------------------------------------------------------------- nothing without cause
 
 
+ONE_VALUE = "its reference holds a single value, so it is not known how others come"
+
+
 @pytest.mark.parametrize(
     ("reference", "data", "status", "why"),
     [
-        pytest.param([5.0] * 2000, [5.0] * 3000, "ok", "", id="constant"),
-        pytest.param([0.0] * 2000, [0.0] * 3000, "ok", "", id="zeros"),
-        pytest.param([math.nan] * 2000, [math.nan] * 3000, "ok", "", id="all missing"),
+        pytest.param([5.0] * 2000, [5.0] * 3000, "weak", ONE_VALUE, id="constant"),
+        pytest.param([0.0] * 2000, [0.0] * 3000, "weak", ONE_VALUE, id="zeros"),
+        pytest.param([math.nan] * 2000, [math.nan] * 3000, "weak", ONE_VALUE, id="all missing"),
         pytest.param([], [1.0] * 3000, "unknown", "the reference has no values of it", id="empty reference"),
         pytest.param([1.0] * 2000, [], "unknown", "the data has no rows", id="empty data"),
         pytest.param(
@@ -179,7 +184,7 @@ def test_bursts_are_no_drift() -> None:
             np.arange(2000.0) + 0.5,
             [7.0],
             "unknown",
-            "too few values to know how they vary: 1, and 1 000 or more are needed",
+            "only 1 values are judged: no shift, however large, would be found in a day of this data",
             id="one row of data",
         ),
         pytest.param(
@@ -255,7 +260,7 @@ def test_a_column_of_times_that_runs_back_says_nothing() -> None:
 def test_times_that_cannot_be_judged_do_not_date_the_rows() -> None:
     values = normal(2_000, seed=2)
     report = judged({"x": values}, {"until": ["2026-01-01"] * 1_999 + ["9999-12-31"], "x": values})
-    assert (report.false_alarms, stream(report, "x").state) == ("1 per 10000 windows", "ok")
+    assert (report.false_alarms, stream(report, "x").state) == ("1 per 10000 windows", "weak")
 
 
 def test_time_that_is_not_there_cannot_be_asked_for() -> None:
@@ -327,3 +332,20 @@ def test_a_word_late_in_a_long_file_is_no_drift(tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text("class\n" + "".join([*rows[20_000:], "unheard of\n"]))
     report = run_backtest(BacktestRequest(reference=str(tmp_path / "ref.csv"), data=str(tmp_path / "data.csv")))
     assert [(entry.stream, entry.state) for entry in report.streams] == [("class", "ok")]
+
+
+def test_rows_with_times_have_daily_cycles() -> None:
+    """Ten days of ±.10 within a day against a reference of all hours: no alarm, and words for the cycle."""
+    rng = np.random.default_rng(12)
+    minutes = np.arange(10 * 1440 * 3) / 3.0
+    share = 0.5 + 0.10 * np.sin(2.0 * np.pi * minutes / 1440.0)
+    at = (np.datetime64("2026-01-05") + (minutes * 60_000).astype("timedelta64[ms]")).astype("datetime64[ms]")
+
+    def draw(shares: NDArray[np.float64]) -> NDArray[Any]:
+        return np.where(rng.random(shares.size) < shares, "a", "b")
+
+    columns = {"at": at, "x": draw(share)}
+    report = judged({"x": draw(np.full(20_000, 0.5))}, columns, rows=60)
+    entry = stream(report, "x")
+    assert (entry.state, entry.first_alarm_window) == ("ok", None)
+    assert "Your traffic has a daily cycle (x): each time of the day is judged by itself." in report.notes

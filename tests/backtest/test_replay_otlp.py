@@ -62,7 +62,7 @@ def test_kept_telemetry_is_judged_as_it_would_have_been(tmp_path: Path) -> None:
     assert (label.first_alarm_window, label.onset_window) == (20, 20)
     assert (label.first_alarm, label.onset) == ("2026-01-01T00:03:30Z", "2026-01-01T00:03:20Z")
     assert [point.count for point in label.points] == [400] * 30
-    assert (streams["input.age"].state, streams["input.age"].kind) == ("ok", "numeric")
+    assert (streams["input.age"].state, streams["input.age"].kind) == ("weak", "numeric")
     assert (streams["input.gone"].state, streams["input.gone"].reason) == ("left_out", "not in the data")
     assert [(alert.window, alert.rule, alert.causes) for alert in report.alerts] == [
         (20, "prediction_drift", ("prediction.label",))
@@ -80,7 +80,7 @@ def test_a_stream_without_a_reference_learns_one(tmp_path: Path) -> None:
     # Of 60 windows 25 are learned from, and the design effect of two classes takes 20.
     report = run_backtest(BacktestRequest(reference=str(empty), data=str(data), window=WindowLength(time_s=5.0)))
     assert report.notes == ("Not in the reference, so learned from the data itself: input.age, prediction.label.",)
-    assert {entry.stream: entry.state for entry in report.streams} == {"prediction.label": "alarm", "input.age": "ok"}
+    assert {entry.stream: entry.state for entry in report.streams} == {"prediction.label": "alarm", "input.age": "weak"}
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def shown(report: BacktestReport, width: int) -> str:
 def test_the_table(drifted: BacktestReport) -> None:
     lines = [line.split() for line in shown(drifted, 120).splitlines()]
     heads = next(line for line in lines if line[:1] == ["stream"])
-    assert heads == ["stream", "kind", "alarm", "onset", "before", "→", "now", "TV", "PSI", "φ", "state"]
+    assert heads == ["stream", "kind", "alarm", "onset", "before", "→", "now", "TV", "PSI", "φ", "finds", "state"]
     row = next(line for line in lines if line[:1] == ["x"])
     assert (row[:4], row[-1]) == (["x", "numeric", "5", "5"], "alarm")
 
@@ -49,11 +49,14 @@ def test_a_narrow_terminal_has_fewer_columns(drifted: BacktestReport) -> None:
 
 
 def test_quiet_and_unknown_streams_are_told() -> None:
-    quiet = judged({"x": normal(5_000, seed=1)}, {"x": normal(3_000, seed=2)})
-    assert shown(quiet, 120).startswith("No alarm in 1 of 1 streams.")
+    quiet = judged({"x": normal(10_000, seed=1)}, {"x": normal(10_000, seed=2)})
+    assert shown(quiet, 120).startswith("No alarm in 1 of 1 streams.\n")
+    weak = shown(judged({"x": normal(5_000, seed=1)}, {"x": normal(2_000, seed=2)}), 120)
+    assert weak.startswith("No alarm in 1 of 1 streams; 1 of them is weak: a usual drift could have been missed.")
+    assert "x: weak: its reference holds only 5000 values" in weak
     short = shown(judged({"x": normal(5_000, seed=1)}, {"x": normal(30, seed=2)}), 120)
     assert short.startswith("Nothing could be judged.")
-    assert "x: unknown: too few values" in short
+    assert "x: unknown: only 30 values are judged: no shift, however large, would be found" in short
 
 
 def test_progress_is_shown_only_where_somebody_looks() -> None:

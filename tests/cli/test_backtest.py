@@ -178,4 +178,6 @@ def test_a_column_without_a_value_is_judged_or_left_out_and_stops_no_other(
         return
     streams = {row["stream"]: row for row in json.loads(out)["streams"]}
     assert (code, streams["amount"]["state"]) == (1, "alarm")
-    assert streams["empty"]["state"] == ("left_out" if is_time else "ok" if in_reference == in_data else "alarm")
+    # Of what is always missing nobody knows how values would come.
+    quiet = {"weak"} if in_reference else {"ok", "weak"}
+    assert streams["empty"]["state"] in ({"left_out"} if is_time else quiet if in_reference == in_data else {"alarm"})

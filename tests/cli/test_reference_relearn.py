@@ -47,7 +47,7 @@ def test_the_command_of_an_alert_ends_it_and_learns_again(
         later = [pane(first_ns + number * PANE_NS, DRIFTED, ages=0) for number in range(30, 70)]
         send(running, *later)
         stream = streams(running, 7000)["prediction.label"]
-        assert (stream["state"], stream["origin"], stream["reference_count"]) == ("ok", "learned", 1000)
+        assert (stream["state"], stream["origin"], stream["reference_count"]) == ("weak", "learned", 1000)
 
 
 def test_without_a_token_on_either_side_nothing_happens(

@@ -127,7 +127,7 @@ def test_prometheus_takes_the_metrics(tmp_path: Path) -> None:
         run_host(**variables(settings, {"localhost:9090": f"127.0.0.1:{port}"}))
         show_calls(f"http://127.0.0.1:{port}")
         # The values of a feature are an exponential histogram: one native histogram of twenty values.
-        features = query(f"http://127.0.0.1:{port}", "histogram_count(ml_input_value)")
+        features = query(f"http://127.0.0.1:{port}", "histogram_count(ml_input_feature)")
         assert {entry["value"][1] for entry in features} == {"20"}
 
 

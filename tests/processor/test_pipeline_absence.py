@@ -59,7 +59,7 @@ def test_a_feature_that_is_gone_is_told_with_its_name_and_time_and_ends_when_it_
         assert (alert.rule, alert.severity, alert.onset_ns) == ("data_drift", "critical", gone_ns)
         assert "input.age is no longer sent since 2026-01-01 00:20:00 UTC" in processor.messages[0]
         assert processor.stream_state("shop", "input.age") == "no_data"
-        assert processor.stream_state("shop", "input.income") == "ok"
+        assert processor.stream_state("shop", "input.income") == "weak"
         assert processor.document()["models"]["shop"]["state"] == "no_data"
         # Long after the rolling window holds nothing of it, and after a restart, it is still gone, and told once.
         traffic.send(20, without=["age"])
@@ -71,7 +71,7 @@ def test_a_feature_that_is_gone_is_told_with_its_name_and_time_and_ends_when_it_
         assert traffic.alerts() == [
             ("data_drift", "firing", ("input.age",)), ("data_drift", "ok", ("input.age",))
         ]  # fmt: skip
-        assert processor.stream_state("shop", "input.age") == "ok"
+        assert processor.stream_state("shop", "input.age") == "weak"
 
 
 def test_a_silence_goes_on_over_a_restart() -> None:
@@ -119,7 +119,7 @@ def test_a_head_that_is_gone_is_a_drift_of_the_predictions() -> None:
         assert (alert.rule, [cause.stream for cause in alert.causes]) == (
             "prediction_drift", [f"{semconv.STREAM_LABEL}.colour"]
         )  # fmt: skip
-        assert processor.stream_state("shop", f"{semconv.STREAM_LABEL}.size") == "ok"
+        assert processor.stream_state("shop", f"{semconv.STREAM_LABEL}.size") == "weak"
 
 
 def test_a_feature_of_which_all_values_are_missing_is_a_drift_and_not_gone() -> None:
@@ -168,4 +168,4 @@ def test_a_muted_feature_is_neither_missed_nor_counts_for_the_model() -> None:
         traffic.send(8)
         traffic.send(12, without=["age"])
         assert processor.alerts == []
-        assert processor.document()["models"]["shop"]["state"] == "ok"
+        assert processor.document()["models"]["shop"]["state"] == "weak"

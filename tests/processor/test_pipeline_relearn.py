@@ -55,7 +55,7 @@ def test_a_stream_that_is_learned_again_forgets_what_it_was_and_the_others_stay(
         traffic.send(DRIFTED, 30)
         age = processor.stream("shop", "input.age")
         assert age is not None
-        assert (age["state"], age["reference_count"]) == ("ok", 1000)
+        assert (age["state"], age["reference_count"]) == ("weak", 1000)
         assert processor.rule_state("shop", "data_drift") == "ok"
         # What was learned is judged by: the old normal is a drift now.
         traffic.send(CALM, 20)

@@ -30,6 +30,7 @@ def stream_document(name: str, *, state: str = "ok", reference: float = 0.5, cur
         "log10_evidence": 9.5 if drifts else 0.3,
         "log10_alarm_line": 7.7,
         "design_effect": 1.0,
+        "detectable": None,
         "since_ns": START_NS if drifts else 0,
         "reference_count": 2000,
         "current_count": 1800,

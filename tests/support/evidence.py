@@ -43,20 +43,20 @@ class Evidence:
 
     @property
     def since_ns(self) -> int:
-        return int(self.bank.since_ns[self.row])
+        return int(self.bank.column("since_ns")[self.row])
 
     @property
     def design_effect(self) -> float:
-        return float(self.bank.design_effect[self.row])
+        return float(self.bank.effects.estimate[self.row])
 
     @property
     def divisor(self) -> float:
         """What the counts of the next pane are divided by."""
-        return float(self.bank._effects.divisor[self.row])
+        return float(self.bank.effects.divisor[self.row])
 
     @property
     def contributions(self) -> tuple[float, ...]:
-        return tuple(self.bank.contributions[self.row].tolist())
+        return tuple(self.bank.column("contributions")[self.row].tolist())
 
     def state(self) -> EvidenceState:
         return self.bank.state(self.row)

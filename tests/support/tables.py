@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from otel_mlmon.backtest.column_streams import measure_design_effects
 from otel_mlmon.backtest.columns import build_profile, choose_columns
 from otel_mlmon.backtest.replay_table import replay_table
 from otel_mlmon.backtest.report import BacktestReport
@@ -41,7 +42,8 @@ def judged(
 def judged_tables(reference: Table, data: Table, request: BacktestRequest) -> BacktestReport:
     """The report of two tables; the files of `request` are names only."""
     choices = choose_columns(reference, request.columns, timestamp=request.timestamp)
-    return replay_table(request, data, build_profile(reference, choices), choices, ignore_progress)
+    profile = measure_design_effects(build_profile(reference, choices), reference, choices)
+    return replay_table(request, data, profile, choices, ignore_progress)
 
 
 def car_loan(part: str) -> Path:

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from otel_mlmon.backtest.column_streams import build_streams
 from otel_mlmon.backtest.columns import build_profile, choose_columns
-from otel_mlmon.backtest.replay_table import build_plan, build_streams, count_table
+from otel_mlmon.backtest.replay_table import build_plan, count_table
 from otel_mlmon.backtest.request import BacktestRequest
 from otel_mlmon.errors import DependencyMissingError, MlmonError
 from otel_mlmon.table.read import connect, read_table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -100,3 +100,18 @@ def stack_counts(name: str, counts: Sequence[NDArray[Any]], bins: int) -> tuple[
     with _GUARD:
         check_counts(rows[~is_good], bins)
     return positions[is_good], rows[is_good]
+
+
+def split_into_rounds(streams: Sequence[Hashable]) -> Sequence[Sequence[int]]:
+    """Splits the positions of `streams` so that no stream is twice in a round, and its panes keep their order."""
+    if len(set(streams)) == len(streams):
+        return [range(len(streams))]
+    counts: dict[Hashable, int] = {}
+    rounds: list[list[int]] = []
+    for position, stream in enumerate(streams):
+        count = counts.get(stream, 0)
+        counts[stream] = count + 1
+        if count == len(rounds):
+            rounds.append([])
+        rounds[count].append(position)
+    return rounds

@@ -33,21 +33,22 @@ Measured, rivals and what they lost: docs/decisions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import numpy as np
-from scipy.special import fdtrc
 
 from otel_mlmon.processor.detect.alternatives import set_sums
-from otel_mlmon.processor.detect.slot_null import SlotNull, compute_reference_variance
+from otel_mlmon.processor.detect.bets import DayNull, SlotNull, compute_reference_variance
+from otel_mlmon.processor.detect.cycle_statistics import (
+    HOURS,
+    QUARTERS,
+    are_kinds_different,
+    estimate_cell_effect,
+    find_restless_slots,
+    measure_daily_cycle,
+)
+from otel_mlmon.processor.detect.state import CycleDay, CycleState
 from otel_mlmon.types import Floats, Ints
-
-QUARTERS: Final = 96
-"""Quarters of an hour in a day, the narrowest slots."""
-
-HOURS: Final = 24
-"""Hours in a day, the widest slots."""
 
 DAY_NS: Final = 86_400_000_000_000
 
@@ -69,6 +70,9 @@ SHRINKAGE: Final = 200.0
 FORGIVEN_UNKNOWN: Final = 0.13
 """What is forgiven beside the tolerance on a kind of day of which two are not known yet."""
 
+FORGIVEN_INHERITED: Final = 0.03
+"""What is forgiven beside the tolerance while the cycle is that of the version before."""
+
 FORGIVEN_PER_HOUR: Final = 0.03
 """What is forgiven beside the tolerance for each hour since the first pane, while no cycle is known."""
 
@@ -78,53 +82,9 @@ MIN_KIND_ITEMS: Final = 1_000.0
 NEAR_REFERENCE: Final = 0.15
 """The total variation that the first days may be away from the reference without hours."""
 
-RESTLESS_SPREADS: Final = 6.0 * 1.4826
-RESTLESS_FACTOR: Final = 1.5
-RESTLESS_REACH: Final = 2
-"""Quarters of an hour on each side; of hours, one."""
-
-KIND_LEVEL: Final = 0.01
-"""The level of the test whether the kinds of day differ."""
-
 _HULL_NS: Final = 1_800_000_000_000
 _EPOCH_WEEKDAY: Final = 3
 """1 January 1970 was a Thursday."""
-
-
-@dataclass(slots=True, kw_only=True)
-class CycleDay:
-    """Holds the counts of one accepted day."""
-
-    kind: int
-    """0 for a weekday, 1 for a day of a weekend."""
-    counts: Ints
-    """By slot, shape (slots, K)."""
-
-
-@dataclass(slots=True, kw_only=True)
-class CycleState:
-    """Holds what is stored of the cycle of one stream."""
-
-    bins: tuple[str, ...]
-    """The names of the bins that are counted."""
-    first_ns: int
-    """Start of the first pane, Unix nanoseconds."""
-    day: int
-    """The present day, in days since 1970."""
-    today: Ints
-    """Its counts by quarter of an hour, shape (96, K)."""
-    whole_days: int = 0
-    """Days that were whole, accepted or not."""
-    effect: float = 1.0
-    """φ when the last day ended."""
-    is_quiet: bool = True
-    """Whether the evidence stayed below half of the alarm line today."""
-    slots: int = QUARTERS
-    """Slots of a day."""
-    is_smoothed: bool = False
-    """Whether neighbouring slots are taken together."""
-    days: list[CycleDay] = field(default_factory=list)
-    """The accepted days, the oldest first."""
 
 
 def start_cycle(start_ns: int, bins: tuple[str, ...]) -> CycleState:
@@ -141,6 +101,8 @@ class KindModel(NamedTuple):
     sizes: Floats
     """N by slot, shape (slots,)."""
     effect: float
+    amplitude: float
+    """Of the daily cycle; NaN where there is none."""
 
 
 class DailyCycle:
@@ -151,22 +113,40 @@ class DailyCycle:
         reference: Shares of the reference without hours, shape (K,), above 0.
         reference_count: N of it.
         is_learned: Whether it was learned from the same traffic. The cycle is laid around any other.
+        reference_ns: When it was begun to be learned, Unix nanoseconds; 0 if that is not known.
     """
 
-    def __init__(self, state: CycleState, *, reference: Floats, reference_count: int, is_learned: bool) -> None:
+    def __init__(
+        self,
+        state: CycleState,
+        *,
+        reference: Floats,
+        reference_count: int,
+        is_learned: bool,
+        reference_ns: int = 0,
+    ) -> None:
         self.state = state
         self._reference = reference
         self._reference_count = reference_count
         self._is_learned = is_learned
+        self._reference_ns = reference_ns
+        self._inherited_kinds: frozenset[int] = frozenset()
         self._models: dict[int, KindModel] = {}
         self._forgiven: Floats = np.zeros(0)
         self._null: tuple[tuple[int, ...], SlotNull] | None = None
+        self._days: dict[int, DayNull | None] = {}
+        """By kind."""
         self._fit()
 
     @property
     def is_known(self) -> bool:
-        """Whether two whole days of a kind are known."""
+        """Whether two whole days of a kind are known, of this version or of the version before."""
         return bool(self._models)
+
+    @property
+    def _is_own(self) -> bool:
+        """Whether two whole days of a kind are known of this version."""
+        return len(self._models) > len(self._inherited_kinds)
 
     def advance(self, start_ns: int, effect: float) -> bool:
         """Goes on to the day of a pane that starts at `start_ns`; returns whether a cycle is known for the first time.
@@ -178,22 +158,23 @@ class DailyCycle:
         state, day = self.state, start_ns // DAY_NS
         if day <= state.day:
             return False
-        was_known = self.is_known
+        was_known, was_own = self.is_known, self._is_own
         kind = _kind_of(state.day)
         number = sum(day.kind == kind for day in state.days)
         is_whole = state.first_ns <= state.day * DAY_NS and self._is_full_day()
         is_accepted = state.is_quiet or (not was_known and self._is_near_reference())
         state.effect = effect
         state.whole_days += is_whole
+        self._days.clear()
         if is_whole and is_accepted and number < MAX_DAYS[kind]:
-            if not state.days:
+            if not state.days and not state.inherited:
                 self._choose_slots(effect)
             counts = state.today.reshape(state.slots, QUARTERS // state.slots, -1).sum(1)
             state.days.append(CycleDay(kind=kind, counts=counts))
             self._fit()
         state.day, state.is_quiet = day, True
         state.today = np.zeros_like(state.today)
-        return self.is_known and not was_known
+        return self._is_own and not was_own
 
     def _is_full_day(self) -> bool:
         """Whether the day had items in most of the slots in which the fullest day before had any."""
@@ -214,14 +195,37 @@ class DailyCycle:
         if not self._models:
             return self._build_early_null(start_ns)
         kind, slots = _kind_of(start_ns // DAY_NS), self.state.slots
-        is_known = kind in self._models
         times_ns = (start_ns - _HULL_NS, start_ns, start_ns + _HULL_NS)
         places = tuple(time_ns % DAY_NS * slots // DAY_NS for time_ns in times_ns)
         key = (kind, *places)
         if self._null is None or self._null[0] != key:
-            model = self._models[kind if is_known else 1 - kind]
-            self._null = key, self._build_null(model, list(places), is_known=is_known)
+            self._null = key, self._build_null(kind, list(places))
         return self._null[1]
+
+    def day_null(self, start_ns: int) -> DayNull | None:
+        """Returns what is no drift on the day of a pane that starts at `start_ns`, as the mean over its slots.
+
+        While no cycle is known it is what will be forgiven within the day; None for what the reference alone has.
+        """
+        kind = _kind_of(start_ns // DAY_NS)
+        if kind not in self._days:
+            self._days[kind] = self._build_day_null(kind)
+        return self._days[kind]
+
+    def _build_day_null(self, kind: int) -> DayNull | None:
+        if not self._models:
+            if self._has_little_traffic:
+                return None
+            return DayNull(self._build_pooled_null(FORGIVEN_UNKNOWN), float(self._reference_count), is_known=False)
+        is_known, slots = kind in self._models, self.state.slots
+        model = self._models[kind if is_known else 1 - kind]
+        reach = slots * _HULL_NS // DAY_NS or 1
+        nulls = [
+            self._build_null(kind, [(slot - reach) % slots, slot, (slot + reach) % slots]) for slot in range(slots)
+        ]
+        columns = SlotNull(*(np.mean(np.array(column), axis=0) for column in zip(*nulls, strict=True)))
+        size = float(model.sizes.sum()) if self._is_learned else float(self._reference_count)
+        return DayNull(columns._replace(is_known=is_known), size, is_known=is_known, amplitude=model.amplitude)
 
     def residuals(self) -> list[tuple[Ints, Floats]]:
         """Returns the counts of all slots of the accepted days, and what the other days of the kind let expect.
@@ -230,7 +234,7 @@ class DailyCycle:
         were known.
         """
         pairs: list[tuple[Ints, Floats]] = []
-        for kind in self._models:
+        for kind in self._models.keys() - self._inherited_kinds:
             days = [day.counts for day in self.state.days if day.kind == kind]
             total = np.sum(days, axis=0)
             scale = np.sqrt((len(days) - 1) / len(days))
@@ -256,6 +260,7 @@ class DailyCycle:
     def _fit(self) -> None:
         """Makes the models of the kinds of day of which enough are known."""
         self._null = None
+        self._days.clear()
         days = self.state.days
         counts = {kind: np.array([day.counts for day in days if day.kind == kind]) for kind in (0, 1)}
         self._models = {
@@ -266,8 +271,40 @@ class DailyCycle:
         if len(self._models) == len(counts) and not are_kinds_different(*counts.values()):
             table = np.concatenate(list(counts.values())).astype(np.float64)
             self._models = dict.fromkeys(counts, self._fit_kind(table))
-        if self._models:
+        self._inherit_models()
+        if days and self._is_own:
             self._forgiven = find_restless_slots(np.array([day.counts for day in days], dtype=np.float64))
+
+    def _inherit_models(self) -> None:
+        """Makes models of the version before for the kinds of day of which too few are known."""
+        days = self.state.inherited
+        tables = {kind: [day.counts for day in days if day.kind == kind] for kind in {0, 1} - self._models.keys()}
+        inherited = {
+            kind: self._lay_around(np.array(table, dtype=np.float64))
+            for kind, table in tables.items()
+            if len(table) >= MIN_DAYS
+        }
+        self._inherited_kinds = frozenset(inherited)
+        self._models |= inherited
+        if inherited:
+            self._forgiven = find_restless_slots(np.array([day.counts for day in days], dtype=np.float64))
+
+    def _lay_around(self, table: Floats) -> KindModel:
+        """Makes a model of the version before, shape (D, slots, K), laid around the reference of this one.
+
+        The reference is of the hours in which it was learned; the cycle says what it would be at other times.
+        """
+        model = self._fit_kind(table)
+        slots, first_ns = self.state.slots, self.state.first_ns
+        shares = model.shares
+        span_ns = first_ns - self._reference_ns
+        if self._is_learned and self._reference_ns > 0 and span_ns < DAY_NS:
+            times_ns = np.linspace(self._reference_ns, first_ns, QUARTERS).astype(np.int64)
+            base = shares[times_ns % DAY_NS * slots // DAY_NS].mean(0)
+        else:
+            base = (shares * model.sizes[:, None]).sum(0) / model.sizes.sum()
+        laid = shares / base * self._reference
+        return model._replace(shares=laid / laid.sum(-1, keepdims=True))
 
     def _fit_kind(self, table: Floats) -> KindModel:
         """Makes a model of the counts of some days, shape (D, slots, K)."""
@@ -286,41 +323,40 @@ class DailyCycle:
         if not self._is_learned:
             shares = shares / pooled * self._reference
             shares /= shares.sum(-1, keepdims=True)
-        return KindModel(shares, items + SHRINKAGE, estimate_cell_effect(table))
+        return KindModel(shares, items + SHRINKAGE, estimate_cell_effect(table), measure_daily_cycle(table))
 
     def _build_early_null(self, start_ns: int) -> SlotNull | None:
         state = self.state
-        # Two days of one kind make a model unless they hold too few items; one day of each says nothing yet.
-        is_small = any(sum(day.kind == kind for day in state.days) >= MIN_DAYS for kind in (0, 1))
         quarters = (start_ns - state.first_ns) * QUARTERS // DAY_NS
         forgiven = min(FORGIVEN_UNKNOWN, FORGIVEN_PER_HOUR * quarters / 4.0)
-        if is_small or forgiven <= 0.0:
+        if self._has_little_traffic or forgiven <= 0.0:
             return None
         key = (-1, min(quarters, QUARTERS))
         if self._null is None or self._null[0] != key:
-            shares, total = self._reference, float(self._reference_count)
-            sums = set_sums(shares[None])[0]
-            self._null = (
-                key,
-                SlotNull(
-                    shares,
-                    sums,
-                    sums,
-                    0.0,
-                    compute_reference_variance(shares, total),
-                    total,
-                    1.0,
-                    forgiven,
-                    is_known=True,
-                ),
-            )
+            self._null = key, self._build_pooled_null(forgiven)
         return self._null[1]
 
-    def _build_null(self, model: KindModel, places: list[int], *, is_known: bool) -> SlotNull:
+    @property
+    def _has_little_traffic(self) -> bool:
+        """Whether two days of a kind were whole, and hold too few items to say anything of hours."""
+        kinds = [day.kind for day in self.state.days]
+        return not self._models and max(map(kinds.count, kinds), default=0) >= MIN_DAYS
+
+    def _build_pooled_null(self, forgiven: float) -> SlotNull:
+        """Builds what is no drift while nothing is known of the hours."""
+        shares, total = self._reference, float(self._reference_count)
+        sums, variance = set_sums(shares[None])[0], compute_reference_variance(shares, total)
+        return SlotNull(shares, sums, sums, 0.0, variance, total, 1.0, forgiven, is_known=True)
+
+    def _build_null(self, kind: int, places: list[int]) -> SlotNull:
+        is_known = kind in self._models
+        kind = kind if is_known else 1 - kind
+        model = self._models[kind]
         points = model.shares[places]
         sums = set_sums(points)
         size = float(model.sizes[places[1]])
-        if not self._is_learned:
+        is_inherited = kind in self._inherited_kinds
+        if not self._is_learned or is_inherited:
             size = 1.0 / (1.0 / size + 1.0 / max(self._reference_count, 1))
         shares = points[1]
         return SlotNull(
@@ -331,54 +367,10 @@ class DailyCycle:
             variance=compute_reference_variance(shares, size),
             size=size,
             effect=model.effect,
-            forgiven=float(self._forgiven[places].max()) + (0.0 if is_known else FORGIVEN_UNKNOWN),
+            forgiven=float(self._forgiven[places].max())
+            + (FORGIVEN_UNKNOWN if not is_known else FORGIVEN_INHERITED if is_inherited else 0.0),
             is_known=is_known,
         )
-
-
-def estimate_cell_effect(table: Floats) -> float:
-    """Estimates the variance between days over that of independent items, 1 or above; counts of shape (D, slots, K)."""
-    days, _, bins = table.shape
-    hours = table.reshape(days, HOURS, -1, bins).sum(2)
-    items = hours.sum(-1)
-    is_full = (items > 0.0).all(0)
-    if not is_full.any():
-        return 1.0
-    hours, items = hours[:, is_full], items[:, is_full]
-    shares = hours / items[..., None]
-    pooled = hours.sum((0, 1)) / hours.sum()
-    spread = 1.0 - float((pooled**2).sum())
-    if spread <= 0.0:
-        return 1.0
-    between = shares.var(0, ddof=1).sum(-1)
-    return max(1.0, float((between / ((1.0 / items).mean(0) * spread)).mean()))
-
-
-def are_kinds_different(weekdays: Ints, weekends: Ints) -> bool:
-    """Tests whether the shares of whole days differ between the kinds, of counts of shape (D, slots, K) each."""
-    tables = [table.sum(1).astype(np.float64) for table in (weekdays, weekends)]
-    shares = [table / table.sum(-1, keepdims=True) for table in tables]
-    scale = np.sqrt(np.maximum(np.concatenate(shares).mean(0), 1e-9))
-    first, second = (table / scale for table in shares)
-    freedom = len(first) + len(second) - 2
-    between = ((first.mean(0) - second.mean(0)) ** 2).sum() / (1.0 / len(first) + 1.0 / len(second))
-    within = (((first - first.mean(0)) ** 2).sum() + ((second - second.mean(0)) ** 2).sum()) / freedom
-    return bool(between > 0.0 and fdtrc(1.0, float(freedom), between / max(within, 1e-300)) < KIND_LEVEL)
-
-
-def find_restless_slots(table: Floats) -> Floats:
-    """Computes ρ by slot, shape (slots,), from the counts of some days, shape (D, slots, K)."""
-    items = np.maximum(table.sum(-1), 1.0)
-    shares = table / items[..., None]
-    variance = shares.var(0, ddof=1).sum(-1) - ((1.0 - (shares**2).sum(-1)) / items).mean(0)
-    near = RESTLESS_REACH if len(table[0]) == QUARTERS else 1
-    reach = range(-near, near + 1)
-    smooth = np.mean([np.roll(variance, shift) for shift in reach], axis=0)
-    middle = np.median(smooth)
-    spread = np.median(np.abs(smooth - middle))
-    excess = np.where(smooth > middle + RESTLESS_SPREADS * spread, smooth - middle, 0.0)
-    widest: Floats = np.maximum.reduce([np.roll(excess, shift) for shift in reach])
-    return np.asarray(RESTLESS_FACTOR * np.sqrt(np.maximum(widest, 0.0) / 2.0))
 
 
 def _kind_of(day: int) -> int:

@@ -7,10 +7,13 @@ from typing import Final
 
 import numpy as np
 
-from otel_mlmon.processor.detect.cycle import DAY_NS, HOURS, CycleState, DailyCycle, start_cycle
+from otel_mlmon.processor.detect.bets import DayNull, SlotNull
+from otel_mlmon.processor.detect.cycle import DAY_NS, DailyCycle, start_cycle
+from otel_mlmon.processor.detect.cycle_statistics import HOURS
 from otel_mlmon.processor.detect.evidence import EvidenceBank
-from otel_mlmon.processor.detect.slot_null import SlotNull
-from otel_mlmon.processor.window.window import Reference, ReferenceOrigin, StreamKey, Window
+from otel_mlmon.processor.detect.inheritance import inherit_days
+from otel_mlmon.processor.detect.state import CycleState
+from otel_mlmon.processor.window.window import Bins, Reference, ReferenceOrigin, StreamKey, Window
 from otel_mlmon.types import Bools, Floats, Indices
 
 ORIGINS: Final[frozenset[ReferenceOrigin]] = frozenset({"learned", "file", "model"})
@@ -24,6 +27,8 @@ class StreamCycles:
         self._cycles: dict[StreamKey, tuple[Reference, DailyCycle]] = {}
         self._states: dict[StreamKey, CycleState] = {}
         """Those that were restored, until the stream's next pane."""
+        self._inherited: dict[StreamKey, tuple[Bins, CycleState]] = {}
+        """Of new versions, until their first pane: the bins and the cycle of the version before."""
         self._changed: set[StreamKey] = set()
 
     def advance(
@@ -43,11 +48,11 @@ class StreamCycles:
         new: list[tuple[int, DailyCycle]] = []
         for position in positions.tolist():
             window, row = windows[position], rows[position]
-            cycle = self._find(window)
+            cycle = self._find(window.stream, window.reference, window.start_ns)
             if cycle is None:
                 nulls.append(None)
                 continue
-            if cycle.advance(window.start_ns, float(bank.design_effect[row])):
+            if cycle.advance(window.start_ns, float(bank.effects.estimate[row])):
                 new.append((row, cycle))
             nulls.append(cycle.null(window.start_ns))
         if new:
@@ -65,8 +70,20 @@ class StreamCycles:
             if _hour_of(window.start_ns) != _hour_of(window.end_ns):
                 self._changed.add(window.stream)
 
+    def day_null(self, stream: StreamKey, reference: Reference | None, time_ns: int) -> DayNull | None:
+        """Returns what is no drift on the day of a time, Unix nanoseconds; None for what the reference has."""
+        cycle = self._find(stream, reference, time_ns)
+        return None if cycle is None else cycle.day_null(time_ns)
+
+    def inherit(self, stream: StreamKey, before: StreamKey) -> None:
+        """Lets a new version begin with the cycle of the version before, if that is known."""
+        entry = self._cycles.get(before)
+        if entry is not None and entry[1].is_known:
+            self._inherited[stream] = entry[0].bins, entry[1].state
+
     def remove(self, stream: StreamKey) -> None:
         """Forgets the cycle of a stream, if it has one."""
+        self._inherited.pop(stream, None)
         self._cycles.pop(stream, None)
         self._states.pop(stream, None)
         self._changed.discard(stream)
@@ -83,25 +100,27 @@ class StreamCycles:
         """Notes that all cycles are stored."""
         self._changed.clear()
 
-    def _find(self, window: Window) -> DailyCycle | None:
-        """Returns the cycle of a window's stream, begun if it has none over these bins; None if it can have none."""
-        reference = window.reference
+    def _find(self, stream: StreamKey, reference: Reference | None, start_ns: int) -> DailyCycle | None:
+        """Returns the cycle of a stream, begun if it has none over these bins; None if it can have none."""
         if reference is None or reference.origin not in ORIGINS:
             return None
-        entry = self._cycles.get(window.stream)
+        entry = self._cycles.get(stream)
         if entry is not None and entry[0] is reference:
             return entry[1]
-        state = self._states.pop(window.stream, None) if entry is None else entry[1].state
+        state = self._states.pop(stream, None) if entry is None else entry[1].state
         if state is None or state.bins != reference.bins.names:
-            state = start_cycle(window.start_ns, reference.bins.names)
+            state = start_cycle(start_ns, reference.bins.names)
+            if stream in self._inherited and reference.total:
+                inherit_days(state, *self._inherited.pop(stream), reference)
         counts = reference.counts.astype(np.float64)
         cycle = DailyCycle(
             state,
             reference=(counts + 0.5) / (counts.sum() + counts.size / 2.0),
             reference_count=reference.total,
             is_learned=reference.origin == "learned",
+            reference_ns=reference.first_ns,
         )
-        self._cycles[window.stream] = reference, cycle
+        self._cycles[stream] = reference, cycle
         return cycle
 
 

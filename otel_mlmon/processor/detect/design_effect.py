@@ -97,6 +97,8 @@ class DesignEffects:
             estimate=((), np.float64),
             divisor=((), np.float64),
             is_calibrated=((), np.bool_),
+            prior_estimate=((), np.float64),
+            prior_divisor=((), np.float64),
         )
 
     @property
@@ -120,8 +122,15 @@ class DesignEffects:
         has_estimate = self._arrays["difference_counts"] >= MIN_DIFFERENCES
         return np.where(has_estimate, self._arrays["level_estimates"], np.nan)
 
-    def start(self, row: int, reference: Floats) -> None:
-        """Begins anew in `row`, with shares of shape (K,), above 0, that sum to 1."""
+    def start(self, row: int, reference: Floats, prior: tuple[float, int] | None = None) -> None:
+        """Begins anew in `row`.
+
+        Args:
+            row: The row.
+            reference: Shares of shape (K,), above 0, that sum to 1.
+            prior: φ of the reference, and from how many differences it is known; it holds until enough is known of the
+                live items. None, or too few differences, if it is not known.
+        """
         arrays = self._arrays
         arrays.clear(row)
         freedom = degrees_of_freedom(reference)
@@ -132,6 +141,23 @@ class DesignEffects:
         # A difference that is not there is never among the smallest.
         arrays["differences"][row] = np.inf
         arrays["estimate"][row] = arrays["divisor"][row] = 1.0
+        if prior is not None and prior[1] >= MIN_DIFFERENCES:
+            excess = max(prior[0] - 1.0, 0.0)
+            caution = float(level_coefficients(np.array([[prior[1]]]), np.array([freedom]))[0, 3, 0])
+            self._set_prior(row, 1.0 + excess, 1.0 + excess * caution)
+
+    def _set_prior(self, row: int, estimate: float, divisor: float) -> None:
+        arrays = self._arrays
+        arrays["prior_estimate"][row] = arrays["estimate"][row] = estimate
+        arrays["prior_divisor"][row] = arrays["divisor"][row] = divisor
+        arrays["is_calibrated"][row] = True
+
+    def raise_prior(self, row: int, estimate: float) -> None:
+        """Takes a φ that was known before for at least so large, until enough is known of the live items."""
+        arrays = self._arrays
+        if arrays["items"][row] or estimate <= arrays["prior_estimate"][row]:
+            return
+        self._set_prior(row, estimate, max(estimate, float(arrays["prior_divisor"][row])))
 
     def add(self, rows: Indices, counts: Floats, items: Floats) -> None:
         """Adds one pane to each of `rows`: counts of shape (S, K) and their sums, above 0."""
@@ -143,10 +169,18 @@ class DesignEffects:
         arrays["long_run"][index] *= np.exp2(items / -MEMORY_ITEMS)[:, None]
         arrays["long_run"][index] += block[:, :-1]
         self._fill_blocks(rows, index, block)
-        if not arrays["is_calibrated"][index].all():
-            uncalibrated = ~arrays["is_calibrated"][index] & (arrays["items"][index] >= CALIBRATION_ITEMS)
-            candidates = rows[uncalibrated]
-            arrays["is_calibrated"][candidates] = self._are_calibrated(candidates)
+        prior = arrays["prior_estimate"][index]
+        is_open = ~arrays["is_calibrated"][index] | (prior > 0.0)
+        if is_open.any():
+            enough = np.maximum(CALIBRATION_ITEMS, MIN_EFFECTIVE_ITEMS * prior)
+            candidates = rows[is_open & (arrays["items"][index] >= enough)]
+            calibrated = candidates[self._are_calibrated(candidates)]
+            arrays["is_calibrated"][calibrated] = True
+            is_released = arrays["prior_estimate"][calibrated] > 0.0
+            if is_released.any():
+                released = calibrated[is_released]
+                arrays["prior_estimate"][released] = arrays["prior_divisor"][released] = 0.0
+                self._combine(released)
 
     def forget_transitions(self, rows: Indices, is_stable: Bools, has_changed: Bools) -> None:
         """Discards the differences across the start or the end of a drift: they are no bursts, but two distributions.
@@ -193,7 +227,8 @@ class DesignEffects:
 
     def continue_from(self, row: int, previous: DesignEffects, previous_row: int) -> None:
         """Copies into `row` the estimate of the same stream over other bins: φ is of the items, not of the bins."""
-        for name in ("items", "is_calibrated", "differences", "difference_counts", "pending_counts"):
+        names = ("items", "is_calibrated", "prior_estimate", "prior_divisor")
+        for name in (*names, "differences", "difference_counts", "pending_counts"):
             self._arrays[name][row] = previous._arrays[name][previous_row]
         self._estimate_row(row)
 
@@ -210,6 +245,8 @@ class DesignEffects:
             differences=arrays["differences"][row][counts[:, None] >= _AGES],
             difference_counts=counts,
             pending_counts=arrays["pending_counts"][row].copy(),
+            prior_estimate=float(arrays["prior_estimate"][row]),
+            prior_divisor=float(arrays["prior_divisor"][row]),
         )
 
     def restore(self, row: int, reference: Floats, state: DesignEffectState) -> None:
@@ -218,6 +255,7 @@ class DesignEffects:
         arrays = self._arrays
         arrays["items"][row] = state.items
         arrays["is_calibrated"][row] = state.is_calibrated
+        arrays["prior_estimate"][row], arrays["prior_divisor"][row] = state.prior_estimate, state.prior_divisor
         arrays["long_run"][row] = state.long_run
         arrays["blocks"][row, :, :-1] = state.blocks
         arrays["blocks"][row, :, -1] = state.blocks[:, -1]
@@ -323,9 +361,9 @@ class DesignEffects:
 
     def _combine(self, index: RowIndex) -> None:
         arrays = self._arrays
-        arrays["estimate"][index], arrays["divisor"][index] = combine_levels(
-            arrays["level_estimates"][index], arrays["coefficients"][index]
-        )
+        estimate, divisor = combine_levels(arrays["level_estimates"][index], arrays["coefficients"][index])
+        arrays["estimate"][index] = np.maximum(estimate, arrays["prior_estimate"][index])
+        arrays["divisor"][index] = np.maximum(divisor, arrays["prior_divisor"][index])
 
     def _are_calibrated(self, rows: Indices) -> Bools:
         """Checks for which rows the items are enough for the largest plain mean, which no burst can hide from."""

@@ -19,23 +19,25 @@ import numpy as np
 
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.detect.alternatives import Direction
-from otel_mlmon.processor.detect.arrays import STAGE, stack_counts
-from otel_mlmon.processor.detect.cycle import CycleState
+from otel_mlmon.processor.detect.arrays import STAGE, split_into_rounds, stack_counts
 from otel_mlmon.processor.detect.cycles import StreamCycles
+from otel_mlmon.processor.detect.detectable import MAX_DETECTABLE, Detectable
 from otel_mlmon.processor.detect.evidence import CALIBRATING, DRIFT, EvidenceBank
-from otel_mlmon.processor.detect.measure import measure_windows
+from otel_mlmon.processor.detect.inheritance import Lineage
+from otel_mlmon.processor.detect.measure import Sensitivities, StreamRow, measure_windows
 from otel_mlmon.processor.detect.policy import DetectionPolicy
-from otel_mlmon.processor.detect.score import Score, Statistics, ThresholdVerdict
-from otel_mlmon.processor.detect.state import StreamState
+from otel_mlmon.processor.detect.rare_bins import find_rare_names
+from otel_mlmon.processor.detect.score import Score, Statistics, build_learning_score
+from otel_mlmon.processor.detect.state import CycleState, StreamState
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.detect.statistics.statistic import Statistic
-from otel_mlmon.processor.detect.threshold import Threshold
+from otel_mlmon.processor.detect.threshold import judge_thresholds
 from otel_mlmon.processor.window.window import Reference, StreamKey, Window
-from otel_mlmon.semconv import MISSING, OTHER
-from otel_mlmon.types import Bools, Counts
+from otel_mlmon.types import Counts
 
 _GUARD: Final = guard(STAGE)
 _LN_10: Final = math.log(10.0)
+
 
 BankKey = tuple[int, Direction]
 """The number of bins and the direction, which all streams of one bank share."""
@@ -117,26 +119,30 @@ class Evaluator:
         self._statistics = STATISTICS.load_all() if statistics is None else dict(statistics)
         self._policies: dict[StreamKey, DetectionPolicy | None] = {}
         self._entries: dict[StreamKey, StreamEntry] = {}
+        self._lineage = Lineage()
+        self._sensitivities = Sensitivities()
         self._banks: dict[BankKey, EvidenceBank] = {}
+        self._log10_alarm_line = 0.0
 
     def evaluate(self, windows: Iterable[Window]) -> list[tuple[Window, Score]]:
         """Evaluates the panes of many streams; those of one stream come in the order of their time, each once.
 
-        A score depends on the other windows by the alarm line only. The same reference over other bins keeps a
-        stream's evidence; another reference, tolerance or direction starts it anew.
+        A score depends on the other windows by the alarm line, and on those of the version before. The same reference
+        over other bins keeps a stream's evidence; another reference, tolerance or direction starts it anew.
 
         Returns:
             One score for each window of a stream that has a policy, in the order of `windows`.
         """
         judged = [(window, policy) for window in windows if (policy := self.policy(window.stream)) is not None]
         log10_alarm_line = self._alarm_line_for(self._count_watched(window for window, _ in judged))
+        self._log10_alarm_line = log10_alarm_line
         scores: list[Score | None] = [None] * len(judged)
-        for positions in _split_into_rounds([window.stream for window, _ in judged]):
+        for positions in split_into_rounds([window.stream for window, _ in judged]):
             for batch in self._batches(judged, positions):
                 for position, score in zip(batch.positions, self._scores(batch, log10_alarm_line), strict=True):
                     scores[position] = score
         return [
-            (window, _mark_absence(window, score or _build_learning_score(window, log10_alarm_line)))
+            (window, _mark_absence(window, score or build_learning_score(window, log10_alarm_line)))
             for (window, _), score in zip(judged, scores, strict=True)
         ]
 
@@ -179,6 +185,43 @@ class Evaluator:
         """Measures rolling windows, each a reference and counts of shape (K,); one that fails has no statistics."""
         return measure_windows(windows, self._statistics)
 
+    def measure_detectable(
+        self, references: Mapping[StreamKey, Reference | None], *, is_over: bool = False
+    ) -> dict[StreamKey, Detectable]:
+        """Measures how small a drift of each stream would be found within a day; of those that have evidence.
+
+        Args:
+            references: The present reference by stream; None of one that learns it.
+            is_over: Whether no more comes, so that a part of a day stays one.
+        """
+        banks: dict[BankKey, dict[StreamKey, int]] = {}
+        for stream, reference in references.items():
+            entry = self._entries.get(stream)
+            if entry is not None and reference is not None:
+                banks.setdefault(entry.bank, {})[stream] = entry.row
+        log10_alarm_line = self._log10_alarm_line or self._alarm_line_for(len(self._entries))
+        results: dict[StreamKey, Detectable] = {}
+        for key, rows in banks.items():
+            with _GUARD:
+                results |= self._sensitivities.measure(
+                    self._banks[key],
+                    rows,
+                    lambda stream: self._stream_row(stream, references[stream]),
+                    log10_alarm_line * _LN_10,
+                    is_over=is_over,
+                )
+        return results
+
+    def _stream_row(self, stream: StreamKey, reference: Reference | None) -> StreamRow:
+        entry, policy = self._entries[stream], self.policy(stream)
+        row, last_ns = entry.row, int(self._banks[entry.bank].column("last_ns")[entry.row])
+        return StreamRow(
+            row=row,
+            maximum=MAX_DETECTABLE if policy is None else policy.max_detectable,
+            day=None if self._cycles is None else self._cycles.day_null(stream, reference, last_ns - 1),
+            is_budget=reference is not None and reference.origin == "budget",
+        )
+
     def restore(self, stream: StreamKey, state: StreamState) -> None:
         """Puts back a stored state; the next pane goes on from there as if nothing had been in between.
 
@@ -189,6 +232,7 @@ class Evaluator:
         bank: BankKey = (reference_counts.size, state.direction)
         row = self._bank(bank).restore(state.evidence)
         self.remove_stream(stream)
+        self._lineage.add(stream)
         self._entries[stream] = StreamEntry(
             bank=bank,
             row=row,
@@ -208,6 +252,8 @@ class Evaluator:
         entry = self._entries.pop(stream, None)
         if entry is not None:
             self._banks[entry.bank].remove(entry.row)
+            self._lineage.remove(stream)
+            self._sensitivities.remove(stream)
 
     def _count_watched(self, windows: Iterable[Window]) -> int:
         """Counts the streams that the false-alarm budget is over: those with a reference and a policy."""
@@ -248,10 +294,18 @@ class Evaluator:
             self._drop_evidence(stream)
         key: BankKey = (reference.counts.size, policy.direction)
         bank = self._bank(key)
-        row = bank.add(reference.counts, policy.tolerance, always_rare=_find_rare_bins(reference.bins.names))
+        row = bank.add(
+            reference.counts,
+            policy.tolerance,
+            always_rare=find_rare_names(reference.bins.names),
+            design_effect=reference.design_effect,
+        )
         if previous is not None and is_rebinned:
             bank.continue_from(row, self._banks[previous.bank], previous.row)
             self._drop_evidence(stream)
+        elif reference.origin != "budget":
+            self._inherit(stream, bank, row)
+        self._lineage.add(stream)
         entry = self._entries[stream] = StreamEntry(
             bank=key,
             row=row,
@@ -261,6 +315,22 @@ class Evaluator:
             reference=reference,
         )
         return entry
+
+    def _inherit(self, stream: StreamKey, bank: EvidenceBank, row: int) -> None:
+        """Takes over the design effect and the daily cycle of the version before, until its own data refute them."""
+        before = self._lineage.find_before(stream, self._measure_traffic)
+        if before is None:
+            return
+        entry = self._entries[before]
+        effects = self._banks[entry.bank].effects
+        if effects.is_calibrated[entry.row]:
+            bank.effects.raise_prior(row, float(effects.estimate[entry.row]))
+        if self._cycles is not None:
+            self._cycles.inherit(stream, before)
+
+    def _measure_traffic(self, stream: StreamKey) -> float:
+        entry = self._entries[stream]
+        return float(self._banks[entry.bank].traffic.items_per_day(np.array([entry.row]), is_over=True)[0])
 
     def _bank(self, key: BankKey) -> EvidenceBank:
         if key not in self._banks:
@@ -284,10 +354,10 @@ class Evaluator:
             self._measure_judged(batch),
             bank.status[rows].tolist(),
             bank.log_e[rows].tolist(),
-            bank.since_ns[rows].tolist(),
-            bank.design_effect[rows].tolist(),
-            map(tuple, bank.contributions[rows].tolist()),
-            bank.reference_count[rows].tolist(),
+            bank.column("since_ns")[rows].tolist(),
+            bank.effects.estimate[rows].tolist(),
+            map(tuple, bank.column("contributions")[rows].tolist()),
+            bank.column("total")[rows].tolist(),
             strict=True,
         )
         for policy, window, statistics, status, log_e, since_ns, effect, contributions, reference_count in columns:
@@ -302,7 +372,9 @@ class Evaluator:
                 reference_count=int(reference_count),
                 current_count=count,
                 statistics=statistics,
-                thresholds=_judge(policy.thresholds, statistics, count=count, bins=bins) if statistics else (),
+                thresholds=judge_thresholds(policy.thresholds, statistics, count=count, bins=bins)
+                if statistics
+                else (),
                 contributions=contributions,
             )
 
@@ -317,43 +389,6 @@ class Evaluator:
         return results
 
 
-def _find_rare_bins(names: Sequence[str]) -> Bools:
-    """Returns which bins have a tolerance of their own whatever their share: missing values, and unnamed classes."""
-    return np.array([name in (MISSING, OTHER) for name in names])
-
-
-def _split_into_rounds(streams: Sequence[StreamKey]) -> Sequence[Sequence[int]]:
-    """Splits the positions of `streams` so that no stream is twice in a round, and its panes keep their order."""
-    if len(set(streams)) == len(streams):
-        return [range(len(streams))]
-    counts: dict[StreamKey, int] = {}
-    rounds: list[list[int]] = []
-    for position, stream in enumerate(streams):
-        count = counts.get(stream, 0)
-        counts[stream] = count + 1
-        if count == len(rounds):
-            rounds.append([])
-        rounds[count].append(position)
-    return rounds
-
-
-def _judge(
-    thresholds: tuple[Threshold, ...], statistics: Statistics, *, count: int, bins: int
-) -> tuple[ThresholdVerdict, ...]:
-    verdicts = (threshold.judge(statistics, count=count, bins=bins) for threshold in thresholds)
-    return tuple(verdict for verdict in verdicts if verdict is not None)
-
-
 def _mark_absence(window: Window, score: Score) -> Score:
     """Returns the score of a stream that is no longer sent as `no_data`: its evidence stays as it was."""
     return score if window.absence is None else replace(score, state="no_data", since_ns=0)
-
-
-def _build_learning_score(window: Window, log10_alarm_line: float) -> Score:
-    return Score(
-        state="learning",
-        log10_evidence=0.0,
-        log10_alarm_line=log10_alarm_line,
-        reference_count=window.learned if window.reference is None else window.reference.total,
-        current_count=int(window.rolling.sum()),
-    )

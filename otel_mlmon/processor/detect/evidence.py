@@ -24,21 +24,12 @@ weighted mean, and W is not above that. That is exact for independent items, and
 bursts. An e-value may be replaced by any smaller one, and that is used three times:
 
 - w_j·W_j is capped at 100 times the alarm line, so that the end of a drift shows.
-- When one is at its cap, all others start again from 1: beside a drift that is certain they have nothing to add, and
-  the ones that bet on less would be the last to see it end.
+- When one is at its cap, all others start again from 1: the ones that bet on less would be the last to see it end.
 - A plug-in or universal component whose alternative lies within d has L = 1 and would keep its W_j for ever, as would
   a bet on a set that the null can empty. It halves it every 100 items instead.
 
-One-sided evidence restricts what the null allows, not what is counted: the ball is enlarged by everything that lies on
-the other side of it, each L is the exact likelihood ratio against that larger set, and so still an e-value. A move to
-the other side, however large, is part of the null.
-
-Choice: half-lives in items and not in panes, and one CUSUM a component, make the delay in items nearly independent of
-the size of the panes; averaging the factors before one CUSUM, or forgetting by panes, misses everything at small ones.
-Choice: the largest, not the mean, which is larger by less than a nat and above 1 most of the time; the largest is at 1
-until there is evidence, and shows which component leads.
-Choice: the second term of d is the expected size of the reference's error, not a bound on it; where one reference has
-to hold for a very long time, ask for a tolerance larger by √(ln(1/δ)/2N).
+One-sided evidence enlarges the ball by everything that lies on the other side of it; each L is the exact likelihood
+ratio against that larger set.
 
 Source: Huber, A robust version of the probability ratio test, 1965 (the clipped ratio); Saha and Ramdas,
 arXiv 2408.14015 (its e-value); Page, Continuous inspection schemes, 1954 (CUSUM); Shin, Ramdas and Rinaldo,
@@ -57,10 +48,20 @@ from numpy.typing import NDArray
 
 from otel_mlmon.processor.detect.alternatives import Direction, add_pane, set_sums
 from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex, as_slice, check_counts
-from otel_mlmon.processor.detect.bets import UNIVERSAL, Bets, CycleNull, Null, PaneBets
+from otel_mlmon.processor.detect.bets import (
+    UNIVERSAL,
+    Bets,
+    CycleNull,
+    Null,
+    PaneBets,
+    SlotArrays,
+    SlotNull,
+    compute_reference_variance,
+    stack_slots,
+)
 from otel_mlmon.processor.detect.design_effect import DesignEffects
+from otel_mlmon.processor.detect.detectable import DailyTraffic, find_even_share
 from otel_mlmon.processor.detect.rare_bins import RareBins
-from otel_mlmon.processor.detect.slot_null import SlotArrays, SlotNull, compute_reference_variance, stack_slots
 from otel_mlmon.processor.detect.state import EvidenceState
 from otel_mlmon.types import Bools, Floats, Indices, Ints
 
@@ -71,7 +72,7 @@ MAX_PANE_ITEMS: Final = 1e9
 """A larger pane counts as one of this size: beyond, float64 loses whole nats in ln Γ."""
 
 CALIBRATING: Final = 0
-"""Status code of a row whose design effect is not known yet; there is no evidence until it is."""
+"""Status code of a row whose design effect is not known yet: without it there is no evidence."""
 OK: Final = 1
 DRIFT: Final = 2
 """Status code from the alarm line on, until W has fallen back to 1."""
@@ -95,10 +96,11 @@ class EvidenceBank:
     def __init__(self, bins: int, direction: Direction = "both") -> None:
         self.bins = bins
         self.direction: Direction = direction
-        self._rare = RareBins(bins) if direction == "both" else None
-        self._bets = Bets(bins, direction, self._rare)
+        self.rare = RareBins(bins) if direction == "both" else None
+        self._bets = Bets(bins, direction, self.rare)
         components = self._bets.log_weights.size
-        self._effects = DesignEffects(bins)
+        self.effects = DesignEffects(bins)
+        self.traffic = DailyTraffic()
         self._free_rows: list[int] = []
         self._row_count = 0
         self._arrays = RowArrays(
@@ -107,6 +109,7 @@ class EvidenceBank:
             shares=((bins,), np.float64),
             set_shares=((4 * bins,), np.float64),
             variance=((), np.float64),
+            even_share=((), np.float64),
             tolerance=((), np.float64),
             history=((UNIVERSAL, bins), np.float64),
             expected=((UNIVERSAL, bins), np.float64),
@@ -120,51 +123,40 @@ class EvidenceBank:
             status=((), np.int8),
         )
 
+    def column(self, name: str) -> NDArray[Any]:
+        """Returns one of the arrays by row, such as `reference` (counts), `total` (N) and `since_ns` (the onset)."""
+        return self._arrays[name]
+
+    @property
+    def least_log_weight(self) -> float:
+        """Ln of the weight of one bet of the dictionary."""
+        return float(self._bets.log_weights[-1])
+
     @property
     def log_e(self) -> Floats:
         """The evidence by row: ln W, 0 or above."""
         return self._arrays["log_e"]
 
     @property
-    def since_ns(self) -> Ints:
-        """The end of the last pane at which the component that first led was at 1, Unix nanoseconds, by row."""
-        return self._arrays["since_ns"]
-
-    @property
     def status(self) -> NDArray[np.int8]:
         """By row, one of `CALIBRATING`, `OK` and `DRIFT`."""
         return self._arrays["status"]
 
-    @property
-    def design_effect(self) -> Floats:
-        """φ by row, 1 or above."""
-        return self._effects.estimate
-
-    @property
-    def reference(self) -> Floats:
-        """The reference counts by row, shape (rows, K)."""
-        return self._arrays["reference"]
-
-    @property
-    def reference_count(self) -> Floats:
-        """N by row."""
-        return self._arrays["total"]
-
-    @property
-    def contributions(self) -> Floats:
-        """By how many nats each bin raised ln W_j of the leading component since W left 1, shape (rows, K).
-
-        Without the universal component's price of not knowing the alternative; a bet on a rare bin is all of that bin.
-        """
-        return self._arrays["contributions"]
-
-    def add(self, reference_counts: NDArray[Any], tolerance: float, *, always_rare: Bools | None = None) -> int:
+    def add(
+        self,
+        reference_counts: NDArray[Any],
+        tolerance: float,
+        *,
+        always_rare: Bools | None = None,
+        design_effect: tuple[float, int] | None = None,
+    ) -> int:
         """Adds a stream, in a free row.
 
         Args:
             reference_counts: Shape (K,), 0 or above.
             tolerance: The total variation that is tolerated, [0, 1].
             always_rare: Which bins have a tolerance of their own whatever their share, shape (K,); None for no bin.
+            design_effect: φ of the reference, as `DesignEffects.start` has it.
 
         Returns:
             Its row.
@@ -187,10 +179,12 @@ class EvidenceBank:
         arrays["shares"][row] = (counts + 0.5) / (counts.sum() + self.bins / 2.0)
         arrays["set_shares"][row] = set_sums(arrays["shares"][row])
         arrays["variance"][row] = compute_reference_variance(arrays["shares"][row], counts.sum())
+        arrays["even_share"][row] = find_even_share(arrays["shares"][row], self.direction)
         arrays["tolerance"][row] = tolerance
-        if self._rare is not None:
-            self._rare.start(row, counts, tolerance, always_rare)
-        self._effects.start(row, arrays["shares"][row])
+        self.traffic.start(row)
+        if self.rare is not None:
+            self.rare.start(row, counts, tolerance, always_rare)
+        self.effects.start(row, arrays["shares"][row], design_effect)
         return row
 
     def continue_from(self, row: int, previous: EvidenceBank, previous_row: int) -> None:
@@ -204,7 +198,8 @@ class EvidenceBank:
             arrays[name][row] = source[name][previous_row]
         arrays["log_cusums"][row] = source["log_e"][previous_row]
         arrays["onsets_ns"][row] = source["since_ns"][previous_row]
-        self._effects.continue_from(row, previous._effects, previous_row)
+        self.effects.continue_from(row, previous.effects, previous_row)
+        self.traffic.restore(row, previous.traffic.state(previous_row))
 
     def remove(self, row: int) -> None:
         """Removes a stream; its row is reused."""
@@ -232,10 +227,11 @@ class EvidenceBank:
             ValueError: A count is negative or not finite.
         """
         panes = check_counts(counts, self.bins)
+        self.traffic.add(rows, panes.sum(-1), end_ns)
         size = max(1, _CHUNK_NUMBERS // self._bets.log_weights.size)
         for start in range(0, len(rows), size):
             chunk = slice(start, start + size)
-            slots = stack_slots(rows[chunk], nulls[chunk], self._slot_of_reference) if nulls is not None else None
+            slots = stack_slots(rows[chunk], nulls[chunk], self.slot_of_reference) if nulls is not None else None
             self._update_chunk(rows[chunk], panes[chunk], end_ns[chunk], log_alarm_line, slots)
 
     def state(self, row: int) -> EvidenceState:
@@ -255,8 +251,9 @@ class EvidenceBank:
             components=components.astype(np.int64),
             log_cusums=arrays["log_cusums"][row, components],
             onsets_ns=arrays["onsets_ns"][row, components],
-            rare_bins=None if self._rare is None else self._rare.state(row),
-            design_effect=self._effects.state(row),
+            rare_bins=None if self.rare is None else self.rare.state(row),
+            design_effect=self.effects.state(row),
+            traffic=self.traffic.state(row),
         )
 
     def restore(self, state: EvidenceState) -> int:
@@ -279,17 +276,19 @@ class EvidenceBank:
         arrays["contributions"][row] = state.contributions
         arrays["log_cusums"][row, state.components] = state.log_cusums
         arrays["onsets_ns"][row, state.components] = state.onsets_ns
-        if self._rare is not None and state.rare_bins is not None:
-            self._rare.restore(row, arrays["reference"][row], state.tolerance, state.rare_bins)
-        self._effects.restore(row, arrays["shares"][row], state.design_effect)
+        if self.rare is not None and state.rare_bins is not None:
+            self.rare.restore(row, arrays["reference"][row], state.tolerance, state.rare_bins)
+        self.effects.restore(row, arrays["shares"][row], state.design_effect)
+        if state.traffic is not None:
+            self.traffic.restore(row, state.traffic)
         arrays["status"][row] = DRIFT if state.is_drift else OK if state.design_effect.is_calibrated else CALIBRATING
         return row
 
     def relearn_effects(self, rows: Sequence[int], residuals: Sequence[Sequence[tuple[Ints, Floats]]]) -> None:
         """Estimates φ of some rows anew, as `DesignEffects.relearn` has it."""
-        self._effects.relearn(rows, self._arrays["shares"], residuals)
+        self.effects.relearn(rows, self._arrays["shares"], residuals)
 
-    def _slot_of_reference(self, row: int) -> SlotNull:
+    def slot_of_reference(self, row: int) -> SlotNull:
         """Returns what is no drift of a stream without a cycle."""
         arrays = self._arrays
         sums, variance, total = arrays["set_shares"][row], arrays["variance"][row], arrays["total"][row]
@@ -304,7 +303,7 @@ class EvidenceBank:
             mask = items > 0.0
             present, present_panes, present_items = rows[mask], panes[mask], items[mask]
             present_slots = slots.select(mask) if slots is not None else None
-        is_calibrated = self._effects.is_calibrated[present]
+        is_calibrated = self.effects.is_calibrated[present]
         # φ of the past alone goes into a bet: with the pane's own part in it, the factors would not be e-values.
         if is_calibrated.any():
             mask = slice(None) if is_calibrated.all() else is_calibrated
@@ -317,7 +316,7 @@ class EvidenceBank:
             present_panes = (present_panes - present_items[:, None] * excess)[mask]
             present, present_items = present[mask], present_items[mask]
         if present.size:
-            self._effects.add(present, present_panes, present_items)
+            self.effects.add(present, present_panes, present_items)
         self._update_status(rows, end_ns, log_alarm_line)
 
     def _bet(
@@ -325,7 +324,7 @@ class EvidenceBank:
     ) -> None:
         """Multiplies the CUSUM of every component by its factor for a pane, and learns the pane for the next."""
         arrays, index = self._arrays, as_slice(rows)
-        effect = self._effects.divisor[index]
+        effect = self.effects.divisor[index]
         scale = np.maximum(effect, items / MAX_PANE_ITEMS)
         panes, items = panes / scale[:, None], items / scale
         history = arrays["history"][index]
@@ -370,10 +369,10 @@ class EvidenceBank:
         arrays["onsets_ns"][rows[stream], component] = arrays["last_ns"][rows[stream]]
         first = np.flatnonzero((maximum > 0.0) & (arrays["log_e"][index] == 0.0))
         onsets_ns = arrays["onsets_ns"][rows[first], leader[first]]
-        if self._rare is not None and bets.rare is not None:
-            self._rare.store(index, bets.rare, is_capped & (leader < 0), is_capped, cap, arrays["last_ns"][index])
+        if self.rare is not None and bets.rare is not None:
+            self.rare.store(index, bets.rare, is_capped & (leader < 0), is_capped, cap, arrays["last_ns"][index])
             is_rare = leader[first] < 0
-            onsets_ns[is_rare] = self._rare.onsets_ns(rows[first[is_rare]], -1 - leader[first[is_rare]])
+            onsets_ns[is_rare] = self.rare.onsets_ns(rows[first[is_rare]], -1 - leader[first[is_rare]])
         arrays["since_ns"][rows[first]] = onsets_ns
         arrays["log_cusums"][index] = log_cusums
         arrays["log_e"][index] = np.minimum(np.maximum(maximum, 0.0), cap)
@@ -396,5 +395,5 @@ class EvidenceBank:
         arrays["since_ns"][rows] = np.where(is_at_one, end_ns, arrays["since_ns"][rows])
         status = np.where(log_e >= log_alarm_line, DRIFT, np.where((previous == CALIBRATING) | is_at_one, OK, previous))
         is_stable = np.where(status == DRIFT, log_e >= log_alarm_line + math.log(CAP), is_at_one)
-        self._effects.forget_transitions(rows, is_stable, (status == DRIFT) != (previous == DRIFT))
-        arrays["status"][rows] = np.where(self._effects.is_calibrated[rows], status, CALIBRATING)
+        self.effects.forget_transitions(rows, is_stable, (status == DRIFT) != (previous == DRIFT))
+        arrays["status"][rows] = np.where(self.effects.is_calibrated[rows], status, CALIBRATING)

@@ -1,4 +1,4 @@
-"""Measures rolling windows by the drift statistics that people know, those of many streams at once.
+"""Measures what is published of streams: the drift statistics that people know, and how small a drift would be found.
 
 The evidence needs none of them. Where a rule sets a threshold on one, a window is measured when it is evaluated; of all
 others only the window that is published is.
@@ -6,20 +6,33 @@ others only the window that is published is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.guard import guard
+from otel_mlmon.processor.detect.alternatives import MAX_BINS_OF_PAIRS
 from otel_mlmon.processor.detect.arrays import STAGE, stack_counts
+from otel_mlmon.processor.detect.bets import DayNull, stack_slots
 from otel_mlmon.processor.detect.counts import samples_of
+from otel_mlmon.processor.detect.detectable import (
+    DAY_NS,
+    NATS_PER_BIN,
+    Detectable,
+    Setting,
+    compute_rare_shares,
+    compute_shifts,
+    find_weaknesses,
+)
+from otel_mlmon.processor.detect.evidence import EvidenceBank
+from otel_mlmon.processor.detect.rare_bins import RareLimits
 from otel_mlmon.processor.detect.score import Statistics
 from otel_mlmon.processor.detect.statistics.statistic import Measurement, Statistic
-from otel_mlmon.processor.window.window import Reference
-from otel_mlmon.types import Counts, Floats
+from otel_mlmon.processor.window.window import Reference, StreamKey
+from otel_mlmon.types import Counts, Floats, Indices
 
 _GUARD: Final = guard(STAGE)
 
@@ -78,3 +91,131 @@ def _transpose(columns: Sequence[Floats | None], rows: int) -> Iterable[tuple[An
     """Turns columns into rows, with None where there is no column."""
     numbers = [repeat(None, rows) if column is None else column.tolist() for column in columns]
     return zip(*numbers, strict=True) if numbers else repeat((), rows)
+
+
+SLACK: Final = 0.02
+"""Traffic and design effect are taken on a grid of ratios as far apart, so that small changes change nothing."""
+
+
+class StreamRow(NamedTuple):
+    """One stream of a bank."""
+
+    row: int
+    maximum: float
+    """The largest detectable shift that is not weak."""
+    day: DayNull | None
+    """What is no drift on a day as the present one; None for what the reference has."""
+    is_budget: bool
+    """Whether its reference is an allowance, which is known exactly."""
+
+
+class Sensitivities:
+    """Keeps what was measured of each stream.
+
+    It is measured anew on another day, at another alarm line, and where traffic or design effect changed by more than
+    `SLACK`; so it follows from the present alone, and is the same after a restart.
+    """
+
+    def __init__(self) -> None:
+        self._measured: dict[StreamKey, tuple[tuple[float, float, int, float], Detectable]] = {}
+
+    def remove(self, stream: StreamKey) -> None:
+        """Forgets what was measured of a stream."""
+        self._measured.pop(stream, None)
+
+    def measure(
+        self,
+        bank: EvidenceBank,
+        rows: Mapping[StreamKey, int],
+        build_row: Callable[[StreamKey], StreamRow],
+        log_alarm_line: float,
+        *,
+        is_over: bool,
+    ) -> Iterator[tuple[StreamKey, Detectable]]:
+        """Yields how small a drift of each stream would be found within a day.
+
+        Args:
+            bank: The bank.
+            rows: Its rows by stream.
+            build_row: Returns what else the result of a stream depends on.
+            log_alarm_line: ln of the evidence that is an alarm.
+            is_over: As `DailyTraffic.items_per_day` has it.
+        """
+        places = np.fromiter(rows.values(), dtype=np.intp, count=len(rows))
+        effect, items = _measure_supply(bank, places, is_over=is_over)
+        days = bank.column("last_ns")[places] // DAY_NS
+        columns = (effect.tolist(), items.tolist(), days.tolist(), [log_alarm_line] * len(rows))
+        inputs = dict(zip(rows, zip(*columns, strict=True), strict=True))
+        measured = self._measured
+        changed = [key for key, values in inputs.items() if key not in measured or measured[key][0] != values]
+        if changed:
+            built = [build_row(stream) for stream in changed]
+            results = measure_detectable(bank, built, log_alarm_line, is_over=is_over)
+            for stream, result in zip(changed, results, strict=True):
+                self._measured[stream] = inputs[stream], result
+        for stream in rows:
+            yield stream, self._measured[stream][1]
+
+
+def measure_detectable(
+    bank: EvidenceBank, streams: Sequence[StreamRow], log_alarm_line: float, *, is_over: bool
+) -> list[Detectable]:
+    """Measures how small a drift of each stream would be found within a day.
+
+    Args:
+        bank: The bank.
+        streams: Its streams, at least one.
+        log_alarm_line: ln of the evidence that is an alarm.
+        is_over: As `DailyTraffic.items_per_day` has it.
+    """
+    rows = np.array([stream.row for stream in streams], dtype=np.intp)
+    setting, limits = _build_setting(bank, rows, [stream.day for stream in streams], log_alarm_line, is_over=is_over)
+    shifts = compute_shifts(setting)
+    ratios = new_shares = np.full(rows.size, np.nan)
+    rare = None if bank.rare is None else bank.rare.shares(rows, setting.effect, limits, log_alarm_line)
+    if rare is not None:
+        ratios, new_shares = compute_rare_shares(rare, setting)
+    is_budget = np.array([stream.is_budget for stream in streams])
+    weaknesses = find_weaknesses(
+        shifts,
+        setting,
+        np.array([stream.maximum for stream in streams]),
+        is_one_value=~is_budget & ((bank.column("reference")[rows] > 0.0).sum(-1) <= 1),
+        is_unknown_day=np.array([stream.day is not None and not stream.day.is_known for stream in streams]),
+    )
+    amplitudes = np.array([np.nan if stream.day is None else stream.day.amplitude for stream in streams])
+    maxima = np.array([stream.maximum for stream in streams])
+    numbers = (shifts, ratios, new_shares, setting.items, amplitudes, maxima)
+    columns = (*(column.tolist() for column in numbers), weaknesses)
+    return [Detectable(*values) for values in zip(*columns, strict=True)]
+
+
+def _build_setting(
+    bank: EvidenceBank, rows: Indices, days: Sequence[DayNull | None], log_alarm_line: float, *, is_over: bool
+) -> tuple[Setting, RareLimits | None]:
+    log_line = log_alarm_line - bank.least_log_weight
+    effect, items = _measure_supply(bank, rows, is_over=is_over)
+    setting = Setting(
+        share=bank.column("even_share")[rows],
+        tolerance=bank.column("tolerance")[rows],
+        variance=bank.column("variance")[rows],
+        size=bank.column("total")[rows],
+        effect=effect,
+        items=items,
+        log_line=np.full(rows.size, log_line + NATS_PER_BIN * max(0, bank.bins - MAX_BINS_OF_PAIRS)),
+    )
+    slots = stack_slots(rows, [day and day.null for day in days], bank.slot_of_reference)
+    if slots is None:
+        return setting, None
+    cycled = setting._replace(
+        tolerance=setting.tolerance + slots.forgiven + slots.width,
+        variance=slots.variance * np.maximum(1.0, slots.effect / effect),
+        size=np.array([day.size if day else size for day, size in zip(days, setting.size, strict=True)]),
+    )
+    return cycled, RareLimits(slots.highest[:, : bank.bins], slots.lowest[:, : bank.bins], slots.size, slots.forgiven)
+
+
+def _measure_supply(bank: EvidenceBank, rows: Indices, *, is_over: bool) -> tuple[Floats, Floats]:
+    """Measures φ and the values a day, on the grid of `SLACK`, shape (S,) each."""
+    effect, items = bank.effects.divisor[rows], bank.traffic.items_per_day(rows, is_over=is_over)
+    return np.exp(np.rint(np.log(effect) / SLACK) * SLACK), np.expm1(np.rint(np.log1p(items) / SLACK) * SLACK)

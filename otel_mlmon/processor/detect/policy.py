@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from otel_mlmon.processor.detect.alternatives import Direction
+from otel_mlmon.processor.detect.detectable import MAX_DETECTABLE
 from otel_mlmon.processor.detect.threshold import Threshold
 
 
@@ -15,5 +16,7 @@ class DetectionPolicy:
     tolerance: float
     """The total variation that is tolerated, [0, 1]."""
     direction: Direction
+    max_detectable: float = MAX_DETECTABLE
+    """The largest detectable shift at which the stream is not weak, (0, 1]."""
     thresholds: tuple[Threshold, ...] = ()
     """On drift statistics; usually none."""

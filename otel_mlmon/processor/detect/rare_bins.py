@@ -31,12 +31,15 @@ Source: Johnson and Kotz, Discrete Distributions, 1969, after Wilson and Hilfert
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from otel_mlmon.processor.detect.arrays import RowArrays, RowIndex
+from otel_mlmon.processor.detect.detectable import RareShares
 from otel_mlmon.processor.detect.state import RareBinState
+from otel_mlmon.semconv import MISSING, OTHER
 from otel_mlmon.types import Bools, Floats, Indices, Ints
 
 TILTS: Final = np.array([0.36, 1.08, 3.24])
@@ -158,15 +161,7 @@ class RareBins:
         if not self._slots:
             return None
         arrays = self._arrays
-        if limits is None:
-            high, low = bounds(arrays["counts"][index], arrays["totals"][index][:, None], effect[:, None])
-            forgiven = arrays["forgiven"][index][:, None]
-        else:
-            bins, size = arrays["bins"][index], limits.size[:, None]
-            forgiven = np.maximum(limits.forgiven, arrays["forgiven"][index])[:, None]
-            high, _ = bounds(np.take_along_axis(limits.highest, bins, -1) * size, size, effect[:, None])
-            _, low = bounds(np.take_along_axis(limits.lowest, bins, -1) * size, size, effect[:, None])
-        high, low = np.minimum(high + forgiven, 1.0), np.maximum(low - forgiven, 0.0)
+        high, low = self._bounds(index, effect, limits)
         log_weights = arrays["log_weights"][index]
         shares = np.empty((*high.shape, _BETS))
         shares[..., : TILTS.size] = high[..., None]
@@ -179,6 +174,43 @@ class RareBins:
         flat = weighted.reshape(len(weighted), -1)
         leader = flat.argmax(-1)
         return RareBets(log_cusums, flat[np.arange(len(flat)), leader], leader, costs)
+
+    def shares(
+        self, rows: Indices, effect: Floats, limits: RareLimits | None, log_alarm_line: float
+    ) -> RareShares | None:
+        """Returns what the detectable shares of the rare bins of some rows depend on; None if no stream has any.
+
+        Args:
+            rows: Shape (S,).
+            effect: φ, shape (S,).
+            limits: Shares of a cycle, instead of those of the reference.
+            log_alarm_line: ln of the evidence that is an alarm.
+        """
+        if not self._slots:
+            return None
+        arrays = self._arrays
+        log_weights = arrays["log_weights"][rows]
+        counts = arrays["counts"][rows]
+        return RareShares(
+            limit=self._bounds(rows, effect, limits)[0],
+            share=counts / np.maximum(arrays["totals"][rows], 1.0)[:, None],
+            log_line=log_alarm_line - log_weights + arrays["lifts"][rows],
+            is_new=counts < MIN_COUNT * effect[:, None],
+            is_used=np.isfinite(log_weights),
+        )
+
+    def _bounds(self, index: RowIndex, effect: Floats, limits: RareLimits | None) -> tuple[Floats, Floats]:
+        """Returns the largest and the smallest shares that are no drift, shape (S, R)."""
+        arrays = self._arrays
+        if limits is None:
+            high, low = bounds(arrays["counts"][index], arrays["totals"][index][:, None], effect[:, None])
+            forgiven = arrays["forgiven"][index][:, None]
+        else:
+            bins, size = arrays["bins"][index], limits.size[:, None]
+            forgiven = np.maximum(limits.forgiven, arrays["forgiven"][index])[:, None]
+            high, _ = bounds(np.take_along_axis(limits.highest, bins, -1) * size, size, effect[:, None])
+            _, low = bounds(np.take_along_axis(limits.lowest, bins, -1) * size, size, effect[:, None])
+        return np.minimum(high + forgiven, 1.0), np.maximum(low - forgiven, 0.0)
 
     def store(
         self, index: RowIndex, bets: RareBets, is_capped: Bools, is_reset: Bools, cap: float, last_ns: Ints
@@ -277,6 +309,11 @@ class RareBins:
         for name in ("bins", "counts", "log_weights", "lifts", "peaks", "since_ns", "log_cusums", "onsets_ns"):
             self._arrays[name][:capacity, : self._slots] = previous[name]
         self._slots = slots
+
+
+def find_rare_names(names: Sequence[str]) -> Bools:
+    """Returns which bins have a tolerance of their own whatever their share: missing values, and unnamed classes."""
+    return np.array([name in (MISSING, OTHER) for name in names])
 
 
 def bounds(counts: Floats, totals: Floats, effect: Floats) -> tuple[Floats, Floats]:

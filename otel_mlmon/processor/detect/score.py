@@ -14,14 +14,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
+
+from otel_mlmon.processor.detect.detectable import Detectable
+from otel_mlmon.processor.window.window import Window
 
 State = Literal["learning", "ok", "weak", "drift", "no_data", "error"]
 """The state of a stream. `learning`: no reference yet, or (`Score.is_calibrating`) no design effect yet. `ok`: no
 drift. `drift`: from the pane on at which the evidence reached the alarm line, until it has fallen back to 1. `no_data`:
-it is no longer sent although its model has predictions. `weak` and `error` are reserved: no drift could be seen, the
-stream could not be evaluated."""
+it is no longer sent although its model has predictions. `weak`: no drift was seen, and one of a usual size would not
+have been; it is judged all the same. `error`: it could not be evaluated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +89,20 @@ class Score:
     statistics: Statistics | None = Statistics()
     """Statistics of the rolling window; None until measured: with the evidence for thresholds, else for publication."""
     thresholds: tuple[ThresholdVerdict, ...] = ()
+    detectable: Detectable | None = None
+    """How small a drift would be found within a day; None until measured, for publication."""
     contributions: tuple[float, ...] = ()
     """Shape (K,): how much each bin added to ln W since the onset, in nats; the largest is the first cause."""
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether everything that is published has been measured."""
+        return self.statistics is not None and (self.detectable is not None or self.state in ("learning", "no_data"))
+
+    def with_detectable(self, detectable: Detectable | None) -> Score:
+        """Returns the score with the detectable shift, and `weak` instead of `ok` where that is too large."""
+        is_weak = self.state == "ok" and detectable is not None and detectable.weakness is not None
+        return replace(self, detectable=detectable, state="weak" if is_weak else self.state)
 
     @property
     def margin(self) -> float:
@@ -95,6 +110,17 @@ class Score:
         if self.state == "learning":
             return -math.inf
         return self.log10_evidence - self.log10_alarm_line
+
+
+def build_learning_score(window: Window, log10_alarm_line: float) -> Score:
+    """Builds the score of a stream that has no reference yet."""
+    return Score(
+        state="learning",
+        log10_evidence=0.0,
+        log10_alarm_line=log10_alarm_line,
+        reference_count=window.learned if window.reference is None else window.reference.total,
+        current_count=int(window.rolling.sum()),
+    )
 
 
 MIN_LOG10: Final = 1.0

@@ -1,10 +1,11 @@
-"""The stored state of a stream's evidence, from which a restart continues bit for bit: numbers and arrays."""
+"""The stored state of a stream: its evidence, from which a restart continues bit for bit, and its daily cycle."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from otel_mlmon.processor.detect.alternatives import Direction
+from otel_mlmon.processor.detect.cycle_statistics import QUARTERS
 from otel_mlmon.types import Floats, Ints
 
 
@@ -26,6 +27,9 @@ class DesignEffectState:
     """The number of differences of each level, shape (L,)."""
     pending_counts: Ints
     """The number of differences of each level since the last pane at which the stream was stable, shape (L,)."""
+    prior_estimate: float = 0.0
+    """φ of the reference, until enough is known of the live items; 0 then, or where it is not known."""
+    prior_divisor: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -46,6 +50,17 @@ class RareBinState:
     """ln W_j of these, shape (C,)."""
     onsets_ns: Ints
     """Last pane end at which each of these was at 1, Unix nanoseconds, shape (C,)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrafficState:
+    """Holds one row of `DailyTraffic`."""
+
+    first_ns: int
+    """End of the first pane, Unix nanoseconds."""
+    last_ns: int
+    hours: Floats
+    """Values by hour of the day, UTC, of the last 24; shape (24,)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -74,6 +89,7 @@ class EvidenceState:
     rare_bins: RareBinState | None
     """None for one-sided evidence, which has none."""
     design_effect: DesignEffectState
+    traffic: TrafficState | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -84,3 +100,41 @@ class StreamState:
     """The names of the bins."""
     direction: Direction
     evidence: EvidenceState
+
+
+@dataclass(slots=True, kw_only=True)
+class CycleDay:
+    """Holds the counts of one accepted day."""
+
+    kind: int
+    """0 for a weekday, 1 for a day of a weekend."""
+    counts: Ints
+    """By slot, shape (slots, K)."""
+
+
+@dataclass(slots=True, kw_only=True)
+class CycleState:
+    """Holds what is stored of the cycle of one stream."""
+
+    bins: tuple[str, ...]
+    """The names of the bins that are counted."""
+    first_ns: int
+    """Start of the first pane, Unix nanoseconds."""
+    day: int
+    """The present day, in days since 1970."""
+    today: Ints
+    """Its counts by quarter of an hour, shape (96, K)."""
+    whole_days: int = 0
+    """Days that were whole, accepted or not."""
+    effect: float = 1.0
+    """φ when the last day ended."""
+    is_quiet: bool = True
+    """Whether the evidence stayed below half of the alarm line today."""
+    slots: int = QUARTERS
+    """Slots of a day."""
+    is_smoothed: bool = False
+    """Whether neighbouring slots are taken together."""
+    days: list[CycleDay] = field(default_factory=list)
+    """The accepted days, the oldest first."""
+    inherited: list[CycleDay] = field(default_factory=list)
+    """Days of the version before, which serve until enough days of their kind are accepted."""

@@ -61,3 +61,11 @@ class Threshold:
             min_count=min_count,
             verdict="too few values" if count < min_count else "breached" if is_breached else "ok",
         )
+
+
+def judge_thresholds(
+    thresholds: tuple[Threshold, ...], statistics: Statistics, *, count: int, bins: int
+) -> tuple[ThresholdVerdict, ...]:
+    """Judges a window of `count` values in K bins by each threshold that its statistics have a value for."""
+    verdicts = (threshold.judge(statistics, count=count, bins=bins) for threshold in thresholds)
+    return tuple(verdict for verdict in verdicts if verdict is not None)

@@ -19,6 +19,7 @@ from otel_mlmon.processor.alert.document import build_document
 from otel_mlmon.processor.alert.records import RuleStatus
 from otel_mlmon.processor.alert.version_change import VersionChange
 from otel_mlmon.processor.detect import accuracy
+from otel_mlmon.processor.detect.detectable import PROBABILITY, describe_detectable, describe_weakness
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.self_telemetry import MetricValue
 from otel_mlmon.processor.window.model_windows import ModelSummary
@@ -149,6 +150,7 @@ def stream_document(stream: StreamSummary, score: Score) -> Document:
         "log10_evidence": score.log10_evidence,
         "log10_alarm_line": score.log10_alarm_line,
         "design_effect": score.design_effect,
+        "detectable": detectable_document(score),
         "since_ns": score.since_ns,
         "reference_count": stream.reference_count,
         "current_count": stream.current_count,
@@ -178,6 +180,33 @@ def stream_document(stream: StreamSummary, score: Score) -> Document:
     }
 
 
+def detectable_document(score: Score) -> Document | None:
+    """Builds how small a drift of a stream would be found within a day; None while it is not judged."""
+    detectable = score.detectable
+    if detectable is None:
+        return None
+    reason, remedy = describe_weakness(
+        detectable, design_effect=score.design_effect, reference_count=score.reference_count
+    )
+    return {
+        "shift": _known(detectable.shift),
+        "ratio": _known(detectable.ratio),
+        "new_share": _known(detectable.new_share),
+        "probability": PROBABILITY,
+        "items_per_day": detectable.items_per_day,
+        "daily_cycle": _known(detectable.daily_amplitude),
+        "max_shift": detectable.max_shift,
+        "sentence": describe_detectable(detectable),
+        "weakness": detectable.weakness,
+        "reason": reason,
+        "remedy": remedy,
+    }
+
+
+def _known(number: float) -> float | None:
+    return None if math.isnan(number) else number
+
+
 def gauges(document: Document, scores: Mapping[StreamKey, Score], rules: Iterable[RuleStatus]) -> Iterator[MetricValue]:
     """Yields the gauges of an `overview`: states, evidence, statistics and window counts.
 
@@ -198,6 +227,10 @@ def gauges(document: Document, scores: Mapping[StreamKey, Score], rules: Iterabl
                 continue
             evidence = score.log10_evidence - score.log10_alarm_line
             yield MetricValue(metric=semconv.DRIFT_EVIDENCE, value=evidence, attributes=attributes)
+            if score.detectable is not None:
+                # Where not even the largest shift would be found, all of the traffic stands for it.
+                shift = 1.0 if math.isnan(score.detectable.shift) else score.detectable.shift
+                yield MetricValue(metric=semconv.DRIFT_DETECTABLE, value=shift, attributes=attributes)
             for name, statistic in stream["statistics"].items():
                 if math.isfinite(statistic["value"]):
                     named = {**attributes, semconv.DRIFT_STATISTIC: name}

@@ -244,6 +244,12 @@ class WindowAggregator:
             return None
         return windows.reference, windows.rolling.counts
 
+    def current_reference(self, stream: StreamKey) -> Reference | None:
+        """Returns the reference that a stream is judged by at present; None while it is learned."""
+        model = self._state.models.get(stream.model)
+        windows = model.streams.get(stream.stream) if model is not None else None
+        return windows.reference if windows is not None else None
+
     def summary(self, model: ModelKey) -> ModelSummary:
         """Summarises one model version for people.
 

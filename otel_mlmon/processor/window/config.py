@@ -64,6 +64,12 @@ class ReferenceSection(Section):
     learn: Count = Field(
         default=5000, ge=1, description="Predictions of a model version from which its reference is learned."
     )
+    learn_for_s: Duration = Field(
+        default=7 * 86400.0,
+        alias="learn_for",
+        gt=0,
+        description="The longest time that it is learned, from 200 predictions on.",
+    )
     file: Path | None = Field(default=None, description="A reference profile, used instead of learning.")
     rolling_s: Duration | None = Field(
         default=None,

@@ -22,15 +22,11 @@ from otel_mlmon.processor.window.binning import (
     ThresholdBins,
     choose_quantile_bins,
 )
-from otel_mlmon.processor.window.learning import (
-    CHOOSING_SHARE,
-    BlockStatistics,
-    LearningBlocks,
-    is_learned,
-)
+from otel_mlmon.processor.window.learning import MIN_VALUES, BlockStatistics, LearningBlocks, is_learned
 from otel_mlmon.processor.window.series import FAILED, OK
 from otel_mlmon.processor.window.window import Reference, ReferenceOrigin
 from otel_mlmon.reference.calibration import Calibration
+from otel_mlmon.reference.design_effect import DesignEffect
 from otel_mlmon.reference.profile import Profile
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 
@@ -58,6 +54,8 @@ class ModelWindowSettings:
 
     learn: int = 5000
     """Values after which a stream's learned reference is frozen, if they are homogeneous; 1 or above."""
+    learn_for_ns: int = 7 * 86_400_000_000_000
+    """The time after which it is frozen in any case, from 200 values on; above 0."""
     learn_panes: int = 1
     """Panes with values that learning takes at least; 1 or above."""
     profile: Profile | None = None
@@ -88,6 +86,11 @@ class ModelWindowSettings:
                 return sketch, origin
         return None
 
+    def find_design_effect(self, stream: str, origin: ReferenceOrigin) -> DesignEffect | None:
+        """Returns the design effect that the reference of that origin has of a stream; None if it is not known."""
+        profile = self.profile if origin == "file" else self.embedded_profile
+        return profile.design_effects.get(stream) if profile is not None else None
+
     @property
     def calibration(self) -> Calibration | None:
         """The calibration of the model on labelled data, if either reference has one."""
@@ -108,6 +111,8 @@ class ReferenceState:
 
     sketch: StreamSketch = field(default_factory=StreamSketch)
     """The counts that were learned, or those of the profile."""
+    first_ns: int = 0
+    """End of the first pane that was learned, Unix nanoseconds; 0 before."""
     is_frozen: bool = False
     """Whether learning is over."""
     statistics: BlockStatistics = field(default_factory=BlockStatistics)
@@ -144,17 +149,26 @@ class StreamReference:
         elif self.state.is_frozen:
             self._bin("learned")
 
-    def learn(self, sketch: StreamSketch) -> None:
-        """Learns a pane, and freezes the reference if there are enough values and they are homogeneous."""
+    def learn(self, sketch: StreamSketch, *, end_ns: int) -> None:
+        """Learns a pane, and freezes the reference if there are enough values and they are homogeneous.
+
+        When the time for it is over it is frozen in any case, from `MIN_VALUES` values on.
+
+        Args:
+            sketch: The values of the pane.
+            end_ns: End of the pane, Unix nanoseconds.
+        """
         state, settings = self.state, self.settings
+        state.first_ns = state.first_ns or end_ns
         state.sketch = state.sketch.merge(sketch)
         count = state.sketch.total
         if sketch.total:
             self._add_block(sketch)
-        if count < settings.learn or state.blocks.panes < settings.learn_panes:
+        is_over = end_ns - state.first_ns >= settings.learn_for_ns and count >= min(MIN_VALUES, settings.learn)
+        if (count < settings.learn and not is_over) or state.blocks.panes < settings.learn_panes:
             return
         statistics = state.blocks.statistics()
-        if not is_learned(count, statistics, required=settings.learn):
+        if not is_over and not is_learned(count, statistics, required=settings.learn):
             return
         state.statistics, state.is_frozen, state.blocks = statistics, True, LearningBlocks()
         if statistics.is_stationary is False:
@@ -208,21 +222,29 @@ class StreamReference:
         return ReferenceState(grid=self.state.grid, generation=self.state.generation)
 
     def _add_block(self, sketch: StreamSketch) -> None:
-        binning = self.state.blocks.binning
-        is_unfit = binning is None or binning.find_required_grid(sketch) is not None
-        if is_unfit and self.state.sketch.total >= CHOOSING_SHARE * self.settings.learn:
-            binning = choose_binning(self.stream, self.state.sketch, grid=None, settings=self.settings)
-        self.state.blocks.add(sketch, binning)
+        state, required = self.state, self.settings.learn
+        blocks, count = state.blocks, state.sketch.total
+        blocks.panes += 1
+        if blocks.needs_bins(sketch, count, required=required):
+            binning = choose_binning(self.stream, state.sketch, grid=None, settings=self.settings)
+            blocks.start(binning, count, required=required)
+        else:
+            blocks.add(sketch)
 
     def _bin(self, origin: ReferenceOrigin) -> None:
-        state = self.state
+        state, statistics = self.state, self.state.statistics
+        effect = self.settings.find_design_effect(self.stream, origin)
+        if origin == "learned" and statistics.design_effect is not None:
+            effect = DesignEffect(statistics.design_effect, statistics.differences)
         self.binning = choose_binning(self.stream, state.sketch, grid=state.grid, settings=self.settings)
         self.reference = Reference(
             bins=self.binning.bins,
             counts=self.binning.count(state.sketch),
             mean=state.sketch.moments.mean,
             origin=origin,
-            is_stationary=state.statistics.is_stationary if origin == "learned" else None,
+            is_stationary=statistics.is_stationary if origin == "learned" else None,
+            design_effect=effect,
+            first_ns=state.first_ns if origin == "learned" else 0,
         )
 
 

@@ -8,13 +8,14 @@ Latency and errors are judged by an allowance, which is the operator's and no re
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from otel_mlmon.processor.window.binning import Grid
 from otel_mlmon.processor.window.reference import ModelWindowSettings
 from otel_mlmon.processor.window.stream import StreamWindows
+from otel_mlmon.reference.design_effect import DesignEffect
 from otel_mlmon.reference.profile import Profile, format_timestamp, utc_now
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import ModelKey
@@ -46,6 +47,8 @@ class ModelReference:
     sketch."""
     unstationary: tuple[str, ...]
     """Streams of `learned` that moved while they were learned."""
+    design_effects: Mapping[str, DesignEffect] = field(default_factory=dict)
+    """Of the streams of `learned` that it is known of."""
     relearnable: tuple[str, ...] = ()
     """Streams whose reference is learned, is being learned or moves, so that it can be learned again."""
 
@@ -57,9 +60,11 @@ class ModelReference:
         """
         fixed: dict[str, StreamSketch] = {}
         unstationary = set(self.unstationary)
+        effects: dict[str, DesignEffect] = {}
         for profile in filter(None, self._profiles):
             added = {name: sketch for name, sketch in profile.streams.items() if sketch.total and name not in fixed}
             fixed |= added
+            effects |= {name: effect for name, effect in profile.design_effects.items() if name in added}
             unstationary |= added.keys() & set(profile.unstationary)
         streams = {**fixed, **{name: _on_grid(*learned) for name, learned in self.learned.items()}}
         if not streams:
@@ -71,6 +76,7 @@ class ModelReference:
             streams=streams,
             calibration=self.settings.calibration,
             unstationary=tuple(sorted(unstationary)),
+            design_effects={**effects, **self.design_effects},
         )
         originals = (profile for profile in filter(None, self._profiles) if _has_content_of(profile, export))
         created = next((profile.created for profile in originals), export.created)
@@ -116,6 +122,11 @@ def model_reference(
             for name, (_, reference) in judged.items()
             if reference is not None and reference.is_stationary is False
         ),
+        design_effects={
+            name: reference.design_effect
+            for name, (_, reference) in judged.items()
+            if reference is not None and reference.origin == "learned" and reference.design_effect is not None
+        },
         relearnable=tuple(name for name in judged if streams[name].is_relearnable),
     )
 
@@ -128,5 +139,5 @@ def _on_grid(sketch: StreamSketch, grid: Grid) -> StreamSketch:
 
 
 def _has_content_of(profile: Profile, export: Profile) -> bool:
-    parts = (profile.streams, profile.calibration, profile.unstationary)
-    return parts == (export.streams, export.calibration, export.unstationary)
+    parts = (profile.streams, profile.calibration, profile.unstationary, profile.design_effects)
+    return parts == (export.streams, export.calibration, export.unstationary, export.design_effects)

@@ -106,7 +106,7 @@ class StreamWindows:
         if self.learned.reference is None:
             # Judging the pane that completes the reference against it would count the pane twice.
             if sketch.total:
-                self.learned.learn(sketch)
+                self.learned.learn(sketch, end_ns=end_ns)
             learned = self.learned.state.sketch.total
             window = self._window(sketch, _NO_COUNTS, start_ns, end_ns, exemplars, absence, learned=learned)
             return window, bool(sketch.total)

@@ -14,6 +14,7 @@ import numpy as np
 
 from otel_mlmon.processor.window.presence import Absence
 from otel_mlmon.reference.calibration import Calibration
+from otel_mlmon.reference.design_effect import DesignEffect
 from otel_mlmon.sketch.moments import ExactSum, Moments
 from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import Counts, ModelKey
@@ -60,6 +61,10 @@ class Reference:
     origin: ReferenceOrigin = "learned"
     is_stationary: bool | None = None
     """Whether the halves of a learned reference are alike; None where that is not known."""
+    design_effect: DesignEffect | None = None
+    """By how much the shares of its values vary more than those of independent ones; None where that is not known."""
+    first_ns: int = 0
+    """Of a learned one, the end of the first pane that was learned, Unix nanoseconds; else 0."""
 
     @property
     def total(self) -> int:

@@ -8,17 +8,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from otel_mlmon.processor.detect.bets import compute_reference_variance
 from otel_mlmon.processor.detect.cycle import (
     DAY_NS,
     FORGIVEN_UNKNOWN,
-    QUARTERS,
     DailyCycle,
+    start_cycle,
+)
+from otel_mlmon.processor.detect.cycle_statistics import (
+    QUARTERS,
     are_kinds_different,
     estimate_cell_effect,
     find_restless_slots,
-    start_cycle,
+    measure_daily_cycle,
 )
-from otel_mlmon.processor.detect.slot_null import compute_reference_variance
 from tests.support.cycles import MONDAY, alarms, hours_to_alarm, traffic
 
 Table = NDArray[np.int64]
@@ -156,3 +159,16 @@ def test_kinds_of_day_that_differ() -> None:
 def test_what_a_reference_does_not_know() -> None:
     assert compute_reference_variance(np.full(4, 0.25), 1_000) == pytest.approx(4 / 4_000)
     assert math.isinf(compute_reference_variance(np.full(4, 0.25), 0))
+
+
+@pytest.mark.parametrize(("kind", "amplitude", "expected"), [("daily", 0.05, 0.05), ("daily", 0.03, 0.03)])
+def test_a_daily_cycle_is_found_and_measured(kind: str, amplitude: float, expected: float) -> None:
+    days = traffic(kind, streams=6, days=4, seed=31, amplitude=amplitude).reshape(6, 4, 24, 6, 4).sum(3)
+    found = [measure_daily_cycle(table.astype(np.float64)) for table in days]
+    assert found == pytest.approx([expected] * 6, rel=0.3)
+
+
+def test_no_daily_cycle_is_found_where_there_is_none() -> None:
+    days = traffic("none", streams=60, days=3, seed=32).reshape(60, 3, 24, 6, 4).sum(3)
+    found = [measure_daily_cycle(table.astype(np.float64)) for table in days]
+    assert sum(not math.isnan(amplitude) for amplitude in found) <= 1

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from otel_mlmon.processor.detect.cycle import DAY_NS, CycleState
+from otel_mlmon.processor.detect.cycle import DAY_NS
 from otel_mlmon.processor.detect.evaluator import Evaluator
+from otel_mlmon.processor.detect.state import CycleState
 from otel_mlmon.processor.state.repository import decode, encode
 from otel_mlmon.processor.window.window import Bins, Reference, ReferenceOrigin, StreamKey, Window
 from otel_mlmon.types import ModelKey

@@ -240,3 +240,47 @@ def test_a_large_pane_speaks_for_the_largest_block_it_fills() -> None:
         effect.add(counts.astype(np.float64), 3_300.0)
     assert BLOCK_SIZES[3] <= 3_300 < BLOCK_SIZES[4]
     assert [not math.isnan(estimate) for estimate in effect.level_estimates] == [False, False, False, True, True, True]
+
+
+def test_a_prior_holds_until_enough_is_known_of_the_live_items() -> None:
+    """φ of the reference is used at once; a thousand items in bursts of another length refute it."""
+    shares, rng = np.array([0.5, 0.3, 0.2]), np.random.default_rng(3)
+    effects = DesignEffects(3)
+    effects.start(0, shares, (8.0, 64))
+    assert bool(effects.is_calibrated[0])
+    assert (effects.estimate[0], effects.divisor[0]) == (8.0, pytest.approx(8.4, abs=0.3))
+    row, estimates = np.array([0]), []
+    for _ in range(60):
+        counts = rng.multinomial(100, shares).astype(np.float64)[None]
+        effects.add(row, counts, np.array([100.0]))
+        estimates.append(float(effects.estimate[0]))
+    assert estimates[14] == 8.0
+    assert estimates[-1] < 1.5
+    for few in (None, (8.0, 7)):
+        effects.start(0, shares, few)
+        assert not effects.is_calibrated[0]
+
+
+def test_a_prior_is_never_below_what_the_items_show() -> None:
+    shares, rng = np.array([0.5, 0.5]), np.random.default_rng(4)
+    effects, row = DesignEffects(2), np.array([0])
+    effects.start(0, shares, (1.0, 64))
+    for _ in range(30):
+        effects.add(row, (rng.multinomial(5, shares) * 20).astype(np.float64)[None], np.array([100.0]))
+    assert effects.estimate[0] > 10.0
+
+
+def test_a_prior_may_be_raised_before_the_first_item_only() -> None:
+    shares = np.array([0.5, 0.5])
+    effects = DesignEffects(2)
+    effects.start(0, shares, (2.0, 64))
+    effects.raise_prior(0, 6.0)
+    effects.raise_prior(0, 3.0)
+    assert (effects.estimate[0], effects.divisor[0]) == (6.0, 6.0)
+    state = effects.state(0)
+    effects.start(0, shares)
+    effects.restore(0, shares, state)
+    assert (effects.estimate[0], bool(effects.is_calibrated[0])) == (6.0, True)
+    effects.add(np.array([0]), np.array([[50.0, 50.0]]), np.array([100.0]))
+    effects.raise_prior(0, 60.0)
+    assert effects.estimate[0] == 6.0

@@ -145,7 +145,7 @@ class InRuns:
     @property
     def likeness(self) -> Floats:
         """The design effect shown, over the true one."""
-        shown: Floats = self.bank.design_effect[self.rows] / self.traffic.design_effect
+        shown: Floats = self.bank.effects.estimate[self.rows] / self.traffic.design_effect
         return shown
 
 

@@ -222,7 +222,8 @@ def test_empty_panes_change_nothing_but_time() -> None:
     before = plain(evidence.state())
     evidence.update(np.zeros(4, dtype=np.int64), 77, FLEET_LINE)
     assert evidence.log_e == 0.0
-    assert plain(evidence.state()) == before | {"since_ns": 77, "last_ns": 77}
+    traffic = before["traffic"] | {"last_ns": 77}
+    assert plain(evidence.state()) == before | {"since_ns": 77, "last_ns": 77, "traffic": traffic}
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_every_number_is_the_oracles(bins: int, direction: Direction, tolerance:
     oracle = ScalarEvidence(reference.tolist(), tolerance=tolerance, direction=direction)
     statuses, capped = set(), 0
     for index, pane in enumerate(episodes(rng, shares)):
-        divisor, is_calibrated = evidence.divisor, bool(evidence.bank._effects.is_calibrated[evidence.row])
+        divisor, is_calibrated = evidence.divisor, bool(evidence.bank.effects.is_calibrated[evidence.row])
         evidence.update(pane, index + 1, LINE)
         oracle.update(pane.tolist(), index + 1, LINE, divisor=divisor, is_calibrated=is_calibrated)
         state = evidence.state()
@@ -154,7 +154,7 @@ def is_exact(cap: float) -> bool:
 )
 def test_differences_are_pending_while_evidence_comes_or_goes(log_e: float, is_drift: bool, is_stable: bool) -> None:
     evidence = standing(log_e, is_drift=is_drift)
-    arrays = evidence.bank._effects._arrays
+    arrays = evidence.bank.effects._arrays
     arrays["pending_counts"][evidence.row] = 3
     evidence.update(EMPTY, 99, LINE)
     assert arrays["pending_counts"][evidence.row].tolist() == [0 if is_stable else 3] * 6
@@ -167,7 +167,7 @@ def test_the_begin_and_the_end_of_a_drift_forget_what_is_pending(
     log_e: float, was_drift: bool, has_changed: bool
 ) -> None:
     evidence = standing(log_e, is_drift=was_drift)
-    arrays = evidence.bank._effects._arrays
+    arrays = evidence.bank.effects._arrays
     counts = arrays["difference_counts"][evidence.row].copy()
     arrays["pending_counts"][evidence.row] = 1
     evidence.update(EMPTY, 99, LINE)
@@ -210,9 +210,9 @@ def test_an_empty_reference_can_never_be_left() -> None:
 def test_properties_are_of_the_row() -> None:
     bank = EvidenceBank(2, "up")
     rows = [bank.add(np.array(counts), 0.02) for counts in ([30, 10], [0, 5])]
-    assert bank.reference[rows].tolist() == [[30.0, 10.0], [0.0, 5.0]]
-    assert bank.reference_count[rows].tolist() == [40.0, 5.0]
-    assert bank.contributions[rows].tolist() == [[0.0, 0.0]] * 2
+    assert bank.column("reference")[rows].tolist() == [[30.0, 10.0], [0.0, 5.0]]
+    assert bank.column("total")[rows].tolist() == [40.0, 5.0]
+    assert bank.column("contributions")[rows].tolist() == [[0.0, 0.0]] * 2
     assert (bank.bins, bank.direction, bank.status[rows].tolist()) == (2, "up", [0, 0])
     spreads = [2 * share * (1 - share) for share in (30.5 / 41, 0.5 / 6)]
     assert bank._arrays["variance"][rows].tolist() == pytest.approx([4 * spreads[0] / 160, 4 * spreads[1] / 20])

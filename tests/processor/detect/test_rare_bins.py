@@ -119,7 +119,11 @@ def test_a_bin_may_be_rare_whatever_its_share() -> None:
             for bank in (watched, forgiven):
                 bank.update(np.array([0]), pane, np.array([1]), LINE)
     assert (watched.status[0], forgiven.status[0]) == (2, 1)
-    assert watched.contributions[0].tolist() == [0.0, 0.0, pytest.approx(watched.contributions[0].sum())]
+    assert watched.column("contributions")[0].tolist() == [
+        0.0,
+        0.0,
+        pytest.approx(watched.column("contributions")[0].sum()),
+    ]
 
 
 def test_an_empty_reference_has_no_rare_bins_and_one_sided_evidence_none() -> None:

@@ -82,9 +82,7 @@ def test_names_of_links_become_names_of_annotations_and_a_test_has_a_label() -> 
     section = SECTION.model_copy(update={"annotations": {"owner": "ann"}})
     links = (Link(name="Our dashboard", url="https://a"), Link(name="1st", url="https://b"))
     alert = replace(BEGUN, addresses=AlertAddresses(others=links), is_test=True)
-    (document,) = build_alerts(
-        replace(BEGUN, addresses=AlertAddresses(others=links), is_test=True), section, now_s=NOW_S
-    )
+    (document,) = build_alerts(alert, section, now_s=NOW_S)
     texts = {name: text for name, text in document["annotations"].items() if name not in ("summary", "description")}
     assert texts == {"owner": "ann", "Our_dashboard": "https://a", "_1st": "https://b"}
     assert document["labels"] == {**LABELS, "test": "true"}

@@ -13,13 +13,13 @@ from otel_mlmon.processor.window.learning import (
     LEVEL,
     LEVEL_Z,
     MAX_BLOCKS,
+    MIN_BLOCK,
     BlockStatistics,
     LearningBlocks,
     are_halves_alike,
-    chi_squared_quantile,
-    estimate_design_effect,
     is_learned,
 )
+from otel_mlmon.reference.design_effect import DesignEffect, chi_squared_quantile, estimate_design_effect
 from otel_mlmon.sketch.exponential import ExponentialHistogram
 from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
 
@@ -50,7 +50,7 @@ def test_the_design_effect_of_runs_is_found(run: int) -> None:
     estimates = [
         estimate_design_effect(blocks_of(sticky(rng, 1000 * truth + 4000, run), 50 + 16 * run)) for _ in range(30)
     ]
-    assert truth / 1.5 <= float(np.median([phi for phi in estimates if phi is not None])) <= truth * 1.5
+    assert truth / 1.5 <= float(np.median([phi.estimate for phi in estimates if phi is not None])) <= truth * 1.5
 
 
 @pytest.mark.simulation
@@ -66,9 +66,9 @@ def test_quiet_halves_are_alike_and_moved_ones_are_not(run: int) -> None:
             phi = estimate_design_effect(table)
             assert phi is not None
             if is_broken:
-                broken += not are_halves_alike(table, phi)
+                broken += not are_halves_alike(table, phi.estimate)
             else:
-                quiet += are_halves_alike(table, phi)
+                quiet += are_halves_alike(table, phi.estimate)
     assert quiet == 100  # a hundredth of one is expected to differ
     assert broken >= 97
 
@@ -101,17 +101,17 @@ def test_how_long_is_learned(count: int, statistics: BlockStatistics, enough: bo
 def test_few_blocks_say_nothing() -> None:
     learning = LearningBlocks(class_bins=BINS)
     for _ in range(8):
-        learning.add(sketch(40, 30, 20, 10), BINS)
+        learning.add(sketch(40, 30, 20, 10))
     assert learning.statistics() == BlockStatistics()
-    learning.add(sketch(40, 30, 20, 10), BINS)
-    assert learning.statistics() == BlockStatistics(design_effect=1.0, is_stationary=True)
+    learning.add(sketch(40, 30, 20, 10))
+    assert learning.statistics() == BlockStatistics(design_effect=1.0, differences=8, is_stationary=True)
 
 
 def test_a_constant_stream_is_one_thing() -> None:
     table = np.full((20, 1), 100)
-    assert (estimate_design_effect(table), are_halves_alike(table, 1.0)) == (1.0, True)
+    assert (estimate_design_effect(table), are_halves_alike(table, 1.0)) == (DesignEffect(1.0, 0), True)
     wide = np.hstack([table, np.zeros_like(table)])
-    assert (estimate_design_effect(wide), are_halves_alike(wide, 1.0)) == (1.0, True)
+    assert (estimate_design_effect(wide), are_halves_alike(wide, 1.0)) == (DesignEffect(1.0, 0), True)
 
 
 def test_numbers_that_the_bins_cannot_hold_begin_the_blocks_anew() -> None:
@@ -120,11 +120,12 @@ def test_numbers_that_the_bins_cannot_hold_begin_the_blocks_anew() -> None:
     assert coarse.scale < fine.scale
     bins = choose_quantile_bins(StreamSketch(exponential=fine), grid=None, has_missing=True)
     learning = LearningBlocks(number_bins=bins)
-    learning.add(StreamSketch(exponential=fine), bins)
+    learning.add(StreamSketch(exponential=fine))
     assert learning.blocks != []
     other = choose_quantile_bins(StreamSketch(exponential=coarse), grid=None, has_missing=True)
-    learning.add(StreamSketch(exponential=coarse), other)
-    assert (learning.blocks, learning.binning, learning.panes) == ([], other, 2)
+    assert learning.needs_bins(StreamSketch(exponential=coarse), 5_000, required=5_000)
+    learning.start(other, 5_000, required=5_000)
+    assert (learning.blocks, learning.binning, learning.block_items) == ([], other, MIN_BLOCK)
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 40)] * 4), max_size=200))
@@ -132,7 +133,7 @@ def test_numbers_that_the_bins_cannot_hold_begin_the_blocks_anew() -> None:
 def test_blocks_are_bounded_and_lose_no_value(panes: list[tuple[int, int, int, int]]) -> None:
     learning = LearningBlocks(class_bins=BINS)
     for pane in panes:
-        learning.add(sketch(*pane), BINS)
+        learning.add(sketch(*pane))
     assert len(learning.blocks) <= MAX_BLOCKS
     totals = np.array(panes, dtype=np.int64).reshape(-1, 4).sum(axis=0)
     assert np.array(learning.blocks, dtype=np.int64).reshape(-1, 4).sum(axis=0).tolist() == totals.tolist()

@@ -18,14 +18,12 @@ from otel_mlmon.processor.window.learning import (
     LEVEL_Z,
     MAX_BLOCKS,
     MIN_BLOCK,
-    MIN_PAIRS,
     BlockStatistics,
     LearningBlocks,
     are_halves_alike,
-    chi_squared_quantile,
-    estimate_design_effect,
 )
 from otel_mlmon.processor.window.reference import ModelWindowSettings, StreamReference
+from otel_mlmon.reference.design_effect import MIN_PAIRS, chi_squared_quantile, estimate_design_effect
 from otel_mlmon.sketch.stream_sketch import Categories, StreamSketch
 
 BINS = ClassBins(labels=("a", "b", "_OTHER"))
@@ -39,7 +37,7 @@ def sketch(a: int, b: int = 0) -> StreamSketch:
 def learn(*counts: int) -> LearningBlocks:
     blocks = LearningBlocks(class_bins=BINS)
     for count in counts:
-        blocks.add(sketch(count), BINS)
+        blocks.add(sketch(count))
     return blocks
 
 
@@ -78,7 +76,8 @@ def plain_design_effect(blocks: list[list[int]]) -> float | None:
 @given(table=TABLES)
 def test_the_design_effect_is_that_of_its_formula(table: list[tuple[int, ...]]) -> None:
     expected = plain_design_effect([list(block) for block in table])
-    assert estimate_design_effect(np.array(table)) == (None if expected is None else pytest.approx(expected, rel=1e-6))
+    effect = estimate_design_effect(np.array(table))
+    assert (effect and effect.estimate) == (None if expected is None else pytest.approx(expected, rel=1e-6))
 
 
 def plain_statistic(table: Any) -> tuple[float, int]:
@@ -130,7 +129,6 @@ def test_the_quantiles_of_chi_squared(freedom: float) -> None:
 )
 def test_a_block_is_full_of_fifty_values(panes: list[int], blocks: list[int]) -> None:
     assert learn(*panes).blocks == [[count, 0, 0] for count in blocks]
-    assert learn(*panes).panes == len(panes)
 
 
 def test_blocks_are_joined_two_by_two_when_there_are_more_than_64() -> None:
@@ -145,19 +143,21 @@ def test_blocks_are_joined_two_by_two_when_there_are_more_than_64() -> None:
 def test_a_block_counts_when_it_is_full(last: int, phi: float | None) -> None:
     blocks = learn(*[MIN_BLOCK] * MIN_PAIRS, last)
     is_stationary = None if phi is None else True
-    assert blocks.statistics() == BlockStatistics(design_effect=phi, is_stationary=is_stationary)
+    # Of values that are all alike nothing is known: no difference counts.
+    assert blocks.statistics() == BlockStatistics(design_effect=phi, differences=0, is_stationary=is_stationary)
 
 
-def test_the_bins_of_the_blocks_are_chosen_from_the_first_tenth() -> None:
+def test_the_bins_of_the_blocks_are_chosen_early_and_again_from_the_first_tenth() -> None:
     reference = StreamReference(stream="prediction.label", settings=ModelWindowSettings(learn=1000, max_labels=1))
     binnings = []
     for pane in (sketch(60, 39), sketch(0, 1)):
-        reference.learn(pane)
+        reference.learn(pane, end_ns=0)
         binnings.append(reference.state.blocks.binning)
-    assert binnings == [None, ClassBins(labels=("a", "_OTHER"))]
-    reference.learn(sketch(3, 4))
+    assert binnings == [ClassBins(labels=("a", "_OTHER"))] * 2
+    assert (reference.state.blocks.chosen_count, reference.state.blocks.block_items) == (100, MIN_BLOCK)
+    reference.learn(sketch(3, 4), end_ns=0)
     assert (reference.state.blocks.blocks, reference.state.blocks.panes) == ([[3, 4]], 3)
-    reference.learn(StreamSketch())
+    reference.learn(StreamSketch(), end_ns=0)
     assert reference.state.blocks.panes == 3
 
 
@@ -165,15 +165,51 @@ def test_the_bins_of_the_blocks_are_chosen_from_the_first_tenth() -> None:
 def test_a_reference_takes_enough_values_of_enough_panes(values: int, panes: int, is_frozen: bool) -> None:
     reference = StreamReference(stream="prediction.label", settings=ModelWindowSettings(learn=100, learn_panes=3))
     for number in range(panes):
-        reference.learn(sketch(values - (panes - 1) if number == 0 else 1))
+        reference.learn(sketch(values - (panes - 1) if number == 0 else 1), end_ns=0)
     assert (reference.state.is_frozen, reference.reference is not None) == (is_frozen, is_frozen)
     assert reference.state.sketch.total == values
+
+
+HOUR_NS = 3_600 * 10**9
+
+
+@pytest.mark.parametrize(
+    ("per_hour", "values", "hours"),
+    [(100, 5_000, 49), (20, 3_380, 168), (1, 200, 199)],
+)
+def test_learning_ends_with_enough_values_or_when_its_time_is_over(per_hour: int, values: int, hours: int) -> None:
+    """Fifty hours of a hundred values; a week of twenty; of one an hour, when there are 200."""
+    reference = StreamReference(stream="prediction.label", settings=ModelWindowSettings(learn_panes=10))
+    rng = np.random.default_rng(per_hour)
+    for hour in range(400):
+        counts = rng.multinomial(per_hour, [0.6, 0.4])
+        reference.learn(sketch(int(counts[0]), int(counts[1])), end_ns=(hour + 1) * HOUR_NS)
+        if reference.state.is_frozen:
+            break
+    assert (reference.state.sketch.total, hour) == (values, hours)
+    assert reference.reference is not None
+    effect = reference.reference.design_effect
+    assert effect is not None
+    assert 1.0 <= effect.estimate < 6.0
+    assert effect.differences >= MIN_PAIRS
+    assert reference.reference.first_ns == HOUR_NS
+
+
+def test_fewer_values_than_two_hundred_are_enough_where_fewer_are_asked_for() -> None:
+    settings = ModelWindowSettings(learn=100, learn_for_ns=HOUR_NS, learn_panes=1)
+    reference = StreamReference(stream="prediction.label", settings=settings)
+    for hour in range(3):
+        assert not reference.state.is_frozen
+        reference.learn(sketch(30, 20), end_ns=(hour + 1) * HOUR_NS)
+        if hour == 1:
+            break
+    assert reference.state.is_frozen
 
 
 def test_a_reference_that_is_frozen_keeps_its_statistics_and_no_blocks(caplog: pytest.LogCaptureFixture) -> None:
     reference = StreamReference(stream="prediction.label", settings=ModelWindowSettings(learn=1000))
     for number in range(80):
-        reference.learn(sketch(50, 0) if number < 10 else sketch(0, 50))
+        reference.learn(sketch(50, 0) if number < 10 else sketch(0, 50), end_ns=0)
         if reference.state.is_frozen:
             break
     assert reference.state.sketch.total == 4000

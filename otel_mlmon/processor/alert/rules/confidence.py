@@ -11,7 +11,13 @@ from pydantic import Field
 from otel_mlmon import semconv, streams
 from otel_mlmon.processor.alert.alert import Cause, Severity
 from otel_mlmon.processor.alert.cause import OnsetCounts
-from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection, drift_severity, judge_shift
+from otel_mlmon.processor.alert.rules.rule import (
+    MAX_DETECTABLE_FIELD,
+    Judgement,
+    RuleSection,
+    drift_severity,
+    judge_shift,
+)
 from otel_mlmon.processor.config.section import Ratio
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.score import Score
@@ -22,6 +28,7 @@ class ConfidenceSection(RuleSection):
     """The confidence of predictions falls."""
 
     tolerance: Ratio = Field(default=0.02, lt=1, description="The total variation that is tolerated.")
+    max_detectable: Ratio = MAX_DETECTABLE_FIELD
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +43,8 @@ class ConfidenceRule:
         """Returns the policy of confidences, of which only a fall is a breach."""
         if streams.stream_family(stream) != semconv.STREAM_CONFIDENCE:
             return None
-        return DetectionPolicy(tolerance=self.section.tolerance, direction="down")
+        section = self.section
+        return DetectionPolicy(tolerance=section.tolerance, direction="down", max_detectable=section.max_detectable)
 
     def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
         """Judges by the evidence that the confidence fell."""

@@ -12,7 +12,13 @@ from pydantic import Field
 from otel_mlmon import semconv, streams
 from otel_mlmon.processor.alert.alert import Cause, Severity
 from otel_mlmon.processor.alert.cause import OnsetCounts
-from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection, drift_severity, judge_shift
+from otel_mlmon.processor.alert.rules.rule import (
+    MAX_DETECTABLE_FIELD,
+    Judgement,
+    RuleSection,
+    drift_severity,
+    judge_shift,
+)
 from otel_mlmon.processor.config.section import Ratio, Section
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.score import Score
@@ -34,6 +40,7 @@ class DataDriftSection(RuleSection):
     """Inputs are distributed differently."""
 
     tolerance: Ratio = Field(default=0.05, lt=1, description="The total variation that is tolerated, of every feature.")
+    max_detectable: Ratio = MAX_DETECTABLE_FIELD
     ignore: tuple[str, ...] = Field(
         default=(), description="Features that are not judged, names or patterns such as `session_*`."
     )
@@ -66,7 +73,9 @@ class DataDriftRule:
         if streams.stream_family(stream) in _OUTPUT_STREAMS:
             return None
         tolerance = self.section.feature_tolerance(stream)
-        return None if tolerance is None else DetectionPolicy(tolerance=tolerance, direction="both")
+        if tolerance is None:
+            return None
+        return DetectionPolicy(tolerance=tolerance, direction="both", max_detectable=self.section.max_detectable)
 
     def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
         """Judges by the evidence that the distribution moved."""

@@ -19,6 +19,7 @@ from pydantic import Field
 from otel_mlmon.processor.alert.alert import Cause, Severity
 from otel_mlmon.processor.alert.cause import OnsetCounts, format_count, format_utc, shift_cause
 from otel_mlmon.processor.config.section import Section
+from otel_mlmon.processor.detect.detectable import MAX_DETECTABLE
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.window.presence import Absence
@@ -51,6 +52,14 @@ _CACHED_STREAMS: Final = 4096
 
 ABSENCE_MARGIN: Final = 2.0
 """A stream that is no longer sent ranks as evidence at its cap, which is 100 times the alarm line."""
+
+
+MAX_DETECTABLE_FIELD: Final[Any] = Field(
+    default=MAX_DETECTABLE,
+    gt=0,
+    description="The state is `weak`, not `ok`, where only a larger shift would be found within a day.",
+)
+"""A key of the sections of drift."""
 
 
 class RuleSection(Section):
@@ -148,7 +157,7 @@ def judge_evidence(window: Window, score: Score, describe: Callable[[Reference],
     """Judges by the evidence alone: in breach from the alarm line on until the evidence has fallen back to 1."""
     if score.state == "drift" and window.reference is not None:
         return describe(window.reference)
-    return "ok" if score.state == "ok" else None
+    return "ok" if score.state in ("ok", "weak") else None
 
 
 def judge_shift(window: Window, score: Score, counts: OnsetCounts, *, bound: float) -> Judgement:

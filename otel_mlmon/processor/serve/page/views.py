@@ -149,8 +149,16 @@ def build_stream_row(model_id: str, version: str, stream: Document) -> dict[str,
         "move": words.format_percent(distance),
         "evidence": describe_evidence(stream),
         "design_effect": f"{stream['design_effect']:.1f}" if stream["design_effect"] > 1.05 else "1",
+        "detectable": _format_detectable(stream["detectable"]),
         "count": words.format_number(stream["current_count"]),
     }
+
+
+def _format_detectable(detectable: Document | None) -> str:
+    """Formats the smallest shift that would be found within a day."""
+    if detectable is None:
+        return words.UNKNOWN
+    return words.format_percent(detectable["shift"]) if words.is_number(detectable["shift"]) else "none"
 
 
 def describe_sides(stream: Document) -> tuple[str, str]:

@@ -1,0 +1,333 @@
+"""The detectable shift: how small a drift of a stream would be found within a day, with probability .9.
+
+A share u moves to u + δ, as half of the bins gains what the other half loses. With m = n/φ effective values a day,
+N/φ effective values of the reference, radius d and h nats to the alarm line, the evidence is about m times the
+relative entropy KL(u + δ ‖ u + d), with a standard deviation of √(2 m KL). It reaches h in nine of ten days where
+
+    √(2 m KL(u + δ ‖ u + d)) = z √(1 + m φ/N) + √(2 h/.85),    h = ln(alarm line) + ln(1/weight of one bet)
+
+z = 1.28; the first term is what chance, of the day and of the reference, takes off; .85, since no bet of a dictionary
+is quite the best one. With more than ten bins half a nat a bin comes to h, as moves have to be learned then. u is the
+share nearest to one half that bins have together: no other move of the same size is harder to find, and δ of a stream
+is that of the hardest. Where few values come, bets are learned too late: δ - d is 1 + 10/m times as large. In a daily
+cycle d has the mean width of the hull, and what is forgiven, beside it.
+
+A rare bin, whose share may go up to p₊, is found where √p = √p₊ + (z + √(z² + 2h)) / 2√m.
+
+Simulated with the engine itself (`python -m benchmarks.drift --only detectable`): within a factor of 1.2 of the δ that
+was found in nine of ten days, for 2 to 50 bins, 1,000 to a million values a day, references of 1,000 to 50,000 values.
+
+Source: Hoeffding, 1965 (relative entropy decides); Siegmund, Sequential Analysis, 1985 (the delay of a CUSUM).
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+
+from otel_mlmon.processor.detect.alternatives import Direction
+from otel_mlmon.processor.detect.arrays import RowArrays, as_slice
+from otel_mlmon.processor.detect.state import TrafficState
+from otel_mlmon.types import Bools, Floats, Indices, Ints
+
+PROBABILITY: Final = 0.9
+MAX_DETECTABLE: Final = 0.15
+"""The largest detectable shift of a stream that is `ok`, unless the configuration has another."""
+
+Z: Final = 1.2815515594
+"""The standard normal quantile of `PROBABILITY`."""
+
+EFFICIENCY: Final = 0.85
+SMALL_SAMPLE: Final = 10.0
+NATS_PER_BIN: Final = 0.5
+"""What each bin beyond `MAX_BINS_OF_PAIRS` costs: there moves must be learned that no bet of the dictionary names."""
+_STEPS: Final = 30
+
+Weakness = Literal["one_value", "unknown_day", "bursts", "small_reference", "little_traffic", "tolerance"]
+"""Why a stream is weak, the main reason. `one_value`: its reference holds a single value. `unknown_day`: two whole days
+of this kind are not known yet. The others: what makes its detectable shift too large."""
+
+
+class Detectable(NamedTuple):
+    """States how small a drift of one stream would be found within a day with probability `PROBABILITY`."""
+
+    shift: float
+    """As total variation; NaN where not even the largest would be."""
+    ratio: float
+    """By how much any rare bin of the reference has to grow, as a factor; NaN without such bins or factor."""
+    new_share: float
+    """The share that a bin hardly or never seen before has to reach; NaN without such bins or share."""
+    items_per_day: float
+    daily_amplitude: float
+    """The largest total variation between a time of the day and the mean of the day; NaN without a daily cycle."""
+    max_shift: float
+    """The largest `shift` of a stream that is not weak."""
+    weakness: Weakness | None
+    """None where the stream is not weak."""
+
+
+class Setting(NamedTuple):
+    """What the detectable shift of S streams depends on."""
+
+    share: Floats
+    """u, the share nearest to one half that bins have together, shape (S,)."""
+    tolerance: Floats
+    """With all that is forgiven beside it, and the width of a cycle."""
+    variance: Floats
+    """The square of what is not known of the reference, over φ."""
+    size: Floats
+    """N, not over φ."""
+    effect: Floats
+    """φ, with its caution."""
+    items: Floats
+    """n, values a day, not over φ."""
+    log_line: Floats
+    """h."""
+
+
+class RareShares(NamedTuple):
+    """What the detectable shares of the rare bins of S streams depend on, R bins each at most."""
+
+    limit: Floats
+    """The largest share that is no drift, shape (S, R)."""
+    share: Floats
+    """Of the reference."""
+    log_line: Floats
+    """h of bets on single bins; infinite where there is no bin."""
+    is_new: Bools
+    """Whether the reference has hardly or never seen it."""
+    is_used: Bools
+    """Whether there is a bin."""
+
+
+def find_even_share(shares: Floats, direction: Direction) -> float:
+    """Finds the share nearest to one half, from below, that a set of bins has, of shares of shape (K,).
+
+    One-sided evidence sees moves across an edge only, so a set is a run of bins from one end.
+    """
+    if direction != "both":
+        runs = np.cumsum(shares)[:-1]
+        sides = np.minimum(runs, 1.0 - runs)
+        if not sides.size:
+            return 0.0
+        edge = int(sides.argmax())
+        return float(runs[edge] if direction == "down" else 1.0 - runs[edge])
+    lighter = heavier = 0.0
+    for share in np.sort(shares)[::-1].tolist():
+        lighter, heavier = sorted((lighter + share, heavier))
+    return lighter
+
+
+def compute_shifts(setting: Setting) -> Floats:
+    """Computes the detectable shift of each stream, shape (S,); NaN where there is none."""
+    effective = setting.items / setting.effect
+    radius = setting.tolerance + np.sqrt(setting.variance * setting.effect)
+    border = setting.share + radius
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        chance = np.sqrt(1.0 + setting.items / setting.size)
+        target = (Z * chance + np.sqrt(2.0 * setting.log_line / EFFICIENCY)) ** 2 / (2.0 * effective)
+        low, high = border.copy(), np.ones_like(border)
+        for _ in range(_STEPS):
+            middle = (low + high) / 2.0
+            is_found = _relative_entropy(middle, border) >= target
+            low, high = np.where(is_found, low, middle), np.where(is_found, middle, high)
+        distance = (high - border) * (1.0 + SMALL_SAMPLE / effective)
+    shifts = radius + distance
+    # Nothing beyond what the other bins have can move.
+    is_possible = (border < 1.0) & (shifts <= 1.0 - setting.share) & (effective > 0.0)
+    return np.where(is_possible, shifts, np.nan)
+
+
+def compute_rare_shares(rare: RareShares, setting: Setting) -> tuple[Floats, Floats]:
+    """Computes by how much any rare bin of the reference has to grow, and what share a new one has to reach.
+
+    Returns:
+        The factor and the share of the bin that is the hardest to find, shape (S,) each; NaN where there is none.
+    """
+    effective = (setting.items / setting.effect)[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = (np.sqrt(rare.limit) + (Z + np.sqrt(Z**2 + 2.0 * rare.log_line)) / (2.0 * np.sqrt(effective))) ** 2
+        is_possible = (share <= 1.0) & (rare.limit < 1.0)
+        ratios = np.where(is_possible, share / rare.share, np.inf)
+        shares = np.where(is_possible, share, np.inf)
+    largest = [
+        np.where(is_counted, column, -np.inf).max(-1, initial=-np.inf)
+        for column, is_counted in ((ratios, rare.is_used & ~rare.is_new), (shares, rare.is_used & rare.is_new))
+    ]
+    ratio, new_share = (np.where(np.isfinite(column), column, np.nan) for column in largest)
+    return ratio, new_share
+
+
+def find_weaknesses(
+    shifts: Floats, setting: Setting, maximum: Floats, *, is_one_value: Bools, is_unknown_day: Bools
+) -> list[Weakness | None]:
+    """Finds why each stream is weak; None where its detectable shift is at or below the largest that is allowed.
+
+    Args:
+        shifts: The detectable shifts, shape (S,).
+        setting: What they depend on.
+        maximum: The largest that are allowed.
+        is_one_value: Whether the reference holds a single value.
+        is_unknown_day: Whether this kind of day is not known yet.
+    """
+    is_large = ~(shifts <= maximum)
+    weaknesses = np.where(is_large, "little_traffic", "").astype(object)
+    ones = np.ones_like(shifts)
+    if is_large.any():
+        plenty = setting._replace(items=1e12 * ones)
+        causes: tuple[tuple[Weakness, Setting], ...] = (
+            # The later of two that would both do is the more plain one to mend.
+            ("small_reference", setting._replace(variance=0.0 * ones, size=1e18 * ones)),
+            ("bursts", setting._replace(effect=np.minimum(setting.effect, 1.5))),
+        )
+        for name, better in causes:
+            weaknesses[is_large & (compute_shifts(better) <= maximum)] = name
+        certain = plenty._replace(variance=0.0 * ones, size=1e18 * ones)
+        weaknesses[is_large & ~(compute_shifts(certain) <= maximum)] = "tolerance"
+    weaknesses[is_unknown_day] = "unknown_day"
+    weaknesses[is_one_value] = "one_value"
+    return [weakness or None for weakness in weaknesses.tolist()]
+
+
+def describe_detectable(detectable: Detectable, *, span: str = "within a day") -> str:
+    """Says in one sentence what would be found.
+
+    Args:
+        detectable: The detectable shift.
+        span: In what time.
+    """
+    if np.isnan(detectable.shift):
+        return f"no shift, however large, would be found {span}"
+    parts = [f"a shift of {_percent(detectable.shift)} of the values would be found {span}"]
+    if detectable.ratio == detectable.ratio:
+        parts.append(f"a rare one at {detectable.ratio:.1f} times its share")
+    if detectable.new_share == detectable.new_share:
+        parts.append(f"a new one at {_percent(detectable.new_share)}")
+    return ", ".join(parts)
+
+
+def describe_weakness(
+    detectable: Detectable,
+    *,
+    design_effect: float,
+    reference_count: int,
+    span: str = "within a day",
+    supply: str = "come a day",
+) -> tuple[str, str]:
+    """Says why a stream is weak and what helps; two empty texts for one that is not.
+
+    Args:
+        detectable: The detectable shift, and why it is too large.
+        design_effect: φ.
+        reference_count: N.
+        span: In what time.
+        supply: Where the values are that are counted.
+    """
+    if detectable.weakness is None:
+        return "", ""
+    seen = describe_detectable(detectable, span=span)
+    a_day = f"{float(f'{detectable.items_per_day:.2g}'):,.0f}".replace(",", " ")
+    texts = {
+        "one_value": (
+            "its reference holds a single value, so it is not known how others come",
+            "Learn the reference again once the values differ, or build it from training data.",
+        ),
+        "unknown_day": (
+            f"two whole days of this kind are not known yet, and until then a daily cycle is forgiven: {seen}",
+            "Wait: from the third day of a kind on, each time of the day is judged by itself.",
+        ),
+        "bursts": (
+            f"its values come in bursts (φ {design_effect:.0f}), and {a_day} {supply}: {seen}",
+            "Learn the reference from more values (reference.learn), or accept larger shifts (max_detectable).",
+        ),
+        "small_reference": (
+            f"its reference holds only {reference_count} values: {seen}",
+            "Learn the reference from more values (reference.learn), or build it from training data.",
+        ),
+        "little_traffic": (
+            f"only {a_day} values {supply}: {seen}",
+            "More traffic, or accept larger shifts (max_detectable); over more days smaller ones are found.",
+        ),
+        "tolerance": (
+            f"so much is tolerated, and a shift has to exceed that: {seen}",
+            "Lower the tolerance of the stream, or accept larger shifts (max_detectable).",
+        ),
+    }
+    reason, remedy = texts[detectable.weakness]
+    return reason, remedy
+
+
+def _relative_entropy(share: Floats, border: Floats) -> Floats:
+    """Computes KL(p ‖ q) of two outcomes, element by element, for p >= q."""
+    rest = 1.0 - share
+    result: Floats = share * np.log(share / border) + np.where(rest > 0.0, rest * np.log(rest / (1.0 - border)), 0.0)
+    return result
+
+
+def _percent(share: float) -> str:
+    return f"{100.0 * share:.{1 if share >= 0.00095 else 2}f} %"
+
+
+HOURS: Final = 24
+HOUR_NS: Final = 3_600_000_000_000
+DAY_NS: Final = HOURS * HOUR_NS
+
+
+class DailyTraffic:
+    """The values of many streams in the last 24 hours, one stream a row."""
+
+    def __init__(self) -> None:
+        self._arrays = RowArrays(hours=((HOURS,), np.float64), first_ns=((), np.int64), last_ns=((), np.int64))
+
+    def start(self, row: int) -> None:
+        """Begins anew in `row`."""
+        self._arrays.clear(row)
+
+    def add(self, rows: Indices, items: Floats, end_ns: Ints) -> None:
+        """Adds one pane to each of `rows`, in the order of time.
+
+        Args:
+            rows: Shape (S,).
+            items: Values in the pane, shape (S,).
+            end_ns: End of the pane, Unix nanoseconds, shape (S,).
+        """
+        arrays, index, hour = self._arrays, as_slice(rows), end_ns // HOUR_NS
+        passed = np.minimum(hour - arrays["last_ns"][index] // HOUR_NS, HOURS)
+        for step in range(int(passed.max(initial=0))):
+            is_behind = passed > step
+            arrays["hours"][rows[is_behind], (hour[is_behind] - step) % HOURS] = 0.0
+        arrays["hours"][rows, hour % HOURS] += items
+        first_ns = arrays["first_ns"][index]
+        arrays["first_ns"][index] = np.where(first_ns == 0, end_ns, first_ns)
+        arrays["last_ns"][index] = end_ns
+
+    def items_per_day(self, rows: Indices, *, is_over: bool) -> Floats:
+        """Returns the values of the last 24 hours, shape (S,); what is younger is taken to go on as in its first hours.
+
+        Args:
+            rows: Shape (S,).
+            is_over: Whether no more comes, so that a part of a day stays one.
+        """
+        arrays = self._arrays
+        items: Floats = arrays["hours"][rows].sum(-1)
+        if is_over:
+            return items
+        age_ns = np.clip(arrays["last_ns"][rows] - arrays["first_ns"][rows], HOUR_NS, DAY_NS)
+        scaled: Floats = items * (DAY_NS / age_ns)
+        return scaled
+
+    def state(self, row: int) -> TrafficState:
+        """Returns everything of a row; `restore` puts it back."""
+        arrays = self._arrays
+        return TrafficState(
+            first_ns=int(arrays["first_ns"][row]),
+            last_ns=int(arrays["last_ns"][row]),
+            hours=arrays["hours"][row].copy(),
+        )
+
+    def restore(self, row: int, state: TrafficState) -> None:
+        """Puts a state into `row`."""
+        arrays = self._arrays
+        arrays["first_ns"][row], arrays["last_ns"][row] = state.first_ns, state.last_ns
+        arrays["hours"][row] = state.hours
