@@ -361,9 +361,11 @@ class ProcessorPipeline:
         """Scores the windows, and groups the scores by pane and model, in the order of time."""
         panes: dict[tuple[int, ModelKey], dict[StreamKey, tuple[Window, Score]]] = {}
         for window, score in self._evaluator.evaluate(windows):
+            detectable = self._scores.get(window.stream, score).detectable
             self._scores[window.stream] = score
             self._changed_streams.add(window.stream)
-            panes.setdefault((window.end_ns, window.stream.model), {})[window.stream] = (window, score)
+            outcome = replace(score, detectable=detectable) if score.state == "drift" else score
+            panes.setdefault((window.end_ns, window.stream.model), {})[window.stream] = (window, outcome)
         return panes
 
     def _stream_record(self, stream: StreamKey) -> StreamRecord:

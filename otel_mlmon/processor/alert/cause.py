@@ -178,6 +178,7 @@ def shift_cause(window: Window, reference: Reference, score: Score, counts: BinC
         summary=f"total variation {format_percent(value)}, tolerated {format_percent(bound)} ({sizes})",
         origin=reference.origin,
         margin=score.margin,
+        detectable_shift=score.detectable.shift if score.detectable and math.isfinite(score.detectable.shift) else None,
     )
 
 
