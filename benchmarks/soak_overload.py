@@ -13,9 +13,10 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 import grpc
 from google.rpc.error_details_pb2 import RetryInfo
@@ -25,8 +26,10 @@ from tests.support.processes import Processor, processor
 
 PATIENCE_S: Final = 5.0
 PANE_NS: Final = 10**9
-CHANNELS: Final = 8
-"""Connections over gRPC; over HTTP each attempt has one of its own."""
+ATTEMPT_S: Final = 60.0
+"""When a call over gRPC ends at the latest; its sender may have stopped waiting before."""
+MAX_CALLS: Final = 512
+"""Calls over gRPC at a time."""
 METHOD: Final = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 
 Protocol: TypeAlias = Literal["http", "grpc"]
@@ -93,19 +96,21 @@ def http_sender(running: Processor) -> Send:
 
 
 def grpc_sender(running: Processor) -> Send:
-    """Returns what sends a request over gRPC, on one of a few connections."""
+    """Returns what sends a request over gRPC, on a connection and a thread of its own."""
     target, options = f"127.0.0.1:{running.grpc}", [("grpc.use_local_subchannel_pool", 1)]
-    calls = itertools.cycle([grpc.aio.insecure_channel(target, options).unary_unary(METHOD) for _ in range(CHANNELS)])
+
+    def call(body: bytes) -> Answer:
+        with grpc.insecure_channel(target, options) as channel:
+            try:
+                return Answer("partial" if channel.unary_unary(METHOD)(body, timeout=ATTEMPT_S) else "accepted")
+            except grpc.RpcError as error:
+                trailer = dict(error.trailing_metadata() or ()).get("google.rpc.retryinfo-bin")
+                delay_s = RetryInfo.FromString(trailer).retry_delay.ToTimedelta().total_seconds() if trailer else 0.0
+                is_refused = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+                return Answer("refused" if is_refused else error.code().name, delay_s)
 
     async def send(body: bytes) -> Answer:
-        try:
-            return Answer("partial" if await next(calls)(body) else "accepted")
-        except grpc.RpcError as error:
-            failure: Any = error
-            trailer = dict(failure.trailing_metadata() or ()).get("google.rpc.retryinfo-bin")
-            delay = RetryInfo.FromString(trailer).retry_delay.ToTimedelta().total_seconds() if trailer else 0.0
-            is_refused = failure.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            return Answer("refused" if is_refused else failure.code().name, delay)
+        return await asyncio.get_running_loop().run_in_executor(None, call, body)
 
     return send
 
@@ -188,6 +193,7 @@ def overload(
     with tempfile.TemporaryDirectory() as folder, processor(Path(folder), **sections) as running:
 
         async def run() -> float:
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(MAX_CALLS))
             send = SENDERS[protocol](running)
             capacity = await measure_capacity(send, warm_up, seconds=warm_up_s)
             load.memory_bytes.append(resident_bytes(running))
