@@ -104,7 +104,6 @@ class WindowAggregator:
         """
         self._resumed_ns = self._clock_ns()
         load_state(self._state, repository, now_ns=self._resumed_ns)
-        self._state.changes.providers.update(self._state.providers)  # by rules that may have changed
         for model in self._state.models.values():
             model.resumed_ns = self._resumed_ns
 
