@@ -6,13 +6,20 @@ wider than its window. It needs Playwright's Python package and a Chromium (`apt
 
 from __future__ import annotations
 
+import html
 import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from markdown_it import MarkdownIt
+
+from otel_mlmon.processor.alert.alert import Alert
+from otel_mlmon.processor.alert.markup import format_html, format_markdown
+from otel_mlmon.processor.alert.message import build_message, format_alert
 from otel_mlmon.processor.serve.api import create_app
 from otel_mlmon.processor.serve.server import WebServer
 from otel_mlmon.testing import SimulatedProcessor
@@ -29,7 +36,13 @@ from tests.support.incidents import (
 )
 
 VIEWS: Final = (("light", 1000), ("dark", 1000), ("light", 360))
-DOCUMENTED: Final = {"unit-home-light-1000": "page", "unit-model-dark-1000": "model", "slow-home-light-360": "phone"}
+MESSAGE_VIEWS: Final = (("light", 700), ("light", 360))
+DOCUMENTED: Final = {
+    "unit-home-light-1000": "page",
+    "unit-model-dark-1000": "model",
+    "slow-home-light-360": "phone",
+    "unit-html-light-700": "mail",
+}
 """The pictures that the documentation shows, and their names there."""
 CAMERA: Final = Path(__file__).with_name("camera.py")
 
@@ -44,6 +57,8 @@ def main(folder: Path, python: str, documentation: Path | None) -> int:
         processor, _ = simulate(incident, start_ns=start_ns)
         with processor:
             code |= _photograph(processor, name, incident.model if incident is not None else "churn", folder, python)
+            if processor.alerts:
+                code |= _photograph_message(max(processor.alerts, key=_count_links), name, folder, python)
     with simulate_fortnight(start_ns=time.time_ns() - FORTNIGHT_PANES * FORTNIGHT_PANE_S * 10**9) as processor:
         for model in ("churn", "credit-risk"):
             code |= _photograph(processor, f"fortnight-{model}", model, folder, python, span="14d")
@@ -74,6 +89,29 @@ def _photograph(
         return subprocess.run(command, check=False).returncode
     finally:
         server.stop(30)
+
+
+def _count_links(alert: Alert) -> int:
+    return len(build_message(alert).notes) + len(alert.causes)
+
+
+def _photograph_message(alert: Alert, name: str, folder: Path, python: str) -> int:
+    """Takes pictures of an alert as HTML, as Markdown that a chat renders, and as plain text in a terminal."""
+    addresses = replace(alert.addresses, trace="https://jaeger.example/trace/{trace_id}")
+    alert = replace(alert, addresses=addresses, exemplars=alert.exemplars or ("4bf92f3577b34da6a3ce929d0e0e4736",))
+    style = '<meta charset="utf-8"><style>pre { white-space: pre-wrap; overflow-wrap: anywhere }</style>'
+    markdown = MarkdownIt("commonmark", {"html": False}).render(format_markdown(alert))
+    pages = {
+        "html": format_html(alert),
+        "markdown": style + markdown,
+        "plain": f"{style}<pre>{html.escape(format_alert(alert))}</pre>",
+    }
+    for kind, text in pages.items():
+        (folder / f"{kind}.html").write_text(text, encoding="utf-8")
+    views = ",".join(f"{scheme}:{width}" for scheme, width in MESSAGE_VIEWS)
+    paths = [f"{name}-{kind}=/{kind}.html" for kind in pages]
+    command = [python, str(CAMERA), folder.resolve().as_uri(), str(folder), views, *paths]
+    return subprocess.run(command, check=False).returncode
 
 
 if __name__ == "__main__":

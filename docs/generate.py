@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,8 @@ from otel_mlmon import semconv, streams
 from otel_mlmon.event_kinds import EVENTS
 from otel_mlmon.instrumentation.settings import OPTIONS
 from otel_mlmon.options import Option
+from otel_mlmon.processor.alert import alert as alerts
+from otel_mlmon.processor.alert import document
 from otel_mlmon.processor.config.render import default_yaml
 
 ROOT = Path(__file__).parent.parent
@@ -145,7 +150,37 @@ The processor's settings are `collector-config/mlmon.yaml`, every key at its def
 """
 
 
+def alert_schema() -> str:
+    """docs/alert.schema.json: the types of the machine form, with what their fields are documented to be."""
+    schema = document.build_schema()
+    for name, definition in schema["$defs"].items():
+        documented = getattr(document, name, None) or getattr(alerts, name)
+        texts = field_docs(documented)
+        for field, entry in definition.get("properties", {}).items():
+            if field in texts:
+                definition["properties"][field] = {"description": texts[field], **entry}
+    head = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"otel_mlmon alert, version {document.SCHEMA_VERSION}",
+    }
+    return json.dumps({**head, **schema}, indent=2, ensure_ascii=False) + "\n"
+
+
+def field_docs(documented: type) -> dict[str, str]:
+    """The texts below the fields of a class, by field."""
+    (body,) = (part for part in ast.parse(inspect.getsource(documented)).body if isinstance(part, ast.ClassDef))
+    return {
+        field.target.id: " ".join(str(text.value.value).split())
+        for field, text in zip(body.body, body.body[1:], strict=False)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+    }
+
+
 PAGES = {
+    ROOT / "docs" / "alert.schema.json": alert_schema,
     ROOT / "docs" / "semconv.md": semconv_page,
     ROOT / "docs" / "settings.md": settings_page,
     ROOT / "collector-config" / "mlmon.yaml": default_yaml,

@@ -148,6 +148,8 @@ OURS: dict[str, tuple[str, ...]] = {
     "processor.alert": (
         *BASE,
         "processor.detect.score",
+        "processor.config.units",
+        "processor.window.providers",
         "processor.window.window",
     ),
     "processor.alert.records": (*BASE, "processor.alert", "processor.state.repository"),
@@ -163,17 +165,30 @@ OURS: dict[str, tuple[str, ...]] = {
         "processor.detect.statistics.registry",
         "processor.detect.threshold",
         "processor.window.progress",
+        "processor.window.providers",
         "processor.window.window",
     ),
-    "processor.notify": (*BASE, *SECTION, "processor.alert.alert", "processor.alert.message"),
+    "processor.notify": (
+        *BASE,
+        *SECTION,
+        "processor.alert.alert",
+        "processor.alert.message",
+        "processor.alert.document",
+        "processor.alert.markup",
+    ),
     "processor.state": BASE,
-    "processor.serve": (*BASE, "processor.address", "processor.connections", "processor.self_telemetry"),
-    "processor.serve.page.addresses": ("types", "processor.alert.alert", "processor.serve.page.words"),
+    "processor.serve": (
+        *BASE,
+        "processor.address",
+        "processor.connections",
+        "processor.self_telemetry",
+        "processor.alert.alert",
+    ),
     "processor.serve.silences": (*BASE, "processor.alert.silence", "processor.serve"),
     "processor.serve.documents": (*BASE, "processor"),
     "processor.serve.page.history": (*BASE, "processor.state.repository"),
     "processor.serve.publication": (*BASE, "processor"),
-    "processor.serve.schema": ("processor.alert.alert",),
+    "processor.serve.schema": ("processor.alert.alert", "processor.alert.document"),
 }
 
 # A leaf, which is reached through its registry, and the entries that may import it by name all the same.
@@ -215,6 +230,7 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "msgspec": (
         "processor.state.repository",
         "processor.state.maintenance",
+        "processor.alert.document",
         "processor.serve.openapi",
         "processor.serve.schema",
     ),
@@ -236,7 +252,8 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "httpx": (
         "processor.notify", "reference.web_port", "reference.download", "reference.relearn", "cli.doctor", "cli.demo",
     ),
-    "jinja2": ("backtest.page", "processor.serve.page"),
+    "jinja2": ("backtest.page", "processor.serve.page", "processor.alert.markup"),
+    "markdown_it": ("processor.serve.page",),
     "markupsafe": ("processor.serve.page",),
     "rich": ("cli", "demo.view", "backtest.terminal", "backtest.result"),
 }  # fmt: skip

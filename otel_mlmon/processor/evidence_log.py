@@ -21,10 +21,9 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 
 from otel_mlmon.guard import guard
-from otel_mlmon.processor.detect.cycle import CycleState
 from otel_mlmon.processor.detect.evaluator import Evaluator
 from otel_mlmon.processor.detect.score import Score
-from otel_mlmon.processor.detect.state import StreamState
+from otel_mlmon.processor.detect.state import CycleState, StreamState
 from otel_mlmon.processor.state.repository import RecordKind, Repository, load_records, put_records
 from otel_mlmon.processor.window.packing import PackedInts, pack_ints, unpack_ints
 from otel_mlmon.processor.window.progress import Absence

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.alert.alert import Alert, Cause, Link, RuleState
+from otel_mlmon.processor.alert.alert import Alert, Cause, RuleState
 from otel_mlmon.processor.alert.rules.rule import NO_DATA, RULES
 from otel_mlmon.processor.config.model import Config
 from otel_mlmon.processor.notify.delivery import DeliverySettings
 from otel_mlmon.processor.notify.dispatcher import Dispatcher, OutboxEntry
 from otel_mlmon.processor.notify.notifier import NOTIFIERS, EmitEvent, Notifier
 from otel_mlmon.processor.serve.otlp import Exporter
+from otel_mlmon.processor.settings import build_addresses
 from otel_mlmon.version import __version__
 
 REASON: Final = "This is a test, sent by hand with `otel-mlmon alert test`. Nothing is wrong."
@@ -87,10 +88,9 @@ def build_test_alert(config: Config, *, rule: str, model: str, now_ns: int) -> A
         incident_ns=now_ns,
         onset_ns=cause.onset_ns,
         causes=() if is_silent else (cause,),
-        links=tuple(Link(name=name, url=url) for name, url in config.alerts.links.items()),
         reason=REASON,
         sequence=1,
-        web_address=config.web.listen or "",
+        addresses=build_addresses(config),
         is_test=True,
     )
 

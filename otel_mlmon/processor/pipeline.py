@@ -201,6 +201,8 @@ class ProcessorPipeline:
             alerts += self._alerts.evaluate(model, scores, now_ns, event_ns=event_ns)
         for pair in self._windows.pop_version_pairs():
             alerts += self._compare_versions(pair, now_ns)
+        for model, uses in self._windows.provider_reports().items():
+            alerts += self._alerts.judge_providers(model, uses, now_ns)
         if present or alerts or now_ns >= self._clock_due_ns:
             self._clock_due_ns = now_ns + CLOCK_INTERVAL_NS
             alerts += self._alerts.advance_clock(now_ns)
@@ -344,7 +346,9 @@ class ProcessorPipeline:
         """Scores the windows, and groups the scores by pane and model, in the order of time."""
         panes: dict[tuple[int, ModelKey], dict[StreamKey, tuple[Window, Score]]] = {}
         for window, score in self._evidence.score(windows):
-            panes.setdefault((window.end_ns, window.stream.model), {})[window.stream] = (window, score)
+            detectable = self._evidence.evaluator.find_detectable(window.stream)
+            outcome = replace(score, detectable=detectable) if score.state == "drift" else score
+            panes.setdefault((window.end_ns, window.stream.model), {})[window.stream] = (window, outcome)
         return panes
 
     def _publish_models(self, now_ns: int) -> None:

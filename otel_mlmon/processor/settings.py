@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from otel_mlmon.errors import ConfigurationError, ProfileError
+from otel_mlmon.processor.alert.alert import AlertAddresses, Link
 from otel_mlmon.processor.alert.lifecycle import Alerts
 from otel_mlmon.processor.alert.records import AlertsRecord
 from otel_mlmon.processor.alert.rules.rule import ModelRules
@@ -100,7 +101,7 @@ class Settings:
             self._config.alerts,
             rules_of=self.rules,
             stale_after_s=self._config.limits.stale_after_s,
-            web_address=self._config.web.listen or "",
+            addresses=build_addresses(self._config),
             record=record,
             now_ns=now_ns,
         )
@@ -125,6 +126,18 @@ class Settings:
             pane_s=self._config.windows.pane_s,
             streams=max(streams, fleet_streams or 0),
         )
+
+
+def build_addresses(config: Config) -> AlertAddresses:
+    """Builds what alerts point to."""
+    section = config.alerts
+    return AlertAddresses(
+        web=config.web.listen or "",
+        dashboard=section.dashboard_url or "",
+        runbook=section.runbook_url or "",
+        trace=section.trace_url or "",
+        others=tuple(Link(name=name, url=url) for name, url in section.links.items()),
+    )
 
 
 def _moving_reference(reference: ReferenceSection) -> MovingReferenceSettings | None:

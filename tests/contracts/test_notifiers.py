@@ -305,11 +305,11 @@ def test_after_ten_minutes_away_and_a_restart_between_it_gets_what_holds_once(ma
 
 
 ADDED_NOTIFIER = '''
-import json
 from pathlib import Path
 
 from pydantic import Field
 
+from otel_mlmon.processor.alert.document import encode_document
 from otel_mlmon.processor.config.section import Section
 
 
@@ -330,8 +330,8 @@ class FileNotifier:
         return cls(section.path)
 
     def notify(self, alert):
-        with self.path.open("a") as file:
-            file.write(json.dumps(alert.to_dict()) + "\\n")
+        with self.path.open("ab") as file:
+            file.write(encode_document(alert) + b"\\n")
 '''
 
 USE_OF_IT = """

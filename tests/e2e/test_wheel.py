@@ -37,6 +37,8 @@ def test_the_wheel_holds_every_file_of_the_package(tmp_path: Path) -> None:
         path.relative_to(ROOT) for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts
     }
     assert {path for path in files if not (site / path).is_file()} == set()
+    runbooks = {path.name for path in (site / "otel_mlmon/processor/serve/page/runbooks").iterdir()}
+    assert runbooks == {path.name for path in (ROOT / "docs" / "runbooks").iterdir()}
     run = [sys.executable, "-W", "error", "-c", IMPORT_ALL, str(site)]
     done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from otel_mlmon import cli
+from otel_mlmon.processor.alert.document import build_document
 from otel_mlmon.processor.alert.message import format_alert, format_title
 from otel_mlmon.processor.alert.rules.rule import RULES
 from otel_mlmon.processor.config.model import Config
@@ -27,7 +28,7 @@ def configure(folder: Path, *notify: Any, **sections: Any) -> str:
 @pytest.mark.parametrize("rule", RULES.names())
 def test_a_test_alert_of_every_rule_says_that_it_is_one(rule: str) -> None:
     alert = build_test_alert(Config(), rule=rule, model="fraud", now_ns=TIME_NS)
-    assert (alert.is_test, alert.to_dict()["is_test"], alert.is_resolved) == (True, True, False)
+    assert (alert.is_test, build_document(alert)["is_test"], alert.is_resolved) == (True, True, False)
     assert "· fraud · TEST, nothing is wrong (" in format_title(alert)
     assert "Why       This is a test, sent by hand" in format_alert(alert)
 

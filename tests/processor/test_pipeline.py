@@ -192,9 +192,7 @@ def test_a_restart_at_any_time_is_no_restart(tmp_path: Path, restart_after: set[
     steady = play(Bench(settings(tmp_path / "one")))
     broken = play(Bench(settings(tmp_path / "other")), restart_after=frozenset(restart_after))
     # Told at least once: what is told again after a restart has the same identity, and receivers know it by that.
-    assert list({alert.time_ns: alert.to_dict() for alert in broken.notified}.values()) == [
-        alert.to_dict() for alert in steady.notified
-    ]
+    assert list({alert.time_ns: alert for alert in broken.notified}.values()) == steady.notified
     assert facts(broken) == facts(steady)
 
 
@@ -207,7 +205,7 @@ def test_an_alert_that_was_committed_but_not_told_is_told_after_the_restart(tmp_
     (fired,) = bench.notified
     bench.kill()  # before the turn in which the outbox is cleared is committed
     bench.open()
-    assert [alert.to_dict() for alert in bench.notified] == [fired.to_dict()] * 2
+    assert bench.notified == [fired] * 2
     bench.pane(DRIFTED)
     bench.kill()
     bench.open()
@@ -219,13 +217,13 @@ def test_an_alert_stays_stored_until_its_recipient_has_it(tmp_path: Path) -> Non
     bench = Bench(settings(tmp_path), has_recipient=False)
     for number in range(60):
         bench.pane(DRIFTED if 30 <= number < 45 else CALM)
-    expected = [alert.to_dict() for alert in bench.notified]
-    assert [alert["state"] for alert in expected] == ["firing", "ok"]
+    expected = list(bench.notified)
+    assert [alert.state for alert in expected] == [RuleState.FIRING, RuleState.OK]
     for _ in range(3):
         bench.kill()
         bench.notified.clear()
         bench.open()
-        assert [alert.to_dict() for alert in bench.notified] == expected
+        assert bench.notified == expected
     bench.kill()
     bench.has_recipient = True
     bench.open()
@@ -243,7 +241,7 @@ def test_recipients_that_forget_are_told_again_after_a_restart_what_is_not_over(
         bench.pane(DRIFTED if number >= 30 else CALM)
     bench.kill()
     bench.open()
-    assert [alert.to_dict() for alert in bench.dispatcher.active] == [alert.to_dict() for alert in bench.notified[:1]]
+    assert list(bench.dispatcher.active) == bench.notified[:1]
     bench.kill()
 
 

@@ -112,7 +112,10 @@ def alert_document(rule: str, *, state: str = "firing", after_s: float = 0.0, on
                 "current_shares": [],
             }
         ],
-        "exemplars": [],
+        "traces": [],
         "links": [],
+        "web_url": "http://127.0.0.1:8080",
+        "silence_command": f"otel-mlmon alert silence digits --rule {rule} --for 2h",
+        "relearn_command": "",
         "text": f"digits {rule} {state}",
     }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
-import shlex
-from dataclasses import asdict, dataclass, fields
+import re
+from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, Literal
+from typing import Final, Literal
+from urllib.parse import quote
 
 from otel_mlmon.types import ModelKey
 
@@ -16,12 +18,12 @@ Severity = Literal["warning", "critical"]
 RELEARNABLE: Final = frozenset({"learned", "rolling", "hour_of_week"})
 """Origins of references that can be learned again."""
 MAX_NAMED_STREAMS: Final = 5
-SILENCE_FOR: Final = "2h"
-"""How long the command in an alert silences it."""
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 """The web port that the command asks unless it is given another."""
 LOOPBACK_OF: Final = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 (read, not listened on)
 """Where a processor that listens on all addresses is reached from its own machine."""
+SILENCE_FOR: Final = "2h"
+"""How long the command of an alert silences it."""
 
 
 class RuleState(str, Enum):
@@ -68,10 +70,10 @@ class Cause:
     """Origin of the reference, as in `window.ReferenceOrigin`; empty if unknown."""
     margin: float = 0.0
     """log10 of the evidence over the alarm line, or of the value over its bound: ranks causes."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the fields as the API and the webhook have them; JSON can hold them."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+    budget_spent: float = 0.0
+    """The share of a 30-day budget that was spent since the onset, at the traffic since then; 0 without a budget."""
+    detectable_shift: float | None = None
+    """The smallest total variation that would be found with probability 0.9 within a day; null if it is unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,34 @@ class Link:
 
     name: str
     url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExampleTrace:
+    """A trace of a call that an alert is about."""
+
+    trace_id: str
+    url: str
+    """Where it is looked at; empty if no address is configured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertAddresses:
+    """The addresses that alerts point to. In all but `web`, names in braces such as `{model}` are filled in."""
+
+    web: str = ""
+    """The `host:port` of the processor's web port; empty if it has none."""
+    dashboard: str = ""
+    """With `{model}`, `{version}`, `{environment}`, `{rule}`; empty for the processor's own page."""
+    runbook: str = ""
+    """The address of the runbooks without the last part, which is the rule; empty for those at the web port."""
+    trace: str = ""
+    """With `{trace_id}`, and the others; empty if traces have no address."""
+    others: tuple[Link, ...] = ()
+    """With the same names as a dashboard."""
+
+
+NO_ADDRESSES: Final = AlertAddresses()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,8 +146,7 @@ class Alert:
     causes: tuple[Cause, ...] = ()
     """Ranked, the largest contribution first."""
     exemplars: tuple[str, ...] = ()
-    """Trace ids to look at."""
-    links: tuple[Link, ...] = ()
+    """ExampleTrace ids to look at."""
     reason: str = ""
     """Why a rule is in error, or why an alert ended other than by itself."""
     sequence: int = 0
@@ -136,8 +165,7 @@ class Alert:
     """Why nobody is notified now: who silenced it until when, or a maintenance window; empty if nothing does."""
     missed: tuple[str, ...] = ()
     """Alerts that began and ended while this recipient could not be reached, a line each."""
-    web_address: str = ""
-    """The `host:port` of the processor's web port; empty if it has none."""
+    addresses: AlertAddresses = NO_ADDRESSES
     is_test: bool = False
     """Whether somebody tests the notifiers, and nothing is wrong."""
 
@@ -173,13 +201,52 @@ class Alert:
         return self.state is RuleState.OK
 
     @property
+    def model_id(self) -> str:
+        """The text that identifies the model in the API and to commands."""
+        return self.model_key.id
+
+    @property
     def web_url(self) -> str:
         """The address of the processor's pages from its own machine; empty if it has none, or a port that is not known.
 
         Of port 0 the operating system chose another one.
         """
-        host, _, port = self.web_address.rpartition(":")
+        host, _, port = self.addresses.web.rpartition(":")
         return f"http://{LOOPBACK_OF.get(host, host)}:{port}" if int(port or 0) else ""
+
+    @property
+    def links(self) -> tuple[Link, ...]:
+        """The dashboard, the runbook and what else was configured, as far as there is an address."""
+        web, runbook = self.web_url, self.addresses.runbook
+        dashboard = self.addresses.dashboard or (f"{web}/alerts/{self.fingerprint}" if web else "")
+        base = runbook.rstrip("/") or (f"{web}/runbooks" if web else "")
+        links = [
+            Link(name="dashboard", url=dashboard),
+            Link(name="runbook", url=f"{base}/{{rule}}.md" if base else ""),
+            *self.addresses.others,
+        ]
+        return tuple(
+            Link(name=link.name, url=self._fill(link.url))
+            for link in links
+            if link.url.startswith(("http://", "https://"))
+        )
+
+    @property
+    def traces(self) -> tuple[ExampleTrace, ...]:
+        """Traces to look at, the newest first."""
+        address = self.addresses.trace
+        return tuple(
+            ExampleTrace(trace_id=trace_id, url=self._fill(address, trace_id=trace_id) if address else "")
+            for trace_id in self.exemplars
+        )
+
+    @property
+    def silence_command(self) -> str:
+        """The command that withholds notifications of this rule and model for two hours; empty if it is over."""
+        if self.is_resolved or not self.web_url:
+            return ""
+        options = ["--rule", glob.escape(self.rule), "--for", SILENCE_FOR, *self._web_options()]
+        return _join_command(["alert", "silence"], glob.escape(self.model_id), options)
 
     @property
     def relearn_command(self) -> str:
@@ -191,36 +258,39 @@ class Alert:
         names = [cause.stream for cause in self.causes if cause.origin in RELEARNABLE]
         if not names or not self.web_url:
             return ""
-        words = ["otel-mlmon", "reference", "relearn", self.model_key.id]
-        words += ["--model-version", self.version] if self.version else []
-        words += [word for name in names if len(names) <= MAX_NAMED_STREAMS for word in ("--stream", name)]
-        words += ["--url", self.web_url] if self.web_url != DEFAULT_URL else []
-        return shlex.join(words)
+        options = ["--model-version", self.version] if self.version else []
+        options += [word for name in names if len(names) <= MAX_NAMED_STREAMS for word in ("--stream", name)]
+        return _join_command(["reference", "relearn"], self.model_id, [*options, *self._web_options()])
 
-    @property
-    def silence_command(self) -> str:
-        """The command that silences this rule of this model for a while, to be run on the processor's machine.
+    def _web_options(self) -> list[str]:
+        return ["--url", self.web_url] if self.web_url != DEFAULT_URL else []
 
-        Empty if the web port is not known.
-        """
-        if not self.web_url:
-            return ""
-        words = ["otel-mlmon", "alert", "silence", "--rule", self.rule, "--for", SILENCE_FOR]
-        words += ["--url", self.web_url] if self.web_url != DEFAULT_URL else []
-        words += ["--"] if self.model_key.id.startswith("-") else []
-        return shlex.join([*words, self.model_key.id])
+    def _fill(self, address: str, **values: str) -> str:
+        """Returns an address with every name in braces replaced by what it names, as a part of an address."""
+        values |= {"model": self.model, "version": self.version, "environment": self.environment, "rule": self.rule}
+        return re.sub(
+            r"\{(\w+)\}",
+            lambda place: quote(values[place[1]], safe="", errors="replace") if place[1] in values else place[0],
+            address,
+        )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the fields and the fingerprint as the API and the webhook have them; JSON can hold them."""
-        return {
-            "fingerprint": self.fingerprint,
-            "key": self.key,
-            "relearn_command": self.relearn_command,
-            "silence_command": self.silence_command,
-            **{field.name: getattr(self, field.name) for field in fields(self)},
-            "state": self.state.value,
-            "previous": self.previous.value,
-            "causes": [cause.to_dict() for cause in self.causes],
-            "links": [asdict(link) for link in self.links],
-            "related": [asdict(rule) for rule in self.related],
-        }
+
+def quote_shell(text: str) -> str:
+    """Quotes text for a POSIX shell; characters that do not print are spelled as the shell's `$'…'` has them."""
+    if text and all((char.isalnum() and char.isascii()) or char in "._-/@:" for char in text):
+        return text
+    if text.isprintable():
+        return "'" + text.replace("'", "'\"'\"'") + "'"
+    return f"$'{''.join(map(_spell, text))}'"
+
+
+def _spell(char: str) -> str:
+    if char.isprintable() and char not in "\\'":
+        return char
+    return "".join(f"\\x{byte:02x}" for byte in char.encode(errors="surrogatepass"))
+
+
+def _join_command(command: list[str], name: str, options: list[str]) -> str:
+    """Joins a command of ours for a shell; a name that looks like an option comes last, after `--`."""
+    words = [*command, *options, "--", name] if name.startswith("-") else [*command, name, *options]
+    return " ".join(["otel-mlmon", *map(quote_shell, words)])

@@ -38,6 +38,8 @@ _IMAGE_ADJECTIVES: Final = {
 }
 """Adjectives for images, when the mean of a property falls and when it grows."""
 _UNITS: Final = {"image.width": " px", "image.height": " px"}
+BUDGET_S: Final = 30 * 86400.0
+"""The time that a budget of slow or failed calls is for. Source: Google, The Site Reliability Workbook, chapter 5."""
 _FRACTION_DIGITS: Final = 9
 """Shares that differ by less are equal: a sum of floats is exact to about sixteen digits."""
 
@@ -109,7 +111,7 @@ def compute_shares(counts: Counts | tuple[int, ...]) -> tuple[float, ...]:
 
 
 def ratio_cause(
-    window: Window, reference: Reference, score: Score, counts: BinCounts, *, bound: float, of: str
+    window: Window, reference: Reference, score: Score, onset_counts: OnsetCounts, *, bound: float, of: str
 ) -> Cause:
     """Describes a stream whose last bin is what must stay rare: slow or failed calls.
 
@@ -117,12 +119,15 @@ def ratio_cause(
         window: The stream's window.
         reference: Its reference.
         score: Its score.
-        counts: What is compared with the reference.
+        onset_counts: The counts since the onset of every stream.
         bound: The share that is tolerated.
         of: What the calls in the last bin are: `failed`, `over 200 ms`.
     """
+    counts = onset_counts.since_onset(window)
     reference_shares, current_shares = compute_shares(reference.counts), compute_shares(counts.counts)
     value = format_percent(current_shares[-1])
+    since_onset = compute_shares(onset_counts.by_stream.get(window.stream.stream, counts).counts)
+    lasted_s = (window.end_ns - score.since_ns) / 1e9 if score.since_ns else 0.0
     return Cause(
         stream=window.stream.stream,
         value=current_shares[-1],
@@ -135,7 +140,9 @@ def ratio_cause(
         bins=reference.bins.names,
         reference_shares=reference_shares,
         current_shares=current_shares,
+        details=tuple(_describe_burn_rate(current_shares[-1] / bound)),
         summary=f"share {value}, tolerated {format_percent(bound)} (n = {format_count(counts.total)})",
+        budget_spent=since_onset[-1] / bound * max(lasted_s, 0.0) / BUDGET_S,
         margin=score.margin,
     )
 
@@ -171,7 +178,16 @@ def shift_cause(window: Window, reference: Reference, score: Score, counts: BinC
         summary=f"total variation {format_percent(value)}, tolerated {format_percent(bound)} ({sizes})",
         origin=reference.origin,
         margin=score.margin,
+        detectable_shift=score.detectable.shift if score.detectable and math.isfinite(score.detectable.shift) else None,
     )
+
+
+def _describe_burn_rate(rate: float) -> Iterator[str]:
+    """Describes how fast a budget is spent, where that is faster than allowed."""
+    if rate > 1.05:
+        days = BUDGET_S / 86400 / rate
+        spent = f"{days:.1f} days" if days >= 2 else f"{24 * days:.0f} hours"
+        yield f"{rate:.2g} times the rate that is allowed: a month's budget is gone in {spent}"
 
 
 def format_utc(time_ns: int) -> str:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Final, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
-from otel_mlmon.processor.config.section import Count, Duration, FalseAlarmRate, Section, Url
+from otel_mlmon.processor.config.section import Count, Duration, FalseAlarmRate, OptionalUrl, Section, Url
 from otel_mlmon.processor.config.units import FalseAlarms, format_duration, parse_duration
 
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+PLACES: Final = ("model", "version", "environment", "rule")
+"""Names in braces that an address may have, to be filled in."""
 
 
 def _check_timezone(name: str) -> str:
@@ -19,6 +22,19 @@ def _check_timezone(name: str) -> str:
     except (KeyError, ValueError, OSError):
         raise ValueError("must be a time zone such as UTC or Europe/Berlin") from None
     return name
+
+
+def _check_places(url: str | None, names: tuple[str, ...] = PLACES) -> str | None:
+    unknown = sorted(set(re.findall(r"\{(\w+)\}", url or "")).difference(names))
+    if unknown:
+        raise ValueError(f"has {{{unknown[0]}}}; what can be filled in is {', '.join(f'{{{name}}}' for name in names)}")
+    return url
+
+
+def _check_trace(url: str | None) -> str | None:
+    if url is not None and "{trace_id}" not in url:
+        raise ValueError("must have {trace_id} where the id of the trace belongs")
+    return _check_places(url, ("trace_id", *PLACES))
 
 
 def _parse_hold(value: object) -> float | None:
@@ -71,6 +87,12 @@ class AlertSection(Section):
             "not, 1h at most, so that what swings around a bound is one alert."
         ),
     )
+    retire_after_s: Duration = Field(
+        default=300.0,
+        alias="retire_after",
+        gt=0,
+        description="A version without traffic for so long, while another one has some, is retired: its alerts end.",
+    )
     retry_for_s: Duration = Field(
         default=86_400.0,
         alias="retry_for",
@@ -81,6 +103,19 @@ class AlertSection(Section):
         default=(),
         description='Times without notifications, any of `{days: [sun], start: "02:00", end: "04:00", model: "*"}`.',
     )
-    links: dict[str, Url] = Field(
-        default_factory=dict, description="Added to every alert, by name: a dashboard, a runbook."
+    dashboard_url: Annotated[OptionalUrl, AfterValidator(_check_places)] = Field(
+        default=None,
+        description="The dashboard of a model: https://grafana.example/d/model?var-model={model}. Also {version}, "
+        "{environment} and {rule}; null is the processor's own page.",
+    )
+    runbook_url: OptionalUrl = Field(
+        default=None,
+        description="Where your copy of docs/runbooks is; an alert names the page of its rule there, such as "
+        "data_drift.md. null is the web port, which has them.",
+    )
+    trace_url: Annotated[OptionalUrl, AfterValidator(_check_trace)] = Field(
+        default=None, description="Where a trace is looked at: https://jaeger.example/trace/{trace_id}."
+    )
+    links: dict[str, Annotated[Url, AfterValidator(_check_places)]] = Field(
+        default_factory=dict, description="Other addresses in every alert, by name; with places as in `dashboard_url`."
     )

@@ -17,16 +17,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
-from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert import records
-from otel_mlmon.processor.alert.alert import Alert, Cause, Link, RelatedRule, RuleState
+from otel_mlmon.processor.alert.alert import NO_ADDRESSES, Alert, AlertAddresses, RelatedRule, RuleState
 from otel_mlmon.processor.alert.announcer import Announcer
 from otel_mlmon.processor.alert.cause import OnsetCounts, rank_causes
 from otel_mlmon.processor.alert.config import AlertSection
 from otel_mlmon.processor.alert.records import RETIRED, AlertsRecord, ModelRecord, RuleRecord, RuleStatus, is_retired
-from otel_mlmon.processor.alert.rules.rule import NO_DATA, VERSION_DRIFT, Judgement, ModelRules, Rule, has_data, is_back
+from otel_mlmon.processor.alert.rules.rule import NO_DATA, VERSION_DRIFT, ModelRules, ProviderRule, Rule, has_data
 from otel_mlmon.processor.alert.version_change import VersionChange
+from otel_mlmon.processor.config.units import format_duration
 from otel_mlmon.processor.detect.score import Score
+from otel_mlmon.processor.window.providers import ProviderUse
 from otel_mlmon.processor.window.window import StreamKey, Window
 from otel_mlmon.types import ModelKey
 
@@ -48,7 +49,7 @@ class Alerts:
         rules_of: Returns the rules of a model.
         stale_after_s: When a stream that vanished from a live model, or a version that another one replaced, is
             forgotten.
-        web_address: The `host:port` of the processor's web port; empty if it has none.
+        addresses: What alerts point to.
         record: What `record` returned before a restart, which goes on at `now_ns`.
         now_ns: The time of the restart, Unix nanoseconds.
     """
@@ -59,15 +60,14 @@ class Alerts:
         *,
         rules_of: Callable[[ModelKey], ModelRules],
         stale_after_s: float,
-        web_address: str = "",
+        addresses: AlertAddresses = NO_ADDRESSES,
         record: AlertsRecord | None = None,
         now_ns: int = 0,
     ) -> None:
         self._section = section
         self._rules_of = rules_of
         self._stale_after_s = stale_after_s
-        self._web_address = web_address
-        self._links = tuple(Link(name=name, url=url) for name, url in section.links.items())
+        self._addresses = addresses
         record = record or AlertsRecord()
         self._models: dict[ModelKey, ModelRecord] = {entry.model: entry for entry in record.models}
         self._resolved: deque[Alert] = deque(record.resolved, maxlen=MAX_RESOLVED)
@@ -118,7 +118,7 @@ class Alerts:
         for window, score in scores.values():
             counts.add(window, score)
             for name, rule in rules.find_rules(window.stream.stream):
-                if _judge(rule, record.rule(name), window, score, counts, self._now_ns):
+                if record.rule(name).judge(rule, window, score, counts, self._now_ns):
                     judged.add(name)
         for name in rules.active:
             if name in judged:
@@ -141,9 +141,11 @@ class Alerts:
             if is_replaced and self._age_s(record.data_ns) >= self._stale_after_s:
                 changes += self._forget_model(model, "Another version replaced it.")
                 continue
-            if is_replaced and is_retired(record.data_ns, newest_ns[model.name, model.environment], self._now_ns):
+            retire_s, last_ns = self._section.retire_after_s, newest_ns[model.name, model.environment]
+            if is_replaced and is_retired(record.data_ns, last_ns, self._now_ns, after_s=retire_s):
                 # What comes back again and again, such as a canary with few calls, is not told each time.
-                changes += self._resolve_rules(record, self._list_over(record), RETIRED)
+                reason = RETIRED.format(format_duration(retire_s))
+                changes += self._resolve_rules(record, self._list_over(record), reason)
                 continue
             inactive = {name: entry for name, entry in record.rules.items() if name not in rules.active}
             changes += self._resolve_rules(record, inactive, "The rule is switched off.")
@@ -172,6 +174,20 @@ class Alerts:
         entry.causes = {cause.stream: cause for cause in change.causes}
         entry.judged_ns = dict.fromkeys(entry.causes, self._now_ns)
         return self._enter_state(record, VERSION_DRIFT, rule, RuleState.FIRING)
+
+    def judge_providers(self, model: ModelKey, uses: tuple[ProviderUse, ...], now_ns: int) -> list[Alert]:
+        """Judges what was reported of a model version's execution providers; returns the alerts that this causes."""
+        self._now_ns = max(self._now_ns, now_ns)
+        record = self._models.get(model)
+        if record is None:  # without predictions there is nothing to warn of
+            return []
+        changes: list[Alert] = []
+        for name, rule in self._rules_of(model).active.items():
+            if isinstance(rule, ProviderRule) and record.rule(name).judge_providers(rule, uses):
+                state = RuleState.FIRING if record.rule(name).causes else RuleState.OK
+                if record.rule(name).state is not state:
+                    changes += self._enter_state(record, name, rule, state)
+        return changes
 
     def remove_model(self, model: ModelKey, now_ns: int) -> list[Alert]:
         """Removes a model that was silent for longer than its data is stored, and returns the alerts that this ends."""
@@ -312,8 +328,7 @@ class Alerts:
             onset_ns=record.data_ns if entry.state is RuleState.NO_DATA else onset_ns,
             causes=causes,
             exemplars=entry.exemplars,
-            links=self._links,
-            web_address=self._web_address,
+            addresses=self._addresses,
             reason=reason,
             incident_ns=last.incident_ns if last is not None else 0,
             first_severity=last.first_severity if last is not None else "",
@@ -375,26 +390,3 @@ class Alerts:
 
     def _age_s(self, time_ns: int) -> float:
         return (self._now_ns - time_ns) / 1e9
-
-
-def _judge(rule: Rule, entry: RuleRecord, window: Window, score: Score, counts: OnsetCounts, now_ns: int) -> bool:
-    """Judges one stream and stores the outcome; returns whether there was one. The guard `alert` counts a failure."""
-    stream = window.stream.stream
-    outcome: Judgement = None
-    has_failed = True
-    with guard("alert"):
-        outcome = rule.judge(window, score, counts)
-        has_failed = False
-    if has_failed:
-        entry.add_failure(stream, now_ns)
-        return True
-    entry.is_unknown = outcome == "unknown"
-    is_sent_again = is_back(entry.causes.get(stream), window)
-    if outcome is None and not is_sent_again:
-        return False
-    entry.remove_stream(stream)
-    if is_sent_again and not entry.causes:
-        entry.breached_ns = window.end_ns  # that it is back is sure, and no swing: nothing is held
-    if isinstance(outcome, Cause):
-        entry.add_cause(stream, outcome, window.exemplars, now_ns)
-    return True

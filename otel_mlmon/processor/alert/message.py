@@ -1,13 +1,15 @@
-"""Explains alerts to people: the whole alert as text of 25 lines at most.
+"""Explains alerts to people: what happened, how much, since when, and what to do, as plain text of 32 lines at most.
 
-Plain text of fixed width, so that it reads the same in a terminal, a log, a mail and a chat's code block.
+Plain text of fixed width reads the same in a terminal, a log, a mail and a chat's code block. Markdown and HTML are
+made of the same content in `markup.py`. Names come from outside: a character that does not print, such as a line break
+or a mark that turns the direction of text, is spelled out.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from otel_mlmon.processor.alert.alert import Alert, Cause, RuleState
 from otel_mlmon.processor.alert.cause import format_percent, format_utc
@@ -15,13 +17,56 @@ from otel_mlmon.processor.alert.cause import format_percent, format_utc
 MAX_BINS: Final = 8
 MAX_OTHER_CAUSES: Final = 2
 MAX_TRACES: Final = 2
-MAX_LINKS: Final = 3
+MAX_LINKS: Final = 4
 MAX_MISSED: Final = 4
+MAX_RELATED: Final = 2
+MAX_TEXT: Final = 400
+"""Characters of one row; addresses and commands are never cut."""
 BAR_WIDTH: Final = 16
 NAME_WIDTH: Final = 22
 
 _EIGHTHS: Final = " ▏▎▍▌▋▊▉█"
+_LINK_TEXTS: Final = {"dashboard": "look at it", "runbook": "what it means, and what to do"}
 _ASCII: Final = str.maketrans({"…": "~", "→": ">", "·": "-", "µ": "u", "█": "#", "–": "-", "≤": "<"})
+
+
+class Row(NamedTuple):
+    """One thing that a message says, under its heading."""
+
+    head: str
+    text: str
+    url: str = ""
+    """The address that the text is a link to; empty if it is none."""
+
+
+class BinRow(NamedTuple):
+    """One bin of a histogram: its name, and its share in the reference and now."""
+
+    name: str
+    reference: str
+    reference_bar: str
+    current: str
+    current_bar: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """The content of an alert for people; every text is one line, in which every character prints."""
+
+    title: str
+    facts: tuple[Row, ...]
+    """What happened, how much, since when."""
+    stream: str
+    """What the histogram is of."""
+    bins: tuple[BinRow, ...]
+    """The bins that moved most, in their own order; empty without a histogram."""
+    hidden_bins: int
+    """Bins that moved less and are not shown."""
+    notes: tuple[Row, ...]
+    """Other causes, news, related rules."""
+    links: tuple[Row, ...]
+    commands: tuple[Row, ...]
+    """What to do, ready to copy."""
 
 
 def format_title(alert: Alert) -> str:
@@ -29,72 +74,136 @@ def format_title(alert: Alert) -> str:
     state = "RESOLVED" if alert.is_resolved else alert.state.name.replace("_", " ")
     severity = "" if alert.is_resolved else f" · {alert.severity}"
     model = " ".join(filter(None, (alert.model, alert.version, alert.environment)))
-    return f"{state}{severity} · {model} · {alert.title}"
+    return clean(f"{state}{severity} · {model} · {alert.title}")
 
 
 def format_alert(alert: Alert, *, is_unicode: bool = True) -> str:
-    """Formats an alert as text of several lines.
+    """Formats an alert as plain text of several lines.
 
     Args:
         alert: What changed.
         is_unicode: Whether blocks and arrows can be shown; if not, all but names from outside is ASCII.
     """
-    text = "\n".join(line.rstrip() for line in _alert_lines(alert, is_unicode=is_unicode))
+    text = "\n".join(line.rstrip() for line in _format_lines(build_message(alert, is_unicode=is_unicode)))
     return text if is_unicode else text.translate(_ASCII)
 
 
-def encode_document(alert: Alert) -> bytes:
-    """Encodes the alert for programs, as JSON in UTF-8; always the same bytes for the same alert."""
-    document = {**alert.to_dict(), "subject": format_title(alert), "text": format_alert(alert)}
-    return json.dumps(document, ensure_ascii=False, sort_keys=True).encode()
+def build_message(alert: Alert, *, is_unicode: bool = True) -> Message:
+    """Builds what a message about an alert says.
+
+    Args:
+        alert: What changed.
+        is_unicode: Whether bars are drawn to an eighth of a character.
+    """
+    cause = alert.causes[0] if alert.causes else None
+    rows: list[tuple[str, float, float]] = []
+    if cause is not None and alert.state in (RuleState.PENDING, RuleState.FIRING):
+        rows = list(zip(cause.bins, cause.reference_shares, cause.current_shares, strict=True))
+    return Message(
+        title=format_title(alert),
+        facts=_clean_rows(_list_facts(alert)),
+        stream=clean(cause.stream) if cause is not None else "",
+        bins=tuple(_draw_bins(rows, is_unicode=is_unicode)),
+        hidden_bins=max(0, len(rows) - MAX_BINS),
+        notes=_clean_rows(_list_notes(alert)),
+        links=tuple(_list_links(alert)),
+        commands=tuple(_list_commands(alert)),
+    )
 
 
-def _alert_lines(alert: Alert, *, is_unicode: bool) -> Iterator[str]:
-    yield format_title(alert)
+def format_bins(message: Message) -> Iterator[str]:
+    """Formats the histogram of a message as lines of fixed width; it has one."""
+    width = min(NAME_WIDTH, max(len(message.stream), *(len(row.name) for row in message.bins), 1))
+    column = BAR_WIDTH + 9
+    yield f"{_truncate(message.stream, width)}  {'reference':<{column}}now"
+    for row in message.bins:
+        left = f"{row.reference:>7} {row.reference_bar}"
+        yield f"{_truncate(row.name, width)}  {left:<{column}}{row.current:>7} {row.current_bar}"
+    if message.hidden_bins:
+        yield f"{'':<{width}}  and {message.hidden_bins} that moved less"
+
+
+def clean(text: str, limit: int = MAX_TEXT) -> str:
+    """Returns text of one line of at most `limit` characters, in which every character prints."""
+    shown = text if len(text) <= limit else text[: limit - 1] + "…"
+    if shown.isprintable():
+        return shown
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode() for char in shown
+    )
+
+
+def _clean_rows(rows: Iterator[Row]) -> tuple[Row, ...]:
+    return tuple(row._replace(text=clean(row.text)) for row in rows)
+
+
+def _format_lines(message: Message) -> Iterator[str]:
+    yield message.title
     yield ""
-    yield _format_row("What", _describe_event(alert))
-    if alert.causes:
-        yield _format_row("How much", alert.causes[0].summary)
-        details = [detail for detail in alert.causes[0].details if not _is_repetition(detail, alert.causes[0])]
+    for row in message.facts:
+        yield _format_row(row)
+    if message.bins:
+        yield ""
+        yield from (f"  {line}" for line in format_bins(message))
+        yield ""
+    for row in (*message.notes, *message.links, *message.commands):
+        yield _format_row(row)
+
+
+def _format_row(row: Row) -> str:
+    address = f"{row.text}: {row.url}" if row.head == "Link" else row.url
+    text = address or row.text
+    return f"  {row.head:<9} {text}"
+
+
+def _list_facts(alert: Alert) -> Iterator[Row]:
+    yield Row("What", _describe_event(alert))
+    cause = alert.causes[0] if alert.causes else None
+    if cause is not None:
+        yield Row("How much", cause.summary)
+        details = [detail for detail in cause.details if not _is_repetition(detail, cause)]
         if details and not alert.is_resolved:
-            yield _format_row("In words", "; ".join(details))
+            yield Row("In words", "; ".join(details))
+        if cause.detectable_shift is not None and not alert.is_resolved:
+            yield Row("Detects", f"shifts of {format_percent(cause.detectable_shift)} or more within a day")
     if alert.onset_ns:
         duration = _format_duration((alert.time_ns - alert.onset_ns) / 1e9)
         end = "until the end" if alert.is_resolved else "before this alert"
-        yield _format_row("Since", f"{format_utc(alert.onset_ns)}, {duration} {end}")
+        yield Row("Since", f"{format_utc(alert.onset_ns)}, {duration} {end}")
     if alert.reason:
-        yield _format_row("Why", alert.reason)
-    if alert.causes and alert.causes[0].bins and alert.state in (RuleState.PENDING, RuleState.FIRING):
-        yield ""
-        yield from _histogram_lines(alert.causes[0], is_unicode=is_unicode)
-        yield ""
+        yield Row("Why", alert.reason)
+
+
+def _list_notes(alert: Alert) -> Iterator[Row]:
     yield from _list_other_causes(alert)
-    yield from _list_news(alert)
-    if alert.exemplars:
-        yield _format_row("Traces", "  ".join(alert.exemplars[:MAX_TRACES]))
-    for link in alert.links[:MAX_LINKS]:
-        yield _format_row("Link", f"{link.name}: {link.url}")
-    if alert.relearn_command and not alert.is_resolved:
-        yield _format_row("If normal", alert.relearn_command)
-    if alert.silence_command and not alert.is_resolved:
-        yield _format_row("Silence", alert.silence_command)
-
-
-def _list_news(alert: Alert) -> Iterator[str]:
-    """Lists what no notification told before: what joined, and what began and ended while the recipient was away."""
     if alert.news:
-        yield _format_row("New", ", ".join(alert.news[:MAX_MISSED]) + _count_more(alert.news))
+        yield Row("New", ", ".join(alert.news[:MAX_MISSED]) + _count_more(alert.news))
     for number, line in enumerate(alert.missed[:MAX_MISSED], start=1):
-        more = _count_more(alert.missed) if number == MAX_MISSED else ""
-        yield _format_row("Missed" if number == 1 else "", line + more)
+        yield Row("Missed" if number == 1 else "", line + (_count_more(alert.missed) if number == MAX_MISSED else ""))
+    for number, related in enumerate(alert.related[:MAX_RELATED]):
+        since = f" since {format_utc(related.onset_ns)}" if related.onset_ns else ""
+        yield Row("" if number else "Related", f"{related.title} ({related.stream}){since}, probably of the same cause")
+
+
+def _list_links(alert: Alert) -> Iterator[Row]:
+    for number, trace in enumerate(() if alert.is_resolved else alert.traces[:MAX_TRACES]):
+        yield Row("" if number else "Traces", clean(trace.trace_id), trace.url)
+    for link in alert.links[:MAX_LINKS]:
+        head = link.name.capitalize() if link.name in _LINK_TEXTS else "Link"
+        yield Row(head, _LINK_TEXTS.get(link.name) or clean(link.name), clean(link.url, len(link.url)))
+
+
+def _list_commands(alert: Alert) -> Iterator[Row]:
+    if alert.is_resolved:
+        return
+    if alert.relearn_command:
+        yield Row("If normal", alert.relearn_command)
+    switch = clean(f'set enabled: false at models."{alert.model}".{alert.rule}')
+    yield Row("Silence", alert.silence_command or switch)
 
 
 def _count_more(lines: tuple[str, ...]) -> str:
     return f" and {len(lines) - MAX_MISSED} more" if len(lines) > MAX_MISSED else ""
-
-
-def _format_row(head: str, text: str) -> str:
-    return f"  {head:<9} {text}"
 
 
 def _describe_event(alert: Alert) -> str:
@@ -109,6 +218,8 @@ def _describe_event(alert: Alert) -> str:
     cause = alert.causes[0]
     if cause.is_absent:
         return f"{cause.stream} was not sent" if alert.is_resolved else f"{cause.stream} is {cause.current}"
+    if not cause.origin:  # the first of the two is what is allowed, and nothing that was learned
+        return f"{cause.stream}: {cause.reference} → {cause.current}"
     verb = "had moved" if alert.is_resolved else "moved"
     return f"{cause.stream} {verb}: {cause.reference} → {cause.current}"
 
@@ -121,30 +232,23 @@ def _is_repetition(detail: str, cause: Cause) -> bool:
     )
 
 
-def _list_other_causes(alert: Alert) -> Iterator[str]:
+def _list_other_causes(alert: Alert) -> Iterator[Row]:
     others = alert.causes[1:]
     for cause in others[:MAX_OTHER_CAUSES]:
         before = "" if cause.is_absent else f"{cause.reference} → "
-        yield _format_row("Also", f"{cause.stream}: {before}{cause.current}")
+        yield Row("Also", f"{cause.stream}: {before}{cause.current}")
     if len(others) > MAX_OTHER_CAUSES:
-        yield _format_row("", f"and {len(others) - MAX_OTHER_CAUSES} more")
+        yield Row("", f"and {len(others) - MAX_OTHER_CAUSES} more")
 
 
-def _histogram_lines(cause: Cause, *, is_unicode: bool) -> Iterator[str]:
+def _draw_bins(rows: list[tuple[str, float, float]], *, is_unicode: bool) -> Iterator[BinRow]:
     """Draws the bins that moved most, in their own order, reference and current data side by side."""
-    rows = list(zip(cause.bins, cause.reference_shares, cause.current_shares, strict=True))
     order = sorted(range(len(rows)), key=lambda index: -abs(rows[index][1] - rows[index][2]))
     shown = [rows[index] for index in sorted(order[:MAX_BINS])]
     largest = max((max(share, current) for _, share, current in shown), default=0.0) or 1.0
-    width = min(NAME_WIDTH, max(len(cause.stream), *(len(name) for name, _, _ in shown), 1))
-    column = BAR_WIDTH + 9
-    yield f"  {_truncate(cause.stream, width)}  {'reference':<{column}}now"
     for name, share, current in shown:
-        left = f"{format_percent(share):>7} {_draw_bar(share / largest, is_unicode=is_unicode)}"
-        right = f"{format_percent(current):>7} {_draw_bar(current / largest, is_unicode=is_unicode)}"
-        yield f"  {_truncate(name, width)}  {left:<{column}}{right}"
-    if len(rows) > MAX_BINS:
-        yield f"  {'':<{width}}  and {len(rows) - MAX_BINS} that moved less"
+        bars = (_draw_bar(value / largest, is_unicode=is_unicode) for value in (share, current))
+        yield BinRow(clean(name), format_percent(share), next(bars), format_percent(current), next(bars))
 
 
 def _draw_bar(ratio: float, *, is_unicode: bool) -> str:

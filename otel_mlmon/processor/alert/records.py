@@ -10,11 +10,18 @@ from collections.abc import Iterable, Set
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert, Cause, RuleState, Severity
-from otel_mlmon.processor.alert.cause import BinCounts
+from otel_mlmon.processor.alert.cause import BinCounts, OnsetCounts
+from otel_mlmon.processor.alert.rules.rule import Judgement, ProviderRule, Rule, is_back
 from otel_mlmon.processor.alert.silence import AlertSilence
+from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.state.repository import RecordKind, Repository, load_records, put_records
+from otel_mlmon.processor.window.providers import ProviderUse
+from otel_mlmon.processor.window.window import Window
 from otel_mlmon.types import ModelKey
+
+MAX_EXEMPLARS: Final = 5
 
 REPEAT_WITHIN_S: Final = 3600.0
 """What fires again within this of its end repeats itself."""
@@ -29,12 +36,8 @@ What swings around a bound is as long out of breach as in it, and evidence is la
 with a period of 40 min it fell back 1,190 s before the next alarm, after 1,290 s in breach.
 """
 
-MAX_EXEMPLARS: Final = 5
-
-RETIRED_AFTER_S: Final = 300.0
-"""How long a version has no traffic while another one has some until it is retired."""
-RETIRED: Final = "This version is retired: it had no traffic for 5 minutes while another version had some."
-"""Why its alerts end."""
+RETIRED: Final = "This version is retired: it had no traffic for {} while another version had some."
+"""Why the alerts of a version end that another one replaced."""
 
 
 def repeat_hold_s(repeats: int) -> float:
@@ -117,6 +120,37 @@ class RuleRecord:
         self.causes[stream] = cause
         self.judged_ns[stream] = now_ns
         self.exemplars = tuple(dict.fromkeys((*exemplars, *self.exemplars)))[:MAX_EXEMPLARS]
+
+    def judge(self, rule: Rule, window: Window, score: Score, counts: OnsetCounts, now_ns: int) -> bool:
+        """Judges one stream and stores the outcome; returns whether there was one. The guard counts a failure."""
+        stream = window.stream.stream
+        outcome: Judgement = None
+        has_failed = True
+        with guard("alert"):
+            outcome = rule.judge(window, score, counts)
+            has_failed = False
+        if has_failed:
+            self.add_failure(stream, now_ns)
+            return True
+        self.is_unknown = outcome == "unknown"
+        is_sent_again = is_back(self.causes.get(stream), window)
+        if outcome is None and not is_sent_again:
+            return False
+        self.remove_stream(stream)
+        if is_sent_again and not self.causes:
+            self.breached_ns = window.end_ns  # that it is back is sure, and no swing: nothing is held
+        if isinstance(outcome, Cause):
+            self.add_cause(stream, outcome, window.exemplars, now_ns)
+        return True
+
+    def judge_providers(self, rule: ProviderRule, uses: tuple[ProviderUse, ...]) -> bool:
+        """Judges the execution providers of a model version, likewise; what is found is not forgotten with time."""
+        outcome: Judgement = None
+        with guard("alert"):
+            outcome = rule.judge_providers(uses)
+        if outcome is not None:
+            self.causes = {outcome.stream: outcome} if isinstance(outcome, Cause) else {}
+        return outcome is not None
 
     def remove_stream(self, stream: str) -> None:
         """Forgets what is known of one stream."""
@@ -228,12 +262,13 @@ class AlertStore:
         self._stored = self._saved
 
 
-def is_retired(data_ns: int, newest_ns: int, now_ns: int) -> bool:
+def is_retired(data_ns: int, newest_ns: int, now_ns: int, *, after_s: float) -> bool:
     """Returns whether a version is retired.
 
     Args:
         data_ns: When it last had data, Unix nanoseconds.
         newest_ns: When any version of the model last had data.
         now_ns: The time.
+        after_s: How long it has no traffic while another one has some.
     """
-    return (now_ns - data_ns) / 1e9 >= RETIRED_AFTER_S > (now_ns - newest_ns) / 1e9
+    return (now_ns - data_ns) / 1e9 >= after_s > (now_ns - newest_ns) / 1e9

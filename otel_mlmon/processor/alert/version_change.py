@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from otel_mlmon import semconv
@@ -59,7 +59,7 @@ class VersionChange:
             "predictions": self.predictions,
             "compared": self.compared,
             "text": self.text,
-            "moved": [cause.to_dict() for cause in self.causes],
+            "moved": [asdict(cause) for cause in self.causes],
             "absent": list(self.absent),
             "added": list(self.added),
         }

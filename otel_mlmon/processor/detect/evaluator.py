@@ -18,7 +18,6 @@ from typing import Final
 import numpy as np
 
 from otel_mlmon.guard import guard
-from otel_mlmon.processor.detect.alternatives import Direction
 from otel_mlmon.processor.detect.arrays import STAGE, split_into_rounds, stack_counts
 from otel_mlmon.processor.detect.cycles import StreamCycles
 from otel_mlmon.processor.detect.detectable import MAX_DETECTABLE, Detectable
@@ -28,7 +27,7 @@ from otel_mlmon.processor.detect.measure import Sensitivities, StreamRow, measur
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.rare_bins import find_rare_names
 from otel_mlmon.processor.detect.score import Score, Statistics, build_learning_score
-from otel_mlmon.processor.detect.state import CycleState, StreamState
+from otel_mlmon.processor.detect.state import BankKey, CycleState, StreamEntry, StreamState
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.detect.statistics.statistic import Statistic
 from otel_mlmon.processor.detect.threshold import judge_thresholds
@@ -37,43 +36,6 @@ from otel_mlmon.types import Counts
 
 _GUARD: Final = guard(STAGE)
 _LN_10: Final = math.log(10.0)
-
-
-BankKey = tuple[int, Direction]
-"""The number of bins and the direction, which all streams of one bank share."""
-
-
-@dataclass(slots=True, kw_only=True)
-class StreamEntry:
-    """Locates the evidence of one stream, and names the reference, tolerance and direction it is measured against."""
-
-    bank: BankKey
-    row: int
-    bin_names: tuple[str, ...]
-    tolerance: float
-    reference_counts: tuple[float, ...]
-    reference: Reference | None = None
-    """The reference object that last compared equal: most panes come with the same one."""
-
-    def is_against(self, reference: Reference, policy: DetectionPolicy) -> bool:
-        """Checks whether the evidence is against this very reference, tolerance and direction."""
-        if self.tolerance != policy.tolerance or self.bank[1] != policy.direction:
-            return False
-        if self.reference is not reference:
-            if self.bin_names != reference.bins.names or self.reference_counts != tuple(reference.counts.tolist()):
-                return False
-            self.reference = reference
-        return True
-
-    def is_rebinned(self, reference: Reference, policy: DetectionPolicy) -> bool:
-        """Checks whether this reference is the same values in other bins, and judged the same way."""
-        return (
-            self.tolerance == policy.tolerance
-            and self.bank[1] == policy.direction
-            and reference.bins.is_ordered
-            and self.bin_names != reference.bins.names
-            and int(sum(self.reference_counts)) == reference.total
-        )
 
 
 @dataclass(slots=True)
@@ -223,6 +185,10 @@ class Evaluator:
                     is_over=is_over,
                 )
         return results
+
+    def find_detectable(self, stream: StreamKey) -> Detectable | None:
+        """Returns what was measured last of a stream; None before."""
+        return self._sensitivities.find(stream)
 
     def _stream_row(self, stream: StreamKey, reference: Reference | None) -> StreamRow:
         entry, policy = self._entries[stream], self.policy(stream)

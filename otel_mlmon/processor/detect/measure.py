@@ -119,6 +119,10 @@ class Sensitivities:
     def __init__(self) -> None:
         self._measured: dict[StreamKey, tuple[tuple[float, float, int, float], Detectable]] = {}
 
+    def find(self, stream: StreamKey) -> Detectable | None:
+        """Returns what was measured last of a stream; None before."""
+        return self._measured[stream][1] if stream in self._measured else None
+
     def remove(self, stream: StreamKey) -> None:
         """Forgets what was measured of a stream."""
         self._measured.pop(stream, None)

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Final
 from pydantic import Field
 
 from otel_mlmon.processor.alert.alert import Alert
-from otel_mlmon.processor.alert.message import encode_document
+from otel_mlmon.processor.alert.document import encode_document
 from otel_mlmon.processor.config.section import Duration, Section
 from otel_mlmon.processor.notify.notifier import PermanentError, TransientError
 

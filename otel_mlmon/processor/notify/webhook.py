@@ -1,9 +1,9 @@
 """Posts alerts as JSON to an address.
 
-The body is `Alert.to_dict()` with the keys `subject` and `text` for people. Headers: `Idempotency-Key`, the same for
-every attempt of one change of state; with a secret also `X-Mlmon-Timestamp` (Unix seconds) and
-`X-Mlmon-Signature`, which is `v1=` and the hex HMAC-SHA256 of timestamp, a full stop and the body, so neither
-can be changed nor replayed later. Sources: RFC 2104 (HMAC);
+The body is the machine form of the alert (`alert/document.py`, docs/alert.schema.json). Headers: `Idempotency-Key`, the
+same for every attempt of one change of state; with a secret also `X-Mlmon-Timestamp` (Unix seconds) and
+`X-Mlmon-Signature`, which is `v1=` and the hex HMAC-SHA256 of timestamp, a full stop and the body, so neither can be
+changed nor replayed later. Sources: RFC 2104 (HMAC);
 draft-ietf-httpapi-idempotency-key-header.
 """
 
@@ -19,7 +19,7 @@ import httpx
 from pydantic import Field, SecretStr
 
 from otel_mlmon.processor.alert.alert import Alert
-from otel_mlmon.processor.alert.message import encode_document
+from otel_mlmon.processor.alert.document import encode_document
 from otel_mlmon.processor.config.section import Duration, Section, Url
 from otel_mlmon.processor.notify.http import Headers, post
 from otel_mlmon.version import __version__

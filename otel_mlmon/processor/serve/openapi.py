@@ -21,8 +21,6 @@ _JSON: Final = "application/json"
 _REF: Final = "#/components/schemas/{name}"
 _TEXT: Final = {"type": "string"}
 _FLAG: Final = {"type": "string", "enum": ["true", "false"]}
-_ALERT_TEXTS: Final = ("fingerprint", "key", "relearn_command", "silence_command", "text")
-"""What the document of an alert has besides its fields."""
 
 _BEARER: Final = "bearer"
 _BASIC: Final = "basic"
@@ -130,7 +128,6 @@ def create_document(routes: Iterable[BaseRoute], *, version: str) -> dict[str, A
         operation = OPERATIONS.get((method, path))
         if operation is not None:
             paths.setdefault(path, {})[method.lower()] = _describe(method, path, operation, by_type)
-    _add_alert_texts(components["Alert"])
     return {
         "openapi": OPENAPI,
         "info": {"title": "otel_mlmon processor", "version": version},
@@ -187,11 +184,6 @@ def _describe_parameters(path: str, operation: Operation) -> list[dict[str, Any]
     return parameters + [
         {"name": name, "in": "query", "schema": dict(content)} for name, content in (operation.query or {}).items()
     ]
-
-
-def _add_alert_texts(component: dict[str, Any]) -> None:
-    component["properties"] |= {name: dict(_TEXT) for name in _ALERT_TEXTS}
-    component["required"] = sorted(component["properties"])
 
 
 def _allow_null(component: Any) -> Any:

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
 
-from otel_mlmon.processor.alert.alert import Alert, Cause
+from otel_mlmon.processor.alert.alert import Cause
+from otel_mlmon.processor.alert.document import AlertDocument
 
 
 class Latency(Struct):
@@ -172,7 +173,7 @@ class ModelsDocument(Struct):
 class AlertsDocument(Struct):
     """Alerts that are active, and those that ended of late."""
 
-    alerts: list[Alert]
+    alerts: list[AlertDocument]
 
 
 class SilenceDocument(Struct):

@@ -26,6 +26,7 @@ from otel_mlmon.processor.window.limits import Limit
 from otel_mlmon.processor.window.model_windows import ClosedPane, ModelWindows
 from otel_mlmon.processor.window.outcome import PointOutcome, ReferenceOutcome
 from otel_mlmon.processor.window.progress import ModelProgress
+from otel_mlmon.processor.window.providers import ProviderUse
 from otel_mlmon.processor.window.records import load_state, save_state
 from otel_mlmon.processor.window.reference import ModelWindowSettings
 from otel_mlmon.processor.window.reference_export import ModelReference, RelearnRequest
@@ -151,12 +152,9 @@ class WindowAggregator:
         if loaded.model not in self._state.models and len(self._state.embedded) >= MAX_EMBEDDED_REFERENCES:
             return "overflow"
         self._replaced_streams += self._state.add_embedded(reference, profile)
-        _LOG.info(
-            "Model %s %s carries a reference, made %s: its streams are judged by it.",
-            loaded.model.name,
-            loaded.model.version,
-            profile.created,
-        )
+        name, version, _ = loaded.model
+        text = "Model %s %s carries a reference, made %s: its streams are judged by it."
+        _LOG.info(text, name, version, profile.created)
         return "accepted"
 
     def relearn(self, request: RelearnRequest) -> list[StreamKey]:
@@ -209,6 +207,10 @@ class WindowAggregator:
         """Returns the streams that were removed since the last call, so that other steps can drop them too."""
         streams, self._removed_streams = self._removed_streams, []
         return streams
+
+    def provider_reports(self) -> dict[ModelKey, tuple[ProviderUse, ...]]:
+        """Returns the reports on execution providers of models that had one since the last save, or the start."""
+        return {model: self._state.providers[model].uses for model in self._state.reported_models()}
 
     def pop_version_pairs(self) -> list[VersionPair]:
         """Returns the new versions with predictions enough to be held against the version before, each once."""

@@ -136,6 +136,7 @@ def load_state(state: WindowState, repository: Repository, *, now_ns: int) -> No
     load_each(repository, EMBEDDED, lambda reference: _load_embedded(state, reference))
     for providers in load_records(repository, PROVIDERS).values():
         state.providers[providers.model] = providers
+        state.changes.providers.add(providers.model)  # judged again, by rules that may have changed
     for ended in load_records(repository, ENDED).values():
         state.ended[ended.sender] = ended
     for progress in models.values():

@@ -223,6 +223,10 @@ class WindowState:
         """Returns the execution providers that were reported of a model version."""
         return self.providers[key].uses if key in self.providers else ()
 
+    def reported_models(self) -> list[ModelKey]:
+        """Returns the models whose execution providers changed since the last save."""
+        return sorted(self.changes.providers & self.providers.keys())
+
     def remove_providers(self, key: ModelKey) -> None:
         """Removes what was reported of a model's execution providers."""
         del self.providers[key]

@@ -1,75 +1,24 @@
 from __future__ import annotations
 
-import json
+import shlex
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from otel_mlmon.processor.alert.alert import Alert, Link, RuleState
+from otel_mlmon.processor.alert.alert import Alert, AlertAddresses, ExampleTrace, Link, RuleState
 from otel_mlmon.processor.state.repository import decode, encode
-from tests.support.alerts import CAUSE, FIRING, TIME_NS
+from tests.support.alerts import CAUSE, FIRING, RESOLVED
 
-WEB = "127.0.0.1:8080"
+WEB = AlertAddresses(web="127.0.0.1:8080")
 FULL = replace(
     FIRING,
     environment="staging",
     reason="x",
-    web_address="127.0.0.1:8080",
-    links=(Link(name="a", url="https://a"),),
+    addresses=replace(WEB, trace="https://t/{trace_id}", others=(Link(name="a", url="https://a"),)),
     exemplars=("t",),
 )
-
-
-def test_the_json_of_an_alert_has_plain_keys_and_states_by_name() -> None:
-    assert json.loads(json.dumps(FULL.to_dict())) == {
-        "fingerprint": FULL.fingerprint,
-        "key": f"{FULL.fingerprint}-{TIME_NS}-0",
-        "model": "digits",
-        "version": "1",
-        "environment": "staging",
-        "rule": "prediction_drift",
-        "title": "prediction drift",
-        "state": "firing",
-        "previous": "ok",
-        "severity": "critical",
-        "time_ns": TIME_NS,
-        "onset_ns": TIME_NS - 12_000_000_000,
-        "causes": [
-            {
-                "stream": "prediction.label",
-                "value": 0.35,
-                "bound": 0.02,
-                "reference": "class 3: 10 %",
-                "current": "45 %",
-                "current_count": 4210,
-                "reference_count": 5000,
-                "onset_ns": TIME_NS - 12_000_000_000,
-                "bins": list("0123456789"),
-                "reference_shares": [0.1] * 10,
-                "current_shares": [0.06, 0.07, 0.05, 0.45, 0.06, 0.06, 0.07, 0.06, 0.06, 0.06],
-                "details": [],
-                "summary": "total variation 35 %, tolerated 2 % (n = 4 210, reference n = 5 000)",
-                "is_absent": False,
-                "origin": "learned",
-                "margin": 0.0,
-            }
-        ],
-        "exemplars": ["t"],
-        "links": [{"name": "a", "url": "https://a"}],
-        "reason": "x",
-        "sequence": 0,
-        "incident_ns": 0,
-        "first_severity": "",
-        "joined": [],
-        "news": [],
-        "related": [],
-        "silence": "",
-        "missed": [],
-        "is_test": False,
-        "web_address": "127.0.0.1:8080",
-        "relearn_command": "otel-mlmon reference relearn digits@staging --model-version 1 --stream prediction.label",
-        "silence_command": "otel-mlmon alert silence --rule prediction_drift --for 2h digits@staging",
-    }
 
 
 def test_an_alert_is_stored_and_read_back_unchanged() -> None:
@@ -94,14 +43,65 @@ def test_only_ok_resolves() -> None:
     assert FIRING.causes == (CAUSE,)
 
 
+def test_names_in_addresses_are_one_part_of_them() -> None:
+    addresses = AlertAddresses(
+        dashboard="https://d/{model}?v={version}&e={environment}&r={rule}&{other}={}",
+        runbook="https://wiki/runbooks/",
+        trace="https://t/{trace_id}?m={model}",
+        others=(Link(name="chat", url="https://chat/{model}"), Link(name="no", url="javascript:alert(1)")),
+    )
+    alert = replace(FIRING, model="a/b ?&#{rule}", addresses=addresses, exemplars=("1", "../x"))
+    name = "a%2Fb%20%3F%26%23%7Brule%7D"
+    assert alert.links == (
+        Link(name="dashboard", url=f"https://d/{name}?v=1&e=&r=prediction_drift&{{other}}={{}}"),
+        Link(name="runbook", url="https://wiki/runbooks/prediction_drift.md"),
+        Link(name="chat", url=f"https://chat/{name}"),
+    )
+    assert alert.traces == (
+        ExampleTrace(trace_id="1", url=f"https://t/1?m={name}"),
+        ExampleTrace(trace_id="../x", url=f"https://t/..%2Fx?m={name}"),
+    )
+
+
+def test_without_addresses_there_are_no_links_and_without_a_known_port_no_commands() -> None:
+    for web in ("", "127.0.0.1:0"):
+        alert = replace(FIRING, addresses=AlertAddresses(web=web), exemplars=("t",))
+        assert (alert.links, alert.traces) == ((), (ExampleTrace(trace_id="t", url=""),))
+        assert (alert.silence_command, alert.relearn_command) == ("", "")
+
+
 @pytest.mark.parametrize(
-    ("fields", "command"),
+    ("web", "option"),
     [
-        ({}, ""),
-        ({"web_address": "0.0.0.0:81"}, "--for 2h --url http://127.0.0.1:81 digits"),
-        ({"web_address": "127.0.0.1:8080", "model": "-x y", "environment": "a"}, "--for 2h -- '-x y@a'"),
+        ("127.0.0.1:8080", ""),
+        ("0.0.0.0:8080", ""),
+        ("[::]:9", " --url 'http://[::1]:9'"),
+        ("10.0.0.1:8080", " --url http://10.0.0.1:8080"),
     ],
 )
-def test_the_command_that_silences_it_can_be_pasted(fields: dict[str, str], command: str) -> None:
-    text = replace(FIRING, **fields).silence_command  # type: ignore[arg-type]
-    assert text == (f"otel-mlmon alert silence --rule prediction_drift {command}" if command else "")
+def test_commands_ask_the_port_that_the_processor_has(web: str, option: str) -> None:
+    alert = replace(FIRING, addresses=AlertAddresses(web=web))
+    assert alert.silence_command == f"otel-mlmon alert silence digits --rule prediction_drift --for 2h{option}"
+    assert alert.relearn_command.endswith(f" --stream prediction.label{option}")
+    assert replace(alert, state=RuleState.OK).silence_command == RESOLVED.silence_command == ""
+
+
+@given(st.text(min_size=1, max_size=30).filter(str.isprintable))
+@settings(deadline=None, max_examples=100)
+def test_a_shell_reads_any_name_in_a_command_as_one_word(name: str) -> None:
+    alert = replace(FIRING, model=name, version=name, causes=(replace(CAUSE, stream=name),), addresses=WEB)
+    words = shlex.split(alert.relearn_command)
+    assert words.count(name) >= 2
+    assert alert.model_id in words
+    if name.startswith("-"):
+        assert words[-2:] == ["--", alert.model_id]
+
+
+def test_a_silence_is_about_this_model_alone_whatever_it_is_called() -> None:
+    alert = replace(FIRING, model="a*[b]?", addresses=WEB)
+    assert shlex.split(alert.silence_command)[3] == "a[*][[]b][?]"
+
+
+def test_a_character_that_does_not_print_is_spelled_out_for_the_shell() -> None:
+    alert = replace(FIRING, model="a\x1b]'b", addresses=WEB)
+    assert alert.silence_command.startswith("otel-mlmon alert silence $'a\\x1b]\\x27b' --rule")

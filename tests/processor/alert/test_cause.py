@@ -6,7 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_mlmon.processor.alert.cause import BinCounts, OnsetCounts, compute_shares
+from otel_mlmon.processor.alert.message import format_alert
 from otel_mlmon.processor.state.repository import decode, encode
+from otel_mlmon.testing import SimulatedProcessor
 from tests.support.scores import SECOND_NS, judged
 
 NAN = float("nan")
@@ -82,3 +84,15 @@ def test_a_restart_changes_nothing(panes: list[tuple[int, int, int]], data: st.D
 def test_shares_of_nothing_are_zeros() -> None:
     assert compute_shares(np.zeros(2, dtype=np.int64)) == (0.0, 0.0)
     assert compute_shares((1, 3)) == (0.25, 0.75)
+
+
+def test_a_drift_says_how_small_a_shift_is_found() -> None:
+    with SimulatedProcessor({"models": {"*": {"reference": {"learn": 1000}}}}) as processor:
+        for pane in range(40):
+            processor.send_counts("shop", labels={"a": 70, "b": 30} if pane < 30 else {"a": 30, "b": 70})
+            processor.advance(10)
+        (alert,) = processor.find_alerts(rule="prediction_drift")
+        stream = processor.stream("shop", "prediction.label")
+    assert stream is not None
+    assert alert.causes[0].detectable_shift == pytest.approx(stream["detectable"]["shift"], rel=0.5)
+    assert "  Detects   shifts of " in format_alert(alert)

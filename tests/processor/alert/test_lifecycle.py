@@ -95,11 +95,18 @@ def test_drift_fires_once_and_is_resolved_once() -> None:
 
 
 def test_the_alert_says_when_who_and_where_to_look() -> None:
-    run = Run(links={"runbook": "https://wiki"})
+    run = Run(
+        links={"wiki": "https://wiki/{model}"}, runbook_url="https://runbooks/", dashboard_url="https://d?m={model}"
+    )
     entry = judged("input.a", "drift", since_ns=3 * SECOND_NS, exemplars=("t1", "t2"))
     (alert,) = run.alerts.evaluate(MODEL, dict([entry]), ns(7))
     assert (alert.model, alert.version, alert.time_ns, alert.onset_ns) == ("digits", "1", ns(7), 3 * SECOND_NS)
-    assert (alert.exemplars, alert.links) == (("t1", "t2"), (Link(name="runbook", url="https://wiki"),))
+    assert alert.exemplars == ("t1", "t2")
+    assert alert.links == (
+        Link(name="dashboard", url="https://d?m=digits"),
+        Link(name="runbook", url="https://runbooks/data_drift.md"),
+        Link(name="wiki", url="https://wiki/digits"),
+    )
     assert [cause.stream for cause in alert.causes] == ["input.a"]
     (resolved,) = run.alerts.evaluate(MODEL, dict([QUIET]), ns(9))
     assert resolved == replace(alert, state=RuleState.OK, previous=RuleState.FIRING, time_ns=ns(9), sequence=2)
@@ -182,7 +189,7 @@ def test_a_new_version_raises_no_alarm_about_the_old_one() -> None:
     run.pane(800, judged("latency", "ok", model=new), model=new)
     # The old one is retired, and what it fired is over.
     ended = run.alerts.advance_clock(ns(900))
-    assert (changes(ended), [alert.reason for alert in ended]) == ([RESOLVES], [RETIRED])
+    assert (changes(ended), [alert.reason for alert in ended]) == ([RESOLVES], [RETIRED.format("5m")])
     assert run.state("latency") is RuleState.NO_DATA  # of the old one: not ok, and not told
     # A day later the old version is forgotten.
     run.pane(86400, judged("latency", "ok", model=new), model=new)
@@ -662,7 +669,7 @@ def test_a_version_that_was_replaced_is_retired_after_five_minutes(at_s: float, 
     run.pane(at_s - 1, judged("latency", "ok", model=new), model=new)
     ended = run.alerts.advance_clock(ns(at_s))
     assert changes(ended) == change
-    assert [alert.reason for alert in ended] == [RETIRED] * len(change)
+    assert [alert.reason for alert in ended] == [RETIRED.format("5m")] * len(change)
 
 
 def test_no_version_is_retired_while_none_has_traffic_and_one_that_comes_back_is_judged_again() -> None:
@@ -702,7 +709,9 @@ def test_the_statuses_of_rules_say_since_when_and_why() -> None:
     run = Run()
     run.pane(1, judged("input.a", "drift", pane=(100, 0)), judged("latency", "ok"))
     statuses = {status.rule: status for status in run.alerts.current()}
-    assert list(statuses) == ["latency", "errors", "prediction_drift", "confidence", "data_drift", "no_data"]
+    assert list(statuses) == [
+        "latency", "errors", "prediction_drift", "confidence", "data_drift", "execution_provider", "no_data",
+    ]  # fmt: skip
     drift = statuses["data_drift"]
     assert (drift.model, drift.state, drift.changed_ns, drift.severity) == (MODEL, RuleState.FIRING, ns(1), "critical")
     assert [cause.stream for cause in drift.causes] == ["input.a"]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_mlmon.processor.alert.alert import Link, RuleState
+from otel_mlmon.processor.alert.alert import AlertAddresses, Link, RelatedRule, RuleState
 from otel_mlmon.processor.alert.cause import describe_change, estimate_quantile, format_percent
 from otel_mlmon.processor.alert.message import format_alert, format_title
 from otel_mlmon.processor.alert.rules.rule import RULES
@@ -23,10 +23,14 @@ BRIGHTNESS = replace(CAUSE, stream="input.image.brightness", reference="mean 0.3
 def test_a_firing_alert_says_what_how_much_since_when_and_what_to_do() -> None:
     alert = replace(
         FIRING,
-        causes=(CAUSE, replace(BRIGHTNESS, origin="file")),
+        causes=(CAUSE, replace(BRIGHTNESS, origin="version")),
         exemplars=("4bf92f3577b34da6a3ce929d0e0e4736",),
-        links=(Link(name="runbook", url="https://wiki/x"),),
-        web_address="127.0.0.1:8080",
+        addresses=AlertAddresses(
+            web="127.0.0.1:8080",
+            trace="https://jaeger/trace/{trace_id}",
+            others=(Link(name="wiki", url="https://wiki/{model}/{rule}"),),
+        ),
+        related=(RelatedRule(rule="data_drift", title="data drift", stream="input.age", onset_ns=CAUSE.onset_ns),),
     )
     assert (
         format_alert(alert)
@@ -49,10 +53,13 @@ FIRING · critical · digits 1 · prediction drift
                     and 2 that moved less
 
   Also      input.image.brightness: mean 0.31 → mean 0.17
-  Traces    4bf92f3577b34da6a3ce929d0e0e4736
-  Link      runbook: https://wiki/x
+  Related   data drift (input.age) since 2025-11-22 14:00:00 UTC, probably of the same cause
+  Traces    https://jaeger/trace/4bf92f3577b34da6a3ce929d0e0e4736
+  Dashboard http://127.0.0.1:8080/alerts/48da1b4673cf5396
+  Runbook   http://127.0.0.1:8080/runbooks/prediction_drift.md
+  Link      wiki: https://wiki/digits/prediction_drift
   If normal otel-mlmon reference relearn digits --model-version 1 --stream prediction.label
-  Silence   otel-mlmon alert silence --rule prediction_drift --for 2h digits"""
+  Silence   otel-mlmon alert silence digits --rule prediction_drift --for 2h"""
     )
 
 
@@ -80,8 +87,12 @@ def test_latency_is_a_share_of_calls() -> None:
         reference_shares=(0.99, 0.01),
         current_shares=(0.93, 0.07),
         summary="share 7 %, tolerated 1 % (n = 4 210)",
+        origin="",
+        detectable_shift=0.04,
     )
     text = format_alert(replace(FIRING, rule="latency", causes=(cause,)))
+    assert "  What      latency: 1 % over 200 ms → 7 %\n" in text
+    assert "  Detects   shifts of 4 % or more within a day\n" in text
     assert "How much  share 7 %, tolerated 1 % (n = 4 210)" in text
     assert "  over         1 % ▏                    7 % █▏" in text
 
@@ -125,7 +136,7 @@ shares = st.lists(st.floats(0, 1), min_size=0, max_size=30)
     st.text(max_size=40),
 )
 @settings(deadline=None, max_examples=100)
-def test_any_alert_fits_into_25_lines(
+def test_any_alert_fits_into_32_lines(
     numbers: list[float], others: int, rule: str, state: RuleState, has_unicode: bool, name: str
 ) -> None:
     stream = "".join(character for character in name if character.isprintable())
@@ -142,9 +153,13 @@ def test_any_alert_fits_into_25_lines(
         state=state,
         causes=(cause,) * others,
         exemplars=("t",) * 9,
-        links=(Link(name="a", url="b"),) * 9,
+        addresses=AlertAddresses(
+            web="127.0.0.1:8080", trace="https://{trace_id}", others=(Link(name="a", url="https://b"),) * 9
+        ),
+        related=(RelatedRule(rule="a", title=name, stream=name, onset_ns=0),) * others,
+        news=(name,) * others,
     )
-    assert len(format_alert(alert, is_unicode=has_unicode).split("\n")) <= 25
+    assert len(format_alert(alert, is_unicode=has_unicode).split("\n")) <= 32
 
 
 def test_details_do_not_repeat_the_first_line() -> None:

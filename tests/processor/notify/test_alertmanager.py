@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from otel_mlmon.errors import ConfigurationError
-from otel_mlmon.processor.alert.alert import Link, RuleState
+from otel_mlmon.processor.alert.alert import AlertAddresses, Link, RuleState
 from otel_mlmon.processor.config.load import load_config
 from otel_mlmon.processor.notify.alertmanager import AlertmanagerNotifier, AlertmanagerSection, build_alerts
 from otel_mlmon.processor.notify.notifier import TransientError
@@ -32,14 +32,14 @@ def facts(alert: Any) -> list[tuple[str, str, bool]]:
 
 
 def test_it_ends_four_renewals_from_now_and_holds_no_value_in_a_label() -> None:
-    alert = replace(BEGUN, links=(Link(name="runbook", url="https://wiki"),), web_address="127.0.0.1:8080")
+    alert = replace(BEGUN, addresses=AlertAddresses(web="127.0.0.1:8080", runbook="https://wiki"))
     (document,) = build_alerts(alert, SECTION, now_s=NOW_S)
     assert document["labels"] == LABELS
     assert (document["startsAt"], document["endsAt"]) == (
         "2025-11-22T14:00:12.000+00:00", "2025-11-22T14:05:40.000+00:00",
     )  # fmt: skip
     assert document["generatorURL"] == "http://127.0.0.1:8080/api/v1/alerts"
-    assert document["annotations"]["runbook"] == "https://wiki"
+    assert document["annotations"]["runbook"] == "https://wiki/prediction_drift.md"
 
 
 def test_a_severity_that_rises_is_posted_and_the_old_one_resolved_for_every_cause() -> None:
@@ -81,7 +81,8 @@ def test_a_name_that_cannot_be_one_is_a_fault_of_the_configuration(
 def test_names_of_links_become_names_of_annotations_and_a_test_has_a_label() -> None:
     section = SECTION.model_copy(update={"annotations": {"owner": "ann"}})
     links = (Link(name="Our dashboard", url="https://a"), Link(name="1st", url="https://b"))
-    (document,) = build_alerts(replace(BEGUN, links=links, is_test=True), section, now_s=NOW_S)
+    alert = replace(BEGUN, addresses=AlertAddresses(others=links), is_test=True)
+    (document,) = build_alerts(alert, section, now_s=NOW_S)
     texts = {name: text for name, text in document["annotations"].items() if name not in ("summary", "description")}
     assert texts == {"owner": "ann", "Our_dashboard": "https://a", "_1st": "https://b"}
     assert document["labels"] == {**LABELS, "test": "true"}

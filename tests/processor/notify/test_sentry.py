@@ -12,7 +12,7 @@ import sentry_sdk
 from pydantic import ValidationError
 from sentry_sdk import integrations
 
-from otel_mlmon.processor.alert.alert import Alert, Link, RuleState
+from otel_mlmon.processor.alert.alert import Alert, AlertAddresses, Link, RuleState
 from otel_mlmon.processor.notify.notifier import PermanentError, TransientError
 from otel_mlmon.processor.notify.sentry import SentryNotifier, SentrySection, monitor_slug
 from tests.support.alerts import FIRING, RESOLVED, TIME_NS
@@ -36,7 +36,11 @@ def items(server: WebhookServer) -> list[tuple[str, Any]]:
 
 def test_what_begins_and_grows_is_one_issue_and_the_end_is_a_check_in() -> None:
     with sentry() as (notifier, server):
-        for alert in (replace(FIRING, links=(Link(name="runbook", url="https://wiki"),)), UPDATE, RESOLVED):
+        for alert in (
+            replace(FIRING, addresses=AlertAddresses(others=(Link(name="wiki", url="https://wiki"),))),
+            UPDATE,
+            RESOLVED,
+        ):
             notifier.notify(alert)
         (event, failed, grown, passed) = [payload for _, payload in items(server)]
     assert [kind for kind, _ in items(server)] == ["event", "check_in", "event", "check_in"]
@@ -50,7 +54,7 @@ def test_what_begins_and_grows_is_one_issue_and_the_end_is_a_check_in() -> None:
         "ml.alert.state": "firing", "ml.alert.severity": "critical",
     }  # fmt: skip
     assert event["contexts"]["alert"]["causes"][0]["now"] == "45 %"
-    assert event["extra"] == {"runbook": "https://wiki"}
+    assert event["extra"] == {"wiki": "https://wiki"}
     assert [(check["monitor_slug"], check["status"]) for check in (failed, passed)] == [(SLUG, "error"), (SLUG, "ok")]
     assert failed["check_in_id"] != passed["check_in_id"]
 

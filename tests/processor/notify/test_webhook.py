@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from otel_mlmon.processor.alert.message import format_alert, format_title
+from otel_mlmon.processor.alert.document import encode_document
 from otel_mlmon.processor.notify.notifier import PermanentError, TransientError
 from otel_mlmon.processor.notify.webhook import WebhookNotifier
 from tests.support.alerts import FIRING, RESOLVED
@@ -22,8 +22,8 @@ def test_an_alert_is_posted_as_json_with_its_text() -> None:
         WebhookNotifier(server.url, headers={"Authorization": "Bearer t"}).notify(FIRING)
         (request,) = server.wait_for(1)
     assert request.path == "/hook"
-    document = json.loads(json.dumps(FIRING.to_dict()))
-    assert json.loads(request.body) == {**document, "subject": format_title(FIRING), "text": format_alert(FIRING)}
+    assert request.body == encode_document(FIRING)
+    assert json.loads(request.body)["text"].startswith("FIRING · critical · digits 1")
     assert (request.headers["content-type"], request.headers["authorization"]) == ("application/json", "Bearer t")
     assert "x-mlmon-signature" not in request.headers
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from otel_mlmon import semconv
 from otel_mlmon.processor.alert.alert import Cause, Severity
 from otel_mlmon.processor.alert.cause import OnsetCounts, ratio_cause
-from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection, judge_evidence, ratio_severity
+from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection, burn_rate_severity, judge_evidence
 from otel_mlmon.processor.config.section import Duration, Ratio
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.score import Score
@@ -46,12 +46,12 @@ class LatencyRule:
         return judge_evidence(
             window,
             score,
-            lambda reference: ratio_cause(window, reference, score, counts.since_onset(window), bound=bound, of=of),
+            lambda reference: ratio_cause(window, reference, score, counts, bound=bound, of=of),
         )
 
     def severity(self, causes: Iterable[Cause]) -> Severity:
-        """Returns the severity by how far the allowed ratio is exceeded."""
-        return ratio_severity(causes)
+        """Returns the severity by how fast the budget is spent."""
+        return burn_rate_severity(causes)
 
 
 def _format_seconds(seconds: float) -> str:

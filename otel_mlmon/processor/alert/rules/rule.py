@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, ClassVar, Final, Literal, Protocol, TypeAlias
+from typing import Any, ClassVar, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 from pydantic import Field
 
@@ -23,6 +23,7 @@ from otel_mlmon.processor.detect.detectable import MAX_DETECTABLE
 from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.score import Score
 from otel_mlmon.processor.window.progress import Absence
+from otel_mlmon.processor.window.providers import ProviderUse
 from otel_mlmon.processor.window.window import Reference, Window
 from otel_mlmon.registry import Registry
 
@@ -33,8 +34,13 @@ yet, `unknown` if it cannot become known as long as the model's reference stays 
 CRITICAL_TOTAL_VARIATION: Final = 0.25
 """A drift is critical if a quarter of the data moved."""
 
-CRITICAL_RATIO_FACTOR: Final = 5.0
-"""Slow or failed calls are critical at five times the ratio that is allowed."""
+FAST_BURN_RATE: Final = 14.4
+"""Slow or failed calls are critical at so many times the ratio that is allowed: in an hour 2 % of a month's budget."""
+SLOW_BURN_RATE: Final = 6.0
+"""They are critical at so many times, too, once `SLOW_BUDGET` of a month's budget is spent: after six hours.
+
+Source: Google, The Site Reliability Workbook, chapter 5, table 5-8."""
+SLOW_BUDGET: Final = 0.05
 
 NO_DATA: Final = "no_data"
 """The rule that time alone breaches, and no stream."""
@@ -98,6 +104,14 @@ class Rule(Protocol):
 
     def severity(self, causes: Iterable[Cause]) -> Severity:
         """Returns how severe a breach is, by the size of its effect and never by the amount of evidence."""
+
+
+@runtime_checkable
+class ProviderRule(Protocol):
+    """A rule that judges the execution providers that processes report of a model version."""
+
+    def judge_providers(self, uses: Iterable[ProviderUse]) -> Judgement:
+        """Judges all that was reported of a model version."""
 
 
 class ModelRules:
@@ -204,9 +218,17 @@ def drift_severity(causes: Iterable[Cause]) -> Severity:
     return "critical" if is_critical else "warning"
 
 
-def ratio_severity(causes: Iterable[Cause]) -> Severity:
-    """Returns how severe slow or failed calls are: critical from five times the allowed ratio on."""
-    is_critical = any(cause.value >= CRITICAL_RATIO_FACTOR * cause.bound for cause in causes)
+def burn_rate_severity(causes: Iterable[Cause]) -> Severity:
+    """Returns how severe slow or failed calls are, by how fast they spend a month's budget.
+
+    Critical is a fast burn over the last hour (or since the onset, if that is shorter), and a slow one that has lasted.
+    Of a large budget, which a fast burn could never reach, it is critical to be halfway to no call that is good.
+    """
+    is_critical = any(
+        cause.value >= min(FAST_BURN_RATE * cause.bound, (1 + cause.bound) / 2)
+        or (cause.value >= SLOW_BURN_RATE * cause.bound and cause.budget_spent >= SLOW_BUDGET)
+        for cause in causes
+    )
     return "critical" if is_critical else "warning"
 
 
@@ -223,6 +245,7 @@ RULES: Final[Registry[type[Rule]]] = Registry(
         "data_drift": f"{_FOLDER}.data_drift:DataDriftRule",
         "statistic": f"{_FOLDER}.statistic:StatisticRule",
         VERSION_DRIFT: f"{_FOLDER}.version_drift:VersionDriftRule",
+        "execution_provider": f"{_FOLDER}.execution_provider:ExecutionProviderRule",
         NO_DATA: f"{_FOLDER}.no_data:NoDataRule",
     },
 )

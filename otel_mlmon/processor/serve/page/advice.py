@@ -184,6 +184,7 @@ _RULE_ACTIONS: Final = {
     "latency": "Open a slow trace; compare load, batch size and machine with the time before.",
     "errors": "Open a trace of a failed call: its exception says what went wrong.",
     "confidence": "Look at inputs of the least confident predictions; labels of a sample would show the accuracy.",
+    "execution_provider": "Look at driver, libraries and device of the machine, and restart the service then.",
     "accuracy": "Label a sample of recent predictions: the accuracy is an estimate from confidences, no measurement.",
     "no_data": "Look whether the service runs, and whether its telemetry reaches the Collector (otel-mlmon doctor).",
     "version_drift": "Compare the versions; if what moved was not meant to, go back to the version before.",

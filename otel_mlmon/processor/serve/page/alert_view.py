@@ -4,29 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import quote
 
-from otel_mlmon.processor.serve.page.addresses import build_commands, build_silence_command, model_url, stream_url
+from otel_mlmon.processor.serve.page.addresses import build_commands, model_url, stream_url
 from otel_mlmon.processor.serve.page.advice import describe_condition, find_alerts
 from otel_mlmon.processor.serve.page.source import Source
 
 Document = Mapping[str, Any]
 
 
-def list_traces(alerts: Iterable[Document]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Lists the traces of alerts, each with the links that have a place for its id."""
-    traces: dict[str, list[tuple[str, str]]] = {}
-    for alert in alerts:
-        for trace in alert["exemplars"]:
-            traces.setdefault(
-                str(trace),
-                [
-                    (link["name"], link["url"].replace("{trace_id}", quote(str(trace), safe="")))
-                    for link in alert["links"]
-                    if "{trace_id}" in link["url"] and is_web_address(link["url"])
-                ],
-            )
+def list_traces(alerts: Iterable[Document]) -> list[tuple[str, str]]:
+    """Lists the traces of alerts, each with its address; that is empty if there is none."""
+    traces = {
+        str(trace["trace_id"]): trace["url"] if is_web_address(trace["url"]) else ""
+        for alert in alerts
+        for trace in alert["traces"]
+    }
     return list(traces.items())[:12]
+
+
+def list_links(alert: Document) -> list[Document]:
+    """Lists the links of an alert; what is at this port is addressed without a host, since we may have another name."""
+    own, base = f"/alerts/{alert['fingerprint']}", alert["web_url"]
+    links = [
+        {**link, "url": link["url"].removeprefix(base) if base and link["url"].startswith(f"{base}/") else link["url"]}
+        for link in alert["links"]
+        if is_web_address(link["url"])
+    ]
+    return [link for link in links if link["url"] != own]
 
 
 def is_web_address(url: str) -> bool:
@@ -73,7 +77,7 @@ def build_alert(source: Source, alert: Document) -> dict[str, Any]:
             for cause in alert["causes"]
         ],
         "traces": list_traces([alert]),
-        "links": [link for link in alert["links"] if is_web_address(link["url"]) and "{" not in link["url"]],
-        "silence": build_silence_command(alert),
+        "links": list_links(alert),
+        "silence": alert["silence_command"],
         "commands": build_commands(model_id, alert["version"]) if model_id is not None else [],
     }

@@ -10,10 +10,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markdown_it import MarkdownIt
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
@@ -68,6 +71,7 @@ class Page:
         self._clock_ns = clock_ns
         self._listeners = 0
         self._environment = _create_environment()
+        self._runbooks = _load_runbooks()
         self._static = {
             name: files(__package__).joinpath("static", name).read_text(encoding="utf-8") for name in STATIC
         }
@@ -79,6 +83,7 @@ class Page:
             Route("/models/{path:path}", self._answer(self._model)),
             Route("/alerts", self._answer(self._alerts)),
             Route("/alerts/{id}", self._answer(self._alert)),
+            Route("/runbooks/{name}", self._answer(self._show_runbook)),
             Route("/setup", self._answer(self._show_setup)),
             Route("/updates", self._updates),
             Route("/static/{name}", self._serve_static),
@@ -139,6 +144,13 @@ class Page:
                 return self._render("alert", source, title="Alert", **alert_view.build_alert(source, alert))
         raise PageMissingError("There is no such alert any more. Past alerts are kept for a while only.")
 
+    def _show_runbook(self, request: Request, source: Source) -> str:
+        name = request.path_params["name"]
+        if name not in self._runbooks:
+            raise PageMissingError("There is no such runbook. Of a rule that a package added, ask the package.")
+        text = Markup(self._runbooks[name])  # noqa: S704 (rendered of our own files, which hold no HTML)
+        return self._render("runbook", source, title="Runbook", text=text)
+
     def _show_setup(self, _: Request, source: Source) -> str:
         values = findings.build_findings(source.overview, source.setup, now_ns=source.now_ns)
         return self._render("setup", source, title="Setup", **values)
@@ -197,6 +209,15 @@ def _create_environment() -> Environment:
     }
     environment.globals["format_age"] = words.format_age
     return environment
+
+
+def _load_runbooks() -> dict[str, str]:
+    """Renders the runbooks as HTML, by file name: those of the wheel, or docs/runbooks of a checkout."""
+    packaged = Path(__file__).with_name("runbooks")
+    folder = packaged if packaged.is_dir() else Path(__file__).parents[4] / "docs" / "runbooks"
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+    texts = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.md"))}
+    return {name: markdown.render(text.replace("](", "](/runbooks/")) for name, text in texts.items()}
 
 
 def _html(text: str, status: int = 200) -> Response:

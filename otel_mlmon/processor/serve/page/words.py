@@ -47,6 +47,7 @@ RULES: Final = {
     "accuracy": "estimated accuracy too low",
     "data_drift": "inputs changed",
     "version_drift": "a new version differs",
+    "execution_provider": "accelerator lost",
     "no_data": "no predictions",
     "statistic": "a statistic passed its threshold",
 }

@@ -167,7 +167,7 @@ def test_the_whole_story_fires_when_accuracy_falls_as_confidence_shows_and_resol
     assert during < before - 0.08  # it fell in truth
     assert text.startswith("FIRING · warning · fraud 1 · estimated accuracy\n")
     assert "an estimate from confidences, no measurement" in text
-    assert "prediction.confidence moved: accuracy 91.9 % of 20 000 labelled → an estimated " in text
+    assert "prediction.confidence: accuracy 91.9 % of 20 000 labelled → an estimated " in text
     assert "reference relearn" not in text
 
 

@@ -26,7 +26,9 @@ def test_the_ratio_of_slow_calls_in_numbers_and_words() -> None:
         bins=("within", "over"),
         reference_shares=(0.99, 0.01),
         current_shares=(0.93, 0.07),
+        details=("7 times the rate that is allowed: a month's budget is gone in 4.3 days",),
         summary="share 7 %, tolerated 1 % (n = 100)",
+        budget_spent=0.07 / 0.01 * 5 / 2_592_000,
         margin=0.5,
     )
 

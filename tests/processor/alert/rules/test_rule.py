@@ -8,9 +8,9 @@ import pytest
 from otel_mlmon.processor.alert.rules.rule import (
     RULES,
     ModelRules,
+    burn_rate_severity,
     drift_severity,
     judge_evidence,
-    ratio_severity,
 )
 from otel_mlmon.processor.config.model import Config
 from otel_mlmon.processor.detect.policy import DetectionPolicy
@@ -46,7 +46,9 @@ def test_every_stream_has_its_rule_and_policy(stream: str, rule: str, policy: De
 
 
 def test_the_active_rules_are_listed_in_the_order_of_the_registry() -> None:
-    assert list(rules_of().active) == ["latency", "errors", "prediction_drift", "confidence", "data_drift", "no_data"]
+    assert list(rules_of().active) == [
+        "latency", "errors", "prediction_drift", "confidence", "data_drift", "execution_provider", "no_data",
+    ]  # fmt: skip
     named = rules_of(accuracy={"min": "90%"}, statistic=THRESHOLDS, version_drift={"enabled": True})
     assert tuple(named.active) == RULES.names()
 
@@ -59,7 +61,7 @@ def test_a_rule_that_is_switched_off_is_left_out_and_hides_no_other(name: str) -
     assert list(rules.active) == [other for other in rules_of().active if other != name]
     streams = ("latency", "errors", "prediction.label", "prediction.confidence", "input.age")
     judging = [rule for stream in streams for rule, _ in rules.find_rules(stream)]
-    assert judging == [other for other in rules.active if other != "no_data"]
+    assert judging == [other for other in rules.active if other not in ("execution_provider", "no_data")]
 
 
 def test_a_stream_without_an_active_rule_is_not_evaluated() -> None:
@@ -89,14 +91,28 @@ def test_a_drift_is_critical_from_a_quarter_on(value: float, severity: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("value", "severity"), [(0.011, "warning"), (0.0499, "warning"), (0.05, "critical"), (1.0, "critical")]
+    ("value", "bound", "spent", "severity"),
+    [
+        (0.143, 0.01, 0.0, "warning"),
+        (0.145, 0.01, 0.0, "critical"),  # fast: 14.4 times
+        (0.061, 0.01, 0.049, "warning"),
+        (0.061, 0.01, 0.051, "critical"),  # slow: 6 times, and 5 % of the budget is gone
+        (0.059, 0.01, 0.5, "warning"),  # slow enough for a working day, however long it lasts
+        (0.59, 0.2, 0.0, "warning"),
+        (0.61, 0.2, 0.0, "critical"),  # 14.4 times a fifth is more than all calls
+        (0.76, 0.5, 0.0, "critical"),
+        (0.74, 0.5, 0.9, "warning"),
+    ],
 )
-def test_a_ratio_is_critical_from_five_times_the_allowed_on(value: float, severity: str) -> None:
-    assert ratio_severity([replace(CAUSE, value=0.01, bound=0.01), replace(CAUSE, value=value, bound=0.01)]) == severity
+def test_slow_or_failed_calls_are_critical_by_how_fast_they_spend_the_budget(
+    value: float, bound: float, spent: float, severity: str
+) -> None:
+    cause = replace(CAUSE, value=value, bound=bound, budget_spent=spent)
+    assert burn_rate_severity([replace(CAUSE, value=0.01, bound=0.01), cause]) == severity
 
 
 def test_nothing_is_a_warning() -> None:
-    assert (drift_severity([]), ratio_severity([])) == ("warning", "warning")
+    assert (drift_severity([]), burn_rate_severity([])) == ("warning", "warning")
 
 
 @pytest.mark.parametrize(("status", "outcome"), [("drift", CAUSE), ("ok", "ok"), ("learning", None)])

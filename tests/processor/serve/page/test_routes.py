@@ -12,8 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from otel_mlmon.processor.alert.alert import Alert, Cause, Link, RuleState
-from otel_mlmon.processor.alert.message import format_alert
+from otel_mlmon.processor.alert.alert import Alert, AlertAddresses, Cause, Link, RuleState
+from otel_mlmon.processor.alert.document import build_document
+from otel_mlmon.processor.alert.rules.rule import RULES
 from otel_mlmon.processor.serve.api import create_app
 from otel_mlmon.processor.serve.page.history import History
 from otel_mlmon.processor.serve.server import WebServer
@@ -138,9 +139,13 @@ def hostile_alert(name: str, document: dict[str, Any]) -> dict[str, Any]:
         model=document["name"], version=document["version"], environment=document["environment"], rule="data_drift",
         title=name, state=RuleState.FIRING, previous=RuleState.OK, severity="critical", time_ns=START_NS,
         onset_ns=START_NS, causes=(cause,), exemplars=(name,), reason=name, silence=name,
-        links=(Link(name=name, url="javascript:alert(1)"), Link(name=name, url="https://x.example/{trace_id}")),
+        addresses=AlertAddresses(
+            web="127.0.0.1:8080", trace="https://x.example/{trace_id}?{model}", others=(
+                Link(name=name, url="javascript:alert(1)"), Link(name=name, url="https://x.example/{model}"),
+            ),
+        ),
     )  # fmt: skip
-    return {**alert.to_dict(), "text": format_alert(alert)}
+    return build_document(alert)
 
 
 def test_hostile_names_are_harmless_everywhere() -> None:
@@ -162,12 +167,21 @@ def test_hostile_names_are_harmless_everywhere() -> None:
     assert any(address.startswith("/alerts/") for address in pages)
     for address, text in pages.items():
         if address.startswith("/alerts/"):
-            for words in ("As it was told", "otel-mlmon alert silence --rule ", "Nobody is notified: "):
+            for words in ("As it was told", "otel-mlmon alert silence ", "Nobody is notified: "):
                 assert words in text
         assert not {"\u202e", "\x00"} & set(text)
         assert "<script>alert" not in text
         assert "' onmouseover='x\"" not in text
         assert len(text) < 300_000
+
+
+def test_every_runbook_is_a_page_and_none_else_is(client: httpx.Client) -> None:
+    for name in ("README", *RULES.names()):
+        answer = client.get(f"/runbooks/{name}.md")
+        assert (answer.status_code, answer.text.count("<h1>")) == (200, 1)
+        assert ("<table>" in answer.text, "](" in answer.text) == (True, False)
+    for name in ("none.md", "..%2FREADME.md", "data_drift"):
+        assert client.get(f"/runbooks/{name}").status_code == 404
 
 
 def test_a_broken_source_is_an_answer() -> None:

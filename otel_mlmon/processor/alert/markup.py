@@ -1,0 +1,73 @@
+"""An alert for people as Markdown, for chats, and as HTML, for mail. The content is that of `message.py`.
+
+Names come from outside, so nothing of them is read as markup. In HTML all is escaped by Jinja2. In Markdown every text
+with a name in it is code: chats disagree on how else a character is escaped, and code neither links nor mentions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from otel_mlmon.processor.alert.alert import Alert
+from otel_mlmon.processor.alert.message import Row, build_message, format_bins
+
+
+def format_markdown(alert: Alert) -> str:
+    """Formats an alert as Markdown that CommonMark, Slack, Discord, Teams and Telegram read alike."""
+    message = build_message(alert)
+    lines = [f"**{_code(message.title)}**", "", *_list_rows(message.facts)]
+    if message.bins:
+        lines += ["", *_fence("\n".join(format_bins(message))), ""]
+    lines += [*_list_rows(message.notes), *_list_rows(message.links)]
+    for row in message.commands:
+        lines += ["", f"{row.head}:", *_fence(row.text)]
+    return "\n".join(lines) + "\n"
+
+
+def format_html(alert: Alert) -> str:
+    """Formats an alert as a whole HTML document: inline styles only, no script, and nothing to be loaded."""
+    return _load_template().render(alert=alert, message=build_message(alert))
+
+
+def _list_rows(rows: Iterable[Row]) -> Iterator[str]:
+    for row in rows:
+        head = f"**{row.head}** " if row.head else ""
+        yield f"- {head}" + (f"[{_label(row.text)}]({_escape_url(row.url)})" if row.url else _code(row.text))
+
+
+def _code(text: str) -> str:
+    """Formats text of one line as code; there is no spelling of a backtick in it that all chats read."""
+    return f"`{text.replace('`', 'ˋ')}`" if text.strip() else ""
+
+
+def _fence(text: str) -> list[str]:
+    """Returns a block of code, fenced by more backticks than it holds."""
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return [fence, text, fence]
+
+
+def _label(text: str) -> str:
+    """Returns the text of a link, without what could end it or make more of it."""
+    return re.sub(r"(?<![^\W_])_|_(?![^\W_])|[^\w .,:-]", "·", text)
+
+
+def _escape_url(url: str) -> str:
+    return re.sub(r"[()<>\s\\`]", lambda match: f"%{ord(match[0]):02X}", url)
+
+
+@lru_cache(maxsize=1)
+def _load_template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("otel_mlmon.processor.alert"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("message.html.j2")

@@ -1,0 +1,108 @@
+"""Rule `execution_provider`: a model version that ran on an accelerator runs on a lesser execution provider now.
+
+Processes report the execution provider when they load a model. What they report within ten minutes is one rollout: a
+model that is on an accelerator and on the CPU side by side from the start is meant so. A lesser provider that comes
+later is an incident, until the better one is reported again after that rollout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import ClassVar, Final
+
+from pydantic import Field
+
+from otel_mlmon.processor.alert.alert import Cause, Severity
+from otel_mlmon.processor.alert.cause import OnsetCounts, format_utc
+from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection
+from otel_mlmon.processor.detect.policy import DetectionPolicy
+from otel_mlmon.processor.detect.score import Score
+from otel_mlmon.processor.window.providers import ProviderUse
+from otel_mlmon.processor.window.window import Window
+
+STREAM: Final = "execution_provider"
+"""What its causes are about, in place of a stream."""
+ROLLOUT_NS: Final = 600 * 10**9
+"""Reports that are no further apart belong to one rollout."""
+CPU: Final = "CPUExecutionProvider"
+_RANKS: Final = {
+    CPU: 0,
+    **dict.fromkeys(
+        (
+            "CUDAExecutionProvider", "ROCMExecutionProvider", "DmlExecutionProvider", "CoreMLExecutionProvider",
+            "WebGpuExecutionProvider", "QNNExecutionProvider", "CANNExecutionProvider", "VitisAIExecutionProvider",
+        ),
+        1,
+    ),
+    **dict.fromkeys(
+        ("TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider", "MIGraphXExecutionProvider"), 2
+    ),
+}  # fmt: skip
+"""The larger the faster; of other providers it is not known. Source: onnxruntime's list of execution providers."""
+
+
+class ExecutionProviderSection(RuleSection):
+    """The model lost its accelerator: it runs on a lesser execution provider than before."""
+
+    accept: tuple[str, ...] = Field(
+        default=(), description="Execution providers that are good enough, such as CPUExecutionProvider."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionProviderRule:
+    """Judges what processes report of a model version's execution providers, and no stream."""
+
+    section: ExecutionProviderSection
+    section_type: ClassVar = ExecutionProviderSection
+    title: ClassVar = "execution provider"
+
+    def policy(self, stream: str) -> DetectionPolicy | None:
+        """Returns None: no stream is judged."""
+
+    def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
+        """Returns None: no stream is judged."""
+
+    def judge_providers(self, uses: Iterable[ProviderUse]) -> Judgement:
+        """Judges whether a model version lost its accelerator.
+
+        Args:
+            uses: What was reported of it.
+        """
+        spans: dict[str, tuple[int, int]] = {}
+        requested: dict[str, str] = {}
+        for use in uses:
+            first_ns, last_ns = spans.get(use.provider, (use.first_ns, use.last_ns))
+            spans[use.provider] = (min(first_ns, use.first_ns), max(last_ns, use.last_ns))
+            requested[use.provider] = use.requested or requested.get(use.provider, "")
+        losses = [
+            (-_RANKS[better], _RANKS[lesser], spans[lesser][0], better, lesser)
+            for better in spans
+            for lesser in spans
+            if _RANKS.get(lesser, 9) < _RANKS.get(better, -1)
+            and not any(fnmatchcase(lesser, pattern) for pattern in self.section.accept)
+            and spans[lesser][0] - spans[better][0] > ROLLOUT_NS
+            and spans[better][1] - spans[lesser][1] <= ROLLOUT_NS
+        ]
+        if not losses:
+            return "ok"
+        *_, first_ns, better, lesser = min(losses)
+        used = f"{better} was reported from {format_utc(spans[better][0])} to {format_utc(spans[better][1])}"
+        return Cause(
+            stream=STREAM,
+            value=float(_RANKS[better] - _RANKS[lesser]),
+            bound=0.0,
+            reference=better,
+            current=lesser,
+            current_count=0,
+            reference_count=0,
+            onset_ns=first_ns,
+            details=(f"{requested[lesser]} was asked for",) if requested[lesser] else (),
+            summary=f"{used}, {lesser} since",
+        )
+
+    def severity(self, causes: Iterable[Cause]) -> Severity:
+        """Returns critical if it runs on the CPU: calls usually take many times as long."""
+        return "critical" if any(cause.current == CPU for cause in causes) else "warning"
