@@ -152,7 +152,14 @@ OURS: dict[str, tuple[str, ...]] = {
         "processor.window.providers",
         "processor.window.window",
     ),
-    "processor.alert.records": (*BASE, "processor.alert", "processor.state.repository"),
+    "processor.alert.records": (
+        *BASE,
+        "processor.alert",
+        "processor.detect.score",
+        "processor.state.repository",
+        "processor.window.providers",
+        "processor.window.window",
+    ),
     "processor.alert.rules": (
         *BASE,
         *SECTION,

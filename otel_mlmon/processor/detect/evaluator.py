@@ -24,10 +24,10 @@ from otel_mlmon.processor.detect.detectable import MAX_DETECTABLE, Detectable
 from otel_mlmon.processor.detect.evidence import CALIBRATING, DRIFT, EvidenceBank
 from otel_mlmon.processor.detect.inheritance import Lineage
 from otel_mlmon.processor.detect.measure import Sensitivities, StreamRow, measure_windows
-from otel_mlmon.processor.detect.policy import DetectionPolicy
+from otel_mlmon.processor.detect.policy import BankKey, DetectionPolicy, StreamEntry
 from otel_mlmon.processor.detect.rare_bins import find_rare_names
 from otel_mlmon.processor.detect.score import Score, Statistics, build_learning_score
-from otel_mlmon.processor.detect.state import BankKey, CycleState, StreamEntry, StreamState
+from otel_mlmon.processor.detect.state import CycleState, StreamState
 from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.detect.statistics.statistic import Statistic
 from otel_mlmon.processor.detect.threshold import judge_thresholds

@@ -1,4 +1,4 @@
-"""The state of a stream: where its evidence is, how it is stored so that a restart continues bit for bit, its cycle."""
+"""The stored state of a stream: its evidence, from which a restart continues bit for bit, and its daily cycle."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 
 from otel_mlmon.processor.detect.alternatives import Direction
 from otel_mlmon.processor.detect.cycle_statistics import QUARTERS
-from otel_mlmon.processor.detect.policy import DetectionPolicy
-from otel_mlmon.processor.window.window import Reference
 from otel_mlmon.types import Floats, Ints
 
 
@@ -140,40 +138,3 @@ class CycleState:
     """The accepted days, the oldest first."""
     inherited: list[CycleDay] = field(default_factory=list)
     """Days of the version before, which serve until enough days of their kind are accepted."""
-
-
-BankKey = tuple[int, Direction]
-"""The number of bins and the direction, which all streams of one bank share."""
-
-
-@dataclass(slots=True, kw_only=True)
-class StreamEntry:
-    """Locates the evidence of one stream, and names the reference, tolerance and direction it is measured against."""
-
-    bank: BankKey
-    row: int
-    bin_names: tuple[str, ...]
-    tolerance: float
-    reference_counts: tuple[float, ...]
-    reference: Reference | None = None
-    """The reference object that last compared equal: most panes come with the same one."""
-
-    def is_against(self, reference: Reference, policy: DetectionPolicy) -> bool:
-        """Checks whether the evidence is against this very reference, tolerance and direction."""
-        if self.tolerance != policy.tolerance or self.bank[1] != policy.direction:
-            return False
-        if self.reference is not reference:
-            if self.bin_names != reference.bins.names or self.reference_counts != tuple(reference.counts.tolist()):
-                return False
-            self.reference = reference
-        return True
-
-    def is_rebinned(self, reference: Reference, policy: DetectionPolicy) -> bool:
-        """Checks whether this reference is the same values in other bins, and judged the same way."""
-        return (
-            self.tolerance == policy.tolerance
-            and self.bank[1] == policy.direction
-            and reference.bins.is_ordered
-            and self.bin_names != reference.bins.names
-            and int(sum(self.reference_counts)) == reference.total
-        )
