@@ -122,7 +122,9 @@ class DesignEffects:
         has_estimate = self._arrays["difference_counts"] >= MIN_DIFFERENCES
         return np.where(has_estimate, self._arrays["level_estimates"], np.nan)
 
-    def start(self, row: int, reference: Floats, prior: tuple[float, int] | None = None) -> None:
+    def start(
+        self, row: int, reference: Floats, prior: tuple[float, int] | None = None, *, is_enough: bool = True
+    ) -> None:
         """Begins anew in `row`.
 
         Args:
@@ -130,6 +132,7 @@ class DesignEffects:
             reference: Shares of shape (K,), above 0, that sum to 1.
             prior: φ of the reference, and from how many differences it is known; it holds until enough is known of the
                 live items. None, or too few differences, if it is not known.
+            is_enough: Whether the prior is enough to judge by; else it is a lower bound until enough is known.
         """
         arrays = self._arrays
         arrays.clear(row)
@@ -144,13 +147,13 @@ class DesignEffects:
         if prior is not None and prior[1] >= MIN_DIFFERENCES:
             excess = max(prior[0] - 1.0, 0.0)
             caution = float(level_coefficients(np.array([[prior[1]]]), np.array([freedom]))[0, 3, 0])
-            self._set_prior(row, 1.0 + excess, 1.0 + excess * caution)
+            self._set_prior(row, 1.0 + excess, 1.0 + excess * caution, is_enough=is_enough)
 
-    def _set_prior(self, row: int, estimate: float, divisor: float) -> None:
+    def _set_prior(self, row: int, estimate: float, divisor: float, *, is_enough: bool = True) -> None:
         arrays = self._arrays
         arrays["prior_estimate"][row] = arrays["estimate"][row] = estimate
         arrays["prior_divisor"][row] = arrays["divisor"][row] = divisor
-        arrays["is_calibrated"][row] = True
+        arrays["is_calibrated"][row] = is_enough
 
     def raise_prior(self, row: int, estimate: float) -> None:
         """Takes a φ that was known before for at least so large, until enough is known of the live items."""

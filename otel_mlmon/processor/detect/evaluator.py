@@ -19,7 +19,7 @@ import numpy as np
 
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.detect.arrays import STAGE, split_into_rounds, stack_counts
-from otel_mlmon.processor.detect.cycles import StreamCycles
+from otel_mlmon.processor.detect.cycles import ORIGINS, StreamCycles
 from otel_mlmon.processor.detect.detectable import MAX_DETECTABLE, Detectable
 from otel_mlmon.processor.detect.evidence import CALIBRATING, DRIFT, EvidenceBank
 from otel_mlmon.processor.detect.inheritance import Lineage
@@ -277,6 +277,8 @@ class Evaluator:
             policy.tolerance,
             always_rare=find_rare_names(reference.bins.names),
             design_effect=reference.design_effect,
+            # What the hours of a day do to the shares is not in an hour of values, nor in rows without times.
+            is_effect_enough=self._cycles is None or reference.origin not in ORIGINS,
         )
         if previous is not None and is_rebinned:
             bank.continue_from(row, self._banks[previous.bank], previous.row)

@@ -13,8 +13,8 @@ weight is for the bets on rare bins, and the rest of it for these:
 - Three plug-ins: their alternative q is the exponentially weighted mean of the counts before this pane,
   with half-lives of 100, 1,000 and 10,000 items, shrunk to r with 20 pseudo-counts; their factor for a pane is
   Π L_k^c_k, L the likelihood ratio of `two_sided` or `one_sided`. An eighth each.
-- Universal inference on the pane alone: the Dirichlet(½) marginal likelihood of c over the largest likelihood of c
-  within the null, so that one very large pane is enough whatever moved. The last eighth.
+- Universal inference on the pane alone: the Dirichlet(½) marginal likelihood of c over the largest likelihood of c in
+  the null, so that one very large pane is enough. The last eighth.
 
 Each factor e_j is an e-value given the past, and each component is a CUSUM of its own, W_j ← max(W_j, 1)·e_j. The
 evidence is the largest weighted one, W = max of w_j·W_j.
@@ -70,7 +70,6 @@ CAP: Final = 100.0
 
 MAX_PANE_ITEMS: Final = 1e9
 """A larger pane counts as one of this size: beyond, float64 loses whole nats in ln Γ."""
-
 CALIBRATING: Final = 0
 """Status code of a row whose design effect is not known yet: without it there is no evidence."""
 OK: Final = 1
@@ -149,6 +148,7 @@ class EvidenceBank:
         *,
         always_rare: Bools | None = None,
         design_effect: tuple[float, int] | None = None,
+        is_effect_enough: bool = True,
     ) -> int:
         """Adds a stream, in a free row.
 
@@ -157,6 +157,7 @@ class EvidenceBank:
             tolerance: The total variation that is tolerated, [0, 1].
             always_rare: Which bins have a tolerance of their own whatever their share, shape (K,); None for no bin.
             design_effect: φ of the reference, as `DesignEffects.start` has it.
+            is_effect_enough: Whether it is enough to judge by.
 
         Returns:
             Its row.
@@ -184,7 +185,7 @@ class EvidenceBank:
         self.traffic.start(row)
         if self.rare is not None:
             self.rare.start(row, counts, tolerance, always_rare)
-        self.effects.start(row, arrays["shares"][row], design_effect)
+        self.effects.start(row, arrays["shares"][row], design_effect, is_enough=is_effect_enough)
         return row
 
     def continue_from(self, row: int, previous: EvidenceBank, previous_row: int) -> None:

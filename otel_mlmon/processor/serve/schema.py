@@ -86,6 +86,22 @@ class StatisticValue(Struct):
     noise: float | None
 
 
+class DetectableDocument(Struct):
+    """How small a drift of a stream would be found within a day, and why it is weak if it is."""
+
+    shift: float | None
+    ratio: float | None
+    new_share: float | None
+    probability: float
+    items_per_day: float
+    daily_cycle: float | None
+    max_shift: float
+    sentence: str
+    weakness: str | None
+    reason: str
+    remedy: str
+
+
 class StreamDocument(Struct):
     """What drift is looked for in: one distribution of a model version."""
 
@@ -111,6 +127,7 @@ class StreamDocument(Struct):
     contributions: list[float]
     thresholds: list[ThresholdDocument]
     statistics: dict[str, StatisticValue]
+    detectable: DetectableDocument | None
 
 
 class RuleDocument(Struct):
@@ -251,6 +268,7 @@ class ReferenceDocument(Struct):
     streams: dict[str, dict[str, Any]]
     calibration: dict[str, Any] | UnsetType = UNSET
     unstationary: list[str] | UnsetType = UNSET
+    design_effects: dict[str, dict[str, Any]] | UnsetType = UNSET
 
 
 class SetupDocument(Struct):

@@ -248,7 +248,7 @@ def test_a_prior_holds_until_enough_is_known_of_the_live_items() -> None:
     effects = DesignEffects(3)
     effects.start(0, shares, (8.0, 64))
     assert bool(effects.is_calibrated[0])
-    assert (effects.estimate[0], effects.divisor[0]) == (8.0, pytest.approx(8.4, abs=0.3))
+    assert (effects.estimate[0], effects.divisor[0]) == (8.0, pytest.approx(8.7, abs=0.1))
     row, estimates = np.array([0]), []
     for _ in range(60):
         counts = rng.multinomial(100, shares).astype(np.float64)[None]
@@ -259,6 +259,20 @@ def test_a_prior_holds_until_enough_is_known_of_the_live_items() -> None:
     for few in (None, (8.0, 7)):
         effects.start(0, shares, few)
         assert not effects.is_calibrated[0]
+
+
+def test_a_prior_that_is_not_enough_is_a_bound_until_the_live_items_tell() -> None:
+    shares, rng = np.array([0.5, 0.3, 0.2]), np.random.default_rng(3)
+    effects, row = DesignEffects(3), np.array([0])
+    effects.start(0, shares, (8.0, 64), is_enough=False)
+    states = []
+    for _ in range(60):
+        effects.add(row, rng.multinomial(100, shares).astype(np.float64)[None], np.array([100.0]))
+        states.append((bool(effects.is_calibrated[0]), float(effects.estimate[0])))
+    assert set(states[:14]) == {(False, 8.0)}
+    is_calibrated, estimate = states[-1]
+    assert is_calibrated
+    assert estimate < 1.5
 
 
 def test_a_prior_is_never_below_what_the_items_show() -> None:
