@@ -74,7 +74,7 @@ def test_observe(
         assert (span["ml.model.name"], span["ml.model.version"], span["ml.operation.name"]) == (model, "1", "observe")
         assert (span["ml.runtime.name"], span["ml.runtime.version"]) == (module, version)
     points: list[Any] = list(metrics["ml.predictions" if outputs else "ml.prediction.value"].data.data_points)
-    assert {point.attributes.get("ml.prediction.label") for point in points} <= (outputs or {None})
+    assert {point.attributes.get("ml.prediction.label") for point in points} <= (outputs or {None})  # type: ignore[arg-type]
     assert sum(getattr(point, "count", getattr(point, "value", 0)) for point in points) == rows
     (samples,) = metrics["ml.input.samples"].data.data_points
     assert samples.value == rows  # type: ignore[union-attr]

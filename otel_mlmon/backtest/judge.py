@@ -127,6 +127,7 @@ class Judge:
             policy_for=settings.policy,
             alarm_line_for=lambda watched: settings.alarm_line(streams or watched),
             has_cycles=has_times,
+            is_offline=True,
         )
         self._alerts = settings.alerts()
 

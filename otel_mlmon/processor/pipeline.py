@@ -31,6 +31,7 @@ from dataclasses import replace
 from typing import Final, TypeAlias
 
 from otel_mlmon import semconv
+from otel_mlmon.errors import StoreError
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import Alert
 from otel_mlmon.processor.alert.records import AlertStore, RuleStatus
@@ -253,7 +254,10 @@ class ProcessorPipeline:
         with guard("close"):
             self._dispatcher.shutdown()
             self._settle_alerts()
-            self.commit(is_last=True)
+            try:
+                self.commit(is_last=True)
+            except StoreError as error:
+                _LOG.warning("The last commit failed; the next start replays what it would have stored: %s", error)
         self._repository.close()
 
     def _load(self) -> None:
@@ -329,6 +333,7 @@ class ProcessorPipeline:
 
     def _relearn(self, request: RelearnRequest) -> None:
         """Starts to learn references again, and ends the alerts that the old ones raised."""
+        self._refresh_ns = 0
         streams = self._windows.relearn(request)
         self._evidence.drop(streams)
         self._add_alerts(self._alerts.remove_streams(streams, self._clock_ns(), RELEARNED))

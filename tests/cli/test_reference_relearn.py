@@ -42,8 +42,12 @@ def test_the_command_of_an_alert_ends_it_and_learns_again(
 
         assert cli.main(words[1:]) == 0
         assert capsys.readouterr() == ("digits/small: learns again from now on: prediction.label\n", "")
-        (alert,) = until(lambda: httpx.get(f"http://{running.web}/api/v1/alerts").json()["alerts"], what="alerts")
-        assert (alert["state"], alert["reason"]) == ("ok", "The reference is learned again, as an administrator asked.")
+        url, reason = (
+            f"http://{running.web}/api/v1/alerts",
+            "The reference is learned again, as an administrator asked.",
+        )
+        outcome = [("ok", reason)]
+        until(lambda: [(alert["state"], alert["reason"]) for alert in httpx.get(url).json()["alerts"]] == outcome)
         later = [pane(first_ns + number * PANE_NS, DRIFTED, ages=0) for number in range(30, 70)]
         send(running, *later)
         stream = streams(running, 7000)["prediction.label"]

@@ -23,8 +23,8 @@ from otel_mlmon.processor.detect.cycles import ORIGINS, StreamCycles
 from otel_mlmon.processor.detect.detectable import MAX_DETECTABLE, Detectable
 from otel_mlmon.processor.detect.evidence import CALIBRATING, DRIFT, EvidenceBank
 from otel_mlmon.processor.detect.inheritance import Lineage
-from otel_mlmon.processor.detect.measure import Sensitivities, StreamRow, measure_windows
-from otel_mlmon.processor.detect.policy import BankKey, DetectionPolicy, StreamEntry
+from otel_mlmon.processor.detect.measure import BankKey, Sensitivities, StreamEntry, StreamRow, measure_windows
+from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.rare_bins import find_rare_names
 from otel_mlmon.processor.detect.score import Score, Statistics, build_learning_score
 from otel_mlmon.processor.detect.state import CycleState, StreamState
@@ -62,6 +62,7 @@ class Evaluator:
         alarm_line_for: Returns log10 of the evidence that is an alarm, from how many streams share the budget.
         statistics: What is measured of the rolling window, by name; every registered one unless given.
         has_cycles: Whether the ends of windows are times, so that streams may have a daily cycle.
+        is_offline: Whether no window may be spent on learning the design effect of what is judged.
 
     Raises:
         ConfigurationError: A statistic of a package cannot be imported.
@@ -74,8 +75,10 @@ class Evaluator:
         alarm_line_for: Callable[[int], float],
         statistics: Mapping[str, Statistic] | None = None,
         has_cycles: bool = True,
+        is_offline: bool = False,
     ) -> None:
         self._cycles = StreamCycles() if has_cycles else None
+        self._is_offline = is_offline
         self._policy_for = policy_for
         self._alarm_line_for = alarm_line_for
         self._statistics = STATISTICS.load_all() if statistics is None else dict(statistics)
@@ -278,7 +281,7 @@ class Evaluator:
             always_rare=find_rare_names(reference.bins.names),
             design_effect=reference.design_effect,
             # What the hours of a day do to the shares is not in an hour of values, nor in rows without times.
-            is_effect_enough=self._cycles is None or reference.origin not in ORIGINS,
+            is_effect_enough=self._is_offline or self._cycles is None or reference.origin not in ORIGINS,
         )
         if previous is not None and is_rebinned:
             bank.continue_from(row, self._banks[previous.bank], previous.row)

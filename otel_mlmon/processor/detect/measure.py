@@ -7,6 +7,7 @@ others only the window that is published is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, Final, NamedTuple
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from otel_mlmon.guard import guard
-from otel_mlmon.processor.detect.alternatives import MAX_BINS_OF_PAIRS
+from otel_mlmon.processor.detect.alternatives import MAX_BINS_OF_PAIRS, Direction
 from otel_mlmon.processor.detect.arrays import STAGE, stack_counts
 from otel_mlmon.processor.detect.bets import DayNull, stack_slots
 from otel_mlmon.processor.detect.counts import samples_of
@@ -28,6 +29,7 @@ from otel_mlmon.processor.detect.detectable import (
     find_weaknesses,
 )
 from otel_mlmon.processor.detect.evidence import EvidenceBank
+from otel_mlmon.processor.detect.policy import DetectionPolicy
 from otel_mlmon.processor.detect.rare_bins import RareLimits
 from otel_mlmon.processor.detect.score import Statistics
 from otel_mlmon.processor.detect.statistics.statistic import Measurement, Statistic
@@ -95,6 +97,43 @@ def _transpose(columns: Sequence[Floats | None], rows: int) -> Iterable[tuple[An
 
 SLACK: Final = 0.02
 """Traffic and design effect are taken on a grid of ratios as far apart, so that small changes change nothing."""
+
+
+BankKey = tuple[int, Direction]
+"""The number of bins and the direction, which all streams of one bank share."""
+
+
+@dataclass(slots=True, kw_only=True)
+class StreamEntry:
+    """Locates the evidence of one stream, and names the reference, tolerance and direction it is measured against."""
+
+    bank: BankKey
+    row: int
+    bin_names: tuple[str, ...]
+    tolerance: float
+    reference_counts: tuple[float, ...]
+    reference: Reference | None = None
+    """The reference object that last compared equal: most panes come with the same one."""
+
+    def is_against(self, reference: Reference, policy: DetectionPolicy) -> bool:
+        """Checks whether the evidence is against this very reference, tolerance and direction."""
+        if self.tolerance != policy.tolerance or self.bank[1] != policy.direction:
+            return False
+        if self.reference is not reference:
+            if self.bin_names != reference.bins.names or self.reference_counts != tuple(reference.counts.tolist()):
+                return False
+            self.reference = reference
+        return True
+
+    def is_rebinned(self, reference: Reference, policy: DetectionPolicy) -> bool:
+        """Checks whether this reference is the same values in other bins, and judged the same way."""
+        return (
+            self.tolerance == policy.tolerance
+            and self.bank[1] == policy.direction
+            and reference.bins.is_ordered
+            and self.bin_names != reference.bins.names
+            and int(sum(self.reference_counts)) == reference.total
+        )
 
 
 class StreamRow(NamedTuple):

@@ -22,9 +22,8 @@ from otel_mlmon.processor.receive.data_point import DataPoint, ModelLoaded, Prov
 from otel_mlmon.processor.state.repository import Repository
 from otel_mlmon.processor.window.embedded_reference import decode_reference
 from otel_mlmon.processor.window.expiry import remove_ended_series, remove_stale
-from otel_mlmon.processor.window.limits import Limit
 from otel_mlmon.processor.window.model_windows import ClosedPane, ModelWindows
-from otel_mlmon.processor.window.outcome import PointOutcome, ReferenceOutcome
+from otel_mlmon.processor.window.outcome import Limit, PointOutcome, ReferenceOutcome
 from otel_mlmon.processor.window.progress import ModelProgress
 from otel_mlmon.processor.window.providers import ProviderUse
 from otel_mlmon.processor.window.records import load_state, save_state

@@ -1,8 +1,11 @@
-"""Outcomes of what a request delivers to the window step."""
+"""Outcomes of what a request delivers to the window step, and the limits that make some of them."""
 
 from __future__ import annotations
 
+import logging
 from typing import Final, Literal, TypeAlias
+
+_LOG: Final = logging.getLogger("otel_mlmon.processor")
 
 PointOutcome: TypeAlias = Literal[
     "accepted",
@@ -45,3 +48,43 @@ ReferenceOutcome: TypeAlias = Literal["accepted", "unchanged", "older", "none", 
 """Outcome of adding a loaded model's reference. `older`: another one was made later. `none`: the model
 carries none. `refused`: it cannot be read, or is of another version. `overflow`: dropped, too many models without
 points carry one."""
+
+WARNING_SHARE: Final = 0.8
+"""Share of a limit at which its first warning is logged."""
+
+
+class Limit:
+    """One limit of the section `limits`, which warns at 80 % and at 100 %, once each until there is room again.
+
+    Args:
+        option: The key in the configuration file.
+        maximum: The largest count, 1 or above.
+        subject: The counted things, in the plural.
+    """
+
+    def __init__(self, option: str, maximum: int, subject: str) -> None:
+        self._option = option
+        self.maximum: int = maximum
+        self._subject = subject
+        self._warned_share = 0.0
+
+    def has_room(self, count: int, added: int = 1) -> bool:
+        """Returns whether `added` more fit beside `count`."""
+        return count + added <= self.maximum
+
+    def report(self, count: int) -> None:
+        """Warns if the limit is nearly or wholly reached and was not before."""
+        share = count / self.maximum
+        level = 1.0 if share >= 1.0 else WARNING_SHARE if share >= WARNING_SHARE else 0.0
+        if level > self._warned_share:
+            consequence = "new ones are rejected" if level == 1.0 else "new ones are rejected when it is reached"
+            _LOG.warning(
+                "%d of %d %s are in use (limits.%s): %s. Raise the limit, or lower limits.stale_after.",
+                count,
+                self.maximum,
+                self._subject,
+                self._option,
+                consequence,
+            )
+        if level == 0.0 or level > self._warned_share:
+            self._warned_share = level

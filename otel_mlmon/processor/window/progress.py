@@ -19,16 +19,18 @@ active are counted.
 An absence that ends was an outage, and is no habit; of two, the shorter one is, so that what is sent once a day is
 missed twice and no more.
 
+**Introduction.** The first predictions of a new version are added up until they are held against the version before.
+
 **Clock.** Our own time never goes back, whatever the machine's clock does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from otel_mlmon.processor.window.introduction import Introduction
+from otel_mlmon.sketch.stream_sketch import StreamSketch
 from otel_mlmon.types import ModelKey
 
 ABSENT_AFTER_S: Final = 600.0
@@ -37,6 +39,31 @@ MIN_PANES: Final = 10
 """Panes with values before a stream is missed at all."""
 EXPECTED: Final = 20.0
 LONGER: Final = 3
+
+
+INTRODUCTION: Final = 1_000
+"""Predictions of a new version that are held against the version before."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Introduction:
+    """Adds up the first panes of a version by stream. Memory: one sketch a stream, as that of a reference."""
+
+    before: ModelKey
+    """The version before."""
+    predictions: int = 0
+    sketches: dict[str, StreamSketch] = field(default_factory=dict)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there are predictions enough to compare."""
+        return self.predictions >= INTRODUCTION
+
+    def add(self, sketches: Mapping[str, StreamSketch], predictions: int) -> None:
+        """Adds a closed pane."""
+        self.predictions += predictions
+        for name, sketch in sketches.items():
+            self.sketches[name] = self.sketches.get(name, StreamSketch()).merge(sketch)
 
 
 class Silence(NamedTuple):

@@ -15,8 +15,8 @@ import numpy as np
 
 from otel_mlmon import semconv
 from otel_mlmon.processor.window.binning import ClassBins
-from otel_mlmon.processor.window.introduction import Introduction
 from otel_mlmon.processor.window.model_windows import ModelWindows
+from otel_mlmon.processor.window.progress import Introduction
 from otel_mlmon.processor.window.reference import choose_binning
 from otel_mlmon.processor.window.stream import StreamWindows
 from otel_mlmon.processor.window.window import Bins, Reference, StreamKey, VersionPair, Window

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from otel_mlmon.processor.window.limits import Limit
+from otel_mlmon.processor.window.outcome import Limit
 
 
 def test_a_limit_warns_at_80_and_100_percent_once_until_there_is_room_again(caplog: pytest.LogCaptureFixture) -> None:
