@@ -27,6 +27,10 @@ BLOCK_ROWS: Final = 50
 """Rows of a block while the design effect is estimated: the smallest that it is estimated from."""
 
 
+EFFECT_ROWS: Final = 2_000
+"""Rows that it is estimated from: a change among them would count as a burst. Later rows tell it anew as they come."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnStream:
     """One column, and the reference it is judged against."""
@@ -97,13 +101,14 @@ def measure_design_effects(profile: Profile, table: Table, choices: Mapping[str,
 
 def _estimate_design_effect(counts: TableCounts, index: int, stream: ColumnStream) -> DesignEffect | None:
     """Estimates the design effect of a stream from blocks of the first rows; None of too few."""
-    codes = counts.first.codes[index]
+    codes = counts.first.codes[index][:EFFECT_ROWS]
     rows = codes[: len(codes) // BLOCK_ROWS * BLOCK_ROWS].reshape(-1, BLOCK_ROWS)
     blocks = np.array([_count_codes(block, stream) for block in rows])
     if not len(blocks):
         return None
-    # As of live panes where there are enough; it knows by itself how well it is known.
-    effects, counts_of_all = DesignEffects(stream.plan.bins), stream.reference.counts + 0.5
+    # As of live panes where there are enough; it knows by itself how well it is known. Against the shares of these very
+    # rows: where a rare class has become more frequent, its counts vary more by that alone.
+    effects, counts_of_all = DesignEffects(stream.plan.bins), blocks.sum(0) + 0.5
     effects.start(0, counts_of_all / counts_of_all.sum())
     for block in blocks:
         effects.add(np.zeros(1, dtype=np.intp), block[None].astype(np.float64), np.array([float(BLOCK_ROWS)]))
