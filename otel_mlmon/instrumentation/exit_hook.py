@@ -93,16 +93,25 @@ class ExitHook:
         A handler that exits while the process ends (gunicorn's, at a second signal) interrupts the waiting, not the
         work, and takes effect once that is done; Ctrl-C ends the waiting.
         """
-        thread = threading.Thread(target=self._work, args=(is_abrupt,), name="otel_mlmon-exit", daemon=True)
+        turn, done = threading.Lock(), threading.Event()
+
+        def run() -> None:
+            if turn.acquire(blocking=False):  # whoever comes first
+                try:
+                    self._work(is_abrupt)
+                finally:
+                    done.set()
+
+        thread = threading.Thread(target=run, name="otel_mlmon-exit", daemon=True)
         try:
-            thread.start()
-        except RuntimeError:  # from Python 3.12 on no thread starts when the interpreter ends
-            self._work(is_abrupt)
-            return
-        try:
-            thread.join()
-        except SystemExit:
-            thread.join()
+            try:
+                thread.start()
+            except RuntimeError:  # from Python 3.12 on no thread starts when the interpreter ends
+                run()
+            done.wait()
+        except SystemExit:  # also while the thread starts
+            run()
+            done.wait()
             raise
 
 
