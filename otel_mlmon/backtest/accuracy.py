@@ -63,7 +63,7 @@ class AccuracyPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccuracyReport:
-    """What confidences say about the accuracy of the data."""
+    """The accuracy of the data as their confidences estimate it."""
 
     state: Literal["ok", "alarm", "unknown"]
     """`unknown`: nothing can be said; `reason` says why."""

@@ -206,17 +206,9 @@ class SilenceDocument(Struct):
     is_active: bool
 
 
-class AddedSilenceDocument(Struct):
+class AddedSilenceDocument(SilenceDocument):
     """A silence that was added, and the known models that it is about."""
 
-    id: str
-    model: str
-    rule: str
-    start_ns: int
-    end_ns: int
-    author: str
-    reason: str
-    is_active: bool
     models: list[str]
 
 
