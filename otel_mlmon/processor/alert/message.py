@@ -218,7 +218,9 @@ def _describe_event(alert: Alert) -> str:
     cause = alert.causes[0]
     if cause.is_absent:
         return f"{cause.stream} was not sent" if alert.is_resolved else f"{cause.stream} is {cause.current}"
-    if not cause.origin:  # the first of the two is what is allowed, and nothing that was learned
+    if cause.origin == "budget":  # what is allowed was never so: no arrow leads from it
+        return f"{cause.stream}: {cause.current}, {cause.reference}"
+    if not cause.origin:
         return f"{cause.stream}: {cause.reference} → {cause.current}"
     verb = "had moved" if alert.is_resolved else "moved"
     return f"{cause.stream} {verb}: {cause.reference} → {cause.current}"

@@ -116,6 +116,14 @@ class DesignEffects:
         """Whether φ has been estimated from enough items, by row; once true, it stays true."""
         return self._arrays["is_calibrated"]
 
+    def measure_progress(self, rows: Indices) -> Floats:
+        """Measures how much of what φ is estimated from is there, [0, 1]: items, and blocks of the fullest level."""
+        arrays = self._arrays
+        needed = np.maximum(MIN_DIFFERENCES, np.ceil(MIN_FREEDOM / (EFFICIENCY * arrays["freedom"][rows])))
+        blocks = arrays["difference_counts"][rows].max(-1) / needed
+        items = arrays["items"][rows] / np.maximum(CALIBRATION_ITEMS, MIN_EFFECTIVE_ITEMS * arrays["estimate"][rows])
+        return np.minimum(np.minimum(blocks, items), 1.0)
+
     @property
     def level_estimates(self) -> Floats:
         """φ by row as each level has it, shape (rows, 6); NaN while it has too few differences."""

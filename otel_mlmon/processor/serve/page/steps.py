@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
-from otel_mlmon.processor.serve.page.words import is_number
+from otel_mlmon.processor.serve.page.words import format_percent, is_number
 
 Document = Mapping[str, Any]
 StepState = Literal["works", "waits", "missing", "broken"]
@@ -121,7 +121,8 @@ def describe_learning(stream: Document) -> str:
     """Says how far the reference of a stream is learned."""
     learned, required = int(stream["learned_count"]), int(stream["required_count"])
     if stream.get("calibrating") or learned >= required:
-        return "the reference is learned; how much it varies by itself is being measured"
+        done = f", {format_percent(stream['calibrated_ratio'])} done" if "calibrated_ratio" in stream else ""
+        return f"the reference is learned; how much it varies by itself is being measured{done}"
     return f"learning the reference: {learned} of {required} values"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from otel_mlmon.processor.serve.page import views
+from otel_mlmon.processor.serve.page import home_view
 from otel_mlmon.testing.simulated_processor import START_NS
 from tests.support.incidents import INCIDENTS, PANE_S, simulate, source_of
 
@@ -16,7 +16,7 @@ def test_an_incident_is_named_with_its_onset_and_what_to_do(name: str) -> None:
     incident = INCIDENTS[name]
     processor, trouble_ns = simulate(incident, start_ns=START_NS)
     with processor:
-        home = views.build_home(source_of(processor), query="", page=1)
+        home = home_view.build_home(source_of(processor), query="", page=1)
     first, *others = home["rows"]
     condition = first["condition"]
     assert (first["id"], first["document"]["version"]) == (incident.model, incident.trouble.version)
@@ -32,7 +32,7 @@ def test_an_incident_is_named_with_its_onset_and_what_to_do(name: str) -> None:
 def quiet() -> Iterator[dict[str, object]]:
     processor, _ = simulate(None, start_ns=START_NS)
     with processor:
-        yield views.build_home(source_of(processor), query="", page=1)
+        yield home_view.build_home(source_of(processor), query="", page=1)
 
 
 def test_a_quiet_fleet_has_no_trouble(quiet: dict[str, object]) -> None:
