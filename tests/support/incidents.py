@@ -59,7 +59,9 @@ class Incident:
 
 CALM: Final = Traffic()
 INCIDENTS: Final[Mapping[str, Incident]] = {
-    "slow": Incident(model="credit-risk", trouble=Traffic(slowness=14.0), headline="latency", action="Open a trace of a slow call"),
+    "slow": Incident(
+        model="credit-risk", trouble=Traffic(slowness=14.0), headline="latency", action="Open a trace of a slow call"
+    ),
     "failing": Incident(
         model="churn", trouble=Traffic(failed_ratio=0.2), headline="errors", action="Open a trace of a failed call"
     ),
@@ -69,9 +71,7 @@ INCIDENTS: Final[Mapping[str, Incident]] = {
         headline="prediction drift",
         action="No prediction is decline any more",
     ),
-    "unit": Incident(
-        model="churn", trouble=Traffic(age_factor=12.0), headline="data drift", action="months and years"
-    ),
+    "unit": Incident(model="churn", trouble=Traffic(age_factor=12.0), headline="data drift", action="months and years"),
     "fallback": Incident(
         model="image-search",
         trouble=Traffic(slowness=14.0, provider=("CUDAExecutionProvider", "CPUExecutionProvider")),

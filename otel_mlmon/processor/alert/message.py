@@ -97,7 +97,8 @@ def build_message(alert: Alert, *, is_unicode: bool = True) -> Message:
     """
     cause = alert.causes[0] if alert.causes else None
     rows: list[tuple[str, float, float]] = []
-    if cause is not None and alert.state in (RuleState.PENDING, RuleState.FIRING):
+    is_allowance = cause is not None and cause.origin == "budget"  # two bins, which the first line has said
+    if cause is not None and alert.state in (RuleState.PENDING, RuleState.FIRING) and not is_allowance:
         rows = list(zip(cause.bins, cause.reference_shares, cause.current_shares, strict=True))
     return Message(
         title=format_title(alert),

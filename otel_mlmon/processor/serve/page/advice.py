@@ -78,8 +78,8 @@ _RULE_ACTIONS: Final = {
 
 
 def _advise_predictions(causes: Sequence[Document], *, has_inputs: bool) -> Markup:
-    gone = next((label for label in map(_find_gone_class, causes) if label), "")
-    if gone:
+    gone = next((lost[0] for lost in map(find_gone_class, causes) if lost is not None), None)
+    if gone is not None:
         return Markup(
             "No prediction is {} any more: look whether its inputs still arrive, and whether the labels of the "
             "model changed."
@@ -120,13 +120,14 @@ def _find_unit(cause: Document) -> tuple[float, str] | None:
     return None
 
 
-def _find_gone_class(cause: Document) -> str:
+def find_gone_class(cause: Document) -> tuple[str, float, float] | None:
+    """Finds the largest class that is hardly predicted any more: its name, and its share before and now."""
     losses = [
-        (before - now, str(name))
+        (before - now, str(name), before, now)
         for name, before, now in _iterate_shares(cause)
         if cause["stream"].startswith("prediction.label") and before > 0.02 and now < before / 20
     ]
-    return max(losses)[1] if losses else ""
+    return max(losses)[1:] if losses else None
 
 
 def _iterate_shares(cause: Document) -> Iterable[tuple[str, float, float]]:

@@ -8,7 +8,13 @@ from typing import Any, Final
 from otel_mlmon.processor.serve.page import words
 from otel_mlmon.processor.serve.page.addresses import build_commands, model_url, stream_url
 from otel_mlmon.processor.serve.page.advice import list_actions
-from otel_mlmon.processor.serve.page.condition import describe_cause, find_alerts, is_web_address, list_traces
+from otel_mlmon.processor.serve.page.condition import (
+    describe_cause,
+    describe_condition,
+    find_alerts,
+    is_web_address,
+    list_traces,
+)
 from otel_mlmon.processor.serve.page.source import Source
 
 Document = Mapping[str, Any]
@@ -27,6 +33,17 @@ def build_alerts(source: Source) -> dict[str, Any]:
     past = [alert for alert in alerts if alert["state"] == "ok"]
     return {
         "active": [build_alert_row(source, alert) for alert in active[:ALERTS_SHOWN]],
+        "checked": [
+            {
+                "name": model_id,
+                "version": document["version"],
+                "url": model_url(model_id, document["version"]),
+                "condition": condition,
+            }
+            for model_id in source.overview.get("versions", {})
+            for document in source.versions(model_id).values()
+            if (condition := describe_condition(source, model_id, document)).state == "pending"
+        ],
         "past": [build_alert_row(source, alert) for alert in past[:ALERTS_SHOWN]],
         "counts": {
             severity: sum(alert["severity"] == severity for alert in active) for severity in ("critical", "warning")

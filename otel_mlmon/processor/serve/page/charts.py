@@ -30,7 +30,7 @@ MAX_SHARES: Final = 8
 """Classes with a colour of their own."""
 SHADES: Final = 4
 """Shades for evidence below the alarm line."""
-_TIME_STEPS_S: Final = (60, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 21_600, 43_200, 86_400, 172_800, 604_800)
+_TIME_STEPS_S: Final = (60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 21_600, 43_200, 86_400, 172_800, 604_800)
 _NS: Final = 1e9
 
 Point = tuple[int, float]
@@ -209,14 +209,18 @@ def draw_sparkline(
     named = {top, limit} if limit is not None else {top}
     if limit is not None and abs(vertical.map(top) - vertical.map(limit)) < 11:
         named = {limit}
-    for value in sorted({0.0, *named}):
-        if value == 0.0 or vertical.map(value) < SPARK_HEIGHT - 25:
-            parts.append(draw_text(SPARK_LEFT - 4, vertical.map(value) + 4, format_value(value), "end", "tick"))
+    parts += [
+        draw_text(SPARK_LEFT - 4, vertical.map(value) + 4, format_value(value), "end", "tick")
+        for value in sorted({0.0, *named})
+        if value == 0.0 or vertical.map(value) < SPARK_HEIGHT - 25
+    ]
     if limit is not None:
         parts.append(f'<path class="limit" d="M{SPARK_LEFT},{vertical.map(limit):.1f}H{SPARK_WIDTH - 2}"/>')
     if finite[0][0] < moment_ns <= finite[-1][0]:
         x = horizontal.map(moment_ns / _NS)
         parts.append(f'<path class="moment" d="M{x:.1f},4V{SPARK_HEIGHT - 16}"/>')
+        if SPARK_LEFT + 84 < x < SPARK_WIDTH - 44:
+            parts.append(draw_text(x, SPARK_HEIGHT - 4, "onset", "middle", "tick"))
     parts.append(f'<path class="line p95" d="M{path}"/>')
     parts.append(draw_text(SPARK_LEFT, SPARK_HEIGHT - 4, begin, "start", "tick"))
     parts.append(draw_text(SPARK_WIDTH - 2, SPARK_HEIGHT - 4, "now", "end", "tick"))

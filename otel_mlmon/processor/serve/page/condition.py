@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 
 from otel_mlmon.processor.alert.alert import name_provider
 from otel_mlmon.processor.serve.page import words
-from otel_mlmon.processor.serve.page.advice import find_fallbacks, list_actions
+from otel_mlmon.processor.serve.page.advice import find_fallbacks, find_gone_class, list_actions
 from otel_mlmon.processor.serve.page.deploy import VERSION_DRIFT, Deploy, find_deploy
 from otel_mlmon.processor.serve.page.source import Source
 from otel_mlmon.processor.serve.page.words import format_name, format_percent, format_time
@@ -37,7 +37,7 @@ class Condition:
     since_ns: int = 0
     """The earliest onset of what is wrong, Unix nanoseconds; 0 if it is unknown."""
     facts: tuple[Markup, ...] = ()
-    outlook: Markup = Markup("")
+    outlook: str = ""
     """Why there is no alert yet, and when there would be one."""
     actions: tuple[Markup, ...] = ()
     severity: str = ""
@@ -88,7 +88,7 @@ def describe_condition(source: Source, model_id: str, model: Document) -> Condit
     titles = {alert["rule"]: alert["title"] for alert in alerts}
     headline = ", ".join(words.clean(titles.get(rule) or words.name_rule(rule)) for rule in rules)
     if deploy is not None:
-        facts.append(deploy.fact)
+        facts += deploy.facts
         actions = [deploy.advice, *actions]
     if deploy is not None and deploy.difference is not None:
         since_ns = min(filter(None, (since_ns, deploy.first_ns)))
@@ -103,7 +103,7 @@ def describe_condition(source: Source, model_id: str, model: Document) -> Condit
         meaning="; ".join(filter(None, map(words.explain_rule, rules))),
         since_ns=since_ns,
         facts=tuple(facts),
-        outlook=_describe_outlook(source, model, rules, deploy) if state == "pending" else Markup(""),
+        outlook=_describe_outlook(source, model, rules, deploy) if state == "pending" else "",
         actions=tuple(dict.fromkeys(actions)),
         severity="critical" if "critical" in severities else severities[0] if severities else "",
         traces=tuple(list_traces(alerts)[:MAX_TRACES]),
@@ -112,10 +112,16 @@ def describe_condition(source: Source, model_id: str, model: Document) -> Condit
 
 def describe_cause(cause: Document) -> Markup:
     """Describes what moved: `input.age: mean 41.3 → mean 497`, `errors: 29 % failed, 1 % allowed`."""
-    before, now = words.clean(cause["reference"], 90), words.clean(cause["current"], 90)
+    before, now = (words.bind_units(words.clean(cause[side], 90)) for side in ("reference", "current"))
     # What is allowed was never so: no arrow leads from it.
-    text = "{}: {now}, {before}" if cause["origin"] == "budget" else "{}: {before} → {now}"
-    return Markup(text).format(format_name(cause["stream"], 60), before=before, now=now)
+    text = Markup("{}: {now}, {before}") if cause["origin"] == "budget" else Markup("{}: {before} → {now}")
+    fact = text.format(format_name(cause["stream"], 60), before=before, now=now)
+    gone = find_gone_class(cause)
+    if gone is None or before.startswith(f"class {words.clean(gone[0])}:"):
+        return fact
+    name, *shares = gone
+    before, now = (words.bind_units(format_percent(share)) for share in shares)
+    return fact + Markup("; class {}: {} → {}").format(format_name(name, 40), before, now)
 
 
 def list_traces(alerts: Iterable[Document]) -> list[tuple[str, str]]:
@@ -180,7 +186,7 @@ def _list_fallbacks(model: Document) -> Iterable[Markup]:
         )
 
 
-def _describe_outlook(source: Source, model: Document, rules: Sequence[str], deploy: Deploy | None) -> Markup:
+def _describe_outlook(source: Source, model: Document, rules: Sequence[str], deploy: Deploy | None) -> str:
     """Says why there is no alert yet, and when there would be one."""
     if rules:
         began_ns = max((rule["changed_ns"] for rule in model["rules"] if rule["rule"] in rules), default=0)
@@ -189,25 +195,26 @@ def _describe_outlook(source: Source, model: Document, rules: Sequence[str], dep
         lasting = f"has lasted {words.format_duration(for_s)}" if for_s else "has lasted for alerts.for"
         return Markup("No alert yet: there is one when it {}{}.").format(lasting, due)
     if deploy is None or deploy.difference is None:
-        return Markup("")
+        return ""
     rule = deploy.difference.rule
     if rule not in {entry["rule"] for entry in model["rules"]}:
         return Markup("No alert comes of it, since the rule {} is switched off.").format(rule)
     stream = next((stream for stream in model["streams"] if stream["stream"] == rule), None)
     if stream is None:
-        return Markup("")
-    return Markup("No alert yet: {}.").format(_describe_wait(source, stream, rule, deploy.first_ns))
+        return ""
+    age_s = (model["updated_ns"] - deploy.first_ns) / 1e9
+    return Markup("No alert yet: {}.").format(_describe_wait(stream, rule, age_s))
 
 
-def _describe_wait(source: Source, stream: Document, rule: str, first_ns: int) -> Markup:
-    """Says what a rule on an allowed ratio waits for."""
+def _describe_wait(stream: Document, rule: str, age_s: float) -> Markup:
+    """Says what a rule on an allowed ratio waits for, of a version that is so old."""
     if stream["state"] == "learning":
         ratio = stream["calibrated_ratio"]
         subject = "failures vary" if rule == "errors" else "slow calls vary"
         text = Markup("the rule {} first measures how much {} by themselves: {} of that is done").format(
             rule, subject, format_percent(ratio)
         )
-        left_s = (source.now_ns - first_ns) / 1e9 * (1.0 / ratio - 1.0) if ratio > 0.0 else 0.0
+        left_s = age_s * (1.0 / ratio - 1.0) if ratio > 0.0 else 0.0
         more = f", about {words.format_duration(left_s)} to go at this traffic" if left_s >= 1.0 else ""
         return text + escape(more)
     if stream["log10_evidence"] > 0.0:

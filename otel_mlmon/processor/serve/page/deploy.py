@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,7 +14,6 @@ from otel_mlmon.processor.serve.page.words import format_name, format_percent, f
 
 Document = Mapping[str, Any]
 
-MIN_VERSION_COUNT: Final = 300
 MIN_VERSION_SHIFT: Final = 0.1
 """Total variation between the predictions of two versions that is worth a look."""
 MIN_ERROR_INCREASE: Final = 0.05
@@ -41,7 +40,7 @@ class VersionDifference:
 class Deploy:
     """The deploy that trouble began with."""
 
-    fact: Markup
+    facts: tuple[Markup, ...]
     advice: Markup
     first_ns: int
     """When the version was first seen, Unix nanoseconds."""
@@ -71,53 +70,66 @@ def find_deploy(source: Source, model_id: str, model: Document, since_ns: int) -
     before = max(others)[1]
     name, previous = format_name(model["version"], 40), format_name(before, 40)
     advice = Markup("Compare with version {} or go back to it: what is wrong began with the deploy of version {}.")
-    difference = compare_versions(versions[before], model)
+    moved = _find_moves(source, model_id, model)
+    is_new = (model["updated_ns"] - first_ns) / 1e9 < MAX_DEPLOY_S
+    difference = compare_versions(versions[before], model, moved if is_new else ())
     if difference is not None:
         subject, old, new = difference.subject, difference.before, difference.now
-        fact = Markup("Version {}: {} {}; version {}: {}").format(name, new, subject, previous, old)
-        return Deploy(fact=fact, advice=advice.format(previous, name), first_ns=first_ns, difference=difference)
+        facts = [_describe_move(cause, previous, name) for cause in moved[:1]]
+        if difference.rule != VERSION_DRIFT:
+            facts.insert(0, Markup("Version {}: {} {}; version {}: {}").format(name, new, subject, previous, old))
+        return Deploy(
+            facts=tuple(facts), advice=advice.format(previous, name), first_ns=first_ns, difference=difference
+        )
     if since_ns and 0 <= (since_ns - first_ns) / 1e9 + 60 < MAX_DEPLOY_S:
         fact = Markup("Version {} runs since {}; before it there was version {}").format(
             name, format_time(first_ns), previous
         )
-        return Deploy(fact=fact, advice=advice.format(previous, name), first_ns=first_ns)
+        return Deploy(facts=(fact,), advice=advice.format(previous, name), first_ns=first_ns)
     return None
 
 
-def compare_versions(before: Document, now: Document) -> VersionDifference | None:
+def _find_moves(source: Source, model_id: str, model: Document) -> list[Document]:
+    """Finds what moved between the first predictions of a version and the version before, the most first."""
+    listed = source.overview.get("models", {}).get(model_id, {}).get("versions", ())
+    change = next((entry["change"] for entry in listed if entry["version"] == model["version"]), None)
+    return [cause for cause in change["moved"] if cause["value"] >= MIN_VERSION_SHIFT] if change else []
+
+
+def _describe_move(cause: Document, previous: Markup, name: Markup) -> Markup:
+    return Markup("{}: {} in version {}, {} in version {}").format(
+        format_name(cause["stream"], 60),
+        words.bind_units(words.clean(cause["reference"], 60)),
+        previous,
+        words.bind_units(words.clean(cause["current"], 60)),
+        name,
+    )
+
+
+def compare_versions(before: Document, now: Document, moved: Sequence[Document]) -> VersionDifference | None:
     """Returns what differs most urgently between two versions; None where they are alike.
 
-    Failed calls are compared first, then latency, then the shares of the classes.
+    Failed calls are compared first, then latency, then the predictions.
+
+    Args:
+        before: The document of the version before.
+        now: The document of the version.
+        moved: What moved between their first predictions, of a version that is new.
     """
     errors = [document["error_ratio"] for document in (before, now)]
     if all(map(words.is_number, errors)) and errors[1] - errors[0] >= MIN_ERROR_INCREASE:
-        shares = [format_percent(ratio) for ratio in errors]
+        shares = [words.bind_units(format_percent(ratio)) for ratio in errors]
         return VersionDifference(rule="errors", subject=Markup("of calls fail"), before=shares[0], now=shares[1])
     tails = [document["latency"]["p95_s"] for document in (before, now)]
     if all(map(words.is_number, tails)) and tails[1] >= MIN_SLOWDOWN * tails[0] > 0:
         times = [words.format_seconds(tail) for tail in tails]
         return VersionDifference(rule="latency", subject=Markup("latency, p95"), before=times[0], now=times[1])
-    return _compare_labels(_label_shares(before), _label_shares(now))
-
-
-def _compare_labels(before: Mapping[str, float], now: Mapping[str, float]) -> VersionDifference | None:
-    if not before or not now:
+    if not moved:
         return None
-    labels = sorted({*before, *now})
-    moves = {label: now.get(label, 0.0) - before.get(label, 0.0) for label in labels}
-    if sum(map(abs, moves.values())) / 2 < MIN_VERSION_SHIFT:
-        return None
-    label = max(labels, key=lambda label: abs(moves[label]))
+    cause = moved[0]
     return VersionDifference(
         rule=VERSION_DRIFT,
-        subject=Markup("of predictions say {}").format(format_name(label, 40)),
-        before=format_percent(before.get(label, 0.0)),
-        now=format_percent(now.get(label, 0.0)),
+        subject=format_name(cause["stream"], 60),
+        before=words.bind_units(words.clean(cause["reference"], 60)),
+        now=words.bind_units(words.clean(cause["current"], 60)),
     )
-
-
-def _label_shares(model: Document) -> dict[str, float]:
-    for stream in model["streams"]:
-        if stream["stream"] == "prediction.label" and stream["current_count"] >= MIN_VERSION_COUNT:
-            return dict(zip(stream["bins"], stream["current_shares"], strict=False))
-    return {}

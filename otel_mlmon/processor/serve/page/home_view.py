@@ -73,9 +73,10 @@ def _draw_sparkline(source: Source, model_id: str, document: Document, condition
     errors = next((stream for stream in document["streams"] if stream["stream"] == "errors"), None)
     allowed = errors["reference_shares"][1] if errors is not None and len(errors["reference_shares"]) == 2 else None
     if words.is_number(document["error_ratio"]) and allowed is not None and document["error_ratio"] > allowed:
-        subject, column, limit, format_value = "failed calls", _ERRORS, allowed, words.format_percent
+        subject, bound, column, limit, format_value = "failed", "allowed", _ERRORS, allowed, words.format_percent
     else:
-        subject, column, limit, format_value = "p95", _P95, document["latency"]["threshold_s"], words.format_seconds
+        subject, bound, column, format_value = "p95", "threshold", _P95, words.format_seconds
+        limit = document["latency"]["threshold_s"]
     points = [(time_ns, values[column]) for time_ns, values in rows]
     finite = [(time_ns, value) for time_ns, value in points if math.isfinite(value)]
     if len(finite) < 2:
@@ -84,7 +85,7 @@ def _draw_sparkline(source: Source, model_id: str, document: Document, condition
     limit = limit if is_near else None
     length = words.format_duration((finite[-1][0] - finite[0][0]) / SECOND_NS)
     title = f"{subject}, last {'hour' if length == '60 min' else length}"
-    title += f"; dashed: {format_value(limit)}, the threshold" if limit is not None else ""
+    title += f"; dashed: {bound}" if limit is not None else ""
     picture = charts.draw_sparkline(
         points,
         label=title,

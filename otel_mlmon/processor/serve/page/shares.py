@@ -14,6 +14,7 @@ Document = Mapping[str, Any]
 
 WHOLE_WINDOW: Final = "last hour"
 SINCE_ONSET: Final = "since the onset"
+_CATCH_ALL: Final = {"_OTHER": "all others", "_MISSING": "missing"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +38,7 @@ def name_window(rolling_s: float, *, is_full: bool) -> str:
 def draw_share_bars(stream: Document, causes: Iterable[Document], window: str) -> ShareBars | None:
     """Draws the classes of the reference and of now in the same order and colours; None without any.
 
-    A rolling window still holds what was before the onset: where an alert counted since then, that is drawn too.
+    A rolling window still holds what was before the onset: what an alert counted since then takes its place.
 
     Args:
         stream: The document of a stream of labels.
@@ -47,7 +48,7 @@ def draw_share_bars(stream: Document, causes: Iterable[Document], window: str) -
     moments = [("reference", stream["reference_shares"]), (window, stream["current_shares"])]
     cause = find_cause(stream, causes)
     if cause is not None and list(cause["bins"]) == list(stream["bins"]):
-        moments.append((SINCE_ONSET, cause["current_shares"]))
+        moments[1] = (SINCE_ONSET, cause["current_shares"])
     moments = [(title, shares) for title, shares in moments if any(shares)]
     if not moments:
         return None
@@ -58,7 +59,11 @@ def draw_share_bars(stream: Document, causes: Iterable[Document], window: str) -
         for title, shares in moments
     ]
     legend = [
-        (f"share{position}", names[position], *(words.format_percent(shares[index]) for shares in _ends(stream, moments)))
+        (
+            f"share{position}",
+            names[position],
+            *(words.format_percent(shares[index]) for shares in _ends(stream, moments)),
+        )
         for position, index in enumerate(order)
         if position < charts.MAX_SHARES and any(shares[index] for _, shares in moments)
     ]
@@ -77,7 +82,7 @@ def find_cause(stream: Document, causes: Iterable[Document]) -> Document | None:
 
 def name_bin(name: str) -> str:
     """Names a bin as people call it."""
-    return {"_OTHER": "all others", "_MISSING": "missing"}.get(name) or words.clean(name)
+    return _CATCH_ALL.get(name) or words.clean(name)
 
 
 def build_distribution(stream: Document, causes: Iterable[Document], window: str) -> dict[str, Any]:
@@ -85,10 +90,15 @@ def build_distribution(stream: Document, causes: Iterable[Document], window: str
     cause = find_cause(stream, causes)
     side = cause or stream
     title = SINCE_ONSET if cause is not None else window
+    rows = [
+        (name_bin(name), before, now)
+        for name, before, now in zip(side["bins"], side["reference_shares"], side["current_shares"], strict=False)
+        if before or now or name not in _CATCH_ALL
+    ]
     picture = charts.draw_bars(
-        [name_bin(name) for name in side["bins"]],
-        side["reference_shares"],
-        side["current_shares"],
+        [name for name, _, _ in rows],
+        [before for _, before, _ in rows],
+        [now for _, _, now in rows],
         label=f"{words.clean(stream['stream'])}: reference and {title}",
         format_share=words.format_percent,
         now=title,

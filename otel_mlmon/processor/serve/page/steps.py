@@ -120,9 +120,11 @@ def _drift(number: int, streams: Sequence[Document], subject: str, todo: str) ->
 def describe_learning(stream: Document) -> str:
     """Says how far the reference of a stream is learned."""
     learned, required = int(stream["learned_count"]), int(stream["required_count"])
-    if stream.get("calibrating") or learned >= required:
-        done = f", {format_percent(stream['calibrated_ratio'])} done" if "calibrated_ratio" in stream else ""
-        return f"the reference is learned; how much it varies by itself is being measured{done}"
+    if stream["calibrating"]:
+        done = format_percent(stream["calibrated_ratio"])
+        return f"the reference is learned; how much it varies by itself is being measured: {done}"
+    if learned >= required:
+        return "the reference is learned"
     return f"learning the reference: {learned} of {required} values"
 
 
@@ -142,7 +144,7 @@ def check_alerts(setup: Document) -> MonitoringStep:
     if kinds <= _LOCAL_NOTIFIERS:
         text, todo = "alerts are written to the processor's log only", "Add a notifier to alerts.notify: a webhook."
         return MonitoringStep(number=5, state="missing", text=text, todo=todo)
-    return MonitoringStep(number=5, state="works", text=f"{len(notifiers)} notifiers: {', '.join(sorted(kinds))}")
+    return MonitoringStep(number=5, state="works", text=f"alerts go to {', '.join(sorted(kinds))}")
 
 
 def count_lost(notifier: Document) -> int:

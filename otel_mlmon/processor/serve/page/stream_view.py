@@ -35,6 +35,7 @@ def build_stream(source: Source, model_id: str, document: Document, stream: Docu
     alerts = [alert for alert in active if any(cause["stream"] == stream["stream"] for cause in alert["causes"])]
     causes = [cause for alert in alerts for cause in alert["causes"]]
     window = name_window(source.rolling_s, is_full=source.is_window_full(model_id, document["version"]))
+    cause = find_cause(stream, causes)
     points = source.history.stream_rows(model_id, document["version"], stream["stream"], span)
     end_ns = max(document["updated_ns"], points[-1][0] if points else 0)
     evidence = charts.draw_lines(
@@ -59,7 +60,7 @@ def build_stream(source: Source, model_id: str, document: Document, stream: Docu
         "row": build_stream_row(model_id, document["version"], stream, causes),
         "window": window,
         "distribution": build_distribution(stream, causes, window),
-        "causes": [cause for cause in causes if cause["stream"] == stream["stream"]],
+        "changes": cause["details"] if cause is not None else stream["changes"],
         "evidence": Markup(evidence),  # noqa: S704
         "contributions": contributions[:12],
         "origin": ORIGINS.get(stream["origin"], stream["origin"] or "being learned"),

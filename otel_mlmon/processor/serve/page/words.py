@@ -105,8 +105,13 @@ def format_percent(ratio: Any) -> str:
     if percent == 0.0:
         return "0 %"
     digits = 0 if abs(percent) >= 9.95 else 1 if abs(percent) >= 0.095 else 2
-    text = f"{percent:.{digits}f}"
+    text = f"{percent:.{digits}f}".removesuffix(".0")
     return f"{text} %" if float(text) else "< 0.01 %"
+
+
+def bind_units(text: str) -> str:
+    """Binds each `%` to its number, so that no line breaks between them."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def format_number(value: Any) -> str:
