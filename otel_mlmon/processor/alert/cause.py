@@ -142,7 +142,7 @@ def ratio_cause(
         current_shares=current_shares,
         details=tuple(_describe_burn_rate(current_shares[-1] / bound)),
         summary=f"share {value}, tolerated {format_percent(bound)} (n = {format_count(counts.total)})",
-        origin=reference.origin,
+        origin="budget",
         budget_spent=since_onset[-1] / bound * max(lasted_s, 0.0) / BUDGET_S,
         margin=score.margin,
     )

@@ -26,7 +26,7 @@ VERSION_DRIFT: Final = "version_drift"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VersionDifference:
+class DeployDifference:
     """How a version differs most urgently from the one before."""
 
     rule: str
@@ -44,7 +44,7 @@ class Deploy:
     advice: Markup
     first_ns: int
     """When the version was first seen, Unix nanoseconds."""
-    difference: VersionDifference | None = None
+    difference: DeployDifference | None = None
     """None where it is only a matter of time."""
 
 
@@ -106,7 +106,7 @@ def _describe_move(cause: Document, previous: Markup, name: Markup) -> Markup:
     )
 
 
-def compare_versions(before: Document, now: Document, moved: Sequence[Document]) -> VersionDifference | None:
+def compare_versions(before: Document, now: Document, moved: Sequence[Document]) -> DeployDifference | None:
     """Returns what differs most urgently between two versions; None where they are alike.
 
     Failed calls are compared first, then latency, then the predictions.
@@ -119,15 +119,15 @@ def compare_versions(before: Document, now: Document, moved: Sequence[Document])
     errors = [document["error_ratio"] for document in (before, now)]
     if all(map(words.is_number, errors)) and errors[1] - errors[0] >= MIN_ERROR_INCREASE:
         shares = [words.bind_units(format_percent(ratio)) for ratio in errors]
-        return VersionDifference(rule="errors", subject=Markup("of calls fail"), before=shares[0], now=shares[1])
+        return DeployDifference(rule="errors", subject=Markup("of calls fail"), before=shares[0], now=shares[1])
     tails = [document["latency"]["p95_s"] for document in (before, now)]
     if all(map(words.is_number, tails)) and tails[1] >= MIN_SLOWDOWN * tails[0] > 0:
         times = [words.format_seconds(tail) for tail in tails]
-        return VersionDifference(rule="latency", subject=Markup("latency, p95"), before=times[0], now=times[1])
+        return DeployDifference(rule="latency", subject=Markup("latency, p95"), before=times[0], now=times[1])
     if not moved:
         return None
     cause = moved[0]
-    return VersionDifference(
+    return DeployDifference(
         rule=VERSION_DRIFT,
         subject=format_name(cause["stream"], 60),
         before=words.bind_units(words.clean(cause["reference"], 60)),

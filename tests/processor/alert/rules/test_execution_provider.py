@@ -58,7 +58,6 @@ def test_what_is_no_loss(uses: tuple[ProviderUse, ...]) -> None:
         ((use(TENSORRT, 0), use(CUDA, 60)), "TensorRT (NVIDIA GPU)", "CUDA (NVIDIA GPU)", 60, "warning"),
         ((use(TENSORRT, 0), use(CUDA, 60), use(CPU, 120)), "TensorRT (NVIDIA GPU)", "CPU", 120, "critical"),
         ((use("DmlExecutionProvider", 0), use(CPU, 11)), "DirectML (GPU)", "CPU", 11, "critical"),
-        ((use(CUDA, 0), use("CANNExecutionProvider", 11), use(CPU, 22)), "CUDA (NVIDIA GPU)", "CPU", 22, "critical"),
         ((use("CANNExecutionProvider", 0), use(CPU, 11)), "CANN", "CPU", 11, "critical"),
     ],
 )
