@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
+
+import numpy as np
 
 from otel_mlmon import semconv
 from otel_mlmon.backtest.judge import Judge, Trace
@@ -180,13 +182,24 @@ def _describe_windows(trace: Trace, reference: Reference, clock: Clock) -> tuple
             count=point.count,
             log10_evidence=point.log10_evidence,
             log10_alarm_line=point.log10_alarm_line,
-            # Before its reference was learned, or over other bins, a window has no distance from it.
-            total_variation=_distance("total_variation", reference, counts)
-            if counts.size == reference.bins.count
-            else 0.0,
+            total_variation=distance,
             is_learning=point.state == "learning",
             is_drift=point.state == "drift",
             end=clock(point.end_ns),
         )
-        for point, counts in zip(trace.points, trace.windows, strict=True)
+        for point, distance in zip(trace.points, _measure_distances(trace.windows, reference), strict=True)
     )
+
+
+def _measure_distances(windows: Sequence[Counts], reference: Reference) -> list[float]:
+    """Measures the total variation of each window; 0 before its reference was learned, or over other bins."""
+    distances = [0.0] * len(windows)
+    places = [place for place, counts in enumerate(windows) if counts.size == reference.bins.count]
+    if places:
+        current = np.array([windows[place] for place in places])
+        samples = samples_of(np.broadcast_to(reference.counts, current.shape), current)
+        for place, distance in zip(
+            places, STATISTICS.load("total_variation").measure(samples).value.tolist(), strict=True
+        ):
+            distances[place] = distance
+    return distances
