@@ -18,8 +18,24 @@ Value: TypeAlias = "str | bool | int | float | bytes | list[Value] | tuple[tuple
 
 Attributes: TypeAlias = "dict[str, Value]"
 
+MAX_ATTRIBUTES_BYTES: Final = 64 * 2**10
+"""The most that the attributes of a point take on the wire, or resource and scope together."""
+
+MAX_CACHED_ATTRIBUTES_BYTES: Final = 4 * 2**10
+"""What larger attributes of points identify is not remembered, but read again each time."""
+
+MAX_NAME_CHARACTERS: Final = 2_048
+"""The longest name of a model, version, environment, label, feature, output or category: each is stored.
+
+Source: Grafana Mimir, `max_label_value_length`, whose default it is.
+"""
+
 _LABELS: Final = frozenset({semconv.PREDICTION_LABEL, semconv.FEATURE_VALUE})
 """Attributes whose values may be buckets of texts."""
+
+
+class PointError(Exception):
+    """A point is rejected; the text is the reason, a few fixed words joined by underscores."""
 
 
 def attributes_of(pairs: Iterable[KeyValue]) -> Attributes:
@@ -67,6 +83,16 @@ def name_of(attributes: Attributes, name: str) -> str:
     text = text_of(attributes.get(name))
     key_id = attributes.get(semconv.TEXT_KEY_ID) if name in _LABELS else None
     return text if key_id is None else join_bucket(text, text_of(key_id))
+
+
+def check_names(*names: str) -> None:
+    """Checks the length of names that are stored.
+
+    Raises:
+        PointError: One is longer than `MAX_NAME_CHARACTERS`.
+    """
+    if max(map(len, names)) > MAX_NAME_CHARACTERS:
+        raise PointError("name_too_long")
 
 
 def text_of(value: Value) -> str:

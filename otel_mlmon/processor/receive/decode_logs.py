@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.receive.attributes import Attributes, attributes_of, first_text
+from otel_mlmon.processor.receive.attributes import Attributes, PointError, attributes_of, check_names, first_text
 from otel_mlmon.processor.receive.data_point import ModelLoaded, ProviderFallback
 from otel_mlmon.processor.receive.decode import DecodedRequest, read_model_key, service_key
 
@@ -67,6 +67,10 @@ def _decode_record(record: LogRecord, resource: Attributes) -> ModelLoaded | Pro
     model = read_model_key(attributes, resource, default=service_key(resource))
     if not model.name:
         return "no_model_name"
+    try:
+        check_names(*model)
+    except PointError as error:
+        return str(error)
     provider = _provider(semconv.EXECUTION_PROVIDER, attributes)
     time_ns = record.time_unix_nano or record.observed_time_unix_nano
     if name == semconv.EVENT_PROVIDER_FALLBACK:

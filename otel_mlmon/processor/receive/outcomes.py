@@ -28,9 +28,10 @@ DEAD_LETTER: Final = "dead_letter"
 """The reason for which the points of a request are rejected that failed twice by an internal error."""
 
 FAULTS: Final = (
-    "bad_offset", "bad_scale", "bad_time", "bad_value", "bounds_not_increasing", "bucket_mismatch", "count_mismatch",
-    DEAD_LETTER, "no_feature_name", "no_model_name", "no_output_name", "no_provider", "no_temporality", "no_time",
-    "no_value", "not_monotonic", "too_large", "too_many_buckets", "wrong_type",
+    "attributes_too_large", "bad_offset", "bad_scale", "bad_time", "bad_value", "bounds_not_increasing",
+    "bucket_mismatch", "count_mismatch", DEAD_LETTER, "name_too_long", "no_feature_name", "no_model_name",
+    "no_output_name", "no_provider", "no_temporality", "no_time", "no_value", "not_monotonic", "too_large",
+    "too_many_buckets", "wrong_type",
 )  # fmt: skip
 """Every reason for which the receivers reject a point, so that each is a series of its metric from the start."""
 

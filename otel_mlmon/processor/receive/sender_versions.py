@@ -18,6 +18,9 @@ from otel_mlmon.version import __version__
 MAX_VERSIONS: Final = 16
 """Later versions that are said; one processor does not meet more, unless somebody makes them up."""
 
+MAX_VERSION_CHARACTERS: Final = 64
+"""How much of a version is remembered and logged."""
+
 _LOG: Final = logging.getLogger("otel_mlmon.receiver")
 _RELEASE: Final = re.compile(r"(\d{1,6})\.(\d{1,6})(?:\.\d{1,6})?(?:[.a-z+-]|$)")
 
@@ -39,15 +42,16 @@ class SenderVersions:
     def check(self, request: Any) -> None:
         """Looks at the scopes of a parsed metrics or logs request."""
         for scope in _list_scopes(request):
-            if scope.name != semconv.SCOPE or scope.version in self._checked or len(self._checked) >= MAX_VERSIONS:
+            version = "".join(c if c.isprintable() else "?" for c in scope.version[:MAX_VERSION_CHARACTERS])
+            if scope.name != semconv.SCOPE or version in self._checked or len(self._checked) >= MAX_VERSIONS:
                 continue
-            self._checked.add(scope.version)
-            release = parse_release(scope.version)
+            self._checked.add(version)
+            release = parse_release(version)
             if release is not None and self._release is not None and release > self._release:
                 _LOG.warning(
                     "Applications use otel_mlmon %s, and this processor is %s: what is new in theirs is ignored and "
                     "counted as such, everything else is monitored. Update the processor.",
-                    scope.version,
+                    version,
                     self._version,
                 )
 
