@@ -22,7 +22,7 @@ _ADVICE: Final = {
 
 
 class DownloadedReference(NamedTuple):
-    """A downloaded profile, and the streams it lacks."""
+    """A reference profile that was downloaded from a processor, and the streams that it lacks."""
 
     profile: Profile
     missing: str
@@ -36,7 +36,7 @@ class _Reply(NamedTuple):
 
 
 def download_reference(port: WebPort, model: str, *, version: str | None, is_partial: bool) -> DownloadedReference:
-    """Downloads the reference that a processor compares a model with.
+    """Downloads the reference profile that a running processor compares a model with.
 
     Args:
         port: The processor's web port.

@@ -18,7 +18,7 @@ _ADVICE: Final = {
 
 
 def request_relearning(port: WebPort, model: str, *, version: str | None, streams: Sequence[str]) -> tuple[str, ...]:
-    """Asks a processor to forget learned references and to learn them from what comes next.
+    """Asks a running processor to forget learned references of a model, and to learn them again from now on.
 
     Args:
         port: The processor's web port, with `web.admin_token` as its token.
