@@ -101,5 +101,5 @@ class WebhookNotifier:
 
 
 def signature(secret: bytes, timestamp: str, body: bytes) -> str:
-    """Computes `v1=` and 64 hex digits; a receiver computes the same and compares in constant time."""
+    """Computes the signature of a webhook request: `v1=` and the 64 hex digits of an HMAC-SHA256."""
     return "v1=" + hmac.new(secret, timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
