@@ -1,4 +1,4 @@
-"""`otel-mlmon settings`: lists the value of each option of `instrument()` in this environment, and its source."""
+"""`otel-mlmon settings`: shows the value of each option of `instrument()` in this environment, and its source."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _GRAPH_REMARKS: Final[dict[GraphState, str]] = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
+    """Declares the arguments of `otel-mlmon settings`."""
     parser.add_argument(
         "--model", metavar="FILE", help="show instead what would be read of an ONNX model, without running it"
     )
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, *, settings_type: type[Any] = InstrumentationSettings) -> int:
-    """Prints the table, or what is read of a model; returns 0, or 2 if the model's file cannot be opened."""
+    """Runs `otel-mlmon settings`: prints the options, or what is read of a model's file; returns the exit code."""
     if arguments.model is not None:
         return _show_model(arguments.model, is_json=arguments.json)
     settings, origins = resolve_settings(settings_type, {}, environ=os.environ)

@@ -23,7 +23,7 @@ _ADVICE: Final = {
 
 
 class DownloadedReference(NamedTuple):
-    """A downloaded profile, and the streams it lacks."""
+    """A reference profile that was downloaded from a processor, and the streams that it lacks."""
 
     profile: Profile
     missing: str
@@ -46,7 +46,7 @@ def download_reference(
     token: str = "",
     trust: ssl.SSLContext | None = None,
 ) -> DownloadedReference:
-    """Downloads the reference that a processor compares a model with.
+    """Downloads the reference profile that a running processor compares a model with.
 
     Args:
         address: The processor's web port, with or without `http://`.

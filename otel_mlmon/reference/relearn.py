@@ -20,7 +20,7 @@ _ADVICE: Final = {
 def request_relearning(
     address: str, model: str, *, version: str | None, streams: Sequence[str], token: str, timeout_s: float
 ) -> tuple[str, ...]:
-    """Asks a processor to forget learned references and to learn them from what comes next.
+    """Asks a running processor to forget learned references of a model, and to learn them again from now on.
 
     Args:
         address: The processor's web port, with or without `http://`.
