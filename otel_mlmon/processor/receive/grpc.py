@@ -58,7 +58,7 @@ SERVICES: Final[Mapping[Signal, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Refusal:
-    """A status that a call ends with."""
+    """A gRPC status with which a call is refused."""
 
     code: grpc.StatusCode
     message: str
@@ -118,7 +118,7 @@ class GrpcReceiver:
         )
 
     def start(self) -> str:
-        """Starts to listen; returns the bound `host:port`.
+        """Starts the OTLP/gRPC server; returns the bound `host:port`.
 
         Raises:
             ConfigurationError: The certificate cannot be used.
@@ -142,13 +142,13 @@ class GrpcReceiver:
         return str(Address(self._address.host, port))
 
     def stop(self, grace_s: float) -> None:
-        """Accepts no new requests, lets those in progress end within `grace_s` seconds, then cuts them off."""
+        """Stops the OTLP/gRPC server: refuses new requests, and cuts off those in progress after `grace_s` seconds."""
         self._health.enter_graceful_shutdown()
         self._server.stop(grace_s).wait()
         self._threads.shutdown(wait=False)
 
     def reload(self, *, token: str | None, tls: TlsFiles | None) -> None:
-        """Uses another token, and certificates as they are on disk now for connections to come.
+        """Replaces the token of the OTLP/gRPC server, and reads its certificates anew for new connections.
 
         Whether TLS is spoken does not change.
         """
@@ -197,7 +197,7 @@ class GrpcReceiver:
         return answer
 
     def _receive(self, bodies: Iterator[bytes], context: Any) -> tuple[bytes, Place] | _Refusal:
-        """Receives the body of a request when its turn comes, and admits it.
+        """Receives the body of a gRPC request when its turn comes, and admits it.
 
         Raises:
             OverloadedError: It was not admitted.
@@ -255,7 +255,7 @@ class GrpcReceiver:
             )
 
     def _remaining_s(self, context: Any) -> float:
-        """Returns how long the sender, and we, wait for the answer; below 0 where its deadline is over."""
+        """Returns the seconds that a call may still take; negative where its deadline is over."""
         remaining_s: float | None = context.time_remaining()
         return self._answer_timeout_s if remaining_s is None else min(remaining_s, self._answer_timeout_s)
 
@@ -267,13 +267,13 @@ class GrpcReceiver:
 
 
 class _UnknownMethods(grpc.GenericRpcHandler):  # type: ignore[misc] # the library asks for it
-    """Refuses calls of other services, and counts them."""
+    """Refuses gRPC calls of unknown services, and counts them."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
 
     def service(self, _: Any) -> Any:
-        """Returns the handler of a call that no other handler has taken."""
+        """Returns the handler that refuses a gRPC call of an unknown service."""
 
         def refuse(_: Iterator[bytes], context: Any) -> NoReturn:
             message = "There is no such method; send OTLP metrics, logs or traces."
@@ -284,7 +284,7 @@ class _UnknownMethods(grpc.GenericRpcHandler):  # type: ignore[misc] # the libra
 
 
 def _abort(context: Any, refusal: _Refusal) -> NoReturn:
-    """Ends the call with a status; gRPC does that by an exception."""
+    """Ends a gRPC call with an error status; gRPC does that by an exception."""
     trailers: list[tuple[str, bytes]] = [
         (
             "grpc-status-details-bin",

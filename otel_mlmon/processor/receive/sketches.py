@@ -1,4 +1,4 @@
-"""Decodes the value of a point, a histogram or a counter, and checks every rule that it can break by itself.
+"""Decodes the value of a data point, a histogram or a counter, and checks all rules that it can break by itself.
 
 Source: opentelemetry-proto, metrics.proto; opentelemetry-specification, metrics/data-model.md.
 """
@@ -66,7 +66,7 @@ def _decode_exponential(point: ExponentialHistogramDataPoint) -> ExponentialHist
 
 
 def _bucket_counts(buckets: ExponentialHistogramDataPoint.Buckets, scale: int) -> list[int]:
-    """Returns the counts of one range, whose buckets must lie where a float can: between 2^-1075 and 2^1024."""
+    """Returns the counts of one range of buckets, which must lie between 2^-1075 and 2^1024 as floats do."""
     if not buckets.bucket_counts:
         return []
     if len(buckets.bucket_counts) > MAX_BUCKETS:
@@ -104,7 +104,7 @@ def _index_range(scale: int) -> tuple[int, int]:
 
 @functools.lru_cache(maxsize=1024)
 def _intern_bounds(bounds: tuple[float, ...]) -> tuple[float, ...]:
-    """Returns checked bounds as one object for all points that share them.
+    """Returns checked histogram bounds as one object for all data points that share them.
 
     Raises:
         PointError: They are no bounds.
@@ -113,7 +113,7 @@ def _intern_bounds(bounds: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def _check_bounds(bounds: tuple[float, ...]) -> tuple[float, ...]:
-    """Returns the bounds unchanged.
+    """Returns histogram bounds unchanged if they are valid.
 
     Raises:
         PointError: They are not finite and strictly increasing; a NaN compares false, so it fails too.
