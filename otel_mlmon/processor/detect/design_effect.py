@@ -122,7 +122,8 @@ class DesignEffects:
         needed = np.maximum(MIN_DIFFERENCES, np.ceil(MIN_FREEDOM / (EFFICIENCY * arrays["freedom"][rows])))
         blocks = arrays["difference_counts"][rows].max(-1) / needed
         items = arrays["items"][rows] / np.maximum(CALIBRATION_ITEMS, MIN_EFFECTIVE_ITEMS * arrays["estimate"][rows])
-        return np.minimum(np.minimum(blocks, items), 1.0)
+        ratios: Floats = np.minimum(np.minimum(blocks, items), 1.0)
+        return ratios
 
     @property
     def level_estimates(self) -> Floats:

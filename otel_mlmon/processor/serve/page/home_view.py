@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from markupsafe import Markup
@@ -72,10 +72,11 @@ def _draw_sparkline(source: Source, model_id: str, document: Document, condition
     rows = source.history.model_rows(model_id, document["version"], SPANS[0])
     errors = next((stream for stream in document["streams"] if stream["stream"] == "errors"), None)
     allowed = errors["reference_shares"][1] if errors is not None and len(errors["reference_shares"]) == 2 else None
+    format_value: Callable[[Any], str] = words.format_seconds
     if words.is_number(document["error_ratio"]) and allowed is not None and document["error_ratio"] > allowed:
         subject, bound, column, limit, format_value = "failed", "allowed", _ERRORS, allowed, words.format_percent
     else:
-        subject, bound, column, format_value = "p95", "threshold", _P95, words.format_seconds
+        subject, bound, column = "p95", "threshold", _P95
         limit = document["latency"]["threshold_s"]
     points = [(time_ns, values[column]) for time_ns, values in rows]
     finite = [(time_ns, value) for time_ns, value in points if math.isfinite(value)]

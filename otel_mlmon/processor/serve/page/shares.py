@@ -58,21 +58,19 @@ def draw_share_bars(stream: Document, causes: Iterable[Document], window: str) -
         (title, charts.draw_shares(names, [shares[index] for index in order], label=f"shares of the classes, {title}"))
         for title, shares in moments
     ]
+    last = moments[-1][1]
     legend = [
         (
             f"share{position}",
             names[position],
-            *(words.format_percent(shares[index]) for shares in _ends(stream, moments)),
+            words.bind_units(words.format_percent(stream["reference_shares"][index])),
+            words.bind_units(words.format_percent(last[index])),
         )
         for position, index in enumerate(order)
         if position < charts.MAX_SHARES and any(shares[index] for _, shares in moments)
     ]
     others = sum(any(shares[index] for _, shares in moments) for index in order[charts.MAX_SHARES :])
     return ShareBars(bars=[(title, Markup(bar)) for title, bar in bars], legend=legend, others=others)  # noqa: S704
-
-
-def _ends(stream: Document, moments: Sequence[tuple[str, Sequence[float]]]) -> tuple[Sequence[float], Sequence[float]]:
-    return stream["reference_shares"], moments[-1][1]
 
 
 def find_cause(stream: Document, causes: Iterable[Document]) -> Document | None:
