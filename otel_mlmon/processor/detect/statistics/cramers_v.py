@@ -17,13 +17,13 @@ from otel_mlmon.processor.detect.statistics.statistic import Measurement
 
 
 class CramersV:
-    """Measures V in [0, 1]; 0 where fewer than two bins are seen."""
+    """Cramér's V in [0, 1] as a drift statistic; 0 where fewer than two bins have values."""
 
     needs_ordered_bins = False
     has_p_value = False
 
     def measure(self, samples: Samples, /) -> Measurement:
-        """Measures each stream, one a row."""
+        """Computes Cramér's V of each stream's reference and window, one stream a row."""
         total = (samples.totals[0] + samples.totals[1])[..., 0]
         freedom = samples.freedom
         is_table = (total > 1.0) & (freedom > 0)
