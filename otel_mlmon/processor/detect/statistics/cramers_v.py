@@ -36,7 +36,7 @@ class CramersV:
         return Measurement(value=np.where(is_table, np.minimum(value, 1.0), 0.0))
 
     def min_count(self, *, bins: int, threshold: float) -> int:
-        """Returns the n from which V without drift, √((K-1)/n) at most, is at most half of the threshold."""
+        """Returns the number of values that keep V without drift, at most √((K-1)/n), to half of the threshold."""
         return math.ceil(4.0 * (bins - 1) / threshold**2)
 
 
