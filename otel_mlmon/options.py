@@ -23,7 +23,9 @@ Origin = Literal["argument", "environment", "default"]
 PREFIX: Final = "OTEL_MLMON_"
 """How every environment variable of an option begins."""
 
-PROCESSOR_VARIABLES: Final = frozenset({"OTEL_MLMON_ADMIN_TOKEN"})
+PROCESSOR_VARIABLES: Final = frozenset(
+    f"{PREFIX}{name}" for name in ("ADMIN_TOKEN", "CA", "CERT", "INGEST_TOKEN", "KEY", "READ_TOKEN")
+)
 """Variables with this beginning that the processor and its commands read, and that are no options."""
 
 DAY_S: Final = 86_400

@@ -19,8 +19,8 @@ RefusalReason: TypeAlias = Literal[
 ]
 """The reason for which a request was refused before it was parsed. Those that are sent again: `queue` and `memory`, no
 room for now; `timeout`, it arrived too slowly or too late; `incomplete`, its sender gave up, or gRPC ended the call
-since the body was too large. Those that are not: `too_large`; `unauthorized`; `not_found`, another path or service than
-OTLP's; `bad_method`, not POST; `unsupported`, another content type or encoding."""
+by itself, at more than twice the limit. Those that are not: `too_large`; `unauthorized`; `not_found`, another path or
+service than OTLP's; `bad_method`, not POST; `unsupported`, another content type or encoding."""
 
 REFUSAL_REASONS: Final[tuple[str, ...]] = get_args(RefusalReason)
 
