@@ -60,29 +60,40 @@ class Incident:
 CALM: Final = Traffic()
 INCIDENTS: Final[Mapping[str, Incident]] = {
     "slow": Incident(
-        model="credit-risk", trouble=Traffic(slowness=14.0), headline="latency", action="Open a trace of a slow call"
+        model="credit-risk",
+        trouble=Traffic(slowness=14.0),
+        headline="55 % of calls take over 200 ms",
+        action="Open a trace of a slow call",
     ),
     "failing": Incident(
-        model="churn", trouble=Traffic(failed_ratio=0.2), headline="errors", action="Open a trace of a failed call"
+        model="churn",
+        trouble=Traffic(failed_ratio=0.2),
+        headline="20 % of calls fail",
+        action="Open a trace of a failed call",
     ),
     "class-gone": Incident(
         model="credit-risk",
         trouble=Traffic(labels={"approve": 0.8, "review": 0.2, "decline": 0.0}),
-        headline="prediction drift",
-        action="No prediction is decline any more",
+        headline="no prediction is decline any more",
+        action="Look whether inputs that should give decline still arrive",
     ),
-    "unit": Incident(model="churn", trouble=Traffic(age_factor=12.0), headline="data drift", action="months and years"),
+    "unit": Incident(
+        model="churn",
+        trouble=Traffic(age_factor=12.0),
+        headline="age about 12 times larger",
+        action="such as from years to months",
+    ),
     "fallback": Incident(
         model="image-search",
         trouble=Traffic(slowness=14.0, provider=("CUDAExecutionProvider", "CPUExecutionProvider")),
-        headline="latency",
+        headline="runs on CPU instead of CUDA (NVIDIA GPU); 53 % of calls take over 200 ms",
         action="Find out why CUDA (NVIDIA GPU) could not be used",
     ),
     "deploy": Incident(
         model="churn",
         trouble=Traffic(version="8", failed_ratio=0.3, labels={"approve": 0.2, "review": 0.2, "decline": 0.6}),
-        headline="differs from the version before it",
-        action="Compare with version 7 or go back to it",
+        headline="30 % of calls fail since its deploy; go back to version 7",
+        action="Go back to version 7: what is wrong began with the deploy of version 8",
     ),
 }
 MODELS: Final = ("churn", "credit-risk", "image-search")
@@ -95,13 +106,16 @@ def simulate(incident: Incident | None, *, start_ns: int) -> tuple[SimulatedProc
     models = {"*": {"reference": {"learn": 1500}}}
     processor = SimulatedProcessor({"alerts": alerts, "models": models}, start_ns=start_ns)
     trouble_ns = start_ns + CALM_PANES * PANE_S * 10**9
+    for model in MODELS:
+        processor.receive(loaded_model(model, "7", "", "CUDAExecutionProvider", time_ns=start_ns))
     for pane in range(CALM_PANES + (incident.panes if incident is not None else TROUBLE_PANES)):
         processor.now_ns += PANE_S * 10**9
         for model in MODELS:
             is_troubled = incident is not None and model == incident.model and pane >= CALM_PANES
             traffic = incident.trouble if incident is not None and is_troubled else CALM
             if traffic.provider is not None:
-                processor.receive(loaded_model(model, traffic.version, *traffic.provider, time_ns=processor.now_ns))
+                begin_ns = processor.now_ns - PANE_S * 10**9  # a model is loaded before it is called
+                processor.receive(loaded_model(model, traffic.version, *traffic.provider, time_ns=begin_ns))
             send(processor, rng, model, traffic)
         processor.advance()
     processor.document()
@@ -178,11 +192,12 @@ def _traced_call(
 
 
 def loaded_model(model: str, version: str, requested: str, provider: str, *, time_ns: int) -> ExportLogsServiceRequest:
-    """Builds the event of a model that was loaded on another provider than the one asked for."""
+    """Builds the event of a model that was loaded, or that of another provider than the one asked for."""
     request = ExportLogsServiceRequest()
     scope = request.resource_logs.add().scope_logs.add()
     scope.scope.name = semconv.SCOPE
-    record = scope.log_records.add(event_name=semconv.EVENT_PROVIDER_FALLBACK, time_unix_nano=time_ns)
+    name = semconv.EVENT_PROVIDER_FALLBACK if requested else semconv.EVENT_MODEL_LOADED
+    record = scope.log_records.add(event_name=name, time_unix_nano=time_ns)
     attributes = {
         semconv.MODEL_NAME: model,
         semconv.MODEL_VERSION: version,

@@ -14,6 +14,24 @@ from otel_mlmon.types import ModelKey
 
 Severity = Literal["warning", "critical"]
 
+CRITICAL_TOTAL_VARIATION: Final = 0.25
+"""A drift is critical if a quarter of the data moved."""
+FAST_BURN_RATE: Final = 14.4
+"""Slow or failed calls are critical at so many times the ratio that is allowed: in an hour 2 % of a month's budget.
+
+Source: Google, The Site Reliability Workbook, chapter 5, table 5-8."""
+
+
+def compute_critical_ratio(allowed: float) -> float:
+    """Returns the ratio of slow or failed calls that is critical at once: a fast burn of the budget.
+
+    Of a large budget, which a fast burn could never reach, it is critical to be halfway to no call that is good.
+
+    Args:
+        allowed: The ratio of calls that is allowed, (0, 1).
+    """
+    return min(FAST_BURN_RATE * allowed, (1 + allowed) / 2)
+
 
 RELEARNABLE: Final = frozenset({"learned", "rolling", "hour_of_week"})
 """Origins of references that can be learned again."""

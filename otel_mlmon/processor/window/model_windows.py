@@ -375,7 +375,8 @@ class ModelWindows:
                     continue
                 increments.append((series, increment))
                 for stream in series.streams if point.exemplars else ():
-                    exemplars.setdefault(stream, set()).update(point.exemplars)
+                    if stream != semconv.STREAM_ERRORS or series.state.name:  # of failed calls alone
+                        exemplars.setdefault(stream, set()).update(point.exemplars)
         return add_increments(increments), exemplars, consumed
 
 

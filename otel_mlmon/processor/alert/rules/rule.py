@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final, Literal, Protocol, TypeAlias, runtime_c
 
 from pydantic import Field
 
-from otel_mlmon.processor.alert.alert import Cause, Severity
+from otel_mlmon.processor.alert.alert import CRITICAL_TOTAL_VARIATION, Cause, Severity, compute_critical_ratio
 from otel_mlmon.processor.alert.cause import OnsetCounts, format_count, format_utc, shift_cause
 from otel_mlmon.processor.config.section import Section
 from otel_mlmon.processor.detect.detectable import MAX_DETECTABLE
@@ -31,13 +31,10 @@ Judgement: TypeAlias = Cause | Literal["ok", "unknown"] | None
 """The result of one rule for one stream: the cause of an alert in a breach, `ok` without one, None if it is not known
 yet, `unknown` if it cannot become known as long as the model's reference stays as it is."""
 
-CRITICAL_TOTAL_VARIATION: Final = 0.25
-"""A drift is critical if a quarter of the data moved."""
-
-FAST_BURN_RATE: Final = 14.4
-"""Slow or failed calls are critical at so many times the ratio that is allowed: in an hour 2 % of a month's budget."""
 SLOW_BURN_RATE: Final = 6.0
-"""They are critical at so many times, too, once `SLOW_BUDGET` of a month's budget is spent: after six hours.
+"""Slow or failed calls are critical at so many times the ratio that is allowed, once `SLOW_BUDGET` is spent.
+
+That is the part of a month's budget that is gone after six hours.
 
 Source: Google, The Site Reliability Workbook, chapter 5, table 5-8."""
 SLOW_BUDGET: Final = 0.05
@@ -222,10 +219,9 @@ def burn_rate_severity(causes: Iterable[Cause]) -> Severity:
     """Returns the severity of slow or failed calls, by how fast they spend a month's budget.
 
     Critical is a fast burn over the last hour (or since the onset, if that is shorter), and a slow one that has lasted.
-    Of a large budget, which a fast burn could never reach, it is critical to be halfway to no call that is good.
     """
     is_critical = any(
-        cause.value >= min(FAST_BURN_RATE * cause.bound, (1 + cause.bound) / 2)
+        cause.value >= compute_critical_ratio(cause.bound)
         or (cause.value >= SLOW_BURN_RATE * cause.bound and cause.budget_spent >= SLOW_BUDGET)
         for cause in causes
     )

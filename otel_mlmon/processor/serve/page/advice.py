@@ -16,18 +16,21 @@ from otel_mlmon.processor.serve.page.words import format_name, format_percent
 Document = Mapping[str, Any]
 
 _UNITS: Final = (
-    (1_000.0, "such as kilo- against the base unit"),
-    (100.0, "such as metres and centimetres, or a share and per cent"),
-    (60.0, "such as minutes and seconds"),
-    (3_600.0, "such as hours and seconds"),
-    (2.54, "such as inches and centimetres"),
-    (1.609, "such as miles and kilometres"),
-    (2.205, "such as kilograms and pounds"),
-    (255.0, "such as pixels in 0 … 1 and 0 … 255"),
-    (12.0, "such as months and years"),
-    (10.0, "such as millimetres and centimetres"),
+    (1_000.0, "kilograms", "grams"),
+    (100.0, "metres", "centimetres"),
+    (60.0, "minutes", "seconds"),
+    (3_600.0, "hours", "seconds"),
+    (2.54, "inches", "centimetres"),
+    (1.609, "miles", "kilometres"),
+    (2.205, "kilograms", "pounds"),
+    (255.0, "pixels in 0 … 1", "pixels in 0 … 255"),
+    (12.0, "years", "months"),
+    (10.0, "centimetres", "millimetres"),
 )
+"""By what factor numbers grow from one usual unit to another."""
 _UNIT_TOLERANCE: Final = 0.03
+_LEAST_FACTOR: Final = 1.5
+"""The ratio of two means that is told as a factor."""
 _MEAN: Final = re.compile(r"mean (-?[0-9][0-9 ]*(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?)")
 
 
@@ -49,10 +52,11 @@ def list_actions(model: Document, rules: Sequence[str], alerts: Sequence[Documen
 
 
 def _list_actions(model: Document, rules: Sequence[str], alerts: Sequence[Document]) -> Iterable[Markup]:
-    for use in find_fallbacks(model)[:1]:
-        yield Markup(
-            "Find out why {} could not be used: driver, libraries and device of the machine. Restart the service then."
-        ).format(format_name(name_provider(use["requested"]), 60))
+    fallbacks = find_fallbacks(model)[:1]
+    for use in fallbacks:
+        yield Markup("Find out why {} could not be used: look at driver, libraries and device of the machine.").format(
+            format_name(name_provider(use["requested"]), 60)
+        )
     causes = {alert["rule"]: alert["causes"] for alert in alerts}
     has_inputs = any(cause["stream"].startswith("input.") for listed in causes.values() for cause in listed)
     for rule in rules:
@@ -61,15 +65,19 @@ def _list_actions(model: Document, rules: Sequence[str], alerts: Sequence[Docume
                 yield _advise_input(cause)
         elif rule == "prediction_drift":
             yield _advise_predictions(causes.get(rule, ()), has_inputs=has_inputs)
-        elif rule in _RULE_ACTIONS:
+        elif rule in _RULE_ACTIONS and not (fallbacks and rule == "execution_provider"):
             yield escape(_RULE_ACTIONS[rule])
+    for use in fallbacks:
+        yield Markup("When {} can be used again, restart the service: a model stays where it was loaded.").format(
+            format_name(name_provider(use["requested"]), 60)
+        )
 
 
 _RULE_ACTIONS: Final = {
-    "latency": "Open a trace of a slow call; compare load, batch size and machine with the time before.",
+    "latency": "Open a trace of a slow call; compare batch size and machine with the time before.",
     "errors": "Open a trace of a failed call, or the application's log: the exception says what went wrong.",
     "confidence": "Look at inputs of the least confident predictions; labels of a sample would show the accuracy.",
-    "execution_provider": "Look at driver, libraries and device of the machine, and restart the service then.",
+    "execution_provider": "Look at driver, libraries and device of the machine; when they work, restart the service.",
     "accuracy": "Label a sample of recent predictions: the accuracy is an estimate from confidences, no measurement.",
     "no_data": "Look whether the service runs, and whether its telemetry reaches the Collector (otel-mlmon doctor).",
     "version_drift": "Compare the versions; if what moved was not meant to, go back to the version before.",
@@ -81,8 +89,7 @@ def _advise_predictions(causes: Sequence[Document], *, has_inputs: bool) -> Mark
     gone = next((lost[0] for lost in map(find_gone_class, causes) if lost is not None), None)
     if gone is not None:
         return Markup(
-            "No prediction is {} any more: look whether its inputs still arrive, and whether the labels of the "
-            "model changed."
+            "Look whether inputs that should give {} still arrive, and whether the labels of the model changed."
         ).format(format_name(gone, 60))
     if has_inputs:
         return Markup("The inputs changed too: begin with them, the predictions may only follow.")
@@ -90,34 +97,44 @@ def _advise_predictions(causes: Sequence[Document], *, has_inputs: bool) -> Mark
 
 
 def _advise_input(cause: Document) -> Markup:
-    label = format_name(cause["stream"], 60)
+    label = format_name(cause["stream"].removeprefix("input."), 60)
     if cause["is_absent"]:
         return Markup("{} is no longer sent: look at what was deployed in the application when it ended.").format(label)
     shares = {name: pair for name, *pair in _iterate_shares(cause)}
     before, now = shares.get("_MISSING", (0.0, 0.0))
     if now - before > 0.05:
-        return Markup("{} of {} are missing now ({} before): ask their source.").format(
-            format_percent(now), label, format_percent(before)
+        return Markup("Ask who sends {} why {} are missing now, {} before.").format(
+            label, format_percent(now), format_percent(before)
         )
-    factor = _find_unit(cause)
-    if factor is not None:
-        return Markup("{} changed by a factor of about {}: has its unit changed, {}?").format(
-            label, words.format_number(factor[0]), factor[1]
-        )
-    return Markup("Ask the source of {} what changed: unit, encoding, default, population.").format(label)
+    units = _find_units(cause)
+    change = f"its unit changed, such as from {units}" if units else "its unit, default, encoding or source changed"
+    return Markup("Ask who sends {} whether {}; compare a request from before with one of now.").format(label, change)
 
 
-def _find_unit(cause: Document) -> tuple[float, str] | None:
-    """Finds the usual factor between units that the mean changed by."""
+def describe_factor(cause: Document) -> str:
+    """Describes by what factor a mean grew or fell: `about 12 times larger`; empty where that is no way to say it."""
+    ratio = _find_ratio(cause)
+    size = max(ratio, 1 / ratio) if ratio > 0 else 0.0
+    if size < _LEAST_FACTOR or not math.isfinite(size):
+        return ""
+    number = words.format_number(float(f"{size:.2g}"))
+    return f"about {number} times {'larger' if ratio > 1 else 'smaller'}"
+
+
+def _find_units(cause: Document) -> str:
+    """Finds two usual units that are as far apart as the means, `years to months`; empty without any."""
+    ratio = _find_ratio(cause)
+    for factor, large, small in _UNITS if ratio > 0 else ():
+        if abs(abs(math.log(ratio)) - math.log(factor)) < _UNIT_TOLERANCE:
+            return f"{large} to {small}" if ratio > 1 else f"{small} to {large}"
+    return ""
+
+
+def _find_ratio(cause: Document) -> float:
+    """Finds the ratio of the mean now to that of the reference; 0 where either is unknown, or they differ in sign."""
     means = [_MEAN.match(cause[key]) for key in ("reference", "current")]
     before, now = (float(match[1].replace(" ", "")) if match else 0.0 for match in means)
-    if not before or not now:
-        return None
-    ratio = abs(now / before)
-    for factor, example in _UNITS:
-        if abs(math.log(max(ratio, 1 / ratio) / factor)) < _UNIT_TOLERANCE:
-            return factor if ratio > 1 else 1 / factor, example
-    return None
+    return now / before if before * now > 0 else 0.0
 
 
 def find_gone_class(cause: Document) -> tuple[str, float, float] | None:

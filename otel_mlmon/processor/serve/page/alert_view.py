@@ -8,13 +8,22 @@ from typing import Any, Final
 from otel_mlmon.processor.serve.page import words
 from otel_mlmon.processor.serve.page.addresses import build_commands, model_url, stream_url
 from otel_mlmon.processor.serve.page.advice import list_actions
+from otel_mlmon.processor.serve.page.card import build_card
 from otel_mlmon.processor.serve.page.condition import (
+    ACTIVE,
+    Condition,
+    describe_alerts,
     describe_cause,
     describe_condition,
     find_alerts,
+    find_incident_begin,
     is_web_address,
+    list_facts,
     list_traces,
+    name_traced_calls,
 )
+from otel_mlmon.processor.serve.page.deploy import find_deploy
+from otel_mlmon.processor.serve.page.headline import describe_finding, explain_severity
 from otel_mlmon.processor.serve.page.source import Source
 
 Document = Mapping[str, Any]
@@ -24,49 +33,78 @@ CAUSES_SHOWN: Final = 3
 
 
 def build_alerts(source: Source) -> dict[str, Any]:
-    """Builds what `/alerts` shows: those that go on, the severest and newest first, and those that are over."""
+    """Builds what `/alerts` shows: those that go on, what no rule judges yet, and those that are over."""
     alerts = source.overview["alerts"]
     active = sorted(
-        (alert for alert in alerts if alert["state"] != "ok"),
+        (alert for alert in alerts if alert["state"] in ACTIVE),
         key=lambda alert: (alert["severity"] != "critical", -alert["time_ns"]),
     )
     past = [alert for alert in alerts if alert["state"] == "ok"]
     return {
         "active": [build_alert_row(source, alert) for alert in active[:ALERTS_SHOWN]],
-        "checked": [
+        "waiting": [
             {
-                "name": model_id,
-                "version": document["version"],
-                "url": model_url(model_id, document["version"]),
+                **build_card(source, model_id, document, (), since_ns=condition.since_ns, deploy=condition.deploy),
                 "condition": condition,
             }
-            for model_id in source.overview.get("versions", {})
-            for document in source.versions(model_id).values()
-            if (condition := describe_condition(source, model_id, document)).state == "pending"
+            for model_id, document, condition in find_waiting(source)
         ],
         "past": [build_alert_row(source, alert) for alert in past[:ALERTS_SHOWN]],
-        "counts": {
-            severity: sum(alert["severity"] == severity for alert in active) for severity in ("critical", "warning")
-        },
+        "past_since_ns": source.history.begin_ns,
+        "count": len(active),
+        "critical": sum(alert["severity"] == "critical" for alert in active),
     }
+
+
+def find_waiting(source: Source) -> list[tuple[str, Document, Condition]]:
+    """Finds the model versions that have trouble, or may have it, and no alert yet, the most urgent first."""
+    found = [
+        (model_id, document, condition)
+        for model_id in source.overview.get("versions", {})
+        for document in source.versions(model_id).values()
+        if (condition := describe_condition(source, model_id, document)).state in ("trouble", "pending")
+    ]
+    return sorted(found, key=lambda row: (row[2].state != "trouble", row[0], -row[1]["updated_ns"]))
 
 
 def build_alert_row(source: Source, alert: Document) -> dict[str, Any]:
     """Builds what is shown of one alert among others: what it is about, since when, and what to do."""
     model_id, document = _find_model(source, alert)
-    has_actions = document is not None and alert["state"] != "ok"
-    return {
+    since_ns = alert["onset_ns"] or alert["time_ns"]
+    row: dict[str, Any] = {
         "alert": alert,
-        "url": f"/alerts/{alert_id(alert)}",
+        "alert_url": f"/alerts/{alert_id(alert)}",
         "title": words.clean(alert["title"]),
         "meaning": words.explain_rule(alert["rule"]),
+        "headline": describe_finding(alert),
+        "severity_reasons": list(filter(None, [explain_severity(alert)])),
         "model_url": model_url(model_id, alert["version"]) if model_id is not None else None,
-        "since_ns": alert["onset_ns"] or alert["time_ns"],
+        "since_ns": since_ns,
         "facts": [describe_cause(cause) for cause in alert["causes"][:CAUSES_SHOWN]],
-        "actions": list_actions(document, [alert["rule"]], [alert]) if document is not None and has_actions else [],
+        "actions": [],
         "traces": list_traces([alert]),
-        "runbook": next((link["url"] for link in list_links(alert) if link["name"] == "runbook"), None),
+        "trace_subject": name_traced_calls([alert]),
+        "links": list_alert_links(alert),
+        "card": None,
     }
+    if document is None or model_id is None or alert["state"] == "ok":
+        return row
+    deploy = find_deploy(source, model_id, document, since_ns)
+    actions = list_actions(document, [alert["rule"]], [alert])
+    return row | {
+        "headline": describe_alerts(document, [alert], since_ns, deploy),
+        "since_ns": find_incident_begin(document, since_ns),
+        "facts": list_facts(source, model_id, document, [alert], deploy),
+        "actions": [deploy.advice, *actions] if deploy is not None else actions,
+        "card": build_card(source, model_id, document, [alert], since_ns=since_ns, deploy=deploy),
+    }
+
+
+def list_alert_links(alert: Document) -> list[tuple[str, str]]:
+    """Lists what there is to open about an alert: its runbook, its page, and on it the command that silences it."""
+    own = f"/alerts/{alert_id(alert)}"
+    runbooks = [("Runbook", link["url"]) for link in list_links(alert) if link["name"] == "runbook"]
+    return [*runbooks, ("The alert in full", own), ("Silence it", f"{own}#commands")]
 
 
 def list_links(alert: Document) -> list[Document]:

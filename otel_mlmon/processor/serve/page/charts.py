@@ -24,8 +24,13 @@ STRIP_ROW: Final = 22
 STRIP_NAMES: Final = 190
 STRIP_WIDTH: Final = 980
 SPARK_WIDTH: Final = 220
-SPARK_HEIGHT: Final = 68
+SPARK_HEIGHT: Final = 82
 SPARK_LEFT: Final = 54
+SPARK_BASE: Final = 52
+"""Where the horizontal axis of a small picture is."""
+MAX_COLUMNS: Final = 20
+MAX_NAMED_COLUMNS: Final = 4
+CHARACTER_WIDTH: Final = 5.6
 MAX_SHARES: Final = 8
 """Classes with a colour of their own."""
 SHADES: Final = 4
@@ -187,6 +192,7 @@ def draw_sparkline(
     begin: str,
     limit: float | None = None,
     moment_ns: int = 0,
+    moment: str = "",
 ) -> str:
     """Draws one small line with its least axes: 0, the top or the threshold, the begin and now.
 
@@ -197,34 +203,81 @@ def draw_sparkline(
         begin: What the left end is called.
         limit: A threshold, drawn dashed and labelled.
         moment_ns: A moment to mark, such as the onset; 0 for none.
+        moment: What it is called: `since 15:13:10`.
     """
     finite = [(time_ns, value) for time_ns, value in points if math.isfinite(value)]
     if len(finite) < 2:
         return ""
     top = max(value for _, value in finite)
     horizontal = PixelScale(low=finite[0][0] / _NS, high=finite[-1][0] / _NS, start=SPARK_LEFT, end=SPARK_WIDTH - 2)
-    vertical = PixelScale(low=0.0, high=max(top, limit or 0.0) or 1.0, start=SPARK_HEIGHT - 16, end=8)
+    vertical = PixelScale(low=0.0, high=max(top, limit or 0.0) or 1.0, start=SPARK_BASE, end=8)
     path = "L".join(f"{horizontal.map(time_ns / _NS):.1f},{vertical.map(value):.1f}" for time_ns, value in finite)
-    parts = [f'<path class="grid" d="M{SPARK_LEFT},{SPARK_HEIGHT - 16}H{SPARK_WIDTH - 2}"/>']
+    parts = [f'<path class="grid" d="M{SPARK_LEFT},{SPARK_BASE}H{SPARK_WIDTH - 2}"/>']
     named = {top, limit} if limit is not None else {top}
     if limit is not None and abs(vertical.map(top) - vertical.map(limit)) < 11:
         named = {limit}
     parts += [
         draw_text(SPARK_LEFT - 4, vertical.map(value) + 4, format_value(value), "end", "tick")
         for value in sorted({0.0, *named})
-        if value == 0.0 or vertical.map(value) < SPARK_HEIGHT - 25
+        if value == 0.0 or vertical.map(value) < SPARK_BASE - 9
     ]
     if limit is not None:
         parts.append(f'<path class="limit" d="M{SPARK_LEFT},{vertical.map(limit):.1f}H{SPARK_WIDTH - 2}"/>')
-    if finite[0][0] < moment_ns <= finite[-1][0]:
-        x = horizontal.map(moment_ns / _NS)
-        parts.append(f'<path class="moment" d="M{x:.1f},4V{SPARK_HEIGHT - 16}"/>')
-        if SPARK_LEFT + 84 < x < SPARK_WIDTH - 44:
-            parts.append(draw_text(x, SPARK_HEIGHT - 4, "onset", "middle", "tick"))
     parts.append(f'<path class="line p95" d="M{path}"/>')
-    parts.append(draw_text(SPARK_LEFT, SPARK_HEIGHT - 4, begin, "start", "tick"))
-    parts.append(draw_text(SPARK_WIDTH - 2, SPARK_HEIGHT - 4, "now", "end", "tick"))
+    if finite[0][0] <= moment_ns <= finite[-1][0]:
+        x = horizontal.map(moment_ns / _NS)
+        parts.append(f'<path class="moment" d="M{x:.1f},4V{SPARK_BASE + 16}"/>')
+        parts.append(_draw_centred(x, SPARK_BASE + 26, moment, SPARK_LEFT, "moment"))
+    parts.append(draw_text(SPARK_LEFT, SPARK_BASE + 12, begin, "start", "tick"))
+    parts.append(draw_text(SPARK_WIDTH - 2, SPARK_BASE + 12, "now", "end", "tick"))
     return draw_svg(SPARK_WIDTH, SPARK_HEIGHT, label, parts)
+
+
+def _draw_centred(x: float, y: float, text: str, left: float, css_class: str) -> str:
+    """Draws a text around a place of a small picture, as far as its ends allow."""
+    half = len(text) * CHARACTER_WIDTH / 2
+    return draw_text(max(min(x, SPARK_WIDTH - 2 - half), left + half), y, text, "middle", css_class)
+
+
+def draw_columns(
+    names: Sequence[str],
+    references: Sequence[float],
+    shares: Sequence[float],
+    *,
+    label: str,
+    format_share: Callable[[float], str],
+) -> str:
+    """Draws the shares of the bins in a small picture, the present beside the reference; of many those that moved most.
+
+    Few bins are all named, of more the one that grew most.
+    """
+    rows = list(zip(names, references, shares, strict=False))
+    largest = sorted(range(len(rows)), key=lambda index: -abs(rows[index][1] - rows[index][2]))[:MAX_COLUMNS]
+    charted = [rows[index] for index in sorted(largest)]
+    top = max((max(before, share) for _, before, share in charted), default=0.0)
+    if top <= 0:
+        return ""
+    left = 36
+    vertical = PixelScale(low=0.0, high=top, start=SPARK_BASE, end=8)
+    slot = (SPARK_WIDTH - 2 - left) / len(charted)
+    width = min(slot * 0.42, 18.0)
+    grown = max(range(len(charted)), key=lambda index: charted[index][2] - charted[index][1])
+    parts = [f'<path class="grid" d="M{left},{SPARK_BASE}H{SPARK_WIDTH - 2}"/>']
+    parts += [draw_text(left - 4, vertical.map(value) + 4, format_share(value), "end", "tick") for value in (0.0, top)]
+    for index, (name, before, share) in enumerate(charted):
+        middle = left + (index + 0.5) * slot
+        for value, css_class, x in ((before, "reference", middle - width), (share, "now", middle)):
+            y = vertical.map(value)
+            title = f"<title>{escape(shorten(name, 60))}: {format_share(value)}</title>"
+            parts.append(
+                f'<rect class="{css_class}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" '
+                f'height="{SPARK_BASE - y:.1f}">{title}</rect>'
+            )
+        if len(charted) <= MAX_NAMED_COLUMNS or index == grown:
+            room = slot if len(charted) <= MAX_NAMED_COLUMNS else SPARK_WIDTH - left
+            text = shorten(name, max(int(room / CHARACTER_WIDTH), 2))
+            parts.append(_draw_centred(middle, SPARK_BASE + 12, text, left, "tick"))
+    return draw_svg(SPARK_WIDTH, SPARK_HEIGHT - 14, label, parts)
 
 
 def draw_shares(names: Sequence[str], shares: Sequence[float], *, label: str) -> str:

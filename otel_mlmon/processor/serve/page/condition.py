@@ -14,15 +14,33 @@ from markupsafe import Markup, escape
 from otel_mlmon.processor.alert.alert import name_provider
 from otel_mlmon.processor.serve.page import words
 from otel_mlmon.processor.serve.page.advice import find_fallbacks, find_gone_class, list_actions
-from otel_mlmon.processor.serve.page.deploy import VERSION_DRIFT, Deploy, find_deploy
+from otel_mlmon.processor.serve.page.deploy import VERSION_DRIFT, Deploy, DeployDifference, find_deploy
+from otel_mlmon.processor.serve.page.excess import find_excess
+from otel_mlmon.processor.serve.page.headline import (
+    describe_fallback,
+    describe_finding,
+    describe_move,
+    explain_severity,
+)
+from otel_mlmon.processor.serve.page.history import SPANS
 from otel_mlmon.processor.serve.page.source import Source
 from otel_mlmon.processor.serve.page.words import format_name, format_percent, format_time
 
 Document = Mapping[str, Any]
 
-ORDER: Final = ("firing", "error", "pending", "drift", "no_data", "learning", "weak", "ok")
+ORDER: Final = ("firing", "trouble", "error", "pending", "drift", "no_data", "learning", "weak", "ok")
 """States of model versions, the most urgent first."""
+URGENT: Final = frozenset({"firing", "trouble", "error", "no_data"})
+"""States of model versions that somebody has to look at now."""
+ACTIVE: Final = frozenset({"firing", "no_data", "error"})
+"""States of alerts that go on."""
 MAX_TRACES: Final = 3
+FALLBACK_NS: Final = 600 * 10**9
+"""A fallback that is no further from the onset of an alert belongs to the same incident."""
+MAX_FINDINGS: Final = 2
+"""What the alerts found is named in a headline up to so many times."""
+STEADY_RATIO: Final = 1.25
+"""Traffic that changed by less is as before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,10 +48,8 @@ class Condition:
     """The condition of one model version."""
 
     state: str
-    headline: str
-    """The subjects of the alerts, such as `latency, errors`, or what there is to say instead."""
-    meaning: str = ""
-    """What the alerts mean, in a sentence."""
+    headline: Markup
+    """What is wrong in a short sentence, such as `20 % of calls fail`, or what there is to say instead."""
     since_ns: int = 0
     """The earliest onset of what is wrong, Unix nanoseconds; 0 if it is unknown."""
     facts: tuple[Markup, ...] = ()
@@ -41,8 +57,17 @@ class Condition:
     """Why there is no alert yet, and when there would be one."""
     actions: tuple[Markup, ...] = ()
     severity: str = ""
+    severity_reasons: tuple[str, ...] = ()
+    """Sentences that say by the size of the effect why it is critical, or no more than a warning."""
     traces: tuple[tuple[str, str], ...] = ()
-    """Traces of calls since then, each with its address; that is empty if there is none."""
+    """Traces of calls since the onset, each with its address; that is empty if there is none."""
+    trace_subject: str = ""
+    """What the traces are of: `failed calls`."""
+    note: str = ""
+    """Small print on a model version that is fine: what would not be noticed yet."""
+    deploy: Deploy | None = None
+    alerts: tuple[Document, ...] = ()
+    """The documents of the alerts that go on."""
 
 
 def find_alerts(model: Document, alerts: Iterable[Document], *, is_active: bool = True) -> list[Document]:
@@ -52,7 +77,7 @@ def find_alerts(model: Document, alerts: Iterable[Document], *, is_active: bool 
         for alert in alerts
         if (alert["model"], alert["version"], alert["environment"])
         == (model["name"], model["version"], model["environment"])
-        and (not is_active or alert["state"] in ("firing", "no_data", "error"))
+        and (not is_active or alert["state"] in ACTIVE)
     ]
 
 
@@ -80,47 +105,163 @@ def describe_condition(source: Source, model_id: str, model: Document) -> Condit
     """Describes the condition of one model version."""
     alerts = find_alerts(model, source.overview["alerts"])
     state = version_state(model)
+    excess = find_excess(model) if state not in URGENT else None
     rules = [rule["rule"] for rule in model["rules"] if rule["state"] == state and state in ("firing", "pending")]
     since_ns = _find_onset(model, alerts, state)
     deploy = find_deploy(source, model_id, model, since_ns)
-    facts = [*_list_facts(model, alerts), *_list_fallbacks(model)]
+    headline = describe_alerts(model, alerts, since_ns, deploy) or _describe_rules(rules) or _describe_state(state)
     actions = list_actions(model, rules or (["no_data"] if state == "no_data" else []), alerts)
-    titles = {alert["rule"]: alert["title"] for alert in alerts}
-    headline = ", ".join(words.clean(titles.get(rule) or words.name_rule(rule)) for rule in rules)
     if deploy is not None:
-        facts += deploy.facts
         actions = [deploy.advice, *actions]
-    if deploy is not None and deploy.difference is not None:
+    difference = deploy.difference if deploy is not None else None
+    if deploy is not None and difference is not None:
         since_ns = min(filter(None, (since_ns, deploy.first_ns)))
         if state in ("learning", "weak", "ok"):
-            state, headline = "pending", "differs from the version before it"
-            if deploy.difference.rule != VERSION_DRIFT:
-                actions += list_actions(model, [deploy.difference.rule], ())
+            state, headline = "pending", _describe_difference(deploy, difference)
+            actions += list_actions(model, [difference.rule], ()) if difference.rule != VERSION_DRIFT else []
+    if excess is not None:
+        state, headline = "trouble", excess.headline
+        since_ns = since_ns or source.history.first_ns(model_id, model["version"])
+        if deploy is not None and difference is not None and difference.rule == excess.rule:
+            headline = _add_deploy(headline, deploy)
+        actions += list_actions(model, [excess.rule], ())
+    facts = list_facts(source, model_id, model, alerts, deploy)
+    if excess is not None and (difference is None or difference.rule != excess.rule):
+        facts.insert(0, excess.fact)
     severities = [str(alert.get("severity", "")) for alert in alerts]
+    is_waiting = state in ("pending", "trouble")
+    waiting_rule = excess.rule if excess is not None else difference.rule if difference is not None else ""
     return Condition(
-        state=state,
-        headline=headline or _describe_state(model, state),
-        meaning="; ".join(filter(None, map(words.explain_rule, rules))),
-        since_ns=since_ns,
+        state="ok" if state == "weak" else state,
+        headline=headline,
+        since_ns=find_incident_begin(model, since_ns) if alerts else since_ns,
         facts=tuple(facts),
-        outlook=_describe_outlook(source, model, rules, deploy) if state == "pending" else "",
+        outlook=_describe_outlook(source, model_id, model, rules, waiting_rule) if is_waiting else "",
         actions=tuple(dict.fromkeys(actions)),
         severity="critical" if "critical" in severities else severities[0] if severities else "",
+        severity_reasons=tuple(filter(None, map(explain_severity, alerts[:MAX_FINDINGS]))),
         traces=tuple(list_traces(alerts)[:MAX_TRACES]),
+        trace_subject=name_traced_calls(alerts),
+        note=_describe_weakness(model) if state == "weak" else "",
+        deploy=deploy,
+        alerts=tuple(alerts),
     )
+
+
+def count_urgent(source: Source) -> int:
+    """Counts the alerts that go on, and the model versions in trouble that no rule judges yet."""
+    documents = [
+        document for versions in source.overview.get("versions", {}).values() for document in versions.values()
+    ]
+    return sum(alert["state"] in ACTIVE for alert in source.overview["alerts"]) + sum(
+        find_excess(document) is not None and version_state(document) not in URGENT for document in documents
+    )
+
+
+def list_facts(
+    source: Source, model_id: str, model: Document, alerts: Sequence[Document], deploy: Deploy | None
+) -> list[Markup]:
+    """Lists what is known of the trouble of a model version, or of some of its alerts, in short texts."""
+    facts = [describe_cause(cause) for alert in alerts for cause in alert["causes"][:2]]
+    if not alerts:
+        for stream in model["streams"]:
+            if stream["state"] == "drift":
+                change = words.clean("; ".join(stream["changes"]), 160)
+                facts.append(Markup("{}: {}").format(format_name(stream["stream"], 60), change or "moved"))
+    facts += [
+        Markup("It runs on {}, although {} was asked for, since {}").format(
+            format_name(name_provider(use["provider"]), 60),
+            format_name(name_provider(use["requested"]), 60),
+            format_time(use["first_ns"]),
+        )
+        for use in find_fallbacks(model)
+    ]
+    facts += deploy.facts if deploy is not None else ()
+    slow = next((alert for alert in alerts if alert["rule"] == "latency"), None)
+    if slow is not None:
+        facts += _describe_load(source, model_id, model, slow["onset_ns"] or slow["time_ns"])
+    return facts
+
+
+def find_incident_begin(model: Document, since_ns: int) -> int:
+    """Finds when an incident began: its onset, or the fallback to another device shortly before."""
+    begins = [use["first_ns"] for use in find_fallbacks(model) if abs(use["first_ns"] - since_ns) <= FALLBACK_NS]
+    return min([*begins, since_ns]) if since_ns else 0
+
+
+def name_traced_calls(alerts: Sequence[Document]) -> str:
+    """Names the calls that the traces of alerts are of: `failed calls`, where all of them failed."""
+    rules = {alert["rule"] for alert in alerts if alert["traces"]}
+    if rules == {"errors"}:
+        return "failed calls"
+    return "calls, slow ones and others," if rules == {"latency"} else "calls"
+
+
+def describe_alerts(model: Document, alerts: Sequence[Document], since_ns: int, deploy: Deploy | None) -> Markup:
+    """Describes in a short sentence what alerts of a model version found; empty without any.
+
+    The fallback that they began with comes first, then the severest; the deploy that they began with last.
+    """
+    ranked = sorted(alerts, key=lambda alert: (alert["severity"] != "critical", alert["onset_ns"] or alert["time_ns"]))
+    findings = [
+        describe_fallback(use)
+        for use in find_fallbacks(model)
+        if alerts and abs(use["first_ns"] - since_ns) <= FALLBACK_NS
+    ]
+    findings = list(dict.fromkeys([*findings, *map(describe_finding, ranked)]))
+    more = f"; {len(findings) - MAX_FINDINGS} more" if len(findings) > MAX_FINDINGS else ""
+    headline = Markup("; ").join(findings[:MAX_FINDINGS]) + more
+    difference = deploy.difference if deploy is not None else None
+    if deploy is not None and difference is not None and any(alert["rule"] == difference.rule for alert in alerts):
+        return _add_deploy(headline, deploy)
+    return headline
+
+
+def _describe_rules(rules: Sequence[str]) -> Markup:
+    return Markup("; ").join(words.explain_rule(rule) or words.name_rule(rule) for rule in rules)
+
+
+def _add_deploy(headline: Markup, deploy: Deploy) -> Markup:
+    return headline + Markup(" since its deploy; go back to version {}").format(format_name(deploy.before, 40))
+
+
+def _describe_difference(deploy: Deploy, difference: DeployDifference) -> Markup:
+    if difference.rule == VERSION_DRIFT:
+        return Markup("{} since its deploy").format(describe_move(deploy.moved[0]))
+    return Markup("{} {}; in version {} {}").format(
+        difference.now, difference.subject, format_name(deploy.before, 40), difference.before
+    )
+
+
+def _describe_load(source: Source, model_id: str, model: Document, since_ns: int) -> Iterable[Markup]:
+    """Yields whether traffic and device are as before, as far as that is known."""
+    rows = source.history.model_rows(model_id, model["version"], SPANS[0])
+    rates = [(time_ns, values[0]) for time_ns, values in rows if words.is_number(values[0])]
+    before = [rate for time_ns, rate in rates if time_ns <= since_ns]
+    if len(before) >= 3 and rates[-1][0] > since_ns and words.is_number(model["throughput_per_s"]):
+        usual, now = sum(before) / len(before), model["throughput_per_s"]
+        is_steady = usual / STEADY_RATIO <= now <= usual * STEADY_RATIO
+        if is_steady:
+            yield Markup("Calls as before: {} a second").format(words.format_rate(now))
+        else:
+            yield Markup("Calls: {} a second now, {} before").format(*map(words.format_rate, (now, usual)))
+    uses = model.get("providers", ())
+    if len(uses) == 1 and not find_fallbacks(model) and uses[0]["first_ns"] <= since_ns:
+        yield Markup("Device as before: {}").format(format_name(name_provider(uses[0]["provider"]), 60))
 
 
 def describe_cause(cause: Document) -> Markup:
     """Describes what moved: `input.age: mean 41.3 → mean 497`, `errors: 29 % failed, 1 % allowed`."""
-    before, now = (words.bind_units(words.clean(cause[side], 90)) for side in ("reference", "current"))
-    # What is allowed was never so: no arrow leads from it.
-    text = Markup("{}: {now}, {before}") if cause["origin"] == "budget" else Markup("{}: {before} → {now}")
+    is_allowance = cause["origin"] == "budget"  # what is allowed was never so: no arrow leads from it
+    before, now = words.clean(cause["reference"], 90), words.clean(cause["current"], 90)
+    before, now = map(words.bind_units, (before, now) if is_allowance else words.align_percents(before, now))
+    text = Markup("{}: {now}, {before}") if is_allowance else Markup("{}: {before} → {now}")
     fact = text.format(format_name(cause["stream"], 60), before=before, now=now)
     gone = find_gone_class(cause)
     if gone is None or before.startswith(f"class {words.clean(gone[0])}:"):
         return fact
     name, *shares = gone
-    before, now = (words.bind_units(format_percent(share)) for share in shares)
+    before, now = map(words.bind_units, words.align_percents(*map(format_percent, shares)))
     return fact + Markup("; class {}: {} → {}").format(format_name(name, 40), before, now)
 
 
@@ -151,6 +292,7 @@ def _find_onset(model: Document, alerts: Sequence[Document], state: str) -> int:
 
 _STATES: Final = {
     "ok": "nothing to do",
+    "weak": "nothing to do",
     "learning": "learning what is normal",
     "pending": "something moved",
     "drift": "a stream drifts, and no rule alerts on it",
@@ -159,63 +301,61 @@ _STATES: Final = {
 }
 
 
-def _describe_state(model: Document, state: str) -> str:
-    if state == "weak":
-        weak = sum(stream["state"] == "weak" for stream in model["streams"])
-        return f"nothing to do; in {weak} of {len(model['streams'])} streams only large changes would be seen"
-    return _STATES.get(state, state)
+def _describe_state(state: str) -> Markup:
+    return escape(_STATES.get(state, state))
 
 
-def _list_facts(model: Document, alerts: Sequence[Document]) -> Iterable[Markup]:
-    for alert in alerts:
-        yield from map(describe_cause, alert["causes"][:2])
-    if alerts:
-        return
-    for stream in model["streams"]:
-        if stream["state"] == "drift":
-            change = words.clean("; ".join(stream["changes"]), 160)
-            yield Markup("{}: {}").format(format_name(stream["stream"], 60), change or "moved")
+def _describe_weakness(model: Document) -> str:
+    """Says what would not be noticed yet, and whether that mends itself."""
+    weak = [stream for stream in model["streams"] if stream["state"] == "weak"]
+    documents = [stream["detectable"] for stream in weak if stream["detectable"]]
+    shifts = [document["shift"] for document in documents if words.is_number(document["shift"])]
+    least = f" from {words.format_percent(min(shifts))} of the values on" if len(shifts) == len(weak) else ""
+    is_new = {document["weakness"] for document in documents} == {"unknown_day"}
+    remedy = "That mends itself when two whole days are known." if is_new else "The page of each says what helps."
+    subject = "stream" if len(model["streams"]) == 1 else "streams"
+    return words.bind_units(
+        f"In {len(weak)} of {len(model['streams'])} {subject} a change is noticed only if it is large"
+        f"{least and ','}{least}. {remedy}"
+    )
 
 
-def _list_fallbacks(model: Document) -> Iterable[Markup]:
-    for use in find_fallbacks(model):
-        yield Markup("It runs on {}, although {} was asked for, since {}").format(
-            format_name(name_provider(use["provider"]), 60),
-            format_name(name_provider(use["requested"]), 60),
-            format_time(use["first_ns"]),
-        )
+def _describe_outlook(source: Source, model_id: str, model: Document, rules: Sequence[str], rule: str) -> str:
+    """Says why there is no alert yet, and when there would be one.
 
-
-def _describe_outlook(source: Source, model: Document, rules: Sequence[str], deploy: Deploy | None) -> str:
-    """Says why there is no alert yet, and when there would be one."""
+    Args:
+        source: What the page is made of.
+        model_id: The model.
+        model: The document of the version.
+        rules: Those that wait until a breach has lasted.
+        rule: The one that would alert on what is wrong; empty if it is not known.
+    """
     if rules:
-        began_ns = max((rule["changed_ns"] for rule in model["rules"] if rule["rule"] in rules), default=0)
+        began_ns = max((entry["changed_ns"] for entry in model["rules"] if entry["rule"] in rules), default=0)
         for_s = float(source.setup.get("alert_for_s", 0.0))
         due = Markup(", about {}").format(format_time(began_ns + round(for_s * 1e9))) if began_ns and for_s else ""
         lasting = f"has lasted {words.format_duration(for_s)}" if for_s else "has lasted for alerts.for"
         return Markup("No alert yet: there is one when it {}{}.").format(lasting, due)
-    if deploy is None or deploy.difference is None:
+    if not rule:
         return ""
-    rule = deploy.difference.rule
     if rule not in {entry["rule"] for entry in model["rules"]}:
         return Markup("No alert comes of it, since the rule {} is switched off.").format(rule)
     stream = next((stream for stream in model["streams"] if stream["stream"] == rule), None)
     if stream is None:
         return ""
-    age_s = (model["updated_ns"] - deploy.first_ns) / 1e9
+    first_ns = source.history.first_ns(model_id, model["version"])
+    age_s = (model["updated_ns"] - first_ns) / 1e9 if first_ns else 0.0
     return Markup("No alert yet: {}.").format(_describe_wait(stream, rule, age_s))
 
 
 def _describe_wait(stream: Document, rule: str, age_s: float) -> Markup:
-    """Says what a rule on an allowed ratio waits for, of a version that is so old."""
+    """Says what a rule on an allowed ratio waits for, of a version that is so old; 0 if that is unknown."""
     if stream["state"] == "learning":
         ratio = stream["calibrated_ratio"]
         subject = "failures vary" if rule == "errors" else "slow calls vary"
-        text = Markup("the rule {} first measures how much {} by themselves: {} of that is done").format(
-            rule, subject, format_percent(ratio)
-        )
+        text = Markup("the rule {} still measures how much {} by themselves").format(rule, subject)
         left_s = age_s * (1.0 / ratio - 1.0) if ratio > 0.0 else 0.0
-        more = f", about {words.format_duration(left_s)} to go at this traffic" if left_s >= 1.0 else ""
+        more = f"; at this traffic for about {words.format_duration(left_s)} more" if left_s >= 1.0 else ""
         return text + escape(more)
     if stream["log10_evidence"] > 0.0:
         ratio = min(stream["log10_evidence"] / max(stream["log10_alarm_line"], 1e-9), 1.0)

@@ -44,8 +44,12 @@ class Deploy:
     advice: Markup
     first_ns: int
     """When the version was first seen, Unix nanoseconds."""
+    before: str
+    """The version before."""
     difference: DeployDifference | None = None
     """None where it is only a matter of time."""
+    moved: tuple[Document, ...] = ()
+    """What moved between the first predictions of both versions, the most first."""
 
 
 def find_deploy(source: Source, model_id: str, model: Document, since_ns: int) -> Deploy | None:
@@ -69,23 +73,31 @@ def find_deploy(source: Source, model_id: str, model: Document, since_ns: int) -
         return None
     before = max(others)[1]
     name, previous = format_name(model["version"], 40), format_name(before, 40)
-    advice = Markup("Compare with version {} or go back to it: what is wrong began with the deploy of version {}.")
     moved = _find_moves(source, model_id, model)
     is_new = (model["updated_ns"] - first_ns) / 1e9 < MAX_DEPLOY_S
     difference = compare_versions(versions[before], model, moved if is_new else ())
     if difference is not None:
         subject, old, new = difference.subject, difference.before, difference.now
         facts = [_describe_move(cause, previous, name) for cause in moved[:1]]
+        advice = Markup("Compare with version {}; go back to it unless the change of version {} was meant.")
         if difference.rule != VERSION_DRIFT:
             facts.insert(0, Markup("Version {}: {} {}; version {}: {}").format(name, new, subject, previous, old))
+            advice = Markup("Go back to version {}: what is wrong began with the deploy of version {}.")
+        facts.append(_describe_traffic(source, versions[before], model, previous))
         return Deploy(
-            facts=tuple(facts), advice=advice.format(previous, name), first_ns=first_ns, difference=difference
+            facts=tuple(facts),
+            advice=advice.format(previous, name),
+            first_ns=first_ns,
+            before=before,
+            difference=difference,
+            moved=tuple(moved),
         )
     if since_ns and 0 <= (since_ns - first_ns) / 1e9 + 60 < MAX_DEPLOY_S:
         fact = Markup("Version {} runs since {}; before it there was version {}").format(
             name, format_time(first_ns), previous
         )
-        return Deploy(facts=(fact,), advice=advice.format(previous, name), first_ns=first_ns)
+        advice = Markup("Compare with version {} or go back to it: what is wrong began with the deploy of version {}.")
+        return Deploy(facts=(fact,), advice=advice.format(previous, name), first_ns=first_ns, before=before)
     return None
 
 
@@ -96,13 +108,20 @@ def _find_moves(source: Source, model_id: str, model: Document) -> list[Document
     return [cause for cause in change["moved"] if cause["value"] >= MIN_VERSION_SHIFT] if change else []
 
 
+def _describe_traffic(source: Source, before: Document, now: Document, previous: Markup) -> Markup:
+    """Says whether the version before still serves; versions of which panes come late are given three panes."""
+    pane_s = float(source.setup.get("pane_s", 10.0))
+    if (now["updated_ns"] - before["updated_ns"]) / 1e9 <= 3 * pane_s:
+        return Markup("Version {} still serves: {} calls a second").format(
+            previous, words.format_rate(before["throughput_per_s"])
+        )
+    return Markup("Version {} had its last calls about {}").format(previous, format_time(before["updated_ns"]))
+
+
 def _describe_move(cause: Document, previous: Markup, name: Markup) -> Markup:
+    before, now = words.align_percents(words.clean(cause["reference"], 60), words.clean(cause["current"], 60))
     return Markup("{}: {} in version {}, {} in version {}").format(
-        format_name(cause["stream"], 60),
-        words.bind_units(words.clean(cause["reference"], 60)),
-        previous,
-        words.bind_units(words.clean(cause["current"], 60)),
-        name,
+        format_name(cause["stream"], 60), words.bind_units(before), previous, words.bind_units(now), name
     )
 
 

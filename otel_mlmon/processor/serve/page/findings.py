@@ -43,7 +43,7 @@ def summarize_steps(overview: Document, setup: Document) -> tuple[MonitoringStep
             ((document, steps[index]) for document, steps in by_model), key=lambda pair: _RANK[pair[1].state]
         )
         name = words.clean(f"{document['name']} {document['version']}".strip(), 60)
-        is_common = index == len(NAMES) - 1 or worst.is_working
+        is_common = worst.is_working or (index == len(NAMES) - 1 and worst.state != "waits")
         text = worst.text if is_common else f"{name}: {worst.text}"
         summary.append(MonitoringStep(number=worst.number, state=worst.state, text=text, todo=worst.todo))
     return tuple(summary)

@@ -255,6 +255,11 @@ class History:
             if key not in self._versions or self._versions[key].last_ns < history.last_ns:
                 self._versions[key] = history
 
+    @property
+    def begin_ns(self) -> int:
+        """When this process was given the first values, Unix nanoseconds; 0 before that."""
+        return self._begin_ns
+
     def first_ns(self, model: str, version: str) -> int:
         """Returns when a model version was first seen, Unix nanoseconds; 0 if that is unknown.
 

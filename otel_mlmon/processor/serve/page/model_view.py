@@ -43,10 +43,10 @@ def build_model(source: Source, model_id: str, document: Document, *, span: Span
         "pictures": _draw_model(source, model_id, document, span, condition),
         "heat_map": _draw_heat_map(source, model_id, document, ranked, span),
         "paging": paging,
-        "rows": [build_stream_row(model_id, document["version"], stream, causes) for stream in paging.rows],
+        "rows": [build_stream_row(source, model_id, document["version"], stream, causes) for stream in paging.rows],
         "window": window,
         "labels": [
-            build_distribution(stream, causes, window)
+            build_distribution(stream, causes, window, now_ns=source.now_ns)
             for stream in ranked
             if stream["stream"].startswith("prediction.label")
         ],
@@ -71,11 +71,15 @@ def _draw_model(
     end_ns = max(document["updated_ns"], rows[-1][0])
     start_ns = max(end_ns - span.length_s * SECOND_NS, rows[0][0] - span.model_slot_s * SECOND_NS)
     gap_ns = 8 * span.model_slot_s * SECOND_NS
+    half_slot_ns = span.model_slot_s * SECOND_NS // 2  # a value is drawn in the middle of the slot that it is of
 
     def draw(
         title: str, key: str, columns: Mapping[str, int], format_value: Callable[[float], str], **more: Any
     ) -> None:
-        lines = [(css, [(time_ns, values[index]) for time_ns, values in rows]) for css, index in columns.items()]
+        lines = [
+            (css, [(time_ns - half_slot_ns, values[index]) for time_ns, values in rows])
+            for css, index in columns.items()
+        ]
         picture = charts.draw_lines(
             lines,
             label=f"{title} over time",
@@ -135,5 +139,7 @@ def _build_version(source: Source, model_id: str, document: Document) -> dict[st
         "condition": condition,
         "url": model_url(model_id, document["version"]),
         "first_ns": source.history.first_ns(model_id, document["version"]),
-        "shares": draw_share_bars(label, causes, "now") if label is not None and label["bins"] else None,
+        "shares": draw_share_bars(label, causes, "now", now_ns=source.now_ns)
+        if label is not None and label["bins"]
+        else None,
     }

@@ -24,6 +24,7 @@ from starlette.routing import BaseRoute, Route
 from otel_mlmon.guard import guard
 from otel_mlmon.processor.alert.alert import name_provider
 from otel_mlmon.processor.serve.page import alert_view, findings, home_view, model_view, stream_view, words
+from otel_mlmon.processor.serve.page.condition import count_urgent
 from otel_mlmon.processor.serve.page.history import SPANS, History, Span
 from otel_mlmon.processor.serve.page.source import Source
 from otel_mlmon.version import __version__
@@ -155,9 +156,8 @@ class Page:
         return self._render("setup", source, title="Setup", **values)
 
     def _render(self, template: str, source: Source, **values: Any) -> str:
-        firing = sum(alert["state"] == "firing" for alert in source.overview["alerts"])
         return self._environment.get_template(f"{template}.html.j2").render(
-            now_ns=source.now_ns, firing=firing, release=__version__, template=template, **values
+            now_ns=source.now_ns, urgent=count_urgent(source), release=__version__, template=template, **values
         )
 
     async def _updates(self, request: Request) -> Response:
@@ -198,6 +198,7 @@ def _create_environment() -> Environment:
         "name": words.format_name,
         "percent": words.format_percent,
         "number": words.format_number,
+        "rate": words.format_rate,
         "seconds": words.format_seconds,
         "time": words.format_time,
         "state": words.format_state,
@@ -205,7 +206,7 @@ def _create_environment() -> Environment:
         "lines": words.clean_lines,
         "provider": name_provider,
     }
-    environment.globals["format_age"] = words.format_age
+    environment.globals |= {"sign": words.find_sign, "format_age": words.format_age, "format_clock": words.format_clock}
     return environment
 
 

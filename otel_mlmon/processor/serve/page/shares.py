@@ -13,7 +13,8 @@ from otel_mlmon.processor.serve.page import charts, words
 Document = Mapping[str, Any]
 
 WHOLE_WINDOW: Final = "last hour"
-SINCE_ONSET: Final = "since the onset"
+REFERENCE: Final = "reference"
+NOW: Final = "now"
 _CATCH_ALL: Final = {"_OTHER": "all others", "_MISSING": "missing"}
 
 
@@ -29,13 +30,18 @@ class ShareBars:
 
 
 def name_window(rolling_s: float, *, is_full: bool) -> str:
-    """Names the rolling window: `last hour`, `last 6 h`; `since then`, after the reference, while it is not full."""
+    """Names the rolling window: `last hour`, `last 6 h`; `now` while it is not full."""
     if not is_full:
-        return "since then"
+        return NOW
     return WHOLE_WINDOW if rolling_s == 3_600.0 else f"last {words.format_duration(rolling_s)}"
 
 
-def draw_share_bars(stream: Document, causes: Iterable[Document], window: str) -> ShareBars | None:
+def name_onset(cause: Document, now_ns: int) -> str:
+    """Names the time since the onset of what an alert is about: `since 15:13:10`."""
+    return f"since {words.format_clock(cause['onset_ns'], now_ns)}" if cause["onset_ns"] else NOW
+
+
+def draw_share_bars(stream: Document, causes: Iterable[Document], window: str, *, now_ns: int) -> ShareBars | None:
     """Draws the classes of the reference and of now in the same order and colours; None without any.
 
     A rolling window still holds what was before the onset: what an alert counted since then takes its place.
@@ -44,28 +50,43 @@ def draw_share_bars(stream: Document, causes: Iterable[Document], window: str) -
         stream: The document of a stream of labels.
         causes: Of the alerts of its model.
         window: What the rolling window is called.
+        now_ns: The present time, Unix nanoseconds.
     """
-    moments = [("reference", stream["reference_shares"]), (window, stream["current_shares"])]
+    moments = [(REFERENCE, stream["reference_shares"]), (window, stream["current_shares"])]
     cause = find_cause(stream, causes)
     if cause is not None and list(cause["bins"]) == list(stream["bins"]):
-        moments[1] = (SINCE_ONSET, cause["current_shares"])
+        moments[1] = (name_onset(cause, now_ns), cause["current_shares"])
+    return _draw_moments(stream["bins"], moments)
+
+
+def draw_version_bars(moved: Iterable[Document], before: str, version: str) -> ShareBars | None:
+    """Draws the classes of the first predictions of a version beside those of the version before; None without any.
+
+    Args:
+        moved: What moved between them.
+        before: The version before.
+        version: The version.
+    """
+    cause = next((cause for cause in moved if cause["stream"].startswith("prediction.label") and cause["bins"]), None)
+    if cause is None:
+        return None
+    sides = ((before, cause["reference_shares"]), (version, cause["current_shares"]))
+    return _draw_moments(cause["bins"], [(f"version {words.clean(name, 20)}", shares) for name, shares in sides])
+
+
+def _draw_moments(bins: Sequence[str], moments: Sequence[tuple[str, Sequence[float]]]) -> ShareBars | None:
     moments = [(title, shares) for title, shares in moments if any(shares)]
     if not moments:
         return None
-    order = sorted(range(len(stream["bins"])), key=lambda index: -stream["reference_shares"][index])
-    names = [name_bin(stream["bins"][index]) for index in order]
+    order = sorted(range(len(bins)), key=lambda index: -moments[0][1][index])
+    names = [name_bin(bins[index]) for index in order]
     bars = [
         (title, charts.draw_shares(names, [shares[index] for index in order], label=f"shares of the classes, {title}"))
         for title, shares in moments
     ]
-    last = moments[-1][1]
+    before, now = (list(map(words.bind_units, words.format_shares(shares))) for _, shares in (moments[0], moments[-1]))
     legend = [
-        (
-            f"share{position}",
-            names[position],
-            words.bind_units(words.format_percent(stream["reference_shares"][index])),
-            words.bind_units(words.format_percent(last[index])),
-        )
+        (f"share{position}", names[position], before[index], now[index])
         for position, index in enumerate(order)
         if position < charts.MAX_SHARES and any(shares[index] for _, shares in moments)
     ]
@@ -83,11 +104,11 @@ def name_bin(name: str) -> str:
     return _CATCH_ALL.get(name) or words.clean(name)
 
 
-def build_distribution(stream: Document, causes: Iterable[Document], window: str) -> dict[str, Any]:
+def build_distribution(stream: Document, causes: Iterable[Document], window: str, *, now_ns: int) -> dict[str, Any]:
     """Draws both distributions of a stream: of what an alert counted since the onset, else of the rolling window."""
     cause = find_cause(stream, causes)
     side = cause or stream
-    title = SINCE_ONSET if cause is not None else window
+    title = name_onset(cause, now_ns) if cause is not None else window
     rows = [
         (name_bin(name), before, now)
         for name, before, now in zip(side["bins"], side["reference_shares"], side["current_shares"], strict=False)

@@ -62,7 +62,7 @@ def list_steps(model: Document, setup: Document) -> tuple[MonitoringStep, ...]:
         _prediction_log(model, predictions),
         _drift(3, predictions, "outputs", _READ_OUTPUTS),
         _drift(4, features, "features", _DECLARE_FEATURES),
-        check_alerts(setup),
+        _alerts(streams, setup),
     )
 
 
@@ -124,8 +124,17 @@ def describe_learning(stream: Document) -> str:
         done = format_percent(stream["calibrated_ratio"])
         return f"the reference is learned; how much it varies by itself is being measured: {done}"
     if learned >= required:
-        return "the reference is learned"
+        return "the reference is being learned"
     return f"learning the reference: {learned} of {required} values"
+
+
+def _alerts(streams: Sequence[Document], setup: Document) -> MonitoringStep:
+    """Checks whether an alert of a model version can come, and reaches anybody."""
+    step = check_alerts(setup)
+    if step.is_working and streams and all(stream["state"] == "learning" for stream in streams):
+        text = "no rule can judge this version before a reference is learned"
+        return MonitoringStep(number=5, state="waits", text=text, todo="Wait for more traffic.")
+    return step
 
 
 def check_alerts(setup: Document) -> MonitoringStep:

@@ -12,7 +12,7 @@ from otel_mlmon.processor.serve.page import charts, words
 from otel_mlmon.processor.serve.page.addresses import model_url, stream_url
 from otel_mlmon.processor.serve.page.condition import find_alerts, list_traces
 from otel_mlmon.processor.serve.page.history import SECOND_NS, SPANS, Span
-from otel_mlmon.processor.serve.page.shares import build_distribution, find_cause, name_bin, name_window
+from otel_mlmon.processor.serve.page.shares import build_distribution, find_cause, name_bin, name_onset, name_window
 from otel_mlmon.processor.serve.page.source import Source
 from otel_mlmon.processor.serve.page.steps import describe_learning
 
@@ -57,9 +57,9 @@ def build_stream(source: Source, model_id: str, document: Document, stream: Docu
         "id": model_id,
         "document": document,
         "stream": stream,
-        "row": build_stream_row(model_id, document["version"], stream, causes),
+        "row": build_stream_row(source, model_id, document["version"], stream, causes),
         "window": window,
-        "distribution": build_distribution(stream, causes, window),
+        "distribution": build_distribution(stream, causes, window, now_ns=source.now_ns),
         "changes": cause["details"] if cause is not None else stream["changes"],
         "evidence": Markup(evidence),  # noqa: S704
         "contributions": contributions[:12],
@@ -87,7 +87,9 @@ def rank_stream(stream: Document) -> tuple[int, float, str]:
     return order.get(stream["state"], 3), -margin if math.isfinite(margin) else 0.0, stream["stream"]
 
 
-def build_stream_row(model_id: str, version: str, stream: Document, causes: Iterable[Document]) -> dict[str, Any]:
+def build_stream_row(
+    source: Source, model_id: str, version: str, stream: Document, causes: Iterable[Document]
+) -> dict[str, Any]:
     """Builds a row of the table of streams: of what an alert counted since the onset, else of the rolling window."""
     distance = stream["statistics"].get("total_variation", {}).get("value")
     cause = find_cause(stream, causes)
@@ -100,7 +102,7 @@ def build_stream_row(model_id: str, version: str, stream: Document, causes: Iter
         "reference": words.clean(reference),
         "now": words.clean(now),
         "change": words.clean(f"{now}, {reference}" if is_allowance else f"{reference} → {now}", 200),
-        "is_since_onset": cause is not None,
+        "since": name_onset(cause, source.now_ns) if cause is not None else "",
         "move": words.format_percent(distance),
         "evidence": describe_evidence(stream),
         "design_effect": f"{stream['design_effect']:.1f}" if stream["design_effect"] > 1.05 else "1",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import Any, Final
@@ -22,7 +23,8 @@ UNKNOWN: Final = "–"
 
 STATES: Final = {
     "firing": "Alert",
-    "pending": "Being checked",
+    "trouble": "In trouble, no alert yet",
+    "pending": "To look at, no alert yet",
     "drift": "Drift",
     "learning": "Learning",
     "weak": "No drift seen",
@@ -34,10 +36,13 @@ STATES: Final = {
 """What the states of models, streams and rules are called."""
 
 SIGNS: Final = {
-    "firing": "▲", "drift": "▲", "pending": "◆", "learning": "○", "weak": "◇", "no_data": "–", "error": "✕",
-    "unknown": "?", "ok": "●",
+    "firing": "▲", "trouble": "△", "drift": "▼", "pending": "◇", "learning": "◐", "weak": "○", "no_data": "–",
+    "error": "✕", "unknown": "?", "ok": "●",
 }  # fmt: skip
-"""A sign beside each word, so that colour is never alone."""
+"""A sign beside each word, so that colour is never alone: another one for each state."""
+WARNING_SIGN: Final = "◆"
+"""The sign of an alert that is no more than a warning."""
+_PERCENT: Final = re.compile(r"(?<![\d.,-])(\d+(?:\.\d+)?)(?=[ \N{NO-BREAK SPACE}]%)")
 
 RULES: Final = {
     "accuracy": "estimated accuracy",
@@ -109,6 +114,37 @@ def format_percent(ratio: Any) -> str:
     return f"{text} %" if float(text) else "< 0.01 %"
 
 
+def format_shares(shares: Iterable[float]) -> list[str]:
+    """Formats shares that add up to one in whole per cent that add up to 100: `70 %`, `20 %`, `< 1 %`, `10 %`.
+
+    The largest remainders are rounded up (Hamilton's method).
+    """
+    percents = [100.0 * share for share in shares]
+    whole = [math.floor(percent) for percent in percents]
+    missing = round(math.fsum(percents)) - sum(whole)
+    for index in sorted(range(len(whole)), key=lambda index: whole[index] - percents[index])[: max(missing, 0)]:
+        whole[index] += 1
+    return [
+        "< 1 %" if number == 0 and percent > 0 else f"{number} %"
+        for number, percent in zip(whole, percents, strict=True)
+    ]
+
+
+def align_percents(before: str, now: str) -> tuple[str, str]:
+    """Returns two texts that are compared, their percentages with the same digits: `9.7 %`, `11 %` as `10 %`, `11 %`.
+
+    Nothing is rounded away: a share below one per cent, or two that would look the same, stay as they are.
+    """
+    numbers = [_PERCENT.findall(text) for text in (before, now)]
+    if [len(found) for found in numbers] != [1, 1]:
+        return before, now
+    values = [float(found[0]) for found in numbers]
+    if max(values) < 9.95 or any(0 < value < 0.95 for value in values) or round(values[0]) == round(values[1]):
+        return before, now
+    first, second = (_PERCENT.sub(f"{value:.0f}", text) for value, text in zip(values, (before, now), strict=True))
+    return first, second
+
+
 def bind_units(text: str) -> str:
     """Binds each `%` to its number, so that no line breaks between them."""
     return text.replace(" %", "\N{NO-BREAK SPACE}%")
@@ -124,6 +160,11 @@ def format_number(value: Any) -> str:
     if abs(number) >= 1000 or number == int(number):
         return f"{number:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
     return f"{number:.4g}"
+
+
+def format_rate(rate: Any) -> str:
+    """Formats a number a second with three digits: `25.1`."""
+    return format_number(float(f"{rate:.3g}")) if is_number(rate) else UNKNOWN
 
 
 def format_seconds(seconds: Any) -> str:
@@ -164,20 +205,37 @@ def format_time(time_ns: Any) -> Markup:
     )
 
 
-def format_age(time_ns: Any, now_ns: int) -> str:
-    """Formats how long ago a time is: `12 min ago`."""
+def format_clock(time_ns: Any, now_ns: int) -> str:
+    """Formats a time in UTC as short as it is clear: `15:13:10`, or `28 Nov 15:13` of another day."""
     moment = to_datetime(time_ns)
     if moment is None:
         return UNKNOWN
-    age_s = (now_ns - int(time_ns)) / 1e9
+    return f"{moment:%H:%M:%S}" if now_ns - int(time_ns) < 12 * 3_600 * 10**9 else f"{moment:%d %b %H:%M}"
+
+
+def format_age(time_ns: Any, now_ns: int) -> str:
+    """Formats how long ago a time is: `12 min ago`; both times are cut to the second, as they are shown."""
+    moment = to_datetime(time_ns)
+    if moment is None:
+        return UNKNOWN
+    age_s = now_ns // 10**9 - int(time_ns) // 10**9
     return "just now" if age_s < 5 else f"{format_duration(age_s)} ago"
 
 
-def format_state(state: str) -> Markup:
-    """Formats a state as sign and word."""
-    return Markup('<span class="state {}"><span aria-hidden="true">{}</span> {}</span>').format(
-        state if state in STATES else "error", SIGNS.get(state, "✕"), STATES.get(state, clean(state, 20))
-    )
+def find_sign(state: str, severity: str = "") -> str:
+    """Finds the sign of a state, and of an alert with its severity."""
+    is_warning = state == "firing" and severity not in ("", "critical")
+    return WARNING_SIGN if is_warning else SIGNS.get(state, "✕")
+
+
+def format_state(state: str, severity: str = "") -> Markup:
+    """Formats a state as sign and word; of an alert with its severity: `▲ Critical alert`, `◆ Warning`."""
+    css_class, word = state if state in STATES else "error", STATES.get(state, clean(state, 20))
+    if state == "firing" and severity:
+        is_critical = severity == "critical"
+        css_class, word = ("firing", "Critical alert") if is_critical else ("firing warning", "Warning")
+    sign = find_sign(state, severity)
+    return Markup('<span class="state {}"><span aria-hidden="true">{}</span> {}</span>').format(css_class, sign, word)
 
 
 def name_rule(rule: str) -> str:

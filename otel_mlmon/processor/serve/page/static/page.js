@@ -18,7 +18,7 @@ async function refresh() {
   if (!answer.ok) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   const focus = document.activeElement.getAttribute("href");
-  for (const place of ["main", "nav[aria-label=Pages]", "footer"]) {
+  for (const place of ["main", "nav[aria-label=Pages]", ".asof"]) {
     const [before, now] = [document.querySelector(place), page.querySelector(place)];
     if (before && now) before.replaceChildren(...now.childNodes);
   }

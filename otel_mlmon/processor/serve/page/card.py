@@ -1,0 +1,135 @@
+"""Builds what a card about a model version or an alert shows beside its words: figures, the picture, the classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from markupsafe import Markup
+
+from otel_mlmon.processor.serve.page import charts, words
+from otel_mlmon.processor.serve.page.addresses import model_url
+from otel_mlmon.processor.serve.page.deploy import Deploy
+from otel_mlmon.processor.serve.page.history import SECOND_NS, SPANS
+from otel_mlmon.processor.serve.page.shares import (
+    ShareBars,
+    draw_share_bars,
+    draw_version_bars,
+    name_bin,
+    name_onset,
+    name_window,
+)
+from otel_mlmon.processor.serve.page.source import Source
+
+Document = Mapping[str, Any]
+
+_P95, _ERRORS = 2, 4
+_CALL_RULES: Final = frozenset({"latency", "errors", "execution_provider", "no_data"})
+"""Rules on calls, which a line over time shows best; what others found is a distribution."""
+
+
+def build_card(
+    source: Source,
+    model_id: str,
+    document: Document,
+    alerts: Sequence[Document],
+    *,
+    since_ns: int,
+    deploy: Deploy | None,
+) -> dict[str, Any]:
+    """Builds figures and pictures of a model version.
+
+    Args:
+        source: What the page is made of.
+        model_id: The model.
+        document: Of the version.
+        alerts: The alerts that the card is about.
+        since_ns: The onset of what is wrong, Unix nanoseconds; 0 without any.
+        deploy: What it began with, if that is so.
+    """
+    causes = [cause for alert in alerts for cause in alert["causes"]]
+    title, picture = _draw_cause(source, alerts) or _draw_line(source, model_id, document, since_ns, alerts)
+    return {
+        "id": model_id,
+        "document": document,
+        "url": model_url(model_id, document["version"]),
+        "picture": picture,
+        "picture_title": title,
+        "shares": _draw_classes(source, model_id, document, causes, deploy),
+    }
+
+
+def _draw_classes(
+    source: Source, model_id: str, document: Document, causes: Iterable[Document], deploy: Deploy | None
+) -> ShareBars | None:
+    labels = next((stream for stream in document["streams"] if stream["stream"].startswith("prediction.label")), None)
+    if deploy is not None and (bars := draw_version_bars(deploy.moved, deploy.before, document["version"])):
+        return bars
+    if labels is None or not labels["bins"]:
+        return None
+    window = name_window(source.rolling_s, is_full=source.is_window_full(model_id, document["version"]))
+    return draw_share_bars(labels, causes, window, now_ns=source.now_ns)
+
+
+def _draw_cause(source: Source, alerts: Sequence[Document]) -> tuple[Markup, Markup] | None:
+    """Draws the stream that drifted, its reference beside the values since its onset; None of calls."""
+    if not alerts or any(alert["rule"] in _CALL_RULES for alert in alerts):
+        return None
+    cause = next(
+        (cause for alert in alerts for cause in alert["causes"] if cause["bins"] and not cause["is_absent"]), None
+    )
+    if cause is None:
+        return None
+    since = name_onset(cause, source.now_ns)
+    sides = zip(cause["bins"], cause["reference_shares"], cause["current_shares"], strict=False)
+    rows = [(name_bin(bin_), before, share) for bin_, before, share in sides if before or share or bin_[:1] != "_"]
+    name = words.clean(cause["stream"], 60)
+    picture = charts.draw_columns(
+        [row[0] for row in rows],
+        [row[1] for row in rows],
+        [row[2] for row in rows],
+        label=f"{name}: reference and {since}",
+        format_share=words.format_percent,
+    )
+    title = Markup('<bdi>{}</bdi> <span class="key reference">reference</span><span class="key now">{}</span>').format(
+        name, since
+    )
+    return title, Markup(picture)  # noqa: S704 - charts escape what they draw
+
+
+def _draw_line(
+    source: Source, model_id: str, document: Document, since_ns: int, alerts: Sequence[Document]
+) -> tuple[Markup, Markup]:
+    """Draws the last hour, or as much of it as there is: of failed calls where these are the trouble, else of p95."""
+    rows = source.history.model_rows(model_id, document["version"], SPANS[0])
+    errors = next((stream for stream in document["streams"] if stream["stream"] == "errors"), None)
+    allowed = errors["reference_shares"][1] if errors is not None and len(errors["reference_shares"]) == 2 else None
+    format_value: Callable[[Any], str] = words.format_seconds
+    is_failing = words.is_number(document["error_ratio"]) and allowed is not None and document["error_ratio"] > allowed
+    if any(alert["rule"] == "errors" for alert in alerts) or (is_failing and not alerts):
+        subject, bound, column, limit, format_value = "failed calls", "allowed", _ERRORS, allowed, words.format_percent
+    else:
+        subject, bound, column = "p95 of latency", "threshold", _P95
+        limit = document["latency"]["threshold_s"]
+    # A value is drawn in the middle of the slot that it is of.
+    half_slot_ns = SPANS[0].model_slot_s * SECOND_NS // 2
+    points = [(time_ns - half_slot_ns, values[column]) for time_ns, values in rows]
+    finite = [(time_ns, value) for time_ns, value in points if math.isfinite(value)]
+    if len(finite) < 2:
+        return Markup(""), Markup("")
+    is_near = limit is not None and limit <= 4 * max(value for _, value in finite)
+    limit = limit if is_near else None
+    length = words.format_duration((finite[-1][0] - finite[0][0]) / SECOND_NS)
+    title = Markup("{}, last {}").format(subject, "hour" if length == "60 min" else length)
+    title += f"; dashed: {bound}" if limit is not None else ""
+    picture = charts.draw_sparkline(
+        points,
+        label=str(title),
+        format_value=format_value,
+        begin=f"{length} ago",
+        limit=limit,
+        moment_ns=since_ns,
+        moment=f"since {words.format_clock(since_ns, source.now_ns)}" if since_ns else "",
+    )
+    return title, Markup(picture)  # noqa: S704 - charts escape what they draw

@@ -1,0 +1,55 @@
+"""Calls that fail or are slow far beyond what is allowed, of a model version whose rule does not judge them yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from markupsafe import Markup
+
+from otel_mlmon.processor.alert.alert import compute_critical_ratio
+from otel_mlmon.processor.serve.page import words
+from otel_mlmon.processor.serve.page.headline import describe_excess
+
+Document = Mapping[str, Any]
+
+MIN_CALLS: Final = 100
+MIN_BAD_CALLS: Final = 20
+"""Fewer slow or failed calls may be a bad moment at the start of a process."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Excess:
+    """A share of slow or failed calls that would be critical, before any alert."""
+
+    rule: str
+    headline: Markup
+    """Such as `30 % of calls fail`."""
+    fact: Markup
+
+
+def find_excess(model: Document) -> Excess | None:
+    """Finds what would be a critical alert if the rules on failed and slow calls judged a model version already.
+
+    They first measure how much the shares vary by themselves. None of a version that they judge, or whose rules on
+    them are switched off.
+
+    Args:
+        model: The document of the version.
+    """
+    rules = {rule["rule"] for rule in model["rules"]}
+    for name in ("errors", "latency"):
+        stream = next((stream for stream in model["streams"] if stream["stream"] == name), None)
+        if stream is None or name not in rules or stream["state"] != "learning" or stream["origin"] != "budget":
+            continue
+        if len(stream["current_shares"]) != 2 or stream["current_count"] < MIN_CALLS:
+            continue
+        share, allowed = stream["current_shares"][1], stream["reference_shares"][1]
+        if share * stream["current_count"] >= MIN_BAD_CALLS and share >= compute_critical_ratio(allowed):
+            threshold = words.format_seconds(model["latency"]["threshold_s"])
+            current = f"{words.format_percent(share)} {'failed' if name == 'errors' else f'over {threshold}'}"
+            limit = words.format_percent(allowed)
+            fact = Markup("{}: {}, {} allowed").format(name, words.bind_units(current), words.bind_units(limit))
+            return Excess(rule=name, headline=describe_excess(name, current), fact=fact)
+    return None
