@@ -132,6 +132,7 @@ COVERED_BY = {
     "processor/serve/page/addresses": "processor/serve/page/test_routes.py",
     "processor/serve/page/advice": "processor/serve/page/test_condition.py",
     "processor/serve/page/alert_view": "processor/serve/page/test_routes.py",
+    "processor/serve/page/card": "processor/serve/page/test_condition.py",
     "processor/serve/page/deploy": "processor/serve/page/test_condition.py",
     "processor/serve/page/findings": "processor/serve/page/test_routes.py",
     "processor/serve/page/home_view": "processor/serve/page/test_condition.py",

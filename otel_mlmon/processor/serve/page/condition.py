@@ -227,7 +227,8 @@ def _add_deploy(headline: Markup, deploy: Deploy) -> Markup:
 
 def _describe_difference(deploy: Deploy, difference: DeployDifference) -> Markup:
     if difference.rule == VERSION_DRIFT:
-        return Markup("{} since its deploy").format(describe_move(deploy.moved[0]))
+        before = f"in version {words.clean(deploy.before, 40)}"
+        return Markup("since its deploy {}").format(describe_move(deploy.moved[0], before))
     return Markup("{} {}; in version {} {}").format(
         difference.now, difference.subject, format_name(deploy.before, 40), difference.before
     )

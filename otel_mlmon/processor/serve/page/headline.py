@@ -42,7 +42,7 @@ def describe_finding(alert: Document) -> Markup:
         )
     if rule == "accuracy":
         return Markup("estimated accuracy too low: {}").format(words.clean(cause["current"], 60))
-    text = describe_move(cause)
+    text = describe_move(cause, "in the version before" if rule == "version_drift" else "in the reference")
     if rule not in _DRIFT_RULES:
         text = Markup("{}: {}").format(words.clean(alert["title"]), text)
     others = len({entry["stream"] for entry in causes}) - 1
@@ -57,8 +57,13 @@ def describe_excess(rule: str, current: str) -> Markup:
     return Markup("{}% of calls take {}").format(share, of)
 
 
-def describe_move(cause: Document) -> Markup:
-    """Describes how a stream moved: `age about 12 times larger`, `81 % of predictions are approve, 70 % before`."""
+def describe_move(cause: Document, basis: str = "in the reference") -> Markup:
+    """Describes how a stream moved: `age about 12 times larger`, `81 % of predictions are approve, 70 % before`.
+
+    Args:
+        cause: The document of the cause.
+        basis: Where it was otherwise.
+    """
     subject = _name_subject(cause["stream"])
     if cause["is_absent"]:
         return Markup("{} is no longer sent").format(subject)
@@ -72,9 +77,9 @@ def describe_move(cause: Document) -> Markup:
     before, now = words.align_percents(words.clean(cause["reference"], 90), words.clean(cause["current"], 90))
     before, now = words.bind_units(before), words.bind_units(now)
     if match := _CLASS.fullmatch(before):
-        return Markup("{} of {} are {}, {} in the reference").format(now, subject, format_name(match[2], 60), match[3])
+        return Markup("{} of {} are {}, {} {}").format(now, subject, format_name(match[2], 60), match[3], basis)
     if match := _MISSING.fullmatch(before):
-        return Markup("{} of {} are missing, {} in the reference").format(now, subject, match[1])
+        return Markup("{} of {} are missing, {} {}").format(now, subject, match[1], basis)
     return Markup("{}: {} → {}").format(subject, before, now)
 
 

@@ -58,10 +58,40 @@ def test_hostile_names_in_every_picture() -> None:
         charts.draw_shares([HOSTILE, "b"], [0.5, 0.5], label=HOSTILE),
         charts.draw_heat_map([(HOSTILE, [(60 * NS, 2.0)])], start_ns=0, end_ns=60 * NS, slot_ns=60 * NS, label=HOSTILE),
         charts.draw_sparkline([(0, 1.0), (NS, 2.0)], label=HOSTILE, format_value=str, begin=HOSTILE, limit=1.5),
+        charts.draw_sparkline(
+            [(0, 1.0), (NS, 2.0)], label="x", format_value=str, begin="", moment_ns=NS // 2, moment=HOSTILE
+        ),
+        charts.draw_columns([HOSTILE, "b"], [0.5, 0.5], [0.9, 0.1], label=HOSTILE, format_share=str),
     ):
         assert parse(picture).tag.endswith("svg")
         assert "style=" not in picture
         assert "<script" not in picture
+
+
+@given(st.lists(st.tuples(st.text(max_size=80), st.floats(0, 1), st.floats(0, 1)), max_size=60))
+def test_columns_stand_inside_whatever_the_bins(rows: list[tuple[str, float, float]]) -> None:
+    names, before, now = ([row[index] for row in rows] for index in range(3))
+    names = [name.encode("ascii", "ignore").decode() if name.isprintable() else "x" for name in names]
+    picture = charts.draw_columns(names, before, now, label="x", format_share=str)
+    if not any(before) and not any(now):
+        assert picture == ""
+        return
+    bars = [part.attrib for part in parse(picture) if part.tag.endswith("rect")]
+    assert len(bars) == 2 * min(len(rows), charts.MAX_COLUMNS)
+    assert all(0 <= float(bar["x"]) <= charts.SPARK_WIDTH - float(bar["width"]) for bar in bars)
+    assert all(0 <= float(bar["height"]) <= charts.SPARK_BASE for bar in bars)
+
+
+def test_the_onset_is_named_inside_the_picture() -> None:
+    points = [(index * NS, 1.0) for index in range(101)]
+    for second in (0, 1, 50, 99, 100):
+        picture = charts.draw_sparkline(
+            points, label="x", format_value=str, begin="100 s ago", moment_ns=second * NS, moment="since 15:13:10"
+        )
+        (text,) = [part for part in parse(picture) if part.text == "since 15:13:10"]
+        half = len("since 15:13:10") * charts.CHARACTER_WIDTH / 2
+        assert float(text.attrib["x"]) - half >= 0
+        assert float(text.attrib["x"]) + half <= charts.SPARK_WIDTH
 
 
 def test_shades() -> None:

@@ -184,7 +184,7 @@ def test_a_deploy_that_was_meant_is_no_longer_shown_after_two_hours(deploy: Simu
     assert (condition.state, condition.actions[0].striptags()) == (
         "pending", "Compare with version 7; go back to it unless the change of version 8 was meant.",
     )  # fmt: skip
-    assert plain(condition.headline) == "58 % of predictions are decline, 10 % in the reference since its deploy"
+    assert plain(condition.headline) == "since its deploy 58 % of predictions are decline, 10 % in version 7"
     model["updated_ns"] += 2 * 3_600 * 10**9
     assert describe_condition(source, "churn", model).state == "learning"
 

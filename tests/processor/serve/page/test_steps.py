@@ -50,6 +50,15 @@ def test_the_next_thing_to_do(document: dict[str, Any], number: int, state: str,
     assert following.todo
 
 
+def test_no_alert_can_come_while_everything_is_learned() -> None:
+    document = model(stream("prediction.label", "learning", 5_000), stream("input.age", "learning", 40))
+    steps = list_steps(document, SETUP)
+    assert [step.state for step in steps] == ["works", "works", "waits", "waits", "waits"]
+    assert steps[2].text == "the reference is being learned"
+    assert steps[4].text == "no rule can judge this version before a reference is learned"
+    assert states(document, {"notifiers": []})[4] == "missing"
+
+
 @pytest.mark.parametrize(
     ("notifiers", "state"),
     [

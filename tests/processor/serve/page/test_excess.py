@@ -1,0 +1,44 @@
+"""Trouble that no rule judges yet, and what is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from otel_mlmon.processor.serve.page.excess import find_excess
+
+
+def model(share: float, *, count: int = 1_000, name: str = "errors", allowed: float = 0.01, **stream: object) -> Any:
+    values = {"stream": name, "state": "learning", "origin": "budget", "current_count": count,
+              "current_shares": [1 - share, share], "reference_shares": [1 - allowed, allowed], **stream}  # fmt: skip
+    return {"streams": [values], "rules": [{"rule": "errors"}, {"rule": "latency"}], "latency": {"threshold_s": 0.2}}
+
+
+def test_calls_that_fail_or_are_slow_beyond_what_is_critical() -> None:
+    failing, slow = find_excess(model(0.3)), find_excess(model(0.5, name="latency"))
+    assert failing is not None
+    assert slow is not None
+    assert (failing.rule, failing.headline.striptags(), failing.fact.striptags()) == (
+        "errors", "30\N{NO-BREAK SPACE}% of calls fail",
+        "errors: 30\N{NO-BREAK SPACE}% failed, 1\N{NO-BREAK SPACE}% allowed",
+    )  # fmt: skip
+    assert (slow.rule, slow.headline.striptags()) == ("latency", "50\N{NO-BREAK SPACE}% of calls take over 200 ms")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        model(0.1),  # not so many that it would be critical
+        model(0.3, allowed=0.5),
+        model(0.3, count=50),  # too few calls
+        model(0.15, count=120),  # too few of them failed
+        model(0.3, state="ok"),  # the rule judges it
+        model(0.3, origin="learned"),
+        model(0.3, current_shares=[]),
+        {**model(0.3), "rules": []},  # the rule is switched off
+        {**model(0.3), "streams": []},
+    ],
+)
+def test_what_is_no_trouble(document: Any) -> None:
+    assert find_excess(document) is None
