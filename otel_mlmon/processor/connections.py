@@ -26,6 +26,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from otel_mlmon.errors import ConfigurationError
 
+try:
+    import resource
+except ImportError:  # Windows has no such limit
+    resource = None  # type: ignore[assignment]
+
 HEAD_TIMEOUT_S: Final = 10.0
 ANSWER_INTERVAL_S: Final = 30.0
 MIN_ANSWER_BYTES: Final = 64 * 2**10
@@ -33,6 +38,12 @@ MIN_ANSWER_BYTES: Final = 64 * 2**10
 
 SEND_BUFFER_BYTES: Final = 128 * 2**10
 """What the kernel holds of an answer, twice as much on Linux: it says that a client took some by thirds of that."""
+
+MAX_CONNECTIONS: Final = 4096
+"""Connections of one receiver at a time, where the process may open as many files."""
+
+OTHER_FILES: Final = 256
+"""Files and connections that the process has beside those of its two receivers."""
 
 OLD_CONNECTIONS_S: Final = 30
 """How long requests may go on that began with an earlier certificate."""
@@ -67,6 +78,30 @@ class TlsFiles:
                 context.load_verify_locations(self.client_ca)
         except (ssl.SSLError, ValueError) as error:
             raise ConfigurationError(f"{option}: the certificate and its key cannot be used: {error}") from None
+
+
+def raise_file_limit() -> None:
+    """Raises the process's own limit on open files, as far as it may, to what two receivers need.
+
+    Each connection is an open file, and the usual limit, 1,024, is that of programs of the last century: without files
+    nothing could be stored either.
+    """
+    if resource is None:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * MAX_CONNECTIONS + OTHER_FILES
+    wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def limit_connections() -> int:
+    """Returns how many connections one of two receivers may have at a time, by the present limit on open files."""
+    if resource is None:
+        return MAX_CONNECTIONS
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else (soft - OTHER_FILES) // 2
+    return max(16, min(MAX_CONNECTIONS, room))
 
 
 class AsgiServer:

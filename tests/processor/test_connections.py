@@ -20,7 +20,7 @@ from otel_mlmon.errors import ConfigurationError
 from otel_mlmon.processor import connections
 from otel_mlmon.processor.connections import MIN_ANSWER_BYTES, AsgiServer, TlsFiles
 from tests.support.certificates import make_certificate
-from tests.support.processes import until
+from tests.support.processes import run_python, until
 
 Start = Callable[..., tuple[AsgiServer, int]]
 
@@ -217,6 +217,26 @@ def test_certificate_and_authority_are_replaced_without_a_new_socket(start: Star
         return False
 
     assert until(is_refused)
+
+
+FILE_LIMITS = """
+import resource, sys
+from otel_mlmon.processor import connections
+soft, hard = map(int, sys.argv[1:])
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+connections.raise_file_limit()
+print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], connections.limit_connections())
+"""
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "files", "limit"), [(64, 2_256, 2_256, 1_000), (64, 9_000, 8_448, 4_096), (64, 100, 100, 16)]
+)
+def test_as_many_connections_as_the_process_may_open_files(
+    soft: int, hard: int, files: int, limit: int, tmp_path: Path
+) -> None:
+    done = run_python(["-c", FILE_LIMITS, str(soft), str(hard)], cwd=tmp_path)
+    assert done.stdout.split() == [str(files), str(limit)], done.stderr
 
 
 def test_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
