@@ -14,6 +14,7 @@ import math
 import os
 import socket
 import ssl
+import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -26,10 +27,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from otel_mlmon.errors import ConfigurationError
 
-try:
+if sys.platform != "win32":  # which has no such limit
     import resource
-except ImportError:  # Windows has no such limit
-    resource = None  # type: ignore[assignment]
 
 HEAD_TIMEOUT_S: Final = 10.0
 ANSWER_INTERVAL_S: Final = 30.0
@@ -86,7 +85,7 @@ def raise_file_limit() -> None:
     Each connection is an open file, and the usual limit, 1,024, is that of programs of the last century: without files
     nothing could be stored either.
     """
-    if resource is None:
+    if sys.platform == "win32":
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = 2 * MAX_CONNECTIONS + OTHER_FILES
@@ -97,7 +96,7 @@ def raise_file_limit() -> None:
 
 def limit_connections() -> int:
     """Returns how many connections one of two receivers may have at a time, by the present limit on open files."""
-    if resource is None:
+    if sys.platform == "win32":
         return MAX_CONNECTIONS
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     room = MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else (soft - OTHER_FILES) // 2

@@ -23,7 +23,7 @@ from benchmarks.soak_overload import METHOD, Protocol, overload
 from otel_mlmon.processor.state.sqlite import APPLICATION_ID
 from tests.support.otlp_requests import predictions
 from tests.support.otlp_server import OtlpServer
-from tests.support.processes import processor, run_python, until
+from tests.support.processes import Processor, processor, run_python, until
 
 pytestmark = pytest.mark.e2e
 
@@ -245,7 +245,10 @@ def test_it_ends_with_2_when_its_arguments_are_wrong(tmp_path: Path) -> None:
 
 
 def test_connections_that_send_nothing_take_no_file_that_others_need(tmp_path: Path) -> None:
-    with ExitStack() as idle, processor(tmp_path, max_files=320) as running:  # 32 connections for each receiver
+    running = Processor(directory=tmp_path, max_files=320)  # 32 connections for each receiver
+    running.start()
+    with ExitStack() as idle:
+        idle.callback(running.kill)
         for port in (running.http, running.grpc):
             for _ in range(200):
                 idle.enter_context(socket.create_connection(("127.0.0.1", port)))

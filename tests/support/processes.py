@@ -120,10 +120,10 @@ class Processor:
 
 
 @contextmanager
-def processor(directory: Path, *, max_files: int | None = None, **overrides: Any) -> Iterator[Processor]:
+def processor(directory: Path, **overrides: Any) -> Iterator[Processor]:
     """A running processor, stopped at the end if it still runs."""
     directory.mkdir(parents=True, exist_ok=True)
-    running = Processor(directory=directory, overrides=overrides, max_files=max_files)
+    running = Processor(directory=directory, overrides=overrides)
     running.start()
     try:
         yield running
