@@ -295,7 +295,7 @@ class InstrumentationPipeline:
             finally:
                 self._waiting.lock.release()
 
-    def _decode_chunk(self, take: Callable[[int], Sequence[Any]], limit: int, pause: Callable[[], object]) -> None:
+    def _decode_chunk(self, take: Callable[[int], list[Any]], limit: int, pause: Callable[[], object]) -> None:
         # The loads first: the sessions were created before their calls.
         if self._loads:
             with guard("model_events"):
