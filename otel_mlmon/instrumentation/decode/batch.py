@@ -23,8 +23,8 @@ from otel_mlmon.types import Ints
 CHUNK_CALLS: Final = 16_384
 """Calls decoded at a time at most: the more, the larger numpy's share, which does not hold the interpreter."""
 
-PIECE_CALLS: Final = 128
-"""Calls taken at a time: some 0.1 ms of work."""
+PIECE_CALLS: Final = 256
+"""Calls taken at a time: some 0.15 ms of work, half of it whatever their number."""
 
 _IMAGE_CHANNELS: Final = frozenset({1, 3, 4})
 

@@ -41,6 +41,9 @@ Outcome: TypeAlias = tuple[Any, Any, Any, Any]
 UNREADABLE: Final = (TypeError, ValueError, OverflowError, RuntimeError)
 """What values raise that cannot be read: a RuntimeError is PyTorch's, of a tensor that requires its gradient."""
 
+_UNREADABLE: Final = object()
+"""Stands for an entry that cannot be read, where None is an entry."""
+
 _NUMBERS: Final = frozenset({int, float, bool, type(None)})
 _SCALARS: Final = frozenset({str, *_NUMBERS})
 
@@ -127,14 +130,18 @@ def _copy_entries(value: Any) -> tuple[Scalar | ValueRows, int]:
         return None, 1
     if entries.ndim != 1:
         return None, 1
-    copies, count = [], 0
-    for entry in entries[:: -(-len(entries) // MAX_ROWS)].tolist():
-        try:
-            copies.append(_copy_scalar(entry))
-        except UNREADABLE:
-            copies.append(None)
-            count += 1
-    return (ValueRows(len(entries), tuple(copies)), count) if count < len(copies) else (None, 1)
+    copies = list(map(_copy_entry, entries[:: -(-len(entries) // MAX_ROWS)].tolist()))
+    count = copies.count(_UNREADABLE)
+    if count == len(copies):
+        return None, 1
+    return ValueRows(len(entries), tuple(None if copy is _UNREADABLE else copy for copy in copies)), count
+
+
+def _copy_entry(value: Any) -> Any:
+    try:
+        return _copy_scalar(value)
+    except UNREADABLE:
+        return _UNREADABLE
 
 
 def _copy_value(value: Any) -> Scalar | ValueRows:
