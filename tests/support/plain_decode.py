@@ -18,6 +18,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric, ScopeMetrics
 from otel_mlmon import semconv
 from otel_mlmon.processor.receive.attributes import (
     Attributes,
+    PointError,
     attributes_of,
     canonical_text,
     hash_text,
@@ -25,7 +26,7 @@ from otel_mlmon.processor.receive.attributes import (
 )
 from otel_mlmon.processor.receive.data_point import DataPoint, Sketch
 from otel_mlmon.processor.receive.decode import DecodedRequest, read_model_key, service_key
-from otel_mlmon.processor.receive.sketches import SKETCHES, PointError
+from otel_mlmon.processor.receive.sketches import SKETCHES
 from otel_mlmon.types import ModelKey
 
 MAX_EXEMPLARS: Final = 4

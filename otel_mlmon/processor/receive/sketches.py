@@ -1,4 +1,4 @@
-"""Decodes the value of a point, a histogram or a counter, and checks every rule that it can break by itself.
+"""Decodes the value of a data point, a histogram or a counter, and checks all rules that it can break by itself.
 
 Source: opentelemetry-proto, metrics.proto; opentelemetry-specification, metrics/data-model.md.
 """
@@ -18,6 +18,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
     NumberDataPoint,
 )
 
+from otel_mlmon.processor.receive.attributes import PointError
 from otel_mlmon.processor.receive.data_point import Sketch
 from otel_mlmon.sketch.exponential import MAX_SCALE, MIN_SCALE, ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
@@ -26,20 +27,22 @@ from otel_mlmon.sketch.moments import Moments
 MAX_COUNT: Final = 2**53
 """The largest count that is exact as a float."""
 
-MAX_EXPONENTIAL_BUCKETS: Final = 10_000
-"""The most buckets of one range of a point; SDKs send 160."""
+MAX_BUCKETS: Final = 10_000
+"""The most buckets of a point, of an exponential histogram those of one range; SDKs send 160."""
 
-
-class PointError(Exception):
-    """A point is rejected; the text is the reason, a few fixed words joined by underscores."""
+MAX_CACHED_BOUNDS: Final = 512
+"""Longer bounds are checked each time, and are not remembered."""
 
 
 def _decode_histogram(point: HistogramDataPoint) -> Histogram:
-    bounds = tuple(point.explicit_bounds)
-    counts = list(point.bucket_counts) or ([] if bounds else [point.count])
+    explicit_bounds, bucket_counts = point.explicit_bounds, point.bucket_counts
+    if len(explicit_bounds) >= MAX_BUCKETS or len(bucket_counts) > MAX_BUCKETS:
+        raise PointError("too_many_buckets")
+    bounds = tuple(explicit_bounds)
+    counts = list(bucket_counts) or ([] if bounds else [point.count])
     if len(counts) != len(bounds) + 1:
         raise PointError("bucket_mismatch")
-    bounds = _checked_bounds(bounds)
+    bounds = _intern_bounds(bounds) if len(bounds) <= MAX_CACHED_BOUNDS else _check_bounds(bounds)
     _check_count(point.count, sum(counts))
     return Histogram(bounds=bounds, counts=np.array(counts, dtype=np.int64), moments=_moments(point))
 
@@ -63,10 +66,10 @@ def _decode_exponential(point: ExponentialHistogramDataPoint) -> ExponentialHist
 
 
 def _bucket_counts(buckets: ExponentialHistogramDataPoint.Buckets, scale: int) -> list[int]:
-    """Returns the counts of one range, whose buckets must lie where a float can: between 2^-1075 and 2^1024."""
+    """Returns the counts of one range of buckets, which must lie between 2^-1075 and 2^1024 as floats do."""
     if not buckets.bucket_counts:
         return []
-    if len(buckets.bucket_counts) > MAX_EXPONENTIAL_BUCKETS:
+    if len(buckets.bucket_counts) > MAX_BUCKETS:
         raise PointError("too_many_buckets")
     counts = list(buckets.bucket_counts)
     lowest, highest = _index_range(scale)
@@ -100,8 +103,17 @@ def _index_range(scale: int) -> tuple[int, int]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _checked_bounds(bounds: tuple[float, ...]) -> tuple[float, ...]:
-    """Returns the bounds, as one object for all points that share them.
+def _intern_bounds(bounds: tuple[float, ...]) -> tuple[float, ...]:
+    """Returns checked histogram bounds as one object for all data points that share them.
+
+    Raises:
+        PointError: They are no bounds.
+    """
+    return _check_bounds(bounds)
+
+
+def _check_bounds(bounds: tuple[float, ...]) -> tuple[float, ...]:
+    """Returns histogram bounds unchanged if they are valid.
 
     Raises:
         PointError: They are not finite and strictly increasing; a NaN compares false, so it fails too.

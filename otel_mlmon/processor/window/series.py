@@ -1,4 +1,4 @@
-"""Turns the points of one time series into the increments of each pane, and those into sketches of the drift streams.
+"""Turns the data points of a time series into increments of each pane, and these into sketches of the streams.
 
 Points are pending until their pane closes and are then consumed in the order of their time, so the order and the number
 of times in which they arrive change nothing. A cumulative series is identified by its start time as well: a new start
@@ -60,7 +60,7 @@ _INPUTS: Final = frozenset(metric.name for metric in (semconv.FEATURE, semconv.M
 
 
 class SeriesKey(NamedTuple):
-    """Identifies one time series of one writer."""
+    """The identity of one time series of one sender."""
 
     series: str
     start_ns: int
@@ -72,7 +72,7 @@ PointKey = tuple[int, int]
 
 
 class PointValue(NamedTuple):
-    """Holds the value of a point in the one of three forms that it has; the others are None."""
+    """The value of a data point in one of three forms: a counter or one of two histograms; the others are None."""
 
     counter: int | None = None
     explicit: Histogram | None = None
@@ -80,27 +80,27 @@ class PointValue(NamedTuple):
 
     @classmethod
     def from_sketch(cls, sketch: Sketch) -> PointValue:
-        """Wraps the value of a data point."""
+        """Wraps the sketch of a data point as a value in one of three forms."""
         if isinstance(sketch, Histogram):
             return cls(explicit=sketch)
         return cls(counter=sketch) if isinstance(sketch, int) else cls(exponential=sketch)
 
     @property
     def total(self) -> int:
-        """How many values it counts."""
+        """The number of values that a data point counts."""
         if self.counter is not None:
             return self.counter
         sketch = self.explicit if self.explicit is not None else self.exponential
         return sketch.total if sketch is not None else 0
 
     def has_form_of(self, other: PointValue) -> bool:
-        """Whether one total can be subtracted from the other: the same kind of sketch, over the same bounds."""
+        """Returns whether two totals can be subtracted: the same kind of sketch, over the same bounds."""
         if self.explicit is not None and other.explicit is not None:
             return self.explicit.bounds == other.explicit.bounds
         return [part is None for part in self] == [part is None for part in other]
 
     def subtract(self, earlier: PointValue) -> PointValue | None:
-        """Returns the counts after `earlier`, a former total of the same form; None if it was reset."""
+        """Returns the increment since an earlier total of the same form; None if the series was reset."""
         if self.counter is not None and earlier.counter is not None:
             return PointValue(counter=self.counter - earlier.counter) if self.counter >= earlier.counter else None
         if self.explicit is not None and earlier.explicit is not None:
@@ -113,7 +113,7 @@ class PointValue(NamedTuple):
 
 
 class Point(NamedTuple):
-    """Holds a point until its pane closes."""
+    """A data point that waits until its pane closes."""
 
     pane_end_ns: int
     time_ns: int
@@ -128,7 +128,7 @@ class Point(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class SeriesState:
-    """Holds the stored state of a series: its last total and the points consumed last."""
+    """The stored state of a series: its last total, and the data points counted last."""
 
     key: SeriesKey
     sender: str
@@ -159,7 +159,7 @@ CompletenessCheck: TypeAlias = Callable[[SeriesState, int, int], bool]
 
 @dataclass(slots=True, eq=False)
 class Series:
-    """One time series: its last total, and its pending points."""
+    """One time series of a sender: its last total, and its pending data points."""
 
     state: SeriesState
     pending: dict[PointKey, Point] = field(default_factory=dict)
@@ -172,7 +172,7 @@ class Series:
         self.streams = list_streams(self.state.metric, self.state.name, self.state.category)
 
     def find_repetition(self, key: PointKey) -> Literal["duplicate", "overlap"] | None:
-        """Returns whether a point was counted before; None if it is new for certain.
+        """Returns the outcome of a data point that was counted before; None if it is new.
 
         `overlap`: a delta whose time is counted already, too long ago to tell a repeated point from another one.
         """
@@ -186,7 +186,7 @@ class Series:
         return "overlap" if is_covered or start_ns <= 0 else None
 
     def can_subtract(self, total: PointValue) -> bool:
-        """Returns whether a total has the form of the last one, or is the first."""
+        """Returns whether a cumulative total has the form of the last one, or is the first."""
         last = self.state.total
         if self.pending:
             last = max(self.pending.values(), key=lambda point: point.time_ns).value
@@ -195,7 +195,7 @@ class Series:
     def consume(
         self, pane_end_ns: int, *, is_complete: CompletenessCheck
     ) -> list[tuple[PointKey, Point, PointValue | None]]:
-        """Removes the points of panes up to `pane_end_ns`; returns each with its increment, None if it has none.
+        """Removes the pending data points of panes up to `pane_end_ns`, and returns each with its increment or None.
 
         Args:
             pane_end_ns: End of the pane that closes.
@@ -213,7 +213,7 @@ class Series:
         return consumed
 
     def count_pending(self, *, is_complete: CompletenessCheck) -> int:
-        """Counts the values that closing the panes of the pending points will add, by what is known now."""
+        """Counts the values that the pending data points will add to their panes, as far as is known now."""
         if self.state.key.start_ns == DELTA:
             return sum(point.value.total for point in self.pending.values())
         state, count = self.state, 0
@@ -247,7 +247,7 @@ class Series:
 
 
 class _Total(NamedTuple):
-    """Holds where a series of totals stands."""
+    """The last total of a cumulative series."""
 
     value: PointValue | None
     """None before the first."""
@@ -258,7 +258,7 @@ class _Total(NamedTuple):
 def _step(
     last: _Total, point: Point, *, has_start: bool, is_first_counted: bool
 ) -> tuple[_Total, PointValue | None, bool]:
-    """Takes the step from the last total to that of a point; returns where it leads, its increment, and if it reset.
+    """Computes a cumulative series' next total from a data point, the increment, and whether it was reset.
 
     Args:
         last: Where the series stands.
@@ -282,7 +282,7 @@ def _step(
 
 
 def cover(covered: list[tuple[int, int]], start_ns: int, end_ns: int) -> None:
-    """Adds an interval of time to sorted, disjoint ones, and joins those that touch."""
+    """Adds a time interval to a list of sorted, disjoint intervals, and joins those that touch."""
     if covered and covered[-1][0] <= start_ns <= covered[-1][1]:
         covered[-1] = covered[-1][0], max(covered[-1][1], end_ns)
         return
@@ -298,7 +298,7 @@ def cover(covered: list[tuple[int, int]], start_ns: int, end_ns: int) -> None:
 
 
 def list_streams(metric: str, name: str, category: str = "") -> tuple[str, ...]:
-    """Returns the names of the streams that a metric feeds; empty if it feeds none.
+    """Returns the names of the streams to which the data points of a metric belong; empty if there are none.
 
     Args:
         metric: Its name.
@@ -318,7 +318,7 @@ def list_streams(metric: str, name: str, category: str = "") -> tuple[str, ...]:
 
 @dataclass(slots=True)
 class _Parts:
-    """Collects what one stream is made of."""
+    """The sketches of many series that together are one stream."""
 
     exponential: list[ExponentialHistogram] = field(default_factory=list)
     explicit: dict[tuple[float, ...], list[Histogram]] = field(default_factory=dict)
@@ -326,12 +326,12 @@ class _Parts:
     missing: int = 0
 
     def add_class(self, label: str, count: int) -> None:
-        """Adds values of one class."""
+        """Adds a number of values of one class."""
         if count:
             self.categories[label] = self.categories.get(label, 0) + count
 
     def sketch(self) -> StreamSketch:
-        """Adds all up."""
+        """Returns the sum of all added sketches and counts."""
         return StreamSketch(
             exponential=ExponentialHistogram.merge_all(self.exponential) if self.exponential else None,
             explicit={bounds: Histogram.merge_all(parts) for bounds, parts in self.explicit.items()},
@@ -341,7 +341,7 @@ class _Parts:
 
 
 def add_increments(increments: Iterable[tuple[Series, PointValue]]) -> dict[str, StreamSketch]:
-    """Adds the increments of many series up by the streams that they feed, in one pass."""
+    """Adds up the increments of many series to one sketch for each stream."""
     streams: dict[str, _Parts] = {}
     for series, (counter, explicit, exponential) in increments:
         state = series.state
@@ -365,7 +365,7 @@ def add_increments(increments: Iterable[tuple[Series, PointValue]]) -> dict[str,
 
 
 def merge_streams(panes: Iterable[Mapping[str, StreamSketch]]) -> dict[str, StreamSketch]:
-    """Merges parts of a pane, stream by stream: bit for bit what one process that saw all of it would hold."""
+    """Merges the sketches of several parts of a pane, stream by stream, exactly as if counted by one process."""
     parts: dict[str, list[StreamSketch]] = {}
     for pane in panes:
         for stream, sketch in pane.items():

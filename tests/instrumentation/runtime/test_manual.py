@@ -225,7 +225,7 @@ def test_a_failed_block_of_an_unreadable_version_is_a_failed_call(watched: Watch
     with pytest.raises(KeyError), otel_mlmon.observe("churn", **unreadable):
         raise KeyError
     (call,) = watched.calls()
-    assert (call.inputs, call.outputs, call.error_type) == ((None, {argument: 1}), (), "KeyError")
+    assert (sides(call), call.error_type) == (((None, {argument: 1}), ()), "KeyError")
 
 
 @pytest.mark.guarded
