@@ -11,10 +11,10 @@ above the maximum makes both unknown.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -38,8 +38,8 @@ from otel_mlmon.processor.receive.attributes import (
     hash_text,
     name_of,
 )
-from otel_mlmon.processor.receive.data_point import DataPoint, Sketch, TelemetryItem
-from otel_mlmon.processor.receive.sketches import SKETCHES, PointError
+from otel_mlmon.processor.receive.data_point import DataPoint, PointIdentity, TelemetryItem
+from otel_mlmon.processor.receive.sketches import ADD_VALUE, PointError, PointValues
 from otel_mlmon.types import ModelKey
 
 MAX_EXEMPLARS: Final = 4
@@ -105,6 +105,17 @@ class _PointCollector:
     ignored: int = 0
     loop_dropped: int = 0
     faults: Counter[str] = field(default_factory=Counter)
+    values: PointValues = field(default_factory=PointValues)
+
+    def reject_rows(self) -> None:
+        """Builds the table of values, and rejects the points whose rows are not what they say."""
+        rows = self.values.build()
+        if rows:
+            self.faults.update(rows.values())
+            table = self.values.table
+            self.points = [
+                point for point in self.points if point.value.table is not table or point.value.row not in rows
+            ]
 
 
 RawAttributes: TypeAlias = tuple[bytes, ...]
@@ -120,17 +131,8 @@ class _ScopeContext:
     identity: str
     """The canonical text of resource and scope."""
     sender: str
-    identities: dict[str, dict[RawAttributes, _PointIdentity]] = field(default_factory=dict)
+    identities: dict[str, dict[RawAttributes, PointIdentity]] = field(default_factory=dict)
     """By metric and attributes, of the series that were seen."""
-
-
-class _PointIdentity(NamedTuple):
-    """Holds the model and the series that the attributes of a point identify."""
-
-    model: ModelKey
-    key: str
-    category: str
-    series: str
 
 
 def _build_request_class() -> Any:
@@ -197,6 +199,7 @@ def decode_metrics(request: Any) -> DecodedRequest:
                 collector.loop_dropped += sum(map(_metric_size, scope_metrics.metrics))
             else:
                 _decode_scope(collector, scope_metrics, resource_metrics.resource, resource)
+    collector.reject_rows()
     return DecodedRequest(
         items=tuple(collector.points),
         ignored=collector.ignored,
@@ -265,25 +268,30 @@ def _decode_metric(
     if fault is not None:
         collector.faults[fault] += len(data.data_points)
         return
-    decode_sketch = SKETCHES[kind]
+    add_value = ADD_VALUE[kind]
     identities = context.identities.setdefault(definition.name, {})
     is_cumulative = data.aggregation_temporality == _CUMULATIVE
+    add_point = collector.points.append
     for point in data.data_points:
         if point.flags & _NO_RECORDED_VALUE:
             collector.ignored += 1
             continue
         try:
-            decoded = _decode_point(point, definition, context, identities, decode_sketch, is_cumulative=is_cumulative)
+            identity = _find_identity(point, definition, context, identities)
+            value = add_value(collector.values, point)
         except PointError as error:
             collector.faults[str(error)] += 1
-        else:
-            collector.points.append(decoded)
+            continue
+        exemplars = _trace_ids(point) if point.exemplars else ()
+        add_point(
+            DataPoint(identity, point.start_time_unix_nano, point.time_unix_nano, is_cumulative, value, exemplars)
+        )
 
 
 def _metric_fault(kind: str, data: Any, definition: semconv.Metric) -> str | None:
     """Returns the reason for which all points of a metric are rejected, or None."""
     is_counter = definition.instrument == "counter"
-    if kind not in SKETCHES or (kind == "sum") is not is_counter:
+    if kind not in ADD_VALUE or (kind == "sum") is not is_counter:
         return "wrong_type"
     if data.aggregation_temporality not in (_DELTA, _CUMULATIVE):
         return "no_temporality"
@@ -292,20 +300,14 @@ def _metric_fault(kind: str, data: Any, definition: semconv.Metric) -> str | Non
     return None
 
 
-def _decode_point(
-    point: Any,
-    definition: semconv.Metric,
-    context: _ScopeContext,
-    identities: dict[RawAttributes, _PointIdentity],
-    decode_sketch: Callable[[Any], Sketch],
-    *,
-    is_cumulative: bool,
-) -> DataPoint:
+def _find_identity(
+    point: Any, definition: semconv.Metric, context: _ScopeContext, identities: dict[RawAttributes, PointIdentity]
+) -> PointIdentity:
+    """Returns what the attributes of a point identify, after its times are checked."""
     time_ns = point.time_unix_nano
-    start_ns = point.start_time_unix_nano
     if not time_ns:
         raise PointError("no_time")
-    if time_ns > _MAX_TIME_NS or start_ns > time_ns:
+    if time_ns > _MAX_TIME_NS or point.start_time_unix_nano > time_ns:
         raise PointError("bad_time")
     raw = tuple(point.attributes)
     identity = identities.get(raw)
@@ -313,22 +315,10 @@ def _decode_point(
         identity = _identify(raw, definition, context)
         _CACHE.add()
         identities[tuple(_CACHE.attributes.setdefault(attribute, attribute) for attribute in raw)] = identity
-    return DataPoint(
-        model=identity.model,
-        metric=definition.name,
-        key=identity.key,
-        category=identity.category,
-        sender=context.sender,
-        series=identity.series,
-        start_ns=start_ns,
-        time_ns=time_ns,
-        is_cumulative=is_cumulative,
-        sketch=decode_sketch(point),
-        exemplars=_trace_ids(point) if point.exemplars else (),
-    )
+    return identity
 
 
-def _identify(raw: RawAttributes, definition: semconv.Metric, context: _ScopeContext) -> _PointIdentity:
+def _identify(raw: RawAttributes, definition: semconv.Metric, context: _ScopeContext) -> PointIdentity:
     try:
         pairs = [KeyValue.FromString(attribute) for attribute in raw]
     except DecodeError:
@@ -336,7 +326,7 @@ def _identify(raw: RawAttributes, definition: semconv.Metric, context: _ScopeCon
     return _identify_attributes(attributes_of(pairs), definition, context)
 
 
-def _identify_attributes(attributes: Attributes, definition: semconv.Metric, context: _ScopeContext) -> _PointIdentity:
+def _identify_attributes(attributes: Attributes, definition: semconv.Metric, context: _ScopeContext) -> PointIdentity:
     model = read_model_key(attributes, default=context.model)
     if not model.name:
         raise PointError("no_model_name")
@@ -344,10 +334,12 @@ def _identify_attributes(attributes: Attributes, definition: semconv.Metric, con
     if definition.name in _NAMED and split[0] not in attributes:
         raise PointError(_NAMED[definition.name])
     identity = ascii((context.identity, definition.name, canonical_text(attributes)))
-    return _PointIdentity(
+    return PointIdentity(
         model=model,
+        metric=definition.name,
         key=name_of(attributes, split[0]) if split else "",
         category=name_of(attributes, split[1]) if len(split) > 1 else "",
+        sender=context.sender,
         series=hash_text(identity),
     )
 
