@@ -1,4 +1,4 @@
-"""Columns beside their references, and the design effect of each from rows in their order."""
+"""Pairs each column of the data with its reference, and estimates its design effect from rows in order."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EFFECT_ROWS: Final = 2_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnStream:
-    """One column, and the reference it is judged against."""
+    """One column of the data of a backtest, and the reference that it is judged against."""
 
     key: StreamKey
     plan: StreamPlan
@@ -43,12 +43,12 @@ class ColumnStream:
 
     @property
     def column(self) -> str:
-        """The name of the column."""
+        """The name of the column in the data."""
         return self.plan.column.name
 
 
 def build_streams(table: Table, choices: Mapping[str, ColumnChoice], profile: Profile) -> list[ColumnStream]:
-    """Pairs the columns of `table` with their references.
+    """Pairs the columns of a table with the references that they are judged against.
 
     Raises:
         ConfigurationError: A column is of a type that cannot be counted as its reference; names all of them.
@@ -82,7 +82,7 @@ def build_streams(table: Table, choices: Mapping[str, ColumnChoice], profile: Pr
 
 
 def measure_design_effects(profile: Profile, table: Table, choices: Mapping[str, ColumnChoice]) -> Profile:
-    """Returns the profile with the design effect of each stream, measured on the first rows that it is made of.
+    """Returns the reference profile with a design effect for each stream, estimated from the reference's first rows.
 
     Raises:
         DataError: The table cannot be read.
@@ -94,46 +94,66 @@ def measure_design_effects(profile: Profile, table: Table, choices: Mapping[str,
         counter.add(batch)
         if counter.result.rows >= FIRST_ROWS:
             break
-    effects = (_estimate_design_effect(counter.result, index, stream) for index, stream in enumerate(streams))
+    effects = _estimate_design_effects(counter.result, streams)
     named = {stream.key.stream: effect for stream, effect in zip(streams, effects, strict=True) if effect is not None}
     return replace(profile, design_effects=named)
 
 
-def _estimate_design_effect(counts: TableCounts, index: int, stream: ColumnStream) -> DesignEffect | None:
-    """Estimates the design effect of a stream from blocks of the first rows; None of too few."""
-    codes = counts.first.codes[index][:EFFECT_ROWS]
-    rows = codes[: len(codes) // BLOCK_ROWS * BLOCK_ROWS].reshape(-1, BLOCK_ROWS)
-    blocks = np.array([_count_codes(block, stream) for block in rows])
-    if not len(blocks):
-        return None
-    # As of live panes where there are enough; it knows by itself how well it is known. Against the shares of these very
-    # rows: where a rare class has become more frequent, its counts vary more by that alone.
-    effects, counts_of_all = DesignEffects(stream.plan.bins), blocks.sum(0) + 0.5
-    effects.start(0, counts_of_all / counts_of_all.sum())
-    for block in blocks:
-        effects.add(np.zeros(1, dtype=np.intp), block[None].astype(np.float64), np.array([float(BLOCK_ROWS)]))
-    if not effects.is_calibrated[0]:
-        return estimate_design_effect(blocks)
-    return DesignEffect(float(effects.divisor[0]), int(effects.state(0).difference_counts.max()))
+def _estimate_design_effects(counts: TableCounts, streams: Sequence[ColumnStream]) -> list[DesignEffect | None]:
+    """Estimates the design effect of each stream from blocks of the first rows; None of too few rows."""
+    results: list[DesignEffect | None] = [None] * len(streams)
+    block_count = min(counts.first.times_ns.size, EFFECT_ROWS) // BLOCK_ROWS
+    positions: dict[int, list[int]] = {}
+    for position, stream in enumerate(streams):
+        positions.setdefault(stream.plan.bins, []).append(position)
+    for bins, group in positions.items() if block_count else ():
+        codes = counts.first.codes[group, : block_count * BLOCK_ROWS].reshape(len(group), block_count, BLOCK_ROWS)
+        blocks = _count_blocks(codes, bins)
+        for position, effect in zip(group, _estimate_block_effects(blocks), strict=True):
+            results[position] = effect
+    return results
+
+
+def _estimate_block_effects(blocks: Counts) -> list[DesignEffect | None]:
+    """Estimates the design effects of streams from the counts of blocks of rows, shape (S, blocks, K).
+
+    As of live panes where there are enough; they know by themselves how well they are known. Against the shares of
+    these very rows: where a rare class has become more frequent, its counts vary more by that alone.
+    """
+    effects, rows = DesignEffects(blocks.shape[-1]), np.arange(len(blocks))
+    sums = blocks.sum(1) + 0.5
+    for row, shares in enumerate(sums / sums.sum(-1, keepdims=True)):
+        effects.start(row, shares)
+    for block in np.moveaxis(blocks, 1, 0).astype(np.float64):
+        effects.add(rows, block, np.full(len(rows), float(BLOCK_ROWS)))
+    return [
+        DesignEffect(float(effects.divisor[row]), int(effects.state(row).difference_counts.max()))
+        if effects.is_calibrated[row]
+        else estimate_design_effect(blocks[row])
+        for row in rows.tolist()
+    ]
 
 
 def with_design_effects(streams: Sequence[ColumnStream], counts: TableCounts) -> list[ColumnStream]:
-    """Returns the streams with the design effect of the first rows, or of too few rows with that of the reference.
+    """Returns the streams with the design effect that the data's first rows show, or else that of the reference.
 
     A drift counts in neither: it is one of many differences between neighbours. The rows of a reference may be shuffled
     or sorted, so it is asked only where the data cannot say, and then the larger of the two counts.
     """
-    return [_with_design_effect(stream, counts, index) for index, stream in enumerate(streams)]
+    effects = _estimate_design_effects(counts, streams)
+    return [_with_design_effect(stream, counts.rows, effect) for stream, effect in zip(streams, effects, strict=True)]
 
 
-def _with_design_effect(stream: ColumnStream, counts: TableCounts, index: int) -> ColumnStream:
-    own = _estimate_design_effect(counts, index, stream)
-    candidates = [own] if counts.rows >= CALIBRATION_ITEMS else [own, stream.reference.design_effect]
+def _with_design_effect(stream: ColumnStream, rows: int, own: DesignEffect | None) -> ColumnStream:
+    candidates = [own] if rows >= CALIBRATION_ITEMS else [own, stream.reference.design_effect]
     known = [effect for effect in candidates if effect is not None and effect.differences]
     effect = max(known) if known else stream.reference.design_effect
     return replace(stream, reference=replace(stream.reference, design_effect=effect))
 
 
-def _count_codes(codes: NDArray[np.int16], stream: ColumnStream) -> Counts:
-    bins = stream.plan.bins
-    return np.bincount(codes, minlength=bins)[:bins].astype(np.int64)
+def _count_blocks(codes: NDArray[np.int16], bins: int) -> Counts:
+    """Counts the values of successive blocks of rows by bin, shape (S, blocks, rows) -> (S, blocks, K)."""
+    streams, blocks, _ = codes.shape
+    offsets = np.arange(streams * blocks).reshape(streams, blocks, 1) * (bins + 1)
+    counts = np.bincount((codes + offsets).ravel(), minlength=streams * blocks * (bins + 1))
+    return counts.reshape(streams, blocks, bins + 1)[..., :bins].astype(np.int64)

@@ -1,4 +1,4 @@
-"""Serves ASGI applications with uvicorn so that connections which send nothing cannot keep others out.
+"""Serves ASGI applications with uvicorn so that idle and slow connections cannot keep others out.
 
 uvicorn has no time-out for the head of a request, and at its limit of connections it refuses requests instead of
 closing idle connections. This protocol closes a connection that has sent no whole head after 10 s, and at the limit
@@ -34,7 +34,7 @@ LOG_INTERVAL_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsFiles:
-    """The PEM files of a server that speaks TLS."""
+    """The PEM files with which a server uses TLS: certificate, key, and the authority of client certificates."""
 
     certificate: Path
     """The server's certificate chain."""
@@ -44,7 +44,7 @@ class TlsFiles:
     """The authority whose client certificates are accepted (mTLS); None to ask for none."""
 
     def check(self, option: str) -> None:
-        """Reads the files.
+        """Checks that the certificate and key files of a TLS server can be read and belong together.
 
         Raises:
             ConfigurationError: A file cannot be read, or certificate and key do not fit.
@@ -62,7 +62,7 @@ class TlsFiles:
 
 
 class AsgiServer:
-    """Serves an application on a thread of its own; prints nothing and leaves signals alone.
+    """A server that runs an ASGI application on a thread of its own; prints nothing and handles no signals.
 
     Args:
         app: The application.
@@ -93,12 +93,12 @@ class AsgiServer:
         self._running: tuple[uvicorn.Server, threading.Thread] | None = None
 
     def start(self, listener: socket.socket) -> None:
-        """Accepts connections on a listening socket, which is closed by `stop`."""
+        """Starts to accept connections on a listening socket, which `stop` closes."""
         self._listener = listener
         self._running = self._serve(listener)
 
     def reload(self, tls: TlsFiles | None) -> None:
-        """Uses certificates as they are on disk now for connections to come; those that are open end as they began.
+        """Reads the TLS certificates anew for new connections; those that are open end as they began.
 
         Whether TLS is spoken does not change.
         """
@@ -110,7 +110,7 @@ class AsgiServer:
         previous.should_exit = True
 
     def stop(self, grace_s: float, timeout_s: float) -> bool:
-        """Accepts nothing more, and cuts off what is still in progress after `grace_s` seconds.
+        """Stops the server: accepts nothing more, and cuts off what is still in progress after `grace_s` seconds.
 
         Returns whether it ended within `timeout_s` seconds. Safe before `start`, and twice.
         """
@@ -124,7 +124,7 @@ class AsgiServer:
         return not thread.is_alive()
 
     def _serve(self, listener: socket.socket) -> tuple[uvicorn.Server, threading.Thread]:
-        """Starts a server on the listening socket, on which an earlier one may still run."""
+        """Starts a uvicorn server on the listening socket, on which an earlier one may still run."""
 
         class Connection(_Connection):
             limit = self._max_connections
@@ -159,7 +159,7 @@ class AsgiServer:
 
 
 class _Connection(H11Protocol):
-    """One connection. Runs on: the event loop's thread."""
+    """One HTTP connection of the server. Runs on: the event loop's thread."""
 
     limit: int
     timeout_s: float
@@ -172,7 +172,7 @@ class _Connection(H11Protocol):
 
     @property
     def is_idle(self) -> bool:
-        """Whether no request is in progress."""
+        """Whether no request is in progress on the connection."""
         cycle: Any = self.cycle  # None before the first request
         return cycle is None or bool(cycle.response_complete)
 
@@ -223,7 +223,7 @@ class _Connection(H11Protocol):
 
 
 class _OnceAMinute(logging.Filter):
-    """Lets a message pass once in `LOG_INTERVAL_S`, however often it comes."""
+    """A log filter that passes the same message once in `LOG_INTERVAL_S` at most."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ VALUES = st.lists(
 ).map(lambda values: np.array(values, dtype=np.float64))
 HISTOGRAMS = st.builds(Histogram.from_values, VALUES, st.sampled_from([(), (0.5, 1.0)]))
 EXPONENTIALS = VALUES.map(ExponentialHistogram.from_values)
-COARSE = VALUES.map(lambda values: ExponentialHistogram.from_values(values).at_scale(-2))
+COARSE = VALUES.map(lambda values: ExponentialHistogram.from_values(values).at_scale(-5))
 SKETCHES = st.one_of(HISTOGRAMS, EXPONENTIALS, COARSE)
 
 

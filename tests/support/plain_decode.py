@@ -27,6 +27,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import (
 from otel_mlmon import semconv
 from otel_mlmon.processor.receive.attributes import (
     Attributes,
+    PointError,
     attributes_of,
     canonical_text,
     hash_text,
@@ -34,7 +35,7 @@ from otel_mlmon.processor.receive.attributes import (
 )
 from otel_mlmon.processor.receive.data_point import DataPoint, PointIdentity
 from otel_mlmon.processor.receive.decode import DecodedRequest, read_model_key, service_key
-from otel_mlmon.processor.receive.sketches import MAX_COUNT, MAX_EXPONENTIAL_BUCKETS, PointError
+from otel_mlmon.processor.receive.sketches import MAX_BUCKETS, MAX_COUNT
 from otel_mlmon.sketch.exponential import MAX_SCALE, MIN_SCALE, ExponentialHistogram
 from otel_mlmon.sketch.histogram import Histogram
 from otel_mlmon.sketch.moments import Moments
@@ -249,7 +250,7 @@ def _bucket_counts(buckets: ExponentialHistogramDataPoint.Buckets, scale: int) -
     """Returns the counts of one range, whose buckets must lie where a float can: between 2^-1075 and 2^1024."""
     if not buckets.bucket_counts:
         return []
-    if len(buckets.bucket_counts) > MAX_EXPONENTIAL_BUCKETS:
+    if len(buckets.bucket_counts) > MAX_BUCKETS:
         raise PointError("too_many_buckets")
     counts = list(buckets.bucket_counts)
     lowest, highest = _index_range(scale)

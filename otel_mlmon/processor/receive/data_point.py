@@ -1,4 +1,4 @@
-"""OUT DataPoint: one checked data point of prediction telemetry; ModelLoaded and ProviderFallback: events beside it.
+"""Defines what this step hands on: `DataPoint`, and the events `ModelLoaded` and `ProviderFallback`.
 
 A point is identified by who counted it (`series`), what it is about (`model`, `metric`, `key`) and when (`start_ns`,
 `time_ns`). The same point decoded twice is equal, so a repeated export can be recognised and changes nothing.
@@ -49,7 +49,7 @@ class DataPoint(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelLoaded:
-    """Represents the event that a process loaded a model, with the reference profile that the model carries."""
+    """The event that a process loaded a model, with the reference profile that the model carries."""
 
     model: ModelKey
     reference: str
@@ -62,7 +62,7 @@ class ModelLoaded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderFallback:
-    """Represents the event that a model runs on another execution provider than its process asked for first."""
+    """The event that a model runs on another execution provider than its process asked for first."""
 
     model: ModelKey
     requested: str

@@ -5,7 +5,7 @@ value), or is dropped because it is the processor's own output coming back; each
 
 Source: opentelemetry-proto, metrics.proto; opentelemetry-specification, metrics/data-model.md.
 Choice: a broken point is rejected alone; an explicit histogram without buckets has one, open on both sides; a minimum
-above the maximum makes both unknown.
+above the maximum makes both unknown; what a sender can make long has a limit, since what is read of it is kept.
 """
 
 from __future__ import annotations
@@ -31,21 +31,31 @@ from opentelemetry.proto.resource.v1 import resource_pb2
 from otel_mlmon import semconv
 from otel_mlmon.errors import MalformedError
 from otel_mlmon.processor.receive.attributes import (
+    MAX_ATTRIBUTES_BYTES,
+    MAX_CACHED_ATTRIBUTES_BYTES,
     Attributes,
+    PointError,
     attributes_of,
     canonical_text,
+    check_names,
     first_text,
     hash_text,
     name_of,
 )
 from otel_mlmon.processor.receive.data_point import DataPoint, PointIdentity, TelemetryItem
-from otel_mlmon.processor.receive.sketches import ADD_VALUE, PointError, PointValues
+from otel_mlmon.processor.receive.sketches import ADD_VALUE, PointValues
 from otel_mlmon.types import ModelKey
 
 MAX_EXEMPLARS: Final = 4
 
-MAX_CACHED_IDENTITIES: Final = 262_144
-"""How many identities of series are remembered, at about half a kilobyte each; beyond that all are forgotten."""
+MAX_CACHED_BYTES: Final = 160 * 2**20
+"""How much identities of series may take that are remembered, some 250,000; beyond that all are forgotten."""
+
+_ENTRY_BYTES: Final = 512
+"""What remembering an identity takes besides its attributes."""
+
+_LEAST_ATTRIBUTE_BYTES: Final = 2
+"""What an attribute takes on the wire besides its content."""
 
 _MAX_TIME_NS: Final = 2**63 - 1
 _NO_RECORDED_VALUE: Final = 1
@@ -169,13 +179,13 @@ class _ContextCache:
         self.contexts: dict[tuple[bytes, bytes], _ScopeContext] = {}
         self.attributes: dict[bytes, bytes] = {}
         """Attributes, each as one object for all series that have it."""
-        self.size = 0
+        self.size_bytes = 0
 
-    def add(self) -> None:
-        """Counts another entry; forgets all where there are too many."""
-        self.size += 1
-        if self.size > MAX_CACHED_IDENTITIES:
-            self.contexts, self.attributes, self.size = {}, {}, 0
+    def add(self, size_bytes: int) -> None:
+        """Counts another entry by its size without `_ENTRY_BYTES`; forgets all where they are too large together."""
+        self.size_bytes += size_bytes + _ENTRY_BYTES
+        if self.size_bytes > MAX_CACHED_BYTES:
+            self.contexts, self.attributes, self.size_bytes = {}, {}, 0
 
 
 _CACHE: Final = _ContextCache()
@@ -233,8 +243,12 @@ def _decode_scope(collector: _PointCollector, scope_metrics: ScopeMetrics, resou
     for metric in scope_metrics.metrics:
         definition = _METRICS.get(metric.name)
         if definition is not None:
-            context = context or _scope_context(scope_metrics.scope, resource, raw_resource)
-            _decode_metric(collector, metric, definition, context)
+            try:
+                context = context or _scope_context(scope_metrics.scope, resource, raw_resource)
+            except PointError as error:
+                collector.faults[str(error)] += _metric_size(metric)
+            else:
+                _decode_metric(collector, metric, definition, context)
         elif metric.name.startswith(_LOOP_PREFIXES):
             collector.loop_dropped += _metric_size(metric)
         else:
@@ -246,13 +260,17 @@ def _scope_context(scope: Any, resource: Any, raw_resource: bytes) -> _ScopeCont
     context = _CACHE.contexts.get(key)
     if context is not None:
         return context
+    size_bytes = sum(map(len, key))
+    if size_bytes > MAX_ATTRIBUTES_BYTES:
+        raise PointError("attributes_too_large")
     resource_attributes, scope_attributes = attributes_of(resource.attributes), attributes_of(scope.attributes)
     canonical_resource = canonical_text(resource_attributes)
     parts = (canonical_resource, scope.name, scope.version, canonical_text(scope_attributes))
     model = read_model_key(scope_attributes, resource_attributes, default=service_key(resource_attributes))
-    _CACHE.add()
+    identity = ascii(parts)
+    _CACHE.add(size_bytes + len(identity))
     context = _CACHE.contexts[key] = _ScopeContext(
-        model=model, identity=ascii(parts), sender=hash_text(ascii(canonical_resource))
+        model=model, identity=identity, sender=hash_text(ascii(canonical_resource))
     )
     return context
 
@@ -309,21 +327,35 @@ def _find_identity(
         raise PointError("no_time")
     if time_ns > _MAX_TIME_NS or point.start_time_unix_nano > time_ns:
         raise PointError("bad_time")
-    raw = tuple(point.attributes)
+    attributes = point.attributes
+    if len(attributes) > MAX_ATTRIBUTES_BYTES // _LEAST_ATTRIBUTE_BYTES:
+        raise PointError("attributes_too_large")
+    raw = tuple(attributes)
     identity = identities.get(raw)
     if identity is None:
-        identity = _identify(raw, definition, context)
-        _CACHE.add()
-        identities[tuple(_CACHE.attributes.setdefault(attribute, attribute) for attribute in raw)] = identity
+        identity = _identify(raw, definition, context, identities)
     return identity
 
 
-def _identify(raw: RawAttributes, definition: semconv.Metric, context: _ScopeContext) -> PointIdentity:
+def _identify(
+    raw: RawAttributes,
+    definition: semconv.Metric,
+    context: _ScopeContext,
+    identities: dict[RawAttributes, PointIdentity],
+) -> PointIdentity:
+    """Returns what attributes identify, and remembers it unless they are so long that few would fill the cache."""
+    size_bytes = sum(map(len, raw)) + _LEAST_ATTRIBUTE_BYTES * len(raw)
+    if size_bytes > MAX_ATTRIBUTES_BYTES:
+        raise PointError("attributes_too_large")
     try:
         pairs = [KeyValue.FromString(attribute) for attribute in raw]
     except DecodeError:
         raise MalformedError("The attributes of a point are no attributes.") from None
-    return _identify_attributes(attributes_of(pairs), definition, context)
+    identity = _identify_attributes(attributes_of(pairs), definition, context)
+    if size_bytes <= MAX_CACHED_ATTRIBUTES_BYTES:
+        _CACHE.add(size_bytes)
+        identities[tuple(_CACHE.attributes.setdefault(attribute, attribute) for attribute in raw)] = identity
+    return identity
 
 
 def _identify_attributes(attributes: Attributes, definition: semconv.Metric, context: _ScopeContext) -> PointIdentity:
@@ -333,12 +365,15 @@ def _identify_attributes(attributes: Attributes, definition: semconv.Metric, con
     split = definition.attributes
     if definition.name in _NAMED and split[0] not in attributes:
         raise PointError(_NAMED[definition.name])
+    key = name_of(attributes, split[0]) if split else ""
+    category = name_of(attributes, split[1]) if len(split) > 1 else ""
+    check_names(*model, key, category)
     identity = ascii((context.identity, definition.name, canonical_text(attributes)))
     return PointIdentity(
         model=model,
         metric=definition.name,
-        key=name_of(attributes, split[0]) if split else "",
-        category=name_of(attributes, split[1]) if len(split) > 1 else "",
+        key=key,
+        category=category,
         sender=context.sender,
         series=hash_text(identity),
     )

@@ -1,4 +1,4 @@
-"""Decodes OTLP logs requests into the events about loaded models; all other records are taken and not used.
+"""Decodes OTLP logs requests into the events about loaded models; all other log records are counted and ignored.
 
 Source: opentelemetry-proto, logs.proto, `LogRecord.event_name`.
 Choice: senders older than that field put the event's name into the attribute `event.name`; both are read.
@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from otel_mlmon import semconv
-from otel_mlmon.processor.receive.attributes import Attributes, attributes_of, first_text
+from otel_mlmon.processor.receive.attributes import Attributes, PointError, attributes_of, check_names, first_text
 from otel_mlmon.processor.receive.data_point import ModelLoaded, ProviderFallback
 from otel_mlmon.processor.receive.decode import DecodedRequest, read_model_key, service_key
 
@@ -29,7 +29,7 @@ _EVENTS: Final = (semconv.EVENT_MODEL_LOADED, semconv.EVENT_PROVIDER_FALLBACK)
 
 
 def decode_logs(request: ExportLogsServiceRequest) -> DecodedRequest:
-    """Decodes every record of `request`.
+    """Decodes every log record of an OTLP logs request into an event about a loaded model, or counts it.
 
     Runs on: any thread.
     """
@@ -52,12 +52,12 @@ def decode_logs(request: ExportLogsServiceRequest) -> DecodedRequest:
 
 
 def count_records(request: ExportLogsServiceRequest) -> int:
-    """Counts the records of `request` without looking at them."""
+    """Counts the log records of an OTLP logs request without looking at them."""
     return sum(len(scope.log_records) for resource in request.resource_logs for scope in resource.scope_logs)
 
 
 def _decode_record(record: LogRecord, resource: Attributes) -> ModelLoaded | ProviderFallback | str | None:
-    """Returns the event of a record, the reason if it is rejected, or None if it is another event."""
+    """Returns the event of a log record, the reason if it is rejected, or None if it is another event."""
     if record.event_name not in ("", *_EVENTS):
         return None
     attributes = attributes_of(record.attributes)
@@ -67,6 +67,10 @@ def _decode_record(record: LogRecord, resource: Attributes) -> ModelLoaded | Pro
     model = read_model_key(attributes, resource, default=service_key(resource))
     if not model.name:
         return "no_model_name"
+    try:
+        check_names(*model)
+    except PointError as error:
+        return str(error)
     provider = _provider(semconv.EXECUTION_PROVIDER, attributes)
     time_ns = record.time_unix_nano or record.observed_time_unix_nano
     if name == semconv.EVENT_PROVIDER_FALLBACK:

@@ -1,4 +1,4 @@
-"""Outcomes of receiving: the answer to one request, and the counts of all."""
+"""Defines the outcomes of receiving: the answer to one OTLP request, and the counts of all."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ RefusalReason: TypeAlias = Literal[
 ]
 """The reason for which a request was refused before it was parsed. Those that are sent again: `queue` and `memory`, no
 room for now; `timeout`, it arrived too slowly or too late; `incomplete`, its sender gave up, or gRPC ended the call
-since the body was too large. Those that are not: `too_large`; `unauthorized`; `not_found`, another path or service than
-OTLP's; `bad_method`, not POST; `unsupported`, another content type or encoding."""
+by itself, at more than twice the limit. Those that are not: `too_large`; `unauthorized`; `not_found`, another path or
+service than OTLP's; `bad_method`, not POST; `unsupported`, another content type or encoding."""
 
 REFUSAL_REASONS: Final[tuple[str, ...]] = get_args(RefusalReason)
 
@@ -28,16 +28,17 @@ DEAD_LETTER: Final = "dead_letter"
 """The reason for which the points of a request are rejected that failed twice by an internal error."""
 
 FAULTS: Final = (
-    "bad_offset", "bad_scale", "bad_time", "bad_value", "bounds_not_increasing", "bucket_mismatch", "count_mismatch",
-    DEAD_LETTER, "no_feature_name", "no_model_name", "no_output_name", "no_provider", "no_temporality", "no_time",
-    "no_value", "not_monotonic", "too_large", "too_many_buckets", "wrong_type",
+    "attributes_too_large", "bad_offset", "bad_scale", "bad_time", "bad_value", "bounds_not_increasing",
+    "bucket_mismatch", "count_mismatch", DEAD_LETTER, "name_too_long", "no_feature_name", "no_model_name",
+    "no_output_name", "no_provider", "no_temporality", "no_time", "no_value", "not_monotonic", "too_large",
+    "too_many_buckets", "wrong_type",
 )  # fmt: skip
 """Every reason for which the receivers reject a point, so that each is a series of its metric from the start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportResult:
-    """The answer to an accepted request; without rejected points and message it is full success."""
+    """The answer to an accepted OTLP request; without rejected points and message it is full success."""
 
     rejected: int = 0
     """Points that were rejected and must not be sent again."""
@@ -46,7 +47,7 @@ class ExportResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReceivedCounts:
-    """Counts of what was received so far.
+    """The counts of all received data points and requests by their outcome.
 
     Accepted, rejected, refused, ignored and loop-dropped points add up to all points of the requests that were parsed.
     A log record about a loaded model counts as a point.
@@ -75,5 +76,5 @@ class ReceivedCounts:
 
     @property
     def rejected_total(self) -> int:
-        """The rejected points over all reasons."""
+        """The number of rejected data points, over all reasons."""
         return sum(self.rejected.values())

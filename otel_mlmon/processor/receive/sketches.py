@@ -14,7 +14,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from otel_mlmon.sketch.exponential import BIAS, MAX_BUCKETS, MAX_SCALE, MIN_SCALE, ExponentialHistogram
+from otel_mlmon.processor.receive.attributes import PointError
+from otel_mlmon.sketch.exponential import BIAS, MAX_SCALE, MIN_SCALE, ExponentialHistogram
+from otel_mlmon.sketch.exponential import MAX_BUCKETS as MAX_RANGE
 from otel_mlmon.sketch.moments import Moments, list_units
 from otel_mlmon.sketch.table import PointValue, SketchTable
 from otel_mlmon.types import Counts
@@ -22,15 +24,14 @@ from otel_mlmon.types import Counts
 MAX_COUNT: Final = 2**53
 """The largest count that is exact as a float."""
 
-MAX_EXPONENTIAL_BUCKETS: Final = 10_000
-"""The most buckets of one range of a point; SDKs send 160."""
+MAX_BUCKETS: Final = 10_000
+"""The most buckets of a point, of an exponential histogram those of one range; SDKs send 160."""
+
+MAX_CACHED_BOUNDS: Final = 512
+"""Longer bounds are checked each time, and are not remembered."""
 
 _SAFE_COUNT: Final = 2**48
 """A sum of as many counts below it as a point may have fits into 64 bits."""
-
-
-class PointError(Exception):
-    """A point is rejected; the text is the reason, a few fixed words joined by underscores."""
 
 
 class PointValues:
@@ -67,15 +68,18 @@ class PointValues:
             PointError: It breaks a rule.
         """
         counts, table = self._counts, self.table
-        start, bounds = len(counts), tuple(point.explicit_bounds)
-        counts.extend(point.bucket_counts)
+        explicit_bounds, bucket_counts = point.explicit_bounds, point.bucket_counts
+        if len(explicit_bounds) >= MAX_BUCKETS or len(bucket_counts) > MAX_BUCKETS:
+            raise PointError("too_many_buckets")
+        start, bounds = len(counts), tuple(explicit_bounds)
+        counts.extend(bucket_counts)
         if len(counts) == start and not bounds:
             counts.append(point.count)
         if len(counts) - start != len(bounds) + 1:
             del counts[start:]
             raise PointError("bucket_mismatch")
         try:
-            table.bounds.append(check_bounds(bounds))
+            table.bounds.append(_intern_bounds(bounds) if len(bounds) <= MAX_CACHED_BOUNDS else _check_bounds(bounds))
         except PointError:
             del counts[start:]
             raise
@@ -90,17 +94,12 @@ class PointValues:
             raise PointError("bad_scale")
         counts, positive, zero_count = self._counts, point.positive, point.zero_count
         start = len(counts)
-        counts.extend(positive.bucket_counts)
-        size, offset = len(counts) - start, positive.offset
-        fault = _find_bucket_fault(size, offset, scale) if size else ""
+        offset, size = positive.offset, _check_range(positive, scale)
         below: list[int] = []
-        if point.HasField("negative") and not fault:
+        if point.HasField("negative") and _check_range(point.negative, scale):
             below = list(point.negative.bucket_counts)
-            fault = _find_bucket_fault(len(below), point.negative.offset, scale) if below else ""
-        if fault:
-            del counts[start:]
-            raise PointError(fault)
-        if max(size, len(below)) > MAX_BUCKETS:
+        counts.extend(positive.bucket_counts)
+        if max(size, len(below)) > MAX_RANGE:
             above = counts[start:]
             del counts[start:]
             return _join_buckets(point, above, below)
@@ -201,12 +200,21 @@ def find_count_fault(count: int, total: int) -> str:
     return "too_large" if count > MAX_COUNT else ""
 
 
-def _find_bucket_fault(size: int, offset: int, scale: int) -> str:
-    """Returns why buckets are rejected, which must lie where a float can: between 2^-1075 and 2^1024."""
-    if size > MAX_EXPONENTIAL_BUCKETS:
-        return "too_many_buckets"
+def _check_range(buckets: Any, scale: int) -> int:
+    """Returns the number of buckets of one range, which must lie between 2^-1075 and 2^1024 as floats do.
+
+    Raises:
+        PointError: They do not, or are too many.
+    """
+    size = len(buckets.bucket_counts)
+    if not size:
+        return 0
+    if size > MAX_BUCKETS:
+        raise PointError("too_many_buckets")
     lowest, highest = _index_range(scale)
-    return "bad_offset" if offset < lowest or offset + size - 1 > highest else ""
+    if buckets.offset < lowest or buckets.offset + size - 1 > highest:
+        raise PointError("bad_offset")
+    return size
 
 
 def _join_buckets(point: Any, above: list[int], below: list[int]) -> PointValue:
@@ -234,8 +242,17 @@ def _index_range(scale: int) -> tuple[int, int]:
 
 
 @functools.lru_cache(maxsize=1024)
-def check_bounds(bounds: tuple[float, ...]) -> tuple[float, ...]:
-    """Returns the bounds, as one object for all points that share them.
+def _intern_bounds(bounds: tuple[float, ...]) -> tuple[float, ...]:
+    """Returns checked histogram bounds as one object for all data points that share them.
+
+    Raises:
+        PointError: They are no bounds.
+    """
+    return _check_bounds(bounds)
+
+
+def _check_bounds(bounds: tuple[float, ...]) -> tuple[float, ...]:
+    """Returns histogram bounds unchanged if they are valid.
 
     Raises:
         PointError: They are not finite and strictly increasing; a NaN compares false, so it fails too.

@@ -1,4 +1,4 @@
-"""Collects points into panes of event time, and turns each closed pane into one window a stream.
+"""Collects data points into panes of event time, and turns each closed pane into one window a stream.
 
 A pane (start, end] holds the points whose time is in it, since a point counts what came before its time. It closes when
 the model's watermark (`progress.py`) is the allowed lateness past its end, or no point was received for that long. A
@@ -42,7 +42,7 @@ EXPIRY_INTERVAL_NS: Final = 60_000_000_000
 
 
 class WindowAggregator:
-    """Makes the windows of all models from their points.
+    """Collects the data points of all models into panes, and makes windows of the panes that close.
 
     Args:
         settings_for: Returns the settings of a model; called once a model.
@@ -80,7 +80,7 @@ class WindowAggregator:
         """Totals that fell or changed their buckets."""
 
     def load(self, repository: Repository) -> None:
-        """Continues from the saved state, if there is one, with the present settings.
+        """Restores the state of all windows from the state store, if there is one, under the present settings.
 
         Raises:
             StoreError: The repository cannot be read.
@@ -91,7 +91,7 @@ class WindowAggregator:
             model.resumed_ns = resumed_ns
 
     def save(self, repository: Repository) -> None:
-        """Writes what changed since the last save; durable after `repository.commit()`.
+        """Writes the changes of all windows since the last save; durable after `repository.commit()`.
 
         Raises:
             StoreError: The repository refused it. After a rollback the next save writes what changed again.
@@ -99,7 +99,7 @@ class WindowAggregator:
         save_state(self._state, repository, now_ns=self._clock_ns())
 
     def add_points(self, points: Iterable[DataPoint]) -> Counter[PointOutcome]:
-        """Adds the points of one request, each as `add` does; returns how many came to which outcome."""
+        """Adds the data points of one request to their panes; returns the number of points by outcome."""
         self._state.request += 1
         outcomes = self._intake.add_points(points, self._clock_ns())
         self.counts.update(outcomes)
@@ -112,7 +112,7 @@ class WindowAggregator:
         return outcome
 
     def add_reference(self, loaded: ModelLoaded) -> ReferenceOutcome:
-        """Uses the reference that a model carries, or refuses it; returns the outcome.
+        """Adds the reference profile that a loaded model carries, or refuses it; returns the outcome.
 
         Of two references of one model version the one that was made later counts, in whatever order and however often
         they come. Evidence against the earlier reference of a stream is no evidence against the later one.
@@ -137,7 +137,7 @@ class WindowAggregator:
         return "accepted"
 
     def relearn(self, request: RelearnRequest) -> list[StreamKey]:
-        """Starts to learn references again, and returns the streams that do: evidence against the old ones is void."""
+        """Starts to learn references of a model again; returns the streams, whose earlier evidence is void."""
         model = self._state.models.get(request.model)
         streams = model.relearn(request.streams) if model is not None else []
         self._state.changes.streams.update(streams)
@@ -145,7 +145,7 @@ class WindowAggregator:
         return streams
 
     def add_provider(self, event: ModelLoaded | ProviderFallback) -> None:
-        """Notes the execution provider that a process runs a model on; a report that comes twice changes nothing."""
+        """Records the execution provider that a process runs a model on; a repeated report changes nothing."""
         self._state.add_provider(event, self._clock_ns())
 
     def close_panes(self, now_ns: int) -> list[Window]:
@@ -176,21 +176,21 @@ class WindowAggregator:
         return sorted(windows, key=lambda window: (window.end_ns, window.stream))
 
     def pop_replaced_streams(self) -> list[StreamKey]:
-        """Returns the streams that got another reference since the last call, other than by learning one."""
+        """Returns the streams that got another reference since the last call, other than by learning."""
         streams, self._replaced_streams = self._replaced_streams, []
         return streams
 
     def pop_removed_streams(self) -> list[StreamKey]:
-        """Returns the streams that were removed since the last call, so that other steps can drop them too."""
+        """Returns the streams removed since the last call, so that other steps can drop them too."""
         streams, self._removed_streams = self._removed_streams, []
         return streams
 
     def provider_reports(self) -> dict[ModelKey, tuple[ProviderUse, ...]]:
-        """Returns the reports on execution providers of models that had one since the last save, or the start."""
+        """Returns the reported execution providers of the models that sent such reports since the last save."""
         return {model: self._state.providers[model].uses for model in self._state.reported_models()}
 
     def pop_version_pairs(self) -> list[VersionPair]:
-        """Returns the new versions with predictions enough to be held against the version before, each once."""
+        """Returns new versions with enough predictions to compare with the version before, each once."""
         models, pairs = self._state.models, list[VersionPair]()
         for model in models.values():
             introduction = model.progress.introduction
@@ -201,7 +201,7 @@ class WindowAggregator:
 
     @property
     def models(self) -> list[ModelKey]:
-        """Every model version with points, sorted."""
+        """Every model version that has sent data points, sorted."""
         return sorted(self._state.models)
 
     @property
@@ -211,7 +211,7 @@ class WindowAggregator:
 
     @property
     def series_count(self) -> int:
-        """How many series there are."""
+        """The number of time series of all senders."""
         return len(self._state.series)
 
     @property
@@ -220,17 +220,17 @@ class WindowAggregator:
         return self._state.stream_count
 
     def find_stream(self, key: StreamKey) -> StreamWindows | None:
-        """Returns the windows of a stream; None if it is not there."""
+        """Returns the rolling window and the reference of a stream; None if the stream does not exist."""
         model = self._state.models.get(key.model)
         return model.streams.get(key.stream) if model is not None else None
 
     def pop_touched_models(self) -> set[ModelKey]:
-        """Returns the model versions of which anything changed that people see, or that were removed, since then."""
+        """Returns the model versions that were removed, or changed for people to see, since the last call."""
         touched, self._state.touched = self._state.touched, set()
         return touched
 
     def summary(self, model: ModelKey) -> ModelSummary:
-        """Summarises one model version for people.
+        """Returns a summary of one model version and its streams for people.
 
         Raises:
             KeyError: There is no point of it.
@@ -239,7 +239,7 @@ class WindowAggregator:
         return replace(summary, providers=self._state.provider_uses(model))
 
     def reference(self, model: ModelKey) -> ModelReference:
-        """Returns the reference that one model version is judged by.
+        """Returns the reference that the streams of one model version are compared with.
 
         Raises:
             KeyError: There is no point of it.
@@ -247,7 +247,7 @@ class WindowAggregator:
         return self._state.models[model].reference()
 
     def _note_closed(self, model: ModelWindows, closed: ClosedPane) -> None:
-        """Notes what closing or amending a pane changed."""
+        """Records what closing or amending a pane changed."""
         state, now_ns = self._state, self._clock_ns()
         state.changes.streams.update(closed.changed)
         state.changes.models.add(model.key)

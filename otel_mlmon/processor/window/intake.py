@@ -41,8 +41,8 @@ CLOCK_SLACK_NS: Final = 5_000_000_000
 
 
 @dataclass(slots=True, kw_only=True)
-class _Arrival:
-    """What points of one request share that follow each other and are about the same model, sender and interval."""
+class _PointGroup:
+    """Points of one request that follow each other and are about the same model, sender and interval: what they share."""
 
     model: ModelKey
     sender: str
@@ -98,11 +98,11 @@ class PointIntake:
     def add_points(self, points: Iterable[DataPoint], now_ns: int) -> Counter[PointOutcome]:
         """Adds the points of one request, received at `now_ns`; returns how many came to which outcome."""
         outcomes: Counter[PointOutcome] = Counter()
-        arrival: _Arrival | None = None
+        group: _PointGroup | None = None
         for point in points:
-            if arrival is None or not arrival.is_of(point):
-                arrival = self._begin_arrival(point, now_ns)
-            outcomes[self._add(point, arrival)] += 1
+            if group is None or not group.is_of(point):
+                group = self._begin_group(point, now_ns)
+            outcomes[self._add(point, group)] += 1
         return outcomes
 
     def report_limits(self) -> None:
@@ -123,7 +123,7 @@ class PointIntake:
         is_new = ended is None or start_ns > ended.newest_ns
         return is_since_start and is_recent and is_new and 0 < start_ns < time_ns
 
-    def _begin_arrival(self, point: DataPoint, now_ns: int) -> _Arrival:
+    def _begin_group(self, point: DataPoint, now_ns: int) -> _PointGroup:
         """Returns what a point shares with those that follow it in its request, about the same model and interval."""
         state, identity = self._state, point.identity
         time_ns, pane_ns = point.time_ns, state.windows.pane_ns
@@ -132,7 +132,7 @@ class PointIntake:
             time_ns = now_ns
         end_ns = -(-time_ns // pane_ns) * pane_ns
         model = state.models.get(identity.model)
-        return _Arrival(
+        return _PointGroup(
             model=identity.model,
             sender=identity.sender,
             key=(point.start_ns, point.time_ns),
@@ -146,66 +146,66 @@ class PointIntake:
             is_too_late=end_ns <= now_ns - state.windows.amend_for_ns,
         )
 
-    def _add(self, point: DataPoint, arrival: _Arrival) -> PointOutcome:
+    def _add(self, point: DataPoint, group: _PointGroup) -> PointOutcome:
         identity, value = point.identity, point.value
-        self.clamped += arrival.is_clamped
-        key = SeriesKey(identity.series, arrival.series_start_ns)
+        self.clamped += group.is_clamped
+        key = SeriesKey(identity.series, group.series_start_ns)
         series = self._state.series.get(key)
         if series is None:
-            return self._add_first(key, point, arrival)
-        repetition = series.find_repetition(arrival.key)
+            return self._add_first(key, point, group)
+        repetition = series.find_repetition(group.key)
         if repetition is not None:
             return repetition
         if series.is_counter is not (value.table is None):
             return "mismatch"
-        if arrival.is_too_late:
+        if group.is_too_late:
             return "too_late"
-        is_counted = not arrival.is_cumulative or series.can_subtract(value)
-        outcome: PointOutcome = "out_of_order" if arrival.time_ns < series.state.newest_ns else "accepted"
-        self._add_pending(series, point, arrival)
+        is_counted = not group.is_cumulative or series.can_subtract(value)
+        outcome: PointOutcome = "out_of_order" if group.time_ns < series.state.newest_ns else "accepted"
+        self._add_pending(series, point, group)
         if not is_counted:
             return "starting_point"
-        return "late" if arrival.is_late else outcome
+        return "late" if group.is_late else outcome
 
-    def _add_first(self, key: SeriesKey, point: DataPoint, arrival: _Arrival) -> PointOutcome:
+    def _add_first(self, key: SeriesKey, point: DataPoint, group: _PointGroup) -> PointOutcome:
         """Adds the first point of a series, unless there is a reason not to, which is returned."""
         identity = point.identity
         if not list_streams(identity.metric, identity.key, identity.category):
             return "unused"
         if (identity.metric in COUNTERS) is not (point.value.table is None):
             return "mismatch"
-        if arrival.is_too_late:
+        if group.is_too_late:
             return "too_late"
-        refusal = self._find_refusal(point, arrival.received_ns)
+        refusal = self._find_refusal(point, group.received_ns)
         if refusal is not None:
             return refusal
-        series = self._add_series(key, identity, arrival.received_ns)
+        series = self._add_series(key, identity, group.received_ns)
         outcome: PointOutcome = "reset" if self._state.add_series(series) else "accepted"
         is_counted = (
-            not arrival.is_cumulative
+            not group.is_cumulative
             or not point.value.total
             or self.is_complete(series.state, point.start_ns, point.time_ns)
         )
-        self._add_pending(series, point, arrival)
+        self._add_pending(series, point, group)
         if not is_counted:
             return "starting_point"
-        return "late" if arrival.is_late else outcome
+        return "late" if group.is_late else outcome
 
-    def _add_pending(self, series: Series, point: DataPoint, arrival: _Arrival) -> None:
+    def _add_pending(self, series: Series, point: DataPoint, group: _PointGroup) -> None:
         """Adds a point to its pane."""
         state = self._state
-        if arrival.points is None or arrival.pane is None:
-            model = state.models[arrival.model]
-            arrival.points = state.add_request(arrival.model, arrival.sender)
-            arrival.pane = model.add_points(arrival.end_ns, arrival.time_ns, arrival.received_ns, sender=arrival.sender)
-        key, series_state = arrival.key, series.state
+        if group.points is None or group.pane is None:
+            model = state.models[group.model]
+            group.points = state.add_request(group.model, group.sender)
+            group.pane = model.add_points(group.end_ns, group.time_ns, group.received_ns, sender=group.sender)
+        key, series_state = group.key, series.state
         series.pending[key] = Point(
-            arrival.end_ns, arrival.time_ns, arrival.received_ns, point.value, point.exemplars, state.request
+            group.end_ns, group.time_ns, group.received_ns, point.value, point.exemplars, state.request
         )
         if key[1] > series_state.newest_ns:
             series_state.newest_ns = key[1]
-        arrival.points[series_state.key, key] = series
-        arrival.pane[series_state.key] = series
+        group.points[series_state.key, key] = series
+        group.pane[series_state.key] = series
 
     def _find_refusal(self, point: DataPoint, now_ns: int) -> PointOutcome | None:
         """Returns the reason why a new series cannot be added; None if it can."""

@@ -1,4 +1,4 @@
-"""Packs many series or points into one record, number beside number: what is alike in all of them is stored once.
+"""Packs many series or data points into one stored record, in which what all of them share is stored once.
 
 A request's points become one record, and so do the series of one sender, so that storing a point costs an entry in a
 few lists and no record of its own. Unpacked, each is bit for bit what it was.
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class PackedValues(NamedTuple):
-    """Holds values of points; of each sketch its counts, and all moments beside each other."""
+    """The values of many data points, packed for storage: counts and moments of all sketches side by side."""
 
     kinds: bytes
     counters: list[int]
@@ -52,7 +52,7 @@ class PackedValues(NamedTuple):
 
 
 class PointsRecord(NamedTuple):
-    """Holds the points of one request about one model version that are pending."""
+    """The stored data points of one request about one model version, whose panes are still open."""
 
     model: ModelKey
     request: int
@@ -67,7 +67,7 @@ class PointsRecord(NamedTuple):
 
 
 class SeriesIdentity(NamedTuple):
-    """Names a series: what of it never changes."""
+    """The part of a series that never changes, such as its metric and its stream."""
 
     series: str
     start_ns: int
@@ -77,7 +77,7 @@ class SeriesIdentity(NamedTuple):
 
 
 class SeriesProgress(NamedTuple):
-    """Holds how far some series are that went on alike."""
+    """The stored progress of several series that have advanced alike."""
 
     updated_ns: int
     newest_ns: int
@@ -88,7 +88,7 @@ class SeriesProgress(NamedTuple):
 
 
 class SeriesRecord(NamedTuple):
-    """Holds where the series stand that one sender has of one model version."""
+    """The stored series that one sender has of one model version."""
 
     model: ModelKey
     sender: str
@@ -103,7 +103,7 @@ class SeriesRecord(NamedTuple):
 
 
 def pack_points(request: int, model: ModelKey, entries: Sequence[tuple[SeriesKey, PointKey, Point]]) -> PointsRecord:
-    """Packs pending points of one request about one model version."""
+    """Packs the pending data points of one request about one model version for storage."""
     points = [point for _, _, point in entries]
     return PointsRecord(
         model=model,
@@ -119,7 +119,7 @@ def pack_points(request: int, model: ModelKey, entries: Sequence[tuple[SeriesKey
 
 
 def unpack_points(record: PointsRecord) -> Iterator[tuple[SeriesKey, PointKey, Point]]:
-    """Yields the points of a record, each with its series and its key.
+    """Yields the data points of a stored record, each with its series and its key.
 
     Raises:
         ValueError: The record contradicts itself.
@@ -139,7 +139,7 @@ def unpack_points(record: PointsRecord) -> Iterator[tuple[SeriesKey, PointKey, P
 
 
 def pack_series(model: ModelKey, sender: str, states: Sequence[SeriesState]) -> SeriesRecord:
-    """Packs the series that one sender has of one model version."""
+    """Packs the series that one sender has of one model version for storage."""
     progress: dict[SeriesProgress, int] = {}
     identities, numbers = [], []
     numbers_of: dict[tuple[int, ...], int] = {}
@@ -159,7 +159,7 @@ def pack_series(model: ModelKey, sender: str, states: Sequence[SeriesState]) -> 
 
 
 def unpack_series(record: SeriesRecord) -> Iterator[SeriesState]:
-    """Yields the series of a record.
+    """Yields the series of a stored record.
 
     Raises:
         ValueError: The record contradicts itself.
@@ -218,7 +218,7 @@ def pack_values(values: Sequence[PointValue]) -> PackedValues:
 
 
 def unpack_values(packed: PackedValues) -> Iterator[PointValue]:
-    """Yields the values that were packed.
+    """Yields the values of data points that were packed for storage.
 
     Raises:
         ValueError: They contradict each other.
@@ -288,14 +288,14 @@ def _next(values: Iterator[T]) -> T:
 
 
 def pack_ints(values: Counts) -> PackedInts:
-    """Packs whole numbers of 0 and above, shape (n,), into the narrowest type that holds all of them."""
+    """Packs whole numbers of 0 and above, shape (n,), into the narrowest integer type that holds all of them."""
     largest = int(values.max()) if values.size else 0
     width = next((width for limit, width in _WIDTHS if largest < limit), "<i8")
     return width, values.astype(width).tobytes()
 
 
 def unpack_ints(packed: PackedInts) -> Counts:
-    """Unpacks numbers, shape (n,), int64.
+    """Unpacks whole numbers that `pack_ints` packed, shape (n,), int64.
 
     Raises:
         ValueError: They are of no type that is written, or not whole.

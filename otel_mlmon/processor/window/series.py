@@ -1,4 +1,4 @@
-"""Turns the points of one time series into the increments of each pane, and those into sketches of the drift streams.
+"""Turns the data points of a time series into increments of each pane, and these into sketches of the streams.
 
 Points are pending until their pane closes and are then consumed in the order of their time, so the order and the number
 of times in which they arrive change nothing. A cumulative series is identified by its start time as well: a new start
@@ -57,7 +57,7 @@ _INPUTS: Final = frozenset(metric.name for metric in (semconv.FEATURE, semconv.M
 
 
 class SeriesKey(NamedTuple):
-    """Identifies one time series of one writer."""
+    """The identity of one time series of one sender."""
 
     series: str
     start_ns: int
@@ -69,7 +69,7 @@ PointKey = tuple[int, int]
 
 
 class Point(NamedTuple):
-    """Holds a point until its pane closes."""
+    """A data point that waits until its pane closes."""
 
     pane_end_ns: int
     time_ns: int
@@ -101,7 +101,7 @@ class CountedTimes(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class SeriesState:
-    """Holds the stored state of a series: its last total and the points consumed last."""
+    """The stored state of a series: its last total, and the data points counted last."""
 
     key: SeriesKey
     sender: str
@@ -130,7 +130,7 @@ CompletenessCheck: TypeAlias = Callable[[SeriesState, int, int], bool]
 
 @dataclass(slots=True, eq=False)
 class Series:
-    """One time series: its last total, and its pending points."""
+    """One time series of a sender: its last total, and its pending data points."""
 
     state: SeriesState
     pending: dict[PointKey, Point] = field(default_factory=dict)
@@ -146,7 +146,7 @@ class Series:
         self.is_counter = self.state.metric in COUNTERS
 
     def find_repetition(self, key: PointKey) -> Literal["duplicate", "overlap"] | None:
-        """Returns whether a point was counted before; None if it is new for certain.
+        """Returns the outcome of a data point that was counted before; None if it is new.
 
         `overlap`: a delta whose time is counted already, too long ago to tell a repeated point from another one.
         """
@@ -160,7 +160,7 @@ class Series:
         return "overlap" if is_covered or start_ns <= 0 else None
 
     def can_subtract(self, total: PointValue) -> bool:
-        """Returns whether a total has the form of the last one, or is the first."""
+        """Returns whether a cumulative total has the form of the last one, or is the first."""
         last = self.state.total
         if self.pending:
             last = max(self.pending.values(), key=lambda point: point.time_ns).value
@@ -203,7 +203,7 @@ class Series:
         return increment
 
     def count_pending(self, *, is_complete: CompletenessCheck) -> int:
-        """Counts the values that closing the panes of the pending points will add, by what is known now."""
+        """Counts the values that the pending data points will add to their panes, as far as is known now."""
         if self.state.key.start_ns == DELTA:
             return sum(point.value.total for point in self.pending.values())
         state, count = self.state, 0
@@ -285,7 +285,7 @@ def _subtract_totals(entries: Sequence[tuple[Series, PointKey, Point]]) -> dict[
 
 
 class _Total(NamedTuple):
-    """Holds where a series of totals stands."""
+    """The last total of a cumulative series."""
 
     value: PointValue | None
     """None before the first."""
@@ -296,7 +296,7 @@ class _Total(NamedTuple):
 def _step(
     last: _Total, point: Point, difference: PointValue | None, *, has_start: bool, is_first_counted: bool
 ) -> tuple[_Total, PointValue | None, bool]:
-    """Takes the step from the last total to that of a point; returns where it leads, its increment, and if it reset.
+    """Computes a cumulative series' next total from a data point, the increment, and whether it was reset.
 
     Args:
         last: Where the series stands.
@@ -336,7 +336,7 @@ def cover(covered: tuple[tuple[int, int], ...], start_ns: int, end_ns: int) -> t
 
 
 def list_streams(metric: str, name: str, category: str = "") -> tuple[str, ...]:
-    """Returns the names of the streams that a metric feeds; empty if it feeds none.
+    """Returns the names of the streams to which the data points of a metric belong; empty if there are none.
 
     Args:
         metric: Its name.

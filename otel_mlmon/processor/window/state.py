@@ -1,4 +1,4 @@
-"""The state of the window step: models, series and references, and which of it changed since it was saved."""
+"""The state of the window step: models, series and references, and which of them changed since the last save."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class EmbeddedReference(NamedTuple):
-    """The reference that a model version carries, as a process that loaded it reported it."""
+    """The reference profile that a model version carries, as a process that loaded the model reported it."""
 
     model: ModelKey
     text: str
@@ -49,7 +49,7 @@ class EndedSender(NamedTuple):
 
 @dataclass(slots=True)
 class Changes:
-    """Names what changed since the last save: what is no longer in the state is removed from the repository.
+    """The keys of the window step's state that changed since the last save to the state store.
 
     Memory: bounded by the state itself, also without any save.
     """
@@ -71,7 +71,7 @@ class Changes:
     """Whether the time when counting began is not saved yet."""
 
     def merge_earlier(self, earlier: Changes) -> None:
-        """Adds the changes of a save that was rolled back."""
+        """Adds the changes of a save that was rolled back, so that they are saved again."""
         self.embedded |= earlier.embedded
         self.providers |= earlier.providers
         self.models |= earlier.models
@@ -88,7 +88,7 @@ class Changes:
 
 @dataclass(slots=True, kw_only=True)
 class WindowState:
-    """Holds models, series and the references that models carry, and what changed in them."""
+    """The state of the window step: all models, series and references that models carry, and their changes."""
 
     settings_for: Callable[[ModelKey], ModelWindowSettings]
     windows: WindowSettings
@@ -122,12 +122,12 @@ class WindowState:
         return sum(len(model.streams) for model in self.models.values())
 
     def settings_of(self, key: ModelKey) -> ModelWindowSettings:
-        """Returns the settings of a model, with the reference that it carries."""
+        """Returns the settings of a model, with the reference profile that it carries."""
         settings = self.settings_for(key)
         return replace(settings, embedded_profile=self.embedded[key][1]) if key in self.embedded else settings
 
     def add_embedded(self, reference: EmbeddedReference, profile: Profile) -> list[StreamKey]:
-        """Adds the reference that a model carries, and returns the streams that are judged by it from now on."""
+        """Adds the reference profile that a model carries, and returns the streams that get it as reference."""
         self.embedded[reference.model] = (reference, profile)
         self.changes.embedded.add(reference.model)
         self.touched.add(reference.model)
@@ -137,7 +137,7 @@ class WindowState:
         return streams
 
     def add_series(self, series: Series) -> bool:
-        """Adds a series; returns whether its counting began anew."""
+        """Adds a series; returns whether it is a restart of one that was counted before."""
         name, start_ns = series.state.key
         newest_ns = self.starts.get(name, start_ns)
         self.series[series.state.key] = series
@@ -175,7 +175,7 @@ class WindowState:
                 self._note_removed(self.changes.points, request)
 
     def remove_series(self, key: SeriesKey, now_ns: int) -> None:
-        """Removes a stale series, and notes up to where its sender was counted."""
+        """Removes a stale series, and records up to which time its sender was counted."""
         state = self.series.pop(key).state
         owner = state.model, state.sender
         if state.counted.keys:
@@ -199,23 +199,23 @@ class WindowState:
             self._note_removed(self.changes.ended, sender)
 
     def remove_idle_senders(self, model: ModelWindows, now_ns: int) -> None:
-        """Removes the senders of a model that hold up its panes no longer."""
+        """Removes the idle senders of a model, for which its panes no longer wait."""
         for sender in model.senders.remove_idle(now_ns, model.resumed_ns):
             self._note_removed(self.changes.senders, (model.key, sender))
 
     def remove_stream(self, key: StreamKey) -> None:
-        """Removes a stale stream of a model that goes on."""
+        """Removes a stale stream of a model that still sends data."""
         self.models[key.model].remove_stream(key.stream)
         self.touched.add(key.model)
         self._note_removed(self.changes.streams, key)
 
     def remove_embedded(self, key: ModelKey) -> None:
-        """Removes the reference that a model carries."""
+        """Removes the reference profile that a model carries."""
         del self.embedded[key]
         self._note_removed(self.changes.embedded, key)
 
     def add_provider(self, event: ModelLoaded | ProviderFallback, now_ns: int) -> None:
-        """Adds a report of the execution provider that a process runs a model on; the same twice changes nothing."""
+        """Adds a report of the execution provider that a process runs a model on; a repeated one changes nothing."""
         providers, model = self.providers, event.model
         is_full = model not in self.models and len(providers) >= MAX_EMBEDDED_REFERENCES
         if not event.provider or (is_full and model not in providers):
@@ -229,7 +229,7 @@ class WindowState:
             self.touched.add(model)
 
     def provider_uses(self, key: ModelKey) -> tuple[ProviderUse, ...]:
-        """Returns the execution providers that were reported of a model version."""
+        """Returns the reported execution providers of a model version."""
         return self.providers[key].uses if key in self.providers else ()
 
     def reported_models(self) -> list[ModelKey]:
@@ -237,7 +237,7 @@ class WindowState:
         return sorted(self.changes.providers & self.providers.keys())
 
     def remove_providers(self, key: ModelKey) -> None:
-        """Removes what was reported of a model's execution providers."""
+        """Removes all reports on a model's execution providers."""
         del self.providers[key]
         self._note_removed(self.changes.providers, key)
 
@@ -259,7 +259,7 @@ class WindowState:
         return streams
 
     def prune_panes(self) -> None:
-        """Drops unsaved panes that no rolling window holds any more, where there is no repository."""
+        """Drops unsaved panes that no rolling window contains any more, where there is no state store."""
         if self.is_stored:
             return
         rolling_ns = self.windows.rolling_ns

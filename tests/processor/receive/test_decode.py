@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
+from otel_mlmon.processor.receive import decode, sketches
 from otel_mlmon.processor.receive.data_point import DataPoint
 from otel_mlmon.processor.receive.decode import DecodedRequest, count_points, decode_metrics
 from otel_mlmon.sketch.exponential import BIAS, ExponentialHistogram
@@ -132,6 +134,8 @@ def test_extremes_that_contradict_each_other_are_unknown() -> None:
             exponential(20, (0, [1] * 10_001)),
             "too_many_buckets",
         ),
+        ("ml.inference.duration", "histogram", histogram([float(n) for n in range(10_000)], []), "too_many_buckets"),
+        ("ml.inference.duration", "histogram", histogram([], [1] * 10_001), "too_many_buckets"),
         ("ml.prediction.value", "exponential_histogram", exponential(0, (0, [1]), count=2), "count_mismatch"),
         ("ml.prediction.value", "exponential_histogram", exponential(0, (0, [2**53, 1])), "too_large"),
         ("ml.input.missing", "sum", counter(1), "no_feature_name"),
@@ -568,3 +572,64 @@ def test_exponential_buckets_lose_no_count(
     expected[0] = zeros
     filled = {key: count for key, count in expected.items() if count}
     assert dict(zip(coarse.ordinals.tolist(), coarse.counts.tolist(), strict=True)) == filled
+
+
+def attribute(key: str, size_bytes: int) -> tuple[str, str]:
+    """An attribute of so many bytes on the wire."""
+    pair = KeyValue(key=key)
+    pair.value.string_value = "x" * size_bytes
+    excess_bytes = pair.ByteSize() - size_bytes
+    return key, "x" * (size_bytes - excess_bytes)
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "outcome"),
+    [(2**16 - 2, {}), (2**16 - 1, {"attributes_too_large": 1}), (2**20, {"attributes_too_large": 1})],
+)
+def test_the_attributes_of_a_point_have_a_limit(size_bytes: int, outcome: dict[str, int]) -> None:
+    attributes = dict([attribute("comment", size_bytes)])
+    resource = {"ml.model.name": "m"}
+    decoded = decode_metrics(request("ml.predictions", "sum", counter(1), attributes=attributes, resource=resource))
+    assert (decoded.accepted, dict(decoded.faults)) == (0 if outcome else 1, outcome)
+
+
+def test_attributes_without_number_are_rejected_before_they_are_read() -> None:
+    message = request("ml.predictions", "sum", counter(1), points=2)
+    point = message.resource_metrics[0].scope_metrics[0].metrics[0].sum.data_points[0]
+    for _ in range(50_000):
+        point.attributes.add()
+    decoded = decode_metrics(message)
+    assert (decoded.accepted, dict(decoded.faults)) == (1, {"attributes_too_large": 1})
+
+
+def test_resource_and_scope_that_are_too_large_reject_their_points_alone() -> None:
+    large = request("ml.predictions", "sum", counter(1), points=3, resource=dict([attribute("comment", 2**16)]))
+    other = large.resource_metrics[0].scope_metrics[0].metrics.add(name="http.server.duration")
+    other.sum.data_points.add()
+    large.MergeFrom(predictions())
+    decoded = decode_metrics(large)
+    assert (decoded.accepted, decoded.ignored, dict(decoded.faults)) == (1, 1, {"attributes_too_large": 3})
+
+
+@pytest.mark.parametrize(
+    "key", ["ml.model.name", "ml.model.version", "deployment.environment.name", "ml.feature.name", "ml.feature.value"]
+)
+@pytest.mark.parametrize(("length", "outcome"), [(2_048, {}), (2_049, {"name_too_long": 1})])
+def test_names_that_are_kept_have_a_limit(key: str, length: int, outcome: dict[str, int]) -> None:
+    attributes = {"ml.model.name": "m", "ml.feature.name": "country", "ml.feature.value": "IS", key: "ü" * length}
+    decoded = decode_metrics(request("ml.input.category", "sum", counter(1), attributes=attributes))
+    assert (decoded.accepted, dict(decoded.faults)) == (0 if outcome else 1, outcome)
+
+
+def test_long_attributes_and_bounds_are_not_remembered() -> None:
+    decode_metrics(predictions())
+    before_bytes = decode._CACHE.size_bytes
+    for number in range(50):
+        attributes = dict([("ml.model.name", "fraud"), attribute(f"comment-{number}", 5_000)])
+        assert decode_metrics(request("ml.predictions", "sum", counter(1), attributes=attributes)).accepted == 1
+    assert decode._CACHE.size_bytes == before_bytes
+    interned = sketches._intern_bounds.cache_info().currsize
+    for number in range(3):
+        fill = histogram([float(number + bound) for bound in range(9_999)], [0] * 10_000)
+        assert decode_metrics(request("ml.inference.duration", "histogram", fill)).accepted == 1
+    assert sketches._intern_bounds.cache_info().currsize == interned

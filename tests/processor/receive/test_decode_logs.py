@@ -77,6 +77,12 @@ def test_a_fallback_without_a_provider_is_rejected_and_a_long_name_is_cut(name: 
     assert "x" * MAX_PROVIDER_CHARACTERS in (long.provider, long.requested)
 
 
+@pytest.mark.parametrize("key", ["ml.model.name", "ml.model.version", "deployment.environment.name"])
+def test_a_model_whose_name_is_too_long_is_rejected(key: str) -> None:
+    assert decode_logs(request({**FRAUD, key: "x" * 2_048})).accepted == 1
+    assert decode_logs(request({**FRAUD, key: "x" * 2_049})).faults == {"name_too_long": 1}
+
+
 def test_the_name_of_the_event_may_be_an_attribute() -> None:
     assert decode_logs(request({**FRAUD, "event.name": "ml.model.loaded"}, event="")).accepted == 1
 

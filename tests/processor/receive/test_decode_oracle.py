@@ -165,7 +165,7 @@ def test_any_request_is_decoded_as_the_plain_way_decodes_it(scopes: list[dict[st
 
 
 def test_what_is_remembered_is_bounded_and_forgotten_without_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode, "MAX_CACHED_IDENTITIES", 10)
+    monkeypatch.setattr(decode, "MAX_CACHED_BYTES", 8_000)
     points = [{"key": f"f{number}"} for number in range(40)]
     message = ExportMetricsServiceRequest()
     scope = message.resource_metrics.add().scope_metrics.add()
@@ -176,7 +176,7 @@ def test_what_is_remembered_is_bounded_and_forgotten_without_a_trace(monkeypatch
         set_attributes(point.attributes, [(semconv.MODEL_NAME, "m"), (semconv.FEATURE_NAME, entry["key"])])
     for _ in range(3):
         assert facts(decode_metrics(message)) == facts(decode_plainly(message))
-        assert decode._CACHE.size <= 10
+        assert 0 < decode._CACHE.size_bytes <= 8_000
 
 
 def test_attributes_that_are_none_make_a_request_malformed() -> None:

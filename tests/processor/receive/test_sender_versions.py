@@ -8,6 +8,7 @@ from concurrent.futures import Future
 import pytest
 
 from otel_mlmon.processor.receive.admission import Admission
+from otel_mlmon.processor.receive.codec import parse_request
 from otel_mlmon.processor.receive.data_point import DataPoint, Rejections, TelemetryItem
 from otel_mlmon.processor.receive.sender_versions import MAX_VERSIONS, SenderVersions, parse_release
 from otel_mlmon.testing import SimulatedProcessor
@@ -105,6 +106,13 @@ def test_versions_that_are_made_up_take_no_memory(caplog: pytest.LogCaptureFixtu
         message.resource_metrics[0].scope_metrics[0].scope.version = f"9.{number}"
         versions.check(message)
     assert len(caplog.records) == len(versions._checked) == MAX_VERSIONS
+
+
+def test_a_long_version_is_cut_and_cannot_break_the_line(caplog: pytest.LogCaptureFixture) -> None:
+    SenderVersions("1.2.3").check(parse_request("metrics", of_release("9.1+\nforged" + "x" * 10**6), "protobuf"))
+    (record,) = caplog.records
+    assert "otel_mlmon 9.1+?forged" in record.getMessage()
+    assert len(record.getMessage()) < 400
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Rule `execution_provider`: a model version that ran on an accelerator runs on a lesser execution provider now.
+"""Rule `execution_provider`: alerts when a model that ran on an accelerator runs on a lesser execution provider.
 
 Processes report the execution provider when they load a model. What they report within ten minutes is one rollout: a
 model that is on an accelerator and on the CPU side by side from the start is meant so. A lesser provider that comes
@@ -44,7 +44,7 @@ _RANKS: Final = {
 
 
 class ExecutionProviderSection(RuleSection):
-    """The model lost its accelerator: it runs on a lesser execution provider than before."""
+    """Alerts when a model lost its accelerator: it runs on a lesser execution provider than before."""
 
     accept: tuple[str, ...] = Field(
         default=(), description="Execution providers that are good enough, such as CPUExecutionProvider."
@@ -53,20 +53,20 @@ class ExecutionProviderSection(RuleSection):
 
 @dataclass(frozen=True, slots=True)
 class ExecutionProviderRule:
-    """Judges what processes report of a model version's execution providers, and no stream."""
+    """Judges by the reports of processes whether a model version lost its accelerator."""
 
     section: ExecutionProviderSection
     section_type: ClassVar = ExecutionProviderSection
     title: ClassVar = "execution provider"
 
     def policy(self, stream: str) -> DetectionPolicy | None:
-        """Returns None: no stream is judged."""
+        """Returns None for every stream, since this rule judges execution providers only."""
 
     def judge(self, window: Window, score: Score, counts: OnsetCounts) -> Judgement:
-        """Returns None: no stream is judged."""
+        """Returns None for every stream, since this rule judges execution providers only."""
 
     def judge_providers(self, uses: Iterable[ProviderUse]) -> Judgement:
-        """Judges whether a model version lost its accelerator.
+        """Judges whether a model version that ran on an accelerator runs on a lesser execution provider now.
 
         Args:
             uses: What was reported of it.
@@ -104,5 +104,5 @@ class ExecutionProviderRule:
         )
 
     def severity(self, causes: Iterable[Cause]) -> Severity:
-        """Returns critical if it runs on the CPU: calls usually take many times as long."""
+        """Returns `critical` where a model runs on the CPU now, which usually takes many times as long."""
         return "critical" if any(cause.current == CPU for cause in causes) else "warning"
