@@ -1,4 +1,4 @@
-"""Decodes observed predictions: values that the host reported by `observe()`, instead of tensors.
+"""Decodes predictions that the application reported by `observe()`, instead of a model's tensors.
 
 Scores are decoded as the output of any model is. A label or confidence that was reported comes before theirs.
 """
@@ -45,7 +45,7 @@ _ABSENT_TEXTS: Final = frozenset({"", "None", "nan"})
 def make_decoder(
     plan: Plan, *, options: Callable[[str], DeclaredModel], max_features: int, findings: Findings | None = None
 ) -> CallDecoder:
-    """Makes the decoder of a plan's calls.
+    """Makes the decoder of a session's calls: for tensors of a runtime, or for predictions of `observe()`.
 
     Args:
         plan: What was copied.
@@ -58,7 +58,7 @@ def make_decoder(
 
 
 class ObservationDecoder:
-    """Decodes observed predictions: see `CallDecoder`. The arguments are those of `make_decoder`."""
+    """Decodes predictions that were reported by `observe()`; its arguments are those of `make_decoder`."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class ObservationDecoder:
         self._findings = findings or Findings()
 
     def decode(self, batch: CallBatch) -> Predictions:
-        """Decodes a batch of at least one call."""
+        """Decodes a batch of one or more calls of `observe()` into predictions and features."""
         labels, confidences, values, scores = map(split_calls, batch.outputs)
         (features,) = map(split_calls, batch.inputs)
         predictions = self._scores.decode(dataclasses.replace(batch, inputs=(), outputs=(scores,)))
@@ -111,7 +111,7 @@ class ObservationDecoder:
         )
 
     def read(self, inputs: Side, outputs: Side) -> CallSummary | None:
-        """Reads one call of one row without scores; None of others, and of a label that is new."""
+        """Reads label and confidence of one call of `observe()` without side effects; None if only a batch can."""
         features: Any = inputs[0] if inputs else None
         label, confidence, value, scores = cast("Sequence[Any]", outputs) or (None,) * 4
         given = (label, confidence, value, *(features or {}).values())
@@ -141,7 +141,7 @@ class ObservationDecoder:
         return self._namer.name_number_label(label_of(value, self._class_names))
 
     def _summarize_features(self, items: Sequence[dict[str, Scalar | ValueRows] | None]) -> tuple[InputSummary, Ints]:
-        """Summarizes the features of all calls; returns the rows of each call that they show, too."""
+        """Summarizes the features that calls of `observe()` gave; also returns the rows of each call."""
         columns: dict[str, list[Scalar]] = {}
         sizes = np.zeros(len(items), dtype=np.int64)
         samples = 0
@@ -199,7 +199,7 @@ class ObservationDecoder:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Rows:
-    """Holds the values of one column over a batch of n calls, without those that are None."""
+    """Holds one argument of `observe()`, such as the labels, over a batch of calls, without calls that lack it."""
 
     values: list[Scalar]
     """m values."""
@@ -231,7 +231,7 @@ def _flatten(items: Sequence[ObservedItem]) -> _Rows:
 
 
 def _numbers(values: Sequence[Scalar]) -> Floats:
-    """Converts values to numbers, NaN where they are none."""
+    """Converts values to floats, NaN where one is no number."""
     if _NUMBERS.issuperset(map(type, values)):
         try:
             return np.array(values, dtype=np.float64)
@@ -265,7 +265,7 @@ def _decode_confidences(rows: _Rows) -> Confidences:
 
 
 def _merge_labels(reported: Labels, derived: Labels) -> Labels:
-    """Returns the labels reported, and for the other calls those of their scores."""
+    """Returns the labels that were reported, and for calls without them those with the greatest score."""
     if not derived.calls.size or not reported.calls.size:
         return reported if reported.calls.size else derived
     is_other = ~np.isin(derived.calls, reported.calls)
@@ -276,7 +276,7 @@ def _merge_labels(reported: Labels, derived: Labels) -> Labels:
 
 
 def _merge_confidences(reported: Confidences, derived: Confidences) -> Confidences:
-    """Returns the confidences reported, and for the other calls those of their scores."""
+    """Returns the confidences that were reported, and for calls without them those of the scores."""
     if not derived.calls.size or not reported.calls.size:
         return reported if reported.calls.size else derived
     is_other = ~np.isin(derived.calls, reported.calls)

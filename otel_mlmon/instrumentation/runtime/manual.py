@@ -1,4 +1,4 @@
-"""`observe()`: predictions of any model in Python, reported by the code that makes them.
+"""`observe()`: reports predictions of any model from Python code.
 
     otel_mlmon.observe("churn", label="stay", confidence=0.93, features={"age": 41}, duration_s=0.002, version="3")
 
@@ -56,7 +56,7 @@ ModelId: TypeAlias = tuple[str, str, str]
 
 
 class Prediction:
-    """A prediction in the making, in a `with` block of `observe()`: assign the model's outputs to its attributes.
+    """A prediction that the `with` block of `observe()` is making; assign the model's outputs to its attributes.
 
     The block's duration is the call's. An exception inside makes it a failed call, and is raised on untouched.
     """
@@ -96,7 +96,7 @@ class Prediction:
 
 
 class _Failure(NamedTuple):
-    """Holds where an exception left a block, and the block's model."""
+    """Remembers where an exception left the `with` block of `observe()`, and for which model."""
 
     place: tuple[CodeType, int]
     """The code and the line inside the block."""
@@ -105,7 +105,7 @@ class _Failure(NamedTuple):
 
 
 class _Active:
-    """Holds the recorder of the process; None before `instrument()`."""
+    """Holds the recorder of `observe()` in this process; None before `instrument()`."""
 
     recorder: ManualRecorder | None = None
 
@@ -143,7 +143,7 @@ def observe(
     version: str = "",
     runtime: str = DEFAULT_RUNTIME,
 ) -> Prediction | None:
-    """Reports a prediction of a model in Python, or a batch of them.
+    """Reports a prediction of any model, or a batch of predictions, from Python code.
 
     With any of `label`, `confidence`, `value`, `scores` and `duration_s` the prediction is recorded at once. Without
     them, the result is used in a `with` block, which measures how long the prediction takes:
@@ -187,16 +187,16 @@ def observe(
 
 
 class Manual:
-    """The runtime of `observe()`: see `runtime.Runtime`."""
+    """The runtime plug-in by which predictions reported by `observe()` are recorded."""
 
     def instrument(self, capture: Capture) -> ManualRecorder:
-        """Starts the recording of `observe()`."""
+        """Starts to record the predictions that are reported by `observe()`."""
         recorder = _Active.recorder = ManualRecorder(capture)
         return recorder
 
 
 class ManualRecorder:
-    """Records observed predictions: see `runtime.Instrumentation`.
+    """Records the predictions that are reported by `observe()`.
 
     Runs on: the host's threads. Nothing waits, nothing raises to the host; what fails is counted and dropped.
 
@@ -217,7 +217,7 @@ class ManualRecorder:
         self.renew_context()
 
     def session_of(self, source: object) -> SessionInfo | None:
-        """Describes the model whose block raised an exception; None of another exception, and of any other object."""
+        """Returns the model in whose `observe()` block an exception was raised; None for any other object."""
         failure = self._failures.get(id(source))
         traceback = getattr(source, "__traceback__", None)
         while failure is not None and traceback is not None:
@@ -227,18 +227,18 @@ class ManualRecorder:
         return None
 
     def renew_context(self) -> None:
-        """Replaces the function that reads contexts by the current one."""
+        """Changes to the function that reads the trace context at present."""
         self._context = self._capture.context_reader()
         self.record = self._make_record()
 
     def undo(self) -> bool:
-        """Stops the recording of `observe()`."""
+        """Ends the recording of predictions that are reported by `observe()`."""
         if _Active.recorder is self:
             _Active.recorder = None
         return True
 
     def record_failure(self, model: ModelId, started_ns: int, ended_ns: int, error: BaseException) -> None:
-        """Records a block that raised: when, how long, what class of error; nothing of its inputs."""
+        """Records that a block of `observe()` raised an exception: when, how long it took, the exception's class."""
         sink = self._capture.sink
         if self._stage.is_open:
             sink.drop(DROP_OFF)
@@ -294,7 +294,7 @@ class ManualRecorder:
         return record
 
     def _note_failure(self, error: BaseException, session: SessionInfo, started_ns: int, ended_ns: int) -> None:
-        """Notes for `session_of` which model's block raised an exception, without holding the exception or its frames.
+        """Remembers which model's block raised an exception, without holding the exception itself.
 
         Its identity may be another exception's by the time it is asked for, so the line that left the block is noted
         too: whatever is raised through that line comes through here. Of blocks within blocks the inner one counts.

@@ -1,4 +1,4 @@
-"""Copies the Python values of observed predictions: numbers, texts, sequences of them, tables of scores.
+"""Copies the arguments of `observe()`: numbers, texts, sequences of them, and tables of scores.
 
 A text or number is kept, since it cannot change; of a sequence the values are copied, as many as the bounds here allow.
 """
@@ -43,7 +43,7 @@ _SCALARS: Final = frozenset({str, *_NUMBERS})
 
 
 def is_small_outcome(outcome: Outcome) -> bool:
-    """Returns whether an outcome is of one row and needs no copy: a number or a short text as label, and numbers."""
+    """Returns whether a prediction given to `observe()` is of one row and needs no copy."""
     label = outcome[0]
     return (
         (len(label) <= MAX_CHARACTERS if type(label) is str else type(label) in _NUMBERS)
@@ -53,7 +53,7 @@ def is_small_outcome(outcome: Outcome) -> bool:
 
 
 def copy_outcome(outcome: Outcome) -> Outcome:
-    """Copies label, confidence, value and scores.
+    """Copies the label, confidence, value and scores given to `observe()`.
 
     Raises:
         TypeError: One is neither a number nor a text, nor a sequence of them.
@@ -64,7 +64,7 @@ def copy_outcome(outcome: Outcome) -> Outcome:
 
 
 def copy_features(features: Features | None) -> tuple[Mapping[str, Scalar | ValueRows] | None, bool]:
-    """Copies features by name, the unreadable ones as missing; also whether they are few, of one row, and short."""
+    """Copies the features given to `observe()`, by name, and returns whether they are small."""
     if features is None:
         return None, True
     if type(features) is dict and len(features) <= SMALL_FEATURES:
@@ -87,7 +87,7 @@ def _copy_feature(value: Any) -> Scalar | ValueRows:
 
 
 def _copy_value(value: Any) -> Scalar | ValueRows:
-    """Copies a text or number, or a sequence of them.
+    """Copies one feature given to `observe()`: a text, a number, or a sequence of them.
 
     Raises:
         TypeError: It is neither.
@@ -121,7 +121,7 @@ def _copy_scalar(value: Any) -> Scalar:
 
 
 def _copy_scores(scores: Any) -> Item:
-    """Copies scores as a table of rows, as many of them as fit."""
+    """Copies scores given to `observe()` as a table of rows, as many as fit."""
     if scores is None:
         return None
     table = np.atleast_2d(np.asarray(scores))
@@ -135,7 +135,7 @@ def _copy_scores(scores: Any) -> Item:
 
 
 def weight_of(features: Mapping[str, Scalar | ValueRows] | None, outcome: Sequence[Any]) -> int:
-    """Estimates how many bytes a call takes."""
+    """Estimates how many bytes of memory a call of `observe()` takes in the queue."""
     weight = RECORD_BYTES
     for item in (*(features or {}).values(), *outcome):
         if isinstance(item, ValueRows):
