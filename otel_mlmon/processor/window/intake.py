@@ -42,7 +42,7 @@ CLOCK_SLACK_NS: Final = 5_000_000_000
 
 @dataclass(slots=True, kw_only=True)
 class _PointGroup:
-    """Points of one request that follow each other and are about the same model, sender and interval: what they share."""
+    """Successive points of one request about the same model, sender and interval: what they share."""
 
     model: ModelKey
     sender: str
