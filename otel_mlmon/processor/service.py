@@ -292,6 +292,8 @@ class Service:
                 for delivery in self._dispatcher.deliveries.values()
             ],
             "pane_s": config.windows.pane_s,
+            "rolling_s": config.windows.rolling_s,
+            "alert_for_s": config.alerts.for_s,
         }
 
     def _metric_values(self) -> Iterator[MetricValue]:

@@ -275,6 +275,24 @@ class Alert:
         )
 
 
+_PROVIDER_NAMES: Final = {
+    "CUDAExecutionProvider": "CUDA (NVIDIA GPU)",
+    "TensorrtExecutionProvider": "TensorRT (NVIDIA GPU)",
+    "NvTensorRTRTXExecutionProvider": "TensorRT RTX (NVIDIA GPU)",
+    "ROCMExecutionProvider": "ROCm (AMD GPU)",
+    "MIGraphXExecutionProvider": "MIGraphX (AMD GPU)",
+    "DmlExecutionProvider": "DirectML (GPU)",
+    "WebGpuExecutionProvider": "WebGPU",
+    "CoreMLExecutionProvider": "Core ML (Apple)",
+    "OpenVINOExecutionProvider": "OpenVINO (Intel)",
+}
+
+
+def name_provider(provider: str) -> str:
+    """Names an execution provider of onnxruntime as people call it: `CPU`, `CUDA (NVIDIA GPU)`."""
+    return _PROVIDER_NAMES.get(provider) or provider.removesuffix("ExecutionProvider") or provider
+
+
 def quote_shell(text: str) -> str:
     """Quotes a text for a POSIX shell; characters that do not print are spelled in the shell's `$'…'` form."""
     if text and all((char.isalnum() and char.isascii()) or char in "._-/@:" for char in text):

@@ -132,8 +132,8 @@ def ratio_cause(
         stream=window.stream.stream,
         value=current_shares[-1],
         bound=bound,
-        reference=f"{format_percent(reference_shares[-1])} {of}",
-        current=value,
+        reference=f"{format_percent(reference_shares[-1])} allowed",
+        current=f"{value} {of}",
         current_count=counts.total,
         reference_count=reference.total,
         onset_ns=score.since_ns,
@@ -142,6 +142,7 @@ def ratio_cause(
         current_shares=current_shares,
         details=tuple(_describe_burn_rate(current_shares[-1] / bound)),
         summary=f"share {value}, tolerated {format_percent(bound)} (n = {format_count(counts.total)})",
+        origin="budget",
         budget_spent=since_onset[-1] / bound * max(lasted_s, 0.0) / BUDGET_S,
         margin=score.margin,
     )

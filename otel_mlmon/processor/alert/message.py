@@ -97,7 +97,8 @@ def build_message(alert: Alert, *, is_unicode: bool = True) -> Message:
     """
     cause = alert.causes[0] if alert.causes else None
     rows: list[tuple[str, float, float]] = []
-    if cause is not None and alert.state in (RuleState.PENDING, RuleState.FIRING):
+    is_allowance = cause is not None and cause.origin == "budget"  # two bins, which the first line has said
+    if cause is not None and alert.state in (RuleState.PENDING, RuleState.FIRING) and not is_allowance:
         rows = list(zip(cause.bins, cause.reference_shares, cause.current_shares, strict=True))
     return Message(
         title=format_title(alert),
@@ -218,7 +219,9 @@ def _describe_event(alert: Alert) -> str:
     cause = alert.causes[0]
     if cause.is_absent:
         return f"{cause.stream} was not sent" if alert.is_resolved else f"{cause.stream} is {cause.current}"
-    if not cause.origin:  # the first of the two is what is allowed, and nothing that was learned
+    if cause.origin == "budget":  # what is allowed was never so: no arrow leads from it
+        return f"{cause.stream}: {cause.current}, {cause.reference}"
+    if not cause.origin:
         return f"{cause.stream}: {cause.reference} → {cause.current}"
     verb = "had moved" if alert.is_resolved else "moved"
     return f"{cause.stream} {verb}: {cause.reference} → {cause.current}"

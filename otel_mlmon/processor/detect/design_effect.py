@@ -116,6 +116,15 @@ class DesignEffects:
         """Whether each stream's φ is estimated from enough items; once true, it stays true."""
         return self._arrays["is_calibrated"]
 
+    def measure_progress(self, rows: Indices) -> Floats:
+        """Measures how much of what φ is estimated from is there, [0, 1]: items, and blocks of the fullest level."""
+        arrays = self._arrays
+        needed = np.maximum(MIN_DIFFERENCES, np.ceil(MIN_FREEDOM / (EFFICIENCY * arrays["freedom"][rows])))
+        blocks = arrays["difference_counts"][rows].max(-1) / needed
+        items = arrays["items"][rows] / np.maximum(CALIBRATION_ITEMS, MIN_EFFECTIVE_ITEMS * arrays["estimate"][rows])
+        ratios: Floats = np.minimum(np.minimum(blocks, items), 1.0)
+        return ratios
+
     @property
     def level_estimates(self) -> Floats:
         """The design effect of each stream by block size, shape (rows, 6); NaN with too few differences."""

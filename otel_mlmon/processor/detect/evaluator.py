@@ -32,7 +32,7 @@ from otel_mlmon.processor.detect.statistics.registry import STATISTICS
 from otel_mlmon.processor.detect.statistics.statistic import Statistic
 from otel_mlmon.processor.detect.threshold import judge_thresholds
 from otel_mlmon.processor.window.window import Reference, StreamKey, Window
-from otel_mlmon.types import Counts
+from otel_mlmon.types import Counts, Indices
 
 _GUARD: Final = guard(STAGE)
 _LN_10: Final = math.log(10.0)
@@ -344,18 +344,20 @@ class Evaluator:
             bank.effects.estimate[rows].tolist(),
             map(tuple, bank.column("contributions")[rows].tolist()),
             bank.column("total")[rows].tolist(),
+            self._measure_calibration(bank, rows),
             strict=True,
         )
-        for policy, window, statistics, status, log_e, since_ns, effect, contributions, reference_count in columns:
+        for policy, window, statistics, status, log_e, since_ns, effect, contributions, total, calibrated in columns:
             count = int(window.rolling.sum())
             yield Score(
                 state="drift" if status == DRIFT else "learning" if status == CALIBRATING else "ok",
                 is_calibrating=status == CALIBRATING,
+                calibrated_ratio=calibrated,
                 log10_evidence=log_e / _LN_10,
                 log10_alarm_line=log10_alarm_line,
                 design_effect=effect,
                 since_ns=since_ns if log_e else 0,
-                reference_count=int(reference_count),
+                reference_count=int(total),
                 current_count=count,
                 statistics=statistics,
                 thresholds=judge_thresholds(policy.thresholds, statistics, count=count, bins=bins)
@@ -363,6 +365,14 @@ class Evaluator:
                 else (),
                 contributions=contributions,
             )
+
+    def _measure_calibration(self, bank: EvidenceBank, rows: Indices) -> list[float]:
+        """Measures how much of what their design effects are estimated from is there; 1 where it is enough."""
+        is_open = bank.status[rows] == CALIBRATING
+        ratios = np.ones(len(rows))
+        if is_open.any():
+            ratios[is_open] = bank.effects.measure_progress(rows[is_open])
+        return ratios.tolist()
 
     def _measure_judged(self, batch: PaneBatch) -> list[Statistics | None]:
         """Computes the drift statistics of the windows that have thresholds; None for the others."""

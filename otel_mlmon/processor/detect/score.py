@@ -74,6 +74,8 @@ class Score:
     state: State
     is_calibrating: bool = False
     """Whether it is `learning` although it has a reference: its design effect is not known yet."""
+    calibrated_ratio: float = 1.0
+    """How much of what its design effect is estimated from is there, [0, 1]."""
     log10_evidence: float
     """log10 of the e-value W; 0 is no evidence."""
     log10_alarm_line: float

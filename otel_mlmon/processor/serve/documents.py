@@ -149,6 +149,7 @@ def stream_document(stream: StreamSummary, score: Score) -> Document:
         "state": "error" if stream.fault else score.state,
         "fault": stream.fault,
         "calibrating": score.is_calibrating,
+        "calibrated_ratio": score.calibrated_ratio,
         "learned_count": stream.learned,
         "required_count": stream.learn,
         "origin": stream.origin,

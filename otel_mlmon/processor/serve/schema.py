@@ -109,6 +109,7 @@ class StreamDocument(Struct):
     state: Literal["learning", "ok", "weak", "drift", "no_data", "error"]
     fault: str
     calibrating: bool
+    calibrated_ratio: float
     learned_count: int
     required_count: int
     origin: str
@@ -272,3 +273,5 @@ class SetupDocument(Struct):
     limits: list[dict[str, str | int]]
     notifiers: list[dict[str, Any]]
     pane_s: float
+    rolling_s: float
+    alert_for_s: float

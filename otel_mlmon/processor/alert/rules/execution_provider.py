@@ -14,7 +14,7 @@ from typing import ClassVar, Final
 
 from pydantic import Field
 
-from otel_mlmon.processor.alert.alert import Cause, Severity
+from otel_mlmon.processor.alert.alert import Cause, Severity, name_provider
 from otel_mlmon.processor.alert.cause import OnsetCounts, format_utc
 from otel_mlmon.processor.alert.rules.rule import Judgement, RuleSection
 from otel_mlmon.processor.detect.policy import DetectionPolicy
@@ -89,20 +89,21 @@ class ExecutionProviderRule:
         if not losses:
             return "ok"
         *_, first_ns, better, lesser = min(losses)
-        used = f"{better} was reported from {format_utc(spans[better][0])} to {format_utc(spans[better][1])}"
+        before, now = name_provider(better), name_provider(lesser)
+        used = f"{before} was reported from {format_utc(spans[better][0])} to {format_utc(spans[better][1])}"
         return Cause(
             stream=STREAM,
             value=float(_RANKS[better] - _RANKS[lesser]),
             bound=0.0,
-            reference=better,
-            current=lesser,
+            reference=before,
+            current=now,
             current_count=0,
             reference_count=0,
             onset_ns=first_ns,
-            details=(f"{requested[lesser]} was asked for",) if requested[lesser] else (),
-            summary=f"{used}, {lesser} since",
+            details=(f"{name_provider(requested[lesser])} was asked for",) if requested[lesser] else (),
+            summary=f"{used}, {now} since",
         )
 
     def severity(self, causes: Iterable[Cause]) -> Severity:
         """Returns `critical` where a model runs on the CPU now, which usually takes many times as long."""
-        return "critical" if any(cause.current == CPU for cause in causes) else "warning"
+        return "critical" if any(cause.current == name_provider(CPU) for cause in causes) else "warning"
