@@ -141,9 +141,7 @@ def with_design_effects(streams: Sequence[ColumnStream], counts: TableCounts) ->
     or sorted, so it is asked only where the data cannot say, and then the larger of the two counts.
     """
     effects = _estimate_design_effects(counts, streams)
-    return [
-        _with_design_effect(stream, counts.rows, effect) for stream, effect in zip(streams, effects, strict=True)
-    ]
+    return [_with_design_effect(stream, counts.rows, effect) for stream, effect in zip(streams, effects, strict=True)]
 
 
 def _with_design_effect(stream: ColumnStream, rows: int, own: DesignEffect | None) -> ColumnStream:
